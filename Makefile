@@ -1,0 +1,47 @@
+# make help lists the targets.
+
+.DEFAULT_GOAL := build
+FUZZTIME ?= 10s
+PREFIX ?= /usr/local
+
+export CGO_ENABLED = 0
+
+.PHONY: help build install demo test check lint fuzz bench install-deps clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+build: ## build bin/outsight, one static binary
+	go build -trimpath -o bin/outsight ./cmd/outsight
+
+demo: install-deps build ## boot a guest and show its processes, from outside and from inside
+	scripts/demo
+
+test: install-deps ## run every test, those with guests too
+	go test -timeout 25m ./...
+
+check: ## run the tests that need no QEMU, in under a minute
+	go vet ./...
+	go test -short ./...
+
+lint: ## run the linters
+	scripts/lint
+
+fuzz: ## run every fuzz target for FUZZTIME
+	FUZZTIME=$(FUZZTIME) scripts/fuzz
+
+bench: install-deps build ## compare with drgn and crash as whole processes, and run the Go benchmarks
+	go run ./bench
+	go test -run '^$$' -bench . -benchmem ./...
+
+install: build ## install the binary, its manual and its completions under PREFIX
+	install -D bin/outsight $(DESTDIR)$(PREFIX)/bin/outsight
+	bin/outsight man $(DESTDIR)$(PREFIX)/share/man/man1
+	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	bin/outsight completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/outsight
+
+install-deps: ## install what demo, test and bench need (Debian)
+	scripts/install-deps
+
+clean:
+	rm -rf bin

@@ -1,0 +1,81 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/table"
+)
+
+// guestFlags are the flags of every command that looks into a guest.
+type guestFlags struct {
+	pause      bool
+	noCache    bool
+	postMortem bool
+	verbose    bool
+}
+
+func (f *guestFlags) add(c *cobra.Command) {
+	c.Flags().BoolVar(&f.pause, "pause", false, "stop the guest while it is read, and let it go on afterwards; if outsight itself is killed (SIGKILL) meanwhile, it stays stopped until QMP cont")
+	c.Flags().BoolVar(&f.noCache, "no-cache", false, "learn the kernel anew, without the profiles kept on disk")
+	c.Flags().BoolVar(&f.postMortem, "post-mortem", false, "read a guest that has shut down or crashed")
+	c.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "tell on standard error which kernel was found, and where its profile came from")
+}
+
+// openFor opens what the view looks at; done is to be called when it has looked.
+func (f *guestFlags) openFor(ctx context.Context, spec table.Spec, args []string) (g *table.Guest, done func() error, err error) {
+	if spec.Host {
+		return nil, func() error { return nil }, nil
+	}
+	target := ""
+	if len(args) > 0 {
+		target = args[0]
+	}
+	return f.open(ctx, target)
+}
+
+// open opens a TARGET; "" is the one guest of this host.
+func (f *guestFlags) open(ctx context.Context, target string) (g *table.Guest, done func() error, err error) {
+	machine, err := openMachine(ctx, target)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := ctx.Err(); err != nil { // what failed meanwhile says nothing of the machine
+		machine.Close()
+		return nil, nil, err
+	}
+	warn := func(what any) { fmt.Fprintln(os.Stderr, "outsight: "+sentence(fmt.Sprint(what))) }
+	for _, note := range machine.Notes {
+		warn(note)
+	}
+	cache := kernel.DefaultCache()
+	if f.noCache {
+		cache = ""
+	}
+	g, err = table.Open(ctx, machine, table.OpenOptions{
+		Target: target, Pause: f.pause, PostMortem: f.postMortem, Cache: cache,
+		Warn: func(err error) { warn(err) },
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	// Contradictions are told unasked: an honest guest has none.
+	for _, doubt := range g.Linux.Doubts {
+		warn("the kernel contradicts itself: " + doubt)
+	}
+	if f.verbose {
+		warn(g.Profile())
+	}
+	return g, g.Close, nil
+}
+
+// extraCommands are the verbs that are not views.
+func extraCommands() []*cobra.Command {
+	lab := newLabCommand()
+	lab.GroupID = groupHost
+	return []*cobra.Command{lab}
+}

@@ -1,0 +1,120 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"iter"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/outsight-vmi/outsight/table"
+)
+
+// outputFlags are the flags of every command that shows rows.
+type outputFlags struct {
+	format   string
+	columns  string
+	sort     string
+	noHeader bool
+}
+
+func (f *outputFlags) add(c *cobra.Command, columns []table.Column) {
+	var names, formats []string
+	for _, col := range columns {
+		if !col.Option {
+			names = append(names, col.Name)
+		}
+	}
+	for _, format := range table.Formats {
+		formats = append(formats, string(format))
+	}
+	c.Flags().StringVarP(&f.format, "output", "o", string(table.Formats[0]), "output `format`: "+strings.Join(formats, ", "))
+	c.Flags().StringVar(&f.columns, "columns", "", "the `columns` to show: names, or all, or +names for these too")
+	c.Flags().StringVar(&f.sort, "sort", "", "sort by these `columns`; -name for descending")
+	c.Flags().BoolVar(&f.noHeader, "no-header", false, "leave the column names out")
+	fixed := func(values []string) cobra.CompletionFunc {
+		return cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)
+	}
+	// The flags were defined above: this cannot fail.
+	_ = c.RegisterFlagCompletionFunc("output", fixed(formats))
+	_ = c.RegisterFlagCompletionFunc("columns", fixed(names))
+	_ = c.RegisterFlagCompletionFunc("sort", fixed(names))
+}
+
+// output is outputFlags, read.
+type output struct {
+	format  table.Format
+	options table.Options
+	order   table.Order
+}
+
+func (f *outputFlags) parse(w io.Writer, columns []table.Column) (out output, err error) {
+	if out.format, err = table.ParseFormat(f.format); err != nil {
+		return out, usagef("%w", err)
+	}
+	out.options = table.Options{NoHeader: f.noHeader, Width: terminalWidth(w), Zone: time.Local}
+	if out.options.Columns, err = table.Select(columns, f.columns, out.format); err != nil {
+		return out, usagef("--columns: %w", err)
+	}
+	if out.order, err = table.ParseOrder(columns, f.sort); err != nil {
+		return out, usagef("--sort: %w", err)
+	}
+	return out, nil
+}
+
+// terminalWidth is how many cells a line of w has; 0 where w is no terminal.
+func terminalWidth(w io.Writer) int {
+	f, ok := w.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return 0
+	}
+	width, _, err := term.GetSize(int(f.Fd()))
+	if err != nil || width < 20 {
+		return 80
+	}
+	return width
+}
+
+// write encodes rows, sorted if the user wants it.
+func (out output) write(w io.Writer, columns []table.Column, rows iter.Seq[table.Row]) error {
+	enc, err := table.NewEncoder(w, out.format, columns, out.options)
+	if err != nil {
+		return err
+	}
+	if out.order != nil {
+		rows = sorted(rows, out.order)
+	}
+	for row := range rows {
+		if err := enc.Row(row); err != nil {
+			return fmt.Errorf("write the output: %w", err)
+		}
+	}
+	if err := enc.Close(); err != nil {
+		return fmt.Errorf("write the output: %w", err)
+	}
+	return nil
+}
+
+func collect(rows iter.Seq[table.Row]) []table.Row {
+	var all []table.Row
+	for row := range rows {
+		all = append(all, row.Clone())
+	}
+	return all
+}
+
+func sorted(rows iter.Seq[table.Row], o table.Order) iter.Seq[table.Row] {
+	return func(yield func(table.Row) bool) {
+		all := collect(rows)
+		o.Sort(all)
+		for _, row := range all {
+			if !yield(row) {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/outsight-vmi/outsight/table"
+)
+
+const rootLong = `outsight sees into virtual machines from outside. It reads the memory of a
+running Linux VM from its host, with nothing in the guest and nothing prepared.
+
+` + targetHelp + `
+
+` + statusHelp
+
+const targetHelp = `TARGET is one of
+  qemu:SOCKET  a QEMU by its QMP socket
+  pid:N        the process of a virtual machine
+  NAME         a virtual machine of this host, as "outsight vms" lists it
+  lab:NAME     a guest of "outsight lab"
+  PATH         a QMP socket or a memory dump: told apart by looking
+Without a TARGET, the one that runs on this host is meant.`
+
+const statusHelp = `Exit status: 0 done; 1 done, and something was found; 2 the command line makes no
+sense; 3 the target cannot be opened or read; 130 interrupted; 141 the reader of the
+output went away.`
+
+// The groups that --help lists commands in.
+const (
+	groupLook = "look"
+	groupHost = "host"
+)
+
+func newRootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "outsight VERB [TARGET] [flags]",
+		Short: "See into virtual machines from outside",
+		Long:  rootLong,
+		Example: `  outsight vms
+  outsight ps qemu:/run/vm1.qmp
+  outsight ps memory.raw -o json | jq .comm`,
+		Args:          cobra.ArbitraryArgs, // so that an unknown verb gets our own message
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return c.Help()
+			}
+			return unknownVerb(c, args[0])
+		},
+	}
+	root.AddGroup(&cobra.Group{ID: groupLook, Title: "Look into a guest:"}, &cobra.Group{ID: groupHost, Title: "On this host:"})
+	root.SuggestionsMinimumDistance = 2
+	root.CompletionOptions.HiddenDefaultCmd = true
+	for _, v := range table.All() {
+		root.AddCommand(newViewCommand(v))
+	}
+	root.AddCommand(newTreeCommand(), newVersionCommand(), newManCommand())
+	root.AddCommand(extraCommands()...)
+	markBodies(root)
+	return root
+}
+
+func unknownVerb(c *cobra.Command, name string) error {
+	if near := c.SuggestionsFor(name); len(near) > 0 {
+		return usagef("no verb %q; did you mean %s?", name, strings.Join(near, " or "))
+	}
+	return usagef("no verb %q; outsight --help lists them", name)
+}
+
+// oneTarget is the Args of commands with an optional TARGET.
+func oneTarget(c *cobra.Command, args []string) error {
+	if len(args) > 1 {
+		return fmt.Errorf("%s takes one TARGET, not %d", c.Name(), len(args))
+	}
+	return nil
+}
+
+func noTarget(c *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("%s takes no arguments", c.Name())
+	}
+	return nil
+}

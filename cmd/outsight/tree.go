@@ -1,0 +1,100 @@
+package main
+
+import (
+	"errors"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/outsight-vmi/outsight/table"
+)
+
+const treeLong = `Show the processes of a guest as a tree.
+
+The rows are those of "outsight ps", each process after its parent. The table form
+draws the tree; JSON and CSV have a field more, depth, 0 for a root. A process whose
+parent is not in the list is a root, and parents that form a circle, which an honest
+kernel never has, are cut at the first of them.`
+
+// newTreeCommand makes the tree verb: another order and drawing of the ps view.
+func newTreeCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:               "tree [TARGET]",
+		Short:             "Show the processes of a guest as a tree",
+		Long:              treeLong,
+		Example:           "  outsight tree lab:demo",
+		Args:              oneTarget,
+		GroupID:           groupLook,
+		ValidArgsFunction: completeTarget,
+	}
+	var out outputFlags
+	var guest guestFlags
+	var columns []table.Column
+	ps, ok := table.Lookup("ps")
+	if ok {
+		columns = append(slices.Clone(ps.Columns()), table.Column{
+			Name: "depth", Type: table.Int, Doc: "How many ancestors are above it.", Extra: true,
+		})
+	}
+	out.add(c, columns)
+	guest.add(c)
+	c.RunE = func(c *cobra.Command, args []string) (err error) {
+		if !ok {
+			return usagef("this build has no process list")
+		}
+		o, err := out.parse(c.OutOrStdout(), columns)
+		if err != nil {
+			return err
+		}
+		if o.format == table.Table && out.columns == "" {
+			o.options.Columns = treeColumns(columns)
+		}
+		g, done, err := guest.open(c.Context(), slices.Concat(args, []string{""})[0])
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, done()) }()
+		var report table.Report
+		rows := collect(table.Rows(c.Context(), ps, g, nil, &report))
+		o.order.Sort(rows) // siblings keep this order
+		o.order = nil
+		err = o.write(c.OutOrStdout(), columns, treeRows(rows, columns, o.format == table.Table))
+		if err != nil {
+			return err
+		}
+		return finish(c.ErrOrStderr(), ps, &report)
+	}
+	return c
+}
+
+// treeColumns are few, so that the drawing has room; comm carries it and is last.
+func treeColumns(columns []table.Column) table.Selection {
+	var s table.Selection
+	for _, name := range []string{"pid", "uid", "state", "rss", "comm"} {
+		if i := slices.IndexFunc(columns, func(c table.Column) bool { return c.Name == name }); i >= 0 {
+			s = append(s, i)
+		}
+	}
+	return s
+}
+
+// treeRows orders rows as a tree and adds their depth; draw puts the lines of
+// the tree before the names.
+func treeRows(rows []table.Row, columns []table.Column, draw bool) func(yield func(table.Row) bool) {
+	place := func(name string) int {
+		return slices.IndexFunc(columns, func(c table.Column) bool { return c.Name == name })
+	}
+	comm := place("comm")
+	branches := table.Forest(rows, place("pid"), place("ppid"))
+	return func(yield func(table.Row) bool) {
+		for _, b := range branches {
+			row := append(b.Row, table.IntValue(int64(b.Depth)))
+			if draw && comm >= 0 && !row[comm].IsNull() {
+				row[comm] = table.TextValue(b.Lines + row[comm].Text())
+			}
+			if !yield(row) {
+				return
+			}
+		}
+	}
+}

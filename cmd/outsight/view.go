@@ -1,0 +1,104 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/outsight-vmi/outsight/table"
+)
+
+// newViewCommand makes a verb of a view: its help, flags and work all come from
+// the registry.
+func newViewCommand(v table.View) *cobra.Command {
+	spec := table.SpecOf(v)
+	c := &cobra.Command{
+		Use:     v.Name() + " [TARGET]",
+		Short:   strings.TrimSuffix(table.Summary(v), "."),
+		Example: "  outsight " + strings.TrimSpace(v.Name()+" "+spec.Example),
+		Args:    oneTarget,
+		GroupID: groupLook,
+	}
+	var out outputFlags
+	var guest guestFlags
+	filter := newFilterFlags(v.Columns())
+	out.add(c, v.Columns())
+	filter.add(c)
+	if spec.Host {
+		c.Use, c.Args, c.GroupID = v.Name(), noTarget, groupHost
+	} else {
+		guest.add(c)
+		c.ValidArgsFunction = completeTarget
+	}
+	setLongHelp(c, v)
+
+	c.RunE = func(c *cobra.Command, args []string) (err error) {
+		o, err := out.parse(c.OutOrStdout(), v.Columns())
+		if err != nil {
+			return err
+		}
+		o.options.Single = spec.Single
+		g, done, err := guest.openFor(c.Context(), spec, args)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, done()) }()
+		var report table.Report
+		rows := table.Rows(c.Context(), v, g, filter.constraints(), &report)
+		if err := o.write(c.OutOrStdout(), v.Columns(), rows); err != nil {
+			return err
+		}
+		return finish(c.ErrOrStderr(), v, &report)
+	}
+	return c
+}
+
+// finish prints what a view could not read, and returns why it ended early.
+func finish(stderr io.Writer, v table.View, r *table.Report) error {
+	for _, line := range r.Diagnostics(v) {
+		fmt.Fprintln(stderr, "outsight: "+sentence(line))
+	}
+	return r.Err
+}
+
+// setLongHelp derives the description of a verb when it is asked for: most runs
+// never show it.
+func setLongHelp(c *cobra.Command, v table.View) {
+	help := c.HelpFunc()
+	c.SetHelpFunc(func(c *cobra.Command, args []string) {
+		c.Long = viewHelp(v)
+		help(c, args)
+	})
+}
+
+// viewHelp is a view's documentation with its columns.
+func viewHelp(v table.View) string {
+	var b strings.Builder
+	b.WriteString(strings.TrimSpace(v.Doc()))
+	b.WriteString("\n\nColumns (those with a star are in the table form only with --columns):\n")
+	width := 0
+	for _, col := range v.Columns() {
+		width = max(width, len(col.Name))
+	}
+	for _, col := range v.Columns() {
+		if col.Option {
+			continue
+		}
+		star := " "
+		if col.Extra {
+			star = "*"
+		}
+		fmt.Fprintf(&b, "  %-*s%s %-8s  %s\n", width, col.Name, star, col.Type, col.Doc)
+	}
+	return strings.TrimRight(b.String(), "\n")
+}
+
+func lowerFirst(s string) string {
+	if len(s) > 1 && s[1] >= 'a' && s[1] <= 'z' {
+		return strings.ToLower(s[:1]) + s[1:]
+	}
+	return s
+}

@@ -1,0 +1,148 @@
+package guard_test
+
+import (
+	"path"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// stair is the order of the rooms, as in ARCHITECTURE.md. A package imports only
+// from lines above its own. Packages of one line do not know each other. "x/*"
+// is every package below x that no other line names.
+var stair = []string{
+	"table/text", // what makes guest text harmless: error messages need it too
+	"phys",
+	"phys/*",
+	"vm/qmp vm/gdb vm/proc",
+	"vm",
+	"vm/*",
+	"vm/local", // the drivers together
+	"virt",
+	"kernel/*", // the tables in a kernel image, each on its own
+	"kernel",
+	"linux",
+	"linux/*",
+	"disk wire",
+	"disk/* wire/*",
+	"table",
+	"table/*",
+	"trace",
+	"trace/*",
+	"check",
+	"policy",
+	"respond",
+	"record",
+	"provenance",
+	"cast",
+	"serve",
+	"fleet",
+	"cmd/*",
+}
+
+// beside are packages that stand beside the stair, with all that they may import.
+var beside = map[string]string{
+	"lab":         "vm/qmp", // what is tested must not help to make the test's guest
+	"lab/labtest": "lab",
+	"lab/guest/*": "", // programs that run inside guests
+	"bench":       "lab vm/qmp",
+	"guard":       "",
+	"groundtruth": "", // tests only
+}
+
+// onlyFor are packages that few may import, tests apart.
+var onlyFor = map[string]string{
+	"lab":         "cmd/outsight bench lab/labtest",
+	"lab/labtest": "", // tests only
+}
+
+func TestImportsGoDownTheStair(t *testing.T) {
+	for _, s := range sources(t) {
+		if s.test {
+			continue // a test may stand wherever it sees best
+		}
+		for _, i := range imports(s) {
+			to, ours := strings.CutPrefix(i, module+"/")
+			if ours && !allowed(s.pkg(), to) {
+				t.Errorf("%s: %s imports %s, which is not below it on the stair", s.name, s.pkg(), to)
+			}
+		}
+	}
+}
+
+func TestEveryPackageHasItsPlace(t *testing.T) {
+	for _, s := range sources(t) {
+		_, isBeside := match(beside, s.pkg())
+		if step(s.pkg()) < 0 && !isBeside {
+			t.Errorf("%s: package %s has no place on the stair: give it one here and in ARCHITECTURE.md", s.name, s.pkg())
+		}
+	}
+}
+
+func allowed(from, to string) bool {
+	if users, restricted := onlyFor[to]; restricted && !lists(users, from) {
+		return false
+	}
+	if may, ok := match(beside, from); ok {
+		return lists(may, to)
+	}
+	if _, ok := match(beside, to); ok {
+		return onlyFor[to] != "" // and from is one of them, as seen above
+	}
+	return step(to) < step(from)
+}
+
+// step is the place of a package on the stair; -1: none.
+func step(pkg string) int {
+	exact := slices.IndexFunc(stair, func(line string) bool { return lists(line, pkg) })
+	if exact >= 0 {
+		return exact
+	}
+	return slices.IndexFunc(stair, func(line string) bool {
+		return slices.ContainsFunc(strings.Fields(line), func(p string) bool { return below(p, pkg) })
+	})
+}
+
+func lists(line, pkg string) bool { return slices.Contains(strings.Fields(line), pkg) }
+
+func below(pattern, pkg string) bool {
+	room, wild := strings.CutSuffix(pattern, "/*")
+	return wild && strings.HasPrefix(pkg, room+"/")
+}
+
+func match(rules map[string]string, pkg string) (string, bool) {
+	if rule, ok := rules[pkg]; ok {
+		return rule, true
+	}
+	for p := path.Dir(pkg); p != "."; p = path.Dir(p) {
+		if rule, ok := rules[p+"/*"]; ok {
+			return rule, true
+		}
+	}
+	return "", false
+}
+
+func TestStairRules(t *testing.T) {
+	for _, c := range []struct {
+		from, to string
+		want     bool
+	}{
+		{"phys/raw", "phys", true},
+		{"phys", "phys/raw", false},
+		{"phys/raw", "phys/mapped", false},
+		{"phys", "vm", false},
+		{"vm/qemu", "vm/qmp", true},
+		{"vm/local", "vm/qemu", true},
+		{"table", "linux", true},
+		{"linux", "table", false},
+		{"lab", "vm/qmp", true},
+		{"lab", "phys", false},
+		{"cmd/outsight", "lab", true},
+		{"linux", "lab", false},
+		{"check", "trace", true},
+	} {
+		if got := allowed(c.from, c.to); got != c.want {
+			t.Errorf("%s may import %s: %v, want %v", c.from, c.to, got, c.want)
+		}
+	}
+}

@@ -1,0 +1,153 @@
+package kernel
+
+import (
+	"fmt"
+	"sync"
+
+	"github.com/outsight-vmi/outsight/kernel/btf"
+	"github.com/outsight-vmi/outsight/kernel/kallsyms"
+)
+
+// Origin says where a profile came from, and so how far it can be trusted.
+type Origin string
+
+// The origins. What the guest's memory says of itself can be a lie.
+const (
+	FromGuest Origin = "guest memory"
+	// FromCache is a profile parsed from an earlier guest, after it was checked
+	// that this guest's memory holds the same bytes.
+	FromCache Origin = "guest memory, parsed before"
+)
+
+// Symbol is where a symbol lies: bytes from _text, or in each CPU's area.
+type Symbol = kallsyms.Symbol
+
+// Field is where a member lies in a structure.
+type Field = btf.Field
+
+// Profile is what is the same on every machine that runs one kernel build: its
+// symbols, relative to _text, and its types. Answers are remembered, so that the
+// cache on disk can give them without the tables. It is safe for concurrent use.
+type Profile struct {
+	Origin  Origin
+	Release string // as uname -r prints it
+	Banner  string // as /proc/version prints it
+	BuildID string // lower-case hex, empty if the kernel has none
+
+	mu      sync.Mutex
+	memo    memo
+	dirty   bool // the memo holds more than the cache does
+	symbols func() (*kallsyms.Table, error)
+	types   func() (*btf.Spec, error)
+}
+
+// memo is every answer given so far; nil pointers are remembered absences.
+type memo struct {
+	Symbols map[string]*Symbol
+	Fields  map[string]*Field
+	Sizes   map[string]*uint32
+	Enums   map[string]*int64
+}
+
+func newMemo() memo {
+	return memo{
+		Symbols: map[string]*Symbol{}, Fields: map[string]*Field{},
+		Sizes: map[string]*uint32{}, Enums: map[string]*int64{},
+	}
+}
+
+// Table is the kernel's symbol table.
+func (p *Profile) Table() (*kallsyms.Table, error) { return p.symbols() }
+
+// Types is the kernel's type information.
+func (p *Profile) Types() (*btf.Spec, error) { return p.types() }
+
+// Prefetch looks many symbols up at once. It costs hardly more than one.
+func (p *Profile) Prefetch(names ...string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.prefetch(names)
+}
+
+func (p *Profile) prefetch(names []string) error {
+	var missing []string
+	for _, n := range names {
+		if _, known := p.memo.Symbols[n]; !known {
+			missing = append(missing, n)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	t, err := p.symbols()
+	if err != nil {
+		return err
+	}
+	found := t.Lookup(missing...)
+	for _, n := range missing {
+		if s, ok := found[n]; ok {
+			p.memo.Symbols[n] = &s
+		} else {
+			p.memo.Symbols[n] = nil
+		}
+	}
+	p.dirty = true
+	return nil
+}
+
+// Symbol looks one symbol up.
+func (p *Profile) Symbol(name string) (Symbol, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.prefetch([]string{name}); err != nil {
+		return Symbol{}, false
+	}
+	if s := p.memo.Symbols[name]; s != nil {
+		return *s, true
+	}
+	return Symbol{}, false
+}
+
+// recall answers from m, or asks find and remembers.
+func recall[T any](p *Profile, m map[string]*T, key string, find func(*btf.Spec) (T, error)) (v T, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if known, ok := m[key]; ok {
+		if known == nil {
+			return v, fmt.Errorf("%s: %w", key, btf.ErrNotFound)
+		}
+		return *known, nil
+	}
+	spec, err := p.types()
+	if err != nil {
+		return v, err
+	}
+	p.dirty = true
+	if v, err = find(spec); err != nil {
+		m[key] = nil
+		return v, err
+	}
+	m[key] = &v
+	return v, nil
+}
+
+// Field finds member path of a structure, as [btf.Spec.Field] does.
+func (p *Profile) Field(structure, path string) (Field, error) {
+	return recall(p, p.memo.Fields, structure+"."+path, func(s *btf.Spec) (Field, error) {
+		return s.Field(structure, path)
+	})
+}
+
+// StructSize is the size of a structure in bytes.
+func (p *Profile) StructSize(structure string) (uint32, error) {
+	return recall(p, p.memo.Sizes, structure, func(s *btf.Spec) (uint32, error) {
+		return s.StructSize(structure)
+	})
+}
+
+// EnumValue is the value of an enumerator.
+func (p *Profile) EnumValue(enum, enumerator string) (int64, error) {
+	return recall(p, p.memo.Enums, enum+"."+enumerator, func(s *btf.Spec) (int64, error) {
+		return s.EnumValue(enum, enumerator)
+	})
+}

@@ -1,0 +1,186 @@
+package lab
+
+import (
+	"context"
+	_ "embed"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// A Debian guest boots from a disk: one image, made once and kept in the cache, under an
+// overlay of the guest's own. The kernel and the drivers of the disk come with the
+// initramfs, so the same image serves every kernel; so do the agent and the caller's files.
+
+// debianRelease is the release of the userland. systemd 257 of trixie runs from Linux 5.4.
+const debianRelease = "trixie"
+
+// debianPackages make a small server: something to look at.
+var debianPackages = []string{
+	"systemd-sysv", "systemd-resolved", "dbus", "udev", "kmod", "openssh-server", "cron", "iproute2",
+	"iputils-ping", "procps", "psmisc", "login", "bash", "python3-minimal", "busybox-static", "ca-certificates",
+}
+
+// diskModules are needed to mount the disk and reach the network; what a kernel has
+// built in is left out. crc32c_generic was a separate module up to 6.12.
+var diskModules = []string{"virtio_pci", "virtio_blk", "crc32c_generic", "crc32c_cryptoapi", "ext4", "virtio_net", "af_packet"}
+
+const debianDiskSize = "4G" // sparse: what is not written takes no room
+
+var (
+	//go:embed guest/rootfs/init-debian
+	initDebian string
+	//go:embed guest/rootfs/agent.service
+	agentService string
+	//go:embed guest/rootfs/wired.network
+	wiredNetwork string
+)
+
+// writeDebianInitramfs makes the initramfs of a Debian guest.
+func writeDebianInitramfs(ctx context.Context, path string, o Options, k Kernel) error {
+	busybox, err := findBusybox(ctx)
+	if err != nil {
+		return err
+	}
+	return writeArchive(path, func(c *cpioWriter) error {
+		for _, dir := range []string{"/dev", "/proc", "/sys", "/root", "/usr/bin", "/usr/sbin", "/sbin"} {
+			c.dir(dir)
+		}
+		c.char("/dev/console", 0o600, 5, 1)
+		c.char("/dev/null", 0o666, 1, 3)
+		c.hostFile("/bin/busybox", busybox)
+		c.file("/init", 0o755, initDebian)
+		if err := addModules(c, k, diskModules); err != nil {
+			return err
+		}
+		const units, wants = "/overlay/etc/systemd/system/", "/overlay/etc/systemd/system/multi-user.target.wants/"
+		c.file("/overlay/usr/sbin/outsight-agent", 0o755, agentScript)
+		c.file(units+"outsight-agent.service", 0o644, agentService)
+		c.link(wants+"outsight-agent.service", "../outsight-agent.service")
+		c.file("/overlay/etc/systemd/network/80-wired.network", 0o644, wiredNetwork)
+		c.link(wants+"systemd-networkd.service", "/usr/lib/systemd/system/systemd-networkd.service")
+		for _, timer := range []string{"apt-daily.timer", "apt-daily-upgrade.timer", "e2scrub_all.timer", "fstrim.timer", "man-db.timer"} {
+			c.link(units+timer, "/dev/null")
+		}
+		return addFiles(c, underOverlay(o.Files))
+	})
+}
+
+// underOverlay moves the caller's files to where init copies to the disk from. In Debian,
+// /bin, /sbin and /lib are links, which a copied directory must not replace.
+func underOverlay(files map[string]string) map[string]string {
+	moved := map[string]string{}
+	for _, guest := range slices.Sorted(maps.Keys(files)) {
+		path := guest
+		if filepath.IsAbs(path) {
+			path = filepath.Clean(path)
+			for _, merged := range []string{"/bin/", "/sbin/", "/lib/", "/lib64/"} {
+				if strings.HasPrefix(path, merged) {
+					path = "/usr" + path
+				}
+			}
+			path = "/overlay" + path
+		}
+		moved[path] = files[guest]
+	}
+	return moved
+}
+
+// makeDisk makes the guest's disk: an overlay on the cached image.
+func makeDisk(ctx context.Context, o Options, path string) error {
+	base, err := debianImage(ctx, o)
+	if err != nil {
+		return err
+	}
+	if _, err := run(ctx, "", nil, "qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", base, path); err != nil {
+		return fmt.Errorf("lab: disk: %w", err)
+	}
+	return nil
+}
+
+// debianImage gives the cached image, making it first if need be.
+func debianImage(ctx context.Context, o Options) (string, error) {
+	dir, err := cacheDir("debian")
+	if err != nil {
+		return "", err
+	}
+	recipe := fileHash(append([]string{debianRelease, debianDiskSize}, debianPackages...)...)
+	final := filepath.Join(dir, debianRelease+"-"+recipe+".qcow2")
+	if _, err := os.Stat(final); err == nil {
+		return final, nil
+	}
+	unlock, err := lockFile(ctx, filepath.Join(dir, ".lock"))
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	if _, err := os.Stat(final); err == nil {
+		return final, nil
+	}
+	fmt.Fprintf(o.Progress, "making a Debian %s userland (once; takes a minute or two)\n", debianRelease)
+	tmp, err := os.MkdirTemp(dir, ".tmp-*")
+	if err != nil {
+		return "", fmt.Errorf("lab: %w", err)
+	}
+	defer os.RemoveAll(tmp)
+	if err := bootstrap(ctx, tmp); err != nil {
+		return "", err
+	}
+	fmt.Fprintln(o.Progress, "making a disk of it")
+	image, err := diskImage(ctx, tmp)
+	if err != nil {
+		return "", err
+	}
+	return final, publish(image, final)
+}
+
+// bootstrap makes root.tar in dir. mmdebstrap needs no root where there are user namespaces.
+func bootstrap(ctx context.Context, dir string) error {
+	m, err := machineMirror()
+	if err != nil {
+		return err
+	}
+	sources := filepath.Join(dir, "debian.sources")
+	if err := writeAtomic(sources, []byte(m.main.deb822(debianRelease))); err != nil {
+		return err
+	}
+	args := []string{
+		"--variant=minbase", "--architectures=amd64", "--include=" + strings.Join(debianPackages, ","),
+		"--aptopt=Acquire::Check-Valid-Until \"false\"",
+		"--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/locale/*",
+		// A guest gets its own identity at its first boot, and root needs no password.
+		"--customize-hook=: >\"$1/etc/machine-id\"", "--customize-hook=chroot \"$1\" passwd -d root",
+		debianRelease, filepath.Join(dir, "root.tar"), sources,
+	}
+	if _, err := run(ctx, dir, []string{"LC_ALL=C"}, "mmdebstrap", args...); err != nil {
+		return fmt.Errorf("lab: make a Debian userland: %w", err)
+	}
+	return nil
+}
+
+// diskImage makes a file system of root.tar. The files keep their owners: a user who is not
+// root unpacks in a user namespace that has their ids (newuidmap, of package uidmap).
+func diskImage(ctx context.Context, dir string) (string, error) {
+	script := `set -e
+mkdir root
+tar --extract --file root.tar --directory root --numeric-owner --exclude './dev/*'
+truncate --size ` + debianDiskSize + ` raw
+mke2fs -q -t ext4 -L root -d root raw
+rm -rf root root.tar`
+	command := []string{"sh", "-c", script}
+	if os.Getuid() != 0 {
+		command = append([]string{"unshare", "--map-root-user", "--map-auto"}, command...)
+	}
+	path := "PATH=" + os.Getenv("PATH") + ":/usr/sbin:/sbin" // mke2fs is not on a user's path
+	if _, err := run(ctx, dir, []string{path}, command[0], command[1:]...); err != nil {
+		return "", fmt.Errorf("lab: make a disk of the Debian userland: %w", err)
+	}
+	image := filepath.Join(dir, "disk.qcow2")
+	if _, err := run(ctx, dir, nil, "qemu-img", "convert", "-f", "raw", "-O", "qcow2", filepath.Join(dir, "raw"), image); err != nil {
+		return "", fmt.Errorf("lab: disk image: %w", err)
+	}
+	return image, nil
+}

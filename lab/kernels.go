@@ -1,0 +1,328 @@
+package lab
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// A Kernel is a kernel package in the cache: what a guest boots, and a source for symbols
+// and types that does not come from the guest.
+type Kernel struct {
+	Name    string // as asked for: "6.12", or the path of a vmlinuz
+	Release string // uname -r, for example "6.12.107+deb13-cloud-amd64"; "" for a path
+	Version string // Debian's package version; "" for a path
+	Suite   string // the Debian release it came from; "" for a path
+	Vmlinuz string // the kernel image
+	Modules string // the directory of its modules (…/lib/modules/RELEASE); "" for a path
+}
+
+// series are the kernels that the lab promises, each with the releases to look in, the
+// first that has it wins.
+var series = []struct {
+	name     string
+	releases []string
+}{
+	{"5.10", []string{"bullseye"}},
+	{"6.1", []string{"bookworm"}},
+	{"6.12", []string{"trixie", "bookworm-backports"}},
+	{"7.2", []string{"sid"}},
+}
+
+// elsewhere is where to look for any other series, and for one that has moved.
+var elsewhere = []string{"sid", "trixie-backports", "bookworm-backports", "bullseye-backports", "trixie", "bookworm", "bullseye", "experimental"}
+
+// KernelNames lists the kernels that every lab knows; Options.Kernel may be any other
+// series that Debian still carries.
+func KernelNames() []string {
+	var names []string
+	for _, s := range series {
+		names = append(names, s.name)
+	}
+	return names
+}
+
+var (
+	seriesRE = regexp.MustCompile(`^\d+\.\d+$`)
+	// Cloud kernels have virtio and serial drivers built in and are small. Only signed
+	// ones: the others are named -unsigned.
+	imageRE = regexp.MustCompile(`^linux-image-\d[^ ]*-cloud-amd64$`)
+)
+
+// FindKernel gives a kernel from the cache, or fetches the newest of its series.
+func FindKernel(ctx context.Context, name string, progress io.Writer) (Kernel, error) {
+	return findKernel(ctx, name, false, progress)
+}
+
+// UpdateKernel looks for a newer kernel of the series and fetches it. What was in the
+// cache before stays there.
+func UpdateKernel(ctx context.Context, name string, progress io.Writer) (Kernel, error) {
+	return findKernel(ctx, name, true, progress)
+}
+
+func findKernel(ctx context.Context, name string, update bool, progress io.Writer) (Kernel, error) {
+	if progress == nil {
+		progress = io.Discard
+	}
+	if name == "" {
+		name = DefaultKernel
+	}
+	if strings.Contains(name, "/") {
+		path, err := filepath.Abs(name)
+		if err == nil {
+			_, err = os.Stat(path)
+		}
+		if err != nil {
+			return Kernel{}, fmt.Errorf("lab: kernel: %w", err)
+		}
+		return Kernel{Name: name, Vmlinuz: path}, nil
+	}
+	if !seriesRE.MatchString(name) {
+		return Kernel{}, fmt.Errorf("lab: %q is no kernel: give a series (%s) or the path of a vmlinuz, with a slash in it", name, strings.Join(KernelNames(), ", "))
+	}
+	dir, err := cacheDir("kernels")
+	if err != nil {
+		return Kernel{}, err
+	}
+	if k, err := cachedKernel(dir, name); err == nil && !update {
+		return k, nil
+	}
+	unlock, err := lockFile(ctx, filepath.Join(dir, "."+name+".lock"))
+	if err != nil {
+		return Kernel{}, err
+	}
+	defer unlock()
+	if k, err := cachedKernel(dir, name); err == nil && !update {
+		return k, nil // another process was quicker
+	}
+	return fetchKernel(ctx, dir, name, progress)
+}
+
+// CachedKernels lists what needs no network.
+func CachedKernels() ([]Kernel, error) {
+	dir, err := cacheDir("kernels")
+	if err != nil {
+		return nil, err
+	}
+	var all []Kernel
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("lab: %w", err)
+	}
+	for _, e := range entries {
+		if !seriesRE.MatchString(e.Name()) {
+			continue
+		}
+		if k, err := cachedKernel(dir, e.Name()); err == nil {
+			all = append(all, k)
+		}
+	}
+	slices.SortFunc(all, func(a, b Kernel) int { return compareVersions(a.Name, b.Name) })
+	return all, nil
+}
+
+// cachedKernel reads what the link kernels/NAME stands for.
+func cachedKernel(dir, name string) (Kernel, error) {
+	home, err := filepath.EvalSymlinks(filepath.Join(dir, name))
+	if err != nil {
+		return Kernel{}, err
+	}
+	text, err := os.ReadFile(filepath.Join(home, "kernel.json"))
+	if err != nil {
+		return Kernel{}, err
+	}
+	var k Kernel
+	if err := json.Unmarshal(text, &k); err != nil {
+		return Kernel{}, err
+	}
+	k.Name = name
+	k.Vmlinuz = filepath.Join(home, "vmlinuz")
+	k.Modules = filepath.Join(home, "lib", "modules", k.Release)
+	_, err = os.Stat(k.Vmlinuz)
+	return k, err
+}
+
+// fetchKernel finds the newest kernel of a series, unpacks it and points the link
+// kernels/NAME at it.
+func fetchKernel(ctx context.Context, dir, name string, progress io.Writer) (Kernel, error) {
+	releases := elsewhere
+	for _, s := range series {
+		if s.name == name {
+			releases = append(slices.Clone(s.releases), elsewhere...)
+		}
+	}
+	var failed []error
+	seen := map[string]bool{}
+	for i, release := range releases {
+		if slices.Contains(releases[:i], release) {
+			continue
+		}
+		fmt.Fprintf(progress, "looking for a %s kernel in Debian %s\n", name, release)
+		k, err := fetchFrom(ctx, release, dir, name, seen, progress)
+		if err == nil {
+			return k, nil
+		}
+		if errors.Is(err, errNoKernel) {
+			continue
+		}
+		if ctx.Err() != nil {
+			return Kernel{}, err
+		}
+		failed = append(failed, err)
+	}
+	if seen[name] || len(seen) == 0 { // it is there, or nothing is: the failures say why
+		return Kernel{}, errors.Join(failed...)
+	}
+	there := slices.SortedFunc(maps.Keys(seen), compareVersions)
+	return Kernel{}, fmt.Errorf("lab: Debian has no %s cloud kernel: it has %s", name, strings.Join(there, ", "))
+}
+
+var errNoKernel = errors.New("no such kernel")
+
+type candidate struct {
+	Kernel
+	packages []string
+}
+
+// fetchFrom fetches the newest kernel of a series from one release. The series that the
+// release has are noted in seen.
+func fetchFrom(ctx context.Context, release, dir, name string, seen map[string]bool, progress io.Writer) (Kernel, error) {
+	a, err := openArchive(ctx, release)
+	if err != nil {
+		return Kernel{}, err
+	}
+	defer a.close()
+	if err := a.update(ctx); err != nil {
+		return Kernel{}, err
+	}
+	c, err := newestKernel(ctx, a, name, seen)
+	if err != nil {
+		return Kernel{}, err
+	}
+	fmt.Fprintf(progress, "fetching %s %s\n", c.Release, c.Version)
+	return unpackKernel(ctx, dir, a, c)
+}
+
+func newestKernel(ctx context.Context, a *archive, name string, seen map[string]bool) (candidate, error) {
+	images, err := a.find(ctx, "linux-image-", imageRE.MatchString)
+	if err != nil {
+		return candidate{}, err
+	}
+	var fits []pkg
+	for _, p := range images {
+		if s := seriesOf(p.version); s != "" {
+			seen[s] = true
+			if s == name {
+				fits = append(fits, p)
+			}
+		}
+	}
+	if len(fits) == 0 {
+		return candidate{}, errNoKernel
+	}
+	newest := slices.MaxFunc(fits, func(a, b pkg) int {
+		return cmp.Or(compareVersions(a.version, b.version), compareVersions(a.name, b.name))
+	})
+	c := candidate{packages: []string{newest.name}}
+	// Since 7.x the image package only depends on one with the image and one with the modules.
+	for _, dep := range newest.depends {
+		if strings.HasPrefix(dep, "linux-binary-") || strings.HasPrefix(dep, "linux-modules-") {
+			c.packages = append(c.packages, dep)
+		}
+	}
+	c.Kernel = Kernel{
+		Name:    name,
+		Release: strings.TrimPrefix(newest.name, "linux-image-"),
+		Version: newest.version,
+		Suite:   a.release,
+	}
+	return c, nil
+}
+
+var leadingSeries = regexp.MustCompile(`^(?:\d+:)?(\d+\.\d+)(?:\D|$)`)
+
+// seriesOf gives "6.12" for "6.12.107-1".
+func seriesOf(version string) string {
+	if m := leadingSeries.FindStringSubmatch(version); m != nil {
+		return m[1]
+	}
+	return ""
+}
+
+func unpackKernel(ctx context.Context, dir string, a *archive, c candidate) (Kernel, error) {
+	home := filepath.Join(dir, c.Release+"_"+strings.ReplaceAll(c.Version, ":", "_"))
+	if _, err := os.Stat(filepath.Join(home, "kernel.json")); err != nil {
+		tmp, err := os.MkdirTemp(dir, ".tmp-*")
+		if err != nil {
+			return Kernel{}, fmt.Errorf("lab: %w", err)
+		}
+		defer os.RemoveAll(tmp)
+		if err := a.unpack(ctx, tmp, c.packages...); err != nil {
+			return Kernel{}, err
+		}
+		if err := arrangeKernel(tmp, c.Kernel); err != nil {
+			return Kernel{}, err
+		}
+		if err := os.Chmod(tmp, 0o755); err != nil {
+			return Kernel{}, fmt.Errorf("lab: %w", err)
+		}
+		if err := publish(tmp, home); err != nil {
+			return Kernel{}, err
+		}
+	}
+	link := filepath.Join(dir, ".link-"+c.Name)
+	os.Remove(link)
+	if err := os.Symlink(filepath.Base(home), link); err != nil {
+		return Kernel{}, fmt.Errorf("lab: %w", err)
+	}
+	if err := os.Rename(link, filepath.Join(dir, c.Name)); err != nil {
+		return Kernel{}, fmt.Errorf("lab: %w", err)
+	}
+	return cachedKernel(dir, c.Name)
+}
+
+// arrangeKernel brings the old and the new layout of the packages to one: vmlinuz,
+// lib/modules/RELEASE, kernel.json. The rest is dropped.
+func arrangeKernel(root string, k Kernel) error {
+	var image string
+	for _, pattern := range []string{"boot/vmlinuz-*", "usr/lib/modules/*/vmlinuz", "lib/modules/*/vmlinuz"} {
+		if found, _ := filepath.Glob(filepath.Join(root, pattern)); len(found) > 0 {
+			image = found[0]
+		}
+	}
+	if image == "" {
+		return fmt.Errorf("lab: the package of %s has no vmlinuz: its layout is new to the lab", k.Release)
+	}
+	modules := filepath.Join(root, "lib", "modules")
+	if _, err := os.Stat(modules); err != nil {
+		if err := os.MkdirAll(filepath.Dir(modules), 0o755); err != nil {
+			return fmt.Errorf("lab: %w", err)
+		}
+		if err := os.Rename(filepath.Join(root, "usr", "lib", "modules"), modules); err != nil {
+			return fmt.Errorf("lab: the package of %s has no modules: %w", k.Release, err)
+		}
+		image = strings.Replace(image, filepath.Join(root, "usr", "lib"), filepath.Join(root, "lib"), 1)
+	}
+	if err := os.Rename(image, filepath.Join(root, "vmlinuz")); err != nil {
+		return fmt.Errorf("lab: %w", err)
+	}
+	for _, rest := range []string{"boot", "usr", "etc"} {
+		if err := os.RemoveAll(filepath.Join(root, rest)); err != nil {
+			return fmt.Errorf("lab: %w", err)
+		}
+	}
+	text, err := json.MarshalIndent(k, "", "  ")
+	if err != nil {
+		return fmt.Errorf("lab: %w", err)
+	}
+	return writeAtomic(filepath.Join(root, "kernel.json"), text)
+}

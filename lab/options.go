@@ -1,0 +1,141 @@
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+)
+
+// Userlands that a guest can have.
+const (
+	Busybox = "busybox" // an initramfs with busybox: boots in seconds
+	Debian  = "debian"  // a real Debian with systemd on a virtio disk
+)
+
+// Accelerators that a guest can run with.
+const (
+	TCG = "tcg"
+	KVM = "kvm"
+)
+
+// DefaultKernel is the kernel of a guest that names none.
+const DefaultKernel = "6.12"
+
+// Options say what guest to boot. The zero value boots a busybox guest.
+type Options struct {
+	Name     string // name to find the guest by; "" picks one from the kernel
+	Kernel   string // "5.10", "6.1", "6.12", "7.2", or the path of a vmlinuz; "" is DefaultKernel
+	Initrd   string // a ready initramfs (see BootFiles) instead of one made from Files
+	Userland string // Busybox (also "") or Debian
+	Memory   uint64 // bytes; 0 is 512 MiB
+	SMP      int    // virtual CPUs; 0 is 1
+	Accel    string // TCG (also "") or KVM
+	CPU      string // QEMU's -cpu; "" is max with TCG and host with KVM
+	Machine  string // QEMU's -machine; "" is q35
+	Private  bool   // ordinary private RAM instead of a shared memfd
+	Append   string // more kernel arguments
+
+	// Files are put into the initramfs: guest path → host file.
+	// In a Debian guest they are copied to the root file system at boot.
+	Files map[string]string
+
+	Firmware bool      // boot no kernel: the guest stays in its firmware, without an agent
+	KVMHost  bool      // a guest that is itself a KVM host (AMD SVM under TCG) with QEMU inside
+	QEMUArgs []string  // more arguments for QEMU
+	Progress io.Writer // tells of slow steps; nil is silent
+}
+
+const mebi = 1 << 20
+
+// kvmHostCPU has what kvm_amd asks of a processor and TCG can give.
+const kvmHostCPU = "EPYC,+svm,+npt,+nrip-save"
+
+var nameRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$`)
+
+// complete fills in the defaults and refuses what cannot work.
+func (o *Options) complete() error {
+	if runtime.GOARCH != "amd64" {
+		return fmt.Errorf("lab: guests are amd64 only, this host is %s", runtime.GOARCH)
+	}
+	if o.Name != "" && !nameRE.MatchString(o.Name) {
+		return fmt.Errorf("lab: %q is no name for a guest: use up to 40 letters, digits, dots and dashes", o.Name)
+	}
+	if o.Kernel == "" {
+		o.Kernel = DefaultKernel
+	}
+	if o.Userland == "" {
+		o.Userland = Busybox
+	}
+	if o.Userland != Busybox && o.Userland != Debian {
+		return fmt.Errorf("lab: unknown userland %q: take %s or %s", o.Userland, Busybox, Debian)
+	}
+	if o.KVMHost {
+		if o.Userland != Busybox || o.Firmware {
+			return errors.New("lab: a KVM host has a busybox userland and a kernel")
+		}
+		if o.Memory == 0 {
+			o.Memory = 2560 * mebi
+		}
+		if o.CPU == "" {
+			o.CPU = kvmHostCPU
+		}
+	}
+	if o.Memory == 0 {
+		o.Memory = 512 * mebi
+	}
+	if o.Memory < 64*mebi || o.Memory%mebi != 0 {
+		return fmt.Errorf("lab: %d bytes is no memory size for a guest: give at least 64 MiB, in whole MiB", o.Memory)
+	}
+	if o.SMP == 0 {
+		o.SMP = 1
+	}
+	if o.SMP < 0 || o.SMP > 255 {
+		return fmt.Errorf("lab: %d virtual CPUs: give 1 to 255", o.SMP)
+	}
+	switch o.Accel {
+	case "":
+		// Not KVM where /dev/kvm can be opened: nested hosts often have one that
+		// cannot run a stock kernel. Whoever wants KVM says so.
+		o.Accel = TCG
+	case TCG:
+	case KVM:
+		f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
+		if err != nil {
+			return fmt.Errorf("lab: kvm cannot be used (%w): take --accel tcg, or load kvm and join its group", err)
+		}
+		f.Close()
+	default:
+		return fmt.Errorf("lab: unknown accelerator %q: take %s or %s", o.Accel, TCG, KVM)
+	}
+	if o.CPU == "" {
+		o.CPU = map[string]string{TCG: "max", KVM: "host"}[o.Accel]
+	}
+	if o.Machine == "" {
+		o.Machine = "q35"
+	}
+	if o.Progress == nil {
+		o.Progress = io.Discard
+	}
+	return nil
+}
+
+// baseName is what a guest without a name is called, before a number is added.
+func (o *Options) baseName() string {
+	switch {
+	case o.Firmware:
+		return "firmware"
+	case o.KVMHost:
+		return "kvm-host"
+	case strings.Contains(o.Kernel, "/"):
+		base := regexp.MustCompile(`[^A-Za-z0-9.-]+`).ReplaceAllString(filepath.Base(o.Kernel), "-")
+		return strings.Trim(base[:min(len(base), 30)], ".-")
+	case o.Userland == Debian:
+		return "debian-" + o.Kernel
+	}
+	return "linux-" + o.Kernel
+}

@@ -1,0 +1,79 @@
+package linux
+
+import (
+	"strings"
+
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// maxDepth bounds how deep control groups nest.
+const maxDepth = 128
+
+// group is the control group of the task at a: its path in the unified hierarchy,
+// or, if it is in that one's root, in the version 1 hierarchy where it is deepest.
+func (l *Lister) group(a virt.Addr) groupName {
+	o, r := l.s.o, &l.r
+	if o.cgroups == absent {
+		return groupName{}
+	}
+	set := r.ptr(a + virt.Addr(o.cgroups))
+	if set == 0 || r.err != nil {
+		return groupName{}
+	}
+	if g, ok := l.cgroups[set]; ok {
+		return g
+	}
+	path := l.groupPath(r.ptr(set + virt.Addr(o.dflCgrp)))
+	if path == "/" {
+		for i := range o.subsysLen {
+			css := r.ptr(set + virt.Addr(o.cssSubsys+8*i))
+			if css == 0 || r.err != nil {
+				continue
+			}
+			if p := l.groupPath(r.ptr(css + virt.Addr(o.cssCgroup))); strings.Count(p, "/") > strings.Count(path, "/") || path == "/" {
+				path = p
+			}
+		}
+	}
+	g := groupName{path: path, container: ContainerOf(path)}
+	if r.err == nil {
+		l.cgroups[set] = g
+	}
+	return g
+}
+
+// groupPath joins the names of a control group's folders.
+func (l *Lister) groupPath(cgroup virt.Addr) string {
+	o, r := l.s.o, &l.r
+	if cgroup == 0 {
+		return ""
+	}
+	comps, size := l.comps[:0], 0
+	node := r.ptr(cgroup + virt.Addr(o.cgroupKn))
+	for range maxDepth {
+		if node == 0 || r.err != nil || size > maxPath {
+			break
+		}
+		parent := r.ptr(node + virt.Addr(o.knParent))
+		if parent == 0 {
+			break // the root has no name
+		}
+		name := r.cString(r.ptr(node+virt.Addr(o.knName)), maxName+1)
+		comps, size = append(comps, name), size+len(name)+1
+		node = parent
+	}
+	l.comps = comps
+	if len(comps) == 0 {
+		return "/"
+	}
+	if !l.spend(size) {
+		r.err = errBudget
+		return ""
+	}
+	var b strings.Builder
+	for i := len(comps) - 1; i >= 0; i-- {
+		b.WriteByte('/')
+		b.WriteString(comps[i])
+	}
+	return b.String()
+}

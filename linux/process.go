@@ -1,0 +1,334 @@
+package linux
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"runtime/debug"
+	"time"
+
+	"github.com/outsight-vmi/outsight/phys"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// Process is what is known of a process, or of one of its threads.
+type Process struct {
+	Task         Task
+	PID, TID     int32 // in the initial PID namespace
+	PPID         int32
+	NSPID        int32 // PID in the task's own PID namespace
+	Creds        Credentials
+	State        State
+	Threads      int32
+	Started      time.Time
+	SinceBoot    time.Duration // from boot to the start of the task
+	CPUTime      time.Duration // of all threads, or of this one
+	RSS, VSize   uint64        // in bytes
+	TTY          string        // "pts/0", "ttyS0"; empty without one
+	Comm         string        // as /proc/PID/comm
+	Exe          string        // path of the executable, in its mount namespace
+	ExeDeleted   bool          // the executable has no name any more
+	Args         []string
+	Cgroup       string
+	Container    Container
+	NS           Namespaces
+	KernelThread bool
+	MM           virt.Addr // address of the mm_struct; 0 for kernel threads and zombies
+
+	// Missing are the parts that could not be read, one error each; the fields
+	// are then zero. A page that is swapped out is the common cause.
+	Missing []MissingPart
+}
+
+// Part is a part of a process that is read by itself.
+type Part string
+
+// The parts.
+const (
+	PartName        Part = "name"
+	PartParent      Part = "parent"
+	PartSignal      Part = "signal"
+	PartTime        Part = "processor time"
+	PartTerminal    Part = "terminal"
+	PartCredentials Part = "credentials"
+	PartNamespaces  Part = "namespaces"
+	PartCgroup      Part = "control group"
+	PartMemory      Part = "memory"
+	PartSize        Part = "size"
+	PartResident    Part = "resident size"
+	PartExecutable  Part = "executable"
+	PartArguments   Part = "arguments"
+)
+
+// MissingPart is a part that could not be read, and why.
+type MissingPart struct {
+	Part Part
+	Err  error
+}
+
+// Has reports whether the process has memory of its own: kernel threads and
+// zombies have none, and so no arguments and no executable.
+func (p *Process) Has() bool { return p.MM != 0 && !p.KernelThread }
+
+// Lister reads many processes and remembers what they share: control groups,
+// paths of executables. It is not safe for concurrent use.
+type Lister struct {
+	s       *System
+	r       reader
+	cgroups map[virt.Addr]groupName
+	proxies map[virt.Addr]Namespaces // by nsproxy
+	exes    map[[2]virt.Addr]string
+	comps   []string
+	// What may still be read: hostile processes can share one huge thing, each
+	// of them, at no cost to the guest.
+	textLeft, threadsLeft int
+}
+
+type groupName struct {
+	path      string
+	container Container
+}
+
+// textBudget bounds the arguments and paths read by one Lister, in bytes, so that a
+// guest full of processes with huge ones costs bounded memory.
+const textBudget = 64 << 20
+
+// NewLister begins a listing. What it remembers must not grow old: make one for
+// each look at the guest.
+func (s *System) NewLister() *Lister {
+	return &Lister{s: s, r: s.reader(), cgroups: map[virt.Addr]groupName{}, proxies: map[virt.Addr]Namespaces{}, exes: map[[2]virt.Addr]string{}, textLeft: textBudget, threadsLeft: 4 * s.maxTasks}
+}
+
+// Process reads the process that t leads.
+func (l *Lister) Process(ctx context.Context, t Task) (*Process, error) { return l.read(ctx, t, true) }
+
+// Thread reads t as one thread: its own state, time and name.
+func (l *Lister) Thread(ctx context.Context, t Task) (*Process, error) { return l.read(ctx, t, false) }
+
+// identity is what changes when a task_struct becomes another task's, or its
+// process begins another program.
+type identity struct {
+	pid, tid int32
+	born     uint64 // ns since boot
+	mm       virt.Addr
+}
+
+// identity reads it. That the mm cannot be read is an error of its own, because
+// the task does without.
+func (l *Lister) identity(a virt.Addr) (id identity, mmErr error) {
+	o, r := l.s.o, &l.r
+	id.pid, id.tid = int32(r.u32(a+virt.Addr(o.tgid))), int32(r.u32(a+virt.Addr(o.pid)))
+	id.born = r.u64(a + virt.Addr(o.startBoottime))
+	if r.err == nil { // else it stays for the caller to see
+		id.mm = r.ptr(a + virt.Addr(o.mm))
+		mmErr, r.err = r.err, nil
+	}
+	return id, mmErr
+}
+
+// errChanged says that each reading of a task met another one at its end than at
+// its beginning.
+var errChanged = errors.New("changed while it was read")
+
+// read reads t, again if the guest has put another task or program in its place
+// meanwhile: the row would be of both.
+func (l *Lister) read(ctx context.Context, t Task, whole bool) (_ *Process, err error) {
+	defer phys.Recover(debug.SetPanicOnFault(true), &err)
+	const tries = 3
+	for range tries {
+		l.r.err = nil
+		before, mmErr := l.identity(t.Addr)
+		p, err := l.once(ctx, t, whole, before, mmErr)
+		if err != nil {
+			return nil, err
+		}
+		after, _ := l.identity(t.Addr)
+		if l.r.err != nil {
+			return nil, fmt.Errorf("task at %#x: %w", uint64(t.Addr), l.r.err)
+		}
+		if p.KernelThread {
+			after.mm = before.mm // it borrows one and gives it back
+		}
+		if after == before {
+			return p, nil
+		}
+	}
+	return nil, fmt.Errorf("task at %#x: %w", uint64(t.Addr), errChanged)
+}
+
+// once reads t, of which id was just read, once.
+func (l *Lister) once(ctx context.Context, t Task, whole bool, id identity, mmErr error) (*Process, error) {
+	s, o, r, a := l.s, l.s.o, &l.r, t.Addr
+	p := &Process{Task: t, PID: id.pid, TID: id.tid, SinceBoot: time.Duration(id.born), Started: s.started(id.born)}
+	if r.err == nil && (p.PID <= 0 || p.PID > maxTasks || p.TID <= 0 || p.TID > maxTasks) {
+		return nil, fmt.Errorf("task at %#x: %w: process %d, thread %d", uint64(a), ErrBroken, p.PID, p.TID)
+	}
+	flags := r.u32(a + virt.Addr(o.flags))
+	p.KernelThread = flags&flagKthread != 0
+	p.State = l.state(a)
+	signal := r.ptr(a + virt.Addr(o.signal))
+	parent := r.ptr(a + virt.Addr(o.realParent))
+	if r.err != nil {
+		return nil, fmt.Errorf("task at %#x: %w", uint64(a), r.err)
+	}
+	p.Comm = l.comm(a, flags)
+	l.part(p, PartName)
+	p.PPID = int32(r.u32(parent + virt.Addr(o.tgid)))
+	l.part(p, PartParent)
+	p.Threads = int32(r.u32(signal + virt.Addr(o.nrThreads)))
+	l.part(p, PartSignal)
+	p.CPUTime = l.cpuTime(ctx, p, signal, whole)
+	p.TTY = l.tty(signal)
+	l.part(p, PartTerminal)
+	l.creds(p, a)
+	l.part(p, PartCredentials)
+	l.namespaces(p, a)
+	l.part(p, PartNamespaces)
+	g := l.group(a)
+	p.Cgroup, p.Container = g.path, g.container
+	l.part(p, PartCgroup)
+	r.err = mmErr
+	l.part(p, PartMemory)
+	// A kernel thread may borrow a process's memory for a while (kthread_use_mm).
+	if id.mm != 0 && !p.KernelThread {
+		p.MM = id.mm
+		l.memory(ctx, p, id.mm)
+	}
+	return p, nil
+}
+
+// part ends the reading of one part of p: an error is noted, and the next part
+// begins without it.
+func (l *Lister) part(p *Process, what Part) {
+	if l.r.err != nil {
+		p.Missing = append(p.Missing, MissingPart{what, l.r.err})
+		l.r.err = nil
+	}
+}
+
+func (l *Lister) state(a virt.Addr) State {
+	o, r := l.s.o, &l.r
+	var state uint64
+	if o.stateWide == 8 {
+		state = r.u64(a + virt.Addr(o.state))
+	} else {
+		state = uint64(r.u32(a + virt.Addr(o.state)))
+	}
+	return stateOf(state, uint64(r.u32(a+virt.Addr(o.exitState))))
+}
+
+// cpuTime is the processor time that the scheduler accounted. /proc splits the
+// same sum into user and system time and never lets it fall (cputime_adjust).
+func (l *Lister) cpuTime(ctx context.Context, p *Process, signal virt.Addr, whole bool) time.Duration {
+	o, r := l.s.o, &l.r
+	if !whole {
+		d := r.u64(p.Task.Addr + virt.Addr(o.sumExec))
+		l.part(p, PartTime)
+		return time.Duration(d)
+	}
+	sum := r.u64(signal + virt.Addr(o.deadRuntime))
+	shown := r.u64(signal+virt.Addr(o.prevUtime)) + r.u64(signal+virt.Addr(o.prevStime))
+	if p.Threads == 1 {
+		sum += r.u64(p.Task.Addr + virt.Addr(o.sumExec))
+	} else {
+		for t, err := range l.Threads(ctx, p.Task) {
+			if err != nil {
+				r.err = err
+				break
+			}
+			sum += r.u64(t.Addr + virt.Addr(o.sumExec))
+		}
+	}
+	l.part(p, PartTime)
+	return time.Duration(max(sum, shown))
+}
+
+// Threads yields the threads of t's process, as [Task.Threads] does, but no more
+// than this listing may still read: many processes that share one huge list do not
+// cost more than it.
+func (l *Lister) Threads(ctx context.Context, t Task) iter.Seq2[Task, error] {
+	return func(yield func(Task, error) bool) {
+		for t, err := range t.Threads(ctx) {
+			if l.threadsLeft--; l.threadsLeft < 0 {
+				yield(Task{}, fmt.Errorf("threads of task %#x: %w", uint64(t.Addr), errBudget))
+				return
+			}
+			if !yield(t, err) {
+				return
+			}
+		}
+	}
+}
+
+// spend takes n bytes off the budget for text.
+func (l *Lister) spend(n int) bool {
+	l.textLeft = max(0, l.textLeft-n)
+	return l.textLeft > 0
+}
+
+func (l *Lister) tty(signal virt.Addr) string {
+	o, r := l.s.o, &l.r
+	tty := r.ptr(signal + virt.Addr(o.tty))
+	if tty == 0 || o.ttyName == absent {
+		return ""
+	}
+	name := r.cString(tty+virt.Addr(o.ttyName), 64)
+	// The slaves of Unix98 pseudo-terminals live in a folder: pts0 is pts/0.
+	if len(name) > 3 && name[:3] == "pts" {
+		return "pts/" + name[3:]
+	}
+	return name
+}
+
+func (l *Lister) creds(p *Process, a virt.Addr) {
+	o, r := l.s.o, &l.r
+	cred := r.ptr(a + virt.Addr(o.realCred))
+	id := func(off uint32) uint32 { return r.u32(cred + virt.Addr(off)) }
+	p.Creds = Credentials{
+		UID: id(o.uid), GID: id(o.gid), EUID: id(o.euid), EGID: id(o.egid),
+		SUID: id(o.suid), SGID: id(o.sgid), FSUID: id(o.fsuid), FSGID: id(o.fsgid),
+	}
+	p.Creds.UserNS = l.inum(r.ptr(cred+virt.Addr(o.userNS)), o.inumUser)
+	p.NS.User = p.Creds.UserNS
+}
+
+// inum is the inode number of the namespace at ns.
+func (l *Lister) inum(ns virt.Addr, off uint32) uint64 {
+	if ns == 0 || off == absent {
+		return 0
+	}
+	return uint64(l.r.u32(ns + virt.Addr(off)))
+}
+
+func (l *Lister) namespaces(p *Process, a virt.Addr) {
+	o, r := l.s.o, &l.r
+	// A task that is being reaped has lost its pid.
+	if pid := r.ptr(a + virt.Addr(o.threadPid)); pid != 0 {
+		level := min(r.u32(pid+virt.Addr(o.pidLevel)), 32) // MAX_PID_NS_LEVEL
+		upid := pid + virt.Addr(o.pidNumbers) + virt.Addr(level*o.upidSize)
+		p.NSPID = int32(r.u32(upid + virt.Addr(o.upidNr)))
+		p.NS.PID = l.inum(r.ptr(upid+virt.Addr(o.upidNS)), o.inumPID)
+	}
+	proxy := r.ptr(a + virt.Addr(o.nsproxy))
+	if proxy == 0 {
+		return // a zombie
+	}
+	if known, ok := l.proxies[proxy]; ok {
+		known.PID, known.User = p.NS.PID, p.NS.User
+		p.NS = known
+		return
+	}
+	ns := func(member, inum uint32) uint64 {
+		if member == absent {
+			return 0
+		}
+		return l.inum(r.ptr(proxy+virt.Addr(member)), inum)
+	}
+	p.NS.Mount, p.NS.Network = ns(o.nsMnt, o.inumMnt), ns(o.nsNet, o.inumNet)
+	p.NS.UTS, p.NS.IPC = ns(o.nsUTS, o.inumUTS), ns(o.nsIPC, o.inumIPC)
+	p.NS.Cgroup, p.NS.Time = ns(o.nsCgroup, o.inumCgroup), ns(o.nsTime, o.inumTime)
+	if r.err == nil {
+		l.proxies[proxy] = p.NS
+	}
+}

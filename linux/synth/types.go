@@ -1,0 +1,232 @@
+package synth
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/cilium/ebpf/btf"
+)
+
+// structures is the guest's types: a line for each, members as "name type".
+// A type is u8, u16, u32, u64, s32, s64, char, ptr or a structure, perhaps with
+// [n]; a member "_" has no name. Lines after "old" or "new" belong to one
+// generation only.
+const structures = `
+list_head next ptr, prev ptr
+hlist_bl_node next ptr, pprev ptr
+sched_entity load u64, sum_exec_runtime u64
+task_rss_stat events s32, count s32[4]
+prev_cputime utime u64, stime u64, lock u32
+old task_struct thread_info u64[3]EXTRA, state u64, stack ptr, flags u32, se sched_entity, tasks list_head, mm ptr, exit_state s32, rss_stat task_rss_stat, pid s32, tgid s32, real_parent ptr, group_leader ptr, thread_pid ptr, thread_node list_head, set_child_tid ptr, start_boottime u64, real_cred ptr, cred ptr, comm char[16], fs ptr, nsproxy ptr, signal ptr, cgroups ptr
+new task_struct thread_info u64[3]EXTRA, __state u32, saved_state u32, stack ptr, flags u32, se sched_entity, tasks list_head, mm ptr, exit_state s32, pid s32, tgid s32, real_parent ptr, group_leader ptr, thread_pid ptr, thread_node list_head, worker_private ptr, start_boottime u64, real_cred ptr, cred ptr, comm char[16], fs ptr, nsproxy ptr, signal ptr, cgroups ptr
+signal_struct sigcnt u32, live u32, nr_threads s32, thread_head list_head, sum_sched_runtime u64, prev_cputime prev_cputime, tty ptr
+tty_struct kref u32, name char[64]
+new kthread flags u64, full_name ptr, data ptr
+old kthread flags u64, data ptr
+worker current_work ptr, pool ptr, desc char[24]
+percpu_counter lock u32, count s64, list list_head, counters ptr
+mm_rss_stat count u64[4]
+mm_inner_anon users u32, pgd ptr, total_vm u64, arg_start u64, arg_end u64, env_start u64, env_end u64, exe_file ptr
+old mm_struct _ mm_inner_anon, rss_stat mm_rss_stat
+new mm_struct _ mm_inner_anon, rss_stat percpu_counter[4]
+cred usage u32, uid u32, gid u32, suid u32, sgid u32, euid u32, egid u32, fsuid u32, fsgid u32, user_ns ptr
+upid nr s32, ns ptr
+pid count u32, level u32, numbers upid[1]
+ns_common ops ptr, inum u32
+new_utsname sysname char[65], nodename char[65], release char[65], version char[65], machine char[65], domainname char[65]
+uts_namespace name new_utsname, ns ns_common
+ipc_namespace used u32, ns ns_common
+mnt_namespace ns ns_common, root ptr
+pid_namespace level u32, ns ns_common
+net passive u32, ns ns_common
+time_namespace owner ptr, ns ns_common
+cgroup_namespace owner ptr, ns ns_common
+user_namespace parent ptr, ns ns_common
+nsproxy count u32, uts_ns ptr, ipc_ns ptr, mnt_ns ptr, pid_ns_for_children ptr, net_ns ptr, time_ns ptr, cgroup_ns ptr
+path mnt ptr, dentry ptr
+file f_mode u32, f_path path
+qstr_hash_anon hash u32, len u32
+qstr _ qstr_hash_anon, name ptr
+dentry d_flags u32, d_hash hlist_bl_node, d_parent ptr, d_name qstr
+vfsmount mnt_root ptr, mnt_sb ptr
+mount mnt_hash list_head, mnt_parent ptr, mnt_mountpoint ptr, mnt vfsmount
+css_set subsys ptr[8], dfl_cgrp ptr
+cgroup_subsys_state cgroup ptr, ss ptr
+cgroup self cgroup_subsys_state, kn ptr
+old kernfs_node count u32, parent ptr, name ptr
+new kernfs_node count u32, __parent ptr, name ptr
+cpuinfo_x86 x86 u8, x86_capability u32[24]
+timekeeper xtime_sec u64, offs_real s64, offs_boot s64
+new tk_data lock u32, timekeeper timekeeper
+`
+
+// states is enum system_states as of 6.0.
+var states = []string{"SYSTEM_BOOTING", "SYSTEM_SCHEDULING", "SYSTEM_FREEING_INITMEM", "SYSTEM_RUNNING", "SYSTEM_HALT", "SYSTEM_POWER_OFF", "SYSTEM_RESTART", "SYSTEM_SUSPEND"}
+
+// types holds the structures, laid out as a compiler would.
+type types struct {
+	structs map[string]*btf.Struct
+	order   []string
+}
+
+var scalars = map[string]*btf.Int{
+	"u8":  {Name: "unsigned char", Size: 1},
+	"u16": {Name: "unsigned short", Size: 2},
+	"u32": {Name: "unsigned int", Size: 4},
+	"u64": {Name: "unsigned long", Size: 8},
+	"s32": {Name: "int", Size: 4, Encoding: btf.Signed},
+	"s64": {Name: "long", Size: 8, Encoding: btf.Signed},
+	// char of the kernel's is signed, and not the same as unsigned char.
+	"char": {Name: "char", Size: 1, Encoding: btf.Signed},
+}
+
+var pointer = &btf.Pointer{Target: &btf.Void{}}
+
+func newTypes(o Options) *types {
+	ts := &types{structs: map[string]*btf.Struct{}}
+	extra := ""
+	if o.ExtraMember {
+		extra = ", extra u64"
+	}
+	for line := range strings.Lines(strings.ReplaceAll(strings.TrimSpace(structures), "EXTRA", extra)) {
+		name, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if name == "old" || name == "new" {
+			if (name == "old") != o.Old {
+				continue
+			}
+			name, rest, _ = strings.Cut(rest, " ")
+		}
+		ts.add(name, strings.Split(rest, ", "))
+	}
+	return ts
+}
+
+func (ts *types) add(name string, members []string) {
+	s := &btf.Struct{Name: name}
+	if strings.HasSuffix(name, "_anon") {
+		s.Name = ""
+	}
+	size, widest := uint32(0), uint32(1)
+	for _, m := range members {
+		member, kind, _ := strings.Cut(m, " ")
+		if member == "_" {
+			member = ""
+		}
+		t := ts.parse(kind)
+		align := alignOf(t)
+		size, widest = (size+align-1)&^(align-1), max(widest, align)
+		s.Members = append(s.Members, btf.Member{Name: member, Type: t, Offset: btf.Bits(size * 8)})
+		size += sizeOf(t)
+	}
+	s.Size = (size + widest - 1) &^ (widest - 1)
+	ts.structs[name] = s
+	ts.order = append(ts.order, name)
+}
+
+func (ts *types) parse(kind string) btf.Type {
+	if base, n, ok := strings.Cut(strings.TrimSuffix(kind, "]"), "["); ok {
+		count, err := strconv.Atoi(n)
+		if err != nil {
+			panic(err)
+		}
+		return &btf.Array{Index: scalars["u32"], Type: ts.parse(base), Nelems: uint32(count)}
+	}
+	if kind == "ptr" {
+		return pointer
+	}
+	if t, ok := scalars[kind]; ok {
+		return t
+	}
+	if t, ok := ts.structs[kind]; ok {
+		return t
+	}
+	panic("no type " + kind)
+}
+
+func sizeOf(t btf.Type) uint32 {
+	n, err := btf.Sizeof(t)
+	if err != nil {
+		panic(err)
+	}
+	return uint32(n)
+}
+
+func alignOf(t btf.Type) uint32 {
+	switch t := t.(type) {
+	case *btf.Array:
+		return alignOf(t.Type)
+	case *btf.Struct:
+		widest := uint32(1)
+		for _, m := range t.Members {
+			widest = max(widest, alignOf(m.Type))
+		}
+		return widest
+	}
+	return sizeOf(t)
+}
+
+func (ts *types) size(structure string) uint32 {
+	s, ok := ts.structs[structure]
+	if !ok {
+		panic("no struct " + structure)
+	}
+	return s.Size
+}
+
+// member is the place and the size of a member, by path.
+func (ts *types) member(structure, path string) (off, size uint32) {
+	ts.size(structure)
+	var t btf.Type = ts.structs[structure]
+	for part := range strings.SplitSeq(path, ".") {
+		if a, ok := t.(*btf.Array); ok {
+			t = a.Type
+		}
+		m, bits := find(t, part)
+		if m == nil {
+			panic(fmt.Sprintf("no member %s in struct %s", path, structure))
+		}
+		off, t = off+bits/8, m.Type
+	}
+	return off, sizeOf(t)
+}
+
+func find(t btf.Type, name string) (*btf.Member, uint32) {
+	s, ok := t.(*btf.Struct)
+	if !ok {
+		return nil, 0
+	}
+	for i := range s.Members {
+		m := &s.Members[i]
+		if m.Name == name {
+			return m, uint32(m.Offset)
+		}
+		if m.Name == "" {
+			if inner, bits := find(m.Type, name); inner != nil {
+				return inner, bits + uint32(m.Offset)
+			}
+		}
+	}
+	return nil, 0
+}
+
+// blob encodes all types as BTF.
+func (ts *types) blob() []byte {
+	enum := &btf.Enum{Name: "system_states", Size: 4}
+	for i, name := range states {
+		enum.Values = append(enum.Values, btf.EnumValue{Name: name, Value: uint64(i)})
+	}
+	all := []btf.Type{enum}
+	for _, name := range ts.order {
+		all = append(all, ts.structs[name])
+	}
+	b, err := btf.NewBuilder(all, nil)
+	if err != nil {
+		panic(err)
+	}
+	raw, err := b.Marshal(nil, nil)
+	if err != nil {
+		panic(err)
+	}
+	return raw
+}

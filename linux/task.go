@@ -1,0 +1,146 @@
+package linux
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"runtime/debug"
+	"time"
+
+	"github.com/outsight-vmi/outsight/phys"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// Flags of a task (include/linux/sched.h), unchanged since 4.x.
+const (
+	flagWorker  = 0x20     // PF_WQ_WORKER
+	flagKthread = 0x200000 // PF_KTHREAD
+)
+
+// Task is one task_struct: a thread, or, if it leads its group, a process.
+type Task struct {
+	s    *System
+	Addr virt.Addr // of the task_struct
+}
+
+// TaskAt is the task whose task_struct is at a. Nothing is checked.
+func (s *System) TaskAt(a virt.Addr) Task { return Task{s, a} }
+
+// Processes yields the leader of every thread group on the kernel's list of
+// tasks, which is what /proc lists, in order of birth. Process 0, the idle task,
+// is not among them. An error stands for one element that could not be followed;
+// the walk goes on.
+func (s *System) Processes(ctx context.Context) iter.Seq2[Task, error] {
+	head := s.initTask + virt.Addr(s.o.tasks)
+	return func(yield func(Task, error) bool) {
+		for node, err := range s.list(ctx, head, s.maxTasks) {
+			if err != nil {
+				err = fmt.Errorf("tasks: %w", err)
+			}
+			if !yield(Task{s, node - virt.Addr(s.o.tasks)}, err) {
+				return
+			}
+		}
+	}
+}
+
+// Threads yields the threads of t's process, its leader included.
+func (t Task) Threads(ctx context.Context) iter.Seq2[Task, error] {
+	s := t.s
+	return func(yield func(Task, error) bool) {
+		signal, err := t.signal()
+		if err != nil {
+			yield(Task{}, fmt.Errorf("threads of task %#x: %w", uint64(t.Addr), err))
+			return
+		}
+		// 6.7 took the other list, task_struct.thread_group, away.
+		for node, err := range s.list(ctx, signal+virt.Addr(s.o.threadHead), s.maxTasks) {
+			if err != nil {
+				err = fmt.Errorf("threads of task %#x: %w", uint64(t.Addr), err)
+			}
+			if !yield(Task{s, node - virt.Addr(s.o.threadNode)}, err) {
+				return
+			}
+		}
+	}
+}
+
+func (t Task) signal() (_ virt.Addr, err error) {
+	defer phys.Recover(debug.SetPanicOnFault(true), &err)
+	v, err := t.s.Space.U64(t.Addr + virt.Addr(t.s.o.signal))
+	return virt.Addr(v), err
+}
+
+// IDs is the process and the thread identifier of t in the initial PID namespace.
+func (t Task) IDs() (pid, tid int32, err error) {
+	defer phys.Recover(debug.SetPanicOnFault(true), &err)
+	r := t.s.reader()
+	pid = int32(r.u32(t.Addr + virt.Addr(t.s.o.tgid)))
+	tid = int32(r.u32(t.Addr + virt.Addr(t.s.o.pid)))
+	return pid, tid, r.err
+}
+
+// State is a task's state as /proc shows it.
+type State byte
+
+// The letters of /proc/PID/stat (fs/proc/array.c).
+const (
+	Running     State = 'R'
+	Sleeping    State = 'S'
+	DiskSleep   State = 'D'
+	Stopped     State = 'T'
+	TracingStop State = 't'
+	Dead        State = 'X'
+	Zombie      State = 'Z'
+	Parked      State = 'P'
+	Idle        State = 'I'
+)
+
+func (s State) String() string { return string(rune(s)) }
+
+// stateOf follows task_state_index. The bits have had their places since 4.14.
+func stateOf(state, exit uint64) State {
+	const (
+		uninterruptible = 0x2
+		noload          = 0x400
+		rtlockWait      = 0x1000
+		frozen          = 0x8000
+		report          = 0x7f
+	)
+	bits := (state | exit) & report
+	switch {
+	case state&(uninterruptible|noload) == uninterruptible|noload && exit == 0:
+		return Idle
+	case state&(rtlockWait|frozen) != 0 && exit == 0:
+		return DiskSleep
+	}
+	letters := [...]State{Running, Sleeping, DiskSleep, Stopped, TracingStop, Dead, Zombie, Parked}
+	last := 0
+	for i := range 7 {
+		if bits&(1<<i) != 0 {
+			last = i + 1
+		}
+	}
+	return letters[last]
+}
+
+// Credentials are who a task acts as, in the initial user namespace.
+type Credentials struct {
+	UID, GID, EUID, EGID, SUID, SGID, FSUID, FSGID uint32
+	UserNS                                         uint64 // inode of the user namespace
+}
+
+// Namespaces are the inode numbers of a task's namespaces, as the links in
+// /proc/PID/ns show them; 0 where the task has none any more, or the kernel does
+// not know that kind.
+type Namespaces struct {
+	PID, Mount, Network, UTS, IPC, User, Cgroup, Time uint64
+}
+
+// started is the wall-clock time at which a task began.
+func (s *System) started(sinceBoot uint64) time.Time {
+	if s.boot.IsZero() {
+		return time.Time{}
+	}
+	return s.boot.Add(time.Duration(sinceBoot))
+}

@@ -1,0 +1,108 @@
+package table
+
+import (
+	"fmt"
+	"slices"
+)
+
+// Op is how a [Constraint] compares.
+type Op uint8
+
+// The comparisons.
+const (
+	Equal Op = iota // equal to one of the values
+	Less
+	LessOrEqual
+	Greater
+	GreaterOrEqual
+)
+
+func (o Op) String() string {
+	return [...]string{"=", "<", "<=", ">", ">="}[o]
+}
+
+// Constraint is a condition on the rows that a caller wants. Several hold
+// together. It is a hint: a view uses those that save it work (a pid leads
+// straight to one task) and may ignore the others, as [Rows] drops what does not
+// match. Only constraints on option columns are orders (see [Column]).
+type Constraint struct {
+	Column string
+	Op     Op
+	Values []Value // one; for Equal any number, of which any may match
+}
+
+// Matches reports whether a cell satisfies c. As in SQL, a missing value
+// satisfies nothing.
+func (c Constraint) Matches(v Value) bool {
+	if v.IsNull() {
+		return false
+	}
+	return slices.ContainsFunc(c.Values, func(w Value) bool {
+		if w.IsNull() {
+			return false
+		}
+		switch d := Compare(v, w); c.Op {
+		case Equal:
+			return d == 0
+		case Less:
+			return d < 0
+		case LessOrEqual:
+			return d <= 0
+		case Greater:
+			return d > 0
+		case GreaterOrEqual:
+			return d >= 0
+		}
+		return false
+	})
+}
+
+// Wanted is the set of values that where restricts a column to, and whether it
+// does so at all: for a view that can look a row up by its key.
+func Wanted(where []Constraint, column string) (values []Value, restricted bool) {
+	for _, c := range where {
+		if c.Column == column && c.Op == Equal {
+			return c.Values, true
+		}
+	}
+	return nil, false
+}
+
+// Option reports whether where switches the option column on.
+func Option(where []Constraint, column string) bool {
+	values, _ := Wanted(where, column)
+	return slices.ContainsFunc(values, Value.Bool)
+}
+
+// filter is a set of constraints, resolved to the columns of one view.
+type filter []struct {
+	column int
+	Constraint
+}
+
+func newFilter(columns []Column, where []Constraint) (filter, error) {
+	var f filter
+	for _, c := range where {
+		i := columnIndex(columns, c.Column)
+		if i < 0 {
+			return nil, fmt.Errorf("no column %q; the columns are %s", c.Column, columnNames(columns))
+		}
+		if columns[i].Option {
+			continue
+		}
+		f = append(f, struct {
+			column int
+			Constraint
+		}{i, c})
+	}
+	return f, nil
+}
+
+func (f filter) matches(r Row) bool {
+	for _, c := range f {
+		if c.column >= len(r) || !c.Matches(r[c.column]) {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,120 @@
+package table
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+
+	"github.com/outsight-vmi/outsight/phys"
+)
+
+// Report is what a run of a view had to say beside its rows.
+type Report struct {
+	// Rows is how many elements there were, readable or not, before the filter.
+	Rows int
+	// Unreadable is how many of them came with an error; First is the first one's.
+	Unreadable int
+	First      error
+	// Err is why the rows ended early; nil when they did not.
+	Err error
+
+	missing map[gap]int
+}
+
+type gap struct {
+	column int
+	why    Reason
+}
+
+// Failure makes an error that ends a view: the guest as a whole cannot be read,
+// as against one element of it.
+func Failure(err error) error { return &failure{err} }
+
+type failure struct{ err error }
+
+func (f *failure) Error() string { return f.err.Error() }
+func (f *failure) Unwrap() error { return f.err }
+
+// Rows runs v and yields the rows that match where. A row is valid until the
+// next one. What could not be read is counted in r, which is complete when the
+// rows have ended; r.Err is then to be looked at.
+func Rows(ctx context.Context, v View, g *Guest, where []Constraint, r *Report) iter.Seq[Row] {
+	return func(yield func(Row) bool) {
+		columns := v.Columns()
+		f, err := newFilter(columns, where)
+		if err != nil {
+			r.Err = fmt.Errorf("%s: %w", v.Name(), err)
+			return
+		}
+		for row, err := range v.Rows(ctx, g, where) {
+			if r.Err = rowsEnded(ctx, err); r.Err != nil {
+				return
+			}
+			r.count(row, err)
+			if row == nil {
+				continue
+			}
+			if len(row) != len(columns) {
+				r.Err = fmt.Errorf("%s: a row has %d values for %d columns", v.Name(), len(row), len(columns))
+				return
+			}
+			if f.matches(row) && !yield(row) {
+				return
+			}
+		}
+		r.Err = rowsEnded(ctx, nil)
+	}
+}
+
+// rowsEnded tells an error that ends the rows from one that is a row's own.
+func rowsEnded(ctx context.Context, err error) error {
+	if stop := ctx.Err(); stop != nil {
+		return stop
+	}
+	if f, ok := errors.AsType[*failure](err); ok {
+		return f.err
+	}
+	// What follows cannot be read either.
+	if errors.Is(err, phys.ErrGone) {
+		return err
+	}
+	return nil
+}
+
+func (r *Report) count(row Row, err error) {
+	r.Rows++
+	if err != nil {
+		r.Unreadable++
+		if r.First == nil {
+			r.First = err
+		}
+	}
+	for i, v := range row {
+		if v.kind != Null || v.num == uint64(None) {
+			continue
+		}
+		if r.missing == nil {
+			r.missing = map[gap]int{}
+		}
+		r.missing[gap{i, v.Reason()}]++
+	}
+}
+
+// Diagnostics are lines for standard error, none when all was well: how many
+// elements were unreadable, and which columns have gaps, and why. They may hold
+// guest text.
+func (r *Report) Diagnostics(v View) []string {
+	var lines []string
+	if r.Unreadable > 0 {
+		lines = append(lines, fmt.Sprintf("%s: %d of %d unreadable; the first: %v", v.Name(), r.Unreadable, r.Rows, r.First))
+	}
+	for i, c := range v.Columns() {
+		for _, why := range []Reason{Unreadable, SwappedOut, Unsupported} {
+			if n := r.missing[gap{i, why}]; n > 0 {
+				lines = append(lines, fmt.Sprintf("%s: %s missing in %d of %d rows: %s", v.Name(), c.Name, n, r.Rows, why))
+			}
+		}
+	}
+	return lines
+}

@@ -1,0 +1,97 @@
+package table
+
+import (
+	"context"
+	"iter"
+	"slices"
+	"strings"
+)
+
+// Column is one documented column of a view.
+type Column struct {
+	// Name is lower_case; it is the field name in JSON and never changes.
+	Name string
+	Type Type
+	// Doc is one line: what it is, where the guest keeps it, when it is missing.
+	Doc string
+	// Extra columns are in JSON and CSV, and in the table form only on request.
+	Extra bool
+	// Option columns hold no data. They are the view's own switches, of type
+	// Bool: a constraint that sets one to true changes what the view does, as the
+	// hidden columns of a table-valued function in SQL do. One named with_x is
+	// the flag --x of the command line.
+	Option bool
+}
+
+// View is one question that a guest can be asked, answered in rows. The command
+// line, JSON, CSV and everything else that shows data is derived from it.
+type View interface {
+	// Name is the verb of the command line: lower case, one word.
+	Name() string
+	// Doc says what the view shows. The first line is a summary; what it cannot
+	// see is said too.
+	Doc() string
+	// Columns are the same at every call. The caller must not change them.
+	Columns() []Column
+	// Rows yields the rows, each with a value for every column. An error beside a
+	// row, or instead of one, is one element that could not be read: it is
+	// counted, and the rows go on. An error made by [Failure] ends them.
+	Rows(ctx context.Context, g *Guest, where []Constraint) iter.Seq2[Row, error]
+}
+
+// Spec is a view written down. [New] makes the [View].
+type Spec struct {
+	Name    string
+	Doc     string
+	Columns []Column
+	Rows    func(ctx context.Context, g *Guest, where []Constraint) iter.Seq2[Row, error]
+	// Example is what follows "outsight NAME" in the example of --help.
+	Example string
+	// Host says that the view is about this host: its Rows get a nil Guest, and
+	// the command takes no TARGET.
+	Host bool
+	// Single says that there is one row, shown as lines of name and value.
+	Single bool
+}
+
+// New makes a view.
+func New(s Spec) View { return &written{s} }
+
+// SpecOf returns the Spec of a view, and for a View of another make one that
+// holds what its methods say.
+func SpecOf(v View) Spec {
+	if w, ok := v.(*written); ok {
+		return w.Spec
+	}
+	return Spec{Name: v.Name(), Doc: v.Doc(), Columns: v.Columns(), Rows: v.Rows}
+}
+
+type written struct{ Spec }
+
+func (w *written) Name() string      { return w.Spec.Name }
+func (w *written) Doc() string       { return w.Spec.Doc }
+func (w *written) Columns() []Column { return w.Spec.Columns }
+
+func (w *written) Rows(ctx context.Context, g *Guest, where []Constraint) iter.Seq2[Row, error] {
+	return w.Spec.Rows(ctx, g, where)
+}
+
+// Summary is the first line of a view's Doc.
+func Summary(v View) string {
+	line, _, _ := strings.Cut(v.Doc(), "\n")
+	return line
+}
+
+func columnIndex(columns []Column, name string) int {
+	return slices.IndexFunc(columns, func(c Column) bool { return c.Name == name })
+}
+
+func columnNames(columns []Column) string {
+	var names []string
+	for _, c := range columns {
+		if !c.Option {
+			names = append(names, c.Name)
+		}
+	}
+	return strings.Join(names, ", ")
+}

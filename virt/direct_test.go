@@ -1,0 +1,139 @@
+package virt_test
+
+import (
+	"testing"
+
+	"github.com/outsight-vmi/outsight/linux/synth"
+	"github.com/outsight-vmi/outsight/phys"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+const direct = synth.DirectBase4
+
+// linear maps all 64 MiB in the direct map: 2 MiB pages but for the second 2 MiB,
+// which are 4 KiB pages.
+func linear() (synth.Tables, *virt.Space) {
+	tab, s := tables(4)
+	for pa := uint64(0); pa < 64<<20; pa += mib2 {
+		if pa != mib2 {
+			tab.Map(direct+pa, phys.Addr(pa), mib2, rw)
+			continue
+		}
+		for p := pa; p < pa+mib2; p += kib4 {
+			tab.Map(direct+p, phys.Addr(p), kib4, rw)
+		}
+	}
+	return tab, s
+}
+
+func TestDirectMap(t *testing.T) {
+	tab, plain := linear()
+	s := plain.WithDirectMap(direct)
+	if s.DirectBase() != direct || plain.DirectBase() != 0 {
+		t.Error("base")
+	}
+	if _, ok := plain.DirectMapped(direct); ok {
+		t.Error("a space without a direct map has one")
+	}
+	for _, pa := range []phys.Addr{0, 5, mib2 + 12345, 33<<20 - 1} {
+		if got, ok := s.DirectMapped(direct + virt.Addr(pa)); !ok || got != pa {
+			t.Errorf("%#x: %#x, %v", uint64(pa), uint64(got), ok)
+		}
+		if p, err := s.Translate(direct + virt.Addr(pa)); err != nil || p.PA != pa || !p.Present() {
+			t.Errorf("%#x: %+v, %v", uint64(pa), p, err)
+		}
+	}
+	for _, va := range []virt.Addr{0, direct - 1, direct + 64<<20, ^virt.Addr(0)} {
+		if _, ok := s.DirectMapped(va); ok {
+			t.Errorf("%v is in the direct map", va)
+		}
+	}
+	// Verified once: a later change of the tables is not seen by reads in that region …
+	tab.Memory.Uint64(8, 0x1111)
+	tab.Memory.Uint64(6<<20+8, 0x2222)
+	tab.Map(direct+4<<20, 0, mib2, rw)
+	tab.Map(direct, 6<<20, mib2, rw)
+	if v, err := s.U64(direct + 8); err != nil || v != 0x1111 {
+		t.Errorf("%#x, %v", v, err)
+	}
+	// … another root of the same guest shares what was proven …
+	if v, err := s.WithRoot(0).U64(direct + 8); err != nil || v != 0x1111 {
+		t.Errorf("%#x, %v", v, err)
+	}
+	// … and Translate tells what the tables say now.
+	if p, err := s.Translate(direct + 5); err != nil || p.PA != 6<<20+5 {
+		t.Errorf("%+v, %v", p, err)
+	}
+	if v, err := s.U64(direct + 4<<20 + 8); err != nil || v != 0x1111 { // remapped before it was proven
+		t.Errorf("%#x, %v", v, err)
+	}
+}
+
+// A region that is not mapped linearly, all of it, goes through the page tables.
+func TestDirectMapIsNotBelieved(t *testing.T) {
+	for name, change := range map[string]func(synth.Tables){
+		"a hole, as secretmem punches": func(tab synth.Tables) { tab.Memory.Uint64(tab.Entry(direct+mib2+77*kib4, 1), 0) },
+		"a page remapped":              func(tab synth.Tables) { tab.Map(direct+mib2+77*kib4, 0x3000, kib4, rw) },
+		"a page made untouchable": func(tab synth.Tables) {
+			tab.Memory.Uint64(tab.Entry(direct+mib2+77*kib4, 1), ^uint64(0x3000)&0x000f_ffff_ffff_f000|synth.ProtNone)
+		},
+		"the table nowhere": func(tab synth.Tables) { tab.Memory.Uint64(tab.Entry(direct+mib2, 2), 1<<50|rw) },
+		"all of it swapped": func(tab synth.Tables) { tab.Memory.Uint64(tab.Entry(direct+mib2, 2), 5<<59) },
+		"all of it moved":   func(tab synth.Tables) { tab.Map(direct+mib2, 8<<20, mib2, rw) },
+	} {
+		tab, plain := linear()
+		change(tab)
+		s := plain.WithDirectMap(direct)
+		for range 2 { // refused is refused
+			if _, ok := s.DirectMapped(direct + mib2 + 5); ok {
+				t.Errorf("%s: believed", name)
+			}
+		}
+		for _, at := range []virt.Addr{direct + mib2, direct + mib2 + 77*kib4 + 8, direct + mib2 + 78*kib4} {
+			want, wantErr := plain.Translate(at)
+			got, err := s.Translate(at)
+			if got != want || (err == nil) != (wantErr == nil) {
+				t.Errorf("%s: %v: %+v, %v; want %+v, %v", name, at, got, err, want, wantErr)
+			}
+		}
+		if _, ok := s.DirectMapped(direct + 10<<20); !ok {
+			t.Errorf("%s: the next region is refused too", name)
+		}
+	}
+}
+
+func TestHugeMemoryMakesNoHugeDirectMap(t *testing.T) {
+	tab, _ := tables(4)
+	tab.Memory.Bytes(1<<62, 1)
+	s := virt.New(tab.Memory, tab.Root, 4).WithDirectMap(direct)
+	if _, ok := s.DirectMapped(direct + 1<<46); ok {
+		t.Error("mapped")
+	}
+}
+
+func TestHotPathAllocatesNothing(t *testing.T) {
+	tab, plain := linear()
+	s := plain.WithDirectMap(direct)
+	tab.Map(0x400000, 0x7000, kib4, rw)
+	tab.Memory.Uint64(0x7000, 1)
+	tab.Memory.Uint64(33<<20, 1)
+	page := make([]byte, 64)
+	for name, f := range map[string]func() error{
+		"translate, direct":  func() error { _, err := s.Translate(direct + 33<<20); return err },
+		"translate, walk":    func() error { _, err := s.Translate(0x400010); return err },
+		"word, direct":       func() error { _, err := s.U64(direct + 33<<20); return err },
+		"word, walk":         func() error { _, err := s.U64(0x400010); return err },
+		"word, no mapping":   func() error { _, err := s.U64(direct + 40<<20); return err }, // a page never written
+		"half word":          func() error { _, err := s.U32(direct + 33<<20); return err },
+		"bytes":              func() error { _, err := s.ReadAt(page, direct+33<<20-8); return err },
+		"word, across pages": func() error { _, err := s.U64(direct + 33<<20 - 4); return err },
+	} {
+		if n := testing.AllocsPerRun(200, func() {
+			if err := f(); err != nil {
+				t.Fatal(name, err)
+			}
+		}); n >= 1 { // a pool may be emptied by the collector at any time
+			t.Errorf("%s: %v allocations", name, n)
+		}
+	}
+}

@@ -1,0 +1,99 @@
+package virt
+
+import (
+	"encoding/binary"
+	"iter"
+
+	"github.com/outsight-vmi/outsight/phys"
+)
+
+// Mapping is one leaf of the page tables.
+type Mapping struct {
+	VA Addr
+	Page
+}
+
+// maxTables bounds how many page tables one walk over a space reads. Tables that
+// point back at themselves have no end; honest ones map all of RAM a few times
+// over at most.
+func (s *Space) maxTables() int {
+	var ram uint64
+	for _, r := range s.mem.Ranges() {
+		ram += r.Size()
+	}
+	const perTable = 512 * phys.PageSize
+	return 1<<14 + 16*int(min(ram, 1<<46)/perTable)
+}
+
+// Mappings yields the leaves that map addresses in [from, to], ascending, both
+// ends included. Parts whose tables cannot be read, and what lies beyond
+// more tables than RAM has use for (tables that point back at themselves), are
+// passed over.
+func (s *Space) Mappings(from, to Addr) iter.Seq[Mapping] {
+	return func(yield func(Mapping) bool) {
+		w := walker{s: s, from: from, to: to, yield: yield, budget: s.maxTables()}
+		w.table(s.root, s.levels, 0)
+	}
+}
+
+type walker struct {
+	s        *Space
+	from, to Addr
+	yield    func(Mapping) bool
+	budget   int
+	copies   [Levels5][tableSize]byte // of the table of each level on the way
+}
+
+// table visits the entries of one table that covers addresses from base on. It
+// returns false when the walk should end.
+func (w *walker) table(pa phys.Addr, level int, base Addr) bool {
+	if w.budget--; w.budget < 0 {
+		return false
+	}
+	buf := w.copies[level-1][:] // a copy: the guest may change it meanwhile
+	if _, err := w.s.mem.ReadAt(buf, pa); err != nil {
+		return true
+	}
+	shift := pageShift + tableShift*(level-1)
+	span := Addr(1) << shift
+	for i := range Addr(512) {
+		va := base + i<<shift
+		if level == w.s.levels {
+			va = w.s.extend(va)
+		}
+		if va > w.to {
+			return false
+		}
+		if va+(span-1) < w.from {
+			continue
+		}
+		e := binary.LittleEndian.Uint64(buf[i*8:])
+		if e == 0 {
+			continue
+		}
+		if e&bitPresent != 0 && level > 1 && (level > 3 || e&bitLarge == 0) {
+			if !w.table(phys.Addr(e&addrMask), level-1, va) {
+				return false
+			}
+			continue
+		}
+		if e&bitPresent == 0 && e&bitProtNone == 0 {
+			continue
+		}
+		addr := e
+		if e&bitPresent == 0 {
+			addr = ^e
+		}
+		p := Page{PA: phys.Addr(addr & addrMask &^ uint64(span-1)), Size: uint64(span), Entry: e}
+		if !w.yield(Mapping{VA: va, Page: p}) {
+			return false
+		}
+	}
+	return true
+}
+
+// extend copies the topmost translated bit into those above it.
+func (s *Space) extend(va Addr) Addr {
+	shift := 64 - (pageShift + tableShift*s.levels)
+	return Addr(int64(va) << shift >> shift)
+}

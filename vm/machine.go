@@ -1,0 +1,155 @@
+// Package vm is a virtual machine seen from outside: its memory, and whatever
+// else its monitor lets one see and do. It finds the machines of this host and
+// opens the TARGETs of the command line.
+//
+// A [Host] knows drivers, one for each monitor; package vm/local has one with all
+// of them. A [Machine] has memory; everything else is a capability that [As]
+// finds: [Pauser], [Registers], [Stater].
+package vm
+
+import (
+	"context"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/outsight-vmi/outsight/phys"
+)
+
+// Source is how a machine's memory is read.
+type Source string
+
+// The sources.
+const (
+	SourceNone    Source = ""        // not at all
+	SourceShared  Source = "shared"  // mapped, zero copy
+	SourcePrivate Source = "private" // copied out of the monitor's process
+	SourceDump    Source = "dump"    // a file, which stands still
+)
+
+// State is what a machine does, in QEMU's words (qapi/run-state.json).
+type State string
+
+// The states that matter here. Others are passed on as QEMU calls them.
+const (
+	StateUnknown   State = ""
+	StateRunning   State = "running"
+	StatePaused    State = "paused"
+	StatePrelaunch State = "prelaunch" // created with -S and never started
+	StateShutdown  State = "shutdown"
+	StateDump      State = "dump" // not a live machine
+)
+
+// Info is what is known of a machine without opening it.
+type Info struct {
+	Name    string // as given to the monitor; "" when it has none
+	PID     int    // 0 for a dump
+	UID     int    // user that runs it
+	User    string // its name, or the number
+	VMM     string // "qemu", "firecracker", "cloud-hypervisor", "kvm", "file"
+	Accel   string // "kvm", "tcg"; "": unknown
+	Arch    string // of the guest: "x86_64", "aarch64"; "": unknown
+	Machine string // machine type: "q35", "pc-i440fx-10.0"; "": unknown
+	RAM     uint64 // in bytes; 0: unknown
+	CPUs    int    // number of virtual CPUs; 0: unknown
+	QMP     string // path of a QMP socket; "": none
+	State   State
+	Source  Source    // how the memory can be read
+	Missing string    // why it cannot be read, or cannot be read better; one sentence
+	Created time.Time // when its process started, in whole seconds, or the dump was written
+	Version string    // of the monitor; "": unknown
+	Command []string  // command line of the monitor
+	driver  Driver
+}
+
+// Machine is an open machine. Close it.
+type Machine struct {
+	Info
+	// Memory is the guest-physical memory. Where Proven is false, its map is the
+	// likeliest of several: see [phys.Placeable].
+	Memory phys.Memory
+	// Proven says that the map came from the monitor itself.
+	Proven bool
+	// Notes are what the user should know about how it was opened: "the QMP
+	// socket is in use: the memory map is a guess".
+	Notes []string
+	// Control is what else the driver can do, behind [As]; nil: nothing.
+	Control any
+
+	once sync.Once
+	err  error
+}
+
+// Close lets go of the machine and of its memory.
+func (m *Machine) Close() error {
+	m.once.Do(func() {
+		if c, ok := m.Memory.(io.Closer); ok {
+			m.err = c.Close()
+		}
+	})
+	return m.err
+}
+
+// Live reports whether m is a machine that runs, or could, rather than a dump.
+func (m *Machine) Live() bool { return m.Source != SourceDump }
+
+// CheckStarted is nil unless the machine was created but never started, or has
+// been shut down, so that there is nothing in its memory: the reason to give when
+// no kernel was found in it.
+func (m *Machine) CheckStarted() error {
+	switch m.State {
+	case StatePrelaunch:
+		return &Error{
+			Kind: ErrNotStarted, What: "look into " + m.Title(),
+			Why: "the machine was created with -S and has not been started yet",
+			Do:  "start it (QMP cont, virsh resume) and try again",
+		}
+	case "inmigrate":
+		return &Error{
+			Kind: ErrNotStarted, What: "look into " + m.Title(),
+			Why: "the machine waits for an incoming migration",
+			Do:  "try again when it has arrived",
+		}
+	}
+	return nil
+}
+
+// Pauser is a machine that can be stopped and continued.
+type Pauser interface {
+	// Pause stops the machine. resume lets it go on and must be called, once is
+	// enough: the connection to the monitor is kept for it, and the machine's
+	// other capabilities share that. A machine that did not run is left as it is,
+	// by resume too. After an error the machine runs, as far as that could be
+	// done. resume must be given a ctx that has not ended.
+	Pause(ctx context.Context) (resume func(context.Context) error, err error)
+}
+
+// Stater is a machine that tells its run state.
+type Stater interface {
+	State(ctx context.Context) (State, error)
+}
+
+// RegisterReader is a machine that shows its CPUs' registers, without pausing.
+type RegisterReader interface {
+	Registers(ctx context.Context) ([]Registers, error)
+}
+
+// Registers are those of one virtual CPU that matter for finding the kernel and
+// the running task. Under PTI, CR3 is a user's when the CPU was in user mode.
+type Registers struct {
+	CPU                int
+	RIP, RSP, RFLAGS   uint64
+	CR0, CR2, CR3, CR4 uint64
+	EFER               uint64 // 0 where the monitor does not tell
+	FSBase, GSBase     uint64
+	KernelGSBase       uint64 // 0 where the monitor does not tell
+	GDT, IDT, TR, LDT  uint64 // linear base addresses
+	CPL                int    // privilege level: 0 kernel, 3 user
+	Halted             bool
+}
+
+// As finds capability T of m.
+func As[T any](m *Machine) (T, bool) {
+	t, ok := m.Control.(T)
+	return t, ok
+}

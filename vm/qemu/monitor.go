@@ -1,0 +1,131 @@
+package qemu
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/outsight-vmi/outsight/phys"
+	"github.com/outsight-vmi/outsight/vm"
+	"github.com/outsight-vmi/outsight/vm/qmp"
+)
+
+// told is what QEMU itself says of its machine.
+type told struct {
+	version string
+	state   vm.State
+	blocks  []hostRAM // RAM in QEMU's address space, one after the other
+	layout  phys.Layout
+}
+
+// ask asks for state and memory map, in as few round trips as will do: each costs
+// a wake-up of QEMU's main loop.
+func ask(ctx context.Context, c *qmp.Client) (t told, err error) {
+	t.version = c.Version
+	if t.state, err = state(ctx, c); err != nil {
+		return t, err
+	}
+	var devs []struct {
+		ID   string `json:"id"`
+		Size uint64 `json:"size"`
+	}
+	if err := c.Execute(ctx, "query-memdev", nil, &devs); err != nil {
+		return t, err
+	}
+	sizes := map[string]uint64{}
+	for _, d := range devs {
+		sizes[d.ID[strings.LastIndexByte(d.ID, '/')+1:]] = d.Size
+	}
+	mtree, err := c.HMP(ctx, "info mtree -f")
+	if err != nil {
+		return t, err
+	}
+	rows := parseMtree(mtree, sizes)
+	if len(rows) == 0 {
+		return t, errors.New("QEMU shows no RAM in its memory map (info mtree -f)")
+	}
+	var order []string
+	for _, r := range rows {
+		if slices.Contains(order, r.name) {
+			continue
+		}
+		// A row of plain RAM begins there, so QEMU can tell where it has it.
+		out, err := c.HMP(ctx, fmt.Sprintf("gpa2hva %#x", r.start))
+		if err != nil {
+			return t, err
+		}
+		at, ok := parseHVA(out)
+		if !ok || at < r.offset {
+			return t, fmt.Errorf("QEMU does not tell where it has RAM block %s: %.80q", r.name, out)
+		}
+		order = append(order, r.name)
+		t.blocks = append(t.blocks, hostRAM{at - r.offset, sizes[r.name]})
+	}
+	t.layout = layout(rows, order, sizes)
+	return t, nil
+}
+
+func state(ctx context.Context, c *qmp.Client) (vm.State, error) {
+	var s struct {
+		Status vm.State `json:"status"`
+	}
+	err := c.Execute(ctx, "query-status", nil, &s)
+	return s.Status, err
+}
+
+// State implements [vm.Stater].
+func (m *monitor) State(ctx context.Context) (s vm.State, err error) {
+	err = m.with(ctx, "ask for the run state", func(c *qmp.Client) error {
+		s, err = state(ctx, c)
+		return err
+	})
+	return s, err
+}
+
+// Registers implements [vm.RegisterReader].
+func (m *monitor) Registers(ctx context.Context) (regs []vm.Registers, err error) {
+	err = m.with(ctx, "read the registers", func(c *qmp.Client) error {
+		out, err := c.HMP(ctx, "info registers -a")
+		if regs = parseRegisters(out); err == nil && len(regs) == 0 {
+			err = fmt.Errorf("QEMU shows none: %.80q", out)
+		}
+		return err
+	})
+	return regs, err
+}
+
+var (
+	_ vm.Pauser         = (*monitor)(nil)
+	_ vm.Stater         = (*monitor)(nil)
+	_ vm.RegisterReader = (*monitor)(nil)
+)
+
+// qmpError is the sentence for what went wrong with the socket at path. pid is
+// its QEMU's, where it is known.
+func qmpError(what, path string, pid int, err error) *vm.Error {
+	e := &vm.Error{What: what, Err: err}
+	use := "use pid:N (outsight vms shows N), which needs no QMP"
+	if pid != 0 {
+		use = fmt.Sprintf("use pid:%d, which needs no QMP", pid)
+	}
+	switch {
+	case errors.Is(err, qmp.ErrBusy):
+		e.Kind, e.Why, e.Do = vm.ErrBusy, qmp.ErrBusy.Error(), use
+	case errors.Is(err, qmp.ErrStale):
+		e.Kind, e.Why, e.Do = vm.ErrGone, qmp.ErrStale.Error(), "remove "+path+" or start the machine again"
+	case errors.Is(err, qmp.ErrNotQMP):
+		e.Kind, e.Why = vm.ErrNotQMP, strings.TrimPrefix(err.Error(), "qmp "+path+": ")
+		e.Do = "give the socket of -qmp, not that of a console, a human monitor or another program"
+	case errors.Is(err, qmp.ErrTimeout):
+		e.Kind, e.Why, e.Do = vm.ErrBusy, "QEMU greeted on its QMP socket and then stopped answering", use
+	case errors.Is(err, qmp.ErrClosed):
+		e.Kind, e.Why, e.Do = vm.ErrGone, "QEMU closed the QMP connection: it is shutting down", "start the machine again"
+	case isPermission(err):
+		e.Kind, e.Why, e.Do = vm.ErrPermission, "this user may not connect to "+path, "run as the machine's user or root"
+	default:
+		e.Why = err.Error()
+	}
+	return e
+}

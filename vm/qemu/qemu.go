@@ -1,0 +1,356 @@
+// Package qemu is the driver for QEMU of any flavour: plain, libvirt, Proxmox,
+// Incus.
+//
+// It finds machines by their processes, where their RAM lies by QMP, and where
+// there is no usable QMP socket by the command line and the address space of the
+// process; the guest-physical map is then a guess, to be proven against the
+// guest's own page tables.
+package qemu
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/outsight-vmi/outsight/phys"
+	"github.com/outsight-vmi/outsight/vm"
+	"github.com/outsight-vmi/outsight/vm/proc"
+	"github.com/outsight-vmi/outsight/vm/qmp"
+)
+
+// How long a machine that was not named by its QMP socket may take to greet. It
+// is read without QMP then.
+const (
+	patience     = time.Second
+	patienceBusy = 100 * time.Millisecond // somebody is connected already
+)
+
+// Driver implements [vm.SocketDriver].
+type Driver struct{}
+
+var _ vm.SocketDriver = Driver{}
+
+// Recognise implements [vm.Driver].
+func (Driver) Recognise(p proc.Process) (vm.Info, bool) {
+	if len(p.Args) < 2 {
+		return vm.Info{}, false
+	}
+	arch, ok := isQEMU(p.Base())
+	if !ok {
+		return vm.Info{}, false
+	}
+	if arch == "" {
+		arch, _ = isQEMU(p.Args[0])
+	}
+	c := configOf(p)
+	i := vm.Info{
+		Name: c.name, VMM: "qemu", Arch: arch, Accel: c.accel, Machine: c.machine,
+		RAM: c.ram, CPUs: c.cpus,
+	}
+	for _, s := range c.sockets() {
+		path := p.Path(s)
+		if st, err := os.Stat(path); err == nil && st.Mode()&fs.ModeSocket != 0 {
+			i.QMP = path
+			break
+		}
+	}
+	return i, true
+}
+
+// configOf is what the command line of p says, with the files it includes.
+func configOf(p proc.Process) *config {
+	c := parseCommandLine(p.Args[1:])
+	for _, name := range c.readFiles {
+		f, err := os.Open(p.Path(name))
+		if err != nil {
+			continue
+		}
+		if st, err := f.Stat(); err == nil && st.Mode().IsRegular() {
+			c.readConfig(f)
+		}
+		f.Close()
+	}
+	return c
+}
+
+// Survey implements [vm.Driver].
+func (Driver) Survey(ctx context.Context, p proc.Process, i *vm.Info) {
+	c := configOf(p)
+	i.Accel = accel(p, i.Accel)
+	i.Source = vm.SourcePrivate
+	if c.shared() {
+		i.Source = vm.SourceShared
+	}
+	if err := checkAccess("", p, *i); err != nil {
+		i.Source, i.Missing = vm.SourceNone, err.Why
+	}
+	if i.QMP == "" {
+		i.State = vm.StateUnknown
+		if i.Missing == "" {
+			i.Missing = "no QMP socket: run state and registers cannot be had, and the memory map is a guess"
+		}
+		return
+	}
+	client, err := dial(ctx, i.QMP)
+	if err != nil {
+		if i.Missing == "" {
+			i.Missing = qmpError("", i.QMP, p.PID, err).Why
+		}
+		return
+	}
+	defer client.Close()
+	i.Version = client.Version
+	i.State, _ = state(ctx, client)
+}
+
+// checkAccess is nil if a machine that would be read as i says can be.
+func checkAccess(what string, p proc.Process, i vm.Info) *vm.Error {
+	if err := checkArch(what, i); err != nil {
+		return err
+	}
+	_, err := proc.Maps(p.PID)
+	if err == nil && i.Source == vm.SourcePrivate {
+		err = proc.CheckMem(p.PID)
+	}
+	if err != nil {
+		return accessError(what, p, i, err)
+	}
+	return nil
+}
+
+func checkArch(what string, i vm.Info) *vm.Error {
+	if i.Arch == "" || i.Arch == "x86_64" {
+		return nil
+	}
+	return &vm.Error{
+		Kind: vm.ErrUnsupported, What: what,
+		Why: "it is a machine of another architecture, " + i.Arch, Do: "only x86_64 can be read for now",
+	}
+}
+
+// dial connects to a QMP socket that nobody insists on.
+func dial(ctx context.Context, path string) (*qmp.Client, error) {
+	wait := patience
+	if qmp.InUse(path) {
+		wait = patienceBusy
+	}
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	return qmp.Dial(ctx, path)
+}
+
+// accel is the accelerator that p really uses: the command line says which ones
+// to try.
+func accel(p proc.Process, said string) string {
+	has, known := proc.HasFD(p.PID, proc.KVMMachine)
+	switch {
+	case has:
+		return "kvm"
+	case known && (said == "" || said == "kvm"):
+		return "tcg"
+	}
+	return said
+}
+
+// Open implements [vm.Driver].
+func (d Driver) Open(ctx context.Context, p proc.Process, i vm.Info, opts vm.Options) (*vm.Machine, error) {
+	m := &vm.Machine{Info: i}
+	if i.QMP == "" || opts.NoQMP {
+		if i.QMP == "" {
+			m.Notes = append(m.Notes, "it has no QMP socket: the memory map is a guess")
+		}
+		if err := d.open(p, m, nil, opts); err != nil {
+			return nil, err
+		}
+		return m, nil
+	}
+	c, err := dial(ctx, i.QMP)
+	var t *told
+	if err == nil {
+		t, err = d.tell(ctx, c)
+	}
+	if err != nil {
+		m.Notes = append(m.Notes, qmpError("ask QEMU", i.QMP, 0, err).Why+": the memory map is a guess")
+	} else {
+		m.Control = &monitor{path: i.QMP} // else each use of it would wait in vain
+	}
+	if err := d.open(p, m, t, opts); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// tell asks and lets go of the socket.
+func (Driver) tell(ctx context.Context, c *qmp.Client) (*told, error) {
+	defer c.Close()
+	t, err := ask(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	return &t, nil
+}
+
+// OpenSocket implements [vm.SocketDriver].
+func (d Driver) OpenSocket(ctx context.Context, path string, opts vm.Options, find func() ([]vm.Found, error)) (*vm.Machine, error) {
+	what := "open qemu:" + path
+	c, err := qmp.Dial(ctx, path)
+	if err != nil {
+		return nil, qmpError(what, path, ownerOf(path, find), err)
+	}
+	p, i, err := d.behind(c, path, find)
+	if err != nil {
+		c.Close()
+		return nil, err
+	}
+	t, err := d.tell(ctx, c)
+	if err != nil {
+		return nil, qmpError(what, path, p.PID, err)
+	}
+	i.QMP = path
+	m := &vm.Machine{Info: i, Control: &monitor{path: path}}
+	if err := d.open(p, m, t, opts); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// behind is the process at the other end of c.
+func (d Driver) behind(c *qmp.Client, path string, find func() ([]vm.Found, error)) (proc.Process, vm.Info, error) {
+	if c.PID != 0 {
+		if p, err := proc.Get(c.PID); err == nil {
+			if i, ok := d.Recognise(p); ok {
+				return p, vm.Complete(i, p, d), nil
+			}
+		}
+	}
+	// The listening end may have been made by another process (libvirt hands it
+	// over), or in another PID namespace: look for the path.
+	found, err := find()
+	for _, f := range found {
+		if sameFile(f.Info.QMP, path) {
+			return f.Process, f.Info, nil
+		}
+	}
+	return proc.Process{}, vm.Info{}, &vm.Error{
+		Kind: vm.ErrNotVM, What: "open qemu:" + path, Err: err,
+		Why: fmt.Sprintf("it speaks QMP, but the process that listens there (pid %d) is no QEMU system emulator that this user can see", c.PID),
+		Do:  "run on the same host as QEMU, as root",
+	}
+}
+
+// ownerOf is the pid of the machine with a QMP socket at path, for a hint.
+func ownerOf(path string, find func() ([]vm.Found, error)) int {
+	found, _ := find()
+	for _, f := range found {
+		if sameFile(f.Info.QMP, path) {
+			return f.Process.PID
+		}
+	}
+	return 0
+}
+
+func sameFile(a, b string) bool {
+	if a == "" || b == "" {
+		return false
+	}
+	x, err := os.Stat(a)
+	if err != nil {
+		return false
+	}
+	y, err := os.Stat(b)
+	return err == nil && os.SameFile(x, y)
+}
+
+// open gives m its memory. t is nil when QEMU told nothing.
+func (d Driver) open(p proc.Process, m *vm.Machine, t *told, opts vm.Options) error {
+	what := "open " + m.Title()
+	if err := checkArch(what, m.Info); err != nil {
+		return err
+	}
+	maps, err := proc.Maps(p.PID)
+	if err != nil {
+		return accessError(what, p, m.Info, err)
+	}
+	m.Accel = accel(p, m.Accel)
+	var blocks []hostRAM
+	var layouts []phys.Layout
+	if t != nil {
+		m.State, m.Version, m.Proven = t.state, t.version, true
+		blocks, layouts = t.blocks, []phys.Layout{t.layout}
+	} else {
+		c := configOf(p)
+		if blocks, err = findRAM(maps, c); err != nil {
+			return accessError(what, p, m.Info, err)
+		}
+		layouts = guesses(c, sizes(blocks))
+	}
+	var why error
+	m.Memory, m.Source, why, err = openRAM(p.PID, maps, blocks, opts.NoMap, layouts)
+	if err != nil {
+		return accessError(what, p, m.Info, err)
+	}
+	// The pid may have been given to another process on the way.
+	if now, err := proc.Get(p.PID); err != nil || now.Started != p.Started {
+		m.Close()
+		return accessError(what, p, m.Info, phys.ErrGone)
+	}
+	if why != nil {
+		m.Notes = append(m.Notes, "the RAM is shared but cannot be mapped, so it is read more slowly: "+why.Error())
+	}
+	m.RAM = 0
+	for _, b := range blocks {
+		m.RAM += b.size
+	}
+	return nil
+}
+
+func sizes(blocks []hostRAM) (s []uint64) {
+	for _, b := range blocks {
+		s = append(s, b.size)
+	}
+	return s
+}
+
+func isPermission(err error) bool {
+	return errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES)
+}
+
+// accessError is the sentence for a process whose memory cannot be had.
+func accessError(what string, p proc.Process, i vm.Info, err error) *vm.Error {
+	e := &vm.Error{What: what, Err: err}
+	switch {
+	case isPermission(err) && os.Geteuid() != p.UID && os.Geteuid() != 0:
+		e.Kind = vm.ErrPermission
+		e.Why = fmt.Sprintf("it belongs to user %s, and this is user %d, who may not read its memory", i.User, os.Geteuid())
+		e.Do = "run as root"
+		if p.UID != 0 {
+			e.Do += " or as " + i.User
+		}
+	case isPermission(err):
+		e.Kind = vm.ErrPermission
+		e.Why = "the kernel does not let this user read the memory of that process" + yama()
+		e.Do = "run as root (with CAP_SYS_PTRACE in a container)"
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, phys.ErrGone), errors.Is(err, unix.ESRCH):
+		e.Kind, e.Why, e.Do = vm.ErrGone, "the machine ended while it was opened", "start it again"
+	case errors.Is(err, errNoRAM):
+		e.Why = err.Error()
+		e.Do = "free its QMP socket, or give it one, so that QEMU can be asked"
+	default:
+		e.Why = err.Error()
+	}
+	return e
+}
+
+// yama adds what the Yama security module restricts, if it does.
+func yama() string {
+	b, err := os.ReadFile("/proc/sys/kernel/yama/ptrace_scope")
+	if err != nil || len(b) == 0 || b[0] == '0' {
+		return ""
+	}
+	return fmt.Sprintf(" (kernel.yama.ptrace_scope is %c)", b[0])
+}

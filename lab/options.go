@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"runtime"
 	"strings"
+	"time"
 )
 
 // Userlands that a guest can have.
@@ -48,6 +49,10 @@ type Options struct {
 	KVMHost  bool      // a guest that is itself a KVM host (AMD SVM under TCG) with QEMU inside
 	QEMUArgs []string  // more arguments for QEMU
 	Progress io.Writer // tells of slow steps; nil is silent
+
+	// quiet is for how long a boot may print nothing before it counts as hung; 0 is
+	// what a healthy guest needs on a busy machine.
+	quiet time.Duration
 }
 
 const mebi = 1 << 20
@@ -117,6 +122,12 @@ func (o *Options) complete() error {
 	}
 	if o.Machine == "" {
 		o.Machine = "q35"
+	}
+	if o.quiet == 0 {
+		o.quiet = 40 * time.Second
+		if o.Userland == Debian || o.KVMHost {
+			o.quiet = 3 * time.Minute
+		}
 	}
 	if o.Progress == nil {
 		o.Progress = io.Discard

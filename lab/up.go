@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -38,13 +37,7 @@ func Up(ctx context.Context, o Options) (*Guest, error) {
 		os.RemoveAll(dir)
 		return nil, err
 	}
-	ended, err := g.start(qemu, qemuArgs(o, g.Kernel, o.Userland == Debian), lock)
-	if err != nil {
-		os.RemoveAll(dir)
-		return nil, err
-	}
-	if err := g.await(ctx, o, ended); err != nil {
-		_ = g.kill() // err matters more
+	if err := g.boot(ctx, o, qemu, lock); err != nil {
 		os.RemoveAll(dir)
 		return nil, err
 	}
@@ -180,97 +173,4 @@ func (g *Guest) prepare(ctx context.Context, o Options) (err error) {
 		return fmt.Errorf("lab: initrd: %w", err)
 	}
 	return nil
-}
-
-// start runs QEMU in a session of its own, so that it outlives us and no key press ends it.
-func (g *Guest) start(qemu string, args []string, lock *os.File) (ended <-chan struct{}, err error) {
-	log, err := os.Create(filepath.Join(g.Dir, "qemu.log"))
-	if err != nil {
-		return nil, fmt.Errorf("lab: %w", err)
-	}
-	defer log.Close()
-	cmd := exec.Command(qemu, args...)
-	cmd.Dir, cmd.Stdout, cmd.Stderr = g.Dir, log, log
-	cmd.ExtraFiles = []*os.File{lock} // held for as long as QEMU lives
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("lab: start QEMU: %w", err)
-	}
-	g.Process = cmd.Process.Pid
-	end := make(chan struct{})
-	go func() {
-		_ = cmd.Wait() // its log says why it ended
-		close(end)
-	}()
-	return end, nil
-}
-
-// await returns when the guest is up: its agent answers, or, for one in its firmware,
-// QEMU has opened its QMP socket.
-func (g *Guest) await(ctx context.Context, o Options, ended <-chan struct{}) error {
-	ctx, cancel := context.WithTimeout(ctx, bootTime(o))
-	defer cancel()
-	up := make(chan error, 1)
-	socket := filepath.Join(g.Dir, "agent")
-	if o.Firmware {
-		socket = g.QMP()
-	}
-	go func() {
-		for ctx.Err() == nil {
-			if _, err := os.Stat(socket); err == nil {
-				break
-			}
-			time.Sleep(5 * time.Millisecond)
-		}
-		if o.Firmware {
-			up <- ctx.Err()
-			return
-		}
-		fmt.Fprintf(o.Progress, "booting %s\n", g.Kernel.title())
-		l, err := g.dialAgent()
-		if err == nil {
-			defer l.conn.Close()
-			defer l.follow(ctx)()
-			if err = l.hello(bootTime(o)); err == nil {
-				err = l.sync(answerTime)
-			}
-		}
-		up <- err
-	}()
-	select {
-	case err := <-up:
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-ended: // a QEMU that gives up closes the line first
-			return fmt.Errorf("lab: QEMU ended before guest %s was up: %s", g.Name, g.lastWords())
-		case <-time.After(3 * time.Second):
-		}
-		if ctx.Err() == nil && g.Running() {
-			return fmt.Errorf("lab: agent of guest %s: %w", g.Name, err)
-		}
-	case <-ended:
-		return fmt.Errorf("lab: QEMU ended before guest %s was up: %s", g.Name, g.lastWords())
-	case <-ctx.Done():
-	}
-	if !g.Running() {
-		return fmt.Errorf("lab: QEMU ended before guest %s was up: %s", g.Name, g.lastWords())
-	}
-	return fmt.Errorf("lab: guest %s did not come up (%w); its console ends: %s", g.Name, context.Cause(ctx), tail(g.Console()))
-}
-
-// bootTime is when a boot counts as failed.
-func bootTime(o Options) time.Duration {
-	if o.Userland == Debian || o.KVMHost {
-		return 10 * time.Minute
-	}
-	return 3 * time.Minute
-}
-
-func (k Kernel) title() string {
-	if k.Release != "" {
-		return k.Release
-	}
-	return k.Name
 }

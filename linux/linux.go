@@ -29,6 +29,7 @@ type System struct {
 	cpusErr  error       // why cpus is not all of them
 	boot     time.Time
 	maxTasks int
+	layouts  layouts
 }
 
 // Open finds the kernel in mem and prepares to read its objects.

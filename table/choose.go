@@ -39,7 +39,7 @@ func Select(columns []Column, list string, f Format) (Selection, error) {
 }
 
 func lookUp(columns []Column, name string) (int, error) {
-	i := columnIndex(columns, name)
+	i := ColumnIndex(columns, name)
 	if i < 0 || columns[i].Option {
 		return 0, fmt.Errorf("no column %q; the columns are %s", name, columnNames(columns))
 	}

@@ -31,6 +31,8 @@ func compareSame(v, w Value) int {
 		return strings.Compare(v.text, w.text)
 	case List:
 		return slices.Compare(v.list, w.list)
+	case Numbers:
+		return slices.CompareFunc(v.list, w.list, compareDecimal)
 	}
 	return cmp.Compare(v.num, w.num)
 }
@@ -54,4 +56,18 @@ func compareIntegers(v, w Value) (int, bool) {
 		return 0, false
 	}
 	return cmp.Compare(v.num, w.num), true
+}
+
+// compareDecimal compares two integers written in decimal.
+func compareDecimal(a, b string) int {
+	neg, negB := strings.HasPrefix(a, "-"), strings.HasPrefix(b, "-")
+	switch {
+	case neg && !negB:
+		return -1
+	case !neg && negB:
+		return 1
+	case neg:
+		return compareDecimal(b[1:], a[1:])
+	}
+	return cmp.Or(cmp.Compare(len(a), len(b)), strings.Compare(a, b))
 }

@@ -83,7 +83,7 @@ type filter []struct {
 func newFilter(columns []Column, where []Constraint) (filter, error) {
 	var f filter
 	for _, c := range where {
-		i := columnIndex(columns, c.Column)
+		i := ColumnIndex(columns, c.Column)
 		if i < 0 {
 			return nil, fmt.Errorf("no column %q; the columns are %s", c.Column, columnNames(columns))
 		}

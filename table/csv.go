@@ -63,7 +63,7 @@ func (e *csvEncoder) appendCell(v Value) {
 	case Text:
 		e.cell = appendInert(e.cell[:0], v.text)
 		e.appendQuoted(e.cell)
-	case List:
+	case List, Numbers:
 		e.cell = AppendJSON(e.cell[:0], v)
 		e.appendQuoted(e.cell)
 	default:

@@ -37,7 +37,7 @@ func appendHuman(dst []byte, v Value) []byte {
 		return text.AppendVisible(dst, v.text)
 	case Bytes:
 		return hex.AppendEncode(dst, []byte(v.text))
-	case List:
+	case List, Numbers:
 		for i, s := range v.list {
 			if i > 0 {
 				dst = append(dst, ' ')

@@ -82,6 +82,15 @@ func AppendJSON(dst []byte, v Value) []byte {
 			dst = text.AppendJSON(dst, s)
 		}
 		return append(dst, ']')
+	case Numbers:
+		dst = append(dst, '[')
+		for i, s := range v.list {
+			if i > 0 {
+				dst = append(dst, ',')
+			}
+			dst = append(dst, s...)
+		}
+		return append(dst, ']')
 	}
 	return append(dst, "null"...)
 }

@@ -25,11 +25,12 @@ const (
 	Text                 // string, in the form of text.Lossless
 	Bytes                // string of hex digits
 	List                 // array of strings, each in the form of text.Lossless
+	Numbers              // array of numbers
 )
 
 var typeNames = [...]string{
 	"null", "bool", "int", "uint", "float", "address", "size",
-	"duration", "time", "text", "bytes", "list",
+	"duration", "time", "text", "bytes", "list", "numbers",
 }
 
 func (t Type) String() string {
@@ -64,12 +65,13 @@ func (r Reason) String() string {
 	return fmt.Sprintf("Reason(%d)", uint8(r))
 }
 
-// Value is one cell. The zero Value is null. Making one allocates nothing.
+// Value is one cell. The zero Value is null. Making one allocates nothing,
+// but for [Numbers].
 type Value struct {
 	kind Type
 	num  uint64 // every type that fits in 64 bits, and the Reason of a null
 	text string
-	list []string
+	list []string // of [Numbers], in decimal
 }
 
 // Missing is a null with a reason.
@@ -119,6 +121,15 @@ func BytesValue(b string) Value { return Value{kind: Bytes, text: b} }
 // ListValue is a Value of type [List]. It keeps l.
 func ListValue(l []string) Value { return Value{kind: List, list: l} }
 
+// NumbersValue is a Value of type [Numbers].
+func NumbersValue[T int | int32 | int64 | uint32 | uint64](l []T) Value {
+	decimal := make([]string, len(l))
+	for i, n := range l {
+		decimal[i] = fmt.Sprint(n)
+	}
+	return Value{kind: Numbers, list: decimal}
+}
+
 // Type is v's type; [Null] for a missing value.
 func (v Value) Type() Type { return v.kind }
 
@@ -154,7 +165,7 @@ func (v Value) Time() time.Time { return time.Unix(0, int64(v.num)).UTC() }
 // Text is the value of a [Text] or [Bytes], as the guest has it.
 func (v Value) Text() string { return v.text }
 
-// List is the value of a [List]. The caller must not change it.
+// List is the value of a [List], or of [Numbers] in decimal. The caller must not change it.
 func (v Value) List() []string { return v.list }
 
 // String is the value in the table form, for tests and messages.

@@ -50,9 +50,26 @@ type Spec struct {
 	// Host says that the view is about this host: its Rows get a nil Guest, and
 	// the command takes no TARGET.
 	Host bool
+	// Group is the heading under which help lists the view; empty means [Processes].
+	Group Group
 	// Single says that there is one row, shown as lines of name and value.
 	Single bool
 }
+
+// Group is a heading for views that belong together.
+type Group string
+
+// The groups, in the order in which help shows them.
+const (
+	Processes Group = "Processes"
+	Files     Group = "Files and memory"
+	Network   Group = "Network"
+	Kernel    Group = "The system"
+	Machinery Group = "Machinery of the kernel"
+)
+
+// Groups are all of them, in order.
+var Groups = []Group{Processes, Files, Network, Kernel, Machinery}
 
 // New makes a view.
 func New(s Spec) View { return &written{s} }
@@ -82,7 +99,8 @@ func Summary(v View) string {
 	return line
 }
 
-func columnIndex(columns []Column, name string) int {
+// ColumnIndex is where the column of that name stands; -1 if there is none.
+func ColumnIndex(columns []Column, name string) int {
 	return slices.IndexFunc(columns, func(c Column) bool { return c.Name == name })
 }
 

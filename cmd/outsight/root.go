@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/outsight-vmi/outsight/table"
+	_ "github.com/outsight-vmi/outsight/table/views" // each is a verb
 )
 
 const rootLong = `outsight sees into virtual machines from outside. It reads the memory of a
@@ -28,9 +29,9 @@ const statusHelp = `Exit status: 0 done; 1 done, and something was found; 2 the 
 sense; 3 the target cannot be opened or read; 130 interrupted; 141 the reader of the
 output went away.`
 
-// The groups that --help lists commands in.
+// The groups that --help lists commands in, beside those of the views.
 const (
-	groupLook = "look"
+	groupAsk  = "ask"
 	groupHost = "host"
 )
 
@@ -52,7 +53,10 @@ func newRootCommand() *cobra.Command {
 			return unknownVerb(c, args[0])
 		},
 	}
-	root.AddGroup(&cobra.Group{ID: groupLook, Title: "Look into a guest:"}, &cobra.Group{ID: groupHost, Title: "On this host:"})
+	for _, g := range table.Groups {
+		root.AddGroup(&cobra.Group{ID: string(g), Title: string(g) + ":"})
+	}
+	root.AddGroup(&cobra.Group{ID: groupAsk, Title: "Across views:"}, &cobra.Group{ID: groupHost, Title: "On this host:"})
 	root.SuggestionsMinimumDistance = 2
 	root.CompletionOptions.HiddenDefaultCmd = true
 	for _, v := range table.All() {

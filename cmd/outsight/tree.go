@@ -24,7 +24,7 @@ func newTreeCommand() *cobra.Command {
 		Long:              treeLong,
 		Example:           "  outsight tree lab:demo",
 		Args:              oneTarget,
-		GroupID:           groupLook,
+		GroupID:           string(table.Processes),
 		ValidArgsFunction: completeTarget,
 	}
 	var out outputFlags

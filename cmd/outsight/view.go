@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -20,7 +21,7 @@ func newViewCommand(v table.View) *cobra.Command {
 		Short:   strings.TrimSuffix(table.Summary(v), "."),
 		Example: "  outsight " + strings.TrimSpace(v.Name()+" "+spec.Example),
 		Args:    oneTarget,
-		GroupID: groupLook,
+		GroupID: string(cmp.Or(spec.Group, table.Processes)),
 	}
 	var out outputFlags
 	var guest guestFlags

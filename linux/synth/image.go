@@ -64,9 +64,11 @@ func (g *Guest) buildImage() {
 	}
 	add("_text", 'T', 0)
 	add("startup_64", 'T', 0)
+	add("_stext", 'T', 0)
 	for i := range g.Filler {
 		list = append(list, Symbol{Name: fmt.Sprintf("__x64_sys_filler_%d", i), Type: 't', Rel: int64(64 + 32*i)})
 	}
+	add("_etext", 'T', rodata)
 	add("__start_rodata", 'R', rodata)
 	banner := int64(rodata)
 	if g.Displaced {

@@ -56,6 +56,8 @@ cgroup_subsys_state cgroup ptr, ss ptr
 cgroup self cgroup_subsys_state, kn ptr
 old kernfs_node count u32, parent ptr, name ptr
 new kernfs_node count u32, __parent ptr, name ptr
+xarray xa_lock u32, xa_flags u32, xa_head ptr
+xa_node shift u8, offset u8, count u8, nr_values u8, parent ptr, array ptr, private_list list_head, slots ptr[64]
 cpuinfo_x86 x86 u8, x86_capability u32[24]
 timekeeper xtime_sec u64, offs_real s64, offs_boot s64
 new tk_data lock u32, timekeeper timekeeper

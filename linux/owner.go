@@ -1,0 +1,125 @@
+package linux
+
+import (
+	"fmt"
+	"sort"
+	"strconv"
+
+	"github.com/outsight-vmi/outsight/kernel/kallsyms"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// OwnerKind says whose code an address lies in.
+type OwnerKind string
+
+// The kinds.
+const (
+	OwnerKernel     OwnerKind = "kernel"     // the kernel's own text
+	OwnerModule     OwnerKind = "module"     // a module on the kernel's list
+	OwnerProgram    OwnerKind = "bpf"        // a BPF program or trampoline, compiled
+	OwnerTrampoline OwnerKind = "trampoline" // made by ftrace or kprobes
+	OwnerNone       OwnerKind = "none"       // nobody's that is known: look closer
+)
+
+// Owner is whose code a function pointer leads to.
+type Owner struct {
+	Kind   OwnerKind
+	Name   string // of the module or program
+	Symbol string // that covers the address; empty if unknown
+	Offset uint64 // from its start, in bytes
+}
+
+// String is the owner in one word: "kernel", a module's or program's name in
+// brackets as /proc/kallsyms has it, "none".
+func (o Owner) String() string {
+	switch o.Kind {
+	case OwnerModule:
+		return "[" + o.Name + "]"
+	case OwnerProgram, OwnerTrampoline:
+		if o.Name != "" {
+			return string(o.Kind) + ":" + o.Name
+		}
+	}
+	return string(o.Kind)
+}
+
+// Function is the symbol with the distance from its start, as the kernel prints it
+// (%pS): "tcp_v4_rcv" or "tcp_v4_rcv+0x10"; empty if unknown.
+func (o Owner) Function() string {
+	if o.Symbol == "" || o.Offset == 0 {
+		return o.Symbol
+	}
+	return o.Symbol + "+0x" + strconv.FormatUint(o.Offset, 16)
+}
+
+// Owners knows what code lies where in a guest, as of when it was made. It is safe
+// for concurrent use.
+type Owners struct {
+	s       *System
+	table   *kallsyms.Table
+	text    []span // of the kernel image
+	regions []region
+}
+
+type span struct{ start, end virt.Addr }
+
+// region is code outside the kernel's image.
+type region struct {
+	span
+	owner Owner
+	// symbol finds the function at an address inside; nil where there is one only.
+	symbol func(virt.Addr) (name string, offset uint64)
+}
+
+// Owners looks at what code the guest has: its kernel's text, its modules, its
+// compiled BPF programs and its trampolines. What of that could not be read is
+// missing from it, and is told beside it.
+func (s *System) Owners() (*Owners, error) {
+	t, err := s.Table()
+	if err != nil {
+		return nil, fmt.Errorf("symbols: %w", err)
+	}
+	o := &Owners{s: s, table: t}
+	if err := s.Prefetch("_stext", "_etext", "_sinittext", "_einittext"); err != nil {
+		return nil, err
+	}
+	for _, pair := range [][2]string{{"_stext", "_etext"}, {"_sinittext", "_einittext"}} {
+		start, ok1 := s.Address(pair[0])
+		end, ok2 := s.Address(pair[1])
+		if ok1 && ok2 && start < end {
+			o.text = append(o.text, span{start, end})
+		}
+	}
+	sort.Slice(o.regions, func(i, j int) bool { return o.regions[i].start < o.regions[j].start })
+	return o, nil
+}
+
+// Of says whose code lies at a. Address 0 has no owner and is no code.
+func (o *Owners) Of(a virt.Addr) Owner {
+	for _, t := range o.text {
+		if a >= t.start && a < t.end {
+			name, off, ok := o.table.At(int64(a - o.s.Text))
+			if !ok {
+				return Owner{Kind: OwnerKernel}
+			}
+			return Owner{Kind: OwnerKernel, Symbol: name, Offset: uint64(off)}
+		}
+	}
+	i := sort.Search(len(o.regions), func(i int) bool { return o.regions[i].end > a })
+	if i < len(o.regions) && a >= o.regions[i].start {
+		r := o.regions[i]
+		w := r.owner
+		w.Offset = uint64(a - r.start)
+		if r.symbol != nil {
+			w.Symbol, w.Offset = r.symbol(a)
+		}
+		return w
+	}
+	return Owner{Kind: OwnerNone}
+}
+
+// Symbol is the symbol of the kernel's image that covers a, code or data.
+func (o *Owners) Symbol(a virt.Addr) (name string, offset uint64, ok bool) {
+	n, off, ok := o.table.At(int64(a - o.s.Text))
+	return n, uint64(off), ok
+}

@@ -1,0 +1,171 @@
+package linux
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/linux/synth"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// walkGuest is a guest with room for structures made by hand.
+func walkGuest(t testing.TB) (*synth.Guest, *System, func(words int) uint64) {
+	t.Helper()
+	g := synth.New(synth.Options{})
+	s, err := Open(t.Context(), g.Memory, kernel.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g, s, func(words int) uint64 { return g.Alloc(uint64(8*words), 8) }
+}
+
+func TestChain(t *testing.T) {
+	g, s, room := walkGuest(t)
+	head := room(1)
+	var nodes []uint64
+	for range 5 {
+		nodes = append(nodes, room(2))
+	}
+	link := head
+	for _, n := range nodes {
+		g.Put64(link, n)
+		link = n
+	}
+	g.Put64(link, 7) // the mark of a nulls list
+	count := func(limit int) (n int, last error) {
+		for a, err := range s.hlist(t.Context(), virt.Addr(head), limit) {
+			if err != nil {
+				last = err
+				continue
+			}
+			if uint64(a) != nodes[n] {
+				t.Errorf("element %d at %#x, not %#x", n, uint64(a), nodes[n])
+			}
+			n++
+		}
+		return n, last
+	}
+	if n, err := count(100); n != 5 || err != nil {
+		t.Errorf("%d elements, %v", n, err)
+	}
+	if n, err := count(3); n != 3 || !errors.Is(err, ErrBroken) {
+		t.Errorf("limited: %d elements, %v", n, err)
+	}
+	g.Put64(nodes[4], nodes[2]) // a cycle
+	total := 0
+	for _, err := range s.hlist(t.Context(), virt.Addr(head), 1<<30) {
+		if total++; err != nil && !errors.Is(err, ErrBroken) {
+			t.Error(err)
+		}
+	}
+	if total > 20 {
+		t.Errorf("a cycle of three was walked for %d steps", total)
+	}
+	g.Put64(nodes[4], 0x1234_5678)
+	if n, err := count(100); n != 5 || !errors.Is(err, ErrBroken) {
+		t.Errorf("wild: %d elements, %v", n, err)
+	}
+}
+
+func TestRBTree(t *testing.T) {
+	g, s, room := walkGuest(t)
+	root := room(1)
+	var nodes [7]uint64
+	for i := range nodes {
+		nodes[i] = room(3)
+	}
+	child := func(n uint64, left, right uint64) { g.Put64(n+16, left); g.Put64(n+8, right) }
+	g.Put64(root, nodes[3])
+	child(nodes[3], nodes[1], nodes[5])
+	child(nodes[1], nodes[0], nodes[2])
+	child(nodes[5], nodes[4], nodes[6])
+	i := 0
+	for a, err := range s.rbtree(t.Context(), virt.Addr(root), 100) {
+		if err != nil || uint64(a) != nodes[i] {
+			t.Errorf("node %d: %#x, %v", i, uint64(a), err)
+		}
+		i++
+	}
+	if i != len(nodes) {
+		t.Errorf("%d nodes", i)
+	}
+	child(nodes[6], nodes[3], 1) // a cycle, and a wild pointer
+	good, bad := 0, 0
+	for _, err := range s.rbtree(t.Context(), virt.Addr(root), 100) {
+		if err != nil {
+			bad++
+			continue
+		}
+		good++
+	}
+	if good != 7 || bad != 2 {
+		t.Errorf("%d nodes and %d errors", good, bad)
+	}
+}
+
+func TestXArray(t *testing.T) {
+	g, s, _ := walkGuest(t)
+	node := func(shift byte, slots map[int]uint64) uint64 {
+		a := g.Object("xa_node")
+		off := g.Member("xa_node", "shift")
+		g.Put(a+off, []byte{shift})
+		off = g.Member("xa_node", "slots")
+		for i, v := range slots {
+			g.Put64(a+off+uint64(8*i), v)
+		}
+		return a
+	}
+	array := g.Object("xarray")
+	head := g.Member("xarray", "xa_head")
+	leaf := node(0, map[int]uint64{0: 0x1001, 3: 0x2001, 4: 3<<2 | 2, 5: 256<<2 | 2})
+	top := node(6, map[int]uint64{2: leaf | 2, 63: 0x3001})
+	g.Put64(array+head, top|2)
+	var got []entry
+	for e, err := range s.xarray(t.Context(), virt.Addr(array), 100) {
+		if err != nil {
+			t.Error(err)
+		}
+		got = append(got, e)
+	}
+	want := []entry{{128, 0x1001}, {131, 0x2001}, {63 << 6, 0x3001}}
+	if len(got) != len(want) {
+		t.Fatalf("%v", got)
+	}
+	for i := range want {
+		if got[i] != want[i] {
+			t.Errorf("%d: %v", i, got[i])
+		}
+	}
+	// A node below itself.
+	off := g.Member("xa_node", "slots")
+	g.Put64(leaf+off, top|2)
+	bad := 0
+	for _, err := range s.xarray(t.Context(), virt.Addr(array), 100) {
+		if errors.Is(err, ErrBroken) {
+			bad++
+		}
+	}
+	if bad != 1 {
+		t.Errorf("%d errors", bad)
+	}
+}
+
+func TestOwners(t *testing.T) {
+	g, s, _ := walkGuest(t)
+	o, err := s.Owners()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w := o.Of(virt.Addr(g.Text + 16)); w.Kind != OwnerKernel || w.Symbol == "" {
+		t.Errorf("text: %+v", w)
+	}
+	for _, a := range []virt.Addr{1, 0xffff_ffff_c000_0000, s.initTask} {
+		if w := o.Of(a); w.Kind != OwnerNone || w.String() != "none" {
+			t.Errorf("%#x: %+v", uint64(a), w)
+		}
+	}
+	if f := (Owner{Symbol: "f", Offset: 16}).Function(); f != "f+0x10" {
+		t.Error(f)
+	}
+}

@@ -1,0 +1,133 @@
+package linux
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"iter"
+	"runtime/debug"
+
+	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/phys"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// xarrayLayout is struct xarray and its nodes; struct idr and radix_tree_root have
+// been the same thing since 4.20.
+type xarrayLayout struct {
+	head                 kernel.Field
+	shift, offset, slots kernel.Field
+}
+
+func (s *System) xarrayLayout() (*xarrayLayout, error) {
+	return layoutOf(s, "xarrays", func(r *resolver, o *xarrayLayout) {
+		o.head = r.field("xarray", "xa_head")
+		o.shift, o.offset = r.field("xa_node", "shift"), r.field("xa_node", "offset")
+		o.slots = r.field("xa_node", "slots")
+	})
+}
+
+// entry is one element of an xarray.
+type entry struct {
+	index uint64
+	value virt.Addr // a pointer, or with bit 0 set a value (xa_is_value)
+}
+
+const (
+	xaChunk    = 64 // XA_CHUNK_SIZE; 16 with CONFIG_BASE_SMALL
+	maxXADepth = 12 // of 64-bit indexes, 6 bits a level
+)
+
+// xarray walks the struct xarray (or the radix_tree_root in a struct idr) at a in
+// order of index, limit entries at most. Sibling entries and those that are being
+// changed (xa_is_retry) are left out; an entry of several indexes comes once.
+func (s *System) xarray(ctx context.Context, a virt.Addr, limit int) iter.Seq2[entry, error] {
+	return func(yield func(entry, error) bool) {
+		o, err := s.xarrayLayout()
+		if err != nil {
+			yield(entry{}, err)
+			return
+		}
+		head, err := s.word(at(a, o.head))
+		if err != nil {
+			yield(entry{}, fmt.Errorf("xarray at %#x: %w", uint64(a), err))
+			return
+		}
+		w := xarrayWalk{s: s, ctx: ctx, o: o, root: a, left: limit, nodes: limit/2 + 2*maxXADepth, yield: yield}
+		w.slot(virt.Addr(head), 0, 64, maxXADepth)
+	}
+}
+
+type xarrayWalk struct {
+	s           *System
+	ctx         context.Context
+	o           *xarrayLayout
+	root        virt.Addr
+	left, nodes int
+	yield       func(entry, error) bool
+}
+
+// slot visits one entry, which is a node or an element; it returns false to end
+// the walk. above is the shift of the node that holds it.
+func (w *xarrayWalk) slot(v virt.Addr, index uint64, above, depth int) bool {
+	const internal = 2
+	switch {
+	case v == 0:
+		return true
+	case v&3 == internal && v > 4096: // xa_is_node
+		return w.node(v-internal, index, above, depth)
+	case v&3 == internal:
+		return true // a sibling, or a mark that says to try again
+	}
+	if w.left--; w.left < 0 {
+		w.fail(fmt.Errorf("%w: too many entries", ErrBroken))
+		return false
+	}
+	return w.yield(entry{index, v}, nil)
+}
+
+func (w *xarrayWalk) node(at virt.Addr, index uint64, above, depth int) bool {
+	if w.nodes--; w.nodes < 0 || depth == 0 {
+		w.fail(fmt.Errorf("%w: too many nodes, or too deep", ErrBroken))
+		return false
+	}
+	if w.ctx.Err() != nil {
+		w.yield(entry{}, w.ctx.Err())
+		return false
+	}
+	var raw [xaChunk * 8]byte
+	slots := raw[:min(int(w.o.slots.Size), len(raw))]
+	shift, err := w.read(at, slots)
+	if err != nil {
+		return w.fail(fmt.Errorf("node at %#x: %w", uint64(at), err))
+	}
+	if shift >= above || shift%6 != 0 && len(slots) == len(raw) {
+		return w.fail(fmt.Errorf("node at %#x: %w: shift %d below %d", uint64(at), ErrBroken, shift, above))
+	}
+	for i := 0; i < len(slots)/8; i++ {
+		v := virt.Addr(binary.LittleEndian.Uint64(slots[8*i:]))
+		if !w.slot(v, index+uint64(i)<<shift, shift, depth-1) {
+			return false
+		}
+	}
+	return true
+}
+
+func (w *xarrayWalk) read(a virt.Addr, slots []byte) (shift int, err error) {
+	defer phys.Recover(debug.SetPanicOnFault(true), &err)
+	if !w.s.Space.KernelHalf(a) {
+		return 0, fmt.Errorf("%w: no kernel pointer", ErrBroken)
+	}
+	r := w.s.reader()
+	shift = int(r.num(a, w.o.shift))
+	if r.err != nil {
+		return 0, r.err
+	}
+	_, err = w.s.Space.ReadAt(slots, at(a, w.o.slots))
+	return shift, err
+}
+
+// fail reports an error; it returns false when the consumer wants no more.
+func (w *xarrayWalk) fail(err error) bool {
+	return w.yield(entry{}, fmt.Errorf("xarray at %#x: %w", uint64(w.root), err))
+}

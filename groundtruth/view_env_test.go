@@ -1,0 +1,5 @@
+package groundtruth
+
+func init() {
+	register(viewCase{view: "env", keys: []string{"pid", "index"}, ignore: ofTeller})
+}

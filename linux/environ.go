@@ -1,0 +1,78 @@
+package linux
+
+import (
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"strings"
+
+	"github.com/outsight-vmi/outsight/phys"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// Variable is one string of a process's environment.
+type Variable struct {
+	Name, Value string
+	Set         bool // it has a "=": without one, all of it is the name
+}
+
+// maxEnviron bounds the environment of one process, in bytes; the kernel's limit is
+// the one of [maxArgs], for both together.
+const maxEnviron = 2 << 20
+
+// Environment is the environment of the process that t leads, in the order in which
+// it lies in its memory, as /proc/PID/environ shows it: what exec put there, with
+// what the process wrote over it since. What it set anew (setenv) lies elsewhere.
+// The variables before an error are good. Kernel threads and zombies have none.
+func (l *Lister) Environment(t Task) (_ []Variable, err error) {
+	defer phys.Recover(debug.SetPanicOnFault(true), &err)
+	o, r := l.s.o, &l.r
+	r.err = nil
+	flags, mm := r.u32(t.Addr+virt.Addr(o.flags)), r.ptr(t.Addr+virt.Addr(o.mm))
+	if r.err != nil {
+		return nil, fmt.Errorf("environment of task %#x: %w", uint64(t.Addr), r.err)
+	}
+	if mm == 0 || flags&flagKthread != 0 {
+		return nil, nil
+	}
+	start, end := r.ptr(mm+virt.Addr(o.envStart)), r.ptr(mm+virt.Addr(o.envEnd))
+	if r.err != nil || start >= end {
+		return nil, r.err
+	}
+	space, err := l.s.UserSpace(mm)
+	if err != nil {
+		return nil, err
+	}
+	var cut error
+	size := uint64(end - start)
+	if limit := min(maxEnviron, uint64(l.textLeft)); size > limit {
+		cut = fmt.Errorf("environment of %d bytes at %#x: cut after %d", size, uint64(start), limit)
+		size = limit
+	}
+	l.spend(int(size))
+	b := r.room(int(size))
+	n, err := space.ReadAt(b, start)
+	if err != nil {
+		err = fmt.Errorf("environment at %#x: %w", uint64(start), err)
+	}
+	vars := splitEnviron(string(b[:n]))
+	l.spend(len(vars) * 3 * stringSize)
+	return vars, errors.Join(err, cut)
+}
+
+// splitEnviron splits NUL-terminated "name=value" strings. Empty ones are what is
+// left of variables that were cleared, and are skipped.
+func splitEnviron(b string) []Variable {
+	var vars []Variable
+	for len(b) > 0 {
+		var one string
+		one, b, _ = strings.Cut(b, "\x00")
+		if one == "" {
+			continue
+		}
+		v := Variable{}
+		v.Name, v.Value, v.Set = strings.Cut(one, "=")
+		vars = append(vars, v)
+	}
+	return vars
+}

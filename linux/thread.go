@@ -1,0 +1,150 @@
+package linux
+
+import (
+	"fmt"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/phys"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// Thread is one thread as the scheduler sees it.
+type Thread struct {
+	Task         Task
+	PID, TID     int32 // in the initial PID namespace
+	Comm         string
+	State        State
+	Started      time.Time
+	CPUTime      time.Duration
+	CPU          int32  // on which it runs, or ran last
+	Policy       Policy //
+	Priority     int32  // as /proc/PID/stat has it: the lower the sooner
+	Nice         int32  // -20 to 19
+	RTPriority   uint32 // 1 to 99 of a real-time thread, else 0
+	Allowed      string // processors it may run on, "0-3,7"
+	Voluntary    uint64 // context switches
+	Involuntary  uint64
+	KernelThread bool
+}
+
+// Policy is a scheduling policy (include/uapi/linux/sched.h).
+type Policy uint32
+
+func (p Policy) String() string {
+	names := [...]string{"other", "fifo", "rr", "batch", "iso", "idle", "deadline", "ext"}
+	if int(p) < len(names) {
+		return names[p]
+	}
+	return strconv.FormatUint(uint64(p), 10)
+}
+
+type threadLayout struct {
+	cpu, policy, prio, static, rt, voluntary, involuntary, allowed kernel.Field
+}
+
+func (s *System) threadLayout() (*threadLayout, error) {
+	return layoutOf(s, "threads", func(r *resolver, o *threadLayout) {
+		const t = "task_struct"
+		o.cpu = r.field(t, "thread_info.cpu", "cpu") // moved in 5.16
+		o.policy, o.prio, o.static = r.field(t, "policy"), r.field(t, "prio"), r.field(t, "static_prio")
+		o.rt = r.field(t, "rt_priority")
+		o.voluntary, o.involuntary = r.field(t, "nvcsw"), r.field(t, "nivcsw")
+		o.allowed = r.field(t, "cpus_mask") // 5.3
+	})
+}
+
+// ThreadOf reads t as the scheduler sees it, without its process's memory, which
+// makes it much cheaper than [Lister.Thread].
+func (l *Lister) ThreadOf(t Task) (_ *Thread, err error) {
+	defer phys.Recover(debug.SetPanicOnFault(true), &err)
+	o, err := l.s.threadLayout()
+	if err != nil {
+		return nil, err
+	}
+	const tries = 3
+	for range tries {
+		l.r.err = nil
+		before, _ := l.identity(t.Addr)
+		th, err := l.thread(t, o, before)
+		if err != nil {
+			return nil, err
+		}
+		after, _ := l.identity(t.Addr)
+		after.mm = before.mm // nothing of the thread's is read from there
+		if after == before {
+			return th, nil
+		}
+	}
+	return nil, fmt.Errorf("task at %#x: %w", uint64(t.Addr), errChanged)
+}
+
+func (l *Lister) thread(t Task, o *threadLayout, id identity) (*Thread, error) {
+	const firstNormal, defaultPrio = 100, 120 // MAX_RT_PRIO, DEFAULT_PRIO
+	r, a := &l.r, t.Addr
+	th := &Thread{Task: t, PID: id.pid, TID: id.tid, Started: l.s.started(id.born)}
+	flags := r.u32(a + virt.Addr(l.s.o.flags))
+	th.KernelThread = flags&flagKthread != 0
+	th.Comm = l.comm(a, flags)
+	th.State = l.state(a)
+	th.CPUTime = time.Duration(r.u64(a + virt.Addr(l.s.o.sumExec)))
+	th.CPU = int32(r.num(a, o.cpu))
+	th.Policy = Policy(r.num(a, o.policy))
+	th.Priority = int32(r.num(a, o.prio)) - firstNormal
+	th.Nice = int32(r.num(a, o.static)) - defaultPrio
+	th.RTPriority = uint32(r.num(a, o.rt))
+	th.Voluntary, th.Involuntary = r.num(a, o.voluntary), r.num(a, o.involuntary)
+	th.Allowed = l.cpuList(at(a, o.allowed), int(o.allowed.Size))
+	if r.err != nil {
+		return nil, fmt.Errorf("task at %#x: %w", uint64(a), r.err)
+	}
+	if th.PID <= 0 || th.PID > maxTasks || th.TID <= 0 || th.TID > maxTasks {
+		return nil, fmt.Errorf("task at %#x: %w: process %d, thread %d", uint64(a), ErrBroken, th.PID, th.TID)
+	}
+	return th, nil
+}
+
+// cpuList reads a mask of processors of so many bytes, in the form of /proc.
+func (l *Lister) cpuList(mask virt.Addr, size int) string {
+	cpus := max(len(l.s.cpus), 1)
+	n := min(size, (cpus+63)/64*8)
+	b := l.r.bytes(mask, n)
+	return bitList(b, cpus)
+}
+
+// bitList writes the first n bits that are set as ranges: "0-3,7".
+func bitList(b []byte, n int) string {
+	var out strings.Builder
+	n = min(n, 8*len(b))
+	for i := 0; i < n; i++ {
+		if b[i/8]&(1<<(i%8)) == 0 {
+			continue
+		}
+		last := i
+		for last+1 < n && b[(last+1)/8]&(1<<((last+1)%8)) != 0 {
+			last++
+		}
+		if out.Len() > 0 {
+			out.WriteByte(',')
+		}
+		out.WriteString(strconv.Itoa(i))
+		if last > i {
+			out.WriteByte('-')
+			out.WriteString(strconv.Itoa(last))
+		}
+		i = last
+	}
+	return out.String()
+}
+
+// Name is the process identifier and the name of t.
+func (l *Lister) Name(t Task) (pid int32, comm string, err error) {
+	defer phys.Recover(debug.SetPanicOnFault(true), &err)
+	l.r.err = nil
+	pid = int32(l.r.u32(t.Addr + virt.Addr(l.s.o.tgid)))
+	comm = l.comm(t.Addr, l.r.u32(t.Addr+virt.Addr(l.s.o.flags)))
+	return pid, comm, l.r.err
+}

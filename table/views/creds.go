@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math/bits"
+	"strconv"
 
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/table"
@@ -39,7 +41,8 @@ var credColumns = []table.Column{
 	{Name: "sgid", Type: table.Uint, Extra: true, Doc: "Saved group."},
 	{Name: "fsgid", Type: table.Uint, Extra: true, Doc: "Group for files."},
 	{Name: "groups", Type: table.Numbers, Doc: "Supplementary groups."},
-	{Name: "effective", Type: table.List, Doc: "Capabilities that count now, without \"cap_\"."},
+	{Name: "caps", Type: table.Text, Doc: "The effective capabilities in one word: all, none, or how many."},
+	{Name: "effective", Type: table.List, Extra: true, Doc: "Capabilities that count now, without \"cap_\"."},
 	{Name: "permitted", Type: table.List, Extra: true, Doc: "Capabilities that it may make effective."},
 	{Name: "inheritable", Type: table.List, Extra: true, Doc: "Capabilities that a program with the same in its file keeps."},
 	{Name: "bounding", Type: table.List, Extra: true, Doc: "Capabilities that it can gain at all."},
@@ -75,6 +78,18 @@ func credRows(ctx context.Context, g *table.Guest, where []table.Constraint) ite
 	}
 }
 
+// howMany is a set of capabilities in one word. Linux has had 41 since 5.9.
+func howMany(set uint64) string {
+	const all = 1<<41 - 1
+	switch {
+	case set == 0:
+		return "none"
+	case set&all == all:
+		return "all"
+	}
+	return strconv.Itoa(bits.OnesCount64(set))
+}
+
 func credRow(c *linux.Cred) (row table.Row, partly error) {
 	id := func(n uint32) table.Value { return table.UintValue(uint64(n)) }
 	caps := func(set uint64) table.Value { return table.ListValue(linux.CapabilityNames(set)) }
@@ -102,7 +117,7 @@ func credRow(c *linux.Cred) (row table.Row, partly error) {
 	return table.Row{
 		table.IntValue(int64(c.PID)), table.IntValue(int64(c.TID)), table.TextValue(c.Comm),
 		id(c.UID), id(c.EUID), id(c.SUID), id(c.FSUID), id(c.GID), id(c.EGID), id(c.SGID), id(c.FSGID),
-		table.NumbersValue(c.Groups), caps(c.Caps.Effective), caps(c.Caps.Permitted), caps(c.Caps.Inheritable),
+		table.NumbersValue(c.Groups), table.TextValue(howMany(c.Caps.Effective)), caps(c.Caps.Effective), caps(c.Caps.Permitted), caps(c.Caps.Inheritable),
 		caps(c.Caps.Bounding), caps(c.Caps.Ambient), table.ListValue(c.Securebits), table.BoolValue(c.NoNewPrivs),
 		text(c.Seccomp), filters, label, unset(c.LoginUID), unset(c.SessionID),
 		table.UintValue(c.UserNS), table.BoolValue(c.Overridden), address(c.Addr), table.Missing(table.None),

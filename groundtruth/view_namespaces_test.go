@@ -1,0 +1,5 @@
+package groundtruth
+
+func init() {
+	register(viewCase{view: "namespaces", keys: []string{"type", "inode"}, subset: true})
+}

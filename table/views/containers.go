@@ -1,0 +1,67 @@
+package views
+
+import (
+	"context"
+	"iter"
+
+	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/table"
+)
+
+func init() {
+	table.Register(table.New(table.Spec{
+		Name: "containers",
+		Doc: `Show the containers that run in a guest.
+
+A container is known by its control group, whose name tells the runtime and the
+identifier: docker, podman, containerd (Kubernetes), cri-o, LXC, systemd-nspawn. One
+that was started without a control group of its own, or under a name of its own choice,
+is not seen here, but its namespaces are. A container without processes is not shown.`,
+		Columns: []table.Column{
+			{Name: "id", Type: table.Text, Doc: "The runtime's identifier, or the container's name."},
+			{Name: "runtime", Type: table.Text, Doc: "docker, containerd, cri-o, podman, lxc, nspawn; missing if the name does not tell."},
+			{Name: "pod", Type: table.Text, Extra: true, Doc: "UID of the Kubernetes pod; missing outside one."},
+			{Name: "root_pid", Type: table.Int, Doc: "Its first process: number 1 of its PID namespace, if it has one."},
+			{Name: "comm", Type: table.Text, Doc: "Name of that process."},
+			{Name: "processes", Type: table.Int, Doc: "Number of its processes."},
+			{Name: "hostname", Type: table.Text, Doc: "Node name in its UTS namespace."},
+			{Name: "started", Type: table.Time, Doc: "When that process started, by the guest's clock."},
+			{Name: "root", Type: table.Text, Extra: true, Doc: "Its root folder, seen from the root of its mount namespace."},
+			{Name: "root_type", Type: table.Text, Doc: "File system of its root: overlay, ext4 …"},
+			{Name: "root_from", Type: table.Text, Extra: true, Doc: "What is mounted as its root: a device, or what the runtime called it."},
+			{Name: "pid_ns", Type: table.Uint, Extra: true, Doc: "Inode of its PID namespace."},
+			{Name: "cgroup", Type: table.Text, Extra: true, Doc: "Control group of that process."},
+		},
+		Rows:    containerRows,
+		Example: "lab:demo",
+	}))
+}
+
+func containerRows(ctx context.Context, g *table.Guest, _ []table.Constraint) iter.Seq2[table.Row, error] {
+	return func(yield func(table.Row, error) bool) {
+		for c, err := range g.Linux.Containers(ctx) {
+			var row table.Row
+			if c != nil {
+				row = containerRow(c)
+			}
+			if !yield(row, ended(err)) {
+				return
+			}
+		}
+	}
+}
+
+func containerRow(c *linux.ContainerInfo) table.Row {
+	started, pidNS := table.Missing(table.Unreadable), table.Missing(table.None)
+	if !c.Started.IsZero() {
+		started = table.TimeValue(c.Started)
+	}
+	if c.PIDNS != 0 {
+		pidNS = table.UintValue(c.PIDNS)
+	}
+	return table.Row{
+		text(c.ID), text(c.Runtime), text(c.Pod), table.IntValue(int64(c.RootPID)), table.TextValue(c.RootComm),
+		table.IntValue(int64(c.Processes)), text(c.Hostname), started, text(c.Root), text(c.RootType), text(c.RootFrom),
+		pidNS, text(c.Cgroup),
+	}
+}

@@ -67,14 +67,11 @@ func schedule(dir string, pid, tid int) map[string]any {
 		return nil
 	}
 	number := func(field int) int64 { n, _ := strconv.ParseInt(f[field-3], 10, 64); return n }
-	count := func(key string) int64 { n, _ := strconv.ParseInt(statusField(string(status), key), 10, 64); return n }
 	row := map[string]any{
 		"pid": pid, "tid": tid, "state": p.State, "kernel_thread": p.KernelThread,
 		"cpu": number(39), "priority": number(18), "nice": number(19), "rt_priority": number(40),
-		"policy":               policies[min(int(number(41)), len(policies)-1)],
-		"cpus_allowed":         statusField(string(status), "Cpus_allowed_list"),
-		"switches_voluntary":   count("voluntary_ctxt_switches"),
-		"switches_involuntary": count("nonvoluntary_ctxt_switches"),
+		"policy":       policies[min(int(number(41)), len(policies)-1)],
+		"cpus_allowed": statusField(string(status), "Cpus_allowed_list"),
 	}
 	if comm, err := os.ReadFile(dir + "/comm"); err == nil && !p.KernelThread {
 		row["comm"] = strings.TrimSuffix(string(comm), "\n")

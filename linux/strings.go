@@ -1,0 +1,200 @@
+package linux
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"runtime/debug"
+
+	"github.com/outsight-vmi/outsight/phys"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// Found is a printable string in memory.
+type Found struct {
+	Addr uint64 // of its first byte: virtual of a process, else guest-physical
+	Text string // as ASCII, whatever its encoding
+	Wide bool   // UTF-16LE; else ASCII
+}
+
+const (
+	stringWindow = 64 << 10 // bytes read at once
+	// maxFound is where a longer string is cut into several.
+	maxFound = 4 << 10
+)
+
+// userTop ends the user's half of an address space.
+func userTop(s *virt.Space) virt.Addr {
+	if s.Levels() == virt.Levels5 {
+		return 1<<56 - 1
+	}
+	return 1<<47 - 1
+}
+
+// StringsOf yields the printable strings of at least least bytes (characters, of
+// wide ones) in what is mapped and present of the process that t leads, by
+// address. Its pages are found by its page tables, so that nothing that it maps is
+// left out; what is swapped out is.
+func (s *System) StringsOf(ctx context.Context, t Task, least int) iter.Seq2[Found, error] {
+	return func(yield func(Found, error) bool) {
+		space, err := s.taskSpace(t)
+		if err != nil || space == nil {
+			if err != nil {
+				yield(Found{}, err)
+			}
+			return
+		}
+		scan := &stringScan{least: max(least, 1), yield: yield}
+		for m := range space.Mappings(0, userTop(space)) {
+			if !scan.region(ctx, uint64(m.VA), m.Size, func(p []byte, a uint64) (int, error) { return s.Memory.ReadAt(p, m.PA+phys.Addr(a-uint64(m.VA))) }) {
+				return
+			}
+		}
+		scan.flush()
+	}
+}
+
+// Strings yields the printable strings in all of the guest's memory, by
+// guest-physical address. A string in two pages that lie apart there comes in two.
+func (s *System) Strings(ctx context.Context, least int) iter.Seq2[Found, error] {
+	return func(yield func(Found, error) bool) {
+		scan := &stringScan{least: max(least, 1), yield: yield}
+		for _, r := range s.Memory.Ranges() {
+			if !scan.region(ctx, uint64(r.Start), r.Size(), func(p []byte, a uint64) (int, error) { return s.Memory.ReadAt(p, phys.Addr(a)) }) {
+				return
+			}
+		}
+		scan.flush()
+	}
+}
+
+// taskSpace is the address space of the process that t leads; nil without one.
+func (s *System) taskSpace(t Task) (_ *virt.Space, err error) {
+	defer phys.Recover(debug.SetPanicOnFault(true), &err)
+	r := s.reader()
+	flags, mm := r.u32(t.Addr+virt.Addr(s.o.flags)), r.ptr(t.Addr+virt.Addr(s.o.mm))
+	if r.err != nil {
+		return nil, fmt.Errorf("memory of task %#x: %w", uint64(t.Addr), r.err)
+	}
+	if mm == 0 || flags&flagKthread != 0 {
+		return nil, nil
+	}
+	return s.UserSpace(mm)
+}
+
+// stringScan finds strings in pieces of memory that come by ascending address. It
+// allocates once a window, not for each string: strings are parts of the window.
+type stringScan struct {
+	least int
+	yield func(Found, error) bool
+	buf   []byte
+	held  int    // bytes at the start of buf that were not decided on
+	at    uint64 // address of buf[0]
+	done  bool
+}
+
+// region adds size bytes from address a; it returns false to end the scan.
+func (c *stringScan) region(ctx context.Context, a, size uint64, read func([]byte, uint64) (int, error)) bool {
+	if c.buf == nil {
+		c.buf = make([]byte, 2*maxFound+stringWindow)
+	}
+	if c.held > 0 && a != c.at+uint64(c.held) && !c.flush() {
+		return false
+	}
+	for off := uint64(0); off < size; {
+		if err := ctx.Err(); err != nil {
+			c.yield(Found{}, err)
+			return false
+		}
+		n := int(min(stringWindow, size-off))
+		var got int
+		err := phys.Guard(func() (err error) {
+			got, err = read(c.buf[c.held:c.held+n], a+off)
+			return err
+		})
+		if c.held == 0 {
+			c.at = a + off
+		}
+		if err != nil {
+			// Holes are no news; what went away is.
+			if errors.Is(err, phys.ErrGone) {
+				c.yield(Found{}, err)
+				return false
+			}
+			c.held += got
+			if !c.flush() {
+				return false
+			}
+			off = (off + uint64(got) + phys.PageSize) &^ (phys.PageSize - 1)
+			continue
+		}
+		c.held += n
+		off += uint64(n)
+		if !c.window(false) {
+			return false
+		}
+	}
+	return true
+}
+
+// flush decides on all that is held.
+func (c *stringScan) flush() bool { return c.held == 0 || c.window(true) }
+
+// window yields the strings in what is held. One that reaches the end of it waits
+// for what follows, unless it is the last.
+func (c *stringScan) window(last bool) bool {
+	text := string(c.buf[:c.held])
+	i := 0
+	for i < len(text) {
+		if !printable(text[i]) {
+			i++
+			continue
+		}
+		end, wide := i+1, false
+		if i+1 < len(text) && text[i+1] == 0 && i+3 < len(text) && printable(text[i+2]) && text[i+3] == 0 {
+			wide = true
+			for end = i; end+1 < len(text) && printable(text[end]) && text[end+1] == 0 && end-i < 2*maxFound; end += 2 {
+			}
+		} else {
+			for end < len(text) && printable(text[end]) && end-i < maxFound {
+				end++
+			}
+		}
+		if !last && len(text)-end < 4 && end-i < maxFound {
+			break
+		}
+		chars := end - i
+		if wide {
+			chars /= 2
+		}
+		if chars >= c.least {
+			found := Found{Addr: c.at + uint64(i), Text: text[i:end], Wide: wide}
+			if wide {
+				found.Text = narrow(found.Text)
+			}
+			if !c.yield(found, nil) {
+				return false
+			}
+		}
+		i = end
+	}
+	if last {
+		i = len(text)
+	}
+	copy(c.buf, c.buf[i:c.held])
+	c.held -= i
+	c.at += uint64(i)
+	return true
+}
+
+func printable(b byte) bool { return b >= ' ' && b <= '~' || b == '\t' }
+
+// narrow is every second byte: what UTF-16LE makes of ASCII, undone.
+func narrow(wide string) string {
+	b := make([]byte, len(wide)/2)
+	for i := range b {
+		b[i] = wide[2*i]
+	}
+	return string(b)
+}

@@ -31,9 +31,10 @@ var infoColumns = []Column{
 	{Name: "accel", Type: Text, Doc: "kvm or tcg; missing where unknown."},
 	{Name: "run_state", Type: Text, Doc: "What the machine does, as its monitor says."},
 	{Name: "source", Type: Text, Doc: "How memory is read: shared, private or dump."},
+	{Name: "format", Type: Text, Doc: "Of the dump: raw, ELF core, kdump and so on; missing for a live machine."},
 	{Name: "memory", Type: Size, Doc: "Guest-physical memory in bytes."},
 	{Name: "memory_map", Type: List, Doc: "Guest-physical ranges of RAM."},
-	{Name: "map_from", Type: Text, Doc: "Who said so: the monitor, or a guess that the guest's page tables proved."},
+	{Name: "map_from", Type: Text, Doc: "Who said so: the monitor, the dump, or a guess that the guest's page tables proved."},
 	{Name: "hostname", Type: Text, Doc: "Node name of the initial UTS namespace."},
 	{Name: "release", Type: Text, Doc: "Kernel release, as uname -r prints it."},
 	{Name: "version", Type: Text, Doc: "Kernel banner, as /proc/version prints it."},
@@ -86,7 +87,7 @@ func infoRow(g *Guest) Row {
 	size, ranges := ramOf(s.Memory)
 	return Row{
 		TextValue(g.Target), known(m.VMM), pid, known(m.Accel), known(string(m.State)),
-		known(string(m.Source)), SizeValue(size), ListValue(ranges), TextValue(mapFrom(g)),
+		known(string(m.Source)), known(m.Format), SizeValue(size), ListValue(ranges), TextValue(mapFrom(g)),
 		read(s.Hostname()), TextValue(s.Release), TextValue(s.Banner), known(s.BuildID),
 		TextValue(string(s.Origin)), TextValue(s.State.String()), AddrValue(s.Offset()),
 		AddrValue(uint64(s.Text)), AddrValue(uint64(s.TextPA)), AddrValue(uint64(s.Space.DirectBase())),
@@ -104,7 +105,10 @@ func ramOf(mem phys.Memory) (size uint64, ranges []string) {
 }
 
 func mapFrom(g *Guest) string {
-	if g.Machine.Proven {
+	switch {
+	case g.Machine.Proven && !g.Machine.Live():
+		return "the dump"
+	case g.Machine.Proven:
 		return "the monitor"
 	}
 	how := "a guess that the page tables proved"

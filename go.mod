@@ -3,6 +3,7 @@ module github.com/outsight-vmi/outsight
 go 1.26.8
 
 require (
+	github.com/anchore/go-lzo v0.1.1
 	github.com/cilium/ebpf v0.22.0
 	github.com/google/go-cmp v0.7.0
 	github.com/klauspost/compress v1.20.3

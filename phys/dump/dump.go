@@ -11,6 +11,8 @@ import (
 	"github.com/outsight-vmi/outsight/phys/avml"
 	"github.com/outsight-vmi/outsight/phys/elfcore"
 	"github.com/outsight-vmi/outsight/phys/file"
+	"github.com/outsight-vmi/outsight/phys/flattened"
+	"github.com/outsight-vmi/outsight/phys/kdump"
 	"github.com/outsight-vmi/outsight/phys/lime"
 	"github.com/outsight-vmi/outsight/phys/note"
 	"github.com/outsight-vmi/outsight/phys/raw"
@@ -51,6 +53,8 @@ type format struct {
 
 var formats = []format{
 	{name: "LiME", magics: []string{"EMiL"}, open: openLime},
+	{name: "kdump", magics: []string{kdump.Signature}, open: openKdump},
+	{name: "flattened", magics: []string{flattened.Signature}, layer: func(src file.Source) (file.Source, error) { return flattened.New(src) }},
 	{name: "AVML", magics: []string{"AVML"}, open: openAVML},
 }
 
@@ -145,4 +149,16 @@ func openAVML(src file.Source) (*Dump, error) {
 		return nil, err
 	}
 	return &Dump{Memory: m, Format: "AVML", Placed: true}, nil
+}
+
+func openKdump(src file.Source) (*Dump, error) {
+	m, err := kdump.New(src)
+	if err != nil {
+		return nil, err
+	}
+	format := "kdump, " + m.Packing()
+	if m.Level() > 1 {
+		format += fmt.Sprintf(", pages left out (level %d)", m.Level())
+	}
+	return &Dump{Memory: m, Format: format, Placed: true, CPUs: m.CPUs(), Vmcoreinfo: m.Vmcoreinfo()}, nil
 }

@@ -15,7 +15,7 @@ var stair = []string{
 	"phys",
 	"phys/file phys/note", // what readers of dumps stand on
 	"phys/*",
-	"phys/dump", // all formats together
+	"phys/dump phys/acquire", // all formats together
 	"vm/qmp vm/gdb vm/proc",
 	"vm",
 	"vm/*",

@@ -4,6 +4,7 @@ package dump
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 
@@ -16,6 +17,7 @@ import (
 	"github.com/outsight-vmi/outsight/phys/lime"
 	"github.com/outsight-vmi/outsight/phys/note"
 	"github.com/outsight-vmi/outsight/phys/raw"
+	"github.com/outsight-vmi/outsight/phys/seekable"
 )
 
 // Dump is an open dump.
@@ -55,6 +57,7 @@ var formats = []format{
 	{name: "LiME", magics: []string{"EMiL"}, open: openLime},
 	{name: "kdump", magics: []string{kdump.Signature}, open: openKdump},
 	{name: "flattened", magics: []string{flattened.Signature}, layer: func(src file.Source) (file.Source, error) { return flattened.New(src) }},
+	{name: "zstd", magics: []string{seekable.Magic}, layer: func(src file.Source) (file.Source, error) { return seekable.New(src) }},
 	{name: "AVML", magics: []string{"AVML"}, open: openAVML},
 }
 
@@ -92,6 +95,9 @@ func open(src file.Source, depth int) (*Dump, error) {
 			return f.open(src)
 		}
 		inner, err := f.layer(src)
+		if errors.Is(err, seekable.ErrNoTable) {
+			break
+		}
 		if err != nil {
 			return nil, err
 		}

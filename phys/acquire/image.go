@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"sort"
 
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/phys/lime"
@@ -119,10 +120,8 @@ func (im *image) read(p []byte, off uint64) (blank bool, unreadable uint64) {
 	blank = true
 	end := off + uint64(len(p))
 	at := off
-	for _, q := range im.parts {
-		if q.off+q.size <= at {
-			continue
-		}
+	first := sort.Search(len(im.parts), func(i int) bool { return im.parts[i].off+im.parts[i].size > at })
+	for _, q := range im.parts[first:] {
 		if q.off >= end {
 			break
 		}

@@ -6,6 +6,8 @@
 // the units of /proc, so that nothing is lost. Bytes that need not be UTF-8 come twice: as
 // base64 and, for reading, as text. For kernel threads, /proc adds to comm what is not in
 // the task's own 16 bytes (a worker's queue; since 5.17 a long name).
+//
+// With -view it prints the rows of another view instead; see views.
 package main
 
 import (
@@ -53,11 +55,18 @@ type End struct {
 
 func main() {
 	threads := flag.Bool("threads", false, "print every thread")
+	view := flag.String("view", "", "print the rows of this view instead of the processes")
 	flag.Parse()
 	out := bufio.NewWriterSize(os.Stdout, 1<<16)
 	enc := json.NewEncoder(out)
 	enc.SetEscapeHTML(false)
-	if err := tell(enc, *threads); err != nil {
+	var err error
+	if *view != "" {
+		err = tellView(enc, *view)
+	} else {
+		err = tell(enc, *threads)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "truth:", err)
 		os.Exit(1)
 	}

@@ -1,0 +1,219 @@
+package groundtruth
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/outsight-vmi/outsight/lab"
+	"github.com/outsight-vmi/outsight/lab/labtest"
+)
+
+// viewCase compares one view with what the guest tells itself.
+type viewCase struct {
+	view string
+	keys []string // columns that name a row; none for a view of one row
+	args []string // of the command, such as --with-something
+	// ignore says of a row, the guest's or outsight's, that it is not compared: it is
+	// of the program that tells, or the other side cannot know of it.
+	ignore func(row map[string]any) bool
+	// only are the kernels and userlands on which the guest can tell; empty for all.
+	only []string
+	// subset says that the guest tells only some of the rows.
+	subset bool
+	// prepare makes ready in the guest what is to be seen.
+	prepare func(t *testing.T, g *lab.Guest)
+}
+
+var viewCases = map[string]viewCase{}
+
+// register adds the case of a view: a file view_NAME_test.go for each.
+func register(c viewCase) {
+	if _, taken := viewCases[c.view]; taken {
+		panic("two cases for view " + c.view)
+	}
+	viewCases[c.view] = c
+}
+
+func init() {
+	register(viewCase{view: "info"})
+}
+
+// viewGuests are the guests in which views are compared.
+var viewGuests = []struct {
+	name string
+	o    lab.Options
+}{
+	{"5.10", lab.Options{Kernel: "5.10", Memory: gib / 2, SMP: 2}},
+	{"6.1", lab.Options{Kernel: "6.1", Memory: gib / 2, SMP: 2}},
+	{"6.12", lab.Options{Kernel: "6.12", Memory: gib / 2, SMP: 2}},
+	{"7.2", lab.Options{Kernel: "7.2", Memory: gib / 2, SMP: 2}},
+	{"debian", lab.Options{Kernel: "6.12", Memory: gib, SMP: 2, Userland: lab.Debian}},
+}
+
+// TestGuestViews compares every view that has a case, in every guest.
+func TestGuestViews(t *testing.T) {
+	labtest.NeedQEMU(t)
+	only := strings.FieldsFunc(os.Getenv("OUTSIGHT_VIEWS"), func(r rune) bool { return r == ',' })
+	for _, guest := range viewGuests {
+		t.Run(guest.name, func(t *testing.T) {
+			var g *lab.Guest
+			for _, name := range slices.Sorted(maps.Keys(viewCases)) {
+				c := viewCases[name]
+				if len(only) > 0 && !slices.Contains(only, name) || len(c.only) > 0 && !slices.Contains(c.only, guest.name) {
+					continue
+				}
+				if g == nil {
+					guest.o.Files = map[string]string{"/truth": labtest.Program(t, "truth")}
+					g = labtest.Up(t, guest.o)
+				}
+				t.Run(name, func(t *testing.T) {
+					if c.prepare != nil {
+						c.prepare(t, g)
+					}
+					c.compare(t, g)
+				})
+			}
+		})
+	}
+}
+
+// compare looks, again while anything differs: what changed between the looks is not
+// what outsight got wrong.
+func (c viewCase) compare(t *testing.T, g *lab.Guest) {
+	before := c.inside(t, g)
+	var diffs []string
+	var n int
+	for range rounds {
+		outside := c.outside(t, g)
+		after := c.inside(t, g)
+		n = len(outside)
+		if diffs = c.differences(outside, before, after); len(diffs) == 0 {
+			break
+		}
+		before = after
+	}
+	if len(diffs) > 0 {
+		t.Errorf("%d differences in %d rows:\n%s", len(diffs), n, strings.Join(diffs[:min(len(diffs), 25)], "\n"))
+		return
+	}
+	if len(before) == 0 && len(c.keys) > 0 {
+		t.Logf("%s: the guest tells of none", c.view)
+		return
+	}
+	t.Logf("%s: %d rows equal", c.view, n)
+}
+
+// inside is the guest's word, outside is outsight's, by key. Rows of one key are
+// numbered.
+func (c viewCase) inside(t *testing.T, g *lab.Guest) map[string]map[string]any {
+	t.Helper()
+	out, err := g.Output(t.Context(), "/truth -view "+c.view)
+	if err != nil {
+		t.Fatalf("truth: %v", err)
+	}
+	rows, last := c.parse(t, out)
+	if last["rows_in_all"] == nil {
+		t.Fatalf("truth: cut short: %v", last)
+	}
+	return rows
+}
+
+func (c viewCase) outside(t *testing.T, g *lab.Guest) map[string]map[string]any {
+	t.Helper()
+	args := append([]string{c.view, "qemu:" + g.QMP(), "-o", "json"}, c.args...)
+	cmd := exec.Command(command(t), args...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("outsight %s: %v: %s", strings.Join(args, " "), err, stderr.Bytes())
+	}
+	if stderr.Len() > 0 {
+		t.Logf("%s", stderr.Bytes())
+	}
+	rows, _ := c.parse(t, out)
+	return rows
+}
+
+func (c viewCase) parse(t *testing.T, out []byte) (rows map[string]map[string]any, last map[string]any) {
+	t.Helper()
+	rows = map[string]map[string]any{}
+	lines := bufio.NewScanner(bytes.NewReader(out))
+	lines.Buffer(nil, 1<<26)
+	count := map[string]int{}
+	for lines.Scan() {
+		var row map[string]any
+		dec := json.NewDecoder(bytes.NewReader(lines.Bytes()))
+		dec.UseNumber()
+		if err := dec.Decode(&row); err != nil {
+			t.Fatalf("%v in %.300q", err, lines.Bytes())
+		}
+		if row["rows_in_all"] != nil {
+			return rows, row
+		}
+		if c.ignore != nil && c.ignore(row) {
+			continue
+		}
+		key := ""
+		for _, k := range c.keys {
+			key += fmt.Sprintf(" %s=%v", k, row[k])
+		}
+		if count[key]++; count[key] > 1 {
+			key = fmt.Sprintf("%s #%d", key, count[key])
+		}
+		rows[key], last = row, row
+	}
+	return rows, last
+}
+
+func (c viewCase) differences(outside, before, after map[string]map[string]any) (diffs []string) {
+	for _, key := range slices.Sorted(maps.Keys(before)) {
+		if _, still := after[key]; still && outside[key] == nil {
+			diffs = append(diffs, fmt.Sprintf("not seen:%s: %v", key, before[key]))
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(outside)) {
+		a, b := before[key], after[key]
+		if a == nil && b == nil {
+			if !c.subset {
+				diffs = append(diffs, fmt.Sprintf("not told:%s: %v", key, outside[key]))
+			}
+			continue
+		}
+		for _, column := range slices.Sorted(maps.Keys(firstOf(a, b))) {
+			got, was, is := show(outside[key], column), show(a, column), show(b, column)
+			if got != was && got != is {
+				diffs = append(diffs, fmt.Sprintf("%s: %s is %s; the guest says %s, then %s", key, column, got, was, is))
+			}
+		}
+	}
+	return diffs
+}
+
+func firstOf(a, b map[string]any) map[string]any {
+	if a != nil {
+		return a
+	}
+	return b
+}
+
+// show is a cell as JSON; "absent" where the row has no such column.
+func show(row map[string]any, column string) string {
+	v, ok := row[column]
+	if !ok {
+		return "absent"
+	}
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err.Error()
+	}
+	return string(b)
+}

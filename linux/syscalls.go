@@ -40,12 +40,12 @@ type Syscall struct {
 type syscallLayout struct{ name, nr kernel.Field }
 
 // abiWay is where the ways of one ABI start.
-type abiWay struct{ abi, table, dispatcher, prefix string }
+type abiWay struct{ abi, table, dispatcher string }
 
 var abiWays = []abiWay{
-	{"64", "sys_call_table", "x64_sys_call", "__x64_sys_"},
-	{"ia32", "ia32_sys_call_table", "ia32_sys_call", "__ia32_"},
-	{"x32", "x32_sys_call_table", "x32_sys_call", "__x64_"},
+	{"64", "sys_call_table", "x64_sys_call"},
+	{"ia32", "ia32_sys_call_table", "ia32_sys_call"},
+	{"x32", "x32_sys_call_table", "x32_sys_call"},
 }
 
 // maxSyscalls bounds the numbers that are looked at. x32 ends at 547.
@@ -110,13 +110,13 @@ func (s *System) syscallsOf(ctx context.Context, owners *Owners, w abiWay) (call
 	_, dispatches := s.Address(w.dispatcher)
 	for nr, a := range table {
 		c := &Syscall{ABI: w.abi, Number: nr, Via: "table", Used: !dispatches, Handler: a, Site: slot + virt.Addr(8*nr)}
-		c.judge(owners, w, noted)
+		c.judge(owners, noted)
 		c.Expected = c.Expected && (nr >= len(targets) || targets[nr].Addr == a)
 		calls = append(calls, c)
 	}
 	for nr, t := range targets {
 		c := &Syscall{ABI: w.abi, Number: nr, Via: "dispatcher", Used: true, Handler: t.Addr, Site: t.Site}
-		c.judge(owners, w, noted)
+		c.judge(owners, noted)
 		// A table that nobody uses may have been forgotten, the dispatcher not.
 		calls = append(calls, c)
 	}
@@ -124,11 +124,13 @@ func (s *System) syscallsOf(ctx context.Context, owners *Owners, w abiWay) (call
 }
 
 // judge fills the name in, and whether the function is the expected one.
-func (c *Syscall) judge(owners *Owners, w abiWay, noted []string) {
+func (c *Syscall) judge(owners *Owners, noted []string) {
 	owner := owners.Of(c.Handler)
 	if c.Number < len(noted) && noted[c.Number] != "" {
 		c.Name = noted[c.Number]
-		c.Expected = owner.Kind == OwnerKernel && owner.Offset == 0 && owner.Symbol == w.prefix+c.Name
+		// A call without arguments has several symbols at its one address.
+		name, _ := syscallName(owner.Symbol)
+		c.Expected = owner.Kind == OwnerKernel && owner.Offset == 0 && name == c.Name
 		return
 	}
 	name, ok := syscallName(owner.Symbol)
@@ -140,7 +142,7 @@ func (c *Syscall) judge(owners *Owners, w abiWay, noted []string) {
 
 // syscallName is the name of the call that a function does, by its symbol.
 func syscallName(symbol string) (string, bool) {
-	for _, p := range []string{"__x64_sys_", "__ia32_sys_", "__ia32_compat_sys_", "__x64_compat_sys_", "__do_sys_", "__x32_compat_sys_", "sys_"} {
+	for _, p := range []string{"__x64_sys_", "__ia32_sys_", "__ia32_compat_sys_", "__x64_compat_sys_", "__do_sys_", "__do_compat_sys_", "__x32_compat_sys_", "sys_"} {
 		if n, ok := strings.CutPrefix(symbol, p); ok {
 			return n, true
 		}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/table"
+	"github.com/outsight-vmi/outsight/virt"
 )
 
 // machinery makes the rows of objects that hold pointers to functions, with who
@@ -54,4 +55,14 @@ func list(words []string) table.Value {
 // machineryOf is machinery for objects that need no owners to be read.
 func machineryOf[T any](ctx context.Context, g *table.Guest, objects func(context.Context) iter.Seq2[T, error], row func(*linux.Owners, T) table.Row) iter.Seq2[table.Row, error] {
 	return machinery(g, func(*linux.Owners) iter.Seq2[T, error] { return objects(ctx) }, row)
+}
+
+// functions is the cells of functionColumns for several addresses.
+func functions(o *linux.Owners, at ...virt.Addr) table.Row {
+	row := make(table.Row, 0, 3*len(at)+8)
+	for _, a := range at {
+		where, symbol, owner := function(o, a)
+		row = append(row, where, symbol, owner)
+	}
+	return row
 }

@@ -21,6 +21,7 @@ var stair = []string{
 	"vm/*",
 	"vm/local", // the drivers together
 	"virt",
+	"virt/*",
 	"kernel/*", // the tables in a kernel image, each on its own
 	"kernel",
 	"linux",

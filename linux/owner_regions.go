@@ -89,8 +89,8 @@ func (o *Owners) findPrograms(ctx context.Context) error {
 	})
 }
 
-// ftraceLayout is struct ftrace_ops.
-type ftraceLayout struct{ trampoline, size, list kernel.Field }
+// ftraceRegionLayout is struct ftrace_ops.
+type ftraceRegionLayout struct{ trampoline, size, list kernel.Field }
 
 // findTrampolines collects ftrace's. The list of them came in 5.8; before, they
 // are nobody's.
@@ -99,7 +99,7 @@ func (o *Owners) findTrampolines(ctx context.Context) error {
 	if _, ok := s.Address("ftrace_ops_trampoline_list"); !ok {
 		return nil
 	}
-	l, err := layoutOf(s, "ftrace trampolines", func(r *resolver, o *ftraceLayout) {
+	l, err := layoutOf(s, "ftrace trampolines", func(r *resolver, o *ftraceRegionLayout) {
 		const f = "ftrace_ops"
 		o.trampoline, o.size, o.list = r.field(f, "trampoline"), r.field(f, "trampoline_size"), r.field(f, "list")
 	})

@@ -16,6 +16,7 @@ import (
 	"github.com/outsight-vmi/outsight/phys/kdump"
 	"github.com/outsight-vmi/outsight/phys/lime"
 	"github.com/outsight-vmi/outsight/phys/note"
+	"github.com/outsight-vmi/outsight/phys/qemustate"
 	"github.com/outsight-vmi/outsight/phys/raw"
 	"github.com/outsight-vmi/outsight/phys/seekable"
 )
@@ -58,6 +59,8 @@ var formats = []format{
 	{name: "kdump", magics: []string{kdump.Signature}, open: openKdump},
 	{name: "flattened", magics: []string{flattened.Signature}, layer: func(src file.Source) (file.Source, error) { return flattened.New(src) }},
 	{name: "zstd", magics: []string{seekable.Magic}, layer: func(src file.Source) (file.Source, error) { return seekable.New(src) }},
+	{name: "QEMU state", magics: []string{qemustate.Magic}, open: openState},
+	{name: "libvirt save", magics: []string{qemustate.LibvirtMagic}, layer: qemustate.Unwrap},
 	{name: "AVML", magics: []string{"AVML"}, open: openAVML},
 }
 
@@ -167,4 +170,12 @@ func openKdump(src file.Source) (*Dump, error) {
 		format += fmt.Sprintf(", pages left out (level %d)", m.Level())
 	}
 	return &Dump{Memory: m, Format: format, Placed: true, CPUs: m.CPUs(), Vmcoreinfo: m.Vmcoreinfo()}, nil
+}
+
+func openState(src file.Source) (*Dump, error) {
+	m, err := qemustate.New(src)
+	if err != nil {
+		return nil, err
+	}
+	return &Dump{Memory: m, Format: "QEMU state"}, nil
 }

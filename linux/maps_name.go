@@ -63,7 +63,8 @@ func (l *Lister) userPath(file virt.Addr, o *mapsLayout) (path string, deleted b
 		p := at(file, o.userPath)
 		return l.path(l.r.ptr(p+virt.Addr(l.s.o.pathMnt)), l.r.ptr(p+virt.Addr(l.s.o.pathDentry)))
 	}
-	return l.filePath(file)
+	path, deleted, _ = l.fileName(file)
+	return path, deleted
 }
 
 // Residency is how much of a mapping is in memory.

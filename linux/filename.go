@@ -37,8 +37,8 @@ type FileClass string
 // The classes.
 const (
 	InFileSystem FileClass = ""
-	Pipe         FileClass = "pipe"       // of pipe(2); FIFOs lie in file systems
-	Socket       FileClass = "socket"     //
+	Pipe         FileClass = "pipe" // of pipe(2); FIFOs lie in file systems
+	SocketFile   FileClass = "socket"
 	AnonInode    FileClass = "anon_inode" // eventpoll, eventfd, io_uring, pidfd …
 	Namespace    FileClass = "namespace"  // an entry of /proc/PID/ns
 )
@@ -71,7 +71,7 @@ func (l *Lister) nameOf(mnt, dentry virt.Addr) (name string, deleted bool, class
 	case fn == o.pipe:
 		return "pipe" + number(), false, Pipe
 	case fn == o.socket:
-		return "socket" + number(), false, Socket
+		return "socket" + number(), false, SocketFile
 	case fn == o.anon:
 		return "anon_inode:" + l.dentryName(dentry), false, AnonInode
 	case fn == o.pidfd: // 6.9; until then it was one of the ones above

@@ -21,9 +21,6 @@ type socketFDLayout struct {
 	files, fdt, maxFDs, fd, fop, private, sk kernel.Field
 }
 
-// maxFDs bounds one table of descriptors: above the default of fs.nr_open.
-const maxFDs = 1 << 21
-
 // socketOwners walks the descriptors of all processes. fail is told what could not
 // be read.
 func (s *System) socketOwners(ctx context.Context, fail func(error)) *socketOwners {

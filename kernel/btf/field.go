@@ -248,3 +248,59 @@ func (s *Spec) enumerator(t Type, name string) (int64, bool) {
 	}
 	return 0, false
 }
+
+// Enumerator is one constant of an enumeration.
+type Enumerator struct {
+	Name  string
+	Value int64 // sign-extended where the type is signed
+}
+
+// Enumerators lists the constants of enumeration t in order, and whether the type
+// is signed.
+func (s *Spec) Enumerators(t Type) (es []Enumerator, signed bool) {
+	wide := t.Kind() == KindEnum64
+	if !wide && t.Kind() != KindEnum {
+		return nil, false
+	}
+	step := 8
+	if wide {
+		step = 12
+	}
+	for i := range int(t.vlen()) {
+		e := t.b[typeSize+step*i:]
+		lo := binary.LittleEndian.Uint32(e[4:])
+		v := int64(lo)
+		switch {
+		case wide:
+			v = int64(uint64(binary.LittleEndian.Uint32(e[8:]))<<32 | uint64(lo))
+		case t.flagged():
+			v = int64(int32(lo))
+		}
+		es = append(es, Enumerator{string(s.name(binary.LittleEndian.Uint32(e))), v})
+	}
+	return es, t.flagged()
+}
+
+// Encoding of an integer type (BTF_INT_…), as bits.
+const (
+	IntSigned = 1
+	IntChar   = 2
+	IntBool   = 4
+)
+
+// IntEncoding is the encoding of integer type t.
+func (t Type) IntEncoding() uint8 {
+	if t.Kind() != KindInt {
+		return 0
+	}
+	return uint8(binary.LittleEndian.Uint32(t.b[typeSize:]) >> 24 & 0xf)
+}
+
+// Element is the type of an array's elements, outermost dimension.
+func (s *Spec) Element(id TypeID) (TypeID, bool) {
+	_, t, ok := s.Strip(id)
+	if !ok || t.Kind() != KindArray {
+		return 0, false
+	}
+	return TypeID(binary.LittleEndian.Uint32(t.b[typeSize:])), true
+}

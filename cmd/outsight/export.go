@@ -1,0 +1,94 @@
+package main
+
+import (
+	"compress/gzip"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/outsight-vmi/outsight/linux/isf"
+	"github.com/outsight-vmi/outsight/phys/acquire"
+)
+
+// newExportISFCommand is "outsight export-isf".
+func newExportISFCommand() *cobra.Command {
+	var guest guestFlags
+	var force bool
+	c := &cobra.Command{
+		Use:   "export-isf TARGET [FILE]",
+		Short: "Make a symbol file for Volatility 3 from a guest's memory",
+		Long: `Make a symbol file for Volatility 3 from a guest's memory: types from the kernel's BTF and
+symbols from its own table. No debug package is needed. FILE belongs into Volatility's
+symbols/linux folder; one whose name ends in .gz is compressed. Without a FILE, or with
+"-", it goes to standard output.
+
+BTF names the types of few variables: of those that Volatility's plugins look at the type
+is known here, all others have an address and no type.`,
+		Example:           "  outsight export-isf lab:demo symbols/linux/demo.json.gz",
+		GroupID:           groupAsk,
+		ValidArgsFunction: completeTarget,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) < 1 || len(args) > 2 {
+				return errors.New("export-isf takes a TARGET and a FILE")
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, args []string) (err error) {
+			path := "-"
+			if len(args) == 2 {
+				path = args[1]
+			}
+			if path != "-" {
+				if err := acquire.MayWrite(path, force); err != nil {
+					return fmt.Errorf("export-isf: %w", err)
+				}
+			}
+			g, done, err := guest.open(c.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, done()) }()
+			write := func(w io.Writer) error {
+				return isf.Write(w, isf.Of(g.Linux.Kernel), version(), time.Now())
+			}
+			if path == "-" {
+				return write(c.OutOrStdout())
+			}
+			return writeWhole(path, write)
+		},
+	}
+	guest.add(c)
+	c.Flags().BoolVar(&force, "force", false, "replace FILE if it exists")
+	return c
+}
+
+// writeWhole writes a file that appears under its name when it is whole.
+func writeWhole(path string, write func(io.Writer) error) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*.part")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, f.Close(), os.Remove(f.Name()))
+		}
+	}()
+	if strings.HasSuffix(path, ".gz") {
+		z := gzip.NewWriter(f)
+		if err := errors.Join(write(z), z.Close()); err != nil {
+			return err
+		}
+	} else if err := write(f); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	return f.Close()
+}

@@ -1,0 +1,170 @@
+package linux
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"runtime/debug"
+	"time"
+
+	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/phys"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+type inodesLayout struct {
+	supers                                         virt.Addr // list of all
+	list, inodes, sbType, sbDev, sbRoot, sbOps     kernel.Field
+	typeName                                       kernel.Field
+	size, uid, gid, mode, ino, nlink, mapping      kernel.Field
+	sbList, dentry, alias                          kernel.Field
+	atime, mtime, ctime, atimeNs, mtimeNs, ctimeNs kernel.Field
+	nrPages                                        kernel.Field
+	shmemOps                                       virt.Addr
+	shmemInode, shmemSwapped                       kernel.Field
+	inodeSize                                      uint32
+}
+
+func (s *System) inodesLayout() (*inodesLayout, error) {
+	return layoutOf(s, "inodes", func(r *resolver, o *inodesLayout) {
+		r.symbols("super_blocks", "shmem_ops")
+		var err error
+		if o.supers, err = s.symbol("super_blocks"); err != nil {
+			r.errs = append(r.errs, err)
+		}
+		o.shmemOps, _ = s.Address("shmem_ops")
+		const sb, i = "super_block", "inode"
+		o.list, o.inodes, o.sbType = r.field(sb, "s_list"), r.field(sb, "s_inodes"), r.field(sb, "s_type")
+		o.sbDev, o.sbRoot, o.sbOps = r.field(sb, "s_dev"), r.field(sb, "s_root"), r.field(sb, "s_op")
+		o.typeName = r.field("file_system_type", "name")
+		o.inodeSize, o.size = r.size(i), r.field(i, "i_size")
+		o.uid, o.gid, o.mode = r.field(i, "i_uid"), r.field(i, "i_gid"), r.field(i, "i_mode")
+		o.ino, o.nlink = r.field(i, "i_ino"), r.field(i, "i_nlink", "__i_nlink")
+		o.mapping, o.sbList = r.field(i, "i_mapping"), r.field(i, "i_sb_list")
+		o.dentry, o.alias = r.field(i, "i_dentry"), r.field("dentry", "d_u.d_alias", "d_alias")
+		// Seconds and nanoseconds went apart in 6.11; ctime had its own name from 6.6 on.
+		o.atime = r.field(i, "i_atime_sec", "__i_atime.tv_sec", "i_atime.tv_sec")
+		o.mtime = r.field(i, "i_mtime_sec", "__i_mtime.tv_sec", "i_mtime.tv_sec")
+		o.ctime = r.field(i, "i_ctime_sec", "__i_ctime.tv_sec", "i_ctime.tv_sec")
+		o.atimeNs = r.field(i, "i_atime_nsec", "__i_atime.tv_nsec", "i_atime.tv_nsec")
+		o.mtimeNs = r.field(i, "i_mtime_nsec", "__i_mtime.tv_nsec", "i_mtime.tv_nsec")
+		o.ctimeNs = r.field(i, "i_ctime_nsec", "__i_ctime.tv_nsec", "i_ctime.tv_nsec")
+		o.nrPages = r.field("address_space", "nrpages")
+		o.shmemInode, o.shmemSwapped = r.optional("shmem_inode_info", "vfs_inode"), r.optional("shmem_inode_info", "swapped")
+	})
+}
+
+// SuperBlock is a file system that is mounted, or that the kernel has for itself.
+type SuperBlock struct {
+	Type   string
+	Device Device
+	Root   virt.Addr // dentry
+	Shmem  bool      // it keeps its files in memory and swap alone: tmpfs, memfd
+	Addr   virt.Addr
+}
+
+// INode is a file that the kernel has in memory, open or not.
+type INode struct {
+	Super               *SuperBlock
+	Number              uint64
+	Mode                uint32 // st_mode
+	Links               uint32
+	UID, GID            uint32
+	Size                uint64 // in bytes
+	Cached              uint64 // in bytes: its pages in the page cache
+	Swapped             uint64 // in bytes: of a file of tmpfs
+	ATime, MTime, CTime time.Time
+	Dentry              virt.Addr // the first of its names; 0 without one
+	Mapping             virt.Addr // address_space
+	Addr                virt.Addr
+}
+
+const (
+	maxSupers = 1 << 18
+	maxInodes = 8 << 20
+)
+
+// SuperBlocks yields the file systems that exist, in order of their making.
+func (s *System) SuperBlocks(ctx context.Context) iter.Seq2[*SuperBlock, error] {
+	return func(yield func(*SuperBlock, error) bool) {
+		o, err := s.inodesLayout()
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		for node, err := range s.list(ctx, o.supers, maxSupers) {
+			var sb *SuperBlock
+			if err == nil {
+				sb, err = s.superBlock(node-virt.Addr(o.list.Offset), o)
+			}
+			if err != nil {
+				err = fmt.Errorf("file systems: %w", err)
+			}
+			if !yield(sb, err) {
+				return
+			}
+		}
+	}
+}
+
+func (s *System) superBlock(a virt.Addr, o *inodesLayout) (_ *SuperBlock, err error) {
+	defer phys.Recover(debug.SetPanicOnFault(true), &err)
+	r := s.reader()
+	sb := &SuperBlock{Addr: a, Device: Device(r.num(a, o.sbDev)), Root: r.pointer(a, o.sbRoot)}
+	sb.Type = r.cString(r.pointer(r.pointer(a, o.sbType), o.typeName), maxName)
+	sb.Shmem = o.shmemOps != 0 && r.pointer(a, o.sbOps) == o.shmemOps
+	if r.err != nil {
+		return nil, fmt.Errorf("super_block at %#x: %w", uint64(a), r.err)
+	}
+	return sb, nil
+}
+
+// INodes yields the files of sb that the kernel has in memory.
+func (s *System) INodes(ctx context.Context, sb *SuperBlock) iter.Seq2[*INode, error] {
+	return func(yield func(*INode, error) bool) {
+		o, err := s.inodesLayout()
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		r := s.reader()
+		for node, err := range s.list(ctx, at(sb.Addr, o.inodes), maxInodes) {
+			var i *INode
+			if err == nil {
+				i, err = s.inode(&r, node-virt.Addr(o.sbList.Offset), sb, o)
+			}
+			if err != nil {
+				err = fmt.Errorf("files of the %s at %#x: %w", sb.Type, uint64(sb.Addr), err)
+			}
+			if !yield(i, err) {
+				return
+			}
+		}
+	}
+}
+
+func (s *System) inode(r *reader, a virt.Addr, sb *SuperBlock, o *inodesLayout) (_ *INode, err error) {
+	defer phys.Recover(debug.SetPanicOnFault(true), &err)
+	r.err = nil
+	b := r.bytes(a, int(min(o.inodeSize, 4096)))
+	i := &INode{Super: sb, Addr: a, Number: fieldIn(b, o.ino), Mode: uint32(fieldIn(b, o.mode)), Links: uint32(fieldIn(b, o.nlink))}
+	i.UID, i.GID = uint32(fieldIn(b, o.uid)), uint32(fieldIn(b, o.gid))
+	i.Size, i.Mapping = fieldIn(b, o.size), virt.Addr(fieldIn(b, o.mapping))
+	stamp := func(sec, ns kernel.Field) time.Time {
+		return time.Unix(int64(fieldIn(b, sec)), int64(fieldIn(b, ns))).UTC()
+	}
+	i.ATime, i.MTime, i.CTime = stamp(o.atime, o.atimeNs), stamp(o.mtime, o.mtimeNs), stamp(o.ctime, o.ctimeNs)
+	if first := virt.Addr(fieldIn(b, o.dentry)); first != 0 {
+		i.Dentry = first - virt.Addr(o.alias.Offset)
+	}
+	if i.Mapping != 0 {
+		i.Cached = r.num(i.Mapping, o.nrPages) * phys.PageSize
+	}
+	if sb.Shmem && has(o.shmemSwapped) {
+		i.Swapped = r.num(a-virt.Addr(o.shmemInode.Offset), o.shmemSwapped) * phys.PageSize
+	}
+	if r.err != nil {
+		return nil, fmt.Errorf("inode at %#x: %w", uint64(a), r.err)
+	}
+	return i, nil
+}

@@ -1,0 +1,218 @@
+package linux
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"runtime/debug"
+	"slices"
+	"strings"
+
+	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/phys"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+type mountsLayout struct {
+	nsTree, nsList, nsCount                kernel.Field // of mnt_namespace
+	node, list                             kernel.Field // of mount
+	id, parent, group, master, tflags, dev kernel.Field
+	sb, flags                              kernel.Field // of vfsmount
+	sbDev, sbFlags, sbType, sbSubtype      kernel.Field
+	typeName                               kernel.Field
+}
+
+func (s *System) mountsLayout() (*mountsLayout, error) {
+	return layoutOf(s, "mounts", func(r *resolver, o *mountsLayout) {
+		const m = "mount"
+		o.node = r.optional(m, "mnt_node") // 6.8: a red-black tree, before a list
+		if has(o.node) {
+			o.nsTree, o.nsCount = r.field("mnt_namespace", "mounts"), r.field("mnt_namespace", "nr_mounts")
+		} else {
+			o.nsList, o.nsCount = r.field("mnt_namespace", "list"), r.field("mnt_namespace", "mounts")
+			o.list = r.field(m, "mnt_list")
+		}
+		o.id, o.group, o.master = r.field(m, "mnt_id"), r.field(m, "mnt_group_id"), r.field(m, "mnt_master")
+		o.parent, o.dev = r.field(m, "mnt_parent"), r.field(m, "mnt_devname")
+		o.tflags = r.optional(m, "mnt_t_flags") // 6.17: propagation has flags of its own
+		o.sb, o.flags = r.field("vfsmount", "mnt_sb"), r.field("vfsmount", "mnt_flags")
+		const s = "super_block"
+		o.sbDev, o.sbFlags, o.sbType = r.field(s, "s_dev"), r.field(s, "s_flags"), r.field(s, "s_type")
+		o.sbSubtype, o.typeName = r.optional(s, "s_subtype"), r.field("file_system_type", "name")
+	})
+}
+
+// Mount is one mount of a mount namespace.
+type Mount struct {
+	NS           uint64 // inode of the mount namespace
+	ID, Parent   int32
+	Device       Device
+	Root         string // of the file system's tree, what is mounted
+	Point        string // where, from the root of the namespace
+	Options      []string
+	Shared       int32  // peer group; 0: not shared
+	Master       int32  // peer group that it receives from; 0: none
+	Unbindable   bool   //
+	Type         string // with its subtype, as "fuse.sshfs"
+	Source       string
+	SuperOptions []string // those that all file systems share
+	Super        virt.Addr
+	Addr         virt.Addr // of the struct mount
+}
+
+// maxMounts bounds those of one namespace; fs.mount-max is 100000 by default.
+const maxMounts = 1 << 20
+
+// MountNamespaceOf is the address of the mnt_namespace of t; 0 for a zombie.
+func (l *Lister) MountNamespaceOf(t Task) (_ virt.Addr, inum uint64, err error) {
+	defer phys.Recover(debug.SetPanicOnFault(true), &err)
+	o, r := l.s.o, &l.r
+	r.err = nil
+	proxy := r.ptr(t.Addr + virt.Addr(o.nsproxy))
+	if proxy == 0 {
+		return 0, 0, r.err
+	}
+	ns := r.ptr(proxy + virt.Addr(o.nsMnt))
+	return ns, l.inum(ns, o.inumMnt), r.err
+}
+
+// Mounts yields the mounts of the namespace whose mnt_namespace is at ns, as
+// /proc/PID/mountinfo lists them, and what lies below a process' root too.
+func (l *Lister) Mounts(ctx context.Context, ns virt.Addr) iter.Seq2[*Mount, error] {
+	return func(yield func(*Mount, error) bool) {
+		o, err := l.s.mountsLayout()
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		nodes, off := l.s.list(ctx, at(ns, o.nsList), maxMounts), o.list.Offset
+		if has(o.node) {
+			nodes, off = l.s.rbtree(ctx, at(ns, o.nsTree), maxMounts), o.node.Offset
+		}
+		for node, err := range nodes {
+			var m *Mount
+			if err == nil {
+				m, err = l.mount(node-virt.Addr(off), ns, o)
+			}
+			if err != nil {
+				err = fmt.Errorf("mounts of namespace %#x: %w", uint64(ns), err)
+			} else if m == nil {
+				continue
+			}
+			if !yield(m, err) {
+				return
+			}
+		}
+	}
+}
+
+// mount reads the struct mount at a; nil if it is the place of someone who reads
+// the list (until 6.7).
+func (l *Lister) mount(a, ns virt.Addr, o *mountsLayout) (_ *Mount, err error) {
+	defer phys.Recover(debug.SetPanicOnFault(true), &err)
+	const (
+		shared, unbindable   = 0x1000, 0x2000 // MNT_SHARED, MNT_UNBINDABLE
+		cursor               = 0x1000_0000    // MNT_CURSOR
+		tShared, tUnbindable = 1, 2           // T_SHARED, T_UNBINDABLE
+	)
+	r, p := &l.r, l.s.o
+	r.err = nil
+	mnt := a + virt.Addr(p.mountMnt)
+	flags := r.num(mnt, o.flags)
+	if !has(o.node) && flags&cursor != 0 {
+		return nil, r.err
+	}
+	m := &Mount{Addr: a, NS: l.inum(ns, p.inumMnt), ID: int32(r.num(a, o.id))}
+	m.Parent = int32(r.num(r.pointer(a, o.parent), o.id))
+	m.Options = mountOptions(flags)
+	isShared, isUnbindable := flags&shared != 0, flags&unbindable != 0
+	if has(o.tflags) {
+		t := r.num(a, o.tflags)
+		isShared, isUnbindable = t&tShared != 0, t&tUnbindable != 0
+	}
+	if isShared {
+		m.Shared = int32(r.num(a, o.group))
+	}
+	if master := r.pointer(a, o.master); master != 0 {
+		m.Master = int32(r.num(master, o.group))
+	}
+	m.Unbindable = isUnbindable
+	m.Super = r.pointer(mnt, o.sb)
+	m.Device = Device(r.num(m.Super, o.sbDev))
+	m.SuperOptions = superOptions(r.num(m.Super, o.sbFlags))
+	m.Type = r.cString(r.pointer(r.pointer(m.Super, o.sbType), o.typeName), maxName)
+	if sub := r.pointer(m.Super, o.sbSubtype); sub != 0 {
+		m.Type += "." + r.cString(sub, maxName)
+	}
+	m.Source = "none"
+	if dev := r.pointer(a, o.dev); dev != 0 {
+		m.Source = r.cString(dev, maxPath)
+	}
+	root := r.ptr(mnt + virt.Addr(p.mntRoot))
+	m.Root = l.dentryPath(root)
+	m.Point, _ = l.path(mnt, root)
+	if r.err != nil {
+		return nil, fmt.Errorf("mount at %#x: %w", uint64(a), r.err)
+	}
+	return m, nil
+}
+
+// dentryPath joins the names from a dentry up to the root of its file system.
+func (l *Lister) dentryPath(dentry virt.Addr) string {
+	o, r := l.s.o, &l.r
+	if n, err := l.s.nameLayout(); err == nil && n.ns != 0 {
+		if ops := r.pointer(dentry, n.dop); ops != 0 && r.pointer(ops, n.dname) == n.ns {
+			name, _, _ := l.nameOf(1, dentry) // a namespace that is mounted
+			return name
+		}
+	}
+	var comps []string
+	size := 0
+	for range maxHops {
+		parent := r.ptr(dentry + virt.Addr(o.dParent))
+		if r.err != nil || parent == dentry || size > maxPath {
+			break
+		}
+		name := l.dentryName(dentry)
+		comps, size = append(comps, name), size+len(name)+1
+		dentry = parent
+	}
+	if !l.spend(size + 1) {
+		r.err = errBudget
+	}
+	slices.Reverse(comps)
+	return "/" + strings.Join(comps, "/")
+}
+
+type mountFlag struct {
+	bit  uint64
+	name string
+}
+
+// mountOptions are the options of one mount, in the order of mountinfo.
+func mountOptions(flags uint64) []string {
+	const readOnly = 0x40
+	return optionNames(flags, readOnly, []mountFlag{
+		{0x1, "nosuid"}, {0x2, "nodev"}, {0x4, "noexec"}, {0x8, "noatime"}, {0x10, "nodiratime"},
+		{0x20, "relatime"}, {0x80, "nosymfollow"},
+	})
+}
+
+// superOptions are the options of a file system that all of them know.
+func superOptions(flags uint64) []string {
+	const readOnly = 1
+	return optionNames(flags, readOnly, []mountFlag{{0x10, "sync"}, {0x80, "dirsync"}, {0x40, "mand"}, {1 << 25, "lazytime"}})
+}
+
+func optionNames(flags, readOnly uint64, known []mountFlag) []string {
+	names := []string{"rw"}
+	if flags&readOnly != 0 {
+		names[0] = "ro"
+	}
+	for _, f := range known {
+		if flags&f.bit != 0 {
+			names = append(names, f.name)
+		}
+	}
+	return names
+}

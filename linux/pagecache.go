@@ -1,0 +1,132 @@
+package linux
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"runtime/debug"
+
+	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/phys"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+type pageCacheLayout struct {
+	pages        kernel.Field // xarray of an address_space
+	flags, index kernel.Field // of the first struct page of a folio
+	order        kernel.Field // of the folio, from its first page
+
+	pageSize              uint32
+	dirty, uptodate, head uint
+	vmemmap               virt.Addr
+}
+
+// vmemmap4 is where struct pages begin without CONFIG_RANDOMIZE_MEMORY.
+const vmemmap4 = 0xffff_ea00_0000_0000
+
+func (s *System) pageCacheLayout() (*pageCacheLayout, error) {
+	return layoutOf(s, "the page cache", func(r *resolver, o *pageCacheLayout) {
+		r.symbols("vmemmap_base")
+		o.pages, o.pageSize = r.field("address_space", "i_pages"), r.size("page")
+		o.flags, o.index = r.field("page", "flags"), r.field("page", "index", "__folio_index")
+
+		if f, err := r.find("folio", "_flags_1"); err == nil && !has(r.optional("folio", "_folio_order")) {
+			o.order = f // 6.6: the low byte of the second page's flags
+		} else if f := r.optional("folio", "_folio_order"); has(f) {
+			o.order = f // 5.16
+		} else {
+			o.order = r.field("page", "compound_order")
+			o.order.Offset += o.pageSize // of the second page
+		}
+		for name, to := range map[string]*uint{"PG_dirty": &o.dirty, "PG_uptodate": &o.uptodate, "PG_head": &o.head} {
+			v, err := s.EnumValue("pageflags", name)
+			if err != nil || v < 0 || v > 63 {
+				r.errs = append(r.errs, fmt.Errorf("page flag %s: %w", name, kernel.ErrNoSymbol))
+				continue
+			}
+			*to = uint(v)
+		}
+		o.vmemmap = vmemmap4
+		if p, err := s.Pointer("vmemmap_base"); err == nil {
+			o.vmemmap = p
+		}
+	})
+}
+
+// CachedRange is pages of a file that follow one another in the file and in memory:
+// one folio, or, if Swapped, one page that tmpfs has in swap.
+type CachedRange struct {
+	Offset  uint64 // in the file, in bytes
+	Size    uint64 // in bytes
+	PA      phys.Addr
+	Dirty   bool // not yet written to the disk
+	Valid   bool // it holds the file's bytes: they are not being read just now
+	Swapped bool
+}
+
+// CachedPages yields what of a file is in the page cache, in order of offset.
+func (s *System) CachedPages(ctx context.Context, i *INode) iter.Seq2[CachedRange, error] {
+	return func(yield func(CachedRange, error) bool) {
+		o, err := s.pageCacheLayout()
+		if err != nil {
+			yield(CachedRange{}, err)
+			return
+		}
+		if i.Mapping == 0 {
+			return
+		}
+		const maxPages = 64 << 20 // 256 GiB in small pages
+		next := uint64(0)         // index behind the last folio: 5.10 has a large one in each of its slots
+		for e, err := range s.xarray(ctx, at(i.Mapping, o.pages), maxPages) {
+			var c CachedRange
+			switch {
+			case err != nil:
+			case e.value&1 != 0: // a value: a page in swap, or the memory of one that was dropped
+				if !i.Super.Shmem {
+					continue
+				}
+				c = CachedRange{Offset: e.index * phys.PageSize, Size: phys.PageSize, Swapped: true}
+			case e.index < next:
+				continue
+			default:
+				if c, err = s.folio(e, o); err == nil {
+					next = (c.Offset + c.Size) / phys.PageSize
+				}
+			}
+			if err != nil {
+				err = fmt.Errorf("cached pages of inode %d: %w", i.Number, err)
+			}
+			if !yield(c, err) {
+				return
+			}
+		}
+	}
+}
+
+// folio reads the struct page that an entry of the page cache leads to.
+func (s *System) folio(e entry, o *pageCacheLayout) (c CachedRange, err error) {
+	defer phys.Recover(debug.SetPanicOnFault(true), &err)
+	r := s.reader()
+	a := e.value
+	if a < o.vmemmap || o.pageSize == 0 || uint64(a-o.vmemmap)%uint64(o.pageSize) != 0 {
+		return c, fmt.Errorf("%w: page %d at %#x is no struct page", ErrBroken, e.index, uint64(a))
+	}
+	flags, index := r.num(a, o.flags), r.num(a, o.index)
+	order := uint64(0)
+	if flags>>o.head&1 != 0 {
+		order = r.num(a, o.order) & 0xff
+	}
+	const maxOrder = 18 // of a huge page of 1 GiB
+	if r.err != nil {
+		return c, fmt.Errorf("page %d: %w", e.index, r.err)
+	}
+	if order > maxOrder || e.index < index || e.index >= index+1<<order {
+		return c, fmt.Errorf("page %d: %w: its folio at %#x is of %d pages from %d on", e.index, ErrBroken, uint64(a), uint64(1)<<order, index)
+	}
+	pfn := uint64(a-o.vmemmap) / uint64(o.pageSize)
+	skip := e.index - index
+	return CachedRange{
+		Offset: e.index * phys.PageSize, Size: (1<<order - skip) * phys.PageSize, PA: phys.Addr((pfn + skip) * phys.PageSize),
+		Dirty: flags>>o.dirty&1 != 0, Valid: flags>>o.uptodate&1 != 0,
+	}, nil
+}

@@ -1,0 +1,196 @@
+package linux
+
+import (
+	"context"
+	"fmt"
+	"iter"
+
+	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// NetfilterHook is a function that the kernel calls on packets.
+type NetfilterHook struct {
+	Net       NetNS
+	Family    string // ip, ip6, arp, bridge, netdev
+	Hook      string // prerouting, input, forward, output, postrouting, ingress, egress
+	Index     int    // in the order in which they run
+	Device    string // of netdev
+	Function  virt.Addr
+	Private   virt.Addr // what it gets as its first argument
+	Priority  int32
+	HasOps    bool   // whether the priority could be read
+	Type      string // nf_tables, bpf, flowtable; empty for others, and before 5.14
+	OpsDiffer bool   // its nf_hook_ops names another function
+}
+
+type nfHookLayout struct {
+	tables                             [4]kernel.Field // struct net
+	count, hooks, fn, priv             kernel.Field
+	entrySize                          uint32
+	opsFn, opsPriority, opsType        kernel.Field
+	ingress, egress                    kernel.Field // struct net_device
+	typeTables, typeBPF, typeFlowtable int64
+}
+
+var nfFamilies = [...]string{"ip", "ip6", "arp", "bridge"}
+
+// nfHookNames are the hooks by family: those of inet and bridge have the same
+// numbers; arp has its own.
+func nfHookName(family string, n int) string {
+	names := []string{"prerouting", "input", "forward", "output", "postrouting", "ingress"}
+	if family == "arp" {
+		names = []string{"input", "output", "forward"}
+	}
+	if n < len(names) {
+		return names[n]
+	}
+	return fmt.Sprint(n)
+}
+
+// maxNFHooks is the kernel's own limit on the functions of one hook
+// (MAX_HOOK_COUNT).
+const maxNFHooks = 1024
+
+// NetfilterHooks yields the functions that are hooked into the path of packets, for
+// each network namespace, family and hook in the order in which they run.
+func (s *System) NetfilterHooks(ctx context.Context) iter.Seq2[*NetfilterHook, error] {
+	return func(yield func(*NetfilterHook, error) bool) {
+		o, err := layoutOf(s, "netfilter hooks", func(r *resolver, o *nfHookLayout) {
+			o.tables[0] = r.field("net", "nf.hooks_ipv4")
+			o.tables[1] = r.optional("net", "nf.hooks_ipv6")
+			o.tables[2] = r.optional("net", "nf.hooks_arp")
+			o.tables[3] = r.optional("net", "nf.hooks_bridge")
+			o.count, o.hooks = r.field("nf_hook_entries", "num_hook_entries"), r.field("nf_hook_entries", "hooks")
+			o.fn, o.priv, o.entrySize = r.field("nf_hook_entry", "hook"), r.field("nf_hook_entry", "priv"), r.size("nf_hook_entry")
+			o.opsFn, o.opsPriority = r.field("nf_hook_ops", "hook"), r.field("nf_hook_ops", "priority")
+			o.opsType = r.optional("nf_hook_ops", "hook_ops_type")   // 5.14
+			o.ingress = r.optional("net_device", "nf_hooks_ingress") // 4.2
+			o.egress = r.optional("net_device", "nf_hooks_egress")   // 5.16
+			enum := func(name string) int64 {
+				v, err := r.p.EnumValue("nf_hook_ops_type", name)
+				if err != nil {
+					return -1
+				}
+				return v
+			}
+			o.typeTables, o.typeBPF, o.typeFlowtable = enum("NF_HOOK_OP_NF_TABLES"), enum("NF_HOOK_OP_BPF"), enum("NF_HOOK_OP_NFT_FT")
+		})
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		w := &nfWalk{s: s, o: o, r: s.reader(), names: s.netNames(), yield: yield}
+		for n, err := range s.NetNamespaces(ctx) {
+			if err != nil {
+				if !yield(nil, err) {
+					return
+				}
+				continue
+			}
+			if !w.namespace(ctx, n) {
+				return
+			}
+		}
+	}
+}
+
+type nfWalk struct {
+	s     *System
+	o     *nfHookLayout
+	r     reader
+	names *netNames
+	yield func(*NetfilterHook, error) bool
+}
+
+func (w *nfWalk) namespace(ctx context.Context, n NetNS) bool {
+	for i, f := range w.o.tables {
+		if !has(f) {
+			continue
+		}
+		for hook := range min(int(f.Size/8), 16) {
+			h := NetfilterHook{Net: n, Family: nfFamilies[i], Hook: nfHookName(nfFamilies[i], hook)}
+			if !w.entries(at(n.Addr, f)+virt.Addr(8*hook), h) {
+				return false
+			}
+		}
+	}
+	if !has(w.o.ingress) && !has(w.o.egress) {
+		return true
+	}
+	for dev, err := range w.s.netDevices(ctx, n) {
+		if err != nil {
+			if !w.yield(nil, err) {
+				return false
+			}
+			continue
+		}
+		for i, f := range []kernel.Field{w.o.ingress, w.o.egress} {
+			if !has(f) {
+				continue
+			}
+			h := NetfilterHook{Net: n, Family: "netdev", Hook: []string{"ingress", "egress"}[i], Device: w.names.name(dev)}
+			if !w.entries(at(dev, f), h) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// entries yields the functions behind the pointer at link. Behind the array that
+// the kernel runs lies one of pointers to the nf_hook_ops that they came from
+// (nf_hook_entries_get_hook_ops).
+func (w *nfWalk) entries(link virt.Addr, like NetfilterHook) bool {
+	o, r := w.o, &w.r
+	var base virt.Addr
+	n, err := netGuarded(r, func() uint64 {
+		if base = r.ptr(link); base == 0 {
+			return 0
+		}
+		return r.num(base, o.count)
+	})
+	if err == nil && n > maxNFHooks {
+		err = fmt.Errorf("%w: %d functions", ErrBroken, n)
+	}
+	if err != nil {
+		return w.yield(nil, fmt.Errorf("netfilter hook %s %s at %#x: %w", like.Family, like.Hook, uint64(link), err))
+	}
+	array := at(base, o.hooks)
+	for i := range n {
+		h := like
+		h.Index = int(i)
+		_, err := netGuarded(r, func() int {
+			e := array + virt.Addr(i*uint64(o.entrySize))
+			h.Function, h.Private = r.pointer(e, o.fn), r.pointer(e, o.priv)
+			return 0
+		})
+		if err != nil {
+			if !w.yield(nil, fmt.Errorf("netfilter hook %s %s: function %d: %w", like.Family, like.Hook, i, err)) {
+				return false
+			}
+			continue
+		}
+		_, err = netGuarded(r, func() int {
+			ops := r.ptr(array + virt.Addr(n*uint64(o.entrySize)+8*i))
+			h.Priority = int32(r.signed(ops, o.opsPriority))
+			h.OpsDiffer = r.pointer(ops, o.opsFn) != h.Function
+			if has(o.opsType) {
+				switch int64(r.num(ops, o.opsType)) {
+				case o.typeTables:
+					h.Type = "nf_tables"
+				case o.typeBPF:
+					h.Type = "bpf"
+				case o.typeFlowtable:
+					h.Type = "flowtable"
+				}
+			}
+			return 0
+		})
+		h.HasOps = err == nil
+		if !w.yield(&h, err) {
+			return false
+		}
+	}
+	return true
+}

@@ -41,7 +41,7 @@ type sysctlLayout struct {
 
 func (s *System) sysctlLayout() (*sysctlLayout, error) {
 	return layoutOf(s, "sysctls", func(r *resolver, o *sysctlLayout) {
-		names := []string{"sysctl_table_root", "init_net", "init_user_ns", "init_ipc_ns", "tick_nsec"}
+		names := []string{"sysctl_table_root", "init_net", "init_user_ns", "init_ipc_ns", "tick_nsec", "tsc_khz", "lpj_fine", "tainted_mask", "dac_mmap_min_addr"}
 		for name := range sysctlKinds {
 			names = append(names, name)
 		}
@@ -97,17 +97,31 @@ func (s *System) Sysctls(ctx context.Context) iter.Seq2[*Sysctl, error] {
 	}
 }
 
-// hz is how many jiffies a second has; 0 where the kernel does not tell.
+// hz is how many jiffies a second has (CONFIG_HZ); 0 where the kernel does not tell.
 func (s *System) hz() uint64 {
-	a, ok := s.Address("tick_nsec")
-	if !ok {
+	if a, ok := s.Address("tick_nsec"); ok { // until 7.0
+		if v, err := s.word(a); err == nil && v > 1e5 && v < 1e8 {
+			return (1e9 + v/2) / v
+		}
+	}
+	// The delay loop was set from the frequency of the time-stamp counter.
+	khz, ok1 := s.Address("tsc_khz")
+	lpj, ok2 := s.Address("lpj_fine")
+	if !ok1 || !ok2 {
 		return 0
 	}
-	v, err := s.word(a)
-	if err != nil || v < 1e5 || v > 1e8 {
+	loops, err1 := s.word(lpj)
+	freq, err2 := s.word(khz)
+	freq = uint64(uint32(freq)) * 1000
+	if err1 != nil || err2 != nil || loops == 0 {
 		return 0
 	}
-	return (1e9 + v/2) / v
+	for _, hz := range []uint64{100, 250, 300, 1000} {
+		if freq/hz >= loops && freq/hz-loops <= loops/100 {
+			return hz
+		}
+	}
+	return 0
 }
 
 type sysctlWalk struct {

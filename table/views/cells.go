@@ -48,3 +48,11 @@ func function(o *linux.Owners, a virt.Addr) (at, symbol, owner table.Value) {
 	w := o.Of(a)
 	return table.AddrValue(uint64(a)), text(w.Function()), table.TextValue(w.String())
 }
+
+// texts is a cell of several texts; none is missing.
+func texts(l []string) table.Value {
+	if len(l) == 0 {
+		return table.Missing(table.None)
+	}
+	return table.ListValue(l)
+}

@@ -1,0 +1,213 @@
+package linux
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"runtime/debug"
+	"strings"
+
+	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/phys"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+const (
+	maxSysctls     = 1 << 16 // each network interface adds some 150
+	maxSysctlDepth = 16
+	maxSysctlTable = 4096 // entries of one table
+)
+
+// Sysctl is one setting below /proc/sys.
+type Sysctl struct {
+	Name    string    // with dots; a dot within a part is a slash, as sysctl has it
+	Mode    uint16    // permissions of its file
+	Value   string    // as its file reads; meaningless unless Known
+	Known   bool      // whether its handler is one whose answer can be told from memory
+	Data    virt.Addr // variable that it is kept in; 0: its handler knows
+	Handler virt.Addr // function that reads and sets it
+}
+
+type sysctlLayout struct {
+	table, node, setDir, root             kernel.Field
+	nodeNode, nodeHeader                  kernel.Field
+	procname, data, maxlen, mode, handler kernel.Field
+	headerSize, tableSize, nodeSize       uint32
+	defaultSet                            kernel.Field
+	netSet, userSet, ipcSet, mqSet        kernel.Field
+	handlers                              map[virt.Addr]sysctlKind
+	hz                                    uint64
+}
+
+func (s *System) sysctlLayout() (*sysctlLayout, error) {
+	return layoutOf(s, "sysctls", func(r *resolver, o *sysctlLayout) {
+		names := []string{"sysctl_table_root", "init_net", "init_user_ns", "init_ipc_ns", "tick_nsec", "tsc_khz", "lpj_fine", "tainted_mask", "dac_mmap_min_addr"}
+		for name := range sysctlKinds {
+			names = append(names, name)
+		}
+		r.symbols(names...)
+		const h, t = "ctl_table_header", "ctl_table"
+		o.table, o.node = r.field(h, "ctl_table"), r.field(h, "node")
+		o.root, o.setDir = r.field("ctl_dir", "root"), r.field("ctl_table_set", "dir")
+		o.nodeNode, o.nodeHeader, o.nodeSize = r.field("ctl_node", "node"), r.field("ctl_node", "header"), r.size("ctl_node")
+		o.procname, o.data, o.maxlen = r.field(t, "procname"), r.field(t, "data"), r.field(t, "maxlen")
+		o.mode, o.handler, o.tableSize = r.field(t, "mode"), r.field(t, "proc_handler"), r.size(t)
+		o.defaultSet = r.field("ctl_table_root", "default_set")
+		o.netSet, o.userSet = r.optional("net", "sysctls"), r.optional("user_namespace", "set")
+		o.ipcSet, o.mqSet = r.optional("ipc_namespace", "ipc_set"), r.optional("ipc_namespace", "mq_set") // 5.19
+		o.handlers = map[virt.Addr]sysctlKind{}
+		for name, kind := range sysctlKinds {
+			if a, ok := s.Address(name); ok {
+				o.handlers[a] = kind
+			}
+		}
+	})
+}
+
+// Sysctls yields the settings below /proc/sys of the initial namespaces, folder by
+// folder, each by name. They are found in the kernel's own tree, so that those which
+// modules added are among them.
+func (s *System) Sysctls(ctx context.Context) iter.Seq2[*Sysctl, error] {
+	return func(yield func(*Sysctl, error) bool) {
+		o, err := s.sysctlLayout()
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		root, err := s.symbol("sysctl_table_root")
+		if err != nil {
+			yield(nil, fmt.Errorf("sysctls: %w: %w", ErrUnsupported, err))
+			return
+		}
+		w := sysctlWalk{s: s, ctx: ctx, o: o, r: s.reader(), left: maxSysctls, yield: yield, hz: s.hz()}
+		sets := []virt.Addr{at(root, o.defaultSet)}
+		for _, n := range []struct {
+			symbol string
+			set    kernel.Field
+		}{{"init_net", o.netSet}, {"init_user_ns", o.userSet}, {"init_ipc_ns", o.ipcSet}, {"init_ipc_ns", o.mqSet}} {
+			if a, ok := s.Address(n.symbol); ok && has(n.set) {
+				sets = append(sets, at(a, n.set))
+			}
+		}
+		for _, set := range sets {
+			if !w.dir(at(set, o.setDir), "", maxSysctlDepth) {
+				return
+			}
+		}
+	}
+}
+
+// hz is how many jiffies a second has (CONFIG_HZ); 0 where the kernel does not tell.
+func (s *System) hz() uint64 {
+	if a, ok := s.Address("tick_nsec"); ok { // until 7.0
+		if v, err := s.word(a); err == nil && v > 1e5 && v < 1e8 {
+			return (1e9 + v/2) / v
+		}
+	}
+	// The delay loop was set from the frequency of the time-stamp counter.
+	khz, ok1 := s.Address("tsc_khz")
+	lpj, ok2 := s.Address("lpj_fine")
+	if !ok1 || !ok2 {
+		return 0
+	}
+	loops, err1 := s.word(lpj)
+	freq, err2 := s.word(khz)
+	freq = uint64(uint32(freq)) * 1000
+	if err1 != nil || err2 != nil || loops == 0 {
+		return 0
+	}
+	for _, hz := range []uint64{100, 250, 300, 1000} {
+		if freq/hz >= loops && freq/hz-loops <= loops/100 {
+			return hz
+		}
+	}
+	return 0
+}
+
+type sysctlWalk struct {
+	s     *System
+	ctx   context.Context
+	o     *sysctlLayout
+	r     reader
+	left  int
+	hz    uint64
+	yield func(*Sysctl, error) bool
+}
+
+// dir walks the ctl_dir at a; false ends the walk.
+func (w *sysctlWalk) dir(a virt.Addr, path string, depth int) bool {
+	for node, err := range w.s.rbtree(w.ctx, at(a, w.o.root), maxSysctls) {
+		if w.left--; w.left < 0 || depth == 0 {
+			w.yield(nil, fmt.Errorf("sysctls: %s: %w: too many, or too deep", path, ErrBroken))
+			return false
+		}
+		var e sysctlEntry
+		if err == nil {
+			e, err = w.entry(node-virt.Addr(w.o.nodeNode.Offset), path)
+		}
+		if err != nil {
+			if !w.yield(nil, fmt.Errorf("sysctls: below %q: %w", path, err)) {
+				return false
+			}
+			continue
+		}
+		const directory, link, kind = 0o040000, 0o120000, 0o170000
+		switch e.mode & kind {
+		case directory:
+			// The header of a folder's own entry begins its ctl_dir.
+			if !w.dir(e.header, e.Name, depth-1) {
+				return false
+			}
+		case link: // what a namespace has of its own is in a set of its own
+		default:
+			if !w.yield(&e.Sysctl, nil) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+type sysctlEntry struct {
+	Sysctl
+	mode   uint64
+	header virt.Addr
+}
+
+// entry reads what the ctl_node at a stands for: the entry of its header's table that
+// has the same number as the node has among the header's nodes.
+func (w *sysctlWalk) entry(a virt.Addr, path string) (e sysctlEntry, err error) {
+	defer phys.Recover(debug.SetPanicOnFault(true), &err)
+	o, r := w.o, &w.r
+	r.err = nil
+	e.header = r.pointer(a, o.nodeHeader)
+	nodes, table := r.pointer(e.header, o.node), r.pointer(e.header, o.table)
+	index := uint64(a-nodes) / uint64(o.nodeSize)
+	if r.err == nil && (a < nodes || index > maxSysctlTable) {
+		return e, fmt.Errorf("node at %#x: %w: not one of those at %#x", uint64(a), ErrBroken, uint64(nodes))
+	}
+	t := table + virt.Addr(index*uint64(o.tableSize))
+	name := strings.ReplaceAll(r.cString(r.pointer(t, o.procname), maxName), ".", "/")
+	if e.Name = name; path != "" {
+		e.Name = path + "." + name
+	}
+	if len(e.Name) > maxPath {
+		return e, fmt.Errorf("node at %#x: %w: a name of %d bytes", uint64(a), ErrBroken, len(e.Name))
+	}
+	e.mode = r.num(t, o.mode)
+	e.Mode = uint16(e.mode & 0o7777)
+	e.Data, e.Handler = r.pointer(t, o.data), r.pointer(t, o.handler)
+	if kind := o.handlers[e.Handler]; r.err == nil && kind.read != nil {
+		data, n := e.Data, r.num(t, o.maxlen)
+		if kind.variable != "" {
+			data, _ = w.s.Address(kind.variable)
+		}
+		if data != 0 {
+			e.Value, e.Known = kind.read(r, data, n, w.hz)
+		}
+	}
+	if r.err != nil {
+		return e, fmt.Errorf("node at %#x: %w", uint64(a), r.err)
+	}
+	return e, nil
+}

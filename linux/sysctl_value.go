@@ -1,0 +1,115 @@
+package linux
+
+import (
+	"math/bits"
+	"strconv"
+	"strings"
+
+	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// sysctlKind is how a handler shows the variable at data, of maxlen bytes.
+type sysctlKind struct {
+	read func(r *reader, data virt.Addr, maxlen, hz uint64) (string, bool)
+	// variable is the one that the handler reads; empty: the one of the entry.
+	variable string
+}
+
+var (
+	sysctlInt    = sysctlKind{read: sysctlNumbers(4, true, nil)}
+	sysctlUint   = sysctlKind{read: sysctlNumbers(4, false, nil)}
+	sysctlUlong  = sysctlKind{read: sysctlNumbers(8, false, nil)}
+	sysctlLong   = sysctlKind{read: sysctlNumbers(8, true, nil)}
+	sysctlU8     = sysctlKind{read: sysctlNumbers(1, false, nil)}
+	sysctlText   = sysctlKind{read: sysctlString}
+	sysctlFlag   = sysctlKind{read: sysctlBool}
+	sysctlSecond = sysctlKind{read: sysctlNumbers(4, true, func(v, hz int64) int64 { return v / hz })}
+	sysctlMilli  = sysctlKind{read: sysctlNumbers(4, true, func(v, hz int64) int64 { return jiffies(v, hz, 1000) })}
+	sysctlTick   = sysctlKind{read: sysctlNumbers(4, true, func(v, hz int64) int64 { return jiffies(v, hz, 100) })}
+	sysctlTaint  = sysctlKind{read: sysctlNumbers(8, false, nil), variable: "tainted_mask"}
+)
+
+// sysctlKinds are the handlers that show a variable as it is: the general ones
+// (kernel/sysctl.c), and those that check only what is written before they call them.
+// proc_dobool kept an int before 5.15; nothing used it then.
+var sysctlKinds = map[string]sysctlKind{
+	"proc_dointvec": sysctlInt, "proc_dointvec_minmax": sysctlInt, "proc_dointvec_minmax_sysadmin": sysctlInt,
+	"proc_dointvec_minmax_coredump": sysctlInt, "proc_dointvec_minmax_warn_RT_change": sysctlInt,
+	"proc_dointvec_minmax_bpf_restricted": sysctlInt, "proc_dointvec_minmax_bpf_stats": sysctlInt,
+	"proc_do_rointvec": sysctlInt, "proc_dointvec_unpriv_bpf": sysctlInt, "bpf_unpriv_handler": sysctlInt,
+	"proc_dointvec_minmax_bpf_enable": sysctlInt, "yama_dointvec_minmax": sysctlInt, "ipv4_privileged_ports": sysctlInt,
+	"devinet_sysctl_forward": sysctlInt, "devinet_conf_proc": sysctlInt, "ipv4_doint_and_flush": sysctlInt,
+	"addrconf_sysctl_forward": sysctlInt, "addrconf_sysctl_disable": sysctlInt, "addrconf_sysctl_proxy_ndp": sysctlInt,
+	"addrconf_sysctl_ignore_routes_with_linkdown": sysctlInt, "addrconf_sysctl_addr_gen_mode": sysctlInt,
+	"neigh_proc_dointvec": sysctlInt, "neigh_proc_dointvec_zero_intmax": sysctlInt, "perf_event_max_stack_handler": sysctlInt,
+	"perf_proc_update_handler": sysctlInt, "perf_cpu_time_max_percent_handler": sysctlInt,
+	"overcommit_policy_handler": sysctlInt, "overcommit_ratio_handler": sysctlInt,
+	"proc_ipc_dointvec": sysctlInt, "proc_ipc_dointvec_minmax": sysctlInt, "proc_mq_dointvec": sysctlInt, "proc_mq_dointvec_minmax": sysctlInt,
+	"ftrace_enable_sysctl": sysctlInt, "stack_trace_sysctl": sysctlInt, "proc_nmi_watchdog": sysctlInt, "dirty_ratio_handler": sysctlInt,
+	"dirty_background_ratio_handler": sysctlInt, "rds_tcp_skbuf_handler": sysctlInt,
+	"proc_douintvec": sysctlUint, "proc_douintvec_minmax": sysctlUint, "proc_dopipe_max_size": sysctlUint,
+	"pipe_proc_fn": sysctlUint, "proc_dou8vec_minmax": sysctlU8, "proc_dobool": sysctlFlag,
+	"proc_doulongvec_minmax": sysctlUlong, "proc_dolongvec_minmax_bpf_restricted": sysctlLong, "mmap_min_addr_handler": {read: sysctlNumbers(8, false, nil), variable: "dac_mmap_min_addr"},
+	"proc_dostring": sysctlText, "proc_dostring_coredump": sysctlText, "proc_do_uts_string": sysctlText,
+	"proc_dointvec_jiffies": sysctlSecond, "neigh_proc_dointvec_jiffies": sysctlSecond,
+	"proc_dointvec_ms_jiffies": sysctlMilli, "proc_dointvec_ms_jiffies_minmax": sysctlMilli, "neigh_proc_dointvec_ms_jiffies": sysctlMilli,
+	"proc_dointvec_userhz_jiffies": sysctlTick, "neigh_proc_dointvec_userhz_jiffies": sysctlTick,
+	"proc_taint": sysctlTaint, "proc_do_static_key": {read: sysctlStaticKey},
+}
+
+// jiffies converts ticks of which a second has hz to those of which it has to.
+func jiffies(v, hz, to int64) int64 {
+	hi, lo := bits.Mul64(uint64(max(v, -v)), uint64(to))
+	if hi != 0 {
+		return 0
+	}
+	n := int64(lo / uint64(hz))
+	if v < 0 {
+		return -n
+	}
+	return n
+}
+
+// sysctlNumbers shows the numbers of an array, with tabs between them. convert, where
+// there is one, needs to know how long a jiffy is.
+func sysctlNumbers(size uint32, signed bool, convert func(v, hz int64) int64) func(*reader, virt.Addr, uint64, uint64) (string, bool) {
+	return func(r *reader, data virt.Addr, maxlen, hz uint64) (string, bool) {
+		if convert != nil && hz == 0 {
+			return "", false
+		}
+		var b strings.Builder
+		for i := range min(maxlen, 1024) / uint64(size) {
+			if i > 0 {
+				b.WriteByte('\t')
+			}
+			a, f := data+virt.Addr(i*uint64(size)), kernel.Field{Size: size}
+			switch {
+			case convert != nil:
+				b.WriteString(strconv.FormatInt(convert(r.signed(a, f), int64(hz)), 10))
+			case signed:
+				b.WriteString(strconv.FormatInt(r.signed(a, f), 10))
+			default:
+				b.WriteString(strconv.FormatUint(r.num(a, f), 10))
+			}
+		}
+		return b.String(), r.err == nil
+	}
+}
+
+func sysctlString(r *reader, data virt.Addr, maxlen, _ uint64) (string, bool) {
+	return r.cString(data, int(min(maxlen, maxPath))), r.err == nil
+}
+
+func sysctlBool(r *reader, data virt.Addr, _, _ uint64) (string, bool) {
+	return strconv.FormatUint(min(1, r.num(data, kernel.Field{Size: 1})), 10), r.err == nil
+}
+
+// sysctlStaticKey shows whether the count, with which a struct static_key begins, is
+// above zero.
+func sysctlStaticKey(r *reader, data virt.Addr, _, _ uint64) (string, bool) {
+	if int32(r.u32(data)) > 0 {
+		return "1", r.err == nil
+	}
+	return "0", r.err == nil
+}

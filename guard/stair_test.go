@@ -13,7 +13,9 @@ import (
 var stair = []string{
 	"table/text", // what makes guest text harmless: error messages need it too
 	"phys",
+	"phys/file phys/note", // what readers of dumps stand on
 	"phys/*",
+	"phys/dump phys/acquire", // all formats together
 	"vm/qmp vm/gdb vm/proc",
 	"vm",
 	"vm/*",

@@ -1,0 +1,178 @@
+package linux
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"runtime/debug"
+	"slices"
+
+	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/phys"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// FileHolder is one file descriptor of a process.
+type FileHolder struct {
+	PID int32
+	FD  int
+}
+
+func (h FileHolder) String() string { return fmt.Sprintf("%d/%d", h.PID, h.FD) }
+
+// heldLayout is how file descriptors lead to kernel objects.
+type heldLayout struct {
+	files, fdt, maxFDs, fds, op, private kernel.Field
+}
+
+func (s *System) heldLayout() (*heldLayout, error) {
+	return layoutOf(s, "file descriptors", func(r *resolver, o *heldLayout) {
+		o.files, o.fdt = r.field("task_struct", "files"), r.field("files_struct", "fdt")
+		o.maxFDs, o.fds = r.field("fdtable", "max_fds"), r.field("fdtable", "fd")
+		o.op, o.private = r.field("file", "f_op"), r.field("file", "private_data")
+	})
+}
+
+// heldObject is a kernel object behind a file descriptor, the private data of its
+// struct file.
+type heldObject struct {
+	FileHolder
+	ops, file, object virt.Addr
+}
+
+const (
+	maxHeldFDs = 1 << 20 // of one process; the default of fs.nr_open
+	heldBudget = 8 << 20 // of all
+)
+
+// heldFiles calls f for each file descriptor of each process whose operations are
+// one of ops (names of struct file_operations). Processes that share a table of
+// descriptors each hold what is in it.
+func (s *System) heldFiles(ctx context.Context, ops []string, f func(heldObject), fail func(error)) error {
+	o, err := s.heldLayout()
+	if err != nil {
+		return err
+	}
+	if err := s.Prefetch(ops...); err != nil {
+		return err
+	}
+	var wanted []virt.Addr
+	for _, name := range ops {
+		if a, ok := s.Address(name); ok {
+			wanted = append(wanted, a)
+		}
+	}
+	if len(wanted) == 0 {
+		return nil // the kernel has no such objects
+	}
+	w := heldWalk{s: s, o: o, r: s.reader(), wanted: wanted, left: heldBudget, known: map[virt.Addr]virt.Addr{}}
+	for t, err := range s.Processes(ctx) {
+		if err == nil {
+			err = w.table(t, f)
+		}
+		if err != nil {
+			fail(err)
+		}
+		if w.left <= 0 {
+			fail(fmt.Errorf("file descriptors: %w", errBudget))
+			return nil
+		}
+	}
+	return nil
+}
+
+type heldWalk struct {
+	s      *System
+	o      *heldLayout
+	r      reader
+	wanted []virt.Addr
+	left   int
+	known  map[virt.Addr]virt.Addr // operations by struct file, as many share one
+}
+
+func (w *heldWalk) table(t Task, f func(heldObject)) error {
+	found, err := w.look(t)
+	if err != nil {
+		return fmt.Errorf("file descriptors of task at %#x: %w", uint64(t.Addr), err)
+	}
+	for _, h := range found {
+		f(h)
+	}
+	return nil
+}
+
+// look collects first, so that no fault of the caller's is taken for the guest's.
+func (w *heldWalk) look(t Task) (found []heldObject, err error) {
+	defer phys.Recover(debug.SetPanicOnFault(true), &err)
+	o, r := w.o, &w.r
+	r.err = nil
+	pid := int32(r.u32(t.Addr + virt.Addr(w.s.o.tgid)))
+	files := r.pointer(t.Addr, o.files)
+	if files == 0 || r.err != nil {
+		return nil, r.err // a kernel thread's are init's, a zombie has none
+	}
+	fdt := r.pointer(files, o.fdt)
+	n := int(min(r.num(fdt, o.maxFDs), maxHeldFDs))
+	list := r.pointer(fdt, o.fds)
+	const chunk = phys.PageSize / 8
+	var words [chunk]virt.Addr
+	for first := 0; first < n && r.err == nil && w.left > 0; first += chunk {
+		part := words[:min(chunk, n-first)]
+		w.left -= len(part)
+		raw := r.bytes(list+virt.Addr(8*first), 8*len(part))
+		for i := range part {
+			part[i] = virt.Addr(binary.LittleEndian.Uint64(raw[8*i:]))
+		}
+		for i, file := range part {
+			if file == 0 {
+				continue
+			}
+			ops, ok := w.known[file]
+			if !ok {
+				if ops = r.pointer(file, o.op); r.err != nil {
+					err, r.err = r.err, nil // of this one; the others may be fine
+					continue
+				}
+				w.known[file] = ops
+			}
+			if slices.Contains(w.wanted, ops) {
+				found = append(found, heldObject{FileHolder{pid, first + i}, ops, file, r.pointer(file, o.private)})
+			}
+		}
+	}
+	if r.err != nil {
+		return found, r.err
+	}
+	return found, err
+}
+
+// BPFHolders says who keeps BPF objects: by the address of the program, map or
+// link, the file descriptors and the paths of pins.
+type BPFHolders struct {
+	Files map[virt.Addr][]FileHolder
+	Pins  map[virt.Addr][]string // as seen from where bpffs is mounted first
+	Errs  []error                // what could not be read; the others are there
+}
+
+// maxHeldErrs bounds the errors kept.
+const maxHeldErrs = 1000
+
+// BPFHolders looks at the file descriptors of all processes and at the BPF file
+// systems. Descriptors in flight over a socket are not seen.
+func (s *System) BPFHolders(ctx context.Context) (*BPFHolders, error) {
+	h := &BPFHolders{Files: map[virt.Addr][]FileHolder{}, Pins: map[virt.Addr][]string{}}
+	fail := func(err error) {
+		if len(h.Errs) < maxHeldErrs {
+			h.Errs = append(h.Errs, err)
+		}
+	}
+	ops := []string{"bpf_prog_fops", "bpf_map_fops", "bpf_link_fops", "bpf_link_fops_poll"}
+	err := s.heldFiles(ctx, ops, func(o heldObject) {
+		h.Files[o.object] = append(h.Files[o.object], o.FileHolder)
+	}, fail)
+	if err != nil {
+		return nil, err
+	}
+	s.bpfPins(ctx, h.Pins, fail)
+	return h, nil
+}

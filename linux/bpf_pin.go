@@ -1,0 +1,114 @@
+package linux
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+
+	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/phys"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// bpfPinLayout is what lies between a file system type and the paths in it.
+type bpfPinLayout struct {
+	supers, instances, inodes, mounts  kernel.Field
+	mntNext, mntInstance               kernel.Field
+	op, private, sbList, dentries, als kernel.Field
+}
+
+func (s *System) bpfPinLayout() (*bpfPinLayout, error) {
+	return layoutOf(s, "BPF file systems", func(r *resolver, o *bpfPinLayout) {
+		r.symbols("bpf_fs_type", "bpf_prog_iops", "bpf_map_iops", "bpf_link_iops")
+		o.supers, o.instances = r.field("file_system_type", "fs_supers"), r.field("super_block", "s_instances")
+		o.inodes, o.mounts = r.field("super_block", "s_inodes"), r.field("super_block", "s_mounts")
+		o.mntNext = r.optional("mount", "mnt_next_for_sb") // 6.18; a list_head before
+		o.mntInstance = r.optional("mount", "mnt_instance")
+		o.op, o.private = r.field("inode", "i_op"), r.field("inode", "i_private")
+		o.sbList, o.dentries = r.field("inode", "i_sb_list"), r.field("inode", "i_dentry")
+		o.als = r.field("dentry", "d_alias", "d_u.d_alias") // 7.0
+	})
+}
+
+// bpfPins finds the objects pinned in the BPF file systems of the guest.
+func (s *System) bpfPins(ctx context.Context, pins map[virt.Addr][]string, fail func(error)) {
+	o, err := s.bpfPinLayout()
+	if err != nil {
+		fail(err)
+		return
+	}
+	fs, err := s.symbol("bpf_fs_type")
+	if err != nil {
+		return // built without
+	}
+	var ops [3]virt.Addr
+	for i, name := range []string{"bpf_prog_iops", "bpf_map_iops", "bpf_link_iops"} {
+		ops[i], _ = s.Address(name)
+	}
+	l := s.NewLister()
+	seen := 0
+	for node, err := range s.hlist(ctx, at(fs, o.supers), 4096) {
+		if err != nil {
+			fail(fmt.Errorf("BPF file systems: %w", err))
+			continue
+		}
+		sb := node - virt.Addr(o.instances.Offset)
+		mnt := o.mount(l, sb)
+		for node, err := range s.list(ctx, at(sb, o.inodes), maxBPF) {
+			if seen++; seen > maxBPF {
+				fail(fmt.Errorf("BPF file systems: %w", errBudget))
+				return
+			}
+			if err == nil {
+				err = o.pin(l, ops, mnt, node-virt.Addr(o.sbList.Offset), pins)
+			}
+			if err != nil {
+				fail(fmt.Errorf("BPF file system at %#x: %w", uint64(sb), err))
+			}
+		}
+	}
+}
+
+// mount is a vfsmount of the file system at sb; 0 where it is mounted nowhere.
+func (o *bpfPinLayout) mount(l *Lister, sb virt.Addr) (mnt virt.Addr) {
+	if err := phys.Guard(func() error {
+		l.r.err = nil
+		m := l.r.pointer(sb, o.mounts)
+		if !has(o.mntNext) {
+			if m == at(sb, o.mounts) {
+				m = 0 // an empty list
+			} else {
+				m -= virt.Addr(o.mntInstance.Offset)
+			}
+		}
+		if m != 0 && l.r.err == nil {
+			mnt = m + virt.Addr(l.s.o.mountMnt)
+		}
+		return nil
+	}); err != nil {
+		return 0
+	}
+	return mnt
+}
+
+// pin adds the inode at a to pins if it is a BPF object's.
+func (o *bpfPinLayout) pin(l *Lister, ops [3]virt.Addr, mnt, a virt.Addr, pins map[virt.Addr][]string) (err error) {
+	defer phys.Recover(debug.SetPanicOnFault(true), &err)
+	r := &l.r
+	r.err = nil
+	op := r.pointer(a, o.op)
+	if r.err != nil || op == 0 || op != ops[0] && op != ops[1] && op != ops[2] {
+		return r.err
+	}
+	object := r.pointer(a, o.private)
+	node := r.pointer(a, o.dentries)
+	if node == 0 || mnt == 0 {
+		return r.err // has no name, or none that leads to it
+	}
+	path, _ := l.path(mnt, node-virt.Addr(o.als.Offset))
+	if r.err != nil {
+		return fmt.Errorf("inode at %#x: %w", uint64(a), r.err)
+	}
+	pins[object] = append(pins[object], path)
+	return nil
+}

@@ -64,7 +64,9 @@ var ftraceColumns = columns(functionColumns("function", "the function that is ca
 		{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct ftrace_ops."},
 	})
 
-var ftraceSiteColumns = columns(functionColumns("site", "the call in the function"), []table.Column{
+var ftraceSiteColumns = columns([]table.Column{
+	{Name: "name", Type: table.Text, Doc: "The function; missing where no symbol covers it."},
+}, functionColumns("site", "the call in the function"), []table.Column{
 	{Name: "enabled", Type: table.Bool, Doc: "Whether the call is in place."},
 	{Name: "users", Type: table.Int, Doc: "Number of users that trace it."},
 	{Name: "flags", Type: table.List, Doc: "FTRACE_FL_*, in lower case."},
@@ -83,7 +85,7 @@ func ftraceRow(o *linux.Owners, f *linux.FtraceOps) table.Row {
 }
 
 func ftraceSiteRow(o *linux.Owners, f *linux.FtraceSite) table.Row {
-	return append(functions(o, f.Site), table.BoolValue(f.Enabled), table.IntValue(int64(f.Users)), list(f.Flags), address(f.Record), table.Missing(table.None))
+	return append(append(table.Row{text(o.Of(f.Site).Symbol)}, functions(o, f.Site)...), table.BoolValue(f.Enabled), table.IntValue(int64(f.Users)), list(f.Flags), address(f.Record), table.Missing(table.None))
 }
 
 // names are the symbols at the start of functions, whose ftrace call lies some

@@ -233,6 +233,9 @@ func (c *cpu) address(m x86asm.Mem, next virt.Addr) (virt.Addr, bool) {
 		return 0, false
 	}
 	a := uint64(m.Disp)
+	if m.Disp>>32 == 0 { // the processor extends the sign; the decoder not always
+		a = uint64(int64(int32(m.Disp)))
+	}
 	switch m.Base {
 	case 0:
 	case x86asm.RIP:

@@ -1,0 +1,32 @@
+package groundtruth
+
+import (
+	"testing"
+
+	"github.com/outsight-vmi/outsight/lab"
+)
+
+// traced makes the guest's kernel use its probes, its tracer and its events.
+func traced(t *testing.T, g *lab.Guest) {
+	t.Helper()
+	const script = `cd /sys/kernel/tracing 2>/dev/null && [ -e kprobe_events ] || { mount -t tracefs t /sys/kernel/tracing; cd /sys/kernel/tracing; } || exit 1
+grep -q osight kprobe_events && exit 0
+echo 'p:osightp vfs_read' >> kprobe_events && echo 'r:osightr vfs_write' >> kprobe_events &&
+echo 'p:osightq vfs_read+0x5' >> kprobe_events; echo 1 > events/kprobes/osightp/enable && echo 1 > events/kprobes/osightr/enable &&
+echo 1 > events/sched/sched_process_fork/enable && echo 1 > events/sched/sched_process_exit/enable &&
+echo vfs_fsync > set_ftrace_filter && echo function > current_tracer`
+	if out, err := g.Output(t.Context(), script); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+}
+
+func init() {
+	register(viewCase{view: "kprobes", keys: []string{"probed", "return"}, prepare: traced})
+	register(viewCase{view: "ftrace_functions", keys: []string{"name"}, prepare: traced})
+	register(viewCase{view: "tracepoints", keys: []string{"name"}, prepare: traced, subset: true})
+	register(viewCase{view: "lsm", keys: []string{"lsm", "rank"}, subset: true})
+	register(viewCase{view: "timers", keys: []string{"cpu", "base", "expires", "function_symbol"}, subset: true})
+	register(viewCase{view: "workqueues", keys: []string{"name"}, subset: true})
+	register(viewCase{view: "syscalls", keys: []string{"abi", "nr"}, subset: true, ignore: func(row map[string]any) bool { return row["used"] == false }})
+	register(viewCase{view: "idt", keys: []string{"vector"}, subset: true, ignore: func(row map[string]any) bool { return row["cpu"] != nil }})
+}

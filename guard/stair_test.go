@@ -13,12 +13,15 @@ import (
 var stair = []string{
 	"table/text", // what makes guest text harmless: error messages need it too
 	"phys",
+	"phys/file phys/note", // what readers of dumps stand on
 	"phys/*",
+	"phys/dump phys/acquire", // all formats together
 	"vm/qmp vm/gdb vm/proc",
 	"vm",
 	"vm/*",
 	"vm/local", // the drivers together
 	"virt",
+	"virt/*",
 	"kernel/*", // the tables in a kernel image, each on its own
 	"kernel",
 	"linux",

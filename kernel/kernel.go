@@ -54,8 +54,13 @@ type Kernel struct {
 	// different places, one sentence each. A healthy guest has none.
 	Doubts []string
 
-	cache *cacheEntry
+	vmcoreinfo []byte // as text
+	cache      *cacheEntry
 }
+
+// VmcoreinfoText is [Kernel.Vmcoreinfo] as the kernel wrote it, up to a page; nil
+// if there is none.
+func (k *Kernel) VmcoreinfoText() []byte { return k.vmcoreinfo }
 
 // Offset is by how much KASLR moved the kernel, in bytes.
 func (k *Kernel) Offset() uint64 { return uint64(k.Text) - linkText }
@@ -248,6 +253,7 @@ func (k *Kernel) readVmcoreinfo() {
 	}
 	v := ParseVmcoreinfo(b)
 	k.Vmcoreinfo = v
+	k.vmcoreinfo, _, _ = bytes.Cut(b, []byte{0})
 	doubt := func(what string, says, found any) {
 		k.Doubts = append(k.Doubts, fmt.Sprintf("%s: vmcoreinfo says %v, memory says %v", what, says, found))
 	}

@@ -53,7 +53,7 @@ func writeDebianInitramfs(ctx context.Context, path string, o Options, k Kernel)
 		c.char("/dev/null", 0o666, 1, 3)
 		c.hostFile("/bin/busybox", busybox)
 		c.file("/init", 0o755, initDebian)
-		if err := addModules(c, k, diskModules); err != nil {
+		if err := addModules(c, k, append(slices.Clone(diskModules), o.Modules...)); err != nil {
 			return err
 		}
 		const units, wants = "/overlay/etc/systemd/system/", "/overlay/etc/systemd/system/multi-user.target.wants/"

@@ -48,10 +48,14 @@ func writeInitramfs(ctx context.Context, path string, o Options, k Kernel) error
 		c.file("/etc/inittab", 0o644, inittab)
 		c.file("/etc/passwd", 0o644, passwdFile)
 		c.file("/etc/group", 0o644, groupFile)
+		modules := o.Modules
 		if o.KVMHost {
-			if err := addModules(c, k, kvmModules); err != nil {
-				return err
-			}
+			modules = append(slices.Clone(kvmModules), modules...)
+		}
+		if err := addModules(c, k, modules); err != nil {
+			return err
+		}
+		if o.KVMHost {
 			if err := addQEMU(ctx, c); err != nil {
 				return err
 			}

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -17,8 +18,12 @@ import (
 // maxModule bounds what a compressed module may unpack to.
 const maxModule = 64 << 20
 
+// moduleRE is a module's name with parameters. A shell reads them: nothing but plain
+// characters will do.
+var moduleRE = regexp.MustCompile(`^[A-Za-z0-9_-]+( +[A-Za-z0-9_.-]+=[A-Za-z0-9_.,:/-]*)*$`)
+
 // addModules puts kernel modules, and those that they need, into the initramfs in the
-// order in which init loads them. A module that the kernel package does not have is taken
+// order in which init loads them, with their parameters. A module that the kernel package does not have is taken
 // to be built in; the guest shows if it is not.
 func addModules(c *cpioWriter, k Kernel, wanted []string) error {
 	if len(wanted) == 0 {
@@ -41,7 +46,12 @@ func addModules(c *cpioWriter, k Kernel, wanted []string) error {
 		return fmt.Errorf("lab: modules of %s: %w", k.Release, err)
 	}
 	l := moduleLoader{files: files, data: map[string][]byte{}}
-	for _, name := range wanted {
+	parameters := map[string]string{}
+	for _, module := range wanted {
+		name, rest, _ := strings.Cut(module, " ")
+		if rest = strings.TrimSpace(rest); rest != "" {
+			parameters[moduleName(name)] = " " + rest
+		}
 		if err := l.need(moduleName(name)); err != nil {
 			return fmt.Errorf("lab: modules of %s: %w", k.Release, err)
 		}
@@ -50,7 +60,7 @@ func addModules(c *cpioWriter, k Kernel, wanted []string) error {
 	for _, name := range l.order {
 		path := "/lib/modules/" + name + ".ko"
 		c.file(path, 0o644, string(l.data[name]))
-		load.WriteString(path + "\n")
+		load.WriteString(path + parameters[name] + "\n")
 	}
 	c.file("/lib/load", 0o644, load.String())
 	return nil

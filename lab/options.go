@@ -45,6 +45,11 @@ type Options struct {
 	// In a Debian guest they are copied to the root file system at boot.
 	Files map[string]string
 
+	// Modules are loaded at boot, in this order, each after those that it needs. After a
+	// name may follow parameters, as on modprobe's command line: "dummy numdummies=2". One
+	// that the kernel package does not have is taken to be built in.
+	Modules []string
+
 	Firmware bool      // boot no kernel: the guest stays in its firmware, without an agent
 	KVMHost  bool      // a guest that is itself a KVM host (AMD SVM under TCG) with QEMU inside
 	QEMUArgs []string  // more arguments for QEMU
@@ -78,6 +83,11 @@ func (o *Options) complete() error {
 	}
 	if o.Userland != Busybox && o.Userland != Debian {
 		return fmt.Errorf("lab: unknown userland %q: take %s or %s", o.Userland, Busybox, Debian)
+	}
+	for _, m := range o.Modules {
+		if !moduleRE.MatchString(m) {
+			return fmt.Errorf("lab: %q is no kernel module: give a name, and after it parameters as name=value", m)
+		}
 	}
 	if o.KVMHost {
 		if o.Userland != Busybox || o.Firmware {

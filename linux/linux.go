@@ -30,6 +30,7 @@ type System struct {
 	boot     time.Time
 	maxTasks int
 	layouts  layouts
+	modules  moduleCache
 }
 
 // Open finds the kernel in mem and prepares to read its objects.

@@ -1,6 +1,7 @@
 package linux
 
 import (
+	"context"
 	"fmt"
 	"sort"
 	"strconv"
@@ -16,7 +17,7 @@ type OwnerKind string
 const (
 	OwnerKernel     OwnerKind = "kernel"     // the kernel's own text
 	OwnerModule     OwnerKind = "module"     // a module on the kernel's list
-	OwnerProgram    OwnerKind = "bpf"        // a BPF program or trampoline, compiled
+	OwnerProgram    OwnerKind = "bpf"        // a BPF program, compiled, or its trampoline or dispatcher
 	OwnerTrampoline OwnerKind = "trampoline" // made by ftrace or kprobes
 	OwnerNone       OwnerKind = "none"       // nobody's that is known: look closer
 )
@@ -57,8 +58,12 @@ func (o Owner) Function() string {
 type Owners struct {
 	s       *System
 	table   *kallsyms.Table
-	text    []span // of the kernel image
-	regions []region
+	text    []span   // of the kernel image
+	regions []region // code, ascending, not overlapping
+	memory  []region // of modules, code and data, ascending
+	// Missing is what could not be read, an error each: whose code that is will be
+	// told as nobody's.
+	Missing []error
 }
 
 type span struct{ start, end virt.Addr }
@@ -73,14 +78,14 @@ type region struct {
 
 // Owners looks at what code the guest has: its kernel's text, its modules, its
 // compiled BPF programs and its trampolines. What of that could not be read is
-// missing from it, and is told beside it.
+// missing from it and told in its Missing; the error is for a guest without symbols.
 func (s *System) Owners() (*Owners, error) {
 	t, err := s.Table()
 	if err != nil {
 		return nil, fmt.Errorf("symbols: %w", err)
 	}
 	o := &Owners{s: s, table: t}
-	if err := s.Prefetch("_stext", "_etext", "_sinittext", "_einittext"); err != nil {
+	if err := s.Prefetch("_stext", "_etext", "_sinittext", "_einittext", "_end"); err != nil {
 		return nil, err
 	}
 	for _, pair := range [][2]string{{"_stext", "_etext"}, {"_sinittext", "_einittext"}} {
@@ -90,7 +95,10 @@ func (s *System) Owners() (*Owners, error) {
 			o.text = append(o.text, span{start, end})
 		}
 	}
-	sort.Slice(o.regions, func(i, j int) bool { return o.regions[i].start < o.regions[j].start })
+	if err := s.Prefetch("modules", "bpf_kallsyms", "ftrace_ops_trampoline_list", "kprobe_insn_slots", "kprobe_optinsn_slots"); err != nil {
+		return nil, err
+	}
+	o.findRegions(context.Background())
 	return o, nil
 }
 
@@ -105,17 +113,37 @@ func (o *Owners) Of(a virt.Addr) Owner {
 			return Owner{Kind: OwnerKernel, Symbol: name, Offset: uint64(off)}
 		}
 	}
-	i := sort.Search(len(o.regions), func(i int) bool { return o.regions[i].end > a })
-	if i < len(o.regions) && a >= o.regions[i].start {
-		r := o.regions[i]
-		w := r.owner
-		w.Offset = uint64(a - r.start)
-		if r.symbol != nil {
-			w.Symbol, w.Offset = r.symbol(a)
-		}
-		return w
+	return within(o.regions, a)
+}
+
+// Holder says whose memory a is, code or data: the kernel's image or a module's.
+// Memory that was allocated is nobody's.
+func (o *Owners) Holder(a virt.Addr) Owner {
+	if name, off, ok := o.Symbol(a); ok && o.inImage(a) {
+		return Owner{Kind: OwnerKernel, Symbol: name, Offset: off}
 	}
-	return Owner{Kind: OwnerNone}
+	return within(o.memory, a)
+}
+
+// inImage reports whether a is in the kernel's image.
+func (o *Owners) inImage(a virt.Addr) bool {
+	end, ok := o.s.Address("_end")
+	return ok && a >= o.s.Text && a < end
+}
+
+// within finds the region that a lies in.
+func within(regions []region, a virt.Addr) Owner {
+	i := sort.Search(len(regions), func(i int) bool { return regions[i].start > a }) - 1
+	if i < 0 || a >= regions[i].end {
+		return Owner{Kind: OwnerNone}
+	}
+	r := regions[i]
+	w := r.owner
+	w.Offset = uint64(a - r.start)
+	if r.symbol != nil {
+		w.Symbol, w.Offset = r.symbol(a)
+	}
+	return w
 }
 
 // Symbol is the symbol of the kernel's image that covers a, code or data.

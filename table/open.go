@@ -105,33 +105,41 @@ func (g *Guest) Close() error {
 }
 
 func (g *Guest) pause(ctx context.Context) error {
-	if !g.Machine.Live() {
-		return nil // it stands still already
+	resume, err := Pause(ctx, g.Machine, g.Target)
+	g.resume = resume
+	return err
+}
+
+// Pause stops a machine, which messages call target, until resume is called or ctx
+// ends. A dump stands still already. resume may be called more than once; an error
+// of its is [ErrStillPaused].
+func Pause(ctx context.Context, m *vm.Machine, target string) (resume func() error, err error) {
+	if !m.Live() {
+		return func() error { return nil }, nil
 	}
-	p, ok := vm.As[vm.Pauser](g.Machine)
+	p, ok := vm.As[vm.Pauser](m)
 	if !ok {
-		return &vm.Error{Kind: vm.ErrUnsupported, What: "pause " + g.Target, Why: "that needs a QMP socket, and the machine has none that can be used", Do: "leave --pause out, free its QMP socket, or add -qmp to its command line"}
+		return nil, &vm.Error{Kind: vm.ErrUnsupported, What: "pause " + target, Why: "that needs a QMP socket, and the machine has none that can be used", Do: "leave --pause out, free its QMP socket, or add -qmp to its command line"}
 	}
-	resume, err := p.Pause(ctx)
+	goOn, err := p.Pause(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	once := sync.OnceValue(func() error {
 		// Whatever happened to ctx, the guest must go on.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 		defer cancel()
-		if err := resume(ctx); err != nil && !errors.Is(err, vm.ErrGone) {
-			return fmt.Errorf("%w: %w; then resume %s by hand (QMP cont, virsh resume)", ErrStillPaused, err, g.Target)
+		if err := goOn(ctx); err != nil && !errors.Is(err, vm.ErrGone) {
+			return fmt.Errorf("%w: %w; then resume %s by hand (QMP cont, virsh resume)", ErrStillPaused, err, target)
 		}
 		return nil
 	})
 	// A Ctrl-C lets it go on at once, however long the work takes to notice.
 	stop := context.AfterFunc(ctx, func() { _ = once() })
-	g.resume = func() error {
+	return func() error {
 		stop()
 		return once()
-	}
-	return nil
+	}, nil
 }
 
 // paging is what the processors' registers tell of page tables.

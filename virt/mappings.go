@@ -36,8 +36,30 @@ func (s *Space) Mappings(from, to Addr) iter.Seq[Mapping] {
 	}
 }
 
+// Entries yields what [Space.Mappings] does, and also the entries of pages that are
+// mapped but not in place, whose Page has a zero Size: [Mapping.Swap] tells of
+// those.
+func (s *Space) Entries(from, to Addr) iter.Seq[Mapping] {
+	return func(yield func(Mapping) bool) {
+		w := walker{s: s, from: from, to: to, yield: yield, budget: s.maxTables(), all: true}
+		w.table(s.root, s.levels, 0)
+	}
+}
+
+// Swap is the swap area and the page in it of an entry that is not in place; ok is
+// false for one that is in place, or is no swap entry but under migration,
+// poisoned, or a marker.
+func (m Mapping) Swap() (area uint8, page uint64, ok bool) {
+	if m.Size != 0 {
+		return 0, 0, false
+	}
+	area, page = (&Fault{Entry: m.Entry}).Swap()
+	return area, page, area < specialArea
+}
+
 type walker struct {
 	s        *Space
+	all      bool
 	from, to Addr
 	yield    func(Mapping) bool
 	budget   int
@@ -77,7 +99,10 @@ func (w *walker) table(pa phys.Addr, level int, base Addr) bool {
 			}
 			continue
 		}
-		if e&bitPresent == 0 && e&bitProtNone == 0 {
+		if e&bitPresent == 0 && e&bitProtNone == 0 && (level == 1 || level > 3 || e&bitLarge == 0) {
+			if w.all && level <= 2 && !w.yield(Mapping{VA: va, Page: Page{Entry: e}}) {
+				return false
+			}
 			continue
 		}
 		addr := e

@@ -54,6 +54,7 @@ type Info struct {
 	CPUs    int    // number of virtual CPUs; 0: unknown
 	QMP     string // path of a QMP socket; "": none
 	State   State
+	Format  string    // of a dump, for people: "raw", "ELF core"; "" for a live machine
 	Source  Source    // how the memory can be read
 	Missing string    // why it cannot be read, or cannot be read better; one sentence
 	Created time.Time // when its process started, in whole seconds, or the dump was written

@@ -6,11 +6,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 
-	"github.com/outsight-vmi/outsight/phys/raw"
+	"github.com/outsight-vmi/outsight/phys/file"
 )
 
 // Open opens a TARGET of the command line:
@@ -58,44 +57,13 @@ func (h *Host) Open(ctx context.Context, target string, opts Options) (*Machine,
 				return m, err
 			}
 		}
-		return nil, dumpError(what, raw.ErrDirectory)
+		return nil, dumpError(what, file.ErrDirectory)
 	case err == nil:
 		return openDump(what, target)
 	case !errors.Is(err, fs.ErrNotExist) || strings.ContainsRune(target, os.PathSeparator):
 		return nil, pathError(what, target, err)
 	}
 	return h.byName(ctx, target, opts)
-}
-
-// openDump opens a file of raw guest memory.
-func openDump(what, path string) (*Machine, error) {
-	f, err := raw.OpenFile(path)
-	if err != nil {
-		return nil, dumpError(what, err)
-	}
-	mem, err := raw.New(f)
-	if err != nil {
-		f.Close()
-		return nil, dumpError(what, err)
-	}
-	m := &Machine{Memory: mem}
-	m.Name, m.VMM, m.State, m.Source = filepath.Base(path), "file", StateDump, SourceDump
-	m.RAM = mem.Size()
-	if st, err := os.Stat(path); err == nil {
-		m.Created = st.ModTime()
-	}
-	return m, nil
-}
-
-func dumpError(what string, err error) error {
-	var format *raw.FormatError
-	switch {
-	case errors.As(err, &format):
-		return &Error{Kind: ErrUnsupported, What: what, Why: format.Error(), Err: err}
-	case errors.Is(err, fs.ErrPermission):
-		return &Error{Kind: ErrPermission, What: what, Why: "this user may not read the file", Do: "run as its owner or root", Err: err}
-	}
-	return &Error{Kind: ErrNotDump, What: what, Why: err.Error(), Err: err}
 }
 
 func pathError(what, path string, err error) error {

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"iter"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/outsight-vmi/outsight/table"
+	"github.com/outsight-vmi/outsight/table/where"
 )
 
 // filterFlags are the flags that a view's columns give: --pid for every view
@@ -15,6 +18,8 @@ type filterFlags struct {
 	columns []table.Column
 	pids    []int64
 	options map[string]*bool
+	where   string
+	seen    map[int64]bool // processes of which there was a row
 }
 
 func newFilterFlags(columns []table.Column) *filterFlags {
@@ -22,6 +27,7 @@ func newFilterFlags(columns []table.Column) *filterFlags {
 }
 
 func (f *filterFlags) add(c *cobra.Command) {
+	c.Flags().StringVar(&f.where, "where", "", "only rows for which this `expression` over the columns is true, in CEL: 'uid == 0 && comm.startsWith(\"k\")'")
 	for _, col := range f.columns {
 		switch {
 		case col.Option:
@@ -32,27 +38,79 @@ func (f *filterFlags) add(c *cobra.Command) {
 	}
 }
 
+// noted passes rows on and notes of which processes there are any.
+func (f *filterFlags) noted(rows iter.Seq[table.Row]) iter.Seq[table.Row] {
+	pid := table.ColumnIndex(f.columns, "pid")
+	if len(f.pids) == 0 || pid < 0 {
+		return rows
+	}
+	f.seen = map[int64]bool{}
+	return func(yield func(table.Row) bool) {
+		for row := range rows {
+			f.seen[row[pid].Int()] = true
+			if !yield(row) {
+				return
+			}
+		}
+	}
+}
+
+// absent are the processes asked for of which there was no row.
+func (f *filterFlags) absent() pidList {
+	return slices.DeleteFunc(slices.Clone(f.pids), func(pid int64) bool { return f.seen[pid] })
+}
+
+// expression is the filter of --where; nil without one.
+func (f *filterFlags) expression() (*where.Filter, error) {
+	if f.where == "" {
+		return nil, nil
+	}
+	e, err := where.Compile(f.columns, f.where)
+	if err != nil {
+		return nil, usagef("--where: %w", err)
+	}
+	return e, nil
+}
+
+// filtered yields the rows that satisfy e. The first error of e ends them.
+func filtered(rows iter.Seq[table.Row], e *where.Filter, failed *error) iter.Seq[table.Row] {
+	if e == nil {
+		return rows
+	}
+	return func(yield func(table.Row) bool) {
+		for row := range rows {
+			ok, err := e.Matches(row)
+			if err != nil {
+				*failed = err
+				return
+			}
+			if ok && !yield(row) {
+				return
+			}
+		}
+	}
+}
+
 // optionFlag is the flag of an option column. A prefix "with_" tells it from a
 // column of data with the same name, and is not part of the flag.
 func optionFlag(column string) string {
 	return strings.ReplaceAll(strings.TrimPrefix(column, "with_"), "_", "-")
 }
 
-func (f *filterFlags) constraints() []table.Constraint {
-	var where []table.Constraint
+func (f *filterFlags) constraints() (conditions []table.Constraint) {
 	if len(f.pids) > 0 {
 		pids := table.Constraint{Column: "pid"}
 		for _, pid := range f.pids {
 			pids.Values = append(pids.Values, table.IntValue(pid))
 		}
-		where = append(where, pids)
+		conditions = append(conditions, pids)
 	}
 	for name, on := range f.options {
 		if *on {
-			where = append(where, table.Constraint{Column: name, Values: []table.Value{table.BoolValue(true)}})
+			conditions = append(conditions, table.Constraint{Column: name, Values: []table.Value{table.BoolValue(true)}})
 		}
 	}
-	return where
+	return conditions
 }
 
 // pidList is a flag that may be repeated and takes lists.

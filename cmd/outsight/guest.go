@@ -77,5 +77,5 @@ func (f *guestFlags) open(ctx context.Context, target string) (g *table.Guest, d
 func extraCommands() []*cobra.Command {
 	lab := newLabCommand()
 	lab.GroupID = groupHost
-	return []*cobra.Command{lab}
+	return []*cobra.Command{newQueryCommand(), newDumpCommand(), lab}
 }

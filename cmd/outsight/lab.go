@@ -74,6 +74,7 @@ func newLabUpCommand() *cobra.Command {
 	f.BoolVar(&o.Private, "private", false, "give it ordinary private RAM instead of a shared memfd")
 	f.StringVar(&o.Append, "append", "", "more kernel `ARGUMENTS`")
 	f.StringArrayVar(&files, "file", nil, "`GUEST=HOST`: put a file of the host into the guest (may be repeated)")
+	f.StringSliceVar(&o.Modules, "modules", nil, "kernel `MODULES` to load, with commas between them and parameters after a name: 'veth,dummy numdummies=2'")
 	f.BoolVar(&o.Firmware, "firmware", false, "boot no kernel: leave it in its firmware")
 	f.BoolVar(&o.KVMHost, "kvm-host", false, "make it a KVM host itself (AMD SVM, emulated), with QEMU inside")
 	f.StringArrayVar(&o.QEMUArgs, "qemu-arg", nil, "one more `ARGUMENT` for QEMU (may be repeated)")

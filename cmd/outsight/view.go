@@ -42,6 +42,10 @@ func newViewCommand(v table.View) *cobra.Command {
 			return err
 		}
 		o.options.Single = spec.Single
+		where, err := filter.expression()
+		if err != nil {
+			return err
+		}
 		g, done, err := guest.openFor(c.Context(), spec, args)
 		if err != nil {
 			return err
@@ -49,10 +53,14 @@ func newViewCommand(v table.View) *cobra.Command {
 		defer func() { err = errors.Join(err, done()) }()
 		var report table.Report
 		rows := table.Rows(c.Context(), v, g, filter.constraints(), &report)
-		if err := o.write(c.OutOrStdout(), v.Columns(), rows); err != nil {
+		var failed error
+		if err := o.write(c.OutOrStdout(), v.Columns(), filtered(filter.noted(rows), where, &failed)); err != nil {
 			return err
 		}
-		return finish(c.ErrOrStderr(), v, &report)
+		if absent := filter.absent(); len(absent) > 0 && report.Err == nil {
+			fmt.Fprintf(c.ErrOrStderr(), "outsight: %s: nothing of process %s: it is not there, or has none\n", v.Name(), absent.String())
+		}
+		return errors.Join(failed, finish(c.ErrOrStderr(), v, &report))
 	}
 	return c
 }

@@ -32,9 +32,10 @@ var infoColumns = []table.Column{
 	{Name: "accel", Type: table.Text, Doc: "kvm or tcg; missing where unknown."},
 	{Name: "run_state", Type: table.Text, Doc: "What the machine does, as its monitor says."},
 	{Name: "source", Type: table.Text, Doc: "How memory is read: shared, private or dump."},
+	{Name: "format", Type: table.Text, Doc: "Of the dump: raw, ELF core, kdump and so on; missing for a live machine."},
 	{Name: "memory", Type: table.Size, Doc: "Guest-physical memory in bytes."},
 	{Name: "memory_map", Type: table.List, Doc: "Guest-physical ranges of RAM."},
-	{Name: "map_from", Type: table.Text, Doc: "Who said so: the monitor, or a guess that the guest's page tables proved."},
+	{Name: "map_from", Type: table.Text, Doc: "Who said so: the monitor, the dump, or a guess that the guest's page tables proved."},
 	{Name: "hostname", Type: table.Text, Doc: "Node name of the initial UTS namespace."},
 	{Name: "release", Type: table.Text, Doc: "Kernel release, as uname -r prints it."},
 	{Name: "version", Type: table.Text, Doc: "Kernel banner, as /proc/version prints it."},
@@ -87,7 +88,7 @@ func infoRow(g *table.Guest) table.Row {
 	size, ranges := ramOf(s.Memory)
 	return table.Row{
 		table.TextValue(g.Target), known(m.VMM), pid, known(m.Accel), known(string(m.State)),
-		known(string(m.Source)), table.SizeValue(size), table.ListValue(ranges), table.TextValue(mapFrom(g)),
+		known(string(m.Source)), known(m.Format), table.SizeValue(size), table.ListValue(ranges), table.TextValue(mapFrom(g)),
 		read(s.Hostname()), table.TextValue(s.Release), table.TextValue(s.Banner), known(s.BuildID),
 		table.TextValue(string(s.Origin)), table.TextValue(s.State.String()), table.AddrValue(s.Offset()),
 		table.AddrValue(uint64(s.Text)), table.AddrValue(uint64(s.TextPA)), table.AddrValue(uint64(s.Space.DirectBase())),
@@ -105,7 +106,10 @@ func ramOf(mem phys.Memory) (size uint64, ranges []string) {
 }
 
 func mapFrom(g *table.Guest) string {
-	if g.Machine.Proven {
+	switch {
+	case g.Machine.Proven && !g.Machine.Live():
+		return "the dump"
+	case g.Machine.Proven:
 		return "the monitor"
 	}
 	how := "a guess that the page tables proved"

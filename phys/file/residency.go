@@ -1,4 +1,4 @@
-package raw
+package file
 
 import (
 	"sync/atomic"

@@ -1,0 +1,198 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/outsight-vmi/outsight/phys"
+	"github.com/outsight-vmi/outsight/phys/acquire"
+	"github.com/outsight-vmi/outsight/table"
+	"github.com/outsight-vmi/outsight/vm"
+)
+
+const dumpLong = `Write a guest's memory to FILE, or to standard output when FILE is "-".
+
+Formats: raw (byte N is guest-physical address N), elf (a core file for drgn, crash and
+others, with the kernel's VMCOREINFO) and lime. With --zstd the file is compressed so that
+outsight reads it in place and any zstd unpacks it. Where memory is zeros a file has holes.
+
+A guest that runs goes on changing while it is written: --pause stops it meanwhile. The
+checksum that is printed is the SHA-256 of the file's content: holes count as zeros, and
+with --zstd it is that of what the file unpacks to. FILE appears when it is whole.`
+
+// dumpFlags are the flags of "outsight dump".
+type dumpFlags struct {
+	guest      guestFlags
+	format     string
+	zstd       bool
+	force      bool
+	noChecksum bool
+}
+
+func newDumpCommand() *cobra.Command {
+	var f dumpFlags
+	c := &cobra.Command{
+		Use:               "dump TARGET FILE",
+		Short:             "Write a guest's memory to a file",
+		Long:              dumpLong,
+		Example:           "  outsight dump lab:demo demo.raw\n  outsight dump --pause --format elf --zstd lab:demo demo.elf.zst\n  outsight dump --format lime lab:demo - | ssh host 'cat >demo.lime'",
+		GroupID:           groupAsk,
+		ValidArgsFunction: completeTarget,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 2 {
+				return errors.New("dump takes a TARGET and a FILE")
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, args []string) error { return f.run(c, args[0], args[1]) },
+	}
+	f.guest.add(c)
+	c.Flags().StringVar(&f.format, "format", string(acquire.Raw), "`FORMAT` of the file: raw, elf or lime")
+	c.Flags().BoolVar(&f.zstd, "zstd", false, "compress the file with zstd, readable in place")
+	c.Flags().BoolVar(&f.force, "force", false, "replace FILE if it exists")
+	c.Flags().BoolVar(&f.noChecksum, "no-checksum", false, "compute no SHA-256, which takes most of the time")
+	return c
+}
+
+func (f *dumpFlags) run(c *cobra.Command, target, path string) (err error) {
+	o := acquire.Options{Format: acquire.Format(f.format), Zstd: f.zstd, Checksum: !f.noChecksum}
+	if !slices.Contains(acquire.Formats(), o.Format) {
+		return usagef("--format: no format %q; there are raw, elf and lime", f.format)
+	}
+	if path != "-" {
+		if err := acquire.MayWrite(path, f.force); errors.Is(err, acquire.ErrExists) {
+			return fmt.Errorf("dump: %w; add --force to replace it", err)
+		} else if err != nil {
+			return fmt.Errorf("dump: %w", err)
+		}
+	}
+	src, err := f.open(c.Context(), c.ErrOrStderr(), target)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, src.done()) }()
+	o.Vmcoreinfo = src.vmcoreinfo
+	bar := newProgress(c.ErrOrStderr())
+	o.Progress = bar.show
+	var r acquire.Result
+	if path == "-" {
+		r, err = acquire.Write(c.Context(), src.mem, c.OutOrStdout(), o)
+	} else {
+		r, err = acquire.File(c.Context(), src.mem, path, f.force, o)
+	}
+	bar.clear()
+	if err != nil {
+		return fmt.Errorf("dump %s: %w", target, err)
+	}
+	return f.report(c, path, r, bar)
+}
+
+// report tells what was written: the checksum as sha256sum prints it, the rest on
+// standard error.
+func (f *dumpFlags) report(c *cobra.Command, path string, r acquire.Result, bar *progress) error {
+	took := time.Since(bar.start)
+	fmt.Fprintf(c.ErrOrStderr(), "outsight: wrote %s in %v (%s/s), %s of it stored\n",
+		mebibytes(r.Size), took.Round(time.Millisecond), mebibytes(uint64(float64(r.Size)/took.Seconds())), mebibytes(r.Stored))
+	if r.Unreadable > 0 {
+		fmt.Fprintf(c.ErrOrStderr(), "outsight: %s could not be read and are zeros in the dump\n", mebibytes(r.Unreadable))
+	}
+	if r.SHA256 == nil {
+		return nil
+	}
+	out := c.OutOrStdout()
+	if path == "-" {
+		out = c.ErrOrStderr() // the dump is on standard output
+	}
+	if f.zstd {
+		path = strings.TrimSuffix(path, ".zst")
+	}
+	_, err := fmt.Fprintf(out, "%x  %s\n", r.SHA256, path)
+	return err
+}
+
+// dumpSource is what a dump is made of.
+type dumpSource struct {
+	mem        phys.Memory
+	vmcoreinfo []byte
+	done       func() error
+}
+
+// open opens the target. Its kernel is looked for because it proves the memory's
+// map and has the note that other programs need; a guest without one can still be
+// dumped, as long as its map is known.
+func (f *dumpFlags) open(ctx context.Context, stderr io.Writer, target string) (*dumpSource, error) {
+	post := f.guest
+	post.postMortem = true // whatever state it is in, it may be dumped
+	g, done, err := post.open(ctx, target)
+	if err == nil {
+		return &dumpSource{g.Linux.Memory, g.Linux.VmcoreinfoText(), done}, nil
+	}
+	noKernel := errors.Is(err, vm.ErrNotStarted) || errors.Is(err, vm.ErrNotDump)
+	if !noKernel || ctx.Err() != nil || errors.Is(err, table.ErrStillPaused) {
+		return nil, err
+	}
+	machine, openErr := openMachine(ctx, target)
+	if openErr != nil {
+		return nil, openErr
+	}
+	if p, ok := phys.As[phys.Placeable](machine.Memory); ok && !machine.Proven && len(p.Layouts()) > 1 {
+		return nil, errors.Join(fmt.Errorf("%w; and without a kernel nothing proves where its memory lies", err), machine.Close())
+	}
+	fmt.Fprintln(stderr, "outsight: "+sentence(err.Error())+"; its memory is written all the same")
+	done = machine.Close
+	if f.guest.pause {
+		resume, err := table.Pause(ctx, machine, target)
+		if err != nil {
+			return nil, errors.Join(err, machine.Close())
+		}
+		done = func() error { return errors.Join(resume(), machine.Close()) }
+	}
+	return &dumpSource{machine.Memory, nil, done}, nil
+}
+
+// progress shows how far a dump is, on a terminal.
+type progress struct {
+	w           io.Writer // nil: nobody looks
+	start, next time.Time
+	shown       bool
+}
+
+func newProgress(stderr io.Writer) *progress {
+	p := &progress{start: time.Now()}
+	p.next = p.start.Add(200 * time.Millisecond)
+	if f, ok := stderr.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		p.w = f
+	}
+	return p
+}
+
+func (p *progress) show(done, total uint64) {
+	now := time.Now()
+	if p.w == nil || now.Before(p.next) {
+		return
+	}
+	p.next, p.shown = now.Add(100*time.Millisecond), true
+	const width = 30
+	filled := int(width * done / total)
+	rate := float64(done) / now.Sub(p.start).Seconds()
+	left := time.Duration(float64(total-done) / rate * float64(time.Second))
+	fmt.Fprintf(p.w, "\r[%s%s] %3d%%  %s of %s, %s/s, %v left \x1b[K", strings.Repeat("#", filled), strings.Repeat(" ", width-filled),
+		100*done/total, mebibytes(done), mebibytes(total), mebibytes(uint64(rate)), left.Round(time.Second))
+}
+
+func (p *progress) clear() {
+	if p.shown {
+		fmt.Fprint(p.w, "\r\x1b[K")
+	}
+}
+
+func mebibytes(n uint64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/outsight-vmi/outsight/table"
+	"github.com/outsight-vmi/outsight/table/sql"
+)
+
+const queryLong = `Ask guests in SQL. Every view is a table, with the columns that its verb has ("outsight
+tables" lists them, "outsight tables --details" with their columns), and a column target
+that says which guest a row is of: several TARGETs can be asked at once.
+
+It is SQLite's SQL, read only. Options of views are hidden columns ("where with_threads =
+1"), lists are JSON arrays (json_each), addresses are text, times are text in UTC, durations
+are seconds. A view is read when it is asked: one that is named twice is read twice, and
+the guest may have gone on meanwhile (--pause stops it).`
+
+func newQueryCommand() *cobra.Command {
+	var guest guestFlags
+	var out outputFlags
+	c := &cobra.Command{
+		Use:   "query [TARGET ...] SQL",
+		Short: "Ask guests in SQL over all views",
+		Long:  queryLong,
+		Example: `  outsight query lab:demo 'select pid, comm from ps where uid = 0 order by rss desc limit 5'
+  outsight query vm1 vm2 'select target, release from info'
+  outsight query 'select p.comm, c.comm as child from ps p join ps c on c.ppid = p.pid' -o json`,
+		GroupID: groupAsk,
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usagef("query takes a statement in SQL, such as 'select pid, comm from ps'")
+			}
+			return nil
+		},
+		ValidArgsFunction: completeTarget,
+	}
+	guest.add(c)
+	out.add(c, nil)
+	c.RunE = func(c *cobra.Command, args []string) (err error) {
+		targets, statement := args[:len(args)-1], args[len(args)-1]
+		if len(strings.Fields(statement)) < 2 {
+			return usagef("%q is no statement in SQL; it comes last, after the TARGETs", statement)
+		}
+		if len(targets) == 0 {
+			targets = []string{""}
+		}
+		var guests []*table.Guest
+		for _, t := range targets {
+			g, done, err2 := guest.open(c.Context(), t)
+			if err2 != nil {
+				return errors.Join(err, err2)
+			}
+			defer func() { err = errors.Join(err, done()) }()
+			guests = append(guests, g)
+		}
+		db, err := sql.Open(c.Context(), guests)
+		if err != nil {
+			return err
+		}
+		defer db.Close()
+		rows, err := db.Query(c.Context(), statement)
+		if err != nil {
+			return queryError(err)
+		}
+		o, err := out.parse(c.OutOrStdout(), rows.Columns())
+		if err != nil {
+			return err
+		}
+		if err := o.write(c.OutOrStdout(), rows.Columns(), rows.All()); err != nil {
+			return err
+		}
+		for _, line := range gaps(db.Reports()) {
+			fmt.Fprintln(c.ErrOrStderr(), "outsight: "+sentence(line))
+		}
+		return queryError(rows.Err())
+	}
+	return c
+}
+
+// queryError tells a statement that makes no sense from a guest that cannot be read.
+func queryError(err error) error {
+	if err == nil {
+		return nil
+	}
+	if text, is := strings.CutPrefix(err.Error(), "SQL logic error: "); is {
+		return usagef("the statement: %s; outsight tables --details lists tables and columns", strings.TrimSuffix(text, " (1)"))
+	}
+	return err
+}
+
+// gaps is what could not be read, once for each view however often it was asked.
+func gaps(reports []*sql.Report) (lines []string) {
+	seen := map[string]bool{}
+	for _, r := range reports {
+		for _, line := range r.Diagnostics(r.View) {
+			if r.Target != "" {
+				line = r.Target + ": " + line
+			}
+			if !seen[line] {
+				seen[line] = true
+				lines = append(lines, line)
+			}
+		}
+	}
+	return lines
+}

@@ -1,0 +1,5 @@
+package groundtruth
+
+func init() {
+	register(viewCase{view: "files", keys: []string{"pid", "fd"}})
+}

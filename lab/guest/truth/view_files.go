@@ -1,0 +1,90 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+func init() {
+	views["files"] = func(emit func(any) error) error {
+		return eachProcess(func(pid int) error {
+			fds, err := numbers(fmt.Sprintf("/proc/%d/fd", pid))
+			if err != nil {
+				return nil // it has gone
+			}
+			for _, fd := range fds {
+				if row := openFile(pid, fd); row != nil {
+					if err := emit(row); err != nil {
+						return err
+					}
+				}
+			}
+			return nil
+		})
+	}
+}
+
+// openFile is a descriptor as /proc shows it; nil if it was closed.
+func openFile(pid, fd int) map[string]any {
+	at := fmt.Sprintf("/proc/%d/fd/%d", pid, fd)
+	link, err := os.Readlink(at)
+	info, err2 := os.ReadFile(fmt.Sprintf("/proc/%d/fdinfo/%d", pid, fd))
+	var st unix.Stat_t
+	if err != nil || err2 != nil || unix.Stat(at, &st) != nil {
+		return nil
+	}
+	path, deleted := strings.CutSuffix(link, " (deleted)")
+	row := map[string]any{
+		"pid": pid, "fd": fd, "path": path, "deleted": deleted, "type": fileType(link, st.Mode),
+		"device": devText(st.Dev), "inode": st.Ino, "mode": st.Mode, "links": st.Nlink, "rdev": nil,
+	}
+	if t := st.Mode & unix.S_IFMT; t == unix.S_IFCHR || t == unix.S_IFBLK {
+		row["rdev"] = devText(st.Rdev)
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFREG {
+		row["size"] = st.Size
+	}
+	for line := range strings.Lines(string(info)) {
+		key, value, _ := strings.Cut(line, ":")
+		value = strings.TrimSpace(value)
+		switch key {
+		case "pos":
+			row["position"], _ = strconv.ParseInt(value, 10, 64)
+		case "flags":
+			row["flags_number"], _ = strconv.ParseUint(value, 8, 32)
+		case "mnt_id":
+			row["mount_id"], _ = strconv.Atoi(value)
+		}
+	}
+	return row
+}
+
+func fileType(link string, mode uint32) string {
+	before, _, _ := strings.Cut(link, ":")
+	switch {
+	case strings.HasPrefix(link, "/"):
+	case before == "pipe", before == "socket", before == "anon_inode":
+		return before
+	default:
+		return "namespace"
+	}
+	switch mode & unix.S_IFMT {
+	case unix.S_IFIFO:
+		return "fifo"
+	case unix.S_IFCHR:
+		return "char"
+	case unix.S_IFDIR:
+		return "directory"
+	case unix.S_IFBLK:
+		return "block"
+	case unix.S_IFREG:
+		return "file"
+	case unix.S_IFSOCK:
+		return "socket"
+	}
+	return "unknown"
+}

@@ -1,0 +1,85 @@
+package linux
+
+import (
+	"strconv"
+
+	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// nameLayout is how files are called that have no place in a file system: their
+// dentry's operations make the name (d_dname).
+type nameLayout struct {
+	dop, dname, dInode            kernel.Field
+	iPrivate, ino, nsOps, nsName  kernel.Field
+	pipe, socket, anon, pidfd, ns virt.Addr
+}
+
+func (s *System) nameLayout() (*nameLayout, error) {
+	return layoutOf(s, "names of files", func(r *resolver, o *nameLayout) {
+		r.symbols("pipefs_dname", "sockfs_dname", "anon_inodefs_dname", "pidfs_dname", "ns_dname")
+		o.dop, o.dname = r.field("dentry", "d_op"), r.field("dentry_operations", "d_dname")
+		o.dInode = r.field("dentry", "d_inode")
+		o.iPrivate, o.ino = r.field("inode", "i_private"), r.field("inode", "i_ino")
+		o.nsOps, o.nsName = r.field("ns_common", "ops"), r.field("proc_ns_operations", "name")
+		for name, to := range map[string]*virt.Addr{
+			"pipefs_dname": &o.pipe, "sockfs_dname": &o.socket, "anon_inodefs_dname": &o.anon,
+			"pidfs_dname": &o.pidfd, "ns_dname": &o.ns,
+		} {
+			*to, _ = s.Address(name)
+		}
+	})
+}
+
+// FileClass tells files of the kernel's own from those in file systems.
+type FileClass string
+
+// The classes.
+const (
+	InFileSystem FileClass = ""
+	Pipe         FileClass = "pipe" // of pipe(2); FIFOs lie in file systems
+	SocketFile   FileClass = "socket"
+	AnonInode    FileClass = "anon_inode" // eventpoll, eventfd, io_uring, pidfd …
+	Namespace    FileClass = "namespace"  // an entry of /proc/PID/ns
+)
+
+// fileName is the name of the file at file as /proc/PID/fd shows it: its path, or
+// what the kernel calls it if it has none. A simple name is told as deleted, as the
+// kernel does.
+func (l *Lister) fileName(file virt.Addr) (name string, deleted bool, class FileClass) {
+	at := file + virt.Addr(l.s.o.filePath)
+	return l.nameOf(l.r.ptr(at+virt.Addr(l.s.o.pathMnt)), l.r.ptr(at+virt.Addr(l.s.o.pathDentry)))
+}
+
+// nameOf is fileName of a path.
+func (l *Lister) nameOf(mnt, dentry virt.Addr) (name string, deleted bool, class FileClass) {
+	r := &l.r
+	o, err := l.s.nameLayout()
+	if err != nil || mnt == 0 || dentry == 0 {
+		name, deleted = l.path(mnt, dentry)
+		return name, deleted, InFileSystem
+	}
+	var fn virt.Addr
+	if ops := r.pointer(dentry, o.dop); ops != 0 {
+		fn = r.pointer(ops, o.dname)
+	}
+	number := func() string {
+		return ":[" + strconv.FormatUint(r.num(r.pointer(dentry, o.dInode), o.ino), 10) + "]"
+	}
+	switch {
+	case fn == 0:
+	case fn == o.pipe:
+		return "pipe" + number(), false, Pipe
+	case fn == o.socket:
+		return "socket" + number(), false, SocketFile
+	case fn == o.anon:
+		return "anon_inode:" + l.dentryName(dentry), false, AnonInode
+	case fn == o.pidfd: // 6.9; until then it was one of the ones above
+		return "anon_inode:[pidfd]", false, AnonInode
+	case fn == o.ns:
+		ops := r.pointer(r.pointer(r.pointer(dentry, o.dInode), o.iPrivate), o.nsOps)
+		return r.cString(r.pointer(ops, o.nsName), 32) + number(), false, Namespace
+	}
+	name, deleted = l.path(mnt, dentry)
+	return name, deleted, InFileSystem
+}

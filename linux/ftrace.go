@@ -1,0 +1,255 @@
+package linux
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"sort"
+
+	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// FtraceOps is one user of function tracing: a function that is called when
+// functions are entered.
+type FtraceOps struct {
+	Addr           virt.Addr // struct ftrace_ops
+	Func           virt.Addr // that is called
+	Saved          virt.Addr // that is called behind it, where it filters by process
+	Trampoline     virt.Addr // code made for it alone; 0 none
+	TrampolineSize uint64
+	Direct         virt.Addr // that traced functions call directly instead
+	Private        virt.Addr // what Func gets
+	Flags          []string
+	// Filter and NoTrace are functions that are traced, and those that are not. No
+	// filter means every function.
+	Filter, NoTrace         []virt.Addr
+	FilterSize, NoTraceSize uint64 // as the kernel counts them
+}
+
+// FtraceSite is one function that is being traced.
+type FtraceSite struct {
+	Record virt.Addr // struct dyn_ftrace
+	Site   virt.Addr // of the call in the function's beginning
+	Users  int       // how many ask for it
+	Flags  []string
+	// Enabled says that the call is in place; else it was once.
+	Enabled bool
+}
+
+type ftraceLayout struct {
+	fn, next, flags, private, saved, hash, tramp, trampSize, direct kernel.Field
+	notrace, filter, bits, buckets, count, hlist, ip                kernel.Field
+	pageNext, pageRecords, pageIndex, recIP, recFlags               kernel.Field
+	recSize                                                         uint32
+}
+
+// ftraceOpsFlags are FTRACE_OPS_FL_* (include/linux/ftrace.h).
+var ftraceOpsFlags = map[uint]string{
+	0: "enabled", 1: "dynamic", 2: "save_regs", 3: "save_regs_if_supported", 4: "recursion", 5: "stub",
+	6: "initialized", 7: "deleted", 8: "adding", 9: "removing", 10: "modifying", 11: "alloc_tramp",
+	12: "ipmodify", 13: "pid", 14: "rcu", 15: "trace_array", 16: "permanent", 17: "direct", 18: "subop", 19: "graph", 20: "jmp",
+}
+
+// ftraceSiteFlags are FTRACE_FL_* (the same). Lower ones came later; 19 bits are
+// left to count users, and all earlier kernels count as few.
+var ftraceSiteFlags = map[uint]string{
+	31: "enabled", 30: "regs", 29: "regs_enabled", 28: "trampoline", 27: "trampoline_enabled", 26: "ipmodify",
+	25: "disabled", 24: "direct", 23: "direct_enabled", 22: "call_ops", 21: "call_ops_enabled", 20: "touched", 19: "modified",
+}
+
+const ftraceUsers = 1<<19 - 1
+
+func (s *System) ftraceLayout() (*ftraceLayout, error) {
+	return layoutOf(s, "ftrace", func(r *resolver, o *ftraceLayout) {
+		r.symbols("ftrace_ops_list", "ftrace_list_end", "ftrace_pages_start")
+		const f, h, p, d = "ftrace_ops", "ftrace_hash", "ftrace_page", "dyn_ftrace"
+		o.fn, o.next, o.flags, o.private = r.field(f, "func"), r.field(f, "next"), r.field(f, "flags"), r.field(f, "private")
+		o.saved, o.hash = r.optional(f, "saved_func"), r.field(f, "func_hash")
+		o.tramp, o.trampSize = r.field(f, "trampoline"), r.optional(f, "trampoline_size")
+		o.direct = r.optional(f, "direct_call") // 6.0
+		o.notrace, o.filter = r.field("ftrace_ops_hash", "notrace_hash"), r.field("ftrace_ops_hash", "filter_hash")
+		o.bits, o.buckets, o.count = r.field(h, "size_bits"), r.field(h, "buckets"), r.field(h, "count")
+		o.hlist, o.ip = r.field("ftrace_func_entry", "hlist"), r.field("ftrace_func_entry", "ip")
+		o.pageNext, o.pageRecords, o.pageIndex = r.field(p, "next"), r.field(p, "records"), r.field(p, "index")
+		o.recIP, o.recFlags, o.recSize = r.field(d, "ip"), r.field(d, "flags"), r.size(d)
+	})
+}
+
+// FtraceOps yields the users of function tracing, the latest first.
+func (s *System) FtraceOps(ctx context.Context) iter.Seq2[*FtraceOps, error] {
+	return func(yield func(*FtraceOps, error) bool) {
+		o, err := s.ftraceLayout()
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		head, ok1 := s.Address("ftrace_ops_list")
+		end, ok2 := s.Address("ftrace_list_end")
+		if !ok1 || !ok2 {
+			yield(nil, fmt.Errorf("ftrace: %w: %w", ErrUnsupported, kernel.ErrNoSymbol))
+			return
+		}
+		seen := map[virt.Addr]bool{}
+		for link := head; ctx.Err() == nil; {
+			v, err := s.word(link)
+			a := virt.Addr(v)
+			switch {
+			case err != nil:
+				yield(nil, fmt.Errorf("users of ftrace: link at %#x: %w", uint64(link), err))
+				return
+			case a == end || a == 0:
+				return
+			case seen[a] || len(seen) > maxMachinery:
+				yield(nil, fmt.Errorf("users of ftrace: %w: %#x comes twice", ErrBroken, v))
+				return
+			}
+			seen[a] = true
+			f, err := s.ftraceOps(ctx, o, a)
+			if !yield(f, err) {
+				return
+			}
+			link = at(a, o.next)
+		}
+	}
+}
+
+func (s *System) ftraceOps(ctx context.Context, o *ftraceLayout, a virt.Addr) (*FtraceOps, error) {
+	f := &FtraceOps{Addr: a}
+	var filter, notrace virt.Addr
+	err := safely(func() error {
+		r := s.reader()
+		f.Func, f.Saved, f.Private = r.pointer(a, o.fn), r.pointer(a, o.saved), r.pointer(a, o.private)
+		f.Trampoline, f.TrampolineSize, f.Direct = r.pointer(a, o.tramp), r.num(a, o.trampSize), r.pointer(a, o.direct)
+		f.Flags = bitNames(r.num(a, o.flags), ftraceOpsFlags)
+		if h := r.pointer(a, o.hash); h != 0 {
+			filter, notrace = r.pointer(h, o.filter), r.pointer(h, o.notrace)
+		}
+		return r.err
+	})
+	if err == nil {
+		f.Filter, f.FilterSize, err = s.ftraceHash(ctx, o, filter)
+	}
+	if err == nil {
+		f.NoTrace, f.NoTraceSize, err = s.ftraceHash(ctx, o, notrace)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("ftrace_ops at %#x: %w", uint64(a), err)
+	}
+	return f, nil
+}
+
+// maxHashBits bounds a hash of functions: the kernel's own FTRACE_HASH_MAX_BITS is
+// 12.
+const maxHashBits = 16
+
+// ftraceHash are the addresses in a hash, sorted.
+func (s *System) ftraceHash(ctx context.Context, o *ftraceLayout, a virt.Addr) (ips []virt.Addr, count uint64, err error) {
+	if a == 0 {
+		return nil, 0, nil
+	}
+	var bits uint64
+	var buckets virt.Addr
+	err = safely(func() error {
+		r := s.reader()
+		bits, buckets, count = r.num(a, o.bits), r.pointer(a, o.buckets), r.num(a, o.count)
+		return r.err
+	})
+	if err != nil || count == 0 || buckets == 0 {
+		return nil, count, err
+	}
+	if bits > maxHashBits || count > maxMachinery {
+		return nil, count, fmt.Errorf("hash at %#x: %w: %d entries in 2^%d chains", uint64(a), ErrBroken, count, bits)
+	}
+	for i := range 1 << bits {
+		for node, err := range s.hlist(ctx, buckets+virt.Addr(8*i), int(count)+64) {
+			if err != nil {
+				return ips, count, err
+			}
+			ip, err := s.word(node - virt.Addr(o.hlist.Offset) + virt.Addr(o.ip.Offset))
+			if err != nil {
+				return ips, count, err
+			}
+			if ips = append(ips, virt.Addr(ip)); len(ips) > maxMachinery {
+				return ips, count, fmt.Errorf("hash at %#x: %w: too many entries", uint64(a), ErrBroken)
+			}
+		}
+	}
+	sort.Slice(ips, func(i, j int) bool { return ips[i] < ips[j] })
+	return ips, count, nil
+}
+
+// FtraceSites yields the functions that are traced, or were (since 6.4 the kernel
+// remembers that), in the order of the kernel's pages of records.
+func (s *System) FtraceSites(ctx context.Context) iter.Seq2[*FtraceSite, error] {
+	return func(yield func(*FtraceSite, error) bool) {
+		o, err := s.ftraceLayout()
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		start, ok := s.Address("ftrace_pages_start")
+		if !ok {
+			yield(nil, fmt.Errorf("ftrace: %w: %w", ErrUnsupported, kernel.ErrNoSymbol))
+			return
+		}
+		seen := map[virt.Addr]bool{}
+		for link := start; ctx.Err() == nil; {
+			v, err := s.word(link)
+			page := virt.Addr(v)
+			if err == nil && (seen[page] || len(seen) > maxMachinery) {
+				err = fmt.Errorf("%w: %#x comes twice", ErrBroken, v)
+			}
+			if err != nil {
+				yield(nil, fmt.Errorf("records of ftrace: link at %#x: %w", uint64(link), err))
+				return
+			}
+			if page == 0 {
+				return
+			}
+			seen[page] = true
+			if !s.ftraceRecords(o, page, yield) {
+				return
+			}
+			link = at(page, o.pageNext)
+		}
+	}
+}
+
+// maxRecords bounds the records of one ftrace_page: 2^order pages.
+const maxRecords = 1 << 17
+
+func (s *System) ftraceRecords(o *ftraceLayout, page virt.Addr, yield func(*FtraceSite, error) bool) bool {
+	var records virt.Addr
+	var n uint64
+	err := safely(func() error {
+		r := s.reader()
+		records, n = r.pointer(page, o.pageRecords), r.num(page, o.pageIndex)
+		return r.err
+	})
+	if err == nil && (n > maxRecords || o.recSize < o.recFlags.Offset+8 || o.recSize < o.recIP.Offset+8 || o.recSize > 256) {
+		err = fmt.Errorf("%w: %d records", ErrBroken, n)
+	}
+	b := []byte(nil)
+	if err == nil {
+		b = make([]byte, n*uint64(o.recSize))
+		err = s.readAt(b, records)
+	}
+	if err != nil {
+		return yield(nil, fmt.Errorf("records of ftrace at %#x: %w", uint64(page), err))
+	}
+	for i := range n {
+		rec := b[i*uint64(o.recSize):]
+		flags := le64(rec[o.recFlags.Offset:])
+		if flags == 0 {
+			continue
+		}
+		if !yield(&FtraceSite{
+			Record: records + virt.Addr(i*uint64(o.recSize)), Site: virt.Addr(le64(rec[o.recIP.Offset:])),
+			Users: int(flags & ftraceUsers), Flags: bitNames(flags&^ftraceUsers, ftraceSiteFlags), Enabled: flags>>31&1 != 0,
+		}, nil) {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,148 @@
+package linux
+
+import (
+	"context"
+	"fmt"
+	"iter"
+
+	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// Kprobe is one registered probe.
+type Kprobe struct {
+	Addr    virt.Addr // struct kprobe
+	Probed  virt.Addr // the instruction
+	Return  bool      // a kretprobe: Handler and Entry are its functions
+	Flags   []string  // gone, disabled, optimized, ftrace, function_entry
+	Missed  uint64
+	Symbol  string // that it was asked for by; empty if by address
+	Offset  uint64
+	Shared  bool // behind a common probe with others at the same address
+	Pre     virt.Addr
+	Post    virt.Addr
+	Handler virt.Addr
+	Entry   virt.Addr
+}
+
+type kprobeLayout struct {
+	hlist, list, missed, addr, symbol, offset, pre, post, flags kernel.Field
+	handler, entry                                              kernel.Field // struct kretprobe
+	table, aggregate, kretprobe                                 virt.Addr
+}
+
+// kprobeHashSize is KPROBE_TABLE_SIZE (kernel/kprobes.c).
+const kprobeHashSize = 64
+
+var kprobeFlags = map[uint]string{0: "gone", 1: "disabled", 2: "optimized", 3: "ftrace", 4: "function_entry"}
+
+func (s *System) kprobeLayout() (*kprobeLayout, error) {
+	o, err := layoutOf(s, "kprobes", func(r *resolver, o *kprobeLayout) {
+		r.symbols("kprobe_table", "aggr_pre_handler", "pre_handler_kretprobe")
+		const k = "kprobe"
+		o.hlist, o.list, o.missed = r.field(k, "hlist"), r.field(k, "list"), r.field(k, "nmissed")
+		o.addr, o.symbol, o.offset = r.field(k, "addr"), r.field(k, "symbol_name"), r.field(k, "offset")
+		o.pre, o.post, o.flags = r.field(k, "pre_handler"), r.field(k, "post_handler"), r.field(k, "flags")
+		o.handler, o.entry = r.optional("kretprobe", "handler"), r.optional("kretprobe", "entry_handler")
+	})
+	if err != nil {
+		return nil, err
+	}
+	// Where they lie differs from guest to guest: not the layout's.
+	l := *o
+	if l.table, err = s.symbol("kprobe_table"); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnsupported, err)
+	}
+	l.aggregate, _ = s.Address("aggr_pre_handler")
+	l.kretprobe, _ = s.Address("pre_handler_kretprobe")
+	return &l, nil
+}
+
+// Kprobes yields the registered probes. Where several probe one instruction, the
+// common probe in the kernel's table is followed to each of them.
+func (s *System) Kprobes(ctx context.Context) iter.Seq2[*Kprobe, error] {
+	return func(yield func(*Kprobe, error) bool) {
+		o, err := s.kprobeLayout()
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		for i := range kprobeHashSize {
+			for node, err := range s.hlist(ctx, o.table+virt.Addr(8*i), maxMachinery) {
+				if err != nil {
+					if !yield(nil, fmt.Errorf("kprobe_table[%d]: %w", i, err)) {
+						return
+					}
+					continue
+				}
+				if !s.kprobesAt(ctx, o, node-virt.Addr(o.hlist.Offset), yield) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// kprobesAt yields the probe at a, or those behind it.
+func (s *System) kprobesAt(ctx context.Context, o *kprobeLayout, a virt.Addr, yield func(*Kprobe, error) bool) bool {
+	top, err := s.kprobe(o, a)
+	if err != nil {
+		return yield(nil, err)
+	}
+	if top.Pre != o.aggregate || o.aggregate == 0 {
+		return yield(top, nil)
+	}
+	for node, err := range s.list(ctx, at(a, o.list), maxMachinery) {
+		var p *Kprobe
+		if err == nil {
+			p, err = s.kprobe(o, node-virt.Addr(o.list.Offset))
+		}
+		if err != nil {
+			if !yield(nil, fmt.Errorf("probes behind %#x: %w", uint64(a), err)) {
+				return false
+			}
+			continue
+		}
+		// The common probe alone knows what became of the instruction.
+		for _, f := range top.Flags {
+			if f == "optimized" || f == "ftrace" {
+				p.Flags = appendNew(p.Flags, f)
+			}
+		}
+		p.Shared = true
+		if !yield(p, nil) {
+			return false
+		}
+	}
+	return true
+}
+
+func appendNew(words []string, w string) []string {
+	for _, have := range words {
+		if have == w {
+			return words
+		}
+	}
+	return append(words, w)
+}
+
+func (s *System) kprobe(o *kprobeLayout, a virt.Addr) (*Kprobe, error) {
+	p := &Kprobe{Addr: a}
+	err := safely(func() error {
+		r := s.reader()
+		p.Probed, p.Pre, p.Post = r.pointer(a, o.addr), r.pointer(a, o.pre), r.pointer(a, o.post)
+		p.Missed, p.Offset = r.num(a, o.missed), r.num(a, o.offset)
+		p.Flags = bitNames(r.num(a, o.flags), kprobeFlags)
+		if p.Return = p.Pre == o.kretprobe && p.Pre != 0; p.Return { // struct kretprobe begins with its kprobe
+			p.Handler, p.Entry = r.pointer(a, o.handler), r.pointer(a, o.entry)
+		}
+		if name := r.pointer(a, o.symbol); name != 0 && r.err == nil {
+			p.Symbol = r.cString(name, 512)
+		}
+		return r.err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("kprobe at %#x: %w", uint64(a), err)
+	}
+	return p, nil
+}

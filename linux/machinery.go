@@ -1,0 +1,124 @@
+package linux
+
+import (
+	"fmt"
+	"runtime/debug"
+	"sort"
+
+	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/kernel/kallsyms"
+	"github.com/outsight-vmi/outsight/phys"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// maxMachinery bounds the elements of one list or table of the kernel's machinery.
+const maxMachinery = 1 << 18
+
+// safely does some reads, guarded by itself, so that no fault of the consumer's is
+// taken for the guest's.
+func safely(read func() error) (err error) {
+	defer phys.Recover(debug.SetPanicOnFault(true), &err)
+	return read()
+}
+
+// readAt reads len(p) bytes at a.
+func (s *System) readAt(p []byte, a virt.Addr) error {
+	return safely(func() error {
+		_, err := s.Space.ReadAt(p, a)
+		return err
+	})
+}
+
+// stringAt reads a string of the kernel's, of at most limit bytes.
+func (s *System) stringAt(a virt.Addr, limit int) (text string, err error) {
+	err = safely(func() error {
+		r := s.reader()
+		text = r.cString(a, limit)
+		return r.err
+	})
+	return text, err
+}
+
+// perCPU is where the per-CPU variable name lies for a possible CPU. Its symbol is
+// an offset in each CPU's area up to 6.14, and an address since: what the kernel
+// adds is the same.
+func (s *System) perCPU(name string, cpu int) (virt.Addr, error) {
+	sym, ok := s.Symbol(name)
+	if !ok {
+		return 0, fmt.Errorf("symbol %s: %w: %w", name, ErrUnsupported, kernel.ErrNoSymbol)
+	}
+	if sym.Percpu {
+		return virt.Addr(sym.Rel) + s.cpus[cpu], nil
+	}
+	return s.Text + virt.Addr(sym.Rel) + s.cpus[cpu], nil
+}
+
+// extent is how many bytes lie between a symbol and the next one: at least the
+// size of what it names, with what aligns the next. 0 if there is no next one.
+func extent(t *kallsyms.Table, sym kallsyms.Symbol) uint64 {
+	if sym.Percpu { // those stand first, in order
+		for i := range t.N {
+			if rel, percpu := t.Rel(i); percpu && rel > sym.Rel {
+				return uint64(rel - sym.Rel)
+			}
+		}
+		return 0
+	}
+	i := sort.Search(t.N, func(i int) bool {
+		rel, percpu := t.Rel(i)
+		return !percpu && rel > sym.Rel
+	})
+	if i == t.N {
+		return 0
+	}
+	rel, _ := t.Rel(i)
+	return uint64(rel - sym.Rel)
+}
+
+// table is where a symbol lies and how many bytes it can have.
+func (s *System) tableAt(name string) (a virt.Addr, size uint64, ok bool) {
+	sym, found := s.Symbol(name)
+	t, err := s.Table()
+	if !found || err != nil || sym.Percpu {
+		return 0, 0, false
+	}
+	return s.Text + virt.Addr(sym.Rel), extent(t, sym), true
+}
+
+// pointers reads the array of n pointers at a.
+func (s *System) pointers(a virt.Addr, n int) ([]virt.Addr, error) {
+	b := make([]byte, 8*min(max(n, 0), maxMachinery))
+	if err := s.readAt(b, a); err != nil {
+		return nil, fmt.Errorf("table at %#x: %w", uint64(a), err)
+	}
+	p := make([]virt.Addr, len(b)/8)
+	for i := range p {
+		p[i] = virt.Addr(le64(b[8*i:]))
+	}
+	return p, nil
+}
+
+func le64(b []byte) uint64 {
+	_ = b[7]
+	var v uint64
+	for i := 7; i >= 0; i-- {
+		v = v<<8 | uint64(b[i])
+	}
+	return v
+}
+
+// bitNames are the names of the bits set in v; those without one come as bitN.
+func bitNames(v uint64, names map[uint]string) []string {
+	var set []string
+	for bit := range uint(64) {
+		if v>>bit&1 == 0 {
+			continue
+		}
+		if n, ok := names[bit]; ok {
+			set = append(set, n)
+		} else {
+			set = append(set, fmt.Sprintf("bit%d", bit))
+		}
+	}
+	return set
+}

@@ -1,0 +1,167 @@
+package linux
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"iter"
+	"runtime/debug"
+
+	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/phys"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// mapleLayout is struct maple_tree and its two kinds of nodes (6.1).
+type mapleLayout struct {
+	root                    kernel.Field
+	rangePivot, rangeSlot   kernel.Field // of leaves and plain nodes
+	arangePivot, arangeSlot kernel.Field // of nodes that keep the gaps below them
+	nodeSize                uint32
+}
+
+// mapleEntry is one element of a maple tree: a pointer, for a range of indexes.
+type mapleEntry struct {
+	first, last uint64
+	value       virt.Addr
+}
+
+const (
+	mapleNodeMask = 0xff // nodes are aligned to 256 bytes, the type is below
+	mapleLeaf64   = 1
+	mapleRange64  = 2
+	mapleArange64 = 3
+	maxMapleDepth = 31 // MAPLE_HEIGHT_MAX
+)
+
+func (s *System) mapleLayout() (*mapleLayout, error) {
+	return layoutOf(s, "maple trees", func(r *resolver, o *mapleLayout) {
+		o.root = r.field("maple_tree", "ma_root")
+		o.rangePivot, o.rangeSlot = r.field("maple_range_64", "pivot"), r.field("maple_range_64", "slot")
+		o.arangePivot, o.arangeSlot = r.field("maple_arange_64", "pivot"), r.field("maple_arange_64", "slot")
+		o.nodeSize = r.size("maple_node")
+		if len(r.errs) > 0 {
+			return
+		}
+		for _, f := range []kernel.Field{o.rangePivot, o.rangeSlot, o.arangePivot, o.arangeSlot} {
+			if o.nodeSize > 4096 || f.Offset > o.nodeSize || f.Size > o.nodeSize-f.Offset {
+				r.errs = append(r.errs, fmt.Errorf("struct maple_node of %d bytes: a member lies outside", o.nodeSize))
+			}
+		}
+	})
+}
+
+// maple walks the struct maple_tree at a in order of index, limit entries at most.
+// Every child must lie within its parent's range and no node may be there twice, so
+// that a tree made by an enemy ends.
+func (s *System) maple(ctx context.Context, a virt.Addr, limit int) iter.Seq2[mapleEntry, error] {
+	return func(yield func(mapleEntry, error) bool) {
+		o, err := s.mapleLayout()
+		if err != nil {
+			yield(mapleEntry{}, err)
+			return
+		}
+		root, err := s.word(at(a, o.root))
+		if err != nil {
+			yield(mapleEntry{}, fmt.Errorf("maple tree at %#x: %w", uint64(a), err))
+			return
+		}
+		w := mapleWalk{s: s, ctx: ctx, o: o, root: a, left: limit, seen: map[virt.Addr]struct{}{}, yield: yield}
+		const internal = 2
+		switch {
+		case root == 0:
+		case root&3 == internal && root > 4096: // xa_is_node
+			w.node(root, 0, ^uint64(0), maxMapleDepth)
+		case root&3 == 0: // one entry, at index 0
+			yield(mapleEntry{value: virt.Addr(root)}, nil)
+		}
+	}
+}
+
+type mapleWalk struct {
+	s     *System
+	ctx   context.Context
+	o     *mapleLayout
+	root  virt.Addr
+	left  int
+	seen  map[virt.Addr]struct{}
+	yield func(mapleEntry, error) bool
+}
+
+// node visits the node that a slot leads to, which covers [lo, hi]; it returns
+// false to end the walk.
+func (w *mapleWalk) node(slot, lo, hi uint64, depth int) bool {
+	at, kind := virt.Addr(slot&^mapleNodeMask), slot>>3&0xf
+	if _, twice := w.seen[at]; twice || depth == 0 || len(w.seen) > w.left+maxMapleDepth {
+		return w.fail(fmt.Errorf("node at %#x: %w: it is there twice, or the tree is too deep or too large", uint64(at), ErrBroken))
+	}
+	w.seen[at] = struct{}{}
+	if w.ctx.Err() != nil {
+		w.yield(mapleEntry{}, w.ctx.Err())
+		return false
+	}
+	var raw [4096]byte
+	b := raw[:w.o.nodeSize]
+	if err := w.read(at, b); err != nil {
+		return w.fail(fmt.Errorf("node at %#x: %w", uint64(at), err))
+	}
+	pivots, slots := w.o.rangePivot, w.o.rangeSlot
+	switch kind {
+	case mapleLeaf64, mapleRange64:
+	case mapleArange64:
+		pivots, slots = w.o.arangePivot, w.o.arangeSlot
+	default: // dense ones are not in use, 6.1 to 7.2
+		return w.fail(fmt.Errorf("node at %#x: %w: of kind %d", uint64(at), ErrBroken, kind))
+	}
+	word := func(f kernel.Field, i int) uint64 { return binary.LittleEndian.Uint64(b[int(f.Offset)+8*i:]) }
+	first := lo
+	for i := range int(slots.Size / 8) {
+		last := hi
+		// A pivot of 0 is behind the last slot in use, which reaches to the end.
+		if i < int(pivots.Size/8) {
+			if p := word(pivots, i); p != 0 || i == 0 && hi == 0 {
+				last = p
+			}
+		}
+		if last < first || last > hi {
+			return w.fail(fmt.Errorf("node at %#x: %w: %#x is not in [%#x, %#x]", uint64(at), ErrBroken, last, first, hi))
+		}
+		if !w.slot(word(slots, i), first, last, kind == mapleLeaf64, depth) {
+			return false
+		}
+		if last == hi {
+			return true
+		}
+		first = last + 1
+	}
+	return true
+}
+
+func (w *mapleWalk) slot(v, first, last uint64, leaf bool, depth int) bool {
+	switch {
+	case v == 0:
+		return true // a gap
+	case !leaf:
+		return w.node(v, first, last, depth-1)
+	case v&3 == 2:
+		return true // a reserved one (XA_ZERO_ENTRY)
+	}
+	if w.left--; w.left < 0 {
+		w.fail(fmt.Errorf("%w: too many entries", ErrBroken))
+		return false
+	}
+	return w.yield(mapleEntry{first, last, virt.Addr(v)}, nil)
+}
+
+func (w *mapleWalk) read(a virt.Addr, b []byte) (err error) {
+	defer phys.Recover(debug.SetPanicOnFault(true), &err)
+	if !w.s.Space.KernelHalf(a) {
+		return fmt.Errorf("%w: no kernel pointer", ErrBroken)
+	}
+	_, err = w.s.Space.ReadAt(b, a)
+	return err
+}
+
+func (w *mapleWalk) fail(err error) bool {
+	return w.yield(mapleEntry{}, fmt.Errorf("maple tree at %#x: %w", uint64(w.root), err))
+}

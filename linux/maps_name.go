@@ -1,0 +1,113 @@
+package linux
+
+import (
+	"runtime/debug"
+
+	"github.com/outsight-vmi/outsight/phys"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// heapAndStack is what tells a mapping that is the heap or the stack.
+type heapAndStack struct{ startBrk, brk, stack virt.Addr }
+
+func (l *Lister) heapAndStack(mm virt.Addr, o *mapsLayout) (a heapAndStack, err error) {
+	defer phys.Recover(debug.SetPanicOnFault(true), &err)
+	r := &l.r
+	r.err = nil
+	a.startBrk, a.brk = virt.Addr(r.num(mm, o.startBrk)), virt.Addr(r.num(mm, o.brk))
+	a.stack = virt.Addr(r.num(mm, o.startStack))
+	return a, r.err
+}
+
+// describe gives m its path, device and inode, as show_map_vma does.
+func (l *Lister) describe(m *Mapping, v *vma, o *mapsLayout, area heapAndStack) {
+	if err := l.nameMapping(m, v, o, area); err != nil {
+		m.Err = err
+	}
+}
+
+func (l *Lister) nameMapping(m *Mapping, v *vma, o *mapsLayout, area heapAndStack) (err error) {
+	defer phys.Recover(debug.SetPanicOnFault(true), &err)
+	r := &l.r
+	r.err = nil
+	name := ""
+	if v.anonName != 0 && has(o.anonNameText) {
+		name = r.cString(at(v.anonName, o.anonNameText), 80) // ANON_VMA_NAME_MAX_LEN
+	}
+	switch {
+	case m.File != 0:
+		inode := r.pointer(m.File, o.fileInode)
+		m.Inode = r.num(inode, o.inoNumber)
+		m.Device = Device(r.num(r.pointer(inode, o.inoSuper), o.superDev))
+		m.Path, m.Deleted = l.userPath(m.File, o)
+		if name != "" {
+			m.Path, m.Deleted = "[anon_shmem:"+name+"]", false // 6.2
+		}
+	case v.ops != 0 && v.ops == o.specialOps && v.private != 0:
+		m.Path = r.cString(r.pointer(v.private, o.ringName), 64)
+	case m.Start < area.brk && m.End > area.startBrk, o.heapTouches && m.Start <= area.brk && m.End >= area.startBrk:
+		m.Path = "[heap]"
+	case m.Start <= area.stack && m.End >= area.stack:
+		m.Path = "[stack]"
+	case name != "":
+		m.Path = "[anon:" + name + "]"
+	}
+	return r.err
+}
+
+// userPath is the path by which a file was opened. A file that overlayfs opened
+// below itself remembers it (6.8, FMODE_BACKING).
+func (l *Lister) userPath(file virt.Addr, o *mapsLayout) (path string, deleted bool) {
+	const backing = 1 << 25
+	if has(o.userPath) && l.r.num(file, o.fileMode)&backing != 0 {
+		p := at(file, o.userPath)
+		return l.path(l.r.ptr(p+virt.Addr(l.s.o.pathMnt)), l.r.ptr(p+virt.Addr(l.s.o.pathDentry)))
+	}
+	path, deleted, _ = l.fileName(file)
+	return path, deleted
+}
+
+// Residency is how much of a mapping is in memory.
+type Residency struct {
+	Resident uint64 // in bytes, as Rss in /proc/PID/smaps: the shared zero page does not count
+	Swapped  uint64 // in bytes: anonymous pages in swap
+	Dirty    uint64 // of Resident: written to through this mapping, by the page tables
+}
+
+// Residency looks through the page tables what of m is in memory. It costs a read
+// for each 2 MiB that have been used.
+func (s *System) Residency(m *Mapping) (res Residency, err error) {
+	defer phys.Recover(debug.SetPanicOnFault(true), &err)
+	const special = 1 << 9 // _PAGE_SPECIAL: a page that is nobody's
+	o, err := s.mapsLayout()
+	if err != nil {
+		return res, err
+	}
+	space, err := s.UserSpace(m.MM)
+	if err != nil {
+		return res, err
+	}
+	zero := ^uint64(0)
+	if o.hugeZeroPFN != 0 {
+		if zero, err = s.Space.U64(o.hugeZeroPFN); err != nil {
+			return res, err
+		}
+	}
+	for e := range space.Entries(m.Start, m.End-1) {
+		if e.Size == 0 {
+			if _, _, ok := e.Swap(); ok {
+				res.Swapped += phys.PageSize
+			}
+			continue
+		}
+		if e.Entry&special != 0 || e.Size > phys.PageSize && uint64(e.PA)>>12 == zero {
+			continue
+		}
+		first, last := max(e.VA, m.Start), min(e.VA+virt.Addr(e.Size), m.End)
+		res.Resident += uint64(last - first)
+		if e.Dirty() {
+			res.Dirty += uint64(last - first)
+		}
+	}
+	return res, nil
+}

@@ -1,0 +1,184 @@
+package linux
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+	"sort"
+
+	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/phys"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// maxCode bounds how many pieces of code made at run time one kind may have.
+const maxCode = 1 << 17
+
+// findRegions collects the code outside the kernel's image.
+func (o *Owners) findRegions(ctx context.Context) {
+	o.findModules(ctx)
+	for _, find := range []func(context.Context) error{o.findPrograms, o.findTrampolines, o.findProbes} {
+		if err := find(ctx); err != nil {
+			o.Missing = append(o.Missing, err)
+		}
+	}
+	sort.SliceStable(o.regions, func(i, j int) bool { return o.regions[i].start < o.regions[j].start })
+	// Two owners of one place: the one that begins later keeps it. A module that
+	// claims all the room there is does not cover what others hide in it.
+	for i := 1; i < len(o.regions); i++ {
+		if before := &o.regions[i-1]; before.end > o.regions[i].start {
+			o.Missing = append(o.Missing, fmt.Errorf("%w: code of %s at %#x reaches into that of %s at %#x", ErrBroken, before.owner, uint64(before.start), o.regions[i].owner, uint64(o.regions[i].start)))
+			before.end = o.regions[i].start
+		}
+	}
+	sort.Slice(o.memory, func(i, j int) bool { return o.memory[i].start < o.memory[j].start })
+}
+
+// add notes code of n bytes at start.
+func (o *Owners) add(start virt.Addr, n uint64, w Owner, symbol func(virt.Addr) (string, uint64)) {
+	if o.s.Space.KernelHalf(start) && n > 0 && start+virt.Addr(n) > start {
+		o.regions = append(o.regions, region{span{start, start + virt.Addr(n)}, w, symbol})
+	}
+}
+
+func (o *Owners) findModules(ctx context.Context) {
+	for m, err := range o.s.Modules(ctx) {
+		if err != nil {
+			o.Missing = append(o.Missing, err)
+			continue
+		}
+		w := Owner{Kind: OwnerModule, Name: m.Name}
+		symbol := func(a virt.Addr) (string, uint64) {
+			name, off, _ := m.Symbol(a)
+			return name, off
+		}
+		for _, r := range m.Memory {
+			if r.Text() {
+				o.add(r.Start, r.Size, w, symbol)
+			}
+			o.memory = append(o.memory, region{span{r.Start, r.Start + virt.Addr(r.Size)}, w, symbol})
+		}
+	}
+}
+
+// ksymLayout is struct bpf_ksym: a piece of compiled BPF.
+type ksymLayout struct{ start, end, name, lnode kernel.Field }
+
+// findPrograms collects what the BPF compiler made: programs, trampolines and
+// dispatchers, under their names in /proc/kallsyms. Before 5.7 programs alone were
+// listed, in another structure.
+func (o *Owners) findPrograms(ctx context.Context) error {
+	s := o.s
+	if _, ok := s.Address("bpf_kallsyms"); !ok {
+		return nil // built without CONFIG_BPF_JIT
+	}
+	l, err := layoutOf(s, "compiled BPF programs", func(r *resolver, o *ksymLayout) {
+		const k = "bpf_ksym"
+		o.start, o.end, o.name, o.lnode = r.field(k, "start"), r.field(k, "end"), r.field(k, "name"), r.field(k, "lnode")
+	})
+	if err != nil {
+		return err
+	}
+	size := int(min(l.name.Size, maxSymbolName))
+	return o.walk(ctx, "compiled BPF programs", "bpf_kallsyms", 0, l.lnode, func(r *reader, a virt.Addr) {
+		start, end := r.pointer(a, l.start), r.pointer(a, l.end)
+		name := r.cString(at(a, l.name), size)
+		if r.err == nil && end > start {
+			o.add(start, uint64(end-start), Owner{Kind: OwnerProgram, Name: name, Symbol: name}, nil)
+		}
+	})
+}
+
+// ftraceRegionLayout is struct ftrace_ops.
+type ftraceRegionLayout struct{ trampoline, size, list kernel.Field }
+
+// findTrampolines collects ftrace's. The list of them came in 5.8; before, they
+// are nobody's.
+func (o *Owners) findTrampolines(ctx context.Context) error {
+	s := o.s
+	if _, ok := s.Address("ftrace_ops_trampoline_list"); !ok {
+		return nil
+	}
+	l, err := layoutOf(s, "ftrace trampolines", func(r *resolver, o *ftraceRegionLayout) {
+		const f = "ftrace_ops"
+		o.trampoline, o.size, o.list = r.field(f, "trampoline"), r.field(f, "trampoline_size"), r.field(f, "list")
+	})
+	if err != nil {
+		return err
+	}
+	return o.walk(ctx, "ftrace trampolines", "ftrace_ops_trampoline_list", 0, l.list, func(r *reader, a virt.Addr) {
+		start, size := r.pointer(a, l.trampoline), r.num(a, l.size)
+		if r.err == nil && size <= maxModuleSize {
+			o.add(start, size, Owner{Kind: OwnerTrampoline, Name: "ftrace", Symbol: "ftrace_trampoline"}, nil)
+		}
+	})
+}
+
+// slotLayout is struct kprobe_insn_cache with its pages.
+type slotLayout struct{ pages, sym, list, insns kernel.Field }
+
+// findProbes collects the pages in which kprobes keep displaced instructions and
+// their jumps.
+func (o *Owners) findProbes(ctx context.Context) error {
+	s := o.s
+	if _, ok := s.Address("kprobe_insn_slots"); !ok {
+		return nil // built without CONFIG_KPROBES
+	}
+	l, err := layoutOf(s, "slots of kprobes", func(r *resolver, o *slotLayout) {
+		o.pages, o.sym = r.field("kprobe_insn_cache", "pages"), r.optional("kprobe_insn_cache", "sym") // 5.9
+		o.list, o.insns = r.field("kprobe_insn_page", "list"), r.field("kprobe_insn_page", "insns")
+	})
+	if err != nil {
+		return err
+	}
+	for _, cache := range []string{"kprobe_insn_slots", "kprobe_optinsn_slots"} {
+		if a, ok := s.Address(cache); !ok || s.unlinked(at(a, l.pages)) {
+			continue
+		}
+		err := o.walk(ctx, "slots of kprobes", cache, l.pages.Offset, l.list, func(r *reader, a virt.Addr) {
+			if start := r.pointer(a, l.insns); r.err == nil {
+				o.add(start, phys.PageSize, Owner{Kind: OwnerTrampoline, Name: "kprobes", Symbol: cache}, nil)
+			}
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unlinked reports whether the list_head at a was never initialised, and so is empty.
+func (s *System) unlinked(a virt.Addr) bool {
+	v, err := s.word(a)
+	return err == nil && v == 0
+}
+
+// walk calls f with every structure on the list at the named symbol, plus an
+// offset, each with a reader of its own. Errors are noted, and the walk goes on.
+func (o *Owners) walk(ctx context.Context, what, symbol string, off uint32, link kernel.Field, f func(*reader, virt.Addr)) error {
+	head, err := o.s.symbol(symbol)
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	for node, err := range o.s.list(ctx, head+virt.Addr(off), maxCode) {
+		if err == nil {
+			err = o.one(node-virt.Addr(link.Offset), f)
+		}
+		if err != nil {
+			o.Missing = append(o.Missing, fmt.Errorf("%s: %w", what, err))
+		}
+		if len(o.Missing) > maxCode {
+			return fmt.Errorf("%s: %w", what, errBudget)
+		}
+	}
+	return ctx.Err()
+}
+
+func (o *Owners) one(a virt.Addr, f func(*reader, virt.Addr)) (err error) {
+	defer phys.Recover(debug.SetPanicOnFault(true), &err)
+	r := o.s.reader()
+	if f(&r, a); r.err != nil {
+		return fmt.Errorf("at %#x: %w", uint64(a), r.err)
+	}
+	return nil
+}

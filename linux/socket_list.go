@@ -1,0 +1,270 @@
+package linux
+
+import (
+	"context"
+	"fmt"
+	"iter"
+
+	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// maxSockets bounds the sockets of one guest.
+const maxSockets = 4 << 20
+
+// socketTables is where the protocols keep their sockets.
+type socketTables struct {
+	tcpInfo, ehash, ehashMask, lhash2, lhash2Mask, listening kernel.Field
+	ehashChain, listenHead                                   kernel.Field
+	ehashSize, listenSize                                    uint32
+	udpTable, udpHash, udpMask, udpHead                      kernel.Field
+	udpSize                                                  uint32
+	rawHash, pingHash                                        kernel.Field
+	unixBuckets, packets, xdps                               kernel.Field
+	nlSize                                                   uint32
+	nlHash, nlNode                                           kernel.Field
+}
+
+func (s *System) socketTables() (*socketTables, error) {
+	return layoutOf(s, "tables of sockets", func(r *resolver, o *socketTables) {
+		o.tcpInfo = r.optional("net", "ipv4.tcp_death_row.hashinfo")
+		o.ehash, o.ehashMask = r.field("inet_hashinfo", "ehash"), r.field("inet_hashinfo", "ehash_mask")
+		o.lhash2, o.lhash2Mask = r.field("inet_hashinfo", "lhash2"), r.field("inet_hashinfo", "lhash2_mask")
+		o.listening = r.optional("inet_hashinfo", "listening_hash") // until 5.18
+		o.ehashChain, o.ehashSize = r.field("inet_ehash_bucket", "chain"), r.size("inet_ehash_bucket")
+		o.listenHead, o.listenSize = r.field("inet_listen_hashbucket", "nulls_head"), r.size("inet_listen_hashbucket")
+		o.udpTable = r.optional("net", "ipv4.udp_table") // 6.2
+		o.udpHash, o.udpMask = r.field("udp_table", "hash"), r.field("udp_table", "mask")
+		o.udpHead, o.udpSize = r.field("udp_hslot", "head"), r.size("udp_hslot")
+		o.rawHash, o.pingHash = r.field("raw_hashinfo", "ht"), r.optional("ping_table", "hash")
+		o.unixBuckets = r.optional("net", "unx.table.buckets") // 6.0; else unix_socket_table
+		o.packets, o.xdps = r.optional("net", "packet.sklist"), r.optional("net", "xdp.list")
+		o.nlHash, o.nlSize = r.field("netlink_table", "hash"), r.size("netlink_table")
+		o.nlNode = r.field("netlink_sock", "node")
+	})
+}
+
+// Sockets yields every socket that a protocol's table or a process's descriptor leads to, each
+// once: first table by table, then those that only descriptors lead to. An error stands for
+// a socket, or a part of a table, that could not be read.
+func (s *System) Sockets(ctx context.Context) iter.Seq2[*Socket, error] {
+	return func(yield func(*Socket, error) bool) {
+		w, err := s.socketReader()
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		t, err := s.socketTables()
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		l := &socketLister{s: s, ctx: ctx, w: w, t: t, yield: yield, seen: map[virt.Addr]struct{}{}, tables: map[virt.Addr]struct{}{}}
+		l.owners = s.socketOwners(ctx, func(err error) { l.fail(err) })
+		l.global()
+		for n, err := range s.NetNamespaces(ctx) {
+			if l.stopped {
+				return
+			}
+			if err != nil {
+				l.fail(err)
+				continue
+			}
+			l.namespace(n)
+		}
+		l.descriptors()
+	}
+}
+
+type socketLister struct {
+	s       *System
+	ctx     context.Context
+	w       *socketReader
+	t       *socketTables
+	owners  *socketOwners
+	seen    map[virt.Addr]struct{}
+	tables  map[virt.Addr]struct{} // those that were walked: namespaces may share them
+	yield   func(*Socket, error) bool
+	stopped bool
+}
+
+func (l *socketLister) fail(err error) {
+	if !l.stopped && err != nil {
+		l.stopped = !l.yield(nil, err)
+	}
+}
+
+// one yields the socket at a; it returns false to end the walk.
+func (l *socketLister) one(a virt.Addr, kind string, way SeenIn) bool {
+	if l.stopped {
+		return false
+	}
+	if _, twice := l.seen[a]; twice {
+		return true
+	}
+	if len(l.seen) >= maxSockets {
+		l.fail(fmt.Errorf("sockets: %w: more than %d", ErrBroken, maxSockets))
+		l.stopped = true
+		return false
+	}
+	l.seen[a] = struct{}{}
+	k, err := l.w.socket(l.ctx, a, kind)
+	if err != nil {
+		l.fail(err)
+		return !l.stopped
+	}
+	k.SeenIn = way
+	if pids, ok := l.owners.pids[a]; ok {
+		k.PIDs, k.SeenIn = pids, k.SeenIn|SeenInDescriptor
+	}
+	if l.stopped = !l.yield(k, nil); l.stopped {
+		return false
+	}
+	if l.ctx.Err() != nil {
+		l.fail(l.ctx.Err())
+		l.stopped = true
+	}
+	return !l.stopped
+}
+
+// chains walks a hash table whose elements hang by their skc_node.
+func (l *socketLister) chains(kind string, base virt.Addr, count uint64, stride, off uint32) {
+	if _, done := l.tables[base]; done || l.stopped || base == 0 {
+		return
+	}
+	l.tables[base] = struct{}{}
+	l.fail(l.s.netBuckets(&l.w.r, base, count, stride, off, func(head virt.Addr) bool { return l.chain(kind, head) }))
+}
+
+func (l *socketLister) chain(kind string, head virt.Addr) bool {
+	for node, err := range l.s.hlist(l.ctx, head, maxSockets) {
+		if err != nil {
+			l.fail(fmt.Errorf("%s sockets: %w", kind, err))
+			continue
+		}
+		if !l.one(node-virt.Addr(l.w.o.node.Offset), kind, SeenInTable) {
+			break
+		}
+	}
+	return !l.stopped
+}
+
+// read reads words of the kernel's, guarded, and reports what fails.
+func (l *socketLister) read(f func(r *reader)) bool {
+	_, err := netGuarded(&l.w.r, func() int { f(&l.w.r); return 0 })
+	l.fail(err)
+	return err == nil && !l.stopped
+}
+
+// global walks the tables that all namespaces share.
+func (l *socketLister) global() {
+	t := l.t
+	if a, ok := l.s.Address("tcp_hashinfo"); ok {
+		l.tcp(a)
+	}
+	if a, ok := l.s.Address("udp_table"); ok {
+		l.udp("udp", a)
+	}
+	if a, ok := l.s.Address("udplite_table"); ok { // until 6.19
+		l.udp("udplite", a)
+	}
+	for _, name := range []string{"raw_v4_hashinfo", "raw_v6_hashinfo"} {
+		if a, ok := l.s.Address(name); ok {
+			l.chains("raw", at(a, t.rawHash), uint64(t.rawHash.Size/8), 8, 0)
+		}
+	}
+	if a, ok := l.s.Address("ping_table"); ok && has(t.pingHash) {
+		l.chains("icmp", at(a, t.pingHash), uint64(t.pingHash.Size/8), 8, 0)
+	}
+	if a, ok := l.s.Address("unix_socket_table"); ok { // until 5.19
+		l.chains("unix", a, unixBuckets, 8, 0)
+	}
+	l.netlink()
+}
+
+// unixBuckets is the number of chains in a table of unix sockets (UNIX_HASH_SIZE):
+// bound and unbound ones until 5.18, then mixed, but as many.
+const unixBuckets = 512
+
+func (l *socketLister) namespace(n NetNS) {
+	t := l.t
+	var info, udp, unix virt.Addr
+	if !l.read(func(r *reader) {
+		info, udp, unix = r.pointer(n.Addr, t.tcpInfo), r.pointer(n.Addr, t.udpTable), r.pointer(n.Addr, t.unixBuckets)
+	}) {
+		return
+	}
+	l.tcp(info)
+	l.udp("udp", udp)
+	l.chains("unix", unix, unixBuckets, 8, 0)
+	if has(t.packets) && !l.stopped {
+		l.chain("packet", at(n.Addr, t.packets))
+	}
+	if has(t.xdps) && !l.stopped {
+		l.chain("xdp", at(n.Addr, t.xdps))
+	}
+}
+
+func (l *socketLister) tcp(info virt.Addr) {
+	t := l.t
+	if _, done := l.tables[info]; done || l.stopped || info == 0 {
+		return
+	}
+	l.tables[info] = struct{}{}
+	var ehash, lhash2 virt.Addr
+	var emask, lmask uint64
+	if !l.read(func(r *reader) {
+		ehash, emask = r.pointer(info, t.ehash), r.num(info, t.ehashMask)
+		lhash2, lmask = r.pointer(info, t.lhash2), r.num(info, t.lhash2Mask)
+	}) {
+		return
+	}
+	if has(t.listening) {
+		l.chains("tcp", at(info, t.listening), uint64(t.listening.Size/t.listenSize), t.listenSize, t.listenHead.Offset)
+	} else {
+		l.chains("tcp", lhash2, lmask+1, t.listenSize, t.listenHead.Offset)
+	}
+	l.chains("tcp", ehash, emask+1, t.ehashSize, t.ehashChain.Offset)
+}
+
+func (l *socketLister) udp(kind string, table virt.Addr) {
+	if l.stopped || table == 0 {
+		return
+	}
+	var hash virt.Addr
+	var mask uint64
+	if l.read(func(r *reader) { hash, mask = r.pointer(table, l.t.udpHash), r.num(table, l.t.udpMask) }) {
+		l.chains(kind, hash, mask+1, l.t.udpSize, l.t.udpHead.Offset)
+	}
+}
+
+// netlink walks the tables of bound netlink sockets, one for each of MAX_LINKS
+// protocols.
+func (l *socketLister) netlink() {
+	const maxLinks = 32
+	p, err := l.s.Pointer("nl_table")
+	if err != nil || p == 0 {
+		return
+	}
+	for i := range maxLinks {
+		table := p + virt.Addr(uint32(i)*l.t.nlSize)
+		for node, err := range l.s.rhashtable(l.ctx, at(table, l.t.nlHash), maxSockets) {
+			if err != nil {
+				l.fail(fmt.Errorf("netlink sockets: %w", err))
+				continue
+			}
+			if !l.one(node-virt.Addr(l.t.nlNode.Offset), "netlink", SeenInTable) {
+				return
+			}
+		}
+	}
+}
+
+// descriptors yields what only descriptors lead to.
+func (l *socketLister) descriptors() {
+	for _, a := range l.owners.order {
+		if !l.one(a, "", SeenInDescriptor) {
+			return
+		}
+	}
+}

@@ -1,0 +1,54 @@
+package note_test
+
+import (
+	"encoding/binary"
+	"fmt"
+	"testing"
+
+	"github.com/outsight-vmi/outsight/phys/note"
+)
+
+func Example() {
+	b := note.Append(nil, note.Note{Name: "CORE", Type: 1, Desc: []byte("abc")})
+	b = note.Append(b, note.Note{Name: "VMCOREINFO", Desc: []byte("OSRELEASE=6.1\n")})
+	for n := range note.All(b) {
+		fmt.Println(n.Name, n.Type, len(n.Desc))
+	}
+	fmt.Printf("%s", note.Vmcoreinfo(b))
+	// Output:
+	// CORE 1 3
+	// VMCOREINFO 0 14
+	// OSRELEASE=6.1
+}
+
+func TestCPUs(t *testing.T) {
+	desc := make([]byte, 440)
+	put := binary.LittleEndian.PutUint64
+	put(desc[136:], 0xffffffff81000000) // rip
+	desc[152] = 0x33                    // cs
+	put(desc[392:], 0x80050033)
+	put(desc[392+24:], 0x1234000)
+	put(desc[432:], 0xffff888000000000)
+	b := note.Append(nil, note.Note{Name: "QEMU", Desc: desc})
+	b = note.Append(b, note.Note{Name: "QEMU", Desc: desc[:100]})
+	b = note.Append(b, note.Note{Name: "QEMU", Desc: desc[:432]})
+	cpus := note.CPUs(b)
+	if len(cpus) != 2 {
+		t.Fatalf("%d processors", len(cpus))
+	}
+	c := cpus[0]
+	if c.RIP != 0xffffffff81000000 || c.CPL != 3 || c.CR0 != 0x80050033 || c.CR3 != 0x1234000 || c.KernelGSBase != 0xffff888000000000 {
+		t.Errorf("%+v", c)
+	}
+	if cpus[1].KernelGSBase != 0 {
+		t.Errorf("%+v", cpus[1])
+	}
+}
+
+func FuzzNotes(f *testing.F) {
+	f.Add(note.Append(nil, note.Note{Name: "QEMU", Desc: make([]byte, 440)}))
+	f.Fuzz(func(_ *testing.T, b []byte) {
+		note.CPUs(b)
+		note.Vmcoreinfo(b)
+	})
+}

@@ -1,0 +1,122 @@
+package sql
+
+import (
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+
+	"modernc.org/sqlite/vtab"
+
+	"github.com/outsight-vmi/outsight/table"
+)
+
+// cursor reads a view, guest after guest.
+type cursor struct {
+	*view
+	guests []*table.Guest // still to be read
+	where  []table.Constraint
+
+	target string
+	row    table.Row
+	next   func() (table.Row, bool)
+	stop   func()
+	report *Report
+	rowid  int64
+	done   bool
+}
+
+// Filter begins a scan.
+func (c *cursor) Filter(_ int, plan string, vals []vtab.Value) error {
+	c.end()
+	where, targets, err := c.constraints(plan, vals)
+	if err != nil {
+		return err
+	}
+	c.where, c.rowid, c.done = where, 0, false
+	c.guests = []*table.Guest{nil}
+	if !c.host {
+		c.guests = slices.DeleteFunc(slices.Clone(c.db.guests), func(g *table.Guest) bool {
+			return slices.ContainsFunc(targets, func(t table.Constraint) bool { return !t.Matches(table.TextValue(g.Target)) })
+		})
+	}
+	return c.Next()
+}
+
+// Next goes to the next row, and to the next guest after the last one.
+func (c *cursor) Next() error {
+	for {
+		if c.next != nil {
+			row, ok := c.next()
+			if ok {
+				c.row = row
+				c.rowid++
+				return nil
+			}
+			c.end()
+			if err := c.report.Err; err != nil {
+				return c.failed(err)
+			}
+		}
+		if len(c.guests) == 0 {
+			c.done = true
+			return nil
+		}
+		c.begin(c.guests[0])
+		c.guests = c.guests[1:]
+	}
+}
+
+func (c *cursor) begin(g *table.Guest) {
+	c.report = &Report{View: c.View}
+	if g != nil {
+		c.target, c.report.Target = g.Target, g.Target
+	}
+	c.db.reports = append(c.db.reports, c.report)
+	c.next, c.stop = iter.Pull(table.Rows(c.db.ctx, c.View, g, c.where, &c.report.Report))
+}
+
+func (c *cursor) failed(err error) error {
+	if c.report.Target != "" && len(c.db.guests) > 1 {
+		c.db.failure = fmt.Errorf("%s of %s: %w", c.Name(), c.report.Target, err)
+	} else {
+		c.db.failure = fmt.Errorf("%s: %w", c.Name(), err)
+	}
+	return c.db.failure
+}
+
+func (c *cursor) end() {
+	if c.stop != nil {
+		c.stop()
+	}
+	c.next, c.stop = nil, nil
+}
+
+// Eof reports whether there are no more rows.
+func (c *cursor) Eof() bool { return c.done }
+
+// Column is a value of the row.
+func (c *cursor) Column(n int) (vtab.Value, error) {
+	n -= c.before
+	switch {
+	case n < 0 && c.host:
+		return nil, nil
+	case n < 0:
+		return c.target, nil
+	case n >= len(c.row):
+		return nil, errors.New("no such column")
+	}
+	if column := c.columns[n]; column.Option {
+		return fromValue(table.BoolValue(table.Option(c.where, column.Name))), nil
+	}
+	return fromValue(c.row[n]), nil
+}
+
+// Rowid numbers the rows of a scan.
+func (c *cursor) Rowid() (int64, error) { return c.rowid, nil }
+
+// Close ends a scan.
+func (c *cursor) Close() error {
+	c.end()
+	return nil
+}

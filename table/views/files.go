@@ -1,0 +1,86 @@
+package views
+
+import (
+	"context"
+	"fmt"
+	"iter"
+
+	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/table"
+)
+
+func init() {
+	table.Register(table.New(table.Spec{
+		Name:  "files",
+		Group: table.Files,
+		Doc: `Show the open files of processes.
+
+A row is one descriptor, as in /proc/PID/fd and fdinfo, read from the kernel's own
+table. Pipes, sockets and the kernel's anonymous files have the names that links in
+/proc/PID/fd show; the view sockets tells more of sockets. The table is that of the
+process' first thread: one that a thread keeps for itself is not shown, nor are files
+that are only mapped (see maps), passed on in a message under way, or registered with
+io_uring.`,
+		Columns: filesColumns,
+		Rows:    filesRows,
+		Example: "lab:demo --pid 1",
+	}))
+}
+
+var filesColumns = []table.Column{
+	{Name: "pid", Type: table.Int, Doc: "Process, as numbered in the initial PID namespace."},
+	{Name: "fd", Type: table.Int, Doc: "Descriptor."},
+	{Name: "type", Type: table.Text, Doc: "file, directory, char, block, fifo, symlink, socket, pipe, anon_inode, namespace."},
+	{Name: "path", Type: table.Text, Doc: "Path in its mount namespace, or the name that the link in /proc/PID/fd shows."},
+	{Name: "deleted", Type: table.Bool, Doc: "Whether that name was unlinked, or never existed (memfd)."},
+	{Name: "flags", Type: table.List, Doc: "Flags of open(2), by name."},
+	{Name: "flags_number", Type: table.Uint, Extra: true, Doc: "Flags as a number; fdinfo shows it in octal."},
+	{Name: "position", Type: table.Int, Doc: "Offset of the next read or write, in bytes."},
+	{Name: "size", Type: table.Int, Extra: true, Doc: "Size of the file in bytes, as its inode has it."},
+	{Name: "device", Type: table.Text, Extra: true, Doc: "Device of its file system, major:minor."},
+	{Name: "inode", Type: table.Uint, Extra: true, Doc: "Inode."},
+	{Name: "mode", Type: table.Uint, Extra: true, Doc: "Type and permissions, as st_mode."},
+	{Name: "links", Type: table.Uint, Extra: true, Doc: "Number of hard links."},
+	{Name: "rdev", Type: table.Text, Extra: true, Doc: "Which device a device file stands for, major:minor; missing for others."},
+	{Name: "mount_id", Type: table.Int, Extra: true, Doc: "Mount that it was opened through, as in the view mounts."},
+	{Name: "file", Type: table.Addr, Extra: true, Doc: "Address of the struct file: descriptors that share a position have the same."},
+}
+
+func filesRows(ctx context.Context, g *table.Guest, where []table.Constraint) iter.Seq2[table.Row, error] {
+	return func(yield func(table.Row, error) bool) {
+		l := g.Linux.NewLister()
+		for p, err := range wantedProcesses(ctx, g, where) {
+			if err != nil {
+				if !yield(nil, err) {
+					return
+				}
+				continue
+			}
+			for f, err := range l.Files(ctx, p.Task) {
+				var row table.Row
+				if err != nil {
+					err = fmt.Errorf("process %d: %w", p.pid, err)
+				} else {
+					row = filesRow(p.pid, f)
+				}
+				if !yield(row, err) {
+					return
+				}
+			}
+		}
+	}
+}
+
+func filesRow(pid int32, f *linux.File) table.Row {
+	rdev := table.Missing(table.None)
+	if t := f.Type(); t == "char" || t == "block" {
+		rdev = table.TextValue(f.Rdev.String())
+	}
+	return table.Row{
+		table.IntValue(int64(pid)), table.IntValue(int64(f.FD)), table.TextValue(f.Type()), text(f.Path),
+		table.BoolValue(f.Deleted), table.ListValue(f.FlagNames()), table.UintValue(uint64(f.Flags)),
+		table.IntValue(f.Pos), table.IntValue(f.Size), table.TextValue(f.Device.String()), table.UintValue(f.Inode),
+		table.UintValue(uint64(f.Mode)), table.UintValue(uint64(f.Links)), rdev,
+		table.IntValue(int64(f.MountID)), table.AddrValue(uint64(f.Addr)),
+	}
+}

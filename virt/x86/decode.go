@@ -1,0 +1,56 @@
+// Package x86 reads machine code of a guest: it decodes instructions and follows
+// code that selects one of many functions by a number, without running any of it.
+package x86
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+
+	"golang.org/x/arch/x86/x86asm"
+)
+
+// MaxInstruction is the longest instruction there is, in bytes.
+const MaxInstruction = 15
+
+// ErrCode says that bytes are no code that is understood.
+var ErrCode = errors.New("not understood as code")
+
+// fixups are instructions of today's kernels that the decoder misreads or does not
+// know. What matters here is their length: they change no register.
+var fixups = [][]byte{
+	{0xf3, 0x0f, 0x1e, 0xfa}, // endbr64: read as a lone prefix
+	{0xf3, 0x0f, 0x1e, 0xfb}, // endbr32
+	{0x0f, 0x01, 0xca},       // clac
+	{0x0f, 0x01, 0xcb},       // stac
+}
+
+// Decode decodes the 64-bit instruction at the start of b. What it stands in for
+// comes as a NOP of the right length. Errors wrap [ErrCode].
+func Decode(b []byte) (inst x86asm.Inst, err error) {
+	for _, f := range fixups {
+		if bytes.HasPrefix(b, f) {
+			return x86asm.Inst{Op: x86asm.NOP, Len: len(f), Mode: 64}, nil
+		}
+	}
+	// A hostile guest chooses these bytes: a slip of the decoder is an error.
+	defer func() {
+		if r := recover(); r != nil {
+			inst, err = x86asm.Inst{}, fmt.Errorf("% x: %w: %v", b[:min(len(b), MaxInstruction)], ErrCode, r)
+		}
+	}()
+	// Kernels pad calls with cs prefixes, so that alternatives of them fit.
+	pad := 0
+	for pad < len(b)-1 && pad < 4 && b[pad] == 0x2e && (b[pad+1] == 0x2e || b[pad+1] == 0xe8 || b[pad+1] == 0xe9) {
+		pad++
+	}
+	inst, err = x86asm.Decode(b[pad:min(len(b), pad+MaxInstruction)], 64)
+	if err != nil {
+		return inst, fmt.Errorf("% x: %w: %w", b[:min(len(b), MaxInstruction)], ErrCode, err)
+	}
+	if inst.Len <= 0 {
+		return inst, fmt.Errorf("% x: %w", b[:min(len(b), MaxInstruction)], ErrCode)
+	}
+	inst.Len += pad
+	return inst, nil
+}

@@ -1,0 +1,57 @@
+package vm
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/outsight-vmi/outsight/phys/dump"
+)
+
+// openDump opens a file of guest memory.
+func openDump(what, path string) (*Machine, error) {
+	d, err := dump.Open(path)
+	if err != nil {
+		return nil, dumpError(what, err)
+	}
+	m := &Machine{Memory: d.Memory, Proven: d.Placed}
+	m.Name, m.VMM, m.State, m.Source, m.Format = filepath.Base(path), "file", StateDump, SourceDump, d.Format
+	for _, r := range d.Memory.Ranges() {
+		m.RAM += r.Size()
+	}
+	if len(d.CPUs) > 0 {
+		m.Control, m.CPUs = stillRegisters(registersOf(d)), len(d.CPUs)
+	}
+	if st, err := os.Stat(path); err == nil {
+		m.Created = st.ModTime()
+	}
+	return m, nil
+}
+
+// stillRegisters are the registers that a dump keeps. It is a [RegisterReader].
+type stillRegisters []Registers
+
+func (r stillRegisters) Registers(context.Context) ([]Registers, error) { return r, nil }
+
+func registersOf(d *dump.Dump) (rs []Registers) {
+	for i, c := range d.CPUs {
+		rs = append(rs, Registers{
+			CPU: i, RIP: c.RIP, RSP: c.RSP, RFLAGS: c.RFLAGS, CR0: c.CR0, CR2: c.CR2, CR3: c.CR3, CR4: c.CR4,
+			FSBase: c.FSBase, GSBase: c.GSBase, KernelGSBase: c.KernelGSBase,
+			GDT: c.GDT, IDT: c.IDT, TR: c.TR, LDT: c.LDT, CPL: c.CPL,
+		})
+	}
+	return rs
+}
+
+func dumpError(what string, err error) error {
+	switch _, foreign := errors.AsType[*dump.FormatError](err); {
+	case foreign:
+		return &Error{Kind: ErrUnsupported, What: what, Why: err.Error(), Err: err}
+	case errors.Is(err, fs.ErrPermission):
+		return &Error{Kind: ErrPermission, What: what, Why: "this user may not read the file", Do: "run as its owner or root", Err: err}
+	}
+	return &Error{Kind: ErrNotDump, What: what, Why: err.Error(), Err: err}
+}

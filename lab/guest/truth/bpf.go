@@ -50,7 +50,7 @@ func (o bpfObject) text(at int) string {
 	return string(b)
 }
 
-// put32 sets what the next call of look asks for.
+// put sets an address to which the next call of look shall write.
 func (o bpfObject) put(at int, p unsafe.Pointer) {
 	binary.LittleEndian.PutUint64(o.info[at:], uint64(uintptr(p)))
 }

@@ -1,11 +1,12 @@
 package main
 
 import (
-	"encoding/hex"
-	"fmt"
-	"unsafe"
-
 	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"unsafe"
 )
 
 func init() { views["bpf"] = viewBPF }
@@ -24,9 +25,9 @@ func viewBPF(emit func(any) error) error {
 		maps, symbols := make([]uint32, o.u32(52)+1), make([]uint64, 1)
 		row := map[string]any{
 			"id": o.u32(4), "type": types[o.u32(0)], "tag": hex.EncodeToString(o.info[8:16]), "name": orNil(o.text(64)),
-			"insns": o.u32(20) / 8, "since_boot": float64(o.u64(40)) / 1e9, "uid": o.u32(48), "gpl": o.u32(84)&1 != 0,
+			"insns": o.u32(20) / 8, "since_boot": exactSeconds(o.u64(40)), "uid": o.u32(48), "gpl": o.u32(84)&1 != 0,
 			"jited": o.u32(16) != 0, "jited_size": orNil(o.u32(16)), "functions": max(o.u32(104), 1), "btf_id": orNil(o.u32(128)),
-			"run_count": o.u64(200), "run_time": float64(o.u64(192)) / 1e9, "verified_insns": orNil(o.u32(216)),
+			"run_count": o.u64(200), "run_time": exactSeconds(o.u64(192)), "verified_insns": orNil(o.u32(216)),
 			"holders": listed(holders[o.u32(4)]), "pinned": listed(pins[o.u32(4)]),
 		}
 		n := o.u32(52)
@@ -44,4 +45,9 @@ func viewBPF(emit func(any) error) error {
 		}
 		return emit(row)
 	})
+}
+
+// exactSeconds is a number of seconds without an exponent, as outsight prints it.
+func exactSeconds(ns uint64) json.Number {
+	return json.Number(strconv.FormatFloat(float64(ns)/1e9, 'f', -1, 64))
 }

@@ -31,7 +31,7 @@ type bpfLinkLayout struct {
 	rawTP, rawMap, tpName                                      kernel.Field
 	tracingType, cgroup, cgroupType, iter, iterReg, iterTarget kernel.Field
 	net, netType, netInum                                      kernel.Field
-	xdpDev, tcxDev, netkitDev, devName                         kernel.Field
+	xdpDev, tcxDev, netkitDev, devName, tcxType, netkitType    kernel.Field
 	perfFile, filePrivate, tpEvent                             kernel.Field
 	multiCount, multiAddrs                                     kernel.Field
 	structMap, sockMap, mapName                                kernel.Field
@@ -56,6 +56,7 @@ func (s *System) bpfLinkLayout() (*bpfLinkLayout, error) {
 		o.net, o.netType = r.optional("bpf_netns_link", "net"), r.optional("bpf_netns_link", "type")
 		o.netInum = r.optional("net", "ns.inum")
 		o.xdpDev, o.tcxDev = r.optional("bpf_xdp_link", "dev"), r.optional("tcx_link", "dev")
+		o.tcxType, o.netkitType = r.optional("tcx_link", "location"), r.optional("netkit_link", "location") // up to 6.16
 		o.netkitDev, o.devName = r.optional("netkit_link", "dev"), r.optional("net_device", "name")
 		o.perfFile, o.filePrivate = r.optional("bpf_perf_link", "perf_file"), r.optional("file", "private_data")
 		o.tpEvent = r.optional("perf_event", "tp_event")
@@ -132,8 +133,10 @@ func (o *bpfLinkLayout) target(l *Lister, a virt.Addr, k *BPFLink) {
 	case "xdp":
 		k.Target = o.device(r, a, o.xdpDev)
 	case "tcx":
+		attach = either(attach, o.tcxType)
 		k.Target = o.device(r, a, o.tcxDev)
 	case "netkit":
+		attach = either(attach, o.netkitType)
 		k.Target = o.device(r, a, o.netkitDev)
 	case "perf_event":
 		if f := r.pointer(a, o.perfFile); f != 0 {
@@ -153,7 +156,8 @@ func (o *bpfLinkLayout) target(l *Lister, a virt.Addr, k *BPFLink) {
 	case "netfilter":
 		k.Target = fmt.Sprintf("family %d hook %d", r.num(a, o.nfFamily), r.num(a, o.nfHook))
 	}
-	if has(attach) && (k.Type != "perf_event" && k.Type != "raw_tracepoint" || r.num(a, attach) != 0) {
+	// These two have one way only, which older kernels do not note down.
+	if has(attach) && k.Type != "perf_event" && k.Type != "raw_tracepoint" {
 		k.AttachType = bpfName(bpfAttachTypes[:], r.num(a, attach))
 	}
 }

@@ -1,0 +1,262 @@
+package linux
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"runtime/debug"
+
+	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/phys"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// IOUring is one ring of io_uring, as a process holds it by a file descriptor.
+type IOUring struct {
+	FileHolder
+	Addr                 virt.Addr // of the struct io_ring_ctx
+	Flags                []string  // it was set up with: "SQPOLL", "IOPOLL" …
+	SQEntries, CQEntries uint32
+	SQHead, SQTail       uint32 // of the submissions: taken by the kernel, put by the process
+	CQHead, CQTail       uint32 // of the completions: taken by the process, put by the kernel
+	Overflow             uint32 // completions for which there was no room
+	Files                []string
+	Buffers              uint32 // registered
+	SQThread             int32  // pid of the kernel's thread that takes submissions; 0 without
+	SQThreadCPU          int32  // that it is bound to; -1 if to none, or without a thread
+	Credentials          uint32 // registered personalities, of other users maybe
+	Pending              []IOUringRequest
+}
+
+// IOUringRequest is a request that waits, and can be cancelled.
+type IOUringRequest struct {
+	Op       string
+	UserData uint64 // the process's own mark
+	File     string // path; empty without one
+}
+
+func (q IOUringRequest) String() string {
+	text := fmt.Sprintf("%s %#x", q.Op, q.UserData)
+	if q.File != "" {
+		text += " " + q.File
+	}
+	return text
+}
+
+type ioUringLayout struct {
+	flags, rings, sq, cq, sqEntries, cqEntries             kernel.Field
+	head, tail, overflow                                   kernel.Field
+	fileTable, fileNr, fileNodes, bufNr                    kernel.Field
+	nodeFile, sqData, thread, sqCPU, personalities         kernel.Field
+	hash, hashBits, table, locked, buckets, bits, hashList kernel.Field
+	hashNode, opcode, userData, reqFile                    kernel.Field
+	bucketSize                                             uint32
+}
+
+func (s *System) ioUringLayout() (*ioUringLayout, error) {
+	return layoutOf(s, "io_uring", func(r *resolver, o *ioUringLayout) {
+		const c, q = "io_ring_ctx", "io_kiocb"
+		r.symbols("io_uring_fops")
+		o.flags, o.rings = r.field(c, "flags"), r.field(c, "rings")
+		o.sqEntries, o.cqEntries = r.field(c, "sq_entries"), r.field(c, "cq_entries")
+		o.sq, o.cq, o.overflow = r.field("io_rings", "sq"), r.field("io_rings", "cq"), r.field("io_rings", "cq_overflow")
+		o.head, o.tail = r.field("io_uring", "head"), r.field("io_uring", "tail")
+		o.fileTable = r.optional(c, "file_table.data.nodes", "file_table.files") // 6.13; 5.12
+		o.fileNodes = r.optional(c, "file_table.data.nodes")
+		o.fileNr = r.optional(c, "file_table.data.nr", "nr_user_files")
+		o.bufNr = r.optional(c, "buf_table.nr", "nr_user_bufs") // 6.13
+		o.nodeFile = r.optional("io_rsrc_node", "file_ptr")
+		o.sqData, o.thread = r.field(c, "sq_data"), r.optional("io_sq_data", "thread")
+		o.sqCPU, o.personalities = r.optional("io_sq_data", "sq_cpu"), r.optional(c, "personalities")
+		o.hash, o.hashBits = r.optional(c, "cancel_hash"), r.optional(c, "cancel_hash_bits") // up to 5.19
+		o.table, o.locked = r.optional(c, "cancel_table"), r.optional(c, "cancel_table_locked")
+		o.buckets, o.bits = r.optional("io_hash_table", "hbs"), r.optional("io_hash_table", "hash_bits")
+		o.hashList = r.optional("io_hash_bucket", "list")
+		o.bucketSize, _ = r.p.StructSize("io_hash_bucket")
+		o.hashNode, o.opcode = r.optional(q, "hash_node"), r.optional(q, "opcode")
+		o.userData, o.reqFile = r.optional(q, "cqe.user_data", "user_data"), r.optional(q, "file") // 5.19
+	})
+}
+
+// ioUringFlags are IORING_SETUP_…, by bit.
+var ioUringFlags = [...]string{
+	"IOPOLL", "SQPOLL", "SQ_AFF", "CQSIZE", "CLAMP", "ATTACH_WQ", "R_DISABLED", "SUBMIT_ALL", "COOP_TASKRUN",
+	"TASKRUN_FLAG", "SQE128", "CQE32", "SINGLE_ISSUER", "DEFER_TASKRUN", "NO_MMAP", "REGISTERED_FD_ONLY",
+	"NO_SQARRAY", "HYBRID_IOPOLL", "CQE_MIXED", "SQE_MIXED", "SQ_REWIND",
+}
+
+const (
+	maxRingFiles    = 1 << 15 // IORING_MAX_FIXED_FILES is a million: named are so many
+	maxRingBits     = 16
+	maxRingRequests = 1 << 14
+)
+
+// IOUrings yields the rings of io_uring that processes hold by a file descriptor. A
+// ring that several hold comes once for each. Rings without a descriptor
+// (REGISTERED_FD_ONLY) are not among them.
+func (s *System) IOUrings(ctx context.Context) iter.Seq2[*IOUring, error] {
+	return func(yield func(*IOUring, error) bool) {
+		o, err := s.ioUringLayout()
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		var held []heldObject
+		var errs []error
+		err = s.heldFiles(ctx, []string{"io_uring_fops"}, func(h heldObject) { held = append(held, h) }, func(err error) {
+			if len(errs) < maxHeldErrs {
+				errs = append(errs, err)
+			}
+		})
+		if err != nil {
+			errs = append(errs, err)
+		}
+		for _, err := range errs {
+			if !yield(nil, err) {
+				return
+			}
+		}
+		l := s.NewLister()
+		for _, h := range held {
+			u, err := o.read(ctx, l, h)
+			if !yield(u, err) {
+				return
+			}
+		}
+	}
+}
+
+func (o *ioUringLayout) read(ctx context.Context, l *Lister, h heldObject) (_ *IOUring, err error) {
+	defer phys.Recover(debug.SetPanicOnFault(true), &err)
+	r, a := &l.r, h.object
+	r.err = nil
+	u := &IOUring{FileHolder: h.FileHolder, Addr: a, SQThreadCPU: -1}
+	flags := r.num(a, o.flags)
+	for i := range 32 {
+		if flags>>i&1 == 0 {
+			continue
+		}
+		if i < len(ioUringFlags) {
+			u.Flags = append(u.Flags, ioUringFlags[i])
+		} else {
+			u.Flags = append(u.Flags, fmt.Sprintf("bit %d", i))
+		}
+	}
+	u.SQEntries, u.CQEntries = uint32(r.num(a, o.sqEntries)), uint32(r.num(a, o.cqEntries))
+	if r.err != nil {
+		return nil, fmt.Errorf("ring at %#x: %w", uint64(a), r.err)
+	}
+	if rings := r.pointer(a, o.rings); rings != 0 {
+		sq, cq := at(rings, o.sq), at(rings, o.cq)
+		u.SQHead, u.SQTail = uint32(r.num(sq, o.head)), uint32(r.num(sq, o.tail))
+		u.CQHead, u.CQTail = uint32(r.num(cq, o.head)), uint32(r.num(cq, o.tail))
+		u.Overflow = uint32(r.num(rings, o.overflow))
+	}
+	u.Buffers = uint32(r.num(a, o.bufNr))
+	if sqd := r.pointer(a, o.sqData); sqd != 0 {
+		u.SQThreadCPU = int32(r.signed(sqd, o.sqCPU))
+		if t := r.pointer(sqd, o.thread); t != 0 {
+			u.SQThread = int32(r.u32(t + virt.Addr(l.s.o.pid)))
+		}
+	}
+	if has(o.personalities) && r.err == nil {
+		for _, err := range l.s.xarray(ctx, at(a, o.personalities), 1<<16) {
+			if err != nil {
+				r.err = err
+				break
+			}
+			u.Credentials++
+		}
+	}
+	o.registered(l, u)
+	o.pending(ctx, l, u)
+	if r.err != nil {
+		return u, fmt.Errorf("ring at %#x: %w", uint64(a), r.err)
+	}
+	return u, nil
+}
+
+// registered names the registered files.
+func (o *ioUringLayout) registered(l *Lister, u *IOUring) {
+	r := &l.r
+	n := min(r.num(u.Addr, o.fileNr), maxRingFiles)
+	list := r.pointer(u.Addr, o.fileTable)
+	if list == 0 {
+		return
+	}
+	for i := range n {
+		f := r.ptr(list + virt.Addr(8*i))
+		if f != 0 && has(o.fileNodes) { // 6.13: a node between
+			f = r.pointer(f, o.nodeFile)
+		}
+		if r.err != nil {
+			return
+		}
+		if f &^= 7; f != 0 { // the low bits are flags
+			u.Files = append(u.Files, l.ringFile(f))
+		}
+	}
+}
+
+// ringFile is the path or the name of a file; an error stays in the reader.
+func (l *Lister) ringFile(a virt.Addr) string {
+	o, err := l.s.filesLayout()
+	if err != nil {
+		l.r.err = err
+		return ""
+	}
+	f, err := l.fileAt(a, o)
+	if err != nil {
+		l.r.err = err
+		return ""
+	}
+	return f.Path
+}
+
+// pending collects the requests in the tables of those that can be cancelled.
+func (o *ioUringLayout) pending(ctx context.Context, l *Lister, u *IOUring) {
+	r, a := &l.r, u.Addr
+	if has(o.hash) {
+		o.bucketsAt(ctx, l, u, r.pointer(a, o.hash), r.num(a, o.hashBits), 8)
+	}
+	for _, table := range [...]kernel.Field{o.table, o.locked} {
+		if has(table) && has(o.buckets) {
+			o.bucketsAt(ctx, l, u, r.pointer(at(a, table), o.buckets), r.num(at(a, table), o.bits), o.bucketSize)
+		}
+	}
+}
+
+func (o *ioUringLayout) bucketsAt(ctx context.Context, l *Lister, u *IOUring, list virt.Addr, bits uint64, size uint32) {
+	r := &l.r
+	if list == 0 || r.err != nil || !has(o.hashNode) {
+		return
+	}
+	first := virt.Addr(0)
+	if has(o.hashList) {
+		first = virt.Addr(o.hashList.Offset)
+	}
+	for i := range uint64(1) << min(bits, maxRingBits) {
+		head := list + virt.Addr(i*uint64(size)) + first
+		if r.ptr(head) == 0 {
+			if r.err != nil {
+				return
+			}
+			continue
+		}
+		for node, err := range l.s.hlist(ctx, head, maxRingRequests) {
+			if err != nil || len(u.Pending) == maxRingRequests {
+				r.err = err
+				return
+			}
+			q := node - virt.Addr(o.hashNode.Offset)
+			p := IOUringRequest{Op: bpfName(ioUringOps[:], r.num(q, o.opcode)), UserData: r.num(q, o.userData)}
+			if f := r.pointer(q, o.reqFile); f != 0 {
+				p.File = l.ringFile(f)
+			}
+			if r.err != nil {
+				return
+			}
+			u.Pending = append(u.Pending, p)
+		}
+	}
+}

@@ -1,0 +1,210 @@
+package linux
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"runtime/debug"
+
+	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/phys"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// PerfEvent is one event of perf: a counter or sampler, of a task or a processor.
+type PerfEvent struct {
+	Addr     virt.Addr // of the struct perf_event
+	PMU      string    // that counts it: "software", "tracepoint", "breakpoint", "cpu"
+	Type     uint32    // perf_event_attr.type
+	Config   uint64
+	Period   uint64 // of samples; or, with Freq, samples a second
+	Freq     bool
+	PID      int32 // task that it is about; 0 for all tasks of a processor
+	CPU      int32 // -1 for every processor
+	State    int32 // perf_event_state: 1 active, 0 inactive, -1 off, less is ended
+	Name     string
+	Count    int64     // as of when it was last updated
+	Program  virt.Addr // BPF program that it runs; 0 for none
+	ProgID   uint32
+	Overflow virt.Addr // what is called with each sample
+	Owner    int32     // pid of the task that made it; 0 where the kernel or nobody has it
+}
+
+type perfLayout struct {
+	taskCtx, events, entry                                 kernel.Field
+	pmu, state, cpu, attrType, config, period, freq, count kernel.Field
+	owner, prog, overflow, tpEvent, pmuName                kernel.Field
+	progAux, auxID, cpuCtx, pmuCPUContext, pmuEntry        kernel.Field
+}
+
+func (s *System) perfLayout() (*perfLayout, error) {
+	return layoutOf(s, "perf events", func(r *resolver, o *perfLayout) {
+		const e = "perf_event"
+		r.symbols("pmus", "perf_cpu_context", "perf_fops")
+		// One context of each task since 6.2; one for each of two kinds of PMU before.
+		o.taskCtx = r.field("task_struct", "perf_event_ctxp")
+		o.events, o.entry = r.field("perf_event_context", "event_list"), r.field(e, "event_entry")
+		o.pmu, o.state, o.cpu = r.field(e, "pmu"), r.field(e, "state"), r.field(e, "cpu")
+		o.attrType, o.config = r.field(e, "attr.type"), r.field(e, "attr.config")
+		o.period, o.freq = r.field(e, "attr.sample_period"), r.field(e, "attr.freq")
+		o.count, o.owner = r.field(e, "count"), r.field(e, "owner")
+		o.prog, o.tpEvent = r.optional(e, "prog"), r.optional(e, "tp_event") // with CONFIG_BPF_SYSCALL, CONFIG_EVENT_TRACING
+		o.overflow, o.pmuName = r.field(e, "overflow_handler"), r.field("pmu", "name")
+		o.progAux, o.auxID = r.optional("bpf_prog", "aux"), r.optional("bpf_prog_aux", "id")
+		o.cpuCtx = r.field("perf_cpu_context", "ctx")
+		o.pmuCPUContext, o.pmuEntry = r.optional("pmu", "pmu_cpu_context"), r.field("pmu", "entry")
+	})
+}
+
+const maxPerfEvents = 1 << 18 // of all contexts
+
+// PerfEvents yields the perf events of tasks, in order of the list of tasks, and then
+// those of processors. Events that hardware cannot count right now are among them.
+func (s *System) PerfEvents(ctx context.Context) iter.Seq2[*PerfEvent, error] {
+	return func(yield func(*PerfEvent, error) bool) {
+		o, err := s.perfLayout()
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		w := perfWalk{s: s, o: o, l: s.NewLister(), ctx: ctx, yield: yield, left: maxPerfEvents, seen: map[virt.Addr]bool{}}
+		if w.tasks() {
+			w.processors()
+		}
+	}
+}
+
+type perfWalk struct {
+	s     *System
+	o     *perfLayout
+	l     *Lister
+	ctx   context.Context
+	yield func(*PerfEvent, error) bool
+	left  int
+	seen  map[virt.Addr]bool // contexts
+}
+
+func (w *perfWalk) tasks() bool {
+	n := min(w.o.taskCtx.Size/8, 2)
+	for p, err := range w.s.Processes(w.ctx) {
+		if err != nil {
+			if !w.yield(nil, err) {
+				return false
+			}
+			continue
+		}
+		for t, err := range w.l.Threads(w.ctx, p) {
+			if err != nil {
+				if !w.yield(nil, err) {
+					return false
+				}
+				continue
+			}
+			for i := range n {
+				c, err := w.s.word(at(t.Addr, w.o.taskCtx) + virt.Addr(8*i))
+				if err != nil {
+					if !w.yield(nil, fmt.Errorf("perf events of task at %#x: %w", uint64(t.Addr), err)) {
+						return false
+					}
+				} else if c != 0 && !w.context(virt.Addr(c), t.Addr) {
+					return false
+				}
+			}
+		}
+	}
+	return true
+}
+
+// processors looks at the context of each processor: one since 6.2, one for each PMU
+// before.
+func (w *perfWalk) processors() {
+	var areas []virt.Addr
+	if !has(w.o.pmuCPUContext) {
+		a, ok := w.s.Address("perf_cpu_context")
+		if !ok {
+			w.yield(nil, fmt.Errorf("perf events of processors: %w: no perf_cpu_context", ErrUnsupported))
+			return
+		}
+		areas = append(areas, a)
+	} else if pmus, ok := w.s.Address("pmus"); ok {
+		for node, err := range w.s.list(w.ctx, pmus, 4096) {
+			var a uint64
+			if err == nil {
+				a, err = w.s.word(at(node-virt.Addr(w.o.pmuEntry.Offset), w.o.pmuCPUContext))
+			}
+			if err != nil {
+				if !w.yield(nil, fmt.Errorf("perf events of processors: %w", err)) {
+					return
+				}
+			} else if a != 0 {
+				areas = append(areas, virt.Addr(a))
+			}
+		}
+	}
+	for _, a := range areas {
+		for _, cpu := range w.s.cpus {
+			if !w.context(at(a+cpu, w.o.cpuCtx), 0) {
+				return
+			}
+		}
+	}
+}
+
+// context yields the events of the struct perf_event_context at a.
+func (w *perfWalk) context(a, task virt.Addr) bool {
+	if w.seen[a] {
+		return true
+	}
+	w.seen[a] = true
+	for node, err := range w.s.list(w.ctx, at(a, w.o.events), maxPerfEvents) {
+		if w.left--; w.left < 0 {
+			w.yield(nil, fmt.Errorf("perf events: %w", errBudget))
+			return false
+		}
+		var e *PerfEvent
+		if err == nil {
+			e, err = w.event(node-virt.Addr(w.o.entry.Offset), task)
+		}
+		if err != nil {
+			err = fmt.Errorf("perf events at %#x: %w", uint64(a), err)
+		}
+		if !w.yield(e, err) {
+			return false
+		}
+	}
+	return true
+}
+
+func (w *perfWalk) event(a, task virt.Addr) (_ *PerfEvent, err error) {
+	defer phys.Recover(debug.SetPanicOnFault(true), &err)
+	o, r := w.o, &w.l.r
+	r.err = nil
+	e := &PerfEvent{
+		Addr: a, Type: uint32(r.num(a, o.attrType)), Config: r.num(a, o.config), Period: r.num(a, o.period),
+		Freq: r.num(a, o.freq) != 0, CPU: int32(r.signed(a, o.cpu)), State: int32(r.signed(a, o.state)),
+		Count: r.signed(a, o.count), Program: r.pointer(a, o.prog), Overflow: r.pointer(a, o.overflow),
+	}
+	if r.err != nil {
+		return nil, fmt.Errorf("event at %#x: %w", uint64(a), r.err)
+	}
+	if p := r.pointer(a, o.pmu); p != 0 {
+		e.PMU = w.l.bpfString(r.pointer(p, o.pmuName))
+	}
+	if task != 0 {
+		e.PID = int32(r.u32(task + virt.Addr(w.s.o.pid)))
+	}
+	// All ones: the owner ended (TASK_TOMBSTONE).
+	if owner := r.pointer(a, o.owner); owner != 0 && owner != ^virt.Addr(0) {
+		e.Owner = int32(r.u32(owner + virt.Addr(w.s.o.pid)))
+	}
+	if e.Program != 0 {
+		e.ProgID = uint32(r.num(r.pointer(e.Program, o.progAux), o.auxID))
+	}
+	if tp := r.pointer(a, o.tpEvent); tp != 0 {
+		e.Name = w.l.traceEvent(tp)
+	}
+	if r.err != nil {
+		return e, fmt.Errorf("event at %#x: %w", uint64(a), r.err)
+	}
+	return e, nil
+}

@@ -71,8 +71,7 @@ func TestGuestViews(t *testing.T) {
 					continue
 				}
 				if g == nil {
-					guest.o.Files = map[string]string{"/truth": labtest.Program(t, "truth")}
-					g = labtest.Up(t, guest.o)
+					g = labtest.UpServer(t, guest.o)
 				}
 				t.Run(name, func(t *testing.T) {
 					if c.prepare != nil {

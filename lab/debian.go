@@ -22,6 +22,7 @@ const debianRelease = "trixie"
 var debianPackages = []string{
 	"systemd-sysv", "systemd-resolved", "dbus", "udev", "kmod", "openssh-server", "cron", "iproute2",
 	"iputils-ping", "procps", "psmisc", "login", "bash", "python3-minimal", "busybox-static", "ca-certificates",
+	"openssh-client", "libpam-systemd", "systemd-container", "nftables", "bpftool",
 }
 
 // diskModules are needed to mount the disk and reach the network; what a kernel has

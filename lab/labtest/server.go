@@ -1,8 +1,12 @@
 package labtest
 
 import (
+	"embed"
 	"errors"
 	"maps"
+	"os"
+	"path"
+	"path/filepath"
 	"slices"
 	"testing"
 
@@ -17,12 +21,27 @@ var ServerModules = []string{
 	"tcp_diag", "udp_diag", "raw_diag", "unix_diag", "netlink_diag",
 }
 
-// NFTModules are what a small nft table needs. A Debian guest has no modules on its disk
+// NFTModules are what the nft tables of a Debian server need. A Debian guest has no modules on its disk
 // that nft could load by itself.
 var NFTModules = []string{"nf_tables", "nft_counter", "nft_ct", "nft_chain_nat", "nft_masq", "nft_log", "nft_reject_inet", "nf_conntrack"}
 
+// debianFiles make a Debian guest into a server with systemd's means: firewall, web
+// server, container, SSH session.
+//
+//go:embed debian
+var debianFiles embed.FS
+
+// debianPaths are where they belong in the guest.
+var debianPaths = map[string]string{
+	"nftables.conf":     "/etc/nftables.conf",
+	"server.conf":       "/etc/systemd/system/multi-user.target.d/server.conf",
+	"web.service":       "/etc/systemd/system/web.service",
+	"container.service": "/etc/systemd/system/container.service",
+	"session.service":   "/etc/systemd/system/session.service",
+}
+
 // UpServer boots a guest that is busy in every way (see lab/guest/server), with /truth in
-// it (see lab/guest/truth).
+// it (see lab/guest/truth). A Debian guest gets services of systemd besides.
 func UpServer(t testing.TB, o lab.Options) *lab.Guest {
 	t.Helper()
 	NeedQEMU(t)
@@ -32,9 +51,31 @@ func UpServer(t testing.TB, o lab.Options) *lab.Guest {
 	}
 	o.Files["/server"], o.Files["/truth"] = Program(t, "server"), Program(t, "truth")
 	o.Modules = slices.Concat(o.Modules, ServerModules)
+	if o.Userland == lab.Debian {
+		NeedTool(t, "mmdebstrap")
+		o.Modules = append(o.Modules, NFTModules...)
+		maps.Copy(o.Files, debianServer(t))
+	}
 	g := Up(t, o)
 	StartServer(t, g)
 	return g
+}
+
+// debianServer is what turns a Debian guest into a server, for Options.Files.
+func debianServer(t testing.TB) map[string]string {
+	t.Helper()
+	dir, files := t.TempDir(), map[string]string{}
+	for name, guest := range debianPaths {
+		data, err := debianFiles.ReadFile(path.Join("debian", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[guest] = filepath.Join(dir, name)
+		if err := os.WriteFile(files[guest], data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return files
 }
 
 // StartServer starts the server in a guest that has it, waits until it is ready, and gives

@@ -163,6 +163,11 @@ func (s *server) prepare() error {
 	if os.Getuid() != 0 {
 		return fmt.Errorf("it has to run as root, in a guest")
 	}
+	// Up to 5.10 BPF programs and maps count as locked memory.
+	unlimited := unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}
+	if err := unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unlimited); err != nil {
+		return fmt.Errorf("lift the limit of locked memory: %w", err)
+	}
 	if err := os.MkdirAll(s.dir, 0o755); err != nil {
 		return err
 	}

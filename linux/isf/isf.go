@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"regexp"
 	"time"
 
 	"github.com/outsight-vmi/outsight/kernel"
@@ -94,11 +95,14 @@ type symbol struct {
 	Data    string   `json:"constant_data,omitempty"`
 }
 
+// plainVersion is the only form of a version that the format allows.
+var plainVersion = regexp.MustCompile(`[0-9]+\.[0-9]+\.[0-9]+`)
+
 func metadata(producer string, now time.Time) any {
 	return map[string]any{
 		"format": Version,
 		"producer": map[string]string{
-			"name": "outsight", "version": producer, "datetime": now.UTC().Format(time.RFC3339),
+			"name": "outsight", "version": cmp.Or(plainVersion.FindString(producer), "0.0.0"), "datetime": now.UTC().Format(time.RFC3339),
 		},
 		"linux": map[string]any{"symbols": []any{}, "types": []any{}},
 	}

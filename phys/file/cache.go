@@ -32,7 +32,8 @@ type cached struct {
 // unpack makes the block that has a key, in p if that has room for it; p may be
 // empty. It is called by several goroutines at a time, for different keys.
 func NewCache(size, block int, unpack func(key uint64, p []byte) ([]byte, error)) *Cache {
-	return &Cache{sets: make([]cacheSet, max(1, size/block/cacheWays)), unpack: unpack}
+	const least = 4 << 10 // or else there were more sets than blocks are worth
+	return &Cache{sets: make([]cacheSet, max(1, size/max(block, least)/cacheWays)), unpack: unpack}
 }
 
 // ReadAt fills p from offset off of the block that has a key.

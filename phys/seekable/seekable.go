@@ -45,7 +45,6 @@ type Source struct {
 	frames []frame
 	size   uint64
 	cache  *file.Cache
-	dec    *zstd.Decoder
 }
 
 type frame struct {
@@ -100,13 +99,14 @@ func New(src file.Source) (*Source, error) {
 		s.size, offset = s.size+n, offset+packed
 	}
 	s.frames = append(s.frames, frame{s.size, offset}) // the end
-	var err error
-	if s.dec, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderMaxMemory(maxFrame)); err != nil {
-		return nil, err
-	}
 	s.cache = file.NewCache(cacheSize, most, s.unpack)
 	return s, nil
 }
+
+// decoder is shared: it keeps nothing between frames.
+var decoder = sync.OnceValues(func() (*zstd.Decoder, error) {
+	return zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderMaxMemory(maxFrame))
+})
 
 var packedFrames = sync.Pool{New: func() any { return new([]byte) }}
 
@@ -121,7 +121,11 @@ func (s *Source) unpack(i uint64, p []byte) ([]byte, error) {
 	if err := file.ReadFull(s.src, b, f.offset); err != nil {
 		return nil, err
 	}
-	out, err := s.dec.DecodeAll(b, p[:0])
+	dec, err := decoder()
+	if err != nil {
+		return nil, err
+	}
+	out, err := dec.DecodeAll(b, p[:0])
 	if err == nil && uint64(len(out)) != next.at-f.at {
 		err = fmt.Errorf("it has %d bytes, and the table says %d", len(out), next.at-f.at)
 	}
@@ -135,10 +139,7 @@ func (s *Source) unpack(i uint64, p []byte) ([]byte, error) {
 func (s *Source) Size() uint64 { return s.size }
 
 // Close closes the file.
-func (s *Source) Close() error {
-	s.dec.Close()
-	return s.src.Close()
-}
+func (s *Source) Close() error { return s.src.Close() }
 
 // ReadAt implements [file.Source].
 func (s *Source) ReadAt(p []byte, off int64) (n int, err error) {

@@ -36,11 +36,11 @@ type FileClass string
 
 // The classes.
 const (
-	InFileSystem FileClass = ""
-	Pipe         FileClass = "pipe" // of pipe(2); FIFOs lie in file systems
-	SocketFile   FileClass = "socket"
-	AnonInode    FileClass = "anon_inode" // eventpoll, eventfd, io_uring, pidfd …
-	Namespace    FileClass = "namespace"  // an entry of /proc/PID/ns
+	InFileSystem  FileClass = ""
+	PipeFile      FileClass = "pipe" // of pipe(2); FIFOs lie in file systems
+	SocketFile    FileClass = "socket"
+	AnonInodeFile FileClass = "anon_inode" // eventpoll, eventfd, io_uring, pidfd …
+	NamespaceFile FileClass = "namespace"  // an entry of /proc/PID/ns
 )
 
 // fileName is the name of the file at file as /proc/PID/fd shows it: its path, or
@@ -69,16 +69,16 @@ func (l *Lister) nameOf(mnt, dentry virt.Addr) (name string, deleted bool, class
 	switch {
 	case fn == 0:
 	case fn == o.pipe:
-		return "pipe" + number(), false, Pipe
+		return "pipe" + number(), false, PipeFile
 	case fn == o.socket:
 		return "socket" + number(), false, SocketFile
 	case fn == o.anon:
-		return "anon_inode:" + l.dentryName(dentry), false, AnonInode
+		return "anon_inode:" + l.dentryName(dentry), false, AnonInodeFile
 	case fn == o.pidfd: // 6.9; until then it was one of the ones above
-		return "anon_inode:[pidfd]", false, AnonInode
+		return "anon_inode:[pidfd]", false, AnonInodeFile
 	case fn == o.ns:
 		ops := r.pointer(r.pointer(r.pointer(dentry, o.dInode), o.iPrivate), o.nsOps)
-		return r.cString(r.pointer(ops, o.nsName), 32) + number(), false, Namespace
+		return r.cString(r.pointer(ops, o.nsName), 32) + number(), false, NamespaceFile
 	}
 	name, deleted = l.path(mnt, dentry)
 	return name, deleted, InFileSystem

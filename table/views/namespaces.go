@@ -50,7 +50,7 @@ func namespaceRows(ctx context.Context, g *table.Guest, _ []table.Constraint) it
 	}
 }
 
-func namespaceRow(n *linux.Namespace) table.Row {
+func namespaceRow(n *linux.NamespaceInfo) table.Row {
 	number := func(v uint64) table.Value {
 		if v == 0 {
 			return table.Missing(table.None)

@@ -15,8 +15,8 @@ import (
 	"github.com/outsight-vmi/outsight/virt"
 )
 
-// Namespace is one namespace, with or without processes in it.
-type Namespace struct {
+// NamespaceInfo is one namespace, with or without processes in it.
+type NamespaceInfo struct {
 	Kind       string // as in /proc/PID/ns: "cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"
 	Inode      uint64
 	Addr       virt.Addr // of the structure that it is
@@ -103,7 +103,7 @@ type nsCensus struct {
 	s     *System
 	o     *namespaceLayout
 	l     *Lister
-	found map[virt.Addr]*Namespace
+	found map[virt.Addr]*NamespaceInfo
 	kinds map[virt.Addr]int
 }
 
@@ -111,14 +111,14 @@ type nsCensus struct {
 // tasks, those above and owning these, and those on the kernel's registers, where
 // one without processes stands too: that of networks always, that of mounts since
 // 6.8, of all kinds since 6.18.
-func (s *System) Namespaces(ctx context.Context) iter.Seq2[*Namespace, error] {
-	return func(yield func(*Namespace, error) bool) {
+func (s *System) Namespaces(ctx context.Context) iter.Seq2[*NamespaceInfo, error] {
+	return func(yield func(*NamespaceInfo, error) bool) {
 		o, err := s.namespaceLayout()
 		if err != nil {
 			yield(nil, err)
 			return
 		}
-		c := &nsCensus{s: s, o: o, l: s.NewLister(), found: map[virt.Addr]*Namespace{}, kinds: map[virt.Addr]int{}}
+		c := &nsCensus{s: s, o: o, l: s.NewLister(), found: map[virt.Addr]*NamespaceInfo{}, kinds: map[virt.Addr]int{}}
 		var errs []error
 		fail := func(err error) {
 			if err != nil && len(errs) < 1000 {
@@ -128,13 +128,13 @@ func (s *System) Namespaces(ctx context.Context) iter.Seq2[*Namespace, error] {
 		c.tasks(ctx, fail)
 		c.registers(ctx, fail)
 		fail(c.relatives())
-		broken := map[*Namespace]error{}
+		broken := map[*NamespaceInfo]error{}
 		for _, n := range c.found {
 			if err := c.describe(n); err != nil {
 				broken[n] = err
 			}
 		}
-		all := slices.SortedFunc(maps.Values(c.found), func(a, b *Namespace) int {
+		all := slices.SortedFunc(maps.Values(c.found), func(a, b *NamespaceInfo) int {
 			return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Inode, b.Inode), cmp.Compare(a.Addr, b.Addr))
 		})
 		for _, n := range all {
@@ -151,7 +151,7 @@ func (s *System) Namespaces(ctx context.Context) iter.Seq2[*Namespace, error] {
 }
 
 // seen is the namespace at a, noted if it is new.
-func (c *nsCensus) seen(kind int, a virt.Addr) *Namespace {
+func (c *nsCensus) seen(kind int, a virt.Addr) *NamespaceInfo {
 	if a == 0 || kind < 0 || !c.s.Space.KernelHalf(a) {
 		return nil
 	}
@@ -160,7 +160,7 @@ func (c *nsCensus) seen(kind int, a virt.Addr) *Namespace {
 		if len(c.found) >= maxNamespaces {
 			return nil
 		}
-		n = &Namespace{Kind: c.o.kinds[kind].name, Addr: a}
+		n = &NamespaceInfo{Kind: c.o.kinds[kind].name, Addr: a}
 		c.found[a], c.kinds[a] = n, kind
 	}
 	return n
@@ -282,7 +282,7 @@ func (c *nsCensus) relatives() (err error) {
 }
 
 // describe reads what n tells of itself.
-func (c *nsCensus) describe(n *Namespace) (err error) {
+func (c *nsCensus) describe(n *NamespaceInfo) (err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	r, k := &c.l.r, c.o.kinds[c.kinds[n.Addr]]
 	r.err = nil

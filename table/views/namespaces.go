@@ -19,7 +19,7 @@ mount namespaces since Linux 6.8, every kind since 6.18. On older kernels one of
 another kind that only a bind mount or an open file keeps alive is not seen.`,
 		Columns: namespaceColumns,
 		Rows:    namespaceRows,
-		Example: "lab:demo --where 'type == \"net\"'",
+		Example: "lab:demo",
 	}))
 }
 
@@ -50,7 +50,7 @@ func namespaceRows(ctx context.Context, g *table.Guest, _ []table.Constraint) it
 	}
 }
 
-func namespaceRow(n *linux.Namespace) table.Row {
+func namespaceRow(n *linux.NamespaceInfo) table.Row {
 	number := func(v uint64) table.Value {
 		if v == 0 {
 			return table.Missing(table.None)

@@ -8,8 +8,6 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/outsight-vmi/outsight/table/text"
 )
 
 func init() { views["cgroups"] = cgroupsView }
@@ -52,7 +50,7 @@ func cgroupOf(root, path string) map[string]any {
 		name = "/"
 	}
 	row := map[string]any{
-		"hierarchy": 0, "version": 2, "path": text.Lossless(name), "controllers": strings.Fields(controllers),
+		"hierarchy": 0, "version": 2, "path": procsText(name), "controllers": strings.Fields(controllers),
 		"processes": len(strings.Fields(procs)), "level": strings.Count(name[1:], "/") + 1,
 	}
 	if name == "/" {

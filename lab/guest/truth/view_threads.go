@@ -4,8 +4,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-
-	"github.com/outsight-vmi/outsight/table/text"
 )
 
 func init() {
@@ -151,7 +149,7 @@ func envView(emit func(any) error) error {
 				continue
 			}
 			name, value, set := strings.Cut(one, "=")
-			row := map[string]any{"pid": pid, "index": index, "name": text.Lossless(name), "value": text.Lossless(value)}
+			row := map[string]any{"pid": pid, "index": index, "name": procsText(name), "value": procsText(value)}
 			if !set {
 				row["value"] = nil
 			}

@@ -69,7 +69,7 @@ func (l *Lister) userPath(file virt.Addr, o *mapsLayout) (path string, deleted b
 
 // Residency is how much of a mapping is in memory.
 type Residency struct {
-	Resident uint64 // in bytes, as Rss in /proc/PID/smaps: the shared zero page does not count
+	Resident uint64 // in bytes, as Rss in /proc/PID/smaps: neither the zero page nor hugetlbfs counts
 	Swapped  uint64 // in bytes: anonymous pages in swap
 	Dirty    uint64 // of Resident: written to through this mapping, by the page tables
 }
@@ -79,6 +79,9 @@ type Residency struct {
 func (s *System) Residency(m *Mapping) (res Residency, err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	const special = 1 << 9 // _PAGE_SPECIAL: a page that is nobody's
+	if m.Flags&VMHugeTLB != 0 {
+		return res, nil // smaps counts them apart
+	}
 	o, err := s.mapsLayout()
 	if err != nil {
 		return res, err

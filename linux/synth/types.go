@@ -58,6 +58,10 @@ old kernfs_node count u32, parent ptr, name ptr
 new kernfs_node count u32, __parent ptr, name ptr
 xarray xa_lock u32, xa_flags u32, xa_head ptr
 xa_node shift u8, offset u8, count u8, nr_values u8, parent ptr, array ptr, private_list list_head, slots ptr[64]
+maple_tree ma_lock u32, ma_flags u32, ma_root ptr
+maple_node words u64[32]
+maple_range_64 parent ptr, pivot u64[15], slot ptr[16]
+maple_arange_64 parent ptr, pivot u64[9], slot ptr[10], gap u64[10]
 cpuinfo_x86 x86 u8, x86_capability u32[24]
 timekeeper xtime_sec u64, offs_real s64, offs_boot s64
 new tk_data lock u32, timekeeper timekeeper

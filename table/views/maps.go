@@ -41,7 +41,7 @@ var mapsColumns = []table.Column{
 	{Name: "inode", Type: table.Uint, Extra: true, Doc: "Inode of the file; missing without a file."},
 	{Name: "anonymous", Type: table.Bool, Extra: true, Doc: "Whether there is no file behind it."},
 	{Name: "flags", Type: table.List, Extra: true, Doc: "Flags in the two letters of VmFlags in /proc/PID/smaps, those that all kernels from 5.10 on share."},
-	{Name: "resident", Type: table.Size, Doc: "Bytes in memory, as Rss in smaps; missing without --resident."},
+	{Name: "resident", Type: table.Size, Doc: "Bytes in memory, as Rss in smaps, which leaves hugetlbfs out; missing without --resident."},
 	{Name: "swapped", Type: table.Size, Extra: true, Doc: "Bytes of anonymous memory in swap; missing without --resident."},
 	{Name: "dirty", Type: table.Size, Extra: true, Doc: "Resident bytes that this mapping wrote to, by its page tables; missing without --resident."},
 	{Name: "vma", Type: table.Addr, Extra: true, Doc: "Address of the vm_area_struct."},

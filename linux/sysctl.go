@@ -29,19 +29,19 @@ type Sysctl struct {
 }
 
 type sysctlLayout struct {
-	table, node, setDir, root             kernel.Field
-	nodeNode, nodeHeader                  kernel.Field
-	procname, data, maxlen, mode, handler kernel.Field
-	headerSize, tableSize, nodeSize       uint32
-	defaultSet                            kernel.Field
-	netSet, userSet, ipcSet, mqSet        kernel.Field
-	handlers                              map[virt.Addr]sysctlKind
-	hz                                    uint64
+	table, node, setDir, root              kernel.Field
+	nodeNode, nodeHeader                   kernel.Field
+	procname, data, maxlen, mode, handler  kernel.Field
+	headerSize, tableSize, nodeSize        uint32
+	defaultSet                             kernel.Field
+	netSet, userSet, ipcSet, mqSet, pidSet kernel.Field
+	handlers                               map[virt.Addr]sysctlKind
+	hz                                     uint64
 }
 
 func (s *System) sysctlLayout() (*sysctlLayout, error) {
 	return layoutOf(s, "sysctls", func(r *resolver, o *sysctlLayout) {
-		names := []string{"sysctl_table_root", "init_net", "init_user_ns", "init_ipc_ns", "tick_nsec", "tsc_khz", "lpj_fine", "tainted_mask", "dac_mmap_min_addr"}
+		names := []string{"sysctl_table_root", "init_net", "init_user_ns", "init_ipc_ns", "init_pid_ns", "tick_nsec", "tsc_khz", "lpj_fine", "tainted_mask", "dac_mmap_min_addr"}
 		for name := range sysctlKinds {
 			names = append(names, name)
 		}
@@ -55,6 +55,7 @@ func (s *System) sysctlLayout() (*sysctlLayout, error) {
 		o.defaultSet = r.field("ctl_table_root", "default_set")
 		o.netSet, o.userSet = r.optional("net", "sysctls"), r.optional("user_namespace", "set")
 		o.ipcSet, o.mqSet = r.optional("ipc_namespace", "ipc_set"), r.optional("ipc_namespace", "mq_set") // 5.19
+		o.pidSet = r.optional("pid_namespace", "set")                                                     // 6.14
 		o.handlers = map[virt.Addr]sysctlKind{}
 		for name, kind := range sysctlKinds {
 			if a, ok := s.Address(name); ok {
@@ -84,7 +85,7 @@ func (s *System) Sysctls(ctx context.Context) iter.Seq2[*Sysctl, error] {
 		for _, n := range []struct {
 			symbol string
 			set    kernel.Field
-		}{{"init_net", o.netSet}, {"init_user_ns", o.userSet}, {"init_ipc_ns", o.ipcSet}, {"init_ipc_ns", o.mqSet}} {
+		}{{"init_net", o.netSet}, {"init_user_ns", o.userSet}, {"init_ipc_ns", o.ipcSet}, {"init_ipc_ns", o.mqSet}, {"init_pid_ns", o.pidSet}} {
 			if a, ok := s.Address(n.symbol); ok && has(n.set) {
 				sets = append(sets, at(a, n.set))
 			}

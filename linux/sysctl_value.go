@@ -46,7 +46,7 @@ var sysctlKinds = map[string]sysctlKind{
 	"perf_proc_update_handler": sysctlInt, "perf_cpu_time_max_percent_handler": sysctlInt,
 	"overcommit_policy_handler": sysctlInt, "overcommit_ratio_handler": sysctlInt,
 	"proc_ipc_dointvec": sysctlInt, "proc_ipc_dointvec_minmax": sysctlInt, "proc_mq_dointvec": sysctlInt, "proc_mq_dointvec_minmax": sysctlInt,
-	"ftrace_enable_sysctl": sysctlInt, "stack_trace_sysctl": sysctlInt, "proc_nmi_watchdog": sysctlInt, "dirty_ratio_handler": sysctlInt,
+	"ftrace_enable_sysctl": sysctlInt, "stack_trace_sysctl": sysctlInt, "dirty_ratio_handler": sysctlInt,
 	"dirty_background_ratio_handler": sysctlInt, "rds_tcp_skbuf_handler": sysctlInt,
 	"proc_douintvec": sysctlUint, "proc_douintvec_minmax": sysctlUint, "proc_dopipe_max_size": sysctlUint,
 	"pipe_proc_fn": sysctlUint, "proc_dou8vec_minmax": sysctlU8, "proc_dobool": sysctlFlag,

@@ -1,32 +1,32 @@
 package main
 
 import (
-	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 )
 
 func init() { views["sysctl"] = tellSettings }
 
-// tellSettings reads /proc/sys. What cannot be read, or changes whenever it is, has no
-// value.
+// settings are some whose files show a variable as it is, of each kind.
+var settings = []string{
+	"kernel.kptr_restrict", "kernel.dmesg_restrict", "kernel.randomize_va_space", "kernel.modules_disabled", "kernel.unprivileged_bpf_disabled",
+	"kernel.yama.ptrace_scope", "kernel.core_pattern", "kernel.modprobe", "kernel.kexec_load_disabled", "kernel.perf_event_paranoid",
+	"kernel.tainted", "kernel.panic", "kernel.panic_on_oops", "kernel.printk", "kernel.sem", "kernel.msgmax", "kernel.shmmax", "kernel.hostname",
+	"kernel.osrelease", "kernel.sched_rt_period_us", "net.ipv4.ip_forward", "net.ipv4.conf.all.rp_filter", "net.ipv4.conf.default.accept_redirects",
+	"net.ipv4.tcp_fin_timeout", "net.ipv4.tcp_syncookies", "net.ipv6.conf.all.forwarding", "net.core.bpf_jit_harden", "net.core.somaxconn",
+	"fs.suid_dumpable", "fs.protected_symlinks", "fs.protected_hardlinks", "fs.file-max", "user.max_user_namespaces", "vm.mmap_min_addr", "vm.swappiness",
+}
+
+// tellSettings reads them below /proc/sys.
 func tellSettings(emit func(any) error) error {
-	const root = "/proc/sys"
-	return filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			// binfmt_misc is a file system of its own.
-			if d != nil && d.IsDir() && path == root+"/fs/binfmt_misc" {
-				return fs.SkipDir
-			}
-			return nil
+	for _, name := range settings {
+		b, err := os.ReadFile("/proc/sys/" + strings.ReplaceAll(name, ".", "/"))
+		if err != nil {
+			continue // this kernel does not have it
 		}
-		name := strings.ReplaceAll(strings.TrimPrefix(path, root+"/"), ".", "\x00")
-		name = strings.ReplaceAll(strings.ReplaceAll(name, "/", "."), "\x00", "/")
-		row := map[string]any{"name": name}
-		if b, err := os.ReadFile(path); err == nil {
-			row["value"] = strings.TrimSuffix(string(b), "\n")
+		if err := emit(map[string]any{"name": name, "value": strings.TrimSuffix(string(b), "\n")}); err != nil {
+			return err
 		}
-		return emit(row)
-	})
+	}
+	return nil
 }

@@ -1,0 +1,39 @@
+package linux
+
+import (
+	"fmt"
+	"runtime/debug"
+
+	"github.com/outsight-vmi/outsight/phys"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// Load is how busy a guest is.
+type Load struct {
+	// Averages are the load averages over 1, 5 and 15 minutes, as /proc/loadavg
+	// shows them with two decimals.
+	Averages [3]float64
+	Threads  int64 // tasks that there are, idle ones of processors left out
+}
+
+// Load reads how busy the guest is.
+func (s *System) Load() (l Load, err error) {
+	defer phys.Recover(debug.SetPanicOnFault(true), &err)
+	averages, err := s.symbol("avenrun")
+	if err != nil {
+		return l, fmt.Errorf("load: %w", err)
+	}
+	threads, err := s.symbol("nr_threads")
+	if err != nil {
+		return l, fmt.Errorf("load: %w", err)
+	}
+	r := s.reader()
+	for i := range l.Averages {
+		// Fixed point with 11 bits behind the point, rounded to hundredths.
+		const one = 1 << 11
+		v := r.u64(averages+virt.Addr(8*i)) + one/200
+		l.Averages[i] = float64(v/one) + float64(v%one*100/one)/100
+	}
+	l.Threads = int64(int32(r.u32(threads)))
+	return l, r.err
+}

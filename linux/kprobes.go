@@ -18,7 +18,7 @@ type Kprobe struct {
 	Missed  uint64
 	Symbol  string // that it was asked for by; empty if by address
 	Offset  uint64
-	Shared  bool // behind a common probe with others at the same address
+	Shared  bool // behind a common probe, as those that share an address or can be optimized
 	Pre     virt.Addr
 	Post    virt.Addr
 	Handler virt.Addr

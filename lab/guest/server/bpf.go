@@ -97,7 +97,7 @@ func (s *server) bpfTracing() error {
 	if err != nil {
 		return err
 	}
-	err1 := s.hold(link.Kprobe("do_unlinkat", kprobe, nil))
+	err1 := s.hold(link.Kprobe("vfs_unlink", kprobe, nil))
 	var err2, err3 error
 	if p, err := s.program("os_tracepoint", ebpf.TracePoint, 0, "", 0); err != nil {
 		err2 = err
@@ -113,7 +113,7 @@ func (s *server) bpfTracing() error {
 }
 
 func (s *server) bpfFentry() error {
-	p, err := s.program("os_fentry", ebpf.Tracing, ebpf.AttachTraceFEntry, "do_unlinkat", 0)
+	p, err := s.program("os_fentry", ebpf.Tracing, ebpf.AttachTraceFEntry, "vfs_unlink", 0)
 	if err != nil {
 		return err
 	}

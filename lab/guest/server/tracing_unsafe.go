@@ -51,7 +51,7 @@ func (s *server) perf() error {
 }
 
 func (s *server) kprobeEvents() error {
-	err := tell("kprobe_events", "p:outsight/os_probe do_unlinkat\n")
+	err := tell("kprobe_events", "p:outsight/os_probe vfs_unlink\n")
 	err1 := tell("kprobe_events", "r:outsight/os_return vfs_rmdir ret=$retval\n")
 	if err == nil {
 		err = tell("events/outsight/os_probe/enable", "1")

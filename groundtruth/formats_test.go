@@ -27,7 +27,7 @@ func TestGuestFormats(t *testing.T) {
 	labtest.NeedQEMU(t)
 	for _, series := range []string{"6.12", "5.10"} {
 		t.Run(series, func(t *testing.T) {
-			g := labtest.UpCrowd(t, lab.Options{Kernel: series, Memory: gib / 4, SMP: 2})
+			g := labtest.Up(t, lab.Options{Kernel: series, Memory: gib / 4, SMP: 1})
 			dir := t.TempDir()
 			monitor(t, g, order{"stop", nil})
 			live := views(t, "qemu:"+g.QMP())

@@ -1,0 +1,361 @@
+package linux
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"iter"
+	"net/netip"
+
+	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// Route is one way to a destination: a route with several next hops comes as
+// several.
+type Route struct {
+	Addr      virt.Addr // of the struct fib_alias or fib6_info
+	Net       NetNS
+	Table     uint32 // RT_TABLE_
+	Dst       netip.Prefix
+	Gateway   netip.Addr // invalid without one
+	Source    netip.Addr // preferred source; invalid without one
+	Interface string
+	Metric    uint32
+	Type      uint8  // RTN_
+	Protocol  uint8  // RTPROT_
+	Scope     uint8  // RT_SCOPE_ of IPv4
+	Flags     uint8  // RTNH_F_
+	Nexthop   uint32 // identifier of the nexthop object; 0 without one
+}
+
+type routeLayout struct {
+	hash4, hash6, null6                                    kernel.Field // struct net
+	tbNode, tbID, tbData                                   kernel.Field
+	kv, key, bits, leaf                                    kernel.Field
+	faNode, faInfo, faType, faSlen, faTable                kernel.Field
+	fiProto, fiScope, fiSrc, fiPrio, fiNhs, fiNh, fiObject kernel.Field
+	nhSize                                                 uint32
+	dev, gwFamily, gw, flags                               kernel.Field
+	objID, objGroup, objInfo, infoNhc, grpCount, grpEntry  kernel.Field
+	grpNh                                                  kernel.Field
+	grpSize                                                uint32
+	tb6Node, tb6ID, tb6Root                                kernel.Field
+	left, right, subtree, leaf6                            kernel.Field
+	next6, dst6, src6, metric6, proto6, type6, nh6, obj6   kernel.Field
+	keyAddr, keyLen, nh6Common                             kernel.Field
+}
+
+func (s *System) routeLayout() (*routeLayout, error) {
+	return layoutOf(s, "routes", func(r *resolver, o *routeLayout) {
+		f, m := r.field, r.optional
+		o.hash4, o.hash6, o.null6 = f("net", "ipv4.fib_table_hash"), m("net", "ipv6.fib_table_hash"), m("net", "ipv6.fib6_null_entry")
+		o.tbNode, o.tbID, o.tbData = f("fib_table", "tb_hlist"), f("fib_table", "tb_id"), f("fib_table", "tb_data")
+		o.kv, o.key, o.bits, o.leaf = f("trie", "kv"), f("key_vector", "key"), f("key_vector", "bits"), f("key_vector", "leaf")
+		o.faNode, o.faInfo, o.faType = f("fib_alias", "fa_list"), f("fib_alias", "fa_info"), f("fib_alias", "fa_type")
+		o.faSlen, o.faTable = f("fib_alias", "fa_slen"), f("fib_alias", "tb_id")
+		o.fiProto, o.fiScope, o.fiSrc = f("fib_info", "fib_protocol"), f("fib_info", "fib_scope"), f("fib_info", "fib_prefsrc")
+		o.fiPrio, o.fiNhs, o.fiNh = f("fib_info", "fib_priority"), f("fib_info", "fib_nhs"), f("fib_info", "fib_nh")
+		o.fiObject, o.nhSize = m("fib_info", "nh"), r.size("fib_nh") // 5.3
+		o.dev, o.gwFamily = f("fib_nh_common", "nhc_dev"), f("fib_nh_common", "nhc_gw_family")
+		o.gw, o.flags = f("fib_nh_common", "nhc_gw"), f("fib_nh_common", "nhc_flags")
+		o.objID, o.objGroup, o.objInfo = m("nexthop", "id"), m("nexthop", "is_group"), m("nexthop", "nh_info")
+		o.infoNhc, o.grpCount, o.grpEntry = m("nh_info", "fib_nhc"), m("nh_group", "num_nh"), m("nh_group", "nh_entries")
+		o.grpNh = m("nh_grp_entry", "nh")
+		o.grpSize, _ = r.p.StructSize("nh_grp_entry")
+		o.tb6Node, o.tb6ID, o.tb6Root = m("fib6_table", "tb6_hlist"), m("fib6_table", "tb6_id"), m("fib6_table", "tb6_root")
+		o.left, o.right, o.subtree, o.leaf6 = m("fib6_node", "left"), m("fib6_node", "right"), m("fib6_node", "subtree"), m("fib6_node", "leaf")
+		o.next6, o.dst6, o.src6 = m("fib6_info", "fib6_next"), m("fib6_info", "fib6_dst"), m("fib6_info", "fib6_prefsrc")
+		o.metric6, o.proto6, o.type6 = m("fib6_info", "fib6_metric"), m("fib6_info", "fib6_protocol"), m("fib6_info", "fib6_type")
+		o.nh6, o.obj6 = m("fib6_info", "fib6_nh"), m("fib6_info", "nh")
+		o.keyAddr, o.keyLen, o.nh6Common = m("rt6key", "addr"), m("rt6key", "plen"), m("fib6_nh", "nh_common")
+	})
+}
+
+const (
+	maxRoutes     = 4 << 20
+	routeTables   = 256 // FIB_TABLE_HASHSZ, FIB6_TABLE_HASHSZ
+	maxRouteHops  = 512
+	maxRouteDepth = 160 // of a trie over 128 bits, or over 32
+)
+
+// Routes yields the routes of all tables of all network namespaces: IPv4, then IPv6.
+func (s *System) Routes(ctx context.Context) iter.Seq2[*Route, error] {
+	return func(yield func(*Route, error) bool) {
+		o, err := s.routeLayout()
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		w := &routeWalk{s: s, ctx: ctx, o: o, r: s.reader(), names: s.netNames(), yield: yield, left: maxRoutes}
+		for n, err := range s.NetNamespaces(ctx) {
+			if err != nil {
+				w.fail(err)
+			} else {
+				w.namespace(n)
+			}
+			if w.stopped {
+				return
+			}
+		}
+	}
+}
+
+type routeWalk struct {
+	s       *System
+	ctx     context.Context
+	o       *routeLayout
+	r       reader
+	names   *netNames
+	yield   func(*Route, error) bool
+	left    int // nodes and routes that may still be visited
+	stopped bool
+}
+
+func (w *routeWalk) fail(err error) {
+	if err != nil && !w.stopped {
+		w.stopped = !w.yield(nil, fmt.Errorf("routes: %w", err))
+	}
+}
+
+// read runs f, guarded, and reports its error.
+func (w *routeWalk) read(f func(r *reader)) bool {
+	_, err := netGuarded(&w.r, func() int { f(&w.r); return 0 })
+	w.fail(err)
+	return err == nil && !w.stopped
+}
+
+// visit counts one more node; it returns false when there were too many.
+func (w *routeWalk) visit() bool {
+	if w.left--; w.left < 0 || w.ctx.Err() != nil {
+		w.fail(errBudget)
+		w.stopped = true
+	}
+	return !w.stopped
+}
+
+func (w *routeWalk) namespace(n NetNS) {
+	o := w.o
+	for i, f := range []kernel.Field{o.hash4, o.hash6} {
+		var base virt.Addr
+		if !has(f) || !w.read(func(r *reader) { base = r.pointer(n.Addr, f) }) {
+			continue
+		}
+		w.fail(w.s.netBuckets(&w.r, base, routeTables, 8, 0, func(head virt.Addr) bool {
+			for node, err := range w.s.hlist(w.ctx, head, 1<<16) {
+				switch {
+				case err != nil:
+					w.fail(err)
+				case i == 0:
+					w.table4(n, node-virt.Addr(o.tbNode.Offset))
+				case has(o.tb6Node) && has(o.tb6Root):
+					w.table6(n, node-virt.Addr(o.tb6Node.Offset))
+				}
+				if w.stopped {
+					break
+				}
+			}
+			return !w.stopped
+		}))
+	}
+}
+
+func (w *routeWalk) table4(n NetNS, table virt.Addr) {
+	var id uint32
+	var root virt.Addr
+	if w.read(func(r *reader) {
+		id = uint32(r.num(table, w.o.tbID))
+		root = r.ptr(at(r.pointer(table, w.o.tbData), w.o.kv) + virt.Addr(w.o.leaf.Offset))
+	}) {
+		w.trie(n, id, root, maxRouteDepth)
+	}
+}
+
+// trie visits a key_vector of the IPv4 trie: a node with 2^bits children, or, with
+// no bits, a leaf.
+func (w *routeWalk) trie(n NetNS, table uint32, a virt.Addr, depth int) {
+	o := w.o
+	if a == 0 || depth == 0 || !w.visit() {
+		return
+	}
+	var key uint32
+	var bits uint64
+	if !w.read(func(r *reader) { key, bits = uint32(r.num(a, o.key)), r.num(a, o.bits) }) {
+		return
+	}
+	if bits == 0 {
+		for node, err := range w.s.hlist(w.ctx, at(a, o.leaf), maxRoutes) {
+			if err != nil {
+				w.fail(err)
+			} else {
+				w.alias(n, table, key, node-virt.Addr(o.faNode.Offset))
+			}
+			if w.stopped {
+				return
+			}
+		}
+		return
+	}
+	if bits > 24 {
+		w.fail(fmt.Errorf("trie node at %#x: %w: 2^%d children", uint64(a), ErrBroken, bits))
+		return
+	}
+	for i := range uint64(1) << bits {
+		var child virt.Addr
+		if !w.visit() || !w.read(func(r *reader) { child = r.ptr(at(a, o.leaf) + virt.Addr(8*i)) }) {
+			return
+		}
+		if w.trie(n, table, child, depth-1); w.stopped {
+			return
+		}
+	}
+}
+
+// alias yields the routes of a fib_alias. Tables local and main can share a trie.
+func (w *routeWalk) alias(n NetNS, table, key uint32, a virt.Addr) {
+	o := w.o
+	var info, object virt.Addr
+	var hops uint64
+	route := Route{Addr: a, Net: n, Table: table}
+	mine := false
+	if !w.visit() || !w.read(func(r *reader) {
+		mine = uint32(r.num(a, o.faTable)) == table
+		info = r.pointer(a, o.faInfo)
+		route.Type = uint8(r.num(a, o.faType))
+		var b [4]byte
+		binary.BigEndian.PutUint32(b[:], key)
+		route.Dst = netip.PrefixFrom(netip.AddrFrom4(b), int(32-min(r.num(a, o.faSlen), 32)))
+		route.Protocol, route.Scope = uint8(r.num(info, o.fiProto)), uint8(r.num(info, o.fiScope))
+		route.Metric = uint32(r.num(info, o.fiPrio))
+		if src := uint32(r.num(info, o.fiSrc)); src != 0 {
+			route.Source = netIPv4(src)
+		}
+		hops, object = r.num(info, o.fiNhs), r.pointer(info, o.fiObject)
+	}) || !mine {
+		return
+	}
+	if object != 0 {
+		w.object(route, object)
+		return
+	}
+	for i := range min(hops, maxRouteHops) {
+		if w.hop(route, at(info, o.fiNh)+virt.Addr(i*uint64(o.nhSize))); w.stopped {
+			return
+		}
+	}
+}
+
+// hop yields route by way of the fib_nh_common at nhc.
+func (w *routeWalk) hop(route Route, nhc virt.Addr) {
+	o := w.o
+	var dev virt.Addr
+	if !w.read(func(r *reader) {
+		dev, route.Flags = r.pointer(nhc, o.dev), uint8(r.num(nhc, o.flags))
+		switch r.num(nhc, o.gwFamily) {
+		case FamilyInet:
+			route.Gateway, _ = netip.AddrFromSlice(r.bytes(at(nhc, o.gw), 4))
+		case FamilyInet6:
+			route.Gateway, _ = netip.AddrFromSlice(r.bytes(at(nhc, o.gw), 16))
+		}
+	}) {
+		return
+	}
+	route.Interface = w.names.name(dev)
+	w.stopped = !w.yield(&route, nil)
+}
+
+// object yields route by way of the nexthop object at a: one, or a group of them.
+func (w *routeWalk) object(route Route, a virt.Addr) {
+	o := w.o
+	if !has(o.objInfo) || !has(o.infoNhc) || !has(o.grpEntry) || !has(o.grpNh) {
+		w.fail(fmt.Errorf("nexthop object at %#x: %w", uint64(a), ErrUnsupported))
+		return
+	}
+	var infos []virt.Addr
+	if !w.read(func(r *reader) {
+		route.Nexthop = uint32(r.num(a, o.objID))
+		info := r.pointer(a, o.objInfo)
+		if r.num(a, o.objGroup) == 0 {
+			infos = append(infos, info)
+			return
+		}
+		for i := range min(r.num(info, o.grpCount), maxRouteHops) {
+			nh := r.pointer(at(info, o.grpEntry)+virt.Addr(i*uint64(o.grpSize)), o.grpNh)
+			infos = append(infos, r.pointer(nh, o.objInfo))
+		}
+	}) {
+		return
+	}
+	for _, info := range infos {
+		if w.hop(route, at(info, o.infoNhc)); w.stopped {
+			return
+		}
+	}
+}
+
+func (w *routeWalk) table6(n NetNS, table virt.Addr) {
+	var id uint32
+	var null virt.Addr
+	if w.read(func(r *reader) { id, null = uint32(r.num(table, w.o.tb6ID)), r.pointer(n.Addr, w.o.null6) }) {
+		w.node6(n, id, null, at(table, w.o.tb6Root), maxRouteDepth)
+	}
+}
+
+// node6 visits a fib6_node, its routes first.
+func (w *routeWalk) node6(n NetNS, table uint32, null, a virt.Addr, depth int) {
+	const hasRoutes = 0x4 // RTN_RTINFO: else its leaf is one from below
+	o := w.o
+	if a == 0 || depth == 0 || !w.visit() {
+		return
+	}
+	var left, right, leaf, sub virt.Addr
+	var flags uint64
+	if !w.read(func(r *reader) {
+		left, right, leaf, sub = r.pointer(a, o.left), r.pointer(a, o.right), r.pointer(a, o.leaf6), r.pointer(a, o.subtree)
+		f, err := w.s.Field("fib6_node", "fn_flags")
+		if err == nil {
+			flags = r.num(a, f)
+		}
+	}) {
+		return
+	}
+	for flags&hasRoutes != 0 && leaf != 0 && leaf != null && w.visit() {
+		if leaf = w.info6(n, table, leaf); w.stopped {
+			return
+		}
+	}
+	for _, child := range []virt.Addr{left, right, sub} {
+		if w.node6(n, table, null, child, depth-1); w.stopped {
+			return
+		}
+	}
+}
+
+// info6 yields the fib6_info at a and returns the next of its node.
+func (w *routeWalk) info6(n NetNS, table uint32, a virt.Addr) (next virt.Addr) {
+	o := w.o
+	route := Route{Addr: a, Net: n, Table: table}
+	var object virt.Addr
+	if !w.read(func(r *reader) {
+		next = r.pointer(a, o.next6)
+		key := func(f kernel.Field) netip.Prefix {
+			var b [16]byte
+			copy(b[:], r.bytes(at(at(a, f), o.keyAddr), 16))
+			return netip.PrefixFrom(netip.AddrFrom16(b), int(min(r.num(at(a, f), o.keyLen), 128)))
+		}
+		route.Dst = key(o.dst6)
+		if src := key(o.src6); src.Bits() != 0 {
+			route.Source = src.Addr()
+		}
+		route.Metric, route.Protocol, route.Type = uint32(r.num(a, o.metric6)), uint8(r.num(a, o.proto6)), uint8(r.num(a, o.type6))
+		object = r.pointer(a, o.obj6)
+	}) {
+		return 0
+	}
+	if object != 0 {
+		w.object(route, object)
+	} else {
+		w.hop(route, at(a, o.nh6)+virt.Addr(o.nh6Common.Offset))
+	}
+	return next
+}

@@ -187,7 +187,10 @@ func (c viewCase) differences(outside, before, after map[string]map[string]any) 
 			}
 			continue
 		}
-		for _, column := range slices.Sorted(maps.Keys(firstOf(a, b))) {
+		if a == nil || b == nil {
+			continue // it came or went meanwhile, and changed on its way
+		}
+		for _, column := range slices.Sorted(maps.Keys(a)) {
 			got, was, is := show(outside[key], column), show(a, column), show(b, column)
 			if got != was && got != is {
 				diffs = append(diffs, fmt.Sprintf("%s: %s is %s; the guest says %s, then %s", key, column, got, was, is))
@@ -195,13 +198,6 @@ func (c viewCase) differences(outside, before, after map[string]map[string]any) 
 		}
 	}
 	return diffs
-}
-
-func firstOf(a, b map[string]any) map[string]any {
-	if a != nil {
-		return a
-	}
-	return b
 }
 
 // show is a cell as JSON; "absent" where the row has no such column.

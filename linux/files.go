@@ -188,6 +188,9 @@ func (l *Lister) fileAt(a virt.Addr, o *filesLayout) (*File, error) {
 		f.Device = Device(r.num(virt.Addr(fieldIn(b, o.super)), o.dev))
 	}
 	f.Path, f.Deleted, f.Class = l.fileName(a)
+	if f.Class == AnonInodeFile {
+		f.Mode &= 0o7777 // since 6.16 they have a type inside, which stat(2) leaves out
+	}
 	if mnt := r.ptr(a + virt.Addr(l.s.o.filePath+l.s.o.pathMnt)); mnt != 0 {
 		f.MountID = int32(r.num(mnt-virt.Addr(l.s.o.mountMnt), o.mntID))
 	}

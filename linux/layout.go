@@ -135,3 +135,11 @@ func (r *reader) pointer(a virt.Addr, f kernel.Field) virt.Addr {
 
 // at is where member f of the structure at a lies. The kernel must have it.
 func at(a virt.Addr, f kernel.Field) virt.Addr { return a + virt.Addr(f.Offset) }
+
+// since reports whether the kernel is of that release or later: for what changed and
+// left no trace in its types. A back-port can make it wrong.
+func (s *System) since(major, minor int) bool {
+	var a, b int
+	n, _ := fmt.Sscanf(s.Release, "%d.%d", &a, &b)
+	return n == 2 && (a > major || a == major && b >= minor)
+}

@@ -58,7 +58,10 @@ func (l *Lister) nameMapping(m *Mapping, v *vma, o *mapsLayout, area heapAndStac
 // userPath is the path by which a file was opened. A file that overlayfs opened
 // below itself remembers it (6.8, FMODE_BACKING).
 func (l *Lister) userPath(file virt.Addr, o *mapsLayout) (path string, deleted bool) {
-	const backing = 1 << 25
+	backing := uint64(1 << 25)
+	if l.s.since(6, 14) {
+		backing = 1 << 24
+	}
 	if has(o.userPath) && l.r.num(file, o.fileMode)&backing != 0 {
 		p := at(file, o.userPath)
 		return l.path(l.r.ptr(p+virt.Addr(l.s.o.pathMnt)), l.r.ptr(p+virt.Addr(l.s.o.pathDentry)))

@@ -31,9 +31,10 @@ func (l *Lister) path(mnt, dentry virt.Addr) (path string, deleted bool) {
 	// Unhashed and not a root: nobody can look it up any more.
 	deleted = r.ptr(dentry+virt.Addr(o.dHash)) == 0 && r.ptr(dentry+virt.Addr(o.dParent)) != dentry
 	key := [2]virt.Addr{mnt, dentry}
-	if known, ok := l.exes[key]; ok {
-		return known, deleted
+	if known, ok := l.paths[key]; ok {
+		return known.path, deleted || known.pseudo
 	}
+	pseudo := false
 	comps, size := l.comps[:0], 0
 	for range maxHops {
 		if r.err != nil || size > maxPath {
@@ -55,7 +56,7 @@ func (l *Lister) path(mnt, dentry virt.Addr) (path string, deleted bool) {
 		if parent == dentry {
 			// A file of a pseudo file system has one name and no place, and
 			// d_path calls it deleted (simple_dname): memfd, shared memory.
-			deleted = true
+			pseudo = true
 			break
 		}
 		dentry = parent
@@ -78,8 +79,8 @@ func (l *Lister) path(mnt, dentry virt.Addr) (path string, deleted bool) {
 		r.err = errBudget
 		return "", false
 	}
-	l.exes[key] = path
-	return path, deleted
+	l.paths[key] = knownPath{path, pseudo}
+	return path, deleted || pseudo
 }
 
 func (l *Lister) dentryName(dentry virt.Addr) string {

@@ -78,7 +78,7 @@ type Lister struct {
 	r       reader
 	cgroups map[virt.Addr]groupName
 	proxies map[virt.Addr]Namespaces // by nsproxy
-	exes    map[[2]virt.Addr]string
+	paths   map[[2]virt.Addr]knownPath
 	comps   []string
 	// What may still be read: hostile processes can share one huge thing, each
 	// of them, at no cost to the guest.
@@ -90,6 +90,12 @@ type groupName struct {
 	container Container
 }
 
+// knownPath is a path, and whether it is a file's that has a name but no place.
+type knownPath struct {
+	path   string
+	pseudo bool
+}
+
 // textBudget bounds the arguments and paths read by one Lister, in bytes, so that a
 // guest full of processes with huge ones costs bounded memory.
 const textBudget = 64 << 20
@@ -97,7 +103,7 @@ const textBudget = 64 << 20
 // NewLister begins a listing. What it remembers must not grow old: make one for
 // each look at the guest.
 func (s *System) NewLister() *Lister {
-	return &Lister{s: s, r: s.reader(), cgroups: map[virt.Addr]groupName{}, proxies: map[virt.Addr]Namespaces{}, exes: map[[2]virt.Addr]string{}, textLeft: textBudget, threadsLeft: 4 * s.maxTasks}
+	return &Lister{s: s, r: s.reader(), cgroups: map[virt.Addr]groupName{}, proxies: map[virt.Addr]Namespaces{}, paths: map[[2]virt.Addr]knownPath{}, textLeft: textBudget, threadsLeft: 4 * s.maxTasks}
 }
 
 // Process reads the process that t leads.

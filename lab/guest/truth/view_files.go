@@ -38,6 +38,11 @@ func openFile(pid, fd int) map[string]any {
 		return nil
 	}
 	path, deleted := strings.CutSuffix(link, " (deleted)")
+	// A file may be called that.
+	var named unix.Stat_t
+	if deleted && unix.Lstat(link, &named) == nil && named.Ino == st.Ino && named.Dev == st.Dev {
+		path, deleted = link, false
+	}
 	row := map[string]any{
 		"pid": pid, "fd": fd, "path": path, "deleted": deleted, "type": fileType(link, st.Mode),
 		"device": devText(st.Dev), "inode": st.Ino, "mode": st.Mode, "links": st.Nlink, "rdev": nil,

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"strings"
 )
 
@@ -42,9 +43,14 @@ func init() {
 		if err := mountKernelFiles(); err != nil {
 			return err
 		}
+		// Those made at run time are probes, not tracepoints.
+		made, err := os.ReadFile("/sys/kernel/tracing/dynamic_events")
+		if err != nil {
+			return err
+		}
 		return lines("/sys/kernel/tracing/set_event", func(line string) error {
 			group, name, _ := strings.Cut(line, ":")
-			if group == "syscalls" || group == "kprobes" || group == "uprobes" || group == "synthetic" {
+			if group == "syscalls" || strings.Contains(string(made), ":"+group+"/"+name+" ") {
 				return nil
 			}
 			return emit(map[string]any{"name": name, "enabled": true, "function_owner": "kernel"})

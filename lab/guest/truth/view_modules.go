@@ -53,6 +53,10 @@ func filesOf(dir, sep string) any {
 	hidden, _ := filepath.Glob(dir + "/.*")
 	var all []string
 	for _, path := range append(paths, hidden...) {
+		if filepath.Base(path) == "check_copy_up" {
+			all = append(all, "check_copy_up") // of overlay: a function of its own makes up the value
+			continue
+		}
 		if b, err := os.ReadFile(path); err == nil {
 			all = append(all, filepath.Base(path)+sep+strings.TrimSuffix(string(b), "\n"))
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -10,22 +11,29 @@ import (
 
 func init() {
 	views["mounts"] = func(emit func(any) error) error {
-		seen := map[string]bool{}
-		return eachProcess(func(pid int) error {
+		// A process is told only of the mounts below its own root: the one that is told
+		// of most sees the namespace best.
+		most := map[string]string{}
+		err := eachProcess(func(pid int) error {
 			link, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", pid))
 			info, err2 := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", pid))
-			if err != nil || err2 != nil || seen[link] {
-				return nil
+			if err == nil && err2 == nil && strings.Count(string(info), "\n") > strings.Count(most[link], "\n") {
+				most[link] = string(info)
 			}
-			seen[link] = true
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		for _, link := range slices.Sorted(maps.Keys(most)) {
 			ns, _ := strconv.ParseUint(strings.Trim(strings.TrimPrefix(link, "mnt:"), "[]"), 10, 64)
-			for line := range strings.Lines(string(info)) {
+			for line := range strings.Lines(most[link]) {
 				if err := emit(mountLine(ns, line)); err != nil {
 					return err
 				}
 			}
-			return nil
-		})
+		}
+		return nil
 	}
 }
 

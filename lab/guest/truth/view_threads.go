@@ -67,7 +67,7 @@ func schedule(dir string, pid, tid int) map[string]any {
 	number := func(field int) int64 { n, _ := strconv.ParseInt(f[field-3], 10, 64); return n }
 	row := map[string]any{
 		"pid": pid, "tid": tid, "state": p.State, "kernel_thread": p.KernelThread,
-		"cpu": number(39), "priority": number(18), "nice": number(19), "rt_priority": number(40),
+		"priority": number(18), "nice": number(19), "rt_priority": number(40),
 		"policy":       policies[min(int(number(41)), len(policies)-1)],
 		"cpus_allowed": statusField(string(status), "Cpus_allowed_list"),
 	}
@@ -99,7 +99,7 @@ func kthreadsView(emit func(any) error) error {
 		}
 		name := strings.TrimSuffix(string(comm), "\n")
 		out := map[string]any{"pid": tid, "function_owner": "kernel"}
-		for _, key := range []string{"state", "cpu", "cpus_allowed", "nice", "policy"} {
+		for _, key := range []string{"state", "cpus_allowed", "nice", "policy"} {
 			out[key] = row[key]
 		}
 		short := name

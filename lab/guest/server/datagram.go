@@ -16,7 +16,7 @@ func (s *server) udp() error {
 	if err != nil {
 		return err
 	}
-	here := &unix.SockaddrInet4{Port: 5353, Addr: localhost4}
+	here := &unix.SockaddrInet4{Port: 5357, Addr: localhost4}
 	err = errors.Join(
 		unix.Bind(bound, here),
 		unix.Bind(client, &unix.SockaddrInet4{Port: 40953, Addr: localhost4}),

@@ -23,7 +23,7 @@ var ServerModules = []string{
 
 // NFTModules are what the nft tables of a Debian server need. A Debian guest has no modules on its disk
 // that nft could load by itself.
-var NFTModules = []string{"nf_tables", "nft_counter", "nft_ct", "nft_chain_nat", "nft_masq", "nft_log", "nft_reject_inet", "nf_conntrack"}
+var NFTModules = []string{"nf_tables", "nft_counter", "nft_ct", "nft_chain_nat", "nft_masq", "nft_log", "nf_log_syslog", "nf_log_ipv4", "nf_log_ipv6", "nft_reject_inet", "nf_conntrack"}
 
 // debianFiles make a Debian guest into a server with systemd's means: firewall, web
 // server, container, SSH session.

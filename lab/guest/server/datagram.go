@@ -16,7 +16,7 @@ func (s *server) udp() error {
 	if err != nil {
 		return err
 	}
-	here := &unix.SockaddrInet4{Port: 5353, Addr: localhost4}
+	here := &unix.SockaddrInet4{Port: 5357, Addr: localhost4}
 	err = errors.Join(
 		unix.Bind(bound, here),
 		unix.Bind(client, &unix.SockaddrInet4{Port: 40953, Addr: localhost4}),
@@ -40,7 +40,7 @@ func (s *server) udp() error {
 	if errG == nil {
 		errG = errors.Join(
 			unix.SetsockoptInt(group, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1),
-			unix.Bind(group, &unix.SockaddrInet4{Port: 5355}),
+			unix.Bind(group, &unix.SockaddrInet4{Port: 5359}),
 			unix.SetsockoptIPMreq(group, unix.IPPROTO_IP, unix.IP_ADD_MEMBERSHIP,
 				&unix.IPMreq{Multiaddr: [4]byte{239, 1, 2, 3}, Interface: localhost4}))
 	}

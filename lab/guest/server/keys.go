@@ -17,6 +17,12 @@ func (s *server) keys() error {
 		}
 		return id
 	}
+	// What is in the user keyring may be used by those in whose session it hangs; a service
+	// of systemd begins without it.
+	_, err := unix.KeyctlJoinSessionKeyring("outsight-session")
+	errs = append(errs, err)
+	_, err = unix.KeyctlInt(unix.KEYCTL_LINK, unix.KEY_SPEC_USER_KEYRING, unix.KEY_SPEC_SESSION_KEYRING, 0, 0)
+	errs = append(errs, err)
 	add("user", "outsight:user", "a secret of sixteen", unix.KEY_SPEC_USER_KEYRING)
 	ring := add("keyring", "outsight-ring", "", unix.KEY_SPEC_USER_KEYRING)
 	inner := add("user", "outsight:inner", "inside the ring", ring)
@@ -33,8 +39,6 @@ func (s *server) keys() error {
 	ctl(unix.KEYCTL_REVOKE, revoked, 0)
 	ctl(unix.KEYCTL_SET_TIMEOUT, timed, 1000000)
 	errs = append(errs, unix.KeyctlSetperm(inner, 0x3f3f0000))
-	_, err := unix.KeyctlJoinSessionKeyring("outsight-session")
-	errs = append(errs, err)
 	add("user", "outsight:session", "of the session", unix.KEY_SPEC_SESSION_KEYRING)
 	add("user", "outsight:process", "of the process", unix.KEY_SPEC_PROCESS_KEYRING)
 	add("user", "outsight:thread", "of the thread", unix.KEY_SPEC_THREAD_KEYRING)

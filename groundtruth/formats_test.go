@@ -24,6 +24,9 @@ import (
 // makedumpfile and outsight know: each view of each dump is, byte for byte, that of
 // the paused guest.
 func TestGuestFormats(t *testing.T) {
+	if os.Getenv("OUTSIGHT_SLOW") == "" {
+		t.Skip("set OUTSIGHT_SLOW: it takes minutes")
+	}
 	labtest.NeedQEMU(t)
 	for _, series := range []string{"6.12", "5.10"} {
 		t.Run(series, func(t *testing.T) {

@@ -55,7 +55,6 @@ var viewGuests = []struct {
 	{"6.1", lab.Options{Kernel: "6.1", Memory: gib / 2, SMP: 2}},
 	{"6.12", lab.Options{Kernel: "6.12", Memory: gib / 2, SMP: 2}},
 	{"7.2", lab.Options{Kernel: "7.2", Memory: gib / 2, SMP: 2}},
-	{"debian", lab.Options{Kernel: "6.12", Memory: gib, SMP: 2, Userland: lab.Debian}},
 }
 
 // TestGuestViews compares every view that has a case, in every guest.

@@ -1,6 +1,7 @@
 package lab_test
 
 import (
+	"os"
 	"strings"
 	"testing"
 
@@ -22,6 +23,9 @@ var serverSkips = map[string]struct{ since, until string }{
 // The server gets ready on the oldest and on the newest kernel, and does all that the
 // kernel can.
 func TestGuestServer(t *testing.T) {
+	if os.Getenv("OUTSIGHT_SLOW") == "" {
+		t.Skip("set OUTSIGHT_SLOW: it takes minutes")
+	}
 	names := lab.KernelNames()
 	for _, kernel := range []string{"5.10", "7.2"} {
 		t.Run(kernel, func(t *testing.T) {

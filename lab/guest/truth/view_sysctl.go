@@ -11,7 +11,7 @@ func init() { views["sysctl"] = tellSettings }
 var settings = []string{
 	"kernel.kptr_restrict", "kernel.dmesg_restrict", "kernel.randomize_va_space", "kernel.modules_disabled", "kernel.unprivileged_bpf_disabled",
 	"kernel.yama.ptrace_scope", "kernel.core_pattern", "kernel.modprobe", "kernel.kexec_load_disabled", "kernel.perf_event_paranoid",
-	"kernel.tainted", "kernel.panic", "kernel.panic_on_oops", "kernel.printk", "kernel.msgmax", "kernel.shmmax", "kernel.hostname",
+	"kernel.tainted", "kernel.panic", "kernel.panic_on_oops", "kernel.printk", "kernel.msgmax", "kernel.hostname",
 	"kernel.osrelease", "net.ipv4.ip_forward", "net.ipv4.conf.all.rp_filter", "net.ipv4.conf.default.accept_redirects",
 	"net.ipv4.tcp_syncookies", "net.ipv6.conf.all.forwarding", "net.core.bpf_jit_harden", "net.core.somaxconn",
 	"fs.suid_dumpable", "fs.protected_symlinks", "fs.protected_hardlinks", "fs.file-max", "user.max_user_namespaces", "vm.mmap_min_addr", "vm.swappiness",

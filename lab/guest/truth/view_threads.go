@@ -98,7 +98,7 @@ func kthreadsView(emit func(any) error) error {
 			return nil
 		}
 		name := strings.TrimSuffix(string(comm), "\n")
-		out := map[string]any{"pid": tid, "function_owner": "kernel"}
+		out := map[string]any{"pid": tid}
 		for _, key := range []string{"state", "cpus_allowed", "nice", "policy"} {
 			out[key] = row[key]
 		}

@@ -39,7 +39,6 @@ type Usage struct {
 }
 
 type cgroupLayout struct {
-	roots                                            virt.Addr
 	rootList, rootCgrp, hierarchy, rootMask, name    kernel.Field
 	children, sibling, parent                        kernel.Field
 	level, below, control, subsys, freeze, knID      kernel.Field

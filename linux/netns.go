@@ -26,7 +26,7 @@ type NetNS struct {
 
 type netNSLayout struct {
 	list, inum, devices             kernel.Field // struct net
-	devList, devName, devIndex, dev kernel.Field // struct net_device
+	devList, devName, devIndex kernel.Field // struct net_device
 }
 
 func (s *System) netNSLayout() (*netNSLayout, error) {

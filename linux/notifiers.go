@@ -27,7 +27,6 @@ type notifierLayout struct {
 	atomicSize, blockingSize, srcuSize uint32
 	waiters                            kernel.Field // in struct rw_semaphore
 	waitersAreList                     bool
-	mutexWaiters                       kernel.Field
 	netdevChain                        kernel.Field // in struct net
 	heads                              []notifierHead
 }

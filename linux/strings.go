@@ -91,7 +91,6 @@ type stringScan struct {
 	buf   []byte
 	held  int    // bytes at the start of buf that were not decided on
 	at    uint64 // address of buf[0]
-	done  bool
 }
 
 // region adds size bytes from address a; it returns false to end the scan.

@@ -73,7 +73,7 @@ func bpfObjects(kind string, f func(bpfObject) error) error {
 		attr := make([]byte, bpfAttrSize)
 		binary.LittleEndian.PutUint32(attr, id)
 		if _, err := bpfCall(c.next, attr); err != nil {
-			return nil // the end: ENOENT, or EINVAL where the kernel has no such objects
+			return nil // the end: ENOENT, or EINVAL where the kernel has no such objects //nolint:nilerr // it has gone
 		}
 		id = binary.LittleEndian.Uint32(attr[4:])
 		attr = make([]byte, bpfAttrSize)
@@ -143,7 +143,7 @@ func bpfHeld(kind string) (holders, pins map[uint32][]string, err error) {
 	}
 	var root unix.Statfs_t
 	if unix.Statfs("/sys/fs/bpf", &root) != nil || root.Type != bpfFSMagic {
-		return holders, pins, nil
+		return holders, pins, nil //nolint:nilerr // it has gone
 	}
 	err = filepath.WalkDir("/sys/fs/bpf", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {

@@ -20,7 +20,7 @@ func cgroupsView(emit func(any) error) error {
 		}
 		return filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 			if err != nil || !d.IsDir() {
-				return nil
+				return nil //nolint:nilerr // it has gone
 			}
 			row := cgroupOf(root, path)
 			if row == nil {

@@ -19,7 +19,7 @@ func credsView(emit func(any) error) error {
 	return eachThread(func(dir string, pid, tid int) error {
 		raw, err := os.ReadFile(dir + "/status")
 		if err != nil {
-			return nil
+			return nil //nolint:nilerr // it has gone
 		}
 		status := string(raw)
 		caps := func(key string) []string {

@@ -14,7 +14,7 @@ func init() {
 		return eachProcess(func(pid int) error {
 			fds, err := numbers(fmt.Sprintf("/proc/%d/fd", pid))
 			if err != nil {
-				return nil // it has gone
+				return nil //nolint:nilerr // it has gone
 			}
 			for _, fd := range fds {
 				if row := openFile(pid, fd); row != nil {

@@ -95,7 +95,7 @@ func kthreadsView(emit func(any) error) error {
 		}
 		comm, err := os.ReadFile(dir + "/comm")
 		if err != nil {
-			return nil
+			return nil //nolint:nilerr // it has gone
 		}
 		name := strings.TrimSuffix(string(comm), "\n")
 		out := map[string]any{"pid": tid}

@@ -66,17 +66,17 @@ func (l *Lister) nameOf(mnt, dentry virt.Addr) (name string, deleted bool, class
 	number := func() string {
 		return ":[" + strconv.FormatUint(r.num(r.pointer(dentry, o.dInode), o.ino), 10) + "]"
 	}
-	switch {
-	case fn == 0:
-	case fn == o.pipe:
+	switch fn {
+	case 0:
+	case o.pipe:
 		return "pipe" + number(), false, PipeFile
-	case fn == o.socket:
+	case o.socket:
 		return "socket" + number(), false, SocketFile
-	case fn == o.anon:
+	case o.anon:
 		return "anon_inode:" + l.dentryName(dentry), false, AnonInodeFile
-	case fn == o.pidfd: // 6.9; until then it was one of the ones above
+	case o.pidfd: // 6.9; until then it was one of the ones above
 		return "anon_inode:[pidfd]", false, AnonInodeFile
-	case fn == o.ns:
+	case o.ns:
 		ops := r.pointer(r.pointer(r.pointer(dentry, o.dInode), o.iPrivate), o.nsOps)
 		return r.cString(r.pointer(ops, o.nsName), 32) + number(), false, NamespaceFile
 	}

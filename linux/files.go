@@ -221,10 +221,23 @@ var fileFlags = []struct {
 	bits uint32
 	name string
 }{
-	{0o20200000, "O_TMPFILE"}, {0o4010000, "O_SYNC"}, {0o100, "O_CREAT"}, {0o200, "O_EXCL"}, {0o400, "O_NOCTTY"},
-	{0o1000, "O_TRUNC"}, {0o2000, "O_APPEND"}, {0o4000, "O_NONBLOCK"}, {0o10000, "O_DSYNC"}, {0o20000, "O_ASYNC"},
-	{0o40000, "O_DIRECT"}, {0o100000, "O_LARGEFILE"}, {0o200000, "O_DIRECTORY"}, {0o400000, "O_NOFOLLOW"},
-	{0o1000000, "O_NOATIME"}, {closeOnExec, "O_CLOEXEC"}, {0o10000000, "O_PATH"},
+	{0o20200000, "O_TMPFILE"},
+	{0o4010000, "O_SYNC"},
+	{0o100, "O_CREAT"},
+	{0o200, "O_EXCL"},
+	{0o400, "O_NOCTTY"},
+	{0o1000, "O_TRUNC"},
+	{0o2000, "O_APPEND"},
+	{0o4000, "O_NONBLOCK"},
+	{0o10000, "O_DSYNC"},
+	{0o20000, "O_ASYNC"},
+	{0o40000, "O_DIRECT"},
+	{0o100000, "O_LARGEFILE"},
+	{0o200000, "O_DIRECTORY"},
+	{0o400000, "O_NOFOLLOW"},
+	{0o1000000, "O_NOATIME"},
+	{closeOnExec, "O_CLOEXEC"},
+	{0o10000000, "O_PATH"},
 }
 
 // Type is what kind of file it is: its class, or what st_mode says.

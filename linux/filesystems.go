@@ -28,8 +28,14 @@ type FileSystem struct {
 func (f *FileSystem) FlagNames() []string {
 	names := []string{}
 	for _, n := range []mountFlag{
-		{1, "requires_dev"}, {2, "binary_mountdata"}, {4, "has_subtype"}, {8, "userns_mount"},
-		{16, "disallow_notify_perm"}, {32, "allow_idmap"}, {64, "mgtime"}, {32768, "rename_does_d_move"},
+		{1, "requires_dev"},
+		{2, "binary_mountdata"},
+		{4, "has_subtype"},
+		{8, "userns_mount"},
+		{16, "disallow_notify_perm"},
+		{32, "allow_idmap"},
+		{64, "mgtime"},
+		{32768, "rename_does_d_move"},
 	} {
 		if uint64(f.Flags)&n.bit != 0 {
 			names = append(names, n.name)

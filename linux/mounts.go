@@ -193,8 +193,13 @@ type mountFlag struct {
 func mountOptions(flags uint64) []string {
 	const readOnly = 0x40
 	return optionNames(flags, readOnly, []mountFlag{
-		{0x1, "nosuid"}, {0x2, "nodev"}, {0x4, "noexec"}, {0x8, "noatime"}, {0x10, "nodiratime"},
-		{0x20, "relatime"}, {0x80, "nosymfollow"},
+		{0x1, "nosuid"},
+		{0x2, "nodev"},
+		{0x4, "noexec"},
+		{0x8, "noatime"},
+		{0x10, "nodiratime"},
+		{0x20, "relatime"},
+		{0x80, "nosymfollow"},
 	})
 }
 

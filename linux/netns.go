@@ -25,7 +25,7 @@ type NetNS struct {
 }
 
 type netNSLayout struct {
-	list, inum, devices             kernel.Field // struct net
+	list, inum, devices        kernel.Field // struct net
 	devList, devName, devIndex kernel.Field // struct net_device
 }
 

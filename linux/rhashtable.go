@@ -58,7 +58,7 @@ func (s *System) rhashtable(ctx context.Context, a virt.Addr, limit int) iter.Se
 				}
 			default:
 				stopped := false
-				if err := s.rhashBuckets(ctx, &r, at(t, o.buckets), size, limit, func(node virt.Addr, err error) bool {
+				if err := s.rhashBuckets(ctx, at(t, o.buckets), size, limit, func(node virt.Addr, err error) bool {
 					stopped = !yield(node, err)
 					return !stopped
 				}); err != nil && !stopped && !fail(err) {
@@ -75,7 +75,7 @@ func (s *System) rhashtable(ctx context.Context, a virt.Addr, limit int) iter.Se
 
 // rhashBuckets walks the buckets: bit 0 of one is its lock, and a chain ends in an
 // odd pointer.
-func (s *System) rhashBuckets(ctx context.Context, r *reader, base virt.Addr, size uint64, limit int, yield func(virt.Addr, error) bool) error {
+func (s *System) rhashBuckets(ctx context.Context, base virt.Addr, size uint64, limit int, yield func(virt.Addr, error) bool) error {
 	const maxSize = 1 << 22
 	if size > maxSize {
 		return fmt.Errorf("%w: %d buckets", ErrBroken, size)

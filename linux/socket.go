@@ -123,7 +123,7 @@ type socketLayout struct {
 	family, state, num, dport, daddr, rcvSaddr, daddr6, rcvSaddr6 kernel.Field
 	boundDev, prot, net, node                                     kernel.Field
 	// struct sock
-	protocol, typ, socket, uid, ino, filter    kernel.Field
+	protocol, typ, socket, uid, ino, filter             kernel.Field
 	rmem, wmem, ackBacklog, maxAckBacklog, recvQ, recvN kernel.Field
 	protName                                            kernel.Field
 	// tcp_sock, udp_sock, inet_timewait_sock

@@ -32,7 +32,7 @@ type sysctlLayout struct {
 	table, node, setDir, root              kernel.Field
 	nodeNode, nodeHeader                   kernel.Field
 	procname, data, maxlen, mode, handler  kernel.Field
-	tableSize, nodeSize        uint32
+	tableSize, nodeSize                    uint32
 	defaultSet                             kernel.Field
 	netSet, userSet, ipcSet, mqSet, pidSet kernel.Field
 	handlers                               map[virt.Addr]sysctlKind

@@ -23,10 +23,13 @@ func init() {
 	table.Register(table.New(table.Spec{
 		Name: "sample", Doc: "Show what was asked.",
 		Columns: []table.Column{
-			{Name: "pid", Type: table.Int, Doc: "A number."}, {Name: "path", Type: table.Text, Doc: "A text."},
-			{Name: "at", Type: table.Addr, Doc: "An address."}, {Name: "list", Type: table.Numbers, Doc: "Numbers."},
+			{Name: "pid", Type: table.Int, Doc: "A number."},
+			{Name: "path", Type: table.Text, Doc: "A text."},
+			{Name: "at", Type: table.Addr, Doc: "An address."},
+			{Name: "list", Type: table.Numbers, Doc: "Numbers."},
 			{Name: "big", Type: table.Uint, Doc: "A large number."},
-			{Name: "with_more", Type: table.Bool, Option: true, Doc: "More rows."}, {Name: "with_error", Type: table.Bool, Option: true, Doc: "Fail."},
+			{Name: "with_more", Type: table.Bool, Option: true, Doc: "More rows."},
+			{Name: "with_error", Type: table.Bool, Option: true, Doc: "Fail."},
 		},
 		Rows: func(_ context.Context, g *table.Guest, where []table.Constraint) iter.Seq2[table.Row, error] {
 			asked = append(asked, where)
@@ -38,7 +41,9 @@ func init() {
 				for i := range n {
 					row := table.Row{
 						table.IntValue(int64(i)), table.TextValue(fmt.Sprintf("/P%d", i)), table.AddrValue(0xffff888000000000 + uint64(i)),
-						table.NumbersValue([]int{i, 10 * i}), table.UintValue(1<<64 - 1), {}, {},
+						table.NumbersValue([]int{i, 10 * i}), table.UintValue(1<<64 - 1),
+						{},
+						{},
 					}
 					if !yield(row, nil) {
 						return

@@ -11,17 +11,25 @@ import (
 )
 
 var columns = []table.Column{
-	{Name: "pid", Type: table.Int}, {Name: "rss", Type: table.Size}, {Name: "comm", Type: table.Text},
-	{Name: "exe", Type: table.Text}, {Name: "cpu_time", Type: table.Duration}, {Name: "started", Type: table.Time},
-	{Name: "args", Type: table.List}, {Name: "owners", Type: table.Numbers}, {Name: "task", Type: table.Addr},
-	{Name: "kernel_thread", Type: table.Bool}, {Name: "with_x", Type: table.Bool, Option: true},
+	{Name: "pid", Type: table.Int},
+	{Name: "rss", Type: table.Size},
+	{Name: "comm", Type: table.Text},
+	{Name: "exe", Type: table.Text},
+	{Name: "cpu_time", Type: table.Duration},
+	{Name: "started", Type: table.Time},
+	{Name: "args", Type: table.List},
+	{Name: "owners", Type: table.Numbers},
+	{Name: "task", Type: table.Addr},
+	{Name: "kernel_thread", Type: table.Bool},
+	{Name: "with_x", Type: table.Bool, Option: true},
 }
 
 var row = table.Row{
 	table.IntValue(7), table.SizeValue(1 << 20), table.TextValue("s\xffhd"), table.Missing(table.None),
 	table.DurationValue(90 * time.Second), table.TimeValue(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)),
 	table.ListValue([]string{"sshd", "-D"}), table.NumbersValue([]int{3, -4}), table.AddrValue(0xffff888003c2a000),
-	table.BoolValue(false), {},
+	table.BoolValue(false),
+	{},
 }
 
 func TestMatches(t *testing.T) {

@@ -15,8 +15,10 @@ const bpffs = "/sys/fs/bpf"
 
 // program loads a program that returns a number.
 func (s *server) program(name string, kind ebpf.ProgramType, attach ebpf.AttachType, to string, ret int32) (*ebpf.Program, error) {
-	return s.load(&ebpf.ProgramSpec{Name: name, Type: kind, AttachType: attach, AttachTo: to, License: "GPL",
-		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, ret), asm.Return()}})
+	return s.load(&ebpf.ProgramSpec{
+		Name: name, Type: kind, AttachType: attach, AttachTo: to, License: "GPL",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, ret), asm.Return()},
+	})
 }
 
 func (s *server) load(spec *ebpf.ProgramSpec) (*ebpf.Program, error) {
@@ -198,8 +200,10 @@ func (s *server) bpfNetfilter() error {
 }
 
 func (s *server) bpfPinned() error {
-	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{Name: "os_pinned", Type: ebpf.SocketFilter, License: "MIT",
-		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()}})
+	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Name: "os_pinned", Type: ebpf.SocketFilter, License: "MIT",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},
+	})
 	if err != nil {
 		return err
 	}

@@ -97,8 +97,13 @@ func attachClassic(fd int, filter []unix.SockFilter) error {
 func (s *server) raw() error {
 	var errs []error
 	for _, r := range []struct{ family, proto int }{
-		{unix.AF_INET, unix.IPPROTO_ICMP}, {unix.AF_INET, unix.IPPROTO_TCP}, {unix.AF_INET, unix.IPPROTO_RAW}, {unix.AF_INET, 89},
-		{unix.AF_INET6, unix.IPPROTO_ICMPV6}, {unix.AF_INET6, unix.IPPROTO_RAW}, {unix.AF_INET6, unix.IPPROTO_UDP},
+		{unix.AF_INET, unix.IPPROTO_ICMP},
+		{unix.AF_INET, unix.IPPROTO_TCP},
+		{unix.AF_INET, unix.IPPROTO_RAW},
+		{unix.AF_INET, 89},
+		{unix.AF_INET6, unix.IPPROTO_ICMPV6},
+		{unix.AF_INET6, unix.IPPROTO_RAW},
+		{unix.AF_INET6, unix.IPPROTO_UDP},
 	} {
 		fd, err := unix.Socket(r.family, unix.SOCK_RAW|unix.SOCK_CLOEXEC, r.proto)
 		if err != nil {

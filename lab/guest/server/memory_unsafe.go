@@ -54,12 +54,19 @@ func (s *server) maps() error {
 		offset                    int64
 		pages, prot, flags, touch int
 	}{
-		{f, 0, 16, r, private, 3}, {f, 3 * page, 5, r | w, private, 2}, {f, 0, 64, r | w, shared, 9},
-		{f, page, 2, r | x, private, 1}, {f, 0, 1, r, shared, 0},
-		{g, 0, 8, r | w, shared, 8}, {g, 2 * page, 2, r, private, 1},
-		{-1, 0, 32, r | w, private | anon, 7}, {-1, 0, 16, r | w, shared | anon, 5},
-		{-1, 0, 1, unix.PROT_NONE, private | anon, 0}, {-1, 0, 4, r | w | x, private | anon, 4},
-		{-1, 0, 4, r | x, private | anon, 0}, {-1, 0, 8, r | w, private | anon | unix.MAP_NORESERVE, 1},
+		{f, 0, 16, r, private, 3},
+		{f, 3 * page, 5, r | w, private, 2},
+		{f, 0, 64, r | w, shared, 9},
+		{f, page, 2, r | x, private, 1},
+		{f, 0, 1, r, shared, 0},
+		{g, 0, 8, r | w, shared, 8},
+		{g, 2 * page, 2, r, private, 1},
+		{-1, 0, 32, r | w, private | anon, 7},
+		{-1, 0, 16, r | w, shared | anon, 5},
+		{-1, 0, 1, unix.PROT_NONE, private | anon, 0},
+		{-1, 0, 4, r | w | x, private | anon, 4},
+		{-1, 0, 4, r | x, private | anon, 0},
+		{-1, 0, 8, r | w, private | anon | unix.MAP_NORESERVE, 1},
 		{-1, 0, 64, r | w, private | anon | unix.MAP_GROWSDOWN, 0},
 		{-1, 0, 4, r | w, private | anon | unix.MAP_LOCKED | unix.MAP_POPULATE, 0},
 	} {

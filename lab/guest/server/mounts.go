@@ -24,7 +24,7 @@ func (s *server) mountPoints() error {
 		{"securityfs", "/sys/kernel/security", unix.SECURITYFS_MAGIC},
 	} {
 		var st unix.Statfs_t
-		if err := unix.Statfs(m.dir, &st); err == nil && int64(st.Type) == m.magic {
+		if err := unix.Statfs(m.dir, &st); err == nil && st.Type == m.magic {
 			continue
 		}
 		if err := unix.Mount(m.kind, m.dir, m.kind, unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {

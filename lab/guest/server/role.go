@@ -70,12 +70,3 @@ func (s *server) againAs(path, role string, attr *os.ProcAttr, args ...string) (
 	}
 	return p, nil
 }
-
-// sleep starts a busybox sleep.
-func (s *server) sleep(attr *os.ProcAttr) (*os.Process, error) {
-	if attr == nil {
-		attr = &os.ProcAttr{}
-	}
-	attr.Files = []*os.File{nil, nil, nil}
-	return os.StartProcess(s.busybox, []string{"sleep", "1000000"}, attr)
-}

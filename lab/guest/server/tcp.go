@@ -240,7 +240,7 @@ func (s *server) tcpSyn() error {
 	}
 	err = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_SYNCNT, 127)
 	if e := unix.Connect(fd, &unix.SockaddrInet4{Port: 443, Addr: silent4}); !errors.Is(e, unix.EINPROGRESS) {
-		err = errors.Join(err, fmt.Errorf("connect to %v: %v", silent4, e))
+		err = errors.Join(err, fmt.Errorf("connect to %v: %w", silent4, e))
 	}
 	// SYN_RECV: a listener that waits for data before it takes the handshake's end.
 	_, err1 := listen4(8094, 4, func(fd int) error {

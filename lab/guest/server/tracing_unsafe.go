@@ -33,8 +33,10 @@ func (s *server) perf() error {
 		attr unix.PerfEventAttr
 	}{
 		{"software", unix.PerfEventAttr{Type: unix.PERF_TYPE_SOFTWARE, Config: unix.PERF_COUNT_SW_PAGE_FAULTS, Sample: 1 << 40}},
-		{"breakpoint", unix.PerfEventAttr{Type: unix.PERF_TYPE_BREAKPOINT, Bp_type: breakpointWrite,
-			Ext1: uint64(uintptr(unsafe.Pointer(&s.dir))), Ext2: 4}},
+		{"breakpoint", unix.PerfEventAttr{
+			Type: unix.PERF_TYPE_BREAKPOINT, Bp_type: breakpointWrite,
+			Ext1: uint64(uintptr(unsafe.Pointer(&s.dir))), Ext2: 4,
+		}},
 	} {
 		a.attr.Size = uint32(unsafe.Sizeof(a.attr))
 		fd, err := unix.PerfEventOpen(&a.attr, 0, -1, -1, unix.PERF_FLAG_FD_CLOEXEC)

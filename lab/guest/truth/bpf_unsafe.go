@@ -73,7 +73,7 @@ func bpfObjects(kind string, f func(bpfObject) error) error {
 		attr := make([]byte, bpfAttrSize)
 		binary.LittleEndian.PutUint32(attr, id)
 		if _, err := bpfCall(c.next, attr); err != nil {
-			return nil // the end: ENOENT, or EINVAL where the kernel has no such objects //nolint:nilerr // it has gone
+			return nil //nolint:nilerr // the end: ENOENT, or EINVAL where the kernel has no such objects
 		}
 		id = binary.LittleEndian.Uint32(attr[4:])
 		attr = make([]byte, bpfAttrSize)

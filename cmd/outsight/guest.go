@@ -52,12 +52,8 @@ func (f *guestFlags) open(ctx context.Context, target string) (g *table.Guest, d
 	for _, note := range machine.Notes {
 		warn(note)
 	}
-	cache := kernel.DefaultCache()
-	if f.noCache {
-		cache = ""
-	}
 	g, err = table.Open(ctx, machine, table.OpenOptions{
-		Target: target, Pause: f.pause, PostMortem: f.postMortem, Cache: cache,
+		Target: target, Pause: f.pause, PostMortem: f.postMortem, Cache: f.cache(),
 		Warn: func(err error) { warn(err) },
 	})
 	if err != nil {
@@ -73,9 +69,17 @@ func (f *guestFlags) open(ctx context.Context, target string) (g *table.Guest, d
 	return g, g.Close, nil
 }
 
+// cache is the folder of kernel profiles; empty for none.
+func (f *guestFlags) cache() string {
+	if f.noCache {
+		return ""
+	}
+	return kernel.DefaultCache()
+}
+
 // extraCommands are the verbs that are not views.
 func extraCommands() []*cobra.Command {
 	lab := newLabCommand()
 	lab.GroupID = groupHost
-	return []*cobra.Command{newQueryCommand(), newRecoverCommand(), newDumpCommand(), newExportISFCommand(), lab}
+	return []*cobra.Command{newQueryCommand(), newTopCommand(), newRecoverCommand(), newDumpCommand(), newExportISFCommand(), lab}
 }

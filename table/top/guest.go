@@ -1,0 +1,345 @@
+package top
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/phys"
+	"github.com/outsight-vmi/outsight/table"
+	"github.com/outsight-vmi/outsight/table/text"
+)
+
+const (
+	// keep is how long arguments and user are held to be what they were: they
+	// seldom change but with the program, which is noticed at once.
+	keep = 3 * time.Second
+	// checkEvery is how often the monitor is asked after.
+	checkEvery = time.Second
+	// standing is how long the guest's clock may stand still before the guest is
+	// opened anew: an idle guest does not tick, a reset one neither.
+	standing = 5 * time.Second
+	// maxCommand bounds what is kept of the arguments of one process, in bytes.
+	maxCommand = 1024
+	maxDetail  = 2000 // rows
+)
+
+// Guest is a [Source]: an opened guest.
+type Guest struct {
+	g      *table.Guest
+	alive  func() error
+	reopen func(context.Context) (*table.Guest, error)
+	live   bool
+
+	mu      sync.Mutex
+	closed  bool
+	known   map[Key]*slow
+	first   Key // of the process that is first on the list
+	up      time.Duration
+	moved   time.Time // when up last was another
+	checked time.Time
+}
+
+// slow is what is read of a process now and then.
+type slow struct {
+	mm      uint64
+	comm    string
+	uid     table.Value
+	command string
+	swapped bool
+	read    time.Time
+	seen    time.Time
+}
+
+// NewGuest watches g. alive tells cheaply whether its monitor is still there; reopen
+// opens it anew, and is asked where something looks as if it had been rebooted. Both
+// are asked of a live guest only.
+func NewGuest(g *table.Guest, live bool, alive func() error, reopen func(context.Context) (*table.Guest, error)) *Guest {
+	return &Guest{g: g, live: live, alive: alive, reopen: reopen, known: map[Key]*slow{}}
+}
+
+// Live is part of [Source].
+func (s *Guest) Live() bool { return s.live }
+
+// Close ends the looking, and waits until nothing reads the guest any more. It does
+// not close it.
+func (s *Guest) Close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+}
+
+var errClosed = errors.New("top: nothing is looked at any more")
+
+// Sample is part of [Source].
+func (s *Guest) Sample(ctx context.Context) (out *Sample, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, errClosed
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	if s.live && now.Sub(s.checked) >= checkEvery {
+		if s.checked = now; s.alive() != nil {
+			return nil, fmt.Errorf("top: %w: its monitor has ended", ErrEnded)
+		}
+	}
+	err = phys.Guard(func() (err error) {
+		out, err = s.look(ctx, now)
+		return err
+	})
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	if errors.Is(err, phys.ErrGone) {
+		return nil, fmt.Errorf("top: %w: %w", ErrEnded, err)
+	}
+	if s.live {
+		if ended := s.verify(ctx, now, out, err); ended != nil {
+			return nil, ended
+		}
+	}
+	return out, err
+}
+
+func (s *Guest) look(ctx context.Context, now time.Time) (*Sample, error) {
+	l := s.g.Linux
+	gap := table.Missing(table.Unreadable)
+	out := &Sample{At: now, Host: "?", Release: l.Release, Up: gap, Load: [3]table.Value{gap, gap, gap}, Threads: gap, Total: gap, Free: gap, CPUs: l.CPUs()}
+	if name, err := l.Hostname(); err == nil {
+		out.Host = name
+	}
+	if c, err := l.Clock(); err == nil {
+		out.Up = table.DurationValue(c.Up)
+	}
+	if load, err := l.Load(); err == nil {
+		for i, v := range load.Averages {
+			out.Load[i] = table.FloatValue(v)
+		}
+		out.Threads = table.IntValue(load.Threads)
+	}
+	if m, err := l.RAM(); err == nil {
+		out.Total, out.Free = table.SizeValue(m.Total), table.SizeValue(m.Free)
+	}
+	lister := l.NewLister()
+	var first error
+	for t, err := range l.Processes(ctx) {
+		var p *linux.Process
+		if err == nil {
+			p, err = lister.Brief(ctx, t)
+		}
+		if errors.Is(err, phys.ErrGone) {
+			return nil, err
+		}
+		if err != nil {
+			out.Unreadable++
+			first = cmp.Or(first, err)
+			continue
+		}
+		out.Processes = append(out.Processes, s.process(ctx, lister, p, now))
+	}
+	for k, v := range s.known {
+		if v.seen != now {
+			delete(s.known, k)
+		}
+	}
+	if len(out.Processes) == 0 {
+		if first == nil {
+			first = errors.New("there are none")
+		}
+		return nil, fmt.Errorf("top: no process can be read: %w", first)
+	}
+	return out, nil
+}
+
+// process is p with what is known of it from before, or read now.
+func (s *Guest) process(ctx context.Context, l *linux.Lister, p *linux.Process, now time.Time) Process {
+	none, gap := table.Missing(table.None), table.Missing(table.Unreadable)
+	out := Process{
+		Key: Key{p.PID, uint64(p.Task.Addr), p.SinceBoot}, PID: p.PID, PPID: p.PPID, State: p.State, Threads: p.Threads,
+		CPU: table.DurationValue(p.CPUTime), RSS: none, VSize: none, Comm: p.Comm, KernelThread: p.KernelThread,
+	}
+	if p.Has() {
+		out.RSS, out.VSize = table.SizeValue(p.RSS), table.SizeValue(p.VSize)
+	}
+	for _, m := range p.Missing {
+		switch m.Part {
+		case linux.PartTime:
+			out.CPU = gap
+		case linux.PartResident:
+			out.RSS = gap
+		case linux.PartSize:
+			out.VSize = gap
+		case linux.PartMemory:
+			out.RSS, out.VSize = gap, gap
+		}
+	}
+	k := s.known[out.Key]
+	if k == nil || k.mm != uint64(p.MM) || k.comm != p.Comm || now.Sub(k.read) >= keep {
+		k = &slow{mm: uint64(p.MM), comm: p.Comm, uid: gap, read: now}
+		if whole, err := l.Process(ctx, p.Task); err == nil {
+			k.fill(whole)
+		}
+		s.known[out.Key] = k
+	}
+	k.seen = now
+	out.UID, out.Command, out.Swapped = k.uid, k.command, k.swapped
+	return out
+}
+
+func (k *slow) fill(p *linux.Process) {
+	k.uid = table.UintValue(uint64(p.Creds.EUID))
+	for i, a := range p.Args {
+		if i > 0 {
+			k.command += " "
+		}
+		k.command += a[:min(len(a), maxCommand)]
+		if len(k.command) > maxCommand {
+			k.command = k.command[:maxCommand]
+			break
+		}
+	}
+	for _, m := range p.Missing {
+		switch m.Part {
+		case linux.PartCredentials:
+			k.uid = table.Missing(table.Unreadable)
+		case linux.PartArguments:
+			k.swapped = true
+		}
+	}
+}
+
+// verify looks whether it is still the same guest: its first process is the one it
+// was. Where that cannot be told, or its clock stands or went back, the guest is
+// opened anew and compared. failed is what the look itself says.
+func (s *Guest) verify(ctx context.Context, now time.Time, out *Sample, failed error) error {
+	doubt := failed != nil
+	if failed == nil {
+		if out.Up.IsNull() || out.Up.Duration() < s.up {
+			doubt = true
+		} else if up := out.Up.Duration(); up != s.up || s.moved.IsZero() {
+			s.up, s.moved = up, now
+		}
+		if first := out.Processes[0].Key; s.first == (Key{}) {
+			s.first = first
+		} else if s.first != first {
+			doubt = true
+		}
+		doubt = doubt || now.Sub(s.moved) >= standing
+	}
+	if !doubt {
+		return nil
+	}
+	fresh, err := s.reopen(ctx)
+	if err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return fmt.Errorf("top: %w: %w", ErrEnded, err)
+	}
+	same := sameKernel(s.g.Linux.Kernel, fresh.Linux.Kernel) && s.firstIn(ctx, fresh.Linux)
+	if err := fresh.Close(); err != nil {
+		return err
+	}
+	if !same {
+		return fmt.Errorf("top: %w: it was rebooted", ErrEnded)
+	}
+	s.moved = now // asked again only after a while
+	if failed == nil && !out.Up.IsNull() {
+		s.up = out.Up.Duration() // a snapshot puts it back
+	}
+	return nil
+}
+
+func sameKernel(a, b *kernel.Kernel) bool {
+	return a.Text == b.Text && a.TextPA == b.TextPA && a.Banner == b.Banner
+}
+
+// firstIn reports whether the first process of l is the one that was first.
+func (s *Guest) firstIn(ctx context.Context, l *linux.System) (same bool) {
+	if s.first == (Key{}) {
+		return true
+	}
+	_ = phys.Guard(func() error { // what cannot be read is not the same
+		for t, err := range l.Processes(ctx) {
+			if err != nil {
+				return err
+			}
+			p, err := l.NewLister().Brief(ctx, t)
+			if err == nil {
+				same = s.first == Key{p.PID, uint64(t.Addr), p.SinceBoot}
+			}
+			return err
+		}
+		return nil
+	})
+	return same
+}
+
+// Detail is part of [Source].
+func (s *Guest) Detail(ctx context.Context, view string, pid int32, width int) []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v, ok := table.Lookup(view)
+	if !ok {
+		return []string{"no view " + text.Visible(view)}
+	}
+	if s.closed || ctx.Err() != nil {
+		return nil
+	}
+	var b bytes.Buffer
+	var report table.Report
+	err := phys.Guard(func() error { return detail(ctx, v, s.g, pid, width, &b, &report) })
+	lines := strings.Split(strings.TrimRight(b.String(), "\n"), "\n")
+	for _, d := range report.Diagnostics(v) {
+		lines = append(lines, text.Visible(d))
+	}
+	if err := cmp.Or(err, report.Err); err != nil {
+		lines = append(lines, text.Visible(err.Error()))
+	}
+	return lines
+}
+
+func detail(ctx context.Context, v table.View, g *table.Guest, pid int32, width int, b *bytes.Buffer, report *table.Report) error {
+	enc, err := table.NewEncoder(b, table.Table, v.Columns(), table.Options{Width: width})
+	if err != nil {
+		return err
+	}
+	where := []table.Constraint{{Column: "pid", Op: table.Equal, Values: []table.Value{table.IntValue(int64(pid))}}}
+	// What several processes can hold at once has a list of them instead.
+	holders := table.ColumnIndex(v.Columns(), "pids")
+	if holders >= 0 {
+		where = nil
+	}
+	number, n := strconv.Itoa(int(pid)), 0
+	for row := range table.Rows(ctx, v, g, where, report) {
+		if holders >= 0 && !slices.Contains(row[holders].List(), number) {
+			continue
+		}
+		if n++; n > maxDetail {
+			break
+		}
+		if err := enc.Row(row); err != nil {
+			return err
+		}
+	}
+	if err := enc.Close(); err != nil {
+		return err
+	}
+	if n > maxDetail {
+		fmt.Fprintf(b, "more than %d: see outsight %s --pid %d\n", maxDetail, v.Name(), pid)
+	}
+	return nil
+}

@@ -100,11 +100,11 @@ func newTopCommand() *cobra.Command {
 
 // monitorOf tells whether the process of m's monitor is the one it was.
 func monitorOf(m *vm.Machine) func() error {
-	was, known := proc.Get(m.PID)
+	was, err := proc.Get(m.PID)
+	if m.PID == 0 || err != nil {
+		return func() error { return nil } // it is not known, and the memory must tell
+	}
 	return func() error {
-		if m.PID == 0 || known != nil {
-			return nil // it is not known, and the memory must tell
-		}
 		now, err := proc.Get(m.PID)
 		if err == nil && (now.Started != was.Started || len(now.Args) == 0) { // a zombie has no arguments
 			err = os.ErrNotExist

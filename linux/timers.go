@@ -119,9 +119,6 @@ func (s *System) Timers(ctx context.Context) iter.Seq2[*Timer, error] {
 // maxTimers bounds the timers of one list.
 const maxTimers = 1 << 20
 
-// maxStrays bounds the timers of one list that are not linked well.
-const maxStrays = 64
-
 func (s *System) wheel(ctx context.Context, o *timerLayout, cpu int, name string, base virt.Addr, yield func(*Timer, error) bool) bool {
 	buckets, err := s.pointers(at(base, o.vectors), int(min(o.vectors.Size/8, 4096)))
 	if err != nil {
@@ -132,23 +129,9 @@ func (s *System) wheel(ctx context.Context, o *timerLayout, cpu int, name string
 		if first == 0 {
 			continue
 		}
-		link, strays := at(base, o.vectors)+virt.Addr(8*i), 0
-		for node, err := range s.hlist(ctx, link, maxTimers) {
+		for node, err := range s.hlist(ctx, at(base, o.vectors)+virt.Addr(8*i), maxTimers) {
 			var t *Timer
 			if err == nil {
-				// Each timer knows the link that leads to it, unless it moves just
-				// now. A chain of others that do not is none of timers.
-				if back, _ := s.word(node + 8); virt.Addr(back) != link {
-					strays++
-				}
-				link = node
-				if strays > maxStrays {
-					err = fmt.Errorf("chain at %#x: %w: it leads out of the wheel", uint64(first), ErrBroken)
-					if !yield(nil, fmt.Errorf("timers of processor %d, %s wheel: %w", cpu, name, err)) {
-						return false
-					}
-					break
-				}
 				t = &Timer{Kind: "wheel", CPU: cpu, Base: name, Addr: node - virt.Addr(o.entry.Offset)}
 				err = safely(func() error {
 					r := s.reader()

@@ -81,14 +81,16 @@ func (m *noter) ReadAt(p []byte, pa phys.Addr) (int, error) {
 		return 0, phys.ErrGone
 	}
 	n, err := m.Memory.ReadAt(p, pa)
-	for at := pa &^ 7; at < pa+phys.Addr(n); at += 8 {
-		if m.seen != nil && !m.seen[at] && len(p) <= phys.PageSize {
+	end := pa + phys.Addr(n)
+	for at := pa &^ 7; m.seen != nil && len(p) <= phys.PageSize && at < end; at += 8 {
+		if !m.seen[at] {
 			m.seen[at] = true
 			m.words = append(m.words, at)
 		}
-		v, lie := m.lies[at]
-		for j := phys.Addr(0); lie && j < 8; j++ {
-			if at+j >= pa && at+j < pa+phys.Addr(n) {
+	}
+	for at, v := range m.lies {
+		for j := range phys.Addr(8) {
+			if at+j >= pa && at+j < end {
 				p[at+j-pa] = byte(v >> (8 * j))
 			}
 		}

@@ -2,11 +2,13 @@
 
 .DEFAULT_GOAL := build
 FUZZTIME ?= 10s
+HOSTILE ?= 5000
+SEED ?= $(shell date +%s)
 PREFIX ?= /usr/local
 
 export CGO_ENABLED = 0
 
-.PHONY: help build install demo test check lint fuzz bench install-deps clean
+.PHONY: help build install demo test check lint fuzz hostile bench install-deps clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -29,6 +31,9 @@ lint: ## run the linters
 
 fuzz: ## run every fuzz target for FUZZTIME
 	FUZZTIME=$(FUZZTIME) scripts/fuzz
+
+hostile: install-deps ## lie to every view about a guest's memory, HOSTILE times, from a seed of its own
+	OUTSIGHT_HOSTILE=$(HOSTILE) OUTSIGHT_HOSTILE_SEED=$(SEED) go test -count 1 -timeout 0 -v -run '^TestGuestHostile$$' ./groundtruth
 
 bench: install-deps build ## compare with drgn and crash as whole processes, and run the Go benchmarks
 	go run ./bench

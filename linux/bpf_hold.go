@@ -43,6 +43,7 @@ type heldObject struct {
 const (
 	maxHeldFDs = 1 << 20 // of one process; the default of fs.nr_open
 	heldBudget = 8 << 20 // of all
+	maxNotHeld = 64      // descriptors of one process that lead to no file
 )
 
 // heldFiles calls f for each file descriptor of each process whose operations are
@@ -116,6 +117,7 @@ func (w *heldWalk) look(t Task) (found []heldObject, err error) {
 	list := r.pointer(fdt, o.fds)
 	const chunk = phys.PageSize / 8
 	var words [chunk]virt.Addr
+	bad := 0
 	for first := 0; first < n && r.err == nil && w.left > 0; first += chunk {
 		part := words[:min(chunk, n-first)]
 		w.left -= len(part)
@@ -131,6 +133,9 @@ func (w *heldWalk) look(t Task) (found []heldObject, err error) {
 			if !ok {
 				if ops = r.pointer(file, o.op); r.err != nil {
 					err, r.err = r.err, nil // of this one; the others may be fine
+					if bad++; bad > maxNotHeld {
+						return found, fmt.Errorf("table at %#x: %w: its entries are no files: %w", uint64(list), ErrBroken, err)
+					}
 					continue
 				}
 				w.known[file] = ops

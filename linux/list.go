@@ -143,16 +143,20 @@ func (w *listWalk) mend(at virt.Addr, cause error) {
 		seen[next], e = true, next
 	}
 	// On the way back elements that were seen lead on to others, which only their
-	// next pointers hide.
+	// next pointers hide; but none is passed twice.
 	stopped := false
+	passed := map[virt.Addr]bool{}
 	walk := func(e virt.Addr, back bool) {
 		for n := 0; n <= w.limit && w.ctx.Err() == nil; n++ {
 			next, prev, err := w.links(e)
 			if back {
 				next = prev
 			}
-			if err != nil || next == w.head || seen[next] && !back {
+			if err != nil || next == w.head || seen[next] && !back || passed[next] {
 				return
+			}
+			if back {
+				passed[next] = true
 			}
 			if _, _, err := w.links(next); err != nil {
 				return

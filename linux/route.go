@@ -76,6 +76,7 @@ const (
 	maxRoutes     = 4 << 20
 	routeTables   = 256 // FIB_TABLE_HASHSZ, FIB6_TABLE_HASHSZ
 	maxRouteHops  = 512
+	maxRouteErrs  = 4096
 	maxRouteDepth = 160 // of a trie over 128 bits, or over 32
 )
 
@@ -109,13 +110,31 @@ type routeWalk struct {
 	names   *netNames
 	yield   func(*Route, error) bool
 	left    int // nodes and routes that may still be visited
+	errs    int
+	seen    map[virt.Addr]struct{} // nodes of the table that is walked
 	stopped bool
 }
 
 func (w *routeWalk) fail(err error) {
-	if err != nil && !w.stopped {
-		w.stopped = !w.yield(nil, fmt.Errorf("routes: %w", err))
+	if err == nil || w.stopped {
+		return
 	}
+	// A node that claims millions of children which are none has nothing to say.
+	if w.errs++; w.errs == maxRouteErrs {
+		err = fmt.Errorf("%w: too much of them is", ErrBroken)
+	}
+	w.stopped = !w.yield(nil, fmt.Errorf("routes: %w", err)) || w.errs == maxRouteErrs
+}
+
+// again reports whether the node at a was visited before: a tree that leads back
+// into itself has more ways than can be gone.
+func (w *routeWalk) again(a virt.Addr) bool {
+	if _, twice := w.seen[a]; twice {
+		w.fail(fmt.Errorf("node at %#x: %w: it is there twice", uint64(a), ErrBroken))
+		return true
+	}
+	w.seen[a] = struct{}{}
+	return false
 }
 
 // read runs f, guarded, and reports its error.
@@ -167,6 +186,7 @@ func (w *routeWalk) table4(n NetNS, table virt.Addr) {
 		id = uint32(r.num(table, w.o.tbID))
 		root = r.ptr(at(r.pointer(table, w.o.tbData), w.o.kv) + virt.Addr(w.o.leaf.Offset))
 	}) {
+		w.seen = map[virt.Addr]struct{}{}
 		w.trie(n, id, root, maxRouteDepth)
 	}
 }
@@ -175,7 +195,7 @@ func (w *routeWalk) table4(n NetNS, table virt.Addr) {
 // no bits, a leaf.
 func (w *routeWalk) trie(n NetNS, table uint32, a virt.Addr, depth int) {
 	o := w.o
-	if a == 0 || depth == 0 || !w.visit() {
+	if a == 0 || depth == 0 || !w.visit() || w.again(a) {
 		return
 	}
 	var key uint32
@@ -297,6 +317,7 @@ func (w *routeWalk) table6(n NetNS, table virt.Addr) {
 	var id uint32
 	var null virt.Addr
 	if w.read(func(r *reader) { id, null = uint32(r.num(table, w.o.tb6ID)), r.pointer(n.Addr, w.o.null6) }) {
+		w.seen = map[virt.Addr]struct{}{}
 		w.node6(n, id, null, at(table, w.o.tb6Root), maxRouteDepth)
 	}
 }
@@ -305,7 +326,7 @@ func (w *routeWalk) table6(n NetNS, table virt.Addr) {
 func (w *routeWalk) node6(n NetNS, table uint32, null, a virt.Addr, depth int) {
 	const hasRoutes = 0x4 // RTN_RTINFO: else its leaf is one from below
 	o := w.o
-	if a == 0 || depth == 0 || !w.visit() {
+	if a == 0 || depth == 0 || !w.visit() || w.again(a) {
 		return
 	}
 	var left, right, leaf, sub virt.Addr
@@ -319,7 +340,7 @@ func (w *routeWalk) node6(n NetNS, table uint32, null, a virt.Addr, depth int) {
 	}) {
 		return
 	}
-	for flags&hasRoutes != 0 && leaf != 0 && leaf != null && w.visit() {
+	for flags&hasRoutes != 0 && leaf != 0 && leaf != null && w.visit() && !w.again(leaf) {
 		if leaf = w.info6(n, table, leaf); w.stopped {
 			return
 		}

@@ -11,6 +11,7 @@ package linux
 import (
 	"context"
 	"fmt"
+	"math/bits"
 	"runtime/debug"
 	"time"
 
@@ -35,7 +36,7 @@ type System struct {
 
 // Open finds the kernel in mem and prepares to read its objects.
 func Open(ctx context.Context, mem phys.Memory, opts kernel.Options) (*System, error) {
-	opts.Symbols = append(opts.Symbols, "init_task", "init_uts_ns", "init_pid_ns", "__per_cpu_offset", "nr_cpu_ids", "__cpu_online_mask", "saved_command_line")
+	opts.Symbols = append(opts.Symbols, "init_task", "init_uts_ns", "init_pid_ns", "__per_cpu_offset", "nr_cpu_ids", "__cpu_online_mask", "__cpu_possible_mask", "saved_command_line")
 	k, err := kernel.Find(ctx, mem, opts)
 	if err != nil {
 		return nil, err
@@ -75,17 +76,43 @@ func (s *System) readCPUs() error {
 	if err != nil {
 		return fmt.Errorf("number of processors: %w", err)
 	}
-	for cpu := range min(count, maxCPUs) {
+	possible, known := s.possibleCPUs()
+	for cpu := range min(count, maxCPUs, possible) {
 		off, err := s.Space.U64(table + virt.Addr(cpu)*8)
 		if err != nil {
 			return fmt.Errorf("area of processor %d: %w", cpu, err)
 		}
 		s.cpus = append(s.cpus, virt.Addr(off))
 	}
-	if count == 0 || count > maxCPUs {
+	if count == 0 || count > maxCPUs || known && count != possible {
 		return fmt.Errorf("%w: the kernel prepared for %d processors", ErrBroken, count)
 	}
 	return nil
+}
+
+// possibleCPUs is one more than the highest processor that can exist: what nr_cpu_ids
+// must be too, so that a lie about either costs nothing.
+func (s *System) possibleCPUs() (n uint32, known bool) {
+	mask, ok := s.Address("__cpu_possible_mask")
+	if !ok {
+		return maxCPUs, false
+	}
+	var b [maxCPUs / 8]byte
+	// NR_CPUS of distributions is 8192 or, in small kernels, 64 and more: what lies
+	// behind a shorter mask are others' variables, so its length is the symbol's type's.
+	size := len(b)
+	if f, err := s.StructSize("cpumask"); err == nil && int(f) < size {
+		size = int(f)
+	}
+	if _, err := s.Space.ReadAt(b[:size], mask); err != nil {
+		return maxCPUs, false
+	}
+	for i := size - 1; i >= 0; i-- {
+		if b[i] != 0 {
+			return uint32(8*i + bits.Len8(b[i])), true
+		}
+	}
+	return maxCPUs, false
 }
 
 // CPUs is how many processors the kernel prepared for (nr_cpu_ids).

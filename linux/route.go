@@ -73,7 +73,7 @@ func (s *System) routeLayout() (*routeLayout, error) {
 }
 
 const (
-	maxRoutes     = 4 << 20
+	maxRoutes     = 1 << 20
 	routeTables   = 256 // FIB_TABLE_HASHSZ, FIB6_TABLE_HASHSZ
 	maxRouteHops  = 512
 	maxRouteErrs  = 4096

@@ -42,6 +42,7 @@ func (g *Guest) variables() []variable {
 		{"nr_cpu_ids", 4, 4},
 		{"boot_cpu_data", g.types.size("cpuinfo_x86"), 64},
 		{"__cpu_online_mask", 8, 8},
+		{"__cpu_possible_mask", 16, 8},
 		{"__per_cpu_offset", 8 * 64, 64},
 	}
 	if g.Old {
@@ -139,6 +140,7 @@ func (g *Guest) buildVariables() {
 	g.Memory.Uint32(g.Phys(g.Address("system_state")), g.State)
 	g.Memory.Uint32(g.Phys(g.Address("nr_cpu_ids")), uint32(g.CPUs))
 	for cpu := range g.CPUs {
+		g.Put(g.Address("__cpu_possible_mask")+uint64(cpu/8), []byte{byte(1<<(cpu%8+1) - 1)})
 		area := g.Alloc(phys.PageSize, phys.PageSize)
 		g.areas = append(g.areas, area)
 		g.Put64(g.Address("__per_cpu_offset")+uint64(8*cpu), area)

@@ -62,6 +62,7 @@ maple_tree ma_lock u32, ma_flags u32, ma_root ptr
 maple_node words u64[32]
 maple_range_64 parent ptr, pivot u64[15], slot ptr[16]
 maple_arange_64 parent ptr, pivot u64[9], slot ptr[10], gap u64[10]
+cpumask bits u64[2]
 cpuinfo_x86 x86 u8, x86_capability u32[24]
 timekeeper xtime_sec u64, offs_real s64, offs_boot s64
 new tk_data lock u32, timekeeper timekeeper

@@ -77,7 +77,7 @@ type innerGuest struct {
 func (i innerGuest) try(t *testing.T, files map[string]string) (string, error) {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	host, err := lab.Up(ctx, lab.Options{Name: "gt-kvm-host", KVMHost: true, Kernel: "6.12", Memory: 2 * gib, Files: files})
+	host, err := lab.Up(ctx, lab.Options{Name: "gt-kvm-host", KVMHost: true, Kernel: "6.12", Memory: 2 * gib, SMP: 2, Files: files})
 	if err != nil {
 		return "", err
 	}

@@ -75,9 +75,9 @@ type innerGuest struct {
 
 // try boots a KVM host, a guest in it, and compares that one in there.
 func (i innerGuest) try(t *testing.T, files map[string]string) (string, error) {
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 	defer cancel()
-	host, err := lab.Up(ctx, lab.Options{Name: "gt-kvm-host", KVMHost: true, Kernel: "6.12", Memory: 2 * gib, SMP: 2, Files: files})
+	host, err := lab.Up(ctx, lab.Options{Name: "gt-kvm-host", KVMHost: true, Kernel: "6.12", Memory: 2 * gib, Files: files})
 	if err != nil {
 		return "", err
 	}

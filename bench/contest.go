@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -10,8 +11,6 @@ import (
 	"slices"
 
 	"github.com/outsight-vmi/outsight/lab"
-	"github.com/outsight-vmi/outsight/table/collection"
-	_ "github.com/outsight-vmi/outsight/table/views"
 )
 
 // coldDump is the contestant that the others are compared with.
@@ -47,9 +46,13 @@ func measureViews(ctx context.Context, o options, binary, target string) ([]resu
 	if together.err != nil {
 		return []result{together}, nil
 	}
+	views, err := collected(filepath.Join(evidence, "manifest.json"))
+	if err != nil {
+		return nil, err
+	}
 	var each []result
-	for _, v := range collection.Default() {
-		one := ours("outsight "+v.Name()+" LIVE, kernel known", binary, v.Name(), target, "-o", "json")
+	for _, view := range views {
+		one := ours("outsight "+view+" LIVE, kernel known", binary, view, target, "-o", "json")
 		one.want = "" // a view may be empty
 		r := one.measure(ctx, max(1, o.runs/3))
 		if r.err != nil {
@@ -62,6 +65,29 @@ func measureViews(ctx context.Context, o options, binary, target string) ([]resu
 	middle.name += " (the median view)"
 	slowest.name += " (the slowest view)"
 	return []result{middle, slowest, together}, nil
+}
+
+// collected are the views that a manifest of "outsight collect" names.
+func collected(manifest string) (views []string, err error) {
+	b, err := os.ReadFile(manifest)
+	if err != nil {
+		return nil, fmt.Errorf("read what was collected: %w", err)
+	}
+	var m struct {
+		Views []struct {
+			View string `json:"view"`
+		} `json:"views"`
+	}
+	if err := json.Unmarshal(b, &m); err != nil {
+		return nil, fmt.Errorf("read %s: %w", manifest, err)
+	}
+	for _, e := range m.Views {
+		views = append(views, e.View)
+	}
+	if len(views) == 0 {
+		return nil, fmt.Errorf("%s names no view", manifest)
+	}
+	return views, nil
 }
 
 func ours(name, binary string, args ...string) contestant {

@@ -115,6 +115,9 @@ func (e *cacheEntry) image(mem phys.Memory, start phys.Addr) *image {
 		profile: &Profile{Origin: FromCache, BuildID: e.BuildID, memo: e.Memo},
 	}
 	im.profile.symbols = sync.OnceValues(func() (*kallsyms.Table, error) {
+		if t, err := im.tableAt(e.Symbols); err == nil {
+			return t, nil
+		}
 		budget := searchMax
 		fresh, err := parseAt(mem, start, 0, windowMax, nil, &budget)
 		if err != nil {
@@ -127,6 +130,22 @@ func (e *cacheEntry) image(mem phys.Memory, start phys.Addr) *image {
 		return nil
 	}
 	return im
+}
+
+// tableAt parses the symbol table where it is known to lie.
+func (im *image) tableAt(r region) (*kallsyms.Table, error) {
+	// Its parts are aligned as the image is, and what follows tells where it ends.
+	lead := r.Rel & (phys.PageSize - 1)
+	b, err := im.read(region{Rel: r.Rel - lead, Len: r.Len + uint64(lead) + phys.PageSize})
+	if err != nil {
+		return nil, err
+	}
+	for p, tries := kallsyms.NextIndex(b, 0), 0; p >= 0 && tries < maxTries; p, tries = kallsyms.NextIndex(b, p+4), tries+1 {
+		if t, err := kallsyms.Find(b, p); err == nil {
+			return t, nil
+		}
+	}
+	return nil, errNoTables
 }
 
 // newCacheEntry prepares the entry of a kernel that was parsed from memory.

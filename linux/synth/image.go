@@ -46,6 +46,8 @@ func (g *Guest) variables() []variable {
 		{"__cpu_possible_mask", 16, 8},
 		{"__per_cpu_offset", 8 * 64, 64},
 		{"cpu_khz", 4, 4},
+		{"tty_drivers", 16, 8},
+		{"tty_fops", 64, 64},
 		{"x86_cap_flags", 22 * 32 * 8, 64},
 		{"x86_bug_flags", 2 * 32 * 8, 64},
 	}
@@ -155,6 +157,7 @@ func (g *Guest) buildVariables() {
 		caps := g.Address("boot_cpu_data") + g.Member("cpuinfo_x86", "x86_capability")
 		g.Memory.Uint32(g.Phys(caps+4*7), 1<<11)
 	}
+	g.listInit(g.Address("tty_drivers"))
 	g.SetClock(g.Boot, g.Now)
 	g.Put64(g.Address("saved_command_line"), g.CString("console=ttyS0 quiet"))
 	uts := g.Address("init_uts_ns")

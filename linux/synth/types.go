@@ -46,11 +46,13 @@ new_utsname sysname char[65], nodename char[65], release char[65], version char[
 uts_namespace name new_utsname, ns ns_common
 ipc_namespace used u32, ns ns_common
 mnt_namespace ns ns_common, root ptr
-pid_namespace level u32, ns ns_common
+pid_namespace level u32, parent ptr, ns ns_common
 net passive u32, ns ns_common
 time_namespace owner ptr, ns ns_common
 cgroup_namespace owner ptr, ns ns_common
-user_namespace parent ptr, ns ns_common
+new binfmt_misc entries list_head, entries_lock u64, enabled u8
+old user_namespace parent ptr, ns ns_common
+new user_namespace parent ptr, ns ns_common, binfmt_misc ptr
 nsproxy count u32, uts_ns ptr, ipc_ns ptr, mnt_ns ptr, pid_ns_for_children ptr, net_ns ptr, time_ns ptr, cgroup_ns ptr
 path mnt ptr, dentry ptr
 file f_mode u32, f_flags u32, f_op ptr, f_inode ptr, f_pos s64, private_data ptr, f_path path

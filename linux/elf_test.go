@@ -21,7 +21,8 @@ func elfFile(order binary.ByteOrder, kind elf.Type, vaddr uint64, id []byte) []b
 	copy(h.Ident[:], elf.ELFMAG+string([]byte{byte(elf.ELFCLASS64), byte(data), 1}))
 	notes := []any{uint32(4), uint32(5), uint32(7), []byte("GNU\x00other\x00\x00\x00"), uint32(4), uint32(len(id)), uint32(3), []byte("GNU\x00"), id}
 	for _, part := range append([]any{
-		h, elf.Prog64{Type: uint32(elf.PT_LOAD), Vaddr: vaddr, Filesz: 4096, Memsz: 4096},
+		h,
+		elf.Prog64{Type: uint32(elf.PT_LOAD), Vaddr: vaddr, Filesz: 4096, Memsz: 4096},
 		elf.Prog64{Type: uint32(elf.PT_NOTE), Off: 176, Vaddr: vaddr + 176, Filesz: uint64(40 + len(id)), Align: 4},
 	}, notes...) {
 		if err := binary.Write(&b, order, part); err != nil {

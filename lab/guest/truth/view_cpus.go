@@ -106,7 +106,7 @@ func tellCPU(row map[string]any, key, value string) error {
 func topology(n int, row map[string]any) error {
 	b, err := os.ReadFile(fmt.Sprintf("/sys/devices/system/cpu/cpu%d/topology/die_id", n))
 	if err != nil {
-		return nil // offline, or a kernel without dies
+		return nil //nolint:nilerr // offline, or a kernel without dies
 	}
 	row["die"], err = strconv.Atoi(strings.TrimSpace(string(b)))
 	return err

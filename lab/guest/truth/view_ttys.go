@@ -117,7 +117,7 @@ func (t *teletypes) process(pid int) error {
 	dir := fmt.Sprintf("/proc/%d/", pid)
 	stat, err := os.ReadFile(dir + "stat")
 	if err != nil {
-		return nil // it has gone
+		return nil //nolint:nilerr // it has gone
 	}
 	f := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
 	session, err1 := strconv.Atoi(f[3])
@@ -138,14 +138,14 @@ func (t *teletypes) process(pid int) error {
 	}
 	fds, err := os.ReadDir(dir + "fd")
 	if err != nil {
-		return nil
+		return nil //nolint:nilerr // it has gone
 	}
 	for _, fd := range fds {
 		var st unix.Stat_t
 		if unix.Stat(dir+"fd/"+fd.Name(), &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFCHR {
 			continue
 		}
-		dev := uint64(st.Rdev)
+		dev := st.Rdev
 		switch dev {
 		case unix.Mkdev(5, 0):
 			dev = 0 // the terminal that controlled it when it was opened

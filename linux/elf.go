@@ -26,7 +26,8 @@ type ELFHeader struct {
 
 const (
 	maxProgramHeaders = 128 // a page of them
-	maxNotes          = 64 << 10
+	maxNoteSegments   = 8
+	maxNotes          = phys.PageSize
 )
 
 // parseELF reads the header of an ELF file.
@@ -104,10 +105,12 @@ func (h *ELFHeader) readBuildID(r io.ReaderAt) error {
 			base, some = s.vaddr&^(phys.PageSize-1), true
 		}
 	}
+	left := maxNoteSegments
 	for _, s := range segments {
-		if s.kind != elf.PT_NOTE || s.vaddr < base || s.vaddr-base > 1<<40 {
+		if s.kind != elf.PT_NOTE || left == 0 || s.vaddr < base || s.vaddr-base > 1<<40 {
 			continue
 		}
+		left--
 		// Go's linker writes this note behind the end of the segment.
 		const behind = 64
 		b := make([]byte, min(s.filesz, maxNotes)+behind)

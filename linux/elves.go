@@ -71,6 +71,11 @@ func (l *Lister) ELFImages(ctx context.Context, t Task) iter.Seq2[*ELFImage, err
 		}
 		slices.Sort(starts)
 		for _, at := range starts {
+			const cost = 512 // in memory, about
+			if !l.spend(cost) {
+				yield(nil, fmt.Errorf("images of task %#x: %w", uint64(t.Addr), errBudget))
+				return
+			}
 			i := l.s.elfImage(space, at)
 			if !i.place(maps, files) && (i.Header == nil || i.Header.Type == elf.ET_NONE) {
 				continue // four bytes that a program compares others with

@@ -1,6 +1,7 @@
 package linux
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -64,6 +65,9 @@ func (l *Lister) History(ctx context.Context, t Task, all bool) iter.Seq2[*Histo
 				return
 			}
 		}
+		if h.left < 0 {
+			yield(nil, fmt.Errorf("command lines of task %#x: %w", uint64(t.Addr), errBudget))
+		}
 	}
 }
 
@@ -73,7 +77,7 @@ type shellMemory struct {
 	space   *virt.Space
 	program virt.Addr // where the file of its program begins
 	pieces  []piece   // by address, not touching
-	left    int       // bytes of commands that may still be kept
+	left    int       // bytes of text that may still be looked at
 }
 
 // piece is consecutive memory.
@@ -108,7 +112,7 @@ func (l *Lister) shell(ctx context.Context, t Task, all bool) (*shellMemory, err
 	if err != nil {
 		return nil, err
 	}
-	h := &shellMemory{s: l.s, space: space, left: maxShellMemory}
+	h := &shellMemory{s: l.s, space: space, left: 4 * maxShellMemory}
 	if program != nil {
 		h.program = program.Start
 	}
@@ -193,17 +197,18 @@ func (h *shellMemory) word(a virt.Addr) (v virt.Addr, ok bool) {
 func (h *shellMemory) command(a virt.Addr) (text string, ok bool) {
 	b := h.bytes(a)
 	b = b[:min(len(b), maxCommand)]
-	end := slices.Index(b, 0)
-	if end <= 0 {
+	end := bytes.IndexByte(b, 0)
+	// What is looked at in vain costs as well.
+	if h.left -= max(end, 64); end < 0 {
+		h.left -= len(b)
+	}
+	if end <= 0 || h.left < 0 {
 		return "", false
 	}
 	for _, c := range b[:end] {
 		if c < ' ' && c != '\t' && c != '\n' && c != '\r' && c != 0x1b || c == 0x7f {
 			return "", false
 		}
-	}
-	if h.left -= end; h.left < 0 {
-		return "", false
 	}
 	return string(b[:end]), true
 }

@@ -196,3 +196,25 @@ func TestDynamicSymbol(t *testing.T) {
 		t.Error("a table of four billion buckets is believed")
 	}
 }
+
+// Text without an end that everything points at costs no more than the budget.
+func TestHistoryHostile(t *testing.T) {
+	b := make([]byte, 1<<20)
+	for i := range b {
+		b[i] = 'x'
+	}
+	h := &shellMemory{left: 1 << 20}
+	head := []uint64{30000 | 1<<32, 30000, 0}
+	for off := 0; off+64 <= len(b)/2; off += 32 {
+		for i, v := range append(head, heapStart+uint64(len(b)/2)) {
+			binary.LittleEndian.PutUint64(b[off+8*i:], v)
+		}
+	}
+	h.add(heapStart, b)
+	if found := append(h.bash(), h.busybox()...); len(found) != 0 {
+		t.Errorf("%d lines", len(found))
+	}
+	if h.left >= 0 {
+		t.Errorf("%d bytes of the budget are left", h.left)
+	}
+}

@@ -19,7 +19,7 @@ symbols led to its list, which is exact. shape: a list that looks like the shell
 found in its memory; the longest one is shown, and another may have been meant. stray: what
 looks like an entry of bash's and is in no list, which may be one that was removed. ash
 keeps no times. What is swapped out is not seen, and neither are the histories of other
-shells (zsh, fish, dash has none).
+shells, such as zsh and fish; dash keeps none.
 
 A shell is known by the name of its program or process: bash, rbash, sh, ash, busybox.
 Processes that are asked for by --pid are searched whatever their name.`,

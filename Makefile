@@ -14,13 +14,13 @@ help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 build: ## build bin/outsight, one static binary
-	go build -trimpath -o bin/outsight ./cmd/outsight
+	go build -trimpath -ldflags="-s -w" -o bin/outsight ./cmd/outsight
 
 demo: install-deps build ## boot a guest and show its processes, from outside and from inside
 	scripts/demo
 
 test: install-deps ## run every test, those with guests too
-	go test -timeout 25m ./...
+	go test -timeout 60m ./...
 
 check: ## run the tests that need no QEMU, in under a minute
 	go vet ./...

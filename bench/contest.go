@@ -1,11 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/outsight-vmi/outsight/lab"
 )
@@ -19,11 +22,72 @@ func measureLive(ctx context.Context, o options, g *lab.Guest) ([]result, error)
 		return nil, fmt.Errorf("find %s: %w", o.outsight, err)
 	}
 	target := "qemu:" + g.QMP()
-	return []result{
+	results := []result{
 		ours("outsight version", binary, "version").measure(ctx, o.runs),
 		ours("outsight ps LIVE, kernel never seen", binary, "ps", target, "--no-cache").measure(ctx, o.runs),
 		ours("outsight ps LIVE, kernel known", binary, "ps", target).measure(ctx, o.runs),
-	}, nil
+	}
+	views, err := measureViews(ctx, o, binary, target)
+	return append(results, views...), err
+}
+
+// measureViews measures each view on its own, of which it returns the median and the
+// slowest, and all of them together.
+func measureViews(ctx context.Context, o options, binary, target string) ([]result, error) {
+	dir, err := os.MkdirTemp("", "outsight-bench-views-")
+	if err != nil {
+		return nil, fmt.Errorf("make a folder: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	evidence := filepath.Join(dir, "evidence")
+	all := ours("outsight collect LIVE: every view", binary, "collect", target, evidence)
+	all.before, all.want = func() error { return os.RemoveAll(evidence) }, "views"
+	together := all.measure(ctx, o.runs)
+	if together.err != nil {
+		return []result{together}, nil
+	}
+	views, err := collected(filepath.Join(evidence, "manifest.json"))
+	if err != nil {
+		return nil, err
+	}
+	var each []result
+	for _, view := range views {
+		one := ours("outsight "+view+" LIVE, kernel known", binary, view, target, "-o", "json")
+		one.want = "" // a view may be empty
+		r := one.measure(ctx, max(1, o.runs/3))
+		if r.err != nil {
+			return nil, fmt.Errorf("%s: %w", r.name, r.err)
+		}
+		each = append(each, r)
+	}
+	slices.SortFunc(each, func(a, b result) int { return cmp.Compare(a.median(), b.median()) })
+	middle, slowest := each[len(each)/2], each[len(each)-1]
+	middle.name += " (the median view)"
+	slowest.name += " (the slowest view)"
+	return []result{middle, slowest, together}, nil
+}
+
+// collected are the views that a manifest of "outsight collect" names.
+func collected(manifest string) (views []string, err error) {
+	b, err := os.ReadFile(manifest)
+	if err != nil {
+		return nil, fmt.Errorf("read what was collected: %w", err)
+	}
+	var m struct {
+		Views []struct {
+			View string `json:"view"`
+		} `json:"views"`
+	}
+	if err := json.Unmarshal(b, &m); err != nil {
+		return nil, fmt.Errorf("read %s: %w", manifest, err)
+	}
+	for _, e := range m.Views {
+		views = append(views, e.View)
+	}
+	if len(views) == 0 {
+		return nil, fmt.Errorf("%s names no view", manifest)
+	}
+	return views, nil
 }
 
 func ours(name, binary string, args ...string) contestant {

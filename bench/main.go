@@ -42,7 +42,7 @@ func run() error {
 	flag.StringVar(&o.outsight, "outsight", "bin/outsight", "the `binary` to measure")
 	flag.StringVar(&o.kernel, "kernel", lab.DefaultKernel, "`kernel` of the guest")
 	memory := flag.Uint64("memory", 512, "its RAM, in `MiB`")
-	flag.IntVar(&o.sleepers, "processes", 250, "how many processes to start in it")
+	flag.IntVar(&o.sleepers, "processes", 500, "how many processes to start in it")
 	flag.IntVar(&o.runs, "runs", 11, "how many `times` to run each tool")
 	flag.BoolVar(&o.alone, "alone", false, "measure outsight only")
 	flag.Parse()

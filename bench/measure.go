@@ -19,10 +19,11 @@ import (
 type contestant struct {
 	name    string
 	command []string
-	chroot  string   // "": none
-	input   string   // on standard input
-	env     []string // on top of our own
-	want    string   // the output of a run that worked holds this
+	chroot  string       // "": none
+	input   string       // on standard input
+	env     []string     // on top of our own
+	want    string       // the output of a run that worked holds this
+	before  func() error // makes ready for one run; may be nil
 }
 
 // result is what a contestant took.
@@ -60,6 +61,11 @@ func (c contestant) once(ctx context.Context) (wall time.Duration, rss int64, er
 	if c.chroot != "" {
 		// Resolved inside the chroot, not here.
 		cmd = &exec.Cmd{Path: c.command[0], Args: c.command, Dir: "/", SysProcAttr: &syscall.SysProcAttr{Chroot: c.chroot}}
+	}
+	if c.before != nil {
+		if err := c.before(); err != nil {
+			return 0, 0, err
+		}
 	}
 	cmd.Env = append(os.Environ(), c.env...)
 	cmd.Stdin = strings.NewReader(c.input)

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -29,7 +30,7 @@ var outsight = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	out := filepath.Join(dir, "outsight")
-	c := exec.Command("go", "build", "-trimpath", "-o", out, "../cmd/outsight")
+	c := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", out, "../cmd/outsight")
 	c.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if b, err := c.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build outsight: %w: %s", err, b)
@@ -37,11 +38,11 @@ var outsight = sync.OnceValues(func() (string, error) {
 	return out, os.Chmod(dir, 0o755) // for TestGuestOfAnotherUser
 })
 
-var madeOutsight bool
+var madeOutsight atomic.Bool
 
 func TestMain(m *testing.M) {
 	status := m.Run()
-	if madeOutsight {
+	if madeOutsight.Load() {
 		path, _ := outsight()
 		os.RemoveAll(filepath.Dir(path))
 	}
@@ -55,7 +56,7 @@ func command(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	madeOutsight = true
+	madeOutsight.Store(true)
 	return path
 }
 

@@ -50,7 +50,7 @@ func TestGuestKVM(t *testing.T) {
 			}
 			files := maps.Clone(files)
 			files["/vmlinuz"], files["/initrd"] = vmlinuz, initrd
-			for range 4 {
+			for range 3 {
 				out, err := i.try(t, files)
 				if err == nil && strings.Contains(out, "--- PASS: TestInside") && strings.Contains(out, "kvm") {
 					t.Log(out)
@@ -75,7 +75,7 @@ type innerGuest struct {
 
 // try boots a KVM host, a guest in it, and compares that one in there.
 func (i innerGuest) try(t *testing.T, files map[string]string) (string, error) {
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 	defer cancel()
 	host, err := lab.Up(ctx, lab.Options{Name: "gt-kvm-host", KVMHost: true, Kernel: "6.12", Memory: 2 * gib, Files: files})
 	if err != nil {
@@ -103,7 +103,7 @@ func TestInside(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	labtest.StartCrowd(t, g, "-count", "120") // as many as show every kind: it is slow in here
+	labtest.StartCrowd(t, g, "-count", "1") // every kind once: it is slow in here
 	w := witness{t: t, g: g, few: true}
 	w.agree("live", func() seen {
 		return look(t, "qemu:"+g.QMP(), vm.Options{}, vm.Source(os.Getenv("OUTSIGHT_WITNESS_RAM")), false)

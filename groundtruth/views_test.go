@@ -65,6 +65,7 @@ func TestGuestViews(t *testing.T) {
 	only := strings.FieldsFunc(os.Getenv("OUTSIGHT_VIEWS"), func(r rune) bool { return r == ',' })
 	for _, guest := range viewGuests {
 		t.Run(guest.name, func(t *testing.T) {
+			t.Parallel()
 			var g *lab.Guest
 			for _, name := range slices.Sorted(maps.Keys(viewCases)) {
 				c := viewCases[name]
@@ -86,15 +87,19 @@ func TestGuestViews(t *testing.T) {
 }
 
 // compare looks, again while anything differs: what changed between the looks is not
-// what outsight got wrong.
+// what outsight got wrong. The guest is asked again only then: to ask an emulated one
+// takes longest.
 func (c viewCase) compare(t *testing.T, g *lab.Guest) {
 	before := c.inside(t, g)
 	var diffs []string
 	var n int
 	for range rounds {
 		outside := c.outside(t, g)
-		after := c.inside(t, g)
 		n = len(outside)
+		if diffs = c.differences(outside, before, before); len(diffs) == 0 {
+			break
+		}
+		after := c.inside(t, g)
 		if diffs = c.differences(outside, before, after); len(diffs) == 0 {
 			break
 		}

@@ -30,14 +30,13 @@ import (
 // leaves this host. See docs/decisions/0002-profile-cache.md.
 
 // cacheVersion changes when the meaning of what is cached does.
-const cacheVersion = 2
+const cacheVersion = 3
 
 // maxEntry bounds a cache file, in bytes. Real ones take some tens of KiB.
 const maxEntry = 16 << 20
 
 // cacheEntry is the part of a cache file that belongs to one kernel build.
 type cacheEntry struct {
-	Version int
 	Release string
 	Banner  string
 	Probe   string // the banner at the start of the read-only data; not always the same
@@ -47,7 +46,7 @@ type cacheEntry struct {
 	Types   region
 	Nonce   []byte // of Seal
 	Seal    []byte // authenticates both regions' bytes
-	Memo    memo
+	Memo    memo   `json:"-"` // written beside the JSON
 
 	dir  string
 	path string
@@ -145,7 +144,7 @@ func newCacheEntry(im *image, opts Options) *cacheEntry {
 		return nil // only a full scan finds this kernel, so nothing would look here
 	}
 	e := &cacheEntry{
-		Version: cacheVersion, Release: im.profile.Release, Banner: im.profile.Banner, Probe: probe, BuildID: im.profile.BuildID,
+		Release: im.profile.Release, Banner: im.profile.Banner, Probe: probe, BuildID: im.profile.BuildID,
 		Rodata: rodata.Rel, Symbols: im.symbols, Types: im.types,
 		dir: opts.Cache, path: filepath.Join(opts.Cache, prefix(probe)+im.profile.BuildID+".profile"),
 	}
@@ -253,7 +252,8 @@ func hostKey(dir string) (cipher.AEAD, error) {
 	return cipher.NewGCM(block)
 }
 
-// readEntry reads a cache file: a nonce, a tag over the rest, the rest.
+// readEntry reads a cache file: a nonce, a tag over the rest, and the rest: the version,
+// the length of the entry in JSON, that, and the memo.
 func readEntry(path string, aead cipher.AEAD) (*cacheEntry, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -279,15 +279,22 @@ func parseEntry(b []byte, aead cipher.AEAD) (*cacheEntry, error) {
 	if _, err := aead.Open(nil, b[:aead.NonceSize()], b[aead.NonceSize():head], body); err != nil {
 		return nil, errors.New("file is damaged, or was not written here")
 	}
-	e := &cacheEntry{Memo: newMemo()}
-	if err := json.Unmarshal(body, e); err != nil {
+	if len(body) == 0 || body[0] != cacheVersion {
+		return nil, errVersion
+	}
+	body = body[1:]
+	n, size := binary.Uvarint(body)
+	if size <= 0 || n > uint64(len(body)-size) {
+		return nil, errors.New("file is damaged")
+	}
+	body = body[size:]
+	e := &cacheEntry{}
+	if err := json.Unmarshal(body[:n], e); err != nil {
 		return nil, fmt.Errorf("file is damaged: %w", err)
 	}
-	if m := e.Memo; m.Symbols == nil || m.Fields == nil || m.Sizes == nil || m.Enums == nil {
-		return nil, errors.New("file is damaged: answers are missing")
-	}
-	if e.Version != cacheVersion {
-		return nil, errVersion
+	var err error
+	if e.Memo, err = parseMemo(body[n:]); err != nil {
+		return nil, fmt.Errorf("file is damaged: %w", err)
 	}
 	return e, nil
 }
@@ -304,11 +311,12 @@ func (e *cacheEntry) save(p *Profile) error {
 	if err != nil {
 		return err
 	}
-	e.Memo = p.memo
-	body, err := json.Marshal(e)
+	head, err := json.Marshal(e)
 	if err != nil {
 		return err
 	}
+	body := binary.AppendUvarint([]byte{cacheVersion}, uint64(len(head)))
+	body = p.memo.appendTo(append(body, head...))
 	nonce := make([]byte, aead.NonceSize())
 	if _, err := rand.Read(nonce); err != nil {
 		return err

@@ -253,7 +253,8 @@ func FuzzParseEntry(f *testing.F) {
 	body := b[aead.NonceSize()+aead.Overhead():]
 	f.Add(b, false)
 	f.Add(body, true)
-	f.Add([]byte(`{"Version":2,"Rodata":-1,"Symbols":{"Len":18446744073709551615}}`), true)
+	head := `{"Rodata":-1,"Symbols":{"Len":18446744073709551615}}`
+	f.Add(append([]byte{cacheVersion, byte(len(head))}, head+"\x00\x00\x00\x00"...), true)
 	f.Add([]byte(`{"Version":2,"Memo":{"Symbols":null,"Fields":{"a.b":null}}}`), true)
 	f.Fuzz(func(t *testing.T, b []byte, seal bool) {
 		if seal { // as if it had been written here

@@ -41,21 +41,6 @@ type Profile struct {
 	types   func() (*btf.Spec, error)
 }
 
-// memo is every answer given so far; nil pointers are remembered absences.
-type memo struct {
-	Symbols map[string]*Symbol
-	Fields  map[string]*Field
-	Sizes   map[string]*uint32
-	Enums   map[string]*int64
-}
-
-func newMemo() memo {
-	return memo{
-		Symbols: map[string]*Symbol{}, Fields: map[string]*Field{},
-		Sizes: map[string]*uint32{}, Enums: map[string]*int64{},
-	}
-}
-
 // Table is the kernel's symbol table.
 func (p *Profile) Table() (*kallsyms.Table, error) { return p.symbols() }
 

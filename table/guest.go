@@ -27,3 +27,6 @@ func (g *Guest) Profile() string {
 	k := g.Linux
 	return fmt.Sprintf("kernel %s, build-id %s, profile from %s", k.Release, cmp.Or(k.BuildID, "unknown"), k.Origin)
 }
+
+// Paused says whether the guest is stopped for as long as it is looked at.
+func (g *Guest) Paused() bool { return g.resume != nil }

@@ -189,6 +189,16 @@ func (p *progress) show(done, total uint64) {
 		100*done/total, mebibytes(done), mebibytes(total), mebibytes(uint64(rate)), left.Round(time.Second))
 }
 
+// count shows how many of some things are done.
+func (p *progress) count(done, total int, what string) {
+	now := time.Now()
+	if p.w == nil || now.Before(p.next) {
+		return
+	}
+	p.next, p.shown = now.Add(100*time.Millisecond), true
+	fmt.Fprintf(p.w, "\r%d of %d %s \x1b[K", done, total, what)
+}
+
 func (p *progress) clear() {
 	if p.shown {
 		fmt.Fprint(p.w, "\r\x1b[K")

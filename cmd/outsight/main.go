@@ -34,7 +34,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 
 	// A run is short and its memory small: collecting late saves time.
 	debug.SetGCPercent(400)
-	root := newRootCommand()
+	root := newRootCommand(args...)
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)

@@ -35,7 +35,9 @@ const (
 	groupHost = "host"
 )
 
-func newRootCommand() *cobra.Command {
+// newRootCommand makes every verb, unless args begin with a view's name: then only that
+// one, since to make them all takes as long as to find a known kernel.
+func newRootCommand(args ...string) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "outsight VERB [TARGET] [flags]",
 		Short: "See into virtual machines from outside",
@@ -59,6 +61,13 @@ func newRootCommand() *cobra.Command {
 	root.AddGroup(&cobra.Group{ID: groupAsk, Title: "Across views:"}, &cobra.Group{ID: groupHost, Title: "On this host:"})
 	root.SuggestionsMinimumDistance = 2
 	root.CompletionOptions.HiddenDefaultCmd = true
+	if len(args) > 0 {
+		if v, ok := table.Lookup(args[0]); ok {
+			root.AddCommand(newViewCommand(v))
+			markBodies(root)
+			return root
+		}
+	}
 	for _, v := range table.All() {
 		root.AddCommand(newViewCommand(v))
 	}

@@ -13,7 +13,7 @@ const leastString = 6
 
 func init() {
 	table.Register(table.New(table.Spec{
-		Name: "strings", Group: table.Files,
+		Name: "strings", Group: table.Files, Exhaustive: true,
 		Doc: `Show the printable strings in memory.
 
 With --pid, those in what that process has mapped and present, by virtual address;

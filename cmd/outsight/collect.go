@@ -1,0 +1,99 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/outsight-vmi/outsight/table"
+	"github.com/outsight-vmi/outsight/table/collection"
+)
+
+const collectLong = `Take every view of a guest at once, into a folder.
+
+FOLDER gets one file for each view (one JSON object a line, or CSV) and manifest.json, which
+says what was taken, of which kernel, when, what could not be read, and the SHA-256 of every
+file. It is made if need be, and must be empty. A view that fails does not stop the others.
+
+Views that read all of the guest's memory (strings) are taken only where --views names them.
+A guest that runs changes while it is read; --pause makes all files show one moment.`
+
+type collectFlags struct {
+	guest  guestFlags
+	views  []string
+	format string
+}
+
+func newCollectCommand() *cobra.Command {
+	var f collectFlags
+	c := &cobra.Command{
+		Use:   "collect TARGET FOLDER",
+		Short: "Take every view of a guest at once, into a folder",
+		Long:  collectLong,
+		Example: `  outsight collect lab:demo evidence --pause
+  outsight collect memory.raw evidence --views ps,files,sockets,strings -o csv`,
+		GroupID:           groupAsk,
+		ValidArgsFunction: completeTarget,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 2 {
+				return errors.New("collect takes a TARGET and a FOLDER")
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, args []string) error { return f.run(c, args[0], args[1]) },
+	}
+	f.guest.add(c)
+	c.Flags().StringSliceVar(&f.views, "views", nil, "take only these `views`, with commas between them")
+	c.Flags().StringVarP(&f.format, "output", "o", string(table.JSON), "`format` of the files: json, csv")
+	return c
+}
+
+func (f *collectFlags) run(c *cobra.Command, target, dir string) (err error) {
+	o := collection.Options{Format: table.Format(f.format), Tool: "outsight " + version()}
+	if o.Format != table.JSON && o.Format != table.CSV {
+		return usagef("--output: no format %q for files; there are json and csv", f.format)
+	}
+	if len(f.views) > 0 {
+		if o.Views, err = collection.Find(f.views); err != nil {
+			return usagef("--views: %w", err)
+		}
+	}
+	g, done, err := f.guest.open(c.Context(), target)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, done()) }()
+	total, taken := len(o.Views), 0
+	if o.Views == nil {
+		total = len(collection.Default())
+	}
+	bar := newProgress(c.ErrOrStderr())
+	o.Done = func(collection.Entry) {
+		taken++
+		bar.count(taken, total, "views")
+	}
+	m, err := collection.Write(c.Context(), g, dir, o)
+	bar.clear()
+	if err != nil {
+		return fmt.Errorf("collect %s: %w", target, err)
+	}
+	return tellCollection(c, m, dir)
+}
+
+func tellCollection(c *cobra.Command, m *collection.Manifest, dir string) error {
+	rows, size := 0, int64(0)
+	for _, e := range m.Views {
+		rows += e.Rows
+		size += e.Bytes
+		if e.Error != "" {
+			fmt.Fprintf(c.ErrOrStderr(), "outsight: %s: %s\n", e.View, e.Error)
+		}
+		for _, note := range e.Notes {
+			fmt.Fprintf(c.ErrOrStderr(), "outsight: %s\n", note)
+		}
+	}
+	_, err := fmt.Fprintf(c.OutOrStdout(), "%d views, %d rows, %s in %s (%v)\n",
+		len(m.Views), rows, mebibytes(uint64(size)), dir, m.Ended.Sub(m.Begun).Round(1e6))
+	return err
+}

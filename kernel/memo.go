@@ -1,0 +1,153 @@
+package kernel
+
+import (
+	"encoding/binary"
+	"errors"
+	"maps"
+	"math"
+	"slices"
+
+	"github.com/outsight-vmi/outsight/kernel/btf"
+)
+
+// memo is every answer given so far; nil pointers are remembered absences.
+type memo struct {
+	Symbols map[string]*Symbol
+	Fields  map[string]*Field
+	Sizes   map[string]*uint32
+	Enums   map[string]*int64
+}
+
+func newMemo() memo {
+	return memo{
+		Symbols: map[string]*Symbol{}, Fields: map[string]*Field{},
+		Sizes: map[string]*uint32{}, Enums: map[string]*int64{},
+	}
+}
+
+// The memo of a kernel that was looked at in every way has some thousand answers, and
+// every later run begins by reading them: in JSON that took longer than to list the
+// processes. So each map is written as its length, then, for each answer, its key, whether
+// there is one, and its numbers, all of variable length.
+
+// appendTo writes the memo to b.
+func (m memo) appendTo(b []byte) []byte {
+	b = appendAnswers(b, m.Symbols, func(b []byte, s *Symbol) []byte {
+		percpu := byte(0)
+		if s.Percpu {
+			percpu = 1
+		}
+		return binary.AppendVarint(append(b, s.Type, percpu), s.Rel)
+	})
+	b = appendAnswers(b, m.Fields, func(b []byte, f *Field) []byte {
+		b = binary.AppendUvarint(append(b, f.BitOff, f.BitSize), uint64(f.Offset))
+		b = binary.AppendUvarint(b, uint64(f.Size))
+		return binary.AppendUvarint(b, uint64(f.Type))
+	})
+	b = appendAnswers(b, m.Sizes, func(b []byte, n *uint32) []byte { return binary.AppendUvarint(b, uint64(*n)) })
+	return appendAnswers(b, m.Enums, func(b []byte, n *int64) []byte { return binary.AppendVarint(b, *n) })
+}
+
+func appendAnswers[T any](b []byte, m map[string]*T, value func([]byte, *T) []byte) []byte {
+	b = binary.AppendUvarint(b, uint64(len(m)))
+	for _, key := range slices.Sorted(maps.Keys(m)) {
+		b = append(binary.AppendUvarint(b, uint64(len(key))), key...)
+		if v := m[key]; v == nil {
+			b = append(b, 0)
+		} else {
+			b = value(append(b, 1), v)
+		}
+	}
+	return b
+}
+
+// parseMemo reads what appendTo wrote.
+func parseMemo(b []byte) (memo, error) {
+	r := memoReader{rest: string(b)}
+	m := memo{
+		Symbols: readAnswers(&r, func(key string, s *Symbol) {
+			*s = Symbol{Name: key, Type: r.byte(), Percpu: r.byte() != 0, Rel: r.signed()}
+		}),
+		Fields: readAnswers(&r, func(_ string, f *Field) {
+			*f = Field{BitOff: r.byte(), BitSize: r.byte(), Offset: r.word(), Size: r.word(), Type: btf.TypeID(r.word())}
+		}),
+		Sizes: readAnswers(&r, func(_ string, n *uint32) { *n = r.word() }),
+		Enums: readAnswers(&r, func(_ string, n *int64) { *n = r.signed() }),
+	}
+	if r.damaged || r.rest != "" {
+		return memo{}, errors.New("its answers are damaged")
+	}
+	return m, nil
+}
+
+// memoReader reads numbers and names, and zeros once something is amiss. Keys are pieces
+// of one string, so that they cost no allocation each.
+type memoReader struct {
+	rest    string
+	damaged bool
+}
+
+func (r *memoReader) take(n uint64) string {
+	if n > uint64(len(r.rest)) {
+		r.rest, r.damaged = "", true
+		return ""
+	}
+	s := r.rest[:n]
+	r.rest = r.rest[n:]
+	return s
+}
+
+func (r *memoReader) byte() byte {
+	if s := r.take(1); s != "" {
+		return s[0]
+	}
+	return 0
+}
+
+func (r *memoReader) number() (n uint64) {
+	for shift := 0; shift < 64; shift += 7 {
+		b := r.byte()
+		n |= uint64(b&0x7f) << shift
+		if b < 0x80 {
+			return n
+		}
+	}
+	r.rest, r.damaged = "", true
+	return 0
+}
+
+func (r *memoReader) word() uint32 {
+	n := r.number()
+	if n > math.MaxUint32 {
+		r.damaged = true
+	}
+	return uint32(n)
+}
+
+// signed undoes the zigzag of [binary.AppendVarint].
+func (r *memoReader) signed() int64 {
+	n := r.number()
+	return int64(n>>1) ^ -int64(n&1)
+}
+
+func readAnswers[T any](r *memoReader, value func(key string, v *T)) map[string]*T {
+	n := r.number()
+	if n > uint64(len(r.rest)/2) { // an answer takes two bytes at least
+		r.rest, r.damaged = "", true
+		return nil
+	}
+	m, values := make(map[string]*T, n), make([]T, n)
+	for i := range values {
+		key := r.take(r.number())
+		switch r.byte() {
+		case 0:
+			m[key] = nil
+		case 1:
+			value(key, &values[i])
+			m[key] = &values[i]
+		default:
+			r.damaged = true
+		}
+	}
+	return m
+}

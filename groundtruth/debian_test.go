@@ -16,9 +16,19 @@ func TestGuestDebian(t *testing.T) {
 	labtest.NeedTool(t, "mmdebstrap")
 	g := labtest.Up(t, lab.Options{
 		Userland: lab.Debian, Memory: gib, SMP: 2,
-		Files: map[string]string{"/truth": labtest.Program(t, "truth")},
+		Files: map[string]string{"/truth": labtest.Program(t, "truth"), "/server": labtest.Program(t, "server")},
 	})
 	w := witness{t: t, g: g, few: true}
+	// What the other guests have few of: libraries, terminals, and bash.
+	t.Run("views", func(t *testing.T) {
+		const shells = "/server -only shell > /run/server.log 2>&1 & until grep -qx ready /run/server.log; do kill -0 $! || exit 1; sleep 0.2; done; cat /run/server.log"
+		if said := labtest.Output(t, g, shells); strings.Contains(said, "skipped") {
+			t.Error(said)
+		}
+		for _, name := range []string{"cpus", "elves", "history", "libs", "ttys"} {
+			t.Run(name, func(t *testing.T) { viewCases[name].compare(t, g) })
+		}
+	})
 	var last seen
 	w.agree("live", func() seen {
 		last = look(t, "qemu:"+g.QMP(), vm.Options{}, vm.SourceShared, false)

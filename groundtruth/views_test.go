@@ -28,6 +28,8 @@ type viewCase struct {
 	only []string
 	// subset says that the guest tells only some of the rows.
 	subset bool
+	// near are columns, numbers or times, that may differ by so many units or seconds.
+	near map[string]float64
 	// prepare makes ready in the guest what is to be seen.
 	prepare func(t *testing.T, g *lab.Guest)
 }
@@ -196,7 +198,7 @@ func (c viewCase) differences(outside, before, after map[string]map[string]any) 
 		}
 		for _, column := range slices.Sorted(maps.Keys(a)) {
 			got, was, is := show(outside[key], column), show(a, column), show(b, column)
-			if got != was && got != is {
+			if got != was && got != is && !c.close(column, outside[key], a) && !c.close(column, outside[key], b) {
 				diffs = append(diffs, fmt.Sprintf("%s: %s is %s; the guest says %s, then %s", key, column, got, was, is))
 			}
 		}

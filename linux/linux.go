@@ -98,12 +98,7 @@ func (s *System) possibleCPUs() (n uint32, known bool) {
 		return maxCPUs, false
 	}
 	var b [maxCPUs / 8]byte
-	// NR_CPUS of distributions is 8192 or, in small kernels, 64 and more: what lies
-	// behind a shorter mask are others' variables, so its length is the symbol's type's.
-	size := len(b)
-	if f, err := s.StructSize("cpumask"); err == nil && int(f) < size {
-		size = int(f)
-	}
+	size := s.cpuMaskSize()
 	if _, err := s.Space.ReadAt(b[:size], mask); err != nil {
 		return maxCPUs, false
 	}

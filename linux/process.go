@@ -279,12 +279,7 @@ func (l *Lister) tty(signal virt.Addr) string {
 	if tty == 0 || o.ttyName == absent {
 		return ""
 	}
-	name := r.cString(tty+virt.Addr(o.ttyName), 64)
-	// The slaves of Unix98 pseudo-terminals live in a folder: pts0 is pts/0.
-	if len(name) > 3 && name[:3] == "pts" {
-		return "pts/" + name[3:]
-	}
-	return name
+	return devName(r.cString(tty+virt.Addr(o.ttyName), 64))
 }
 
 func (l *Lister) creds(p *Process, a virt.Addr) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -14,7 +15,8 @@ const treeLong = `Show the processes of a guest as a tree.
 The rows are those of "outsight ps", each process after its parent. The table form
 draws the tree; JSON and CSV have a field more, depth, 0 for a root. A process whose
 parent is not in the list is a root, and parents that form a circle, which an honest
-kernel never has, are cut at the first of them.`
+kernel never has, are cut at the first of them. With --pid there are only these
+processes, and what descends from them.`
 
 // newTreeCommand makes the tree verb: another order and drawing of the ps view.
 func newTreeCommand() *cobra.Command {
@@ -22,13 +24,14 @@ func newTreeCommand() *cobra.Command {
 		Use:               "tree [TARGET]",
 		Short:             "Show the processes of a guest as a tree",
 		Long:              treeLong,
-		Example:           "  outsight tree lab:demo",
+		Example:           "  outsight tree lab:demo\n  outsight tree lab:demo --pid 1200",
 		Args:              oneTarget,
 		GroupID:           string(table.Processes),
 		ValidArgsFunction: completeTarget,
 	}
 	var out outputFlags
 	var guest guestFlags
+	var pids pidList
 	var columns []table.Column
 	ps, ok := table.Lookup("ps")
 	if ok {
@@ -38,6 +41,7 @@ func newTreeCommand() *cobra.Command {
 	}
 	out.add(c, columns)
 	guest.add(c)
+	c.Flags().Var(&pids, "pid", "only these processes and what descends from them: `pids` with commas between them")
 	c.RunE = func(c *cobra.Command, args []string) (err error) {
 		if !ok {
 			return usagef("this build has no process list")
@@ -56,6 +60,12 @@ func newTreeCommand() *cobra.Command {
 		defer func() { err = errors.Join(err, done()) }()
 		var report table.Report
 		rows := collect(table.Rows(c.Context(), ps, g, nil, &report))
+		if len(pids) > 0 {
+			var absent pidList
+			if rows, absent = descendants(rows, columns, pids); len(absent) > 0 && report.Err == nil {
+				fmt.Fprintf(c.ErrOrStderr(), "outsight: tree: nothing of process %s: it is not there\n", absent.String())
+			}
+		}
 		o.order.Sort(rows) // siblings keep this order
 		o.order = nil
 		err = o.write(c.OutOrStdout(), columns, treeRows(rows, columns, o.format == table.Table))
@@ -65,6 +75,33 @@ func newTreeCommand() *cobra.Command {
 		return finish(c.ErrOrStderr(), ps, &report)
 	}
 	return c
+}
+
+// descendants are the rows of pids and of all that descend from them, in the order of
+// rows, and the pids of which there is none.
+func descendants(rows []table.Row, columns []table.Column, pids pidList) (kept []table.Row, absent pidList) {
+	pid, parent := table.ColumnIndex(columns, "pid"), table.ColumnIndex(columns, "ppid")
+	known, children := map[int64]bool{}, map[int64][]int64{}
+	for _, r := range rows {
+		known[r[pid].Int()] = true
+		if !r[parent].IsNull() {
+			children[r[parent].Int()] = append(children[r[parent].Int()], r[pid].Int())
+		}
+	}
+	wanted := map[int64]bool{}
+	for todo := slices.Clone(pids); len(todo) > 0; {
+		p := todo[len(todo)-1]
+		if todo = todo[:len(todo)-1]; !wanted[p] { // a guest can make parents a circle
+			wanted[p] = true
+			todo = append(todo, children[p]...)
+		}
+	}
+	for _, p := range pids {
+		if !known[p] {
+			absent = append(absent, p)
+		}
+	}
+	return slices.DeleteFunc(rows, func(r table.Row) bool { return !wanted[r[pid].Int()] }), absent
 }
 
 // treeColumns are few, so that the drawing has room; comm carries it and is last.

@@ -41,9 +41,15 @@ func (g *Guest) variables() []variable {
 		{"system_state", 4, 4},
 		{"nr_cpu_ids", 4, 4},
 		{"boot_cpu_data", g.types.size("cpuinfo_x86"), 64},
-		{"__cpu_online_mask", 8, 8},
+		{"__cpu_online_mask", 16, 8},
+		{"__cpu_present_mask", 16, 8},
 		{"__cpu_possible_mask", 16, 8},
 		{"__per_cpu_offset", 8 * 64, 64},
+		{"cpu_khz", 4, 4},
+		{"tty_drivers", 16, 8},
+		{"tty_fops", 64, 64},
+		{"x86_cap_flags", 22 * 32 * 8, 64},
+		{"x86_bug_flags", 2 * 32 * 8, 64},
 	}
 	if g.Old {
 		return append(vs, variable{"shadow_timekeeper", g.types.size("timekeeper"), 8})
@@ -59,7 +65,7 @@ func (g *Guest) buildImage() {
 		g.symbols[name] = rel
 	}
 	if g.Layout.percpu() {
-		for i, name := range []string{"fixed_percpu_data", "cpu_debug_store", "current_task"} {
+		for i, name := range []string{"fixed_percpu_data", "cpu_debug_store", "current_task", "cpu_info"} {
 			list = append(list, Symbol{Name: name, Type: 'A', Rel: int64(i * 64), Percpu: true})
 		}
 	}
@@ -140,7 +146,9 @@ func (g *Guest) buildVariables() {
 	g.Memory.Uint32(g.Phys(g.Address("system_state")), g.State)
 	g.Memory.Uint32(g.Phys(g.Address("nr_cpu_ids")), uint32(g.CPUs))
 	for cpu := range g.CPUs {
-		g.Put(g.Address("__cpu_possible_mask")+uint64(cpu/8), []byte{byte(1<<(cpu%8+1) - 1)})
+		for _, mask := range []string{"possible", "present", "online"} {
+			g.Put(g.Address("__cpu_"+mask+"_mask")+uint64(cpu/8), []byte{byte(1<<(cpu%8+1) - 1)})
+		}
 		area := g.Alloc(phys.PageSize, phys.PageSize)
 		g.areas = append(g.areas, area)
 		g.Put64(g.Address("__per_cpu_offset")+uint64(8*cpu), area)
@@ -149,6 +157,7 @@ func (g *Guest) buildVariables() {
 		caps := g.Address("boot_cpu_data") + g.Member("cpuinfo_x86", "x86_capability")
 		g.Memory.Uint32(g.Phys(caps+4*7), 1<<11)
 	}
+	g.listInit(g.Address("tty_drivers"))
 	g.SetClock(g.Boot, g.Now)
 	g.Put64(g.Address("saved_command_line"), g.CString("console=ttyS0 quiet"))
 	uts := g.Address("init_uts_ns")

@@ -61,6 +61,9 @@ func (g *Guest) listInit(head uint64) {
 	g.Put64(head+8, head)
 }
 
+// ListAdd adds node at the end of the list at head.
+func (g *Guest) ListAdd(head, node uint64) { g.listAdd(head, node) }
+
 // listAdd adds node at the end of the list at head.
 func (g *Guest) listAdd(head, node uint64) {
 	last := g.word(head + 8)

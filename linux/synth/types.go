@@ -18,10 +18,18 @@ hlist_bl_node next ptr, pprev ptr
 sched_entity load u64, sum_exec_runtime u64
 task_rss_stat events s32, count s32[4]
 prev_cputime utime u64, stime u64, lock u32
-old task_struct thread_info u64[3]EXTRA, state u64, stack ptr, flags u32, se sched_entity, tasks list_head, mm ptr, exit_state s32, rss_stat task_rss_stat, pid s32, tgid s32, real_parent ptr, group_leader ptr, thread_pid ptr, thread_node list_head, set_child_tid ptr, start_boottime u64, real_cred ptr, cred ptr, comm char[16], fs ptr, nsproxy ptr, signal ptr, cgroups ptr
-new task_struct thread_info u64[3]EXTRA, __state u32, saved_state u32, stack ptr, flags u32, se sched_entity, tasks list_head, mm ptr, exit_state s32, pid s32, tgid s32, real_parent ptr, group_leader ptr, thread_pid ptr, thread_node list_head, worker_private ptr, start_boottime u64, real_cred ptr, cred ptr, comm char[16], fs ptr, nsproxy ptr, signal ptr, cgroups ptr
+old task_struct thread_info u64[3]EXTRA, state u64, stack ptr, flags u32, se sched_entity, tasks list_head, mm ptr, exit_state s32, rss_stat task_rss_stat, pid s32, tgid s32, real_parent ptr, group_leader ptr, thread_pid ptr, thread_node list_head, set_child_tid ptr, start_boottime u64, real_cred ptr, cred ptr, comm char[16], fs ptr, files ptr, nsproxy ptr, signal ptr, cgroups ptr
+new task_struct thread_info u64[3]EXTRA, __state u32, saved_state u32, stack ptr, flags u32, se sched_entity, tasks list_head, mm ptr, exit_state s32, pid s32, tgid s32, real_parent ptr, group_leader ptr, thread_pid ptr, thread_node list_head, worker_private ptr, start_boottime u64, real_cred ptr, cred ptr, comm char[16], fs ptr, files ptr, nsproxy ptr, signal ptr, cgroups ptr
 signal_struct sigcnt u32, live u32, nr_threads s32, thread_head list_head, sum_sched_runtime u64, prev_cputime prev_cputime, tty ptr
-tty_struct kref u32, name char[64]
+winsize ws_row u16, ws_col u16
+tty_ctrl_anon pgrp ptr, session ptr
+old tty_struct kref u32, driver ptr, ops ptr, index s32, ldisc ptr, name char[64], pgrp ptr, session ptr, count s32, winsize winsize, link ptr
+new tty_struct kref u32, index s32, driver ptr, ops ptr, ldisc ptr, name char[64], count s32, winsize winsize, ctrl tty_ctrl_anon, link ptr
+tty_driver kref u32, owner ptr, driver_name ptr, name ptr, major s32, minor_start s32, num u32, ttys ptr, tty_drivers list_head
+tty_operations lookup ptr, write ptr
+tty_ldisc ops ptr
+tty_ldisc_ops name ptr, num s32, receive_buf ptr, receive_buf2 ptr
+tty_file_private tty ptr, file ptr
 new kthread flags u64, full_name ptr, data ptr
 old kthread flags u64, data ptr
 worker current_work ptr, pool ptr, desc char[24]
@@ -38,19 +46,25 @@ new_utsname sysname char[65], nodename char[65], release char[65], version char[
 uts_namespace name new_utsname, ns ns_common
 ipc_namespace used u32, ns ns_common
 mnt_namespace ns ns_common, root ptr
-pid_namespace level u32, ns ns_common
+pid_namespace level u32, parent ptr, ns ns_common
 net passive u32, ns ns_common
 time_namespace owner ptr, ns ns_common
 cgroup_namespace owner ptr, ns ns_common
-user_namespace parent ptr, ns ns_common
+new binfmt_misc entries list_head, entries_lock u64, enabled u8
+old user_namespace parent ptr, ns ns_common
+new user_namespace parent ptr, ns ns_common, binfmt_misc ptr
 nsproxy count u32, uts_ns ptr, ipc_ns ptr, mnt_ns ptr, pid_ns_for_children ptr, net_ns ptr, time_ns ptr, cgroup_ns ptr
 path mnt ptr, dentry ptr
-file f_mode u32, f_path path
+file f_mode u32, f_flags u32, f_op ptr, f_inode ptr, f_pos s64, private_data ptr, f_path path
+fdtable max_fds u32, fd ptr, close_on_exec ptr, open_fds ptr
+files_struct count u32, fdt ptr
+super_block s_list list_head, s_dev u32
+inode i_mode u16, i_nlink u32, i_rdev u32, i_ino u64, i_size s64, i_sb ptr
 qstr_hash_anon hash u32, len u32
 qstr _ qstr_hash_anon, name ptr
 dentry d_flags u32, d_hash hlist_bl_node, d_parent ptr, d_name qstr
 vfsmount mnt_root ptr, mnt_sb ptr
-mount mnt_hash list_head, mnt_parent ptr, mnt_mountpoint ptr, mnt vfsmount
+mount mnt_hash list_head, mnt_parent ptr, mnt_mountpoint ptr, mnt_id s32, mnt vfsmount
 css_set subsys ptr[8], dfl_cgrp ptr
 cgroup_subsys_state cgroup ptr, ss ptr
 cgroup self cgroup_subsys_state, kn ptr
@@ -63,7 +77,9 @@ maple_node words u64[32]
 maple_range_64 parent ptr, pivot u64[15], slot ptr[16]
 maple_arange_64 parent ptr, pivot u64[9], slot ptr[10], gap u64[10]
 cpumask bits u64[2]
-cpuinfo_x86 x86 u8, x86_capability u32[24]
+cpuinfo_topology apicid u32, pkg_id u32, die_id u32, core_id u32
+old cpuinfo_x86 x86 u8, x86_model u8, x86_stepping u8, x86_virt_bits u8, x86_phys_bits u8, x86_capability u32[24], x86_vendor_id char[16], x86_model_id char[64], x86_cache_size u32, apicid u16, phys_proc_id u16, cpu_core_id u16, cpu_die_id u16, microcode u32
+new cpuinfo_x86 x86_model u8, x86 u8, x86_stepping u8, x86_virt_bits u8, x86_phys_bits u8, x86_capability u32[24], x86_vendor_id char[16], x86_model_id char[64], topo cpuinfo_topology, x86_cache_size u32, microcode u32
 timekeeper xtime_sec u64, offs_real s64, offs_boot s64
 new tk_data lock u32, timekeeper timekeeper
 `

@@ -145,6 +145,7 @@ var acts = []act{
 	{"capabilities", "a process with few capabilities, ambient ones, securebits, no_new_privs", (*server).capabilities},
 	{"seccomp", "a process with a filter, and one in strict mode", (*server).seccomp},
 	{"timers", "POSIX timers, interval timers, timerfd, a sleeping thread", (*server).timers},
+	{"shell", "an interactive shell on a pseudo-terminal, with a history", (*server).shells},
 	{"threads", "a process of named threads", (*server).threads},
 	{"signals", "a process with handlers, blocked and pending signals", (*server).signals},
 }

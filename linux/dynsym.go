@@ -1,0 +1,144 @@
+package linux
+
+import (
+	"debug/elf"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// errNoDynamic says that a program exports no symbols, or not in a known form.
+var errNoDynamic = errors.New("it exports no symbols")
+
+// dynamic is the symbols that a mapped 64-bit program exports, in the memory of a
+// process.
+type dynamic struct {
+	space                *virt.Space
+	bias                 virt.Addr // what to add to addresses of the file
+	symtab, strtab, hash virt.Addr
+}
+
+// openDynamic finds the symbols of the program that is mapped at base.
+func openDynamic(space *virt.Space, base virt.Addr) (*dynamic, error) {
+	var b [64]byte
+	if _, err := space.ReadAt(b[:], base); err != nil {
+		return nil, err
+	}
+	h, err := parseELF(b[:])
+	if err != nil {
+		return nil, err
+	}
+	if h.Class != elf.ELFCLASS64 {
+		return nil, errNoDynamic
+	}
+	segments, err := h.segments(elfAt{space, base})
+	if err != nil {
+		return nil, err
+	}
+	d := &dynamic{space: space}
+	first := true
+	var at, size virt.Addr
+	for _, s := range segments {
+		switch {
+		case s.kind == elf.PT_LOAD && first:
+			d.bias, first = base-virt.Addr(s.vaddr&^0xfff), false
+		case s.kind == elf.PT_DYNAMIC:
+			at, size = virt.Addr(s.vaddr), virt.Addr(s.memsz)
+		}
+	}
+	const maxEntries = 256
+	if size < 16 || first {
+		return nil, errNoDynamic
+	}
+	entries := make([]byte, min(size/16, maxEntries)*16)
+	if _, err := space.ReadAt(entries, at+d.bias); err != nil {
+		return nil, err
+	}
+	for ; len(entries) >= 16; entries = entries[16:] {
+		// The loader replaces these by real addresses where it can.
+		v := virt.Addr(le64(entries[8:]))
+		if v < base {
+			v += d.bias
+		}
+		switch elf.DynTag(le64(entries)) {
+		case elf.DT_SYMTAB:
+			d.symtab = v
+		case elf.DT_STRTAB:
+			d.strtab = v
+		case elf.DT_GNU_HASH:
+			d.hash = v
+		}
+	}
+	if d.symtab == 0 || d.strtab == 0 || d.hash == 0 {
+		return nil, errNoDynamic
+	}
+	return d, nil
+}
+
+// symbol is where a symbol lies, by the GNU hash table.
+func (d *dynamic) symbol(name string) (virt.Addr, error) {
+	var head [16]byte
+	if _, err := d.space.ReadAt(head[:], d.hash); err != nil {
+		return 0, err
+	}
+	n := func(i int) uint32 { return binary.LittleEndian.Uint32(head[4*i:]) }
+	buckets, offset, bloom := n(0), n(1), n(2)
+	const maxTable = 1 << 20
+	if buckets == 0 || buckets > maxTable || bloom > maxTable {
+		return 0, errNoDynamic
+	}
+	want := gnuHash(name)
+	table := d.hash + 16 + 8*virt.Addr(bloom)
+	i, err := d.space.U32(table + 4*virt.Addr(want%buckets))
+	if err != nil {
+		return 0, err
+	}
+	chains := table + 4*virt.Addr(buckets)
+	const longest = 1 << 10
+	for range longest {
+		if i < offset || i > maxTable {
+			break
+		}
+		hash, err := d.space.U32(chains + 4*virt.Addr(i-offset))
+		if err != nil {
+			return 0, err
+		}
+		if hash|1 == want|1 {
+			if a, ok, err := d.at(i, name); ok || err != nil {
+				return a, err
+			}
+		}
+		if hash&1 != 0 {
+			break
+		}
+		i++
+	}
+	return 0, fmt.Errorf("symbol %s: %w", name, errNoDynamic)
+}
+
+// at is where symbol i lies; ok is false if it is another one, or of another object.
+func (d *dynamic) at(i uint32, name string) (a virt.Addr, ok bool, err error) {
+	var sym [elfSymSize]byte
+	if _, err := d.space.ReadAt(sym[:], d.symtab+elfSymSize*virt.Addr(i)); err != nil {
+		return 0, false, err
+	}
+	text := make([]byte, len(name)+1)
+	if _, err := d.space.ReadAt(text, d.strtab+virt.Addr(binary.LittleEndian.Uint32(sym[:]))); err != nil {
+		return 0, false, err
+	}
+	if string(text) != name+"\x00" || binary.LittleEndian.Uint16(sym[6:]) == 0 {
+		return 0, false, nil
+	}
+	return virt.Addr(le64(sym[8:])) + d.bias, true, nil
+}
+
+// gnuHash is the hash of names in DT_GNU_HASH.
+func gnuHash(name string) uint32 {
+	h := uint32(5381)
+	for i := range len(name) {
+		h = h*33 + uint32(name[i])
+	}
+	return h
+}

@@ -1,0 +1,148 @@
+package linux
+
+import (
+	"debug/elf"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"io"
+
+	"github.com/outsight-vmi/outsight/phys"
+)
+
+// ELFHeader is what the beginning of an ELF file tells.
+type ELFHeader struct {
+	Class   elf.Class
+	Type    elf.Type
+	Machine elf.Machine
+	Entry   uint64 // address of the first instruction; of a DYN relative to its start
+	BuildID string // in hex; empty where it has none, or none in memory
+
+	order     binary.ByteOrder
+	phoff     uint64
+	phentsize int
+	phnum     int
+}
+
+const (
+	maxProgramHeaders = 128 // a page of them
+	maxNoteSegments   = 8
+	maxNotes          = phys.PageSize
+)
+
+// parseELF reads the header of an ELF file.
+func parseELF(b []byte) (*ELFHeader, error) {
+	if len(b) < 52 || string(b[:4]) != elf.ELFMAG {
+		return nil, fmt.Errorf("%w: no ELF header", ErrBroken)
+	}
+	h := &ELFHeader{Class: elf.Class(b[elf.EI_CLASS]), order: binary.LittleEndian}
+	switch elf.Data(b[elf.EI_DATA]) {
+	case elf.ELFDATA2LSB:
+	case elf.ELFDATA2MSB:
+		h.order = binary.BigEndian
+	default:
+		return nil, fmt.Errorf("%w: ELF header with byte order %d", ErrBroken, b[elf.EI_DATA])
+	}
+	h.Type, h.Machine = elf.Type(h.order.Uint16(b[16:])), elf.Machine(h.order.Uint16(b[18:]))
+	switch {
+	case h.Class == elf.ELFCLASS64 && len(b) >= 64:
+		h.Entry, h.phoff = h.order.Uint64(b[24:]), h.order.Uint64(b[32:])
+		h.phentsize, h.phnum = int(h.order.Uint16(b[54:])), int(h.order.Uint16(b[56:]))
+	case h.Class == elf.ELFCLASS32:
+		h.Entry, h.phoff = uint64(h.order.Uint32(b[24:])), uint64(h.order.Uint32(b[28:]))
+		h.phentsize, h.phnum = int(h.order.Uint16(b[42:])), int(h.order.Uint16(b[44:]))
+	default:
+		return nil, fmt.Errorf("%w: ELF header of class %d", ErrBroken, b[elf.EI_CLASS])
+	}
+	return h, nil
+}
+
+// segment is one program header.
+type segment struct {
+	kind                      elf.ProgType
+	off, vaddr, filesz, memsz uint64
+	align                     uint64
+}
+
+// segments reads the program headers of an image that begins at offset 0 of r.
+func (h *ELFHeader) segments(r io.ReaderAt) ([]segment, error) {
+	least := 56
+	if h.Class == elf.ELFCLASS32 {
+		least = 32
+	}
+	if h.phnum == 0 || h.phnum > maxProgramHeaders || h.phentsize < least || h.phentsize > 256 || h.phoff > 1<<40 {
+		return nil, nil
+	}
+	b := make([]byte, h.phnum*h.phentsize)
+	if _, err := r.ReadAt(b, int64(h.phoff)); err != nil {
+		return nil, err
+	}
+	all := make([]segment, h.phnum)
+	for i := range all {
+		p, o := b[i*h.phentsize:], h.order
+		s := segment{kind: elf.ProgType(o.Uint32(p))}
+		if h.Class == elf.ELFCLASS32 {
+			s.off, s.vaddr = uint64(o.Uint32(p[4:])), uint64(o.Uint32(p[8:]))
+			s.filesz, s.memsz, s.align = uint64(o.Uint32(p[16:])), uint64(o.Uint32(p[20:])), uint64(o.Uint32(p[28:]))
+		} else {
+			s.off, s.vaddr = o.Uint64(p[8:]), o.Uint64(p[16:])
+			s.filesz, s.memsz, s.align = o.Uint64(p[32:]), o.Uint64(p[40:]), o.Uint64(p[48:])
+		}
+		all[i] = s
+	}
+	return all, nil
+}
+
+// readBuildID finds the build-id of an image that begins at offset 0 of r.
+func (h *ELFHeader) readBuildID(r io.ReaderAt) error {
+	segments, err := h.segments(r)
+	if err != nil {
+		return err
+	}
+	base, some := uint64(0), false
+	for _, s := range segments {
+		if s.kind == elf.PT_LOAD && !some {
+			base, some = s.vaddr&^(phys.PageSize-1), true
+		}
+	}
+	left := maxNoteSegments
+	for _, s := range segments {
+		if s.kind != elf.PT_NOTE || left == 0 || s.vaddr < base || s.vaddr-base > 1<<40 {
+			continue
+		}
+		left--
+		// Go's linker writes this note behind the end of the segment.
+		const behind = 64
+		b := make([]byte, min(s.filesz, maxNotes)+behind)
+		if n, err := r.ReadAt(b, int64(s.vaddr-base)); err != nil && n < len(b)-behind {
+			return err
+		}
+		if id := buildIDOf(b, h.order, s.align); id != "" {
+			h.BuildID = id
+			return nil
+		}
+	}
+	return nil
+}
+
+// buildIDOf finds the build-id among notes (NT_GNU_BUILD_ID).
+func buildIDOf(b []byte, order binary.ByteOrder, align uint64) string {
+	const gnuBuildID, head = 3, 12
+	if align != 8 {
+		align = 4
+	}
+	up := func(n uint64) uint64 { return (n + align - 1) &^ (align - 1) }
+	for uint64(len(b)) >= head {
+		name, desc, kind := uint64(order.Uint32(b)), uint64(order.Uint32(b[4:])), order.Uint32(b[8:])
+		at := up(head + name)
+		next := up(at + desc)
+		if at+desc > uint64(len(b)) {
+			return ""
+		}
+		if kind == gnuBuildID && name == 4 && string(b[head:head+4]) == "GNU\x00" && desc <= 64 {
+			return hex.EncodeToString(b[at : at+desc])
+		}
+		b = b[min(next, uint64(len(b))):]
+	}
+	return ""
+}

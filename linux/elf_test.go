@@ -1,0 +1,134 @@
+package linux
+
+import (
+	"bytes"
+	"debug/elf"
+	"encoding/binary"
+	"testing"
+
+	"github.com/outsight-vmi/outsight/linux/synth"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// elfFile is the beginning of a program that is linked at vaddr.
+func elfFile(order binary.ByteOrder, kind elf.Type, vaddr uint64, id []byte) []byte {
+	var b bytes.Buffer
+	data := elf.ELFDATA2LSB
+	if order == binary.BigEndian {
+		data = elf.ELFDATA2MSB
+	}
+	h := elf.Header64{Type: uint16(kind), Machine: uint16(elf.EM_X86_64), Version: 1, Entry: vaddr + 0x40, Phoff: 64, Phentsize: 56, Phnum: 2}
+	copy(h.Ident[:], elf.ELFMAG+string([]byte{byte(elf.ELFCLASS64), byte(data), 1}))
+	notes := []any{uint32(4), uint32(5), uint32(7), []byte("GNU\x00other\x00\x00\x00"), uint32(4), uint32(len(id)), uint32(3), []byte("GNU\x00"), id}
+	for _, part := range append([]any{
+		h,
+		elf.Prog64{Type: uint32(elf.PT_LOAD), Vaddr: vaddr, Filesz: 4096, Memsz: 4096},
+		elf.Prog64{Type: uint32(elf.PT_NOTE), Off: 176, Vaddr: vaddr + 176, Filesz: uint64(40 + len(id)), Align: 4},
+	}, notes...) {
+		if err := binary.Write(&b, order, part); err != nil {
+			panic(err)
+		}
+	}
+	return b.Bytes()
+}
+
+func TestParseELF(t *testing.T) {
+	for _, order := range []binary.ByteOrder{binary.LittleEndian, binary.BigEndian} {
+		b := elfFile(order, elf.ET_DYN, 0x40_0000, []byte{1, 2, 0xff, 4})
+		h, err := parseELF(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := h.readBuildID(bytes.NewReader(append(b, make([]byte, 4096)...))); err != nil {
+			t.Error(err)
+		}
+		if h.Type != elf.ET_DYN || h.Machine != elf.EM_X86_64 || h.Entry != 0x40_0040 || h.BuildID != "0102ff04" {
+			t.Errorf("%v: %+v", order, h)
+		}
+	}
+	for name, b := range map[string][]byte{"short": []byte("\x7fELF"), "text": bytes.Repeat([]byte("text"), 20), "no class": append([]byte("\x7fELF\x07\x01"), make([]byte, 60)...)} {
+		if h, err := parseELF(b); err == nil {
+			t.Errorf("%s: %+v", name, h)
+		}
+	}
+}
+
+func FuzzELF(f *testing.F) {
+	f.Add(elfFile(binary.LittleEndian, elf.ET_EXEC, 0x40_0000, []byte{1, 2, 3, 4}))
+	f.Add(elfFile(binary.BigEndian, elf.ET_DYN, 0, []byte{}))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		h, err := parseELF(b)
+		if err != nil {
+			return
+		}
+		_ = h.readBuildID(bytes.NewReader(b))
+		if len(h.BuildID) > 128 || len(h.BuildID)%2 != 0 {
+			t.Errorf("build-id %q", h.BuildID)
+		}
+	})
+}
+
+// A header in anonymous memory is found by the page tables alone.
+func TestELFPages(t *testing.T) {
+	g := synth.New(synth.Options{})
+	task := g.Add(synth.Process{PID: 7, Comm: "p", Args: []string{"p"}})
+	mm := g.Get(task, "task_struct", "mm")
+	tab := g.Tables(g.Phys(g.Get(mm, "mm_struct", "pgd")))
+	page := g.Alloc(4096, 4096)
+	g.Put(page, elfFile(binary.LittleEndian, elf.ET_DYN, 0, []byte{0xab}))
+	const at = 0x7f00_0000_3000
+	tab.Map(at, g.Phys(page), 4096, synth.Present|synth.User|synth.NX)
+	s := open(t, g)
+	space, err := s.UserSpace(virt.Addr(mm))
+	if err != nil {
+		t.Fatal(err)
+	}
+	starts, err := s.elfPages(t.Context(), space)
+	if err != nil || len(starts) != 1 || starts[0] != at {
+		t.Fatalf("%#x, %v", starts, err)
+	}
+	i := s.elfImage(space, at)
+	if i.Err != nil || i.Header.Type != elf.ET_DYN || i.Header.BuildID != "ab" {
+		t.Errorf("%+v, %v", i.Header, i.Err)
+	}
+	if i.place(nil, nil) || i.Mapping != nil || i.End != at+4096 {
+		t.Errorf("%+v", i)
+	}
+	maps := []*Mapping{{Start: 0x1000, End: 0x2000}, {Start: at - 4096, End: at + 8192}}
+	if !i.place(maps, []*Image{{Start: at, End: at + 3*4096}}) || i.Mapping != maps[1] || i.End != at+3*4096 {
+		t.Errorf("%+v", i)
+	}
+	if i := s.elfImage(space, at+4096); i.Err == nil || i.Header != nil {
+		t.Errorf("not mapped: %+v", i)
+	}
+}
+
+func TestImageRuns(t *testing.T) {
+	file := func(start, end virt.Addr, inode, offset uint64, flags uint64) *Mapping {
+		return &Mapping{Start: start, End: end, Inode: inode, Offset: offset, Flags: flags, File: 1}
+	}
+	var got []virt.Addr
+	r := imageRuns{}
+	for _, m := range []*Mapping{
+		file(1, 2, 7, 0, 0), file(2, 3, 7, 1, VMExec), {Start: 3, End: 4}, file(4, 5, 7, 2, 0), // one, with memory between
+		file(6, 7, 8, 0, 0),                                 // no code
+		file(8, 9, 9, 0, VMExec), file(9, 10, 9, 0, VMExec), // mapped twice
+	} {
+		if i := r.add(m); i != nil {
+			got = append(got, i.Start, i.End)
+		}
+	}
+	if i := r.end(); i != nil {
+		got = append(got, i.Start, i.End)
+	}
+	want := []virt.Addr{1, 5, 8, 9, 9, 10}
+	if len(got) != len(want) {
+		t.Fatalf("%v", got)
+	}
+	for i := range want {
+		if got[i] != want[i] {
+			t.Errorf("%v, not %v", got, want)
+			break
+		}
+	}
+}

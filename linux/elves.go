@@ -1,0 +1,170 @@
+package linux
+
+import (
+	"cmp"
+	"context"
+	"debug/elf"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+
+	"github.com/outsight-vmi/outsight/phys"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// ELFImage is an ELF header in the memory of a process.
+type ELFImage struct {
+	Start, End virt.Addr // End: of the file's mappings, or of the mapping that it is in
+	Mapping    *Mapping  // that it is in; nil: page tables map it, and the kernel's tree does not
+	// Header is what the header tells; nil if Err is why it could not be read. Err can
+	// also be why its build-id could not.
+	Header *ELFHeader
+	Err    error
+}
+
+const maxELFImages = 1 << 14 // of one process
+
+// ELFImages yields the ELF headers in the memory of t, by address: at the beginning of
+// every page that its page tables have in place, and of every file with code that it has
+// mapped, in place or not.
+func (l *Lister) ELFImages(ctx context.Context, t Task) iter.Seq2[*ELFImage, error] {
+	return func(yield func(*ELFImage, error) bool) {
+		mm, err := t.MM()
+		if err != nil || mm == 0 {
+			if err != nil {
+				yield(nil, fmt.Errorf("images of task %#x: %w", uint64(t.Addr), err))
+			}
+			return
+		}
+		var maps []*Mapping
+		var files []*Image
+		runs := imageRuns{}
+		for m, err := range l.MappingsOf(ctx, mm) {
+			if err != nil {
+				if !yield(nil, err) {
+					return
+				}
+				continue
+			}
+			maps = append(maps, m)
+			if i := runs.add(m); i != nil {
+				files = append(files, i)
+			}
+		}
+		if i := runs.end(); i != nil {
+			files = append(files, i)
+		}
+		space, err := l.s.UserSpace(mm)
+		if err != nil {
+			yield(nil, fmt.Errorf("images of task %#x: %w", uint64(t.Addr), err))
+			return
+		}
+		starts, err := l.s.elfPages(ctx, space)
+		if err != nil && !yield(nil, fmt.Errorf("images of task %#x: %w", uint64(t.Addr), err)) {
+			return
+		}
+		for _, f := range files {
+			if _, found := slices.BinarySearch(starts, f.Start); !found && !l.s.present(space, f.Start) {
+				starts = append(starts, f.Start)
+			}
+		}
+		slices.Sort(starts)
+		for _, at := range starts {
+			const cost = 512 // in memory, about
+			if !l.spend(cost) {
+				yield(nil, fmt.Errorf("images of task %#x: %w", uint64(t.Addr), errBudget))
+				return
+			}
+			i := l.s.elfImage(space, at)
+			if !i.place(maps, files) && (i.Header == nil || i.Header.Type == elf.ET_NONE) {
+				continue // four bytes that a program compares others with
+			}
+			if !yield(i, i.Err) {
+				return
+			}
+		}
+	}
+}
+
+// present reports whether the page at a is in place.
+func (s *System) present(space *virt.Space, a virt.Addr) bool {
+	return safely(func() error {
+		_, err := space.Translate(a)
+		return err
+	}) == nil
+}
+
+// elfPages are the pages in place that begin as ELF files do, ascending.
+func (s *System) elfPages(ctx context.Context, space *virt.Space) (starts []virt.Addr, err error) {
+	err = safely(func() error {
+		pages := 0
+		for m := range space.Mappings(0, userTop(space)) {
+			for off := uint64(0); off < m.Size; off += phys.PageSize {
+				var b [4]byte
+				if pages++; pages%(1<<14) == 0 && ctx.Err() != nil {
+					return ctx.Err()
+				}
+				if _, err := s.Memory.ReadAt(b[:], m.PA+phys.Addr(off)); err != nil {
+					if errors.Is(err, phys.ErrGone) {
+						return err
+					}
+					break // a device's memory
+				}
+				if b != [4]byte{0x7f, 'E', 'L', 'F'} {
+					continue
+				}
+				if len(starts) == maxELFImages {
+					return fmt.Errorf("%w: more than %d of them", ErrBroken, maxELFImages)
+				}
+				starts = append(starts, m.VA+virt.Addr(off))
+			}
+		}
+		return nil
+	})
+	return starts, err
+}
+
+// elfAt reads an image by offsets from where it begins.
+type elfAt struct {
+	space *virt.Space
+	base  virt.Addr
+}
+
+func (e elfAt) ReadAt(p []byte, off int64) (int, error) {
+	return e.space.ReadAt(p, e.base+virt.Addr(off))
+}
+
+// elfImage reads the header at a.
+func (s *System) elfImage(space *virt.Space, a virt.Addr) *ELFImage {
+	i := &ELFImage{Start: a}
+	var b [64]byte
+	i.Err = safely(func() (err error) {
+		if _, err := space.ReadAt(b[:], a); err != nil {
+			return err
+		}
+		if i.Header, err = parseELF(b[:]); err != nil {
+			return err
+		}
+		return i.Header.readBuildID(elfAt{space, a})
+	})
+	if i.Err != nil {
+		i.Err = fmt.Errorf("ELF image at %#x: %w", uint64(a), i.Err)
+	}
+	return i
+}
+
+// place finds what i is in, and reports whether it is the beginning of a file with code.
+func (i *ELFImage) place(maps []*Mapping, files []*Image) bool {
+	n, _ := slices.BinarySearchFunc(maps, i.Start, func(m *Mapping, a virt.Addr) int { return cmp.Compare(m.End, a+1) })
+	if n < len(maps) && maps[n].Start <= i.Start {
+		i.Mapping, i.End = maps[n], maps[n].End
+	} else {
+		i.End = i.Start + phys.PageSize
+	}
+	n, ok := slices.BinarySearchFunc(files, i.Start, func(f *Image, a virt.Addr) int { return cmp.Compare(f.Start, a) })
+	if ok {
+		i.End = files[n].End
+	}
+	return ok
+}

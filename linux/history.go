@@ -1,0 +1,214 @@
+package linux
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/outsight-vmi/outsight/phys"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// HistoryEntry is a command line that a shell remembers.
+type HistoryEntry struct {
+	Shell   string // bash or busybox
+	Index   int    // as the shell numbers them; -1 for one in no list
+	Time    time.Time
+	Command string
+	Addr    virt.Addr // of what holds it
+	How     HistorySource
+}
+
+// HistorySource is how a command line was found.
+type HistorySource string
+
+// The sources, the surest first.
+const (
+	HistoryBySymbol HistorySource = "symbol" // the list that the shell's own symbols lead to
+	HistoryByShape  HistorySource = "shape"  // a list that looks like the shell's
+	HistoryStray    HistorySource = "stray"  // an entry that looks like one, in no list
+)
+
+// Bounds of what is read of one shell.
+const (
+	maxShellMemory = 64 << 20
+	maxHistory     = 1 << 17
+	maxCommand     = 64 << 10
+)
+
+// History yields the command lines in the memory of t, if its program is called as a
+// shell that is known here is, or in any case with all set. What cannot be read ends it
+// with an error.
+func (l *Lister) History(ctx context.Context, t Task, all bool) iter.Seq2[*HistoryEntry, error] {
+	return func(yield func(*HistoryEntry, error) bool) {
+		h, err := l.shell(ctx, t, all)
+		if err != nil {
+			yield(nil, fmt.Errorf("command lines of task %#x: %w", uint64(t.Addr), err))
+			return
+		}
+		if h == nil {
+			return
+		}
+		found := h.bash()
+		if len(found) == 0 {
+			found = h.busybox()
+		}
+		for _, e := range found {
+			if !yield(e, nil) {
+				return
+			}
+		}
+		if h.left < 0 {
+			yield(nil, fmt.Errorf("command lines of task %#x: %w", uint64(t.Addr), errBudget))
+		}
+	}
+}
+
+// shellMemory is what a process can write to, as it was copied.
+type shellMemory struct {
+	s       *System
+	space   *virt.Space
+	program virt.Addr // where the file of its program begins
+	pieces  []piece   // by address, not touching
+	left    int       // bytes of text that may still be looked at
+}
+
+// piece is consecutive memory.
+type piece struct {
+	at virt.Addr
+	b  []byte
+}
+
+// shell copies the memory of t if it may be a shell; nil if it is none.
+func (l *Lister) shell(ctx context.Context, t Task, all bool) (*shellMemory, error) {
+	_, comm, err := l.Name(t)
+	if err != nil {
+		return nil, err
+	}
+	mm, err := t.MM()
+	if err != nil || mm == 0 {
+		return nil, err
+	}
+	var program *Image
+	named := shellName(comm)
+	for i, err := range l.Images(ctx, t) {
+		if err == nil && i.Program {
+			program = i
+			named = named || shellName(path.Base(i.Path))
+			break
+		}
+	}
+	if !named && !all {
+		return nil, nil
+	}
+	space, err := l.s.UserSpace(mm)
+	if err != nil {
+		return nil, err
+	}
+	h := &shellMemory{s: l.s, space: space, left: 4 * maxShellMemory}
+	if program != nil {
+		h.program = program.Start
+	}
+	return h, h.copy(ctx, l, mm)
+}
+
+// shellName reports whether a program of that name may be a shell.
+func shellName(name string) bool {
+	switch strings.TrimPrefix(name, "-") {
+	case "bash", "rbash", "sh", "ash", "busybox":
+		return true
+	}
+	return false
+}
+
+// copy copies what the process can write to and has in place.
+func (h *shellMemory) copy(ctx context.Context, l *Lister, mm virt.Addr) error {
+	total := 0
+	for m, err := range l.MappingsOf(ctx, mm) {
+		if err != nil {
+			return err
+		}
+		if m.Flags&VMWrite == 0 || m.Flags&VMShared != 0 {
+			continue
+		}
+		err = safely(func() error {
+			for e := range h.space.Mappings(m.Start, m.End-1) {
+				start, end := max(e.VA, m.Start), min(e.VA+virt.Addr(e.Size), m.End)
+				n := int(end - start)
+				if total += n; total > maxShellMemory {
+					return fmt.Errorf("%w: more than %d bytes to search", ErrBroken, maxShellMemory)
+				}
+				b := make([]byte, n)
+				if _, err := h.s.Memory.ReadAt(b, e.PA+phys.Addr(start-e.VA)); err != nil {
+					if errors.Is(err, phys.ErrGone) {
+						return err
+					}
+					continue
+				}
+				h.add(start, b)
+			}
+			return ctx.Err()
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// add appends memory, which comes by ascending address.
+func (h *shellMemory) add(at virt.Addr, b []byte) {
+	if n := len(h.pieces); n > 0 && h.pieces[n-1].at+virt.Addr(len(h.pieces[n-1].b)) == at {
+		h.pieces[n-1].b = append(h.pieces[n-1].b, b...)
+		return
+	}
+	h.pieces = append(h.pieces, piece{at, b})
+}
+
+// bytes is the memory from a on to the end of its piece; nil if it was not copied.
+func (h *shellMemory) bytes(a virt.Addr) []byte {
+	i, ok := slices.BinarySearchFunc(h.pieces, a, func(p piece, a virt.Addr) int { return cmp.Compare(p.at, a) })
+	if !ok {
+		i--
+	}
+	if i < 0 || a >= h.pieces[i].at+virt.Addr(len(h.pieces[i].b)) {
+		return nil
+	}
+	return h.pieces[i].b[a-h.pieces[i].at:]
+}
+
+// word is the word at a; ok is false if it was not copied.
+func (h *shellMemory) word(a virt.Addr) (v virt.Addr, ok bool) {
+	b := h.bytes(a)
+	if len(b) < 8 {
+		return 0, false
+	}
+	return virt.Addr(le64(b)), true
+}
+
+// command is the command line at a; ok is false for what cannot be one.
+func (h *shellMemory) command(a virt.Addr) (text string, ok bool) {
+	b := h.bytes(a)
+	b = b[:min(len(b), maxCommand)]
+	end := bytes.IndexByte(b, 0)
+	// What is looked at in vain costs as well.
+	if h.left -= max(end, 64); end < 0 {
+		h.left -= len(b)
+	}
+	if end <= 0 || h.left < 0 {
+		return "", false
+	}
+	for _, c := range b[:end] {
+		if c < ' ' && c != '\t' && c != '\n' && c != '\r' && c != 0x1b || c == 0x7f {
+			return "", false
+		}
+	}
+	return string(b[:end]), true
+}

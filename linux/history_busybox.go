@@ -1,0 +1,77 @@
+package linux
+
+import (
+	"encoding/binary"
+
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// busybox finds the command lines that an ash of busybox remembers. They are in its
+// line_input_t: three numbers (how many there are, which is being edited, how many there
+// can be), in most builds how many of them came from a file, and its name; then the
+// pointers to the lines. Of several that look so, it is the one with most lines.
+func (h *shellMemory) busybox() (best []*HistoryEntry) {
+	const most, least = 1 << 15, 7 // busybox makes no smaller nor larger one
+	for _, p := range h.pieces {
+		for off := 24; off+8 <= len(p.b); off += 8 {
+			if le64(p.b[off:]) == 0 {
+				continue
+			}
+			n := func(back int) int { return int(int32(binary.LittleEndian.Uint32(p.b[off-back:]))) }
+			fits := func(count, now, room int) bool {
+				return count > len(best) && count <= room && now >= 0 && now <= count && room >= least && room <= most
+			}
+			count, room := n(24), n(16)
+			if !fits(count, n(20), room) || !h.historyFile(virt.Addr(le64(p.b[off-8:]))) {
+				// Built without a file.
+				if count, room = n(16), n(8); !fits(count, n(12), room) || n(4) != 0 {
+					continue
+				}
+			}
+			// Behind the lines there is room, but for the one that is being edited.
+			const behind = 8
+			if end := off + 8*(count+1); end+8*behind > len(p.b) || !blank(p.b[end:end+8*min(behind, room-count)]) {
+				continue
+			}
+			if found := h.ashLines(p.b[off:], p.at+virt.Addr(off), count); found != nil {
+				best = found
+			}
+		}
+	}
+	return best
+}
+
+func blank(b []byte) bool {
+	for _, c := range b {
+		if c != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// historyFile reports whether a is a name of a file, or none.
+func (h *shellMemory) historyFile(a virt.Addr) bool {
+	if a == 0 {
+		return true
+	}
+	name, ok := h.command(a)
+	return ok && name[0] == '/'
+}
+
+// ashLines reads count command lines whose pointers are b, at address a; nil if they
+// are none.
+func (h *shellMemory) ashLines(b []byte, a virt.Addr, count int) []*HistoryEntry {
+	if 8*count > len(b) {
+		return nil
+	}
+	found := make([]*HistoryEntry, count)
+	for i := range found {
+		line, ok := h.command(virt.Addr(le64(b[8*i:])))
+		if !ok {
+			return nil
+		}
+		found[i] = &HistoryEntry{Shell: "busybox", Index: i, Command: line, Addr: a + virt.Addr(8*i), How: HistoryByShape}
+	}
+	return found
+}

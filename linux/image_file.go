@@ -1,0 +1,113 @@
+package linux
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"runtime/debug"
+
+	"github.com/outsight-vmi/outsight/phys"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// Image is a file with code that a process has mapped: its program, the loader, a
+// library.
+type Image struct {
+	Start, End virt.Addr // of the file's mappings; End is the first address behind the last
+	Path       string
+	Deleted    bool
+	Device     Device
+	Inode      uint64
+	Program    bool // it is what the process was started from
+	Err        error
+}
+
+// Images yields the files with code that t has mapped, by address: runs of mappings of
+// one file, of which at least one may be executed. Anonymous memory behind the last of
+// them, which holds variables without a value, is not counted.
+func (l *Lister) Images(ctx context.Context, t Task) iter.Seq2[*Image, error] {
+	return func(yield func(*Image, error) bool) {
+		mm, err := t.MM()
+		if err != nil {
+			yield(nil, fmt.Errorf("images of task %#x: %w", uint64(t.Addr), err))
+			return
+		}
+		if mm == 0 {
+			return
+		}
+		program, dev := l.program(mm)
+		runs := imageRuns{}
+		for m, err := range l.MappingsOf(ctx, mm) {
+			if err != nil {
+				if !yield(nil, err) {
+					return
+				}
+				continue
+			}
+			if i := runs.add(m); i != nil {
+				i.Program = i.Inode == program && i.Device == dev && program != 0
+				if !yield(i, i.Err) {
+					return
+				}
+			}
+		}
+		if i := runs.end(); i != nil {
+			i.Program = i.Inode == program && i.Device == dev && program != 0
+			yield(i, i.Err)
+		}
+	}
+}
+
+// program is the file that a process was started from; 0 where it cannot be read.
+func (l *Lister) program(mm virt.Addr) (inode uint64, dev Device) {
+	o, err := l.s.mapsLayout()
+	if err != nil {
+		return 0, 0
+	}
+	err = func() (err error) {
+		defer phys.Recover(debug.SetPanicOnFault(true), &err)
+		r := &l.r
+		r.err = nil
+		node := r.pointer(r.ptr(mm+virt.Addr(l.s.o.exeFile)), o.fileInode)
+		inode, dev = r.num(node, o.inoNumber), Device(r.num(r.pointer(node, o.inoSuper), o.superDev))
+		return r.err
+	}()
+	if err != nil {
+		return 0, 0
+	}
+	return inode, dev
+}
+
+// imageRuns joins mappings that come by address into runs of one file.
+type imageRuns struct {
+	run    *Image
+	code   bool
+	offset uint64
+}
+
+// add takes the next mapping, and returns the run that it ends if that has code.
+func (r *imageRuns) add(m *Mapping) (done *Image) {
+	if m.File == 0 {
+		return nil
+	}
+	goesOn := r.run != nil && r.run.Inode == m.Inode && r.run.Device == m.Device && m.Offset >= r.offset && m.Offset > 0
+	if !goesOn {
+		done = r.end()
+		r.run = &Image{Start: m.Start, Path: m.Path, Deleted: m.Deleted, Device: m.Device, Inode: m.Inode}
+	}
+	if m.Err != nil {
+		r.run.Err = m.Err
+	}
+	r.run.End, r.offset = m.End, m.Offset
+	r.code = r.code || m.Flags&VMExec != 0
+	return done
+}
+
+// end returns the last run if it has code.
+func (r *imageRuns) end() (done *Image) {
+	if r.code {
+		done = r.run
+	}
+	r.run, r.code, r.offset = nil, false, 0
+	return done
+}

@@ -1,0 +1,86 @@
+package linux_test
+
+import (
+	"fmt"
+	"log"
+)
+
+func ExampleSystem_Processors() {
+	for p, err := range system.Processors(ctx) {
+		if err != nil {
+			log.Print(err) // one that cannot be read is not the end
+			continue
+		}
+		fmt.Println(p.Number, p.Online, p.ModelName, p.Flags)
+	}
+}
+
+func ExampleSystem_Terminals() {
+	for t, err := range system.Terminals(ctx) {
+		if err != nil {
+			log.Print(err) // one that cannot be read is not the end
+			continue
+		}
+		fmt.Println(t.Name, t.Discipline, t.OpenBy)
+	}
+}
+
+func ExampleSystem_MiscFormats() {
+	for f, err := range system.MiscFormats(ctx) {
+		if err != nil {
+			log.Print(err) // one that cannot be read is not the end
+			continue
+		}
+		fmt.Println(f.Name, f.Active, f.Interpreter)
+	}
+}
+
+func ExampleLister_Images() {
+	lister := system.NewLister()
+	for task, err := range system.Processes(ctx) {
+		if err != nil {
+			log.Print(err) // one that cannot be read is not the end
+			continue
+		}
+		for i, err := range lister.Images(ctx, task) {
+			if err != nil {
+				log.Print(err)
+				continue
+			}
+			fmt.Printf("%#x %s\n", i.Start, i.Path)
+		}
+	}
+}
+
+func ExampleLister_ELFImages() {
+	lister := system.NewLister()
+	for task, err := range system.Processes(ctx) {
+		if err != nil {
+			log.Print(err) // one that cannot be read is not the end
+			continue
+		}
+		for i, err := range lister.ELFImages(ctx, task) {
+			if err != nil {
+				continue // most often its first page is not in memory
+			}
+			fmt.Printf("%#x %s %s\n", i.Start, i.Header.Type, i.Header.BuildID)
+		}
+	}
+}
+
+func ExampleLister_History() {
+	lister := system.NewLister()
+	for task, err := range system.Processes(ctx) {
+		if err != nil {
+			log.Print(err) // one that cannot be read is not the end
+			continue
+		}
+		for e, err := range lister.History(ctx, task, false) {
+			if err != nil {
+				log.Print(err)
+				continue
+			}
+			fmt.Println(e.Time, e.Command)
+		}
+	}
+}

@@ -51,7 +51,7 @@ func ExampleSystem_Neighbours() {
 			log.Print(err) // one that cannot be read is not the end
 			continue
 		}
-		fmt.Println(n.IP, n.MAC, n.Interface)
+		fmt.Println(n.IP, n.MAC, n.Interface) //nolint:staticcheck // an example prints each as it comes
 	}
 }
 

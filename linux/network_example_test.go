@@ -3,6 +3,7 @@ package linux_test
 import (
 	"fmt"
 	"log"
+	"net"
 )
 
 func ExampleSystem_NetNamespaces() {
@@ -51,7 +52,7 @@ func ExampleSystem_Neighbours() {
 			log.Print(err) // one that cannot be read is not the end
 			continue
 		}
-		fmt.Println(n.IP, n.MAC, n.Interface) //nolint:staticcheck // an example prints each as it comes
+		fmt.Println(n.IP, net.HardwareAddr(n.MAC), n.Interface)
 	}
 }
 

@@ -9,8 +9,11 @@ import (
 func init() {
 	register(viewCase{
 		view: "cgroups", keys: []string{"hierarchy", "path"},
-		// The guest tells of the unified hierarchy only.
+		// The guest tells of the unified hierarchy only, and not of groups without a folder.
 		ignore: func(row map[string]any) bool {
+			if row["removed"] == true {
+				return true
+			}
 			n, ok := row["version"]
 			return ok && show(row, "version") != "2" && n != nil
 		},

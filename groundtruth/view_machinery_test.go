@@ -20,7 +20,23 @@ echo vfs_fsync > set_ftrace_filter && echo function > current_tracer`
 	}
 }
 
+// busyWork makes a worker of the kernel run work that lasts: it waits for a program that
+// the kernel was told loads modules.
+func busyWork(t *testing.T, g *lab.Guest) {
+	t.Helper()
+	const script = `cat /proc/[0-9]*/comm | grep -q ^osslow && exit 0
+echo '#!/bin/sh
+sleep 100000' > /tmp/osslow && chmod +x /tmp/osslow && old=$(cat /proc/sys/kernel/modprobe) && echo /tmp/osslow > /proc/sys/kernel/modprobe || exit 1
+mount -t outsight-nothing none /tmp >/dev/null 2>&1 </dev/null & sleep 1; echo $old > /proc/sys/kernel/modprobe`
+	if out, err := g.Output(t.Context(), script); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+}
+
 func init() {
+	register(viewCase{view: "ftrace", keys: []string{"function_symbol", "filter"}, prepare: traced, subset: true})
+	register(viewCase{view: "notifiers", keys: []string{"address"}, subset: true})
+	register(viewCase{view: "works", keys: []string{"worker", "function_symbol"}, prepare: busyWork, subset: true})
 	register(viewCase{view: "kprobes", keys: []string{"probed", "return"}, prepare: traced})
 	register(viewCase{view: "ftrace_functions", keys: []string{"name"}, prepare: traced})
 	register(viewCase{view: "tracepoints", keys: []string{"name"}, prepare: traced, subset: true})

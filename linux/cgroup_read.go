@@ -22,6 +22,8 @@ func (w *cgroupWalk) read(n *cgroupNode, mask uint64) (err error) {
 	n.control = r.num(a, o.control)
 	n.Processes = w.counts[a]
 	n.Frozen = r.num(a, o.freeze) != 0
+	const online = 1 << 1 // CSS_ONLINE, which rmdir takes away
+	n.Removed = r.num(a, o.flags)&online == 0
 	css := func(id int64) virt.Addr {
 		if id < 0 || uint64(id)*8 >= uint64(o.subsys.Size) {
 			return 0

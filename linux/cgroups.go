@@ -26,6 +26,7 @@ type Cgroup struct {
 	Processes   int      // in the group itself, not below
 	Below       int32    // number of groups below it
 	Frozen      bool
+	Removed     bool          // its folder is gone; something still holds the group
 	CPUTime     time.Duration // with that of groups below it; see HasCPU
 	HasCPU      bool
 	Memory      Usage
@@ -39,14 +40,14 @@ type Usage struct {
 }
 
 type cgroupLayout struct {
-	rootList, rootCgrp, hierarchy, rootMask, name    kernel.Field
-	children, sibling, parent                        kernel.Field
-	level, below, control, subsys, freeze, knID      kernel.Field
-	bstat, lastBstat, percpu, cpuBstat, cpuLastBstat kernel.Field
-	ssName, ssLegacy                                 kernel.Field
-	memUsage, memMax, pidsNow, pidsMax               kernel.Field
-	memory, pids                                     int64
-	links, linkCgrp, linkNode, live                  kernel.Field
+	rootList, rootCgrp, hierarchy, rootMask, name      kernel.Field
+	children, sibling, parent                          kernel.Field
+	level, below, control, subsys, freeze, knID, flags kernel.Field
+	bstat, lastBstat, percpu, cpuBstat, cpuLastBstat   kernel.Field
+	ssName, ssLegacy                                   kernel.Field
+	memUsage, memMax, pidsNow, pidsMax                 kernel.Field
+	memory, pids                                       int64
+	links, linkCgrp, linkNode, live                    kernel.Field
 }
 
 func (s *System) cgroupLayout() (*cgroupLayout, error) {
@@ -59,6 +60,7 @@ func (s *System) cgroupLayout() (*cgroupLayout, error) {
 		o.sibling, o.parent = r.field(c, "self.sibling"), r.field(c, "self.parent")
 		o.level, o.below = r.field(c, "level"), r.field(c, "nr_descendants")
 		o.control, o.subsys = r.field(c, "subtree_control"), r.field(c, "subsys")
+		o.flags = r.field(c, "self.flags")
 		o.freeze, o.knID = r.optional(c, "freezer.freeze"), r.optional("kernfs_node", "id")
 		const spent = ".cputime.sum_exec_runtime"
 		o.bstat, o.lastBstat = r.optional(c, "bstat"+spent), r.optional(c, "last_bstat"+spent)

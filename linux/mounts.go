@@ -48,6 +48,7 @@ type Mount struct {
 	ID, Parent   int32
 	Device       Device
 	Root         string // of the file system's tree, what is mounted
+	Deleted      bool   // that was unlinked since
 	Point        string // where, from the root of the namespace
 	Options      []string
 	Shared       int32  // peer group; 0: not shared
@@ -150,6 +151,7 @@ func (l *Lister) mount(a, ns virt.Addr, o *mountsLayout) (_ *Mount, err error) {
 	}
 	root := r.ptr(mnt + virt.Addr(p.mntRoot))
 	m.Root = l.dentryPath(root)
+	m.Deleted = r.ptr(root+virt.Addr(p.dHash)) == 0 && r.ptr(root+virt.Addr(p.dParent)) != root
 	m.Point, _ = l.path(mnt, root)
 	if r.err != nil {
 		return nil, fmt.Errorf("mount at %#x: %w", uint64(a), r.err)

@@ -14,6 +14,7 @@ import (
 // PerfEvent is one event of perf: a counter or sampler, of a task or a processor.
 type PerfEvent struct {
 	Addr     virt.Addr // of the struct perf_event
+	ID       uint64    // as PERF_EVENT_IOC_ID tells
 	PMU      string    // that counts it: "software", "tracepoint", "breakpoint", "cpu"
 	Type     uint32    // perf_event_attr.type
 	Config   uint64
@@ -34,7 +35,7 @@ type perfLayout struct {
 	taskCtx, events, entry                                 kernel.Field
 	pmu, state, cpu, attrType, config, period, freq, count kernel.Field
 	owner, prog, overflow, tpEvent, pmuName                kernel.Field
-	progAux, auxID, cpuCtx, pmuCPUContext, pmuEntry        kernel.Field
+	progAux, auxID, cpuCtx, pmuCPUContext, pmuEntry, id    kernel.Field
 }
 
 func (s *System) perfLayout() (*perfLayout, error) {
@@ -45,6 +46,7 @@ func (s *System) perfLayout() (*perfLayout, error) {
 		o.taskCtx = r.field("task_struct", "perf_event_ctxp")
 		o.events, o.entry = r.field("perf_event_context", "event_list"), r.field(e, "event_entry")
 		o.pmu, o.state, o.cpu = r.field(e, "pmu"), r.field(e, "state"), r.field(e, "cpu")
+		o.id = r.field(e, "id")
 		o.attrType, o.config = r.field(e, "attr.type"), r.field(e, "attr.config")
 		o.period, o.freq = r.field(e, "attr.sample_period"), r.field(e, "attr.freq")
 		o.count, o.owner = r.field(e, "count"), r.field(e, "owner")
@@ -118,15 +120,21 @@ func (w *perfWalk) tasks() bool {
 // processors looks at the context of each processor: one since 6.2, one for each PMU
 // before.
 func (w *perfWalk) processors() {
-	var areas []virt.Addr
 	if !has(w.o.pmuCPUContext) {
-		a, ok := w.s.Address("perf_cpu_context")
-		if !ok {
-			w.yield(nil, fmt.Errorf("perf events of processors: %w: no perf_cpu_context", ErrUnsupported))
-			return
+		for cpu := range w.s.cpus {
+			a, err := w.s.perCPU("perf_cpu_context", cpu)
+			if err != nil {
+				w.yield(nil, fmt.Errorf("perf events of processors: %w", err))
+				return
+			}
+			if !w.context(at(a, w.o.cpuCtx), 0) {
+				return
+			}
 		}
-		areas = append(areas, a)
-	} else if pmus, ok := w.s.Address("pmus"); ok {
+		return
+	}
+	var areas []virt.Addr
+	if pmus, ok := w.s.Address("pmus"); ok {
 		for node, err := range w.s.list(w.ctx, pmus, 4096) {
 			var a uint64
 			if err == nil {
@@ -180,7 +188,7 @@ func (w *perfWalk) event(a, task virt.Addr) (_ *PerfEvent, err error) {
 	o, r := w.o, &w.l.r
 	r.err = nil
 	e := &PerfEvent{
-		Addr: a, Type: uint32(r.num(a, o.attrType)), Config: r.num(a, o.config), Period: r.num(a, o.period),
+		Addr: a, ID: r.num(a, o.id), Type: uint32(r.num(a, o.attrType)), Config: r.num(a, o.config), Period: r.num(a, o.period),
 		Freq: r.num(a, o.freq) != 0, CPU: int32(r.signed(a, o.cpu)), State: int32(r.signed(a, o.state)),
 		Count: r.signed(a, o.count), Program: r.pointer(a, o.prog), Overflow: r.pointer(a, o.overflow),
 	}

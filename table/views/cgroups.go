@@ -39,6 +39,7 @@ var cgroupColumns = []table.Column{
 	{Name: "memory_max", Type: table.Size, Doc: "Limit of that; missing without one."},
 	{Name: "pids", Type: table.Uint, Doc: "Number of threads in it and below; missing without that controller."},
 	{Name: "pids_max", Type: table.Uint, Doc: "Limit of that; missing without one."},
+	{Name: "removed", Type: table.Bool, Extra: true, Doc: "Whether its folder was removed: memory charged to it, or a descriptor, still holds the group."},
 	{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct cgroup."},
 }
 
@@ -76,6 +77,6 @@ func cgroupRow(c *linux.Cgroup) table.Row {
 	return table.Row{
 		table.IntValue(int64(c.Hierarchy)), table.TextValue(c.Path), table.IntValue(int64(c.Version)), text(c.Name),
 		table.UintValue(c.ID), table.IntValue(int64(c.Level)), table.ListValue(c.Controllers), table.IntValue(int64(c.Processes)),
-		table.IntValue(int64(c.Below)), table.BoolValue(c.Frozen), cpu, memory, memoryMax, pids, pidsMax, address(c.Addr),
+		table.IntValue(int64(c.Below)), table.BoolValue(c.Frozen), cpu, memory, memoryMax, pids, pidsMax, table.BoolValue(c.Removed), address(c.Addr),
 	}
 }

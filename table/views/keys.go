@@ -33,7 +33,7 @@ var keysColumns = []table.Column{
 	{Name: "perm", Type: table.Text, Doc: "Permissions of possessor, owner, group and others, in hexadecimal, as in /proc/keys."},
 	{Name: "usage", Type: table.Int, Extra: true, Doc: "References to it."},
 	{Name: "expires", Type: table.Time, Doc: "When it expires, or was revoked; missing for one that stays."},
-	{Name: "flags", Type: table.Text, Extra: true, Doc: "D dead, R revoked, Q in its owner's quota, U under construction; missing for none."},
+	{Name: "flags", Type: table.Text, Extra: true, Doc: "D dead, R revoked, Q in its owner's quota, U under construction, i invalidated; missing for none."},
 	{Name: "quota", Type: table.Size, Extra: true, Doc: "Bytes charged to its owner."},
 	{Name: "key", Type: table.Addr, Extra: true, Doc: "Address of the struct key."},
 }
@@ -58,8 +58,8 @@ func keyRow(k *linux.Key) table.Row {
 		expires = table.TimeValue(k.Expires)
 	}
 	var flags strings.Builder
-	for i, letter := range "DRQU" { // KEY_FLAG_DEAD, REVOKED, IN_QUOTA, USER_CONSTRUCT
-		if k.Flags&(1<<i) != 0 {
+	for i, letter := range "DRQU i" { // KEY_FLAG_DEAD, REVOKED, IN_QUOTA, USER_CONSTRUCT, ROOT_CAN_CLEAR, INVALIDATED
+		if k.Flags&(1<<i) != 0 && letter != ' ' {
 			flags.WriteRune(letter)
 		}
 	}

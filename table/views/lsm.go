@@ -31,7 +31,8 @@ code itself is not compared.`,
 There is a line for every function that is called on an event: a panic, a reboot, a key
 pressed, a module loaded, a network address changed. Chains are found by the names of the
 kernel's variables and by what they hold, and that of network devices of the initial network
-namespace. Not shown are chains in other structures, and in modules.`,
+namespace. Not shown are chains in other structures, and in modules. A guest lists its
+notifiers nowhere.`,
 		Columns: notifierColumns,
 		Rows: func(ctx context.Context, g *table.Guest, _ []table.Constraint) iter.Seq2[table.Row, error] {
 			return machinery(g, func(o *linux.Owners) iter.Seq2[*linux.Notifier, error] { return g.Linux.Notifiers(ctx, o) }, notifierRow)

@@ -27,6 +27,7 @@ Namespaces without a process, which only a file or a mount holds, are not seen.`
 			{Name: "parent_id", Type: table.Int, Extra: true, Doc: "Mount that it is mounted on; its own for the root of the tree."},
 			{Name: "device", Type: table.Text, Extra: true, Doc: "Device of the file system, major:minor."},
 			{Name: "root", Type: table.Text, Extra: true, Doc: "Which folder or file of the file system is mounted."},
+			{Name: "deleted", Type: table.Bool, Extra: true, Doc: "Whether that was unlinked since: mountinfo shows //deleted."},
 			{Name: "mount_point", Type: table.Text, Doc: "Where, seen from the root of the namespace."},
 			{Name: "type", Type: table.Text, Doc: "Type of the file system, with its subtype."},
 			{Name: "source", Type: table.Text, Doc: "What was mounted, as given to mount(2)."},
@@ -88,7 +89,7 @@ func mountRow(pid int32, m *linux.Mount) table.Row {
 	}
 	return table.Row{
 		table.UintValue(m.NS), table.IntValue(int64(pid)), table.IntValue(int64(m.ID)), table.IntValue(int64(m.Parent)),
-		table.TextValue(m.Device.String()), table.TextValue(m.Root), table.TextValue(m.Point), table.TextValue(m.Type),
+		table.TextValue(m.Device.String()), table.TextValue(m.Root), table.BoolValue(m.Deleted), table.TextValue(m.Point), table.TextValue(m.Type),
 		table.TextValue(m.Source), table.ListValue(m.Options), table.ListValue(m.SuperOptions), table.ListValue(propagation),
 		address(m.Addr), address(m.Super),
 	}

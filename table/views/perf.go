@@ -36,6 +36,7 @@ var perfColumns = append([]table.Column{
 	{Name: "count", Type: table.Int, Extra: true, Doc: "Its count as of when the kernel last updated it."},
 	{Name: "prog_id", Type: table.Uint, Doc: "BPF program that it runs; missing without."},
 	{Name: "owner", Type: table.Int, Doc: "Thread that made it; missing where that ended, or it is the kernel's own."},
+	{Name: "id", Type: table.Uint, Extra: true, Doc: "Number of the event, as PERF_EVENT_IOC_ID tells."},
 	{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct perf_event."},
 }, functionColumns("overflow", "what is called with each sample")...)
 
@@ -77,7 +78,7 @@ func perfRows(ctx context.Context, g *table.Guest, _ []table.Constraint) iter.Se
 			row := table.Row{
 				pid, cpu, text(e.PMU), table.UintValue(uint64(e.Type)), table.UintValue(e.Config), text(e.Name),
 				positive(e.Period), table.BoolValue(e.Freq), table.TextValue(state), table.IntValue(e.Count),
-				positive(uint64(e.ProgID)), owner, address(e.Addr), at, symbol, whose,
+				positive(uint64(e.ProgID)), owner, table.UintValue(e.ID), address(e.Addr), at, symbol, whose,
 			}
 			if !yield(row, err) {
 				return

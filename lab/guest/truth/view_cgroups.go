@@ -76,7 +76,13 @@ func cgroupOf(root, path string) map[string]any {
 	number("memory_max", "memory.max")
 	number("pids", "pids.current")
 	number("pids_max", "pids.max")
+	// What is charged to the groups above is ours, too.
+	if own, err := os.ReadFile("/proc/self/cgroup"); err == nil && strings.Contains("\n"+strings.ReplaceAll(string(own), "\n", "/\n"), "\n0::"+strings.TrimSuffix(name, "/")+"/") {
+		delete(row, "memory")
+		delete(row, "pids")
+	}
 	if s, ok := read("cgroup.freeze"); ok {
+		row["removed"] = false
 		row["frozen"] = s == "1"
 	}
 	return row

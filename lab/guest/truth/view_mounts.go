@@ -54,8 +54,9 @@ func mountLine(ns uint64, line string) map[string]any {
 			propagation = append(propagation, p)
 		}
 	}
+	root, deleted := strings.CutSuffix(unescape(f[3]), "//deleted")
 	return map[string]any{
-		"mnt_ns": ns, "mount_id": id, "parent_id": parent, "device": f[2], "root": unescape(f[3]),
+		"deleted": deleted, "mnt_ns": ns, "mount_id": id, "parent_id": parent, "device": f[2], "root": root,
 		"mount_point": unescape(f[4]), "options": strings.Split(f[5], ","), "propagation": propagation,
 		"type": unescape(g[0]), "source": unescape(g[1]), "super_options": super,
 	}

@@ -151,7 +151,8 @@ func (s *System) inode(r *reader, a virt.Addr, sb *SuperBlock, o *inodesLayout) 
 	i.UID, i.GID = uint32(fieldIn(b, o.uid)), uint32(fieldIn(b, o.gid))
 	i.Size, i.Mapping = fieldIn(b, o.size), virt.Addr(fieldIn(b, o.mapping))
 	stamp := func(sec, ns kernel.Field) time.Time {
-		return time.Unix(int64(fieldIn(b, sec)), int64(fieldIn(b, ns))).UTC()
+		// Bit 31 of i_ctime_nsec says that someone has asked for it (I_CTIME_QUERIED, since 6.13).
+		return time.Unix(int64(fieldIn(b, sec)), int64(fieldIn(b, ns)&^(1<<31))).UTC()
 	}
 	i.ATime, i.MTime, i.CTime = stamp(o.atime, o.atimeNs), stamp(o.mtime, o.mtimeNs), stamp(o.ctime, o.ctimeNs)
 	if first := virt.Addr(fieldIn(b, o.dentry)); first != 0 {

@@ -96,16 +96,19 @@ func (l *Lister) shell(ctx context.Context, t Task, all bool) (*shellMemory, err
 	if err != nil || mm == 0 {
 		return nil, err
 	}
+	// To look for the program among all mappings takes long, and few are shells.
+	named := all || shellName(comm)
+	if !named && !shellName(path.Base(l.executable(mm))) {
+		return nil, nil
+	}
 	var program *Image
-	named := shellName(comm)
 	for i, err := range l.Images(ctx, t) {
 		if err == nil && i.Program {
 			program = i
-			named = named || shellName(path.Base(i.Path))
 			break
 		}
 	}
-	if !named && !all {
+	if program == nil && !named {
 		return nil, nil
 	}
 	space, err := l.s.UserSpace(mm)
@@ -117,6 +120,22 @@ func (l *Lister) shell(ctx context.Context, t Task, all bool) (*shellMemory, err
 		h.program = program.Start
 	}
 	return h, h.copy(ctx, l, mm)
+}
+
+// executable is the path of what a process was started from; empty where it cannot be read.
+func (l *Lister) executable(mm virt.Addr) (name string) {
+	err := safely(func() error {
+		r := &l.r
+		r.err = nil
+		if file := r.ptr(mm + virt.Addr(l.s.o.exeFile)); file != 0 && r.err == nil {
+			name, _ = l.filePath(file)
+		}
+		return r.err
+	})
+	if err != nil {
+		return ""
+	}
+	return name
 }
 
 // shellName reports whether a program of that name may be a shell.

@@ -3,10 +3,8 @@ package linux
 import (
 	"cmp"
 	"context"
-	"encoding/binary"
 	"fmt"
 	"iter"
-	"math/bits"
 	"slices"
 
 	"github.com/outsight-vmi/outsight/kernel"
@@ -37,27 +35,21 @@ type Terminal struct {
 
 type ttyLayout struct {
 	drivers                                      virt.Addr
-	fileOps                                      []virt.Addr
 	list, driverName, module, major, minor, n    kernel.Field // of tty_driver
 	ttys                                         kernel.Field
 	driver, index, name, ops, ldisc, link, count kernel.Field // of tty_struct
 	session, group, rows, cols                   kernel.Field
 	write                                        kernel.Field // of tty_operations
 	discOps, discName, receive, receive2         kernel.Field
-	private, fileOp, privateData                 kernel.Field
+	private                                      kernel.Field
 }
 
 func (s *System) ttyLayout() (*ttyLayout, error) {
 	return layoutOf(s, "terminals", func(r *resolver, o *ttyLayout) {
-		r.symbols("tty_drivers", "tty_fops", "console_fops", "ptmx_fops")
+		r.symbols("tty_drivers")
 		var err error
 		if o.drivers, err = s.symbol("tty_drivers"); err != nil {
 			r.errs = append(r.errs, err)
-		}
-		for _, name := range []string{"tty_fops", "console_fops", "ptmx_fops"} {
-			if a, ok := s.Address(name); ok {
-				o.fileOps = append(o.fileOps, a)
-			}
 		}
 		const d, t, l = "tty_driver", "tty_struct", "tty_ldisc_ops"
 		o.list, o.driverName, o.module = r.field(d, "tty_drivers"), r.field(d, "driver_name"), r.field(d, "owner")
@@ -70,7 +62,6 @@ func (s *System) ttyLayout() (*ttyLayout, error) {
 		o.discOps, o.discName = r.field("tty_ldisc", "ops"), r.field(l, "name")
 		o.receive, o.receive2 = r.field(l, "receive_buf"), r.field(l, "receive_buf2")
 		o.private = r.field("tty_file_private", "tty")
-		o.fileOp, o.privateData = r.field("file", "f_op"), r.field("file", "private_data")
 	})
 }
 
@@ -192,64 +183,36 @@ func (c *ttyScan) drivers(ctx context.Context) {
 
 // processes finds the terminals that processes have open or are controlled by.
 func (c *ttyScan) processes(ctx context.Context) {
-	s := c.l.s
-	files, err := s.filesLayout()
+	s, r := c.l.s, &c.l.r
+	err := s.heldFiles(ctx, []string{"tty_fops", "console_fops", "ptmx_fops"}, func(h heldObject) {
+		if h.object == 0 {
+			return // being opened just now
+		}
+		if err := safely(func() error {
+			r.err = nil
+			c.found(r.pointer(h.object, c.o.private), h.PID)
+			return r.err
+		}); err != nil {
+			c.fail(fmt.Errorf("terminal of descriptor %s: %w", h.FileHolder, err))
+		}
+	}, c.fail)
 	if err != nil {
 		c.fail(err)
-		return
 	}
 	for t, err := range s.Processes(ctx) {
-		if err != nil {
-			c.fail(err)
-			continue
+		if err == nil {
+			err = safely(func() error {
+				r.err = nil
+				if signal := r.ptr(t.Addr + virt.Addr(s.o.signal)); r.err == nil {
+					c.found(r.ptr(signal+virt.Addr(s.o.tty)), 0)
+				}
+				return r.err
+			})
 		}
-		err = safely(func() error {
-			r := &c.l.r
-			r.err = nil
-			pid := int32(r.u32(t.Addr + virt.Addr(s.o.tgid)))
-			signal := r.ptr(t.Addr + virt.Addr(s.o.signal))
-			if r.err == nil {
-				c.found(r.ptr(signal+virt.Addr(s.o.tty)), 0)
-			}
-			return c.files(ctx, t, pid, files)
-		})
 		if err != nil {
 			c.fail(fmt.Errorf("terminals of task %#x: %w", uint64(t.Addr), err))
 		}
 	}
-}
-
-// files finds the terminals that a process has open.
-func (c *ttyScan) files(ctx context.Context, t Task, pid int32, o *filesLayout) error {
-	table, err := c.l.fdTable(t, o)
-	if err != nil {
-		return err
-	}
-	r := &c.l.r
-	for base := 0; base < table.max && ctx.Err() == nil; base += 8 * len(table.open) {
-		if err := c.l.fdBits(table, base); err != nil {
-			return err
-		}
-		for i := 0; i < len(table.open); i += 8 {
-			for word := binary.LittleEndian.Uint64(table.open[i:]); word != 0; word &= word - 1 {
-				fd := base + 8*i + bits.TrailingZeros64(word)
-				if fd >= table.max {
-					break
-				}
-				file := r.ptr(table.fds + virt.Addr(8*fd))
-				if file == 0 || r.err != nil || !slices.Contains(c.o.fileOps, r.pointer(file, c.o.fileOp)) {
-					if r.err != nil {
-						return r.err
-					}
-					continue
-				}
-				if private := r.pointer(file, c.o.privateData); private != 0 {
-					c.found(r.pointer(private, c.o.private), pid)
-				}
-			}
-		}
-	}
-	return r.err
 }
 
 // terminal reads the tty_struct at a.

@@ -13,6 +13,7 @@ import (
 	"github.com/outsight-vmi/outsight/kernel/btf"
 	"github.com/outsight-vmi/outsight/kernel/kallsyms"
 	"github.com/outsight-vmi/outsight/phys"
+	"github.com/outsight-vmi/outsight/phys/note"
 )
 
 // image is a kernel's image somewhere in memory: bytes that look like a kernel,
@@ -228,23 +229,9 @@ func (im *image) identify() {
 	}
 }
 
-// buildID finds NT_GNU_BUILD_ID in a section of ELF notes.
+// buildID is the build-id in a section of ELF notes, if it has one.
 func buildID(notes []byte) string {
-	const ntBuildID = 3
-	for len(notes) >= 12 {
-		le := binary.LittleEndian
-		name, desc, typ := uint64(le.Uint32(notes)), uint64(le.Uint32(notes[4:])), le.Uint32(notes[8:])
-		nameEnd := 12 + (name+3)&^3
-		end := nameEnd + (desc+3)&^3
-		if end > uint64(len(notes)) {
-			return ""
-		}
-		if typ == ntBuildID && string(notes[12:12+name]) == "GNU\x00" && desc <= 64 {
-			return validID(hex.EncodeToString(notes[nameEnd : nameEnd+desc]))
-		}
-		notes = notes[end:]
-	}
-	return ""
+	return validID(hex.EncodeToString(note.BuildID(notes, binary.LittleEndian, 4)))
 }
 
 // validID returns id if it is a build-id in lower-case hex, else nothing. It comes

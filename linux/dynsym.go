@@ -37,19 +37,16 @@ func openDynamic(space *virt.Space, base virt.Addr) (*dynamic, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &dynamic{space: space}
-	first := true
+	linked, ok := loadBase(segments)
+	d := &dynamic{space: space, bias: base - virt.Addr(linked)}
 	var at, size virt.Addr
 	for _, s := range segments {
-		switch {
-		case s.kind == elf.PT_LOAD && first:
-			d.bias, first = base-virt.Addr(s.vaddr&^0xfff), false
-		case s.kind == elf.PT_DYNAMIC:
+		if s.kind == elf.PT_DYNAMIC {
 			at, size = virt.Addr(s.vaddr), virt.Addr(s.memsz)
 		}
 	}
 	const maxEntries = 256
-	if size < 16 || first {
+	if size < 16 || !ok {
 		return nil, errNoDynamic
 	}
 	entries := make([]byte, min(size/16, maxEntries)*16)

@@ -6,8 +6,10 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/outsight-vmi/outsight/phys"
+	"github.com/outsight-vmi/outsight/phys/note"
 )
 
 // ELFHeader is what the beginning of an ELF file tells.
@@ -93,18 +95,22 @@ func (h *ELFHeader) segments(r io.ReaderAt) ([]segment, error) {
 	return all, nil
 }
 
+// loadBase is the address for which the beginning of an image is linked.
+func loadBase(segments []segment) (base uint64, ok bool) {
+	i := slices.IndexFunc(segments, func(s segment) bool { return s.kind == elf.PT_LOAD })
+	if i < 0 {
+		return 0, false
+	}
+	return segments[i].vaddr &^ (phys.PageSize - 1), true
+}
+
 // readBuildID finds the build-id of an image that begins at offset 0 of r.
 func (h *ELFHeader) readBuildID(r io.ReaderAt) error {
 	segments, err := h.segments(r)
 	if err != nil {
 		return err
 	}
-	base, some := uint64(0), false
-	for _, s := range segments {
-		if s.kind == elf.PT_LOAD && !some {
-			base, some = s.vaddr&^(phys.PageSize-1), true
-		}
-	}
+	base, _ := loadBase(segments)
 	left := maxNoteSegments
 	for _, s := range segments {
 		if s.kind != elf.PT_NOTE || left == 0 || s.vaddr < base || s.vaddr-base > 1<<40 {
@@ -117,32 +123,14 @@ func (h *ELFHeader) readBuildID(r io.ReaderAt) error {
 		if n, err := r.ReadAt(b, int64(s.vaddr-base)); err != nil && n < len(b)-behind {
 			return err
 		}
-		if id := buildIDOf(b, h.order, s.align); id != "" {
-			h.BuildID = id
+		align := uint64(4)
+		if s.align == 8 {
+			align = 8
+		}
+		if id := note.BuildID(b, h.order, align); len(id) > 0 {
+			h.BuildID = hex.EncodeToString(id)
 			return nil
 		}
 	}
 	return nil
-}
-
-// buildIDOf finds the build-id among notes (NT_GNU_BUILD_ID).
-func buildIDOf(b []byte, order binary.ByteOrder, align uint64) string {
-	const gnuBuildID, head = 3, 12
-	if align != 8 {
-		align = 4
-	}
-	up := func(n uint64) uint64 { return (n + align - 1) &^ (align - 1) }
-	for uint64(len(b)) >= head {
-		name, desc, kind := uint64(order.Uint32(b)), uint64(order.Uint32(b[4:])), order.Uint32(b[8:])
-		at := up(head + name)
-		next := up(at + desc)
-		if at+desc > uint64(len(b)) {
-			return ""
-		}
-		if kind == gnuBuildID && name == 4 && string(b[head:head+4]) == "GNU\x00" && desc <= 64 {
-			return hex.EncodeToString(b[at : at+desc])
-		}
-		b = b[min(next, uint64(len(b))):]
-	}
-	return ""
 }

@@ -36,6 +36,13 @@ func (l *Lister) Images(ctx context.Context, t Task) iter.Seq2[*Image, error] {
 			return
 		}
 		program, dev := l.program(mm)
+		show := func(i *Image) bool {
+			if i == nil {
+				return true
+			}
+			i.Program = i.Inode == program && i.Device == dev && program != 0
+			return yield(i, i.Err)
+		}
 		runs := imageRuns{}
 		for m, err := range l.MappingsOf(ctx, mm) {
 			if err != nil {
@@ -44,17 +51,11 @@ func (l *Lister) Images(ctx context.Context, t Task) iter.Seq2[*Image, error] {
 				}
 				continue
 			}
-			if i := runs.add(m); i != nil {
-				i.Program = i.Inode == program && i.Device == dev && program != 0
-				if !yield(i, i.Err) {
-					return
-				}
+			if !show(runs.add(m)) {
+				return
 			}
 		}
-		if i := runs.end(); i != nil {
-			i.Program = i.Inode == program && i.Device == dev && program != 0
-			yield(i, i.Err)
-		}
+		show(runs.end())
 	}
 }
 

@@ -71,6 +71,26 @@ func Vmcoreinfo(b []byte) []byte {
 	return nil
 }
 
+// BuildID is the GNU build-id among the notes in b, which are written in order, each
+// aligned to align bytes, a power of two; nil if there is none, or one that is not whole.
+func BuildID(b []byte, order binary.ByteOrder, align uint64) []byte {
+	const gnuBuildID, longest = 3, 64
+	up := func(n uint64) uint64 { return (n + align - 1) &^ (align - 1) }
+	for len(b) >= headSize {
+		nameLen, descLen := uint64(order.Uint32(b)), uint64(order.Uint32(b[4:]))
+		desc := up(headSize + nameLen)
+		end := up(desc + descLen)
+		if end > uint64(len(b)) {
+			return nil
+		}
+		if order.Uint32(b[8:]) == gnuBuildID && string(b[headSize:headSize+nameLen]) == "GNU\x00" && descLen <= longest {
+			return b[desc : desc+descLen]
+		}
+		b = b[end:]
+	}
+	return nil
+}
+
 // CPU is one processor's registers as QEMU's note has them (QEMUCPUState in
 // target/i386/arch_dump.c), as far as they matter here.
 type CPU struct {

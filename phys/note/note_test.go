@@ -52,3 +52,36 @@ func FuzzNotes(f *testing.F) {
 		note.Vmcoreinfo(b)
 	})
 }
+
+func TestBuildID(t *testing.T) {
+	type byteOrder interface {
+		binary.ByteOrder
+		binary.AppendByteOrder
+	}
+	for _, order := range []byteOrder{binary.LittleEndian, binary.BigEndian} {
+		for _, align := range []int{4, 8} {
+			var b []byte
+			add := func(kind uint32, name, desc string) {
+				for _, n := range []uint32{uint32(len(name)), uint32(len(desc)), kind} {
+					b = order.AppendUint32(b, n)
+				}
+				for _, part := range []string{name, desc} {
+					b = append(b, part...)
+					for len(b)%align != 0 {
+						b = append(b, 0)
+					}
+				}
+			}
+			add(3, "Xen\x00", "no GNU's")
+			add(5, "GNU\x00", "another kind")
+			add(3, "GNU\x00", "abcde")
+			add(3, "GNU\x00", "second")
+			if got := note.BuildID(b, order, uint64(align)); string(got) != "abcde" {
+				t.Errorf("%v, %d: %q", order, align, got)
+			}
+			if got := note.BuildID(b[:len(b)/2], order, uint64(align)); got != nil {
+				t.Errorf("%v, %d, cut: %q", order, align, got)
+			}
+		}
+	}
+}

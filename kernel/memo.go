@@ -63,7 +63,7 @@ func appendAnswers[T any](b []byte, m map[string]*T, value func([]byte, *T) []by
 
 // parseMemo reads what appendTo wrote.
 func parseMemo(b []byte) (memo, error) {
-	r := memoReader{rest: string(b)}
+	r := memoReader{all: string(b), rest: b}
 	m := memo{
 		Symbols: readAnswers(&r, func(key string, s *Symbol) {
 			*s = Symbol{Name: key, Type: r.byte(), Percpu: r.byte() != 0, Rel: r.signed()}
@@ -74,7 +74,7 @@ func parseMemo(b []byte) (memo, error) {
 		Sizes: readAnswers(&r, func(_ string, n *uint32) { *n = r.word() }),
 		Enums: readAnswers(&r, func(_ string, n *int64) { *n = r.signed() }),
 	}
-	if r.damaged || r.rest != "" {
+	if r.damaged || len(r.rest) > 0 {
 		return memo{}, errors.New("its answers are damaged")
 	}
 	return m, nil
@@ -83,18 +83,22 @@ func parseMemo(b []byte) (memo, error) {
 // memoReader reads numbers and names, and zeros once something is amiss. Keys are pieces
 // of one string, so that they cost no allocation each.
 type memoReader struct {
-	rest    string
+	all     string
+	rest    []byte // of the same bytes
 	damaged bool
 }
 
+// fail ends the reading.
+func (r *memoReader) fail() { r.rest, r.damaged = nil, true }
+
 func (r *memoReader) take(n uint64) string {
 	if n > uint64(len(r.rest)) {
-		r.rest, r.damaged = "", true
+		r.fail()
 		return ""
 	}
-	s := r.rest[:n]
+	at := len(r.all) - len(r.rest)
 	r.rest = r.rest[n:]
-	return s
+	return r.all[at : at+int(n)]
 }
 
 func (r *memoReader) byte() byte {
@@ -104,16 +108,14 @@ func (r *memoReader) byte() byte {
 	return 0
 }
 
-func (r *memoReader) number() (n uint64) {
-	for shift := 0; shift < 64; shift += 7 {
-		b := r.byte()
-		n |= uint64(b&0x7f) << shift
-		if b < 0x80 {
-			return n
-		}
+func (r *memoReader) number() uint64 {
+	n, size := binary.Uvarint(r.rest)
+	if size <= 0 {
+		r.fail()
+		return 0
 	}
-	r.rest, r.damaged = "", true
-	return 0
+	r.rest = r.rest[size:]
+	return n
 }
 
 func (r *memoReader) word() uint32 {
@@ -124,16 +126,20 @@ func (r *memoReader) word() uint32 {
 	return uint32(n)
 }
 
-// signed undoes the zigzag of [binary.AppendVarint].
 func (r *memoReader) signed() int64 {
-	n := r.number()
-	return int64(n>>1) ^ -int64(n&1)
+	n, size := binary.Varint(r.rest)
+	if size <= 0 {
+		r.fail()
+		return 0
+	}
+	r.rest = r.rest[size:]
+	return n
 }
 
 func readAnswers[T any](r *memoReader, value func(key string, v *T)) map[string]*T {
 	n := r.number()
 	if n > uint64(len(r.rest)/2) { // an answer takes two bytes at least
-		r.rest, r.damaged = "", true
+		r.fail()
 		return nil
 	}
 	m, values := make(map[string]*T, n), make([]T, n)

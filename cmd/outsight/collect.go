@@ -50,7 +50,7 @@ func newCollectCommand() *cobra.Command {
 }
 
 func (f *collectFlags) run(c *cobra.Command, target, dir string) (err error) {
-	o := collection.Options{Format: table.Format(f.format), Tool: "outsight " + version()}
+	o := collection.Options{Views: collection.Default(), Format: table.Format(f.format), Tool: "outsight " + version()}
 	if o.Format != table.JSON && o.Format != table.CSV {
 		return usagef("--output: no format %q for files; there are json and csv", f.format)
 	}
@@ -64,14 +64,11 @@ func (f *collectFlags) run(c *cobra.Command, target, dir string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, done()) }()
-	total, taken := len(o.Views), 0
-	if o.Views == nil {
-		total = len(collection.Default())
-	}
+	taken := 0
 	bar := newProgress(c.ErrOrStderr())
 	o.Done = func(collection.Entry) {
 		taken++
-		bar.count(taken, total, "views")
+		bar.count(taken, len(o.Views), "views")
 	}
 	m, err := collection.Write(c.Context(), g, dir, o)
 	bar.clear()

@@ -175,12 +175,21 @@ func newProgress(stderr io.Writer) *progress {
 	return p
 }
 
-func (p *progress) show(done, total uint64) {
-	now := time.Now()
+// due reports whether it is time to show something again, which is then shown.
+func (p *progress) due() (now time.Time, due bool) {
+	now = time.Now()
 	if p.w == nil || now.Before(p.next) {
-		return
+		return now, false
 	}
 	p.next, p.shown = now.Add(100*time.Millisecond), true
+	return now, true
+}
+
+func (p *progress) show(done, total uint64) {
+	now, due := p.due()
+	if !due {
+		return
+	}
 	const width = 30
 	filled := int(width * done / total)
 	rate := float64(done) / now.Sub(p.start).Seconds()
@@ -191,12 +200,9 @@ func (p *progress) show(done, total uint64) {
 
 // count shows how many of some things are done.
 func (p *progress) count(done, total int, what string) {
-	now := time.Now()
-	if p.w == nil || now.Before(p.next) {
-		return
+	if _, due := p.due(); due {
+		fmt.Fprintf(p.w, "\r%d of %d %s \x1b[K", done, total, what)
 	}
-	p.next, p.shown = now.Add(100*time.Millisecond), true
-	fmt.Fprintf(p.w, "\r%d of %d %s \x1b[K", done, total, what)
 }
 
 func (p *progress) clear() {

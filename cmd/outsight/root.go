@@ -36,7 +36,7 @@ const (
 )
 
 // newRootCommand makes every verb, unless args begin with a view's name: then only that
-// one, since to make them all takes as long as to find a known kernel.
+// one, since to make them all takes about a millisecond.
 func newRootCommand(args ...string) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "outsight VERB [TARGET] [flags]",

@@ -3,7 +3,6 @@
 package collection
 
 import (
-	"bufio"
 	"cmp"
 	"context"
 	"crypto/sha256"
@@ -17,7 +16,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -122,20 +120,11 @@ func Write(ctx context.Context, g *table.Guest, dir string, o Options) (*Manifes
 		})
 	}
 	workers.Wait()
-	if err := errors.Join(ctx.Err(), firstOf(errs)); err != nil {
+	if err := errors.Join(ctx.Err(), cmp.Or(errs...)); err != nil {
 		return nil, err
 	}
 	m.Ended = time.Now().UTC()
 	return m, m.write(filepath.Join(dir, ManifestName))
-}
-
-func firstOf(errs []error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func emptyFolder(dir string) error {
@@ -162,13 +151,9 @@ func take(ctx context.Context, g *table.Guest, dir string, v table.View, format 
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	out := &counted{w: f, sum: sha256.New()}
-	buffered := bufio.NewWriterSize(out, 64<<10)
 	var report table.Report
 	// Memory that is mapped faults if its file shrinks meanwhile.
-	gone := phys.Guard(func() error { return encode(ctx, g, v, format, buffered, &report, &e.Rows) })
-	if err := buffered.Flush(); err != nil {
-		return e, fmt.Errorf("collection: %w", err)
-	}
+	gone := phys.Guard(func() error { return encode(ctx, g, v, format, out, &report, &e.Rows) })
 	if err := errors.Join(ctx.Err(), gone); err != nil {
 		return e, err
 	}
@@ -211,7 +196,7 @@ func suffix(f table.Format) string {
 	if f == table.JSON {
 		return "jsonl" // one object a line
 	}
-	return strings.ToLower(string(f))
+	return string(f)
 }
 
 type counted struct {

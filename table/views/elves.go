@@ -44,27 +44,22 @@ whose header does not begin a page, or says that it is of no type, is not found.
 func elvesRows(ctx context.Context, g *table.Guest, where []table.Constraint) iter.Seq2[table.Row, error] {
 	return func(yield func(table.Row, error) bool) {
 		l := g.Linux.NewLister()
-		for t, err := range chosen(ctx, g, l, where, false) {
-			var pid int32
-			var comm string
-			if err == nil {
-				pid, comm, err = l.Name(t)
-			}
+		for t, err := range chosenByName(ctx, g, l, where) {
 			if err != nil {
 				if !yield(nil, err) {
 					return
 				}
 				continue
 			}
-			for i, err := range l.ELFImages(ctx, t) {
+			for i, err := range l.ELFImages(ctx, t.Task) {
 				if i == nil {
-					if !yield(nil, ended(fmt.Errorf("process %d: %w", pid, err))) {
+					if !yield(nil, ended(fmt.Errorf("process %d: %w", t.pid, err))) {
 						return
 					}
 					continue
 				}
 				// A page that is not in place is told by what is missing.
-				if !yield(elfRow(pid, comm, i), nil) {
+				if !yield(elfRow(t.pid, t.comm, i), nil) {
 					return
 				}
 			}

@@ -43,26 +43,21 @@ func historyRows(ctx context.Context, g *table.Guest, where []table.Constraint) 
 	return func(yield func(table.Row, error) bool) {
 		l := g.Linux.NewLister()
 		row := make(table.Row, 8)
-		for t, err := range chosen(ctx, g, l, where, false) {
-			var pid int32
-			var comm string
-			if err == nil {
-				pid, comm, err = l.Name(t)
-			}
+		for t, err := range chosenByName(ctx, g, l, where) {
 			if err != nil {
 				if !yield(nil, err) {
 					return
 				}
 				continue
 			}
-			for e, err := range l.History(ctx, t, asked) {
+			for e, err := range l.History(ctx, t.Task, asked) {
 				if err != nil {
-					if !yield(nil, ended(fmt.Errorf("process %d: %w", pid, err))) {
+					if !yield(nil, ended(fmt.Errorf("process %d: %w", t.pid, err))) {
 						return
 					}
 					continue
 				}
-				row[0], row[1], row[2] = table.IntValue(int64(pid)), table.TextValue(comm), table.TextValue(e.Shell)
+				row[0], row[1], row[2] = table.IntValue(int64(t.pid)), table.TextValue(t.comm), table.TextValue(e.Shell)
 				row[3], row[4] = table.Missing(table.None), table.Missing(table.None)
 				if e.Index >= 0 {
 					row[3] = table.IntValue(int64(e.Index))

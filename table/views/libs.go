@@ -38,21 +38,16 @@ func libsRows(ctx context.Context, g *table.Guest, where []table.Constraint) ite
 	return func(yield func(table.Row, error) bool) {
 		l := g.Linux.NewLister()
 		row := make(table.Row, 9)
-		for t, err := range chosen(ctx, g, l, where, false) {
-			var pid int32
-			var comm string
-			if err == nil {
-				pid, comm, err = l.Name(t)
-			}
+		for t, err := range chosenByName(ctx, g, l, where) {
 			if err != nil {
 				if !yield(nil, err) {
 					return
 				}
 				continue
 			}
-			for i, err := range l.Images(ctx, t) {
+			for i, err := range l.Images(ctx, t.Task) {
 				if err != nil {
-					err = ended(fmt.Errorf("process %d: %w", pid, err))
+					err = ended(fmt.Errorf("process %d: %w", t.pid, err))
 				}
 				if i == nil {
 					if !yield(nil, err) {
@@ -60,7 +55,7 @@ func libsRows(ctx context.Context, g *table.Guest, where []table.Constraint) ite
 					}
 					continue
 				}
-				row[0], row[1] = table.IntValue(int64(pid)), table.TextValue(comm)
+				row[0], row[1] = table.IntValue(int64(t.pid)), table.TextValue(t.comm)
 				row[2], row[3] = table.AddrValue(uint64(i.Start)), table.SizeValue(uint64(i.End-i.Start))
 				row[4], row[5], row[6] = text(i.Path), table.BoolValue(i.Deleted), table.BoolValue(i.Program)
 				row[7], row[8] = table.TextValue(i.Device.String()), table.UintValue(i.Inode)

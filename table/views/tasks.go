@@ -43,6 +43,28 @@ func chosen(ctx context.Context, g *table.Guest, l *linux.Lister, where []table.
 	}
 }
 
+// named is a task with what it is called.
+type named struct {
+	linux.Task
+	pid  int32
+	comm string
+}
+
+// chosenByName is [chosen] without threads, each process with its name.
+func chosenByName(ctx context.Context, g *table.Guest, l *linux.Lister, where []table.Constraint) iter.Seq2[named, error] {
+	return func(yield func(named, error) bool) {
+		for t, err := range chosen(ctx, g, l, where, false) {
+			n := named{Task: t}
+			if err == nil {
+				n.pid, n.comm, err = l.Name(t)
+			}
+			if !yield(n, err) {
+				return
+			}
+		}
+	}
+}
+
 // ended makes an error that says that all of a view is not to be had into one that
 // ends its rows: every further task would only say it again.
 func ended(err error) error {

@@ -19,14 +19,6 @@ import (
 func TestGuestRecover(t *testing.T) {
 	labtest.NeedQEMU(t)
 	g := labtest.UpServer(t, lab.Options{Kernel: "6.12", Memory: gib / 2, SMP: 2})
-	run := func(script string) []byte {
-		t.Helper()
-		out, err := g.Output(t.Context(), script)
-		if err != nil {
-			t.Fatalf("%v: %s", err, out)
-		}
-		return out
-	}
 	recover := func(path string) (content []byte, told string, status int) {
 		t.Helper()
 		cmd := exec.Command(command(t), "recover", "qemu:"+g.QMP(), path)
@@ -46,10 +38,10 @@ func TestGuestRecover(t *testing.T) {
 			t.Errorf("%s: %d bytes with digest %s, status %d, %s; the guest says %s", path, len(content), got, status, told, digest)
 		}
 	}
-	digests := strings.Fields(string(run(`cd /tmp || exit 1
+	digests := strings.Fields(labtest.Output(t, g, `cd /tmp || exit 1
 dd if=/dev/urandom of=holes bs=4096 count=3 2>/dev/null; dd if=/dev/urandom of=holes bs=4096 seek=10 count=2 conv=notrunc 2>/dev/null
 printf end >> holes; truncate -s 100001 holes; cp holes unlinked; sha256sum holes unlinked | cut -d' ' -f1
-exec 3<unlinked; sleep 100000 >/dev/null 2>&1 & rm unlinked`)))
+exec 3<unlinked; sleep 100000 >/dev/null 2>&1 & rm unlinked`))
 	if len(digests) != 2 {
 		t.Fatalf("digests: %q", digests)
 	}
@@ -57,12 +49,12 @@ exec 3<unlinked; sleep 100000 >/dev/null 2>&1 & rm unlinked`)))
 	whole("/tmp/unlinked", digests[1])
 
 	const pages, size = 64, 64*4096 - 1000
-	run(fmt.Sprintf(`cd /tmp && dd if=/dev/zero of=disk bs=1M count=8 2>/dev/null && mke2fs -F disk >/dev/null && mkdir -p mnt && mount -o loop -t ext2 disk mnt || exit 1
+	labtest.Output(t, g, fmt.Sprintf(`cd /tmp && dd if=/dev/zero of=disk bs=1M count=8 2>/dev/null && mke2fs -F disk >/dev/null && mkdir -p mnt && mount -o loop -t ext2 disk mnt || exit 1
 dd if=/dev/urandom of=mnt/file bs=%d count=1 2>/dev/null; sync; echo 3 > /proc/sys/vm/drop_caches
 for f in /sys/block/loop*/queue/read_ahead_kb; do echo 0 > $f; done
 dd if=mnt/file of=/dev/null bs=4096 count=4 2>/dev/null; dd if=mnt/file of=/dev/null bs=4096 skip=40 count=2 2>/dev/null`, size))
 	part, told, status := recover("/tmp/mnt/file")
-	content := run("cat /tmp/mnt/file") // and with that all of it is in memory
+	content := []byte(labtest.Output(t, g, "cat /tmp/mnt/file")) // and with that all of it is in memory
 	if len(part) != size || len(content) != size || status != 3 {
 		t.Fatalf("%d bytes, status %d, %s; the guest reads %d", len(part), status, told, len(content))
 	}

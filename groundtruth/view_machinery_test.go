@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/outsight-vmi/outsight/lab"
+	"github.com/outsight-vmi/outsight/lab/labtest"
 )
 
 // traced makes the guest's kernel use its probes, its tracer and its events.
@@ -15,9 +16,7 @@ echo 'p:osightp vfs_read' >> kprobe_events && echo 'r:osightr vfs_write' >> kpro
 echo 'p:osightq vfs_read+0x5' >> kprobe_events; echo 1 > events/kprobes/osightp/enable && echo 1 > events/kprobes/osightr/enable &&
 echo 1 > events/sched/sched_process_fork/enable && echo 1 > events/sched/sched_process_exit/enable &&
 echo vfs_fsync > set_ftrace_filter && echo function > current_tracer`
-	if out, err := g.Output(t.Context(), script); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	labtest.Output(t, g, script)
 }
 
 // busyWork makes a worker of the kernel run work that lasts: it waits for a program that
@@ -28,9 +27,7 @@ func busyWork(t *testing.T, g *lab.Guest) {
 echo '#!/bin/sh
 sleep 100000' > /tmp/osslow && chmod +x /tmp/osslow && old=$(cat /proc/sys/kernel/modprobe) && echo /tmp/osslow > /proc/sys/kernel/modprobe || exit 1
 mount -t outsight-nothing none /tmp >/dev/null 2>&1 </dev/null & sleep 1; echo $old > /proc/sys/kernel/modprobe`
-	if out, err := g.Output(t.Context(), script); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	labtest.Output(t, g, script)
 }
 
 func init() {

@@ -8,6 +8,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/outsight-vmi/outsight/lab"
@@ -78,11 +79,11 @@ func debianServer(t testing.TB) map[string]string {
 	return files
 }
 
-// StartServer starts the server in a guest that has it, waits until it is ready, and gives
+// StartServer starts the server in a guest that has it, with arguments for it, waits until it is ready, and gives
 // what it could not do: lines "skipped: ACT: why".
-func StartServer(t testing.TB, g *lab.Guest) string {
+func StartServer(t testing.TB, g *lab.Guest, args ...string) string {
 	t.Helper()
-	start := `/server >/run/server.log 2>&1 &
+	start := "/server " + strings.Join(args, " ") + ` >/run/server.log 2>&1 &
 until grep -qx ready /run/server.log; do
 	kill -0 $! || { cat /run/server.log >&2; exit 1; }
 	sleep 0.2

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"os"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -29,13 +28,6 @@ func init() {
 
 func hexAddr(a uint64) string { return fmt.Sprintf("0x%x", a) }
 
-// mapped is a line of /proc/PID/maps, or several of one file.
-type mapped struct {
-	start, end, offset, inode uint64
-	perms, path, device       string
-	file, deleted             bool
-}
-
 // mapsOf are the mappings of a process; none where it has gone.
 func mapsOf(pid int) (all []mapped) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
@@ -43,16 +35,9 @@ func mapsOf(pid int) (all []mapped) {
 		return nil
 	}
 	for line := range strings.Lines(string(b)) {
-		row, err := mapsLine(pid, strings.TrimSuffix(line, "\n"))
+		m, err := mapsLine(strings.TrimSuffix(line, "\n"))
 		if err != nil {
 			return nil
-		}
-		m := mapped{offset: row["offset"].(uint64), perms: row["perms"].(string)}
-		m.start, _ = strconv.ParseUint(row["start"].(string), 0, 64)
-		m.end, _ = strconv.ParseUint(row["end"].(string), 0, 64)
-		m.path, _ = row["path"].(string)
-		if row["anonymous"] == false {
-			m.file, m.inode, m.device, m.deleted = true, row["inode"].(uint64), row["device"].(string), row["deleted"].(bool)
 		}
 		if m.path != "[vsyscall]" {
 			all = append(all, m)

@@ -53,9 +53,11 @@ func tellMaps(pid int, emit func(any) error) error {
 					return err
 				}
 			}
-			if row, err = mapsLine(pid, line); err != nil {
+			m, err := mapsLine(line)
+			if err != nil {
 				return err
 			}
+			row = m.row(pid)
 		case key == "Rss":
 			row["resident"] = kilo(value)
 		case key == "VmFlags":
@@ -81,32 +83,39 @@ func kilo(value string) uint64 {
 	return n << 10
 }
 
+// mapped is a line of /proc/PID/maps, or several of one file.
+type mapped struct {
+	start, end, offset, inode uint64
+	perms, path, device       string
+	file, deleted             bool
+}
+
 // mapsLine takes the first line of a mapping apart.
-func mapsLine(pid int, line string) (map[string]any, error) {
-	var start, end, offset, inode uint64
-	var perms string
+func mapsLine(line string) (m mapped, err error) {
 	var major, minor uint32
-	if _, err := fmt.Sscanf(line, "%x-%x %s %x %x:%x %d", &start, &end, &perms, &offset, &major, &minor, &inode); err != nil {
-		return nil, fmt.Errorf("%q: %w", line, err)
+	if _, err := fmt.Sscanf(line, "%x-%x %s %x %x:%x %d", &m.start, &m.end, &m.perms, &m.offset, &major, &minor, &m.inode); err != nil {
+		return m, fmt.Errorf("%q: %w", line, err)
 	}
+	if fields := strings.SplitN(line, " ", 6); len(fields) == 6 {
+		m.path = unescape(strings.TrimLeft(fields[5], " "))
+	}
+	if m.file = m.inode != 0 || major != 0 || minor != 0; m.file {
+		m.device = fmt.Sprintf("%d:%d", major, minor)
+		m.path, m.deleted = strings.CutSuffix(m.path, " (deleted)")
+	}
+	return m, nil
+}
+
+// row is what the view maps tells of it.
+func (m mapped) row(pid int) map[string]any {
 	row := map[string]any{
-		"pid": pid, "start": fmt.Sprintf("0x%x", start), "end": fmt.Sprintf("0x%x", end), "size": end - start,
-		"perms": perms, "offset": offset, "anonymous": true, "path": nil, "deleted": nil, "device": nil, "inode": nil,
+		"pid": pid, "start": hexAddr(m.start), "end": hexAddr(m.end), "size": m.end - m.start,
+		"perms": m.perms, "offset": m.offset, "anonymous": !m.file, "path": orNil(m.path), "deleted": nil, "device": nil, "inode": nil,
 	}
-	fields := strings.SplitN(line, " ", 6)
-	path := ""
-	if len(fields) == 6 {
-		path = unescape(strings.TrimLeft(fields[5], " "))
+	if m.file {
+		row["inode"], row["device"], row["deleted"] = m.inode, m.device, m.deleted
 	}
-	if inode != 0 || major != 0 || minor != 0 {
-		row["anonymous"], row["inode"] = false, inode
-		row["device"] = fmt.Sprintf("%d:%d", major, minor)
-		path, row["deleted"] = strings.CutSuffix(path, " (deleted)")
-	}
-	if path != "" {
-		row["path"] = path
-	}
-	return row, nil
+	return row
 }
 
 // unescape undoes what the kernel does to line breaks (and in mountinfo to spaces).

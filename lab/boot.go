@@ -112,7 +112,7 @@ func (g *Guest) await(ctx context.Context, o Options, ended <-chan struct{}) err
 			return
 		}
 		fmt.Fprintf(o.Progress, "booting %s\n", g.Kernel.title())
-		l, err := g.dialAgent()
+		l, err := g.dialBooting(ctx)
 		if err == nil {
 			defer l.conn.Close()
 			defer l.follow(ctx)()

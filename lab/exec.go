@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"syscall"
 	"time"
 )
 
@@ -117,6 +118,18 @@ func (g *Guest) dialAgent() (*agentLine, error) {
 		return nil, fmt.Errorf("lab: agent of guest %s: %w", g.Name, err)
 	}
 	return newAgentLine(conn), nil
+}
+
+// dialBooting is dialAgent for a guest whose QEMU has just made the socket: it refuses
+// until QEMU listens there, a moment later.
+func (g *Guest) dialBooting(ctx context.Context) (l *agentLine, err error) {
+	for {
+		l, err = g.dialAgent()
+		if !errors.Is(err, syscall.ECONNREFUSED) || ctx.Err() != nil {
+			return l, err
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
 }
 
 func newAgentLine(conn net.Conn) *agentLine {

@@ -29,11 +29,17 @@ func (s *System) Load() (l Load, err error) {
 	}
 	r := s.reader()
 	for i := range l.Averages {
-		// Fixed point with 11 bits behind the point, rounded to hundredths.
-		const one = 1 << 11
-		v := r.u64(averages+virt.Addr(8*i)) + one/200
-		l.Averages[i] = float64(v/one) + float64(v%one*100/one)/100
+		l.Averages[i] = loadAverage(r.u64(averages + virt.Addr(8*i)))
 	}
 	l.Threads = int64(int32(r.u32(threads)))
 	return l, r.err
+}
+
+// loadAverage is fixed point with 11 bits behind the point, rounded to hundredths as
+// loadavg_proc_show does. Hundredths are divided once: 1 + 0.39 is not the number that
+// 1.39 is read as.
+func loadAverage(v uint64) float64 {
+	const one = 1 << 11
+	v += one / 200
+	return float64(v/one*100+v%one*100/one) / 100
 }

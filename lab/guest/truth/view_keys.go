@@ -12,6 +12,13 @@ func init() {
 	// /proc/keys has those keys that root may view, not all; keyctl(2) has the names in
 	// full. How long a key stays is only told roughly: whether it does is compared.
 	views["keys"] = func(emit func(any) error) error {
+		// Whoever runs this holds its keyrings, and only while it runs.
+		ours := map[int64]bool{}
+		for _, ring := range []int{unix.KEY_SPEC_SESSION_KEYRING, unix.KEY_SPEC_USER_SESSION_KEYRING, unix.KEY_SPEC_USER_KEYRING} {
+			if id, err := unix.KeyctlGetKeyringID(ring, false); err == nil {
+				ours[int64(id)] = true
+			}
+		}
 		return lines("/proc/keys", func(line string) error {
 			// Serial number, flags, usage, time left, permissions, uid, gid, type, description.
 			f := strings.Fields(line)
@@ -23,6 +30,9 @@ func init() {
 				return fmt.Errorf("%q: %w", line, err)
 			}
 			row := map[string]any{"serial": serial, "perm": f[4], "usage": number(f[2]), "flags": nil, "uid": number(f[5]), "gid": number(f[6])}
+			if ours[serial] {
+				delete(row, "usage")
+			}
 			if f[6] == "-1" || f[6] == "65534" {
 				delete(row, "gid") // of no group, or of one outside of the namespace
 			}

@@ -78,8 +78,18 @@ func (h Header) Size() uint64 {
 	return uint64(h.Len) + max(n, uint64(h.layoutOff)+uint64(h.layoutN))
 }
 
-// ParseHeader reads the header at the start of b and checks that it makes sense.
+// ParseHeader reads the header at the start of b and checks that it makes sense for a
+// kernel's types.
 func ParseHeader(b []byte) (Header, error) {
+	h, err := parseHeader(b)
+	if err == nil && (h.TypeLen < typeSize || h.StrLen == 0) {
+		return Header{}, fmt.Errorf("btf header of %d bytes with %d bytes of types and %d of strings", h.Len, h.TypeLen, h.StrLen)
+	}
+	return h, err
+}
+
+// parseHeader allows for no types and no strings: a module may have none of its own.
+func parseHeader(b []byte) (Header, error) {
 	if len(b) < headerSize {
 		return Header{}, fmt.Errorf("btf header needs %d bytes, only %d are there", headerSize, len(b))
 	}
@@ -92,8 +102,8 @@ func ParseHeader(b []byte) (Header, error) {
 		TypeOff: le.Uint32(b[8:]), TypeLen: le.Uint32(b[12:]),
 		StrOff: le.Uint32(b[16:]), StrLen: le.Uint32(b[20:]),
 	}
-	if h.Len < headerSize || h.Len > 4096 || h.TypeLen < typeSize || h.StrLen == 0 {
-		return Header{}, fmt.Errorf("btf header of %d bytes with %d bytes of types and %d of strings", h.Len, h.TypeLen, h.StrLen)
+	if h.Len < headerSize || h.Len > 4096 {
+		return Header{}, fmt.Errorf("btf header of %d bytes", h.Len)
 	}
 	if h.Len >= 32 && len(b) >= 32 {
 		h.layoutOff, h.layoutN = le.Uint32(b[24:]), le.Uint32(b[28:])
@@ -104,16 +114,22 @@ func ParseHeader(b []byte) (Header, error) {
 	return h, nil
 }
 
-// Spec is the types of one kernel. It is safe for concurrent use.
+// Spec is the types of one kernel, or of one of its modules on top of those. It is
+// safe for concurrent use.
 type Spec struct {
+	// base is the kernel's types where these are a module's. Numbers of types and
+	// offsets of strings count on from it.
+	base    *Spec
+	before  TypeID // how many types base has
+	strBase uint32 // how many bytes of strings
 	raw     []byte
 	types   []byte
 	strings []byte
 	layout  []byte
-	starts  []uint32 // byte offset in types, by TypeID; starts[0] is void
+	starts  []uint32 // byte offset in types, by TypeID less before; starts[0] is none
 	// Types that are looked up by name are chained by its hash. Chains, unlike
 	// open addressing, take a hostile heap of equal names in linear time.
-	heads, chain []TypeID // by hash; by TypeID
+	heads, chain []TypeID // by hash; by TypeID; both less before
 }
 
 // Parse indexes the blob. It keeps b, which must not change any more.
@@ -125,21 +141,53 @@ func Parse(b []byte) (*Spec, error) {
 	if h.Size() > uint64(len(b)) {
 		return nil, fmt.Errorf("btf of %d bytes is cut short at %d", h.Size(), len(b))
 	}
-	body := b[h.Len:]
-	s := &Spec{
-		raw:     b[:h.Size()],
-		types:   body[h.TypeOff : h.TypeOff+h.TypeLen],
-		strings: body[h.StrOff : h.StrOff+h.StrLen],
-		layout:  body[h.layoutOff : h.layoutOff+h.layoutN],
+	s := &Spec{}
+	s.take(b, h)
+	return s, s.index()
+}
+
+// ParseSplit indexes the types of a module, which continue those of its kernel (split
+// BTF). What the module has in common with the kernel is in base alone. It keeps b.
+func ParseSplit(b []byte, base *Spec) (*Spec, error) {
+	if base.base != nil {
+		return nil, errors.New("btf that is split twice")
+	}
+	h, err := parseHeader(b)
+	if err != nil {
+		return nil, err
+	}
+	if h.Size() > uint64(len(b)) {
+		return nil, fmt.Errorf("btf of %d bytes is cut short at %d", h.Size(), len(b))
+	}
+	s := &Spec{base: base, before: TypeID(base.Len()), strBase: uint32(len(base.strings))}
+	s.take(b, h)
+	if len(s.layout) == 0 {
+		s.layout = base.layout
 	}
 	return s, s.index()
+}
+
+// take cuts the sections that h describes out of b.
+func (s *Spec) take(b []byte, h Header) {
+	body := b[h.Len:]
+	s.raw = b[:h.Size()]
+	s.types = body[h.TypeOff : h.TypeOff+h.TypeLen]
+	s.strings = body[h.StrOff : h.StrOff+h.StrLen]
+	s.layout = body[h.layoutOff : h.layoutOff+h.layoutN]
 }
 
 // Raw is the blob that s was parsed from.
 func (s *Spec) Raw() []byte { return s.raw }
 
-// Len is how many types there are; valid IDs are 1 to Len.
-func (s *Spec) Len() int { return len(s.starts) - 1 }
+// Len is how many types there are, those of the base with them; valid IDs are 1 to
+// Len.
+func (s *Spec) Len() int { return int(s.before) + len(s.starts) - 1 }
+
+// Own is how many types s adds to its base: the last ones.
+func (s *Spec) Own() int { return len(s.starts) - 1 }
+
+// Strings is how many bytes of strings there are, those of the base with them.
+func (s *Spec) Strings() int { return int(s.strBase) + len(s.strings) }
 
 // tagged reports whether types of kind k are looked up by name.
 func tagged(k Kind) bool {
@@ -156,12 +204,12 @@ func (s *Spec) index() error {
 	names := 0
 	for off := 0; off < len(s.types); {
 		if off+typeSize > len(s.types) {
-			return fmt.Errorf("btf type %d at offset %#x is cut short", len(s.starts), off)
+			return fmt.Errorf("btf type %d at offset %#x is cut short", s.Len()+1, off)
 		}
 		t := Type{s.types[off:]}
 		n, ok := s.size(t)
 		if !ok || off+n > len(s.types) {
-			return fmt.Errorf("btf type %d at offset %#x has kind %d and %d members, which do not fit", len(s.starts), off, t.Kind(), t.vlen())
+			return fmt.Errorf("btf type %d at offset %#x has kind %d and %d members, which do not fit", s.Len()+1, off, t.Kind(), t.vlen())
 		}
 		s.starts = append(s.starts, uint32(off))
 		if tagged(t.Kind()) && t.nameOff() != 0 {
@@ -220,6 +268,10 @@ func (s *Spec) size(t Type) (int, bool) {
 
 // name is the string at off, without its terminator.
 func (s *Spec) name(off uint32) []byte {
+	if off < s.strBase {
+		return s.base.name(off)
+	}
+	off -= s.strBase
 	if uint64(off) >= uint64(len(s.strings)) {
 		return nil
 	}
@@ -253,6 +305,10 @@ func (t Type) Ref() TypeID { return TypeID(t.SizeOf()) }
 
 // Type returns type id.
 func (s *Spec) Type(id TypeID) (Type, bool) {
+	if id <= s.before && s.base != nil {
+		return s.base.Type(id)
+	}
+	id -= s.before
 	if id == 0 || int(id) >= len(s.starts) {
 		return Type{}, false
 	}
@@ -269,8 +325,15 @@ func (s *Spec) Name(id TypeID) string {
 }
 
 // ByName calls f with every type of that name and one of those kinds, until f
-// returns false. Kernels may hold several different types of one name.
+// returns false. Kernels may hold several different types of one name. A module's own
+// come first, as its code means those.
 func (s *Spec) ByName(name string, f func(TypeID, Type) bool, kinds ...Kind) {
+	if s.byName(name, f, kinds) && s.base != nil {
+		s.base.byName(name, f, kinds)
+	}
+}
+
+func (s *Spec) byName(name string, f func(TypeID, Type) bool, kinds []Kind) bool {
 	id := s.heads[hash(name)&uint32(len(s.heads)-1)]
 	for n := 0; id != 0 && n < maxChain; id, n = s.chain[id], n+1 {
 		t := Type{s.types[s.starts[id]:]}
@@ -278,11 +341,12 @@ func (s *Spec) ByName(name string, f func(TypeID, Type) bool, kinds ...Kind) {
 			continue
 		}
 		for _, k := range kinds {
-			if t.Kind() == k && !f(id, t) {
-				return
+			if t.Kind() == k && !f(s.before+id, t) {
+				return false
 			}
 		}
 	}
+	return true
 }
 
 // Strip follows typedefs and qualifiers to the type behind them.

@@ -50,7 +50,7 @@ func (s *System) bpfAttachLayout() (*bpfAttachLayout, error) {
 		o.devList, o.devName = r.optional(dev, "dev_list"), r.optional(dev, "name")
 		o.xdpState = r.optional(dev, "xdp_state") // 5.9
 		o.xdpProg, o.xdpLink = r.optional("bpf_xdp_entity", "prog"), r.optional("bpf_xdp_entity", "link")
-		o.xdpSize, _ = r.p.StructSize("bpf_xdp_entity")
+		o.xdpSize, _ = r.types.StructSize("bpf_xdp_entity")
 		o.ingress, o.egress = r.optional(dev, "tcx_ingress"), r.optional(dev, "tcx_egress") // 6.6
 		o.mprog = r.optional("bpf_mprog_entry", "fp_items")
 		o.perfProg, o.tpEvent = r.optional("perf_event", "prog"), r.optional("perf_event", "tp_event")
@@ -60,9 +60,9 @@ func (s *System) bpfAttachLayout() (*bpfAttachLayout, error) {
 				continue
 			}
 			// Since 5.15 the places in a control group are numbered by themselves.
-			if n, err := r.p.EnumValue("cgroup_bpf_attach_type", strings.ToUpper(name)); err == nil {
+			if n, err := r.types.EnumValue("cgroup_bpf_attach_type", strings.ToUpper(name)); err == nil {
 				o.kinds[int(n)] = name
-			} else if _, err := r.p.EnumValue("cgroup_bpf_attach_type", "CGROUP_INET_INGRESS"); err != nil {
+			} else if _, err := r.types.EnumValue("cgroup_bpf_attach_type", "CGROUP_INET_INGRESS"); err != nil {
 				o.kinds[i] = name
 			}
 		}

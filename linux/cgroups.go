@@ -83,7 +83,7 @@ func (s *System) cgroupLayout() (*cgroupLayout, error) {
 
 // subsys is the number of a controller, -1 if it is not built in.
 func (r *resolver) subsys(name string) int64 {
-	n, err := r.p.EnumValue("cgroup_subsys_id", name)
+	n, err := r.types.EnumValue("cgroup_subsys_id", name)
 	if err != nil {
 		return -1
 	}

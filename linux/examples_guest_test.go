@@ -34,6 +34,7 @@ var guestExamples = []struct {
 	{"System_CachedPages", ExampleSystem_CachedPages, false},
 	{"System_Messages", ExampleSystem_Messages, false},
 	{"System_Modules", ExampleSystem_Modules, false},
+	{"System_ModuleTypes", ExampleSystem_ModuleTypes, true},
 	{"System_Sysctls", ExampleSystem_Sysctls, false},
 	{"System_Resources", ExampleSystem_Resources, false},
 	{"System_Keys", ExampleSystem_Keys, true},

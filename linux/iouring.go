@@ -72,7 +72,7 @@ func (s *System) ioUringLayout() (*ioUringLayout, error) {
 		o.table, o.locked = r.optional(c, "cancel_table"), r.optional(c, "cancel_table_locked")
 		o.buckets, o.bits = r.optional("io_hash_table", "hbs"), r.optional("io_hash_table", "hash_bits")
 		o.hashList = r.optional("io_hash_bucket", "list")
-		o.bucketSize, _ = r.p.StructSize("io_hash_bucket")
+		o.bucketSize, _ = r.types.StructSize("io_hash_bucket")
 		o.hashNode, o.opcode = r.optional(q, "hash_node"), r.optional(q, "opcode")
 		o.userData, o.reqFile = r.optional(q, "cqe.user_data", "user_data"), r.optional(q, "file") // 5.19
 	})

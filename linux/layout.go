@@ -33,19 +33,31 @@ type layout[T any] struct {
 // [kernel.Field], which say their width too. resolve first calls symbols, which
 // finds all names in one pass over the kernel's table.
 func layoutOf[T any](s *System, what string, resolve func(*resolver, *T)) (*T, error) {
+	return layoutFrom(s, &s.layouts, s.Profile, what, resolve)
+}
+
+// types is where members are looked up: a kernel's types, or those of a module.
+type types interface {
+	Field(structure, path string) (kernel.Field, error)
+	StructSize(structure string) (uint32, error)
+	EnumValue(enum, enumerator string) (int64, error)
+}
+
+// layoutFrom resolves a group in the given types, or takes it from those known.
+func layoutFrom[T any](s *System, all *layouts, from types, what string, resolve func(*resolver, *T)) (*T, error) {
 	key := reflect.TypeFor[T]()
-	s.layouts.mu.Lock()
-	if s.layouts.known == nil {
-		s.layouts.known = map[reflect.Type]any{}
+	all.mu.Lock()
+	if all.known == nil {
+		all.known = map[reflect.Type]any{}
 	}
-	l, ok := s.layouts.known[key].(*layout[T])
+	l, ok := all.known[key].(*layout[T])
 	if !ok {
 		l = &layout[T]{}
-		s.layouts.known[key] = l
+		all.known[key] = l
 	}
-	s.layouts.mu.Unlock()
+	all.mu.Unlock()
 	l.once.Do(func() {
-		r := &resolver{p: s.Profile}
+		r := &resolver{p: s.Profile, types: from}
 		resolve(r, &l.value)
 		if len(r.errs) > 0 {
 			l.err = fmt.Errorf("%s: kernel %s: %w: %w", what, s.Release, ErrUnsupported, errors.Join(r.errs...))

@@ -25,13 +25,14 @@ type System struct {
 	*kernel.Kernel
 	o *offsets
 
-	initTask virt.Addr
-	cpus     []virt.Addr // __per_cpu_offset of each possible CPU
-	cpusErr  error       // why cpus is not all of them
-	boot     time.Time
-	maxTasks int
-	layouts  layouts
-	modules  moduleCache
+	initTask    virt.Addr
+	cpus        []virt.Addr // __per_cpu_offset of each possible CPU
+	cpusErr     error       // why cpus is not all of them
+	boot        time.Time
+	maxTasks    int
+	layouts     layouts
+	modules     moduleCache
+	moduleTypes moduleSpecs
 }
 
 // Open finds the kernel in mem and prepares to read its objects.

@@ -90,7 +90,7 @@ func (s *System) moduleLayout() (*moduleLayout, error) {
 			"MODULE_STATE_LIVE": ModuleLive, "MODULE_STATE_COMING": ModuleLoading,
 			"MODULE_STATE_GOING": ModuleUnloading, "MODULE_STATE_UNFORMED": ModuleUnformed,
 		} {
-			v, err := r.p.EnumValue("module_state", name)
+			v, err := r.types.EnumValue("module_state", name)
 			if err != nil {
 				r.errs = append(r.errs, err)
 			}
@@ -107,7 +107,7 @@ func (r *resolver) moduleMemoryKinds() []ModuleMemoryKind {
 	}
 	kinds := make([]ModuleMemoryKind, len(names))
 	for name, kind := range names {
-		v, err := r.p.EnumValue("mod_mem_type", name)
+		v, err := r.types.EnumValue("mod_mem_type", name)
 		if err == nil && (v < 0 || int(v) >= len(kinds)) {
 			err = fmt.Errorf("enum mod_mem_type: %s is %d", name, v)
 		}

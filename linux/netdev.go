@@ -87,8 +87,8 @@ func (s *System) netDevLayout() (*netDevLayout, error) {
 		o.aux, o.auxID, o.auxName = r.optional("bpf_prog", "aux"), r.optional("bpf_prog_aux", "id"), r.optional("bpf_prog_aux", "name")
 		o.tcxIn, o.tcxOut = m("tcx_ingress"), m("tcx_egress") // 6.6
 		o.mprogItems, o.mprogProg = r.optional("bpf_mprog_entry", "fp_items"), r.optional("bpf_mprog_fp", "prog")
-		o.xdpSize, _ = r.p.StructSize("bpf_xdp_entity")
-		o.mprogSize, _ = r.p.StructSize("bpf_mprog_fp")
+		o.xdpSize, _ = r.types.StructSize("bpf_xdp_entity")
+		o.mprogSize, _ = r.types.StructSize("bpf_mprog_fp")
 		o.lstats, o.tstats, o.statType = m("lstats"), m("tstats"), m("pcpu_stat_type") // 6.8
 		o.lPackets, o.lBytes = r.optional("pcpu_lstats", "packets"), r.optional("pcpu_lstats", "bytes")
 		o.tRxP, o.tRxB = r.optional("pcpu_sw_netstats", "rx_packets"), r.optional("pcpu_sw_netstats", "rx_bytes")

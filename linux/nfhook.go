@@ -68,7 +68,7 @@ func (s *System) NetfilterHooks(ctx context.Context) iter.Seq2[*NetfilterHook, e
 			o.ingress = r.optional("net_device", "nf_hooks_ingress") // 4.2
 			o.egress = r.optional("net_device", "nf_hooks_egress")   // 5.16
 			enum := func(name string) int64 {
-				v, err := r.p.EnumValue("nf_hook_ops_type", name)
+				v, err := r.types.EnumValue("nf_hook_ops_type", name)
 				if err != nil {
 					return -1
 				}

@@ -44,8 +44,9 @@ type offsets struct {
 
 // resolver looks members up and collects what is missing.
 type resolver struct {
-	p    *kernel.Profile
-	errs []error
+	p     *kernel.Profile
+	types types // p's, or a module's on top of them
+	errs  []error
 }
 
 // field finds the first of several members, "struct.path"; the first alternative
@@ -53,7 +54,7 @@ type resolver struct {
 func (r *resolver) find(structure string, paths ...string) (kernel.Field, error) {
 	var first error
 	for _, path := range paths {
-		f, err := r.p.Field(structure, path)
+		f, err := r.types.Field(structure, path)
 		if err == nil {
 			return f, nil
 		}
@@ -83,7 +84,7 @@ func (r *resolver) may(structure string, paths ...string) uint32 {
 }
 
 func (r *resolver) size(structure string) uint32 {
-	n, err := r.p.StructSize(structure)
+	n, err := r.types.StructSize(structure)
 	if err != nil {
 		r.errs = append(r.errs, err)
 	}
@@ -91,7 +92,7 @@ func (r *resolver) size(structure string) uint32 {
 }
 
 func resolveOffsets(p *kernel.Profile) (*offsets, error) {
-	r := &resolver{p: p}
+	r := &resolver{p: p, types: p}
 	o := &offsets{}
 	r.task(o)
 	r.memory(o)

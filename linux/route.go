@@ -62,7 +62,7 @@ func (s *System) routeLayout() (*routeLayout, error) {
 		o.objID, o.objGroup, o.objInfo = m("nexthop", "id"), m("nexthop", "is_group"), m("nexthop", "nh_info")
 		o.infoNhc, o.grpCount, o.grpEntry = m("nh_info", "fib_nhc"), m("nh_group", "num_nh"), m("nh_group", "nh_entries")
 		o.grpNh = m("nh_grp_entry", "nh")
-		o.grpSize, _ = r.p.StructSize("nh_grp_entry")
+		o.grpSize, _ = r.types.StructSize("nh_grp_entry")
 		o.tb6Node, o.tb6ID, o.tb6Root = m("fib6_table", "tb6_hlist"), m("fib6_table", "tb6_id"), m("fib6_table", "tb6_root")
 		o.left, o.right, o.subtree, o.leaf6 = m("fib6_node", "left"), m("fib6_node", "right"), m("fib6_node", "subtree"), m("fib6_node", "leaf")
 		o.next6, o.dst6, o.src6 = m("fib6_info", "fib6_next"), m("fib6_info", "fib6_dst"), m("fib6_info", "fib6_prefsrc")

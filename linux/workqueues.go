@@ -54,7 +54,7 @@ func (s *System) workLayout() (*workLayout, error) {
 		r.symbols("workqueues", "worker_pool_idr")
 		o.flagNames = map[uint]string{}
 		for _, name := range workqueueFlags {
-			if v, err := r.p.EnumValue("wq_flags", name); err == nil && v > 0 {
+			if v, err := r.types.EnumValue("wq_flags", name); err == nil && v > 0 {
 				o.flagNames[uint(bits.TrailingZeros64(uint64(v)))] = strings.ToLower(strings.TrimPrefix(strings.TrimLeft(name, "_"), "WQ_"))
 			}
 		}

@@ -54,7 +54,7 @@ func (g *Guest) variables() []variable {
 	if g.Old {
 		return append(vs, variable{"shadow_timekeeper", g.types.size("timekeeper"), 8})
 	}
-	return append(vs, variable{"tk_core", g.types.size("tk_data"), 8})
+	return append(vs, variable{"tk_core", g.types.size("tk_data"), 8}, variable{"btf_modules", 16, 8})
 }
 
 // buildImage writes the read-only data and gives every symbol its place.

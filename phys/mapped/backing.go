@@ -29,6 +29,11 @@ type backing struct {
 	// hardly ever given back (a balloon does), so a set bit is not looked at
 	// again; the worst case is that one page of zeros is allocated on the host.
 	known []atomic.Uint64
+	// read has one bit per page: set when some of the page was read by a system call.
+	read []atomic.Uint64
+	// honest says that mincore tells what is in memory. Of a file that is neither
+	// ours nor writable it says so of everything (can_do_mincore, since 5.1).
+	honest bool
 }
 
 func newBacking(file Backing) (*backing, error) {
@@ -59,11 +64,14 @@ func newBacking(file Backing) (*backing, error) {
 		own.Close()
 		return nil, fmt.Errorf("mmap of %d bytes: %w", size, err)
 	}
+	words := (size/phys.PageSize + 64) / 64
 	return &backing{
-		data:  data,
-		base:  int64(file.Offset),
-		f:     own,
-		known: make([]atomic.Uint64, (size/phys.PageSize+64)/64),
+		data:   data,
+		base:   int64(file.Offset),
+		f:      own,
+		known:  make([]atomic.Uint64, words),
+		read:   make([]atomic.Uint64, words),
+		honest: unix.Access(fmt.Sprintf("/proc/self/fd/%d", own.Fd()), unix.W_OK) == nil,
 	}, nil
 }
 
@@ -86,9 +94,36 @@ func (b *backing) seen(page uint64) bool {
 	return b.known[page/64].Load()&(1<<(page%64)) != 0
 }
 
-// look asks the host about page. It is apart from populated so that that one is
-// inlined.
+// met reports whether some of page was read by a system call.
+func (b *backing) met(page uint64) bool {
+	return b.read[page/64].Load()&(1<<(page%64)) != 0
+}
+
+// first reports whether page is read for the first time, and notes it.
+func (b *backing) first(page uint64) bool {
+	bit := uint64(1) << (page % 64)
+	return b.read[page/64].Load()&bit == 0 && b.read[page/64].Or(bit)&bit == 0
+}
+
+// around is how many pages a fault maps at once, where they are in memory
+// (fault_around_bytes, mm/memory.c).
+const around = 16
+
+// look asks the host about page, and learns what else the fault on it will map. It is
+// apart from populated so that that one is inlined.
 func (b *backing) look(page uint64) bool {
+	if start := page &^ (around - 1); b.honest && (start+around)*phys.PageSize <= uint64(len(b.data)) {
+		var in [around]byte
+		if err := mincore(b.data[start*phys.PageSize:][:around*phys.PageSize], in[:]); err == nil && in[page-start]&1 != 0 {
+			var bits uint64
+			for i, v := range in {
+				bits |= uint64(v&1) << i
+			}
+			b.known[start/64].Or(bits << (start % 64))
+			return true
+		}
+	}
+	// A hole, or swapped out on the host.
 	at := b.base + int64(page*phys.PageSize)
 	data, err := unix.Seek(int(b.f.Fd()), at, unix.SEEK_DATA)
 	switch {
@@ -156,7 +191,9 @@ func (b *backing) resident(off, window uint64) uint64 {
 	for int(n) < len(v) && v[n]&1 != 0 {
 		n++
 	}
-	b.learn(off/phys.PageSize, n)
+	if b.honest {
+		b.learn(off/phys.PageSize, n)
+	}
 	return n * phys.PageSize
 }
 

@@ -99,6 +99,17 @@ func TestHolesStayHoles(t *testing.T) {
 	if after := blocks(t, f); after != before {
 		t.Fatalf("reading allocated: %d blocks before, %d after", before, after)
 	}
+	// What was never read is left to ReadAt, whose first read needs no mapping.
+	if _, ok := m.Map(3<<20, 8); ok {
+		t.Error("mapped what was never read")
+	}
+	for range 3 {
+		for pa := phys.Addr(0); pa < 8<<20; pa += phys.PageSize {
+			if n, err := m.ReadAt(buf[:8], pa); n != 8 || err != nil || (buf[0] == 1) != (pa == 3<<20) {
+				t.Fatalf("at %v: %d, %v, %v", pa, n, err, buf[:8])
+			}
+		}
+	}
 	// Nothing that a touch would allocate is handed out.
 	for _, c := range []struct {
 		pa phys.Addr
@@ -126,6 +137,9 @@ func TestHolesStayHoles(t *testing.T) {
 	}
 	// A page that is written later is noticed.
 	write(t, f, []byte{7}, 5<<20)
+	if _, err := m.ReadAt(buf[:1], 5<<20); err != nil || buf[0] != 7 {
+		t.Fatalf("got %d, %v", buf[0], err)
+	}
 	if b, ok := m.Map(5<<20, 1); !ok || b[0] != 7 {
 		t.Errorf("map: %v %v", b, ok)
 	}

@@ -30,7 +30,7 @@ import (
 // leaves this host. See docs/decisions/0002-profile-cache.md.
 
 // cacheVersion changes when the meaning of what is cached does.
-const cacheVersion = 3
+const cacheVersion = 4
 
 // maxEntry bounds a cache file, in bytes. Real ones take some tens of KiB.
 const maxEntry = 16 << 20
@@ -184,7 +184,7 @@ func newCacheEntry(im *image, opts Options) *cacheEntry {
 
 // sealChunk is how much is read and authenticated at a time, in bytes: little
 // enough to stay in the processor's cache.
-const sealChunk = 256 << 10
+const sealChunk = 64 << 10
 
 // authenticate computes the tags over the image's tables as they are in memory.
 func (im *image) authenticate(aead cipher.AEAD, nonce []byte) ([]byte, error) {

@@ -55,7 +55,7 @@ func held(dir string) bool {
 // Open finds a running guest by name. For one that has ended by itself it gives the guest,
 // whose logs can still be read, and an error.
 func Open(name string) (*Guest, error) {
-	if !nameRE.MatchString(name) {
+	if !validName(name) {
 		return nil, fmt.Errorf("lab: %q is no name of a guest", name)
 	}
 	root, err := stateDir()

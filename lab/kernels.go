@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // A Kernel is a kernel package in the cache: what a guest boots, and a source for symbols
@@ -248,11 +249,13 @@ func newestKernel(ctx context.Context, a *archive, name string, seen map[string]
 	return c, nil
 }
 
-var leadingSeries = regexp.MustCompile(`^(?:\d+:)?(\d+\.\d+)(?:\D|$)`)
+var leadingSeries = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^(?:\d+:)?(\d+\.\d+)(?:\D|$)`)
+})
 
 // seriesOf gives "6.12" for "6.12.107-1".
 func seriesOf(version string) string {
-	if m := leadingSeries.FindStringSubmatch(version); m != nil {
+	if m := leadingSeries().FindStringSubmatch(version); m != nil {
 		return m[1]
 	}
 	return ""

@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/ulikunitz/xz"
 )
@@ -20,7 +21,9 @@ const maxModule = 64 << 20
 
 // moduleRE is a module's name with parameters. A shell reads them: nothing but plain
 // characters will do.
-var moduleRE = regexp.MustCompile(`^[A-Za-z0-9_-]+( +[A-Za-z0-9_.-]+=[A-Za-z0-9_.,:/-]*)*$`)
+var moduleRE = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^[A-Za-z0-9_-]+( +[A-Za-z0-9_.-]+=[A-Za-z0-9_.,:/-]*)*$`)
+})
 
 // addModules puts kernel modules, and those that they need, into the initramfs in the
 // order in which init loads them, with their parameters. A module that the kernel package does not have is taken

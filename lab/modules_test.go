@@ -30,7 +30,7 @@ func TestModulePattern(t *testing.T) {
 		"dummy dyndbg=\"module dummy +p\"":  false,
 		"usbcore quirks=0781:5580:bk,a:b:c": true,
 	} {
-		if got := moduleRE.MatchString(module); got != want {
+		if got := moduleRE().MatchString(module); got != want {
 			t.Errorf("%q: taken for a module: %v, want %v", module, got, want)
 		}
 		o := Options{Modules: []string{module}}

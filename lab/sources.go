@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // A source is one archive that the machine's apt knows.
@@ -28,8 +29,10 @@ type mirror struct {
 }
 
 // debianSuite matches the names of Debian's releases and what may be hung on to them.
-var debianSuite = regexp.MustCompile(`^(buster|bullseye|bookworm|trixie|forky|duke|sid|unstable|testing|stable|oldstable|oldoldstable)` +
-	`(-updates|-backports|-proposed-updates|-security|/updates)?$`)
+var debianSuite = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^(buster|bullseye|bookworm|trixie|forky|duke|sid|unstable|testing|stable|oldstable|oldoldstable)` +
+		`(-updates|-backports|-proposed-updates|-security|/updates)?$`)
+})
 
 // machineMirror reads the mirror from this machine's apt sources, or from
 // $OUTSIGHT_LAB_MIRROR (a URI).
@@ -60,7 +63,7 @@ func chooseMirror(all []source) (mirror, error) {
 	best := -1
 	for i := range all {
 		s := &all[i]
-		if len(s.uris) == 0 || !slices.Contains(s.components, "main") || !slices.ContainsFunc(s.suites, debianSuite.MatchString) {
+		if len(s.uris) == 0 || !slices.Contains(s.components, "main") || !slices.ContainsFunc(s.suites, debianSuite().MatchString) {
 			continue
 		}
 		security := func(suite string) bool {

@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/outsight-vmi/outsight/kernel"
@@ -161,11 +162,13 @@ func (l *Lister) container(t Task, c *ContainerInfo, o *containerLayout) (err er
 	return nil
 }
 
-var podName = regexp.MustCompile(`/(?:kubepods-?[a-z]*-)?pod([0-9a-f]{8}[-_][0-9a-f_-]{20,40})(?:\.slice)?(?:/|$)`)
+var podName = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`/(?:kubepods-?[a-z]*-)?pod([0-9a-f]{8}[-_][0-9a-f_-]{20,40})(?:\.slice)?(?:/|$)`)
+})
 
 // podOf is the UID of the Kubernetes pod that the path of a control group names.
 func podOf(cgroup string) string {
-	m := podName.FindStringSubmatch(cgroup)
+	m := podName().FindStringSubmatch(cgroup)
 	if m == nil {
 		return ""
 	}

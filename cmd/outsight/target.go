@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"regexp"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -28,7 +29,9 @@ func labTarget(_ context.Context, name string) (string, error) {
 	return "qemu:" + g.QMP(), nil
 }
 
-var plainName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
+var plainName = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
+})
 
 // completeTarget offers the machines of this host to the shell, besides files.
 func completeTarget(c *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
@@ -48,7 +51,7 @@ func completeTarget(c *cobra.Command, args []string, _ string) ([]cobra.Completi
 		// A name comes from whoever started the machine: one that a shell would not
 		// take as it is, or that another has too, is offered by its process.
 		target := m.Name
-		if !plainName.MatchString(target) || seen[target] > 1 {
+		if !plainName().MatchString(target) || seen[target] > 1 {
 			target = fmt.Sprintf("pid:%d", m.PID)
 		}
 		names = append(names, cobra.CompletionWithDesc(target, text.Visible(m.Title())))

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"sync"
 	"time"
 
 	"github.com/outsight-vmi/outsight/kernel"
@@ -96,13 +97,15 @@ type symbol struct {
 }
 
 // plainVersion is the only form of a version that the format allows.
-var plainVersion = regexp.MustCompile(`[0-9]+\.[0-9]+\.[0-9]+`)
+var plainVersion = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`[0-9]+\.[0-9]+\.[0-9]+`)
+})
 
 func metadata(producer string, now time.Time) any {
 	return map[string]any{
 		"format": Version,
 		"producer": map[string]string{
-			"name": "outsight", "version": cmp.Or(plainVersion.FindString(producer), "0.0.0"), "datetime": now.UTC().Format(time.RFC3339),
+			"name": "outsight", "version": cmp.Or(plainVersion().FindString(producer), "0.0.0"), "datetime": now.UTC().Format(time.RFC3339),
 		},
 		"linux": map[string]any{"symbols": []any{}, "types": []any{}},
 	}

@@ -37,7 +37,7 @@ func Maps(pid int) ([]Map, error) {
 
 // ParseMaps parses the text of /proc/PID/maps.
 func ParseMaps(text string) ([]Map, error) {
-	var maps []Map
+	maps := make([]Map, 0, strings.Count(text, "\n")+1)
 	for line := range strings.Lines(text) {
 		m, err := parseMap(strings.TrimSuffix(line, "\n"))
 		if err != nil {

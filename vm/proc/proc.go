@@ -40,7 +40,9 @@ func read(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, maxFile))
+	var b bytes.Buffer // grows faster than what io.ReadAll fills
+	_, err = b.ReadFrom(io.LimitReader(f, maxFile))
+	return b.Bytes(), err
 }
 
 // Get looks at process pid. The error is [os.ErrNotExist] when there is none.

@@ -1,7 +1,7 @@
 package qemu
 
 import (
-	"regexp"
+	"errors"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,12 +16,41 @@ type ramRow struct {
 	offset      uint64 // in the block, in bytes
 }
 
-// row matches what "info mtree -f" prints for each part of a flat view
-// (system/memory.c, mtree_print_flatview); behind the offset, KVM says which rows
-// it knows:
+// parseRow parses what "info mtree -f" prints for each part of a flat view
+// (system/memory.c, mtree_print_flatview), if it is RAM of priority 0; behind the
+// offset, KVM says which rows it knows:
 //
 //	0000000000100000-000000007fffffff (prio 0, ram): m @0000000000100000 KVM
-var row = regexp.MustCompile(`^\s*([0-9a-f]{1,16})-([0-9a-f]{1,16}) \(prio (-?\d+), ram\): (.*?)(?: @([0-9a-f]{1,16}))?(?: [A-Z]+)?$`)
+func parseRow(line string) (r ramRow, ok bool) {
+	where, what, ok := strings.Cut(line, " (prio 0, ram): ")
+	first, last, ok2 := strings.Cut(strings.TrimLeft(where, " \t"), "-")
+	if !ok || !ok2 {
+		return r, false
+	}
+	if name, word, ok := cutLast(what); ok && strings.Trim(word, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") == "" {
+		what = name
+	}
+	offset := "0"
+	if name, word, ok := cutLast(what); ok && strings.HasPrefix(word, "@") {
+		what, offset = name, word[1:]
+	}
+	var errs [3]error
+	r.start, errs[0] = strconv.ParseUint(first, 16, 64)
+	r.last, errs[1] = strconv.ParseUint(last, 16, 64)
+	r.offset, errs[2] = strconv.ParseUint(offset, 16, 64)
+	// Old machine types name a block by its path, /objects/ID.
+	r.name = what[strings.LastIndexByte(what, '/')+1:]
+	return r, errors.Join(errs[:]...) == nil
+}
+
+// cutLast cuts s at its last space.
+func cutLast(s string) (before, word string, ok bool) {
+	i := strings.LastIndexByte(s, ' ')
+	if i < 0 {
+		return s, "", false
+	}
+	return s[:i], s[i+1:], true
+}
 
 // parseMtree finds the RAM rows of the system address space in the output of
 // "info mtree -f". blocks are the memory backends. Other rows of kind ram are not
@@ -40,23 +69,17 @@ func parseMtree(text string, blocks map[string]uint64) []ramRow {
 		case strings.HasPrefix(line, ` AS "memory"`):
 			system = true
 		}
-		if !system || !strings.Contains(line, ", ram): ") { // spares the costly match
+		if !system {
 			continue
 		}
-		m := row.FindStringSubmatch(line)
-		if m == nil || m[3] != "0" {
-			continue
-		}
-		// Old machine types name a block by its path, /objects/ID.
-		name := m[4][strings.LastIndexByte(m[4], '/')+1:]
-		size, ok := blocks[name]
+		r, ok := parseRow(line)
 		if !ok {
 			continue
 		}
-		r := ramRow{name: name}
-		r.start, _ = strconv.ParseUint(m[1], 16, 64) // the expression leaves no error
-		r.last, _ = strconv.ParseUint(m[2], 16, 64)
-		r.offset, _ = strconv.ParseUint(m[5], 16, 64) // "" is 0
+		size, ok := blocks[r.name]
+		if !ok {
+			continue
+		}
 		if r.last < r.start || r.offset > size || r.last-r.start >= size-r.offset {
 			continue
 		}
@@ -109,14 +132,15 @@ func layout(rows []ramRow, order []string, blocks map[string]uint64) phys.Layout
 	return l
 }
 
-var hva = regexp.MustCompile(`^Host virtual address for 0x[0-9a-f]+ \(.*\) is 0x([0-9a-f]{1,16})\s*$`)
-
-// parseHVA parses what "gpa2hva ADDR" prints.
+// parseHVA parses what "gpa2hva ADDR" prints:
+//
+//	Host virtual address for 0x100000 (pc.ram) is 0x7f4ce7f00000
 func parseHVA(text string) (uint64, bool) {
-	m := hva.FindStringSubmatch(text)
-	if m == nil {
+	rest, ok := strings.CutPrefix(text, "Host virtual address for 0x")
+	i := strings.LastIndex(rest, ") is 0x")
+	if !ok || i < 0 {
 		return 0, false
 	}
-	v, err := strconv.ParseUint(m[1], 16, 64)
+	v, err := strconv.ParseUint(strings.TrimSpace(rest[i+len(") is 0x"):]), 16, 64)
 	return v, err == nil
 }

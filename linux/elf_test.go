@@ -83,7 +83,7 @@ func TestELFPages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	starts, err := s.elfPages(t.Context(), space)
+	starts, err := s.NewLister().elfPages(t.Context(), space)
 	if err != nil || len(starts) != 1 || starts[0] != at {
 		t.Fatalf("%#x, %v", starts, err)
 	}

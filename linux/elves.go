@@ -60,7 +60,7 @@ func (l *Lister) ELFImages(ctx context.Context, t Task) iter.Seq2[*ELFImage, err
 			yield(nil, fmt.Errorf("images of task %#x: %w", uint64(t.Addr), err))
 			return
 		}
-		starts, err := l.s.elfPages(ctx, space)
+		starts, err := l.elfPages(ctx, space)
 		if err != nil && !yield(nil, fmt.Errorf("images of task %#x: %w", uint64(t.Addr), err)) {
 			return
 		}
@@ -96,22 +96,22 @@ func (s *System) present(space *virt.Space, a virt.Addr) bool {
 }
 
 // elfPages are the pages in place that begin as ELF files do, ascending.
-func (s *System) elfPages(ctx context.Context, space *virt.Space) (starts []virt.Addr, err error) {
+func (l *Lister) elfPages(ctx context.Context, space *virt.Space) (starts []virt.Addr, err error) {
 	err = safely(func() error {
 		pages := 0
 		for m := range space.Mappings(0, userTop(space)) {
 			for off := uint64(0); off < m.Size; off += phys.PageSize {
-				var b [4]byte
 				if pages++; pages%(1<<14) == 0 && ctx.Err() != nil {
 					return ctx.Err()
 				}
-				if _, err := s.Memory.ReadAt(b[:], m.PA+phys.Addr(off)); err != nil {
-					if errors.Is(err, phys.ErrGone) {
-						return err
-					}
+				begins, err := l.beginsELF(m.PA + phys.Addr(off))
+				if errors.Is(err, phys.ErrGone) {
+					return err
+				}
+				if err != nil {
 					break // a device's memory
 				}
-				if b != [4]byte{0x7f, 'E', 'L', 'F'} {
+				if !begins {
 					continue
 				}
 				if len(starts) == maxELFImages {
@@ -123,6 +123,29 @@ func (s *System) elfPages(ctx context.Context, space *virt.Space) (starts []virt
 		return nil
 	})
 	return starts, err
+}
+
+// elfPage tells of 64 pages, by bits, which were looked at and which begin as ELF files do.
+type elfPage struct{ looked, begins uint64 }
+
+// beginsELF reports whether the page at pa begins as ELF files do. Processes share most
+// of their pages, so a listing looks at each once.
+func (l *Lister) beginsELF(pa phys.Addr) (bool, error) {
+	key, bit := pa/(64*phys.PageSize), uint64(1)<<(pa/phys.PageSize%64)
+	known := l.elfBits[key]
+	if known.looked&bit != 0 {
+		return known.begins&bit != 0, nil
+	}
+	b := l.r.room(4)
+	if _, err := l.s.Memory.ReadAt(b, pa); err != nil {
+		return false, err
+	}
+	known.looked |= bit
+	if string(b) == elf.ELFMAG {
+		known.begins |= bit
+	}
+	l.elfBits[key] = known
+	return known.begins&bit != 0, nil
 }
 
 // elfAt reads an image by offsets from where it begins.

@@ -147,46 +147,70 @@ func shellName(name string) bool {
 	return false
 }
 
-// copy copies what the process can write to and has in place.
+// copy copies what the process can write to and has in place, in one walk over its page
+// tables.
 func (h *shellMemory) copy(ctx context.Context, l *Lister, mm virt.Addr) error {
-	total := 0
-	for m, err := range l.MappingsOf(ctx, mm) {
-		if err != nil {
-			return err
-		}
-		if m.Flags&VMWrite == 0 || m.Flags&VMShared != 0 {
-			continue
-		}
-		err = safely(func() error {
-			for e := range h.space.Mappings(m.Start, m.End-1) {
-				start, end := max(e.VA, m.Start), min(e.VA+virt.Addr(e.Size), m.End)
-				n := int(end - start)
-				if total += n; total > maxShellMemory {
+	maps, errs := l.vmas(ctx, mm)
+	if len(errs) > 0 {
+		return fmt.Errorf("mappings of mm %#x: %w", uint64(mm), errs[0])
+	}
+	maps = slices.DeleteFunc(maps, func(v vma) bool { return v.Flags&VMWrite == 0 || v.Flags&VMShared != 0 })
+	if len(maps) == 0 {
+		return nil
+	}
+	return safely(func() error {
+		var parts []part
+		total := 0
+		i := 0
+		for e := range h.space.Mappings(maps[0].Start, maps[len(maps)-1].End-1) {
+			last := e.VA + virt.Addr(e.Size)
+			for i < len(maps) && maps[i].End <= e.VA {
+				i++
+			}
+			for _, m := range maps[i:] { // a large page can lie under several
+				if m.Start >= last {
+					break
+				}
+				start, end := max(e.VA, m.Start), min(last, m.End)
+				if total += int(end - start); total > maxShellMemory {
 					return fmt.Errorf("%w: more than %d bytes to search", ErrBroken, maxShellMemory)
 				}
-				b := make([]byte, n)
-				if _, err := h.s.Memory.ReadAt(b, e.PA+phys.Addr(start-e.VA)); err != nil {
-					if errors.Is(err, phys.ErrGone) {
-						return err
-					}
-					continue
-				}
-				h.add(start, b)
+				parts = append(parts, part{start, e.PA + phys.Addr(start-e.VA), int(end - start)})
 			}
-			return ctx.Err()
-		})
-		if err != nil {
-			return err
 		}
-	}
-	return nil
+		if total > len(l.copied) {
+			l.copied = make([]byte, total)
+		}
+		room := l.copied[:total]
+		for _, p := range parts {
+			b := room[:p.n]
+			if _, err := h.s.Memory.ReadAt(b, p.pa); err != nil {
+				if errors.Is(err, phys.ErrGone) {
+					return err
+				}
+				continue
+			}
+			h.add(p.at, b)
+			room = room[p.n:]
+		}
+		return ctx.Err()
+	})
 }
 
-// add appends memory, which comes by ascending address.
+// part is a part of a process' memory: n bytes that lie in one page.
+type part struct {
+	at virt.Addr
+	pa phys.Addr
+	n  int
+}
+
+// add appends memory, which comes by ascending address, and behind the last in l.copied.
 func (h *shellMemory) add(at virt.Addr, b []byte) {
-	if n := len(h.pieces); n > 0 && h.pieces[n-1].at+virt.Addr(len(h.pieces[n-1].b)) == at {
-		h.pieces[n-1].b = append(h.pieces[n-1].b, b...)
-		return
+	if n := len(h.pieces); n > 0 {
+		if p := &h.pieces[n-1]; p.at+virt.Addr(len(p.b)) == at {
+			p.b = p.b[:len(p.b)+len(b)]
+			return
+		}
 	}
 	h.pieces = append(h.pieces, piece{at, b})
 }

@@ -100,8 +100,7 @@ func (w *mapleWalk) node(slot, lo, hi uint64, depth int) bool {
 		w.yield(mapleEntry{}, w.ctx.Err())
 		return false
 	}
-	var raw [4096]byte
-	b := raw[:w.o.nodeSize]
+	b := make([]byte, w.o.nodeSize)
 	if err := w.read(at, b); err != nil {
 		return w.fail(fmt.Errorf("node at %#x: %w", uint64(at), err))
 	}

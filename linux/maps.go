@@ -168,7 +168,7 @@ func (l *Lister) vmas(ctx context.Context, mm virt.Addr) (best []vma, errs []err
 		if err != nil {
 			return nil, []error{err}
 		}
-		maps, bad := l.copyVMAs(ctx, mm, o, try == tries-1)
+		maps, bad := l.copyVMAs(ctx, mm, o, before, try == tries-1)
 		after, err := l.mapCount(mm, o)
 		if len(bad) == 0 && (err != nil || before != after || len(maps) != before) {
 			bad = []error{fmt.Errorf("%w: the kernel counts %d of them, and %d were found", ErrBroken, after, len(maps))}
@@ -193,10 +193,11 @@ func (l *Lister) mapCount(mm virt.Addr, o *mapsLayout) (_ int, err error) {
 	return int(int32(n)), l.r.err
 }
 
-// copyVMAs copies them in order of address; tree takes the red-black tree of old
-// kernels, where their list did not lead to the end.
-func (l *Lister) copyVMAs(ctx context.Context, mm virt.Addr, o *mapsLayout, tree bool) (maps []vma, errs []error) {
+// copyVMAs copies them in order of address, about as many as counted; tree takes the
+// red-black tree of old kernels, where their list did not lead to the end.
+func (l *Lister) copyVMAs(ctx context.Context, mm virt.Addr, o *mapsLayout, counted int, tree bool) (maps []vma, errs []error) {
 	const maxErrors = 8
+	maps = make([]vma, 0, max(0, min(counted, 1024)))
 	var end virt.Addr
 	// add takes the one at a; it returns false when no more should come.
 	add := func(a virt.Addr, err error) bool {

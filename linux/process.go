@@ -80,6 +80,8 @@ type Lister struct {
 	proxies map[virt.Addr]Namespaces // by nsproxy
 	paths   map[[2]virt.Addr]knownPath
 	comps   []string
+	copied  []byte // room for the memory of one shell
+	elfBits map[phys.Addr]elfPage
 	// What may still be read: hostile processes can share one huge thing, each
 	// of them, at no cost to the guest.
 	textLeft, threadsLeft int
@@ -103,7 +105,7 @@ const textBudget = 64 << 20
 // NewLister begins a listing. What it remembers must not grow old: make one for
 // each look at the guest.
 func (s *System) NewLister() *Lister {
-	return &Lister{s: s, r: s.reader(), cgroups: map[virt.Addr]groupName{}, proxies: map[virt.Addr]Namespaces{}, paths: map[[2]virt.Addr]knownPath{}, textLeft: textBudget, threadsLeft: 4 * s.maxTasks}
+	return &Lister{s: s, r: s.reader(), cgroups: map[virt.Addr]groupName{}, proxies: map[virt.Addr]Namespaces{}, paths: map[[2]virt.Addr]knownPath{}, elfBits: map[phys.Addr]elfPage{}, textLeft: textBudget, threadsLeft: 4 * s.maxTasks}
 }
 
 // Process reads the process that t leads.

@@ -3,6 +3,7 @@ package virt
 import (
 	"encoding/binary"
 	"iter"
+	"sync"
 
 	"github.com/outsight-vmi/outsight/phys"
 )
@@ -31,8 +32,7 @@ func (s *Space) maxTables() int {
 // passed over.
 func (s *Space) Mappings(from, to Addr) iter.Seq[Mapping] {
 	return func(yield func(Mapping) bool) {
-		w := walker{s: s, from: from, to: to, yield: yield, budget: s.maxTables()}
-		w.table(s.root, s.levels, 0)
+		s.walkTables(&walker{from: from, to: to, yield: yield})
 	}
 }
 
@@ -41,10 +41,18 @@ func (s *Space) Mappings(from, to Addr) iter.Seq[Mapping] {
 // those.
 func (s *Space) Entries(from, to Addr) iter.Seq[Mapping] {
 	return func(yield func(Mapping) bool) {
-		w := walker{s: s, from: from, to: to, yield: yield, budget: s.maxTables(), all: true}
-		w.table(s.root, s.levels, 0)
+		s.walkTables(&walker{from: from, to: to, yield: yield, all: true})
 	}
 }
+
+func (s *Space) walkTables(w *walker) {
+	w.s, w.budget, w.copies = s, s.maxTables(), copies.Get().(*[Levels5][tableSize]byte)
+	defer copies.Put(w.copies)
+	w.table(s.root, s.levels, 0)
+}
+
+// copies lends room for the tables of one walk.
+var copies = sync.Pool{New: func() any { return new([Levels5][tableSize]byte) }}
 
 // Swap is the swap area and the page in it of an entry that is not in place; ok is
 // false for one that is in place, or is no swap entry but under migration,
@@ -63,7 +71,7 @@ type walker struct {
 	from, to Addr
 	yield    func(Mapping) bool
 	budget   int
-	copies   [Levels5][tableSize]byte // of the table of each level on the way
+	copies   *[Levels5][tableSize]byte // of the table of each level on the way
 }
 
 // table visits the entries of one table that covers addresses from base on. It
@@ -72,23 +80,28 @@ func (w *walker) table(pa phys.Addr, level int, base Addr) bool {
 	if w.budget--; w.budget < 0 {
 		return false
 	}
-	buf := w.copies[level-1][:] // a copy: the guest may change it meanwhile
-	if _, err := w.s.mem.ReadAt(buf, pa); err != nil {
-		return true
-	}
 	shift := pageShift + tableShift*(level-1)
 	span := Addr(1) << shift
-	for i := range Addr(512) {
-		va := base + i<<shift
-		if level == w.s.levels {
-			va = w.s.extend(va)
+	at := func(i Addr) Addr {
+		if va := base + i<<shift; level < w.s.levels {
+			return va
 		}
-		if va > w.to {
-			return false
-		}
-		if va+(span-1) < w.from {
-			continue
-		}
+		return w.s.extend(base + i<<shift)
+	}
+	first, end := Addr(0), Addr(512)
+	for first < end && at(first)+(span-1) < w.from {
+		first++
+	}
+	for first < end && at(end-1) > w.to {
+		end--
+	}
+	// A copy, of what is asked for: the guest may change it meanwhile.
+	buf := w.copies[level-1][:]
+	if _, err := w.s.mem.ReadAt(buf[first*8:end*8], pa+phys.Addr(first*8)); err != nil {
+		return true
+	}
+	for i := first; i < end; i++ {
+		va := at(i)
 		e := binary.LittleEndian.Uint64(buf[i*8:])
 		if e == 0 {
 			continue
@@ -114,7 +127,7 @@ func (w *walker) table(pa phys.Addr, level int, base Addr) bool {
 			return false
 		}
 	}
-	return true
+	return end == 512 // else it is the end of what is asked for
 }
 
 // extend copies the topmost translated bit into those above it.

@@ -57,10 +57,15 @@ func (s *System) StringsOf(ctx context.Context, t Task, least int) iter.Seq2[Fou
 
 // Strings yields the printable strings in all of the guest's memory, by
 // guest-physical address. A string in two pages that lie apart there comes in two.
+// The firmware's ROM, which some dumps have, is not looked at: it says nothing of the
+// guest, and the same guest has the same strings from wherever it is read.
 func (s *System) Strings(ctx context.Context, least int) iter.Seq2[Found, error] {
 	return func(yield func(Found, error) bool) {
 		scan := &stringScan{least: max(least, 1), yield: yield}
 		for _, r := range s.Memory.Ranges() {
+			if phys.Firmware.Contains(r.Start, r.Size()) {
+				continue
+			}
 			if !scan.region(ctx, uint64(r.Start), r.Size(), func(p []byte, a uint64) (int, error) { return s.Memory.ReadAt(p, phys.Addr(a)) }) {
 				return
 			}

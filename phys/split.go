@@ -12,6 +12,11 @@ const (
 	LowPCOld       = 0xe0000000 // i440fx before 2.0: 3.5 GiB
 )
 
+// Firmware is where PC-like machines have their interrupt controllers and, up to
+// 4 GiB, the firmware's ROM: no RAM lies there. QEMU's dump-guest-memory writes the
+// ROM along with the RAM; other dumps and running machines do not show it.
+var Firmware = Range{Start: 0xfec00000, End: fourGiB}
+
 // Identity is the map of a machine without a hole, or of a dump that includes
 // it: byte N of the backing is guest-physical address N.
 func Identity(size uint64) Layout {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/outsight-vmi/outsight/phys/dump"
+	"github.com/outsight-vmi/outsight/phys/note"
 )
 
 // openDump opens a file of guest memory.
@@ -38,12 +39,25 @@ func (r stillRegisters) Registers(context.Context) ([]Registers, error) { return
 func registersOf(d *dump.Dump) (rs []Registers) {
 	for i, c := range d.CPUs {
 		rs = append(rs, Registers{
-			CPU: i, RIP: c.RIP, RSP: c.RSP, RFLAGS: c.RFLAGS, CR0: c.CR0, CR2: c.CR2, CR3: c.CR3, CR4: c.CR4,
+			CPU: i, RIP: c.RIP, RSP: c.RSP, RFLAGS: c.RFLAGS, General: c.General, Selectors: c.Selectors, CR0: c.CR0, CR2: c.CR2, CR3: c.CR3, CR4: c.CR4,
 			FSBase: c.FSBase, GSBase: c.GSBase, KernelGSBase: c.KernelGSBase,
 			GDT: c.GDT, IDT: c.IDT, TR: c.TR, LDT: c.LDT, CPL: c.CPL,
 		})
 	}
 	return rs
+}
+
+// NotesOf are registers as a dump's notes have them.
+func NotesOf(rs []Registers) (cpus []note.CPU) {
+	for _, r := range rs {
+		cpus = append(cpus, note.CPU{
+			RIP: r.RIP, RSP: r.RSP, RFLAGS: r.RFLAGS, General: r.General, Selectors: r.Selectors,
+			CR0: r.CR0, CR2: r.CR2, CR3: r.CR3, CR4: r.CR4,
+			FSBase: r.FSBase, GSBase: r.GSBase, KernelGSBase: r.KernelGSBase,
+			GDT: r.GDT, IDT: r.IDT, TR: r.TR, LDT: r.LDT, CPL: r.CPL,
+		})
+	}
+	return cpus
 }
 
 func dumpError(what string, err error) error {

@@ -140,6 +140,8 @@ type RegisterReader interface {
 type Registers struct {
 	CPU                int
 	RIP, RSP, RFLAGS   uint64
+	General            [16]uint64 // RAX, RBX, RCX, RDX, RSI, RDI, RSP, RBP, R8 to R15
+	Selectors          [6]uint16  // CS, DS, ES, FS, GS, SS
 	CR0, CR2, CR3, CR4 uint64
 	EFER               uint64 // 0 where the monitor does not tell
 	FSBase, GSBase     uint64

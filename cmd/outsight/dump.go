@@ -15,6 +15,7 @@ import (
 
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/phys/acquire"
+	"github.com/outsight-vmi/outsight/phys/note"
 	"github.com/outsight-vmi/outsight/table"
 	"github.com/outsight-vmi/outsight/vm"
 )
@@ -22,7 +23,7 @@ import (
 const dumpLong = `Write a guest's memory to FILE, or to standard output when FILE is "-".
 
 Formats: raw (byte N is guest-physical address N), elf (a core file for drgn, crash and
-others, with the kernel's VMCOREINFO) and lime. With --zstd the file is compressed so that
+others, with the kernel's VMCOREINFO and, where they are told, the registers) and lime. With --zstd the file is compressed so that
 outsight reads it in place and any zstd unpacks it. Where memory is zeros a file has holes.
 
 A guest that runs goes on changing while it is written: --pause stops it meanwhile. The
@@ -80,7 +81,7 @@ func (f *dumpFlags) run(c *cobra.Command, target, path string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, src.done()) }()
-	o.Vmcoreinfo = src.vmcoreinfo
+	o.Vmcoreinfo, o.CPUs = src.vmcoreinfo, src.cpus
 	bar := newProgress(c.ErrOrStderr())
 	o.Progress = bar.show
 	var r acquire.Result
@@ -123,6 +124,7 @@ func (f *dumpFlags) report(c *cobra.Command, path string, r acquire.Result, bar 
 type dumpSource struct {
 	mem        phys.Memory
 	vmcoreinfo []byte
+	cpus       []note.CPU
 	done       func() error
 }
 
@@ -134,7 +136,7 @@ func (f *dumpFlags) open(ctx context.Context, stderr io.Writer, target string) (
 	post.postMortem = true // whatever state it is in, it may be dumped
 	g, done, err := post.open(ctx, target)
 	if err == nil {
-		return &dumpSource{g.Linux.Memory, g.Linux.VmcoreinfoText(), done}, nil
+		return &dumpSource{g.Linux.Memory, g.Linux.VmcoreinfoText(), registers(ctx, g.Machine), done}, nil
 	}
 	noKernel := errors.Is(err, vm.ErrNotStarted) || errors.Is(err, vm.ErrNotDump)
 	if !noKernel || ctx.Err() != nil || errors.Is(err, table.ErrStillPaused) {
@@ -156,7 +158,20 @@ func (f *dumpFlags) open(ctx context.Context, stderr io.Writer, target string) (
 		}
 		done = func() error { return errors.Join(resume(), machine.Close()) }
 	}
-	return &dumpSource{machine.Memory, nil, done}, nil
+	return &dumpSource{machine.Memory, nil, registers(ctx, machine), done}, nil
+}
+
+// registers are those of the machine's processors, if its monitor or its dump tells them.
+func registers(ctx context.Context, m *vm.Machine) []note.CPU {
+	r, ok := vm.As[vm.RegisterReader](m)
+	if !ok {
+		return nil
+	}
+	rs, err := r.Registers(ctx)
+	if err != nil {
+		return nil // as from a monitor that tells none
+	}
+	return vm.NotesOf(rs)
 }
 
 // progress shows how far a dump is, on a terminal.

@@ -18,6 +18,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/outsight-vmi/outsight/phys"
+	"github.com/outsight-vmi/outsight/phys/note"
 	"github.com/outsight-vmi/outsight/phys/seekable"
 )
 
@@ -41,6 +42,8 @@ type Options struct {
 	Checksum bool // compute Result.SHA256
 	// Vmcoreinfo becomes a note of an ELF file; nil: none. drgn and crash need it.
 	Vmcoreinfo []byte
+	// CPUs become notes of an ELF file too, so that those tools know what runs.
+	CPUs []note.CPU
 	// Progress is called now and then, from one goroutine, with how much of the
 	// content has been done, in bytes. It may be nil.
 	Progress func(done, total uint64)

@@ -16,6 +16,7 @@ import (
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/phys/acquire"
 	"github.com/outsight-vmi/outsight/phys/dump"
+	"github.com/outsight-vmi/outsight/phys/note"
 )
 
 // memory is two ranges with a hole between them, where one page cannot be read.
@@ -62,7 +63,7 @@ func TestFormats(t *testing.T) {
 	for _, format := range acquire.Formats() {
 		for _, zstd := range []bool{false, true} {
 			name := fmt.Sprintf("%s zstd=%v", format, zstd)
-			o := acquire.Options{Format: format, Zstd: zstd, Checksum: true, Vmcoreinfo: []byte("OSRELEASE=6.1\n")}
+			o := acquire.Options{Format: format, Zstd: zstd, Checksum: true, Vmcoreinfo: []byte("OSRELEASE=6.1\n"), CPUs: []note.CPU{{CR3: 1}, {CR3: 2}}}
 			path := filepath.Join(t.TempDir(), "dump")
 			r, err := acquire.File(t.Context(), memory{}, path, false, o)
 			if err != nil {
@@ -86,6 +87,9 @@ func TestFormats(t *testing.T) {
 				continue
 			}
 			same(t, name, d.Memory)
+			if format == acquire.ELF && (len(d.CPUs) != 2 || d.CPUs[1].CR3 != 2) {
+				t.Errorf("%s: processors %+v", name, d.CPUs)
+			}
 			if d.Placed != (format != acquire.Raw) || format == acquire.ELF && string(d.Vmcoreinfo) != "OSRELEASE=6.1\n" {
 				t.Errorf("%s: %s, placed %v, note %q", name, d.Format, d.Placed, d.Vmcoreinfo)
 			}

@@ -55,7 +55,7 @@ func newImage(mem phys.Memory, o Options) (*image, error) {
 		if len(ranges) >= maxELFRanges {
 			return nil, fmt.Errorf("%d ranges of memory are too many for an ELF file: write LiME", len(ranges))
 		}
-		im.elf(ranges, o.Vmcoreinfo)
+		im.elf(ranges, o)
 	default:
 		return nil, fmt.Errorf("no format %q; there are raw, elf and lime", o.Format)
 	}
@@ -71,10 +71,10 @@ const (
 )
 
 // elf lays out a core file: headers and notes first, as crash(8) wants it.
-func (im *image) elf(ranges []phys.Range, vmcoreinfo []byte) {
-	var notes []byte
-	if len(vmcoreinfo) > 0 {
-		notes = note.Append(nil, note.Note{Name: "VMCOREINFO", Desc: vmcoreinfo})
+func (im *image) elf(ranges []phys.Range, o Options) {
+	notes := note.AppendCPUs(nil, o.CPUs)
+	if len(o.Vmcoreinfo) > 0 {
+		notes = note.Append(notes, note.Note{Name: "VMCOREINFO", Desc: o.Vmcoreinfo})
 	}
 	count := uint64(1 + len(ranges))
 	b := make([]byte, elfHead, elfHead+count*elfProg)
@@ -103,7 +103,9 @@ func (im *image) elf(ranges []phys.Range, vmcoreinfo []byte) {
 	off := pageUp(head + uint64(len(notes)))
 	var memory []part
 	for _, r := range ranges {
-		prog(elf.PT_LOAD, off, uint64(r.Start), r.Size(), phys.PageSize)
+		// As the kernel's own vmcore, without an alignment: with one, crash(8) takes the
+		// file for a netdump, and does not look for the KASLR offset.
+		prog(elf.PT_LOAD, off, uint64(r.Start), r.Size(), 0)
 		memory = append(memory, part{off: off, size: r.Size(), pa: r.Start})
 		off = pageUp(off + r.Size())
 	}

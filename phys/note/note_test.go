@@ -45,8 +45,42 @@ func TestCPUs(t *testing.T) {
 	}
 }
 
+// TestAppendCPUs: what was written reads back, and an NT_PRSTATUS has the registers
+// where tools look for them.
+func TestAppendCPUs(t *testing.T) {
+	c := note.CPU{
+		RIP: 1, RSP: 2, RFLAGS: 3, CR0: 4, CR2: 5, CR3: 6, CR4: 7, FSBase: 8, GSBase: 9, KernelGSBase: 10,
+		GDT: 11, IDT: 12, TR: 13, LDT: 14, CPL: 3, Selectors: [6]uint16{0x33, 1, 2, 3, 4, 0x2b},
+	}
+	for i := range c.General {
+		c.General[i] = uint64(100 + i)
+	}
+	c.General[6] = c.RSP
+	b := note.AppendCPUs(nil, []note.CPU{c, {CR3: 15, CPL: 3}})
+	got := note.CPUs(b)
+	if len(got) != 2 || got[0] != c || got[1].CR3 != 15 || got[1].CPL != 3 {
+		t.Errorf("%+v", got)
+	}
+	var status [][]byte
+	for n := range note.All(b) {
+		if n.Name == "CORE" && n.Type == 1 {
+			status = append(status, n.Desc)
+		}
+	}
+	if len(status) != 2 || len(status[0]) != 336 {
+		t.Fatalf("%d statuses", len(status))
+	}
+	u := func(off int) uint64 { return binary.LittleEndian.Uint64(status[0][112+off:]) }
+	for off, want := range map[int]uint64{0: 115, 32: 107, 40: 101, 80: 100, 128: 1, 136: 0x33, 152: 2, 160: 0x2b, 168: 8, 176: 9} {
+		if u(off) != want {
+			t.Errorf("register at %d: %d, not %d", off, u(off), want)
+		}
+	}
+}
+
 func FuzzNotes(f *testing.F) {
 	f.Add(note.Append(nil, note.Note{Name: "QEMU", Desc: make([]byte, 440)}))
+	f.Add(note.AppendCPUs(nil, make([]note.CPU, 2)))
 	f.Fuzz(func(_ *testing.T, b []byte) {
 		note.CPUs(b)
 		note.Vmcoreinfo(b)

@@ -1,6 +1,7 @@
 package qemu
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -40,13 +41,27 @@ func parseRegisters(text string) []vm.Registers {
 	return cpus
 }
 
+// general and selectors are the names that the monitor has for registers, in the order
+// of [vm.Registers]. A machine in 32-bit form has none of the first.
+var (
+	general   = []string{"RAX", "RBX", "RCX", "RDX", "RSI", "RDI", "RSP", "RBP", "R8", "R9", "R10", "R11", "R12", "R13", "R14", "R15"}
+	selectors = []string{"CS", "DS", "ES", "FS", "GS", "SS"}
+)
+
 func setRegisters(r *vm.Registers, line string) {
-	fields := strings.Fields(line)
 	// Segment registers: "GS =0000 BASE LIMIT FLAGS", "LDT=0000 BASE ...", and
 	// tables: "GDT=     BASE LIMIT".
 	if name, rest, ok := strings.Cut(line, "="); ok {
 		f := strings.Fields(rest)
-		base := map[string]*uint64{"FS": &r.FSBase, "GS": &r.GSBase, "LDT": &r.LDT, "TR": &r.TR}[strings.TrimSpace(name)]
+		name = strings.TrimSpace(name)
+		if i := slices.Index(selectors, name); i >= 0 && len(f) > 1 {
+			v, _ := strconv.ParseUint(f[0], 16, 16)
+			r.Selectors[i] = uint16(v)
+			if name != "FS" && name != "GS" {
+				return
+			}
+		}
+		base := map[string]*uint64{"FS": &r.FSBase, "GS": &r.GSBase, "LDT": &r.LDT, "TR": &r.TR}[name]
 		if base != nil && len(f) > 1 {
 			hex(base, f[1])
 			return
@@ -57,10 +72,13 @@ func setRegisters(r *vm.Registers, line string) {
 			return
 		}
 	}
-	for _, f := range fields {
+	for _, f := range strings.Fields(strings.ReplaceAll(line, " =", "=")) { // "R8 =0 R10=0"
 		name, value, ok := strings.Cut(f, "=")
 		if !ok {
 			continue
+		}
+		if i := slices.Index(general, name); i >= 0 {
+			hex(&r.General[i], value)
 		}
 		switch name {
 		case "RIP", "EIP":

@@ -69,6 +69,9 @@ var guestExamples = []struct {
 	{"System_Routes", ExampleSystem_Routes, false},
 	{"System_Neighbours", ExampleSystem_Neighbours, true},
 	{"System_NetfilterHooks", ExampleSystem_NetfilterHooks, true},
+	{"System_NFTChains", ExampleSystem_NFTChains, true},
+	{"System_NFTRules", ExampleSystem_NFTRules, true},
+	{"System_NFTSets", ExampleSystem_NFTSets, true},
 }
 
 func TestGuestExamples(t *testing.T) {

@@ -56,6 +56,9 @@ func UpServer(t testing.TB, o lab.Options) *lab.Guest {
 		NeedTool(t, "mmdebstrap")
 		o.Modules = append(o.Modules, NFTModules...)
 		maps.Copy(o.Files, debianServer(t))
+	} else if files := nftFiles(t); files != nil {
+		o.Modules = slices.Concat(o.Modules, NFTModules, nftRulesetModules)
+		maps.Copy(o.Files, files)
 	}
 	g := Up(t, o)
 	StartServer(t, g)

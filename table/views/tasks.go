@@ -68,7 +68,7 @@ func chosenByName(ctx context.Context, g *table.Guest, l *linux.Lister, where []
 // ended makes an error that says that all of a view is not to be had into one that
 // ends its rows: every further task would only say it again.
 func ended(err error) error {
-	if errors.Is(err, linux.ErrUnsupported) {
+	if errors.Is(err, linux.ErrUnsupported) || errors.Is(err, linux.ErrNoModuleTypes) {
 		return table.Failure(err)
 	}
 	return err

@@ -1,0 +1,26 @@
+package groundtruth
+
+import (
+	"testing"
+
+	"github.com/outsight-vmi/outsight/lab"
+	"github.com/outsight-vmi/outsight/lab/labtest"
+)
+
+// nftKernels keep types of modules; 5.10 does not, and the views say so.
+var nftKernels = []string{"6.1", "6.12", "7.2"}
+
+func init() {
+	load := func(t *testing.T, g *lab.Guest) {
+		t.Helper()
+		labtest.LoadNFT(t, g)
+	}
+	// nft lists the tables of its own network namespace, and no anonymous sets.
+	anonymous := func(row map[string]any) bool {
+		flags, _ := row["flags"].([]any)
+		return len(flags) > 0 && flags[0] == "anonymous"
+	}
+	register(viewCase{view: "nft_rules", keys: []string{"net_ns", "family", "table", "chain", "handle"}, only: nftKernels, prepare: load})
+	register(viewCase{view: "nft_chains", keys: []string{"net_ns", "family", "table", "chain"}, only: nftKernels, prepare: load})
+	register(viewCase{view: "nft_sets", keys: []string{"net_ns", "family", "table", "set"}, only: nftKernels, prepare: load, ignore: anonymous})
+}

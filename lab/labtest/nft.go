@@ -1,0 +1,52 @@
+package labtest
+
+import (
+	_ "embed"
+	"encoding/base64"
+	"os/exec"
+	"regexp"
+	"testing"
+
+	"github.com/outsight-vmi/outsight/lab"
+)
+
+// nftRuleset has every kind of rule that outsight puts into words.
+//
+//go:embed nft/ruleset.nft
+var nftRuleset []byte
+
+// nftRulesetModules are what nftRuleset needs beyond NFTModules.
+var nftRulesetModules = []string{"nft_redir", "nft_nat", "nft_limit", "nft_quota", "nft_fib_inet", "nft_numgen", "nft_objref", "nft_connlimit", "nft_queue"}
+
+// nftFiles put the host's nft with its libraries into a guest, as /nft; none where the host
+// has no nft.
+func nftFiles(t testing.TB) map[string]string {
+	t.Helper()
+	nft, err := exec.LookPath("nft")
+	if err != nil {
+		return nil
+	}
+	out, err := exec.Command("ldd", nft).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := map[string]string{"/nft": nft}
+	for _, path := range regexp.MustCompile(`/\S+`).FindAllString(string(out), -1) {
+		files[path] = path
+	}
+	return files
+}
+
+// LoadNFT loads a ruleset of every kind into a guest of [UpServer], unless it is there.
+func LoadNFT(t testing.TB, g *lab.Guest) {
+	t.Helper()
+	if _, err := exec.LookPath("nft"); err != nil {
+		need(t, "nft is not installed: apt-get install nftables")
+	}
+	// Without /etc/protocols nft writes numbers where it has names else.
+	const script = `nft=/nft; [ -x $nft ] || nft=nft
+$nft list tables | grep -q 'table inet filter' && exit 0
+[ -e /etc/protocols ] || printf 'icmp 1\nigmp 2\ntcp 6\nudp 17\nipv6-icmp 58\n' > /etc/protocols
+base64 -d > /tmp/ruleset.nft && $nft -f /tmp/ruleset.nft`
+	Output(t, g, "echo "+base64.StdEncoding.EncodeToString(nftRuleset)+" | { "+script+"; }")
+}

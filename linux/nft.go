@@ -1,0 +1,285 @@
+package linux
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+
+	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// NFTTable is a table of nf_tables.
+type NFTTable struct {
+	Addr   virt.Addr // of the struct nft_table
+	Net    NetNS
+	Family string // ip, ip6, inet, arp, bridge, netdev
+	Name   string
+	Handle uint64
+	Flags  uint64 // NFT_TABLE_F_…: 1 dormant, 2 owned by a process, 4 persistent
+}
+
+// NFTChain is a chain of nf_tables.
+type NFTChain struct {
+	Table  *NFTTable
+	Addr   virt.Addr // of the struct nft_chain
+	Name   string
+	Handle uint64
+	Refs   uint64 // rules and elements that lead to it, and rules in it
+	// Of a base chain, which packets come to by themselves:
+	Base     bool
+	Type     string // filter, nat, route
+	Hook     string
+	Priority int32
+	Policy   string   // accept, drop
+	Devices  []string // of netdev, and of inet's ingress
+
+	gen     uint // generation of the rules that is in force
+	listed  []nftRuleAt
+	running []nftRuleAt
+	err     error // why one of the two is not whole
+}
+
+// Rules is how many rules are listed, and how many run.
+func (c *NFTChain) Rules() (listed, running int) { return len(c.listed), len(c.running) }
+
+const (
+	nftModule = "nf_tables"
+	// More of these than a healthy guest has.
+	maxNFTTables = 1 << 12
+	maxNFTChains = 1 << 16
+	maxNFTRules  = 1 << 20
+	maxNFTName   = 256 // NFT_NAME_MAXLEN
+)
+
+var nftFamilies = map[uint64]string{1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
+
+type nftLayout struct {
+	netID                                               bool
+	gen, tables, gencursor                              kernel.Field // struct net; struct nftables_pernet
+	tList, tChains, tSets, tObjects                     kernel.Field // struct nft_table
+	tHandle, tFamily, tFlags, tGenmask, tName           kernel.Field
+	cList, cRules, cName, cHandle, cUse                 kernel.Field // struct nft_chain
+	cFlags, cGenmask                                    kernel.Field
+	blobs                                               [2]kernel.Field
+	bChain, bType, bPolicy, bHooks                      kernel.Field // struct nft_base_chain
+	hook, priority                                      kernel.Field // of its nf_hook_ops
+	typeName                                            kernel.Field
+	hList, hDev, hName                                  kernel.Field // struct nft_hook
+	devName                                             kernel.Field
+	rList, rHandle, rGenmask, rLen, rUdata, rData       kernel.Field // struct nft_rule
+	uLen, uData                                         kernel.Field // struct nft_userdata
+	blobSize, blobData, dpLast, dpLen, dpHandle, dpData kernel.Field
+	eData, oSize, oType, xName, xOwner                  kernel.Field // expressions
+}
+
+func (s *System) nftLayout() (*nftLayout, error) {
+	return layoutIn(s, nftModule, "nf_tables", func(r *resolver, o *nftLayout) {
+		o.gen, o.gencursor = r.field("net", "gen"), r.field("net", "nft.gencursor")
+		// Until 5.12 the tables were in struct net itself.
+		if o.tables = r.optional("net", "nft.tables"); !has(o.tables) {
+			o.netID, o.tables = true, r.field("nftables_pernet", "tables")
+		}
+		const t, c, b, h, u = "nft_table", "nft_chain", "nft_base_chain", "nft_hook", "nft_rule"
+		o.tList, o.tChains, o.tSets, o.tObjects = r.field(t, "list"), r.field(t, "chains"), r.field(t, "sets"), r.field(t, "objects")
+		o.tHandle, o.tFamily, o.tFlags = r.field(t, "handle"), r.field(t, "family"), r.field(t, "flags")
+		o.tGenmask, o.tName = r.field(t, "genmask"), r.field(t, "name")
+		o.cList, o.cRules, o.cName, o.cHandle = r.field(c, "list"), r.field(c, "rules"), r.field(c, "name"), r.field(c, "handle")
+		o.cUse, o.cFlags, o.cGenmask = r.field(c, "use"), r.field(c, "flags"), r.field(c, "genmask")
+		// Until 5.17 what runs is an array of pointers to the listed rules.
+		o.blobs = [2]kernel.Field{r.optional(c, "blob_gen_0"), r.optional(c, "blob_gen_1")}
+		o.bChain, o.bType, o.bPolicy, o.bHooks = r.field(b, "chain"), r.field(b, "type"), r.field(b, "policy"), r.field(b, "hook_list")
+		o.hook, o.priority = r.field(b, "ops.hooknum"), r.field(b, "ops.priority")
+		o.typeName = r.field("nft_chain_type", "name")
+		o.hList, o.hDev, o.hName = r.field(h, "list"), r.optional(h, "ops.dev"), r.optional(h, "ifname") // 6.16
+		o.devName = r.field("net_device", "name")
+		o.rList, o.rHandle, o.rGenmask = r.field(u, "list"), r.field(u, "handle"), r.field(u, "genmask")
+		o.rLen, o.rUdata, o.rData = r.field(u, "dlen"), r.field(u, "udata"), r.field(u, "data")
+		o.uLen, o.uData = r.field("nft_userdata", "len"), r.field("nft_userdata", "data")
+		if has(o.blobs[0]) {
+			o.blobSize, o.blobData = r.field("nft_rule_blob", "size"), r.field("nft_rule_blob", "data")
+			const d = "nft_rule_dp"
+			o.dpLast, o.dpLen, o.dpHandle, o.dpData = r.field(d, "is_last"), r.field(d, "dlen"), r.field(d, "handle"), r.field(d, "data")
+		}
+		o.eData, o.oSize, o.oType = r.field("nft_expr", "data"), r.field("nft_expr_ops", "size"), r.field("nft_expr_ops", "type")
+		o.xName, o.xOwner = r.field("nft_expr_type", "name"), r.field("nft_expr_type", "owner")
+	})
+}
+
+// nftWalk reads the ruleset for one listing.
+type nftWalk struct {
+	s     *System
+	o     *nftLayout
+	r     reader
+	netID uint64
+	err   error // why there is nothing to walk
+	none  bool  // the module is not there, so neither are tables
+	dec   *nftDecoder
+}
+
+func (s *System) nftWalk() *nftWalk {
+	w := &nftWalk{s: s, r: s.reader()}
+	if w.o, w.err = s.nftLayout(); w.err != nil {
+		w.none = errors.Is(w.err, ErrNotLoaded)
+		return w
+	}
+	if w.o.netID {
+		a, ok := s.ModuleSymbol(nftModule, "nf_tables_net_id")
+		if !ok {
+			a, ok = s.Address("nf_tables_net_id")
+		}
+		if !ok {
+			w.err = fmt.Errorf("nf_tables: symbol nf_tables_net_id: %w", kernel.ErrNoSymbol)
+			return w
+		}
+		w.netID, w.err = netGuarded(&w.r, func() uint64 { return uint64(w.r.u32(a)) })
+	}
+	w.dec = newNFTDecoder(w)
+	return w
+}
+
+// tables yields the tables of all network namespaces, and the generation (0 or 1) that
+// is in force in each.
+func (w *nftWalk) tables(ctx context.Context, yield func(*NFTTable, uint, error) bool) bool {
+	if w.err != nil {
+		return w.none || yield(nil, 0, w.err)
+	}
+	s, o, r := w.s, w.o, &w.r
+	for n, err := range s.NetNamespaces(ctx) {
+		var head virt.Addr
+		var gen uint64
+		if err == nil {
+			_, err = netGuarded(r, func() int {
+				gen = r.num(n.Addr, o.gencursor)
+				if head = at(n.Addr, o.tables); w.o.netID {
+					// net_generic: an array of pointers by number, of which the first words are its header.
+					private := r.ptr(r.pointer(n.Addr, o.gen) + virt.Addr(8*w.netID))
+					head = at(private, o.tables)
+				}
+				return 0
+			})
+		}
+		if err == nil && (gen > 1 || w.netID > 1<<16) {
+			err = fmt.Errorf("%w: generation %d, number %d", ErrBroken, gen, w.netID)
+		}
+		if err != nil {
+			if !yield(nil, 0, fmt.Errorf("nf_tables: %w", err)) {
+				return false
+			}
+			continue
+		}
+		for node, err := range s.list(ctx, head, maxNFTTables) {
+			var t *NFTTable
+			active := true
+			if err == nil {
+				t, err = netGuarded(r, func() *NFTTable {
+					a := node - virt.Addr(o.tList.Offset)
+					active = r.num(a, o.tGenmask)&(1<<gen) == 0
+					return &NFTTable{
+						Addr: a, Net: n, Family: nftFamilies[r.num(a, o.tFamily)], Name: r.cString(r.pointer(a, o.tName), maxNFTName),
+						Handle: r.num(a, o.tHandle), Flags: r.num(a, o.tFlags),
+					}
+				})
+			}
+			if err != nil {
+				t, err = nil, fmt.Errorf("nf_tables: tables: %w", err)
+			}
+			if active && !yield(t, uint(gen), err) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// NFTChains yields the chains of all tables of nf_tables, in the order in which nft lists
+// them. There are none, without an error, where nf_tables is not loaded. Kernels that keep
+// no types of modules (before 5.11) cannot be read: the error wraps [ErrNoModuleTypes].
+func (s *System) NFTChains(ctx context.Context) iter.Seq2[*NFTChain, error] {
+	return func(yield func(*NFTChain, error) bool) {
+		w := s.nftWalk()
+		w.chains(ctx, yield)
+	}
+}
+
+func (w *nftWalk) chains(ctx context.Context, yield func(*NFTChain, error) bool) {
+	w.tables(ctx, func(t *NFTTable, gen uint, err error) bool {
+		if err != nil {
+			return yield(nil, err)
+		}
+		for node, err := range w.s.list(ctx, at(t.Addr, w.o.tChains), maxNFTChains) {
+			var c *NFTChain
+			active := true
+			if err == nil {
+				c, err = netGuarded(&w.r, func() *NFTChain {
+					a := node - virt.Addr(w.o.cList.Offset)
+					active = w.r.num(a, w.o.cGenmask)&(1<<gen) == 0
+					return w.chain(ctx, t, a)
+				})
+			}
+			if err != nil {
+				c, err = nil, fmt.Errorf("nf_tables: table %s %s: chains: %w", t.Family, t.Name, err)
+			} else if active {
+				c.gen = gen
+				w.rules(ctx, c, gen)
+			}
+			if active && !yield(c, err) {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+func (w *nftWalk) chain(ctx context.Context, t *NFTTable, a virt.Addr) *NFTChain {
+	const base = 1 // NFT_CHAIN_BASE
+	o, r := w.o, &w.r
+	c := &NFTChain{
+		Table: t, Addr: a, Name: r.cString(r.pointer(a, o.cName), maxNFTName), Handle: r.num(a, o.cHandle), Refs: r.num(a, o.cUse),
+		Base: r.num(a, o.cFlags)&base != 0,
+	}
+	if !c.Base {
+		return c
+	}
+	b := a - virt.Addr(o.bChain.Offset)
+	c.Type = r.cString(r.pointer(r.pointer(b, o.bType), o.typeName), 16)
+	c.Hook = nftHookName(t.Family, int(r.num(b, o.hook)))
+	c.Priority, c.Policy = int32(r.signed(b, o.priority)), "drop"
+	if r.num(b, o.bPolicy) == 1 {
+		c.Policy = "accept"
+	}
+	if c.Hook == "ingress" || c.Hook == "egress" {
+		const most = 256 // NFT_NETDEVICE_MAX
+		for node, err := range w.s.list(ctx, at(b, o.bHooks), most) {
+			if err != nil {
+				r.err = err
+				break
+			}
+			h := node - virt.Addr(o.hList.Offset)
+			name := at(h, o.hName)
+			if !has(o.hName) {
+				name = at(r.pointer(h, o.hDev), o.devName)
+			}
+			c.Devices = append(c.Devices, r.cString(name, 16))
+		}
+	}
+	return c
+}
+
+// nftHookName is the hook of a chain, in nft's words.
+func nftHookName(family string, n int) string {
+	switch {
+	case family == "netdev":
+		return nfName([]string{"ingress", "egress"}, n)
+	default:
+		return nfHookName(family, n)
+	}
+}
+
+func nfName(names []string, n int) string {
+	if n >= 0 && n < len(names) {
+		return names[n]
+	}
+	return fmt.Sprint(n)
+}

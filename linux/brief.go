@@ -1,6 +1,7 @@
 package linux
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"runtime/debug"
@@ -9,6 +10,31 @@ import (
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
+
+// Pulse is what tells cheaply whether a process ran. Between two equal pulses it was the
+// same process in the same state, and its first thread used no processor time.
+type Pulse struct {
+	PID, TID  int32
+	SinceBoot time.Duration
+	MM        virt.Addr
+	State     State
+	Ran       time.Duration // the first thread
+}
+
+// Pulse reads that of the process that t leads.
+func (l *Lister) Pulse(t Task) (p Pulse, err error) {
+	defer phys.Recover(debug.SetPanicOnFault(true), &err)
+	l.r.err = nil
+	id, mmErr := l.identity(t.Addr)
+	p = Pulse{
+		PID: id.pid, TID: id.tid, SinceBoot: time.Duration(id.born), MM: id.mm,
+		State: l.state(t.Addr), Ran: time.Duration(l.r.u64(t.Addr + virt.Addr(l.s.o.sumExec))),
+	}
+	if err := cmp.Or(l.r.err, mmErr); err != nil {
+		return Pulse{}, fmt.Errorf("task at %#x: %w", uint64(t.Addr), err)
+	}
+	return p, nil
+}
 
 // Brief reads of the process that t leads only what changes while it runs: state,
 // name, parent, threads, processor time and memory. It takes a fraction of what

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -90,6 +91,7 @@ func newTopCommand() *cobra.Command {
 			return again(ctx, target, &guest)
 		})
 		defer s.Close()
+		debug.SetGCPercent(100) // unlike other runs, this one is long
 		if batch {
 			return top.Batch(c.Context(), s, c.OutOrStdout(), o, interval, frames, terminalWidth(c.OutOrStdout()))
 		}

@@ -55,24 +55,20 @@ type Line struct {
 
 // Frame is the lines of a sample. before, which may be nil, is the sample before it.
 func Frame(before, now *Sample, o Options) []Line {
-	used := map[Key]time.Duration{}
 	var passed time.Duration
+	var past history
 	if before != nil {
-		passed = now.At.Sub(before.At)
-		for _, p := range before.Processes {
-			if !p.CPU.IsNull() {
-				used[p.Key] = p.CPU.Duration()
-			}
-		}
+		passed, past.processes = now.At.Sub(before.At), before.Processes
 	}
 	filter := strings.ToLower(o.Filter)
-	var lines []Line
+	lines := make([]Line, 0, len(now.Processes))
 	for i := range now.Processes {
 		p := &now.Processes[i]
+		had := past.of(p.Key)
 		if !p.matches(filter) {
 			continue
 		}
-		lines = append(lines, Line{Process: p, Percent: percent(p, used, passed)})
+		lines = append(lines, Line{Process: p, Percent: percent(p, had, passed)})
 	}
 	slices.SortStableFunc(lines, func(a, b Line) int {
 		c := o.compare(a, b)
@@ -87,15 +83,39 @@ func Frame(before, now *Sample, o Options) []Line {
 	return lines
 }
 
+// history finds processes in the sample before. A guest lists its processes in the order
+// in which they began, so the next one asked for is mostly the next one there.
+type history struct {
+	processes []Process
+	next      int
+	byKey     map[Key]*Process // made when one is not where it was looked for
+}
+
+// of is the process with that key; nil if there was none.
+func (h *history) of(k Key) *Process {
+	for i := h.next; i < min(h.next+8, len(h.processes)); i++ { // some have ended
+		if h.processes[i].Key == k {
+			h.next = i + 1
+			return &h.processes[i]
+		}
+	}
+	if h.byKey == nil {
+		h.byKey = make(map[Key]*Process, len(h.processes))
+		for i := range h.processes {
+			h.byKey[h.processes[i].Key] = &h.processes[i]
+		}
+	}
+	return h.byKey[k]
+}
+
 // percent is how much of one processor p used. Of a process that was not there
 // before it is not known, or whose time could not be read; a sum that falls, as
 // threads end, is no use at all.
-func percent(p *Process, used map[Key]time.Duration, passed time.Duration) float64 {
-	had, known := used[p.Key]
-	if passed <= 0 || !known || p.CPU.IsNull() {
+func percent(p, before *Process, passed time.Duration) float64 {
+	if passed <= 0 || before == nil || before.CPU.IsNull() || p.CPU.IsNull() {
 		return -1
 	}
-	return 100 * max(0, float64(p.CPU.Duration())-float64(had)) / float64(passed)
+	return 100 * max(0, float64(p.CPU.Duration())-float64(before.CPU.Duration())) / float64(passed)
 }
 
 func (p *Process) matches(lower string) bool {

@@ -23,6 +23,9 @@ const (
 	// keep is how long arguments and user are held to be what they were: they
 	// seldom change but with the program, which is noticed at once.
 	keep = 3 * time.Second
+	// still is how long a process that did not run is held to be as it was. What can
+	// change without it is its parent, when that ends, and memory that is taken from it.
+	still = time.Second
 	// checkEvery is how often the monitor is asked after.
 	checkEvery = time.Second
 	// standing is how long the guest's clock may stand still before the guest is
@@ -58,6 +61,11 @@ type slow struct {
 	swapped bool
 	read    time.Time
 	seen    time.Time
+
+	// The process as it was last read, and its pulse just before.
+	pulse linux.Pulse
+	last  Process
+	at    time.Time
 }
 
 // NewGuest watches g. alive tells cheaply whether its monitor is still there; reopen
@@ -137,7 +145,14 @@ func (s *Guest) look(ctx context.Context, now time.Time) (*Sample, error) {
 	var first error
 	for t, err := range l.Processes(ctx) {
 		var p *linux.Process
+		var pulse linux.Pulse
 		if err == nil {
+			pulse, _ = lister.Pulse(t) // what cannot be read is no pulse, and is told by Brief
+			if k := s.known[keyOf(t, pulse.PID, pulse.SinceBoot)]; k != nil && k.holds(pulse, now) {
+				k.seen = now
+				out.Processes = append(out.Processes, k.last)
+				continue
+			}
 			p, err = lister.Brief(ctx, t)
 		}
 		if errors.Is(err, phys.ErrGone) {
@@ -148,7 +163,7 @@ func (s *Guest) look(ctx context.Context, now time.Time) (*Sample, error) {
 			first = cmp.Or(first, err)
 			continue
 		}
-		out.Processes = append(out.Processes, s.process(ctx, lister, p, now))
+		out.Processes = append(out.Processes, s.process(ctx, lister, p, pulse, now))
 	}
 	for k, v := range s.known {
 		if v.seen != now {
@@ -164,11 +179,19 @@ func (s *Guest) look(ctx context.Context, now time.Time) (*Sample, error) {
 	return out, nil
 }
 
+func keyOf(t linux.Task, pid int32, born time.Duration) Key { return Key{pid, uint64(t.Addr), born} }
+
+// holds reports whether a process with that pulse is as it was when last read. Of one
+// with several threads the first one's pulse does not tell.
+func (k *slow) holds(pulse linux.Pulse, now time.Time) bool {
+	return k.pulse == pulse && k.last.Threads == 1 && now.Sub(k.at) < still
+}
+
 // process is p with what is known of it from before, or read now.
-func (s *Guest) process(ctx context.Context, l *linux.Lister, p *linux.Process, now time.Time) Process {
+func (s *Guest) process(ctx context.Context, l *linux.Lister, p *linux.Process, pulse linux.Pulse, now time.Time) Process {
 	none, gap := table.Missing(table.None), table.Missing(table.Unreadable)
 	out := Process{
-		Key: Key{p.PID, uint64(p.Task.Addr), p.SinceBoot}, PID: p.PID, PPID: p.PPID, State: p.State, Threads: p.Threads,
+		Key: keyOf(p.Task, p.PID, p.SinceBoot), PID: p.PID, PPID: p.PPID, State: p.State, Threads: p.Threads,
 		CPU: table.DurationValue(p.CPUTime), RSS: none, VSize: none, Comm: p.Comm, KernelThread: p.KernelThread,
 	}
 	if p.Has() {
@@ -196,6 +219,7 @@ func (s *Guest) process(ctx context.Context, l *linux.Lister, p *linux.Process, 
 	}
 	k.seen = now
 	out.UID, out.Command, out.Swapped = k.uid, k.command, k.swapped
+	k.pulse, k.last, k.at = pulse, out, now
 	return out
 }
 
@@ -279,7 +303,7 @@ func (s *Guest) firstIn(ctx context.Context, l *linux.System) (same bool) {
 			}
 			p, err := l.NewLister().Brief(ctx, t)
 			if err == nil {
-				same = s.first == Key{p.PID, uint64(t.Addr), p.SinceBoot}
+				same = s.first == keyOf(t, p.PID, p.SinceBoot)
 			}
 			return err
 		}
@@ -337,6 +361,9 @@ func detail(ctx context.Context, v table.View, g *table.Guest, pid int32, width 
 	}
 	if err := enc.Close(); err != nil {
 		return err
+	}
+	if n == 0 {
+		fmt.Fprintf(b, "no %s\n", v.Name())
 	}
 	if n > maxDetail {
 		fmt.Fprintf(b, "more than %d: see outsight %s --pid %d\n", maxDetail, v.Name(), pid)

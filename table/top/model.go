@@ -37,9 +37,9 @@ const (
 var views = map[string]string{"f": "files", "s": "sockets", "a": "maps"}
 
 const (
-	footer       = "c cpu  m memory  p pid  n name  t time  r reverse  T tree  / filter  f files  s sockets  a maps  q quit"
+	footer       = "q quit  f files  s sockets  a maps  / filter  T tree  by: c cpu  m memory  p pid  n name  t time  r reverse"
 	typingFooter = "type to filter; Enter keeps it, Esc clears it"
-	detailFooter = "f files  s sockets  a maps  Esc back  q quit"
+	detailFooter = "q quit  Esc back  f files  s sockets  a maps"
 )
 
 // sampled takes a new sample.

@@ -28,6 +28,8 @@ type viewCase struct {
 	only []string
 	// subset says that the guest tells only some of the rows.
 	subset bool
+	// translate brings a row of the guest's into outsight's words.
+	translate func(t *testing.T, row map[string]any)
 	// near are columns, numbers or times, that may differ by so many units or seconds.
 	near map[string]float64
 	// prepare makes ready in the guest what is to be seen.
@@ -127,6 +129,11 @@ func (c viewCase) inside(t *testing.T, g *lab.Guest) map[string]map[string]any {
 	rows, last := c.parse(t, out)
 	if last["rows_in_all"] == nil {
 		t.Fatalf("truth: cut short: %v", last)
+	}
+	if c.translate != nil {
+		for _, row := range rows {
+			c.translate(t, row)
+		}
 	}
 	return rows
 }

@@ -68,7 +68,8 @@ type Socket struct {
 	Filter    *SocketFilter
 	FilterErr error // why Filter could not be read
 
-	whole bool // a struct sock, not what stands for one
+	whole  bool      // a struct sock, not what stands for one
+	socket virt.Addr // the struct socket; 0 without
 }
 
 // SocketFilter is what was attached to a socket with SO_ATTACH_FILTER or
@@ -126,8 +127,8 @@ type socketLayout struct {
 	protocol, typ, socket, uid, ino, filter             kernel.Field
 	rmem, wmem, ackBacklog, maxAckBacklog, recvQ, recvN kernel.Field
 	protName                                            kernel.Field
-	// tcp_sock, udp_sock, inet_timewait_sock
-	rcvNxt, copiedSeq, writeSeq, sndUna, deficit, substate kernel.Field
+	// tcp_sock, udp_sock, mptcp_sock, inet_timewait_sock
+	rcvNxt, copiedSeq, writeSeq, sndUna, deficit, first, substate kernel.Field
 	// struct socket_alloc, inode
 	vfsInode, allocSocket, inodeUID, inodeNumber kernel.Field
 	// other families
@@ -160,6 +161,7 @@ func (s *System) socketLayout() (*socketLayout, error) {
 		o.rcvNxt, o.copiedSeq = r.field("tcp_sock", "rcv_nxt"), r.field("tcp_sock", "copied_seq")
 		o.writeSeq, o.sndUna = r.field("tcp_sock", "write_seq"), r.field("tcp_sock", "snd_una")
 		o.deficit = r.optional("udp_sock", "forward_deficit") // 4.16
+		o.first = r.optional("mptcp_sock", "first")           // 5.6
 		o.substate = r.field("inet_timewait_sock", "tw_substate")
 		o.vfsInode, o.allocSocket = r.field("socket_alloc", "vfs_inode"), r.field("socket_alloc", "socket")
 		o.inodeUID, o.inodeNumber = r.field("inode", "i_uid"), r.field("inode", "i_ino")

@@ -116,6 +116,8 @@ func (l *socketLister) one(a virt.Addr, kind string, way SeenIn) bool {
 	k.SeenIn = way
 	if pids, ok := l.owners.pids[a]; ok {
 		k.PIDs, k.SeenIn = pids, k.SeenIn|SeenInDescriptor
+	} else if k.socket != 0 {
+		k.PIDs = l.owners.pids[l.owners.socks[k.socket]] // of MPTCP: a path of the connection
 	}
 	if l.stopped = !l.yield(k, nil); l.stopped {
 		return false

@@ -13,9 +13,14 @@ import (
 
 // socketOwners is which processes hold which sockets in their descriptors.
 type socketOwners struct {
-	pids  map[virt.Addr][]int32 // by struct sock, ascending
-	order []virt.Addr           // the socks, as they were found
+	pids  map[virt.Addr][]int32   // by struct sock, ascending
+	socks map[virt.Addr]virt.Addr // by struct socket
+	order []virt.Addr             // the socks, as they were found
 }
+
+// heldSocket is what a file leads to. Of MPTCP, several socks have one struct socket: the
+// sock that it leads to, and those of the connection's paths.
+type heldSocket struct{ socket, sk virt.Addr }
 
 type socketFDLayout struct {
 	files, fdt, maxFDs, fd, fop, private, sk kernel.Field
@@ -24,7 +29,7 @@ type socketFDLayout struct {
 // socketOwners walks the descriptors of all processes. fail is told what could not
 // be read.
 func (s *System) socketOwners(ctx context.Context, fail func(error)) *socketOwners {
-	w := &socketOwners{pids: map[virt.Addr][]int32{}}
+	w := &socketOwners{pids: map[virt.Addr][]int32{}, socks: map[virt.Addr]virt.Addr{}}
 	o, err := layoutOf(s, "descriptors of sockets", func(r *resolver, o *socketFDLayout) {
 		o.files, o.fdt = r.field("task_struct", "files"), r.field("files_struct", "fdt")
 		o.maxFDs, o.fd = r.field("fdtable", "max_fds"), r.field("fdtable", "fd")
@@ -40,7 +45,7 @@ func (s *System) socketOwners(ctx context.Context, fail func(error)) *socketOwne
 		fail(fmt.Errorf("descriptors of sockets: %w: %w", ErrUnsupported, err))
 		return w
 	}
-	c := &socketCollector{s: s, o: o, fops: fops, r: s.reader(), out: w, held: map[virt.Addr][]virt.Addr{}, file: map[virt.Addr]virt.Addr{}}
+	c := &socketCollector{s: s, o: o, fops: fops, r: s.reader(), out: w, held: map[virt.Addr][]heldSocket{}, file: map[virt.Addr]heldSocket{}}
 	l := s.NewLister()
 	for t, err := range s.Processes(ctx) {
 		if err != nil {
@@ -73,11 +78,11 @@ func (s *System) socketOwners(ctx context.Context, fail func(error)) *socketOwne
 			if err != nil {
 				fail(fmt.Errorf("descriptors of process %d: %w", pid, err))
 			}
-			for _, sk := range socks {
-				if _, known := w.pids[sk]; !known {
-					w.order = append(w.order, sk)
+			for _, k := range socks {
+				if _, known := w.pids[k.sk]; !known {
+					w.order, w.socks[k.socket] = append(w.order, k.sk), k.sk
 				}
-				w.pids[sk] = append(w.pids[sk], pid)
+				w.pids[k.sk] = append(w.pids[k.sk], pid)
 			}
 		}
 		if ctx.Err() != nil {
@@ -97,17 +102,17 @@ type socketCollector struct {
 	fops virt.Addr
 	r    reader
 	out  *socketOwners
-	held map[virt.Addr][]virt.Addr // socks by files_struct
-	file map[virt.Addr]virt.Addr   // sock by file; 0 for other files
+	held map[virt.Addr][]heldSocket // by files_struct
+	file map[virt.Addr]heldSocket   // by file; zero for other files
 }
 
-// table is the socks in the files_struct at files, each once. What could be read
+// table is the sockets in the files_struct at files, each once. What could be read
 // comes beside the error.
-func (c *socketCollector) table(files virt.Addr) ([]virt.Addr, error) {
+func (c *socketCollector) table(files virt.Addr) ([]heldSocket, error) {
 	if known, ok := c.held[files]; ok {
 		return known, nil
 	}
-	var socks []virt.Addr
+	var socks []heldSocket
 	_, err := netGuarded(&c.r, func() int {
 		o, r := c.o, &c.r
 		fdt := r.pointer(files, o.fdt)
@@ -118,8 +123,8 @@ func (c *socketCollector) table(files virt.Addr) ([]virt.Addr, error) {
 			copy(page[:], r.bytes(array+virt.Addr(8*at), int(8*count)))
 			for i := range count {
 				if f := virt.Addr(binary.LittleEndian.Uint64(page[8*i:])); f != 0 && r.err == nil {
-					if sk := c.sock(f); sk != 0 && !slices.Contains(socks[max(0, len(socks)-8):], sk) {
-						socks = append(socks, sk)
+					if k := c.sock(f); k.sk != 0 && !slices.Contains(socks[max(0, len(socks)-8):], k) {
+						socks = append(socks, k)
 					}
 				}
 			}
@@ -130,20 +135,20 @@ func (c *socketCollector) table(files virt.Addr) ([]virt.Addr, error) {
 	return socks, err
 }
 
-// sock is the struct sock behind the struct file at f; 0 if it is no socket.
-func (c *socketCollector) sock(f virt.Addr) virt.Addr {
+// sock is the socket behind the struct file at f; zero if there is none.
+func (c *socketCollector) sock(f virt.Addr) heldSocket {
 	if known, ok := c.file[f]; ok {
 		return known
 	}
 	o, r := c.o, &c.r
-	var sk virt.Addr
+	var k heldSocket
 	if r.pointer(f, o.fop) == c.fops {
-		if socket := r.pointer(f, o.private); socket != 0 {
-			sk = r.pointer(socket, o.sk)
+		if k.socket = r.pointer(f, o.private); k.socket != 0 {
+			k.sk = r.pointer(k.socket, o.sk)
 		}
 	}
 	if r.err == nil {
-		c.file[f] = sk
+		c.file[f] = k
 	}
-	return sk
+	return k
 }

@@ -101,12 +101,13 @@ func (w *socketReader) once(ctx context.Context, a virt.Addr, kind string) *Sock
 // lost its inode.
 func (w *socketReader) owner(k *Socket) {
 	o, r := w.o, &w.r
+	k.socket = r.pointer(k.Addr, o.socket)
 	if has(o.ino) { // 6.16
 		k.Inode, k.UID = r.num(k.Addr, o.ino), uint32(r.num(k.Addr, o.uid))
 		return
 	}
-	if socket := r.pointer(k.Addr, o.socket); socket != 0 {
-		inode := socket - virt.Addr(o.allocSocket.Offset) + virt.Addr(o.vfsInode.Offset)
+	if k.socket != 0 {
+		inode := k.socket - virt.Addr(o.allocSocket.Offset) + virt.Addr(o.vfsInode.Offset)
 		k.Inode, k.UID = r.num(inode, o.inodeNumber), uint32(r.num(inode, o.inodeUID))
 	}
 }
@@ -176,6 +177,12 @@ func (w *socketReader) inet(k *Socket, number uint32) {
 			k.RecvQueue -= min(k.RecvQueue, r.num(a, o.deficit))
 		}
 	case "mptcp":
+		w.memory(k)
+		if k.State == tcpListen && has(o.first) {
+			if first := r.pointer(a, o.first); first != 0 {
+				k.RecvQueue, k.SendQueue = r.num(first, o.ackBacklog), r.num(first, o.maxAckBacklog)
+			}
+		}
 	default:
 		w.memory(k)
 	}

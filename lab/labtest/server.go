@@ -19,7 +19,8 @@ import (
 var ServerModules = []string{
 	"dummy numdummies=1", "veth", "bridge", "tun", "vsock", "vsock_loopback", "loop max_loop=8", "zram num_devices=1", "lzo_rle",
 	"overlay", "binfmt_misc", "algif_hash", "algif_skcipher", "aes_generic", "cbc", "sch_ingress", "cls_bpf",
-	"tcp_diag", "udp_diag", "raw_diag", "unix_diag", "netlink_diag", "crypto_user",
+	"tcp_diag", "udp_diag", "raw_diag", "unix_diag", "netlink_diag", "af_packet_diag", "vsock_diag", "xsk_diag", "mptcp_diag",
+	"crypto_user",
 }
 
 // NFTModules are what the nft tables of a Debian server need. A Debian guest has no modules on its disk

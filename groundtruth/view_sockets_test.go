@@ -1,0 +1,39 @@
+package groundtruth
+
+import (
+	"encoding/base64"
+	"testing"
+
+	"github.com/outsight-vmi/outsight/linux"
+)
+
+func init() {
+	register(viewCase{
+		view:      "sockets",
+		keys:      []string{"protocol", "family", "net_ns", "inode", "local", "local_port", "remote", "remote_port"},
+		translate: disassembled,
+	})
+}
+
+// disassembled makes the text of a socket's filter from the code that the guest reads back:
+// which text that is has tests of its own.
+func disassembled(t *testing.T, row map[string]any) {
+	t.Helper()
+	code, ok := row["filter_code"].(string)
+	if !ok {
+		return
+	}
+	delete(row, "filter_code")
+	b, err := base64.StdEncoding.DecodeString(code)
+	if err != nil {
+		t.Fatalf("truth: %v", err)
+	}
+	row["filter"] = nil
+	if lines := linux.DisassembleClassic(b); len(lines) > 0 {
+		list := make([]any, len(lines))
+		for i, line := range lines {
+			list[i] = line
+		}
+		row["filter"] = list
+	}
+}

@@ -2,10 +2,12 @@ package linux
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"iter"
 
 	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -58,7 +60,7 @@ func (s *System) rhashtable(ctx context.Context, a virt.Addr, limit int) iter.Se
 				}
 			default:
 				stopped := false
-				if err := s.rhashBuckets(ctx, at(t, o.buckets), size, limit, func(node virt.Addr, err error) bool {
+				if err := s.rhashBuckets(ctx, &r, at(t, o.buckets), size, limit, func(node virt.Addr, err error) bool {
 					stopped = !yield(node, err)
 					return !stopped
 				}); err != nil && !stopped && !fail(err) {
@@ -75,30 +77,40 @@ func (s *System) rhashtable(ctx context.Context, a virt.Addr, limit int) iter.Se
 
 // rhashBuckets walks the buckets: bit 0 of one is its lock, and a chain ends in an
 // odd pointer.
-func (s *System) rhashBuckets(ctx context.Context, base virt.Addr, size uint64, limit int, yield func(virt.Addr, error) bool) error {
+func (s *System) rhashBuckets(ctx context.Context, r *reader, base virt.Addr, size uint64, limit int, yield func(virt.Addr, error) bool) error {
 	const maxSize = 1 << 22
-	if size > maxSize {
+	if size > maxSize || size&(size-1) != 0 {
 		return fmt.Errorf("%w: %d buckets", ErrBroken, size)
 	}
-	for i := range size {
-		head := base + virt.Addr(8*i)
-		first, err := s.word(head)
-		if err != nil {
+	const piece = phys.PageSize / 8
+	var heads [piece]virt.Addr
+	for from := uint64(0); from < size; from += piece {
+		n := min(piece, size-from)
+		if _, err := netGuarded(r, func() int {
+			b := r.bytes(base+virt.Addr(8*from), int(8*n))
+			for i := range n {
+				heads[i] = virt.Addr(binary.LittleEndian.Uint64(b[8*i:]))
+			}
+			return 0
+		}); err != nil {
 			return err
 		}
-		node := virt.Addr(first &^ 1)
-		// An empty bucket holds 0, or points at itself with the low bit set.
-		if node == 0 || node == head {
-			continue
-		}
-		if !s.Space.KernelHalf(node) {
-			if !yield(0, fmt.Errorf("bucket at %#x: %w: %#x is no kernel pointer", uint64(head), ErrBroken, first)) {
+		for i := range n {
+			head := base + virt.Addr(8*(from+i))
+			node := heads[i] &^ 1
+			// An empty bucket holds 0, or points at itself with the low bit set.
+			if node == 0 || node == head {
+				continue
+			}
+			if !s.Space.KernelHalf(node) {
+				if !yield(0, fmt.Errorf("bucket at %#x: %w: %#x is no kernel pointer", uint64(head), ErrBroken, uint64(heads[i]))) {
+					return nil
+				}
+				continue
+			}
+			if !yield(node, nil) || !s.chain(ctx, node, limit, yield) {
 				return nil
 			}
-			continue
-		}
-		if !yield(node, nil) || !s.chain(ctx, node, limit, yield) {
-			return nil
 		}
 	}
 	return nil

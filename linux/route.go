@@ -43,7 +43,7 @@ type routeLayout struct {
 	tb6Node, tb6ID, tb6Root                                kernel.Field
 	left, right, subtree, leaf6                            kernel.Field
 	next6, dst6, src6, metric6, proto6, type6, nh6, obj6   kernel.Field
-	keyAddr, keyLen, nh6Common                             kernel.Field
+	keyAddr, keyLen, nh6Common, its6, parent               kernel.Field
 }
 
 func (s *System) routeLayout() (*routeLayout, error) {
@@ -67,6 +67,7 @@ func (s *System) routeLayout() (*routeLayout, error) {
 		o.left, o.right, o.subtree, o.leaf6 = m("fib6_node", "left"), m("fib6_node", "right"), m("fib6_node", "subtree"), m("fib6_node", "leaf")
 		o.next6, o.dst6, o.src6 = m("fib6_info", "fib6_next"), m("fib6_info", "fib6_dst"), m("fib6_info", "fib6_prefsrc")
 		o.metric6, o.proto6, o.type6 = m("fib6_info", "fib6_metric"), m("fib6_info", "fib6_protocol"), m("fib6_info", "fib6_type")
+		o.its6, o.parent = m("fib6_info", "fib6_table"), m("fib6_node", "parent")
 		o.nh6, o.obj6 = m("fib6_info", "fib6_nh"), m("fib6_info", "nh")
 		o.keyAddr, o.keyLen, o.nh6Common = m("rt6key", "addr"), m("rt6key", "plen"), m("fib6_nh", "nh_common")
 	})
@@ -76,7 +77,7 @@ const (
 	maxRoutes     = 1 << 20
 	routeTables   = 256 // FIB_TABLE_HASHSZ, FIB6_TABLE_HASHSZ
 	maxRouteHops  = 512
-	maxRouteErrs  = 4096
+	maxRouteErrs  = 256
 	maxRouteDepth = 160 // of a trie over 128 bits, or over 32
 )
 
@@ -112,6 +113,8 @@ type routeWalk struct {
 	left    int // nodes and routes that may still be visited
 	errs    int
 	seen    map[virt.Addr]struct{} // nodes of the table that is walked
+	table   virt.Addr              // the fib6_table that is walked
+	from    virt.Addr              // the fib6_node that led to the next one
 	stopped bool
 }
 
@@ -220,12 +223,17 @@ func (w *routeWalk) trie(n NetNS, table uint32, a virt.Addr, depth int) {
 		w.fail(fmt.Errorf("trie node at %#x: %w: 2^%d children", uint64(a), ErrBroken, bits))
 		return
 	}
-	for i := range uint64(1) << bits {
-		var child virt.Addr
-		if !w.visit() || !w.read(func(r *reader) { child = r.ptr(at(a, o.leaf) + virt.Addr(8*i)) }) {
+	const piece = 64
+	for i := uint64(0); i < 1<<bits; i += piece {
+		var raw [8 * piece]byte
+		part := raw[:8*min(piece, 1<<bits-i)]
+		if !w.read(func(r *reader) { copy(part, r.bytes(at(a, o.leaf)+virt.Addr(8*i), len(part))) }) {
 			return
 		}
-		if w.trie(n, table, child, depth-1); w.stopped {
+		for ; len(part) > 0 && w.visit(); part = part[8:] {
+			w.trie(n, table, virt.Addr(binary.LittleEndian.Uint64(part)), depth-1)
+		}
+		if w.stopped {
 			return
 		}
 	}
@@ -317,7 +325,7 @@ func (w *routeWalk) table6(n NetNS, table virt.Addr) {
 	var id uint32
 	var null virt.Addr
 	if w.read(func(r *reader) { id, null = uint32(r.num(table, w.o.tb6ID)), r.pointer(n.Addr, w.o.null6) }) {
-		w.seen = map[virt.Addr]struct{}{}
+		w.seen, w.table, w.from = map[virt.Addr]struct{}{}, table, 0
 		w.node6(n, id, null, at(table, w.o.tb6Root), maxRouteDepth)
 	}
 }
@@ -332,6 +340,10 @@ func (w *routeWalk) node6(n NetNS, table uint32, null, a virt.Addr, depth int) {
 	var left, right, leaf, sub virt.Addr
 	var flags uint64
 	if !w.read(func(r *reader) {
+		if has(o.parent) && r.pointer(a, o.parent) != w.from && r.err == nil {
+			r.err = fmt.Errorf("node at %#x: %w: it hangs elsewhere", uint64(a), ErrBroken)
+			return
+		}
 		left, right, leaf, sub = r.pointer(a, o.left), r.pointer(a, o.right), r.pointer(a, o.leaf6), r.pointer(a, o.subtree)
 		f, err := w.s.Field("fib6_node", "fn_flags")
 		if err == nil {
@@ -346,6 +358,7 @@ func (w *routeWalk) node6(n NetNS, table uint32, null, a virt.Addr, depth int) {
 		}
 	}
 	for _, child := range []virt.Addr{left, right, sub} {
+		w.from = a
 		if w.node6(n, table, null, child, depth-1); w.stopped {
 			return
 		}
@@ -359,6 +372,10 @@ func (w *routeWalk) info6(n NetNS, table uint32, a virt.Addr) (next virt.Addr) {
 	var object virt.Addr
 	if !w.read(func(r *reader) {
 		next = r.pointer(a, o.next6)
+		if has(o.its6) && r.pointer(a, o.its6) != w.table && r.err == nil { // of no route to lead on
+			r.err = fmt.Errorf("route at %#x: %w: it is of another table", uint64(a), ErrBroken)
+			return
+		}
 		key := func(f kernel.Field) netip.Prefix {
 			var b [16]byte
 			copy(b[:], r.bytes(at(at(a, f), o.keyAddr), 16))

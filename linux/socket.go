@@ -122,7 +122,7 @@ func (k *Socket) TypeName() string {
 type socketLayout struct {
 	// struct sock_common
 	family, state, num, dport, daddr, rcvSaddr, daddr6, rcvSaddr6 kernel.Field
-	boundDev, prot, net, node                                     kernel.Field
+	boundDev, prot, net, node, bindNode                           kernel.Field
 	// struct sock
 	protocol, typ, socket, uid, ino, filter             kernel.Field
 	rmem, wmem, ackBacklog, maxAckBacklog, recvQ, recvN kernel.Field
@@ -136,7 +136,7 @@ type socketLayout struct {
 	packetNum, packetIndex                                        kernel.Field
 	portid, dstPortid                                             kernel.Field
 	xdpDev                                                        kernel.Field
-	sockSize                                                      uint32
+	sockSize, commonSize                                          uint32
 	// filters
 	filterProg, origProg, origLen, origCode, progLen, progAux, auxID kernel.Field
 }
@@ -150,6 +150,7 @@ func (s *System) socketLayout() (*socketLayout, error) {
 		o.daddr, o.rcvSaddr = c("skc_daddr"), c("skc_rcv_saddr")
 		o.daddr6, o.rcvSaddr6 = r.optional("sock_common", "skc_v6_daddr"), r.optional("sock_common", "skc_v6_rcv_saddr")
 		o.boundDev, o.prot, o.net, o.node = c("skc_bound_dev_if"), c("skc_prot"), c("skc_net.net"), c("skc_node")
+		o.bindNode, o.commonSize = r.optional("sock_common", "skc_bind_node"), r.size("sock_common")
 		k := func(path string) kernel.Field { return r.field("sock", path) }
 		o.protocol, o.typ, o.socket = k("sk_protocol"), k("sk_type"), k("sk_socket")
 		// Until 6.16 the inode behind sk_socket told these.

@@ -12,6 +12,15 @@ import (
 // maxSockets bounds the sockets of one guest.
 const maxSockets = 4 << 20
 
+// socketLimit is how many sockets the guest can have: no more than fit in its memory.
+func (s *System) socketLimit(size uint32) int {
+	var ram uint64
+	for _, r := range s.Memory.Ranges() {
+		ram += r.Size()
+	}
+	return int(min(maxSockets, ram/uint64(max(size, 64))+1))
+}
+
 // socketTables is where the protocols keep their sockets.
 type socketTables struct {
 	tcpInfo, ehash, ehashMask, lhash2, lhash2Mask, listening kernel.Field
@@ -22,7 +31,7 @@ type socketTables struct {
 	rawHash, pingHash                                        kernel.Field
 	unixBuckets, packets, xdps                               kernel.Field
 	nlSize                                                   uint32
-	nlHash, nlNode                                           kernel.Field
+	nlHash, nlNode, nlGroups                                 kernel.Field
 }
 
 func (s *System) socketTables() (*socketTables, error) {
@@ -40,7 +49,7 @@ func (s *System) socketTables() (*socketTables, error) {
 		o.unixBuckets = r.optional("net", "unx.table.buckets") // 6.0; else unix_socket_table
 		o.packets, o.xdps = r.optional("net", "packet.sklist"), r.optional("net", "xdp.list")
 		o.nlHash, o.nlSize = r.field("netlink_table", "hash"), r.size("netlink_table")
-		o.nlNode = r.field("netlink_sock", "node")
+		o.nlNode, o.nlGroups = r.field("netlink_sock", "node"), r.optional("netlink_table", "mc_list")
 	})
 }
 
@@ -59,7 +68,7 @@ func (s *System) Sockets(ctx context.Context) iter.Seq2[*Socket, error] {
 			yield(nil, err)
 			return
 		}
-		l := &socketLister{s: s, ctx: ctx, w: w, t: t, yield: yield, seen: map[virt.Addr]struct{}{}, tables: map[virt.Addr]struct{}{}}
+		l := &socketLister{s: s, ctx: ctx, w: w, t: t, yield: yield, most: s.socketLimit(w.o.commonSize), seen: map[virt.Addr]struct{}{}, tables: map[virt.Addr]struct{}{}}
 		l.owners = s.socketOwners(ctx, func(err error) { l.fail(err) })
 		l.global()
 		for n, err := range s.NetNamespaces(ctx) {
@@ -82,6 +91,7 @@ type socketLister struct {
 	w       *socketReader
 	t       *socketTables
 	owners  *socketOwners
+	most    int // sockets
 	seen    map[virt.Addr]struct{}
 	tables  map[virt.Addr]struct{} // those that were walked: namespaces may share them
 	yield   func(*Socket, error) bool
@@ -102,8 +112,8 @@ func (l *socketLister) one(a virt.Addr, kind string, way SeenIn) bool {
 	if _, twice := l.seen[a]; twice {
 		return true
 	}
-	if len(l.seen) >= maxSockets {
-		l.fail(fmt.Errorf("sockets: %w: more than %d", ErrBroken, maxSockets))
+	if len(l.seen) >= l.most {
+		l.fail(fmt.Errorf("sockets: %w: more than %d", ErrBroken, l.most))
 		l.stopped = true
 		return false
 	}
@@ -125,28 +135,6 @@ func (l *socketLister) one(a virt.Addr, kind string, way SeenIn) bool {
 	if l.ctx.Err() != nil {
 		l.fail(l.ctx.Err())
 		l.stopped = true
-	}
-	return !l.stopped
-}
-
-// chains walks a hash table whose elements hang by their skc_node.
-func (l *socketLister) chains(kind string, base virt.Addr, count uint64, stride, off uint32) {
-	if _, done := l.tables[base]; done || l.stopped || base == 0 {
-		return
-	}
-	l.tables[base] = struct{}{}
-	l.fail(l.s.netBuckets(&l.w.r, base, count, stride, off, func(head virt.Addr) bool { return l.chain(kind, head) }))
-}
-
-func (l *socketLister) chain(kind string, head virt.Addr) bool {
-	for node, err := range l.s.hlist(l.ctx, head, maxSockets) {
-		if err != nil {
-			l.fail(fmt.Errorf("%s sockets: %w", kind, err))
-			continue
-		}
-		if !l.one(node-virt.Addr(l.w.o.node.Offset), kind, SeenInTable) {
-			break
-		}
 	}
 	return !l.stopped
 }
@@ -200,10 +188,10 @@ func (l *socketLister) namespace(n NetNS) {
 	l.udp("udp", udp)
 	l.chains("unix", unix, unixBuckets, 8, 0)
 	if has(t.packets) && !l.stopped {
-		l.chain("packet", at(n.Addr, t.packets))
+		l.chain(&socketTable{kind: "packet", base: n.Addr}, at(n.Addr, t.packets), l.w.o.node.Offset)
 	}
 	if has(t.xdps) && !l.stopped {
-		l.chain("xdp", at(n.Addr, t.xdps))
+		l.chain(&socketTable{kind: "xdp", base: n.Addr}, at(n.Addr, t.xdps), l.w.o.node.Offset)
 	}
 }
 
@@ -241,7 +229,7 @@ func (l *socketLister) udp(kind string, table virt.Addr) {
 }
 
 // netlink walks the tables of bound netlink sockets, one for each of MAX_LINKS
-// protocols.
+// protocols, and the lists of those that listen to a group, bound or not.
 func (l *socketLister) netlink() {
 	const maxLinks = 32
 	p, err := l.s.Pointer("nl_table")
@@ -250,14 +238,27 @@ func (l *socketLister) netlink() {
 	}
 	for i := range maxLinks {
 		table := p + virt.Addr(uint32(i)*l.t.nlSize)
-		for node, err := range l.s.rhashtable(l.ctx, at(table, l.t.nlHash), maxSockets) {
+		t := &socketTable{kind: "netlink", base: table}
+		for node, err := range l.s.rhashtable(l.ctx, at(table, l.t.nlHash), l.most) {
+			a := node - virt.Addr(l.t.nlNode.Offset)
+			if err == nil {
+				err = l.w.plausible(a, t.kind)
+			}
 			if err != nil {
-				l.fail(fmt.Errorf("netlink sockets: %w", err))
+				if !l.strayed(t, err) {
+					break
+				}
 				continue
 			}
-			if !l.one(node-virt.Addr(l.t.nlNode.Offset), "netlink", SeenInTable) {
+			if !l.one(a, t.kind, SeenInTable) {
 				return
 			}
+		}
+		if l.stopped {
+			return
+		}
+		if has(l.t.nlGroups) && has(l.w.o.bindNode) {
+			l.chain(t, at(table, l.t.nlGroups), l.w.o.bindNode.Offset)
 		}
 	}
 }
@@ -265,6 +266,15 @@ func (l *socketLister) netlink() {
 // descriptors yields what only descriptors lead to.
 func (l *socketLister) descriptors() {
 	for _, a := range l.owners.order {
+		if _, twice := l.seen[a]; twice {
+			continue
+		}
+		if err := l.w.plausible(a, ""); err != nil {
+			if l.fail(err); l.stopped {
+				return
+			}
+			continue
+		}
 		if !l.one(a, "", SeenInDescriptor) {
 			return
 		}

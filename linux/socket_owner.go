@@ -23,7 +23,7 @@ type socketOwners struct {
 type heldSocket struct{ socket, sk virt.Addr }
 
 type socketFDLayout struct {
-	files, fdt, maxFDs, fd, fop, private, sk kernel.Field
+	files, fdt, maxFDs, fd, open, cloexec, fop, private, sk kernel.Field
 }
 
 // socketOwners walks the descriptors of all processes. fail is told what could not
@@ -33,6 +33,7 @@ func (s *System) socketOwners(ctx context.Context, fail func(error)) *socketOwne
 	o, err := layoutOf(s, "descriptors of sockets", func(r *resolver, o *socketFDLayout) {
 		o.files, o.fdt = r.field("task_struct", "files"), r.field("files_struct", "fdt")
 		o.maxFDs, o.fd = r.field("fdtable", "max_fds"), r.field("fdtable", "fd")
+		o.open, o.cloexec = r.field("fdtable", "open_fds"), r.field("fdtable", "close_on_exec")
 		o.fop, o.private = r.field("file", "f_op"), r.field("file", "private_data")
 		o.sk = r.field("socket", "sk")
 	})
@@ -45,16 +46,18 @@ func (s *System) socketOwners(ctx context.Context, fail func(error)) *socketOwne
 		fail(fmt.Errorf("descriptors of sockets: %w: %w", ErrUnsupported, err))
 		return w
 	}
-	c := &socketCollector{s: s, o: o, fops: fops, r: s.reader(), out: w, held: map[virt.Addr][]heldSocket{}, file: map[virt.Addr]heldSocket{}}
+	c := &socketCollector{s: s, o: o, fops: fops, r: s.reader(), left: maxOwned, held: map[virt.Addr][]heldSocket{}, file: map[virt.Addr]heldSocket{}}
 	l := s.NewLister()
 	for t, err := range s.Processes(ctx) {
 		if err != nil {
 			fail(err)
 			continue
 		}
-		pid, _, err := t.IDs()
+		pid, err := c.leader(t)
 		if err != nil {
-			fail(err)
+			if fail(err); !c.stray() {
+				break
+			}
 			continue
 		}
 		// Threads may have descriptors of their own, but rarely do.
@@ -64,9 +67,11 @@ func (s *System) socketOwners(ctx context.Context, fail func(error)) *socketOwne
 				fail(err)
 				continue
 			}
-			files, err := netGuarded(&c.r, func() virt.Addr { return c.r.pointer(thread.Addr, o.files) })
+			files, err := c.files(thread, t)
 			if err != nil {
-				fail(fmt.Errorf("descriptors of task %#x: %w", uint64(thread.Addr), err))
+				if fail(err); !c.stray() {
+					break
+				}
 				continue
 			}
 			if files != 0 && !slices.Contains(tables, files) && len(tables) < 64 {
@@ -97,14 +102,59 @@ func (s *System) socketOwners(ctx context.Context, fail func(error)) *socketOwne
 }
 
 type socketCollector struct {
-	s    *System
-	o    *socketFDLayout
-	fops virt.Addr
-	r    reader
-	out  *socketOwners
-	held map[virt.Addr][]heldSocket // by files_struct
-	file map[virt.Addr]heldSocket   // by file; zero for other files
+	s      *System
+	o      *socketFDLayout
+	fops   virt.Addr
+	r      reader
+	left   int                        // descriptors that may still be looked at
+	strays int                        // elements of the lists of tasks that were none
+	held   map[virt.Addr][]heldSocket // by files_struct
+	file   map[virt.Addr]heldSocket   // by file; zero for other files
 }
+
+// maxStrayTasks is how many elements of the lists of tasks may be none: a list that was
+// broken can lead through all kinds of memory.
+const maxStrayTasks = 64
+
+func (c *socketCollector) stray() bool {
+	c.strays++
+	return c.strays < maxStrayTasks
+}
+
+// leader is the number of a process, whose first thread t is.
+func (c *socketCollector) leader(t Task) (pid int32, err error) {
+	var leader virt.Addr
+	pid, err = netGuarded(&c.r, func() int32 {
+		leader = c.r.ptr(t.Addr + virt.Addr(c.s.o.groupLeader))
+		return int32(c.r.u32(t.Addr + virt.Addr(c.s.o.pid)))
+	})
+	if err == nil && leader != t.Addr {
+		err = fmt.Errorf("%w: it leads no process", ErrBroken)
+	}
+	if err != nil {
+		err = fmt.Errorf("descriptors of task %#x: %w", uint64(t.Addr), err)
+	}
+	return pid, err
+}
+
+// files is the files_struct of a thread of the process that leader leads.
+func (c *socketCollector) files(thread, leader Task) (files virt.Addr, err error) {
+	var its virt.Addr
+	files, err = netGuarded(&c.r, func() virt.Addr {
+		its = c.r.ptr(thread.Addr + virt.Addr(c.s.o.groupLeader))
+		return c.r.pointer(thread.Addr, c.o.files)
+	})
+	if err == nil && its != leader.Addr {
+		err = fmt.Errorf("%w: it is no thread of %#x", ErrBroken, uint64(leader.Addr))
+	}
+	if err != nil {
+		err = fmt.Errorf("descriptors of task %#x: %w", uint64(thread.Addr), err)
+	}
+	return files, err
+}
+
+// maxOwned bounds the descriptors of all processes that are looked at.
+const maxOwned = 16 << 20
 
 // table is the sockets in the files_struct at files, each once. What could be read
 // comes beside the error.
@@ -114,25 +164,54 @@ func (c *socketCollector) table(files virt.Addr) ([]heldSocket, error) {
 	}
 	var socks []heldSocket
 	_, err := netGuarded(&c.r, func() int {
-		o, r := c.o, &c.r
-		fdt := r.pointer(files, o.fdt)
-		n, array := min(r.num(fdt, o.maxFDs), maxFDs), r.pointer(fdt, o.fd)
+		r := &c.r
+		n, array, wrong := c.size(files)
+		bad := 0
 		var page [phys.PageSize]byte
-		for at := uint64(0); at < n && r.err == nil; at += phys.PageSize / 8 {
+		for at := uint64(0); at < n && r.err == nil && c.left > 0; at += phys.PageSize / 8 {
 			count := min(n-at, phys.PageSize/8)
+			c.left -= int(count)
 			copy(page[:], r.bytes(array+virt.Addr(8*at), int(8*count)))
 			for i := range count {
-				if f := virt.Addr(binary.LittleEndian.Uint64(page[8*i:])); f != 0 && r.err == nil {
-					if k := c.sock(f); k.sk != 0 && !slices.Contains(socks[max(0, len(socks)-8):], k) {
-						socks = append(socks, k)
+				f := virt.Addr(binary.LittleEndian.Uint64(page[8*i:]))
+				if f == 0 || r.err != nil {
+					continue
+				}
+				k := c.sock(f)
+				if r.err != nil {
+					// The others may be fine, unless none of them is a file.
+					if wrong = r.err; bad < maxNotHeld {
+						bad, r.err = bad+1, nil
 					}
+				} else if k.sk != 0 && !slices.Contains(socks[max(0, len(socks)-8):], k) {
+					socks = append(socks, k)
 				}
 			}
 		}
+		if r.err == nil {
+			r.err = wrong
+		}
 		return 0
 	})
+	if err == nil && c.left <= 0 {
+		err = errBudget
+	}
 	c.held[files] = socks
 	return socks, err
+}
+
+// size is how many descriptors there are, and where. The two bitmaps beside them lie as far
+// apart as one is long, which shows a number that lies.
+func (c *socketCollector) size(files virt.Addr) (n uint64, array virt.Addr, wrong error) {
+	o, r := c.o, &c.r
+	fdt := r.pointer(files, o.fdt)
+	n, array = r.num(fdt, o.maxFDs), r.pointer(fdt, o.fd)
+	apart := int64(r.pointer(fdt, o.open) - r.pointer(fdt, o.cloexec))
+	if room := 8 * uint64(max(apart, -apart)); n != room && r.err == nil {
+		wrong = fmt.Errorf("%w: %d descriptors, with bitmaps of %d", ErrBroken, n, room)
+		n = min(n, room)
+	}
+	return min(n, maxFDs), array, wrong
 }
 
 // sock is the socket behind the struct file at f; zero if there is none.

@@ -34,12 +34,9 @@ func (s *System) socketReader() (*socketReader, error) {
 	return &socketReader{s: s, o: o, ns: ns, r: s.reader(), names: s.netNames(), kinds: map[virt.Addr]string{}, nets: map[virt.Addr]uint64{}}, nil
 }
 
-// socket reads the sock at a. kind is what the table that it was found in holds;
+// socket reads the sock at a, which is plausible. kind is what the table that it was found in holds;
 // empty if it was found otherwise.
 func (w *socketReader) socket(ctx context.Context, a virt.Addr, kind string) (*Socket, error) {
-	if !w.s.Space.KernelHalf(a) || a%8 != 0 {
-		return nil, fmt.Errorf("socket at %#x: %w: no kernel pointer", uint64(a), ErrBroken)
-	}
 	k, err := netGuarded(&w.r, func() *Socket { return w.once(ctx, a, kind) })
 	if err != nil {
 		return nil, fmt.Errorf("socket at %#x: %w", uint64(a), err)
@@ -251,7 +248,7 @@ func (w *socketReader) unread(k *Socket, queue virt.Addr) (n uint64) {
 	const dgram, most = 2, 4096
 	o, r := w.o, &w.r
 	skb := r.pointer(queue, o.skbNext)
-	for range most {
+	for range min(most, r.num(queue, o.recvN)) {
 		if skb == queue || skb == 0 || r.err != nil {
 			break
 		}

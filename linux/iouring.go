@@ -178,22 +178,29 @@ func (o *ioUringLayout) read(ctx context.Context, l *Lister, h heldObject) (_ *I
 
 // registered names the registered files.
 func (o *ioUringLayout) registered(l *Lister, u *IOUring) {
-	r := &l.r
-	n := min(r.num(u.Addr, o.fileNr), maxRingFiles)
-	list := r.pointer(u.Addr, o.fileTable)
+	o.registeredFiles(&l.r, u.Addr, func(file virt.Addr) bool {
+		u.Files = append(u.Files, l.ringFile(file))
+		return true
+	})
+}
+
+// registeredFiles calls f with each registered file of the ring at a.
+func (o *ioUringLayout) registeredFiles(r *reader, a virt.Addr, f func(file virt.Addr) bool) {
+	n := min(r.num(a, o.fileNr), maxRingFiles)
+	list := r.pointer(a, o.fileTable)
 	if list == 0 {
 		return
 	}
 	for i := range n {
-		f := r.ptr(list + virt.Addr(8*i))
-		if f != 0 && has(o.fileNodes) { // 6.13: a node between
-			f = r.pointer(f, o.nodeFile)
+		file := r.ptr(list + virt.Addr(8*i))
+		if file != 0 && has(o.fileNodes) { // 6.13: a node between
+			file = r.pointer(file, o.nodeFile)
 		}
 		if r.err != nil {
 			return
 		}
-		if f &^= 7; f != 0 { // the low bits are flags
-			u.Files = append(u.Files, l.ringFile(f))
+		if file &^= 7; file != 0 && !f(file) { // the low bits are flags
+			return
 		}
 	}
 }

@@ -2,6 +2,7 @@ package linux
 
 import (
 	"net/netip"
+	"strings"
 
 	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/virt"
@@ -26,9 +27,21 @@ type SeenIn uint8
 const (
 	SeenInTable      SeenIn = 1 << iota // the protocol's own hash table or list
 	SeenInDescriptor                    // a file descriptor of a process
+	SeenInRing                          // a file registered with io_uring
+	SeenInFlight                        // a descriptor under way to another process (SCM_RIGHTS)
 )
 
-func (w SeenIn) String() string { return [...]string{"", "hash", "fd", "both"}[w&3] }
+// String is hash, fd or both, then io_uring and flight.
+func (w SeenIn) String() string {
+	ways := [...]string{"", "hash", "fd", "both"}[w&3]
+	if w&SeenInRing != 0 {
+		ways += ",io_uring"
+	}
+	if w&SeenInFlight != 0 {
+		ways += ",flight"
+	}
+	return strings.TrimPrefix(ways, ",")
+}
 
 // Socket is a socket of the guest's kernel: an open one, or what is left of a
 // TCP connection (TIME_WAIT), or becomes one (SYN_RECV).
@@ -144,7 +157,7 @@ type socketLayout struct {
 func (s *System) socketLayout() (*socketLayout, error) {
 	return layoutOf(s, "sockets", func(r *resolver, o *socketLayout) {
 		r.symbols("net_namespace_list", "tcp_hashinfo", "udp_table", "udplite_table", "raw_v4_hashinfo", "raw_v6_hashinfo",
-			"ping_table", "unix_socket_table", "nl_table", "socket_file_ops")
+			"ping_table", "unix_socket_table", "nl_table", "socket_file_ops", "io_uring_fops")
 		c := func(path string) kernel.Field { return r.field("sock_common", path) }
 		o.family, o.state, o.num, o.dport = c("skc_family"), c("skc_state"), c("skc_num"), c("skc_dport")
 		o.daddr, o.rcvSaddr = c("skc_daddr"), c("skc_rcv_saddr")

@@ -23,7 +23,7 @@ func socketWalk(t *testing.T, s *System) (l *socketLister, found *[]virt.Addr, e
 	}
 	w := &socketReader{s: s, o: o, ns: &netNSLayout{inum: none}, r: s.reader(), names: s.netNames(), kinds: map[virt.Addr]string{}, nets: map[virt.Addr]uint64{}}
 	l = &socketLister{
-		s: s, ctx: t.Context(), w: w, owners: &socketOwners{}, most: 1000, seen: map[virt.Addr]struct{}{}, tables: map[virt.Addr]struct{}{},
+		s: s, ctx: t.Context(), w: w, owners: &socketOwners{}, aside: &hiddenSockets{}, most: 1000, seen: map[virt.Addr]struct{}{}, tables: map[virt.Addr]struct{}{},
 		yield: func(k *Socket, err error) bool {
 			if err != nil {
 				*errs = append(*errs, err)

@@ -53,9 +53,10 @@ func (s *System) socketTables() (*socketTables, error) {
 	})
 }
 
-// Sockets yields every socket that a protocol's table or a process's descriptor leads to, each
-// once: first table by table, then those that only descriptors lead to. An error stands for
-// a socket, or a part of a table, that could not be read.
+// Sockets yields every socket that a protocol's table, a process's descriptor, a message
+// in the queue of a unix socket or a ring of io_uring leads to, each once: first table by
+// table, then those that are in none. An error stands for a socket, or a part of a table,
+// that could not be read.
 func (s *System) Sockets(ctx context.Context) iter.Seq2[*Socket, error] {
 	return func(yield func(*Socket, error) bool) {
 		w, err := s.socketReader()
@@ -70,18 +71,22 @@ func (s *System) Sockets(ctx context.Context) iter.Seq2[*Socket, error] {
 		}
 		l := &socketLister{s: s, ctx: ctx, w: w, t: t, yield: yield, most: s.socketLimit(w.o.commonSize), seen: map[virt.Addr]struct{}{}, tables: map[virt.Addr]struct{}{}}
 		l.owners = s.socketOwners(ctx, func(err error) { l.fail(err) })
-		l.global()
+		var spaces []NetNS
 		for n, err := range s.NetNamespaces(ctx) {
-			if l.stopped {
-				return
-			}
 			if err != nil {
 				l.fail(err)
 				continue
 			}
+			spaces = append(spaces, n)
+		}
+		l.aside = l.hidden(spaces)
+		l.global()
+		l.unixTables(spaces)
+		for _, n := range spaces {
 			l.namespace(n)
 		}
-		l.descriptors()
+		l.rest(l.owners.order, SeenInDescriptor)
+		l.rest(l.aside.order, 0)
 	}
 }
 
@@ -91,10 +96,12 @@ type socketLister struct {
 	w       *socketReader
 	t       *socketTables
 	owners  *socketOwners
+	aside   *hiddenSockets
 	most    int // sockets
 	seen    map[virt.Addr]struct{}
 	tables  map[virt.Addr]struct{} // those that were walked: namespaces may share them
 	yield   func(*Socket, error) bool
+	visit   func(virt.Addr) // does so instead of yielding, if not nil
 	stopped bool
 }
 
@@ -118,12 +125,16 @@ func (l *socketLister) one(a virt.Addr, kind string, way SeenIn) bool {
 		return false
 	}
 	l.seen[a] = struct{}{}
+	if l.visit != nil {
+		l.visit(a)
+		return l.ctx.Err() == nil
+	}
 	k, err := l.w.socket(l.ctx, a, kind)
 	if err != nil {
 		l.fail(err)
 		return !l.stopped
 	}
-	k.SeenIn = way
+	k.SeenIn = way | l.aside.ways[a]
 	if pids, ok := l.owners.pids[a]; ok {
 		k.PIDs, k.SeenIn = pids, k.SeenIn|SeenInDescriptor
 	} else if k.socket != 0 {
@@ -166,9 +177,6 @@ func (l *socketLister) global() {
 	if a, ok := l.s.Address("ping_table"); ok && has(t.pingHash) {
 		l.chains("icmp", at(a, t.pingHash), uint64(t.pingHash.Size/8), 8, 0)
 	}
-	if a, ok := l.s.Address("unix_socket_table"); ok { // until 5.19
-		l.chains("unix", a, unixBuckets, 8, 0)
-	}
 	l.netlink()
 }
 
@@ -178,15 +186,12 @@ const unixBuckets = 512
 
 func (l *socketLister) namespace(n NetNS) {
 	t := l.t
-	var info, udp, unix virt.Addr
-	if !l.read(func(r *reader) {
-		info, udp, unix = r.pointer(n.Addr, t.tcpInfo), r.pointer(n.Addr, t.udpTable), r.pointer(n.Addr, t.unixBuckets)
-	}) {
+	var info, udp virt.Addr
+	if !l.read(func(r *reader) { info, udp = r.pointer(n.Addr, t.tcpInfo), r.pointer(n.Addr, t.udpTable) }) {
 		return
 	}
 	l.tcp(info)
 	l.udp("udp", udp)
-	l.chains("unix", unix, unixBuckets, 8, 0)
 	if has(t.packets) && !l.stopped {
 		l.chain(&socketTable{kind: "packet", base: n.Addr}, at(n.Addr, t.packets), l.w.o.node.Offset)
 	}
@@ -263,19 +268,17 @@ func (l *socketLister) netlink() {
 	}
 }
 
-// descriptors yields what only descriptors lead to.
-func (l *socketLister) descriptors() {
-	for _, a := range l.owners.order {
+// rest yields what is in no table.
+func (l *socketLister) rest(socks []virt.Addr, way SeenIn) {
+	for _, a := range socks {
 		if _, twice := l.seen[a]; twice {
 			continue
 		}
 		if err := l.w.plausible(a, ""); err != nil {
-			if l.fail(err); l.stopped {
-				return
-			}
+			l.fail(err)
 			continue
 		}
-		if !l.one(a, "", SeenInDescriptor) {
+		if !l.one(a, "", way) {
 			return
 		}
 	}

@@ -16,6 +16,7 @@ type socketOwners struct {
 	pids  map[virt.Addr][]int32   // by struct sock, ascending
 	socks map[virt.Addr]virt.Addr // by struct socket
 	order []virt.Addr             // the socks, as they were found
+	files *socketCollector
 }
 
 // heldSocket is what a file leads to. Of MPTCP, several socks have one struct socket: the
@@ -29,7 +30,8 @@ type socketFDLayout struct {
 // socketOwners walks the descriptors of all processes. fail is told what could not
 // be read.
 func (s *System) socketOwners(ctx context.Context, fail func(error)) *socketOwners {
-	w := &socketOwners{pids: map[virt.Addr][]int32{}, socks: map[virt.Addr]virt.Addr{}}
+	c := &socketCollector{s: s, r: s.reader(), left: maxOwned, held: map[virt.Addr][]heldSocket{}, file: map[virt.Addr]heldSocket{}}
+	w := &socketOwners{pids: map[virt.Addr][]int32{}, socks: map[virt.Addr]virt.Addr{}, files: c}
 	o, err := layoutOf(s, "descriptors of sockets", func(r *resolver, o *socketFDLayout) {
 		o.files, o.fdt = r.field("task_struct", "files"), r.field("files_struct", "fdt")
 		o.maxFDs, o.fd = r.field("fdtable", "max_fds"), r.field("fdtable", "fd")
@@ -46,7 +48,8 @@ func (s *System) socketOwners(ctx context.Context, fail func(error)) *socketOwne
 		fail(fmt.Errorf("descriptors of sockets: %w: %w", ErrUnsupported, err))
 		return w
 	}
-	c := &socketCollector{s: s, o: o, fops: fops, r: s.reader(), left: maxOwned, held: map[virt.Addr][]heldSocket{}, file: map[virt.Addr]heldSocket{}}
+	c.o, c.fops = o, fops
+	c.ringOps, _ = s.Address("io_uring_fops")
 	l := s.NewLister()
 	for t, err := range s.Processes(ctx) {
 		if err != nil {
@@ -102,14 +105,16 @@ func (s *System) socketOwners(ctx context.Context, fail func(error)) *socketOwne
 }
 
 type socketCollector struct {
-	s      *System
-	o      *socketFDLayout
-	fops   virt.Addr
-	r      reader
-	left   int                        // descriptors that may still be looked at
-	strays int                        // elements of the lists of tasks that were none
-	held   map[virt.Addr][]heldSocket // by files_struct
-	file   map[virt.Addr]heldSocket   // by file; zero for other files
+	s       *System
+	o       *socketFDLayout
+	fops    virt.Addr   // of sockets
+	ringOps virt.Addr   // of rings of io_uring; 0 without
+	rings   []virt.Addr // each once
+	r       reader
+	left    int                        // descriptors that may still be looked at
+	strays  int                        // elements of the lists of tasks that were none
+	held    map[virt.Addr][]heldSocket // by files_struct
+	file    map[virt.Addr]heldSocket   // by file; zero for other files
 }
 
 // maxStrayTasks is how many elements of the lists of tasks may be none: a list that was
@@ -152,6 +157,9 @@ func (c *socketCollector) files(thread, leader Task) (files virt.Addr, err error
 	}
 	return files, err
 }
+
+// maxRings bounds the rings whose files are looked at.
+const maxRings = 1024
 
 // maxOwned bounds the descriptors of all processes that are looked at.
 const maxOwned = 16 << 20
@@ -221,9 +229,14 @@ func (c *socketCollector) sock(f virt.Addr) heldSocket {
 	}
 	o, r := c.o, &c.r
 	var k heldSocket
-	if r.pointer(f, o.fop) == c.fops {
+	switch r.pointer(f, o.fop) {
+	case c.fops:
 		if k.socket = r.pointer(f, o.private); k.socket != 0 {
 			k.sk = r.pointer(k.socket, o.sk)
+		}
+	case c.ringOps:
+		if ring := r.pointer(f, o.private); ring != 0 && !slices.Contains(c.rings, ring) && len(c.rings) < maxRings {
+			c.rings = append(c.rings, ring)
 		}
 	}
 	if r.err == nil {

@@ -15,16 +15,16 @@ func init() {
 		Name: "sockets", Group: table.Network,
 		Doc: `Show the sockets of a guest, those of all network namespaces.
 
-They are looked for in two ways: in the tables of their protocols, where the kernel
-itself looks for them, and behind the file descriptors of all processes. "seen_in"
-tells which way led to one. TCP sockets that were never bound or are closed, unbound
+They are looked for in the tables of their protocols, where the kernel itself looks for
+them, behind the file descriptors of all processes, among the files that rings of io_uring
+have registered, and among those in flight between processes (SCM_RIGHTS). "seen_in" tells
+which ways led to one. TCP sockets that were never bound or are closed, unbound
 UDP and netlink sockets, and all of vsock, SCTP and other protocols that come as
 modules are found behind descriptors only. A connection in TIME_WAIT or SYN_RECV, one
 whose process is gone, and the kernel's own sockets have no process.
 
-What is not seen: sockets in no table that only io_uring, a message under way
-(SCM_RIGHTS) or the kernel itself holds; netlink sockets in a table that grew while
-memory was short. The guest runs on while it is read: a connection that moves from one
+What is not seen: sockets in no table that only a request under way or the kernel itself
+holds; netlink sockets in a table that grew while memory was short. The guest runs on while it is read: a connection that moves from one
 chain to another meanwhile can be missing.`,
 		Columns: socketColumns,
 		Rows:    socketRows,
@@ -49,7 +49,7 @@ var socketColumns = []table.Column{
 	{Name: "uid", Type: table.Uint, Doc: "Owner of the socket."},
 	{Name: "inode", Type: table.Uint, Doc: "Inode, as in /proc/PID/fd; missing once it is closed."},
 	{Name: "net_ns", Type: table.Uint, Extra: true, Doc: "Inode of the network namespace."},
-	{Name: "seen_in", Type: table.Text, Doc: "What led to it: hash (a protocol's table), fd (a descriptor), both."},
+	{Name: "seen_in", Type: table.Text, Doc: "What led to it: hash (a protocol's table), fd (a descriptor) or both; io_uring (a registered file), flight (a descriptor under way)."},
 	{Name: "filter_length", Type: table.Uint, Doc: "Number of instructions of an attached BPF filter; missing without one."},
 	{Name: "filter_program", Type: table.Uint, Doc: "Identifier of an attached eBPF program; missing for a classic filter."},
 	{Name: "filter", Type: table.List, Extra: true, Doc: "An attached classic filter, disassembled as tcpdump -d does."},

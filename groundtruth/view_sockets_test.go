@@ -4,6 +4,8 @@ import (
 	"encoding/base64"
 	"testing"
 
+	"github.com/outsight-vmi/outsight/lab"
+	"github.com/outsight-vmi/outsight/lab/labtest"
 	"github.com/outsight-vmi/outsight/linux"
 )
 
@@ -12,7 +14,14 @@ func init() {
 		view:      "sockets",
 		keys:      []string{"protocol", "family", "net_ns", "inode", "local", "local_port", "remote", "remote_port"},
 		translate: disassembled,
+		prepare:   waiting,
 	})
+}
+
+// waiting has the server make connections in TIME_WAIT anew: they last a minute.
+func waiting(t *testing.T, g *lab.Guest) {
+	t.Helper()
+	labtest.Output(t, g, `for p in /proc/[0-9]*; do [ "$(tr '\0' ' ' <$p/cmdline)" = "/server " ] && kill -USR1 ${p#/proc/}; done; sleep 1`)
 }
 
 // disassembled makes the text of a socket's filter from the code that the guest reads back:

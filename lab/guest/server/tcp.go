@@ -252,21 +252,38 @@ func (s *server) tcpSyn() error {
 	return errors.Join(err, err1)
 }
 
+// tcpTimeWait are connections that ended: of IPv4, of IPv6 sockets that speak it, and of
+// one that was bound to a device.
 func (s *server) tcpTimeWait() error {
-	l, err := listen4(0, 4, nil)
-	if err != nil {
+	plain, err := listen4(0, 4, nil)
+	device, err1 := listen4(0, 4, func(fd int) error {
+		return unix.SetsockoptString(fd, unix.SOL_SOCKET, unix.SO_BINDTODEVICE, "lo")
+	})
+	both, err2 := listenBoth(0)
+	if err := errors.Join(err, err1, err2); err != nil {
 		return err
 	}
-	defer unix.Close(l)
-	name, err := unix.Getsockname(l)
-	if err != nil {
-		return err
+	var errs []error
+	for _, l := range []int{plain, device, both} {
+		name, err := unix.Getsockname(l)
+		if err != nil {
+			return err
+		}
+		port := 0
+		switch name := name.(type) {
+		case *unix.SockaddrInet4:
+			port = name.Port
+		case *unix.SockaddrInet6:
+			port = name.Port
+		}
+		c, a, err := pair4(l, 0, port)
+		if err == nil {
+			// The end that closes first waits.
+			err = errors.Join(unix.Close(a), unix.Close(c))
+		}
+		errs = append(errs, err, unix.Close(l))
 	}
-	c, a, err := pair4(l, 0, name.(*unix.SockaddrInet4).Port)
-	if err != nil {
-		return err
-	}
-	return errors.Join(unix.Close(c), unix.Close(a))
+	return errors.Join(errs...)
 }
 
 func (s *server) mptcp() error {
@@ -275,5 +292,20 @@ func (s *server) mptcp() error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(unix.Bind(fd, &unix.SockaddrInet4{Port: 8095, Addr: localhost4}), unix.Listen(fd, 4))
+	here := &unix.SockaddrInet4{Port: 8095, Addr: localhost4}
+	if err := errors.Join(unix.Bind(fd, here), unix.Listen(fd, 4)); err != nil {
+		return err
+	}
+	c, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, ipprotoMPTCP)
+	if err != nil {
+		return err
+	}
+	if err := unix.Connect(c, here); err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	if _, _, err := unix.Accept4(fd, unix.SOCK_CLOEXEC); err != nil {
+		return fmt.Errorf("accept: %w", err)
+	}
+	_, err = unix.Write(c, []byte("over several paths"))
+	return err
 }

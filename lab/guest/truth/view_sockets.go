@@ -30,6 +30,7 @@ type socketTeller struct {
 	own     map[uint64]bool           // inodes of our own sockets
 	told    map[uint64]bool           // inodes of rows that were told
 	mptcp   bool                      // the kernel told of MPTCP's
+	hidden  map[uint64]string         // how the server hid a socket, by inode
 	filters socketPrograms
 	emit    func(any) error
 }
@@ -45,6 +46,9 @@ func tellSockets(emit func(any) error) error {
 	if err := t.filters.find(); err != nil {
 		return err
 	}
+	if err := t.findHidden(); err != nil {
+		return err
+	}
 	spaces, err := netNamespaces()
 	if err != nil {
 		return err
@@ -57,6 +61,45 @@ func tellSockets(emit func(any) error) error {
 	for _, inode := range slices.Sorted(maps.Keys(t.holders)) {
 		if err := t.held(inode); err != nil {
 			return fmt.Errorf("socket %d: %w", inode, err)
+		}
+	}
+	return t.rest()
+}
+
+// findHidden reads what the server says of sockets that no descriptor leads to.
+func (t *socketTeller) findHidden() error {
+	text, err := os.ReadFile("/run/outsight-hidden-sockets")
+	if err != nil && !os.IsNotExist(err) {
+		return err
+	}
+	t.hidden = map[uint64]string{}
+	for line := range strings.Lines(string(text)) {
+		way, inode, _ := strings.Cut(strings.TrimSpace(line), " ")
+		n, err := strconv.ParseUint(inode, 10, 64)
+		if err != nil {
+			return err
+		}
+		t.hidden[n] = way
+	}
+	return nil
+}
+
+// rest tells of those hidden sockets that the kernel does not tell of: unbound ones of UDP
+// over IPv6 in the server's namespace, which is the first.
+func (t *socketTeller) rest() error {
+	var st unix.Stat_t
+	if err := unix.Stat("/proc/1/ns/net", &st); err != nil {
+		return err
+	}
+	for _, inode := range slices.Sorted(maps.Keys(t.hidden)) {
+		if t.told[inode] {
+			continue
+		}
+		if err := t.emit(map[string]any{
+			"protocol": "udp", "family": "inet6", "type": "dgram", "state": "UNCONNECTED", "local": "::", "local_port": 0,
+			"remote": "::", "remote_port": 0, "net_ns": st.Ino, "inode": inode, "pids": nil, "seen_in": t.hidden[inode],
+		}); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -159,6 +202,10 @@ func (n *socketSpace) tell(row map[string]any, inode uint64) error {
 		if err := t.filters.tell(row, h); err != nil {
 			return fmt.Errorf("filter of socket %d: %w", inode, err)
 		}
+	}
+	if way := t.hidden[inode]; way != "" {
+		t.told[inode] = true
+		row["seen_in"] = "hash," + way
 	}
 	return t.emit(row)
 }

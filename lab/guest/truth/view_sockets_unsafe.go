@@ -127,7 +127,15 @@ func (t *socketTeller) held(inode uint64) error {
 		row["state"] = socketState("tcp", info.State)
 	}
 	if name, err := unix.Getsockname(fd); err == nil {
-		tellName(row, name)
+		tellName(row, "local", name)
+	}
+	switch name, err := unix.Getpeername(fd); {
+	case err == nil:
+		tellName(row, "remote", name)
+	case errors.Is(err, unix.ENOTCONN) && domain == unix.AF_INET:
+		tellName(row, "remote", &unix.SockaddrInet4{})
+	case errors.Is(err, unix.ENOTCONN) && domain == unix.AF_INET6:
+		tellName(row, "remote", &unix.SockaddrInet6{})
 	}
 	if err := t.filters.tell(row, h); err != nil {
 		return err
@@ -135,16 +143,16 @@ func (t *socketTeller) held(inode uint64) error {
 	return t.emit(row)
 }
 
-func tellName(row map[string]any, name unix.Sockaddr) {
+func tellName(row map[string]any, end string, name unix.Sockaddr) {
 	switch name := name.(type) {
 	case *unix.SockaddrInet4:
-		row["local"], row["local_port"] = netip.AddrFrom4(name.Addr).String(), name.Port
+		row[end], row[end+"_port"] = netip.AddrFrom4(name.Addr).String(), name.Port
 	case *unix.SockaddrInet6:
-		row["local"], row["local_port"] = netip.AddrFrom16(name.Addr).String(), name.Port
+		row[end], row[end+"_port"] = netip.AddrFrom16(name.Addr).String(), name.Port
 	case *unix.SockaddrNetlink:
-		row["local_port"] = name.Pid
+		row[end+"_port"] = name.Pid
 	case *unix.SockaddrVM:
-		row["local"], row["local_port"] = fmt.Sprint(name.CID), name.Port
+		row[end], row[end+"_port"] = fmt.Sprint(name.CID), name.Port
 	}
 }
 

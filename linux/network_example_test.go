@@ -69,3 +69,13 @@ func ExampleSystem_NetfilterHooks() {
 		fmt.Println(h.Family, h.Hook, h.Priority, owners.Of(h.Function))
 	}
 }
+
+func ExampleSystem_Rules() {
+	for r, err := range system.Rules(ctx) {
+		if err != nil {
+			log.Print(err) // one that cannot be read is not the end
+			continue
+		}
+		fmt.Println(r.Priority, r.From, r.To, r.Table)
+	}
+}

@@ -1,6 +1,7 @@
 package linux
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -14,19 +15,25 @@ import (
 // Route is one way to a destination: a route with several next hops comes as
 // several.
 type Route struct {
-	Addr      virt.Addr // of the struct fib_alias or fib6_info
-	Net       NetNS
-	Table     uint32 // RT_TABLE_
-	Dst       netip.Prefix
-	Gateway   netip.Addr // invalid without one
-	Source    netip.Addr // preferred source; invalid without one
-	Interface string
-	Metric    uint32
-	Type      uint8  // RTN_
-	Protocol  uint8  // RTPROT_
-	Scope     uint8  // RT_SCOPE_ of IPv4
-	Flags     uint8  // RTNH_F_
-	Nexthop   uint32 // identifier of the nexthop object; 0 without one
+	Addr       virt.Addr // of the struct fib_alias or fib6_info
+	Net        NetNS
+	Table      uint32 // RT_TABLE_
+	Dst        netip.Prefix
+	From       netip.Prefix // of the source that it is for (IPv6); invalid for any
+	TOS        uint8        // type of service that it is for (IPv4)
+	Gateway    netip.Addr   // invalid without one
+	Source     netip.Addr   // preferred source; invalid without one
+	Interface  string
+	Metric     uint32
+	Type       uint8    // RTN_
+	Protocol   uint8    // RTPROT_
+	Scope      uint8    // RT_SCOPE_ of IPv4
+	Preference uint8    // of the router that told of it (IPv6): 0 medium, 1 high, 3 low
+	Flags      uint8    // RTNH_F_
+	Nexthop    uint32   // identifier of the nexthop object; 0 without one
+	Weight     uint32   // among several next hops; 0 for a single one
+	Encap      uint16   // LWTUNNEL_ENCAP_; 0 without
+	Metrics    []uint32 // by RTAX_ number less one; nil where all are the defaults
 }
 
 type routeLayout struct {
@@ -44,6 +51,10 @@ type routeLayout struct {
 	left, right, subtree, leaf6                            kernel.Field
 	next6, dst6, src6, metric6, proto6, type6, nh6, obj6   kernel.Field
 	keyAddr, keyLen, nh6Common, its6, parent               kernel.Field
+	tos, metrics4, metrics6, metrics, from6, flags6        kernel.Field
+	weight, lwt, lwtType, grpWeight, reject                kernel.Field
+	siblings                                               kernel.Field
+	nodeFlags                                              kernel.Field
 }
 
 func (s *System) routeLayout() (*routeLayout, error) {
@@ -70,6 +81,13 @@ func (s *System) routeLayout() (*routeLayout, error) {
 		o.its6, o.parent = m("fib6_info", "fib6_table"), m("fib6_node", "parent")
 		o.nh6, o.obj6 = m("fib6_info", "fib6_nh"), m("fib6_info", "nh")
 		o.keyAddr, o.keyLen, o.nh6Common = m("rt6key", "addr"), m("rt6key", "plen"), m("fib6_nh", "nh_common")
+		o.tos = m("fib_alias", "fa_dscp", "fa_tos") // renamed in 5.18
+		o.metrics4, o.metrics6, o.metrics = m("fib_info", "fib_metrics"), m("fib6_info", "fib6_metrics"), m("dst_metrics", "metrics")
+		o.from6, o.flags6 = m("fib6_info", "fib6_src"), m("fib6_info", "fib6_flags")
+		o.weight, o.lwt = m("fib_nh_common", "nhc_weight"), m("fib_nh_common", "nhc_lwtstate")
+		o.lwtType, o.grpWeight = m("lwtunnel_state", "type"), m("nh_grp_entry", "weight")
+		o.reject, o.siblings = m("nh_info", "reject_nh"), m("fib6_info", "fib6_nsiblings")
+		o.nodeFlags = m("fib6_node", "fn_flags")
 	})
 }
 
@@ -249,7 +267,7 @@ func (w *routeWalk) alias(n NetNS, table, key uint32, a virt.Addr) {
 	if !w.visit() || !w.read(func(r *reader) {
 		mine = uint32(r.num(a, o.faTable)) == table
 		info = r.pointer(a, o.faInfo)
-		route.Type = uint8(r.num(a, o.faType))
+		route.Type, route.TOS = uint8(r.num(a, o.faType)), uint8(r.num(a, o.tos))
 		var b [4]byte
 		binary.BigEndian.PutUint32(b[:], key)
 		route.Dst = netip.PrefixFrom(netip.AddrFrom4(b), int(32-min(r.num(a, o.faSlen), 32)))
@@ -259,6 +277,7 @@ func (w *routeWalk) alias(n NetNS, table, key uint32, a virt.Addr) {
 			route.Source = netIPv4(src)
 		}
 		hops, object = r.num(info, o.fiNhs), r.pointer(info, o.fiObject)
+		route.Metrics = w.metrics(r, r.pointer(info, o.metrics4))
 	}) || !mine {
 		return
 	}
@@ -267,18 +286,40 @@ func (w *routeWalk) alias(n NetNS, table, key uint32, a virt.Addr) {
 		return
 	}
 	for i := range min(hops, maxRouteHops) {
-		if w.hop(route, at(info, o.fiNh)+virt.Addr(i*uint64(o.nhSize))); w.stopped {
+		if w.hop(route, at(info, o.fiNh)+virt.Addr(i*uint64(o.nhSize)), hops > 1); w.stopped {
 			return
 		}
 	}
 }
 
-// hop yields route by way of the fib_nh_common at nhc.
-func (w *routeWalk) hop(route Route, nhc virt.Addr) {
+// metrics are those of the dst_metrics at a; nil where none is set.
+func (w *routeWalk) metrics(r *reader, a virt.Addr) []uint32 {
+	if a == 0 || !has(w.o.metrics) {
+		return nil
+	}
+	b := r.bytes(at(a, w.o.metrics), int(min(w.o.metrics.Size, 256)&^3))
+	if len(bytes.Trim(b, "\x00")) == 0 {
+		return nil // dst_default_metrics, as most have
+	}
+	m := make([]uint32, len(b)/4)
+	for i := range m {
+		m[i] = binary.LittleEndian.Uint32(b[4*i:])
+	}
+	return m
+}
+
+// hop yields route by way of the fib_nh_common at nhc, one of several or the only one.
+func (w *routeWalk) hop(route Route, nhc virt.Addr, several bool) {
 	o := w.o
 	var dev virt.Addr
 	if !w.read(func(r *reader) {
 		dev, route.Flags = r.pointer(nhc, o.dev), uint8(r.num(nhc, o.flags))
+		if several && route.Weight == 0 {
+			route.Weight = uint32(r.num(nhc, o.weight))
+		}
+		if state := r.pointer(nhc, o.lwt); state != 0 {
+			route.Encap = uint16(r.num(state, o.lwtType))
+		}
 		switch r.num(nhc, o.gwFamily) {
 		case FamilyInet:
 			route.Gateway, _ = netip.AddrFromSlice(r.bytes(at(nhc, o.gw), 4))
@@ -300,22 +341,36 @@ func (w *routeWalk) object(route Route, a virt.Addr) {
 		return
 	}
 	var infos []virt.Addr
+	var weights []uint32
 	if !w.read(func(r *reader) {
 		route.Nexthop = uint32(r.num(a, o.objID))
 		info := r.pointer(a, o.objInfo)
 		if r.num(a, o.objGroup) == 0 {
-			infos = append(infos, info)
+			infos, weights = append(infos, info), append(weights, 0)
 			return
 		}
 		for i := range min(r.num(info, o.grpCount), maxRouteHops) {
-			nh := r.pointer(at(info, o.grpEntry)+virt.Addr(i*uint64(o.grpSize)), o.grpNh)
-			infos = append(infos, r.pointer(nh, o.objInfo))
+			entry := at(info, o.grpEntry) + virt.Addr(i*uint64(o.grpSize))
+			infos = append(infos, r.pointer(r.pointer(entry, o.grpNh), o.objInfo))
+			weights = append(weights, uint32(r.num(entry, o.grpWeight)))
 		}
 	}) {
 		return
 	}
-	for _, info := range infos {
-		if w.hop(route, at(info, o.infoNhc)); w.stopped {
+	for i, info := range infos {
+		by := route
+		const blackhole = 6 // RTN_BLACKHOLE
+		if !w.read(func(r *reader) {
+			if r.num(info, o.reject) != 0 {
+				by.Type = blackhole
+			}
+		}) {
+			continue
+		}
+		if by.Weight = weights[i]; len(infos) == 1 && route.Dst.Addr().Is4() {
+			by.Weight = 0 // IPv6 has a group of one too
+		}
+		if w.hop(by, at(info, o.infoNhc), false); w.stopped {
 			return
 		}
 	}
@@ -345,10 +400,7 @@ func (w *routeWalk) node6(n NetNS, table uint32, null, a virt.Addr, depth int) {
 			return
 		}
 		left, right, leaf, sub = r.pointer(a, o.left), r.pointer(a, o.right), r.pointer(a, o.leaf6), r.pointer(a, o.subtree)
-		f, err := w.s.Field("fib6_node", "fn_flags")
-		if err == nil {
-			flags = r.num(a, f)
-		}
+		flags = r.num(a, o.nodeFlags)
 	}) {
 		return
 	}
@@ -370,6 +422,7 @@ func (w *routeWalk) info6(n NetNS, table uint32, a virt.Addr) (next virt.Addr) {
 	o := w.o
 	route := Route{Addr: a, Net: n, Table: table}
 	var object virt.Addr
+	var siblings uint64
 	if !w.read(func(r *reader) {
 		next = r.pointer(a, o.next6)
 		if has(o.its6) && r.pointer(a, o.its6) != w.table && r.err == nil { // of no route to lead on
@@ -386,14 +439,21 @@ func (w *routeWalk) info6(n NetNS, table uint32, a virt.Addr) (next virt.Addr) {
 			route.Source = src.Addr()
 		}
 		route.Metric, route.Protocol, route.Type = uint32(r.num(a, o.metric6)), uint8(r.num(a, o.proto6)), uint8(r.num(a, o.type6))
-		object = r.pointer(a, o.obj6)
+		if has(o.from6) {
+			if from := key(o.from6); from.Bits() != 0 {
+				route.From = from
+			}
+		}
+		route.Preference = uint8(r.num(a, o.flags6) >> 27 & 3) // RTF_PREF_MASK
+		route.Metrics = w.metrics(r, r.pointer(a, o.metrics6))
+		object, siblings = r.pointer(a, o.obj6), r.num(a, o.siblings)
 	}) {
 		return 0
 	}
 	if object != 0 {
 		w.object(route, object)
 	} else {
-		w.hop(route, at(a, o.nh6)+virt.Addr(o.nh6Common.Offset))
+		w.hop(route, at(a, o.nh6)+virt.Addr(o.nh6Common.Offset), siblings != 0)
 	}
 	return next
 }

@@ -10,24 +10,30 @@ import (
 	"github.com/outsight-vmi/outsight/virt"
 )
 
-// Neighbour is an entry of the ARP or neighbour-discovery cache.
+// Neighbour is an entry of the ARP or neighbour-discovery cache, or one by which the
+// guest answers for another (proxy).
 type Neighbour struct {
-	Addr      virt.Addr // of the struct neighbour
+	Addr      virt.Addr // of the struct neighbour or pneigh_entry
 	Net       NetNS
 	IP        netip.Addr
 	MAC       []byte // empty where it is not known
-	Interface string
+	Interface string // empty for a proxy on all of them
 	State     uint8  // NUD_ bits
-	Flags     uint32 // NTF_ bits
+	Flags     uint32 // NTF_ bits; from bit 8 on, NTF_EXT_ ones
+	Protocol  uint8  // RTPROT_ of who made it; 0 for nobody
+	Proxy     bool
 }
 
 type neighLayout struct {
 	nht, heads, shift, node                      kernel.Field
 	dev, state, flags, ha, key, devNet, macWidth kernel.Field
+	proto                                        kernel.Field
+	proxies, pNext, pNet, pDev, pFlags, pProto   kernel.Field // struct pneigh_entry
+	pKey                                         kernel.Field
 }
 
 // Neighbours yields the entries of the ARP and neighbour-discovery caches of all
-// namespaces.
+// namespaces, and after those of each cache its proxies.
 func (s *System) Neighbours(ctx context.Context) iter.Seq2[*Neighbour, error] {
 	return func(yield func(*Neighbour, error) bool) {
 		o, err := layoutOf(s, "neighbours", func(r *resolver, o *neighLayout) {
@@ -36,6 +42,10 @@ func (s *System) Neighbours(ctx context.Context) iter.Seq2[*Neighbour, error] {
 			o.heads, o.node = r.field("neigh_hash_table", "hash_heads", "hash_buckets"), r.field("neighbour", "hash", "next") // 6.13
 			o.dev, o.state, o.flags = r.field("neighbour", "dev"), r.field("neighbour", "nud_state"), r.field("neighbour", "flags")
 			o.ha, o.key = r.field("neighbour", "ha"), r.field("neighbour", "primary_key")
+			o.proto = r.optional("neighbour", "protocol") // 5.0
+			const p = "pneigh_entry"
+			o.proxies, o.pNext, o.pNet = r.field("neigh_table", "phash_buckets"), r.field(p, "next"), r.field(p, "net.net")
+			o.pDev, o.pFlags, o.pKey, o.pProto = r.field(p, "dev"), r.field(p, "flags"), r.field(p, "key"), r.optional(p, "protocol")
 			o.devNet, o.macWidth = r.field("net_device", "nd_net.net"), r.field("net_device", "addr_len")
 		})
 		if err != nil {
@@ -52,7 +62,7 @@ func (s *System) Neighbours(ctx context.Context) iter.Seq2[*Neighbour, error] {
 			name  string
 			width int
 		}{{"arp_tbl", 4}, {"nd_tbl", 16}} {
-			if a, ok := s.Address(t.name); ok && !w.table(a, t.width) {
+			if a, ok := s.Address(t.name); ok && !(w.table(a, t.width) && w.proxies(a, t.width)) {
 				return
 			}
 		}
@@ -117,6 +127,7 @@ func (w *neighWalk) one(a virt.Addr, width int) (*Neighbour, error) {
 	dev, err := netGuarded(r, func() virt.Addr {
 		n.IP, _ = netip.AddrFromSlice(r.bytes(at(a, o.key), width))
 		n.State, n.Flags = uint8(r.num(a, o.state)), uint32(r.num(a, o.flags))
+		n.Protocol = uint8(r.num(a, o.proto))
 		dev := r.pointer(a, o.dev)
 		n.Net.Addr = r.pointer(dev, o.devNet)
 		n.Net.Inode = r.num(n.Net.Addr, w.ns.inum)
@@ -130,4 +141,52 @@ func (w *neighWalk) one(a virt.Addr, width int) (*Neighbour, error) {
 	}
 	n.Interface = w.names.name(dev)
 	return n, nil
+}
+
+// proxies yields the entries by which the guest answers for others.
+func (w *neighWalk) proxies(a virt.Addr, width int) bool {
+	const buckets, maxProxies = 16, 1 << 20 // PNEIGH_HASHMASK + 1
+	o := w.o
+	base, err := netGuarded(&w.r, func() virt.Addr { return w.r.pointer(a, o.proxies) })
+	if err != nil {
+		return w.yield(nil, fmt.Errorf("proxies at %#x: %w", uint64(a), err))
+	}
+	for i := range buckets {
+		at, err := netGuarded(&w.r, func() virt.Addr { return w.r.ptr(base + virt.Addr(8*i)) })
+		for err == nil && at != 0 {
+			if _, twice := w.seen[at]; twice || len(w.seen) > maxProxies {
+				err = fmt.Errorf("%w: it does not end", ErrBroken)
+				break
+			}
+			if w.seen[at] = struct{}{}; len(w.seen)%1024 == 0 && w.ctx.Err() != nil {
+				return w.yield(nil, w.ctx.Err())
+			}
+			var n *Neighbour
+			var next virt.Addr
+			if n, next, err = w.proxy(at, width); err == nil && !w.yield(n, nil) {
+				return false
+			}
+			at = next
+		}
+		if err != nil && !w.yield(nil, fmt.Errorf("proxies at %#x: %w", uint64(base), err)) {
+			return false
+		}
+	}
+	return true
+}
+
+func (w *neighWalk) proxy(a virt.Addr, width int) (n *Neighbour, next virt.Addr, err error) {
+	const proxy = 0x08 // NTF_PROXY
+	o, r := w.o, &w.r
+	n = &Neighbour{Addr: a, Proxy: true}
+	dev, err := netGuarded(r, func() virt.Addr {
+		next = r.pointer(a, o.pNext)
+		n.IP, _ = netip.AddrFromSlice(r.bytes(at(a, o.pKey), width))
+		n.Flags, n.Protocol = uint32(r.num(a, o.pFlags))|proxy, uint8(r.num(a, o.pProto))
+		n.Net.Addr = r.pointer(a, o.pNet)
+		n.Net.Inode = r.num(n.Net.Addr, w.ns.inum)
+		return r.pointer(a, o.pDev)
+	})
+	n.Interface = w.names.name(dev)
+	return n, next, err
 }

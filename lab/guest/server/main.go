@@ -95,6 +95,7 @@ var acts = []act{
 	{"directory", "cgroup2, bpffs, tracefs and the like where missing", (*server).mountPoints},
 	{"sysctls", "changed values under net and kernel", (*server).sysctls},
 	{"interfaces", "dummy and veth interfaces with addresses, routes, neighbours, rules", (*server).interfaces},
+	{"routing", "nexthop objects, routes of several ways, rules of every kind, proxies", (*server).routing},
 	{"tun", "a tap interface held open", (*server).tap},
 	{"tcp listen", "a web server on port 8088 of both families, and a queue of connections that nobody accepts", (*server).tcpListen},
 	{"tcp established", "connections with unread and unsent bytes", (*server).tcpEstablished},

@@ -1,0 +1,206 @@
+package main
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// eachNetNS calls f in every network namespace: those of processes and those that a
+// mount holds. net is the inode. The thread is the caller's alone and ends in the last.
+func eachNetNS(f func(net uint64) error) error {
+	runtime.LockOSThread()
+	paths := map[uint64]string{}
+	add := func(path string) {
+		var st unix.Stat_t
+		if unix.Stat(path, &st) == nil && paths[st.Ino] == "" {
+			paths[st.Ino] = path
+		}
+	}
+	if err := eachProcess(func(pid int) error { add(fmt.Sprintf("/proc/%d/ns/net", pid)); return nil }); err != nil {
+		return err
+	}
+	mounts, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return err
+	}
+	defer mounts.Close()
+	for lines := bufio.NewScanner(mounts); lines.Scan(); {
+		if w := strings.Fields(lines.Text()); len(w) > 4 && strings.HasPrefix(w[3], "net:[") {
+			add(unescape(w[4]))
+		}
+	}
+	for _, inode := range slices.Sorted(maps.Keys(paths)) {
+		file, err := os.Open(paths[inode])
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // gone meanwhile
+		}
+		if err != nil {
+			return err
+		}
+		err = unix.Setns(int(file.Fd()), unix.CLONE_NEWNET)
+		file.Close()
+		if err == nil {
+			err = f(inode)
+		}
+		if err != nil {
+			return fmt.Errorf("network namespace %d: %w", inode, err)
+		}
+	}
+	return nil
+}
+
+// rtnlDump asks rtnetlink of the thread's namespace for all objects of a kind and calls
+// f with each answer, without its header.
+func rtnlDump(kind uint16, fixed []byte, f func(m []byte) error) error {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	ask := make([]byte, unix.NLMSG_HDRLEN, unix.NLMSG_HDRLEN+len(fixed))
+	ask = append(ask, fixed...)
+	binary.NativeEndian.PutUint32(ask, uint32(len(ask)))
+	binary.NativeEndian.PutUint16(ask[4:], kind)
+	binary.NativeEndian.PutUint16(ask[6:], unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
+	if err := unix.Sendto(fd, ask, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return err
+	}
+	buf := make([]byte, 1<<18)
+	for {
+		n, _, err := unix.Recvfrom(fd, buf, 0)
+		if err != nil {
+			return err
+		}
+		for b := buf[:n]; len(b) >= unix.NLMSG_HDRLEN; {
+			size := int(binary.NativeEndian.Uint32(b))
+			if size < unix.NLMSG_HDRLEN || size > len(b) {
+				return errors.New("rtnetlink: message of no size")
+			}
+			body := b[unix.NLMSG_HDRLEN:size]
+			switch kind, flags := binary.NativeEndian.Uint16(b[4:]), binary.NativeEndian.Uint16(b[6:]); {
+			case flags&unix.NLM_F_DUMP_INTR != 0:
+				return errors.New("rtnetlink: it changed meanwhile")
+			case kind == unix.NLMSG_DONE:
+				return nil
+			case kind == unix.NLMSG_ERROR:
+				return unix.Errno(-int32(binary.NativeEndian.Uint32(body)))
+			}
+			if err := f(slices.Clone(body)); err != nil {
+				return err
+			}
+			b = b[min(len(b), (size+3)&^3):]
+		}
+	}
+}
+
+// rtAttrs are the attributes of a message or of an attribute, by type without flags.
+type rtAttrs map[uint16][]byte
+
+func rtAttributes(b []byte) rtAttrs {
+	a := rtAttrs{}
+	for len(b) >= 4 {
+		n := int(binary.NativeEndian.Uint16(b))
+		if n < 4 || n > len(b) {
+			break
+		}
+		a[binary.NativeEndian.Uint16(b[2:])&0x3fff] = b[4:n]
+		b = b[min(len(b), (n+3)&^3):]
+	}
+	return a
+}
+
+func (a rtAttrs) has(kind uint16) bool { _, ok := a[kind]; return ok }
+
+func (a rtAttrs) nest(kind uint16) rtAttrs { return rtAttributes(a[kind]) }
+
+// number is 0 where there is none.
+func (a rtAttrs) number(kind uint16) (v uint64) {
+	b := a[kind]
+	for i := range min(len(b), 8) {
+		v |= uint64(b[i]) << (8 * i)
+	}
+	return v
+}
+
+// numberOrNil is null where there is none.
+func (a rtAttrs) numberOrNil(kind uint16) any {
+	if !a.has(kind) {
+		return nil
+	}
+	return a.number(kind)
+}
+
+// text is null where there is none.
+func (a rtAttrs) text(kind uint16) any {
+	return orNil(string(slices.DeleteFunc(slices.Clone(a[kind]), func(b byte) bool { return b == 0 })))
+}
+
+// ip is null where there is none.
+func (a rtAttrs) ip(kind uint16) any {
+	if ip, ok := netip.AddrFromSlice(a[kind]); ok {
+		return ip.String()
+	}
+	return nil
+}
+
+// prefix is the attribute's address, or the unspecified one of the family, with a length.
+func (a rtAttrs) prefix(kind uint16, family uint8, bits int) string {
+	ip, ok := netip.AddrFromSlice(a[kind])
+	if !ok {
+		ip = netip.IPv4Unspecified()
+		if family == unix.AF_INET6 {
+			ip = netip.IPv6Unspecified()
+		}
+	}
+	return netip.PrefixFrom(ip, bits).String()
+}
+
+func (a rtAttrs) mac(kind uint16) any { return orNil(net.HardwareAddr(a[kind]).String()) }
+
+// rtLinks are the names of a namespace's interfaces by index; null is no interface.
+func rtLinks() (map[uint64]any, error) {
+	names := map[uint64]any{}
+	err := rtnlDump(unix.RTM_GETLINK, make([]byte, 16), func(m []byte) error {
+		names[uint64(binary.NativeEndian.Uint32(m[4:]))] = rtAttributes(m[16:]).text(unix.IFLA_IFNAME)
+		return nil
+	})
+	return names, err
+}
+
+// rtBits are the names of the bits that are set, in their order; null without any.
+func rtBits(v uint64, names map[int]string) any {
+	var set []string
+	for i := range 64 {
+		if v>>i&1 != 0 {
+			name, ok := names[i]
+			if !ok {
+				name = fmt.Sprintf("%#x", uint64(1)<<i)
+			}
+			set = append(set, name)
+		}
+	}
+	if set == nil {
+		return nil
+	}
+	return set
+}
+
+// rtNamed is the name of a number, or the number.
+func rtNamed(v uint64, names map[uint64]string) string {
+	if name, ok := names[v]; ok {
+		return name
+	}
+	return fmt.Sprint(v)
+}

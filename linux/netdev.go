@@ -18,9 +18,9 @@ type NetDevice struct {
 	Name, Alias       string
 	Index             int32
 	MAC               []byte
-	Addresses         []netip.Prefix // IPv4, then IPv6
-	Flags             uint32         // IFF_ as ip shows them (dev_get_flags)
-	Promisc, AllMulti uint32         // how often each was asked for
+	Addresses         []NetAddress // IPv4, then IPv6
+	Flags             uint32       // IFF_ as ip shows them (dev_get_flags)
+	Promisc, AllMulti uint32       // how often each was asked for
 	MTU               uint32
 	OperState         uint8  // IF_OPER_
 	Kind              string // of its rtnl_link_ops; empty for hardware
@@ -29,39 +29,39 @@ type NetDevice struct {
 	Ops               virt.Addr // its net_device_ops
 	Transmit          virt.Addr // of those, ndo_start_xmit: code of its driver
 	XDP               []NetProgram
-	TCX               []NetProgram
-	Counters          *NetCounters // nil where the driver keeps them in a way not known
+	TC                []NetProgram // in the order in which they run
+	TCErr             error        // why TC may not be all; wraps ErrUnsupported or ErrNoModuleTypes
+	Counters          *NetCounters // nil where they could not be read
+	CountersErr       error        // why not; wraps the same where the driver's way is not known
 	Errs              []error      // parts that could not be read
+}
+
+// NetAddress is an IP address of a device.
+type NetAddress struct {
+	netip.Prefix
+	Peer  netip.Addr // the other end's, to which the length belongs; invalid without
+	Label string     // of IPv4; the device's name unless somebody gave another
 }
 
 // NetProgram is a BPF program attached to a device.
 type NetProgram struct {
-	Mode string // generic, native, offload; ingress, egress
-	ID   uint32
+	Mode string // generic, native, offload; ingress, egress, or the handle of a qdisc: "1:"
+	ID   uint32 // 0 for classic code, which has none
 	Name string
-}
-
-// NetCounters are a device's counters, as in /proc/net/dev.
-type NetCounters struct {
-	RxBytes, RxPackets, RxErrors, RxDropped uint64
-	TxBytes, TxPackets, TxErrors, TxDropped uint64
+	How  string // of tc: "tcx", "cls_bpf", "cls_bpf direct-action", "act_bpf"
 }
 
 type netDevLayout struct {
 	flags, gflags, state, mtu, operstate, promisc, allmulti kernel.Field
 	macAddr, macLen, alias, aliasText                       kernel.Field
-	ops, xmit, stats64, getStats, linkOps, kind             kernel.Field
+	ops, xmit, linkOps, kind                                kernel.Field
 	qdisc, qdiscOps, qdiscID                                kernel.Field
 	ipPtr, ifaList, ifaNext, ifaLocal, ifaPrefix            kernel.Field
-	ip6Ptr, addrList, ifList, addr6, prefix6                kernel.Field
+	ifaAddress, ifaLabel                                    kernel.Field
+	ip6Ptr, addrList, ifList, addr6, prefix6, peer6         kernel.Field
 	upper, adjList, adjDev, adjMaster                       kernel.Field
 	xdp, xdpProg, xdpLink, linkProg, aux, auxID, auxName    kernel.Field
-	tcxIn, tcxOut, mprogItems, mprogProg                    kernel.Field
-	xdpSize, mprogSize                                      uint32
-	lstats, tstats, statType                                kernel.Field
-	lPackets, lBytes, tRxP, tRxB, tTxP, tTxB                kernel.Field
-	stats                                                   [8]kernel.Field
-	core, coreRx, coreTx, devRx, devTx                      kernel.Field
+	xdpSize                                                 uint32
 }
 
 func (s *System) netDevLayout() (*netDevLayout, error) {
@@ -73,11 +73,11 @@ func (s *System) netDevLayout() (*netDevLayout, error) {
 		o.macAddr, o.macLen = d("dev_addr"), d("addr_len")
 		o.alias, o.aliasText = m("ifalias"), r.optional("dev_ifalias", "ifalias")
 		o.ops, o.xmit = d("netdev_ops"), r.field("net_device_ops", "ndo_start_xmit")
-		o.stats64, o.getStats = r.field("net_device_ops", "ndo_get_stats64"), r.field("net_device_ops", "ndo_get_stats")
 		o.linkOps, o.kind = d("rtnl_link_ops"), r.field("rtnl_link_ops", "kind")
 		o.qdisc, o.qdiscOps, o.qdiscID = d("qdisc"), r.field("Qdisc", "ops"), r.field("Qdisc_ops", "id")
 		o.ipPtr, o.ifaList, o.ifaNext = m("ip_ptr"), r.optional("in_device", "ifa_list"), r.optional("in_ifaddr", "ifa_next")
 		o.ifaLocal, o.ifaPrefix = r.optional("in_ifaddr", "ifa_local"), r.optional("in_ifaddr", "ifa_prefixlen")
+		o.ifaAddress, o.ifaLabel, o.peer6 = r.optional("in_ifaddr", "ifa_address"), r.optional("in_ifaddr", "ifa_label"), r.optional("inet6_ifaddr", "peer_addr")
 		o.ip6Ptr, o.addrList = m("ip6_ptr"), r.optional("inet6_dev", "addr_list")
 		o.ifList, o.addr6, o.prefix6 = r.optional("inet6_ifaddr", "if_list"), r.optional("inet6_ifaddr", "addr"), r.optional("inet6_ifaddr", "prefix_len")
 		o.upper, o.adjList = d("adj_list.upper"), r.field("netdev_adjacent", "list")
@@ -85,20 +85,7 @@ func (s *System) netDevLayout() (*netDevLayout, error) {
 		o.xdp, o.xdpProg, o.xdpLink = m("xdp_state"), r.optional("bpf_xdp_entity", "prog"), r.optional("bpf_xdp_entity", "link") // 5.9
 		o.linkProg = r.optional("bpf_xdp_link", "link.prog")
 		o.aux, o.auxID, o.auxName = r.optional("bpf_prog", "aux"), r.optional("bpf_prog_aux", "id"), r.optional("bpf_prog_aux", "name")
-		o.tcxIn, o.tcxOut = m("tcx_ingress"), m("tcx_egress") // 6.6
-		o.mprogItems, o.mprogProg = r.optional("bpf_mprog_entry", "fp_items"), r.optional("bpf_mprog_fp", "prog")
 		o.xdpSize, _ = r.types.StructSize("bpf_xdp_entity")
-		o.mprogSize, _ = r.types.StructSize("bpf_mprog_fp")
-		o.lstats, o.tstats, o.statType = m("lstats"), m("tstats"), m("pcpu_stat_type") // 6.8
-		o.lPackets, o.lBytes = r.optional("pcpu_lstats", "packets"), r.optional("pcpu_lstats", "bytes")
-		o.tRxP, o.tRxB = r.optional("pcpu_sw_netstats", "rx_packets"), r.optional("pcpu_sw_netstats", "rx_bytes")
-		o.tTxP, o.tTxB = r.optional("pcpu_sw_netstats", "tx_packets"), r.optional("pcpu_sw_netstats", "tx_bytes")
-		for i, name := range []string{"rx_bytes", "rx_packets", "rx_errors", "rx_dropped", "tx_bytes", "tx_packets", "tx_errors", "tx_dropped"} {
-			o.stats[i] = d("stats." + name)
-		}
-		o.core = m("core_stats") // 5.18; per CPU
-		o.coreRx, o.coreTx = r.optional("net_device_core_stats", "rx_dropped"), r.optional("net_device_core_stats", "tx_dropped")
-		o.devRx, o.devTx = m("rx_dropped"), m("tx_dropped") // until 5.17
 	})
 }
 
@@ -116,6 +103,8 @@ func (s *System) NetDevices(ctx context.Context) iter.Seq2[*NetDevice, error] {
 			return
 		}
 		w := &netDevReader{s: s, o: o, ns: ns, r: s.reader(), names: s.netNames()}
+		w.counting, w.countingErr = s.netCountLayout()
+		w.tc, w.tcErr = s.tcLayout()
 		for n, err := range s.NetNamespaces(ctx) {
 			if err != nil {
 				if !yield(nil, err) {
@@ -142,6 +131,12 @@ type netDevReader struct {
 	ns    *netNSLayout
 	r     reader
 	names *netNames
+
+	counting    *netCountLayout
+	countingErr error
+	owners      *Owners // of the functions that count; nil before the first
+	tc          *tcLayout
+	tcErr       error
 }
 
 func (w *netDevReader) device(ctx context.Context, n NetNS, a virt.Addr) (*NetDevice, error) {
@@ -152,6 +147,9 @@ func (w *netDevReader) device(ctx context.Context, n NetNS, a virt.Addr) (*NetDe
 		d.Promisc, d.AllMulti, d.MTU = uint32(r.num(a, o.promisc)), uint32(r.num(a, o.allmulti)), uint32(r.num(a, o.mtu))
 		d.OperState = uint8(r.num(a, o.operstate))
 		d.Flags = netFlags(uint32(r.num(a, o.flags)), uint32(r.num(a, o.gflags)), r.num(a, o.state), d.OperState)
+		if r.num(a, o.state)&linkStart == 0 {
+			d.OperState = operDown // as rtnetlink tells it
+		}
 		d.Ops = r.pointer(a, o.ops)
 		return 0
 	})
@@ -190,21 +188,27 @@ func (w *netDevReader) device(ctx context.Context, n NetNS, a virt.Addr) (*NetDe
 	})
 	part("addresses", func() { w.addresses(ctx, d) })
 	part("programs", func() { w.programs(d) })
+	part("programs of tc", func() { w.tcPrograms(ctx, d) })
 	part("counters", func() { w.counters(d) })
 	w.master(ctx, d)
 	return d, nil
 }
+
+const (
+	linkStart = 1 << 0 // __LINK_STATE_START
+	operDown  = 2      // IF_OPER_DOWN
+)
 
 // netFlags are the flags as dev_get_flags tells them: PROMISC and ALLMULTI only as
 // far as an administrator asked for them, the rest of those four from the state.
 func netFlags(flags, gflags uint32, state uint64, oper uint8) uint32 {
 	const (
 		promisc, allmulti, running, lowerUp, dormant = 0x100, 0x200, 0x40, 0x10000, 0x20000
-		start, noCarrier, isDormant                  = 1 << 0, 1 << 2, 1 << 4
+		noCarrier, isDormant                         = 1 << 2, 1 << 4
 		operUnknown, operUp                          = 0, 6
 	)
 	f := flags&^(promisc|allmulti|running|lowerUp|dormant) | gflags&(promisc|allmulti)
-	if state&start == 0 {
+	if state&linkStart == 0 {
 		return f
 	}
 	if oper == operUp || oper == operUnknown {
@@ -228,7 +232,16 @@ func (w *netDevReader) addresses(ctx context.Context, d *NetDevice) {
 		seen := 0
 		for ifa := r.pointer(in, o.ifaList); ifa != 0 && r.err == nil && seen < maxNetAddresses; seen++ {
 			ip := netIPv4(uint32(r.num(ifa, o.ifaLocal)))
-			d.Addresses = append(d.Addresses, netip.PrefixFrom(ip, int(min(r.num(ifa, o.ifaPrefix), 32))))
+			a := NetAddress{Prefix: netip.PrefixFrom(ip, int(min(r.num(ifa, o.ifaPrefix), 32)))}
+			if has(o.ifaAddress) {
+				if peer := netIPv4(uint32(r.num(ifa, o.ifaAddress))); peer != ip {
+					a.Peer = peer
+				}
+			}
+			if has(o.ifaLabel) {
+				a.Label = r.cString(at(ifa, o.ifaLabel), int(min(o.ifaLabel.Size, 16)))
+			}
+			d.Addresses = append(d.Addresses, a)
 			ifa = r.pointer(ifa, o.ifaNext)
 		}
 	}
@@ -244,16 +257,19 @@ func (w *netDevReader) addresses(ctx context.Context, d *NetDevice) {
 		ifa := node - virt.Addr(o.ifList.Offset)
 		var ip [16]byte
 		copy(ip[:], r.bytes(at(ifa, o.addr6), 16))
-		d.Addresses = append(d.Addresses, netip.PrefixFrom(netip.AddrFrom16(ip), int(min(r.num(ifa, o.prefix6), 128))))
+		a := NetAddress{Prefix: netip.PrefixFrom(netip.AddrFrom16(ip), int(min(r.num(ifa, o.prefix6), 128)))}
+		if has(o.peer6) {
+			copy(ip[:], r.bytes(at(ifa, o.peer6), 16))
+			if peer := netip.AddrFrom16(ip); !peer.IsUnspecified() {
+				a.Peer = peer
+			}
+		}
+		d.Addresses = append(d.Addresses, a)
 	}
 }
 
 func (w *netDevReader) programs(d *NetDevice) {
 	o, r := w.o, &w.r
-	program := func(mode string, prog virt.Addr) NetProgram {
-		aux := r.pointer(prog, o.aux)
-		return NetProgram{mode, uint32(r.num(aux, o.auxID)), cString(slices.Clone(r.bytes(at(aux, o.auxName), 16)))}
-	}
 	if !has(o.aux) || !has(o.auxID) || !has(o.auxName) {
 		return
 	}
@@ -265,22 +281,16 @@ func (w *netDevReader) programs(d *NetDevice) {
 				prog = r.pointer(link, o.linkProg)
 			}
 			if prog != 0 {
-				d.XDP = append(d.XDP, program(mode, prog))
+				d.XDP = append(d.XDP, w.program(mode, prog, ""))
 			}
 		}
 	}
-	if has(o.tcxIn) && has(o.mprogItems) && o.mprogSize >= 8 {
-		for i, side := range []kernel.Field{o.tcxIn, o.tcxOut} {
-			e := r.pointer(d.Addr, side)
-			for slot := uint32(0); e != 0 && slot < o.mprogItems.Size/o.mprogSize; slot++ {
-				prog := r.pointer(at(e, o.mprogItems)+virt.Addr(slot*o.mprogSize), o.mprogProg)
-				if prog == 0 {
-					break
-				}
-				d.TCX = append(d.TCX, program([]string{"ingress", "egress"}[i], prog))
-			}
-		}
-	}
+}
+
+func (w *netDevReader) program(mode string, prog virt.Addr, how string) NetProgram {
+	o, r := w.o, &w.r
+	aux := r.pointer(prog, o.aux)
+	return NetProgram{mode, uint32(r.num(aux, o.auxID)), cString(slices.Clone(r.bytes(at(aux, o.auxName), 16))), how}
 }
 
 func (w *netDevReader) master(ctx context.Context, d *NetDevice) {
@@ -300,59 +310,5 @@ func (w *netDevReader) master(ctx context.Context, d *NetDevice) {
 		if err == nil && dev != 0 {
 			d.Master = w.names.name(dev)
 		}
-	}
-}
-
-// counters reads the counters of devices that keep them in the device or in one of
-// the common per-CPU structures, as dev_get_stats does.
-func (w *netDevReader) counters(d *NetDevice) {
-	const loopback = 0x8 // IFF_LOOPBACK
-	const typeTstats = 2 // NETDEV_PCPU_STAT_TSTATS
-	o, r, a := w.o, &w.r, d.Addr
-	var v [8]uint64
-	for i, f := range o.stats {
-		v[i] = r.num(a, f)
-	}
-	c := NetCounters{v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7]}
-	switch {
-	case d.Flags&loopback != 0 && has(o.lstats) && has(o.lPackets):
-		w.percpu(a, o.lstats, func(at virt.Addr) {
-			p, b := r.num(at, o.lPackets), r.num(at, o.lBytes)
-			c.RxPackets, c.TxPackets = c.RxPackets+p, c.TxPackets+p
-			c.RxBytes, c.TxBytes = c.RxBytes+b, c.TxBytes+b
-		})
-	case has(o.tstats) && has(o.tRxP) && (has(o.statType) && r.num(a, o.statType) == typeTstats || slices.Contains(netTstatsKinds, d.Kind)):
-		w.percpu(a, o.tstats, func(at virt.Addr) {
-			c.RxPackets, c.RxBytes = c.RxPackets+r.num(at, o.tRxP), c.RxBytes+r.num(at, o.tRxB)
-			c.TxPackets, c.TxBytes = c.TxPackets+r.num(at, o.tTxP), c.TxBytes+r.num(at, o.tTxB)
-		})
-	case d.Ops != 0 && r.pointer(d.Ops, o.stats64) == 0 && r.pointer(d.Ops, o.getStats) == 0:
-	default:
-		return
-	}
-	if has(o.core) && has(o.coreRx) {
-		w.percpu(a, o.core, func(at virt.Addr) {
-			c.RxDropped, c.TxDropped = c.RxDropped+r.num(at, o.coreRx), c.TxDropped+r.num(at, o.coreTx)
-		})
-	} else {
-		c.RxDropped, c.TxDropped = c.RxDropped+r.num(a, o.devRx), c.TxDropped+r.num(a, o.devTx)
-	}
-	if r.err == nil {
-		d.Counters = &c
-	}
-}
-
-// netTstatsKinds use dev->tstats since before 5.10.
-var netTstatsKinds = []string{"bridge", "gre", "gretap", "erspan", "ipip", "sit", "ip6tnl", "ip6gre", "vti", "vti6", "wireguard", "vxlan", "geneve"}
-
-// percpu calls f with each CPU's copy of what the per-CPU pointer in member p of a
-// leads to.
-func (w *netDevReader) percpu(a virt.Addr, p kernel.Field, f func(virt.Addr)) {
-	base := w.r.pointer(a, p)
-	if base == 0 {
-		return
-	}
-	for _, cpu := range w.s.cpus {
-		f(base + cpu)
 	}
 }

@@ -184,4 +184,3 @@ func (o *ruleLayout) read(r *reader, rule *Rule) {
 		rule.From, rule.To, rule.TOS = key(o.src6), key(o.dst6), u8(o.tos6)
 	}
 }
-

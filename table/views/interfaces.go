@@ -21,10 +21,15 @@ Flags are those that ip shows; "promiscuity" counts how often something asked fo
 frames, a packet socket included, which no flag tells. The owner of the transmit function
 is the driver.
 
-What is not seen: counters that a driver keeps in structures of its own (virtio_net,
-veth, tun and most hardware), which are then missing; programs of tc that classic
-filters (cls_bpf) hold, only those attached by tcx (since 6.6) are shown; IPv4 addresses
-are shown without their peers.`,
+Counters are added up as the kernel does it for ip -s link: those of the kernel's core,
+and those of veth, virtio_net, tun, VLANs, macvlan, bridges, tunnels, VRFs and dummies. Where
+another driver counts (bonds, most hardware) they are missing. The structures of a driver
+or classifier that is a module are known since 5.11: before, the counters of veth, tun and
+virtio_net are missing, and so is "tc" where such a filter is.
+
+What is not seen: programs that tc has in actions of filters other than bpf and matchall,
+on classes of htb below its root, and in queueing disciplines other than prio, htb and
+fq_codel ("tc" is missing where such a one could have filters).`,
 		Columns: interfaceColumns,
 		Rows:    interfaceRows,
 		Example: "lab:demo",
@@ -37,6 +42,8 @@ var interfaceColumns = append([]table.Column{
 	{Name: "net_ns", Type: table.Uint, Doc: "Inode of the network namespace."},
 	{Name: "mac", Type: table.Text, Doc: "Hardware address; missing where the kind has none."},
 	{Name: "addresses", Type: table.List, Doc: "IPv4 and IPv6 addresses with the lengths of their prefixes."},
+	{Name: "peers", Type: table.List, Extra: true, Doc: "Addresses with another one at the other end: the device's, and that with the length of its prefix."},
+	{Name: "labels", Type: table.List, Extra: true, Doc: "IPv4 addresses with a label that is not the device's name."},
 	{Name: "flags", Type: table.List, Doc: "Flags, as ip shows them."},
 	{Name: "promiscuity", Type: table.Uint, Doc: "How often promiscuous mode was asked for."},
 	{Name: "allmulti", Type: table.Uint, Extra: true, Doc: "How often all multicast frames were asked for."},
@@ -55,7 +62,7 @@ var interfaceColumns = append([]table.Column{
 	{Name: "tx_errors", Type: table.Uint, Extra: true, Doc: "Packets not sent for an error."},
 	{Name: "tx_dropped", Type: table.Uint, Extra: true, Doc: "Packets dropped instead of sent."},
 	{Name: "xdp", Type: table.List, Doc: "XDP programs: mode, identifier and name."},
-	{Name: "tcx", Type: table.List, Doc: "Programs of tc attached by tcx: side, identifier and name; in the order in which they run."},
+	{Name: "tc", Type: table.List, Doc: "Programs of tc, in the order in which they run: side, or the handle of a qdisc; identifier and name, or bytecode; how attached: tcx, cls_bpf (direct-action), act_bpf."},
 	{Name: "device", Type: table.Addr, Extra: true, Doc: "Address of the struct net_device."},
 	{Name: "ops", Type: table.Addr, Extra: true, Doc: "Address of its net_device_ops."},
 }, functionColumns("transmit", "the function that sends a packet (ndo_start_xmit)")...)
@@ -108,20 +115,34 @@ func interfaceRow(owners *linux.Owners, d *linux.NetDevice) table.Row {
 	if int(d.OperState) < len(operStates) {
 		state = operStates[d.OperState]
 	}
-	var addresses []string
+	var addresses, peers, labels []string
 	for _, a := range d.Addresses {
 		addresses = append(addresses, a.String())
-	}
-	programs := func(ps []linux.NetProgram) table.Value {
-		var l []string
-		for _, p := range ps {
-			l = append(l, fmt.Sprintf("%s %d %s", p.Mode, p.ID, p.Name))
+		if a.Peer.IsValid() {
+			peers = append(peers, fmt.Sprintf("%s %s/%d", a.Addr(), a.Peer, a.Bits()))
 		}
-		return someList(l)
+		if a.Label != "" && a.Label != d.Name {
+			labels = append(labels, fmt.Sprintf("%s %s", a.Addr(), a.Label))
+		}
+	}
+	var xdp, tc []string
+	for _, p := range d.XDP {
+		xdp = append(xdp, fmt.Sprintf("%s %d %s", p.Mode, p.ID, p.Name))
+	}
+	for _, p := range d.TC {
+		if p.ID == 0 {
+			tc = append(tc, fmt.Sprintf("%s bytecode %s", p.Mode, p.How))
+		} else {
+			tc = append(tc, fmt.Sprintf("%s %d %s %s", p.Mode, p.ID, p.Name, p.How))
+		}
+	}
+	tcCell := someList(tc)
+	if d.TCErr != nil {
+		tcCell = unknown(d.TCErr)
 	}
 	var counters [8]table.Value
 	for i := range counters {
-		counters[i] = table.Missing(table.Unsupported)
+		counters[i] = unknown(d.CountersErr)
 	}
 	if c := d.Counters; c != nil {
 		u := table.UintValue
@@ -132,13 +153,22 @@ func interfaceRow(owners *linux.Owners, d *linux.NetDevice) table.Row {
 	}
 	row := table.Row{
 		table.TextValue(d.Name), table.IntValue(int64(d.Index)), table.UintValue(d.Net.Inode), text(net.HardwareAddr(d.MAC).String()),
-		someList(addresses), table.ListValue(bitNames(d.Flags, linkFlags[:])), table.UintValue(uint64(d.Promisc)),
+		someList(addresses), someList(peers), someList(labels), table.ListValue(bitNames(d.Flags, linkFlags[:])), table.UintValue(uint64(d.Promisc)),
 		table.UintValue(uint64(d.AllMulti)), table.UintValue(uint64(d.MTU)), table.TextValue(state), text(d.Kind),
 		text(d.Master), text(d.Qdisc), text(d.Alias),
 	}
 	row = append(row, counters[:]...)
 	at, symbol, owner := function(owners, d.Transmit)
-	return append(row, programs(d.XDP), programs(d.TCX), address(d.Addr), address(d.Ops), at, symbol, owner)
+	return append(row, someList(xdp), tcCell, address(d.Addr), address(d.Ops), at, symbol, owner)
+}
+
+// unknown is a cell of what this kernel keeps in a way that is not known, or of what
+// could not be read.
+func unknown(err error) table.Value {
+	if errors.Is(err, linux.ErrUnsupported) || errors.Is(err, linux.ErrNoModuleTypes) || errors.Is(err, linux.ErrNotLoaded) {
+		return table.Missing(table.Unsupported)
+	}
+	return unreadable(err)
 }
 
 // someList is a cell of a list; an empty one is missing.

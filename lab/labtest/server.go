@@ -19,6 +19,7 @@ import (
 var ServerModules = []string{
 	"dummy numdummies=1", "veth", "bridge", "tun", "vsock", "vsock_loopback", "loop max_loop=8", "zram num_devices=1", "lzo_rle",
 	"overlay", "binfmt_misc", "algif_hash", "algif_skcipher", "aes_generic", "cbc", "sch_ingress", "cls_bpf",
+	"act_bpf", "cls_matchall", "sch_prio", "8021q", "macvlan", "virtio_net",
 	"tcp_diag", "udp_diag", "raw_diag", "unix_diag", "netlink_diag", "af_packet_diag", "vsock_diag", "xsk_diag", "mptcp_diag",
 	"crypto_user",
 }

@@ -32,6 +32,7 @@ var guestExamples = []struct {
 	{"System_FileSystems", ExampleSystem_FileSystems, false},
 	{"System_INodes", ExampleSystem_INodes, false},
 	{"System_CachedPages", ExampleSystem_CachedPages, false},
+	{"System_FileParts", ExampleSystem_FileParts, false},
 	{"System_Messages", ExampleSystem_Messages, false},
 	{"System_Modules", ExampleSystem_Modules, false},
 	{"System_ModuleTypes", ExampleSystem_ModuleTypes, true},

@@ -272,3 +272,21 @@ func ExampleSystem_CachedPages() {
 		}
 	}
 }
+
+func ExampleSystem_FileParts() {
+	for t, err := range system.Processes(ctx) {
+		if err != nil {
+			continue
+		}
+		file, err := system.FindFile(ctx, t, "/etc/passwd")
+		if err != nil {
+			log.Fatal(err)
+		}
+		for p, err := range system.FileParts(ctx, file) {
+			if err == nil {
+				fmt.Println(p.Start, p.End, p.In, p.Missing)
+			}
+		}
+		return
+	}
+}

@@ -4,15 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
+	"io/fs"
 	"os"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/outsight-vmi/outsight/linux"
-	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/table"
 	"github.com/outsight-vmi/outsight/vm"
 )
@@ -77,192 +75,90 @@ func newRecoverCommand() *cobra.Command {
 	return c
 }
 
-// findFile is the file that a process sees at path; one that was unlinked counts
-// only where no other is there.
+// findFile is the file that process pid sees at path.
 func findFile(ctx context.Context, s *linux.System, path string, pid int32) (*linux.INode, error) {
-	notThere := func(what, do string) error {
-		return &vm.Error{Kind: vm.ErrNotFound, What: "recover " + path, Why: what, Do: do}
+	notThere := func(why, do string) error {
+		return &vm.Error{Kind: vm.ErrNotFound, What: "recover " + path, Why: why, Do: do}
 	}
-	var task *linux.Task
 	for t, err := range s.Processes(ctx) {
 		if err != nil {
 			continue // it may be another; if it is this, that is told below
 		}
-		if p, _, err := t.IDs(); err == nil && p == pid {
-			task = &t
-			break
-		}
-	}
-	if task == nil {
-		return nil, notThere(fmt.Sprintf("there is no process %d", pid), "choose another with --pid")
-	}
-	places, err := s.NewLister().Places(ctx, *task)
-	if err != nil {
-		return nil, fmt.Errorf("mounts of process %d: %w", pid, err)
-	}
-	var unlinked *linux.INode
-	unread := 0
-	for sb, err := range s.SuperBlocks(ctx) {
-		if err != nil {
-			unread++
+		if p, _, err := t.IDs(); err != nil || p != pid {
 			continue
 		}
-		for i, err := range s.INodes(ctx, sb) {
-			if err != nil {
-				unread++
-				continue
-			}
-			name, deleted, mounted, err := places.Path(i)
-			if err != nil {
-				unread++
-				continue
-			}
-			const typeMask, regular = 0o170000, 0o100000
-			if name != path || i.Mode&typeMask != regular || !mounted && !deleted {
-				continue
-			}
-			if !deleted {
-				return i, nil
-			}
-			unlinked = i
+		i, err := s.FindFile(ctx, t, path)
+		if errors.Is(err, fs.ErrNotExist) {
+			why := strings.TrimSuffix(err.Error(), ": "+fs.ErrNotExist.Error())
+			return nil, notThere(why, `see "outsight pagecache" for those that it has`)
 		}
+		return i, err
 	}
-	if unlinked != nil {
-		return unlinked, nil
-	}
-	why := "the guest has no such file in memory"
-	if unread > 0 {
-		why += fmt.Sprintf("; %d of them could not be read", unread)
-	}
-	return nil, notThere(why, `see "outsight pagecache" for those that it has`)
-}
-
-// gap is a range that is not in memory, and why.
-type gap struct {
-	start, end uint64
-	why        string
+	return nil, notThere(fmt.Sprintf("there is no process %d", pid), "choose another with --pid")
 }
 
 func (f *recoverFlags) write(c *cobra.Command, s *linux.System, i *linux.INode) (err error) {
-	var out io.Writer
-	var file *os.File
-	switch {
-	case f.ranges:
-	case f.output == "-":
-		out = c.OutOrStdout()
-	default:
-		if file, err = os.OpenFile(f.output, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600); err != nil {
-			return usagef("%w", err)
+	broken := func(err error) { fmt.Fprintln(c.ErrOrStderr(), "outsight: "+sentence(err.Error())) }
+	if f.ranges {
+		return f.tellRanges(c, s, i, broken)
+	}
+	var missing []linux.FilePart
+	if f.output == "-" {
+		var ram uint64
+		for _, r := range s.Memory.Ranges() {
+			ram += r.Size()
+		}
+		if i.Size > 4*ram {
+			return usagef("the file has %d bytes, most of which cannot be in memory; write it to a sparse file with -o", i.Size)
+		}
+		missing, err = s.Recover(c.Context(), i, c.OutOrStdout(), broken)
+	} else {
+		file, e := os.OpenFile(f.output, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+		if e != nil {
+			return usagef("%w", e)
 		}
 		defer func() { err = errors.Join(err, file.Close()) }()
-		out = file
+		missing, err = s.RecoverSparse(c.Context(), i, file, broken)
 	}
-	var ram uint64
-	for _, r := range s.Memory.Ranges() {
-		ram += r.Size()
-	}
-	switch { // the size is the guest's word
-	case i.Size > 1<<62:
-		return fmt.Errorf("inode at %#x: %w: a file of %d bytes", uint64(i.Addr), linux.ErrBroken, i.Size)
-	case file == nil && out != nil && i.Size > 4*ram:
-		return usagef("the file has %d bytes, most of which cannot be in memory; write it to a sparse file with -o", i.Size)
-	}
-	var gaps []gap
-	at := uint64(0)
-	// zeros writes a hole up to end; why is empty where the file itself has one.
-	zeros := func(end uint64, why string) error {
-		if end <= at {
-			return nil
-		}
-		if why != "" {
-			gaps = append(gaps, gap{at, end, why})
-		}
-		n := end - at
-		at = end
-		if out == nil || file != nil {
-			return nil
-		}
-		_, err := io.CopyN(out, zeroReader{}, int64(n))
+	if err != nil {
 		return err
 	}
-	absent := "not in memory"
-	if i.Super.Shmem || slices.Contains([]string{"ramfs", "devtmpfs", "rootfs"}, i.Super.Type) {
-		absent = "" // nothing was ever written there
+	for _, p := range missing {
+		fmt.Fprintf(c.ErrOrStderr(), "outsight: missing: %d-%d %s\n", p.Start, p.End, p.Missing)
 	}
-	buf := make([]byte, 1<<16)
-	for r, err := range s.CachedPages(c.Context(), i) {
-		if err != nil {
-			fmt.Fprintln(c.ErrOrStderr(), "outsight: "+sentence(err.Error()))
-			absent = "unreadable"
-			continue
-		}
-		end := min(r.Offset+r.Size, i.Size)
-		if r.Offset < at || end <= at {
-			continue // behind the end, or twice
-		}
-		if err := zeros(r.Offset, absent); err != nil {
-			return err
-		}
+	return f.conclude(c, missing, i.Size)
+}
+
+// tellRanges prints what is in memory, and then what is not.
+func (f *recoverFlags) tellRanges(c *cobra.Command, s *linux.System, i *linux.INode, broken func(error)) error {
+	var missing []linux.FilePart
+	for p, err := range s.FileParts(c.Context(), i) {
 		switch {
-		case r.Swapped:
-			err = zeros(end, "in swap")
-		case !r.Valid:
-			err = zeros(end, "being read")
-		case out == nil:
-			fmt.Fprintf(c.OutOrStdout(), "%d-%d in memory at %#x\n", at, end, uint64(r.PA))
-			at = end
-		}
-		for err == nil && at < end {
-			b := buf[:min(uint64(len(buf)), end-at)]
-			if _, e := s.Memory.ReadAt(b, r.PA+phys.Addr(at-r.Offset)); e != nil {
-				err = zeros(at+uint64(len(b)), "unreadable")
-				continue
-			}
-			if file != nil {
-				_, err = file.WriteAt(b, int64(at))
-			} else {
-				_, err = out.Write(b)
-			}
-			at += uint64(len(b))
-		}
-		if err != nil {
-			return err
+		case err != nil:
+			broken(err)
+		case p.In:
+			fmt.Fprintf(c.OutOrStdout(), "%d-%d in memory at %#x\n", p.Start, p.End, uint64(p.PA))
+		case p.Missing != "":
+			missing = append(missing, p)
 		}
 	}
 	if err := c.Context().Err(); err != nil {
 		return err
 	}
-	if err := zeros(i.Size, absent); err != nil {
-		return err
+	for _, p := range missing {
+		fmt.Fprintf(c.OutOrStdout(), "%d-%d %s\n", p.Start, p.End, p.Missing)
 	}
-	if file != nil {
-		if err := file.Truncate(int64(i.Size)); err != nil {
-			return err
-		}
-	}
-	return f.tell(c, gaps, i.Size)
+	return f.conclude(c, missing, i.Size)
 }
 
-func (f *recoverFlags) tell(c *cobra.Command, gaps []gap, size uint64) error {
-	missing := uint64(0)
-	for _, g := range gaps {
-		missing += g.end - g.start
-		if f.ranges {
-			fmt.Fprintf(c.OutOrStdout(), "%d-%d %s\n", g.start, g.end, g.why)
-		} else {
-			fmt.Fprintf(c.ErrOrStderr(), "outsight: missing: %d-%d %s\n", g.start, g.end, g.why)
-		}
+func (f *recoverFlags) conclude(c *cobra.Command, missing []linux.FilePart, size uint64) error {
+	lacking := uint64(0)
+	for _, p := range missing {
+		lacking += p.End - p.Start
 	}
-	if missing == 0 {
+	if lacking == 0 {
 		return nil
 	}
-	fmt.Fprintf(c.ErrOrStderr(), "outsight: %d of %d bytes are missing\n", missing, size)
+	fmt.Fprintf(c.ErrOrStderr(), "outsight: %d of %d bytes are missing\n", lacking, size)
 	return errIncomplete{}
-}
-
-type zeroReader struct{}
-
-func (zeroReader) Read(p []byte) (int, error) {
-	clear(p)
-	return len(p), nil
 }

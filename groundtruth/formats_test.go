@@ -165,8 +165,9 @@ func (f *formats) byMakedumpfile(t *testing.T) {
 	for name, flag := range map[string]string{"zlib": "-c", "lzo": "-l", "snappy": "-p", "zstd": "-z"} {
 		name = "makedumpfile." + name
 		out, err := tool(flag, "-d", "0", elf, f.at(name)).CombinedOutput()
-		if err != nil && (flag == "-p" || flag == "-z") {
-			t.Logf("this makedumpfile has no %s: %.200s", flag, out)
+		// Without a packing, it fails or packs nothing.
+		if (flag == "-p" || flag == "-z") && (err != nil || bytes.Contains(out, []byte("is disabled"))) {
+			t.Logf("this makedumpfile has no %s", name)
 			continue
 		}
 		if err != nil {

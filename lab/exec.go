@@ -27,8 +27,8 @@ type Command struct {
 
 const (
 	// answerTime is how long the agent may take to answer at all. A guest under TCG on a
-	// busy machine is slow, but not that slow.
-	answerTime = 20 * time.Second
+	// machine that is busy with ten others is slow, but not that slow.
+	answerTime = time.Minute
 	// silenceTime is how long a running command may give no sign; the agent gives one
 	// three times a second.
 	silenceTime = 2 * time.Minute
@@ -160,11 +160,12 @@ func (l *agentLine) sync(limit time.Duration) error {
 	// The agent answers in milliseconds unless it waits for the rest of a piece from a
 	// host that died: silence is met by filling that up, once. Lines that came while the
 	// guest's port was not open yet are lost, hence all the other attempts.
-	const wait = time.Second
+	const wait, patience = time.Second, 4
 	silences := 0
 	for {
-		if silences == 1 {
-			if err := l.send(bytes.Repeat([]byte("\n"), pieceSize)); err != nil {
+		if silences == patience {
+			// One line: for the agent, each costs more than the bytes in it.
+			if err := l.send(bytes.Repeat([]byte("#"), pieceSize)); err != nil {
 				return err
 			}
 		}

@@ -3,6 +3,7 @@ package linux
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"maps"
@@ -18,9 +19,11 @@ import (
 	"github.com/outsight-vmi/outsight/virt"
 )
 
-// ContainerInfo is one container: what runs under one container's control group.
+// ContainerInfo is one container: what runs under one container's control group, or in
+// the PID namespace that a runtime made.
 type ContainerInfo struct {
 	Container
+	Name      string // what people call it, where that can be found
 	Cgroup    string // of its root process
 	Pod       string // UID of the Kubernetes pod; empty outside one
 	RootPID   int32  // its first process
@@ -28,10 +31,13 @@ type ContainerInfo struct {
 	Processes int
 	Hostname  string // of its UTS namespace
 	Started   time.Time
-	Root      string // its root folder, seen from the root of its mount namespace
-	RootType  string // type of the file system that it is in: overlay, ext4 …
-	RootFrom  string // what is mounted there: a device, or what the runtime called it
+	Root      string   // its root folder, seen from the root of its mount namespace
+	RootType  string   // type of the file system that it is in: overlay, ext4 …
+	RootFrom  string   // what is mounted there: a device, or what the runtime called it
+	Overlay   *Overlay // the folders that an overlay makes its root of; nil for others
 	PIDNS     uint64
+
+	OverlayErr error // why Overlay could not be read
 }
 
 type containerLayout struct {
@@ -48,9 +54,23 @@ func (s *System) containerLayout() (*containerLayout, error) {
 	})
 }
 
+// containerKey is what the processes of a container have in common.
+type containerKey struct {
+	id Container
+	ns virt.Addr // their PID namespace, where no control group tells
+}
+
+// containerGroup is a container as it is being found.
+type containerGroup struct {
+	info   *ContainerInfo
+	task   Task
+	inside bool // it is number 1 of a PID namespace
+}
+
 // Containers yields the containers of the guest, in the order in which they started.
 // They are told by the names of control groups, which every runtime chooses in its
-// own way; see [ContainerOf].
+// own way (see [ContainerOf]), else by the monitor above the first process of a PID
+// namespace, or by what the runtime put into its environment.
 func (s *System) Containers(ctx context.Context) iter.Seq2[*ContainerInfo, error] {
 	return func(yield func(*ContainerInfo, error) bool) {
 		o, err := s.containerLayout()
@@ -59,62 +79,79 @@ func (s *System) Containers(ctx context.Context) iter.Seq2[*ContainerInfo, error
 			return
 		}
 		l := s.NewLister()
-		type first struct {
-			info   *ContainerInfo
-			task   Task
-			inside bool // it is number 1 of a PID namespace
-		}
-		found := map[Container]*first{}
+		found, errs := map[containerKey]*containerGroup{}, []error{}
 		for t, err := range s.Processes(ctx) {
+			var m containerMember
+			if err == nil {
+				m, err = l.member(t)
+			}
 			if err != nil {
-				if !yield(nil, err) {
-					return
-				}
+				errs = append(errs, err)
 				continue
 			}
-			m, err := l.member(t)
-			if err != nil {
-				if !yield(nil, err) {
-					return
-				}
-				continue
-			}
-			if m.id == (Container{}) {
-				continue
-			}
-			f := found[m.id]
-			if f == nil {
-				f = &first{info: &ContainerInfo{Container: m.id}}
-				found[m.id] = f
-			}
-			f.info.Processes++
-			// A runtime's own monitor may share the group: the one that is number 1 inside counts.
-			if f.info.RootPID == 0 || m.init && !f.inside {
-				f.task, f.inside, f.info.RootPID = t, m.init, m.pid
+			if m.key != (containerKey{}) {
+				m.join(found, t)
 			}
 		}
-		errs := map[*ContainerInfo]error{}
-		var all []*ContainerInfo
-		for _, id := range slices.SortedFunc(maps.Keys(found), func(a, b Container) int {
-			return cmp.Or(strings.Compare(a.ID, b.ID), strings.Compare(a.Runtime, b.Runtime))
-		}) {
-			f := found[id]
-			errs[f.info] = l.container(f.task, f.info, o)
-			all = append(all, f.info)
+		for _, err := range errs {
+			if !yield(nil, err) {
+				return
+			}
 		}
-		slices.SortStableFunc(all, func(a, b *ContainerInfo) int { return a.Started.Compare(b.Started) })
+		failed := map[*ContainerInfo]error{}
+		known := map[Container]*ContainerInfo{}
+		for _, k := range sortedContainers(found) {
+			g := found[k]
+			signs, err := l.signs(g.task)
+			if k.id != (Container{}) {
+				known[k.id] = g.info
+			} else if g.info.Container = signs.Container; signs.Runtime == "" {
+				continue // a PID namespace of another use
+			} else if other := known[signs.Container]; other != nil && signs.ID != "" {
+				other.Processes += g.info.Processes // some of it went to another control group
+				continue
+			}
+			if signs.ID == g.info.ID {
+				g.info.Name = signs.name
+			}
+			failed[g.info] = errors.Join(err, l.container(ctx, g.task, g.info, o))
+		}
+		all := slices.SortedFunc(maps.Keys(failed), func(a, b *ContainerInfo) int {
+			return cmp.Or(a.Started.Compare(b.Started), cmp.Compare(a.RootPID, b.RootPID))
+		})
 		for _, c := range all {
-			if !yield(c, errs[c]) {
+			if !yield(c, failed[c]) {
 				return
 			}
 		}
 	}
 }
 
+// sortedContainers puts those that a control group names first.
+func sortedContainers(found map[containerKey]*containerGroup) []containerKey {
+	return slices.SortedFunc(maps.Keys(found), func(a, b containerKey) int {
+		return cmp.Or(cmp.Compare(a.ns, b.ns), strings.Compare(a.id.ID, b.id.ID), strings.Compare(a.id.Runtime, b.id.Runtime))
+	})
+}
+
 type containerMember struct {
-	id   Container
+	key  containerKey
 	pid  int32
-	init bool
+	init bool // of a PID namespace
+}
+
+// join counts t, which m is about, in.
+func (m containerMember) join(found map[containerKey]*containerGroup, t Task) {
+	g := found[m.key]
+	if g == nil {
+		g = &containerGroup{info: &ContainerInfo{Container: m.key.id}}
+		found[m.key] = g
+	}
+	g.info.Processes++
+	// A runtime's own monitor may share the group: the one that is number 1 inside counts.
+	if g.info.RootPID == 0 || m.init && !g.inside {
+		g.task, g.inside, g.info.RootPID = t, m.init, m.pid
+	}
 }
 
 // member says whose container t is in.
@@ -123,11 +160,15 @@ func (l *Lister) member(t Task) (m containerMember, err error) {
 	o, r := l.s.o, &l.r
 	r.err = nil
 	m.pid = int32(r.u32(t.Addr + virt.Addr(o.tgid)))
-	m.id = l.group(t.Addr).container
-	if m.id != (Container{}) {
+	m.key.id = l.group(t.Addr).container
+	if pid := r.ptr(t.Addr + virt.Addr(o.threadPid)); pid != 0 && r.u32(pid+virt.Addr(o.pidLevel)) > 0 {
 		p := Process{}
 		l.namespaces(&p, t.Addr)
-		m.init = p.NSPID == 1 && m.pid != 1
+		m.init = p.NSPID == 1
+		if m.key.id == (Container{}) {
+			// The outermost below the guest's own: what nests in it is of one container.
+			m.key.ns = r.ptr(pid + virt.Addr(o.pidNumbers+o.upidSize+o.upidNS))
+		}
 	}
 	if r.err != nil {
 		return m, fmt.Errorf("container of task %#x: %w", uint64(t.Addr), r.err)
@@ -135,8 +176,30 @@ func (l *Lister) member(t Task) (m containerMember, err error) {
 	return m, nil
 }
 
+// signs asks the monitor of a container's first process t, and then t, who made it.
+func (l *Lister) signs(t Task) (c containerSigns, err error) {
+	defer phys.Recover(debug.SetPanicOnFault(true), &err)
+	o, r := l.s.o, &l.r
+	r.err = nil
+	parent := r.ptr(t.Addr + virt.Addr(o.realParent))
+	if mm := r.ptr(parent + virt.Addr(o.mm)); mm != 0 && r.err == nil {
+		// Arguments that are swapped out are none: what is left are the other signs.
+		args, _ := l.args(mm)
+		r.err = nil
+		c = monitorSigns(args)
+	}
+	if r.err != nil {
+		return c, fmt.Errorf("monitor of task %#x: %w", uint64(t.Addr), r.err)
+	}
+	if c.Runtime == "" {
+		vars, _ := l.Environment(t)
+		c = environSigns(vars)
+	}
+	return c, nil
+}
+
 // container fills c from its root process t.
-func (l *Lister) container(t Task, c *ContainerInfo, o *containerLayout) (err error) {
+func (l *Lister) container(ctx context.Context, t Task, c *ContainerInfo, o *containerLayout) (err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	so, r, a := l.s.o, &l.r, t.Addr
 	r.err = nil
@@ -150,16 +213,46 @@ func (l *Lister) container(t Task, c *ContainerInfo, o *containerLayout) (err er
 	if proxy := r.ptr(a + virt.Addr(so.nsproxy)); proxy != 0 {
 		c.Hostname = cString(r.bytes(at(r.pointer(proxy, o.uts), o.nodename), 65))
 	}
+	if c.ID == "" {
+		c.ID = c.Hostname // no other name can be found
+	}
+	var sb virt.Addr
 	if fs := r.ptr(a + virt.Addr(so.fs)); fs != 0 {
 		mnt := r.pointer(at(fs, o.root), o.mnt)
 		c.Root, _ = l.path(mnt, r.pointer(at(fs, o.root), o.dentry))
-		c.RootType = r.cString(r.pointer(r.pointer(r.pointer(mnt, o.sb), o.sbType), o.typeName), 32)
+		sb = r.pointer(mnt, o.sb)
+		c.RootType = r.cString(r.pointer(r.pointer(sb, o.sbType), o.typeName), 32)
 		c.RootFrom = r.cString(r.pointer(mnt-virt.Addr(so.mountMnt), o.dev), maxPath)
 	}
 	if r.err != nil {
 		return fmt.Errorf("container %s: %w", c.ID, r.err)
 	}
+	if c.RootType == overlayType {
+		c.Overlay, c.OverlayErr = l.overlay(sb)
+	}
+	if c.Name == "" && c.Pod != "" {
+		if c.Name, err = l.podContainer(ctx, t); err != nil {
+			return fmt.Errorf("container %s: %w", c.ID, err)
+		}
+	}
 	return nil
+}
+
+// podContainer looks for the name of a container of a pod among its mounts.
+func (l *Lister) podContainer(ctx context.Context, t Task) (string, error) {
+	ns, _, err := l.MountNamespaceOf(t)
+	if ns == 0 || err != nil {
+		return "", err
+	}
+	for m, err := range l.Mounts(ctx, ns) {
+		if err != nil {
+			return "", err
+		}
+		if name := podContainerName(m.Point, m.Root); name != "" {
+			return name, nil
+		}
+	}
+	return "", nil
 }
 
 var podName = sync.OnceValue(func() *regexp.Regexp {

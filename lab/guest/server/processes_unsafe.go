@@ -74,6 +74,7 @@ func (s *server) playContainer(args []string) error {
 	root, name := args[0], args[1]
 	if err := errors.Join(
 		unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""),
+		layers(root, name),
 		unix.Mount(root, root, "", unix.MS_BIND|unix.MS_REC, ""),
 		unix.Mount("proc", root+"/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""),
 		unix.Mount("tmpfs", root+"/tmp", "tmpfs", unix.MS_NOSUID, "size=256k"),
@@ -83,6 +84,31 @@ func (s *server) playContainer(args []string) error {
 	s.busybox = "/bin/busybox"
 	_, err := s.sleepWithout()
 	return errors.Join(err, setLink("lo", nil), s.open("/tmp/inside", unix.O_CREAT|unix.O_RDWR, "inside", 2))
+}
+
+// layers mounts what runtimes mount over a container's root: docker an overlay of an
+// image's layers, the kubelet a file that the container says its last words in.
+func layers(root, name string) error {
+	switch name {
+	case "docker":
+		for _, dir := range []string{"-image", "-diff", "-work"} {
+			if err := os.MkdirAll(root+dir, 0o755); err != nil {
+				return err
+			}
+		}
+		return unix.Mount("overlay", root, "overlay", 0, "lowerdir="+root+"-image:"+root+",upperdir="+root+"-diff,workdir="+root+"-work")
+	case "kubernetes":
+		log := root + "-kubelet/pods/0a1b2c3d-0011-2233-4455-66778899aabb/containers/app"
+		dev := root + "/dev"
+		if err := errors.Join(os.MkdirAll(log, 0o755), os.MkdirAll(dev, 0o755), os.WriteFile(log+"/8f1c2a3b", nil, 0o644)); err != nil {
+			return err
+		}
+		return errors.Join(
+			unix.Mount("tmpfs", dev, "tmpfs", unix.MS_NOSUID, "size=64k"),
+			os.WriteFile(dev+"/termination-log", nil, 0o644),
+			unix.Mount(log+"/8f1c2a3b", dev+"/termination-log", "", unix.MS_BIND, ""))
+	}
+	return nil
 }
 
 // changeRoot makes a mounted directory the root. An initramfs cannot be pivoted away: there

@@ -63,8 +63,27 @@ func UpServer(t testing.TB, o lab.Options) *lab.Guest {
 		maps.Copy(o.Files, files)
 	}
 	g := Up(t, o)
+	if o.Userland == lab.Debian {
+		awaitServices(t, g)
+	}
 	StartServer(t, g)
 	return g
+}
+
+// awaitServices waits until what systemd starts is there, and works: a page of the web
+// server, a login over SSH.
+func awaitServices(t testing.TB, g *lab.Guest) {
+	t.Helper()
+	const wait = `for try in $(seq 300); do
+	busybox pgrep -f '^sleep 1000000' >/dev/null && systemctl is-active --quiet nftables web container session &&
+		[ "$(busybox wget -q -O - http://127.0.0.1:8080/)" = hello ] && exit 0
+	sleep 1
+done
+systemctl status --no-pager nftables web container session >&2
+exit 1`
+	if _, err := g.Output(t.Context(), wait); err != nil {
+		t.Fatal(errors.Join(errors.New("the services did not get ready"), err))
+	}
 }
 
 // debianServer is what turns a Debian guest into a server, for Options.Files.

@@ -18,19 +18,33 @@ var ErrCode = errors.New("not understood as code")
 
 // fixups are instructions of today's kernels that the decoder misreads or does not
 // know. What matters here is their length: they change no register.
-var fixups = [][]byte{
-	{0xf3, 0x0f, 0x1e, 0xfa}, // endbr64: read as a lone prefix
-	{0xf3, 0x0f, 0x1e, 0xfb}, // endbr32
-	{0x0f, 0x01, 0xca},       // clac
-	{0x0f, 0x01, 0xcb},       // stac
+var fixups = []struct {
+	code []byte
+	name string
+}{
+	{[]byte{0xf3, 0x0f, 0x1e, 0xfa}, "endbr64"}, // read as a lone prefix
+	{[]byte{0xf3, 0x0f, 0x1e, 0xfb}, "endbr32"},
+	{[]byte{0x0f, 0x01, 0xca}, "clac"},
+	{[]byte{0x0f, 0x01, 0xcb}, "stac"},
+}
+
+// Name is what the instruction at the start of b is called, if it is one that
+// [Decode] stands a NOP in for; else empty.
+func Name(b []byte) string {
+	for _, f := range fixups {
+		if bytes.HasPrefix(b, f.code) {
+			return f.name
+		}
+	}
+	return ""
 }
 
 // Decode decodes the 64-bit instruction at the start of b. What it stands in for
 // comes as a NOP of the right length. Errors wrap [ErrCode].
 func Decode(b []byte) (inst x86asm.Inst, err error) {
 	for _, f := range fixups {
-		if bytes.HasPrefix(b, f) {
-			return x86asm.Inst{Op: x86asm.NOP, Len: len(f), Mode: 64}, nil
+		if bytes.HasPrefix(b, f.code) {
+			return x86asm.Inst{Op: x86asm.NOP, Len: len(f.code), Mode: 64}, nil
 		}
 	}
 	// A hostile guest chooses these bytes: a slip of the decoder is an error.

@@ -122,3 +122,11 @@ func bitNames(v uint64, names map[uint]string) []string {
 	}
 	return set
 }
+
+// PerCPU is where the per-CPU variable of that name lies for a possible CPU.
+func (s *System) PerCPU(name string, cpu int) (virt.Addr, error) {
+	if cpu < 0 || cpu >= len(s.cpus) {
+		return 0, fmt.Errorf("processor %d: %w: there are %d", cpu, ErrBroken, len(s.cpus))
+	}
+	return s.perCPU(name, cpu)
+}

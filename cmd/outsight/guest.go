@@ -81,5 +81,6 @@ func (f *guestFlags) cache() string {
 func extraCommands() []*cobra.Command {
 	lab := newLabCommand()
 	lab.GroupID = groupHost
-	return []*cobra.Command{newQueryCommand(), newTopCommand(), newCollectCommand(), newRecoverCommand(), newDumpCommand(), newExportISFCommand(), lab}
+	return []*cobra.Command{newQueryCommand(), newTopCommand(), newCollectCommand(), newRecoverCommand(), newDumpCommand(), newExportISFCommand(), newStructCommand(),
+		newReadCommand(), newTranslateCommand(), newDisassembleCommand(), newSearchCommand(), newExtractCommand(), lab}
 }

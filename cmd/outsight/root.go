@@ -31,8 +31,9 @@ output went away.`
 
 // The groups that --help lists commands in, beside those of the views.
 const (
-	groupAsk  = "ask"
-	groupHost = "host"
+	groupAsk    = "ask"
+	groupMemory = "memory"
+	groupHost   = "host"
 )
 
 // newRootCommand makes every verb, unless args begin with a view's name: then only that
@@ -58,7 +59,7 @@ func newRootCommand(args ...string) *cobra.Command {
 	for _, g := range table.Groups {
 		root.AddGroup(&cobra.Group{ID: string(g), Title: string(g) + ":"})
 	}
-	root.AddGroup(&cobra.Group{ID: groupAsk, Title: "Across views:"}, &cobra.Group{ID: groupHost, Title: "On this host:"})
+	root.AddGroup(&cobra.Group{ID: groupAsk, Title: "Across views:"}, &cobra.Group{ID: groupMemory, Title: "Memory itself:"}, &cobra.Group{ID: groupHost, Title: "On this host:"})
 	root.SuggestionsMinimumDistance = 2
 	root.CompletionOptions.HiddenDefaultCmd = true
 	if len(args) > 0 {

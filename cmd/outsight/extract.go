@@ -1,0 +1,144 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/peek"
+	"github.com/outsight-vmi/outsight/phys/acquire"
+	"github.com/outsight-vmi/outsight/table"
+	"github.com/outsight-vmi/outsight/vm"
+)
+
+const extractLong = `Take a process's memory, one mapping, an ELF image or a module out into a file.
+
+With --pid alone FILE becomes an ELF core file of all mappings of the process, with what
+of them is in memory; with --address it holds the bytes of the mapping at that address,
+and with --elf too the ELF image that begins there, in the layout of its file. With
+--module it is an ELF core file of a module's code and data, at the addresses that they
+have. gdb and objdump read these.
+
+What is swapped out, or never was in memory, is a hole in FILE. "outsight maps",
+"outsight elves" and "outsight modules" tell what there is; "outsight recover" takes files
+out of the page cache.`
+
+type extractFlags struct {
+	peekFlags
+	address, module string
+	elf, force      bool
+}
+
+func newExtractCommand() *cobra.Command {
+	var f extractFlags
+	c := &cobra.Command{
+		Use:   "extract TARGET FILE",
+		Short: "Take a process's memory, an ELF image or a module out into a file",
+		Long:  extractLong,
+		Example: `  outsight extract lab:demo --pid 312 core.312
+  outsight extract lab:demo --pid 312 --address 0x7f1200000000 --elf dropper.so
+  outsight extract memory.raw --module nf_tables nf_tables.elf`,
+		Args:    cobra.ExactArgs(2),
+		GroupID: groupMemory,
+	}
+	f.guest.add(c)
+	c.ValidArgsFunction = completeTarget
+	c.Flags().Int32Var(&f.pid, "pid", 0, "take memory of this process")
+	c.Flags().StringVar(&f.address, "address", "", "take only the mapping at this `address`")
+	c.Flags().BoolVar(&f.elf, "elf", false, "take the ELF image whose header is at --address")
+	c.Flags().StringVar(&f.module, "module", "", "take this `module` of the kernel")
+	c.Flags().BoolVar(&f.force, "force", false, "replace FILE if it exists")
+	c.MarkFlagsOneRequired("pid", "module")
+	c.MarkFlagsMutuallyExclusive("pid", "module")
+	c.MarkFlagsMutuallyExclusive("address", "module")
+	c.RunE = func(c *cobra.Command, args []string) (err error) {
+		if f.elf && f.address == "" {
+			return usagef("--elf needs an --address, where the image begins")
+		}
+		if err := acquire.MayWrite(args[1], f.force); err != nil {
+			return usagef("%w", err)
+		}
+		g, m, done, err := f.open(c.Context(), args[0])
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, done()) }()
+		file, err := os.OpenFile(args[1], os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+		if err != nil {
+			return usagef("%w", err)
+		}
+		defer func() {
+			if err = errors.Join(err, file.Close()); err != nil && !errors.As(err, &errIncomplete{}) {
+				_ = os.Remove(args[1]) // a part of it would look like the whole
+			}
+		}()
+		return f.extract(c, g, m, file)
+	}
+	return c
+}
+
+func (f *extractFlags) extract(c *cobra.Command, g *table.Guest, m *peek.Memory, file *os.File) error {
+	if f.module != "" {
+		for module, err := range g.Linux.Modules(c.Context()) {
+			if err == nil && module.Name == f.module {
+				return f.segments(c, m, file, peek.ModuleSegments(module))
+			}
+		}
+		return &vm.Error{Kind: vm.ErrNotFound, What: "module " + f.module, Why: "there is no such module on the kernel's list", Do: `see "outsight modules"`}
+	}
+	task, err := peek.Task(c.Context(), g.Linux, f.pid)
+	if err != nil {
+		return err
+	}
+	if f.address == "" {
+		segments, err := peek.Segments(c.Context(), g.Linux, task)
+		if err != nil {
+			return fmt.Errorf("mappings of process %d: %w", f.pid, err)
+		}
+		return f.segments(c, m, file, segments)
+	}
+	a, err := place(m, f.address)
+	if err != nil {
+		return err
+	}
+	if f.elf {
+		return f.write(c, "", func(io.Writer) ([]peek.Gap, error) { return m.WriteImage(file, a) })
+	}
+	return f.mapping(c, g.Linux, task, m, file, a)
+}
+
+// segments writes an ELF file, and says how much of it was in memory.
+func (f *extractFlags) segments(c *cobra.Command, m *peek.Memory, file *os.File, segments []peek.Segment) error {
+	written, err := m.WriteELF(c.Context(), file, segments)
+	if err != nil {
+		return err
+	}
+	size := uint64(0)
+	for _, s := range segments {
+		size += s.Size
+	}
+	fmt.Fprintf(c.ErrOrStderr(), "outsight: wrote %d of %d bytes in %d segments; the others are not in memory\n", written, size, len(segments))
+	return nil
+}
+
+// mapping writes the bytes of the mapping that a is in.
+func (f *extractFlags) mapping(c *cobra.Command, s *linux.System, task linux.Task, m *peek.Memory, file *os.File, a uint64) error {
+	segments, err := peek.Segments(c.Context(), s, task)
+	for _, g := range segments {
+		if a >= g.Addr && a-g.Addr < g.Size {
+			const most = 1 << 34 // more is a sparse mapping: take all of the process
+			if g.Size > most {
+				return usagef("the mapping has %d bytes; leave --address out for a file with holes", g.Size)
+			}
+			return f.write(c, "", func(io.Writer) ([]peek.Gap, error) { return m.Copy(file, g.Addr, g.Size) })
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("mappings of process %d: %w", f.pid, err)
+	}
+	return &vm.Error{Kind: vm.ErrNotFound, What: fmt.Sprintf("mapping of process %d", f.pid), Why: fmt.Sprintf("it has none at %#x", a), Do: `see "outsight maps"`}
+}

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/outsight-vmi/outsight/linux/peek"
+)
+
+// maxRead bounds what one "read" writes, in bytes: a slip of a digit should not fill a disk.
+const maxRead = 1 << 40
+
+func newReadCommand() *cobra.Command {
+	var f peekFlags
+	var output string
+	c := &cobra.Command{
+		Use:   "read TARGET ADDRESS [LENGTH]",
+		Short: "Show memory at an address, or write it to a file",
+		Long: `Show the bytes at an address, or with -o write them to a file as they are.
+
+` + placeHelp + ` Without
+a LENGTH (in bytes) 256 are read. What cannot be read is shown as ??, written as zeros,
+told on standard error, and ends in exit status 3.`,
+		Example: `  outsight read lab:demo linux_banner 128
+  outsight read lab:demo --pid 1 0x7ffd0000 4096 -o stack.bin
+  outsight read memory.raw --physical 0x1000`,
+		Args:    cobra.RangeArgs(2, 3),
+		GroupID: groupMemory,
+	}
+	f.add(c, true)
+	c.Flags().StringVarP(&output, "output", "o", "", "write the bytes to this `file`; - is standard output")
+	c.RunE = func(c *cobra.Command, args []string) (err error) {
+		n := uint64(256)
+		if len(args) == 3 {
+			if n, err = strconv.ParseUint(args[2], 0, 64); err != nil || n > maxRead {
+				return usagef("%q is no LENGTH in bytes", args[2])
+			}
+		}
+		_, m, done, err := f.open(c.Context(), args[0])
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, done()) }()
+		a, err := place(m, args[1])
+		if err != nil {
+			return err
+		}
+		if a+n < a {
+			n = -a // up to the end of the address space
+		}
+		return f.write(c, output, func(w io.Writer) ([]peek.Gap, error) {
+			if output == "" {
+				return m.Hex(w, a, n)
+			}
+			return m.Copy(w, a, n)
+		})
+	}
+	return c
+}
+
+// write has bytes written to a file or to standard output, and tells what was missing.
+func (f *peekFlags) write(c *cobra.Command, path string, copyTo func(io.Writer) ([]peek.Gap, error)) (err error) {
+	out := c.OutOrStdout()
+	if path != "" && path != "-" {
+		file, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+		if err != nil {
+			return usagef("%w", err)
+		}
+		defer func() { err = errors.Join(err, file.Close()) }()
+		out = file
+	}
+	w := bufio.NewWriter(out)
+	gaps, err := copyTo(w)
+	if err := errors.Join(err, w.Flush()); err != nil {
+		return fmt.Errorf("write the output: %w", err)
+	}
+	for i, g := range gaps {
+		if i == 10 {
+			fmt.Fprintf(c.ErrOrStderr(), "outsight: and %d more\n", len(gaps)-i)
+			break
+		}
+		fmt.Fprintf(c.ErrOrStderr(), "outsight: missing: %#x, %d bytes: %s\n", g.Addr, g.Size, sentence(g.Err.Error()))
+	}
+	if len(gaps) > 0 {
+		return errIncomplete{}
+	}
+	return nil
+}

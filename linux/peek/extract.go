@@ -1,0 +1,214 @@
+package peek
+
+import (
+	"context"
+	"debug/elf"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/phys"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// Segment is a range of an address space to take out.
+type Segment struct {
+	Addr, Size uint64
+	Flags      elf.ProgFlag
+}
+
+// Segments are the mappings of a process.
+func Segments(ctx context.Context, s *linux.System, t linux.Task) (segments []Segment, err error) {
+	for m, err := range s.NewLister().Mappings(ctx, t) {
+		if err != nil {
+			return segments, err
+		}
+		g := Segment{Addr: uint64(m.Start), Size: uint64(m.End - m.Start)}
+		for i, f := range []elf.ProgFlag{elf.PF_R, elf.PF_W, elf.PF_X} {
+			if m.Perms()[i] != '-' {
+				g.Flags |= f
+			}
+		}
+		segments = append(segments, g)
+	}
+	return segments, nil
+}
+
+// ModuleSegments are the regions of a module.
+func ModuleSegments(m *linux.Module) (segments []Segment) {
+	for _, r := range m.Memory {
+		g := Segment{Addr: uint64(r.Start), Size: r.Size, Flags: elf.PF_R}
+		if r.Text() {
+			g.Flags |= elf.PF_X
+		} else {
+			g.Flags |= elf.PF_W
+		}
+		segments = append(segments, g)
+	}
+	return segments
+}
+
+// maxSegments is how many program headers an ELF file has without further ado.
+const maxSegments = 0xfffe
+
+// WriteELF writes memory as an ELF core file of those segments: pages that are in place,
+// at the addresses that they have. Where none is in place the file has holes, and a
+// segment without any has no bytes in it. It returns how many bytes it wrote.
+func (m *Memory) WriteELF(ctx context.Context, w io.WriterAt, segments []Segment) (written uint64, err error) {
+	if len(segments) > maxSegments {
+		return 0, fmt.Errorf("%w: %d segments", linux.ErrBroken, len(segments))
+	}
+	const header, program, page = 64, 56, phys.PageSize
+	head := elf.Header64{
+		Ident: [16]byte{0x7f, 'E', 'L', 'F', byte(elf.ELFCLASS64), byte(elf.ELFDATA2LSB), byte(elf.EV_CURRENT)},
+		Type:  uint16(elf.ET_CORE), Machine: uint16(elf.EM_X86_64), Version: uint32(elf.EV_CURRENT),
+		Phoff: header, Ehsize: header, Phentsize: program, Phnum: uint16(len(segments)),
+	}
+	out, err := binary.Append(nil, binary.LittleEndian, head)
+	if err != nil {
+		return 0, err
+	}
+	next := uint64(header + program*len(segments))
+	next += -next % page
+	for _, s := range segments {
+		runs, last := m.present(s)
+		p := elf.Prog64{Type: uint32(elf.PT_LOAD), Flags: uint32(s.Flags), Off: next, Vaddr: s.Addr, Memsz: s.Size, Filesz: last, Align: 1}
+		if out, err = binary.Append(out, binary.LittleEndian, p); err != nil {
+			return written, err
+		}
+		if next+last < next || next+last > 1<<62 {
+			return written, fmt.Errorf("segment at %#x: %w: %d bytes", s.Addr, linux.ErrBroken, s.Size)
+		}
+		for _, r := range runs {
+			n, err := m.copyRun(ctx, w, int64(next+r.Addr-s.Addr), r)
+			if written += n; err != nil {
+				return written, err
+			}
+		}
+		next += last + -last%page
+	}
+	_, err = w.WriteAt(out, 0)
+	return written, err
+}
+
+// present is which pages of a segment are in place, and how far they reach.
+func (m *Memory) present(s Segment) (runs []Segment, last uint64) {
+	if s.Size == 0 {
+		return nil, 0
+	}
+	end := s.Addr + s.Size
+	_ = phys.Guard(func() error { // what cannot be read is not in place
+		for e := range m.space.Mappings(virt.Addr(s.Addr), virt.Addr(end-1)) {
+			from, to := max(uint64(e.VA), s.Addr), min(uint64(e.VA)+e.Size, end)
+			if from >= to {
+				continue
+			}
+			if k := len(runs) - 1; k >= 0 && runs[k].Addr+runs[k].Size == from {
+				runs[k].Size += to - from
+			} else {
+				runs = append(runs, Segment{Addr: from, Size: to - from})
+			}
+			last = to - s.Addr
+		}
+		return nil
+	})
+	return runs, last
+}
+
+func (m *Memory) copyRun(ctx context.Context, w io.WriterAt, off int64, r Segment) (written uint64, err error) {
+	buf := make([]byte, min(r.Size, 1<<18))
+	for done := uint64(0); done < r.Size; {
+		if err := ctx.Err(); err != nil {
+			return written, err
+		}
+		b := buf[:min(uint64(len(buf)), r.Size-done)]
+		n, err := m.ReadAt(b, r.Addr+done)
+		if errors.Is(err, phys.ErrGone) {
+			return written, err
+		}
+		if _, err := w.WriteAt(b[:n], off+int64(done)); err != nil {
+			return written, err
+		}
+		written += uint64(n)
+		done += uint64(len(b))
+	}
+	return written, nil
+}
+
+// maxImage bounds the ELF image that is taken out of a process, in bytes.
+const maxImage = 1 << 32
+
+// WriteImage writes the ELF image whose header lies at a in the layout of its file, as
+// far as its program headers tell: what is in no loaded segment, such as section names
+// and debug information, is not there. Gaps are what was not in memory.
+func (m *Memory) WriteImage(w io.WriterAt, a uint64) (gaps []Gap, err error) {
+	programs, err := m.programs(a)
+	if err != nil {
+		return nil, fmt.Errorf("ELF header at %#x: %w", a, err)
+	}
+	var base uint64
+	found := false
+	for _, p := range programs {
+		if p.Type == uint32(elf.PT_LOAD) && !found {
+			base, found = a-(p.Vaddr-p.Off), true
+		}
+	}
+	if !found {
+		return nil, fmt.Errorf("ELF header at %#x: %w: it has no segments", a, linux.ErrBroken)
+	}
+	for _, p := range programs {
+		if p.Type != uint32(elf.PT_LOAD) {
+			continue
+		}
+		if p.Filesz > maxImage || p.Off > maxImage {
+			return gaps, fmt.Errorf("ELF header at %#x: %w: a segment of %d bytes", a, linux.ErrBroken, p.Filesz)
+		}
+		missing, err := m.Copy(&offsetWriter{w, int64(p.Off)}, base+p.Vaddr, p.Filesz)
+		if gaps = append(gaps, missing...); err != nil {
+			return gaps, err
+		}
+	}
+	return gaps, nil
+}
+
+// programs are the program headers of the image at a.
+func (m *Memory) programs(a uint64) (all []elf.Prog64, err error) {
+	var b [64]byte
+	if _, err := m.ReadAt(b[:], a); err != nil {
+		return nil, err
+	}
+	var h elf.Header64
+	if _, err := binary.Decode(b[:], binary.LittleEndian, &h); err != nil {
+		return nil, err
+	}
+	const programSize = 56
+	if string(h.Ident[:4]) != elf.ELFMAG || h.Ident[elf.EI_CLASS] != byte(elf.ELFCLASS64) || h.Phentsize != programSize {
+		return nil, fmt.Errorf("%w: no 64-bit ELF image begins there", linux.ErrBroken)
+	}
+	table := make([]byte, int(h.Phnum)*programSize)
+	if _, err := m.ReadAt(table, a+h.Phoff); err != nil {
+		return nil, err
+	}
+	for ; len(table) > 0; table = table[programSize:] {
+		var p elf.Prog64
+		if _, err := binary.Decode(table, binary.LittleEndian, &p); err != nil {
+			return nil, err
+		}
+		all = append(all, p)
+	}
+	return all, nil
+}
+
+// offsetWriter writes one after the other, from an offset on.
+type offsetWriter struct {
+	w   io.WriterAt
+	off int64
+}
+
+func (o *offsetWriter) Write(p []byte) (int, error) {
+	n, err := o.w.WriteAt(p, o.off)
+	o.off += int64(n)
+	return n, err
+}

@@ -73,6 +73,12 @@ var guestExamples = []struct {
 	{"System_NFTChains", ExampleSystem_NFTChains, true},
 	{"System_NFTRules", ExampleSystem_NFTRules, true},
 	{"System_NFTSets", ExampleSystem_NFTSets, true},
+	{"Lister_SignalsOf", ExampleLister_SignalsOf, false},
+	{"Lister_TracingOf", ExampleLister_TracingOf, true},
+	{"System_Interrupts", ExampleSystem_Interrupts, false},
+	{"System_IPCs", ExampleSystem_IPCs, true},
+	{"System_FileLocks", ExampleSystem_FileLocks, true},
+	{"System_Drivers", ExampleSystem_Drivers, false},
 }
 
 func TestGuestExamples(t *testing.T) {

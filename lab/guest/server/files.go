@@ -152,5 +152,8 @@ func (s *server) locks() error {
 			errs = append(errs, fmt.Errorf("lock %d: %w", i, err))
 		}
 	}
+	if _, err := s.again("lock", nil); err != nil {
+		errs = append(errs, err)
+	}
 	return errors.Join(errs...)
 }

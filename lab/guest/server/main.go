@@ -135,7 +135,7 @@ var acts = []act{
 	{"io_uring", "a ring with files, a buffer, a poll, reads and an accept that wait", (*server).ioUring},
 	{"io_uring sqpoll", "a ring with a kernel thread", (*server).ioUringSQPoll},
 	{"files", "descriptors of every kind, with flags and positions", (*server).files},
-	{"locks", "file locks: POSIX, BSD, open file description, lease", (*server).locks},
+	{"locks", "file locks: POSIX, BSD, open file description, lease; one that is waited for", (*server).locks},
 	{"maps", "mapped files and memory of every kind", (*server).maps},
 	{"sysv", "System V shared memory, semaphores, a message queue; a POSIX queue", (*server).sysv},
 	{"hugetlb", "huge pages, mapped", (*server).hugetlb},
@@ -151,6 +151,7 @@ var acts = []act{
 	{"timers", "POSIX timers, interval timers, timerfd, a sleeping thread", (*server).timers},
 	{"shell", "an interactive shell on a pseudo-terminal, with a history", (*server).shells},
 	{"threads", "a process of named threads", (*server).threads},
+	{"ptrace", "a process that server traces", (*server).traced},
 	{"signals", "a process with handlers, blocked and pending signals", (*server).signals},
 }
 

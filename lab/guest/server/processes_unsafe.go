@@ -244,3 +244,29 @@ func (s *server) playTimers([]string) error {
 	_, err := unix.Setitimer(unix.ItimerReal, unix.Itimerval{Value: unix.Timeval{Sec: 900000}})
 	return errors.Join(append(errs, err)...)
 }
+
+// traced has a process of server's traced by this one, which stays its tracer for as
+// long as it lives.
+func (s *server) traced() error {
+	p, err := s.again("idle", nil)
+	if err != nil {
+		return err
+	}
+	const options = unix.PTRACE_O_TRACEEXEC | unix.PTRACE_O_TRACECLONE
+	if _, _, errno := unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_SEIZE, uintptr(p.Pid), 0, options, 0, 0); errno != 0 {
+		return fmt.Errorf("seize: %w", errno)
+	}
+	return nil
+}
+
+// playLock waits for a lock that another process has.
+func (s *server) playLock([]string) error {
+	fd, err := unix.Open(s.path("lock0"), unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	go func() {
+		_ = unix.FcntlFlock(uintptr(fd), unix.F_SETLKW, &unix.Flock_t{Type: unix.F_WRLCK, Start: 15, Len: 3}) // it waits without end
+	}()
+	return nil
+}

@@ -19,6 +19,7 @@ var roles = map[string]func(s *server, args []string) error{
 	"signals":       (*server).playSignals,
 	"timers":        (*server).playTimers,
 	"mounts":        (*server).playMounts,
+	"lock":          (*server).playLock,
 	"idle":          func(*server, []string) error { return nil },
 }
 

@@ -1,0 +1,207 @@
+package linux
+
+import (
+	"context"
+	"fmt"
+	"iter"
+
+	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// Driver is a range of device numbers, and who serves them.
+type Driver struct {
+	Kind  string // char, block, misc: one that shares major 10
+	Major uint32
+	First uint32    // minor number
+	Count uint64    // of minor numbers
+	Name  string    // as in /proc/devices, /proc/misc
+	Ops   virt.Addr // its struct file_operations; 0 where none is known
+	// Functions of it that carry the data; 0 where it has none.
+	Open, Read, Write, Ioctl virt.Addr
+	Address                  virt.Addr
+}
+
+type deviceLayout struct {
+	next, major, first, count, name                  kernel.Field // char_device_struct
+	probes, probeNext, probeDev, probeRange, data    kernel.Field
+	ops                                              kernel.Field // cdev
+	miscMinor, miscName, miscOps, miscList           kernel.Field
+	blockNext, blockMajor, blockName                 kernel.Field
+	open, read, readIter, write, writeIter, ioctlOps kernel.Field
+}
+
+func (s *System) deviceLayout() (*deviceLayout, error) {
+	return layoutOf(s, "devices", func(r *resolver, o *deviceLayout) {
+		r.symbols("chrdevs", "cdev_map", "misc_list", "major_names", "exact_match")
+		const c, f, m = "char_device_struct", "file_operations", "miscdevice"
+		o.next, o.major, o.first, o.count, o.name = r.field(c, "next"), r.field(c, "major"), r.field(c, "baseminor"), r.field(c, "minorct"), r.field(c, "name")
+		o.ops = r.field("cdev", "ops")
+		if o.probes = r.optional("kobj_map", "probes"); has(o.probes) {
+			const p = "probe"
+			o.probeNext, o.probeDev, o.probeRange, o.data = r.field(p, "next"), r.field(p, "dev"), r.field(p, "range"), r.field(p, "data")
+		}
+		o.miscMinor, o.miscName, o.miscOps, o.miscList = r.field(m, "minor"), r.field(m, "name"), r.field(m, "fops"), r.field(m, "list")
+		o.blockNext, o.blockMajor, o.blockName = r.optional("blk_major_name", "next"), r.optional("blk_major_name", "major"), r.optional("blk_major_name", "name")
+		o.open, o.read, o.write = r.field(f, "open"), r.field(f, "read"), r.field(f, "write")
+		o.readIter, o.writeIter, o.ioctlOps = r.field(f, "read_iter"), r.field(f, "write_iter"), r.field(f, "unlocked_ioctl")
+	})
+}
+
+const (
+	deviceBuckets = 255 // CHRDEV_MAJOR_HASH_SIZE, and those of block devices and of cdev_map
+	maxDevices    = 1 << 20
+)
+
+// Drivers yields the device numbers that are taken, with who serves them: character
+// devices, those of major 10 (misc) one by one, and block devices.
+func (s *System) Drivers(ctx context.Context) iter.Seq2[*Driver, error] {
+	return func(yield func(*Driver, error) bool) {
+		o, err := s.deviceLayout()
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		w := &deviceWalk{s: s, ctx: ctx, o: o, left: maxDevices, yield: yield}
+		w.cdevs()
+		_ = w.chars() && w.miscs() && w.blocks()
+	}
+}
+
+type deviceWalk struct {
+	s     *System
+	ctx   context.Context
+	o     *deviceLayout
+	left  int
+	ops   map[uint64]virt.Addr // of struct cdev, by first device number
+	yield func(*Driver, error) bool
+}
+
+// buckets calls f with every element of a table of singly linked lists.
+func (w *deviceWalk) buckets(table virt.Addr, next kernel.Field, f func(r *reader, a virt.Addr) bool) bool {
+	heads, err := w.s.pointers(table, deviceBuckets)
+	if err != nil {
+		return w.yield(nil, err)
+	}
+	for _, a := range heads {
+		for a != 0 {
+			if w.left--; w.left < 0 || w.ctx.Err() != nil {
+				w.yield(nil, fmt.Errorf("devices: %w", errBudget))
+				return false
+			}
+			var follow virt.Addr
+			more := true
+			err := safely(func() error {
+				r := w.s.reader()
+				more = f(&r, a)
+				follow = r.pointer(a, next)
+				return r.err
+			})
+			if err != nil && !w.yield(nil, fmt.Errorf("device numbers at %#x: %w", uint64(a), err)) || !more {
+				return false
+			}
+			if err != nil {
+				break
+			}
+			a = follow
+		}
+	}
+	return true
+}
+
+// cdevs notes the functions of character devices.
+func (w *deviceWalk) cdevs() {
+	w.ops = map[uint64]virt.Addr{}
+	o := w.o
+	at0, err := w.s.Pointer("cdev_map")
+	if err != nil || at0 == 0 || !has(o.probes) {
+		return
+	}
+	match, ok := w.s.Address("base_probe")
+	w.buckets(at(at0, o.probes), o.probeNext, func(r *reader, a virt.Addr) bool {
+		dev, span, data := r.num(a, o.probeDev), r.num(a, o.probeRange), r.pointer(a, o.data)
+		// What covers all numbers asks for a module to be loaded (base_probe).
+		if r.err != nil || data == 0 || ok && data == match || span >= 1<<31 {
+			return true
+		}
+		if ops := r.pointer(data, o.ops); r.err == nil {
+			w.ops[dev] = ops
+		}
+		return true
+	})
+}
+
+func (w *deviceWalk) chars() bool {
+	o := w.o
+	table, err := w.s.symbol("chrdevs")
+	if err != nil {
+		return w.yield(nil, fmt.Errorf("character devices: %w", err))
+	}
+	return w.buckets(table, o.next, func(r *reader, a virt.Addr) bool {
+		d := &Driver{Kind: "char", Address: a, Major: uint32(r.num(a, o.major)), First: uint32(r.num(a, o.first)), Count: r.num(a, o.count)}
+		d.Name = cString(r.bytes(at(a, o.name), int(min(o.name.Size, 256))))
+		if d.Ops = w.ops[uint64(d.Major)<<20|uint64(d.First)]; d.Ops != 0 {
+			w.functions(r, d)
+		}
+		return r.err != nil || w.yield(d, nil)
+	})
+}
+
+func (w *deviceWalk) miscs() bool {
+	o := w.o
+	head, err := w.s.symbol("misc_list")
+	if err != nil {
+		return true // a kernel without any
+	}
+	for node, err := range w.s.list(w.ctx, head, maxDevices) {
+		var d *Driver
+		if err == nil {
+			a := node - virt.Addr(o.miscList.Offset)
+			d = &Driver{Kind: "misc", Major: 10, Count: 1, Address: a}
+			err = safely(func() error {
+				r := w.s.reader()
+				d.First, d.Ops = uint32(r.num(a, o.miscMinor)), r.pointer(a, o.miscOps)
+				if name := r.pointer(a, o.miscName); name != 0 {
+					d.Name = r.cString(name, maxName)
+				}
+				w.functions(&r, d)
+				return r.err
+			})
+		}
+		if err != nil {
+			d, err = nil, fmt.Errorf("misc devices: %w", err)
+		}
+		if !w.yield(d, err) {
+			return false
+		}
+	}
+	return true
+}
+
+func (w *deviceWalk) blocks() bool {
+	o := w.o
+	table, err := w.s.symbol("major_names")
+	if err != nil || !has(o.blockNext) {
+		return true // built without CONFIG_BLOCK
+	}
+	return w.buckets(table, o.blockNext, func(r *reader, a virt.Addr) bool {
+		d := &Driver{Kind: "block", Address: a, Major: uint32(r.num(a, o.blockMajor))}
+		d.Name = cString(r.bytes(at(a, o.blockName), int(min(o.blockName.Size, 256))))
+		return r.err != nil || w.yield(d, nil)
+	})
+}
+
+// functions reads those of d's operations that carry data.
+func (w *deviceWalk) functions(r *reader, d *Driver) {
+	if d.Ops == 0 {
+		return
+	}
+	either := func(a, b kernel.Field) virt.Addr {
+		if f := r.pointer(d.Ops, a); f != 0 {
+			return f
+		}
+		return r.pointer(d.Ops, b)
+	}
+	d.Open, d.Ioctl = r.pointer(d.Ops, w.o.open), r.pointer(d.Ops, w.o.ioctlOps)
+	d.Read, d.Write = either(w.o.read, w.o.readIter), either(w.o.write, w.o.writeIter)
+}

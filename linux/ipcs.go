@@ -1,0 +1,233 @@
+package linux
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"time"
+
+	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// IPCObject is a means of communication between processes that outlives them: a System
+// V shared memory segment, semaphore set or message queue, or a POSIX message queue.
+type IPCObject struct {
+	Namespace      uint64 // inode of its IPC namespace
+	Kind           string // shm, sem, msg, mqueue
+	ID             int32  // -1: of a POSIX queue
+	Key            int32
+	Name           string // of a POSIX queue
+	Mode           uint32 // permissions; of shared memory also SHM_DEST (01000) and SHM_LOCKED (02000)
+	UID, GID       uint32
+	CUID, CGID     uint32 // of its creator
+	Size           uint64 // bytes of shared memory, or in the queue
+	Count          uint64 // processes attached, semaphores, messages
+	Limit          uint64 // of bytes, or of messages, in a queue
+	Creator, Last  int32  // of shared memory; who sent last
+	Receiver       int32  // who received last
+	Attached, Sent time.Time
+	Detached       time.Time // of a queue: received
+	Changed        time.Time
+	Address        virt.Addr
+}
+
+type ipcLayout struct {
+	ids, tree, perm                             kernel.Field
+	idsStride                                   uint32
+	id, key, uid, gid, cuid, cgid, mode         kernel.Field
+	shm                                         struct{ perm, attached, size, atime, dtime, ctime, creator, last kernel.Field }
+	sem                                         struct{ perm, ctime, count kernel.Field }
+	msg                                         struct{ perm, stime, rtime, ctime, bytes, count, limit, sender, receiver kernel.Field }
+	mount, super                                kernel.Field
+	queue, queueMax, queueCurrent, queueMsgSize kernel.Field
+	queueBytes                                  kernel.Field
+}
+
+func (s *System) ipcLayout() (*ipcLayout, error) {
+	return layoutOf(s, "communication between processes", func(r *resolver, o *ipcLayout) {
+		o.ids, o.idsStride, o.tree = r.field("ipc_namespace", "ids"), r.size("ipc_ids"), r.field("ipc_ids", "ipcs_idr.idr_rt")
+		const p = "kern_ipc_perm"
+		o.id, o.key, o.mode = r.field(p, "id"), r.field(p, "key"), r.field(p, "mode")
+		o.uid, o.gid, o.cuid, o.cgid = r.field(p, "uid"), r.field(p, "gid"), r.field(p, "cuid"), r.field(p, "cgid")
+		f := func(structure string, fields map[string]*kernel.Field) {
+			for name, at := range fields {
+				*at = r.field(structure, name)
+			}
+		}
+		f("shmid_kernel", map[string]*kernel.Field{
+			"shm_perm": &o.shm.perm, "shm_nattch": &o.shm.attached, "shm_segsz": &o.shm.size, "shm_atim": &o.shm.atime,
+			"shm_dtim": &o.shm.dtime, "shm_ctim": &o.shm.ctime, "shm_cprid": &o.shm.creator, "shm_lprid": &o.shm.last,
+		})
+		f("sem_array", map[string]*kernel.Field{"sem_perm": &o.sem.perm, "sem_ctime": &o.sem.ctime, "sem_nsems": &o.sem.count})
+		f("msg_queue", map[string]*kernel.Field{
+			"q_perm": &o.msg.perm, "q_stime": &o.msg.stime, "q_rtime": &o.msg.rtime, "q_ctime": &o.msg.ctime, "q_cbytes": &o.msg.bytes,
+			"q_qnum": &o.msg.count, "q_qbytes": &o.msg.limit, "q_lspid": &o.msg.sender, "q_lrpid": &o.msg.receiver,
+		})
+		o.mount, o.super = r.optional("ipc_namespace", "mq_mnt"), r.field("vfsmount", "mnt_sb")
+		const q = "mqueue_inode_info"
+		o.queue, o.queueBytes = r.optional(q, "vfs_inode"), r.optional(q, "qsize") // with CONFIG_POSIX_MQUEUE
+		o.queueMax, o.queueCurrent, o.queueMsgSize = r.optional(q, "attr.mq_maxmsg"), r.optional(q, "attr.mq_curmsgs"), r.optional(q, "attr.mq_msgsize")
+	})
+}
+
+// maxIPC bounds the objects of one kind in one namespace: IPCMNI_EXTEND.
+const maxIPC = 1 << 24
+
+// IPCs yields the objects of every IPC namespace that is known; see [System.Namespaces].
+func (s *System) IPCs(ctx context.Context) iter.Seq2[*IPCObject, error] {
+	return func(yield func(*IPCObject, error) bool) {
+		o, err := s.ipcLayout()
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		for ns, err := range s.Namespaces(ctx) {
+			if ns == nil || ns.Kind != "ipc" {
+				if ctx.Err() != nil && !yield(nil, ctx.Err()) {
+					return
+				}
+				continue // what is wrong with others is told where they are shown
+			}
+			if err != nil && !yield(nil, err) {
+				return
+			}
+			for i, kind := range []string{"sem", "msg", "shm"} { // IPC_SEM_IDS, IPC_MSG_IDS, IPC_SHM_IDS
+				ids := at(ns.Addr, o.ids) + virt.Addr(i)*virt.Addr(o.idsStride)
+				for e, err := range s.xarray(ctx, at(ids, o.tree), maxIPC) {
+					var v *IPCObject
+					if err == nil {
+						v, err = s.ipcObject(o, kind, e.value)
+					}
+					if err != nil {
+						err = fmt.Errorf("%s of IPC namespace %d: %w", kind, ns.Inode, err)
+					} else {
+						v.Namespace = ns.Inode
+					}
+					if !yield(v, err) {
+						return
+					}
+				}
+			}
+			if !s.queues(ctx, o, ns, yield) {
+				return
+			}
+		}
+	}
+}
+
+func (s *System) ipcObject(o *ipcLayout, kind string, perm virt.Addr) (*IPCObject, error) {
+	v := &IPCObject{Kind: kind}
+	err := safely(func() error {
+		r := s.reader()
+		v.ID, v.Key, v.Mode = int32(r.num(perm, o.id)), int32(r.num(perm, o.key)), uint32(r.num(perm, o.mode))
+		v.UID, v.GID, v.CUID, v.CGID = uint32(r.num(perm, o.uid)), uint32(r.num(perm, o.gid)), uint32(r.num(perm, o.cuid)), uint32(r.num(perm, o.cgid))
+		base := func(f kernel.Field) virt.Addr {
+			v.Address = perm - virt.Addr(f.Offset)
+			return v.Address
+		}
+		pid := func(a virt.Addr, f kernel.Field) int32 {
+			if p := r.pointer(a, f); p != 0 {
+				return int32(r.u32(p + virt.Addr(s.o.pidNumbers+s.o.upidNr)))
+			}
+			return 0
+		}
+		switch kind {
+		case "shm":
+			a := base(o.shm.perm)
+			v.Size, v.Count = r.num(a, o.shm.size), r.num(a, o.shm.attached)
+			v.Attached, v.Detached, v.Changed = stamp(r.num(a, o.shm.atime)), stamp(r.num(a, o.shm.dtime)), stamp(r.num(a, o.shm.ctime))
+			v.Creator, v.Last = pid(a, o.shm.creator), pid(a, o.shm.last)
+		case "sem":
+			a := base(o.sem.perm)
+			v.Count, v.Changed = r.num(a, o.sem.count), stamp(r.num(a, o.sem.ctime))
+		case "msg":
+			a := base(o.msg.perm)
+			v.Size, v.Count, v.Limit = r.num(a, o.msg.bytes), r.num(a, o.msg.count), r.num(a, o.msg.limit)
+			v.Sent, v.Detached, v.Changed = stamp(r.num(a, o.msg.stime)), stamp(r.num(a, o.msg.rtime)), stamp(r.num(a, o.msg.ctime))
+			v.Last, v.Receiver = pid(a, o.msg.sender), pid(a, o.msg.receiver)
+		}
+		return r.err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("at %#x: %w", uint64(perm), err)
+	}
+	return v, nil
+}
+
+// stamp is a time in seconds since 1970; 0 stands for never.
+func stamp(seconds uint64) time.Time {
+	if seconds == 0 {
+		return time.Time{}
+	}
+	return time.Unix(int64(seconds), 0).UTC()
+}
+
+// queues yields the POSIX message queues of a namespace: the files of a file system that
+// the kernel has mounted for it.
+func (s *System) queues(ctx context.Context, o *ipcLayout, ns *NamespaceInfo, yield func(*IPCObject, error) bool) bool {
+	if !has(o.mount) || !has(o.queue) {
+		return true
+	}
+	fail := func(err error) bool {
+		return yield(nil, fmt.Errorf("message queues of IPC namespace %d: %w", ns.Inode, err))
+	}
+	io, err := s.inodesLayout()
+	if err != nil {
+		return fail(err)
+	}
+	var sb *SuperBlock
+	err = safely(func() error {
+		r := s.reader()
+		mount := r.pointer(ns.Addr, o.mount)
+		if mount == 0 || r.err != nil {
+			return r.err
+		}
+		super := r.pointer(mount, o.super)
+		if r.err != nil {
+			return r.err
+		}
+		var err error
+		sb, err = s.superBlock(super, io)
+		return err
+	})
+	if err != nil || sb == nil {
+		return err == nil || fail(err)
+	}
+	l := s.NewLister()
+	for i, err := range s.INodes(ctx, sb) {
+		if err != nil {
+			if !fail(err) {
+				return false
+			}
+			continue
+		}
+		const typeMask, regular = 0o170000, 0o100000
+		if i.Mode&typeMask != regular {
+			continue // the directory itself
+		}
+		v := &IPCObject{
+			Namespace: ns.Inode, Kind: "mqueue", ID: -1, Mode: i.Mode &^ typeMask, UID: i.UID, GID: i.GID, CUID: i.UID, CGID: i.GID,
+			Changed: i.CTime, Address: i.Addr - virt.Addr(o.queue.Offset),
+		}
+		err := safely(func() error {
+			r := &l.r
+			r.err = nil
+			v.Size, v.Count, v.Limit = r.num(v.Address, o.queueBytes), r.num(v.Address, o.queueCurrent), r.num(v.Address, o.queueMax)
+			if i.Dentry != 0 {
+				v.Name = l.dentryName(i.Dentry)
+			}
+			return r.err
+		})
+		if err != nil {
+			if !fail(err) {
+				return false
+			}
+			continue
+		}
+		if !yield(v, nil) {
+			return false
+		}
+	}
+	return true
+}

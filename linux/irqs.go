@@ -1,0 +1,183 @@
+package linux
+
+import (
+	"context"
+	"fmt"
+	"iter"
+
+	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// Interrupt is an interrupt line, or a software interrupt of the kernel's.
+type Interrupt struct {
+	Number   int
+	Soft     bool
+	Address  virt.Addr // of the struct irq_desc, or softirq_action
+	Hardware uint64    // number at its controller
+	Chip     string    // the controller
+	Flow     string    // edge, level and the like
+	FlowFunc virt.Addr // that receives it (handle_irq)
+	Counts   []uint64  // on each possible processor
+	Depth    uint32    // how many times it was disabled; 0: enabled
+	Actions  []InterruptAction
+}
+
+// InterruptAction is one driver's part in an interrupt.
+type InterruptAction struct {
+	Name    string
+	Handler virt.Addr
+	Thread  virt.Addr // function that a thread of its own runs; 0 without one
+	TID     int32     // that thread
+	Shared  bool
+	Address virt.Addr // of the struct irqaction
+}
+
+type irqLayout struct {
+	number, hwirq, chip, flow, name, counts, actions, depth kernel.Field
+	chipName                                                kernel.Field
+	handler, thread, threadFn, actionName, flags, next      kernel.Field
+	softirqs, softAction                                    kernel.Field
+	softStride                                              uint32
+}
+
+func (s *System) irqLayout() (*irqLayout, error) {
+	return layoutOf(s, "interrupts", func(r *resolver, o *irqLayout) {
+		r.symbols("irq_desc_tree", "sparse_irqs", "kstat", "softirq_vec")
+		const d, a = "irq_desc", "irqaction"
+		o.number, o.hwirq, o.chip = r.field(d, "irq_data.irq"), r.field(d, "irq_data.hwirq"), r.field(d, "irq_data.chip")
+		o.flow, o.name, o.counts = r.field(d, "handle_irq"), r.field(d, "name"), r.field(d, "kstat_irqs")
+		o.actions, o.depth, o.chipName = r.field(d, "action"), r.field(d, "depth"), r.field("irq_chip", "name")
+		o.handler, o.thread, o.threadFn = r.field(a, "handler"), r.field(a, "thread"), r.field(a, "thread_fn")
+		o.actionName, o.flags, o.next = r.field(a, "name"), r.field(a, "flags"), r.field(a, "next")
+		o.softirqs, o.softAction = r.optional("kernel_stat", "softirqs"), r.optional("softirq_action", "action")
+		o.softStride, _ = r.p.StructSize("softirq_action")
+	})
+}
+
+const (
+	maxIRQs       = 1 << 16
+	maxIRQActions = 1 << 10 // on one line
+)
+
+// Interrupts yields the interrupt lines that are set up, by number, and then the
+// kernel's software interrupts. A line without actions is one that nobody uses.
+func (s *System) Interrupts(ctx context.Context) iter.Seq2[*Interrupt, error] {
+	return func(yield func(*Interrupt, error) bool) {
+		o, err := s.irqLayout()
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		for a, err := range s.irqDescriptors(ctx) {
+			var i *Interrupt
+			if err == nil {
+				i, err = s.interrupt(o, a)
+			}
+			if !yield(i, err) {
+				return
+			}
+		}
+		s.softIRQs(o, yield)
+	}
+}
+
+// irqDescriptors is where each struct irq_desc lies: in a radix tree, since 6.5 in a
+// maple tree.
+func (s *System) irqDescriptors(ctx context.Context) iter.Seq2[virt.Addr, error] {
+	return func(yield func(virt.Addr, error) bool) {
+		if root, ok := s.Address("sparse_irqs"); ok {
+			for e, err := range s.maple(ctx, root, maxIRQs) {
+				if !yield(e.value, err) {
+					return
+				}
+			}
+			return
+		}
+		root, err := s.symbol("irq_desc_tree")
+		if err != nil {
+			yield(0, fmt.Errorf("interrupts: %w: %w", ErrUnsupported, err)) // without CONFIG_SPARSE_IRQ
+			return
+		}
+		for e, err := range s.xarray(ctx, root, maxIRQs) {
+			if !yield(e.value, err) {
+				return
+			}
+		}
+	}
+}
+
+func (s *System) interrupt(o *irqLayout, a virt.Addr) (*Interrupt, error) {
+	i := &Interrupt{Address: a}
+	err := safely(func() error {
+		r := s.reader()
+		i.Number, i.Hardware = int(r.num(a, o.number)), r.num(a, o.hwirq)
+		i.FlowFunc, i.Depth = r.pointer(a, o.flow), uint32(r.num(a, o.depth))
+		if chip := r.pointer(a, o.chip); chip != 0 {
+			if name := r.pointer(chip, o.chipName); name != 0 {
+				i.Chip = r.cString(name, 64)
+			}
+		}
+		if name := r.pointer(a, o.name); name != 0 {
+			i.Flow = r.cString(name, 64)
+		}
+		if counts := r.pointer(a, o.counts); counts != 0 {
+			for _, cpu := range s.cpus {
+				i.Counts = append(i.Counts, uint64(r.u32(counts+cpu)))
+			}
+		}
+		const shared = 0x80 // IRQF_SHARED
+		for at, n := r.pointer(a, o.actions), 0; at != 0 && r.err == nil; n++ {
+			if n == maxIRQActions {
+				return fmt.Errorf("%w: more than %d actions", ErrBroken, n)
+			}
+			act := InterruptAction{Address: at, Handler: r.pointer(at, o.handler), Thread: r.pointer(at, o.threadFn), Shared: r.num(at, o.flags)&shared != 0}
+			if name := r.pointer(at, o.actionName); name != 0 {
+				act.Name = r.cString(name, 256)
+			}
+			if t := r.pointer(at, o.thread); t != 0 {
+				act.TID = int32(r.u32(t + virt.Addr(s.o.pid)))
+			}
+			i.Actions = append(i.Actions, act)
+			at = r.pointer(at, o.next)
+		}
+		return r.err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("interrupt at %#x: %w", uint64(a), err)
+	}
+	return i, nil
+}
+
+// softIRQs yields the software interrupts, whose names have not changed since 4.x
+// (softirq_to_name).
+func (s *System) softIRQs(o *irqLayout, yield func(*Interrupt, error) bool) {
+	names := [...]string{"HI", "TIMER", "NET_TX", "NET_RX", "BLOCK", "IRQ_POLL", "TASKLET", "SCHED", "HRTIMER", "RCU"}
+	table, ok := s.Address("softirq_vec")
+	if !ok || !has(o.softirqs) || !has(o.softAction) || o.softStride > 64 {
+		yield(nil, fmt.Errorf("software interrupts: %w", ErrUnsupported))
+		return
+	}
+	for n, name := range names[:min(len(names), int(o.softirqs.Size/4))] {
+		a := table + virt.Addr(n)*virt.Addr(o.softStride)
+		i := &Interrupt{Number: n, Soft: true, Address: a}
+		err := safely(func() error {
+			r := s.reader()
+			i.Actions = []InterruptAction{{Name: name, Handler: r.pointer(a, o.softAction), Address: a}}
+			for cpu := range s.cpus {
+				stat, err := s.perCPU("kstat", cpu)
+				if err != nil {
+					return err
+				}
+				i.Counts = append(i.Counts, uint64(r.u32(at(stat, o.softirqs)+virt.Addr(4*n))))
+			}
+			return r.err
+		})
+		if err != nil {
+			i, err = nil, fmt.Errorf("software interrupt %s: %w", name, err)
+		}
+		if !yield(i, err) {
+			return
+		}
+	}
+}

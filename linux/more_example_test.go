@@ -1,0 +1,80 @@
+package linux_test
+
+import (
+	"fmt"
+	"log"
+)
+
+func ExampleLister_SignalsOf() {
+	l := system.NewLister()
+	for t, err := range system.Processes(ctx) {
+		if err != nil {
+			log.Print(err) // one that cannot be read is not the end
+			continue
+		}
+		s, err := l.SignalsOf(t)
+		if err != nil {
+			log.Print(err)
+			continue
+		}
+		fmt.Println(s.PID, s.Comm, s.Blocked.Names(), s.Caught.Names())
+	}
+}
+
+func ExampleLister_TracingOf() {
+	l := system.NewLister()
+	for t, err := range system.Processes(ctx) {
+		if err != nil {
+			log.Print(err) // one that cannot be read is not the end
+			continue
+		}
+		if p, err := l.TracingOf(t); err == nil && p != nil {
+			fmt.Println(p.PID, p.Comm, "is traced by", p.Tracer, p.TracerComm)
+		}
+	}
+}
+
+func ExampleSystem_Interrupts() {
+	for i, err := range system.Interrupts(ctx) {
+		if err != nil {
+			log.Print(err) // one that cannot be read is not the end
+			continue
+		}
+		fmt.Println(i.Number, i.Chip, i.Counts, len(i.Actions))
+	}
+}
+
+func ExampleSystem_IPCs() {
+	for o, err := range system.IPCs(ctx) {
+		if err != nil {
+			log.Print(err) // one that cannot be read is not the end
+			continue
+		}
+		fmt.Println(o.Kind, o.ID, o.Name, o.Size)
+	}
+}
+
+func ExampleSystem_FileLocks() {
+	for l, err := range system.FileLocks(ctx) {
+		if err != nil {
+			log.Print(err) // one that cannot be read is not the end
+			continue
+		}
+		fmt.Println(l.Kind, l.Mode, l.PID, l.Path)
+	}
+}
+
+func ExampleSystem_Drivers() {
+	owners, err := system.Owners()
+	if err != nil {
+		log.Print(err)
+		return
+	}
+	for d, err := range system.Drivers(ctx) {
+		if err != nil {
+			log.Print(err) // one that cannot be read is not the end
+			continue
+		}
+		fmt.Println(d.Kind, d.Major, d.First, d.Name, owners.Of(d.Open))
+	}
+}

@@ -1,0 +1,60 @@
+package linux
+
+import (
+	"fmt"
+	"runtime/debug"
+
+	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/phys"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// Tracing is one thread that another process traces.
+type Tracing struct {
+	PID, TID   int32
+	Comm       string
+	Tracer     int32 // process
+	TracerComm string
+	Seized     bool     // by PTRACE_SEIZE; else by PTRACE_ATTACH or PTRACE_TRACEME
+	Options    []string // what the tracer wants to be told
+	Task       Task
+}
+
+type ptraceLayout struct{ flags, parent kernel.Field }
+
+// TracingOf is who traces t; nil if nobody does.
+func (l *Lister) TracingOf(t Task) (_ *Tracing, err error) {
+	defer phys.Recover(debug.SetPanicOnFault(true), &err)
+	o, err := layoutOf(l.s, "traced threads", func(r *resolver, o *ptraceLayout) {
+		o.flags, o.parent = r.field("task_struct", "ptrace"), r.field("task_struct", "parent")
+	})
+	if err != nil {
+		return nil, err
+	}
+	l.r.err = nil
+	r := &l.r
+	flags := r.num(t.Addr, o.flags)
+	const traced, seized, options = 1, 0x10000, 3 // PT_PTRACED, PT_SEIZED, PT_OPT_FLAG_SHIFT
+	if r.err != nil || flags&traced == 0 {
+		return nil, r.err
+	}
+	tracer := r.pointer(t.Addr, o.parent)
+	g := &Tracing{Task: t, Seized: flags&seized != 0, Options: bitNames(flags&0xffff>>options, map[uint]string{
+		0: "TRACESYSGOOD", 1: "FORK", 2: "VFORK", 3: "CLONE", 4: "EXEC", 5: "VFORK_DONE", 6: "EXIT", 7: "SECCOMP",
+	})}
+	const exitKill, suspendSeccomp = 1 << (20 + options), 1 << (21 + options)
+	if flags&exitKill != 0 {
+		g.Options = append(g.Options, "EXITKILL")
+	}
+	if flags&suspendSeccomp != 0 {
+		g.Options = append(g.Options, "SUSPEND_SECCOMP")
+	}
+	g.PID, g.TID = int32(r.u32(t.Addr+virt.Addr(l.s.o.tgid))), int32(r.u32(t.Addr+virt.Addr(l.s.o.pid)))
+	g.Comm = l.comm(t.Addr, r.u32(t.Addr+virt.Addr(l.s.o.flags)))
+	g.Tracer = int32(r.u32(tracer + virt.Addr(l.s.o.tgid)))
+	g.TracerComm = l.comm(tracer, r.u32(tracer+virt.Addr(l.s.o.flags)))
+	if r.err != nil {
+		return nil, fmt.Errorf("tracer of task %#x: %w", uint64(t.Addr), r.err)
+	}
+	return g, nil
+}

@@ -1,0 +1,145 @@
+package linux
+
+import (
+	"fmt"
+	"runtime/debug"
+
+	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/phys"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// SignalSet is a set of signals: bit 0 is signal 1 (sigset_t).
+type SignalSet uint64
+
+// Names are the signals in the set, by number.
+func (s SignalSet) Names() (names []string) {
+	for i := range 64 {
+		if s>>i&1 != 0 {
+			names = append(names, SignalName(i+1))
+		}
+	}
+	return names
+}
+
+// SignalName is what signal n is called on amd64 (include/uapi/asm/signal.h); those
+// from 34 on by their distance from SIGRTMIN, as C libraries count.
+func SignalName(n int) string {
+	names := [...]string{
+		"", "SIGHUP", "SIGINT", "SIGQUIT", "SIGILL", "SIGTRAP", "SIGABRT", "SIGBUS", "SIGFPE", "SIGKILL", "SIGUSR1",
+		"SIGSEGV", "SIGUSR2", "SIGPIPE", "SIGALRM", "SIGTERM", "SIGSTKFLT", "SIGCHLD", "SIGCONT", "SIGSTOP", "SIGTSTP",
+		"SIGTTIN", "SIGTTOU", "SIGURG", "SIGXCPU", "SIGXFSZ", "SIGVTALRM", "SIGPROF", "SIGWINCH", "SIGIO", "SIGPWR", "SIGSYS",
+	}
+	const rtMin = 34
+	switch {
+	case n > 0 && n < len(names):
+		return names[n]
+	case n == rtMin:
+		return "SIGRTMIN"
+	case n > rtMin && n <= 64:
+		return fmt.Sprintf("SIGRTMIN+%d", n-rtMin)
+	}
+	return fmt.Sprintf("SIG%d", n)
+}
+
+// Signals is what becomes of the signals of one thread.
+type Signals struct {
+	PID, TID int32
+	Comm     string
+	Pending  SignalSet // sent to the thread and not yet taken
+	Shared   SignalSet // sent to its process and not yet taken
+	Blocked  SignalSet
+	Ignored  SignalSet // of its process, as the next two
+	Caught   SignalSet
+	Handlers []SignalHandler // those that the process set, of signals caught or ignored
+}
+
+// SignalHandler is what a process wants done on a signal.
+type SignalHandler struct {
+	Signal   int
+	Ignored  bool
+	Handler  virt.Addr // in the process
+	Restorer virt.Addr // where the handler returns to
+	Flags    []string
+	Mask     SignalSet // blocked while it runs
+}
+
+type signalLayout struct {
+	pending, blocked, shared, sighand, actions kernel.Field
+	handler, flags, restorer, mask             kernel.Field
+	stride                                     uint32
+}
+
+func (s *System) signalLayout() (*signalLayout, error) {
+	return layoutOf(s, "signals", func(r *resolver, o *signalLayout) {
+		o.pending, o.blocked = r.field("task_struct", "pending.signal"), r.field("task_struct", "blocked")
+		o.shared, o.sighand = r.field("signal_struct", "shared_pending.signal"), r.field("task_struct", "sighand")
+		o.actions, o.stride = r.field("sighand_struct", "action"), r.size("k_sigaction")
+		o.handler, o.flags = r.field("k_sigaction", "sa.sa_handler"), r.field("k_sigaction", "sa.sa_flags")
+		o.restorer, o.mask = r.field("k_sigaction", "sa.sa_restorer"), r.field("k_sigaction", "sa.sa_mask")
+	})
+}
+
+// SignalsOf reads what becomes of t's signals. A thread that has ended has none.
+func (l *Lister) SignalsOf(t Task) (_ *Signals, err error) {
+	defer phys.Recover(debug.SetPanicOnFault(true), &err)
+	o, err := l.s.signalLayout()
+	if err != nil {
+		return nil, err
+	}
+	const tries = 3
+	for range tries {
+		l.r.err = nil
+		before, _ := l.identity(t.Addr)
+		g := l.signals(t, o, before)
+		if l.r.err != nil {
+			return nil, fmt.Errorf("signals of task %#x: %w", uint64(t.Addr), l.r.err)
+		}
+		if after, _ := l.identity(t.Addr); after.pid == before.pid && after.tid == before.tid && after.born == before.born {
+			return g, nil
+		}
+	}
+	return nil, fmt.Errorf("task at %#x: %w", uint64(t.Addr), errChanged)
+}
+
+func (l *Lister) signals(t Task, o *signalLayout, id identity) *Signals {
+	const ignore, actions, maxStride = 1, 64, 256 // SIG_IGN
+	r, a := &l.r, t.Addr
+	g := &Signals{PID: id.pid, TID: id.tid, Comm: l.comm(a, r.u32(a+virt.Addr(l.s.o.flags)))}
+	hand := r.pointer(a, o.sighand)
+	if hand == 0 || o.stride > maxStride {
+		return g
+	}
+	g.Pending, g.Blocked = SignalSet(r.num(a, o.pending)), SignalSet(r.num(a, o.blocked))
+	g.Shared = SignalSet(r.num(r.ptr(a+virt.Addr(l.s.o.signal)), o.shared))
+	b := r.bytes(at(hand, o.actions), actions*int(o.stride))
+	for i := range actions {
+		action := b[i*int(o.stride) : (i+1)*int(o.stride)]
+		handler := fieldIn(action, o.handler)
+		switch handler {
+		case 0: // SIG_DFL
+			continue
+		case ignore:
+			g.Ignored |= 1 << i
+		default:
+			g.Caught |= 1 << i
+		}
+		h := SignalHandler{
+			Signal: i + 1, Ignored: handler == ignore, Flags: signalFlags(fieldIn(action, o.flags)),
+			Restorer: virt.Addr(fieldIn(action, o.restorer)), Mask: SignalSet(fieldIn(action, o.mask)),
+		}
+		if !h.Ignored {
+			h.Handler = virt.Addr(handler)
+		}
+		g.Handlers = append(g.Handlers, h)
+	}
+	return g
+}
+
+// signalFlags are the flags of a handler by name (include/uapi/asm/signal.h).
+func signalFlags(v uint64) []string {
+	return bitNames(v, map[uint]string{
+		0: "SA_NOCLDSTOP", 1: "SA_NOCLDWAIT", 2: "SA_SIGINFO", 10: "SA_UNSUPPORTED", 11: "SA_EXPOSE_TAGBITS", 26: "SA_RESTORER",
+		27: "SA_ONSTACK", 28: "SA_RESTART", 30: "SA_NODEFER", 31: "SA_RESETHAND", 23: "SA_IMMUTABLE",
+	})
+}

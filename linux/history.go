@@ -18,7 +18,7 @@ import (
 
 // HistoryEntry is a command line that a shell remembers.
 type HistoryEntry struct {
-	Shell   string // bash or busybox
+	Shell   string // bash, zsh or busybox
 	Index   int    // as the shell numbers them; -1 for one in no list
 	Time    time.Time
 	Command string
@@ -56,9 +56,11 @@ func (l *Lister) History(ctx context.Context, t Task, all bool) iter.Seq2[*Histo
 		if h == nil {
 			return
 		}
-		found := h.bash()
-		if len(found) == 0 {
-			found = h.busybox()
+		var found []*HistoryEntry
+		for _, of := range []func() []*HistoryEntry{h.bash, h.zsh, h.busybox} {
+			if found = of(); len(found) > 0 {
+				break
+			}
 		}
 		for _, e := range found {
 			if !yield(e, nil) {
@@ -141,7 +143,7 @@ func (l *Lister) executable(mm virt.Addr) (name string) {
 // shellName reports whether a program of that name may be a shell.
 func shellName(name string) bool {
 	switch strings.TrimPrefix(name, "-") {
-	case "bash", "rbash", "sh", "ash", "busybox":
+	case "bash", "rbash", "zsh", "zsh5", "rzsh", "sh", "ash", "busybox":
 		return true
 	}
 	return false

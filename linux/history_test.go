@@ -4,6 +4,7 @@ import (
 	"debug/elf"
 	"encoding/binary"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -51,6 +52,48 @@ func lines(found []*HistoryEntry) (all []HistoryEntry) {
 		all = append(all, c)
 	}
 	return all
+}
+
+// zshRing writes a ring of zsh's: the entries from the oldest on, and perhaps the line that
+// is being typed, which has no text.
+func (h *shellHeap) zshRing(typing bool, commands ...string) (at []uint64) {
+	for i, c := range commands {
+		at = append(at, h.words(0, h.text(c), 0, 0, 0, 0, 1795496586+uint64(i), 0, 0, 1, uint64(i+1)))
+	}
+	if typing {
+		at = append(at, h.words(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, uint64(len(commands)+1)))
+	}
+	for i, a := range at {
+		next := at[(i+1)%len(at)]
+		binary.LittleEndian.PutUint64(h.b[a-heapStart+zshDown:], next)
+		binary.LittleEndian.PutUint64(h.b[next-heapStart+zshUp:], a)
+	}
+	return at
+}
+
+func TestHistoryZsh(t *testing.T) {
+	for _, typing := range []bool{false, true} {
+		h := newHeap()
+		h.zshRing(false, "a shorter one")
+		at := h.zshRing(typing, "id", "echo \x83\xa3", "for i in 1\ndo :\ndone")
+		stamp := time.Unix(1795496586, 0).UTC()
+		want := []HistoryEntry{
+			{Shell: "zsh", Index: 1, Time: stamp, Command: "id", How: HistoryByShape},
+			{Shell: "zsh", Index: 2, Time: stamp.Add(time.Second), Command: "echo \x83", How: HistoryByShape},
+			{Shell: "zsh", Index: 3, Time: stamp.Add(2 * time.Second), Command: "for i in 1\ndo :\ndone", How: HistoryByShape},
+		}
+		if got := lines(h.zsh()); !reflect.DeepEqual(got, want) {
+			t.Errorf("typing %v: %+v, want %+v", typing, got, want)
+		}
+		// A neighbour that does not know it: both parts of the ring are found.
+		binary.LittleEndian.PutUint64(h.b[at[0]-heapStart+zshUp:], 0x1234)
+		if got := h.zsh(); len(got) == 0 {
+			t.Error("a broken ring has nothing")
+		}
+	}
+	if got := newHeap().zsh(); got != nil {
+		t.Errorf("an empty heap: %+v", got)
+	}
 }
 
 func TestHistoryBash(t *testing.T) {
@@ -120,11 +163,12 @@ func FuzzHistory(f *testing.F) {
 	e := h.words(h.text("id"), h.text("#1795496586"), 0)
 	h.words(e, 0)
 	h.words(append([]uint64{1 | 1<<32, 99, 0, h.text("ls")}, make([]uint64, 16)...)...)
+	h.zshRing(true, "id", "ls")
 	f.Add(h.b)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		h := &shellMemory{left: 1 << 16}
 		h.add(heapStart, b)
-		for _, e := range append(h.bash(), h.busybox()...) {
+		for _, e := range slices.Concat(h.bash(), h.zsh(), h.busybox()) {
 			if e.Command == "" || e.Index < -1 {
 				t.Errorf("%+v", e)
 			}

@@ -13,7 +13,7 @@ import (
 type FileLock struct {
 	Kind    string // POSIX, OFDLCK, FLOCK, LEASE, DELEG, LAYOUT as in /proc/locks; ACCESS is a POSIX lock of the kernel's own
 	Mode    string // READ, WRITE, or of a lease also UNLCK: it is being given up
-	PID     int32  // who took it, in the initial PID namespace; -1: an open file description
+	PID     int32  // who took it, in the initial PID namespace
 	Device  Device
 	Inode   uint64
 	Start   int64

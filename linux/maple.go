@@ -116,9 +116,10 @@ func (w *mapleWalk) node(slot, lo, hi uint64, depth int) bool {
 	first := lo
 	for i := range int(slots.Size / 8) {
 		last := hi
-		// A pivot of 0 is behind the last slot in use, which reaches to the end.
+		// A pivot of 0 is behind the last slot in use, which reaches to the end; the first is
+		// what it says (mas_logical_pivot).
 		if i < int(pivots.Size/8) {
-			if p := word(pivots, i); p != 0 || i == 0 && hi == 0 {
+			if p := word(pivots, i); p != 0 || i == 0 {
 				last = p
 			}
 		}

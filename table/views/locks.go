@@ -13,13 +13,14 @@ func init() {
 		Name: "locks", Group: table.Files,
 		Doc: `Show the locks that processes hold on files, and those that wait for them.
 
-A FLOCK or OFDLCK belongs to an open file, which several processes can share: its "pid" is
-who took it, or is missing, and may have ended. Locks that a network file system keeps at
+A FLOCK or OFDLCK belongs to an open file, which several processes can share: who took it may
+have ended. Locks that a network file system keeps at
 its server are not seen.`,
 		Columns: []table.Column{
 			{Name: "kind", Type: table.Text, Doc: "As in /proc/locks: POSIX, OFDLCK, FLOCK, LEASE, DELEG, LAYOUT; ACCESS is a POSIX lock of the kernel's own."},
 			{Name: "mode", Type: table.Text, Doc: "READ, WRITE, or UNLCK for a lease that is being given up."},
-			{Name: "pid", Type: table.Int, Doc: "Process that took it; missing where it belongs to an open file alone."},
+			{Name: "pid", Type: table.Int, Doc: "Process that took it; missing for OFDLCK, as in /proc/locks."},
+			{Name: "taker", Type: table.Int, Extra: true, Doc: "Process that took it, also of an OFDLCK."},
 			{Name: "device", Type: table.Text, Extra: true, Doc: "Major and minor number of the file system's device."},
 			{Name: "inode", Type: table.Uint, Extra: true, Doc: "Inode of the file."},
 			{Name: "start", Type: table.Int, Doc: "First byte that is locked."},
@@ -52,15 +53,18 @@ func lockRows(ctx context.Context, g *table.Guest, _ []table.Constraint) iter.Se
 }
 
 func lockRow(l *linux.FileLock) table.Row {
-	pid, end := table.Missing(table.None), table.Missing(table.None)
+	pid, taker, end := table.Missing(table.None), table.Missing(table.None), table.Missing(table.None)
 	if l.PID > 0 {
-		pid = table.IntValue(int64(l.PID))
+		pid, taker = table.IntValue(int64(l.PID)), table.IntValue(int64(l.PID))
+	}
+	if l.Kind == "OFDLCK" {
+		pid = table.Missing(table.None)
 	}
 	if l.End >= 0 {
 		end = table.IntValue(l.End)
 	}
 	return table.Row{
-		table.TextValue(l.Kind), table.TextValue(l.Mode), pid, table.TextValue(l.Device.String()), table.UintValue(l.Inode),
+		table.TextValue(l.Kind), table.TextValue(l.Mode), pid, taker, table.TextValue(l.Device.String()), table.UintValue(l.Inode),
 		table.IntValue(l.Start), end, table.BoolValue(l.Blocked), text(l.Path), table.BoolValue(l.Deleted), address(l.Address), address(l.Blocker),
 	}
 }

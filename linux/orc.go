@@ -1,0 +1,223 @@
+package linux
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// orc is what the kernel's build noted of one place in code: how to get from the stack
+// there to that of the caller (struct orc_entry).
+type orc struct {
+	spOffset, bpOffset int64
+	spReg, bpReg       orcReg
+	kind               orcKind
+	signal             bool
+}
+
+type orcKind uint8
+
+const (
+	orcUndefined orcKind = iota
+	orcEnd
+	orcCall
+	orcRegs    // a whole struct pt_regs lies there
+	orcPartial // only what the processor itself pushes
+)
+
+// orcReg is a register, or a place, that an orc counts from.
+type orcReg uint8
+
+const (
+	orcNoReg orcReg = iota // as a stack pointer: none; as a frame pointer: unchanged
+	orcPrevSP
+	orcBP
+	orcSP
+	orcBPIndirect
+	orcSPIndirect
+	orcOtherReg // one that a thread which waits has not kept
+)
+
+// orcNumbers are the registers by their numbers in the two known ways. No type tells which
+// it is; but most code keeps count of its stack by the stack pointer, so the number that
+// most entries have is that.
+var orcNumbers = map[uint64][16]orcReg{
+	5: {1: orcPrevSP, 2: orcOtherReg, 3: orcOtherReg, 4: orcBP, 5: orcSP, 6: orcOtherReg, 7: orcOtherReg, 8: orcBPIndirect, 9: orcSPIndirect},
+	3: {1: orcOtherReg, 2: orcOtherReg, 3: orcSP, 4: orcBP, 5: orcOtherReg, 6: orcOtherReg, 7: orcOtherReg, 8: orcPrevSP, 9: orcSPIndirect, 10: orcBPIndirect}, // seen in 7.2
+}
+
+// framePointer is what holds for code without notes of its own, if it keeps frame
+// pointers, as compiled BPF does.
+var framePointer = orc{spOffset: 16, bpOffset: -16, spReg: orcBP, bpReg: orcPrevSP, kind: orcCall}
+
+type orcLayout struct {
+	spOffset, bpOffset, spReg, bpReg, kind, end, signal kernel.Field
+	size                                                uint32
+	ipStart, ipStop, start                              virt.Addr
+	count, ips, entries                                 kernel.Field // of a module
+}
+
+func (s *System) orcLayout() (*orcLayout, error) {
+	return layoutOf(s, "stacks", func(r *resolver, o *orcLayout) {
+		r.symbols("__start_orc_unwind_ip", "__stop_orc_unwind_ip", "__start_orc_unwind", "__sched_text_start", "__sched_text_end", "__lock_text_start", "__lock_text_end", "ret_from_fork", "ret_from_fork_asm")
+		const e = "orc_entry"
+		o.spOffset, o.bpOffset, o.size = r.field(e, "sp_offset"), r.field(e, "bp_offset"), r.size(e)
+		o.spReg, o.bpReg, o.kind = r.field(e, "sp_reg"), r.field(e, "bp_reg"), r.field(e, "type")
+		o.end, o.signal = r.optional(e, "end"), r.optional(e, "signal") // to 6.3, from 6.3
+		for name, a := range map[string]*virt.Addr{"__start_orc_unwind_ip": &o.ipStart, "__stop_orc_unwind_ip": &o.ipStop, "__start_orc_unwind": &o.start} {
+			var err error
+			if *a, err = s.symbol(name); err != nil {
+				r.errs = append(r.errs, err)
+			}
+		}
+		const m = "module"
+		o.count, o.ips, o.entries = r.optional(m, "arch.num_orcs"), r.optional(m, "arch.orc_unwind_ip"), r.optional(m, "arch.orc_unwind")
+		const maxEntry = 64
+		if o.size == 0 || o.size > maxEntry {
+			r.errs = append(r.errs, fmt.Errorf("struct orc_entry has %d bytes", o.size))
+		}
+	})
+}
+
+// orcTable is the notes on one stretch of code.
+type orcTable struct {
+	code    span
+	ips     virt.Addr // int32 each: distance of the code from the number's own place
+	entries virt.Addr
+	n       int
+}
+
+// orcs finds notes; those that were found are kept.
+type orcs struct {
+	s      *System
+	o      *orcLayout
+	tables []orcTable // by address
+	regs   [16]orcReg
+	known  map[virt.Addr]orc
+}
+
+const maxOrcs = 16 << 20
+
+func (s *System) orcs(ctx context.Context) (*orcs, error) {
+	o, err := s.orcLayout()
+	if err != nil {
+		return nil, err
+	}
+	u := &orcs{s: s, o: o, known: map[virt.Addr]orc{}}
+	if o.ipStop > o.ipStart && uint64(o.ipStop-o.ipStart) <= 4*maxOrcs {
+		t := orcTable{span{s.Text, s.Text + 1<<30}, o.ipStart, o.start, int(o.ipStop-o.ipStart) / 4}
+		if err := u.learn(t); err != nil {
+			return nil, err
+		}
+		u.tables = append(u.tables, t)
+	}
+	for m, err := range s.Modules(ctx) {
+		if err != nil || !has(o.count) {
+			continue // its code has no notes then
+		}
+		t := orcTable{}
+		err := safely(func() error {
+			r := s.reader()
+			t.n, t.ips, t.entries = int(min(r.num(m.Addr, o.count), maxOrcs)), r.pointer(m.Addr, o.ips), r.pointer(m.Addr, o.entries)
+			return r.err
+		})
+		if err != nil || t.n == 0 {
+			continue
+		}
+		for _, region := range m.Memory {
+			if region.Text() {
+				t.code = span{region.Start, region.Start + virt.Addr(region.Size)}
+				u.tables = append(u.tables, t)
+			}
+		}
+	}
+	slices.SortFunc(u.tables, func(a, b orcTable) int { return cmp.Compare(a.code.start, b.code.start) })
+	return u, nil
+}
+
+// learn finds out which numbers the registers have in this kernel.
+func (u *orcs) learn(t orcTable) error {
+	const sample = 4096
+	n := min(t.n, sample)
+	b := make([]byte, n*int(u.o.size))
+	if err := u.s.readAt(b, t.entries+virt.Addr((t.n-n)/2)*virt.Addr(u.o.size)); err != nil {
+		return fmt.Errorf("stacks: notes for unwinding at %#x: %w", uint64(t.entries), err)
+	}
+	var count [16]int
+	best := uint64(1)
+	for ; len(b) > 0; b = b[u.o.size:] {
+		if reg := fieldIn(b, u.o.spReg) & 15; reg != 0 {
+			if count[reg]++; count[reg] > count[best] {
+				best = reg
+			}
+		}
+	}
+	regs, ok := orcNumbers[best]
+	if !ok {
+		return fmt.Errorf("stacks: notes for unwinding, which count from register %d: %w", best, ErrUnsupported)
+	}
+	u.regs = regs
+	return nil
+}
+
+// at is the note for the code at ip.
+func (u *orcs) at(r *reader, ip virt.Addr) (e orc, ok bool) {
+	if e, ok := u.known[ip]; ok {
+		return e, true
+	}
+	i := slices.IndexFunc(u.tables, func(t orcTable) bool { return ip >= t.code.start && ip < t.code.end })
+	if i < 0 {
+		return framePointer, false
+	}
+	t := u.tables[i]
+	// The last of those that begin at ip or before.
+	low, high := 0, t.n
+	for low < high {
+		middle := (low + high) / 2
+		place := t.ips + virt.Addr(4*middle)
+		if place+virt.Addr(int64(int32(r.u32(place)))) <= ip {
+			low = middle + 1
+		} else {
+			high = middle
+		}
+	}
+	if low == 0 || r.err != nil {
+		return framePointer, false
+	}
+	e = u.parse(r.bytes(t.entries+virt.Addr(low-1)*virt.Addr(u.o.size), int(u.o.size)))
+	if r.err != nil {
+		return framePointer, false
+	}
+	const most = 1 << 20
+	if len(u.known) < most {
+		u.known[ip] = e
+	}
+	return e, true
+}
+
+// parse reads an entry. The kinds got other numbers, and one bit more, in 6.4.
+func (u *orcs) parse(b []byte) orc {
+	o := u.o
+	e := orc{
+		spOffset: int64(int16(fieldIn(b, o.spOffset))), bpOffset: int64(int16(fieldIn(b, o.bpOffset))),
+		spReg: u.regs[fieldIn(b, o.spReg)&15], bpReg: u.regs[fieldIn(b, o.bpReg)&15], signal: fieldIn(b, o.signal) != 0,
+	}
+	kinds := [...]orcKind{orcUndefined, orcEnd, orcCall, orcRegs, orcPartial}
+	if has(o.end) {
+		kinds = [...]orcKind{orcCall, orcRegs, orcPartial, orcUndefined, orcUndefined}
+	}
+	if k := fieldIn(b, o.kind); k < uint64(len(kinds)) {
+		e.kind = kinds[k]
+	}
+	if fieldIn(b, o.end) != 0 {
+		e.kind = orcEnd
+	}
+	if !has(o.signal) {
+		e.signal = e.kind == orcRegs || e.kind == orcPartial
+	}
+	return e
+}

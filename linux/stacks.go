@@ -1,0 +1,255 @@
+package linux
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+
+	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/phys"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// Stack is the calls of the kernel's in which a thread stands.
+type Stack struct {
+	Task     Task
+	PID, TID int32
+	Comm     string
+	State    State
+	Running  bool // on a processor: where it is is not in memory
+	// Frames are the addresses to which the calls return, the innermost first, as
+	// /proc/PID/stack has them: without the scheduler's own.
+	Frames []virt.Addr
+	// Cut says why the outermost are missing; nil for a whole stack.
+	Cut error
+}
+
+// Unwinder walks the stacks of threads. It is of one moment, as it knows the modules,
+// and not safe for concurrent use.
+type Unwinder struct {
+	l       *Lister
+	orcs    *orcs
+	owners  *Owners
+	o       *stackLayout
+	skipped []span // of the scheduler's functions and locks
+	born    []virt.Addr
+}
+
+type stackLayout struct {
+	sp, stack, onCPU, refs kernel.Field
+	bp, ret                kernel.Field
+	frame, size            uint32
+	regs                   struct{ bp, ip, cs, sp kernel.Field }
+}
+
+const maxStack = 1 << 17
+
+// Unwinder prepares to walk stacks.
+func (s *System) Unwinder(ctx context.Context) (*Unwinder, error) {
+	o, err := layoutOf(s, "stacks", func(r *resolver, o *stackLayout) {
+		const t, f, p = "task_struct", "inactive_task_frame", "pt_regs"
+		o.sp, o.stack, o.onCPU = r.field(t, "thread.sp"), r.field(t, "stack"), r.field(t, "on_cpu")
+		o.refs = r.optional(t, "stack_refcount")
+		o.bp, o.ret, o.frame = r.field(f, "bp"), r.field(f, "ret_addr"), r.size(f)
+		// THREAD_SIZE is four pages, with KASAN eight: as large as that of the first task.
+		o.size = 4 * phys.PageSize
+		r.symbols("init_stack", "__end_init_task", "__end_init_stack")
+		for _, name := range []string{"__end_init_task", "__end_init_stack"} { // renamed in 6.10
+			start, ok1 := s.Address("init_stack")
+			if end, ok2 := s.Address(name); ok1 && ok2 && end > start && uint64(end-start) <= maxStack {
+				o.size = uint32(end - start)
+			}
+		}
+		o.regs.bp, o.regs.ip, o.regs.cs, o.regs.sp = r.field(p, "bp"), r.field(p, "ip"), r.field(p, "cs"), r.field(p, "sp")
+	})
+	if err != nil {
+		return nil, err
+	}
+	u := &Unwinder{l: s.NewLister(), o: o}
+	if u.orcs, err = s.orcs(ctx); err != nil {
+		return nil, err
+	}
+	if u.owners, err = s.Owners(); err != nil {
+		return nil, err
+	}
+	for _, pair := range [][2]string{{"__sched_text_start", "__sched_text_end"}, {"__lock_text_start", "__lock_text_end"}} {
+		start, ok1 := s.Address(pair[0])
+		end, ok2 := s.Address(pair[1])
+		if ok1 && ok2 {
+			u.skipped = append(u.skipped, span{start, end})
+		}
+	}
+	for _, name := range []string{"ret_from_fork", "ret_from_fork_asm"} { // 6.6
+		if a, ok := s.Address(name); ok {
+			u.born = append(u.born, a)
+		}
+	}
+	return u, nil
+}
+
+// Owners knows whose code a frame is in, as of when u was made.
+func (u *Unwinder) Owners() *Owners { return u.owners }
+
+// maxFrames bounds one stack: /proc/PID/stack shows 64.
+const maxFrames = 64
+
+// StackOf walks the stack of t.
+func (u *Unwinder) StackOf(t Task) (_ *Stack, err error) {
+	defer phys.Recover(debug.SetPanicOnFault(true), &err)
+	const tries = 3
+	for range tries {
+		u.l.r.err = nil
+		before, _ := u.l.identity(t.Addr)
+		u.l.r.err = nil
+		sp := u.l.r.pointer(t.Addr, u.o.sp)
+		k := u.stack(t, before, sp)
+		if u.l.r.err != nil {
+			return nil, fmt.Errorf("stack of task %#x: %w", uint64(t.Addr), u.l.r.err)
+		}
+		after, _ := u.l.identity(t.Addr)
+		u.l.r.err = nil
+		if again := u.l.r.pointer(t.Addr, u.o.sp); again == sp && before.pid == after.pid && before.born == after.born {
+			return k, nil
+		}
+	}
+	return nil, fmt.Errorf("stack of task %#x: %w", uint64(t.Addr), errChanged)
+}
+
+func (u *Unwinder) stack(t Task, id identity, sp virt.Addr) *Stack {
+	r, a := &u.l.r, t.Addr
+	k := &Stack{Task: t, PID: id.pid, TID: id.tid, Comm: u.l.comm(a, r.u32(a+virt.Addr(u.l.s.o.flags))), State: u.l.state(a)}
+	k.Running = r.num(a, u.o.onCPU) != 0
+	base := r.pointer(a, u.o.stack)
+	if k.Running || base == 0 || r.err != nil || has(u.o.refs) && r.num(a, u.o.refs) == 0 {
+		return k // one that has ended gives its stack back
+	}
+	copied := make([]byte, u.o.size)
+	if !r.may() {
+		return k
+	}
+	if _, r.err = r.space.ReadAt(copied, base); r.err != nil {
+		return k
+	}
+	w := unwinding{u: u, r: r, base: base, b: copied}
+	w.sp, w.bp = sp+virt.Addr(u.o.frame), virt.Addr(w.word(at(sp, u.o.bp)))
+	w.ip = virt.Addr(w.word(at(sp, u.o.ret)))
+	for _, f := range u.born {
+		w.signal = w.signal || w.ip == f
+	}
+	k.Cut = w.walk(k)
+	return k
+}
+
+// unwinding is a walk over a copy of one stack.
+type unwinding struct {
+	u          *Unwinder
+	r          *reader
+	base       virt.Addr
+	b          []byte
+	sp, bp, ip virt.Addr
+	signal     bool // ip is an instruction, and no place to return to
+	bad        error
+}
+
+// word is the word at a of the stack; 0 outside, which ends the walk.
+func (w *unwinding) word(a virt.Addr) uint64 {
+	off := uint64(a - w.base)
+	if a < w.base || off > uint64(len(w.b))-8 {
+		w.bad = fmt.Errorf("%w: the stack leads to %#x, outside", ErrBroken, uint64(a))
+		return 0
+	}
+	return le64(w.b[off:])
+}
+
+// walk follows unwind_next_frame of the kernel's.
+func (w *unwinding) walk(k *Stack) error {
+	for range 4 * maxFrames {
+		if w.bad != nil {
+			return w.bad
+		}
+		if w.u.owners.Of(w.ip).Kind == OwnerNone {
+			return fmt.Errorf("%w: the stack leads to %#x, which is nobody's code", ErrBroken, uint64(w.ip))
+		}
+		if !w.skipped() {
+			if k.Frames = append(k.Frames, w.ip); len(k.Frames) == maxFrames {
+				return nil
+			}
+		}
+		place := w.ip
+		if !w.signal {
+			place-- // the call may be the last of its function
+		}
+		e, ok := w.u.orcs.at(w.r, place)
+		if w.r.err != nil {
+			return nil
+		}
+		if ok && e.kind == orcEnd {
+			return nil
+		}
+		if e.kind == orcUndefined {
+			return fmt.Errorf("%w: the kernel does not know the stack at %#x", ErrUnsupported, uint64(w.ip))
+		}
+		before := w.sp
+		done, err := w.step(e)
+		if done || err != nil {
+			return err
+		}
+		if w.sp <= before && w.bad == nil {
+			return fmt.Errorf("%w: the stack leads back", ErrBroken)
+		}
+	}
+	return fmt.Errorf("%w: the stack does not end", ErrBroken)
+}
+
+func (w *unwinding) skipped() bool {
+	for _, s := range w.u.skipped {
+		if w.ip >= s.start && w.ip < s.end {
+			return true
+		}
+	}
+	return false
+}
+
+// step goes to the caller; done at the end, which is where a program was entered from.
+func (w *unwinding) step(e orc) (done bool, err error) {
+	var sp virt.Addr
+	switch e.spReg {
+	case orcSP:
+		sp = w.sp + virt.Addr(e.spOffset)
+	case orcBP:
+		sp = w.bp + virt.Addr(e.spOffset)
+	case orcSPIndirect:
+		sp = virt.Addr(w.word(w.sp)) + virt.Addr(e.spOffset)
+	case orcBPIndirect:
+		sp = virt.Addr(w.word(w.bp + virt.Addr(e.spOffset)))
+	default:
+		return false, fmt.Errorf("%w: the stack at %#x hangs on a register that is not kept", ErrUnsupported, uint64(w.ip))
+	}
+	regs, whole := sp, true
+	oldBP := w.bp
+	w.signal = e.signal
+	switch e.kind {
+	case orcCall:
+		w.ip, w.sp = virt.Addr(w.word(sp-8)), sp
+	case orcPartial, orcRegs:
+		if e.kind == orcPartial {
+			regs, whole = sp-virt.Addr(w.u.o.regs.ip.Offset), false
+		}
+		const userRing = 3
+		if w.word(at(regs, w.u.o.regs.cs))&userRing == userRing {
+			return true, nil
+		}
+		w.ip, w.sp = virt.Addr(w.word(at(regs, w.u.o.regs.ip))), virt.Addr(w.word(at(regs, w.u.o.regs.sp)))
+	}
+	switch e.bpReg {
+	case orcPrevSP:
+		w.bp = virt.Addr(w.word(sp + virt.Addr(e.bpOffset)))
+	case orcBP:
+		w.bp = virt.Addr(w.word(oldBP + virt.Addr(e.bpOffset)))
+	case orcNoReg:
+		if e.kind == orcRegs && whole {
+			w.bp = virt.Addr(w.word(at(regs, w.u.o.regs.bp)))
+		}
+	}
+	return false, nil
+}

@@ -1,0 +1,99 @@
+package views
+
+import (
+	"context"
+	"iter"
+
+	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/table"
+)
+
+func init() {
+	table.Register(table.New(table.Spec{
+		Name: "stacks",
+		Doc: `Show where threads stand in the kernel: the calls in which they wait.
+
+The innermost call is first, as in /proc/PID/stack: the scheduler's own functions are left
+out. The kernel's own notes for unwinding (ORC) are followed, so frames are not guessed.
+Where a running thread is, is not in memory, and one that has ended has no stack.`,
+		Columns: []table.Column{
+			{Name: "pid", Type: table.Int, Doc: "Process, as numbered in the initial PID namespace."},
+			{Name: "tid", Type: table.Int, Doc: "Thread."},
+			{Name: "comm", Type: table.Text, Doc: "Name of the thread."},
+			{Name: "state", Type: table.Text, Doc: "As in /proc: R running, S sleeping, D waiting, I idle, T stopped, t traced, Z zombie, X dead."},
+			{Name: "running", Type: table.Bool, Extra: true, Doc: "Whether it is on a processor."},
+			{Name: "wchan", Type: table.Text, Doc: "Function that it waits in: the innermost of its stack."},
+			{Name: "stack", Type: table.List, Doc: "Functions with the distance to which the call returns, the module in brackets; an address where no symbol covers it."},
+			{Name: "owners", Type: table.List, Extra: true, Doc: "Whose code is on the stack beside the kernel's: [module], bpf:program, trampoline."},
+			{Name: "cut", Type: table.Text, Extra: true, Doc: "Why the outermost calls are missing; missing for a whole stack."},
+			{Name: "task", Type: table.Addr, Extra: true, Doc: "Address of the task_struct."},
+		},
+		Rows:    stackRows,
+		Example: "lab:demo --where 'state == \"D\"'",
+	}))
+}
+
+func stackRows(ctx context.Context, g *table.Guest, where []table.Constraint) iter.Seq2[table.Row, error] {
+	return func(yield func(table.Row, error) bool) {
+		u, err := g.Linux.Unwinder(ctx)
+		if err != nil {
+			yield(nil, table.Failure(err))
+			return
+		}
+		for t, err := range chosen(ctx, g, g.Linux.NewLister(), where, true) {
+			var s *linux.Stack
+			if err == nil {
+				s, err = u.StackOf(t)
+			}
+			if err != nil {
+				if !yield(nil, ended(err)) {
+					return
+				}
+				continue
+			}
+			if !yield(stackRow(u.Owners(), s), nil) {
+				return
+			}
+		}
+	}
+}
+
+func stackRow(o *linux.Owners, s *linux.Stack) table.Row {
+	wchan, cut := table.Missing(table.None), table.Missing(table.None)
+	var frames, others []string
+	for i, a := range s.Frames {
+		w := o.Of(a - 1) // the call, not what follows it
+		w.Offset++
+		if i == 0 {
+			wchan = text(w.Symbol)
+		}
+		name := w.Function()
+		if name == "" {
+			name = table.AddrValue(uint64(a)).String()
+		}
+		if w.Kind != linux.OwnerKernel {
+			if w.Kind == linux.OwnerModule {
+				name += " " + w.String()
+			}
+			others = appendNew(others, w.String())
+		}
+		frames = append(frames, name)
+	}
+	if s.Cut != nil {
+		cut = table.TextValue(s.Cut.Error())
+	}
+	return table.Row{
+		table.IntValue(int64(s.PID)), table.IntValue(int64(s.TID)), table.TextValue(s.Comm), table.TextValue(s.State.String()),
+		table.BoolValue(s.Running), wchan, list(frames), list(others), cut, address(s.Task.Addr),
+	}
+}
+
+// appendNew adds what is not there yet to a short list.
+func appendNew(l []string, s string) []string {
+	for _, have := range l {
+		if have == s {
+			return l
+		}
+	}
+	return append(l, s)
+}

@@ -79,6 +79,7 @@ var guestExamples = []struct {
 	{"System_IPCs", ExampleSystem_IPCs, true},
 	{"System_FileLocks", ExampleSystem_FileLocks, true},
 	{"System_Drivers", ExampleSystem_Drivers, false},
+	{"Unwinder_StackOf", ExampleUnwinder_StackOf, false},
 }
 
 func TestGuestExamples(t *testing.T) {

@@ -78,3 +78,25 @@ func ExampleSystem_Drivers() {
 		fmt.Println(d.Kind, d.Major, d.First, d.Name, owners.Of(d.Open))
 	}
 }
+
+func ExampleUnwinder_StackOf() {
+	u, err := system.Unwinder(ctx)
+	if err != nil {
+		log.Print(err)
+		return
+	}
+	for t, err := range system.Processes(ctx) {
+		if err != nil {
+			log.Print(err) // one that cannot be read is not the end
+			continue
+		}
+		s, err := u.StackOf(t)
+		if err != nil {
+			log.Print(err)
+			continue
+		}
+		for _, a := range s.Frames {
+			fmt.Println(s.PID, s.Comm, u.Owners().Of(a).Function())
+		}
+	}
+}

@@ -8,7 +8,7 @@ PREFIX ?= /usr/local
 
 export CGO_ENABLED = 0
 
-.PHONY: help build install demo test check lint fuzz hostile bench install-deps clean
+.PHONY: help build install demo test check lint fuzz hostile support bench install-deps clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -34,6 +34,11 @@ fuzz: ## run every fuzz target for FUZZTIME
 
 hostile: install-deps ## lie to every view about a guest's memory, HOSTILE times, from a seed of its own
 	OUTSIGHT_HOSTILE=$(HOSTILE) OUTSIGHT_HOSTILE_SEED=$(SEED) go test -count 1 -timeout 0 -v -run '^TestGuestHostile$$' ./groundtruth
+
+support: install-deps ## run every comparison with guests, an hour or two, and write the support tables from what they found
+	rm -f bin/results.jsonl && mkdir -p bin
+	OUTSIGHT_SLOW=1 OUTSIGHT_KVM=all OUTSIGHT_RESULTS=$(CURDIR)/bin/results.jsonl go test -count 1 -timeout 0 -run '^TestGuest' ./groundtruth
+	OUTSIGHT_RESULTS=$(CURDIR)/bin/results.jsonl go test -count 1 -run '^TestSupportTable$$' ./groundtruth -update
 
 bench: install-deps build ## compare with drgn and crash as whole processes, and run the Go benchmarks
 	go run ./bench

@@ -141,17 +141,26 @@ func (w *witness) agree(what string, look func() seen) {
 func (w *witness) compare(what string, look func() (int, verdict)) {
 	w.t.Helper()
 	var diffs []string
+	rows := 0
+	defer func() {
+		f := fact{View: "ps", Kernel: w.g.Kernel.Name, Source: sourceOf(w.g), Rows: rows, Columns: psColumns, Equal: len(diffs) == 0}
+		if strings.HasPrefix(what, "dump ") {
+			f.Source = "raw"
+		}
+		record(w.t, f)
+	}()
 	for range rounds {
 		if w.before == nil {
 			a := w.ask()
 			w.before = &a
 		}
-		n, differ := look()
+		var differ verdict
+		rows, differ = look()
 		after := w.ask()
 		diffs = differ(*w.before, after)
 		w.before = &after
 		if len(diffs) == 0 {
-			w.t.Logf("%s: %d rows equal", what, n)
+			w.t.Logf("%s: %d rows equal", what, rows)
 			return
 		}
 	}

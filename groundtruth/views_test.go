@@ -110,6 +110,16 @@ func (c viewCase) compare(t *testing.T, g *lab.Guest) {
 		}
 		before = after
 	}
+	told := map[string]bool{}
+	for _, row := range before {
+		for column := range row {
+			told[column] = true
+		}
+	}
+	record(t, fact{
+		View: c.view, Kernel: g.Kernel.Name, Source: sourceOf(g), Rows: len(before),
+		Columns: slices.Sorted(maps.Keys(told)), Part: c.subset, Equal: len(diffs) == 0,
+	})
 	if len(diffs) > 0 {
 		t.Errorf("%d differences in %d rows:\n%s", len(diffs), n, strings.Join(diffs[:min(len(diffs), 25)], "\n"))
 		return

@@ -2,6 +2,7 @@ package groundtruth
 
 import (
 	"context"
+	"encoding/json"
 	"maps"
 	"os"
 	"os/exec"
@@ -18,6 +19,7 @@ import (
 // TestGuestKVM shows on KVM what is claimed for KVM. A guest under TCG is a KVM
 // host itself: in it, outsight's own lab boots an unmodified guest with kvm_amd,
 // and this very test program, in there, compares that guest with what it says.
+// With OUTSIGHT_KVM=all it does so for every kernel, and for every view.
 func TestGuestKVM(t *testing.T) {
 	labtest.NeedQEMU(t)
 	dir := t.TempDir()
@@ -28,9 +30,10 @@ func TestGuestKVM(t *testing.T) {
 		t.Fatalf("go test -c: %v: %s", err, out)
 	}
 	files := map[string]string{"/outsight": command(t), "/groundtruth.test": tests}
-	inside := map[string]string{"/crowd": labtest.Program(t, "crowd"), "/truth": labtest.Program(t, "truth")}
+	o := lab.Options{Name: "inner", Files: map[string]string{"/crowd": labtest.Program(t, "crowd"), "/truth": labtest.Program(t, "truth")}}
 	inner := []innerGuest{{"6.12", vm.SourceShared}, {"7.2", vm.SourcePrivate}}
 	if os.Getenv("OUTSIGHT_KVM") == "all" {
+		o.Files["/server"], o.Modules = labtest.Program(t, "server"), labtest.ServerModules
 		inner = []innerGuest{
 			{"5.10", vm.SourceShared},
 			{"5.10", vm.SourcePrivate},
@@ -44,22 +47,24 @@ func TestGuestKVM(t *testing.T) {
 	}
 	for _, i := range inner {
 		t.Run(i.kernel+"-"+string(i.ram), func(t *testing.T) {
-			vmlinuz, initrd, err := lab.BootFiles(t.Context(), lab.Options{Name: "inner", Kernel: i.kernel, Files: inside}, t.TempDir())
+			vmlinuz, initrd, err := lab.BootFiles(t.Context(), i.options(o), t.TempDir())
 			if err != nil {
 				t.Fatal(err)
 			}
 			files := maps.Clone(files)
 			files["/vmlinuz"], files["/initrd"] = vmlinuz, initrd
 			for range 3 {
-				out, err := i.try(t, files)
+				out, err := i.try(t, files, o.Files["/server"] != "")
 				if err == nil && strings.Contains(out, "--- PASS: TestInside") && strings.Contains(out, "kvm") {
 					t.Log(out)
+					recordInside(t, out)
 					return
 				}
 				// SVM as QEMU emulates it loses a guest's processor now and then, with
 				// heavy use: then either guest hangs or restarts.
 				t.Logf("another try, after %v: %s", err, out)
-				if strings.Contains(out, "differences:") {
+				if strings.Contains(out, "differences") {
+					recordInside(t, out)
 					break
 				}
 			}
@@ -73,9 +78,33 @@ type innerGuest struct {
 	ram    vm.Source
 }
 
+func (i innerGuest) options(o lab.Options) lab.Options {
+	o.Kernel = i.kernel
+	return o
+}
+
+// recordInside records what was found in the KVM host.
+func recordInside(t *testing.T, out string) {
+	t.Helper()
+	_, results, _ := strings.Cut(out, "\n"+resultsBegin+"\n")
+	for line := range strings.Lines(results) {
+		var f fact
+		if err := json.Unmarshal([]byte(line), &f); err != nil {
+			t.Fatalf("%v in %q", err, line)
+		}
+		record(t, f)
+	}
+}
+
+const resultsBegin = "== results"
+
 // try boots a KVM host, a guest in it, and compares that one in there.
-func (i innerGuest) try(t *testing.T, files map[string]string) (string, error) {
-	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
+func (i innerGuest) try(t *testing.T, files map[string]string, views bool) (string, error) {
+	patience := 8 * time.Minute
+	if views {
+		patience = 40 * time.Minute
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	host, err := lab.Up(ctx, lab.Options{Name: "gt-kvm-host", KVMHost: true, Kernel: "6.12", Memory: 2 * gib, Files: files})
 	if err != nil {
@@ -89,7 +118,10 @@ func (i innerGuest) try(t *testing.T, files map[string]string) (string, error) {
 	out, err := host.Output(ctx, `export HOME=/root; cd /
 /outsight lab up --accel kvm --kernel /vmlinuz --initrd /initrd --memory 256M --name inner `+flag+` >&2 || exit 1
 /outsight vms
-OUTSIGHT_WITNESS=inner OUTSIGHT_WITNESS_RAM=`+string(i.ram)+` /groundtruth.test -test.v -test.run '^TestInside$' 2>&1`)
+export OUTSIGHT_WITNESS=inner OUTSIGHT_WITNESS_RAM=`+string(i.ram)+` OUTSIGHT_WITNESS_KERNEL=`+i.kernel+`
+export OUTSIGHT_KVM=`+os.Getenv("OUTSIGHT_KVM")+` OUTSIGHT_COMMAND=/outsight OUTSIGHT_RESULTS=/results
+/groundtruth.test -test.v -test.timeout 0 -test.run '^TestInside$' 2>&1
+status=$?; echo '`+resultsBegin+`'; cat /results; exit $status`)
 	return string(out), err
 }
 
@@ -108,4 +140,8 @@ func TestInside(t *testing.T) {
 	w.agree("live", func() seen {
 		return look(t, "qemu:"+g.QMP(), vm.Options{}, vm.Source(os.Getenv("OUTSIGHT_WITNESS_RAM")), false)
 	})
+	if os.Getenv("OUTSIGHT_KVM") == "all" {
+		labtest.StartServer(t, g)
+		compareViews(t, g)
+	}
 }

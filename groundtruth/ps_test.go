@@ -143,7 +143,7 @@ func (w *witness) compare(what string, look func() (int, verdict)) {
 	var diffs []string
 	rows := 0
 	defer func() {
-		f := fact{View: "ps", Kernel: w.g.Kernel.Name, Source: sourceOf(w.g), Rows: rows, Columns: psColumns, Equal: len(diffs) == 0}
+		f := fact{View: "ps", Kernel: kernelOf(w.g), Source: sourceOf(w.g), Rows: rows, Columns: psColumns, Equal: len(diffs) == 0}
 		if strings.HasPrefix(what, "dump ") {
 			f.Source = "raw"
 		}

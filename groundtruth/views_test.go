@@ -3,6 +3,7 @@ package groundtruth
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -64,31 +65,60 @@ var viewGuests = []struct {
 	{"7.2", lab.Options{Kernel: "7.2", Memory: gib / 2, SMP: 2, QEMUArgs: viewNIC}},
 }
 
-// TestGuestViews compares every view that has a case, in every guest.
+// TestGuestViews compares every view that has a case, in every guest; with OUTSIGHT_SLOW
+// in guests of private RAM too.
 func TestGuestViews(t *testing.T) {
 	labtest.NeedQEMU(t)
-	only := strings.FieldsFunc(os.Getenv("OUTSIGHT_VIEWS"), func(r rune) bool { return r == ',' })
 	for _, guest := range viewGuests {
-		t.Run(guest.name, func(t *testing.T) {
-			t.Parallel()
-			var g *lab.Guest
-			for _, name := range slices.Sorted(maps.Keys(viewCases)) {
-				c := viewCases[name]
-				if len(only) > 0 && !slices.Contains(only, name) || len(c.only) > 0 && !slices.Contains(c.only, guest.name) {
+		for _, private := range []bool{false, true} {
+			name := guest.name
+			if private {
+				if os.Getenv("OUTSIGHT_SLOW") == "" {
 					continue
 				}
-				if g == nil {
-					g = labtest.UpServer(t, guest.o)
-				}
-				t.Run(name, func(t *testing.T) {
-					if c.prepare != nil {
-						c.prepare(t, g)
-					}
-					c.compare(t, g)
-				})
+				name += "-private"
 			}
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				if len(casesFor(guest.name)) == 0 {
+					t.Skip("none of the views in OUTSIGHT_VIEWS")
+				}
+				o := guest.o
+				o.Private = private
+				compareViews(t, labtest.UpServer(t, o))
+			})
+		}
+	}
+}
+
+// compareViews compares every view that can be on the kernel of a guest in which the
+// server runs.
+func compareViews(t *testing.T, g *lab.Guest) {
+	for _, c := range casesFor(kernelOf(g)) {
+		t.Run(c.view, func(t *testing.T) {
+			if c.prepare != nil {
+				c.prepare(t, g)
+			}
+			c.compare(t, g)
 		})
 	}
+}
+
+// casesFor are the cases for a kernel, those that OUTSIGHT_VIEWS names if it is set.
+func casesFor(kernel string) (cases []viewCase) {
+	only := strings.FieldsFunc(os.Getenv("OUTSIGHT_VIEWS"), func(r rune) bool { return r == ',' })
+	for _, name := range slices.Sorted(maps.Keys(viewCases)) {
+		c := viewCases[name]
+		if (len(only) == 0 || slices.Contains(only, name)) && (len(c.only) == 0 || slices.Contains(c.only, kernel)) {
+			cases = append(cases, c)
+		}
+	}
+	return cases
+}
+
+// kernelOf names the kernel of a guest as viewGuests does: in a KVM host it is a file.
+func kernelOf(g *lab.Guest) string {
+	return cmp.Or(os.Getenv("OUTSIGHT_WITNESS_KERNEL"), g.Kernel.Name)
 }
 
 // compare looks, again while anything differs: what changed between the looks is not
@@ -117,7 +147,7 @@ func (c viewCase) compare(t *testing.T, g *lab.Guest) {
 		}
 	}
 	record(t, fact{
-		View: c.view, Kernel: g.Kernel.Name, Source: sourceOf(g), Rows: len(before),
+		View: c.view, Kernel: kernelOf(g), Source: sourceOf(g), Rows: len(before),
 		Columns: slices.Sorted(maps.Keys(told)), Part: c.subset, Equal: len(diffs) == 0,
 	})
 	if len(diffs) > 0 {

@@ -29,8 +29,8 @@ func TestMemoryVerbs(t *testing.T) {
 		return out
 	}
 	// Code of the first process: the guest reads it through /proc/1/mem.
-	guest := string(labtest.Output(t, g, `set -- $(grep r-xp /proc/1/maps | head -1 | tr - ' '); start=$((0x$1)) end=$((0x$2))
-echo $start $((end - start)); dd if=/proc/1/mem bs=4096 skip=$((start / 4096)) count=$(((end - start) / 4096)) 2>/dev/null | sha256sum`))
+	guest := labtest.Output(t, g, `set -- $(grep r-xp /proc/1/maps | head -1 | tr - ' '); start=$((0x$1)) end=$((0x$2))
+echo $start $((end - start)); dd if=/proc/1/mem bs=4096 skip=$((start / 4096)) count=$(((end - start) / 4096)) 2>/dev/null | sha256sum`)
 	var start, size uint64
 	var sum string
 	if _, err := fmt.Sscan(guest, &start, &size, &sum); err != nil {
@@ -70,7 +70,7 @@ echo $start $((end - start)); dd if=/proc/1/mem bs=4096 skip=$((start / 4096)) c
 		t.Errorf("module: %v", err)
 	}
 	// Where a page lies, by /proc/1/pagemap.
-	guest = string(labtest.Output(t, g, fmt.Sprintf(`dd if=/proc/1/pagemap bs=8 skip=%d count=1 2>/dev/null | od -An -tx8`, start/4096)))
+	guest = labtest.Output(t, g, fmt.Sprintf(`dd if=/proc/1/pagemap bs=8 skip=%d count=1 2>/dev/null | od -An -tx8`, start/4096))
 	var entry, physical uint64
 	if _, err := fmt.Sscanf(strings.TrimSpace(guest), "%x", &entry); err != nil {
 		t.Fatalf("%q: %v", guest, err)

@@ -10,5 +10,5 @@ func init() {
 // teller's, or what serves it.
 func awake(row map[string]any) bool {
 	comm, _ := row["comm"].(string)
-	return ofTeller(row) || strings.HasPrefix(comm, "kworker/")
+	return ofTeller(row) || strings.HasPrefix(comm, "kworker/") || strings.HasPrefix(comm, "rcu_")
 }

@@ -20,6 +20,8 @@ type Image struct {
 	Inode      uint64
 	Program    bool // it is what the process was started from
 	Err        error
+
+	dentry virt.Addr
 }
 
 // Images yields the files with code that t has mapped, by address: runs of mappings of
@@ -35,12 +37,12 @@ func (l *Lister) Images(ctx context.Context, t Task) iter.Seq2[*Image, error] {
 		if mm == 0 {
 			return
 		}
-		program, dev := l.program(mm)
+		program := l.program(mm)
 		show := func(i *Image) bool {
 			if i == nil {
 				return true
 			}
-			i.Program = i.Inode == program && i.Device == dev && program != 0
+			i.Program = i.dentry == program && program != 0
 			return yield(i, i.Err)
 		}
 		runs := imageRuns{}
@@ -59,24 +61,26 @@ func (l *Lister) Images(ctx context.Context, t Task) iter.Seq2[*Image, error] {
 	}
 }
 
-// program is the file that a process was started from; 0 where it cannot be read.
-func (l *Lister) program(mm virt.Addr) (inode uint64, dev Device) {
+// program is the dentry of the file that a process was started from; 0 where it cannot
+// be read. Of a file in an overlay the inode would not do: see [Lister.opened].
+func (l *Lister) program(mm virt.Addr) (dentry virt.Addr) {
 	o, err := l.s.mapsLayout()
 	if err != nil {
-		return 0, 0
+		return 0
 	}
 	err = func() (err error) {
 		defer phys.Recover(debug.SetPanicOnFault(true), &err)
 		r := &l.r
 		r.err = nil
-		node := r.pointer(r.ptr(mm+virt.Addr(l.s.o.exeFile)), o.fileInode)
-		inode, dev = r.num(node, o.inoNumber), Device(r.num(r.pointer(node, o.inoSuper), o.superDev))
+		if file := r.ptr(mm + virt.Addr(l.s.o.exeFile)); file != 0 {
+			dentry, _ = l.opened(file, o)
+		}
 		return r.err
 	}()
 	if err != nil {
-		return 0, 0
+		return 0
 	}
-	return inode, dev
+	return dentry
 }
 
 // imageRuns joins mappings that come by address into runs of one file.
@@ -94,7 +98,7 @@ func (r *imageRuns) add(m *Mapping) (done *Image) {
 	goesOn := r.run != nil && r.run.Inode == m.Inode && r.run.Device == m.Device && m.Offset >= r.offset && m.Offset > 0
 	if !goesOn {
 		done = r.end()
-		r.run = &Image{Start: m.Start, Path: m.Path, Deleted: m.Deleted, Device: m.Device, Inode: m.Inode}
+		r.run = &Image{Start: m.Start, Path: m.Path, Deleted: m.Deleted, Device: m.Device, Inode: m.Inode, dentry: m.dentry}
 	}
 	if m.Err != nil {
 		r.run.Err = m.Err

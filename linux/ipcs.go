@@ -33,7 +33,7 @@ type IPCObject struct {
 }
 
 type ipcLayout struct {
-	ids, tree, perm                             kernel.Field
+	ids, tree                                   kernel.Field
 	idsStride                                   uint32
 	id, key, uid, gid, cuid, cgid, mode         kernel.Field
 	shm                                         struct{ perm, attached, size, atime, dtime, ctime, creator, last kernel.Field }

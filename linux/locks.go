@@ -29,7 +29,6 @@ type lockLayout struct {
 	link, flags, kind, pid, file, start, end kernel.Field
 	requests, member, blocker                kernel.Field
 	hlist                                    kernel.Field
-	pidNumbers                               kernel.Field
 	inode, ino, super, dev                   kernel.Field
 }
 

@@ -38,6 +38,8 @@ type Mapping struct {
 	MM      virt.Addr // of the mm_struct
 	// Err is why the path, device or inode could not be read.
 	Err error
+
+	dentry virt.Addr // the name that the user opened
 }
 
 // Device is a dev_t as the kernel keeps it.

@@ -36,7 +36,8 @@ func (l *Lister) nameMapping(m *Mapping, v *vma, o *mapsLayout, area heapAndStac
 	}
 	switch {
 	case m.File != 0:
-		inode := r.pointer(m.File, o.fileInode)
+		var inode virt.Addr
+		m.dentry, inode = l.opened(m.File, o)
 		m.Inode = r.num(inode, o.inoNumber)
 		m.Device = Device(r.num(r.pointer(inode, o.inoSuper), o.superDev))
 		m.Path, m.Deleted = l.userPath(m.File, o)
@@ -55,14 +56,30 @@ func (l *Lister) nameMapping(m *Mapping, v *vma, o *mapsLayout, area heapAndStac
 	return r.err
 }
 
-// userPath is the path by which a file was opened. A file that overlayfs opened
-// below itself remembers it (6.8, FMODE_BACKING).
-func (l *Lister) userPath(file virt.Addr, o *mapsLayout) (path string, deleted bool) {
+// backing reports whether a file is one that overlayfs opened below itself, and that
+// remembers what the user opened (6.8, FMODE_BACKING).
+func (l *Lister) backing(file virt.Addr, o *mapsLayout) bool {
 	backing := uint64(1 << 25)
 	if l.s.since(6, 14) {
 		backing = 1 << 24
 	}
-	if has(o.userPath) && l.r.num(file, o.fileMode)&backing != 0 {
+	return has(o.userPath) && l.r.num(file, o.fileMode)&backing != 0
+}
+
+// opened is the name and the inode that the user opened, as file_user_inode tells it.
+// Overlayfs before 6.8 gave the file below itself its own name, but not its inode.
+func (l *Lister) opened(file virt.Addr, o *mapsLayout) (dentry, inode virt.Addr) {
+	r := &l.r
+	if l.backing(file, o) {
+		dentry = r.ptr(at(file, o.userPath) + virt.Addr(l.s.o.pathDentry))
+		return dentry, r.pointer(dentry, o.dInode)
+	}
+	return r.ptr(file + virt.Addr(l.s.o.filePath) + virt.Addr(l.s.o.pathDentry)), r.pointer(file, o.fileInode)
+}
+
+// userPath is the path by which a file was opened.
+func (l *Lister) userPath(file virt.Addr, o *mapsLayout) (path string, deleted bool) {
+	if l.backing(file, o) {
 		p := at(file, o.userPath)
 		return l.path(l.r.ptr(p+virt.Addr(l.s.o.pathMnt)), l.r.ptr(p+virt.Addr(l.s.o.pathDentry)))
 	}

@@ -62,7 +62,7 @@ func (s *System) Neighbours(ctx context.Context) iter.Seq2[*Neighbour, error] {
 			name  string
 			width int
 		}{{"arp_tbl", 4}, {"nd_tbl", 16}} {
-			if a, ok := s.Address(t.name); ok && !(w.table(a, t.width) && w.proxies(a, t.width)) {
+			if a, ok := s.Address(t.name); ok && (!w.table(a, t.width) || !w.proxies(a, t.width)) {
 				return
 			}
 		}

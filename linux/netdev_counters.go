@@ -49,7 +49,7 @@ type netCountLayout struct {
 	size                                    uint32
 	stats, tstats, dstats, coreStats, vlans netCountFields
 	lPackets, lBytes                        kernel.Field
-	vlanStats, macvlanStats, bridgeStats    kernel.Field
+	vlanStats                               kernel.Field
 }
 
 func (s *System) netCountLayout() (*netCountLayout, error) {

@@ -141,9 +141,12 @@ func (s *System) nftWalk() *nftWalk {
 
 // tables yields the tables of all network namespaces, and the generation (0 or 1) that
 // is in force in each.
-func (w *nftWalk) tables(ctx context.Context, yield func(*NFTTable, uint, error) bool) bool {
+func (w *nftWalk) tables(ctx context.Context, yield func(*NFTTable, uint, error) bool) {
 	if w.err != nil {
-		return w.none || yield(nil, 0, w.err)
+		if !w.none {
+			yield(nil, 0, w.err)
+		}
+		return
 	}
 	s, o, r := w.s, w.o, &w.r
 	for n, err := range s.NetNamespaces(ctx) {
@@ -165,7 +168,7 @@ func (w *nftWalk) tables(ctx context.Context, yield func(*NFTTable, uint, error)
 		}
 		if err != nil {
 			if !yield(nil, 0, fmt.Errorf("nf_tables: %w", err)) {
-				return false
+				return
 			}
 			continue
 		}
@@ -186,11 +189,10 @@ func (w *nftWalk) tables(ctx context.Context, yield func(*NFTTable, uint, error)
 				t, err = nil, fmt.Errorf("nf_tables: tables: %w", err)
 			}
 			if active && !yield(t, uint(gen), err) {
-				return false
+				return
 			}
 		}
 	}
-	return true
 }
 
 // NFTChains yields the chains of all tables of nf_tables, in the order in which nft lists
@@ -269,12 +271,10 @@ func (w *nftWalk) chain(ctx context.Context, t *NFTTable, a virt.Addr) *NFTChain
 
 // nftHookName is the hook of a chain, in nft's words.
 func nftHookName(family string, n int) string {
-	switch {
-	case family == "netdev":
+	if family == "netdev" {
 		return nfName([]string{"ingress", "egress"}, n)
-	default:
-		return nfHookName(family, n)
 	}
+	return nfHookName(family, n)
 }
 
 func nfName(names []string, n int) string {

@@ -185,7 +185,8 @@ func nftNAT(x nftExpr) bool {
 		family = ""
 	}
 	text := verb + family + " to"
-	addr, ok := "", true
+	var addr string
+	var ok bool
 	if reg := x.num(s, "sreg_addr_min"); reg != 0 {
 		if addr, ok = x.d.span(reg, x.num(s, "sreg_addr_max"), typ); !ok {
 			return false

@@ -37,17 +37,34 @@ func TestNFTElements(t *testing.T) {
 		all  []nftElement
 		want []string
 	}{
-		"plain": {NFTSet{Key: []string{"inet_service"}, Backend: "rhash"},
-			[]nftElement{{key: key(0, 80)}, {key: key(0, 22)}}, []string{"22", "80"}},
-		"map": {NFTSet{Key: []string{"inet_service"}, Data: "verdict"},
-			[]nftElement{{key: key(0, 80), data: "accept"}}, []string{"80 : accept"}},
-		"intervals": {NFTSet{Key: []string{"ipv4_addr"}, Backend: "rbtree", Flags: 4},
+		"plain": {
+			NFTSet{Key: []string{"inet_service"}, Backend: "rhash"},
+			[]nftElement{{key: key(0, 80)}, {key: key(0, 22)}},
+			[]string{"22", "80"},
+		},
+		"map": {
+			NFTSet{Key: []string{"inet_service"}, Data: "verdict"},
+			[]nftElement{{key: key(0, 80), data: "accept"}},
+			[]string{"80 : accept"},
+		},
+		"intervals": {
+			NFTSet{Key: []string{"ipv4_addr"}, Backend: "rbtree", Flags: 4},
 			[]nftElement{
-				{key: key(10, 0, 0, 9)}, {key: key(10, 0, 0, 12), last: true}, {key: key(10, 0, 0, 0)}, {key: key(10, 0, 0, 8), last: true},
-				{key: key(10, 0, 0, 12)}, {key: key(10, 0, 0, 13), last: true}, {key: key(224, 0, 0, 0)},
-			}, []string{"10.0.0.0/29", "10.0.0.9-10.0.0.11", "10.0.0.12", "224.0.0.0/3"}},
-		"concatenation": {NFTSet{Key: []string{"ipv4_addr", "inet_service"}, Backend: "pipapo", Flags: 4},
-			[]nftElement{{key: key(10, 1, 0, 0, 0, 1, 0, 0), end: key(10, 1, 255, 255, 4, 0, 0, 0)}}, []string{"10.1.0.0/16 . 1-1024"}},
+				{key: key(10, 0, 0, 9)},
+				{key: key(10, 0, 0, 12), last: true},
+				{key: key(10, 0, 0, 0)},
+				{key: key(10, 0, 0, 8), last: true},
+				{key: key(10, 0, 0, 12)},
+				{key: key(10, 0, 0, 13), last: true},
+				{key: key(224, 0, 0, 0)},
+			},
+			[]string{"10.0.0.0/29", "10.0.0.9-10.0.0.11", "10.0.0.12", "224.0.0.0/3"},
+		},
+		"concatenation": {
+			NFTSet{Key: []string{"ipv4_addr", "inet_service"}, Backend: "pipapo", Flags: 4},
+			[]nftElement{{key: key(10, 1, 0, 0, 0, 1, 0, 0), end: key(10, 1, 255, 255, 4, 0, 0, 0)}},
+			[]string{"10.1.0.0/16 . 1-1024"},
+		},
 	} {
 		if got := nftElementTexts(&c.set, c.all); !slices.Equal(got, c.want) {
 			t.Errorf("%s: %q, want %q", name, got, c.want)

@@ -136,6 +136,7 @@ type socketLayout struct {
 	// struct sock_common
 	family, state, num, dport, daddr, rcvSaddr, daddr6, rcvSaddr6 kernel.Field
 	boundDev, prot, net, node, bindNode                           kernel.Field
+	sport                                                         kernel.Field // struct inet_sock
 	// struct sock
 	protocol, typ, socket, uid, ino, filter             kernel.Field
 	rmem, wmem, ackBacklog, maxAckBacklog, recvQ, recvN kernel.Field
@@ -159,6 +160,7 @@ func (s *System) socketLayout() (*socketLayout, error) {
 		r.symbols("net_namespace_list", "tcp_hashinfo", "udp_table", "udplite_table", "raw_v4_hashinfo", "raw_v6_hashinfo",
 			"ping_table", "unix_socket_table", "nl_table", "socket_file_ops", "io_uring_fops")
 		c := func(path string) kernel.Field { return r.field("sock_common", path) }
+		o.sport = r.optional("inet_sock", "inet_sport")
 		o.family, o.state, o.num, o.dport = c("skc_family"), c("skc_state"), c("skc_num"), c("skc_dport")
 		o.daddr, o.rcvSaddr = c("skc_daddr"), c("skc_rcv_saddr")
 		o.daddr6, o.rcvSaddr6 = r.optional("sock_common", "skc_v6_daddr"), r.optional("sock_common", "skc_v6_rcv_saddr")

@@ -181,7 +181,7 @@ func (w *unwinding) walk(k *Stack) error {
 		}
 		e, ok := w.u.orcs.at(w.r, place)
 		if w.r.err != nil {
-			return nil
+			return nil //nolint:nilerr // whoever asks looks at the reader
 		}
 		if ok && e.kind == orcEnd {
 			return nil

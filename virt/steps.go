@@ -45,8 +45,16 @@ func (s Step) FlagNames() (names []string) {
 		bit  uint64
 		name string
 	}{
-		{bitPresent, "present"}, {bitWritable, "write"}, {bitUser, "user"}, {1 << 3, "writethrough"}, {1 << 4, "nocache"},
-		{bitAccessed, "accessed"}, {bitDirty, "dirty"}, {bitLarge, "large"}, {bitProtNone, "global"}, {bitNX, "nx"},
+		{bitPresent, "present"},
+		{bitWritable, "write"},
+		{bitUser, "user"},
+		{1 << 3, "writethrough"},
+		{1 << 4, "nocache"},
+		{bitAccessed, "accessed"},
+		{bitDirty, "dirty"},
+		{bitLarge, "large"},
+		{bitProtNone, "global"},
+		{bitNX, "nx"},
 	} {
 		if f.bit == bitLarge && (s.Level == 1 || !s.Leaf) {
 			continue // of a PTE it is a bit of the memory's type

@@ -81,6 +81,8 @@ func (f *guestFlags) cache() string {
 func extraCommands() []*cobra.Command {
 	lab := newLabCommand()
 	lab.GroupID = groupHost
-	return []*cobra.Command{newQueryCommand(), newTopCommand(), newCollectCommand(), newRecoverCommand(), newDumpCommand(), newExportISFCommand(), newStructCommand(),
-		newReadCommand(), newTranslateCommand(), newDisassembleCommand(), newSearchCommand(), newExtractCommand(), lab}
+	return []*cobra.Command{
+		newQueryCommand(), newTopCommand(), newCollectCommand(), newRecoverCommand(), newDumpCommand(), newExportISFCommand(), newStructCommand(),
+		newReadCommand(), newTranslateCommand(), newDisassembleCommand(), newSearchCommand(), newExtractCommand(), lab,
+	}
 }

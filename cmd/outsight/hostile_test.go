@@ -35,9 +35,16 @@ func TestHostileGuestText(t *testing.T) {
 		t.Fatal(err)
 	}
 	runs := [][]string{
-		{"tree", dump}, {"top", "--once", dump}, {"top", "--once", "--tree", "--filter", evil, dump},
-		{"query", dump, "select * from ps"}, {"recover", dump, "/" + evil}, {"ps", dump + evil}, {evil},
-		{"ps", dump, "--where", "comm == '" + evil}, {"ps", dump, "--columns", evil}, {"query", dump, "select " + evil},
+		{"tree", dump},
+		{"top", "--once", dump},
+		{"top", "--once", "--tree", "--filter", evil, dump},
+		{"query", dump, "select * from ps"},
+		{"recover", dump, "/" + evil},
+		{"ps", dump + evil},
+		{evil},
+		{"ps", dump, "--where", "comm == '" + evil},
+		{"ps", dump, "--columns", evil},
+		{"query", dump, "select " + evil},
 	}
 	for _, v := range table.All() {
 		if !table.SpecOf(v).Host {

@@ -40,7 +40,7 @@ An address that leads nowhere ends in exit status 3, with the reason.`,
 		Args:    cobra.ExactArgs(2),
 		GroupID: groupMemory,
 	}
-	f.add(c, true)
+	f.add(c)
 	_ = c.Flags().MarkHidden("physical") // a physical address is translated already
 	f.out.add(c, stepColumns)
 	c.RunE = func(c *cobra.Command, args []string) (err error) {
@@ -106,7 +106,7 @@ What is shown is what lies in memory: with probes, alternatives and static keys 
 		Args:    cobra.RangeArgs(2, 3),
 		GroupID: groupMemory,
 	}
-	f.add(c, true)
+	f.add(c)
 	f.out.add(c, codeColumns)
 	c.RunE = func(c *cobra.Command, args []string) (err error) {
 		_, m, done, err := f.open(c.Context(), args[0])
@@ -169,7 +169,7 @@ What is swapped out is not found.`,
 		Args:    oneTarget,
 		GroupID: groupMemory,
 	}
-	f.add(c, true)
+	f.add(c)
 	f.out.add(c, matchColumns)
 	c.Flags().StringVar(&text, "text", "", "find this `text`")
 	c.Flags().StringVar(&hexBytes, "hex", "", "find these `bytes`, in hex")

@@ -27,13 +27,11 @@ type peekFlags struct {
 	physical bool
 }
 
-func (f *peekFlags) add(c *cobra.Command, spaces bool) {
+func (f *peekFlags) add(c *cobra.Command) {
 	f.guest.add(c)
 	c.ValidArgsFunction = completeTarget
-	if spaces {
-		c.Flags().Int32Var(&f.pid, "pid", 0, "look at the memory of this process; without it, at the kernel's")
-		c.Flags().BoolVar(&f.physical, "physical", false, "the address is guest-physical")
-	}
+	c.Flags().Int32Var(&f.pid, "pid", 0, "look at the memory of this process; without it, at the kernel's")
+	c.Flags().BoolVar(&f.physical, "physical", false, "the address is guest-physical")
 }
 
 // open opens a guest and the address space that the flags choose.
@@ -120,7 +118,7 @@ variable, whose declaration is told. Types come from the guest's own BTF.
 		Args:    cobra.RangeArgs(2, 3),
 		GroupID: groupMemory,
 	}
-	f.add(c, true)
+	f.add(c)
 	f.out.add(c, structColumns)
 	c.Flags().IntVar(&depth, "depth", 0, "show the members of members too, so many levels of them")
 	c.RunE = func(c *cobra.Command, args []string) (err error) {

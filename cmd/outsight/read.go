@@ -33,7 +33,7 @@ told on standard error, and ends in exit status 3.`,
 		Args:    cobra.RangeArgs(2, 3),
 		GroupID: groupMemory,
 	}
-	f.add(c, true)
+	f.add(c)
 	c.Flags().StringVarP(&output, "output", "o", "", "write the bytes to this `file`; - is standard output")
 	c.RunE = func(c *cobra.Command, args []string) (err error) {
 		n := uint64(256)

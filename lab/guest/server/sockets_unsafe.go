@@ -22,8 +22,11 @@ func (s *server) oddSockets() error {
 func (s *server) unboundSockets() error {
 	var errs []error
 	for _, k := range [][3]int{
-		{unix.AF_INET, unix.SOCK_STREAM, 0}, {unix.AF_INET6, unix.SOCK_DGRAM, 0}, {unix.AF_UNIX, unix.SOCK_DGRAM, 0},
-		{unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_KOBJECT_UEVENT}, {unix.AF_VSOCK, unix.SOCK_STREAM, 0},
+		{unix.AF_INET, unix.SOCK_STREAM, 0},
+		{unix.AF_INET6, unix.SOCK_DGRAM, 0},
+		{unix.AF_UNIX, unix.SOCK_DGRAM, 0},
+		{unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_KOBJECT_UEVENT},
+		{unix.AF_VSOCK, unix.SOCK_STREAM, 0},
 	} {
 		_, err := unix.Socket(k[0], k[1]|unix.SOCK_CLOEXEC, k[2])
 		errs = append(errs, err)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -71,7 +72,7 @@ func tcPrograms(programs map[uint64]string) (tcSides, error) {
 			}
 			return nil
 		})
-		if err != nil && err != unix.EOPNOTSUPP && err != unix.EINVAL {
+		if err != nil && !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EINVAL) {
 			return nil, err // those mean that there can be no filters
 		}
 	}

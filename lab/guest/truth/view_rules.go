@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 
@@ -28,7 +29,7 @@ func viewRules(emit func(any) error) error {
 				row["net_ns"], row["family"] = net, name
 				return emit(row)
 			})
-			if err != nil && err != unix.EAFNOSUPPORT && err != unix.EOPNOTSUPP {
+			if err != nil && !errors.Is(err, unix.EAFNOSUPPORT) && !errors.Is(err, unix.EOPNOTSUPP) {
 				return err
 			}
 		}

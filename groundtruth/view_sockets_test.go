@@ -13,9 +13,18 @@ func init() {
 	register(viewCase{
 		view:      "sockets",
 		keys:      []string{"protocol", "family", "net_ns", "inode", "local", "local_port", "remote", "remote_port"},
+		blur:      forgotten,
 		translate: disassembled,
 		prepare:   waiting,
 	})
+}
+
+// forgotten takes the peer of a TCP socket that is closed: the guest tells it of those alone
+// that are still bound, from 6.8 on.
+func forgotten(row map[string]any) {
+	if row["protocol"] == "tcp" && row["state"] == "CLOSE" {
+		row["remote"], row["remote_port"] = nil, nil
+	}
 }
 
 // waiting has the server make connections in TIME_WAIT anew: they last a minute.

@@ -57,13 +57,23 @@ func (l *Lister) nameMapping(m *Mapping, v *vma, o *mapsLayout, area heapAndStac
 }
 
 // backing reports whether a file is one that overlayfs opened below itself, and that
-// remembers what the user opened (6.8, FMODE_BACKING).
+// remembers what the user opened behind itself (6.8, FMODE_BACKING). That flag was moved
+// from bit 25 to 24 in 6.14, and in stable 6.12 too; who has one of them and no such
+// thing behind itself is an ordinary file.
 func (l *Lister) backing(file virt.Addr, o *mapsLayout) bool {
-	backing := uint64(1 << 25)
-	if l.s.since(6, 14) {
-		backing = 1 << 24
+	const flags = 1<<24 | 1<<25
+	r := &l.r
+	if !has(o.userPath) || r.num(file, o.fileMode)&flags == 0 || r.err != nil {
+		return false
 	}
-	return has(o.userPath) && l.r.num(file, o.fileMode)&backing != 0
+	p := at(file, o.userPath)
+	mount, dentry := r.ptr(p+virt.Addr(l.s.o.pathMnt)), r.ptr(p+virt.Addr(l.s.o.pathDentry))
+	super := r.pointer(dentry, o.dSuper)
+	is := super != 0 && super == r.pointer(r.pointer(mount, o.mntRoot), o.dSuper)
+	if r.err != nil { // what is behind it is no path
+		r.err, is = nil, false
+	}
+	return is
 }
 
 // opened is the name and the inode that the user opened, as file_user_inode tells it.

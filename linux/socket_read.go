@@ -164,11 +164,10 @@ func (w *socketReader) inet(k *Socket, number uint32) {
 	k.RemotePort = uint32(bits.ReverseBytes16(uint16(r.num(a, o.dport))))
 	switch k.Protocol {
 	case "tcp":
-		if k.State == tcpClose && k.whole {
-			// One that was connected has no port and no peer any more, but remembers
-			// which: getsockname(2) still tells its port (inet_getname), not its peer.
+		if k.LocalPort == 0 && k.whole && k.State == tcpClose {
+			// It was connected once: it gave its port back, and remembers which it was,
+			// as getsockname(2) tells (inet_getname).
 			k.LocalPort = uint32(bits.ReverseBytes16(uint16(r.num(a, o.sport))))
-			k.Remote, k.RemotePort = unspecified(k.Local), 0
 		}
 		w.tcp(k)
 	case "raw":
@@ -189,14 +188,6 @@ func (w *socketReader) inet(k *Socket, number uint32) {
 	default:
 		w.memory(k)
 	}
-}
-
-// unspecified is the address of nobody, of the family of a.
-func unspecified(a netip.Addr) netip.Addr {
-	if a.Is4() {
-		return netip.IPv4Unspecified()
-	}
-	return netip.IPv6Unspecified()
 }
 
 // netIPv4 is an address as the kernel keeps it, big endian in memory.

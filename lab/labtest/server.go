@@ -75,7 +75,7 @@ func UpServer(t testing.TB, o lab.Options) *lab.Guest {
 func awaitServices(t testing.TB, g *lab.Guest) {
 	t.Helper()
 	const wait = `for try in $(seq 300); do
-	busybox pgrep -f '^sleep 1000000' >/dev/null && systemctl is-active --quiet nftables web container session &&
+	pgrep -f '^sleep 1000000' >/dev/null && systemctl is-active --quiet nftables web container session &&
 		[ "$(busybox wget -q -O - http://127.0.0.1:8080/)" = hello ] && exit 0
 	sleep 1
 done

@@ -71,7 +71,12 @@ func (f *formats) check(t *testing.T, name string, except ...string) {
 	t.Helper()
 	dumped := views(t, f.at(name))
 	for _, view := range slices.Sorted(maps.Keys(f.live)) {
-		if !slices.Contains(except, view) && !bytes.Equal(f.live[view], dumped[view]) {
+		if slices.Contains(except, view) {
+			continue
+		}
+		equal := bytes.Equal(f.live[view], dumped[view])
+		record(t, fact{View: view, Kernel: f.guest.Kernel.Name, Source: name, Rows: bytes.Count(f.live[view], []byte("\n")), Equal: equal})
+		if !equal {
 			t.Errorf("%s: %s differs from the paused guest:\n%s", name, view, firstDifference(f.live[view], dumped[view]))
 		}
 	}

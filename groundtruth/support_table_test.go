@@ -103,6 +103,9 @@ func (b book) dumps(view string) string {
 	var parts []string
 	for _, n := range slices.Backward(slices.Sorted(maps.Keys(counts))) {
 		part := fmt.Sprintf("%d formats of dumps", n)
+		if n == 1 {
+			part = "1 format of dumps"
+		}
 		if len(counts[n]) < len(kernels()) {
 			part += " " + strings.Join(counts[n], " ")
 		}
@@ -231,7 +234,7 @@ func TestBook(t *testing.T) {
 	if got, want := b.where("ps", "shared"), "shared 6.1 6.12 7.2"; got != want {
 		t.Errorf("shared where %q, want %q", got, want)
 	}
-	if got, want := b.dumps("ps"), "1 formats of dumps 6.12"; got != want {
+	if got, want := b.dumps("ps"), "1 format of dumps 6.12"; got != want {
 		t.Errorf("dumps %q, want %q", got, want)
 	}
 	// A later comparison that is equal takes the place of one that was not.

@@ -220,7 +220,7 @@ var toolCases = []toolCase{
 			return rows
 		},
 		row: func(row map[string]any) (string, cells) {
-			if cell(row, "net_ns") != firstNetNS {
+			if cell(row, "net_ns") != firstNetNS || row["state"] == nil { // without a state it is a proxy, which ip shows apart
 				return "", nil
 			}
 			return cell(row, "address") + " " + cell(row, "interface"), some(row, "mac", "state")

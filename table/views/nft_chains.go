@@ -40,13 +40,18 @@ var nftChainColumns = append(append([]table.Column(nil), nftPlace...), []table.C
 }...)
 
 func nftChainRows(ctx context.Context, g *table.Guest, _ []table.Constraint) iter.Seq2[table.Row, error] {
+	return nftRows(g.Linux.NFTChains(ctx), nftChainRow)
+}
+
+// nftRows makes the rows of what nf_tables has.
+func nftRows[T any](objects iter.Seq2[T, error], row func(T) table.Row) iter.Seq2[table.Row, error] {
 	return func(yield func(table.Row, error) bool) {
-		for c, err := range g.Linux.NFTChains(ctx) {
-			var row table.Row
+		for v, err := range objects {
+			var r table.Row
 			if err == nil {
-				row = nftChainRow(c)
+				r = row(v)
 			}
-			if !yield(row, ended(err)) {
+			if !yield(r, ended(err)) {
 				return
 			}
 		}

@@ -51,17 +51,7 @@ var nftRuleColumns = append(append([]table.Column(nil), nftPlace...), []table.Co
 }...)
 
 func nftRuleRows(ctx context.Context, g *table.Guest, _ []table.Constraint) iter.Seq2[table.Row, error] {
-	return func(yield func(table.Row, error) bool) {
-		for r, err := range g.Linux.NFTRules(ctx) {
-			var row table.Row
-			if err == nil {
-				row = nftRuleRow(r)
-			}
-			if !yield(row, ended(err)) {
-				return
-			}
-		}
-	}
+	return nftRows(g.Linux.NFTRules(ctx), nftRuleRow)
 }
 
 func nftRuleRow(r *linux.NFTRule) table.Row {

@@ -30,7 +30,7 @@ import (
 // leaves this host. See docs/decisions/0002-profile-cache.md.
 
 // cacheVersion changes when the meaning of what is cached does.
-const cacheVersion = 4
+const cacheVersion = 5
 
 // maxEntry bounds a cache file, in bytes. Real ones take some tens of KiB.
 const maxEntry = 16 << 20
@@ -43,6 +43,7 @@ type cacheEntry struct {
 	BuildID string
 	Rodata  int64 // from _text to the start of the read-only data, in bytes
 	Symbols region
+	Table   kallsyms.Layout // in Symbols
 	Types   region
 	Nonce   []byte // of Seal
 	Seal    []byte // authenticates both regions' bytes
@@ -115,15 +116,11 @@ func (e *cacheEntry) image(mem phys.Memory, start phys.Addr) *image {
 		profile: &Profile{Origin: FromCache, BuildID: e.BuildID, memo: e.Memo},
 	}
 	im.profile.symbols = sync.OnceValues(func() (*kallsyms.Table, error) {
-		if t, err := im.tableAt(e.Symbols); err == nil {
-			return t, nil
-		}
-		budget := searchMax
-		fresh, err := parseAt(mem, start, 0, windowMax, nil, &budget)
-		if err != nil {
-			return nil, err
-		}
-		return fresh.profile.symbols()
+		place := im.text + phys.Addr(e.Symbols.Rel)
+		return kallsyms.Open(e.Table, func(p []byte, off int) error {
+			_, err := mem.ReadAt(p, place+phys.Addr(off))
+			return err
+		})
 	})
 	im.parseTypesLater()
 	if im.text%align != 0 || !im.bannerHolds() {
@@ -132,26 +129,14 @@ func (e *cacheEntry) image(mem phys.Memory, start phys.Addr) *image {
 	return im
 }
 
-// tableAt parses the symbol table where it is known to lie.
-func (im *image) tableAt(r region) (*kallsyms.Table, error) {
-	// Its parts are aligned as the image is, and what follows tells where it ends.
-	lead := r.Rel & (phys.PageSize - 1)
-	b, err := im.read(region{Rel: r.Rel - lead, Len: r.Len + uint64(lead) + phys.PageSize})
-	if err != nil {
-		return nil, err
-	}
-	for p, tries := kallsyms.NextIndex(b, 0), 0; p >= 0 && tries < maxTries; p, tries = kallsyms.NextIndex(b, p+4), tries+1 {
-		if t, err := kallsyms.Find(b, p); err == nil {
-			return t, nil
-		}
-	}
-	return nil, errNoTables
-}
-
 // newCacheEntry prepares the entry of a kernel that was parsed from memory.
 func newCacheEntry(im *image, opts Options) *cacheEntry {
 	rodata, ok := im.profile.Symbol("__start_rodata")
 	if opts.Cache == "" || !ok || im.profile.BuildID == "" {
+		return nil
+	}
+	table, err := im.profile.Table()
+	if err != nil {
 		return nil
 	}
 	page := make([]byte, phys.PageSize)
@@ -164,7 +149,7 @@ func newCacheEntry(im *image, opts Options) *cacheEntry {
 	}
 	e := &cacheEntry{
 		Release: im.profile.Release, Banner: im.profile.Banner, Probe: probe, BuildID: im.profile.BuildID,
-		Rodata: rodata.Rel, Symbols: im.symbols, Types: im.types,
+		Rodata: rodata.Rel, Symbols: im.symbols, Table: table.Layout(), Types: im.types,
 		dir: opts.Cache, path: filepath.Join(opts.Cache, prefix(probe)+im.profile.BuildID+".profile"),
 	}
 	e.seal = func() error {

@@ -98,23 +98,20 @@ func Find(w []byte, p int) (*Table, error) {
 	}
 	t := &Table{}
 	steps := maxSteps
-	for i := range t.tokens {
-		at := tokenTable + int(binary.LittleEndian.Uint16(w[p+2*i:]))
-		end := at
-		for end < p && w[end] != 0 {
-			end++
-		}
-		t.tokens[i] = w[at:end:end]
+	t.layout.TokenTable, t.layout.TokenIndex = tokenTable, p
+	if err := t.setTokens(w); err != nil {
+		return nil, ErrNone
 	}
 	names, markers, ok := t.findNames(w, tokenTable, &steps)
 	if !ok {
 		return nil, ErrNone
 	}
 	t.Start, t.End = names, p+indexSize
-	t.markers = w[markers : markers+4*((t.N+255)/256)]
+	t.layout.Markers = markers
 	if err := t.findOffsets(w, names, p+indexSize); err != nil {
 		return nil, err
 	}
+	t.slice(w)
 	return t, t.findText()
 }
 
@@ -164,7 +161,7 @@ func (t *Table) placeNames(w []byte, m, n int, steps *int) (names int, ok bool) 
 				continue
 			}
 			if end, ok := walkNames(w[s:m], w[m:], count, steps); ok && m-(s+end) < 8 {
-				t.N, t.names = count, w[s:s+end:s+end]
+				t.N, t.layout.Names, t.layout.NamesEnd = count, s, s+end
 				return s, true
 			}
 		}
@@ -231,7 +228,7 @@ func (t *Table) findOffsets(w []byte, names, after int) error {
 // tryOffsets checks the words at pos in each encoding; relative_base would be at
 // base.
 func (t *Table) tryOffsets(w []byte, pos, base int) bool {
-	t.offsets, t.offsetsPos, t.RelativeBase = w[pos:pos+4*t.N:pos+4*t.N], pos, 0
+	t.offsets, t.layout.Offsets, t.RelativeBase = w[pos:pos+4*t.N:pos+4*t.N], pos, 0
 	// The kernel's text, and so the first symbol, lies before its read-only data.
 	// (Without that test, zeros and distances from a base would pass too.)
 	t.Encoding = PlaceRelative

@@ -62,17 +62,19 @@ type Table struct {
 	// where the encoding has none.
 	RelativeBase uint64
 
-	names      []byte // compressed names, back to back
-	offsets    []byte // N little-endian 32-bit words
-	offsetsPos int    // of offsets in the window
-	markers    []byte // one 32-bit offset into names for every 256th symbol
-	tokens     [256][]byte
-	text       int64 // value of _text: what Rel subtracts
+	layout  Layout // in the window that was searched
+	names   []byte // compressed names, back to back
+	offsets []byte // N little-endian 32-bit words
+	markers []byte // one 32-bit offset into names for every 256th symbol
+	tokens  [256][]byte
+	text    int64 // value of _text: what Rel subtracts
+	lazy    *lazy // nil if all bytes are there
 }
 
 // value is symbol i's address: from relative_base, or, place-relative, from the
 // start of the window.
 func (t *Table) value(i int) (v int64, percpu bool) {
+	t.need(t.layout.Offsets+4*i, t.layout.Offsets+4*i+4)
 	o := int32(binary.LittleEndian.Uint32(t.offsets[i*4:]))
 	switch t.Encoding {
 	case BaseRelative:
@@ -83,7 +85,7 @@ func (t *Table) value(i int) (v int64, percpu bool) {
 		}
 		return -1 - int64(o), false
 	default:
-		return int64(t.offsetsPos) + int64(i)*4 + int64(o), false
+		return int64(t.layout.Offsets) + int64(i)*4 + int64(o), false
 	}
 }
 
@@ -146,6 +148,9 @@ type Symbol struct {
 // address.
 func (t *Table) All() iter.Seq[Symbol] {
 	return func(yield func(Symbol) bool) {
+		if !t.needNames(0, len(t.names)) || !t.need(t.layout.Offsets, t.layout.Offsets+4*t.N) {
+			return
+		}
 		buf := make([]byte, 0, MaxName)
 		b := t.names
 		for i := range t.N {
@@ -186,6 +191,9 @@ func (t *Table) Lookup(names ...string) map[string]Symbol {
 	var tokenLen [256]int
 	for i, tok := range t.tokens {
 		tokenLen[i] = len(tok)
+	}
+	if !t.needNames(0, len(t.names)) {
+		return nil
 	}
 	buf := make([]byte, 0, MaxName)
 	b := t.names
@@ -235,12 +243,25 @@ func (t *Table) head(codes []byte) uint16 {
 	return uint16(b[1]) | uint16(b[2])<<8
 }
 
+// marker is where in names the n-th 256 of them begin, or their end.
+func (t *Table) marker(n int) int {
+	if 4*n >= len(t.markers) {
+		return len(t.names)
+	}
+	t.need(t.layout.Markers+4*n, t.layout.Markers+4*n+4)
+	return min(int(binary.LittleEndian.Uint32(t.markers[4*n:])), len(t.names))
+}
+
 // Name is the name of symbol i.
 func (t *Table) Name(i int) string {
 	if i < 0 || i >= t.N {
 		return ""
 	}
-	b := t.names[min(int(binary.LittleEndian.Uint32(t.markers[i/256*4:])), len(t.names)):]
+	from, to := t.marker(i/256), t.marker(i/256+1)
+	if !t.needNames(from, to) {
+		return ""
+	}
+	b := t.names[from:max(from, to)]
 	for range i % 256 {
 		_, size, ok := next(b)
 		if !ok {
@@ -285,5 +306,6 @@ func (t *Table) At(rel int64) (name string, off int64, ok bool) {
 		}
 		lo--
 	}
-	return t.Name(lo - 1), rel - v, true
+	name = t.Name(lo - 1)
+	return name, rel - v, !t.broken()
 }

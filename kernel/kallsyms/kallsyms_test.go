@@ -87,8 +87,55 @@ func TestRoundTrip(t *testing.T) {
 					t.Fatal(diff)
 				}
 				agree(t, table, want)
+				agree(t, reopen(t, window(l, want), table), want)
 			})
 		}
+	}
+}
+
+// reopen opens the table in w once more, where it is known to lie.
+func reopen(t *testing.T, w []byte, known *kallsyms.Table) *kallsyms.Table {
+	t.Helper()
+	table, err := kallsyms.Open(known.Layout(), func(p []byte, off int) error {
+		copy(p, w[known.Start+off:])
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return table
+}
+
+// A table reads only what it is asked for, and is silent when that fails.
+func TestOpenReadsLittle(t *testing.T) {
+	all := symbols(synth.Place, 50000)
+	w := window(synth.Place, all)
+	known := open(t, w)
+	read, gone := 0, false
+	table, err := kallsyms.Open(known.Layout(), func(p []byte, off int) error {
+		if gone {
+			return errors.New("gone")
+		}
+		read += copy(p, w[known.Start+off:])
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := all[40000]
+	want, _, _ := known.At(s.Rel)
+	if name, off, ok := table.At(s.Rel); name != want || off != 0 || !ok {
+		t.Errorf("At(%#x) is %q, %#x, %v; not %q", s.Rel, name, off, ok, want)
+	}
+	if whole := known.End - known.Start; read > whole/4 {
+		t.Errorf("one answer read %d of %d bytes", read, whole)
+	}
+	gone = true
+	if name, _, ok := table.At(all[20000].Rel); ok {
+		t.Errorf("%q told of a table that is gone", name)
+	}
+	if found := table.Lookup(s.Name); len(found) > 0 {
+		t.Errorf("%v found in a table that is gone", found)
 	}
 }
 
@@ -260,6 +307,24 @@ func FuzzBytes(f *testing.F) {
 		}
 		for p := range min(len(w), 64) {
 			_, _ = kallsyms.Find(w, p)
+		}
+	})
+}
+
+// FuzzOpen opens tables where they are said to lie, and are not.
+func FuzzOpen(f *testing.F) {
+	w := window(synth.Place, symbols(synth.Place, 3900))
+	l := open(f, w).Layout()
+	f.Add(l.N, byte(l.Encoding), l.Names, l.NamesEnd, l.Markers, l.TokenTable, l.TokenIndex, l.Offsets, l.Text)
+	f.Add(l.N, byte(l.Encoding), l.NamesEnd, l.Names, l.TokenIndex, l.TokenIndex, l.TokenTable, l.Markers, l.Text)
+	f.Fuzz(func(t *testing.T, n int, encoding byte, names, end, markers, table, index, offsets int, text int64) {
+		l := kallsyms.Layout{N: n, Encoding: kallsyms.Encoding(encoding), Size: len(w), Names: names, NamesEnd: end, Markers: markers, TokenTable: table, TokenIndex: index, Offsets: offsets, Text: text}
+		opened, err := kallsyms.Open(l, func(p []byte, off int) error {
+			copy(p, w[off:])
+			return nil
+		})
+		if err == nil {
+			use(t, opened, w)
 		}
 	})
 }

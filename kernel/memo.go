@@ -16,12 +16,15 @@ type memo struct {
 	Fields  map[string]*Field
 	Sizes   map[string]*uint32
 	Enums   map[string]*int64
+	Members map[string]*[]Member
+	Chosen  map[string]*[]Extent
 }
 
 func newMemo() memo {
 	return memo{
 		Symbols: map[string]*Symbol{}, Fields: map[string]*Field{},
 		Sizes: map[string]*uint32{}, Enums: map[string]*int64{},
+		Members: map[string]*[]Member{}, Chosen: map[string]*[]Extent{},
 	}
 }
 
@@ -32,26 +35,48 @@ func newMemo() memo {
 
 // appendTo writes the memo to b.
 func (m memo) appendTo(b []byte) []byte {
-	b = appendAnswers(b, m.Symbols, func(b []byte, s *Symbol) []byte {
-		percpu := byte(0)
-		if s.Percpu {
-			percpu = 1
-		}
-		return binary.AppendVarint(append(b, s.Type, percpu), s.Rel)
-	})
+	b = appendAnswers(b, m.Symbols, appendSymbol)
 	b = appendAnswers(b, m.Fields, func(b []byte, f *Field) []byte {
 		b = binary.AppendUvarint(append(b, f.BitOff, f.BitSize), uint64(f.Offset))
 		b = binary.AppendUvarint(b, uint64(f.Size))
 		return binary.AppendUvarint(b, uint64(f.Type))
 	})
 	b = appendAnswers(b, m.Sizes, func(b []byte, n *uint32) []byte { return binary.AppendUvarint(b, uint64(*n)) })
-	return appendAnswers(b, m.Enums, func(b []byte, n *int64) []byte { return binary.AppendVarint(b, *n) })
+	b = appendAnswers(b, m.Enums, func(b []byte, n *int64) []byte { return binary.AppendVarint(b, *n) })
+	b = appendAnswers(b, m.Members, appendList(func(b []byte, v *Member) []byte {
+		return binary.AppendUvarint(binary.AppendUvarint(appendText(b, v.Name), uint64(v.Offset)), uint64(v.Size))
+	}))
+	return appendAnswers(b, m.Chosen, appendList(func(b []byte, e *Extent) []byte {
+		return binary.AppendUvarint(appendSymbol(appendText(b, e.Name), &e.Symbol), e.Size)
+	}))
+}
+
+func appendText(b []byte, s string) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+}
+
+func appendSymbol(b []byte, s *Symbol) []byte {
+	percpu := byte(0)
+	if s.Percpu {
+		percpu = 1
+	}
+	return binary.AppendVarint(append(b, s.Type, percpu), s.Rel)
+}
+
+func appendList[T any](value func([]byte, *T) []byte) func([]byte, *[]T) []byte {
+	return func(b []byte, list *[]T) []byte {
+		b = binary.AppendUvarint(b, uint64(len(*list)))
+		for i := range *list {
+			b = value(b, &(*list)[i])
+		}
+		return b
+	}
 }
 
 func appendAnswers[T any](b []byte, m map[string]*T, value func([]byte, *T) []byte) []byte {
 	b = binary.AppendUvarint(b, uint64(len(m)))
 	for _, key := range slices.Sorted(maps.Keys(m)) {
-		b = append(binary.AppendUvarint(b, uint64(len(key))), key...)
+		b = appendText(b, key)
 		if v := m[key]; v == nil {
 			b = append(b, 0)
 		} else {
@@ -65,14 +90,18 @@ func appendAnswers[T any](b []byte, m map[string]*T, value func([]byte, *T) []by
 func parseMemo(b []byte) (memo, error) {
 	r := memoReader{all: string(b), rest: b}
 	m := memo{
-		Symbols: readAnswers(&r, func(key string, s *Symbol) {
-			*s = Symbol{Name: key, Type: r.byte(), Percpu: r.byte() != 0, Rel: r.signed()}
-		}),
+		Symbols: readAnswers(&r, func(key string, s *Symbol) { *s = r.symbol(key) }),
 		Fields: readAnswers(&r, func(_ string, f *Field) {
 			*f = Field{BitOff: r.byte(), BitSize: r.byte(), Offset: r.word(), Size: r.word(), Type: btf.TypeID(r.word())}
 		}),
 		Sizes: readAnswers(&r, func(_ string, n *uint32) { *n = r.word() }),
 		Enums: readAnswers(&r, func(_ string, n *int64) { *n = r.signed() }),
+		Members: readAnswers(&r, readList(&r, func() Member {
+			return Member{Name: r.text(), Offset: r.word(), Size: r.word()}
+		})),
+		Chosen: readAnswers(&r, readList(&r, func() Extent {
+			return Extent{Symbol: r.symbol(r.text()), Size: r.number()}
+		})),
 	}
 	if r.damaged || len(r.rest) > 0 {
 		return memo{}, errors.New("its answers are damaged")
@@ -136,6 +165,26 @@ func (r *memoReader) signed() int64 {
 	return n
 }
 
+func (r *memoReader) text() string { return r.take(r.number()) }
+
+func (r *memoReader) symbol(name string) Symbol {
+	return Symbol{Name: name, Type: r.byte(), Percpu: r.byte() != 0, Rel: r.signed()}
+}
+
+func readList[T any](r *memoReader, value func() T) func(string, *[]T) {
+	return func(_ string, list *[]T) {
+		n := r.number()
+		if n > uint64(len(r.rest)) { // each takes a byte at least
+			r.fail()
+			return
+		}
+		*list = make([]T, n)
+		for i := range *list {
+			(*list)[i] = value()
+		}
+	}
+}
+
 func readAnswers[T any](r *memoReader, value func(key string, v *T)) map[string]*T {
 	n := r.number()
 	if n > uint64(len(r.rest)/2) { // an answer takes two bytes at least
@@ -144,7 +193,7 @@ func readAnswers[T any](r *memoReader, value func(key string, v *T)) map[string]
 	}
 	m, values := make(map[string]*T, n), make([]T, n)
 	for i := range values {
-		key := r.take(r.number())
+		key := r.text()
 		switch r.byte() {
 		case 0:
 			m[key] = nil

@@ -25,6 +25,19 @@ type Symbol = kallsyms.Symbol
 // Field is where a member lies in a structure.
 type Field = btf.Field
 
+// Member is one member of a structure.
+type Member struct {
+	Name   string
+	Offset uint32 // in bytes
+	Size   uint32 // in bytes, 0 if it has no size of its own
+}
+
+// Extent is a symbol with the bytes that are its own: those up to the next.
+type Extent struct {
+	Symbol
+	Size uint64
+}
+
 // Profile is what is the same on every machine that runs one kernel build: its
 // symbols, relative to _text, and its types. Answers are remembered, so that the
 // cache on disk can give them without the tables. It is safe for concurrent use.
@@ -135,4 +148,64 @@ func (p *Profile) EnumValue(enum, enumerator string) (int64, error) {
 	return recall(p, p.memo.Enums, enum+"."+enumerator, func(s *btf.Spec) (int64, error) {
 		return s.EnumValue(enum, enumerator)
 	})
+}
+
+// Members lists the members of a structure, in their order.
+func (p *Profile) Members(structure string) ([]Member, error) {
+	return recall(p, p.memo.Members, structure, func(s *btf.Spec) (members []Member, err error) {
+		s.ByName(structure, func(_ btf.TypeID, t btf.Type) bool {
+			for _, m := range s.Members(t) {
+				size, _ := s.Sizeof(m.Type)
+				members = append(members, Member{Name: m.Name, Offset: m.BitOff / 8, Size: size})
+			}
+			return len(members) == 0
+		}, btf.KindStruct)
+		if len(members) == 0 {
+			return nil, fmt.Errorf("members of struct %s: %w", structure, btf.ErrNotFound)
+		}
+		return members, nil
+	})
+}
+
+// Choose lists the symbols that match, in the order of the table. The choice is
+// remembered by its name, which has to change when match does.
+func (p *Profile) Choose(name string, match func(Symbol) bool) ([]Extent, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if known := p.memo.Chosen[name]; known != nil {
+		return *known, nil
+	}
+	t, err := p.symbols()
+	if err != nil {
+		return nil, err
+	}
+	var chosen []Extent
+	for s := range t.All() {
+		if match(s) {
+			chosen = append(chosen, Extent{Symbol: s, Size: t.Extent(s)})
+		}
+	}
+	p.memo.Chosen[name], p.dirty = &chosen, true
+	return chosen, nil
+}
+
+// Extent finds a symbol with its size.
+func (p *Profile) Extent(name string) (Extent, bool) {
+	s, ok := p.Symbol(name)
+	if !ok {
+		return Extent{}, false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	key := "=" + name
+	if known := p.memo.Chosen[key]; known != nil && len(*known) == 1 {
+		return (*known)[0], true
+	}
+	t, err := p.symbols()
+	if err != nil {
+		return Extent{}, false
+	}
+	e := Extent{Symbol: s, Size: t.Extent(s)}
+	p.memo.Chosen[key], p.dirty = &[]Extent{e}, true
+	return e, true
 }

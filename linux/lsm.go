@@ -6,7 +6,6 @@ import (
 	"iter"
 
 	"github.com/outsight-vmi/outsight/kernel"
-	"github.com/outsight-vmi/outsight/kernel/btf"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -108,16 +107,15 @@ func (s *System) SecurityHooks(ctx context.Context) iter.Seq2[*SecurityHook, err
 			yield(nil, err)
 			return
 		}
-		types, err := s.Types()
-		if err != nil {
-			yield(nil, err)
-			return
-		}
 		if table, ok := s.Address("static_calls_table"); ok && has(o.hl) {
-			for _, m := range membersOf(types, "lsm_static_calls_table") {
-				size, _ := types.Sizeof(m.Type)
-				n := size / max(o.callSize, 1)
-				if ctx.Err() != nil || !s.staticHooks(o, m.Name, table+virt.Addr(m.BitOff/8), min(n, 64), yield) {
+			members, err := s.Members("lsm_static_calls_table")
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			for _, m := range members {
+				n := m.Size / max(o.callSize, 1)
+				if ctx.Err() != nil || !s.staticHooks(o, m.Name, table+virt.Addr(m.Offset), min(n, 64), yield) {
 					return
 				}
 			}
@@ -128,20 +126,17 @@ func (s *System) SecurityHooks(ctx context.Context) iter.Seq2[*SecurityHook, err
 			yield(nil, fmt.Errorf("security hooks: %w: %w", ErrUnsupported, kernel.ErrNoSymbol))
 			return
 		}
-		for _, m := range membersOf(types, "security_hook_heads") {
-			if !s.listedHooks(ctx, o, m.Name, heads+virt.Addr(m.BitOff/8), yield) {
+		members, err := s.Members("security_hook_heads")
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		for _, m := range members {
+			if !s.listedHooks(ctx, o, m.Name, heads+virt.Addr(m.Offset), yield) {
 				return
 			}
 		}
 	}
-}
-
-func membersOf(types *btf.Spec, structure string) (members []btf.Member) {
-	types.ByName(structure, func(_ btf.TypeID, t btf.Type) bool {
-		members = types.Members(t)
-		return len(members) == 0
-	}, btf.KindStruct)
-	return members
 }
 
 // staticHooks yields what the static calls of one hook call.

@@ -3,10 +3,8 @@ package linux
 import (
 	"fmt"
 	"runtime/debug"
-	"sort"
 
 	"github.com/outsight-vmi/outsight/kernel"
-	"github.com/outsight-vmi/outsight/kernel/kallsyms"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -53,36 +51,13 @@ func (s *System) perCPU(name string, cpu int) (virt.Addr, error) {
 	return s.Text + virt.Addr(sym.Rel) + s.cpus[cpu], nil
 }
 
-// extent is how many bytes lie between a symbol and the next one: at least the
-// size of what it names, with what aligns the next. 0 if there is no next one.
-func extent(t *kallsyms.Table, sym kallsyms.Symbol) uint64 {
-	if sym.Percpu { // those stand first, in order
-		for i := range t.N {
-			if rel, percpu := t.Rel(i); percpu && rel > sym.Rel {
-				return uint64(rel - sym.Rel)
-			}
-		}
-		return 0
-	}
-	i := sort.Search(t.N, func(i int) bool {
-		rel, percpu := t.Rel(i)
-		return !percpu && rel > sym.Rel
-	})
-	if i == t.N {
-		return 0
-	}
-	rel, _ := t.Rel(i)
-	return uint64(rel - sym.Rel)
-}
-
 // table is where a symbol lies and how many bytes it can have.
 func (s *System) tableAt(name string) (a virt.Addr, size uint64, ok bool) {
-	sym, found := s.Symbol(name)
-	t, err := s.Table()
-	if !found || err != nil || sym.Percpu {
+	sym, ok := s.Extent(name)
+	if !ok || sym.Percpu {
 		return 0, 0, false
 	}
-	return s.Text + virt.Addr(sym.Rel), extent(t, sym), true
+	return s.Text + virt.Addr(sym.Rel), sym.Size, true
 }
 
 // pointers reads the array of n pointers at a.

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/outsight-vmi/outsight/kernel/kallsyms"
+	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -103,8 +103,9 @@ func TestHeadName(t *testing.T) {
 }
 
 func TestWheels(t *testing.T) {
-	table := &kallsyms.Table{}
-	if n := wheels(table, kallsyms.Symbol{}, 4736); n != 1 {
-		t.Errorf("without a next symbol: %d", n)
+	for size, want := range map[uint64]int{0: 1, 4736: 1, 2*4736 + 64: 2, 3 * 4736: 3, 1 << 20: 3} {
+		if n := wheels(kernel.Extent{Size: size}, 4736); n != want {
+			t.Errorf("timer_bases of %d bytes: %d wheels, not %d", size, n, want)
+		}
 	}
 }

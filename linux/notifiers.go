@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
-	"sort"
+	"slices"
 	"strings"
 
 	"github.com/outsight-vmi/outsight/kernel"
@@ -27,15 +27,8 @@ type notifierLayout struct {
 	atomicSize, blockingSize, srcuSize uint32
 	waiters                            kernel.Field // in struct rw_semaphore
 	waitersAreList                     bool
-	netdevChain                        kernel.Field // in struct net
-	heads                              []notifierHead
-}
-
-// notifierHead is a variable that can be the head of a chain.
-type notifierHead struct {
-	name string
-	rel  int64
-	size uint64 // up to the next symbol
+	netdevChain                        kernel.Field    // in struct net
+	heads                              []kernel.Extent // variables that can be heads, by name
 }
 
 func (s *System) notifierLayout() (*notifierLayout, error) {
@@ -52,17 +45,14 @@ func (s *System) notifierLayout() (*notifierLayout, error) {
 		o.waiters = r.optional("rw_semaphore", "first_waiter", "wait_list") // 7.1
 		o.waitersAreList = o.waiters.Size == 16
 		o.netdevChain = r.optional("net", "netdev_chain.head") // 5.5
-		t, err := r.p.Table()
+		// The name holds what decides: with other words it is another choice.
+		heads, err := r.p.Choose(fmt.Sprint("notifier heads", headWords, headNames), func(sym kernel.Symbol) bool {
+			return !sym.Percpu && strings.ContainsRune("dDbBtT", rune(sym.Type)) && headName(sym.Name)
+		})
 		if err != nil {
 			r.errs = append(r.errs, err)
-			return
 		}
-		for sym := range t.All() {
-			if !sym.Percpu && strings.ContainsRune("dDbBtT", rune(sym.Type)) && headName(sym.Name) {
-				o.heads = append(o.heads, notifierHead{sym.Name, sym.Rel, extent(t, sym)})
-			}
-		}
-		sort.Slice(o.heads, func(i, j int) bool { return o.heads[i].name < o.heads[j].name })
+		o.heads = slices.SortedFunc(slices.Values(heads), func(a, b kernel.Extent) int { return strings.Compare(a.Name, b.Name) })
 	})
 }
 
@@ -111,7 +101,7 @@ func (s *System) Notifiers(ctx context.Context, owners *Owners) iter.Seq2[*Notif
 				yield(nil, ctx.Err())
 				return
 			}
-			a := s.Text + virt.Addr(h.rel)
+			a := s.Text + virt.Addr(h.Rel)
 			for _, n := range s.chainAt(o, owners, h, a) {
 				if !yield(n, nil) {
 					return
@@ -138,8 +128,8 @@ func (s *System) Notifiers(ctx context.Context, owners *Owners) iter.Seq2[*Notif
 
 // chainAt are the functions of the chain whose head the variable is; none if it
 // is no head, or is empty.
-func (s *System) chainAt(o *notifierLayout, owners *Owners, h notifierHead, a virt.Addr) []*Notifier {
-	b := make([]byte, min(h.size, max(uint64(o.srcuSize), uint64(o.blockingSize), 64)))
+func (s *System) chainAt(o *notifierLayout, owners *Owners, h kernel.Extent, a virt.Addr) []*Notifier {
+	b := make([]byte, min(h.Size, max(uint64(o.srcuSize), uint64(o.blockingSize), 64)))
 	if len(b) < 8 || s.readAt(b, a) != nil {
 		return nil
 	}
@@ -171,20 +161,20 @@ func (s *System) chainAt(o *notifierLayout, owners *Owners, h notifierHead, a vi
 			if w.Kind == OwnerKernel && w.Offset != 0 || w.Kind == OwnerNone && !s.executable(n.Func) {
 				return nil
 			}
-			n.Chain, n.Kind, n.Head = h.name, kind, a
+			n.Chain, n.Kind, n.Head = h.Name, kind, a
 		}
 		return chain
 	}
 	// The larger kinds first: the head of a chain is their last member.
-	if has(o.srcu) && h.size >= uint64(o.srcuSize) {
+	if has(o.srcu) && h.Size >= uint64(o.srcuSize) {
 		if c := try("srcu", o.srcu.Offset); c != nil {
 			return c
 		}
 	}
-	if h.size >= uint64(o.blockingSize) && has(o.waiters) && idle(o.waiters.Offset) {
+	if h.Size >= uint64(o.blockingSize) && has(o.waiters) && idle(o.waiters.Offset) {
 		return try("blocking", o.blocking.Offset)
 	}
-	if h.size >= uint64(o.atomicSize) && word(0)>>32 == 0 {
+	if h.Size >= uint64(o.atomicSize) && word(0)>>32 == 0 {
 		if c := try("atomic", o.atomic.Offset); c != nil {
 			return c
 		}

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/outsight-vmi/outsight/kernel"
-	"github.com/outsight-vmi/outsight/kernel/kallsyms"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -54,20 +53,19 @@ func (s *System) timerLayout() (*timerLayout, error) {
 		o.nodeExpires, o.hrFn = r.field(h, "node.expires"), r.field(h, "function")
 		o.delayedTimer, o.delayedWork = r.field("delayed_work", "timer"), r.field("delayed_work", "work")
 		o.workFn = r.field("work_struct", "func")
-		table, err := r.p.Table()
-		sym, ok := r.p.Symbol("timer_bases")
-		if err != nil || !ok || o.baseSize == 0 {
+		bases, ok := r.p.Extent("timer_bases")
+		if !ok || o.baseSize == 0 {
 			r.errs = append(r.errs, fmt.Errorf("symbol timer_bases: %w", kernel.ErrNoSymbol))
 			return
 		}
-		o.wheels = wheels(table, sym, o.baseSize)
+		o.wheels = wheels(bases, o.baseSize)
 	})
 }
 
 // wheels is how many wheels a processor has: one without CONFIG_NO_HZ_COMMON, two
 // up to 6.8, three since.
-func wheels(t *kallsyms.Table, sym kallsyms.Symbol, size uint32) int {
-	return int(min(max(extent(t, sym)/uint64(size), 1), 3))
+func wheels(bases kernel.Extent, size uint32) int {
+	return int(min(max(bases.Size/uint64(size), 1), 3))
 }
 
 // wheelName is the name of wheel i.

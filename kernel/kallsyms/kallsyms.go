@@ -16,6 +16,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"iter"
+	"sort"
 )
 
 // Encoding is how a table stores addresses.
@@ -308,4 +309,28 @@ func (t *Table) At(rel int64) (name string, off int64, ok bool) {
 	}
 	name = t.Name(lo - 1)
 	return name, rel - v, !t.broken()
+}
+
+// Extent is how many bytes lie between a symbol and the next one: at least the size of
+// what it names, with what aligns the next. 0 if there is no next one.
+func (t *Table) Extent(s Symbol) uint64 {
+	i := 0
+	if s.Percpu { // those stand first
+		for i < t.N {
+			if rel, percpu := t.Rel(i); percpu && rel > s.Rel {
+				break
+			}
+			i++
+		}
+	} else {
+		i = sort.Search(t.N, func(i int) bool {
+			rel, percpu := t.Rel(i)
+			return !percpu && rel > s.Rel
+		})
+	}
+	if i == t.N || t.broken() {
+		return 0
+	}
+	rel, _ := t.Rel(i)
+	return uint64(rel - s.Rel)
 }

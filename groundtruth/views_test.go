@@ -87,6 +87,9 @@ func TestGuestViews(t *testing.T) {
 				}
 				o := guest.o
 				o.Private = private
+				// A disk with a partition, which cannot be written.
+				o.QEMUArgs = append(slices.Clone(o.QEMUArgs), "-drive", "file=fat:"+t.TempDir()+",format=raw,if=virtio,read-only=on")
+				o.Modules = append(slices.Clone(o.Modules), "virtio_blk")
 				compareViews(t, labtest.UpServer(t, o))
 			})
 		}

@@ -79,6 +79,13 @@ var guestExamples = []struct {
 	{"System_IPCs", ExampleSystem_IPCs, true},
 	{"System_FileLocks", ExampleSystem_FileLocks, true},
 	{"System_Drivers", ExampleSystem_Drivers, false},
+	{"System_Symbols", ExampleSystem_Symbols, false},
+	{"System_MemoryCounters", ExampleSystem_MemoryCounters, false},
+	{"System_SlabCaches", ExampleSystem_SlabCaches, false},
+	{"System_VMAreas", ExampleSystem_VMAreas, false},
+	{"System_RunQueues", ExampleSystem_RunQueues, false},
+	{"System_PCIDevices", ExampleSystem_PCIDevices, false},
+	{"System_Disks", ExampleSystem_Disks, true},
 	{"Unwinder_StackOf", ExampleUnwinder_StackOf, false},
 }
 

@@ -168,22 +168,29 @@ func (m *Module) Address(name string) (virt.Addr, bool) {
 	return a, ok
 }
 
-// readNames reads the strings in one piece.
-func (m *Module) readNames(t *moduleSymbols) error {
+// strtab reads the strings of a table in one piece.
+func (m *Module) strtab(t *moduleSymbols) ([]byte, error) {
 	var end uint32
 	for _, s := range t.table {
 		end = max(end, s.name+1)
 	}
 	if end > maxStrtab {
-		return fmt.Errorf("%w: %d bytes of names", ErrBroken, end)
+		return nil, fmt.Errorf("%w: %d bytes of names", ErrBroken, end)
 	}
 	b := make([]byte, end+maxSymbolName)
 	// What follows the last name may not be mapped.
 	n, err := m.s.Space.ReadAt(b, t.strtab)
 	if n < int(end) {
+		return nil, err
+	}
+	return b[:n], nil
+}
+
+func (m *Module) readNames(t *moduleSymbols) error {
+	b, err := m.strtab(t)
+	if err != nil {
 		return err
 	}
-	b = b[:n]
 	for _, s := range t.table {
 		if name := cString(b[s.name:]); name != "" {
 			if _, twice := t.names[name]; !twice {

@@ -100,3 +100,80 @@ func ExampleUnwinder_StackOf() {
 		}
 	}
 }
+
+func ExampleSystem_Symbols() {
+	for s, err := range system.Symbols(ctx) {
+		if err != nil {
+			log.Print(err) // one that cannot be read is not the end
+			continue
+		}
+		if s.Module == "dummy" {
+			fmt.Printf("%#x %c %s\n", uint64(s.Address), s.Type, s.Name)
+		}
+	}
+}
+
+func ExampleSystem_MemoryCounters() {
+	for c, err := range system.MemoryCounters(ctx) {
+		if err != nil {
+			log.Print(err) // one that cannot be read is not the end
+			continue
+		}
+		fmt.Println(c.Name, c.Bytes)
+	}
+}
+
+func ExampleSystem_SlabCaches() {
+	for c, err := range system.SlabCaches(ctx) {
+		if err != nil {
+			log.Print(err) // one that cannot be read is not the end
+			continue
+		}
+		fmt.Println(c.Name, c.Size, c.Active, "of", c.Objects)
+	}
+}
+
+func ExampleSystem_VMAreas() {
+	owners, err := system.Owners()
+	if err != nil {
+		log.Print(err)
+		return
+	}
+	for a, err := range system.VMAreas(ctx) {
+		if err != nil {
+			log.Print(err) // one that cannot be read is not the end
+			continue
+		}
+		fmt.Printf("%#x-%#x %v %s\n", uint64(a.Start), uint64(a.End), a.Kinds, owners.Of(a.Caller).Function())
+	}
+}
+
+func ExampleSystem_RunQueues() {
+	for q, err := range system.RunQueues(ctx) {
+		if err != nil {
+			log.Print(err) // one that cannot be read is not the end
+			continue
+		}
+		fmt.Println(q.CPU, q.Class, q.TID, q.Comm)
+	}
+}
+
+func ExampleSystem_PCIDevices() {
+	for d, err := range system.PCIDevices(ctx) {
+		if err != nil {
+			log.Print(err) // one that cannot be read is not the end
+			continue
+		}
+		fmt.Printf("%s %04x:%04x %s\n", d.Name(), d.Vendor, d.Device, d.Driver)
+	}
+}
+
+func ExampleSystem_Disks() {
+	for d, err := range system.Disks(ctx) {
+		if err != nil {
+			log.Print(err) // one that cannot be read is not the end
+			continue
+		}
+		fmt.Println(d.Name, d.Size, d.ReadBytes, d.WriteBytes)
+	}
+}

@@ -1,6 +1,8 @@
 package views
 
 import (
+	"iter"
+
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/table"
 	"github.com/outsight-vmi/outsight/virt"
@@ -55,4 +57,19 @@ func texts(l []string) table.Value {
 		return table.Missing(table.None)
 	}
 	return table.ListValue(l)
+}
+
+// rowsOf makes a row of each object.
+func rowsOf[T any](objects iter.Seq2[T, error], row func(T) table.Row) iter.Seq2[table.Row, error] {
+	return func(yield func(table.Row, error) bool) {
+		for v, err := range objects {
+			var r table.Row
+			if err == nil {
+				r = row(v)
+			}
+			if !yield(r, ended(err)) {
+				return
+			}
+		}
+	}
 }

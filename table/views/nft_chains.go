@@ -40,22 +40,7 @@ var nftChainColumns = append(append([]table.Column(nil), nftPlace...), []table.C
 }...)
 
 func nftChainRows(ctx context.Context, g *table.Guest, _ []table.Constraint) iter.Seq2[table.Row, error] {
-	return nftRows(g.Linux.NFTChains(ctx), nftChainRow)
-}
-
-// nftRows makes the rows of what nf_tables has.
-func nftRows[T any](objects iter.Seq2[T, error], row func(T) table.Row) iter.Seq2[table.Row, error] {
-	return func(yield func(table.Row, error) bool) {
-		for v, err := range objects {
-			var r table.Row
-			if err == nil {
-				r = row(v)
-			}
-			if !yield(r, ended(err)) {
-				return
-			}
-		}
-	}
+	return rowsOf(g.Linux.NFTChains(ctx), nftChainRow)
 }
 
 func nftChainRow(c *linux.NFTChain) table.Row {

@@ -51,7 +51,7 @@ var nftRuleColumns = append(append([]table.Column(nil), nftPlace...), []table.Co
 }...)
 
 func nftRuleRows(ctx context.Context, g *table.Guest, _ []table.Constraint) iter.Seq2[table.Row, error] {
-	return nftRows(g.Linux.NFTRules(ctx), nftRuleRow)
+	return rowsOf(g.Linux.NFTRules(ctx), nftRuleRow)
 }
 
 func nftRuleRow(r *linux.NFTRule) table.Row {

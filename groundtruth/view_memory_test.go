@@ -1,0 +1,43 @@
+package groundtruth
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/outsight-vmi/outsight/lab"
+	"github.com/outsight-vmi/outsight/lab/labtest"
+)
+
+// spinning leaves two programs in the guest that want a processor for half a minute, and
+// take what others leave.
+func spinning(t *testing.T, g *lab.Guest) {
+	t.Helper()
+	const script = `printf '#!/bin/sh\nwhile :; do :; done\n' > /tmp/osspin && chmod +x /tmp/osspin || exit 1
+for i in 1 2; do timeout 30 /tmp/osspin >/dev/null 2>&1 </dev/null & done; sleep 1; renice -n 19 $(pidof osspin) || exit 1`
+	labtest.Output(t, g, script)
+}
+
+func init() {
+	const mib = 1 << 20
+	// The sums move with everything that runs, the program that tells most of all.
+	register(viewCase{
+		view: "meminfo", keys: []string{"name"}, near: map[string]float64{"size": 8 * mib},
+		// Nor are all lines told; what programs were promised, the one that tells most of all, is far off.
+		ignore: func(row map[string]any) bool {
+			return slices.Contains([]string{"VmallocTotal", "VmallocChunk", "NFS_Unstable", "Bounce", "WritebackTmp", "Hugepagesize", "Zswap", "Zswapped",
+				"Committed_AS", "AnonHugePages", "ShmemHugePages", "ShmemPmdMapped", "FileHugePages", "FilePmdMapped", "Unaccepted", "Balloon", "GPUActive", "GPUReclaim"}, row["name"].(string))
+		},
+	})
+	register(viewCase{view: "slabs", keys: []string{"name"}, near: map[string]float64{"active": 2000, "objects": 2000, "slabs": 100}})
+	// Stacks of threads come and go with them.
+	register(viewCase{view: "vmallocs", keys: []string{"start"}, ignore: func(row map[string]any) bool {
+		caller, _ := row["caller_symbol"].(string)
+		return strings.HasPrefix(caller, "kernel_clone+")
+	}})
+	register(viewCase{view: "symbols", keys: []string{"address", "name", "module"}, subset: true})
+	register(viewCase{view: "disks", keys: []string{"name"}})
+	register(viewCase{view: "pci", keys: []string{"slot"}})
+	register(viewCase{view: "vmcoreinfo", keys: []string{"key"}})
+	register(viewCase{view: "runqueues", keys: []string{"pid"}, prepare: spinning, subset: true})
+}

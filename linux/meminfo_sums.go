@@ -1,0 +1,204 @@
+package linux
+
+import (
+	"fmt"
+
+	"github.com/outsight-vmi/outsight/phys"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// The lines of /proc/meminfo that are more than a sum. Each returns bytes, and whether this
+// kernel has the line.
+
+// available is what could be had without swapping (si_mem_available of mm/page_alloc.c).
+func (w *meminfoWalk) available() (uint64, bool, error) {
+	reserve, ok, err := w.variable("totalreserve_pages", 8)
+	if !ok || err != nil {
+		return 0, ok, err
+	}
+	low, err := w.lowWatermarks()
+	if err != nil {
+		return 0, false, err
+	}
+	free, err1 := w.sum(w.o.free)
+	cache, err2 := w.sum(w.o.fileLRU)
+	reclaimable, err3 := w.sum(w.o.reclaimable)
+	if err := firstOf(err1, firstOf(err2, err3)); err != nil {
+		return 0, false, err
+	}
+	n := int64(free) - int64(reserve)
+	n += int64(cache - min(cache/2, low))
+	n += int64(reclaimable - min(reclaimable/2, low))
+	return uint64(max(n, 0)) * phys.PageSize, true, nil
+}
+
+// lowWatermarks is the sum of the zones' low watermarks, in pages.
+func (w *meminfoWalk) lowWatermarks() (sum uint64, err error) {
+	nodes, ok := w.s.Address("node_data") // with CONFIG_NUMA
+	if !ok {
+		return 0, fmt.Errorf("symbol node_data: %w", ErrUnsupported)
+	}
+	count, ok, err := w.variable("nr_node_ids", 4)
+	if err != nil {
+		return 0, err
+	}
+	if !ok {
+		count = 1
+	}
+	err = safely(func() error {
+		r := w.s.reader()
+		for i := range min(count, maxNUMANodes) {
+			node := r.ptr(nodes + virt.Addr(8*i))
+			if node == 0 || r.err != nil {
+				continue
+			}
+			for z := range min(w.o.zones.Size/max(w.o.zoneSize, 1), 8) {
+				zone := at(node, w.o.zones) + virt.Addr(z*w.o.zoneSize)
+				sum += r.u64(at(zone, w.o.watermarks)+8) + r.num(zone, w.o.boost) // WMARK_LOW is 1
+			}
+		}
+		return r.err
+	})
+	return sum, err
+}
+
+// buffers is the cached pages of block devices themselves (nr_blockdev_pages).
+func (w *meminfoWalk) buffers() (n uint64, ok bool, err error) {
+	sb, err := w.s.Pointer("blockdev_superblock")
+	if err != nil {
+		return 0, false, nil // built without CONFIG_BLOCK
+	}
+	for node, err := range w.s.list(w.ctx, at(sb, w.o.inodes), maxBlockInodes) {
+		if err != nil {
+			return 0, true, err
+		}
+		err = safely(func() error {
+			r := w.s.reader()
+			n += r.num(r.pointer(node-virt.Addr(w.o.inodeList.Offset), w.o.mapping), w.o.nrpages)
+			return r.err
+		})
+		if err != nil {
+			return 0, true, err
+		}
+	}
+	return n * phys.PageSize, true, nil
+}
+
+// cached is the cached pages of files.
+func (w *meminfoWalk) cached() (uint64, bool, error) {
+	files, err := w.sum(w.o.files)
+	if err != nil {
+		return 0, false, err
+	}
+	swap, _, err1 := w.swapCached()
+	buffers, _, err2 := w.buffers()
+	files *= phys.PageSize
+	return files - min(files, swap+buffers), true, firstOf(err1, err2)
+}
+
+// swapCached is the pages that are in memory and in swap. Up to 5.11 each swap area has
+// address spaces of its own, whose pages are counted.
+func (w *meminfoWalk) swapCached() (n uint64, ok bool, err error) {
+	if len(w.o.swapCache) > 0 {
+		n, err = w.sum(w.o.swapCache)
+		return n * phys.PageSize, true, err
+	}
+	spaces, ok1 := w.s.Address("swapper_spaces")
+	counts, ok2 := w.s.Address("nr_swapper_spaces")
+	if !ok1 || !ok2 {
+		return 0, false, nil
+	}
+	err = safely(func() error {
+		r := w.s.reader()
+		for i := range virt.Addr(maxSwapSpaces) {
+			first, parts := r.ptr(spaces+8*i), r.u32(counts+4*i)
+			for p := range virt.Addr(min(parts, maxSpaceParts)) {
+				if first != 0 && r.err == nil {
+					n += r.num(first+p*virt.Addr(w.o.spaceSize), w.o.nrpages)
+				}
+			}
+		}
+		return r.err
+	})
+	return n * phys.PageSize, true, err
+}
+
+// commitLimit is what may be promised under strict overcommit (vm_commit_limit).
+func (w *meminfoWalk) commitLimit() (uint64, bool, error) {
+	total, ok, err := w.variable("_totalram_pages", 8)
+	if !ok || err != nil {
+		return 0, ok, err
+	}
+	swap, _, err1 := w.variable("total_swap_pages", 8)
+	ratio, _, err2 := w.variable("sysctl_overcommit_ratio", 4)
+	fixed, _, err3 := w.variable("sysctl_overcommit_kbytes", 8)
+	huge, _, err4 := w.huge()
+	if err := firstOf(firstOf(err1, err2), firstOf(err3, err4)); err != nil {
+		return 0, false, err
+	}
+	allowed := fixed / 4
+	if fixed == 0 {
+		total -= min(total, huge/phys.PageSize)
+		allowed = total * ratio / 100
+	}
+	return (allowed + swap) * phys.PageSize, true, nil
+}
+
+// committed is what was promised: one count, and what each processor has not yet added.
+func (w *meminfoWalk) committed() (_ uint64, ok bool, err error) {
+	a, ok := w.s.Address("vm_committed_as")
+	if !ok {
+		return 0, false, nil
+	}
+	var n int64
+	err = safely(func() error {
+		r := w.s.reader()
+		n = int64(r.num(a, w.o.counterCount))
+		if counters := r.pointer(a, w.o.counterCPUs); counters != 0 {
+			for _, cpu := range w.s.cpus {
+				n += int64(int32(r.u32(counters + cpu)))
+			}
+		}
+		return r.err
+	})
+	return uint64(max(n, 0)) * phys.PageSize, true, err
+}
+
+// percpu is what all processors' areas of dynamic variables take.
+func (w *meminfoWalk) percpu() (uint64, bool, error) {
+	pages, ok1, err1 := w.variable("pcpu_nr_populated", 8)
+	units, ok2, err2 := w.variable("pcpu_nr_units", 4)
+	return pages * units * phys.PageSize, ok1 && ok2, firstOf(err1, err2)
+}
+
+// huge is the pages set aside for hugetlbfs, of every size.
+func (w *meminfoWalk) huge() (n uint64, ok bool, err error) {
+	states, ok := w.s.Address("hstates")
+	count, _, err := w.variable("hugetlb_max_hstate", 4)
+	if !ok || err != nil {
+		return 0, false, err
+	}
+	err = safely(func() error {
+		r := w.s.reader()
+		for i := range min(count, maxHugeSizes) {
+			h := states + virt.Addr(i)*virt.Addr(w.o.hugeSize)
+			if order := r.num(h, w.o.hugeOrder); order <= 18 { // 1 GiB
+				n += r.num(h, w.o.hugePages) << order
+			}
+		}
+		return r.err
+	})
+	return n * phys.PageSize, true, err
+}
+
+// direct is what the kernel's map of all memory has in pages of one size.
+func (w *meminfoWalk) direct(level, shift int) func() (uint64, bool, error) {
+	return func() (uint64, bool, error) {
+		a, ok := w.s.Address("direct_pages_count")
+		if !ok {
+			return 0, false, nil
+		}
+		n, err := w.s.word(a + virt.Addr(8*level))
+		return n << shift, true, err
+	}
+}

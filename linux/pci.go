@@ -1,0 +1,163 @@
+package linux
+
+import (
+	"context"
+	"fmt"
+	"iter"
+
+	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// PCIDevice is a device on a PCI bus, as the kernel found it.
+type PCIDevice struct {
+	Domain, Bus, Slot, Function uint32
+	Vendor, Device              uint16
+	SubVendor, SubDevice        uint16
+	Class                       uint32 // class, subclass, interface: 24 bits
+	Revision                    uint8
+	IRQ                         uint32
+	Driver                      string      // that is bound to it; empty without
+	Resources                   []PCIWindow // its BARs that are set up, with its ROM and windows of bridges
+	Address                     virt.Addr   // of the struct pci_dev
+}
+
+// PCIWindow is a range of physical addresses or ports that a device answers to.
+type PCIWindow struct {
+	Start, End uint64 // both included
+	Port       bool
+}
+
+// Name is the device's address as lspci -D prints it.
+func (d *PCIDevice) Name() string {
+	return fmt.Sprintf("%04x:%02x:%02x.%x", d.Domain, d.Bus, d.Slot, d.Function)
+}
+
+type pciLayout struct {
+	busNode, busChildren, busDevices, busNumber, busSysdata       kernel.Field // pci_bus
+	domain                                                        kernel.Field // pci_sysdata
+	busList, devfn, vendor, device, subVendor, subDevice          kernel.Field // pci_dev
+	class, revision, irq, driver, resources, start, end, resFlags kernel.Field
+	driverName                                                    kernel.Field
+	resourceSize                                                  uint32
+}
+
+func (s *System) pciLayout() (*pciLayout, error) {
+	return layoutOf(s, "PCI devices", func(r *resolver, o *pciLayout) {
+		r.symbols("pci_root_buses")
+		const b, d = "pci_bus", "pci_dev"
+		o.busNode, o.busChildren, o.busDevices = r.field(b, "node"), r.field(b, "children"), r.field(b, "devices")
+		o.busNumber, o.busSysdata, o.domain = r.field(b, "number"), r.field(b, "sysdata"), r.field("pci_sysdata", "domain")
+		o.busList, o.devfn, o.vendor, o.device = r.field(d, "bus_list"), r.field(d, "devfn"), r.field(d, "vendor"), r.field(d, "device")
+		o.subVendor, o.subDevice, o.class = r.field(d, "subsystem_vendor"), r.field(d, "subsystem_device"), r.field(d, "class")
+		o.revision, o.irq, o.driver, o.resources = r.field(d, "revision"), r.field(d, "irq"), r.field(d, "dev.driver"), r.field(d, "resource")
+		o.start, o.end, o.resFlags, o.resourceSize = r.field("resource", "start"), r.field("resource", "end"), r.field("resource", "flags"), r.size("resource")
+		o.driverName = r.field("device_driver", "name")
+	})
+}
+
+const (
+	maxPCIBuses     = 1 << 16 // 256 of each domain
+	maxPCIDepth     = 64
+	maxPCIResources = 32 // DEVICE_COUNT_RESOURCE is 17
+)
+
+// PCIDevices yields the devices of each bus, and then of those behind its bridges.
+func (s *System) PCIDevices(ctx context.Context) iter.Seq2[*PCIDevice, error] {
+	return func(yield func(*PCIDevice, error) bool) {
+		o, err := s.pciLayout()
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		roots, err := s.symbol("pci_root_buses")
+		if err != nil {
+			yield(nil, fmt.Errorf("PCI devices: %w: %w", ErrUnsupported, err))
+			return
+		}
+		w := pciWalk{s: s, ctx: ctx, o: o, buses: maxPCIBuses, devices: maxMachinery, yield: yield}
+		w.under(roots, maxPCIDepth)
+	}
+}
+
+type pciWalk struct {
+	s              *System
+	ctx            context.Context
+	o              *pciLayout
+	buses, devices int
+	yield          func(*PCIDevice, error) bool
+}
+
+func (w *pciWalk) fail(err error) bool { return w.yield(nil, fmt.Errorf("PCI devices: %w", err)) }
+
+// under tells the devices of the buses on a list.
+func (w *pciWalk) under(head virt.Addr, depth int) bool {
+	if depth == 0 {
+		return w.fail(fmt.Errorf("%w: buses at %#x are too deep", ErrBroken, uint64(head)))
+	}
+	for node, err := range w.s.list(w.ctx, head, w.buses) {
+		if w.buses--; err != nil {
+			if !w.fail(err) {
+				return false
+			}
+			continue
+		}
+		bus := node - virt.Addr(w.o.busNode.Offset)
+		var number, domain uint32
+		err = safely(func() error {
+			r := w.s.reader()
+			number = uint32(r.num(bus, w.o.busNumber))
+			if data := r.pointer(bus, w.o.busSysdata); data != 0 {
+				domain = uint32(r.num(data, w.o.domain))
+			}
+			return r.err
+		})
+		if err != nil && !w.fail(fmt.Errorf("bus at %#x: %w", uint64(bus), err)) {
+			return false
+		}
+		for node, err := range w.s.list(w.ctx, at(bus, w.o.busDevices), w.devices) {
+			var d *PCIDevice
+			if w.devices--; err == nil {
+				d, err = w.s.pciDevice(w.o, node-virt.Addr(w.o.busList.Offset), domain, number)
+			}
+			if err != nil && !w.fail(err) || err == nil && !w.yield(d, nil) {
+				return false
+			}
+		}
+		if !w.under(at(bus, w.o.busChildren), depth-1) {
+			return false
+		}
+	}
+	return true
+}
+
+func (s *System) pciDevice(o *pciLayout, a virt.Addr, domain, bus uint32) (*PCIDevice, error) {
+	d := &PCIDevice{Address: a, Domain: domain, Bus: bus}
+	err := safely(func() error {
+		r := s.reader()
+		devfn := uint32(r.num(a, o.devfn))
+		d.Slot, d.Function = devfn>>3&31, devfn&7
+		d.Vendor, d.Device = uint16(r.num(a, o.vendor)), uint16(r.num(a, o.device))
+		d.SubVendor, d.SubDevice = uint16(r.num(a, o.subVendor)), uint16(r.num(a, o.subDevice))
+		d.Class, d.Revision, d.IRQ = uint32(r.num(a, o.class)), uint8(r.num(a, o.revision)), uint32(r.num(a, o.irq))
+		if drv := r.pointer(a, o.driver); drv != 0 {
+			if name := r.pointer(drv, o.driverName); name != 0 {
+				d.Driver = r.cString(name, maxName)
+			}
+		}
+		const port, mem, unset = 0x100, 0x200, 0x2000_0000 // IORESOURCE_IO, _MEM, _UNSET
+		for i := range min(o.resources.Size/max(o.resourceSize, 1), maxPCIResources) {
+			res := at(a, o.resources) + virt.Addr(i*o.resourceSize)
+			w := PCIWindow{Start: r.num(res, o.start), End: r.num(res, o.end)}
+			flags := r.num(res, o.resFlags)
+			if w.Port = flags&port != 0; flags&(port|mem) != 0 && flags&unset == 0 && w.End > w.Start {
+				d.Resources = append(d.Resources, w)
+			}
+		}
+		return r.err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("device at %#x: %w", uint64(a), err)
+	}
+	return d, nil
+}

@@ -1,0 +1,219 @@
+package linux
+
+import (
+	"context"
+	"fmt"
+	"iter"
+
+	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// Queued is a thread on the run queue of a processor: what the scheduler knows,
+// whatever the lists of processes say.
+type Queued struct {
+	CPU      int
+	Class    string // fair, rt, deadline, stop, ext, idle
+	Current  bool   // it has the processor now
+	Delayed  bool   // it sleeps already, and is taken off later (6.12)
+	PID, TID int32
+	Comm     string
+	Priority int       // task_struct.prio: 0 to 99 real time, 120 is nice 0
+	Task     virt.Addr // of the task_struct
+}
+
+type runqueueLayout struct {
+	curr, idle, stop, cfsTasks, rtQueues, dlRoot, ext kernel.Field // rq
+	extList                                           kernel.Field // scx_rq
+	onRQ, prio, delayed                               kernel.Field // task_struct
+	groupNode, rtNode, dlNode, extNode                kernel.Field
+	rtRunList, rtGroup                                kernel.Field // sched_rt_entity
+	rtGroupQueues                                     kernel.Field // rt_rq
+	tid, tgid, comm                                   kernel.Field
+}
+
+func (s *System) runqueueLayout() (*runqueueLayout, error) {
+	return layoutOf(s, "run queues", func(r *resolver, o *runqueueLayout) {
+		r.symbols("runqueues")
+		const q, t = "rq", "task_struct"
+		o.curr, o.idle, o.stop = r.field(q, "curr"), r.field(q, "idle"), r.optional(q, "stop")
+		o.cfsTasks = r.optional(q, "cfs_tasks") // with CONFIG_SMP
+		o.rtQueues, o.dlRoot = r.field(q, "rt.active.queue"), r.field(q, "dl.root")
+		o.ext = r.optional(q, "scx.runnable_list") // 6.12, CONFIG_SCHED_CLASS_EXT
+		o.onRQ, o.prio, o.delayed = r.field(t, "on_rq"), r.field(t, "prio"), r.optional(t, "se.sched_delayed")
+		o.groupNode, o.rtNode, o.dlNode = r.optional(t, "se.group_node"), r.field(t, "rt.run_list"), r.field(t, "dl.rb_node")
+		o.extNode = r.optional(t, "scx.runnable_node")
+		o.rtRunList, o.rtGroup = r.field("sched_rt_entity", "run_list"), r.optional("sched_rt_entity", "my_q") // CONFIG_RT_GROUP_SCHED
+		o.rtGroupQueues = r.field("rt_rq", "active.queue")
+		o.tid, o.tgid, o.comm = r.field(t, "pid"), r.field(t, "tgid"), r.field(t, "comm")
+	})
+}
+
+const (
+	rtPriorities = 100     // MAX_RT_PRIO
+	maxRTGroups  = 16      // one in another
+	maxQueued    = 4 << 20 // PID_MAX_LIMIT
+)
+
+// RunQueues yields, for each processor, the thread that has it and then those that
+// wait for it.
+func (s *System) RunQueues(ctx context.Context) iter.Seq2[*Queued, error] {
+	return func(yield func(*Queued, error) bool) {
+		o, err := s.runqueueLayout()
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		w := &queueWalk{s: s, ctx: ctx, o: o, left: maxQueued, yield: yield}
+		for cpu := range s.cpus {
+			if !w.processor(cpu) {
+				return
+			}
+		}
+	}
+}
+
+type queueWalk struct {
+	s     *System
+	ctx   context.Context
+	o     *runqueueLayout
+	cpu   int
+	curr  virt.Addr
+	left  int
+	yield func(*Queued, error) bool
+}
+
+func (w *queueWalk) processor(cpu int) bool {
+	o := w.o
+	q, err := w.s.perCPU("runqueues", cpu)
+	if err != nil {
+		return w.yield(nil, fmt.Errorf("run queue of processor %d: %w", cpu, err))
+	}
+	var idle, stop virt.Addr
+	w.cpu = cpu
+	err = safely(func() error {
+		r := w.s.reader()
+		w.curr, idle = r.pointer(q, o.curr), r.pointer(q, o.idle)
+		if has(o.stop) {
+			stop = r.pointer(q, o.stop)
+		}
+		return r.err
+	})
+	if err != nil {
+		return w.yield(nil, fmt.Errorf("run queue of processor %d: %w", cpu, err))
+	}
+	if w.curr == 0 {
+		return true // of a processor that never came up
+	}
+	class := w.classOf(w.curr)
+	if w.curr == idle {
+		class = "idle"
+	} else if w.curr == stop {
+		class = "stop"
+	}
+	if !w.tell(w.curr, class) {
+		return false
+	}
+	if has(o.cfsTasks) && has(o.groupNode) && !w.list(at(q, o.cfsTasks), o.groupNode, "fair") {
+		return false
+	}
+	if !w.realTime(at(q, o.rtQueues), maxRTGroups) {
+		return false
+	}
+	if has(o.ext) && !w.list(at(q, o.ext), o.extNode, "ext") {
+		return false
+	}
+	for node, err := range w.s.rbtree(w.ctx, at(q, o.dlRoot), maxMachinery) {
+		// The server that gives other threads a share is an entity of its own (6.8).
+		inside := node >= q && node-q < 1<<16
+		if err != nil || !inside {
+			if !w.entry(node-virt.Addr(o.dlNode.Offset), "deadline", err) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// realTime tells the threads on queues of real-time ones, a list for each priority.
+// Groups of them have queues of their own (CONFIG_RT_GROUP_SCHED).
+func (w *queueWalk) realTime(queues virt.Addr, depth int) bool {
+	for p := range rtPriorities {
+		for n, err := range w.s.list(w.ctx, queues+virt.Addr(16*p), w.left) {
+			w.left--
+			var group virt.Addr
+			if err == nil && has(w.o.rtGroup) {
+				v, e := w.s.word(at(n-virt.Addr(w.o.rtRunList.Offset), w.o.rtGroup))
+				if group, err = virt.Addr(v), e; err == nil && group != 0 && depth == 0 {
+					err = fmt.Errorf("%w: groups of real-time threads are too deep", ErrBroken)
+				}
+			}
+			var more bool
+			if err == nil && group != 0 {
+				more = w.realTime(at(group, w.o.rtGroupQueues), depth-1)
+			} else {
+				more = w.entry(n-virt.Addr(w.o.rtNode.Offset), "rt", err)
+			}
+			if !more {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// list tells the threads on a list.
+func (w *queueWalk) list(head virt.Addr, node kernel.Field, class string) bool {
+	for n, err := range w.s.list(w.ctx, head, w.left) {
+		w.left--
+		if !w.entry(n-virt.Addr(node.Offset), class, err) {
+			return false
+		}
+	}
+	return true
+}
+
+func (w *queueWalk) entry(task virt.Addr, class string, err error) bool {
+	if err != nil {
+		return w.yield(nil, fmt.Errorf("run queue of processor %d: %w", w.cpu, err))
+	}
+	if task == w.curr {
+		return true // told first
+	}
+	return w.tell(task, class)
+}
+
+// classOf is the class that a thread's priority puts it in.
+func (w *queueWalk) classOf(task virt.Addr) string {
+	var prio int32
+	err := safely(func() error {
+		r := w.s.reader()
+		prio = int32(uint32(r.num(task, w.o.prio)))
+		return r.err
+	})
+	switch {
+	case err != nil:
+		return ""
+	case prio < 0:
+		return "deadline"
+	case prio < rtPriorities:
+		return "rt"
+	}
+	return "fair"
+}
+
+func (w *queueWalk) tell(task virt.Addr, class string) bool {
+	q := &Queued{CPU: w.cpu, Class: class, Current: task == w.curr, Task: task}
+	o := w.o
+	err := safely(func() error {
+		r := w.s.reader()
+		q.TID, q.PID, q.Priority = int32(uint32(r.num(task, o.tid))), int32(uint32(r.num(task, o.tgid))), int(int32(uint32(r.num(task, o.prio))))
+		q.Comm = cString(r.bytes(at(task, o.comm), int(min(o.comm.Size, 256))))
+		q.Delayed = has(o.delayed) && r.num(task, o.delayed) != 0
+		return r.err
+	})
+	if err != nil {
+		return w.yield(nil, fmt.Errorf("run queue of processor %d: thread at %#x: %w", w.cpu, uint64(task), err))
+	}
+	return w.yield(q, nil)
+}

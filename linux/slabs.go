@@ -1,0 +1,160 @@
+package linux
+
+import (
+	"context"
+	"fmt"
+	"iter"
+
+	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// SlabCache is a cache that the kernel allocates objects of one size from.
+type SlabCache struct {
+	Name        string
+	Size        uint32 // in bytes, of an object with what belongs to it
+	ObjectSize  uint32 // in bytes, of the object alone
+	Align       uint32 // in bytes
+	PerSlab     uint32 // objects
+	Pages       uint32 // in a slab
+	Slabs       uint64
+	Objects     uint64 // room for them
+	Active      uint64 // in use, or kept at hand by a processor
+	Aliases     int32  // caches that were merged into it
+	Flags       uint64
+	Constructor virt.Addr
+	Address     virt.Addr // of the struct kmem_cache
+}
+
+type slabLayout struct {
+	name, size, objectSize, align, oo, refcount, flags, ctor, list kernel.Field
+	node                                                           kernel.Field // of the caches' nodes, one pointer each
+	nodeStride                                                     uint32
+	partial, slabs, objects                                        kernel.Field // kmem_cache_node
+	pageList, pageInUse, pageObjects                               kernel.Field // struct slab, struct page up to 5.16
+}
+
+func (s *System) slabLayout() (*slabLayout, error) {
+	return layoutOf(s, "slab caches", func(r *resolver, o *slabLayout) {
+		r.symbols("slab_caches", "nr_node_ids")
+		const c, n = "kmem_cache", "kmem_cache_node"
+		o.name, o.size, o.objectSize, o.align = r.field(c, "name"), r.field(c, "size"), r.field(c, "object_size"), r.field(c, "align")
+		o.oo, o.refcount, o.flags, o.ctor, o.list = r.field(c, "oo.x"), r.field(c, "refcount"), r.field(c, "flags"), r.field(c, "ctor"), r.field(c, "list")
+		o.nodeStride = 8
+		if o.node = r.optional(c, "node"); !has(o.node) { // 7.1
+			o.node, o.nodeStride = r.field(c, "per_node"), r.size("kmem_cache_per_node_ptrs")
+			o.node.Offset += r.field("kmem_cache_per_node_ptrs", "node").Offset
+		}
+		o.partial = r.field(n, "partial")
+		// Only with CONFIG_SLUB_DEBUG, which every distribution has.
+		o.slabs, o.objects = r.optional(n, "nr_slabs"), r.optional(n, "total_objects")
+		page, list := "slab", "slab_list"
+		if _, err := r.p.StructSize(page); err != nil {
+			page = "page"
+		}
+		o.pageList, o.pageInUse, o.pageObjects = r.field(page, list), r.field(page, "inuse"), r.field(page, "objects")
+	})
+}
+
+const (
+	maxSlabCaches = 1 << 14
+	maxNUMANodes  = 1024    // MAX_NUMNODES of amd64
+	maxPartial    = 1 << 22 // slabs on the lists of all caches together
+)
+
+// SlabCaches yields the caches in the order in which the kernel lists them.
+func (s *System) SlabCaches(ctx context.Context) iter.Seq2[*SlabCache, error] {
+	return func(yield func(*SlabCache, error) bool) {
+		o, err := s.slabLayout()
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		head, err := s.symbol("slab_caches")
+		if err != nil {
+			yield(nil, fmt.Errorf("slab caches: %w: %w", ErrUnsupported, err))
+			return
+		}
+		nodes := uint32(1)
+		if a, ok := s.Address("nr_node_ids"); ok { // with CONFIG_NUMA
+			if n, err := s.Space.U32(a); err == nil {
+				nodes = min(n, maxNUMANodes)
+			}
+		}
+		left := maxPartial
+		for node, err := range s.list(ctx, head, maxSlabCaches) {
+			var c *SlabCache
+			if err == nil {
+				c, err = s.slabCache(ctx, o, node-virt.Addr(o.list.Offset), nodes, &left)
+			}
+			if err != nil {
+				c, err = nil, fmt.Errorf("slab caches: %w", err)
+			}
+			if !yield(c, err) {
+				return
+			}
+		}
+	}
+}
+
+func (s *System) slabCache(ctx context.Context, o *slabLayout, a virt.Addr, nodes uint32, left *int) (*SlabCache, error) {
+	c := &SlabCache{Address: a}
+	var free uint64
+	var lists []virt.Addr
+	err := safely(func() error {
+		r := s.reader()
+		if name := r.pointer(a, o.name); name != 0 {
+			c.Name = r.cString(name, 128)
+		}
+		c.Size, c.ObjectSize, c.Align = uint32(r.num(a, o.size)), uint32(r.num(a, o.objectSize)), uint32(r.num(a, o.align))
+		c.Aliases, c.Flags, c.Constructor = int32(uint32(r.num(a, o.refcount)))-1, r.num(a, o.flags), r.pointer(a, o.ctor)
+		const shift, orders = 16, 11 // OO_SHIFT, MAX_ORDER+1
+		oo := uint32(r.num(a, o.oo))
+		c.PerSlab = oo & (1<<shift - 1)
+		if order := oo >> shift; order < orders {
+			c.Pages = 1 << order
+		}
+		for i := range nodes {
+			n := r.ptr(at(a, o.node) + virt.Addr(i*o.nodeStride))
+			if n == 0 || r.err != nil {
+				continue
+			}
+			if has(o.slabs) && has(o.objects) {
+				c.Slabs += r.num(n, o.slabs)
+				c.Objects += r.num(n, o.objects)
+			}
+			lists = append(lists, at(n, o.partial))
+		}
+		return r.err
+	})
+	// Objects of slabs on no list are in use, or at a processor's hand.
+	for _, head := range lists {
+		for node, listErr := range s.list(ctx, head, *left) {
+			*left--
+			if err = firstOf(err, listErr); listErr != nil {
+				break
+			}
+			p := node - virt.Addr(o.pageList.Offset)
+			err = firstOf(err, safely(func() error {
+				r := s.reader()
+				if room, used := r.num(p, o.pageObjects), r.num(p, o.pageInUse); room > used {
+					free += room - used
+				}
+				return r.err
+			}))
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cache at %#x: %w", uint64(a), err)
+	}
+	c.Active = c.Objects - min(free, c.Objects)
+	return c, nil
+}
+
+// firstOf is the first of two errors, either of which may be nil.
+func firstOf(a, b error) error {
+	if a != nil {
+		return a
+	}
+	return b
+}

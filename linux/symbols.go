@@ -1,0 +1,146 @@
+package linux
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"unicode"
+
+	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/kernel/kallsyms"
+	"github.com/outsight-vmi/outsight/phys"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// KernelSymbol is one symbol of the kernel's, a module's, or of code that was made at run time.
+type KernelSymbol struct {
+	Name    string
+	Type    byte      // as nm(1) prints it: T text, D data; of modules, small unless exported
+	Address virt.Addr // of a per-CPU variable up to 6.14, its offset in each CPU's area
+	Percpu  bool      // Address is such an offset
+	Module  string    // as in /proc/kallsyms: a module's name, bpf, __builtin__ftrace; empty for the kernel's own
+}
+
+// Symbols yields the symbols in the order of /proc/kallsyms: the kernel's, those of each
+// module, and those of code that was made at run time.
+func (s *System) Symbols(ctx context.Context) iter.Seq2[*KernelSymbol, error] {
+	return func(yield func(*KernelSymbol, error) bool) {
+		t, err := s.Table()
+		if err != nil {
+			yield(nil, fmt.Errorf("symbols: %w", err))
+			return
+		}
+		for sym := range t.All() {
+			if !yield(s.kernelSymbol(sym), nil) {
+				return
+			}
+		}
+		for m, err := range s.Modules(ctx) {
+			if err != nil {
+				err = fmt.Errorf("symbols: %w", err)
+				if !yield(nil, err) {
+					return
+				}
+				continue
+			}
+			if !m.yieldSymbols(yield) {
+				return
+			}
+		}
+		o, err := s.Owners()
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		for _, r := range o.regions {
+			module := ""
+			switch r.owner.Kind {
+			case OwnerProgram:
+				module = "bpf"
+			case OwnerTrampoline:
+				module = "__builtin__" + r.owner.Name
+			default:
+				continue
+			}
+			if !yield(&KernelSymbol{Name: r.owner.Symbol, Type: 't', Address: r.start, Module: module}, nil) {
+				return
+			}
+		}
+	}
+}
+
+func (s *System) kernelSymbol(sym kallsyms.Symbol) *KernelSymbol {
+	k := &KernelSymbol{Name: sym.Name, Type: sym.Type, Address: virt.Addr(sym.Rel), Percpu: sym.Percpu}
+	if !sym.Percpu {
+		k.Address += s.Text
+	}
+	return k
+}
+
+// yieldSymbols yields a module's symbols, by address.
+func (m *Module) yieldSymbols(yield func(*KernelSymbol, error) bool) bool {
+	t, err := m.loadSymbols()
+	if err != nil {
+		return yield(nil, err)
+	}
+	var names []byte
+	if err := phys.Guard(func() (err error) {
+		names, err = m.strtab(t)
+		return err
+	}); err != nil {
+		return yield(nil, fmt.Errorf("symbols of module %s: %w", m.Name, err))
+	}
+	exported, err := m.exported()
+	if err != nil && !yield(nil, fmt.Errorf("exports of module %s: %w", m.Name, err)) {
+		return false
+	}
+	for _, e := range t.table {
+		name := cString(names[min(int(e.name), len(names)):])
+		if exported[name] == e.at {
+			e.kind = byte(unicode.ToUpper(rune(e.kind)))
+		} else {
+			e.kind = byte(unicode.ToLower(rune(e.kind)))
+		}
+		if name != "" && !yield(&KernelSymbol{Name: name, Type: e.kind, Address: e.at, Module: m.Name}, nil) {
+			return false
+		}
+	}
+	return true
+}
+
+type exportLayout struct {
+	symbols, count kernel.Field // module
+	value, name    kernel.Field // kernel_symbol
+	size           uint32
+}
+
+// exported is where the symbols lie that m exports to every other module: the kernel tells
+// those in capitals. Up to 7.0 those for GPL modules alone stand in a table of their own,
+// where it does not look.
+func (m *Module) exported() (map[string]virt.Addr, error) {
+	o, err := layoutOf(m.s, "exported symbols", func(r *resolver, o *exportLayout) {
+		const t, k = "module", "kernel_symbol"
+		o.symbols, o.count = r.field(t, "syms"), r.field(t, "num_syms")
+		o.value, o.name, o.size = r.field(k, "value_offset"), r.field(k, "name_offset"), r.size(k)
+	})
+	if err != nil {
+		return nil, err
+	}
+	found := map[string]virt.Addr{}
+	err = safely(func() error {
+		r := m.s.reader()
+		symbols, n := r.pointer(m.Addr, o.symbols), r.num(m.Addr, o.count)
+		if r.err == nil && n > maxModuleSymbols {
+			return fmt.Errorf("%w: %d symbols", ErrBroken, n)
+		}
+		// Each offset counts from its own place (CONFIG_HAVE_ARCH_PREL32_RELOCATIONS).
+		place := func(a virt.Addr) virt.Addr { return a + virt.Addr(int64(int32(r.u32(a)))) }
+		for i := range n {
+			e := symbols + virt.Addr(i)*virt.Addr(o.size)
+			name := r.cString(place(at(e, o.name)), maxSymbolName)
+			found[name] = place(at(e, o.value))
+		}
+		return r.err
+	})
+	return found, err
+}

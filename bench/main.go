@@ -89,6 +89,12 @@ func run() error {
 	results = append(results, measureDumps(ctx, o, tools, g.Kernel, d)...)
 	fmt.Fprintf(os.Stdout, "\nguest: Linux %s, %d MiB, about %d processes; %s\n\n", g.Kernel.Release, o.memory>>20, o.sleepers, host())
 	report(os.Stdout, results)
+	fmt.Fprintln(os.Stdout)
+	copies, err := measureCopies(ctx, o)
+	if err != nil {
+		fmt.Fprintf(os.Stdout, "not measured: outsight dump to a tmpfs: %v\n", err)
+	}
+	reportCopies(os.Stdout, copies)
 	return ctx.Err()
 }
 

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -165,5 +166,72 @@ func TestNothingIsLeft(t *testing.T) {
 	}
 	if _, err := acquire.File(t.Context(), memory{}, dir, true, acquire.Options{Format: acquire.Raw}); err == nil {
 		t.Error("a directory was replaced")
+	}
+}
+
+// sparse is memory of which only some runs were ever touched, in pieces of 2 MiB at
+// most, as a mapped guest's.
+type sparse struct {
+	memory
+	runs  []phys.Range
+	asked *atomic.Int64
+}
+
+const sparseSize = 64 << 20
+
+func (sparse) Ranges() []phys.Range { return []phys.Range{{Start: 0, End: sparseSize}} }
+
+func (m sparse) ReadAt(p []byte, pa phys.Addr) (int, error) {
+	for i := range p {
+		p[i] = 0
+		for _, r := range m.runs {
+			if r.Contains(pa+phys.Addr(i), 1) {
+				p[i] = byte(pa>>12) | 1
+			}
+		}
+	}
+	return len(p), nil
+}
+
+func (m sparse) NextPopulated(pa phys.Addr) (phys.Range, bool) {
+	m.asked.Add(1)
+	for _, r := range m.runs {
+		if r.End > pa {
+			start := max(pa, r.Start)
+			return phys.Range{Start: start, End: min(r.End, start+2<<20)}, true
+		}
+	}
+	return phys.Range{}, false
+}
+
+// TestPopulated: what was touched is written, and asking what was does not cost a
+// question for every piece.
+func TestPopulated(t *testing.T) {
+	m := sparse{asked: new(atomic.Int64), runs: []phys.Range{{Start: 0x1000, End: 0x2000}, {Start: 0x7ff000, End: 0x1801000}, {Start: sparseSize - 0x1000, End: sparseSize}}}
+	path := filepath.Join(t.TempDir(), "dump")
+	r, err := acquire.File(t.Context(), m, path, false, acquire.Options{Format: acquire.Raw})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, written := make([]byte, sparseSize), uint64(0)
+	for _, r := range m.runs {
+		written += r.Size()
+		for at := r.Start; at < r.End; at++ {
+			want[at] = got[at] // zero only where nothing was written
+			if got[at] == 0 {
+				t.Fatalf("%v was left out", at)
+			}
+		}
+	}
+	if !bytes.Equal(got, want) || r.Stored != written {
+		t.Errorf("what was never touched was written: %+v", r)
+	}
+	// 256 pieces: most of those that were never touched, and one for 2 MiB of the rest.
+	if n := m.asked.Load(); n > 256-(0x1801000-0x7ff000)/(256<<10)+32 {
+		t.Errorf("asked %d times what is populated", n)
 	}
 }

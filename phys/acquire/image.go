@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"sort"
+	"sync/atomic"
 
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/phys/lime"
@@ -16,7 +17,8 @@ import (
 // between them.
 type image struct {
 	mem   phys.Memory
-	pop   phys.Populated // nil: everything may be
+	pop   phys.Populated             // nil: everything may be
+	run   atomic.Pointer[phys.Range] // the populated run that was found last
 	parts []part
 	size  uint64
 }
@@ -155,8 +157,17 @@ func (im *image) untouched(pa phys.Addr, n int) bool {
 	if im.pop == nil {
 		return false
 	}
+	end := pa + phys.Addr(n)
+	// To ask costs as much as to copy, and the answer holds for several pieces.
+	if r := im.run.Load(); r != nil && r.Start < end && r.End > pa {
+		return false
+	}
 	r, ok := im.pop.NextPopulated(pa)
-	return !ok || r.Start >= pa+phys.Addr(n)
+	if !ok {
+		return true
+	}
+	im.run.Store(&r)
+	return r.Start >= end
 }
 
 // readMemory reads page by page what cannot be read at once.

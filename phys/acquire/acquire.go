@@ -66,7 +66,8 @@ type chunk struct {
 	off    uint64
 	buf    []byte
 	blank  bool
-	packed []byte // for zstd
+	packed []byte     // for zstd
+	run    phys.Range // the populated run that was met last
 	err    error
 	done   chan struct{}
 }
@@ -100,7 +101,11 @@ func Write(ctx context.Context, mem phys.Memory, out io.Writer, o Options) (Resu
 	if o.Checksum {
 		w.sum = sha256.New()
 	}
-	if err := w.run(ctx); err != nil {
+	run := w.run
+	if w.file != nil && w.sum == nil {
+		run = w.runDirect
+	}
+	if err := run(ctx); err != nil {
 		return Result{}, err
 	}
 	r := Result{Size: im.size, Stored: w.stored.Load(), Unreadable: w.unreadable.Load()}
@@ -144,7 +149,7 @@ func (w *writer) run(ctx context.Context) error {
 			case <-ctx.Done():
 				return
 			}
-			*c = chunk{off: off, buf: c.buf[:min(chunkSize, w.im.size-off)], packed: c.packed[:0], done: make(chan struct{})}
+			*c = chunk{off: off, buf: c.buf[:min(chunkSize, w.im.size-off)], packed: c.packed[:0], run: c.run, done: make(chan struct{})}
 			select {
 			case jobs <- c:
 			case <-ctx.Done():
@@ -183,7 +188,7 @@ func (w *writer) run(ctx context.Context) error {
 
 // work fills a chunk, and packs it or writes it where it belongs.
 func (w *writer) work(c *chunk, packer *zstd.Encoder) error {
-	blank, unreadable := w.im.read(c.buf, c.off)
+	blank, unreadable := w.im.read(c.buf, c.off, &c.run)
 	w.unreadable.Add(unreadable)
 	c.blank = blank
 	switch {

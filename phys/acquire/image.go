@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math"
 	"sort"
-	"sync/atomic"
 
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/phys/lime"
@@ -17,8 +16,7 @@ import (
 // between them.
 type image struct {
 	mem   phys.Memory
-	pop   phys.Populated             // nil: everything may be
-	run   atomic.Pointer[phys.Range] // the populated run that was found last
+	pop   phys.Populated // nil: everything may be
 	parts []part
 	size  uint64
 }
@@ -119,8 +117,8 @@ func pageUp(n uint64) uint64 { return (n + phys.PageSize - 1) &^ (phys.PageSize 
 
 // read fills p with what the file has at off, and reports whether that is all
 // zeros for sure, without a look at it, and how many bytes could not be read,
-// which become zeros.
-func (im *image) read(p []byte, off uint64) (blank bool, unreadable uint64) {
+// which become zeros. run is the populated run that the caller met last.
+func (im *image) read(p []byte, off uint64, run *phys.Range) (blank bool, unreadable uint64) {
 	blank = true
 	end := off + uint64(len(p))
 	at := off
@@ -141,7 +139,7 @@ func (im *image) read(p []byte, off uint64) (blank bool, unreadable uint64) {
 			blank = false
 			continue
 		}
-		if im.untouched(q.pa+phys.Addr(in), len(dst)) {
+		if im.untouched(q.pa+phys.Addr(in), len(dst), run) {
 			clear(dst)
 			continue
 		}
@@ -153,20 +151,20 @@ func (im *image) read(p []byte, off uint64) (blank bool, unreadable uint64) {
 }
 
 // untouched reports whether the n bytes at pa are known to be zeros.
-func (im *image) untouched(pa phys.Addr, n int) bool {
+func (im *image) untouched(pa phys.Addr, n int, run *phys.Range) bool {
 	if im.pop == nil {
 		return false
 	}
 	end := pa + phys.Addr(n)
 	// To ask costs as much as to copy, and the answer holds for several pieces.
-	if r := im.run.Load(); r != nil && r.Start < end && r.End > pa {
+	if run.Start < end && run.End > pa {
 		return false
 	}
 	r, ok := im.pop.NextPopulated(pa)
 	if !ok {
 		return true
 	}
-	im.run.Store(&r)
+	*run = r
 	return r.Start >= end
 }
 

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/outsight-vmi/outsight/lab"
-	"github.com/outsight-vmi/outsight/phys/acquire"
 )
 
 // copyMemory is the RAM of the guest that is copied, in bytes, and copyFilled is how
@@ -26,7 +25,7 @@ const (
 // copied is how fast one format is written to a tmpfs, against "cp" of the file that
 // is the guest's RAM.
 type copied struct {
-	format   acquire.Format
+	format   string
 	cp, dump []time.Duration // sorted
 	ratios   []float64       // cp's time by dump's, pair by pair, sorted
 }
@@ -59,14 +58,14 @@ func measureCopies(ctx context.Context, o options) ([]copied, error) {
 	defer os.RemoveAll(dir)
 	out := filepath.Join(dir, "copy")
 	var all []copied
-	for _, format := range acquire.Formats() {
+	for _, format := range []string{"raw", "elf", "lime"} {
 		c := copied{format: format}
 		for i := range o.runs + 1 {
 			cp, err := timeCopy(ctx, out, "cp", ram, out)
 			if err != nil {
 				return nil, err
 			}
-			dump, err := timeCopy(ctx, out, binary, "dump", "--format", string(format), "qemu:"+g.QMP(), out)
+			dump, err := timeCopy(ctx, out, binary, "dump", "--format", format, "qemu:"+g.QMP(), out)
 			if err != nil {
 				return nil, err
 			}

@@ -24,7 +24,13 @@ func TestGuestPeers(t *testing.T) {
 		t.Skip("set OUTSIGHT_SLOW: it takes minutes")
 	}
 	root := labtest.NeedTools(t)
-	g := labtest.UpServer(t, lab.Options{SMP: 2})
+	for _, series := range []string{"5.10", "6.1", "6.12", "7.2"} {
+		t.Run(series, func(t *testing.T) { byPeers(t, root, series) })
+	}
+}
+
+func byPeers(t *testing.T, root, series string) {
+	g := labtest.UpServer(t, lab.Options{Kernel: series, SMP: 2})
 	vmlinux := debugSymbols(t, g.Kernel.Release)
 	monitor(t, g, order{"stop", nil})
 	core := filepath.Join(t.TempDir(), "guest.elf")

@@ -172,7 +172,6 @@ func TestNothingIsLeft(t *testing.T) {
 // sparse is memory of which only some runs were ever touched, in pieces of 2 MiB at
 // most, as a mapped guest's.
 type sparse struct {
-	memory
 	runs  []phys.Range
 	asked *atomic.Int64
 }

@@ -38,8 +38,11 @@ func openVMware(src file.Source) (*Dump, error) {
 func besideVMware(path string, src file.Source) (*Dump, error) {
 	if isVMware(src) {
 		s, err := vmware.Read(src)
-		if err != nil || s.Embedded {
-			return nil, nil // openVMware says what is wrong
+		if err != nil {
+			return nil, err
+		}
+		if s.Embedded {
+			return nil, nil // openVMware reads it
 		}
 		memory, err := file.Open(withExtension(path, ".vmem"))
 		switch {

@@ -46,9 +46,9 @@ func (m memory) ReadAt(p []byte, pa phys.Addr) (int, error) {
 
 func Example() {
 	var b bytes.Buffer
-	r, err := acquire.Write(context.Background(), memory{}, &b, acquire.Options{Format: acquire.LiME, Checksum: true})
+	r, err := acquire.Write(context.Background(), memory{}, &b, acquire.Options{Format: acquire.LiME, Checksum: acquire.SHA256})
 	fmt.Println(r.Size, b.Len(), err)
-	fmt.Println(bytes.Equal(r.SHA256, sum(b.Bytes())))
+	fmt.Println(bytes.Equal(r.Sum, sum(b.Bytes())))
 	// Output:
 	// 6291520 6291520 <nil>
 	// true
@@ -64,7 +64,7 @@ func TestFormats(t *testing.T) {
 	for _, format := range acquire.Formats() {
 		for _, zstd := range []bool{false, true} {
 			name := fmt.Sprintf("%s zstd=%v", format, zstd)
-			o := acquire.Options{Format: format, Zstd: zstd, Checksum: true, Vmcoreinfo: []byte("OSRELEASE=6.1\n"), CPUs: []note.CPU{{CR3: 1}, {CR3: 2}}}
+			o := acquire.Options{Format: format, Zstd: zstd, Checksum: acquire.SHA256, Vmcoreinfo: []byte("OSRELEASE=6.1\n"), CPUs: []note.CPU{{CR3: 1}, {CR3: 2}}}
 			path := filepath.Join(t.TempDir(), "dump")
 			r, err := acquire.File(t.Context(), memory{}, path, false, o)
 			if err != nil {
@@ -79,7 +79,7 @@ func TestFormats(t *testing.T) {
 			if err != nil || !bytes.Equal(inFile, stream.Bytes()) {
 				t.Errorf("%s: the file and the stream differ, %v", name, err)
 			}
-			if !zstd && !bytes.Equal(r.SHA256, sum(inFile)) {
+			if !zstd && !bytes.Equal(r.Sum, sum(inFile)) {
 				t.Errorf("%s: the checksum is wrong", name)
 			}
 			d, err := dump.Open(path)
@@ -124,7 +124,7 @@ func TestHoles(t *testing.T) {
 	if err := unix.Stat(path, &st); err != nil {
 		t.Fatal(err)
 	}
-	if st.Size != 1<<24+size || st.Blocks*512 > size+1<<20 || r.Stored != size || r.SHA256 != nil {
+	if st.Size != 1<<24+size || st.Blocks*512 > size+1<<20 || r.Stored != size || r.Sum != nil {
 		t.Errorf("%d bytes, %d on disk, %+v", st.Size, st.Blocks*512, r)
 	}
 }

@@ -15,7 +15,7 @@ import (
 const stripe = 32 * chunkSize
 
 // runDirect writes every chunk where it belongs, in whatever order: that is all there
-// is to do when nothing is summed or packed.
+// is to do when nothing is packed, or summed from front to back.
 func (w *writer) runDirect(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

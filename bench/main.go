@@ -45,12 +45,16 @@ func run() error {
 	flag.IntVar(&o.sleepers, "processes", 500, "how many processes to start in it")
 	flag.IntVar(&o.runs, "runs", 11, "how many `times` to run each tool")
 	flag.BoolVar(&o.alone, "alone", false, "measure outsight only")
+	copies := flag.Bool("copies", false, "measure only outsight dump, against cp")
 	flag.Parse()
 	o.memory = *memory << 20
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 
+	if *copies {
+		return benchCopies(ctx, o)
+	}
 	work, err := os.MkdirTemp("", "outsight-bench-")
 	if err != nil {
 		return fmt.Errorf("make a folder for the dumps: %w", err)
@@ -89,7 +93,20 @@ func run() error {
 	results = append(results, measureDumps(ctx, o, tools, g.Kernel, d)...)
 	fmt.Fprintf(os.Stdout, "\nguest: Linux %s, %d MiB, about %d processes; %s\n\n", g.Kernel.Release, o.memory>>20, o.sleepers, host())
 	report(os.Stdout, results)
+	fmt.Fprintln(os.Stdout)
+	if err := benchCopies(ctx, o); err != nil {
+		fmt.Fprintf(os.Stdout, "not measured: outsight dump to a tmpfs: %v\n", err)
+	}
 	return ctx.Err()
+}
+
+func benchCopies(ctx context.Context, o options) error {
+	copies, err := measureCopies(ctx, o)
+	if err != nil {
+		return err
+	}
+	reportCopies(os.Stdout, copies)
+	return nil
 }
 
 func bootGuest(ctx context.Context, o options) (*lab.Guest, error) {

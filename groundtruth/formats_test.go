@@ -14,8 +14,11 @@ import (
 
 	"github.com/outsight-vmi/outsight/lab"
 	"github.com/outsight-vmi/outsight/lab/labtest"
+	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/phys/acquire"
+	"github.com/outsight-vmi/outsight/phys/vmware"
 	"github.com/outsight-vmi/outsight/table"
+	"github.com/outsight-vmi/outsight/vm"
 	"github.com/outsight-vmi/outsight/vm/local"
 	"github.com/outsight-vmi/outsight/vm/qmp"
 )
@@ -42,6 +45,7 @@ func TestGuestFormats(t *testing.T) {
 				return
 			}
 			f.own(t)
+			f.vmware(t)
 			f.byMakedumpfile(t)
 			f.byQEMU(t)
 		})
@@ -103,8 +107,49 @@ func (f *formats) few(t *testing.T) {
 	f.check(t, "outsight.lime.zst")
 	monitor(t, f.guest, f.core("qemu.kdump", "kdump-zlib"))
 	f.check(t, "qemu.kdump")
+	f.vmware(t)
 	f.migrate(t, "qemu.state")
 	f.check(t, "qemu.state")
+}
+
+// vmware writes a machine's memory as VMware would, whose own there is none of here: in two
+// regions, the upper first in the file, so that nothing but the state can tell where they lie.
+func (f *formats) vmware(t *testing.T) {
+	t.Helper()
+	monitor(t, f.guest, order{"pmemsave", map[string]any{"val": 0, "size": f.guest.Memory, "filename": f.at("whole.raw")}})
+	whole, err := os.ReadFile(f.at("whole.raw"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := local.Open(t.Context(), "qemu:"+f.guest.QMP())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	r, ok := vm.As[vm.RegisterReader](m)
+	if !ok {
+		t.Fatal("the guest has no registers")
+	}
+	registers, err := r.Registers(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	size := phys.Addr(len(whole))
+	cut := size / 3 &^ (phys.PageSize - 1)
+	state := &vmware.State{CPUs: vm.NotesOf(registers), Regions: []vmware.Region{
+		{Range: phys.Range{Start: 0, End: cut}, Offset: uint64(size - cut)},
+		{Range: phys.Range{Start: cut, End: size}, Offset: 0},
+	}}
+	for name, b := range map[string][]byte{
+		"vmware.vmss": vmware.Append(nil, state, 0),
+		"vmware.vmem": slices.Concat(whole[cut:], whole[:cut]),
+	} {
+		if err := os.WriteFile(f.at(name), b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.check(t, "vmware.vmss")
+	f.check(t, "vmware.vmem")
 }
 
 // own writes every format of outsight's.

@@ -24,7 +24,13 @@ func TestGuestPeers(t *testing.T) {
 		t.Skip("set OUTSIGHT_SLOW: it takes minutes")
 	}
 	root := labtest.NeedTools(t)
-	g := labtest.UpServer(t, lab.Options{SMP: 2})
+	for _, series := range []string{"5.10", "6.1", "6.12", "7.2"} {
+		t.Run(series, func(t *testing.T) { byPeers(t, root, series) })
+	}
+}
+
+func byPeers(t *testing.T, root, series string) {
+	g := labtest.UpServer(t, lab.Options{Kernel: series, SMP: 2})
 	vmlinux := debugSymbols(t, g.Kernel.Release)
 	monitor(t, g, order{"stop", nil})
 	core := filepath.Join(t.TempDir(), "guest.elf")
@@ -113,7 +119,7 @@ func tasksOf(t *testing.T, target string) map[string]string {
 }
 
 // crashTasks are the tasks that crash's ps lists, without the idle ones, which no list of
-// the kernel has. A line begins with a mark if the task runs:
+// the kernel has. A line begins with a mark if the task runs, and some names are in brackets:
 //
 //	>     201       1   0  ff36d1bb41f68000  RU   0.7  1262020     3788  server
 func crashTasks(list string) map[string]string {
@@ -124,14 +130,14 @@ func crashTasks(list string) map[string]string {
 			continue
 		}
 		if _, err := strconv.Atoi(f[0]); err == nil {
-			tasks[f[0]+" 0x"+f[3]] = strings.Join(f[8:], " ")
+			tasks[f[0]+" 0x"+f[3]] = strings.Trim(strings.Join(f[8:], " "), "[]")
 		}
 	}
 	return tasks
 }
 
 // agree compares lists of tasks. The names of kernel workers are longer for outsight,
-// which asks the worker and not only its task; crash puts some in brackets.
+// which asks the worker and not only its task.
 func agree(t *testing.T, want, got map[string]string) {
 	t.Helper()
 	if a, b := slices.Sorted(maps.Keys(want)), slices.Sorted(maps.Keys(got)); !slices.Equal(a, b) {
@@ -139,7 +145,7 @@ func agree(t *testing.T, want, got map[string]string) {
 	}
 	const taskComm = 15 // bytes of a name in a task
 	for id, name := range want {
-		theirs := strings.Trim(got[id], "[]")
+		theirs := got[id]
 		if theirs != name && !strings.HasPrefix(name, theirs[:min(len(theirs), taskComm)]) {
 			t.Errorf("%s: %q, not %q", id, theirs, name)
 		}

@@ -26,15 +26,21 @@ func nftFiles(t testing.TB) map[string]string {
 	if err != nil {
 		return nil
 	}
-	out, err := exec.Command("ldd", nft).Output()
-	if err != nil {
-		t.Fatal(err)
-	}
 	files := map[string]string{"/nft": nft}
-	for _, path := range regexp.MustCompile(`/\S+`).FindAllString(string(out), -1) {
+	for _, path := range librariesOf(t, nft) {
 		files[path] = path
 	}
 	return files
+}
+
+// librariesOf are the files that a program of the host is linked with.
+func librariesOf(t testing.TB, program string) []string {
+	t.Helper()
+	out, err := exec.Command("ldd", program).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return regexp.MustCompile(`/\S+`).FindAllString(string(out), -1)
 }
 
 // LoadNFT loads a ruleset of every kind into a guest of [UpServer], unless it is there.

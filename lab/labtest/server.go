@@ -62,6 +62,7 @@ func UpServer(t testing.TB, o lab.Options) *lab.Guest {
 		o.Modules = slices.Concat(o.Modules, NFTModules, nftRulesetModules)
 		maps.Copy(o.Files, files)
 	}
+	maps.Copy(o.Files, zshFiles(t, o.Userland != lab.Debian))
 	g := Up(t, o)
 	if o.Userland == lab.Debian {
 		awaitServices(t, g)

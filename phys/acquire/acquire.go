@@ -6,7 +6,6 @@ package acquire
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"fmt"
 	"hash"
 	"io"
@@ -39,7 +38,7 @@ func Formats() []Format { return []Format{Raw, ELF, LiME} }
 type Options struct {
 	Format   Format
 	Zstd     bool
-	Checksum bool // compute Result.SHA256
+	Checksum Checksum // of Result.Sum; empty means none
 	// Vmcoreinfo becomes a note of an ELF file; nil: none. drgn and crash need it.
 	Vmcoreinfo []byte
 	// CPUs become notes of an ELF file too, so that those tools know what runs.
@@ -54,7 +53,7 @@ type Result struct {
 	Size       uint64 // of the content, in bytes, holes included
 	Stored     uint64 // what of it takes room in the file, in bytes
 	Unreadable uint64 // memory that could not be read and is zeros in the file, in bytes
-	SHA256     []byte // of the content, before compression; nil: not asked for
+	Sum        []byte // of the content, before compression; nil: not asked for
 }
 
 // chunkSize is how much is worked on at a time, in bytes: as much as stays in a
@@ -66,7 +65,8 @@ type chunk struct {
 	off    uint64
 	buf    []byte
 	blank  bool
-	packed []byte // for zstd
+	packed []byte     // for zstd
+	run    phys.Range // the populated run that was met last
 	err    error
 	done   chan struct{}
 }
@@ -77,7 +77,8 @@ type writer struct {
 	opts       Options
 	file       *os.File // written to at offsets, with holes; nil: a stream
 	out        io.Writer
-	sum        hash.Hash
+	sum        hash.Hash // in order
+	tree       *tree     // in any
 	table      seekable.Table
 	blankFrame []byte // a whole chunk of zeros, packed
 	stored     atomic.Uint64
@@ -97,15 +98,22 @@ func Write(ctx context.Context, mem phys.Memory, out io.Writer, o Options) (Resu
 			w.file = f
 		}
 	}
-	if o.Checksum {
-		w.sum = sha256.New()
+	if w.sum = o.Checksum.inOrder(); o.Checksum == BLAKE3 {
+		w.tree = newTree(im.size)
 	}
-	if err := w.run(ctx); err != nil {
+	run := w.run
+	if w.file != nil && w.sum == nil {
+		run = w.runDirect
+	}
+	if err := run(ctx); err != nil {
 		return Result{}, err
 	}
 	r := Result{Size: im.size, Stored: w.stored.Load(), Unreadable: w.unreadable.Load()}
-	if w.sum != nil {
-		r.SHA256 = w.sum.Sum(nil)
+	switch {
+	case w.sum != nil:
+		r.Sum = w.sum.Sum(nil)
+	case w.tree != nil:
+		r.Sum = w.tree.sum()
 	}
 	return r, nil
 }
@@ -144,7 +152,7 @@ func (w *writer) run(ctx context.Context) error {
 			case <-ctx.Done():
 				return
 			}
-			*c = chunk{off: off, buf: c.buf[:min(chunkSize, w.im.size-off)], packed: c.packed[:0], done: make(chan struct{})}
+			*c = chunk{off: off, buf: c.buf[:min(chunkSize, w.im.size-off)], packed: c.packed[:0], run: c.run, done: make(chan struct{})}
 			select {
 			case jobs <- c:
 			case <-ctx.Done():
@@ -183,9 +191,12 @@ func (w *writer) run(ctx context.Context) error {
 
 // work fills a chunk, and packs it or writes it where it belongs.
 func (w *writer) work(c *chunk, packer *zstd.Encoder) error {
-	blank, unreadable := w.im.read(c.buf, c.off)
+	blank, unreadable := w.im.read(c.buf, c.off, &c.run)
 	w.unreadable.Add(unreadable)
 	c.blank = blank
+	if w.tree != nil {
+		w.tree.add(c.buf, c.off) // while the processor has it at hand
+	}
 	switch {
 	case packer != nil && blank && len(c.buf) == chunkSize:
 		c.packed = append(c.packed, w.blankFrame...)

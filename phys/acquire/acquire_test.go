@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -45,9 +46,9 @@ func (m memory) ReadAt(p []byte, pa phys.Addr) (int, error) {
 
 func Example() {
 	var b bytes.Buffer
-	r, err := acquire.Write(context.Background(), memory{}, &b, acquire.Options{Format: acquire.LiME, Checksum: true})
+	r, err := acquire.Write(context.Background(), memory{}, &b, acquire.Options{Format: acquire.LiME, Checksum: acquire.SHA256})
 	fmt.Println(r.Size, b.Len(), err)
-	fmt.Println(bytes.Equal(r.SHA256, sum(b.Bytes())))
+	fmt.Println(bytes.Equal(r.Sum, sum(b.Bytes())))
 	// Output:
 	// 6291520 6291520 <nil>
 	// true
@@ -63,7 +64,7 @@ func TestFormats(t *testing.T) {
 	for _, format := range acquire.Formats() {
 		for _, zstd := range []bool{false, true} {
 			name := fmt.Sprintf("%s zstd=%v", format, zstd)
-			o := acquire.Options{Format: format, Zstd: zstd, Checksum: true, Vmcoreinfo: []byte("OSRELEASE=6.1\n"), CPUs: []note.CPU{{CR3: 1}, {CR3: 2}}}
+			o := acquire.Options{Format: format, Zstd: zstd, Checksum: acquire.SHA256, Vmcoreinfo: []byte("OSRELEASE=6.1\n"), CPUs: []note.CPU{{CR3: 1}, {CR3: 2}}}
 			path := filepath.Join(t.TempDir(), "dump")
 			r, err := acquire.File(t.Context(), memory{}, path, false, o)
 			if err != nil {
@@ -78,7 +79,7 @@ func TestFormats(t *testing.T) {
 			if err != nil || !bytes.Equal(inFile, stream.Bytes()) {
 				t.Errorf("%s: the file and the stream differ, %v", name, err)
 			}
-			if !zstd && !bytes.Equal(r.SHA256, sum(inFile)) {
+			if !zstd && !bytes.Equal(r.Sum, sum(inFile)) {
 				t.Errorf("%s: the checksum is wrong", name)
 			}
 			d, err := dump.Open(path)
@@ -123,7 +124,7 @@ func TestHoles(t *testing.T) {
 	if err := unix.Stat(path, &st); err != nil {
 		t.Fatal(err)
 	}
-	if st.Size != 1<<24+size || st.Blocks*512 > size+1<<20 || r.Stored != size || r.SHA256 != nil {
+	if st.Size != 1<<24+size || st.Blocks*512 > size+1<<20 || r.Stored != size || r.Sum != nil {
 		t.Errorf("%d bytes, %d on disk, %+v", st.Size, st.Blocks*512, r)
 	}
 }
@@ -165,5 +166,69 @@ func TestNothingIsLeft(t *testing.T) {
 	}
 	if _, err := acquire.File(t.Context(), memory{}, dir, true, acquire.Options{Format: acquire.Raw}); err == nil {
 		t.Error("a directory was replaced")
+	}
+}
+
+// sparse is memory of which only some runs were ever touched, in pieces of 2 MiB at
+// most, as a mapped guest's.
+type sparse struct {
+	runs  []phys.Range
+	asked *atomic.Int64
+}
+
+const sparseSize = 16 << 20
+
+func (sparse) Ranges() []phys.Range { return []phys.Range{{Start: 0, End: sparseSize}} }
+
+func (m sparse) ReadAt(p []byte, pa phys.Addr) (int, error) {
+	clear(p)
+	for _, r := range m.runs {
+		for at := max(pa, r.Start); at < min(pa+phys.Addr(len(p)), r.End); at++ {
+			p[at-pa] = byte(at>>12) | 1
+		}
+	}
+	return len(p), nil
+}
+
+func (m sparse) NextPopulated(pa phys.Addr) (phys.Range, bool) {
+	m.asked.Add(1)
+	for _, r := range m.runs {
+		if r.End > pa {
+			start := max(pa, r.Start)
+			return phys.Range{Start: start, End: min(r.End, start+2<<20)}, true
+		}
+	}
+	return phys.Range{}, false
+}
+
+// TestPopulated: what was touched is written, and asking what was does not cost a
+// question for every piece.
+func TestPopulated(t *testing.T) {
+	m := sparse{asked: new(atomic.Int64), runs: []phys.Range{{Start: 0x1000, End: 0x2000}, {Start: 0x3ff000, End: 0x901000}, {Start: sparseSize - 0x1000, End: sparseSize}}}
+	path := filepath.Join(t.TempDir(), "dump")
+	r, err := acquire.File(t.Context(), m, path, false, acquire.Options{Format: acquire.Raw})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, written := make([]byte, sparseSize), uint64(0)
+	for _, r := range m.runs {
+		written += r.Size()
+		for at := r.Start; at < r.End; at++ {
+			want[at] = got[at] // zero only where nothing was written
+			if got[at] == 0 {
+				t.Fatalf("%v was left out", at)
+			}
+		}
+	}
+	if !bytes.Equal(got, want) || r.Stored != written {
+		t.Errorf("what was never touched was written: %+v", r)
+	}
+	// 64 pieces, a third of them in the long run, which is three or four questions.
+	if n := m.asked.Load(); n > 56 {
+		t.Errorf("asked %d times what is populated", n)
 	}
 }

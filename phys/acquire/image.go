@@ -117,8 +117,8 @@ func pageUp(n uint64) uint64 { return (n + phys.PageSize - 1) &^ (phys.PageSize 
 
 // read fills p with what the file has at off, and reports whether that is all
 // zeros for sure, without a look at it, and how many bytes could not be read,
-// which become zeros.
-func (im *image) read(p []byte, off uint64) (blank bool, unreadable uint64) {
+// which become zeros. run is the populated run that the caller met last.
+func (im *image) read(p []byte, off uint64, run *phys.Range) (blank bool, unreadable uint64) {
 	blank = true
 	end := off + uint64(len(p))
 	at := off
@@ -139,7 +139,7 @@ func (im *image) read(p []byte, off uint64) (blank bool, unreadable uint64) {
 			blank = false
 			continue
 		}
-		if im.untouched(q.pa+phys.Addr(in), len(dst)) {
+		if im.untouched(q.pa+phys.Addr(in), len(dst), run) {
 			clear(dst)
 			continue
 		}
@@ -151,12 +151,21 @@ func (im *image) read(p []byte, off uint64) (blank bool, unreadable uint64) {
 }
 
 // untouched reports whether the n bytes at pa are known to be zeros.
-func (im *image) untouched(pa phys.Addr, n int) bool {
+func (im *image) untouched(pa phys.Addr, n int, run *phys.Range) bool {
 	if im.pop == nil {
 		return false
 	}
+	end := pa + phys.Addr(n)
+	// To ask costs as much as to copy, and the answer holds for several pieces.
+	if run.Start < end && run.End > pa {
+		return false
+	}
 	r, ok := im.pop.NextPopulated(pa)
-	return !ok || r.Start >= pa+phys.Addr(n)
+	if !ok {
+		return true
+	}
+	*run = r
+	return r.Start >= end
 }
 
 // readMemory reads page by page what cannot be read at once.

@@ -19,6 +19,7 @@ import (
 	"github.com/outsight-vmi/outsight/phys/qemustate"
 	"github.com/outsight-vmi/outsight/phys/raw"
 	"github.com/outsight-vmi/outsight/phys/seekable"
+	"github.com/outsight-vmi/outsight/phys/vmware"
 )
 
 // Dump is an open dump.
@@ -62,6 +63,7 @@ var formats = []format{
 	{name: "QEMU state", magics: []string{qemustate.Magic}, open: openState},
 	{name: "libvirt save", magics: []string{qemustate.LibvirtMagic}, layer: qemustate.Unwrap},
 	{name: "AVML", magics: []string{"AVML"}, open: openAVML},
+	{name: "VMware state", magics: vmware.Magics, open: openVMware},
 }
 
 // Open opens the dump at path. The error is a [*FormatError] when the file is of a
@@ -71,7 +73,10 @@ func Open(path string) (*Dump, error) {
 	if err != nil {
 		return nil, err
 	}
-	d, err := New(src)
+	d, err := besideVMware(path, src)
+	if d == nil && err == nil {
+		d, err = New(src)
+	}
 	if err != nil {
 		src.Close()
 		return nil, err

@@ -48,7 +48,7 @@ func TestWhatIsNotADump(t *testing.T) {
 		{"gz", "\x1f\x8b\x08", "gzip"},
 		{"xz", "\xfd7zXZ\x00", "xz"},
 		{"zst", "\x28\xb5\x2f\xfd", "zstd"},
-		{"vmss", "\xd2\xbe\xd2\xbe", ".vmem"},
+		{"old.vmss", "\xd0\xbe\xd2\xbe", "VMware"},
 		{"firecracker", "\x00\x00\x64\x86\x84\x19\x10\x07", "Firecracker"},
 	} {
 		path := filepath.Join(dir, c.name)

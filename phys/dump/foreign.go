@@ -41,19 +41,15 @@ var foreign = []struct {
 	{"PAGEDUMP", "a Windows crash dump", giveDump + " of a Linux guest"},
 	{"MDMP", "a Windows minidump", giveDump + " of a Linux guest"},
 	{"KDMV", "a VMware disk image", giveDump},
-	{"\xd0\xbe\xd2\xbe", vmwareState, giveVmem},
-	{"\xd1\xba\xd1\xba", vmwareState, giveVmem},
-	{"\xd2\xbe\xd2\xbe", vmwareState, giveVmem},
-	{"\xd3\xbe\xd3\xbe", vmwareState, giveVmem},
+	{"\xd0\xbe\xd0\xbe", "the state of a VMware machine of 32 bits", giveDump},
+	{"\xd0\xbe\xd2\xbe", "the state of a VMware machine of 32 bits", giveDump},
 	{"\x00\x00\x64\x86\x84\x19\x10\x07", "the state of a Firecracker snapshot without its memory", "give the snapshot's memory file"},
 	{"#!", "a script", giveDump},
 	{"MZ", "a DOS or Windows executable (or a kernel image)", giveDump},
 }
 
 const (
-	zstdMagic   = "\x28\xb5\x2f\xfd"
-	vmwareState = "the state of a VMware snapshot (vmss, vmsn)"
-	giveVmem    = "give the .vmem file beside it"
+	zstdMagic = "\x28\xb5\x2f\xfd"
 )
 
 // recogniseForeign is the error for what cannot be read, by its first bytes; nil

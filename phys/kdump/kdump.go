@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
+	"sync/atomic"
 
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/phys/file"
@@ -45,6 +46,7 @@ type Memory struct {
 	zeros    bool   // pages left out are zeros
 	zeroPage uint64 // offset of the page that all zero pages share; 0: not known
 	cache    *file.Cache
+	unpacked atomic.Uint64
 	notes    []byte
 	info     []byte
 	packing  string
@@ -155,6 +157,10 @@ func (m *Memory) Vmcoreinfo() []byte {
 // Packing is what the dump's pages are packed with: "zlib", "lzo", "snappy",
 // "zstd", "not packed".
 func (m *Memory) Packing() string { return m.packing }
+
+// Unpacked is how many pages were unpacked so far: opening and looking at a guest
+// takes a few of a large dump's.
+func (m *Memory) Unpacked() uint64 { return m.unpacked.Load() }
 
 // Level is makedumpfile's dump level: which kinds of pages were left out, 0 for
 // none.

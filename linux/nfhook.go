@@ -22,6 +22,8 @@ type NetfilterHook struct {
 	HasOps    bool   // whether the priority could be read
 	Type      string // nf_tables, bpf, flowtable; empty for others, and before 5.14
 	OpsDiffer bool   // its nf_hook_ops names another function
+	// Caller is the function of NAT's that calls it in its turn; 0: it is hooked in itself.
+	Caller virt.Addr
 	// Behind a function of nf_tables:
 	Table string // family and name, "inet filter"
 	Chain string // or flowtable
@@ -98,6 +100,9 @@ func (s *System) NetfilterHooks(ctx context.Context) iter.Seq2[*NetfilterHook, e
 				return
 			}
 		}
+		if w.nat, err = s.nfNAT(); err != nil && !yield(nil, err) {
+			return
+		}
 		for n, err := range s.NetNamespaces(ctx) {
 			if err != nil {
 				if !yield(nil, err) {
@@ -116,6 +121,7 @@ type nfWalk struct {
 	s     *System
 	o     *nfHookLayout
 	t     *nfTargetLayout // nil where hooks do not say who registered them
+	nat   *nfNAT          // nil where its functions call none that can be read
 	r     reader
 	names *netNames
 	yield func(*NetfilterHook, error) bool
@@ -208,7 +214,7 @@ func (w *nfWalk) entries(link virt.Addr, like NetfilterHook) bool {
 		if h.HasOps = err == nil; h.HasOps {
 			err = w.target(&h)
 		}
-		if !w.yield(&h, err) {
+		if !w.yield(&h, err) || !w.called(&h) {
 			return false
 		}
 	}

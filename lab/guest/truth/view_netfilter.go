@@ -18,10 +18,11 @@ func init() {
 		return eachNetNS(func(net uint64) error {
 			h := nfTeller{net: net, symbols: k, emit: emit}
 			err := h.dump()
-			if errors.Is(err, unix.EINVAL) { // nobody answers for this part of nfnetlink
-				err = h.known()
+			if err != nil && !errors.Is(err, unix.EINVAL) { // nobody answers for this part of nfnetlink
+				return err
 			}
-			return err
+			h.listed = err == nil
+			return h.known()
 		})
 	}
 }
@@ -30,6 +31,7 @@ func init() {
 type nfTeller struct {
 	net     uint64
 	symbols kernelSymbols
+	listed  bool // the kernel told of all that are hooked in
 	emit    func(any) error
 }
 
@@ -92,7 +94,7 @@ func (h *nfTeller) hook(family uint8, number uint32, like map[string]any) error 
 	return netlinkDump(unix.NETLINK_NETFILTER, kind, ask, func(m []byte) error {
 		a := rtAttributes(m[4:])
 		row := maps.Clone(like)
-		row["net_ns"], row["position"], row["forged"] = h.net, position, false
+		row["net_ns"], row["position"], row["forged"], row["caller"] = h.net, position, false, nil
 		row["priority"] = int32(a.big(priority))
 		position++
 		module, _ := a.text(owner).(string)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -61,9 +62,26 @@ func (k kernelSymbols) first(names ...string) (name, module string) {
 	return "", ""
 }
 
-// known tells, of a kernel that lists no hooks, those that must be there because of what it
-// lists else: chains of nf_tables and tables of iptables. The functions that tables of
-// NAT come from are called by nf_nat's, which are the ones that are hooked in.
+// nfNAT are the functions of nf_nat that are hooked in where a table or chain of NAT is, and
+// the priorities that iptables' tables have among those that they call.
+var nfNAT = []struct {
+	family, hook string
+	priority     int
+	functions    []string
+}{
+	{"ip", "prerouting", -100, []string{"nf_nat:nf_nat_ipv4_pre_routing", "nf_nat:nf_nat_ipv4_in"}},
+	{"ip", "postrouting", 100, []string{"nf_nat:nf_nat_ipv4_out"}},
+	{"ip", "output", -100, []string{"nf_nat:nf_nat_ipv4_local_fn"}},
+	{"ip", "input", 100, []string{"nf_nat:nf_nat_ipv4_local_in", "nf_nat:nf_nat_ipv4_fn"}},
+	{"ip6", "prerouting", -100, []string{"nf_nat:nf_nat_ipv6_in"}},
+	{"ip6", "postrouting", 100, []string{"nf_nat:nf_nat_ipv6_out"}},
+	{"ip6", "output", -100, []string{"nf_nat:nf_nat_ipv6_local_fn"}},
+	{"ip6", "input", 100, []string{"nf_nat:nf_nat_ipv6_fn"}},
+}
+
+// known tells of those that must be there because of what is listed else: chains of
+// nf_tables and tables of iptables. What NAT calls is in no list of hooks at all; and
+// kernels without nfnetlink_hook have none.
 func (h *nfTeller) known() error {
 	nat := map[string]bool{}
 	if err := h.knownChains(nat); err != nil {
@@ -72,20 +90,7 @@ func (h *nfTeller) known() error {
 	if err := h.knownTables(nat); err != nil {
 		return err
 	}
-	for _, n := range []struct {
-		family, hook string
-		priority     int
-		functions    []string
-	}{
-		{"ip", "prerouting", -100, []string{"nf_nat:nf_nat_ipv4_pre_routing", "nf_nat:nf_nat_ipv4_in"}},
-		{"ip", "postrouting", 100, []string{"nf_nat:nf_nat_ipv4_out"}},
-		{"ip", "output", -100, []string{"nf_nat:nf_nat_ipv4_local_fn"}},
-		{"ip", "input", 100, []string{"nf_nat:nf_nat_ipv4_local_in", "nf_nat:nf_nat_ipv4_fn"}},
-		{"ip6", "prerouting", -100, []string{"nf_nat:nf_nat_ipv6_in"}},
-		{"ip6", "postrouting", 100, []string{"nf_nat:nf_nat_ipv6_out"}},
-		{"ip6", "output", -100, []string{"nf_nat:nf_nat_ipv6_local_fn"}},
-		{"ip6", "input", 100, []string{"nf_nat:nf_nat_ipv6_fn"}},
-	} {
+	for _, n := range nfNAT {
 		if nat[n.family] {
 			if err := h.one(n.family, n.hook, nil, n.priority, nil, n.functions...); err != nil {
 				return err
@@ -101,12 +106,29 @@ func (h *nfTeller) one(family, hook string, device any, priority int, more map[s
 	if name == "" {
 		return fmt.Errorf("netfilter: this kernel has none of %v", functions)
 	}
-	row := map[string]any{"net_ns": h.net, "family": family, "hook": hook, "device": device, "priority": priority, "forged": false}
-	for column, v := range more {
-		row[column] = v
+	row := map[string]any{"net_ns": h.net, "family": family, "hook": hook, "device": device, "priority": priority, "forged": false, "caller": nil}
+	maps.Copy(row, more)
+	if h.listed && row["caller"] == nil {
+		return nil
 	}
 	h.symbols.tell(row, name, module)
 	return h.emit(row)
+}
+
+// called tells of one that NAT calls. Outside cannot see it where there is no BTF of modules.
+func (h *nfTeller) called(family, hook string, priority int, more map[string]any, functions ...string) error {
+	if !kernelSince(5, 11) {
+		return nil
+	}
+	for _, n := range nfNAT {
+		if n.family == family && n.hook == hook {
+			all := map[string]any{"type": nil, "table": nil, "chain": nil, "prog_id": nil}
+			maps.Copy(all, more)
+			all["caller"], _ = h.symbols.first(n.functions...)
+			return h.one(family, hook, nil, priority, all, functions...)
+		}
+	}
+	return fmt.Errorf("netfilter: NAT of %s at %s", family, hook)
 }
 
 // knownChains tells of the base chains that nft lists here; nat gets the families of those of
@@ -142,6 +164,7 @@ func (h *nfTeller) knownChains(nat map[string]bool) error {
 		for _, f := range nftHooked(family, m[2]) {
 			if m[1] == "nat" {
 				nat[f] = true
+				chains = append(chains, func() error { return h.called(f, m[2], priority, more, "nft_chain_nat:nft_nat_do_chain") })
 				continue
 			}
 			function := "nf_tables:" + nftFunction(family, f, m[1], m[2])
@@ -221,6 +244,14 @@ func (h *nfTeller) knownTables(nat map[string]bool) error {
 		for table := range strings.FieldsSeq(string(text)) {
 			if table == "nat" {
 				nat[f.family] = true
+				for _, n := range nfNAT {
+					if n.family != f.family {
+						continue
+					}
+					if err := h.called(n.family, n.hook, n.priority, nil, f.module+"nat:"+f.module+"nat_do_chain", f.common); err != nil {
+						return err
+					}
+				}
 				continue
 			}
 			x, ok := xtPriorities[table]

@@ -232,6 +232,9 @@ var toolCases = []toolCase{
 			rows := map[string]cells{}
 			for line := range strings.Lines(out) {
 				f := strings.Fields(line)
+				if len(f) > 1 && f[0] == "tcp" && f[1] == "UNCONN" {
+					continue // closed, or never connected: which of those are told depends on the kernel
+				}
 				for _, word := range f[min(len(f), 6):] {
 					if inode, ok := strings.CutPrefix(word, "ino:"); ok && inode != "0" {
 						local := f[4]
@@ -251,6 +254,9 @@ var toolCases = []toolCase{
 			protocol := strings.TrimRight(cell(row, "protocol"), "6")
 			if protocol != "tcp" && protocol != "udp" || cell(row, "net_ns") != firstNetNS || cmp.Or(cell(row, "inode"), "0") == "0" || cmp.Or(cell(row, "local_port"), "0") == "0" {
 				return "", nil // ss lists those that have a process and a port
+			}
+			if protocol == "tcp" && cell(row, "state") == "CLOSE" {
+				return "", nil
 			}
 			c := cells{"protocol": protocol, "receive": cell(row, "recv_queue"), "send": cell(row, "send_queue")}
 			c["local"] = ssAddress(row)

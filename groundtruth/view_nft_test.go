@@ -15,7 +15,7 @@ func init() {
 		t.Helper()
 		labtest.LoadNFT(t, g)
 	}
-	// nft lists the tables of its own network namespace, and no anonymous sets.
+	// nft lists no anonymous sets.
 	anonymous := func(row map[string]any) bool {
 		flags, _ := row["flags"].([]any)
 		return len(flags) > 0 && flags[0] == "anonymous"

@@ -22,6 +22,13 @@ type NetfilterHook struct {
 	HasOps    bool   // whether the priority could be read
 	Type      string // nf_tables, bpf, flowtable; empty for others, and before 5.14
 	OpsDiffer bool   // its nf_hook_ops names another function
+	// Caller is the function of NAT's that calls it in its turn; 0: it is hooked in itself.
+	Caller virt.Addr
+	// Behind a function of nf_tables:
+	Table string // family and name, "inet filter"
+	Chain string // or flowtable
+	// Behind one of BPF:
+	ProgID uint32
 }
 
 type nfHookLayout struct {
@@ -32,6 +39,13 @@ type nfHookLayout struct {
 	ingress, egress                    kernel.Field // struct net_device
 	typeTables, typeBPF, typeFlowtable int64
 }
+
+// Who registered a hook (enum nf_hook_ops_type).
+const (
+	nfTypeTables    = "nf_tables"
+	nfTypeBPF       = "bpf"
+	nfTypeFlowtable = "flowtable"
+)
 
 var nfFamilies = [...]string{"ip", "ip6", "arp", "bridge"}
 
@@ -81,6 +95,14 @@ func (s *System) NetfilterHooks(ctx context.Context) iter.Seq2[*NetfilterHook, e
 			return
 		}
 		w := &nfWalk{s: s, o: o, r: s.reader(), names: s.netNames(), yield: yield}
+		if has(o.opsType) {
+			if w.t, err = s.nfTargetLayout(); err != nil && !yield(nil, err) {
+				return
+			}
+		}
+		if w.nat, err = s.nfNAT(); err != nil && !yield(nil, err) {
+			return
+		}
 		for n, err := range s.NetNamespaces(ctx) {
 			if err != nil {
 				if !yield(nil, err) {
@@ -98,6 +120,8 @@ func (s *System) NetfilterHooks(ctx context.Context) iter.Seq2[*NetfilterHook, e
 type nfWalk struct {
 	s     *System
 	o     *nfHookLayout
+	t     *nfTargetLayout // nil where hooks do not say who registered them
+	nat   *nfNAT          // nil where its functions call none that can be read
 	r     reader
 	names *netNames
 	yield func(*NetfilterHook, error) bool
@@ -178,17 +202,19 @@ func (w *nfWalk) entries(link virt.Addr, like NetfilterHook) bool {
 			if has(o.opsType) {
 				switch int64(r.num(ops, o.opsType)) {
 				case o.typeTables:
-					h.Type = "nf_tables"
+					h.Type = nfTypeTables
 				case o.typeBPF:
-					h.Type = "bpf"
+					h.Type = nfTypeBPF
 				case o.typeFlowtable:
-					h.Type = "flowtable"
+					h.Type = nfTypeFlowtable
 				}
 			}
 			return 0
 		})
-		h.HasOps = err == nil
-		if !w.yield(&h, err) {
+		if h.HasOps = err == nil; h.HasOps {
+			err = w.target(&h)
+		}
+		if !w.yield(&h, err) || !w.called(&h) {
 			return false
 		}
 	}

@@ -22,11 +22,12 @@ var ServerModules = []string{
 	"act_bpf", "cls_matchall", "sch_prio", "8021q", "macvlan", "virtio_net",
 	"tcp_diag", "udp_diag", "raw_diag", "unix_diag", "netlink_diag", "af_packet_diag", "vsock_diag", "xsk_diag", "mptcp_diag",
 	"crypto_user",
+	"iptable_filter", "iptable_mangle", "iptable_raw", "iptable_nat", "ip6table_filter", "arptable_filter", "br_netfilter", "nfnetlink_hook",
 }
 
 // NFTModules are what the nft tables of a Debian server need. A Debian guest has no modules on its disk
 // that nft could load by itself.
-var NFTModules = []string{"nf_tables", "nft_counter", "nft_ct", "nft_chain_nat", "nft_masq", "nft_log", "nf_log_syslog", "nf_log_ipv4", "nf_log_ipv6", "nft_reject_inet", "nf_conntrack"}
+var NFTModules = []string{"nf_tables", "nft_counter", "nft_ct", "nft_chain_nat", "nft_masq", "nft_log", "nf_log_syslog", "nf_log_ipv4", "nf_log_ipv6", "nft_reject_inet", "nf_conntrack", "nft_flow_offload", "nf_flow_table_inet"}
 
 // debianFiles make a Debian guest into a server with systemd's means: firewall, web
 // server, container, SSH session.

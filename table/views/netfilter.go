@@ -16,10 +16,13 @@ func init() {
 Every function that netfilter calls is shown, of all network namespaces, in the order
 in which they run: those of nf_tables, iptables, connection tracking, and whatever a
 module hooked in. They are read from what the kernel runs, so that one whose
-registration says otherwise is seen as well ("forged").
+registration says otherwise is seen as well ("forged"). Behind a function of NAT's follow
+those that it calls.
 
-What is not seen: the tables, chains and rules behind a function of nf_tables or
-iptables.`,
+What is not seen: what a function does with packets, such as the rules of iptables;
+nft_rules shows those of nf_tables. Functions that NAT calls in its turn ("caller") are
+not seen of kernels before 5.11, which keep no description of its structures. Chains are
+not named of kernels before 5.14, which do not say who registered a function.`,
 		Columns: netfilterColumns,
 		Rows:    netfilterRows,
 		Example: "lab:demo",
@@ -34,6 +37,10 @@ var netfilterColumns = append([]table.Column{
 	{Name: "position", Type: table.Uint, Extra: true, Doc: "Its place among the functions of the hook; 0 runs first."},
 	{Name: "priority", Type: table.Int, Doc: "Priority that it was registered with: the lowest runs first."},
 	{Name: "type", Type: table.Text, Doc: "Who registered it, where that says so (since 5.14): nf_tables, bpf, flowtable; missing for others."},
+	{Name: "table", Type: table.Text, Doc: "Family and name of the table of nf_tables behind it; missing for others."},
+	{Name: "chain", Type: table.Text, Doc: "Chain of that table, or its flowtable."},
+	{Name: "prog_id", Type: table.Uint, Extra: true, Doc: "Number of the BPF program behind it."},
+	{Name: "caller", Type: table.Text, Doc: "Function of NAT's that calls it in its turn; missing for one that is hooked in itself."},
 	{Name: "forged", Type: table.Bool, Doc: "Whether its registration names another function than the one that runs: also while one is taken off."},
 	{Name: "private", Type: table.Addr, Extra: true, Doc: "What the function gets as its first argument."},
 }, functionColumns("function", "the function")...)
@@ -67,6 +74,7 @@ func netfilterRow(owners *linux.Owners, h *linux.NetfilterHook) table.Row {
 	at, symbol, owner := function(owners, h.Function)
 	return table.Row{
 		table.UintValue(h.Net.Inode), table.TextValue(h.Family), table.TextValue(h.Hook), text(h.Device),
-		table.UintValue(uint64(h.Index)), priority, text(h.Type), forged, address(h.Private), at, symbol, owner,
+		table.UintValue(uint64(h.Index)), priority, text(h.Type), text(h.Table), text(h.Chain), numberIf(h.ProgID != 0, uint64(h.ProgID)),
+		text(owners.Of(h.Caller).Function()), forged, address(h.Private), at, symbol, owner,
 	}
 }

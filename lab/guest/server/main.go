@@ -115,6 +115,7 @@ var acts = []act{
 	{"xdp socket", "AF_XDP with a memory area, bound to an interface", (*server).xdpSocket},
 	{"alg", "AF_ALG hash and cipher sockets", (*server).alg},
 	{"odd sockets", "sockets unbound, of another user, bound to a device, IPv4 under IPv6; in flight or in a ring only", (*server).oddSockets},
+	{"xtables", "tables of iptables, ip6tables and arptables, without rules", (*server).xtables},
 	{"net namespace", "a process in a network namespace of its own, with interfaces and sockets", (*server).netNamespace},
 	{"bpf maps", "maps of many types, some with entries, some pinned", (*server).bpfMaps},
 	{"bpf socket filter", "an extended BPF filter on a UDP socket", (*server).bpfSocketFilter},

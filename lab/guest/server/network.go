@@ -121,5 +121,5 @@ func (s *server) playNetNamespace([]string) error {
 	if err == nil {
 		err = unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_IP), Ifindex: interfaceIndex("dummy0")})
 	}
-	return errors.Join(append(errs, err)...)
+	return errors.Join(append(errs, err, xtable(unix.AF_INET, "raw"))...)
 }

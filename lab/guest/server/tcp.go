@@ -66,18 +66,19 @@ func pair4(listener, from, port int) (client, accepted int, err error) {
 	return client, accepted, nil
 }
 
-// fill writes until the peer's window and our queue are full.
+// fill writes until the peer's window and our queue are full, and not only until an
+// acknowledgement that a slow peer delays.
 func fill(fd int) error {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		return err
 	}
 	buf := make([]byte, 16<<10)
-	for calm := 0; calm < 3; {
+	for calm := 0; calm < 10; {
 		if _, err := unix.Write(fd, buf); err == nil {
 			calm = 0
 		} else if errors.Is(err, unix.EAGAIN) {
 			calm++
-			time.Sleep(20 * time.Millisecond)
+			time.Sleep(50 * time.Millisecond)
 		} else {
 			return fmt.Errorf("fill a connection: %w", err)
 		}
@@ -227,7 +228,7 @@ func (s *server) tcpHalfClosed() error {
 	// The same, at the end that closes last: LAST_ACK.
 	c, a, err2 := pair4(l, 40932, 8093)
 	if err2 == nil {
-		err2 = errors.Join(fill(a), unix.Shutdown(c, unix.SHUT_WR), unix.Shutdown(a, unix.SHUT_WR))
+		err2 = errors.Join(smallBuffers(c), fill(a), unix.Shutdown(c, unix.SHUT_WR), unix.Shutdown(a, unix.SHUT_WR))
 	}
 	return errors.Join(err, err1, err2)
 }

@@ -64,7 +64,12 @@ func eachNetNS(f func(net uint64) error) error {
 // rtnlDump asks rtnetlink of the thread's namespace for all objects of a kind and calls
 // f with each answer, without its header.
 func rtnlDump(kind uint16, fixed []byte, f func(m []byte) error) error {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+	return netlinkDump(unix.NETLINK_ROUTE, kind, fixed, f)
+}
+
+// netlinkDump does so with any protocol of netlink's.
+func netlinkDump(protocol int, kind uint16, fixed []byte, f func(m []byte) error) error {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, protocol)
 	if err != nil {
 		return err
 	}
@@ -86,12 +91,12 @@ func rtnlDump(kind uint16, fixed []byte, f func(m []byte) error) error {
 		for b := buf[:n]; len(b) >= unix.NLMSG_HDRLEN; {
 			size := int(binary.NativeEndian.Uint32(b))
 			if size < unix.NLMSG_HDRLEN || size > len(b) {
-				return errors.New("rtnetlink: message of no size")
+				return errors.New("netlink: message of no size")
 			}
 			body := b[unix.NLMSG_HDRLEN:size]
 			switch kind, flags := binary.NativeEndian.Uint16(b[4:]), binary.NativeEndian.Uint16(b[6:]); {
 			case flags&unix.NLM_F_DUMP_INTR != 0:
-				return errors.New("rtnetlink: it changed meanwhile")
+				return errors.New("netlink: it changed meanwhile")
 			case kind == unix.NLMSG_DONE:
 				return nil
 			case kind == unix.NLMSG_ERROR:
@@ -132,6 +137,14 @@ func (a rtAttrs) number(kind uint16) (v uint64) {
 		v |= uint64(b[i]) << (8 * i)
 	}
 	return v
+}
+
+// big is a number in the network's order; 0 where there is none.
+func (a rtAttrs) big(kind uint16) uint32 {
+	if b := a[kind]; len(b) >= 4 {
+		return binary.BigEndian.Uint32(b)
+	}
+	return 0
 }
 
 // numberOrNil is null where there is none.

@@ -74,15 +74,11 @@ func (n *socketSpace) diag() error {
 	}{
 		{"unix", unix.AF_UNIX, 24, 12, 1 | 0x10 | 0x40, n.unix}, // UDIAG_SHOW_NAME, RQLEN, UID
 		{"packet", unix.AF_PACKET, 20, 8, 1 | 0x10 | 0x20, n.packet},
-		{"netlink", unix.AF_NETLINK, 20, 8, 1, n.netlink},
 		{"vsock", unix.AF_VSOCK, 24, 12, 0, n.vsock},
 		{"xdp", unix.AF_XDP, 20, 8, 1, n.xdp},
 	} {
 		req := make([]byte, f.size)
 		req[0] = f.family
-		if f.name == "netlink" {
-			req[1] = 0xff // NDIAG_PROTO_ALL
-		}
 		if f.show == 12 {
 			binary.LittleEndian.PutUint32(req[4:], all) // states
 		}
@@ -91,22 +87,66 @@ func (n *socketSpace) diag() error {
 			return fmt.Errorf("diagnosis of %s: %w", f.name, err)
 		}
 	}
+	if err := n.netlinkDiag(); err != nil {
+		return fmt.Errorf("diagnosis of netlink: %w", err)
+	}
 	return nil
+}
+
+// netlinkDiag asks for netlink's sockets. Where an answer is full, the kernel loses the
+// socket that had no place left in it: its walk of the hash has passed that one
+// (__netlink_diag_dump). So each protocol is asked for by itself, and on one socket: its
+// first answer has a page at most, later ones 32 KiB, for some hundred sockets. The
+// last protocol, which nobody has, comes first.
+func (n *socketSpace) netlinkDiag() error {
+	fd, err := n.diagSocket()
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	const protocols, most = 32, 300 // MAX_LINKS
+	for p := protocols - 1; p >= 0; p-- {
+		req := make([]byte, 20) // struct netlink_diag_req
+		req[0], req[1] = unix.AF_NETLINK, byte(p)
+		binary.LittleEndian.PutUint32(req[8:], 1) // NDIAG_SHOW_MEMINFO
+		told := 0
+		found, err := diagDump(fd, req, func(m []byte) error { told++; return n.netlink(m) })
+		if err != nil || !found {
+			return err
+		}
+		if told > most {
+			return fmt.Errorf("protocol %d: %d sockets are more than one answer has", p, told)
+		}
+	}
+	return nil
+}
+
+// diagSocket is a socket to ask sock_diag with, which is not told of.
+func (n *socketSpace) diagSocket() (int, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
+	if err != nil {
+		return -1, err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return -1, errors.Join(err, unix.Close(fd))
+	}
+	n.t.own[st.Ino] = true
+	return fd, nil
 }
 
 // dump sends one request of sock_diag and calls f with each answer. found is false if this
 // kernel has no such diagnosis.
 func (n *socketSpace) dump(req []byte, f func(m []byte) error) (found bool, err error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
+	fd, err := n.diagSocket()
 	if err != nil {
 		return false, err
 	}
 	defer unix.Close(fd)
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return false, err
-	}
-	n.t.own[st.Ino] = true
+	return diagDump(fd, req, f)
+}
+
+func diagDump(fd int, req []byte, f func(m []byte) error) (found bool, err error) {
 	const byFamily = 20 // SOCK_DIAG_BY_FAMILY
 	m := binary.LittleEndian.AppendUint32(nil, uint32(16+len(req)))
 	m = binary.LittleEndian.AppendUint16(m, byFamily)

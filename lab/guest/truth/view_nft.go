@@ -11,12 +11,14 @@ import (
 )
 
 func init() {
-	views["nft_rules"] = func(emit func(any) error) error { return tellNFT(emit, "rule") }
-	views["nft_chains"] = func(emit func(any) error) error { return tellNFT(emit, "chain") }
-	views["nft_sets"] = func(emit func(any) error) error { return tellNFT(emit, "set") }
+	for view, what := range map[string]string{"nft_rules": "rule", "nft_chains": "chain", "nft_sets": "set"} {
+		views[view] = func(emit func(any) error) error {
+			return eachNetNS(func(net uint64) error { return tellNFT(emit, net, what) })
+		}
+	}
 }
 
-// nftList is what nft itself lists, of this network namespace.
+// nftList is what nft itself lists, of the thread's network namespace.
 func nftList(args ...string) (string, error) {
 	for _, path := range []string{"/nft", "/usr/sbin/nft"} {
 		if _, err := os.Stat(path); err == nil {
@@ -36,7 +38,7 @@ var (
 )
 
 // tellNFT reads what nft prints, and tells of one kind of thing in it.
-func tellNFT(emit func(any) error, what string) error {
+func tellNFT(emit func(any) error, inode uint64, what string) error {
 	// The text without what changes by itself; numbers of packets beside it.
 	text, err := nftList("-s", "-a", "-y")
 	if err != nil {
@@ -45,14 +47,6 @@ func tellNFT(emit func(any) error, what string) error {
 	counted, err := nftList("-a", "-y")
 	if err != nil {
 		return err
-	}
-	ns, err := os.Readlink("/proc/self/ns/net")
-	if err != nil {
-		return err
-	}
-	var inode uint64
-	if _, err := fmt.Sscanf(ns, "net:[%d]", &inode); err != nil {
-		return fmt.Errorf("%s: %w", ns, err)
 	}
 	counts := map[string][2]uint64{}
 	table := ""

@@ -163,6 +163,22 @@ func HasFD(pid int, target string) (has, known bool) {
 	return false, true
 }
 
+// KVMProcessor begins what the link of a descriptor for a virtual CPU says.
+const KVMProcessor = "anon_inode:kvm-vcpu"
+
+// CountFDs counts the descriptors of process pid whose links begin with prefix. It is 0
+// when they may not be seen.
+func CountFDs(pid int, prefix string) (n int) {
+	dir := path(pid, "fd")
+	fds, _ := readdirnames(dir)
+	for _, fd := range fds {
+		if l, err := os.Readlink(dir + "/" + fd); err == nil && strings.HasPrefix(l, prefix) {
+			n++
+		}
+	}
+	return n
+}
+
 // FindMap returns the map that holds host virtual address hva. maps are
 // ascending, as Maps gives them.
 func FindMap(maps []Map, hva uint64) (Map, bool) {

@@ -1,0 +1,209 @@
+package microvm
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	"github.com/outsight-vmi/outsight/vm/proc"
+	"github.com/outsight-vmi/outsight/vm/ram"
+)
+
+// smallest is the least size in bytes of memory that is taken for RAM when nothing tells
+// how much there is. Stacks and heaps of threads are smaller; Linux with its types is not.
+const smallest = 16 << 20
+
+// region is memory of the monitor that can be RAM: usually one mapping, or several that
+// are pieces of one.
+type region struct {
+	start, end uint64
+	kind       kind
+	inode      uint64
+	offset     uint64 // of start in the file
+}
+
+type kind int
+
+const (
+	named     kind = iota // its name says that it is RAM
+	anonymous             // private, of no file
+	ofFile                // private, of a file: restored from a snapshot
+)
+
+func (r region) size() uint64 { return r.end - r.start }
+
+// ramNames begin the paths of mappings that are RAM and nothing else.
+var ramNames = []string{
+	"/memfd:guest_mem", // Firecracker with vhost-user devices
+	"/memfd:ch_ram",    // Cloud Hypervisor: shared=on, hugepages=on
+	"/anon_hugepage",   // Firecracker with huge pages
+}
+
+// kindOf tells whether m can be RAM. files are those that the command line gives as RAM.
+func kindOf(m proc.Map, files []string) (kind, bool) {
+	switch {
+	case !m.Writable || m.Executable:
+		return 0, false
+	case slices.ContainsFunc(ramNames, func(n string) bool { return strings.HasPrefix(m.Path, n) }):
+		return named, true
+	case m.Path == "" && !m.Shared:
+		return anonymous, true
+	case !strings.HasPrefix(m.Path, "/"):
+		return 0, false // [heap], [stack], anon_inode:kvm-vcpu:0
+	case slices.ContainsFunc(files, func(f string) bool { return m.Path == f || strings.HasPrefix(m.Path, f+"/") }):
+		return named, true
+	case m.Shared, m.Inode == 0, strings.HasPrefix(m.Path, "/memfd:"), strings.HasPrefix(m.Path, "/dev/"):
+		return 0, false // pmem, devices
+	}
+	return ofFile, true
+}
+
+// regions are the parts of maps that can be RAM, upper ones first, since monitors' mappings
+// are made downwards; parts of one file by their place in it.
+func regions(maps []proc.Map, files []string) []region {
+	var all []region
+	for _, m := range maps {
+		k, ok := kindOf(m, files)
+		if !ok {
+			continue
+		}
+		r := region{m.Start, m.End, k, m.Inode, m.Offset}
+		if n := len(all); n == 0 || !all[n-1].join(r) {
+			all = append(all, r)
+		}
+	}
+	slices.SortStableFunc(all, func(a, b region) int {
+		if a.inode != 0 && a.inode == b.inode {
+			return cmp.Compare(a.offset, b.offset)
+		}
+		return cmp.Compare(b.start, a.start)
+	})
+	return all
+}
+
+// join makes next a part of r where it goes on with the same file, or is a hole that a
+// balloon made in private memory of a file.
+func (r *region) join(next region) bool {
+	switch {
+	case r.end != next.start || r.kind == anonymous:
+		return false
+	case next.inode == r.inode && r.inode != 0 && next.offset == r.offset+r.size():
+	case r.kind == ofFile && next.kind == anonymous:
+	default:
+		return false
+	}
+	r.end = next.end
+	return true
+}
+
+// find picks what is RAM among rs. size is how much there is in bytes, 0: unknown. flags
+// are asked for only when nothing else tells.
+func find(rs []region, size uint64, flags func() proc.Flags) []region {
+	if f := only(rs, named); len(f) > 0 {
+		return f
+	}
+	if size != 0 {
+		for _, k := range []kind{anonymous, ofFile} {
+			if f := fit(only(rs, k), size); f != nil {
+				return f
+			}
+		}
+	}
+	if f := flagged(only(rs, anonymous), flags()); f != nil {
+		return f
+	}
+	for _, k := range []kind{anonymous, ofFile} {
+		if f := largest(only(rs, k)); f != nil {
+			return f
+		}
+	}
+	return nil
+}
+
+func only(rs []region, k kind) (out []region) {
+	for _, r := range rs {
+		if r.kind == k {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// fit finds size bytes of RAM: one region, two that are it together (as a hole parts
+// them), or the upper part of one that has grown into something below it.
+func fit(rs []region, size uint64) []region {
+	var grown []region
+	for _, r := range rs {
+		if r.size() == size {
+			return []region{r}
+		}
+		if r.size() > size && grown == nil {
+			r.offset += r.size() - size
+			r.start = r.end - size
+			grown = []region{r}
+		}
+	}
+	for _, r := range rs {
+		if !isLow(r.size()) {
+			continue
+		}
+		for _, s := range rs {
+			if s != r && r.size()+s.size() == size {
+				return []region{r, s}
+			}
+		}
+	}
+	return grown
+}
+
+// flagged finds RAM by the flags of its mappings: no swap is reserved for it, and Cloud
+// Hypervisor keeps it out of core dumps. The largest is RAM, and so is another one beside
+// a region that ends where a hole begins.
+func flagged(rs []region, flags proc.Flags) []region {
+	for _, flag := range []string{"dd", "nr"} {
+		var found []region
+		for _, r := range rs {
+			if flags.Has(r.start, flag) {
+				found = append(found, r)
+			}
+		}
+		if f := largest(found); f != nil {
+			return f
+		}
+	}
+	return nil
+}
+
+// largest is the largest of rs, and with a region that ends where a hole begins the
+// largest of the others: RAM goes on behind the hole.
+func largest(rs []region) []region {
+	most := func(but region) (best region) {
+		for _, r := range rs {
+			if r != but && r.size() > best.size() {
+				best = r
+			}
+		}
+		return best
+	}
+	first := most(region{})
+	if first.size() < smallest {
+		return nil
+	}
+	for _, r := range rs {
+		if !isLow(r.size()) {
+			continue
+		}
+		if other := most(r); other.size() >= smallest {
+			return []region{r, other}
+		}
+		return []region{r}
+	}
+	return []region{first}
+}
+
+func blocks(rs []region) (bs []ram.Block) {
+	for _, r := range rs {
+		bs = append(bs, ram.Block{HVA: r.start, Size: r.size()})
+	}
+	return bs
+}

@@ -81,7 +81,7 @@ func look(ctx context.Context, p proc.Process, i *vm.Info, mayAsk bool) (f found
 		i.Name = f.told.name
 	}
 	i.State, i.Version = f.told.state, f.told.version
-	if i.CPUs = proc.CountFDs(p.PID, proc.KVMProcessor); i.CPUs == 0 {
+	if i.CPUs = proc.CountFiles(p.PID, proc.KVMProcessor); i.CPUs == 0 {
 		i.CPUs = max(f.told.cpus, f.c.cpus)
 	}
 	if f.maps, err = proc.Maps(p.PID); err != nil {

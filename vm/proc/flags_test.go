@@ -1,6 +1,7 @@
 package proc
 
 import (
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -53,18 +54,22 @@ func TestOwnFlags(t *testing.T) {
 	}
 }
 
-func TestCountFDs(t *testing.T) {
-	r, w, err := os.Pipe()
+func TestCountFiles(t *testing.T) {
+	r, w, err := os.Pipe() // two descriptors, one thing
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer r.Close()
 	defer w.Close()
-	if n := CountFDs(os.Getpid(), "pipe:"); n < 2 {
-		t.Errorf("%d descriptors of pipes, with one open at both ends", n)
+	link, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", r.Fd()))
+	if err != nil {
+		t.Fatal(err)
 	}
-	if n := CountFDs(os.Getpid(), "no such thing"); n != 0 {
-		t.Errorf("%d descriptors of what does not exist", n)
+	if n := CountFiles(os.Getpid(), link); n != 1 {
+		t.Errorf("%d files %s", n, link)
+	}
+	if n := CountFiles(os.Getpid(), "no such thing"); n != 0 {
+		t.Errorf("%d files of what does not exist", n)
 	}
 }
 

@@ -166,17 +166,18 @@ func HasFD(pid int, target string) (has, known bool) {
 // KVMProcessor begins what the link of a descriptor for a virtual CPU says.
 const KVMProcessor = "anon_inode:kvm-vcpu"
 
-// CountFDs counts the descriptors of process pid whose links begin with prefix. It is 0
-// when they may not be seen.
-func CountFDs(pid int, prefix string) (n int) {
+// CountFiles counts what process pid has descriptors for: links that begin with prefix and
+// differ, as one may be open twice. It is 0 when they may not be seen.
+func CountFiles(pid int, prefix string) int {
 	dir := path(pid, "fd")
 	fds, _ := readdirnames(dir)
+	seen := map[string]bool{}
 	for _, fd := range fds {
 		if l, err := os.Readlink(dir + "/" + fd); err == nil && strings.HasPrefix(l, prefix) {
-			n++
+			seen[l] = true
 		}
 	}
-	return n
+	return len(seen)
 }
 
 // FindMap returns the map that holds host virtual address hva. maps are

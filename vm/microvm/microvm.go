@@ -91,21 +91,22 @@ func look(ctx context.Context, p proc.Process, i *vm.Info, mayAsk bool) (f found
 	for _, name := range f.c.files {
 		files = append(files, p.Path(name))
 	}
-	f.regions = find(regions(f.maps, files), size, func() proc.Flags {
+	var guess bool
+	f.regions, guess = find(regions(f.maps, files), size, func() proc.Flags {
 		flags, _ := proc.MapFlags(p.PID) // optional
 		return flags
 	})
-	i.RAM = size
-	if len(f.regions) > 0 {
-		i.RAM = ram.Total(blocks(f.regions))
+	if guess && f.unused(p) {
+		f.regions = nil // before it has a machine, a monitor has memory of its own only
 	}
-	if len(f.regions) == 0 || i.State == vm.StatePrelaunch && f.unused(p) {
+	if i.RAM = size; len(f.regions) == 0 {
 		return f, ram.ErrNone
 	}
+	i.RAM = ram.Total(blocks(f.regions))
 	return f, nil
 }
 
-// unused reports whether p has no machine yet: what was found is not its RAM.
+// unused reports whether p has no machine yet.
 func (f *found) unused(p proc.Process) bool {
 	has, known := proc.HasFD(p.PID, proc.KVMMachine)
 	return known && !has

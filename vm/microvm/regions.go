@@ -97,27 +97,27 @@ func (r *region) join(next region) bool {
 }
 
 // find picks what is RAM among rs. size is how much there is in bytes, 0: unknown. flags
-// are asked for only when nothing else tells.
-func find(rs []region, size uint64, flags func() proc.Flags) []region {
+// are asked for only when nothing else tells, and then the answer is a guess.
+func find(rs []region, size uint64, flags func() proc.Flags) (found []region, guess bool) {
 	if f := only(rs, named); len(f) > 0 {
-		return f
+		return f, false
 	}
 	if size != 0 {
 		for _, k := range []kind{anonymous, ofFile} {
 			if f := fit(only(rs, k), size); f != nil {
-				return f
+				return f, false
 			}
 		}
 	}
 	if f := flagged(only(rs, anonymous), flags()); f != nil {
-		return f
+		return f, true
 	}
 	for _, k := range []kind{anonymous, ofFile} {
 		if f := largest(only(rs, k)); f != nil {
-			return f
+			return f, true
 		}
 	}
-	return nil
+	return nil, true
 }
 
 func only(rs []region, k kind) (out []region) {

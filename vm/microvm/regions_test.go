@@ -137,7 +137,10 @@ func TestFind(t *testing.T) {
 		"no machine yet": {maps: []mapping{heap, stack, guard, binary}},
 	} {
 		maps, flags := mapsOf(t, c.maps)
-		found := find(regions(maps, c.files), c.size<<10, func() proc.Flags { return flags })
+		found, guess := find(regions(maps, c.files), c.size<<10, func() proc.Flags { return flags })
+		if guess != (c.size == 0 && (len(found) == 0 || found[0].kind != named)) {
+			t.Errorf("%s: guessed: %v", name, guess)
+		}
 		var sizes []uint64
 		for n, r := range found {
 			sizes = append(sizes, r.size()>>10)
@@ -156,8 +159,8 @@ func TestFind(t *testing.T) {
 // TestFindGrown: the upper part is RAM, since mappings are made downwards.
 func TestFindGrown(t *testing.T) {
 	maps, flags := mapsOf(t, []mapping{anon(130 * mib)})
-	found := blocks(find(regions(maps, nil), 128<<20, func() proc.Flags { return flags }))
-	if d := cmp.Diff([]ram.Block{{HVA: 0x7ff000000000 - 128<<20, Size: 128 << 20}}, found); d != "" {
+	found, _ := find(regions(maps, nil), 128<<20, func() proc.Flags { return flags })
+	if d := cmp.Diff([]ram.Block{{HVA: 0x7ff000000000 - 128<<20, Size: 128 << 20}}, blocks(found)); d != "" {
 		t.Error(d)
 	}
 }
@@ -167,7 +170,7 @@ func FuzzFind(f *testing.F) {
 	f.Add("7f0000000000-7f00c0000000 rw-p 00000000 00:00 0 \n", uint64(0))
 	f.Fuzz(func(t *testing.T, text string, size uint64) {
 		maps, _ := proc.ParseMaps(text)
-		found := find(regions(maps, nil), size, func() proc.Flags { return nil })
+		found, _ := find(regions(maps, nil), size, func() proc.Flags { return nil })
 		var sizes []uint64
 		for _, r := range found {
 			if r.end <= r.start {

@@ -62,9 +62,15 @@ func kindOf(m proc.Map, files []string) (kind, bool) {
 // are made downwards; parts of one file by their place in it.
 func regions(maps []proc.Map, files []string) []region {
 	var all []region
-	for _, m := range maps {
+	for i, m := range maps {
 		k, ok := kindOf(m, files)
 		if !ok {
+			continue
+		}
+		if k == anonymous && i+1 < len(maps) {
+			m.End = min(m.End, max(m.Start, arena(m, maps[i+1])))
+		}
+		if m.End == m.Start {
 			continue
 		}
 		r := region{m.Start, m.End, k, m.Inode, m.Offset}
@@ -79,6 +85,19 @@ func regions(maps []proc.Map, files []string) []region {
 		return cmp.Compare(b.start, a.start)
 	})
 	return all
+}
+
+// heapMax is the size of an arena of glibc's malloc, and what it begins at a multiple of
+// (HEAP_MAX_SIZE). Its first part can be written to, and what follows cannot.
+const heapMax = 64 << 20
+
+// arena is where in m an arena begins, up to m.End where none does. Its memory has the
+// flags that RAM has, and becomes one mapping with RAM that ends where it begins.
+func arena(m, next proc.Map) uint64 {
+	if next.Start != m.End || next.Writable || next.Executable || next.Path != "" || next.End%heapMax != 0 {
+		return m.End
+	}
+	return min(m.End, next.End-min(next.End, heapMax))
 }
 
 // join makes next a part of r where it goes on with the same file, or is a hole that a
@@ -130,7 +149,7 @@ func only(rs []region, k kind) (out []region) {
 }
 
 // fit finds size bytes of RAM: one region, two that are it together (as a hole parts
-// them), or the upper part of one that has grown into something below it.
+// them), or a part of one that has become one with something else.
 func fit(rs []region, size uint64) []region {
 	var grown []region
 	for _, r := range rs {
@@ -138,9 +157,7 @@ func fit(rs []region, size uint64) []region {
 			return []region{r}
 		}
 		if r.size() > size && grown == nil {
-			r.offset += r.size() - size
-			r.start = r.end - size
-			grown = []region{r}
+			grown = []region{r.part(size)}
 		}
 	}
 	for _, r := range rs {
@@ -154,6 +171,22 @@ func fit(rs []region, size uint64) []region {
 		}
 	}
 	return grown
+}
+
+// largePage is what Firecracker has RAM begin at a multiple of, and Linux too since 6.7.
+const largePage = 2 << 20
+
+// part is where in r RAM of so many bytes is likeliest: its lower end if RAM can only begin
+// there, else the upper one, since what is mapped later lies below.
+func (r region) part(size uint64) region {
+	upper := r.end - size
+	if r.start%largePage == 0 && upper%largePage != 0 {
+		r.end = r.start + size
+		return r
+	}
+	r.offset += upper - r.start
+	r.start = upper
+	return r
 }
 
 // flagged finds RAM by the flags of its mappings: no swap is reserved for it, and Cloud

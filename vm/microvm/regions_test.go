@@ -130,10 +130,6 @@ func TestFind(t *testing.T) {
 			maps: []mapping{pmem, {512 * mib, 0, "rw-s", "00000000 fe:00 79 /srv/ram", "dd"}, stack}, files: []string{"/srv/ram"},
 			want: []uint64{512 * mib}, index: []int{1},
 		},
-		"grown into what lies below": {
-			maps: []mapping{heap, anon(130 * mib), stack}, size: 128 * mib,
-			want: []uint64{128 * mib},
-		},
 		"no machine yet": {maps: []mapping{heap, stack, guard, binary}},
 	} {
 		maps, flags := mapsOf(t, c.maps)
@@ -156,12 +152,37 @@ func TestFind(t *testing.T) {
 	}
 }
 
-// TestFindGrown: the upper part is RAM, since mappings are made downwards.
+// TestFindGrown: RAM that has become one mapping with something else.
 func TestFindGrown(t *testing.T) {
-	maps, flags := mapsOf(t, []mapping{anon(130 * mib)})
-	found, _ := find(regions(maps, nil), 128<<20, func() proc.Flags { return flags })
-	if d := cmp.Diff([]ram.Block{{HVA: 0x7ff000000000 - 128<<20, Size: 128 << 20}}, blocks(found)); d != "" {
-		t.Error(d)
+	const ram256 = 256 << 20
+	for name, c := range map[string]struct {
+		maps string
+		size uint64
+		want uint64
+	}{
+		"something below":       {"7f00000ff000-7f0010100000 rw-p 00000000 00:00 0\n", ram256, 0x7f0000100000},
+		"below, both on a page": {"7f0000000000-7f0010200000 rw-p 00000000 00:00 0\n", ram256, 0x7f0000200000},
+		"something above":       {"7f0000200000-7f0010221000 rw-p 00000000 00:00 0\n", ram256, 0x7f0000200000},
+		// Seen in a Firecracker that was built with glibc.
+		"an arena above":           {"7f0000000000-7f0010021000 rw-p 00000000 00:00 0\n7f0010021000-7f0014000000 ---p 00000000 00:00 0\n", ram256, 0x7f0000000000},
+		"an arena above, not told": {"7f0000000000-7f0010021000 rw-p 00000000 00:00 0\n7f0010021000-7f0014000000 ---p 00000000 00:00 0\n", 0, 0x7f0000000000},
+	} {
+		maps, err := proc.ParseMaps(c.maps)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found, _ := find(regions(maps, nil), c.size, func() proc.Flags { return proc.Flags{maps[0].Start: " nr "} })
+		if d := cmp.Diff([]ram.Block{{HVA: c.want, Size: ram256}}, blocks(found)); d != "" {
+			t.Errorf("%s: %s", name, d)
+		}
+	}
+	// An arena alone is none, however large.
+	maps, err := proc.ParseMaps("7f0010000000-7f0013ff0000 rw-p 00000000 00:00 0\n7f0013ff0000-7f0014000000 ---p 00000000 00:00 0\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if found, _ := find(regions(maps, nil), 0, func() proc.Flags { return nil }); found != nil {
+		t.Errorf("an arena is RAM: %+v", found)
 	}
 }
 

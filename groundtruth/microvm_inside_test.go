@@ -1,7 +1,6 @@
 package groundtruth
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -105,17 +104,15 @@ func startMicroVM(t *testing.T, vmm string, v variant) *lab.Guest {
 	}
 	c := exec.Command("/"+vmm, args...)
 	g := serve(t, c, dir)
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
-	defer cancel()
-	for {
-		if _, err = g.Output(ctx, "true"); err == nil {
+	// What is sent before the agent is there would only fill the line.
+	for end := time.Now().Add(10 * time.Minute); ; time.Sleep(time.Second) {
+		text, err := os.ReadFile(g.Console())
+		if strings.Contains(string(text), "OLAB boot") {
 			return g
 		}
-		if ctx.Err() != nil {
-			text, _ := os.ReadFile(g.Console())
-			t.Fatalf("the guest does not answer: %v: %q", err, text[max(0, len(text)-3000):])
+		if err != nil || time.Now().After(end) {
+			t.Fatalf("the guest does not boot: %v: %q", err, text[max(0, len(text)-3000):])
 		}
-		time.Sleep(time.Second)
 	}
 }
 

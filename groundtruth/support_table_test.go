@@ -11,7 +11,7 @@ import (
 )
 
 // live are the sources that are not dumps, as sourceOf names them.
-var live = []string{"shared", "private", "kvm", "debian"}
+var live = []string{"shared", "private", "kvm", "debian", "firecracker", "cloud-hypervisor"}
 
 // kernels are those in which views are compared.
 func kernels() []string {
@@ -150,7 +150,7 @@ func (b book) details() string {
 Made by ` + "`make support`" + ` from what the tests of ` + "`groundtruth/`" + ` found; nobody writes it by hand.
 Each view was compared with the guest's own word, row by row and column by column: its /proc,
 /sys, netlink, system calls. "shared" and "private" are ways to run a guest's RAM under TCG,
-"kvm" is a guest on KVM, "debian" a whole Debian with systemd, web server, SSH session and
+"kvm" is a guest on KVM, "firecracker" and "cloud-hypervisor" are others' machines on KVM, "debian" a whole Debian with systemd, web server, SSH session and
 container. A dump was written of a paused guest, and must give, byte for byte, what the paused
 guest gives.
 

@@ -39,6 +39,8 @@ type fact struct {
 // sourceOf names the way in which a running guest is read.
 func sourceOf(g *lab.Guest) string {
 	switch {
+	case os.Getenv(microVM) != "":
+		return os.Getenv(microVM)
 	case g.Accel == lab.KVM:
 		return "kvm"
 	case g.Userland == lab.Debian:

@@ -191,7 +191,7 @@ func (c viewCase) inside(t *testing.T, g *lab.Guest) map[string]map[string]any {
 
 func (c viewCase) outside(t *testing.T, g *lab.Guest) map[string]map[string]any {
 	t.Helper()
-	args := append([]string{c.view, "qemu:" + g.QMP(), "-o", "json"}, c.args...)
+	args := append([]string{c.view, targetOf(g), "-o", "json"}, c.args...)
 	cmd := exec.Command(command(t), args...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr

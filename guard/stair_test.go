@@ -18,6 +18,7 @@ var stair = []string{
 	"phys/dump phys/acquire", // all formats together
 	"vm/qmp vm/gdb vm/proc",
 	"vm",
+	"vm/ram", // what drivers stand on
 	"vm/*",
 	"vm/local", // the drivers together
 	"virt",

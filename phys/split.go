@@ -6,8 +6,8 @@ const (
 	fourGiB = 1 << 32
 
 	LowQ35         = 0x80000000 // q35: 2 GiB, once RAM reaches 2.75 GiB
-	LowPC          = 0xc0000000 // i440fx (once RAM reaches 3.5 GiB), Cloud Hypervisor: 3 GiB
-	LowFirecracker = 0xd0000000 // Firecracker: 3.25 GiB
+	LowPC          = 0xc0000000 // i440fx (once RAM reaches 3.5 GiB), Firecracker, Cloud Hypervisor: 3 GiB
+	LowFirecracker = 0xd0000000 // Firecracker before 1.13: 3.25 GiB
 	LowQ35Old      = 0xb0000000 // q35 before 2.0: 2.75 GiB
 	LowPCOld       = 0xe0000000 // i440fx before 2.0: 3.5 GiB
 )

@@ -130,7 +130,7 @@ func Pause(ctx context.Context, m *vm.Machine, target string) (resume func() err
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 		defer cancel()
 		if err := goOn(ctx); err != nil && !errors.Is(err, vm.ErrGone) {
-			return fmt.Errorf("%w: %w; then resume %s by hand (QMP cont, virsh resume)", ErrStillPaused, err, target)
+			return fmt.Errorf("%w: %w; then resume %s by hand (%s)", ErrStillPaused, err, target, byHand(m))
 		}
 		return nil
 	})
@@ -140,6 +140,14 @@ func Pause(ctx context.Context, m *vm.Machine, target string) (resume func() err
 		stop()
 		return once()
 	}, nil
+}
+
+// byHand is how a person lets m go on.
+func byHand(m *vm.Machine) string {
+	if m.VMM == "qemu" {
+		return "QMP cont, virsh resume"
+	}
+	return fmt.Sprintf("the monitor's API, or kill -CONT %d", m.PID)
 }
 
 // paging is what the processors' registers tell of page tables.

@@ -102,8 +102,8 @@ func (m *Machine) CheckStarted() error {
 	case StatePrelaunch:
 		return &Error{
 			Kind: ErrNotStarted, What: "look into " + m.Title(),
-			Why: "the machine was created with -S and has not been started yet",
-			Do:  "start it (QMP cont, virsh resume) and try again",
+			Why: "the machine was created but has not been started yet",
+			Do:  "start it (QMP cont, virsh resume, vm.boot) and try again",
 		}
 	case "inmigrate":
 		return &Error{

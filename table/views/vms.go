@@ -34,7 +34,7 @@ var vmColumns = []table.Column{
 	{Name: "arch", Type: table.Text, Doc: "Architecture of the guest: x86_64, aarch64."},
 	{Name: "cpus", Type: table.Int, Doc: "Number of virtual CPUs."},
 	{Name: "ram", Type: table.Size, Doc: "RAM of the guest, in bytes."},
-	{Name: "state", Type: table.Text, Doc: "What it does: running, paused, prelaunch, shutdown …, as QEMU calls it."},
+	{Name: "state", Type: table.Text, Doc: "What it does: running, paused, prelaunch, shutdown …, in QEMU's words."},
 	{Name: "user", Type: table.Text, Doc: "User who runs it."},
 	{Name: "source", Type: table.Text, Doc: "How its memory can be read: shared or private; missing when it cannot."},
 	{Name: "missing", Type: table.Text, Doc: "Why it cannot be read, or cannot be read better."},

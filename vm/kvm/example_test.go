@@ -10,12 +10,12 @@ import (
 	"github.com/outsight-vmi/outsight/vm/proc"
 )
 
-// A machine of Firecracker is told by its process, and says why it cannot be opened.
+// A machine of crosvm is told by its process, and says why it cannot be opened.
 func ExampleDriver() {
 	p := proc.Process{
 		PID:  71,
-		Exe:  "/usr/local/bin/firecracker-v1.10.1-x86_64",
-		Args: []string{"firecracker", "--id", "web", "--api-sock", "/run/web.sock"},
+		Exe:  "/usr/bin/crosvm",
+		Args: []string{"crosvm", "run", "--name", "web", "vmlinux"},
 	}
 	var d kvm.Driver
 	i, ok := d.Recognise(p)
@@ -25,7 +25,7 @@ func ExampleDriver() {
 	fmt.Println(err)
 	fmt.Println(errors.Is(err, vm.ErrUnsupported))
 	// Output:
-	// true web firecracker kvm
-	// open web (pid 71): reading the memory of this monitor's machines is not built in yet, only that of QEMU's; dump its RAM to a raw file and open that
+	// true web crosvm kvm
+	// open web (pid 71): reading the memory of this monitor's machines is not built in yet, only that of QEMU's, Firecracker's and Cloud Hypervisor's; dump its RAM to a raw file and open that
 	// true
 }

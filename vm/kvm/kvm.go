@@ -1,4 +1,4 @@
-// Package kvm is the driver for machines of monitors other than QEMU: they are
+// Package kvm is the driver for machines of monitors that no other driver knows: they are
 // found and listed, and not opened yet.
 package kvm
 
@@ -20,19 +20,13 @@ var (
 
 // monitors are the programs known by name, and the flag that names a machine.
 var monitors = map[string]string{
-	"firecracker":      "--id",
-	"cloud-hypervisor": "",
-	"crosvm":           "--name",
-	"lkvm":             "--name",
+	"crosvm": "--name",
+	"lkvm":   "--name",
 }
 
 // Recognise implements [vm.Driver]: by the name of the program.
 func (Driver) Recognise(p proc.Process) (vm.Info, bool) {
 	vmm := p.Base()
-	// Releases carry their version and architecture: firecracker-v1.10-x86_64.
-	if strings.HasPrefix(vmm, "firecracker-v") {
-		vmm = "firecracker"
-	}
 	flag, ok := monitors[vmm]
 	if !ok {
 		return vm.Info{}, false
@@ -62,7 +56,7 @@ func valueOf(args []string, flag string) string {
 	return ""
 }
 
-const missing = "reading the memory of this monitor's machines is not built in yet, only that of QEMU's"
+const missing = "reading the memory of this monitor's machines is not built in yet, only that of QEMU's, Firecracker's and Cloud Hypervisor's"
 
 // Survey implements [vm.Driver].
 func (Driver) Survey(_ context.Context, _ proc.Process, i *vm.Info) { i.Missing = missing }

@@ -7,13 +7,14 @@ import (
 
 	"github.com/outsight-vmi/outsight/vm"
 	"github.com/outsight-vmi/outsight/vm/kvm"
+	"github.com/outsight-vmi/outsight/vm/microvm"
 	"github.com/outsight-vmi/outsight/vm/qemu"
 )
 
 // Host returns a host with every driver. Callers may add resolvers to it.
 func Host() *vm.Host {
 	return &vm.Host{
-		Drivers:   []vm.Driver{qemu.Driver{}, kvm.Driver{}},
+		Drivers:   []vm.Driver{qemu.Driver{}, microvm.Driver{}, kvm.Driver{}},
 		Resolvers: map[string]vm.Resolver{},
 	}
 }

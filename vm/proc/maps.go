@@ -163,6 +163,23 @@ func HasFD(pid int, target string) (has, known bool) {
 	return false, true
 }
 
+// KVMProcessor begins what the link of a descriptor for a virtual CPU says.
+const KVMProcessor = "anon_inode:kvm-vcpu"
+
+// CountFiles counts what process pid has descriptors for: links that begin with prefix and
+// differ, as one may be open twice. It is 0 when they may not be seen.
+func CountFiles(pid int, prefix string) int {
+	dir := path(pid, "fd")
+	fds, _ := readdirnames(dir)
+	seen := map[string]bool{}
+	for _, fd := range fds {
+		if l, err := os.Readlink(dir + "/" + fd); err == nil && strings.HasPrefix(l, prefix) {
+			seen[l] = true
+		}
+	}
+	return len(seen)
+}
+
 // FindMap returns the map that holds host virtual address hva. maps are
 // ascending, as Maps gives them.
 func FindMap(maps []Map, hva uint64) (Map, bool) {

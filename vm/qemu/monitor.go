@@ -10,13 +10,14 @@ import (
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/vm"
 	"github.com/outsight-vmi/outsight/vm/qmp"
+	"github.com/outsight-vmi/outsight/vm/ram"
 )
 
 // told is what QEMU itself says of its machine.
 type told struct {
 	version string
 	state   vm.State
-	blocks  []hostRAM // RAM in QEMU's address space, one after the other
+	blocks  []ram.Block // RAM in QEMU's address space, one after the other
 	layout  phys.Layout
 }
 
@@ -61,7 +62,7 @@ func ask(ctx context.Context, c *qmp.Client) (t told, err error) {
 			return t, fmt.Errorf("QEMU does not tell where it has RAM block %s: %.80q", r.name, out)
 		}
 		order = append(order, r.name)
-		t.blocks = append(t.blocks, hostRAM{at - r.offset, sizes[r.name]})
+		t.blocks = append(t.blocks, ram.Block{HVA: at - r.offset, Size: sizes[r.name]})
 	}
 	t.layout = layout(rows, order, sizes)
 	return t, nil
@@ -122,7 +123,7 @@ func qmpError(what, path string, pid int, err error) *vm.Error {
 		e.Kind, e.Why, e.Do = vm.ErrBusy, "QEMU greeted on its QMP socket and then stopped answering", use
 	case errors.Is(err, qmp.ErrClosed):
 		e.Kind, e.Why, e.Do = vm.ErrGone, "QEMU closed the QMP connection: it is shutting down", "start the machine again"
-	case isPermission(err):
+	case ram.IsPermission(err):
 		e.Kind, e.Why, e.Do = vm.ErrPermission, "this user may not connect to "+path, "run as the machine's user or root"
 	default:
 		e.Why = err.Error()

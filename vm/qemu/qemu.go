@@ -15,12 +15,11 @@ import (
 	"os"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/vm"
 	"github.com/outsight-vmi/outsight/vm/proc"
 	"github.com/outsight-vmi/outsight/vm/qmp"
+	"github.com/outsight-vmi/outsight/vm/ram"
 )
 
 // How long a machine that was not named by its QMP socket may take to greet. It
@@ -277,7 +276,7 @@ func (d Driver) open(p proc.Process, m *vm.Machine, t *told, opts vm.Options) er
 		return accessError(what, p, m.Info, err)
 	}
 	m.Accel = accel(p, m.Accel)
-	var blocks []hostRAM
+	var blocks []ram.Block
 	var layouts []phys.Layout
 	if t != nil {
 		m.State, m.Version, m.Proven = t.state, t.version, true
@@ -290,7 +289,7 @@ func (d Driver) open(p proc.Process, m *vm.Machine, t *told, opts vm.Options) er
 		layouts = guesses(c, sizes(blocks))
 	}
 	var why error
-	m.Memory, m.Source, why, err = openRAM(p.PID, maps, blocks, opts.NoMap, layouts)
+	m.Memory, m.Source, why, err = ram.Open(p.PID, maps, blocks, opts.NoMap, layouts)
 	if err != nil {
 		return accessError(what, p, m.Info, err)
 	}
@@ -302,55 +301,22 @@ func (d Driver) open(p proc.Process, m *vm.Machine, t *told, opts vm.Options) er
 	if why != nil {
 		m.Notes = append(m.Notes, "the RAM is shared but cannot be mapped, so it is read more slowly: "+why.Error())
 	}
-	m.RAM = 0
-	for _, b := range blocks {
-		m.RAM += b.size
-	}
+	m.RAM = ram.Total(blocks)
 	return nil
 }
 
-func sizes(blocks []hostRAM) (s []uint64) {
+func sizes(blocks []ram.Block) (s []uint64) {
 	for _, b := range blocks {
-		s = append(s, b.size)
+		s = append(s, b.Size)
 	}
 	return s
 }
 
-func isPermission(err error) bool {
-	return errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES)
-}
-
-// accessError is the sentence for a process whose memory cannot be had.
+// accessError is [ram.AccessError], with what helps with a QEMU.
 func accessError(what string, p proc.Process, i vm.Info, err error) *vm.Error {
-	e := &vm.Error{What: what, Err: err}
-	switch {
-	case isPermission(err) && os.Geteuid() != p.UID && os.Geteuid() != 0:
-		e.Kind = vm.ErrPermission
-		e.Why = fmt.Sprintf("it belongs to user %s, and this is user %d, who may not read its memory", i.User, os.Geteuid())
-		e.Do = "run as root"
-		if p.UID != 0 {
-			e.Do += " or as " + i.User
-		}
-	case isPermission(err):
-		e.Kind = vm.ErrPermission
-		e.Why = "the kernel does not let this user read the memory of that process" + yama()
-		e.Do = "run as root (with CAP_SYS_PTRACE in a container)"
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, phys.ErrGone), errors.Is(err, unix.ESRCH):
-		e.Kind, e.Why, e.Do = vm.ErrGone, "the machine ended while it was opened", "start it again"
-	case errors.Is(err, errNoRAM):
-		e.Why = err.Error()
+	e := ram.AccessError(what, p, i, err)
+	if errors.Is(err, ram.ErrNone) {
 		e.Do = "free its QMP socket, or give it one, so that QEMU can be asked"
-	default:
-		e.Why = err.Error()
 	}
 	return e
-}
-
-// yama adds what the Yama security module restricts, if it does.
-func yama() string {
-	b, err := os.ReadFile("/proc/sys/kernel/yama/ptrace_scope")
-	if err != nil || len(b) == 0 || b[0] == '0' {
-		return ""
-	}
-	return fmt.Sprintf(" (kernel.yama.ptrace_scope is %c)", b[0])
 }

@@ -1,36 +1,26 @@
 package qemu
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/outsight-vmi/outsight/phys"
-	"github.com/outsight-vmi/outsight/phys/mapped"
-	"github.com/outsight-vmi/outsight/phys/process"
-	"github.com/outsight-vmi/outsight/vm"
 	"github.com/outsight-vmi/outsight/vm/proc"
+	"github.com/outsight-vmi/outsight/vm/ram"
 )
-
-// hostRAM is a block of guest RAM in QEMU's address space.
-type hostRAM struct {
-	hva, size uint64
-}
-
-var errNoRAM = errors.New("guest RAM was not found in the address space of its process")
 
 // findRAM finds the blocks of c in maps, without QEMU's help: by size, kind and
 // name of their mappings.
-func findRAM(maps []proc.Map, c *config) ([]hostRAM, error) {
-	var found []hostRAM
+func findRAM(maps []proc.Map, c *config) ([]ram.Block, error) {
+	var found []ram.Block
 	taken := map[uint64]bool{}
 	for _, b := range c.blocks() {
 		h, ok := findBlock(maps, b, taken)
 		if !ok {
-			return nil, fmt.Errorf("%w: no mapping fits block %q of %d bytes", errNoRAM, b.id, b.size)
+			return nil, fmt.Errorf("%w: no mapping fits block %q of %d bytes", ram.ErrNone, b.id, b.size)
 		}
-		taken[h.hva] = true
+		taken[h.HVA] = true
 		found = append(found, h)
 	}
 	return found, nil
@@ -38,13 +28,13 @@ func findRAM(maps []proc.Map, c *config) ([]hostRAM, error) {
 
 // findBlock finds one block. QEMU maps one after the other downwards, so of two
 // that look the same the upper one comes first.
-func findBlock(maps []proc.Map, b backend, taken map[uint64]bool) (best hostRAM, ok bool) {
+func findBlock(maps []proc.Map, b backend, taken map[uint64]bool) (best ram.Block, ok bool) {
 	bestScore := 0
 	for i := len(maps) - 1; i >= 0; i-- {
 		m := maps[i]
 		// RAM may have been split where its mappings differ in flags.
-		h := hostRAM{m.End - min(m.Size(), b.size), b.size}
-		if !m.Writable || m.Executable || m.Size() < b.size || b.size == 0 || taken[h.hva] {
+		h := ram.Block{HVA: m.End - min(m.Size(), b.size), Size: b.size}
+		if !m.Writable || m.Executable || m.Size() < b.size || b.size == 0 || taken[h.HVA] {
 			continue
 		}
 		score := 1
@@ -116,64 +106,4 @@ func swapHalves(l phys.Layout, size uint64) phys.Layout {
 		}
 	}
 	return out
-}
-
-// openRAM opens the blocks, one after the other, under layouts: mapped where all
-// of them are shared files, else through the process. why says why not mapped,
-// where it could have been.
-func openRAM(pid int, maps []proc.Map, blocks []hostRAM, noMap bool, layouts []phys.Layout) (mem phys.Memory, src vm.Source, why error, err error) {
-	if !noMap {
-		mem, why = openMapped(pid, maps, blocks, layouts)
-		if why == nil {
-			return mem, vm.SourceShared, nil, nil
-		}
-		if errors.Is(why, errPrivate) {
-			why = nil
-		}
-	}
-	var ms []process.Mapping
-	for _, b := range blocks {
-		ms = append(ms, process.Mapping{HVA: b.hva, Size: b.size, Anonymous: isAnonymous(maps, b)})
-	}
-	mem, err = process.Open(pid, ms, layouts...)
-	return mem, vm.SourcePrivate, why, err
-}
-
-var errPrivate = errors.New("the RAM is private to its process")
-
-func openMapped(pid int, maps []proc.Map, blocks []hostRAM, layouts []phys.Layout) (phys.Memory, error) {
-	var files []mapped.Backing
-	defer func() {
-		for _, f := range files {
-			f.File.Close()
-		}
-	}()
-	for _, b := range blocks {
-		m, ok := proc.FindMap(maps, b.hva)
-		if !ok {
-			return nil, errNoRAM
-		}
-		if !m.Shared || m.Inode == 0 {
-			return nil, errPrivate
-		}
-		f, err := proc.OpenMapped(pid, m)
-		if err != nil {
-			return nil, err
-		}
-		files = append(files, mapped.Backing{File: f, Offset: m.Offset + (b.hva - m.Start), Size: b.size})
-	}
-	return mapped.Open(files, layouts...)
-}
-
-// isAnonymous reports whether all of b is private memory without a file, so that
-// pages which QEMU never touched are known to be zero.
-func isAnonymous(maps []proc.Map, b hostRAM) bool {
-	for at := b.hva; at < b.hva+b.size; {
-		m, ok := proc.FindMap(maps, at)
-		if !ok || m.Shared || m.Inode != 0 {
-			return false
-		}
-		at = m.End
-	}
-	return true
 }

@@ -1,0 +1,172 @@
+package microvm
+
+import (
+	"encoding/json"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/outsight-vmi/outsight/vm/proc"
+)
+
+// config is what a command line and the file that it names tell. All of it are hints: a
+// machine may have been configured over the API.
+type config struct {
+	vmm   string
+	name  string
+	api   string   // path of the API's socket, as the process sees it; "": none
+	ram   uint64   // in bytes; 0: not told
+	cpus  int      // 0: not told
+	files []string // of which RAM is a mapping
+}
+
+// defaultSocket is where Firecracker's API listens if not told otherwise.
+const defaultSocket = "/run/firecracker.socket"
+
+// maxConfig bounds a configuration file, in bytes.
+const maxConfig = 1 << 20
+
+// configOf is what the command line of p tells, with the file that it names.
+func configOf(vmm string, p proc.Process) config {
+	if vmm == cloudHypervisor {
+		return parseCloudHypervisor(p.Args)
+	}
+	c, file := parseFirecracker(p.Args)
+	if file != "" {
+		if f, err := os.Open(p.Path(file)); err == nil {
+			defer f.Close()
+			if st, err := f.Stat(); err == nil && st.Mode().IsRegular() {
+				c.readFile(f)
+			}
+		}
+	}
+	return c
+}
+
+// arguments calls f with every flag, without dashes, and each of its values.
+func arguments(args []string, f func(flag, value string)) {
+	flag := ""
+	for i, a := range args {
+		switch {
+		case i == 0:
+		case a == "--": // what follows is somebody else's
+			return
+		case strings.HasPrefix(a, "--"):
+			var value string
+			var has bool
+			flag, value, has = strings.Cut(a[2:], "=")
+			f(flag, value)
+			if has {
+				flag = ""
+			}
+		case flag != "":
+			f(flag, a)
+		}
+	}
+}
+
+// parseFirecracker reads a command line of Firecracker. file is its configuration file.
+func parseFirecracker(args []string) (c config, file string) {
+	c = config{vmm: firecracker, api: defaultSocket}
+	none := false
+	arguments(args, func(flag, value string) {
+		switch {
+		case flag == "no-api":
+			none = true
+		case value == "":
+		case flag == "id":
+			c.name = value
+		case flag == "api-sock":
+			c.api = value
+		case flag == "config-file":
+			file = value
+		}
+	})
+	if none {
+		c.api = ""
+	}
+	return c, file
+}
+
+// machineConfig is what Firecracker's configuration file and API say of a machine.
+type machineConfig struct {
+	CPUs int    `json:"vcpu_count"`
+	MiB  uint64 `json:"mem_size_mib"`
+}
+
+func (m machineConfig) ram() uint64 {
+	if m.MiB > 1<<32 {
+		return 0
+	}
+	return m.MiB << 20
+}
+
+func (c *config) readFile(r io.Reader) {
+	var file struct {
+		Machine machineConfig `json:"machine-config"`
+	}
+	if json.NewDecoder(io.LimitReader(r, maxConfig)).Decode(&file) == nil {
+		c.ram, c.cpus = file.Machine.ram(), max(file.Machine.CPUs, 0)
+	}
+}
+
+// parseCloudHypervisor reads a command line of Cloud Hypervisor.
+func parseCloudHypervisor(args []string) config {
+	c := config{vmm: cloudHypervisor}
+	arguments(args, func(flag, value string) {
+		o := options(value)
+		switch flag {
+		case "api-socket":
+			c.api = o["path"]
+			if !strings.Contains(value, "=") {
+				c.api = value
+			}
+		case "memory":
+			c.ram += parseSize(o["size"])
+		case "memory-zone":
+			c.ram += parseSize(o["size"])
+			if f := o["file"]; f != "" {
+				c.files = append(c.files, f)
+			}
+		case "cpus":
+			if n, err := strconv.Atoi(o["boot"]); err == nil && n > 0 {
+				c.cpus = n
+			}
+		}
+	})
+	return c
+}
+
+// options takes "size=512M,shared=on" apart.
+func options(s string) map[string]string {
+	o := map[string]string{}
+	for part := range strings.SplitSeq(s, ",") {
+		k, v, _ := strings.Cut(part, "=")
+		o[k] = v
+	}
+	return o
+}
+
+// parseSize parses "512M". It is 0 for what is no size.
+func parseSize(s string) uint64 {
+	shift := 0
+	if s != "" {
+		switch s[len(s)-1] {
+		case 'K', 'k':
+			shift = 10
+		case 'M', 'm':
+			shift = 20
+		case 'G', 'g':
+			shift = 30
+		}
+	}
+	if shift > 0 {
+		s = s[:len(s)-1]
+	}
+	v, err := strconv.ParseUint(s, 10, 62-shift)
+	if err != nil {
+		return 0
+	}
+	return v << shift
+}

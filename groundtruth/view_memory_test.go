@@ -25,8 +25,10 @@ func init() {
 		view: "meminfo", keys: []string{"name"}, near: map[string]float64{"size": 8 * mib},
 		// Nor are all lines told; what programs were promised, the one that tells most of all, is far off.
 		ignore: func(row map[string]any) bool {
-			return slices.Contains([]string{"VmallocTotal", "VmallocChunk", "NFS_Unstable", "Bounce", "WritebackTmp", "Hugepagesize", "Zswap", "Zswapped",
-				"Committed_AS", "AnonHugePages", "ShmemHugePages", "ShmemPmdMapped", "FileHugePages", "FilePmdMapped", "Unaccepted", "Balloon", "GPUActive", "GPUReclaim"}, row["name"].(string))
+			return slices.Contains([]string{
+				"VmallocTotal", "VmallocChunk", "NFS_Unstable", "Bounce", "WritebackTmp", "Hugepagesize", "Zswap", "Zswapped",
+				"Committed_AS", "AnonHugePages", "ShmemHugePages", "ShmemPmdMapped", "FileHugePages", "FilePmdMapped", "Unaccepted", "Balloon", "GPUActive", "GPUReclaim",
+			}, row["name"].(string))
 		},
 	})
 	register(viewCase{view: "slabs", keys: []string{"name"}, near: map[string]float64{"active": 2000, "objects": 2000, "slabs": 100}})

@@ -82,9 +82,11 @@ type counted struct {
 
 func (s *System) meminfoLayout() (*meminfoLayout, error) {
 	return layoutOf(s, "memory counters", func(r *resolver, o *meminfoLayout) {
-		names := []string{"vm_node_stat", "vm_zone_stat", "blockdev_superblock", "swapper_spaces", "nr_swapper_spaces", "node_data", "nr_node_ids",
+		names := []string{
+			"vm_node_stat", "vm_zone_stat", "blockdev_superblock", "swapper_spaces", "nr_swapper_spaces", "node_data", "nr_node_ids",
 			"totalreserve_pages", "sysctl_overcommit_ratio", "sysctl_overcommit_kbytes", "vm_committed_as", "pcpu_nr_populated", "pcpu_nr_units",
-			"direct_pages_count", "hstates", "hugetlb_max_hstate"}
+			"direct_pages_count", "hstates", "hugetlb_max_hstate",
+		}
 		for _, c := range countersOf {
 			names = append(append(names, c.symbols...), c.with)
 		}
@@ -159,9 +161,17 @@ func (s *System) MemoryCounters(ctx context.Context) iter.Seq2[*MemoryCounter, e
 			name  string
 			bytes func() (uint64, bool, error)
 		}{
-			{"MemAvailable", w.available}, {"Buffers", w.buffers}, {"Cached", w.cached}, {"SwapCached", w.swapCached},
-			{"CommitLimit", w.commitLimit}, {"Committed_AS", w.committed}, {"Percpu", w.percpu}, {"Hugetlb", w.huge},
-			{"DirectMap4k", w.direct(1, 12)}, {"DirectMap2M", w.direct(2, 21)}, {"DirectMap1G", w.direct(3, 30)},
+			{"MemAvailable", w.available},
+			{"Buffers", w.buffers},
+			{"Cached", w.cached},
+			{"SwapCached", w.swapCached},
+			{"CommitLimit", w.commitLimit},
+			{"Committed_AS", w.committed},
+			{"Percpu", w.percpu},
+			{"Hugetlb", w.huge},
+			{"DirectMap4k", w.direct(1, 12)},
+			{"DirectMap2M", w.direct(2, 21)},
+			{"DirectMap1G", w.direct(3, 30)},
 		} {
 			n, ok, err := more.bytes()
 			if ok || err != nil {

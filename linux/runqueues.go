@@ -24,7 +24,6 @@ type Queued struct {
 
 type runqueueLayout struct {
 	curr, idle, stop, cfsTasks, rtQueues, dlRoot, ext kernel.Field // rq
-	extList                                           kernel.Field // scx_rq
 	onRQ, prio, delayed                               kernel.Field // task_struct
 	groupNode, rtNode, dlNode, extNode                kernel.Field
 	rtRunList, rtGroup                                kernel.Field // sched_rt_entity
@@ -106,9 +105,10 @@ func (w *queueWalk) processor(cpu int) bool {
 		return true // of a processor that never came up
 	}
 	class := w.classOf(w.curr)
-	if w.curr == idle {
+	switch w.curr {
+	case idle:
 		class = "idle"
-	} else if w.curr == stop {
+	case stop:
 		class = "stop"
 	}
 	if !w.tell(w.curr, class) {

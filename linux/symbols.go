@@ -53,7 +53,7 @@ func (s *System) Symbols(ctx context.Context) iter.Seq2[*KernelSymbol, error] {
 			return
 		}
 		for _, r := range o.regions {
-			module := ""
+			var module string
 			switch r.owner.Kind {
 			case OwnerProgram:
 				module = "bpf"

@@ -18,14 +18,15 @@ import (
 // copyMemory is the RAM of the guest that is copied, in bytes, and copyFilled is how
 // much of it is filled with what does not compress, in MiB.
 const (
-	copyMemory = 1 << 30
-	copyFilled = 768
+	copyMemory = 2 << 30
+	copyFilled = 1536
 )
 
-// copied is how fast one format is written to a tmpfs, against "cp" of the file that
-// is the guest's RAM.
+// copied is how fast one format is written to a tmpfs, with and without a checksum, against
+// "cp" of the file that is the guest's RAM.
 type copied struct {
 	format   string
+	checksum string
 	cp, dump []time.Duration // sorted
 	ratios   []float64       // cp's time by dump's, pair by pair, sorted
 }
@@ -58,14 +59,13 @@ func measureCopies(ctx context.Context, o options) ([]copied, error) {
 	defer os.RemoveAll(dir)
 	out := filepath.Join(dir, "copy")
 	var all []copied
-	for _, format := range []string{"raw", "elf", "lime"} {
-		c := copied{format: format}
+	for _, c := range []copied{{format: "raw", checksum: "none"}, {format: "raw", checksum: "blake3"}, {format: "elf", checksum: "none"}, {format: "lime", checksum: "none"}} {
 		for i := range o.runs + 1 {
 			cp, err := timeCopy(ctx, out, "cp", ram, out)
 			if err != nil {
 				return nil, err
 			}
-			dump, err := timeCopy(ctx, out, binary, "dump", "--format", format, "qemu:"+g.QMP(), out)
+			dump, err := timeCopy(ctx, out, binary, "dump", "--format", c.format, "--checksum", c.checksum, "qemu:"+g.QMP(), out)
 			if err != nil {
 				return nil, err
 			}
@@ -113,7 +113,7 @@ func timeCopy(ctx context.Context, out, name string, args ...string) (time.Durat
 func reportCopies(w io.Writer, all []copied) {
 	for _, c := range all {
 		n := len(c.ratios) / 2
-		fmt.Fprintf(w, "outsight dump --format %-4s of %d MiB to a tmpfs: %.0f ms; cp of its RAM: %.0f ms; %.0f %% of cp's speed (median of pairs; %.0f to %.0f)\n",
-			c.format, copyMemory>>20, ms(c.dump[n]), ms(c.cp[n]), 100*c.ratios[n], 100*c.ratios[0], 100*c.ratios[len(c.ratios)-1])
+		fmt.Fprintf(w, "outsight dump --format %-4s --checksum %-6s of %d MiB to a tmpfs: %.0f ms; cp of its RAM: %.0f ms; %.0f %% of cp's speed (median of pairs; %.0f to %.0f)\n",
+			c.format, c.checksum, copyMemory>>20, ms(c.dump[n]), ms(c.cp[n]), 100*c.ratios[n], 100*c.ratios[0], 100*c.ratios[len(c.ratios)-1])
 	}
 }

@@ -17,7 +17,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/outsight-vmi/outsight/kernel/btf"
 	"github.com/outsight-vmi/outsight/kernel/kallsyms"
 	"github.com/outsight-vmi/outsight/phys"
 )
@@ -30,7 +29,7 @@ import (
 // leaves this host. See docs/decisions/0002-profile-cache.md.
 
 // cacheVersion changes when the meaning of what is cached does.
-const cacheVersion = 5
+const cacheVersion = 6
 
 // maxEntry bounds a cache file, in bytes. Real ones take some tens of KiB.
 const maxEntry = 16 << 20
@@ -45,13 +44,13 @@ type cacheEntry struct {
 	Symbols region
 	Table   kallsyms.Layout // in Symbols
 	Types   region
-	Nonce   []byte // of Seal
-	Seal    []byte // authenticates both regions' bytes
-	Memo    memo   `json:"-"` // written beside the JSON
+	Nonce   []byte               // of Tags
+	Tags    [sealedTables][]byte // authenticate both regions' bytes
+	Memo    memo                 `json:"-"` // written beside the JSON
 
 	dir  string
 	path string
-	seal func() error // fills Nonce and Seal, for an entry not yet saved
+	seal func() error // fills Nonce and Tags, for an entry not yet saved
 }
 
 // DefaultCache is the folder of profiles for this user, or "" if the user has no
@@ -97,11 +96,15 @@ func loadCached(mem phys.Memory, start phys.Addr, banner string, opts Options) (
 			}
 			continue
 		}
-		im := e.image(mem, start)
+		if len(e.Nonce) != aead.NonceSize() {
+			continue
+		}
+		sealed := &seal{aead: aead, nonce: e.Nonce, tags: e.Tags, base: e.Table.Base}
+		im := e.image(mem, start, sealed)
 		if im == nil || im.profile.Banner != e.Banner || e.Probe != banner {
 			continue
 		}
-		if sum, err := im.authenticate(aead, e.Nonce); err != nil || !slices.Equal(sum, e.Seal) {
+		if sealed.holdsAt(im) != nil {
 			continue // the same banner, other tables: another build, or a forgery
 		}
 		return im, e
@@ -109,18 +112,15 @@ func loadCached(mem phys.Memory, start phys.Addr, banner string, opts Options) (
 	return nil, nil
 }
 
-// image places what e knows at the given start of read-only data.
-func (e *cacheEntry) image(mem phys.Memory, start phys.Addr) *image {
+// image places what e knows at the given start of read-only data. What is read of its tables
+// must be what was sealed.
+func (e *cacheEntry) image(mem phys.Memory, start phys.Addr, sealed *seal) *image {
 	im := &image{
-		mem: mem, text: start - phys.Addr(e.Rodata), symbols: e.Symbols, types: e.Types,
+		mem: mem, text: start - phys.Addr(e.Rodata), symbols: e.Symbols, types: e.Types, sealed: sealed,
 		profile: &Profile{Origin: FromCache, BuildID: e.BuildID, memo: e.Memo},
 	}
 	im.profile.symbols = sync.OnceValues(func() (*kallsyms.Table, error) {
-		place := im.text + phys.Addr(e.Symbols.Rel)
-		return kallsyms.Open(e.Table, func(p []byte, off int) error {
-			_, err := mem.ReadAt(p, place+phys.Addr(off))
-			return err
-		})
+		return kallsyms.Open(e.Table, func(p []byte, off int) error { return sealed.readSealed(im, p, off) })
 	})
 	im.parseTypesLater()
 	if im.text%align != 0 || !im.bannerHolds() {
@@ -161,49 +161,16 @@ func newCacheEntry(im *image, opts Options) *cacheEntry {
 		if _, err := rand.Read(e.Nonce); err != nil {
 			return err
 		}
-		e.Seal, err = im.authenticate(aead, e.Nonce)
-		return err
+		// What was parsed, not what the guest has there by now.
+		types, err := im.typeBytes()
+		if err != nil {
+			return err
+		}
+		sealed := seal{aead: aead, nonce: e.Nonce, base: e.Table.Base}
+		e.Tags = [sealedTables][]byte{sealed.tag(nil, im.symbolBytes, symbolTable, 0), sealed.tag(nil, types, typeTable, 0)}
+		return nil
 	}
 	return e
-}
-
-// sealChunk is how much is read and authenticated at a time, in bytes: little
-// enough to stay in the processor's cache.
-const sealChunk = 64 << 10
-
-// authenticate computes the tags over the image's tables as they are in memory.
-func (im *image) authenticate(aead cipher.AEAD, nonce []byte) ([]byte, error) {
-	if len(nonce) != aead.NonceSize() {
-		return nil, errors.New("nonce of a wrong length")
-	}
-	regions := [...]region{im.symbols, im.types}
-	var tags [len(regions)][]byte
-	var errs [len(regions)]error
-	var wg sync.WaitGroup
-	for i, r := range regions {
-		wg.Go(func() { tags[i], errs[i] = im.tag(aead, nonce, byte(i), r) })
-	}
-	wg.Wait()
-	return slices.Concat(tags[:]...), errors.Join(errs[:]...)
-}
-
-// tag computes one tag for each chunk of a region.
-func (im *image) tag(aead cipher.AEAD, nonce []byte, which byte, r region) (tags []byte, err error) {
-	if r.Len > btf.MaxSize {
-		return nil, fmt.Errorf("region of %d bytes at _text%+#x is too large", r.Len, r.Rel)
-	}
-	buf := make([]byte, min(r.Len, sealChunk))
-	n := slices.Clone(nonce)
-	n[0] ^= which // never the same nonce for two messages
-	for off := uint64(0); off < r.Len; off += sealChunk {
-		b := buf[:min(r.Len-off, sealChunk)]
-		if _, err := im.mem.ReadAt(b, im.text+phys.Addr(r.Rel)+phys.Addr(off)); err != nil {
-			return nil, err
-		}
-		binary.LittleEndian.PutUint32(n[len(n)-4:], binary.LittleEndian.Uint32(nonce[len(n)-4:])^uint32(off/sealChunk))
-		tags = aead.Seal(tags, n, nil, b)
-	}
-	return tags, nil
 }
 
 const keySize = 16 // AES-128, in bytes
@@ -306,7 +273,7 @@ func parseEntry(b []byte, aead cipher.AEAD) (*cacheEntry, error) {
 // save writes the entry with what p has learned. Many processes may do so at
 // once: the last one wins, and no one reads half a file.
 func (e *cacheEntry) save(p *Profile) error {
-	if e.seal != nil && e.Seal == nil {
+	if e.seal != nil && e.Tags[symbolTable] == nil {
 		if err := e.seal(); err != nil {
 			return err
 		}

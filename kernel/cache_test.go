@@ -3,6 +3,7 @@ package kernel
 import (
 	"bytes"
 	"crypto/cipher"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -101,11 +102,50 @@ func TestCacheAfterReboot(t *testing.T) {
 		o.Offset, o.TextPA = 0x1e000000, 32<<20
 		g := synth.New(o)
 		k := find(t, g.Memory, Options{Cache: dir})
-		t.Logf("%v: %v", layout, k.Origin)
 		ask(t, k, g)
-		if layout == synth.Place && k.Origin != FromCache {
+		if k.Origin != FromCache {
 			t.Errorf("%v: not from the cache", layout)
 		}
+	}
+}
+
+// A guest that changes its tables after they were checked is not believed, and nothing of
+// it is kept.
+func TestCacheOfChangedTables(t *testing.T) {
+	g := synth.New(synth.Options{})
+	dir := saved(t, g)
+	k := find(t, g.Memory, Options{Cache: dir})
+	if k.Origin != FromCache {
+		t.Fatalf("from %q", k.Origin)
+	}
+	before, err := os.ReadFile(entries(t, dir)[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range []region{k.cache.Symbols, k.cache.Types} {
+		at := g.TextPA + phys.Addr(r.Rel) + phys.Addr(r.Len/2)
+		b := make([]byte, 64)
+		if _, err := g.Memory.ReadAt(b, at); err != nil {
+			t.Fatal(err)
+		}
+		for i := range b {
+			b[i] ^= 1
+		}
+		if _, err := g.Memory.WriteAt(b, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, ok := k.Symbol("__x64_sys_filler_9"); ok {
+		t.Error("a symbol from a table that was changed")
+	}
+	if _, err := k.StructSize("upid"); !errors.Is(err, errChanged) {
+		t.Errorf("a type from types that were changed: %v", err)
+	}
+	if err := k.Save(); err != nil {
+		t.Error(err)
+	}
+	if after, err := os.ReadFile(entries(t, dir)[0]); err != nil || !bytes.Equal(before, after) {
+		t.Errorf("what could not be read was remembered: %v", err)
 	}
 }
 
@@ -254,21 +294,25 @@ func FuzzParseEntry(f *testing.F) {
 	f.Add(b, false)
 	f.Add(body, true)
 	head := `{"Rodata":-1,"Symbols":{"Len":18446744073709551615}}`
-	f.Add(append([]byte{cacheVersion, byte(len(head))}, head+"\x00\x00\x00\x00"...), true)
+	f.Add(append([]byte{cacheVersion, byte(len(head))}, head+"\x00\x00\x00\x00\x00\x00"...), true)
 	f.Add([]byte(`{"Version":2,"Memo":{"Symbols":null,"Fields":{"a.b":null}}}`), true)
-	f.Fuzz(func(t *testing.T, b []byte, seal bool) {
-		if seal { // as if it had been written here
+	f.Fuzz(func(t *testing.T, b []byte, ours bool) {
+		if ours { // as if it had been written here
 			b = sealed(aead, b)
 		}
 		e, err := parseEntry(b, aead)
 		if err != nil {
 			return
 		}
-		im := e.image(g.Memory, g.TextPA+2<<20)
+		if len(e.Nonce) != aead.NonceSize() {
+			return
+		}
+		s := &seal{aead: aead, nonce: e.Nonce, tags: e.Tags, base: e.Table.Base}
+		im := e.image(g.Memory, g.TextPA+2<<20, s)
 		if im == nil {
 			return
 		}
-		_, _ = im.authenticate(aead, e.Nonce)
+		_ = s.holdsAt(im)
 		_, _ = im.profile.Field("cred", "uid")
 		im.profile.Symbol("_text")
 	})

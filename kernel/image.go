@@ -26,6 +26,9 @@ type image struct {
 	guess   bool // where the memory's bytes belong is not known for sure
 	// Where the tables lie, in bytes from _text.
 	symbols, types region
+	symbolBytes    []byte                 // of a table that was parsed
+	typeBytes      func() ([]byte, error) // what is parsed of the types
+	sealed         *seal                  // of an image that was known
 }
 
 // region is a part of an image.
@@ -93,7 +96,7 @@ func parseAt(mem phys.Memory, start phys.Addr, from, window int, symbols []strin
 		for ; p >= 0 && tries > 0; p = kallsyms.NextIndex(w, p+4) {
 			t, err := kallsyms.Find(w, p)
 			if err == nil {
-				return anchor(mem, start, t, symbols)
+				return anchor(mem, start, w, t, symbols)
 			}
 			if errors.Is(err, kallsyms.ErrShort) && n == step {
 				break // go on from here with a wider window
@@ -107,9 +110,9 @@ func parseAt(mem phys.Memory, start phys.Addr, from, window int, symbols []strin
 	return nil, fmt.Errorf("%w in the %d MiB at %#x", errNoTables, len(w)>>20, uint64(start))
 }
 
-// anchor finds out where _text lies for a symbol table found in the window that
+// anchor finds out where _text lies for a symbol table found in window w, which
 // begins at start.
-func anchor(mem phys.Memory, start phys.Addr, t *kallsyms.Table, symbols []string) (*image, error) {
+func anchor(mem phys.Memory, start phys.Addr, w []byte, t *kallsyms.Table, symbols []string) (*image, error) {
 	im := &image{mem: mem, profile: &Profile{Origin: FromGuest, memo: newMemo()}}
 	im.profile.symbols = func() (*kallsyms.Table, error) { return t, nil }
 	if err := im.profile.Prefetch(slices.Concat(ownSymbols, symbols)...); err != nil {
@@ -134,6 +137,7 @@ func anchor(mem phys.Memory, start phys.Addr, t *kallsyms.Table, symbols []strin
 			continue
 		}
 		im.symbols = region{Rel: int64(start) + int64(t.Start) - int64(text), Len: uint64(t.End - t.Start)}
+		im.symbolBytes = w[t.Start:t.End]
 		if err := im.findTypes(); err != nil {
 			return nil, err
 		}
@@ -197,10 +201,20 @@ func (im *image) findTypes() error {
 
 // parseTypesLater arranges for the types to be read and parsed when first needed.
 func (im *image) parseTypesLater() {
-	im.profile.types = sync.OnceValues(func() (*btf.Spec, error) {
+	im.typeBytes = sync.OnceValues(func() ([]byte, error) {
 		b, err := im.read(im.types)
+		if err == nil && im.sealed != nil && !im.sealed.holds(b, typeTable, 0) {
+			err = errChanged
+		}
 		if err != nil {
 			return nil, fmt.Errorf("type information of kernel %s: %w", im.profile.Release, err)
+		}
+		return b, nil
+	})
+	im.profile.types = sync.OnceValues(func() (*btf.Spec, error) {
+		b, err := im.typeBytes()
+		if err != nil {
+			return nil, err
 		}
 		return btf.Parse(b)
 	})

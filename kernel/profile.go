@@ -60,6 +60,16 @@ func (p *Profile) Table() (*kallsyms.Table, error) { return p.symbols() }
 // Types is the kernel's type information.
 func (p *Profile) Types() (*btf.Spec, error) { return p.types() }
 
+// loaded is the symbol table with all that is in it: an answer that is remembered must not
+// rest on what could not be read.
+func (p *Profile) loaded() (*kallsyms.Table, error) {
+	t, err := p.symbols()
+	if err != nil {
+		return nil, err
+	}
+	return t, t.Load()
+}
+
 // Prefetch looks many symbols up at once. It costs hardly more than one.
 func (p *Profile) Prefetch(names ...string) error {
 	p.mu.Lock()
@@ -77,7 +87,7 @@ func (p *Profile) prefetch(names []string) error {
 	if len(missing) == 0 {
 		return nil
 	}
-	t, err := p.symbols()
+	t, err := p.loaded()
 	if err != nil {
 		return err
 	}
@@ -175,7 +185,7 @@ func (p *Profile) Choose(name string, match func(Symbol) bool) ([]Extent, error)
 	if known := p.memo.Chosen[name]; known != nil {
 		return *known, nil
 	}
-	t, err := p.symbols()
+	t, err := p.loaded()
 	if err != nil {
 		return nil, err
 	}
@@ -201,7 +211,7 @@ func (p *Profile) Extent(name string) (Extent, bool) {
 	if known := p.memo.Chosen[key]; known != nil && len(*known) == 1 {
 		return (*known)[0], true
 	}
-	t, err := p.symbols()
+	t, err := p.loaded()
 	if err != nil {
 		return Extent{}, false
 	}

@@ -135,9 +135,10 @@ func (o *Owners) findProbes(ctx context.Context) error {
 		if a, ok := s.Address(cache); !ok || s.unlinked(at(a, l.pages)) {
 			continue
 		}
+		symbol := o.slotSymbol(cache, l.sym)
 		err := o.walk(ctx, "slots of kprobes", cache, l.pages.Offset, l.list, func(r *reader, a virt.Addr) {
 			if start := r.pointer(a, l.insns); r.err == nil {
-				o.add(start, phys.PageSize, Owner{Kind: OwnerTrampoline, Name: "kprobes", Symbol: cache}, nil)
+				o.add(start, phys.PageSize, Owner{Kind: OwnerTrampoline, Name: "kprobes", Symbol: symbol}, nil)
 			}
 		})
 		if err != nil {
@@ -145,6 +146,24 @@ func (o *Owners) findProbes(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// slotSymbol is the name that the kernel gives to the pages of a cache of slots, or the
+// cache's own before 5.9.
+func (o *Owners) slotSymbol(cache string, sym kernel.Field) string {
+	a, ok := o.s.Address(cache)
+	if !ok || !has(sym) {
+		return cache
+	}
+	p, err := o.s.word(at(a, sym))
+	if err != nil || p == 0 {
+		return cache
+	}
+	name, err := o.s.stringAt(virt.Addr(p), maxSymbolName)
+	if err != nil || name == "" {
+		return cache
+	}
+	return name
 }
 
 // unlinked reports whether the list_head at a was never initialised, and so is empty.

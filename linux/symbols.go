@@ -26,6 +26,9 @@ type KernelSymbol struct {
 func (s *System) Symbols(ctx context.Context) iter.Seq2[*KernelSymbol, error] {
 	return func(yield func(*KernelSymbol, error) bool) {
 		t, err := s.Table()
+		if err == nil {
+			err = t.Load()
+		}
 		if err != nil {
 			yield(nil, fmt.Errorf("symbols: %w", err))
 			return

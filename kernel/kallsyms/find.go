@@ -238,7 +238,7 @@ func (t *Table) tryOffsets(w []byte, pos, base int) bool {
 	if base < 0 || base+8 > len(w) {
 		return false
 	}
-	t.RelativeBase = binary.LittleEndian.Uint64(w[base:])
+	t.RelativeBase, t.layout.Base = binary.LittleEndian.Uint64(w[base:]), base
 	if t.RelativeBase < 0xffff_ffff_8000_0000 { // __START_KERNEL_map
 		return false
 	}

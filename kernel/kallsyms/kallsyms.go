@@ -60,7 +60,7 @@ type Table struct {
 	// Start and End enclose, in the window that was searched, all the tables.
 	Start, End int
 	// RelativeBase is the address of _text as the running kernel knows it, 0
-	// where the encoding has none.
+	// where the encoding has none, and of a table that Open made.
 	RelativeBase uint64
 
 	layout  Layout // in the window that was searched
@@ -75,7 +75,6 @@ type Table struct {
 // value is symbol i's address: from relative_base, or, place-relative, from the
 // start of the window.
 func (t *Table) value(i int) (v int64, percpu bool) {
-	t.need(t.layout.Offsets+4*i, t.layout.Offsets+4*i+4)
 	o := int32(binary.LittleEndian.Uint32(t.offsets[i*4:]))
 	switch t.Encoding {
 	case BaseRelative:
@@ -93,11 +92,20 @@ func (t *Table) value(i int) (v int64, percpu bool) {
 // Rel is symbol i's distance from _text in bytes, or, if percpu, its offset in
 // each CPU's area.
 func (t *Table) Rel(i int) (rel int64, percpu bool) {
+	rel, percpu, _ = t.rel(i)
+	return rel, percpu
+}
+
+// rel is Rel, and whether it could be read.
+func (t *Table) rel(i int) (rel int64, percpu, ok bool) {
+	if at := t.layout.Offsets + 4*i; t.need(at, at+4) != nil {
+		return 0, false, false
+	}
 	v, percpu := t.value(i)
 	if percpu {
-		return v, true
+		return v, true, true
 	}
-	return v - t.text, false
+	return v - t.text, false, true
 }
 
 // TextPosition is where _text lies in the window that was searched. Only the
@@ -149,7 +157,7 @@ type Symbol struct {
 // address.
 func (t *Table) All() iter.Seq[Symbol] {
 	return func(yield func(Symbol) bool) {
-		if !t.needNames(0, len(t.names)) || !t.need(t.layout.Offsets, t.layout.Offsets+4*t.N) {
+		if t.Load() != nil {
 			return
 		}
 		buf := make([]byte, 0, MaxName)
@@ -193,7 +201,7 @@ func (t *Table) Lookup(names ...string) map[string]Symbol {
 	for i, tok := range t.tokens {
 		tokenLen[i] = len(tok)
 	}
-	if !t.needNames(0, len(t.names)) {
+	if t.Load() != nil {
 		return nil
 	}
 	buf := make([]byte, 0, MaxName)
@@ -249,7 +257,9 @@ func (t *Table) marker(n int) int {
 	if 4*n >= len(t.markers) {
 		return len(t.names)
 	}
-	t.need(t.layout.Markers+4*n, t.layout.Markers+4*n+4)
+	if at := t.layout.Markers + 4*n; t.need(at, at+4) != nil {
+		return len(t.names)
+	}
 	return min(int(binary.LittleEndian.Uint32(t.markers[4*n:])), len(t.names))
 }
 
@@ -259,7 +269,7 @@ func (t *Table) Name(i int) string {
 		return ""
 	}
 	from, to := t.marker(i/256), t.marker(i/256+1)
-	if !t.needNames(from, to) {
+	if t.needNames(from, to) != nil {
 		return ""
 	}
 	b := t.names[from:max(from, to)]
@@ -288,32 +298,39 @@ func (t *Table) At(rel int64) (name string, off int64, ok bool) {
 	for lo < hi {
 		mid := (lo + hi) / 2
 		// Absolute per-CPU symbols stand first and count as lowest.
-		if v, percpu := t.Rel(mid); percpu || v <= rel {
+		v, percpu, ok := t.rel(mid)
+		switch {
+		case !ok:
+			return "", 0, false
+		case percpu || v <= rel:
 			lo = mid + 1
-		} else {
+		default:
 			hi = mid
 		}
 	}
 	if lo == 0 {
 		return "", 0, false
 	}
-	v, percpu := t.Rel(lo - 1)
-	if percpu {
+	v, percpu, ok := t.rel(lo - 1)
+	if percpu || !ok {
 		return "", 0, false
 	}
 	for lo >= 2 { // the first of those that share an address, as the kernel does
-		if p, pc := t.Rel(lo - 2); pc || p != v {
+		if p, pc, ok := t.rel(lo - 2); pc || !ok || p != v {
 			break
 		}
 		lo--
 	}
 	name = t.Name(lo - 1)
-	return name, rel - v, !t.broken()
+	return name, rel - v, name != ""
 }
 
 // Extent is how many bytes lie between a symbol and the next one: at least the size of
 // what it names, with what aligns the next. 0 if there is no next one.
 func (t *Table) Extent(s Symbol) uint64 {
+	if t.Load() != nil {
+		return 0
+	}
 	i := 0
 	if s.Percpu { // those stand first
 		for i < t.N {
@@ -328,7 +345,7 @@ func (t *Table) Extent(s Symbol) uint64 {
 			return !percpu && rel > s.Rel
 		})
 	}
-	if i == t.N || t.broken() {
+	if i == t.N {
 		return 0
 	}
 	rel, _ := t.Rel(i)

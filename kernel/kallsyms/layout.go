@@ -19,19 +19,19 @@ type Layout struct {
 	TokenTable int
 	TokenIndex int
 	Offsets    int
+	Base       int // relative_base, the one word that differs from boot to boot; negative if there is none
 	Text       int64
-	Base       uint64 // relative_base
 }
 
 // Layout tells how to open the table without a search.
 func (t *Table) Layout() Layout {
 	l := t.layout
-	for _, p := range []*int{&l.Names, &l.NamesEnd, &l.Markers, &l.TokenTable, &l.TokenIndex, &l.Offsets} {
+	for _, p := range []*int{&l.Names, &l.NamesEnd, &l.Markers, &l.TokenTable, &l.TokenIndex, &l.Offsets, &l.Base} {
 		*p -= t.Start
 	}
-	l.N, l.Encoding, l.Size, l.Text, l.Base = t.N, t.Encoding, t.End-t.Start, t.text, t.RelativeBase
+	l.N, l.Encoding, l.Size, l.Text = t.N, t.Encoding, t.End-t.Start, t.text
 	if t.Encoding == PlaceRelative {
-		l.Text -= int64(t.Start)
+		l.Text, l.Base = l.Text-int64(t.Start), -1
 	}
 	return l
 }
@@ -40,8 +40,8 @@ func (t *Table) Layout() Layout {
 var errLayout = errors.New("layout fits no kallsyms table")
 
 // Open makes a table of layout l, whose bytes read gives: those from off on, counted from
-// the table's start. They are read when they are needed, once, in pages. A table of
-// which some could not be read has no symbols.
+// the table's start. They are read when they are needed, in whole [Page]s, and once unless
+// read fails. The table has no RelativeBase.
 func Open(l Layout, read func(p []byte, off int) error) (*Table, error) {
 	fits := func(at, size int) bool { return at >= 0 && size >= 0 && at <= l.Size && size <= l.Size-at }
 	if l.N <= 0 || l.N > MaxSymbols || l.Size > MaxSymbols*(2*MaxName) || l.TokenIndex-l.TokenTable > maxTokens+MaxName ||
@@ -51,12 +51,12 @@ func Open(l Layout, read func(p []byte, off int) error) (*Table, error) {
 	}
 	w := make([]byte, l.Size) // of which only what is read takes memory
 	t := &Table{
-		N: l.N, Encoding: l.Encoding, End: l.Size, RelativeBase: l.Base, text: l.Text, layout: l,
-		lazy: &lazy{w: w, read: read, have: make([]atomic.Uint64, (l.Size/lazyPage+64)/64)},
+		N: l.N, Encoding: l.Encoding, End: l.Size, text: l.Text, layout: l,
+		lazy: &lazy{w: w, read: read, have: make([]atomic.Uint64, (l.Size/Page+64)/64)},
 	}
 	t.slice(w)
-	if !t.need(l.TokenTable, l.TokenIndex+indexSize) {
-		return nil, errors.Join(errLayout, t.lazy.err)
+	if err := t.need(l.TokenTable, l.TokenIndex+indexSize); err != nil {
+		return nil, err
 	}
 	return t, t.setTokens(w)
 }
@@ -86,48 +86,50 @@ func (t *Table) setTokens(w []byte) error {
 	return nil
 }
 
-// broken reports whether some of the bytes could not be read, so that answers that
-// rest on others are not to be trusted.
-func (t *Table) broken() bool { return t.lazy != nil && t.lazy.failed.Load() }
-
-// needNames reads bytes lo to hi of the names.
-func (t *Table) needNames(lo, hi int) bool {
-	return t.need(t.layout.Names+lo, t.layout.Names+hi)
-}
-
-// lazyPage is how much is read at a time, in bytes.
-const lazyPage = 4096
+// Page is how much is read at a time, in bytes; the last of a table is shorter.
+const Page = 4096
 
 // lazy is a table's bytes, read when they are first needed.
 type lazy struct {
 	read func(p []byte, off int) error
-	have []atomic.Uint64 // a bit for each page of w
+	have []atomic.Uint64 // a bit for each page of w that may be looked at
 
-	mu     sync.Mutex
-	w      []byte
-	err    error       // the first of reading
-	failed atomic.Bool // there is one
+	mu sync.Mutex
+	w  []byte
 }
 
 func (z *lazy) has(page int) bool { return z.have[page/64].Load()&(1<<(page%64)) != 0 }
 
-// need reads bytes lo to hi of the table, unless they are there, and reports whether
-// they are.
-func (t *Table) need(lo, hi int) bool {
+// need reads bytes lo to hi of the table, unless they are there. Only after that may
+// they be looked at.
+func (t *Table) need(lo, hi int) error {
 	z := t.lazy
 	if z == nil {
-		return true
+		return nil
 	}
-	for p := lo / lazyPage; p*lazyPage < hi; p++ {
-		if !z.has(p) && !z.fill(p, (hi+lazyPage-1)/lazyPage) {
-			return false
+	for p := lo / Page; p*Page < hi; p++ {
+		if !z.has(p) {
+			if err := z.fill(p, (hi+Page-1)/Page); err != nil {
+				return err
+			}
 		}
 	}
-	return true
+	return nil
+}
+
+// needNames reads bytes lo to hi of the names.
+func (t *Table) needNames(lo, hi int) error {
+	return t.need(t.layout.Names+lo, t.layout.Names+hi)
+}
+
+// Load reads all that there is. What is asked of a table that [Open] made cannot fail
+// afterwards; before, what cannot be read is answered as if it were not there.
+func (t *Table) Load() error {
+	return errors.Join(t.needNames(0, len(t.names)), t.need(t.layout.Offsets, t.layout.Offsets+4*t.N), t.need(t.layout.Markers, t.layout.Markers+len(t.markers)))
 }
 
 // fill reads the pages from first on that are missing in one row before end.
-func (z *lazy) fill(first, end int) bool {
+func (z *lazy) fill(first, end int) error {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	last := first
@@ -135,17 +137,14 @@ func (z *lazy) fill(first, end int) bool {
 		last++
 	}
 	if last == first {
-		return true // another was faster
+		return nil // another was faster
 	}
-	at := first * lazyPage
-	if err := z.read(z.w[at:min(last*lazyPage, len(z.w))], at); err != nil {
-		if !z.failed.Swap(true) {
-			z.err = err
-		}
-		return false
+	at := first * Page
+	if err := z.read(z.w[at:min(last*Page, len(z.w))], at); err != nil {
+		return err
 	}
 	for p := first; p < last; p++ {
 		z.have[p/64].Or(1 << (p % 64))
 	}
-	return true
+	return nil
 }

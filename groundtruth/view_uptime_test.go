@@ -17,6 +17,9 @@ func init() {
 // that near allows.
 func (c viewCase) close(column string, a, b map[string]any) bool {
 	limit, ok := c.near[column]
+	if c.exact != nil && c.exact(a) {
+		return false
+	}
 	x, ok1 := seconds(a[column])
 	y, ok2 := seconds(b[column])
 	return ok && ok1 && ok2 && math.Abs(x-y) <= limit

@@ -37,6 +37,8 @@ type viewCase struct {
 	translate func(t *testing.T, row map[string]any)
 	// near are columns, numbers or times, that may differ by so many units or seconds.
 	near map[string]float64
+	// exact says of a row that nothing of it may differ all the same.
+	exact func(row map[string]any) bool
 	// prepare makes ready in the guest what is to be seen.
 	prepare func(t *testing.T, g *lab.Guest)
 }
@@ -163,6 +165,9 @@ func (c viewCase) compare(t *testing.T, g *lab.Guest) {
 		return
 	}
 	if len(before) == 0 && len(c.keys) > 0 {
+		if c.prepare != nil {
+			t.Errorf("%s: made ready, but the guest tells of none", c.view)
+		}
 		t.Logf("%s: the guest tells of none", c.view)
 		return
 	}

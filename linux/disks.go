@@ -35,6 +35,7 @@ type diskLayout struct {
 	policy                           kernel.Field
 	old                              bool
 	part0, fops, flags, diskReadOnly kernel.Field // gendisk
+	inode, inodeSize                 kernel.Field // where the device has no size of its own
 	ios, sectors                     kernel.Field // disk_stats
 }
 
@@ -56,7 +57,10 @@ func (s *System) diskLayout() (*diskLayout, error) {
 			o.bdFlags = r.optional(part, "__bd_flags") // 6.10: partition number and flags in one word
 			o.readOnly, o.diskReadOnly = r.optional(part, "bd_read_only"), r.optional(g, "state")
 		}
-		o.start, o.size, o.stats = r.field(part, "bd_start_sect", "start_sect"), r.field(part, "bd_nr_sectors", "nr_sects"), r.field(part, "bd_stats", "dkstats")
+		o.start, o.stats = r.field(part, "bd_start_sect", "start_sect"), r.field(part, "bd_stats", "dkstats")
+		if o.size = r.optional(part, "bd_nr_sectors", "nr_sects"); !has(o.size) { // 5.11 to 5.15
+			o.inode, o.inodeSize = r.field(part, "bd_inode"), r.field("inode", "i_size")
+		}
 		o.fops, o.flags = r.field(g, "fops"), r.field(g, "flags")
 		o.ios, o.sectors = r.field("disk_stats", "ios"), r.field("disk_stats", "sectors")
 	})
@@ -102,10 +106,15 @@ func (s *System) blockDevices(ctx context.Context, o *diskLayout) (virt.Addr, er
 	if err != nil {
 		return 0, fmt.Errorf("%w: %w", ErrUnsupported, err) // built without CONFIG_BLOCK
 	}
-	kset, err := s.Pointer("class_kset")
+	variable, err := s.symbol("class_kset")
 	if err != nil {
 		return 0, err
 	}
+	v, err := s.word(variable)
+	if err != nil {
+		return 0, err
+	}
+	kset := virt.Addr(v)
 	for node, err := range s.list(ctx, at(kset, o.ksetList), maxClasses) {
 		if err != nil {
 			return 0, err
@@ -129,7 +138,11 @@ func (s *System) diskAt(o *diskLayout, private virt.Addr) (*Disk, error) {
 		dev := uint32(r.num(d.Device, o.devt))
 		d.Major, d.Minor = dev>>20, dev&(1<<20-1)
 		part := d.Device - virt.Addr(o.device.Offset)
-		d.Start, d.Size = r.num(part, o.start)*sector, r.num(part, o.size)*sector
+		if d.Start = r.num(part, o.start) * sector; has(o.size) {
+			d.Size = r.num(part, o.size) * sector
+		} else {
+			d.Size = r.num(r.pointer(part, o.inode), o.inodeSize)
+		}
 		s.diskFlags(&r, o, d, part)
 		flags := r.num(d.Disk, o.flags)
 		d.Ops, d.Removable = r.pointer(d.Disk, o.fops), flags&1 != 0 // GENHD_FL_REMOVABLE

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"strings"
 
 	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/phys"
@@ -93,12 +94,18 @@ func (s *System) meminfoLayout() (*meminfoLayout, error) {
 		r.symbols(names...)
 		items := func(words ...string) (places []counterAt) {
 			for _, w := range words {
+				before := len(places)
 				for enum, array := range map[string]string{"node_stat_item": "vm_node_stat", "zone_stat_item": "vm_zone_stat"} {
 					if sym, ok := r.p.Symbol(array); ok {
 						if i, err := r.p.EnumValue(enum, w); err == nil {
 							places = append(places, counterAt(sym.Rel+8*i))
+						} else if i, err := r.p.EnumValue(enum, strings.TrimSuffix(w, "_B")); err == nil { // up to 5.8
+							places = append(places, counterAt(sym.Rel+8*i))
 						}
 					}
+				}
+				if len(places) == before {
+					return nil // half a sum is none
 				}
 			}
 			return places
@@ -141,8 +148,8 @@ const (
 	maxBlockInodes = 1 << 20
 )
 
-// MemoryCounters yields what the kernel itself counts of its memory's use, under the names
-// and in the order of /proc/meminfo.
+// MemoryCounters yields what the kernel itself counts of its memory's use, under the names of
+// /proc/meminfo.
 func (s *System) MemoryCounters(ctx context.Context) iter.Seq2[*MemoryCounter, error] {
 	return func(yield func(*MemoryCounter, error) bool) {
 		o, err := s.meminfoLayout()

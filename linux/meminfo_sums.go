@@ -64,10 +64,15 @@ func (w *meminfoWalk) lowWatermarks() (sum uint64, err error) {
 
 // buffers is the cached pages of block devices themselves (nr_blockdev_pages).
 func (w *meminfoWalk) buffers() (n uint64, ok bool, err error) {
-	sb, err := w.s.Pointer("blockdev_superblock")
-	if err != nil {
+	variable, ok := w.s.Address("blockdev_superblock")
+	if !ok {
 		return 0, false, nil // built without CONFIG_BLOCK
 	}
+	v, err := w.s.word(variable)
+	if err != nil {
+		return 0, true, err
+	}
+	sb := virt.Addr(v)
 	for node, err := range w.s.list(w.ctx, at(sb, w.o.inodes), maxBlockInodes) {
 		if err != nil {
 			return 0, true, err

@@ -139,6 +139,9 @@ func (w *queueWalk) processor(cpu int) bool {
 // Groups of them have queues of their own (CONFIG_RT_GROUP_SCHED).
 func (w *queueWalk) realTime(queues virt.Addr, depth int) bool {
 	for p := range rtPriorities {
+		if w.ctx.Err() != nil {
+			return false
+		}
 		for n, err := range w.s.list(w.ctx, queues+virt.Addr(16*p), w.left) {
 			w.left--
 			var group virt.Addr
@@ -150,6 +153,10 @@ func (w *queueWalk) realTime(queues virt.Addr, depth int) bool {
 			}
 			var more bool
 			if err == nil && group != 0 {
+				// A group costs as much as a hundred threads.
+				if w.left -= rtPriorities; w.left < 0 {
+					return w.yield(nil, fmt.Errorf("run queue of processor %d: %w", w.cpu, errBudget))
+				}
 				more = w.realTime(at(group, w.o.rtGroupQueues), depth-1)
 			} else {
 				more = w.entry(n-virt.Addr(w.o.rtNode.Offset), "rt", err)

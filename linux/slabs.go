@@ -20,6 +20,7 @@ type SlabCache struct {
 	Slabs       uint64
 	Objects     uint64 // room for them
 	Active      uint64 // in use, or kept at hand by a processor
+	Torn        bool   // its lists of slabs could not be read whole: Active is too high
 	Aliases     int32  // caches that were merged into it
 	Flags       uint64
 	Constructor virt.Addr
@@ -62,7 +63,8 @@ const (
 	maxPartial    = 1 << 22 // slabs on the lists of all caches together
 )
 
-// SlabCaches yields the caches in the order in which the kernel lists them.
+// SlabCaches yields the caches in the order in which the kernel lists them. An error
+// follows a cache of which not all could be read.
 func (s *System) SlabCaches(ctx context.Context) iter.Seq2[*SlabCache, error] {
 	return func(yield func(*SlabCache, error) bool) {
 		o, err := s.slabLayout()
@@ -83,14 +85,14 @@ func (s *System) SlabCaches(ctx context.Context) iter.Seq2[*SlabCache, error] {
 		}
 		left := maxPartial
 		for node, err := range s.list(ctx, head, maxSlabCaches) {
-			var c *SlabCache
 			if err == nil {
+				var c *SlabCache
 				c, err = s.slabCache(ctx, o, node-virt.Addr(o.list.Offset), nodes, &left)
+				if c.Name != "" && !yield(c, nil) {
+					return
+				}
 			}
-			if err != nil {
-				c, err = nil, fmt.Errorf("slab caches: %w", err)
-			}
-			if !yield(c, err) {
+			if err != nil && !yield(nil, fmt.Errorf("slab caches: %w", err)) {
 				return
 			}
 		}
@@ -144,11 +146,10 @@ func (s *System) slabCache(ctx context.Context, o *slabLayout, a virt.Addr, node
 			}))
 		}
 	}
-	if err != nil {
-		return nil, fmt.Errorf("cache at %#x: %w", uint64(a), err)
+	if c.Active = c.Objects - min(free, c.Objects); err != nil {
+		c.Torn, err = true, fmt.Errorf("cache at %#x: %w", uint64(a), err)
 	}
-	c.Active = c.Objects - min(free, c.Objects)
-	return c, nil
+	return c, err
 }
 
 // firstOf is the first of two errors, either of which may be nil.

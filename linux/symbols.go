@@ -21,8 +21,8 @@ type KernelSymbol struct {
 	Module  string    // as in /proc/kallsyms: a module's name, bpf, __builtin__ftrace; empty for the kernel's own
 }
 
-// Symbols yields the symbols in the order of /proc/kallsyms: the kernel's, those of each
-// module, and those of code that was made at run time.
+// Symbols yields the symbols of /proc/kallsyms: the kernel's in the order of its table, those
+// of each module by address, and those of code that was made at run time by address.
 func (s *System) Symbols(ctx context.Context) iter.Seq2[*KernelSymbol, error] {
 	return func(yield func(*KernelSymbol, error) bool) {
 		t, err := s.Table()

@@ -105,7 +105,11 @@ func (s *System) vmapHeads(o *vmallocLayout) ([]virt.Addr, error) {
 		head, err := s.symbol("vmap_area_list")
 		return []virt.Addr{head}, err
 	}
-	nodes, err := s.Pointer("vmap_nodes")
+	variable, err := s.symbol("vmap_nodes")
+	if err != nil {
+		return nil, err
+	}
+	nodes, err := s.word(variable)
 	if err != nil {
 		return nil, err
 	}
@@ -121,7 +125,7 @@ func (s *System) vmapHeads(o *vmallocLayout) ([]virt.Addr, error) {
 			return fmt.Errorf("%w: nr_vmap_nodes is %d", ErrBroken, n)
 		}
 		for i := range n {
-			heads = append(heads, at(nodes+virt.Addr(i)*virt.Addr(o.nodeSize), o.busy))
+			heads = append(heads, at(virt.Addr(nodes)+virt.Addr(i)*virt.Addr(o.nodeSize), o.busy))
 		}
 		return r.err
 	})
@@ -135,11 +139,14 @@ func (s *System) vmArea(o *vmallocLayout, a virt.Addr) (*VMArea, error) {
 		v.Start, v.End = r.pointer(a, o.start), r.pointer(a, o.end)
 		vm := r.pointer(a, o.vm)
 		if vm == 0 {
-			v.Kinds = []string{"vm_map_ram"}
+			const ram = 1 // VMAP_RAM; before 6.3 such an area has no other mark
+			if !has(o.areaFlags) || r.num(a, o.areaFlags)&ram != 0 {
+				v.Kinds = []string{"vm_map_ram"}
+			}
 			return r.err
 		}
 		// What is mapped can be less than the area, which is aligned.
-		if start, size := r.pointer(vm, o.vmAddr), r.num(vm, o.vmSize); start >= v.Start && uint64(v.End-v.Start) >= size {
+		if start, size := r.pointer(vm, o.vmAddr), r.num(vm, o.vmSize); start >= v.Start && start <= v.End && size <= uint64(v.End-start) {
 			v.Start, v.End = start, start+virt.Addr(size)
 		}
 		flags := r.num(vm, o.vmFlags)

@@ -72,18 +72,23 @@ func Read(src file.Source) (*State, error) {
 	if err := file.ReadFull(src, b, headerSize); err != nil {
 		return nil, fmt.Errorf("groups of the VMware state: %w", err)
 	}
-	r := &reader{src: src}
+	r, seen := &reader{src: src}, map[string]bool{}
 	for ; len(b) > 0; b = b[groupSize:] {
 		var err error
 		at := binary.LittleEndian.Uint64(b[groupName:])
-		switch cString(b[:groupName]) {
+		name := cString(b[:groupName])
+		if seen[name] {
+			continue // each is there once
+		}
+		seen[name] = true
+		switch name {
 		case "memory":
 			err = r.tags(at, r.memoryTag)
 		case "cpu":
 			err = r.tags(at, r.cpuTag)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("group %q of the VMware state: %w", cString(b[:groupName]), err)
+			return nil, fmt.Errorf("group %q of the VMware state: %w", name, err)
 		}
 	}
 	return r.state()

@@ -78,9 +78,13 @@ asked for it. Areas that were given back and wait to be taken down are left out.
 
 func slabRows(ctx context.Context, g *table.Guest, _ []table.Constraint) iter.Seq2[table.Row, error] {
 	return machineryOf(ctx, g, g.Linux.SlabCaches, func(o *linux.Owners, c *linux.SlabCache) table.Row {
+		active := table.UintValue(c.Active)
+		if c.Torn {
+			active = table.Missing(table.Unreadable)
+		}
 		row := table.Row{
 			text(c.Name), table.SizeValue(uint64(c.Size)), table.SizeValue(uint64(c.ObjectSize)), table.SizeValue(uint64(c.Align)),
-			table.UintValue(c.Active), table.UintValue(c.Objects), table.UintValue(c.Slabs), table.UintValue(uint64(c.PerSlab)),
+			active, table.UintValue(c.Objects), table.UintValue(c.Slabs), table.UintValue(uint64(c.PerSlab)),
 			table.UintValue(uint64(c.Pages)), table.IntValue(int64(c.Aliases)), table.AddrValue(c.Flags),
 		}
 		return append(append(row, functions(o, c.Constructor)...), address(c.Address))

@@ -3,6 +3,7 @@ package microvm
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -87,8 +88,11 @@ func (a *api) askCloudHypervisor(ctx context.Context) (t told, err error) {
 	}
 	if err := a.get(ctx, "/api/v1/vm.info", &i); err != nil {
 		// It says so with a status of failure when no machine was made yet.
-		t.state = vm.StatePrelaunch
-		return t, nil //nolint:nilerr // the monitor answered before
+		if no := (*statusError)(nil); errors.As(err, &no) {
+			t.state = vm.StatePrelaunch
+			return t, nil
+		}
+		return t, err
 	}
 	t.state, t.cpus, t.ram = stateOf(i.State), max(i.Config.CPUs.Boot, 0), i.Config.Memory.Size
 	for _, z := range i.Config.Memory.Zones {

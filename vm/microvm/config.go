@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/outsight-vmi/outsight/vm/proc"
+
+	"golang.org/x/sys/unix"
 )
 
 // config is what a command line and the file that it names tell. All of it are hints: a
@@ -34,7 +36,8 @@ func configOf(vmm string, p proc.Process) config {
 	}
 	c, file := parseFirecracker(p.Args)
 	if file != "" {
-		if f, err := os.Open(p.Path(file)); err == nil {
+		// The name is the process's choice: a pipe would never open otherwise.
+		if f, err := os.OpenFile(p.Path(file), os.O_RDONLY|unix.O_NONBLOCK, 0); err == nil {
 			defer f.Close()
 			if st, err := f.Stat(); err == nil && st.Mode().IsRegular() {
 				c.readFile(f)

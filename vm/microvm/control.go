@@ -80,7 +80,8 @@ func (c *control) pauseByAPI(ctx context.Context) (func(context.Context) error, 
 	if err != nil {
 		return nil, c.failed("pause the machine", err)
 	}
-	if t.state != vm.StateRunning { // whoever stopped it will know when to start it
+	switch t.state {
+	case vm.StatePaused, vm.StatePrelaunch, vm.StateShutdown: // whoever stopped it will know when to start it
 		return func(context.Context) error { return nil }, nil
 	}
 	resume := func(ctx context.Context) error {

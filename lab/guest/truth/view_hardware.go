@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"debug/elf"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -65,7 +66,7 @@ func tellDisks(emit func(any) error) error {
 		readOnly, err2 := sysfsNumber(dir, "ro")
 		stat, err3 := sysfs(dir, "stat")
 		if err1 != nil || err2 != nil || err3 != nil || len(stat) < 7 {
-			return fmt.Errorf("%s: %w %w %w", dir, err1, err2, err3)
+			return fmt.Errorf("%s: %d words in stat: %w", dir, len(stat), errors.Join(err1, err2, err3))
 		}
 		row["size"], row["read_only"] = size*512, readOnly != 0
 		for i, name := range map[int]string{0: "reads", 4: "writes"} {
@@ -111,7 +112,7 @@ func tellPCI(emit func(any) error) error {
 		}
 		revision, revisionErr := sysfsNumber(dir, "revision")
 		if err != nil || revisionErr != nil {
-			return fmt.Errorf("%s: %w %w", dir, err, revisionErr)
+			return fmt.Errorf("%s: %w", dir, errors.Join(err, revisionErr))
 		}
 		row["revision"] = revision
 		if driver, err := os.Readlink(filepath.Join(dir, "driver")); err == nil {
@@ -208,7 +209,7 @@ func tellRunqueues(emit func(any) error) error {
 		cpu, err2 := strconv.Atoi(f[36]) // field 39 of proc(5)
 		priority, err3 := strconv.Atoi(f[15])
 		if err1 != nil || err2 != nil || err3 != nil {
-			return fmt.Errorf("%s: %w %w %w", path, err1, err2, err3)
+			return fmt.Errorf("%s: %w", path, errors.Join(err1, err2, err3))
 		}
 		if err := emit(map[string]any{"cpu": cpu, "pid": n, "tid": n, "comm": comm, "class": "fair", "priority": priority + 100}); err != nil {
 			return err

@@ -23,28 +23,29 @@ type Queued struct {
 }
 
 type runqueueLayout struct {
-	curr, idle, stop, cfsTasks, rtQueues, dlRoot, ext kernel.Field // rq
-	onRQ, prio, delayed                               kernel.Field // task_struct
-	groupNode, rtNode, dlNode, extNode                kernel.Field
-	rtRunList, rtGroup                                kernel.Field // sched_rt_entity
-	rtGroupQueues                                     kernel.Field // rt_rq
-	tid, tgid, comm                                   kernel.Field
+	curr, cfsTasks, rtQueues, dlRoot, ext kernel.Field // rq
+	prio, delayed                         kernel.Field // task_struct
+	groupNode, rtNode, dlNode, extNode    kernel.Field
+	rtRunList, rtGroup                    kernel.Field // sched_rt_entity
+	rtGroupQueues                         kernel.Field // rt_rq
+	tid, tgid, comm, class                kernel.Field
 }
 
 func (s *System) runqueueLayout() (*runqueueLayout, error) {
 	return layoutOf(s, "run queues", func(r *resolver, o *runqueueLayout) {
-		r.symbols("runqueues")
+		r.symbols("runqueues", "stop_sched_class", "dl_sched_class", "rt_sched_class", "fair_sched_class", "ext_sched_class", "idle_sched_class")
 		const q, t = "rq", "task_struct"
-		o.curr, o.idle, o.stop = r.field(q, "curr"), r.field(q, "idle"), r.optional(q, "stop")
+		o.curr = r.field(q, "curr")
 		o.cfsTasks = r.optional(q, "cfs_tasks") // with CONFIG_SMP
 		o.rtQueues, o.dlRoot = r.field(q, "rt.active.queue"), r.field(q, "dl.root")
 		o.ext = r.optional(q, "scx.runnable_list") // 6.12, CONFIG_SCHED_CLASS_EXT
-		o.onRQ, o.prio, o.delayed = r.field(t, "on_rq"), r.field(t, "prio"), r.optional(t, "se.sched_delayed")
+		o.prio, o.delayed = r.field(t, "prio"), r.optional(t, "se.sched_delayed")
 		o.groupNode, o.rtNode, o.dlNode = r.optional(t, "se.group_node"), r.field(t, "rt.run_list"), r.field(t, "dl.rb_node")
 		o.extNode = r.optional(t, "scx.runnable_node")
 		o.rtRunList, o.rtGroup = r.field("sched_rt_entity", "run_list"), r.optional("sched_rt_entity", "my_q") // CONFIG_RT_GROUP_SCHED
 		o.rtGroupQueues = r.field("rt_rq", "active.queue")
 		o.tid, o.tgid, o.comm = r.field(t, "pid"), r.field(t, "tgid"), r.field(t, "comm")
+		o.class = r.field(t, "sched_class")
 	})
 }
 
@@ -88,14 +89,10 @@ func (w *queueWalk) processor(cpu int) bool {
 	if err != nil {
 		return w.yield(nil, fmt.Errorf("run queue of processor %d: %w", cpu, err))
 	}
-	var idle, stop virt.Addr
 	w.cpu = cpu
 	err = safely(func() error {
 		r := w.s.reader()
-		w.curr, idle = r.pointer(q, o.curr), r.pointer(q, o.idle)
-		if has(o.stop) {
-			stop = r.pointer(q, o.stop)
-		}
+		w.curr = r.pointer(q, o.curr)
 		return r.err
 	})
 	if err != nil {
@@ -104,14 +101,7 @@ func (w *queueWalk) processor(cpu int) bool {
 	if w.curr == 0 {
 		return true // of a processor that never came up
 	}
-	class := w.classOf(w.curr)
-	switch w.curr {
-	case idle:
-		class = "idle"
-	case stop:
-		class = "stop"
-	}
-	if !w.tell(w.curr, class) {
+	if !w.tell(w.curr, w.classOf(w.curr)) {
 		return false
 	}
 	if has(o.cfsTasks) && has(o.groupNode) && !w.list(at(q, o.cfsTasks), o.groupNode, "fair") {
@@ -190,23 +180,18 @@ func (w *queueWalk) entry(task virt.Addr, class string, err error) bool {
 	return w.tell(task, class)
 }
 
-// classOf is the class that a thread's priority puts it in.
+// classOf is the scheduling class of a thread; empty if it is none of the kernel's.
 func (w *queueWalk) classOf(task virt.Addr) string {
-	var prio int32
-	err := safely(func() error {
-		r := w.s.reader()
-		prio = int32(uint32(r.num(task, w.o.prio)))
-		return r.err
-	})
-	switch {
-	case err != nil:
+	v, err := w.s.word(at(task, w.o.class))
+	if err != nil {
 		return ""
-	case prio < 0:
-		return "deadline"
-	case prio < rtPriorities:
-		return "rt"
 	}
-	return "fair"
+	for _, c := range [][2]string{{"stop", "stop"}, {"dl", "deadline"}, {"rt", "rt"}, {"fair", "fair"}, {"ext", "ext"}, {"idle", "idle"}} {
+		if a, ok := w.s.Address(c[0] + "_sched_class"); ok && uint64(a) == v {
+			return c[1]
+		}
+	}
+	return ""
 }
 
 func (w *queueWalk) tell(task virt.Addr, class string) bool {

@@ -52,8 +52,8 @@ type Spec struct {
 	Host bool
 	// Group is the heading under which help lists the view; empty means [Processes].
 	Group Group
-	// Exhaustive says that the view reads all of the guest's memory: it is taken only
-	// where it is asked for by name.
+	// Exhaustive says that the view reads all of the guest's memory, or has more rows than
+	// anybody reads: it is taken only where it is asked for by name.
 	Exhaustive bool
 	// Single says that there is one row, shown as lines of name and value.
 	Single bool

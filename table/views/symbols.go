@@ -51,7 +51,7 @@ whatever lists of processes it was taken off. A guest that is not paused changes
 read: a thread can be missing, or be told of two processors.`,
 		Columns: []table.Column{
 			{Name: "cpu", Type: table.Uint, Doc: "Processor."},
-			{Name: "class", Type: table.Text, Doc: "Scheduling class: fair, rt, deadline, stop, ext; idle where there is nothing to do."},
+			{Name: "class", Type: table.Text, Doc: "Scheduling class: fair, rt, deadline, stop, ext; idle where there is nothing to do; missing if it is none of the kernel's."},
 			{Name: "current", Type: table.Bool, Doc: "Whether it has the processor."},
 			{Name: "pid", Type: table.Int, Doc: "Process; 0 for the idle threads."},
 			{Name: "tid", Type: table.Int, Doc: "Thread."},
@@ -63,7 +63,7 @@ read: a thread can be missing, or be told of two processors.`,
 		Rows: func(ctx context.Context, g *table.Guest, _ []table.Constraint) iter.Seq2[table.Row, error] {
 			return rowsOf(g.Linux.RunQueues(ctx), func(q *linux.Queued) table.Row {
 				return table.Row{
-					table.UintValue(uint64(q.CPU)), table.TextValue(q.Class), table.BoolValue(q.Current), table.IntValue(int64(q.PID)), table.IntValue(int64(q.TID)),
+					table.UintValue(uint64(q.CPU)), text(q.Class), table.BoolValue(q.Current), table.IntValue(int64(q.PID)), table.IntValue(int64(q.TID)),
 					text(q.Comm), table.IntValue(int64(q.Priority)), table.BoolValue(q.Delayed), address(q.Task),
 				}
 			})

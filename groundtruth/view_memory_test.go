@@ -18,6 +18,11 @@ for i in $(seq $(nproc)); do taskset $((1 << i - 1)) timeout 120 /tmp/osspin >/d
 	labtest.Output(t, g, script)
 }
 
+func stopSpinning(t *testing.T, g *lab.Guest) {
+	t.Helper()
+	labtest.Output(t, g, `kill $(pidof osspin) 2>/dev/null; true`)
+}
+
 func init() {
 	const mib = 1 << 20
 	// The sums move with everything that runs, the program that tells most of all.
@@ -49,5 +54,5 @@ func init() {
 	register(viewCase{view: "disks", keys: []string{"name"}})
 	register(viewCase{view: "pci", keys: []string{"slot"}})
 	register(viewCase{view: "vmcoreinfo", keys: []string{"key"}})
-	register(viewCase{view: "runqueues", keys: []string{"pid"}, prepare: spinning, subset: true})
+	register(viewCase{view: "runqueues", keys: []string{"pid"}, prepare: spinning, undo: stopSpinning, subset: true})
 }

@@ -41,6 +41,8 @@ type viewCase struct {
 	exact func(row map[string]any) bool
 	// prepare makes ready in the guest what is to be seen.
 	prepare func(t *testing.T, g *lab.Guest)
+	// undo ends what would be in the way of other views.
+	undo func(t *testing.T, g *lab.Guest)
 }
 
 var viewCases = map[string]viewCase{}
@@ -107,6 +109,9 @@ func compareViews(t *testing.T, g *lab.Guest) {
 		t.Run(c.view, func(t *testing.T) {
 			if c.prepare != nil {
 				c.prepare(t, g)
+			}
+			if c.undo != nil {
+				defer c.undo(t, g)
 			}
 			c.compare(t, g)
 		})

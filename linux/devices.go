@@ -83,8 +83,16 @@ func (w *deviceWalk) buckets(table virt.Addr, next kernel.Field, f func(r *reade
 	if err != nil {
 		return w.yield(nil, err)
 	}
+	seen := map[virt.Addr]struct{}{}
 	for _, a := range heads {
 		for a != 0 {
+			if _, twice := seen[a]; twice {
+				if !w.yield(nil, fmt.Errorf("device numbers at %#x: %w: it is there twice", uint64(a), ErrBroken)) {
+					return false
+				}
+				break
+			}
+			seen[a] = struct{}{}
 			if w.left--; w.left < 0 || w.ctx.Err() != nil {
 				w.yield(nil, fmt.Errorf("devices: %w", errBudget))
 				return false

@@ -58,7 +58,7 @@ func (s *System) FileLocks(ctx context.Context) iter.Seq2[*FileLock, error] {
 			yield(nil, err)
 			return
 		}
-		w := &lockWalk{s: s, ctx: ctx, o: o, l: s.NewLister(), left: maxLocks, yield: yield}
+		w := &lockWalk{s: s, ctx: ctx, o: o, l: s.NewLister(), left: maxLocks, seen: map[virt.Addr]struct{}{}, yield: yield}
 		for cpu := range s.cpus {
 			head, err := s.perCPU("file_lock_list", cpu)
 			if err != nil {
@@ -83,6 +83,7 @@ type lockWalk struct {
 	o     *lockLayout
 	l     *Lister
 	left  int
+	seen  map[virt.Addr]struct{}
 	yield func(*FileLock, error) bool
 }
 
@@ -92,6 +93,10 @@ func (w *lockWalk) lock(a virt.Addr, depth int) bool {
 	if w.left--; w.left < 0 || depth > maxDepth {
 		return w.yield(nil, fmt.Errorf("file locks: %w", errBudget)) && w.left >= 0
 	}
+	if _, twice := w.seen[a]; twice {
+		return w.yield(nil, fmt.Errorf("file lock at %#x: %w: it is there twice", uint64(a), ErrBroken))
+	}
+	w.seen[a] = struct{}{}
 	k := &FileLock{Address: a, Blocked: depth > 0}
 	err := safely(func() error { return w.read(k) })
 	if err != nil {

@@ -170,9 +170,9 @@ func (m *Module) Address(name string) (virt.Addr, bool) {
 
 // strtab reads the strings of a table in one piece.
 func (m *Module) strtab(t *moduleSymbols) ([]byte, error) {
-	var end uint32
+	var end uint64
 	for _, s := range t.table {
-		end = max(end, s.name+1)
+		end = max(end, uint64(s.name)+1)
 	}
 	if end > maxStrtab {
 		return nil, fmt.Errorf("%w: %d bytes of names", ErrBroken, end)

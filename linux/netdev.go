@@ -89,8 +89,9 @@ func (s *System) netDevLayout() (*netDevLayout, error) {
 	})
 }
 
-// NetDevices yields the network devices of all namespaces, in order of registration.
-func (s *System) NetDevices(ctx context.Context) iter.Seq2[*NetDevice, error] {
+// NetDevices yields the network devices of all namespaces, in order of registration. By
+// owners it knows the functions that count.
+func (s *System) NetDevices(ctx context.Context, owners *Owners) iter.Seq2[*NetDevice, error] {
 	return func(yield func(*NetDevice, error) bool) {
 		o, err := s.netDevLayout()
 		if err != nil {
@@ -102,7 +103,7 @@ func (s *System) NetDevices(ctx context.Context) iter.Seq2[*NetDevice, error] {
 			yield(nil, err)
 			return
 		}
-		w := &netDevReader{s: s, o: o, ns: ns, r: s.reader(), names: s.netNames()}
+		w := &netDevReader{s: s, o: o, ns: ns, r: s.reader(), names: s.netNames(), owners: owners}
 		w.counting, w.countingErr = s.netCountLayout()
 		w.tc, w.tcErr = s.tcLayout()
 		for n, err := range s.NetNamespaces(ctx) {
@@ -134,7 +135,7 @@ type netDevReader struct {
 
 	counting    *netCountLayout
 	countingErr error
-	owners      *Owners // of the functions that count; nil before the first
+	owners      *Owners
 	tc          *tcLayout
 	tcErr       error
 }

@@ -136,12 +136,6 @@ var netCounters = map[string]func(*netDevReader, *NetDevice) (NetCounters, error
 
 // countedBy does what the function at f does, if that is known.
 func (w *netDevReader) countedBy(d *NetDevice, f virt.Addr) (NetCounters, error) {
-	if w.owners == nil {
-		var err error
-		if w.owners, err = w.s.Owners(); err != nil {
-			return NetCounters{}, err
-		}
-	}
 	who := w.owners.Of(f)
 	count, ok := netCounters[who.Function()]
 	if !ok || who.Kind != OwnerKernel && who.Kind != OwnerModule {

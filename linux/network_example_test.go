@@ -27,7 +27,12 @@ func ExampleSystem_Sockets() {
 }
 
 func ExampleSystem_NetDevices() {
-	for d, err := range system.NetDevices(ctx) {
+	owners, err := system.Owners()
+	if err != nil {
+		log.Print(err)
+		return
+	}
+	for d, err := range system.NetDevices(ctx, owners) {
 		if err != nil {
 			log.Print(err) // one that cannot be read is not the end
 			continue

@@ -96,7 +96,7 @@ func interfaceRows(ctx context.Context, g *table.Guest, _ []table.Constraint) it
 			yield(nil, table.Failure(err))
 			return
 		}
-		for d, err := range g.Linux.NetDevices(ctx) {
+		for d, err := range g.Linux.NetDevices(ctx, owners) {
 			if err != nil {
 				if !yield(nil, err) {
 					return

@@ -15,6 +15,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"runtime/debug"
 
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
@@ -79,7 +80,8 @@ func (k *Kernel) Address(name string) (virt.Addr, bool) {
 }
 
 // Pointer reads the 64-bit variable of that name.
-func (k *Kernel) Pointer(name string) (virt.Addr, error) {
+func (k *Kernel) Pointer(name string) (_ virt.Addr, err error) {
+	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	a, ok := k.Address(name)
 	if !ok {
 		return 0, fmt.Errorf("symbol %s: %w", name, ErrNoSymbol)

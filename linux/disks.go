@@ -106,15 +106,10 @@ func (s *System) blockDevices(ctx context.Context, o *diskLayout) (virt.Addr, er
 	if err != nil {
 		return 0, fmt.Errorf("%w: %w", ErrUnsupported, err) // built without CONFIG_BLOCK
 	}
-	variable, err := s.symbol("class_kset")
+	kset, err := s.Pointer("class_kset")
 	if err != nil {
 		return 0, err
 	}
-	v, err := s.word(variable)
-	if err != nil {
-		return 0, err
-	}
-	kset := virt.Addr(v)
 	for node, err := range s.list(ctx, at(kset, o.ksetList), maxClasses) {
 		if err != nil {
 			return 0, err

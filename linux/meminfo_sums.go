@@ -1,8 +1,11 @@
 package linux
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 
+	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -23,7 +26,7 @@ func (w *meminfoWalk) available() (uint64, bool, error) {
 	free, err1 := w.sum(w.o.free)
 	cache, err2 := w.sum(w.o.fileLRU)
 	reclaimable, err3 := w.sum(w.o.reclaimable)
-	if err := firstOf(err1, firstOf(err2, err3)); err != nil {
+	if err := cmp.Or(err1, err2, err3); err != nil {
 		return 0, false, err
 	}
 	n := int64(free) - int64(reserve)
@@ -38,16 +41,13 @@ func (w *meminfoWalk) lowWatermarks() (sum uint64, err error) {
 	if !ok {
 		return 0, fmt.Errorf("symbol node_data: %w", ErrUnsupported)
 	}
-	count, ok, err := w.variable("nr_node_ids", 4)
+	count, err := w.s.numaNodes()
 	if err != nil {
 		return 0, err
 	}
-	if !ok {
-		count = 1
-	}
 	err = safely(func() error {
 		r := w.s.reader()
-		for i := range min(count, maxNUMANodes) {
+		for i := range count {
 			node := r.ptr(nodes + virt.Addr(8*i))
 			if node == 0 || r.err != nil {
 				continue
@@ -64,15 +64,13 @@ func (w *meminfoWalk) lowWatermarks() (sum uint64, err error) {
 
 // buffers is the cached pages of block devices themselves (nr_blockdev_pages).
 func (w *meminfoWalk) buffers() (n uint64, ok bool, err error) {
-	variable, ok := w.s.Address("blockdev_superblock")
-	if !ok {
+	sb, err := w.s.Pointer("blockdev_superblock")
+	if errors.Is(err, kernel.ErrNoSymbol) {
 		return 0, false, nil // built without CONFIG_BLOCK
 	}
-	v, err := w.s.word(variable)
 	if err != nil {
 		return 0, true, err
 	}
-	sb := virt.Addr(v)
 	for node, err := range w.s.list(w.ctx, at(sb, w.o.inodes), maxBlockInodes) {
 		if err != nil {
 			return 0, true, err
@@ -98,7 +96,7 @@ func (w *meminfoWalk) cached() (uint64, bool, error) {
 	swap, _, err1 := w.swapCached()
 	buffers, _, err2 := w.buffers()
 	files *= phys.PageSize
-	return files - min(files, swap+buffers), true, firstOf(err1, err2)
+	return files - min(files, swap+buffers), true, cmp.Or(err1, err2)
 }
 
 // swapCached is the pages that are in memory and in swap. Up to 5.11 each swap area has
@@ -138,7 +136,7 @@ func (w *meminfoWalk) commitLimit() (uint64, bool, error) {
 	ratio, _, err2 := w.variable("sysctl_overcommit_ratio", 4)
 	fixed, _, err3 := w.variable("sysctl_overcommit_kbytes", 8)
 	huge, _, err4 := w.huge()
-	if err := firstOf(firstOf(err1, err2), firstOf(err3, err4)); err != nil {
+	if err := cmp.Or(err1, err2, err3, err4); err != nil {
 		return 0, false, err
 	}
 	allowed := fixed / 4
@@ -173,7 +171,7 @@ func (w *meminfoWalk) committed() (_ uint64, ok bool, err error) {
 func (w *meminfoWalk) percpu() (uint64, bool, error) {
 	pages, ok1, err1 := w.variable("pcpu_nr_populated", 8)
 	units, ok2, err2 := w.variable("pcpu_nr_units", 4)
-	return pages * units * phys.PageSize, ok1 && ok2, firstOf(err1, err2)
+	return pages * units * phys.PageSize, ok1 && ok2, cmp.Or(err1, err2)
 }
 
 // huge is the pages set aside for hugetlbfs, of every size.

@@ -1,6 +1,7 @@
 package linux
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"iter"
@@ -77,11 +78,10 @@ func (s *System) SlabCaches(ctx context.Context) iter.Seq2[*SlabCache, error] {
 			yield(nil, fmt.Errorf("slab caches: %w: %w", ErrUnsupported, err))
 			return
 		}
-		nodes := uint32(1)
-		if a, ok := s.Address("nr_node_ids"); ok { // with CONFIG_NUMA
-			if n, err := s.Space.U32(a); err == nil {
-				nodes = min(n, maxNUMANodes)
-			}
+		nodes, err := s.numaNodes()
+		if err != nil {
+			yield(nil, fmt.Errorf("slab caches: number of nodes: %w", err))
+			return
 		}
 		left := maxPartial
 		for node, err := range s.list(ctx, head, maxSlabCaches) {
@@ -133,11 +133,11 @@ func (s *System) slabCache(ctx context.Context, o *slabLayout, a virt.Addr, node
 	for _, head := range lists {
 		for node, listErr := range s.list(ctx, head, *left) {
 			*left--
-			if err = firstOf(err, listErr); listErr != nil {
+			if err = cmp.Or(err, listErr); listErr != nil {
 				break
 			}
 			p := node - virt.Addr(o.pageList.Offset)
-			err = firstOf(err, safely(func() error {
+			err = cmp.Or(err, safely(func() error {
 				r := s.reader()
 				if room, used := r.num(p, o.pageObjects), r.num(p, o.pageInUse); room > used {
 					free += room - used
@@ -152,10 +152,15 @@ func (s *System) slabCache(ctx context.Context, o *slabLayout, a virt.Addr, node
 	return c, err
 }
 
-// firstOf is the first of two errors, either of which may be nil.
-func firstOf(a, b error) error {
-	if a != nil {
-		return a
+// numaNodes is how many nodes the guest's memory can have; one without CONFIG_NUMA.
+func (s *System) numaNodes() (n uint32, err error) {
+	a, ok := s.Address("nr_node_ids")
+	if !ok {
+		return 1, nil
 	}
-	return b
+	err = safely(func() error {
+		n, err = s.Space.U32(a)
+		return err
+	})
+	return min(n, maxNUMANodes), err
 }

@@ -105,11 +105,7 @@ func (s *System) vmapHeads(o *vmallocLayout) ([]virt.Addr, error) {
 		head, err := s.symbol("vmap_area_list")
 		return []virt.Addr{head}, err
 	}
-	variable, err := s.symbol("vmap_nodes")
-	if err != nil {
-		return nil, err
-	}
-	nodes, err := s.word(variable)
+	nodes, err := s.Pointer("vmap_nodes")
 	if err != nil {
 		return nil, err
 	}
@@ -125,7 +121,7 @@ func (s *System) vmapHeads(o *vmallocLayout) ([]virt.Addr, error) {
 			return fmt.Errorf("%w: nr_vmap_nodes is %d", ErrBroken, n)
 		}
 		for i := range n {
-			heads = append(heads, at(virt.Addr(nodes)+virt.Addr(i)*virt.Addr(o.nodeSize), o.busy))
+			heads = append(heads, at(nodes+virt.Addr(i)*virt.Addr(o.nodeSize), o.busy))
 		}
 		return r.err
 	})

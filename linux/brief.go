@@ -39,28 +39,8 @@ func (l *Lister) Pulse(t Task) (p Pulse, err error) {
 // Brief reads of the process that t leads only what changes while it runs: state,
 // name, parent, threads, processor time and memory. It takes a fraction of what
 // [Lister.Process] takes, for those who look many times a second.
-func (l *Lister) Brief(ctx context.Context, t Task) (_ *Process, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
-	const tries = 3
-	for range tries {
-		l.r.err = nil
-		before, mmErr := l.identity(t.Addr)
-		p, err := l.brief(ctx, t, before, mmErr)
-		if err != nil {
-			return nil, err
-		}
-		after, _ := l.identity(t.Addr)
-		if l.r.err != nil {
-			return nil, fmt.Errorf("task at %#x: %w", uint64(t.Addr), l.r.err)
-		}
-		if p.KernelThread {
-			after.mm = before.mm // it borrows one and gives it back
-		}
-		if after == before {
-			return p, nil
-		}
-	}
-	return nil, fmt.Errorf("task at %#x: %w", uint64(t.Addr), errChanged)
+func (l *Lister) Brief(ctx context.Context, t Task) (*Process, error) {
+	return l.read(t, func(id identity, mmErr error) (*Process, error) { return l.brief(ctx, t, id, mmErr) })
 }
 
 func (l *Lister) brief(ctx context.Context, t Task, id identity, mmErr error) (*Process, error) {

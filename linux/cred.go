@@ -104,25 +104,23 @@ func (l *Lister) CredOf(t Task) (_ *Cred, err error) {
 	if err != nil {
 		return nil, err
 	}
-	const tries = 3
-	for range tries {
-		l.r.err = nil
-		before, _ := l.identity(t.Addr)
-		c := l.cred(t, o, before)
-		if l.r.err != nil {
-			return nil, fmt.Errorf("credentials of task %#x: %w", uint64(t.Addr), l.r.err)
+	var c *Cred
+	err = l.steady(t, func(id identity) error {
+		if c = l.cred(t, o, id); l.r.err != nil {
+			return fmt.Errorf("credentials of task %#x: %w", uint64(t.Addr), l.r.err)
 		}
 		if c.PID <= 0 || c.PID > maxTasks || c.TID <= 0 || c.TID > maxTasks {
-			return nil, fmt.Errorf("task at %#x: %w: process %d, thread %d", uint64(t.Addr), ErrBroken, c.PID, c.TID)
+			return fmt.Errorf("task at %#x: %w: process %d, thread %d", uint64(t.Addr), ErrBroken, c.PID, c.TID)
 		}
-		after, _ := l.identity(t.Addr)
-		again := l.r.ptr(t.Addr + virt.Addr(l.s.o.realCred))
-		after.mm = before.mm
-		if after == before && again == c.Addr {
-			return c, nil
+		if again := l.r.ptr(t.Addr + virt.Addr(l.s.o.realCred)); again != c.Addr {
+			return errChanged
 		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
-	return nil, fmt.Errorf("task at %#x: %w", uint64(t.Addr), errChanged)
+	return c, nil
 }
 
 func (l *Lister) cred(t Task, o *credLayout, id identity) *Cred {

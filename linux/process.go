@@ -109,10 +109,14 @@ func (s *System) NewLister() *Lister {
 }
 
 // Process reads the process that t leads.
-func (l *Lister) Process(ctx context.Context, t Task) (*Process, error) { return l.read(ctx, t, true) }
+func (l *Lister) Process(ctx context.Context, t Task) (*Process, error) {
+	return l.read(t, func(id identity, mmErr error) (*Process, error) { return l.once(ctx, t, true, id, mmErr) })
+}
 
 // Thread reads t as one thread: its own state, time and name.
-func (l *Lister) Thread(ctx context.Context, t Task) (*Process, error) { return l.read(ctx, t, false) }
+func (l *Lister) Thread(ctx context.Context, t Task) (*Process, error) {
+	return l.read(t, func(id identity, mmErr error) (*Process, error) { return l.once(ctx, t, false, id, mmErr) })
+}
 
 // identity is what changes when a task_struct becomes another task's, or its
 // process begins another program.
@@ -139,15 +143,37 @@ func (l *Lister) identity(a virt.Addr) (id identity, mmErr error) {
 // its beginning.
 var errChanged = errors.New("changed while it was read")
 
-// read reads t, again if the guest has put another task or program in its place
-// meanwhile: the row would be of both.
-func (l *Lister) read(ctx context.Context, t Task, whole bool) (_ *Process, err error) {
+// steadyTries is how often a task is read that is another one each time.
+const steadyTries = 3
+
+// steady has once read something of t, again if t has become another thread meanwhile, or
+// if once says that what it reads has become another by errChanged.
+func (l *Lister) steady(t Task, once func(id identity) error) error {
+	for range steadyTries {
+		l.r.err = nil
+		before, _ := l.identity(t.Addr)
+		if err := once(before); errors.Is(err, errChanged) {
+			continue
+		} else if err != nil {
+			return err
+		}
+		after, _ := l.identity(t.Addr)
+		after.mm = before.mm // nothing is read from there
+		if after == before {
+			return nil
+		}
+	}
+	return fmt.Errorf("task at %#x: %w", uint64(t.Addr), errChanged)
+}
+
+// read reads t as once does, again if the guest has put another task or program in its
+// place meanwhile: the row would be of both.
+func (l *Lister) read(t Task, once func(id identity, mmErr error) (*Process, error)) (_ *Process, err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
-	const tries = 3
-	for range tries {
+	for range steadyTries {
 		l.r.err = nil
 		before, mmErr := l.identity(t.Addr)
-		p, err := l.once(ctx, t, whole, before, mmErr)
+		p, err := once(before, mmErr)
 		if err != nil {
 			return nil, err
 		}

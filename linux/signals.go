@@ -87,19 +87,17 @@ func (l *Lister) SignalsOf(t Task) (_ *Signals, err error) {
 	if err != nil {
 		return nil, err
 	}
-	const tries = 3
-	for range tries {
-		l.r.err = nil
-		before, _ := l.identity(t.Addr)
-		g := l.signals(t, o, before)
-		if l.r.err != nil {
-			return nil, fmt.Errorf("signals of task %#x: %w", uint64(t.Addr), l.r.err)
+	var g *Signals
+	err = l.steady(t, func(id identity) error {
+		if g = l.signals(t, o, id); l.r.err != nil {
+			return fmt.Errorf("signals of task %#x: %w", uint64(t.Addr), l.r.err)
 		}
-		if after, _ := l.identity(t.Addr); after.pid == before.pid && after.tid == before.tid && after.born == before.born {
-			return g, nil
-		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
-	return nil, fmt.Errorf("task at %#x: %w", uint64(t.Addr), errChanged)
+	return g, nil
 }
 
 func (l *Lister) signals(t Task, o *signalLayout, id identity) *Signals {

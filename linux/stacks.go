@@ -96,23 +96,22 @@ const maxFrames = 64
 // StackOf walks the stack of t.
 func (u *Unwinder) StackOf(t Task) (_ *Stack, err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
-	const tries = 3
-	for range tries {
-		u.l.r.err = nil
-		before, _ := u.l.identity(t.Addr)
-		u.l.r.err = nil
+	var k *Stack
+	err = u.l.steady(t, func(id identity) error {
+		u.l.r.err = nil // who it is may be unknown
 		sp := u.l.r.pointer(t.Addr, u.o.sp)
-		k := u.stack(t, before, sp)
-		if u.l.r.err != nil {
-			return nil, fmt.Errorf("stack of task %#x: %w", uint64(t.Addr), u.l.r.err)
+		if k = u.stack(t, id, sp); u.l.r.err != nil {
+			return fmt.Errorf("stack of task %#x: %w", uint64(t.Addr), u.l.r.err)
 		}
-		after, _ := u.l.identity(t.Addr)
-		u.l.r.err = nil
-		if again := u.l.r.pointer(t.Addr, u.o.sp); again == sp && before.pid == after.pid && before.born == after.born {
-			return k, nil
+		if again := u.l.r.pointer(t.Addr, u.o.sp); again != sp {
+			return errChanged
 		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
-	return nil, fmt.Errorf("stack of task %#x: %w", uint64(t.Addr), errChanged)
+	return k, nil
 }
 
 func (u *Unwinder) stack(t Task, id identity, sp virt.Addr) *Stack {

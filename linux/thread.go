@@ -65,21 +65,15 @@ func (l *Lister) ThreadOf(t Task) (_ *Thread, err error) {
 	if err != nil {
 		return nil, err
 	}
-	const tries = 3
-	for range tries {
-		l.r.err = nil
-		before, _ := l.identity(t.Addr)
-		th, err := l.thread(t, o, before)
-		if err != nil {
-			return nil, err
-		}
-		after, _ := l.identity(t.Addr)
-		after.mm = before.mm // nothing of the thread's is read from there
-		if after == before {
-			return th, nil
-		}
+	var th *Thread
+	err = l.steady(t, func(id identity) (err error) {
+		th, err = l.thread(t, o, id)
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
-	return nil, fmt.Errorf("task at %#x: %w", uint64(t.Addr), errChanged)
+	return th, nil
 }
 
 func (l *Lister) thread(t Task, o *threadLayout, id identity) (*Thread, error) {

@@ -47,15 +47,11 @@ An address that leads nowhere ends in exit status 3, with the reason.`,
 		if f.physical {
 			return usagef("a physical address is not translated")
 		}
-		_, m, done, err := f.open(c.Context(), args[0])
+		m, a, done, err := f.openAt(c.Context(), args[0], args[1])
 		if err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, done()) }()
-		a, err := place(m, args[1])
-		if err != nil {
-			return err
-		}
 		steps, page, fault := m.Steps(a)
 		if err := f.show(c, stepColumns, stepRows(steps, page, fault)); err != nil {
 			return err
@@ -109,15 +105,11 @@ What is shown is what lies in memory: with probes, alternatives and static keys 
 	f.add(c)
 	f.out.add(c, codeColumns)
 	c.RunE = func(c *cobra.Command, args []string) (err error) {
-		_, m, done, err := f.open(c.Context(), args[0])
+		m, a, done, err := f.openAt(c.Context(), args[0], args[1])
 		if err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, done()) }()
-		a, err := place(m, args[1])
-		if err != nil {
-			return err
-		}
 		n := uint64(64)
 		if len(args) == 3 {
 			if n, err = strconv.ParseUint(args[2], 0, 64); err != nil {

@@ -68,6 +68,18 @@ func place(m *peek.Memory, text string) (uint64, error) {
 	return a, nil
 }
 
+// openAt opens a guest, and finds the address that at names.
+func (f *peekFlags) openAt(ctx context.Context, target, at string) (m *peek.Memory, a uint64, done func() error, err error) {
+	_, m, done, err = f.open(ctx, target)
+	if err != nil {
+		return nil, 0, nil, err
+	}
+	if a, err = place(m, at); err != nil {
+		return nil, 0, nil, errors.Join(err, done())
+	}
+	return m, a, done, nil
+}
+
 // show writes rows that are not a view's.
 func (f *peekFlags) show(c *cobra.Command, columns []table.Column, rows iter.Seq2[table.Row, error]) error {
 	o, err := f.out.parse(c.OutOrStdout(), columns)

@@ -42,15 +42,11 @@ told on standard error, and ends in exit status 3.`,
 				return usagef("%q is no LENGTH in bytes", args[2])
 			}
 		}
-		_, m, done, err := f.open(c.Context(), args[0])
+		m, a, done, err := f.openAt(c.Context(), args[0], args[1])
 		if err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, done()) }()
-		a, err := place(m, args[1])
-		if err != nil {
-			return err
-		}
 		if a+n < a {
 			n = -a // up to the end of the address space
 		}

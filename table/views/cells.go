@@ -51,6 +51,14 @@ func function(o *linux.Owners, a virt.Addr) (at, symbol, owner table.Value) {
 	return table.AddrValue(uint64(a)), text(w.Function()), table.TextValue(w.String())
 }
 
+// holder is a cell that says whose memory a is; 0 is nobody's to be asked for.
+func holder(o *linux.Owners, a virt.Addr) table.Value {
+	if a == 0 {
+		return table.Missing(table.None)
+	}
+	return table.TextValue(o.Holder(a).String())
+}
+
 // texts is a cell of several texts; none is missing.
 func texts(l []string) table.Value {
 	if len(l) == 0 {

@@ -36,14 +36,11 @@ Numbers that a driver took without serving them yet have no functions either.`,
 func deviceRows(ctx context.Context, g *table.Guest, _ []table.Constraint) iter.Seq2[table.Row, error] {
 	return machineryOf(ctx, g, g.Linux.Drivers, func(o *linux.Owners, d *linux.Driver) table.Row {
 		none := table.Missing(table.None)
-		first, count, holder := table.UintValue(uint64(d.First)), table.UintValue(d.Count), none
+		first, count := table.UintValue(uint64(d.First)), table.UintValue(d.Count)
 		if d.Kind == "block" {
 			first, count = none, none
 		}
-		if d.Ops != 0 {
-			holder = table.TextValue(o.Holder(d.Ops).String())
-		}
-		row := table.Row{table.TextValue(d.Kind), table.UintValue(uint64(d.Major)), first, count, text(d.Name), address(d.Ops), holder}
+		row := table.Row{table.TextValue(d.Kind), table.UintValue(uint64(d.Major)), first, count, text(d.Name), address(d.Ops), holder(o, d.Ops)}
 		row = append(row, functions(o, d.Open, d.Read, d.Write, d.Ioctl)...)
 		return append(row, address(d.Address))
 	})

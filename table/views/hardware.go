@@ -65,17 +65,14 @@ really has is the emulator's to say.`,
 }
 
 func diskRow(o *linux.Owners, d *linux.Disk) table.Row {
-	partition, start, holder := table.Missing(table.None), table.Missing(table.None), table.Missing(table.None)
+	partition, start := table.Missing(table.None), table.Missing(table.None)
 	if d.Partition != 0 {
 		partition, start = table.UintValue(uint64(d.Partition)), table.SizeValue(d.Start)
-	}
-	if d.Ops != 0 {
-		holder = table.TextValue(o.Holder(d.Ops).String())
 	}
 	return table.Row{
 		text(d.Name), table.UintValue(uint64(d.Major)), table.UintValue(uint64(d.Minor)), partition, start, table.SizeValue(d.Size),
 		table.BoolValue(d.ReadOnly), table.BoolValue(d.Removable), table.UintValue(d.Reads), table.SizeValue(d.ReadBytes),
-		table.UintValue(d.Writes), table.SizeValue(d.WriteBytes), address(d.Ops), holder, address(d.Disk), address(d.Device),
+		table.UintValue(d.Writes), table.SizeValue(d.WriteBytes), address(d.Ops), holder(o, d.Ops), address(d.Disk), address(d.Device),
 	}
 }
 

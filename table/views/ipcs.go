@@ -45,19 +45,7 @@ shared memory and semaphores are files: see "outsight tmpfs".`,
 }
 
 func ipcRows(ctx context.Context, g *table.Guest, _ []table.Constraint) iter.Seq2[table.Row, error] {
-	return func(yield func(table.Row, error) bool) {
-		for o, err := range g.Linux.IPCs(ctx) {
-			if err != nil {
-				if !yield(nil, ended(err)) {
-					return
-				}
-				continue
-			}
-			if !yield(ipcRow(o), nil) {
-				return
-			}
-		}
-	}
+	return rowsOf(g.Linux.IPCs(ctx), ipcRow)
 }
 
 func ipcRow(o *linux.IPCObject) table.Row {

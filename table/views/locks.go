@@ -37,19 +37,7 @@ its server are not seen.`,
 }
 
 func lockRows(ctx context.Context, g *table.Guest, _ []table.Constraint) iter.Seq2[table.Row, error] {
-	return func(yield func(table.Row, error) bool) {
-		for l, err := range g.Linux.FileLocks(ctx) {
-			if err != nil {
-				if !yield(nil, ended(err)) {
-					return
-				}
-				continue
-			}
-			if !yield(lockRow(l), nil) {
-				return
-			}
-		}
-	}
+	return rowsOf(g.Linux.FileLocks(ctx), lockRow)
 }
 
 func lockRow(l *linux.FileLock) table.Row {

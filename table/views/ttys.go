@@ -58,19 +58,13 @@ func ttyRow(o *linux.Owners, t *linux.Terminal) table.Row {
 		}
 		return table.IntValue(int64(pid))
 	}
-	open, discOwner, opsOwner := table.Missing(table.None), table.Missing(table.None), table.Missing(table.None)
+	open := table.Missing(table.None)
 	if len(t.OpenBy) > 0 {
 		open = table.NumbersValue(t.OpenBy)
-	}
-	if t.DisciplineOps != 0 {
-		discOwner = table.TextValue(o.Holder(t.DisciplineOps).String())
-	}
-	if t.Ops != 0 {
-		opsOwner = table.TextValue(o.Holder(t.Ops).String())
 	}
 	return append(table.Row{
 		text(t.Name), text(t.Driver), text(t.DriverModule), table.IntValue(int64(t.Index)), table.TextValue(t.Device.String()),
 		process(t.Session), process(t.Group), table.IntValue(t.Count), open, table.IntValue(int64(t.Rows)), table.IntValue(int64(t.Columns)),
-		text(t.Discipline), address(t.DisciplineOps), discOwner, address(t.Peer), address(t.Ops), opsOwner, address(t.Addr),
+		text(t.Discipline), address(t.DisciplineOps), holder(o, t.DisciplineOps), address(t.Peer), address(t.Ops), holder(o, t.Ops), address(t.Addr),
 	}, functions(o, t.Receive, t.Receive2, t.Write)...)
 }

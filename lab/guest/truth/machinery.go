@@ -37,23 +37,42 @@ func lines(path string, f func(line string) error) error {
 	return s.Err()
 }
 
+// eachSymbol calls f with every symbol of /proc/kallsyms: its address, its type as a letter,
+// its name, and the module it is of, empty for the kernel's own.
+func eachSymbol(f func(address uint64, kind, name, module string) error) error {
+	return lines("/proc/kallsyms", func(line string) error {
+		// ADDRESS TYPE NAME, and of a module's a tab and [MODULE].
+		w := strings.Fields(line)
+		if len(w) < 3 {
+			return fmt.Errorf("line %q", line)
+		}
+		a, err := strconv.ParseUint(w[0], 16, 64)
+		if err != nil {
+			return fmt.Errorf("line %q: %w", line, err)
+		}
+		module := ""
+		if len(w) > 3 {
+			module = strings.Trim(w[3], "[]")
+		}
+		return f(a, w[1], w[2], module)
+	})
+}
+
 // kernelFunctions are the addresses of the kernel's own functions, by name; those that
 // have several are not there.
 func kernelFunctions() (map[string]string, error) {
 	all := map[string]string{}
-	err := lines("/proc/kallsyms", func(line string) error {
-		f := strings.Fields(line)
-		if len(f) != 3 || f[1] != "T" && f[1] != "t" && f[1] != "W" { // modules have a fourth
+	err := eachSymbol(func(a uint64, kind, name, module string) error {
+		if module != "" || kind != "T" && kind != "t" && kind != "W" {
 			return nil
 		}
-		a, err := strconv.ParseUint(f[0], 16, 64)
-		if err != nil || a == 0 {
-			return fmt.Errorf("address %q: %w", f[0], err)
+		if a == 0 {
+			return fmt.Errorf("address of %s is hidden", name)
 		}
-		if _, twice := all[f[2]]; twice {
-			all[f[2]] = ""
+		if _, twice := all[name]; twice {
+			all[name] = ""
 		} else {
-			all[f[2]] = fmt.Sprintf("%#x", a)
+			all[name] = fmt.Sprintf("%#x", a)
 		}
 		return nil
 	})

@@ -98,12 +98,10 @@ func trimHex(s string) string {
 // an emulated guest, and all others.
 func tellSymbols(emit func(any) error) error {
 	n := 0
-	return lines("/proc/kallsyms", func(line string) error {
-		head, name, _ := strings.Cut(line[17:], " ")
-		name, module, _ := strings.Cut(name, "\t")
-		row := map[string]any{"address": trimHex(line[:16]), "type": head, "name": name, "module": nil}
+	return eachSymbol(func(a uint64, kind, name, module string) error {
+		row := map[string]any{"address": fmt.Sprintf("%#x", a), "type": kind, "name": name, "module": nil}
 		if module != "" {
-			row["module"] = strings.Trim(module, "[]")
+			row["module"] = module
 		} else if n++; n%32 != 0 {
 			return nil
 		}

@@ -17,20 +17,11 @@ type kernelSymbols map[[2]string]uint64
 
 func netfilterSymbols() (kernelSymbols, error) {
 	k := kernelSymbols{}
-	err := lines("/proc/kallsyms", func(line string) error {
-		// ADDRESS TYPE NAME, and of a module's a tab and [MODULE].
-		f := strings.Fields(line)
-		if len(f) < 3 || !strings.Contains("tTwW", f[1]) {
+	err := eachSymbol(func(a uint64, kind, name, module string) error {
+		if !strings.Contains("tTwW", kind) {
 			return nil
 		}
-		key := [2]string{"", f[2]}
-		if len(f) > 3 {
-			key[0] = strings.Trim(f[3], "[]")
-		}
-		a, err := strconv.ParseUint(f[0], 16, 64)
-		if err != nil {
-			return err
-		}
+		key := [2]string{module, name}
 		if _, twice := k[key]; twice {
 			a = 0
 		}

@@ -4,7 +4,6 @@ import (
 	"debug/elf"
 	"encoding/binary"
 	"fmt"
-	"strconv"
 	"strings"
 )
 
@@ -27,21 +26,19 @@ func init() {
 		}
 		defer func() { _ = core.Close() }()
 		heads, functions := map[string]uint64{}, map[uint64]string{}
-		err = lines("/proc/kallsyms", func(line string) error {
-			f := strings.Fields(line)
-			a, err := strconv.ParseUint(f[0], 16, 64)
-			if err != nil {
-				return err
+		err = eachSymbol(func(a uint64, kind, name, module string) error {
+			if _, ok := chainHeads[name]; ok && module == "" {
+				heads[name] = a
 			}
-			if _, ok := chainHeads[f[2]]; ok && len(f) == 3 {
-				heads[f[2]] = a
-			}
-			if strings.ContainsAny(f[1], "tTwW") {
+			if strings.ContainsAny(kind, "tTwW") {
 				if functions[a] != "" {
 					functions[a] = "several"
 					return nil
 				}
-				functions[a] = strings.Join(f[2:], " ")
+				functions[a] = name
+				if module != "" {
+					functions[a] += " [" + module + "]"
+				}
 			}
 			return nil
 		})

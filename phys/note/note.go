@@ -6,6 +6,8 @@ package note
 import (
 	"encoding/binary"
 	"iter"
+
+	"golang.org/x/sys/unix"
 )
 
 // Note is one note. Its parts are not copied.
@@ -27,7 +29,7 @@ func All(b []byte) iter.Seq[Note] {
 			if end := desc + descLen; end > uint64(len(b)) {
 				return
 			}
-			n.Name = cString(b[headSize : headSize+nameLen])
+			n.Name = unix.ByteSliceToString(b[headSize : headSize+nameLen])
 			n.Desc = b[desc : desc+descLen]
 			if !yield(n) {
 				return
@@ -50,15 +52,6 @@ func Append(b []byte, n Note) []byte {
 }
 
 func align(n uint64) uint64 { return (n + 3) &^ 3 }
-
-func cString(b []byte) string {
-	for i, c := range b {
-		if c == 0 {
-			return string(b[:i])
-		}
-	}
-	return string(b)
-}
 
 // Vmcoreinfo is the kernel's own note for crash-dump tools among the notes in b;
 // nil if there is none.

@@ -12,6 +12,8 @@ import (
 	"errors"
 	"fmt"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/phys/file"
 	"github.com/outsight-vmi/outsight/phys/note"
@@ -76,7 +78,7 @@ func Read(src file.Source) (*State, error) {
 	for ; len(b) > 0; b = b[groupSize:] {
 		var err error
 		at := binary.LittleEndian.Uint64(b[groupName:])
-		name := cString(b[:groupName])
+		name := unix.ByteSliceToString(b[:groupName])
 		if seen[name] {
 			continue // each is there once
 		}
@@ -92,15 +94,6 @@ func Read(src file.Source) (*State, error) {
 		}
 	}
 	return r.state()
-}
-
-func cString(b []byte) string {
-	for i, c := range b {
-		if c == 0 {
-			return string(b[:i])
-		}
-	}
-	return string(b)
 }
 
 // Placed reports whether the state tells the guest-physical address of size bytes of

@@ -104,7 +104,8 @@ func (c toolCase) differences(seen, before, after map[string]cells) (diffs []str
 func (c toolCase) seen(t *testing.T, g *lab.Guest) map[string]cells {
 	t.Helper()
 	seen := map[string]cells{}
-	for _, row := range (viewCase{view: c.view, args: c.args}).outside(t, g) {
+	rows, _ := viewCase{view: c.view, args: c.args}.outside(t, g)
+	for _, row := range rows {
 		if key, cells := c.row(row); key != "" {
 			seen[key] = cells
 		}

@@ -13,14 +13,17 @@ import (
 // and takes only what others leave. They end in two minutes: the guest has other work to do.
 func spinning(t *testing.T, g *lab.Guest) {
 	t.Helper()
-	const script = `printf '#!/bin/sh\nwhile :; do :; done\n' > /tmp/osspin && chmod +x /tmp/osspin || exit 1
-for i in $(seq $(nproc)); do taskset $((1 << i - 1)) timeout 120 /tmp/osspin >/dev/null 2>&1 </dev/null & done; sleep 1; renice -n 19 $(pidof osspin) >/dev/null`
+	const script = `printf '#!/bin/sh\nrenice -n 19 -p $$ >/dev/null\nwhile :; do :; done\n' > /tmp/osspin && chmod +x /tmp/osspin || exit 1
+for i in $(seq $(nproc)); do
+	taskset $((1 << i - 1)) timeout 120 /tmp/osspin >/dev/null 2>&1 </dev/null & echo $!
+done >/tmp/osspin.pids
+sleep 1`
 	labtest.Output(t, g, script)
 }
 
 func stopSpinning(t *testing.T, g *lab.Guest) {
 	t.Helper()
-	labtest.Output(t, g, `kill $(pidof osspin) 2>/dev/null; true`)
+	labtest.Output(t, g, `kill $(cat /tmp/osspin.pids) 2>/dev/null; true`)
 }
 
 func init() {

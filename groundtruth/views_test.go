@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -144,13 +145,13 @@ func (c viewCase) compare(t *testing.T, g *lab.Guest) {
 	var diffs []string
 	var n int
 	for range rounds {
-		outside := c.outside(t, g)
+		outside, unreadable := c.outside(t, g)
 		n = len(outside)
-		if diffs = c.differences(outside, before, before); len(diffs) == 0 {
+		if diffs = append(c.differences(outside, before, before), unreadable...); len(diffs) == 0 {
 			break
 		}
 		after := c.inside(t, g)
-		if diffs = c.differences(outside, before, after); len(diffs) == 0 {
+		if diffs = append(c.differences(outside, before, after), unreadable...); len(diffs) == 0 {
 			break
 		}
 		before = after
@@ -208,7 +209,7 @@ func (c viewCase) inside(t *testing.T, g *lab.Guest) map[string]map[string]any {
 	return rows
 }
 
-func (c viewCase) outside(t *testing.T, g *lab.Guest) map[string]map[string]any {
+func (c viewCase) outside(t *testing.T, g *lab.Guest) (rows map[string]map[string]any, unreadable []string) {
 	t.Helper()
 	args := append([]string{c.view, targetOf(g), "-o", "json"}, c.args...)
 	cmd := exec.Command(command(t), args...)
@@ -221,9 +222,12 @@ func (c viewCase) outside(t *testing.T, g *lab.Guest) map[string]map[string]any 
 	if stderr.Len() > 0 {
 		t.Logf("%s", stderr.Bytes())
 	}
-	rows, _ := c.parse(t, out)
-	return rows
+	rows, _ = c.parse(t, out)
+	return rows, unreadableRE.FindAllString(stderr.String(), -1)
 }
+
+// unreadableRE matches what is said of rows that should be there and are not.
+var unreadableRE = regexp.MustCompile(`.*: \d+ of \d+ unreadable.*`)
 
 func (c viewCase) parse(t *testing.T, out []byte) (rows map[string]map[string]any, last map[string]any) {
 	t.Helper()

@@ -77,22 +77,26 @@ type deviceWalk struct {
 	yield func(*Driver, error) bool
 }
 
-// buckets calls f with every element of a table of singly linked lists.
+// buckets calls f with every element of a table of singly linked lists; once with one that
+// two lists share.
 func (w *deviceWalk) buckets(table virt.Addr, next kernel.Field, f func(r *reader, a virt.Addr) bool) bool {
 	heads, err := w.s.pointers(table, deviceBuckets)
 	if err != nil {
 		return w.yield(nil, err)
 	}
-	seen := map[virt.Addr]struct{}{}
-	for _, a := range heads {
+	seen := map[virt.Addr]int{} // the list that it was in
+	for list, a := range heads {
 		for a != 0 {
-			if _, twice := seen[a]; twice {
+			// All lists of cdev_map end with one and the same element (kobj_map_init).
+			if in, known := seen[a]; known && in != list {
+				break
+			} else if known {
 				if !w.yield(nil, fmt.Errorf("device numbers at %#x: %w: it is there twice", uint64(a), ErrBroken)) {
 					return false
 				}
 				break
 			}
-			seen[a] = struct{}{}
+			seen[a] = list
 			if w.left--; w.left < 0 || w.ctx.Err() != nil {
 				w.yield(nil, fmt.Errorf("devices: %w", errBudget))
 				return false

@@ -27,7 +27,7 @@ var ServerModules = []string{
 
 // NFTModules are what the nft tables of a Debian server need. A Debian guest has no modules on its disk
 // that nft could load by itself.
-var NFTModules = []string{"nf_tables", "nft_counter", "nft_ct", "nft_chain_nat", "nft_masq", "nft_log", "nf_log_syslog", "nf_log_ipv4", "nf_log_ipv6", "nft_reject_inet", "nf_conntrack", "nft_flow_offload", "nf_flow_table_inet"}
+var NFTModules = []string{"nf_tables", "nft_objref", "nft_counter", "nft_ct", "nft_chain_nat", "nft_masq", "nft_log", "nf_log_syslog", "nf_log_ipv4", "nf_log_ipv6", "nft_reject_inet", "nf_conntrack", "nft_flow_offload", "nf_flow_table_inet"}
 
 // debianFiles make a Debian guest into a server with systemd's means: firewall, web
 // server, container, SSH session.
@@ -77,7 +77,9 @@ func UpServer(t testing.TB, o lab.Options) *lab.Guest {
 func awaitServices(t testing.TB, g *lab.Guest) {
 	t.Helper()
 	const wait = `for try in $(seq 300); do
-	pgrep -f '^sleep 1000000' >/dev/null && systemctl is-active --quiet nftables web container session &&
+	# One that is active is enough for is-active, if it is asked for all of them.
+	ready=; for unit in nftables web container session; do systemctl is-active --quiet $unit || ready=no; done
+	pgrep -f '^sleep 1000000' >/dev/null && [ -z "$ready" ] &&
 		[ "$(busybox wget -q -O - http://127.0.0.1:8080/)" = hello ] && exit 0
 	sleep 1
 done

@@ -45,7 +45,7 @@ var toolCases = []toolCase{
 			return rows
 		},
 		row: func(row map[string]any) (string, cells) {
-			if cell(row, "first_pid") != "1" || cell(row, "mount_id") == "1" { // the rootfs below all
+			if cell(row, "first_pid") != "1" || cell(row, "mount_id") == "1" || cell(row, "type") == "rootfs" { // below all: the second since Linux 7.0
 				return "", nil
 			}
 			return cell(row, "mount_id"), some(row, "parent_id", "mount_point", "source", "type", "device", "root")
@@ -193,11 +193,15 @@ var toolCases = []toolCase{
 					a, _ := a.(map[string]any)
 					addresses = append(addresses, cell(a, "local")+"/"+cell(a, "prefixlen"))
 				}
-				rows[cell(l, "ifname")] = cells{
+				c := cells{
 					"index": cell(l, "ifindex"), "mtu": cell(l, "mtu"), "mac": cell(l, "address"), "master": cell(l, "master"),
 					"qdisc": cell(l, "qdisc"), "promiscuity": cell(l, "promiscuity"),
-					"allmulti": cell(l, "allmulti"), "addresses": sorted(strings.Join(addresses, ",")),
+					"addresses": sorted(strings.Join(addresses, ",")),
 				}
+				if l["allmulti"] != nil { // told from Linux 6.0 on
+					c["allmulti"] = cell(l, "allmulti")
+				}
+				rows[cell(l, "ifname")] = c
 			}
 			return rows
 		},

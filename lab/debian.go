@@ -7,11 +7,13 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
+	"sync"
 )
 
-// A Debian guest boots from a disk: one image, made once and kept in the cache, under an
+// A Debian guest boots from a disk: one image for each set of packages, made once and kept in the cache, under an
 // overlay of the guest's own. The kernel and the drivers of the disk come with the
 // initramfs, so the same image serves every kernel; so do the agent and the caller's files.
 
@@ -28,6 +30,9 @@ var debianPackages = []string{
 // diskModules are needed to mount the disk and reach the network; what a kernel has
 // built in is left out. crc32c_generic was a separate module up to 6.12.
 var diskModules = []string{"virtio_pci", "virtio_blk", "crc32c_generic", "crc32c_cryptoapi", "ext4", "virtio_net", "af_packet"}
+
+// packageRE matches the names of packages (Debian Policy 5.6.7).
+var packageRE = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z0-9][a-z0-9.+-]+$`) })
 
 const debianDiskSize = "4G" // sparse: what is not written takes no room
 
@@ -102,13 +107,14 @@ func makeDisk(ctx context.Context, o Options, path string) error {
 	return nil
 }
 
-// debianImage gives the cached image, making it first if need be.
+// debianImage gives the cached image with o.Packages, making it first if need be.
 func debianImage(ctx context.Context, o Options) (string, error) {
 	dir, err := cacheDir("debian")
 	if err != nil {
 		return "", err
 	}
-	recipe := fileHash(append([]string{debianRelease, debianDiskSize}, debianPackages...)...)
+	packages := slices.Concat(debianPackages, slices.Sorted(slices.Values(o.Packages)))
+	recipe := fileHash(append([]string{debianRelease, debianDiskSize}, packages...)...)
 	final := filepath.Join(dir, debianRelease+"-"+recipe+".qcow2")
 	if _, err := os.Stat(final); err == nil {
 		return final, nil
@@ -127,7 +133,7 @@ func debianImage(ctx context.Context, o Options) (string, error) {
 		return "", fmt.Errorf("lab: %w", err)
 	}
 	defer os.RemoveAll(tmp)
-	if err := bootstrap(ctx, tmp); err != nil {
+	if err := bootstrap(ctx, tmp, packages); err != nil {
 		return "", err
 	}
 	fmt.Fprintln(o.Progress, "making a disk of it")
@@ -139,7 +145,7 @@ func debianImage(ctx context.Context, o Options) (string, error) {
 }
 
 // bootstrap makes root.tar in dir. mmdebstrap needs no root where there are user namespaces.
-func bootstrap(ctx context.Context, dir string) error {
+func bootstrap(ctx context.Context, dir string, packages []string) error {
 	m, err := machineMirror()
 	if err != nil {
 		return err
@@ -149,7 +155,7 @@ func bootstrap(ctx context.Context, dir string) error {
 		return err
 	}
 	args := []string{
-		"--variant=minbase", "--architectures=amd64", "--include=" + strings.Join(debianPackages, ","),
+		"--variant=minbase", "--architectures=amd64", "--include=" + strings.Join(packages, ","),
 		"--aptopt=Acquire::Check-Valid-Until \"false\"",
 		"--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/locale/*",
 		// A guest gets its own identity at its first boot, and root needs no password.

@@ -29,17 +29,18 @@ const DefaultKernel = "6.12"
 
 // Options say what guest to boot. The zero value boots a busybox guest.
 type Options struct {
-	Name     string // name to find the guest by; "" picks one from the kernel
-	Kernel   string // "5.10", "6.1", "6.12", "7.2", or the path of a vmlinuz; "" is DefaultKernel
-	Initrd   string // a ready initramfs (see BootFiles) instead of one made from Files
-	Userland string // Busybox (also "") or Debian
-	Memory   uint64 // bytes; 0 is 512 MiB
-	SMP      int    // virtual CPUs; 0 is 1
-	Accel    string // TCG (also "") or KVM
-	CPU      string // QEMU's -cpu; "" is max with TCG and host with KVM
-	Machine  string // QEMU's -machine; "" is q35
-	Private  bool   // ordinary private RAM instead of a shared memfd
-	Append   string // more kernel arguments
+	Name     string   // name to find the guest by; "" picks one from the kernel
+	Kernel   string   // "5.10", "6.1", "6.12", "7.2", or the path of a vmlinuz; "" is DefaultKernel
+	Initrd   string   // a ready initramfs (see BootFiles) instead of one made from Files
+	Userland string   // Busybox (also "") or Debian
+	Packages []string // of Debian's, beyond those that a Debian guest has anyway
+	Memory   uint64   // bytes; 0 is 512 MiB
+	SMP      int      // virtual CPUs; 0 is 1
+	Accel    string   // TCG (also "") or KVM
+	CPU      string   // QEMU's -cpu; "" is max with TCG and host with KVM
+	Machine  string   // QEMU's -machine; "" is q35
+	Private  bool     // ordinary private RAM instead of a shared memfd
+	Append   string   // more kernel arguments
 
 	// Files are put into the initramfs: guest path → host file.
 	// In a Debian guest they are copied to the root file system at boot.
@@ -93,6 +94,14 @@ func (o *Options) complete() error {
 	}
 	if o.Userland != Busybox && o.Userland != Debian {
 		return fmt.Errorf("lab: unknown userland %q: take %s or %s", o.Userland, Busybox, Debian)
+	}
+	if len(o.Packages) > 0 && o.Userland != Debian {
+		return fmt.Errorf("lab: packages need a Debian userland, not %s", o.Userland)
+	}
+	for _, p := range o.Packages {
+		if !packageRE().MatchString(p) {
+			return fmt.Errorf("lab: %q is no name of a Debian package", p)
+		}
 	}
 	for _, m := range o.Modules {
 		if !moduleRE().MatchString(m) {

@@ -106,6 +106,8 @@ func containerOf(p *Process) (id, engine, name string) {
 				return machine, "nspawn", ""
 			}
 		}
+	case monitor == "conmon":
+		return after("-c"), "podman", name
 	case monitor == "containerd-shim-runc-v2":
 		return after("-id"), "containerd", ""
 	}

@@ -11,6 +11,7 @@ import (
 // from lines above its own. Packages of one line do not know each other. "x/*"
 // is every package below x that no other line names.
 var stair = []string{
+	"hugeheap",   // imported for its effect
 	"table/text", // what makes guest text harmless: error messages need it too
 	"phys",
 	"phys/file phys/note", // what readers of dumps stand on
@@ -56,6 +57,7 @@ var beside = map[string]string{
 
 // onlyFor are packages that few may import, tests apart.
 var onlyFor = map[string]string{
+	"hugeheap":    "cmd/outsight",
 	"lab":         "cmd/outsight bench lab/labtest",
 	"lab/labtest": "", // tests only
 }

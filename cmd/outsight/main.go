@@ -12,6 +12,8 @@ import (
 	"slices"
 	"syscall"
 	"time"
+
+	_ "github.com/outsight-vmi/outsight/hugeheap"
 )
 
 func main() {

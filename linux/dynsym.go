@@ -15,15 +15,15 @@ var errNoDynamic = errors.New("it exports no symbols")
 // dynamic is the symbols that a mapped 64-bit program exports, in the memory of a
 // process.
 type dynamic struct {
-	space                *virt.Space
+	mem                  userMemory
 	bias                 virt.Addr // what to add to addresses of the file
 	symtab, strtab, hash virt.Addr
 }
 
 // openDynamic finds the symbols of the program that is mapped at base.
-func openDynamic(space *virt.Space, base virt.Addr) (*dynamic, error) {
+func openDynamic(mem userMemory, base virt.Addr) (*dynamic, error) {
 	var b [64]byte
-	if _, err := space.ReadAt(b[:], base); err != nil {
+	if _, err := mem.ReadAt(b[:], base); err != nil {
 		return nil, err
 	}
 	h, err := parseELF(b[:])
@@ -33,12 +33,12 @@ func openDynamic(space *virt.Space, base virt.Addr) (*dynamic, error) {
 	if h.Class != elf.ELFCLASS64 {
 		return nil, errNoDynamic
 	}
-	segments, err := h.segments(elfAt{space, base})
+	segments, err := h.segments(elfAt{mem, base})
 	if err != nil {
 		return nil, err
 	}
 	linked, ok := loadBase(segments)
-	d := &dynamic{space: space, bias: base - virt.Addr(linked)}
+	d := &dynamic{mem: mem, bias: base - virt.Addr(linked)}
 	var at, size virt.Addr
 	for _, s := range segments {
 		if s.kind == elf.PT_DYNAMIC {
@@ -50,7 +50,7 @@ func openDynamic(space *virt.Space, base virt.Addr) (*dynamic, error) {
 		return nil, errNoDynamic
 	}
 	entries := make([]byte, min(size/16, maxEntries)*16)
-	if _, err := space.ReadAt(entries, at+d.bias); err != nil {
+	if _, err := mem.ReadAt(entries, at+d.bias); err != nil {
 		return nil, err
 	}
 	for ; len(entries) >= 16; entries = entries[16:] {
@@ -77,7 +77,7 @@ func openDynamic(space *virt.Space, base virt.Addr) (*dynamic, error) {
 // symbol is where a symbol lies, by the GNU hash table.
 func (d *dynamic) symbol(name string) (virt.Addr, error) {
 	var head [16]byte
-	if _, err := d.space.ReadAt(head[:], d.hash); err != nil {
+	if _, err := d.mem.ReadAt(head[:], d.hash); err != nil {
 		return 0, err
 	}
 	n := func(i int) uint32 { return binary.LittleEndian.Uint32(head[4*i:]) }
@@ -88,7 +88,7 @@ func (d *dynamic) symbol(name string) (virt.Addr, error) {
 	}
 	want := gnuHash(name)
 	table := d.hash + 16 + 8*virt.Addr(bloom)
-	i, err := d.space.U32(table + 4*virt.Addr(want%buckets))
+	i, err := d.word(table + 4*virt.Addr(want%buckets))
 	if err != nil {
 		return 0, err
 	}
@@ -98,7 +98,7 @@ func (d *dynamic) symbol(name string) (virt.Addr, error) {
 		if i < offset || i > maxTable {
 			break
 		}
-		hash, err := d.space.U32(chains + 4*virt.Addr(i-offset))
+		hash, err := d.word(chains + 4*virt.Addr(i-offset))
 		if err != nil {
 			return 0, err
 		}
@@ -115,14 +115,20 @@ func (d *dynamic) symbol(name string) (virt.Addr, error) {
 	return 0, fmt.Errorf("symbol %s: %w", name, errNoDynamic)
 }
 
+func (d *dynamic) word(a virt.Addr) (uint32, error) {
+	var b [4]byte
+	_, err := d.mem.ReadAt(b[:], a)
+	return binary.LittleEndian.Uint32(b[:]), err
+}
+
 // at is where symbol i lies; ok is false if it is another one, or of another object.
 func (d *dynamic) at(i uint32, name string) (a virt.Addr, ok bool, err error) {
 	var sym [elfSymSize]byte
-	if _, err := d.space.ReadAt(sym[:], d.symtab+elfSymSize*virt.Addr(i)); err != nil {
+	if _, err := d.mem.ReadAt(sym[:], d.symtab+elfSymSize*virt.Addr(i)); err != nil {
 		return 0, false, err
 	}
 	text := make([]byte, len(name)+1)
-	if _, err := d.space.ReadAt(text, d.strtab+virt.Addr(binary.LittleEndian.Uint32(sym[:]))); err != nil {
+	if _, err := d.mem.ReadAt(text, d.strtab+virt.Addr(binary.LittleEndian.Uint32(sym[:]))); err != nil {
 		return 0, false, err
 	}
 	if string(text) != name+"\x00" || binary.LittleEndian.Uint16(sym[6:]) == 0 {

@@ -87,7 +87,7 @@ func TestELFPages(t *testing.T) {
 	if err != nil || len(starts) != 1 || starts[0] != at {
 		t.Fatalf("%#x, %v", starts, err)
 	}
-	i := s.elfImage(space, at)
+	i := elfImage(space, at)
 	if i.Err != nil || i.Header.Type != elf.ET_DYN || i.Header.BuildID != "ab" {
 		t.Errorf("%+v, %v", i.Header, i.Err)
 	}
@@ -98,7 +98,7 @@ func TestELFPages(t *testing.T) {
 	if !i.place(maps, []*Image{{Start: at, End: at + 3*4096}}) || i.Mapping != maps[1] || i.End != at+3*4096 {
 		t.Errorf("%+v", i)
 	}
-	if i := s.elfImage(space, at+4096); i.Err == nil || i.Header != nil {
+	if i := elfImage(space, at+4096); i.Err == nil || i.Header != nil {
 		t.Errorf("not mapped: %+v", i)
 	}
 }

@@ -27,7 +27,7 @@ const maxELFImages = 1 << 14 // of one process
 
 // ELFImages yields the ELF headers in the memory of t, by address: at the beginning of
 // every page that its page tables have in place, and of every file with code that it has
-// mapped, in place or not.
+// mapped. What of a file is not in place is read from the page cache.
 func (l *Lister) ELFImages(ctx context.Context, t Task) iter.Seq2[*ELFImage, error] {
 	return func(yield func(*ELFImage, error) bool) {
 		mm, err := t.MM()
@@ -70,13 +70,14 @@ func (l *Lister) ELFImages(ctx context.Context, t Task) iter.Seq2[*ELFImage, err
 			}
 		}
 		slices.Sort(starts)
+		mem := &filledMemory{s: l.s, space: space, maps: maps}
 		for _, at := range starts {
 			const cost = 512 // in memory, about
 			if !l.spend(cost) {
 				yield(nil, fmt.Errorf("images of task %#x: %w", uint64(t.Addr), errBudget))
 				return
 			}
-			i := l.s.elfImage(space, at)
+			i := elfImage(mem, at)
 			if !i.place(maps, files) && (i.Header == nil || i.Header.Type == elf.ET_NONE) {
 				continue // four bytes that a program compares others with
 			}
@@ -150,26 +151,26 @@ func (l *Lister) beginsELF(pa phys.Addr) (bool, error) {
 
 // elfAt reads an image by offsets from where it begins.
 type elfAt struct {
-	space *virt.Space
-	base  virt.Addr
+	mem  userMemory
+	base virt.Addr
 }
 
 func (e elfAt) ReadAt(p []byte, off int64) (int, error) {
-	return e.space.ReadAt(p, e.base+virt.Addr(off))
+	return e.mem.ReadAt(p, e.base+virt.Addr(off))
 }
 
 // elfImage reads the header at a.
-func (s *System) elfImage(space *virt.Space, a virt.Addr) *ELFImage {
+func elfImage(mem userMemory, a virt.Addr) *ELFImage {
 	i := &ELFImage{Start: a}
 	var b [64]byte
 	i.Err = safely(func() (err error) {
-		if _, err := space.ReadAt(b[:], a); err != nil {
+		if _, err := mem.ReadAt(b[:], a); err != nil {
 			return err
 		}
 		if i.Header, err = parseELF(b[:]); err != nil {
 			return err
 		}
-		return i.Header.readBuildID(elfAt{space, a})
+		return i.Header.readBuildID(elfAt{mem, a})
 	})
 	if i.Err != nil {
 		i.Err = fmt.Errorf("ELF image at %#x: %w", uint64(a), i.Err)

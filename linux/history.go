@@ -77,9 +77,10 @@ func (l *Lister) History(ctx context.Context, t Task, all bool) iter.Seq2[*Histo
 type shellMemory struct {
 	s       *System
 	space   *virt.Space
-	program virt.Addr // where the file of its program begins
-	pieces  []piece   // by address, not touching
-	left    int       // bytes of text that may still be looked at
+	files   userMemory // with what of mapped files is not in place
+	program virt.Addr  // where the file of its program begins
+	pieces  []piece    // by address, not touching
+	left    int        // bytes of text that may still be looked at
 }
 
 // piece is consecutive memory.
@@ -156,6 +157,12 @@ func (h *shellMemory) copy(ctx context.Context, l *Lister, mm virt.Addr) error {
 	if len(errs) > 0 {
 		return fmt.Errorf("mappings of mm %#x: %w", uint64(mm), errs[0])
 	}
+	all := make([]*Mapping, len(maps))
+	for i := range maps {
+		m := maps[i].Mapping
+		all[i] = &m
+	}
+	h.files = &filledMemory{s: h.s, space: h.space, maps: all}
 	maps = slices.DeleteFunc(maps, func(v vma) bool { return v.Flags&VMWrite == 0 || v.Flags&VMShared != 0 })
 	if len(maps) == 0 {
 		return nil

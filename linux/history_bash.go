@@ -139,7 +139,7 @@ func (h *shellMemory) bashList() (list virt.Addr, count, base int, how HistorySo
 		return 0, 0, 0, ""
 	}
 	_ = safely(func() error { // what cannot be read is looked for by its shape
-		d, err := openDynamic(h.space, h.program)
+		d, err := openDynamic(h.files, h.program)
 		if err != nil {
 			return err
 		}
@@ -150,7 +150,7 @@ func (h *shellMemory) bashList() (list virt.Addr, count, base int, how HistorySo
 			return err1
 		}
 		var b [16]byte
-		if _, err := h.space.ReadAt(b[:], code); err != nil {
+		if _, err := h.files.ReadAt(b[:], code); err != nil {
 			return err
 		}
 		variable, ok := returnedVariable(b[:], code)

@@ -61,7 +61,7 @@ func (h *shellMemory) zshRing() (ring virt.Addr) {
 		return 0
 	}
 	_ = safely(func() error { // what cannot be read is looked for by its shape
-		d, err := openDynamic(h.space, h.program)
+		d, err := openDynamic(h.files, h.program)
 		if err != nil {
 			return err
 		}

@@ -16,6 +16,7 @@ type mapsLayout struct {
 	tree, mmap, rbRoot                        kernel.Field // of mm_struct
 	mapCount, startBrk, brk, startStack       kernel.Field
 	fileInode, fileMode, userPath, dInode     kernel.Field
+	fileMapping                               kernel.Field
 	dSuper, mntRoot                           kernel.Field
 	inoNumber, inoSuper, superDev             kernel.Field
 	specialOps, hugeZeroPFN                   virt.Addr // 0: not known
@@ -46,6 +47,7 @@ func (s *System) mapsLayout() (*mapsLayout, error) {
 		o.mapCount = r.field(m, "map_count")
 		o.startBrk, o.brk, o.startStack = r.field(m, "start_brk"), r.field(m, "brk"), r.field(m, "start_stack")
 		o.fileInode, o.fileMode = r.field("file", "f_inode"), r.field("file", "f_mode")
+		o.fileMapping = r.field("file", "f_mapping")
 		o.userPath, o.dInode = r.optional("backing_file", "user_path"), r.field("dentry", "d_inode") // 6.8
 		o.dSuper, o.mntRoot = r.field("dentry", "d_sb"), r.field("vfsmount", "mnt_root")
 		o.inoNumber, o.inoSuper = r.field("inode", "i_ino"), r.field("inode", "i_sb")

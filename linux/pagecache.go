@@ -130,3 +130,19 @@ func (s *System) folio(e entry, o *pageCacheLayout) (c CachedRange, err error) {
 		Dirty: flags>>o.dirty&1 != 0, Valid: flags>>o.uptodate&1 != 0,
 	}, nil
 }
+
+// cachedPage finds the page of a file that has the bytes from off on, of whose mapping
+// (struct address_space) is known; ok tells whether the page cache has it.
+func (s *System) cachedPage(mapping virt.Addr, off uint64) (pa phys.Addr, ok bool, err error) {
+	o, err := s.pageCacheLayout()
+	if err != nil || mapping == 0 {
+		return 0, false, err
+	}
+	index := off / phys.PageSize
+	value, err := s.xarrayAt(at(mapping, o.pages), index)
+	if err != nil || value == 0 || value&1 != 0 { // a value: in swap, or dropped
+		return 0, false, err
+	}
+	c, err := s.folio(entry{index, value}, o)
+	return c.PA + phys.Addr(off%phys.PageSize), err == nil && c.Valid, err
+}

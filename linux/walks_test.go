@@ -137,6 +137,14 @@ func TestXArray(t *testing.T) {
 			t.Errorf("%d: %v", i, got[i])
 		}
 	}
+	// Of one index: also of those that an entry of several, and its siblings, stand for.
+	for index, want := range map[uint64]virt.Addr{
+		128: 0x1001, 131: 0x2001, 132: 0x2001, 133: 0, 129: 0, 1: 0, 63 << 6: 0x3001, 63<<6 | 5: 0x3001, 1 << 12: 0,
+	} {
+		if v, err := s.xarrayAt(virt.Addr(array), index); v != want || err != nil {
+			t.Errorf("index %d: %#x, %v", index, uint64(v), err)
+		}
+	}
 	// A node below itself.
 	off := g.Member("xa_node", "slots")
 	g.Put64(leaf+off, top|2)
@@ -148,6 +156,9 @@ func TestXArray(t *testing.T) {
 	}
 	if bad != 1 {
 		t.Errorf("%d errors", bad)
+	}
+	if _, err := s.xarrayAt(virt.Addr(array), 128); !errors.Is(err, ErrBroken) {
+		t.Error(err)
 	}
 }
 

@@ -36,6 +36,7 @@ type entry struct {
 const (
 	xaChunk    = 64 // XA_CHUNK_SIZE; 16 with CONFIG_BASE_SMALL
 	maxXADepth = 12 // of 64-bit indexes, 6 bits a level
+	xaInternal = 2  // in the lowest two bits: a node, a sibling or a mark
 )
 
 // xarray walks the struct xarray (or the radix_tree_root in a struct idr) at a in
@@ -58,6 +59,62 @@ func (s *System) xarray(ctx context.Context, a virt.Addr, limit int) iter.Seq2[e
 	}
 }
 
+// xarrayAt is the entry of the struct xarray at a for index; 0 if there is none.
+func (s *System) xarrayAt(a virt.Addr, index uint64) (virt.Addr, error) {
+	o, err := s.xarrayLayout()
+	if err != nil {
+		return 0, err
+	}
+	head, err := s.word(at(a, o.head))
+	if err != nil {
+		return 0, fmt.Errorf("xarray at %#x: %w", uint64(a), err)
+	}
+	v, above := virt.Addr(head), 64
+	for range maxXADepth {
+		if v&3 != xaInternal || v <= 4096 { // no node
+			if above == 64 && index > 0 {
+				return 0, nil // the head is all there is, and it is of index 0
+			}
+			return v, nil
+		}
+		next, shift, err := s.xarraySlot(o, v-xaInternal, index, above)
+		if err != nil {
+			return 0, fmt.Errorf("xarray at %#x: node at %#x: %w", uint64(a), uint64(v-xaInternal), err)
+		}
+		v, above = next, shift
+	}
+	return 0, fmt.Errorf("xarray at %#x: %w: too deep", uint64(a), ErrBroken)
+}
+
+// xarraySlot reads what a node has for an index.
+func (s *System) xarraySlot(o *xarrayLayout, node virt.Addr, index uint64, above int) (v virt.Addr, shift int, err error) {
+	defer phys.Recover(debug.SetPanicOnFault(true), &err)
+	if !s.Space.KernelHalf(node) {
+		return 0, 0, fmt.Errorf("%w: no kernel pointer", ErrBroken)
+	}
+	r := s.reader()
+	slots := uint64(o.slots.Size / 8)
+	if shift = int(r.num(node, o.shift)); r.err != nil {
+		return 0, 0, r.err
+	}
+	if shift >= above || slots == 0 {
+		return 0, 0, fmt.Errorf("%w: shift %d below %d", ErrBroken, shift, above)
+	}
+	slot := index >> shift
+	if above == 64 && slot >= slots {
+		return 0, shift, nil // beyond the last that there can be
+	}
+	slot %= slots
+	if v = r.ptr(at(node, o.slots) + virt.Addr(8*slot)); v&3 == xaInternal && v < 4*xaChunk {
+		// A sibling names the slot of the entry that it belongs to (xa_is_sibling).
+		v = r.ptr(at(node, o.slots) + virt.Addr(8*(uint64(v>>2)%slots)))
+	}
+	if v&3 == xaInternal && v <= 4096 {
+		v = 0 // it is being changed
+	}
+	return v, shift, r.err
+}
+
 type xarrayWalk struct {
 	s           *System
 	ctx         context.Context
@@ -70,13 +127,12 @@ type xarrayWalk struct {
 // slot visits one entry, which is a node or an element; it returns false to end
 // the walk. above is the shift of the node that holds it.
 func (w *xarrayWalk) slot(v virt.Addr, index uint64, above, depth int) bool {
-	const internal = 2
 	switch {
 	case v == 0:
 		return true
-	case v&3 == internal && v > 4096: // xa_is_node
-		return w.node(v-internal, index, above, depth)
-	case v&3 == internal:
+	case v&3 == xaInternal && v > 4096: // xa_is_node
+		return w.node(v-xaInternal, index, above, depth)
+	case v&3 == xaInternal:
 		return true // a sibling, or a mark that says to try again
 	}
 	if w.left--; w.left < 0 {

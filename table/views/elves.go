@@ -18,9 +18,9 @@ func init() {
 Every page that a process' page tables have in place is looked at, so that an image is
 found whether a file is behind it or not, and whether the kernel's list of mappings has it
 or not: a program that was loaded by hand, without a file, has its header there unless it
-was wiped. Of files with code that are mapped the first page may be missing (not read yet,
-or dropped) or swapped out: they have a row without what the header would tell. An image
-whose header does not begin a page, or says that it is of no type, is not found.`,
+was wiped. What a mapped file has not in place is read from the page cache. Of files with
+code that are mapped the first page may be missing there too (not read yet, or dropped), or
+swapped out: they have a row without what the header would tell. An image whose header does not begin a page, or says that it is of no type, is not found.`,
 		Columns: []table.Column{
 			{Name: "pid", Type: table.Int, Doc: "Process, as numbered in the initial PID namespace."},
 			{Name: "comm", Type: table.Text, Doc: "Name of the process."},

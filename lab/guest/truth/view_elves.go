@@ -8,6 +8,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 func init() {
@@ -45,8 +47,9 @@ func tellELFs(pid int, emit func(any) error) error {
 	}
 	defer func() { _, _ = mem.Close(), pagemap.Close() }()
 	p := processMemory{mem, pagemap}
+	areas := mapsOf(pid)
 	rows := map[uint64]map[string]any{}
-	for _, m := range mapsOf(pid) {
+	for _, m := range areas {
 		const most = 1 << 35 // a reservation of a run-time system
 		if m.end-m.start > most {
 			continue
@@ -64,7 +67,7 @@ func tellELFs(pid int, emit func(any) error) error {
 				continue // four bytes that a program compares others with
 			}
 			rows[at] = elfRow(pid, at, m)
-			p.header(rows[at], b[:], at)
+			p.header(rows[at], b[:], at, areas)
 		}
 	}
 	for _, i := range imagesOf(pid) {
@@ -76,6 +79,13 @@ func tellELFs(pid int, emit func(any) error) error {
 			row = elfRow(pid, i.start, i)
 			row["type"], row["machine"], row["entry"], row["build_id"], row["class"] = nil, nil, nil, nil, nil
 			rows[i.start] = row
+			if b := cachedBytes(pid, i.start, 64, areas); len(b) == 64 {
+				if string(b[:4]) != elf.ELFMAG {
+					delete(rows, i.start)
+					continue
+				}
+				p.header(row, b, i.start, areas)
+			}
 		}
 		row["end"] = hexAddr(i.end)
 	}
@@ -99,7 +109,7 @@ func elfRow(pid int, at uint64, m mapped) map[string]any {
 }
 
 // header adds what the header tells.
-func (p processMemory) header(row map[string]any, b []byte, at uint64) {
+func (p processMemory) header(row map[string]any, b []byte, at uint64, areas []mapped) {
 	h := elf.Header64{Type: binary.LittleEndian.Uint16(b[16:]), Machine: binary.LittleEndian.Uint16(b[18:]), Entry: binary.LittleEndian.Uint64(b[24:])}
 	if elf.Class(b[elf.EI_CLASS]) != elf.ELFCLASS64 {
 		return
@@ -111,8 +121,8 @@ func (p processMemory) header(row map[string]any, b []byte, at uint64) {
 	if row["backed"] == false {
 		return
 	}
-	// The notes are looked up in the file, by its sections, but told only if their page,
-	// and that of the program headers, are in place.
+	// The notes are looked up in the file, by its sections, but told only if their page
+	// is in place, or in the page cache.
 	f, err := elf.Open(fmt.Sprintf("/proc/%d/root%s", row["pid"], row["path"]))
 	if err != nil {
 		return
@@ -135,7 +145,29 @@ func (p processMemory) header(row map[string]any, b []byte, at uint64) {
 		return
 	}
 	row["build_id"] = nil
-	if p.present(where, where+pageSize)[0] {
+	if p.present(where, where+pageSize)[0] || len(cachedBytes(row["pid"].(int), where, 1, areas)) > 0 {
 		row["build_id"] = fmt.Sprintf("%x", note[16:])
 	}
+}
+
+// cachedBytes are n bytes of a mapped file, if the page cache has them: to read them in
+// any other way would put them there.
+func cachedBytes(pid int, at uint64, n int, areas []mapped) []byte {
+	for _, m := range areas {
+		if !m.file || at < m.start || m.end <= at {
+			continue
+		}
+		f, err := os.Open(fmt.Sprintf("/proc/%d/map_files/%x-%x", pid, m.start, m.end))
+		if err != nil {
+			return nil
+		}
+		defer func() { _ = f.Close() }()
+		b := make([]byte, n)
+		n, err := unix.Preadv2(int(f.Fd()), [][]byte{b}, int64(m.offset+at-m.start), unix.RWF_NOWAIT)
+		if err != nil {
+			return nil
+		}
+		return b[:n]
+	}
+	return nil
 }

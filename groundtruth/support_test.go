@@ -55,7 +55,7 @@ func sourceOf(g *lab.Guest) string {
 func record(t *testing.T, facts ...fact) {
 	t.Helper()
 	path := os.Getenv("OUTSIGHT_RESULTS")
-	if path == "" {
+	if path == "" || os.Getenv("OUTSIGHT_FLAVOUR") != "" {
 		return
 	}
 	var b bytes.Buffer

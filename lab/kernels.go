@@ -19,7 +19,7 @@ import (
 // A Kernel is a kernel package in the cache: what a guest boots, and a source for symbols
 // and types that does not come from the guest.
 type Kernel struct {
-	Name    string // as asked for: "6.12", or the path of a vmlinuz
+	Name    string // as asked for: "6.12", "6.12-rt", or the path of a vmlinuz
 	Release string // uname -r, for example "6.12.107+deb13-cloud-amd64"; "" for a path
 	Version string // Debian's package version; "" for a path
 	Suite   string // the Debian release it came from; "" for a path
@@ -52,12 +52,25 @@ func KernelNames() []string {
 	return names
 }
 
-var (
-	seriesRE = regexp.MustCompile(`^\d+\.\d+$`)
-	// Cloud kernels have virtio and serial drivers built in and are small. Only signed
-	// ones: the others are named -unsigned.
-	imageRE = regexp.MustCompile(`^linux-image-\d[^ ]*-cloud-amd64$`)
-)
+// flavours are the kernels that Debian builds of one version, by what comes after the
+// series in a kernel's name. Only signed ones: the others are named -unsigned.
+var flavours = map[string]*regexp.Regexp{
+	// Cloud kernels have virtio and serial drivers built in and are small.
+	"":       regexp.MustCompile(`^linux-image-\d[^ ]*-cloud-amd64$`),
+	"-rt":    regexp.MustCompile(`^linux-image-\d[^ ]*-rt-amd64$`), // CONFIG_PREEMPT_RT
+	"-amd64": regexp.MustCompile(`^linux-image-\d[^ -]*(-\d+)?-amd64$`),
+}
+
+var kernelRE = regexp.MustCompile(`^(\d+\.\d+)(-rt|-amd64|)$`)
+
+// splitName takes a kernel's name apart, into series and flavour.
+func splitName(name string) (series, flavour string, ok bool) {
+	m := kernelRE.FindStringSubmatch(name)
+	if m == nil {
+		return "", "", false
+	}
+	return m[1], m[2], true
+}
 
 // FindKernel gives a kernel from the cache, or fetches the newest of its series.
 func FindKernel(ctx context.Context, name string, progress io.Writer) (Kernel, error) {
@@ -87,8 +100,8 @@ func findKernel(ctx context.Context, name string, update bool, progress io.Write
 		}
 		return Kernel{Name: name, Vmlinuz: path}, nil
 	}
-	if !seriesRE.MatchString(name) {
-		return Kernel{}, fmt.Errorf("lab: %q is no kernel: give a series (%s) or the path of a vmlinuz, with a slash in it", name, strings.Join(KernelNames(), ", "))
+	if _, _, ok := splitName(name); !ok {
+		return Kernel{}, fmt.Errorf("lab: %q is no kernel: give a series (%s), perhaps with -rt or -amd64 behind it, or the path of a vmlinuz, with a slash in it", name, strings.Join(KernelNames(), ", "))
 	}
 	dir, err := cacheDir("kernels")
 	if err != nil {
@@ -120,7 +133,7 @@ func CachedKernels() ([]Kernel, error) {
 		return nil, fmt.Errorf("lab: %w", err)
 	}
 	for _, e := range entries {
-		if !seriesRE.MatchString(e.Name()) {
+		if _, _, ok := splitName(e.Name()); !ok {
 			continue
 		}
 		if k, err := cachedKernel(dir, e.Name()); err == nil {
@@ -156,8 +169,9 @@ func cachedKernel(dir, name string) (Kernel, error) {
 // kernels/NAME at it.
 func fetchKernel(ctx context.Context, dir, name string, progress io.Writer) (Kernel, error) {
 	releases := elsewhere
+	of, _, _ := splitName(name)
 	for _, s := range series {
-		if s.name == name {
+		if s.name == of {
 			releases = append(slices.Clone(s.releases), elsewhere...)
 		}
 	}
@@ -180,11 +194,11 @@ func fetchKernel(ctx context.Context, dir, name string, progress io.Writer) (Ker
 		}
 		failed = append(failed, err)
 	}
-	if seen[name] || len(seen) == 0 { // it is there, or nothing is: the failures say why
+	if seen[of] || len(seen) == 0 { // it is there, or nothing is: the failures say why
 		return Kernel{}, errors.Join(failed...)
 	}
 	there := slices.SortedFunc(maps.Keys(seen), compareVersions)
-	return Kernel{}, fmt.Errorf("lab: Debian has no %s cloud kernel: it has %s", name, strings.Join(there, ", "))
+	return Kernel{}, fmt.Errorf("lab: Debian has no kernel %s: it has %s", name, strings.Join(there, ", "))
 }
 
 var errNoKernel = errors.New("no such kernel")
@@ -214,7 +228,8 @@ func fetchFrom(ctx context.Context, release, dir, name string, seen map[string]b
 }
 
 func newestKernel(ctx context.Context, a *archive, name string, seen map[string]bool) (candidate, error) {
-	images, err := a.find(ctx, "linux-image-", imageRE.MatchString)
+	of, flavour, _ := splitName(name)
+	images, err := a.find(ctx, "linux-image-", flavours[flavour].MatchString)
 	if err != nil {
 		return candidate{}, err
 	}
@@ -222,7 +237,7 @@ func newestKernel(ctx context.Context, a *archive, name string, seen map[string]
 	for _, p := range images {
 		if s := seriesOf(p.version); s != "" {
 			seen[s] = true
-			if s == name {
+			if s == of {
 				fits = append(fits, p)
 			}
 		}

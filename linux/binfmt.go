@@ -34,7 +34,7 @@ func (s *System) BinaryFormats(ctx context.Context) iter.Seq2[*BinaryFormat, err
 			yield(nil, err)
 			return
 		}
-		head, err := s.symbol("formats")
+		head, err := s.listHead("formats")
 		if err != nil {
 			yield(nil, fmt.Errorf("binary formats: %w: %w", ErrUnsupported, err))
 			return

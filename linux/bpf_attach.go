@@ -202,8 +202,8 @@ func (w *bpfAttachWalk) group(a virt.Addr, depth int) bool {
 
 func (w *bpfAttachWalk) devices() bool {
 	o, s := w.o, w.l.s
-	nets, ok := s.Address("net_namespace_list")
-	if !ok || !has(o.devices) || !has(o.devList) {
+	nets, err := s.listHead("net_namespace_list")
+	if err != nil || !has(o.devices) || !has(o.devList) {
 		return true
 	}
 	for node, err := range s.list(w.ctx, nets, maxBPF) {

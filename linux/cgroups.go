@@ -102,9 +102,9 @@ func (s *System) Cgroups(ctx context.Context) iter.Seq2[*Cgroup, error] {
 			yield(nil, err)
 			return
 		}
-		head, ok := s.Address("cgroup_roots")
-		if !ok {
-			yield(nil, fmt.Errorf("control groups: symbol cgroup_roots: %w", kernel.ErrNoSymbol))
+		head, err := s.listHead("cgroup_roots")
+		if err != nil {
+			yield(nil, fmt.Errorf("control groups: %w", err))
 			return
 		}
 		w := &cgroupWalk{s: s, o: o, l: s.NewLister(), ctx: ctx, yield: yield, left: maxCgroups}

@@ -53,7 +53,7 @@ func (s *System) Algorithms(ctx context.Context) iter.Seq2[*Algorithm, error] {
 			yield(nil, err)
 			return
 		}
-		head, err := s.symbol("crypto_alg_list")
+		head, err := s.listHead("crypto_alg_list")
 		if err != nil {
 			yield(nil, fmt.Errorf("crypto algorithms: %w: %w", ErrUnsupported, err))
 			return

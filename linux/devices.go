@@ -161,7 +161,7 @@ func (w *deviceWalk) chars() bool {
 
 func (w *deviceWalk) miscs() bool {
 	o := w.o
-	head, err := w.s.symbol("misc_list")
+	head, err := w.s.listHead("misc_list")
 	if err != nil {
 		return true // a kernel without any
 	}

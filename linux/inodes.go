@@ -29,7 +29,7 @@ func (s *System) inodesLayout() (*inodesLayout, error) {
 	return layoutOf(s, "inodes", func(r *resolver, o *inodesLayout) {
 		r.symbols("super_blocks", "shmem_ops")
 		var err error
-		if o.supers, err = s.symbol("super_blocks"); err != nil {
+		if o.supers, err = s.listHead("super_blocks"); err != nil {
 			r.errs = append(r.errs, err)
 		}
 		o.shmemOps, _ = s.Address("shmem_ops")

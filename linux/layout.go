@@ -95,6 +95,35 @@ func (s *System) symbol(name string) (virt.Addr, error) {
 	return a, nil
 }
 
+// listHead finds a list head by its name, which static variables of several files may
+// share ("formats" with CONFIG_PREEMPT_RT): the first from which a list leads out and back.
+func (s *System) listHead(name string) (virt.Addr, error) {
+	first, err := s.symbol(name)
+	if err != nil || s.leadsBack(first) {
+		return first, err
+	}
+	all, err := s.Choose("all "+name, func(k kernel.Symbol) bool { return k.Name == name && !k.Percpu })
+	if err != nil {
+		return first, nil
+	}
+	for _, k := range all {
+		if a := s.Text + virt.Addr(k.Rel); s.leadsBack(a) {
+			return a, nil
+		}
+	}
+	return first, nil
+}
+
+// leadsBack reports whether the element behind a list head has it before itself.
+func (s *System) leadsBack(head virt.Addr) bool {
+	next, err := s.word(head)
+	if err != nil || !s.Space.KernelHalf(virt.Addr(next)) {
+		return false
+	}
+	back, err := s.word(virt.Addr(next) + 8)
+	return err == nil && virt.Addr(back) == head
+}
+
 // num reads member f of the structure at a: 1, 2, 4 or 8 bytes, or a bit field. A
 // member that this kernel lacks reads as 0.
 func (r *reader) num(a virt.Addr, f kernel.Field) uint64 {

@@ -69,7 +69,7 @@ func (s *System) ModuleTypes(ctx context.Context) iter.Seq2[*ModuleTypes, error]
 			yield(nil, fmt.Errorf("%w: %w", ErrNoModuleTypes, err))
 			return
 		}
-		head, err := s.symbol("btf_modules")
+		head, err := s.listHead("btf_modules")
 		if err != nil {
 			yield(nil, fmt.Errorf("types of modules: %w: %w", ErrNoModuleTypes, err))
 			return

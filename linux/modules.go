@@ -175,7 +175,7 @@ func (s *System) Modules(ctx context.Context) iter.Seq2[*Module, error] {
 			yield(nil, err)
 			return
 		}
-		head, err := s.symbol("modules")
+		head, err := s.listHead("modules")
 		if err != nil {
 			yield(nil, fmt.Errorf("modules: %w: %w", ErrUnsupported, err))
 			return

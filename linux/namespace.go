@@ -223,7 +223,7 @@ func (c *nsCensus) registers(ctx context.Context, fail func(error)) {
 	kind := func(name string) int {
 		return slices.IndexFunc(c.o.kinds, func(k nsKind) bool { return k.name == name })
 	}
-	if head, ok := c.s.Address("net_namespace_list"); ok && has(c.o.netList) {
+	if head, err := c.s.listHead("net_namespace_list"); err == nil && has(c.o.netList) {
 		for node, err := range c.s.list(ctx, head, maxNamespaces) {
 			if err != nil {
 				fail(fmt.Errorf("network namespaces: %w", err))

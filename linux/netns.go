@@ -48,7 +48,7 @@ func (s *System) NetNamespaces(ctx context.Context) iter.Seq2[NetNS, error] {
 			yield(NetNS{}, err)
 			return
 		}
-		head, err := s.symbol("net_namespace_list")
+		head, err := s.listHead("net_namespace_list")
 		if err != nil {
 			yield(NetNS{}, fmt.Errorf("network namespaces: %w: %w", ErrUnsupported, err))
 			return

@@ -70,7 +70,7 @@ func (s *System) PCIDevices(ctx context.Context) iter.Seq2[*PCIDevice, error] {
 			yield(nil, err)
 			return
 		}
-		roots, err := s.symbol("pci_root_buses")
+		roots, err := s.listHead("pci_root_buses")
 		if err != nil {
 			yield(nil, fmt.Errorf("PCI devices: %w: %w", ErrUnsupported, err))
 			return

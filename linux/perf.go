@@ -134,7 +134,7 @@ func (w *perfWalk) processors() {
 		return
 	}
 	var areas []virt.Addr
-	if pmus, ok := w.s.Address("pmus"); ok {
+	if pmus, err := w.s.listHead("pmus"); err == nil {
 		for node, err := range w.s.list(w.ctx, pmus, 4096) {
 			var a uint64
 			if err == nil {

@@ -73,7 +73,7 @@ func (s *System) SlabCaches(ctx context.Context) iter.Seq2[*SlabCache, error] {
 			yield(nil, err)
 			return
 		}
-		head, err := s.symbol("slab_caches")
+		head, err := s.listHead("slab_caches")
 		if err != nil {
 			yield(nil, fmt.Errorf("slab caches: %w: %w", ErrUnsupported, err))
 			return

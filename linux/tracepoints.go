@@ -64,8 +64,8 @@ func (s *System) Tracepoints(ctx context.Context) iter.Seq2[*Tracepoint, error] 
 		if !s.tracepointsAt(ctx, o, "", start, uint64(stop-start)/4, yield) {
 			return
 		}
-		modules, ok := s.Address("modules")
-		if !ok || !has(o.ptrs) || !has(o.list) {
+		modules, err := s.listHead("modules")
+		if err != nil || !has(o.ptrs) || !has(o.list) {
 			return
 		}
 		for node, err := range s.list(ctx, modules, maxMachinery) {

@@ -48,7 +48,7 @@ func (s *System) ttyLayout() (*ttyLayout, error) {
 	return layoutOf(s, "terminals", func(r *resolver, o *ttyLayout) {
 		r.symbols("tty_drivers")
 		var err error
-		if o.drivers, err = s.symbol("tty_drivers"); err != nil {
+		if o.drivers, err = s.listHead("tty_drivers"); err != nil {
 			r.errs = append(r.errs, err)
 		}
 		const d, t, l = "tty_driver", "tty_struct", "tty_ldisc_ops"

@@ -102,7 +102,7 @@ func (s *System) VMAreas(ctx context.Context) iter.Seq2[*VMArea, error] {
 // struct vmap_node since.
 func (s *System) vmapHeads(o *vmallocLayout) ([]virt.Addr, error) {
 	if !has(o.busy) {
-		head, err := s.symbol("vmap_area_list")
+		head, err := s.listHead("vmap_area_list")
 		return []virt.Addr{head}, err
 	}
 	nodes, err := s.Pointer("vmap_nodes")

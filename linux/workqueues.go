@@ -79,7 +79,7 @@ func (s *System) Workqueues(ctx context.Context) iter.Seq2[*Workqueue, error] {
 			yield(nil, err)
 			return
 		}
-		head, err := s.symbol("workqueues")
+		head, err := s.listHead("workqueues")
 		if err != nil {
 			yield(nil, fmt.Errorf("%w: %w", ErrUnsupported, err))
 			return
@@ -143,7 +143,7 @@ func (s *System) Works(ctx context.Context) iter.Seq2[*Work, error] {
 			return
 		}
 		pools, err1 := s.symbol("worker_pool_idr")
-		queues, err2 := s.symbol("workqueues")
+		queues, err2 := s.listHead("workqueues")
 		if err1 != nil || err2 != nil {
 			yield(nil, fmt.Errorf("works: %w: %w", ErrUnsupported, kernel.ErrNoSymbol))
 			return

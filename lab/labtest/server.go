@@ -26,8 +26,9 @@ var ServerModules = []string{
 }
 
 // NFTModules are what the nft tables of a Debian server need. A Debian guest has no modules on its disk
-// that nft could load by itself.
-var NFTModules = []string{"nf_tables", "nft_objref", "nft_counter", "nft_ct", "nft_chain_nat", "nft_masq", "nft_log", "nf_log_syslog", "nf_log_ipv4", "nf_log_ipv6", "nft_reject_inet", "nf_conntrack", "nft_flow_offload", "nf_flow_table_inet"}
+// that nft could load by itself. libcrc32c asks for the first ones by what they do, where
+// the kernel has none of them built in.
+var NFTModules = []string{"crc32c_generic", "crc32c_cryptoapi", "nf_tables", "nft_objref", "nft_counter", "nft_ct", "nft_chain_nat", "nft_masq", "nft_log", "nf_log_syslog", "nf_log_ipv4", "nf_log_ipv6", "nft_reject_inet", "nf_conntrack", "nft_flow_offload", "nf_flow_table_inet"}
 
 // debianFiles make a Debian guest into a server with systemd's means: firewall, web
 // server, container, SSH session.

@@ -15,8 +15,10 @@ import (
 )
 
 // ServerModules are what the acts of lab/guest/server need beyond a bare kernel; one of
-// them has parameters. Kernels that have one built in are not bothered.
+// them has parameters. Kernels that have one built in are not bothered. libcrc32c asks for
+// the first ones by what they do.
 var ServerModules = []string{
+	"crc32c_generic", "crc32c_cryptoapi",
 	"dummy numdummies=1", "veth", "bridge", "tun", "vsock", "vsock_loopback", "loop max_loop=8", "zram num_devices=1", "lzo_rle",
 	"overlay", "binfmt_misc", "algif_hash", "algif_skcipher", "aes_generic", "cbc", "sch_ingress", "cls_bpf",
 	"act_bpf", "cls_matchall", "sch_prio", "8021q", "macvlan", "virtio_net",
@@ -26,9 +28,8 @@ var ServerModules = []string{
 }
 
 // NFTModules are what the nft tables of a Debian server need. A Debian guest has no modules on its disk
-// that nft could load by itself. libcrc32c asks for the first ones by what they do, where
-// the kernel has none of them built in.
-var NFTModules = []string{"crc32c_generic", "crc32c_cryptoapi", "nf_tables", "nft_objref", "nft_counter", "nft_ct", "nft_chain_nat", "nft_masq", "nft_log", "nf_log_syslog", "nf_log_ipv4", "nf_log_ipv6", "nft_reject_inet", "nf_conntrack", "nft_flow_offload", "nf_flow_table_inet"}
+// that nft could load by itself.
+var NFTModules = []string{"nf_tables", "nft_objref", "nft_counter", "nft_ct", "nft_chain_nat", "nft_masq", "nft_log", "nf_log_syslog", "nf_log_ipv4", "nf_log_ipv6", "nft_reject_inet", "nf_conntrack", "nft_flow_offload", "nf_flow_table_inet"}
 
 // debianFiles make a Debian guest into a server with systemd's means: firewall, web
 // server, container, SSH session.

@@ -43,6 +43,7 @@ func init() {
 			}, row["name"].(string))
 		},
 	})
+	register(viewCase{view: "zones", keys: []string{"node", "zone"}, near: map[string]float64{"free": 8 * mib}})
 	register(viewCase{view: "slabs", keys: []string{"name"}, near: map[string]float64{"active": 2000, "objects": 2000, "slabs": 100}, exact: func(row map[string]any) bool {
 		// Caches that no program's start touches.
 		name, _ := row["name"].(string)

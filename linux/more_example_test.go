@@ -123,6 +123,16 @@ func ExampleSystem_MemoryCounters() {
 	}
 }
 
+func ExampleSystem_Zones() {
+	for z, err := range system.Zones(ctx) {
+		if err != nil {
+			log.Print(err) // one that cannot be read is not the end
+			continue
+		}
+		fmt.Println(z.Node, z.Name, z.Free, "of", z.Managed, "bytes free; blocks:", z.FreeBlocks)
+	}
+}
+
 func ExampleSystem_SlabCaches() {
 	for c, err := range system.SlabCaches(ctx) {
 		if err != nil {

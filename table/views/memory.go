@@ -28,6 +28,38 @@ here.`,
 		Example: "lab:demo",
 	}))
 	table.Register(table.New(table.Spec{
+		Name: "zones", Group: table.Kernel,
+		Doc: `Show the zones that a guest's memory is handed out from, and what is free in them.
+
+As /proc/zoneinfo and /proc/buddyinfo have it, in bytes. Pages that a processor keeps at hand
+are not among the free ones. Zones without memory are left out.`,
+		Columns: []table.Column{
+			{Name: "node", Type: table.Uint, Doc: "NUMA node."},
+			{Name: "zone", Type: table.Text, Doc: "DMA, DMA32, Normal, Movable or Device."},
+			{Name: "start", Type: table.Addr, Doc: "Physical address of its first page."},
+			{Name: "spanned", Type: table.Size, Doc: "Bytes from its first page to its last, with holes."},
+			{Name: "present", Type: table.Size, Doc: "Bytes that are there."},
+			{Name: "managed", Type: table.Size, Doc: "Bytes that can be handed out."},
+			{Name: "free", Type: table.Size, Doc: "Bytes that are free."},
+			{Name: "min", Type: table.Size, Doc: "Free bytes that only the kernel's most urgent needs may use."},
+			{Name: "low", Type: table.Size, Doc: "Free bytes below which kswapd begins to make room."},
+			{Name: "high", Type: table.Size, Doc: "Free bytes above which it rests."},
+			{Name: "free_blocks", Type: table.Numbers, Doc: "Free blocks of 1, 2, 4 … pages."},
+			{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct zone."},
+		},
+		Rows: func(ctx context.Context, g *table.Guest, _ []table.Constraint) iter.Seq2[table.Row, error] {
+			return rowsOf(g.Linux.Zones(ctx), func(z *linux.Zone) table.Row {
+				return table.Row{
+					table.UintValue(uint64(z.Node)), text(z.Name), table.AddrValue(uint64(z.Start)),
+					table.SizeValue(z.Spanned), table.SizeValue(z.Present), table.SizeValue(z.Managed), table.SizeValue(z.Free),
+					table.SizeValue(z.Min), table.SizeValue(z.Low), table.SizeValue(z.High),
+					table.NumbersValue(z.FreeBlocks), address(z.Addr),
+				}
+			})
+		},
+		Example: "lab:demo",
+	}))
+	table.Register(table.New(table.Spec{
 		Name: "slabs", Group: table.Machinery,
 		Doc: `Show the caches that the kernel allocates its objects from.
 

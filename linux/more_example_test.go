@@ -133,6 +133,16 @@ func ExampleSystem_Zones() {
 	}
 }
 
+func ExampleSystem_ConsoleLines() {
+	for l, err := range system.ConsoleLines(ctx) {
+		if err != nil {
+			log.Print(err) // one that cannot be read is not the end
+			continue
+		}
+		fmt.Printf("tty%d: %s\n", l.Console, l.Text)
+	}
+}
+
 func ExampleSystem_SlabCaches() {
 	for c, err := range system.SlabCaches(ctx) {
 		if err != nil {

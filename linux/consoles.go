@@ -1,0 +1,152 @@
+package linux
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"iter"
+
+	"golang.org/x/text/encoding/charmap"
+
+	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// ConsoleLine is a line of text on a virtual console.
+type ConsoleLine struct {
+	Console  int  // N of /dev/ttyN
+	Shown    bool // it is the one that the screen shows
+	Graphics bool // what the screen shows is drawn by a program instead (KD_GRAPHICS)
+	Line     int  // from 1 on, at the top
+	// Text is without blanks at its end; the character set is that of the IBM PC, as fonts
+	// of the console mostly have it.
+	Text string
+	Addr virt.Addr // of its first cell
+}
+
+type consoleLayout struct {
+	data                               kernel.Field // struct vc
+	columns, rows, perRow, origin      kernel.Field // struct vc_data
+	buffer, mode, highFont             kernel.Field
+	size                               uint32 // of struct vc
+}
+
+func (s *System) consoleLayout() (*consoleLayout, error) {
+	return layoutOf(s, "consoles", func(r *resolver, o *consoleLayout) {
+		r.symbols("vc_cons", "fg_console")
+		const t = "vc_data"
+		o.data, o.size = r.field("vc", "d"), r.size("vc")
+		o.columns, o.rows, o.perRow = r.field(t, "vc_cols"), r.field(t, "vc_rows"), r.field(t, "vc_size_row")
+		o.origin, o.buffer = r.field(t, "vc_origin"), r.field(t, "vc_screenbuf")
+		o.mode, o.highFont = r.field(t, "vc_mode"), r.field(t, "vc_hi_font_mask")
+	})
+}
+
+const (
+	maxConsoles   = 63 // MAX_NR_CONSOLES
+	maxConsoleRow = 1 << 12
+)
+
+// ConsoleLines yields the lines with text on the virtual consoles, by console and line. The
+// text of the one that VGA's text mode shows is in the card's memory: that is an error
+// ([phys.ErrNotPresent]).
+func (s *System) ConsoleLines(ctx context.Context) iter.Seq2[*ConsoleLine, error] {
+	return func(yield func(*ConsoleLine, error) bool) {
+		o, err := s.consoleLayout()
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		table, err := s.symbol("vc_cons")
+		if err != nil {
+			yield(nil, fmt.Errorf("consoles: %w: %w", ErrUnsupported, err)) // without CONFIG_VT
+			return
+		}
+		foreground := -1
+		if a, ok := s.Address("fg_console"); ok {
+			if v, err := s.word(a); err == nil {
+				foreground = int(int32(v))
+			}
+		}
+		for n := range maxConsoles {
+			vc, err := s.word(at(table+virt.Addr(n*int(o.size)), o.data))
+			if err == nil && vc == 0 {
+				continue
+			}
+			var lines []*ConsoleLine
+			if err == nil {
+				lines, err = s.consoleLines(o, virt.Addr(vc), ConsoleLine{Console: n + 1, Shown: n == foreground})
+			}
+			for _, l := range lines {
+				if !yield(l, nil) {
+					return
+				}
+			}
+			if ctx.Err() != nil {
+				err = ctx.Err()
+			}
+			if err != nil && !yield(nil, fmt.Errorf("console tty%d: %w", n+1, err)) || ctx.Err() != nil {
+				return
+			}
+		}
+	}
+}
+
+// consoleLines gives the lines of one console; common is what is the same in all.
+func (s *System) consoleLines(o *consoleLayout, vc virt.Addr, common ConsoleLine) (lines []*ConsoleLine, err error) {
+	var cells []byte
+	var origin virt.Addr
+	var columns, perRow, high uint64
+	err = safely(func() error {
+		r := s.reader()
+		rows := r.num(vc, o.rows)
+		columns, perRow, high = r.num(vc, o.columns), r.num(vc, o.perRow), r.num(vc, o.highFont)
+		common.Graphics = r.num(vc, o.mode) != 0
+		if origin = r.pointer(vc, o.origin); common.Graphics { // the text that it had is kept there
+			origin = r.pointer(vc, o.buffer)
+		}
+		if r.err != nil {
+			return r.err
+		}
+		if columns == 0 || columns > maxConsoleRow || rows > maxConsoleRow || perRow < 2*columns || perRow > 2*maxConsoleRow {
+			return fmt.Errorf("%w: %d lines of %d cells in %d bytes", ErrBroken, rows, columns, perRow)
+		}
+		cells = make([]byte, rows*perRow)
+		_, err := s.Space.ReadAt(cells, origin)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	for i := uint64(0); i*perRow < uint64(len(cells)); i++ {
+		text := consoleText(cells[i*perRow:i*perRow+2*columns], uint16(high))
+		if text == "" {
+			continue
+		}
+		l := common
+		l.Line, l.Text, l.Addr = int(i)+1, text, origin+virt.Addr(i*perRow)
+		lines = append(lines, &l)
+	}
+	return lines, nil
+}
+
+// consoleText is what cells of 16 bits show: a glyph and its colours. high is the bit that
+// chooses the second half of a font of 512.
+func consoleText(cells []byte, high uint16) string {
+	var b []byte
+	for ; len(cells) >= 2; cells = cells[2:] {
+		c := binary.LittleEndian.Uint16(cells)
+		glyph := byte(c)
+		if c&high != 0 {
+			glyph = '?'
+		}
+		if glyph < 32 {
+			glyph = ' ' // arrows, faces and notes in the fonts, and nothing in a line's text
+		}
+		b = append(b, string(charmap.CodePage437.DecodeByte(glyph))...)
+	}
+	for len(b) > 0 && b[len(b)-1] == ' ' {
+		b = b[:len(b)-1]
+	}
+	return string(b)
+}

@@ -25,10 +25,10 @@ type ConsoleLine struct {
 }
 
 type consoleLayout struct {
-	data                               kernel.Field // struct vc
-	columns, rows, perRow, origin      kernel.Field // struct vc_data
-	buffer, mode, highFont             kernel.Field
-	size                               uint32 // of struct vc
+	data                          kernel.Field // struct vc
+	columns, rows, perRow, origin kernel.Field // struct vc_data
+	buffer, mode, highFont        kernel.Field
+	size                          uint32 // of struct vc
 }
 
 func (s *System) consoleLayout() (*consoleLayout, error) {

@@ -245,7 +245,12 @@ func (f *File) Type() string {
 	if f.Class != InFileSystem {
 		return string(f.Class)
 	}
-	switch f.Mode >> 12 {
+	return fileType(f.Mode)
+}
+
+// fileType is what a st_mode says.
+func fileType(mode uint32) string {
+	switch mode >> 12 & 0xf {
 	case 0o1:
 		return "fifo"
 	case 0o2:

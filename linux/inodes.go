@@ -19,7 +19,7 @@ type inodesLayout struct {
 	size, uid, gid, mode, ino, nlink, mapping      kernel.Field
 	sbList, dentry, alias                          kernel.Field
 	atime, mtime, ctime, atimeNs, mtimeNs, ctimeNs kernel.Field
-	nrPages                                        kernel.Field
+	nrPages, link                                  kernel.Field
 	shmemOps                                       virt.Addr
 	shmemInode, shmemSwapped                       kernel.Field
 	inodeSize                                      uint32
@@ -49,7 +49,7 @@ func (s *System) inodesLayout() (*inodesLayout, error) {
 		o.atimeNs = r.field(i, "i_atime_nsec", "__i_atime.tv_nsec", "i_atime.tv_nsec")
 		o.mtimeNs = r.field(i, "i_mtime_nsec", "__i_mtime.tv_nsec", "i_mtime.tv_nsec")
 		o.ctimeNs = r.field(i, "i_ctime_nsec", "__i_ctime.tv_nsec", "i_ctime.tv_nsec")
-		o.nrPages = r.field("address_space", "nrpages")
+		o.nrPages, o.link = r.field("address_space", "nrpages"), r.field(i, "i_link")
 		o.shmemInode, o.shmemSwapped = r.optional("shmem_inode_info", "vfs_inode"), r.optional("shmem_inode_info", "swapped")
 	})
 }

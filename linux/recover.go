@@ -4,56 +4,11 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"io/fs"
 	"iter"
 	"slices"
 
 	"github.com/outsight-vmi/outsight/phys"
 )
-
-// FindFile finds the regular file that the process of t sees at path; one that was
-// unlinked counts only where no other is there. The error wraps [fs.ErrNotExist] where
-// there is none in memory.
-func (s *System) FindFile(ctx context.Context, t Task, path string) (*INode, error) {
-	places, err := s.NewLister().Places(ctx, t)
-	if err != nil {
-		return nil, fmt.Errorf("mounts of task %#x: %w", uint64(t.Addr), err)
-	}
-	var unlinked *INode
-	unread := 0
-	for sb, err := range s.SuperBlocks(ctx) {
-		if err != nil {
-			unread++
-			continue
-		}
-		for i, err := range s.INodes(ctx, sb) {
-			if err != nil {
-				unread++
-				continue
-			}
-			name, deleted, mounted, err := places.Path(i)
-			if err != nil {
-				unread++
-				continue
-			}
-			const typeMask, regular = 0o170000, 0o100000
-			if name != path || i.Mode&typeMask != regular || !mounted && !deleted {
-				continue
-			}
-			if !deleted {
-				return i, nil
-			}
-			unlinked = i
-		}
-	}
-	switch {
-	case unlinked != nil:
-		return unlinked, nil
-	case unread > 0:
-		return nil, fmt.Errorf("the guest has no such file in memory; %d of them could not be read: %w", unread, fs.ErrNotExist)
-	}
-	return nil, fmt.Errorf("the guest has no such file in memory: %w", fs.ErrNotExist)
-}
 
 // FilePart is consecutive bytes of a file, from Start up to End.
 type FilePart struct {

@@ -3,6 +3,7 @@ package vm
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -21,6 +22,9 @@ func openDump(what, path string) (*Machine, error) {
 	m.Name, m.VMM, m.State, m.Source, m.Format = filepath.Base(path), "file", StateDump, SourceDump, d.Format
 	for _, r := range d.Memory.Ranges() {
 		m.RAM += r.Size()
+	}
+	if d.Short > 0 {
+		m.Notes = append(m.Notes, fmt.Sprintf("%s was cut off: %d bytes of memory that it tells of are not in it, and what was there cannot be seen", what, d.Short))
 	}
 	if len(d.CPUs) > 0 {
 		m.Control, m.CPUs = stillRegisters(registersOf(d)), len(d.CPUs)

@@ -74,12 +74,8 @@ func (f *dumpFlags) run(c *cobra.Command, target, path string) (err error) {
 	if !slices.Contains(acquire.Checksums(), o.Checksum) {
 		return usagef("--checksum: no checksum %q; there are blake3, sha256 and none", f.checksum)
 	}
-	if path != "-" {
-		if err := acquire.MayWrite(path, f.force); errors.Is(err, acquire.ErrExists) {
-			return fmt.Errorf("dump: %w; add --force to replace it", err)
-		} else if err != nil {
-			return fmt.Errorf("dump: %w", err)
-		}
+	if err := mayWrite(path, f.force); err != nil {
+		return err
 	}
 	src, err := f.open(c.Context(), c.ErrOrStderr(), target)
 	if err != nil {

@@ -3,7 +3,6 @@ package main
 import (
 	"compress/gzip"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -11,9 +10,9 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/ulikunitz/xz"
 
 	"github.com/outsight-vmi/outsight/linux/isf"
-	"github.com/outsight-vmi/outsight/phys/acquire"
 )
 
 // newExportISFCommand is "outsight export-isf".
@@ -25,7 +24,7 @@ func newExportISFCommand() *cobra.Command {
 		Short: "Make a symbol file for Volatility 3 from a guest's memory",
 		Long: `Make a symbol file for Volatility 3 from a guest's memory: types from the kernel's BTF and
 symbols from its own table. No debug package is needed. FILE belongs into Volatility's
-symbols/linux folder; one whose name ends in .gz is compressed. Without a FILE, or with
+symbols/linux folder; one whose name ends in .gz or .xz is compressed. Without a FILE, or with
 "-", it goes to standard output.
 
 BTF names the types of few variables: of those that Volatility's plugins look at the type
@@ -44,10 +43,8 @@ is known here, all others have an address and no type.`,
 			if len(args) == 2 {
 				path = args[1]
 			}
-			if path != "-" {
-				if err := acquire.MayWrite(path, force); err != nil {
-					return fmt.Errorf("export-isf: %w", err)
-				}
+			if err := mayWrite(path, force); err != nil {
+				return err
 			}
 			g, done, err := guest.open(c.Context(), args[0])
 			if err != nil {
@@ -79,12 +76,21 @@ func writeWhole(path string, write func(io.Writer) error) (err error) {
 			err = errors.Join(err, f.Close(), os.Remove(f.Name()))
 		}
 	}()
-	if strings.HasSuffix(path, ".gz") {
-		z := gzip.NewWriter(f)
-		if err := errors.Join(write(z), z.Close()); err != nil {
+	var z io.WriteCloser
+	switch {
+	case strings.HasSuffix(path, ".gz"):
+		z = gzip.NewWriter(f)
+	case strings.HasSuffix(path, ".xz"):
+		if z, err = xz.NewWriter(f); err != nil {
 			return err
 		}
-	} else if err := write(f); err != nil {
+	}
+	if z != nil {
+		err = errors.Join(write(z), z.Close())
+	} else {
+		err = write(f)
+	}
+	if err != nil {
 		return err
 	}
 	if err := os.Rename(f.Name(), path); err != nil {

@@ -10,7 +10,6 @@ import (
 
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/linux/peek"
-	"github.com/outsight-vmi/outsight/phys/acquire"
 	"github.com/outsight-vmi/outsight/table"
 	"github.com/outsight-vmi/outsight/vm"
 )
@@ -59,8 +58,8 @@ func newExtractCommand() *cobra.Command {
 		if f.elf && f.address == "" {
 			return usagef("--elf needs an --address, where the image begins")
 		}
-		if err := acquire.MayWrite(args[1], f.force); err != nil {
-			return usagef("%w", err)
+		if err := mayWrite(args[1], f.force); err != nil {
+			return err
 		}
 		g, m, done, err := f.open(c.Context(), args[0])
 		if err != nil {
@@ -121,7 +120,11 @@ func (f *extractFlags) segments(c *cobra.Command, m *peek.Memory, file *os.File,
 	for _, s := range segments {
 		size += s.Size
 	}
-	fmt.Fprintf(c.ErrOrStderr(), "outsight: wrote %d of %d bytes in %d segments; the others are not in memory\n", written, size, len(segments))
+	rest := ""
+	if written < size {
+		rest = "; the others are not in memory"
+	}
+	fmt.Fprintf(c.ErrOrStderr(), "outsight: wrote %d of %d bytes in %d segments%s\n", written, size, len(segments), rest)
 	return nil
 }
 

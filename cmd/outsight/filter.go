@@ -13,7 +13,7 @@ import (
 )
 
 // filterFlags are the flags that a view's columns give: --pid for every view
-// with a column of that name, and a switch for every option column.
+// with a column pid or pids, and a switch for every option column.
 type filterFlags struct {
 	columns []table.Column
 	pids    []int64
@@ -32,7 +32,7 @@ func (f *filterFlags) add(c *cobra.Command) {
 		switch {
 		case col.Option:
 			f.options[col.Name] = c.Flags().Bool(optionFlag(col.Name), false, lowerFirst(strings.TrimSuffix(col.Doc, ".")))
-		case col.Name == "pid":
+		case col.Name == "pid" || col.Name == "pids" && col.Type == table.Numbers:
 			c.Flags().Var((*pidList)(&f.pids), "pid", "only these processes: `pids` with commas between them")
 		}
 	}
@@ -40,15 +40,36 @@ func (f *filterFlags) add(c *cobra.Command) {
 
 // noted passes rows on and notes of which processes there are any.
 func (f *filterFlags) noted(rows iter.Seq[table.Row]) iter.Seq[table.Row] {
-	pid := table.ColumnIndex(f.columns, "pid")
-	if len(f.pids) == 0 || pid < 0 {
+	if len(f.pids) == 0 {
 		return rows
 	}
 	f.seen = map[int64]bool{}
+	if pids := table.ColumnIndex(f.columns, "pids"); pids >= 0 && f.columns[pids].Type == table.Numbers {
+		return f.shared(rows, pids)
+	}
+	pid := table.ColumnIndex(f.columns, "pid")
 	return func(yield func(table.Row) bool) {
 		for row := range rows {
 			f.seen[row[pid].Int()] = true
 			if !yield(row) {
+				return
+			}
+		}
+	}
+}
+
+// shared passes on the rows that belong to one of the processes, of a view whose rows
+// belong to several: the view does not choose by itself.
+func (f *filterFlags) shared(rows iter.Seq[table.Row], pids int) iter.Seq[table.Row] {
+	return func(yield func(table.Row) bool) {
+		for row := range rows {
+			mine := false
+			for _, s := range row[pids].List() {
+				if pid, err := strconv.ParseInt(s, 10, 64); err == nil && slices.Contains(f.pids, pid) {
+					f.seen[pid], mine = true, true
+				}
+			}
+			if mine && !yield(row) {
 				return
 			}
 		}
@@ -81,7 +102,7 @@ func filtered(rows iter.Seq[table.Row], e *where.Filter, failed *error) iter.Seq
 		for row := range rows {
 			ok, err := e.Matches(row)
 			if err != nil {
-				*failed = err
+				*failed = usagef("--where: %w", err)
 				return
 			}
 			if ok && !yield(row) {
@@ -98,7 +119,7 @@ func optionFlag(column string) string {
 }
 
 func (f *filterFlags) constraints() (conditions []table.Constraint) {
-	if len(f.pids) > 0 {
+	if len(f.pids) > 0 && table.ColumnIndex(f.columns, "pid") >= 0 {
 		pids := table.Constraint{Column: "pid"}
 		for _, pid := range f.pids {
 			pids.Values = append(pids.Values, table.IntValue(pid))

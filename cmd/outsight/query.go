@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -17,7 +18,7 @@ that says which guest a row is of: several TARGETs can be asked at once.
 
 It is SQLite's SQL, read only. Options of views are hidden columns ("where with_threads =
 1"), lists are JSON arrays (json_each), addresses are text, times are text in UTC, durations
-are seconds. A view is read when it is asked: one that is named twice is read twice, and
+are seconds, booleans are 1 and 0. A view is read when it is asked: one that is named twice is read twice, and
 the guest may have gone on meanwhile (--pause stops it).`
 
 func newQueryCommand() *cobra.Command {
@@ -50,12 +51,18 @@ func newQueryCommand() *cobra.Command {
 			targets = []string{""}
 		}
 		var guests []*table.Guest
-		for _, t := range targets {
+		for i, t := range targets {
+			if slices.Contains(targets[:i], t) {
+				return usagef("%s is named twice: its rows could not be told apart", t)
+			}
 			g, done, err2 := guest.open(c.Context(), t)
 			if err2 != nil {
 				return errors.Join(err, err2)
 			}
 			defer func() { err = errors.Join(err, done()) }()
+			if same := slices.IndexFunc(guests, func(o *table.Guest) bool { return g.Machine.PID != 0 && o.Machine.PID == g.Machine.PID }); same >= 0 {
+				return usagef("%s and %s are the same guest: its rows could not be told apart", targets[same], t)
+			}
 			guests = append(guests, g)
 		}
 		db, err := sql.Open(c.Context(), guests)
@@ -67,6 +74,7 @@ func newQueryCommand() *cobra.Command {
 		if err != nil {
 			return queryError(err)
 		}
+		defer rows.Close() // before db, which waits for it
 		o, err := out.parse(c.OutOrStdout(), rows.Columns())
 		if err != nil {
 			return err
@@ -87,8 +95,8 @@ func queryError(err error) error {
 	if err == nil {
 		return nil
 	}
-	if text, is := strings.CutPrefix(err.Error(), "SQL logic error: "); is {
-		return usagef("the statement: %s; outsight tables --details lists tables and columns", strings.TrimSuffix(text, " (1)"))
+	if errors.Is(err, sql.ErrStatement) {
+		return usagef("%w; outsight tables --details lists tables and columns", err)
 	}
 	return err
 }

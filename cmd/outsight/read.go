@@ -19,6 +19,7 @@ const maxRead = 1 << 40
 func newReadCommand() *cobra.Command {
 	var f peekFlags
 	var output string
+	var force bool
 	c := &cobra.Command{
 		Use:   "read TARGET ADDRESS [LENGTH]",
 		Short: "Show memory at an address, or write it to a file",
@@ -35,7 +36,11 @@ told on standard error, and ends in exit status 3.`,
 	}
 	f.add(c)
 	c.Flags().StringVarP(&output, "output", "o", "", "write the bytes to this `file`; - is standard output")
+	c.Flags().BoolVar(&force, "force", false, "replace the file if it exists")
 	c.RunE = func(c *cobra.Command, args []string) (err error) {
+		if err := mayWrite(output, force); err != nil {
+			return err
+		}
 		n := uint64(256)
 		if len(args) == 3 {
 			if n, err = strconv.ParseUint(args[2], 0, 64); err != nil || n > maxRead {

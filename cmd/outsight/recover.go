@@ -21,14 +21,15 @@ The bytes come from the guest's page cache, not from its disk: a file that nobod
 for long may not be there, or only a part of it. What is missing is written as zeros (a
 hole, where the output is a file), told on standard error as ranges of bytes, and ends
 in exit status 3. Files of tmpfs, memfd and other shared memory are whole but for pages in
-swap. PATH is as the first process sees it, or with --pid that process; a file that was
-unlinked is found by the path it had. --map prints what there is, and no bytes.`
+swap. PATH is as the first process sees it, or with --pid that process, through the
+symbolic links that are in memory; a file that was unlinked is found by the path it had. --map prints what there is, and no bytes.`
 
 type recoverFlags struct {
 	guest  guestFlags
 	output string
 	pid    int32
 	ranges bool
+	force  bool
 }
 
 // errIncomplete ends a recovery that lacked bytes; they have been told by then.
@@ -50,12 +51,16 @@ func newRecoverCommand() *cobra.Command {
 	}
 	f.guest.add(c)
 	c.Flags().StringVarP(&f.output, "output", "o", "-", "write to this `file`; - is standard output")
+	c.Flags().BoolVar(&f.force, "force", false, "replace the file if it exists")
 	c.Flags().Int32Var(&f.pid, "pid", 1, "find PATH as this process sees it")
 	c.Flags().BoolVar(&f.ranges, "map", false, "print the ranges that are in memory, and those that are not")
 	c.RunE = func(c *cobra.Command, args []string) (err error) {
 		path := args[len(args)-1]
 		if !strings.HasPrefix(path, "/") {
 			return usagef("%q is no absolute path", path)
+		}
+		if err := mayWrite(f.output, f.force); err != nil {
+			return err
 		}
 		target := ""
 		if len(args) == 2 {

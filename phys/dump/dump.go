@@ -32,6 +32,9 @@ type Dump struct {
 	// CPUs are the processors' registers, where the dump has them as QEMU writes
 	// them.
 	CPUs []note.CPU
+	// Short is how many bytes of memory the dump tells of that the file does not have: it
+	// was cut off.
+	Short uint64
 	// Vmcoreinfo is the kernel's own note for crash-dump tools; nil: there is none.
 	Vmcoreinfo []byte
 }
@@ -146,7 +149,7 @@ func openELF(src file.Source) (*Dump, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Dump{Memory: m, Format: "ELF core", Placed: true, CPUs: m.CPUs(), Vmcoreinfo: m.Vmcoreinfo()}, nil
+	return &Dump{Memory: m, Format: "ELF core", Placed: true, Short: m.Short(), CPUs: m.CPUs(), Vmcoreinfo: m.Vmcoreinfo()}, nil
 }
 
 func openLime(src file.Source) (*Dump, error) {
@@ -154,7 +157,7 @@ func openLime(src file.Source) (*Dump, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Dump{Memory: m, Format: "LiME", Placed: true}, nil
+	return &Dump{Memory: m, Format: "LiME", Placed: true, Short: m.Short()}, nil
 }
 
 func openAVML(src file.Source) (*Dump, error) {

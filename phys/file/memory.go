@@ -22,13 +22,15 @@ type Memory struct {
 	sparse  Sparse
 	extents []Extent // ascending, not overlapping
 	ranges  []phys.Range
+	short   uint64
 }
 
 // NewMemory makes memory of extents in any order, of which it keeps what is inside
 // src. Where two overlap, the one that begins first counts, as dumps of a crashed
 // kernel name the kernel's own text twice. It takes over the slice.
 func NewMemory(src Source, extents []Extent) *Memory {
-	m := &Memory{src: src, extents: tidy(extents, src.Size())}
+	m := &Memory{src: src}
+	m.extents, m.short = tidy(extents, src.Size())
 	m.slicer, _ = src.(Slicer)
 	m.sparse, _ = src.(Sparse)
 	for _, e := range m.extents {
@@ -36,6 +38,10 @@ func NewMemory(src Source, extents []Extent) *Memory {
 	}
 	return m
 }
+
+// Short is how many bytes of memory the extents were to have behind the end of the source,
+// which was cut off there.
+func (m *Memory) Short() uint64 { return m.short }
 
 func appendRange(rs []phys.Range, r phys.Range) []phys.Range {
 	if n := len(rs); n > 0 && rs[n-1].End == r.Start {
@@ -46,10 +52,10 @@ func appendRange(rs []phys.Range, r phys.Range) []phys.Range {
 }
 
 // tidy sorts extents, cuts them to the size of the source and where they overlap,
-// and joins those that continue each other.
-func tidy(es []Extent, size uint64) []Extent {
+// and joins those that continue each other. short is how much the source lacks of them.
+func tidy(es []Extent, size uint64) (out []Extent, short uint64) {
 	slices.SortStableFunc(es, func(a, b Extent) int { return cmp.Compare(a.Range.Start, b.Range.Start) })
-	out := es[:0]
+	out = es[:0]
 	var end phys.Addr
 	for _, e := range es {
 		if e.Range.Start < end { // its front is known already
@@ -59,10 +65,15 @@ func tidy(es []Extent, size uint64) []Extent {
 			e.Offset += uint64(end - e.Range.Start)
 			e.Range.Start = end
 		}
-		if e.Range.End <= e.Range.Start || e.Offset >= size {
+		if e.Range.End <= e.Range.Start {
 			continue
 		}
-		e.Range.End = e.Range.Start + phys.Addr(min(e.Range.Size(), size-e.Offset))
+		there := min(e.Range.Size(), size-min(size, e.Offset))
+		short += e.Range.Size() - there
+		if there == 0 {
+			continue
+		}
+		e.Range.End = e.Range.Start + phys.Addr(there)
 		end = e.Range.End
 		if n := len(out); n > 0 && out[n-1].Range.End == e.Range.Start && out[n-1].Offset+out[n-1].Range.Size() == e.Offset {
 			out[n-1].Range.End = e.Range.End
@@ -70,7 +81,7 @@ func tidy(es []Extent, size uint64) []Extent {
 		}
 		out = append(out, e)
 	}
-	return out
+	return out, short
 }
 
 // Close closes the source.

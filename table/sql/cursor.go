@@ -3,6 +3,7 @@ package sql
 import (
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"iter"
 	"slices"
 
@@ -22,8 +23,10 @@ type cursor struct {
 	next   func() (table.Row, bool)
 	stop   func()
 	report *Report
-	rowid  int64
 	done   bool
+
+	rowid int64            // of row, once it was asked for; 0 before
+	same  map[uint64]int64 // how many rows that hash alike the scan had
 }
 
 // Filter begins a scan.
@@ -33,7 +36,7 @@ func (c *cursor) Filter(_ int, plan string, vals []vtab.Value) error {
 	if err != nil {
 		return err
 	}
-	c.where, c.rowid, c.done = where, 0, false
+	c.where, c.done, c.same = where, false, map[uint64]int64{}
 	c.guests = []*table.Guest{nil}
 	if !c.host {
 		c.guests = slices.DeleteFunc(slices.Clone(c.db.guests), func(g *table.Guest) bool {
@@ -49,8 +52,7 @@ func (c *cursor) Next() error {
 		if c.next != nil {
 			row, ok := c.next()
 			if ok {
-				c.row = row
-				c.rowid++
+				c.row, c.rowid = row, 0
 				return nil
 			}
 			c.end()
@@ -112,8 +114,23 @@ func (c *cursor) Column(n int) (vtab.Value, error) {
 	return fromValue(c.row[n]), nil
 }
 
-// Rowid numbers the rows of a scan.
-func (c *cursor) Rowid() (int64, error) { return c.rowid, nil }
+// Rowid is made of what is in the row, so that it is the same in every scan: where a
+// statement has several conditions with "or" between them, SQLite may scan once for each,
+// and tells by the rowid which rows it had before.
+func (c *cursor) Rowid() (int64, error) {
+	if c.rowid != 0 {
+		return c.rowid, nil
+	}
+	b := append(c.db.scratch[:0], c.target...)
+	for _, v := range c.row {
+		b = table.AppendJSON(append(b, ','), v)
+	}
+	c.db.scratch = b
+	h := maphash.Bytes(c.db.seed, b)
+	c.same[h]++
+	c.rowid = int64(h+uint64(c.same[h])) | 1
+	return c.rowid, nil
+}
 
 // Close ends a scan.
 func (c *cursor) Close() error {

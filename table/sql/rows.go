@@ -6,6 +6,7 @@ import (
 	"iter"
 
 	"github.com/outsight-vmi/outsight/table"
+	"github.com/outsight-vmi/outsight/table/text"
 )
 
 // Rows are the rows of an answer.
@@ -26,6 +27,7 @@ func newRows(db *DB, rows *sql.Rows) (*Rows, error) {
 	r := &Rows{db: db, rows: rows}
 	taken := map[string]bool{}
 	for _, name := range names {
+		name = string(text.AppendVisible(nil, name)) // that of an expression is its text
 		unique := name
 		for n := 2; taken[unique]; n++ { // "select a.pid, b.pid": in JSON, names differ
 			unique = fmt.Sprintf("%s_%d", name, n)
@@ -60,6 +62,9 @@ func (r *Rows) All() iter.Seq[table.Row] {
 		}
 	}
 }
+
+// Close ends the answer, read to its end or not.
+func (r *Rows) Close() error { return r.rows.Close() }
 
 // Err is why the rows ended early; nil when they did not.
 func (r *Rows) Err() error { return r.err }

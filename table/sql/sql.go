@@ -15,12 +15,14 @@ package sql
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
+	"hash/maphash"
 	"strings"
 	"sync"
 	"sync/atomic"
 
-	_ "modernc.org/sqlite" // the driver
+	"modernc.org/sqlite"
 	"modernc.org/sqlite/vtab"
 
 	"github.com/outsight-vmi/outsight/table"
@@ -36,6 +38,8 @@ type DB struct {
 
 	ctx      context.Context // of the query that runs
 	collates bool            // it changes how texts compare
+	seed     maphash.Seed    // of rowids
+	scratch  []byte
 	reports  []*Report
 	failure  error // why a view ended, which SQLite does not hand on
 }
@@ -63,7 +67,7 @@ func Open(ctx context.Context, guests []*table.Guest) (*DB, error) {
 	if err := register(); err != nil {
 		return nil, fmt.Errorf("sql: %w", err)
 	}
-	d := &DB{id: fmt.Sprint(lastID.Add(1)), guests: guests, views: map[string]table.View{}, ctx: ctx}
+	d := &DB{id: fmt.Sprint(lastID.Add(1)), guests: guests, views: map[string]table.View{}, ctx: ctx, seed: maphash.MakeSeed()}
 	var err error
 	if d.db, err = sql.Open("sqlite", ":memory:"); err != nil {
 		return nil, fmt.Errorf("sql: %w", err)
@@ -87,8 +91,17 @@ func (d *DB) declare(ctx context.Context) (err error) {
 			return fmt.Errorf("table %s: %w", v.Name(), err)
 		}
 	}
-	_, err = d.conn.ExecContext(ctx, "pragma query_only = 1")
-	return err
+	// No other database can be attached: a query reads no file of the host and writes none.
+	const attached = 7 // SQLITE_LIMIT_ATTACHED
+	if _, err := sqlite.Limit(d.conn, attached, 0); err != nil {
+		return err
+	}
+	for _, pragma := range []string{"temp_store = memory", "query_only = 1"} {
+		if _, err := d.conn.ExecContext(ctx, "pragma "+pragma); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Close ends the database.
@@ -100,9 +113,16 @@ func (d *DB) Close() error {
 	return d.db.Close()
 }
 
+// ErrStatement says that a statement makes no sense, or wants what cannot be had here.
+var ErrStatement = errors.New("the statement")
+
 // Query runs one statement. The rows are to be read, and closed, before the next.
-// Reports tells afterwards what could not be read.
+// Reports tells afterwards what could not be read. Errors of the statement itself are
+// [ErrStatement].
 func (d *DB) Query(ctx context.Context, statement string) (*Rows, error) {
+	if !single(statement) {
+		return nil, fmt.Errorf("%w: there are several; ask one at a time", ErrStatement)
+	}
 	d.ctx, d.reports, d.failure = ctx, nil, nil
 	d.collates = strings.Contains(strings.ToLower(statement), "collate")
 	rows, err := d.conn.QueryContext(ctx, statement)
@@ -116,6 +136,17 @@ func (d *DB) Query(ctx context.Context, statement string) (*Rows, error) {
 func (d *DB) explain(err error) error {
 	if err != nil && d.failure != nil {
 		return d.failure
+	}
+	var e *sqlite.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	const readOnly, generic, mismatch, outOfRange = 8, 1, 20, 25
+	switch text := strings.TrimPrefix(e.Error(), "SQL logic error: "); e.Code() & 0xff {
+	case readOnly:
+		return fmt.Errorf("%w: it would write, and a query only reads", ErrStatement)
+	case generic, mismatch, outOfRange:
+		return fmt.Errorf("%w: %s", ErrStatement, strings.TrimSuffix(text, fmt.Sprintf(" (%d)", e.Code())))
 	}
 	return err
 }

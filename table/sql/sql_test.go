@@ -105,6 +105,13 @@ func TestQuery(t *testing.T) {
 		`select max(pid), with_more from sample where with_more = 1 and target = 'a'`:                          "4 1",
 		`select a.pid, b.pid from sample a join ps b on a.pid = b.pid where a.target = 'b' and b.target = 'b'`: "1 1",
 		`select 1 where 0`: "",
+		// Each in a way of its own for SQLite's planner.
+		`select target, pid from ps where pid = 1 or pid = 2 order by 1, 2`:                                                 "a 1|a 2|b 1",
+		`select pid from ps where target = 'a' and (pid = 1 or comm = 'p2') order by 1`:                                     "1|2",
+		`select target, pid from ps where (target = 'a' and pid = 2) or (target = 'b' and pid = 9) order by 1, 2`:           "a 2|b 9",
+		`select pid from sample where target = 'a' and (path = '/P1' or path = '/P2') order by 1`:                           "1|2",
+		`select count(*) from ps a join ps b on b.pid = a.pid or b.pid = a.pid + 1 where a.target = 'a' and b.target = 'a'`: "5",
+		`select count(distinct rowid) from ps`:                                                                              "5",
 	} {
 		lines, err := query(t, db, statement)
 		if got := strings.Join(lines, "|"); err != nil || got != want {
@@ -158,10 +165,14 @@ func TestQueryRefuses(t *testing.T) {
 	}
 	defer db.Close()
 	for statement, word := range map[string]string{
-		`select nothing from ps`: "nothing",
-		`select`:                 "incomplete",
-		`delete from ps`:         "readonly",
-		`create table t(x)`:      "readonly",
+		`select nothing from ps`:                            "nothing",
+		`select`:                                            "incomplete",
+		`delete from ps`:                                    "only reads",
+		`create table t(x)`:                                 "only reads",
+		`select 1; select 2`:                                "several",
+		`attach ':memory:' as m`:                            "attached",
+		`pragma query_only = 0; attach 'x' as m`:            "several",
+		`vacuum into 'x'`:                                   "",
 		`select * from sample where with_error = 1`:         "sample: the end",
 		`create virtual table temp.q using outsight(9, ps)`: "",
 	} {

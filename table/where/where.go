@@ -3,15 +3,17 @@
 //
 // The variables are the view's columns: numbers and sizes are int, durations
 // duration, times timestamp, addresses and bytes string, lists list. A missing value
-// is null. As in SQL, a comparison that meets a missing value is not true.
+// is null, which differs from all others; whatever else is asked of it is not true.
 package where
 
 import (
 	"errors"
 	"fmt"
 	"math"
+	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common/types"
@@ -48,13 +50,14 @@ func Compile(columns []table.Column, expression string) (*Filter, error) {
 	}
 	ast, issues := env.Compile(expression)
 	if err := issues.Err(); err != nil {
-		return nil, errors.New(strings.TrimSpace(strings.ReplaceAll(err.Error(), "ERROR: <input>:", "")))
+		return nil, errors.New(plainTypes(strings.TrimSpace(strings.ReplaceAll(err.Error(), "ERROR: <input>:", ""))))
 	}
-	if ast.OutputType() != cel.BoolType {
-		return nil, fmt.Errorf("the expression gives %s, not true or false", ast.OutputType())
+	if t := ast.OutputType(); !t.IsExactType(cel.BoolType) && !t.IsExactType(typeOf(table.Bool)) {
+		return nil, fmt.Errorf("the expression gives %s, not true or false", plainTypes(t.String()))
 	}
 	f := &Filter{columns: columns, vars: map[string]any{}}
-	if f.program, err = env.Program(ast, cel.CostLimit(costLimit)); err != nil {
+	// Optimized, what is wrong with a constant is found here.
+	if f.program, err = env.Program(ast, cel.CostLimit(costLimit), cel.EvalOptions(cel.OptOptimize)); err != nil {
 		return nil, fmt.Errorf("expression: %w", err)
 	}
 	// Only what it names is converted.
@@ -69,6 +72,13 @@ func Compile(columns []table.Column, expression string) (*Filter, error) {
 	}
 	return f, nil
 }
+
+// plainTypes leaves out of a message that a value can be missing: nearly all can.
+func plainTypes(message string) string {
+	return wrapperRE().ReplaceAllString(message, "$1")
+}
+
+var wrapperRE = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`wrapper\(([a-z_.]+)\)`) })
 
 func typeOf(t table.Type) *cel.Type {
 	switch t {

@@ -49,6 +49,8 @@ func TestMatches(t *testing.T) {
 		`-4 in owners`:                                                                 true,
 		`task == "0xffff888003c2a000"`:                                                 true,
 		`!kernel_thread`:                                                               true,
+		`kernel_thread`:                                                                false,
+		`kernel_thread || (pid == 7)`:                                                  true,
 	} {
 		f, err := where.Compile(columns, expression)
 		if err != nil {
@@ -65,12 +67,14 @@ func TestMatches(t *testing.T) {
 
 func TestCompileRefuses(t *testing.T) {
 	for expression, word := range map[string]string{
-		`pid ==`:     "1:7",
-		`pdi == 7`:   "pdi",
-		`with_x`:     "with_x",
-		`pid == "x"`: "no matching overload",
-		`pid`:        "true or false",
-		`comm + "x"`: "true or false",
+		`pid ==`:              "1:7",
+		`pdi == 7`:            "pdi",
+		`with_x`:              "with_x",
+		`pid == "x"`:          "no matching overload",
+		`pid`:                 "gives int, not true or false",
+		`comm.matches("(")`:   "missing closing )",
+		`pid.startsWith("1")`: "int.startsWith",
+		`comm + "x"`:          "true or false",
 	} {
 		if _, err := where.Compile(columns, expression); err == nil || !strings.Contains(err.Error(), word) {
 			t.Errorf("%s: %v", expression, err)

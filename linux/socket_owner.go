@@ -27,18 +27,22 @@ type socketFDLayout struct {
 	files, fdt, maxFDs, fd, open, cloexec, fop, private, sk kernel.Field
 }
 
-// socketOwners walks the descriptors of all processes. fail is told what could not
-// be read.
-func (s *System) socketOwners(ctx context.Context, fail func(error)) *socketOwners {
-	c := &socketCollector{s: s, r: s.reader(), left: maxOwned, held: map[virt.Addr][]heldSocket{}, file: map[virt.Addr]heldSocket{}}
-	w := &socketOwners{pids: map[virt.Addr][]int32{}, socks: map[virt.Addr]virt.Addr{}, files: c}
-	o, err := layoutOf(s, "descriptors of sockets", func(r *resolver, o *socketFDLayout) {
+func (s *System) socketFDLayout() (*socketFDLayout, error) {
+	return layoutOf(s, "descriptors of sockets", func(r *resolver, o *socketFDLayout) {
 		o.files, o.fdt = r.field("task_struct", "files"), r.field("files_struct", "fdt")
 		o.maxFDs, o.fd = r.field("fdtable", "max_fds"), r.field("fdtable", "fd")
 		o.open, o.cloexec = r.field("fdtable", "open_fds"), r.field("fdtable", "close_on_exec")
 		o.fop, o.private = r.field("file", "f_op"), r.field("file", "private_data")
 		o.sk = r.field("socket", "sk")
 	})
+}
+
+// socketOwners walks the descriptors of all processes. fail is told what could not
+// be read.
+func (s *System) socketOwners(ctx context.Context, fail func(error)) *socketOwners {
+	c := &socketCollector{s: s, r: s.reader(), left: maxOwned, held: map[virt.Addr][]heldSocket{}, file: map[virt.Addr]heldSocket{}}
+	w := &socketOwners{pids: map[virt.Addr][]int32{}, socks: map[virt.Addr]virt.Addr{}, files: c}
+	o, err := s.socketFDLayout()
 	if err != nil {
 		fail(err)
 		return w

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"strconv"
+	"strings"
 
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/table"
@@ -32,6 +34,7 @@ var filesColumns = []table.Column{
 	{Name: "fd", Type: table.Int, Doc: "Descriptor."},
 	{Name: "type", Type: table.Text, Doc: "file, directory, char, block, fifo, symlink, socket, pipe, anon_inode, namespace."},
 	{Name: "path", Type: table.Text, Doc: "Path in its mount namespace, or the name that the link in /proc/PID/fd shows."},
+	{Name: "endpoint", Type: table.Text, Doc: "Of a socket, its protocol, local and remote address; missing for others."},
 	{Name: "deleted", Type: table.Bool, Doc: "Whether that name was unlinked, or never existed (memfd)."},
 	{Name: "flags", Type: table.List, Doc: "Flags of open(2), by name."},
 	{Name: "flags_number", Type: table.Uint, Extra: true, Doc: "Flags as a number; fdinfo shows it in octal."},
@@ -49,6 +52,7 @@ var filesColumns = []table.Column{
 func filesRows(ctx context.Context, g *table.Guest, where []table.Constraint) iter.Seq2[table.Row, error] {
 	return func(yield func(table.Row, error) bool) {
 		l := g.Linux.NewLister()
+		sockets := &fileSockets{s: g.Linux}
 		for p, err := range wantedProcesses(ctx, g, where) {
 			if err != nil {
 				if !yield(nil, err) {
@@ -61,7 +65,9 @@ func filesRows(ctx context.Context, g *table.Guest, where []table.Constraint) it
 				if err != nil {
 					err = fmt.Errorf("process %d: %w", p.pid, err)
 				} else {
-					row = filesRow(p.pid, f)
+					var endpoint table.Value
+					endpoint, err = sockets.endpoint(ctx, f)
+					row = filesRow(p.pid, f, endpoint)
 				}
 				if !yield(row, err) {
 					return
@@ -71,13 +77,65 @@ func filesRows(ctx context.Context, g *table.Guest, where []table.Constraint) it
 	}
 }
 
-func filesRow(pid int32, f *linux.File) table.Row {
+// fileSockets reads the sockets behind files, prepared when the first is met.
+type fileSockets struct {
+	s       *linux.System
+	sockets *linux.SocketFiles
+	err     error
+}
+
+// endpoint is the cell of that name. An error leaves the rest of the row as it is.
+func (f *fileSockets) endpoint(ctx context.Context, file *linux.File) (table.Value, error) {
+	if file.Type() != "socket" {
+		return table.Missing(table.None), nil
+	}
+	if f.sockets == nil && f.err == nil {
+		f.sockets, f.err = f.s.SocketFiles()
+	}
+	if f.err != nil {
+		return unreadable(f.err), nil
+	}
+	k, err := f.sockets.Of(ctx, file)
+	if err != nil {
+		return unreadable(err), fmt.Errorf("descriptor %d: %w", file.FD, err)
+	}
+	return text(endpoint(k)), nil
+}
+
+// endpoint writes a socket as one text; empty for none. A socket file in a file system is none.
+func endpoint(k *linux.Socket) string {
+	if k == nil {
+		return ""
+	}
+	row, _ := socketRow(k)
+	const local, localPort, remote, remotePort = 4, 5, 6, 7
+	side := func(address, port table.Value) string {
+		s := address.Text()
+		if strings.Contains(s, ":") && k.Local.IsValid() {
+			s = "[" + s + "]"
+		}
+		if !port.IsNull() {
+			s += ":" + strconv.FormatUint(port.Uint(), 10)
+		}
+		return s
+	}
+	s := k.Protocol
+	if here := side(row[local], row[localPort]); here != "" {
+		s += " " + here
+	}
+	if there := row[remotePort]; !there.IsNull() && there.Uint() != 0 {
+		s += "->" + side(row[remote], there)
+	}
+	return s
+}
+
+func filesRow(pid int32, f *linux.File, endpoint table.Value) table.Row {
 	rdev := table.Missing(table.None)
 	if t := f.Type(); t == "char" || t == "block" {
 		rdev = table.TextValue(f.Rdev.String())
 	}
 	return table.Row{
-		table.IntValue(int64(pid)), table.IntValue(int64(f.FD)), table.TextValue(f.Type()), text(f.Path),
+		table.IntValue(int64(pid)), table.IntValue(int64(f.FD)), table.TextValue(f.Type()), text(f.Path), endpoint,
 		table.BoolValue(f.Deleted), table.ListValue(f.FlagNames()), table.UintValue(uint64(f.Flags)),
 		table.IntValue(f.Pos), table.IntValue(f.Size), table.TextValue(f.Device.String()), table.UintValue(f.Inode),
 		table.UintValue(uint64(f.Mode)), table.UintValue(uint64(f.Links)), rdev,

@@ -11,6 +11,10 @@ import (
 
 func init() {
 	views["files"] = func(emit func(any) error) error {
+		endpoints, err := socketEndpoints()
+		if err != nil {
+			return err
+		}
 		return eachProcess(func(pid int) error {
 			fds, err := numbers(fmt.Sprintf("/proc/%d/fd", pid))
 			if err != nil {
@@ -18,6 +22,13 @@ func init() {
 			}
 			for _, fd := range fds {
 				if row := openFile(pid, fd); row != nil {
+					row["endpoint"] = nil
+					if row["type"] == "socket" {
+						text, told := endpoints[row["inode"].(uint64)]
+						if row["endpoint"] = text; !told || text == "" {
+							delete(row, "endpoint")
+						}
+					}
 					if err := emit(row); err != nil {
 						return err
 					}
@@ -26,6 +37,40 @@ func init() {
 			return nil
 		})
 	}
+}
+
+// socketEndpoints are the sockets as text, by inode, by what the view sockets tells.
+func socketEndpoints() (map[uint64]string, error) {
+	texts := map[uint64]string{}
+	return texts, tellSockets(func(told any) error {
+		row, ok := told.(map[string]any)
+		inode, number := row["inode"].(uint64)
+		if !ok || !number || inode == 0 {
+			return nil
+		}
+		side := func(address, port string) string {
+			s, _ := row[address].(string)
+			if strings.Contains(s, ":") && strings.HasPrefix(fmt.Sprint(row["family"]), "inet") {
+				s = "[" + s + "]"
+			}
+			if row[port] != nil {
+				s += fmt.Sprintf(":%v", row[port])
+			}
+			return s
+		}
+		text := fmt.Sprint(row["protocol"])
+		if here := side("local", "local_port"); here != "" {
+			text += " " + here
+		}
+		if port := row["remote_port"]; port != nil && fmt.Sprint(port) != "0" {
+			text += "->" + side("remote", "remote_port")
+		}
+		if before, twice := texts[inode]; twice && before != text {
+			text = "" // of MPTCP, the connection and its paths have one inode
+		}
+		texts[inode] = text
+		return nil
+	})
 }
 
 // openFile is a descriptor as /proc shows it; nil if it was closed.

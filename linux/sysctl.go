@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"math"
 	"runtime/debug"
 	"strings"
 
@@ -40,7 +41,7 @@ type sysctlLayout struct {
 
 func (s *System) sysctlLayout() (*sysctlLayout, error) {
 	return layoutOf(s, "sysctls", func(r *resolver, o *sysctlLayout) {
-		names := []string{"sysctl_table_root", "init_net", "init_user_ns", "init_ipc_ns", "init_pid_ns", "tick_nsec", "tsc_khz", "lpj_fine", "tainted_mask", "dac_mmap_min_addr"}
+		names := []string{"sysctl_table_root", "init_net", "init_user_ns", "init_ipc_ns", "init_pid_ns", "tick_nsec", "tsc_khz", "lpj_fine", "jiffies_64", "tainted_mask", "dac_mmap_min_addr"}
 		for name := range sysctlKinds {
 			names = append(names, name)
 		}
@@ -97,6 +98,9 @@ func (s *System) Sysctls(ctx context.Context) iter.Seq2[*Sysctl, error] {
 	}
 }
 
+// usualHZ are the choices that a kernel's configuration offers for CONFIG_HZ.
+var usualHZ = []uint64{100, 250, 300, 1000}
+
 // hz is how many jiffies a second has (CONFIG_HZ); 0 where the kernel does not tell.
 func (s *System) hz() uint64 {
 	if a, ok := s.Address("tick_nsec"); ok { // until 7.0
@@ -104,7 +108,15 @@ func (s *System) hz() uint64 {
 			return (1e9 + v/2) / v
 		}
 	}
-	// The delay loop was set from the frequency of the time-stamp counter.
+	if hz := s.hzByDelay(); hz != 0 {
+		return hz
+	}
+	return s.hzByClock()
+}
+
+// hzByDelay goes by the delay loop, where that was set from the frequency of the time-stamp
+// counter.
+func (s *System) hzByDelay() uint64 {
 	khz, ok1 := s.Address("tsc_khz")
 	lpj, ok2 := s.Address("lpj_fine")
 	if !ok1 || !ok2 {
@@ -116,12 +128,38 @@ func (s *System) hz() uint64 {
 	if err1 != nil || err2 != nil || loops == 0 {
 		return 0
 	}
-	for _, hz := range []uint64{100, 250, 300, 1000} {
+	for _, hz := range usualHZ {
 		if freq/hz >= loops && freq/hz-loops <= loops/100 {
 			return hz
 		}
 	}
 	return 0
+}
+
+// hzByClock is the number of jiffies since boot over the seconds since boot. The count begins
+// at what is -300 seconds for 32 bits (INITIAL_JIFFIES).
+func (s *System) hzByClock() uint64 {
+	a, ok := s.Address("jiffies_64")
+	clock, err1 := s.Clock()
+	if !ok || err1 != nil {
+		return 0
+	}
+	now, err := s.word(a)
+	if err != nil {
+		return 0
+	}
+	const slack = 5 // seconds, of which nothing is known 300 seconds after boot
+	best := uint64(0)
+	for _, hz := range usualHZ {
+		seconds := (float64(now)-float64(1<<32))/float64(hz) + 300
+		if math.Abs(seconds-clock.Up.Seconds()) < slack {
+			if best != 0 {
+				return 0
+			}
+			best = hz
+		}
+	}
+	return best
 }
 
 type sysctlWalk struct {

@@ -56,6 +56,50 @@ var sysctlKinds = map[string]sysctlKind{
 	"proc_dointvec_ms_jiffies": sysctlMilli, "proc_dointvec_ms_jiffies_minmax": sysctlMilli, "neigh_proc_dointvec_ms_jiffies": sysctlMilli,
 	"proc_dointvec_userhz_jiffies": sysctlTick, "neigh_proc_dointvec_userhz_jiffies": sysctlTick,
 	"proc_taint": sysctlTaint, "proc_do_static_key": {read: sysctlStaticKey},
+	"sysrq_sysctl_handler":           {read: sysctlOne, variable: "sysrq_enabled"},
+	"seccomp_actions_logged_handler": {read: sysctlSeccomp, variable: "seccomp_actions_logged"},
+	"devkmsg_sysctl_set_loglvl":      sysctlText,
+	"proc_cap_handler":               {read: sysctlCapabilities},
+	"ipv4_ping_group_range":          {read: sysctlTwo},
+	"ipv4_fwd_update_priority":       sysctlU8,
+	"pid_mfd_noexec_dointvec_minmax": sysctlInt,
+	"apparmor_dointvec":              sysctlInt,
+}
+
+// sysctlOne shows an int, and sysctlTwo two numbers, of which the entry does not tell the size.
+func sysctlOne(r *reader, data virt.Addr, _, hz uint64) (string, bool) {
+	return sysctlInt.read(r, data, 4, hz)
+}
+
+func sysctlTwo(r *reader, data virt.Addr, _, hz uint64) (string, bool) {
+	return sysctlUint.read(r, data, 8, hz)
+}
+
+// sysctlCapabilities shows a set of capabilities. Up to 6.2 the entry has a number where its
+// address should be (CAP_BSET, CAP_PI).
+func sysctlCapabilities(r *reader, data virt.Addr, maxlen, hz uint64) (string, bool) {
+	const numbers = 4096
+	if data < numbers {
+		return "", false
+	}
+	return sysctlTwo(r, data, maxlen, hz)
+}
+
+// seccompActions are the bits of seccomp_actions_logged, in the order in which they are shown.
+var seccompActions = []struct {
+	bit  uint
+	name string
+}{{0, "kill_process"}, {1, "kill_thread"}, {2, "trap"}, {3, "errno"}, {7, "user_notif"}, {4, "trace"}, {5, "log"}, {6, "allow"}}
+
+func sysctlSeccomp(r *reader, data virt.Addr, _, _ uint64) (string, bool) {
+	logged := r.u32(data)
+	var names []string
+	for _, a := range seccompActions {
+		if logged>>a.bit&1 != 0 {
+			names = append(names, a.name)
+		}
+	}
+	return strings.Join(names, " "), r.err == nil
 }
 
 // jiffies converts ticks of which a second has hz to those of which it has to.

@@ -47,7 +47,7 @@ var sysctlSecurity = []string{
 	"kernel.randomize_va_space", "kernel.sysrq", "kernel.tainted", "kernel.unprivileged_", "kernel.usermodehelper.", "kernel.yama.",
 	"kernel.seccomp.", "kernel.apparmor_", "kernel.stack_tracer_enabled",
 	"net.core.bpf_jit_", "net.ipv4.ip_forward", "net.ipv4.tcp_syncookies", "net.ipv4.tcp_rfc1337", "net.ipv4.ip_unprivileged_port_start",
-	"net.ipv4.icmp_echo_ignore_", "net.ipv4.ping_group_range", "user.max_", "vm.mmap_min_addr", "vm.mmap_rnd_", "vm.unprivileged_userfaultfd",
+	"net.ipv4.icmp_echo_ignore_", "net.ipv4.ping_group_range", "user.max_", "vm.mmap_min_addr", "vm.mmap_rnd_", "vm.memfd_noexec", "vm.unprivileged_userfaultfd",
 	"vm.overcommit_memory", "vm.legacy_va_layout", "abi.vsyscall32",
 }
 

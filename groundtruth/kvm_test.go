@@ -33,7 +33,7 @@ func TestGuestKVM(t *testing.T) {
 	o := lab.Options{Name: "inner", Files: map[string]string{"/crowd": labtest.Program(t, "crowd"), "/truth": labtest.Program(t, "truth")}}
 	inner := []innerGuest{{"6.12", vm.SourceShared}, {"7.2", vm.SourcePrivate}}
 	if os.Getenv("OUTSIGHT_KVM") == "all" {
-		o.Files["/server"], o.Modules = labtest.Program(t, "server"), labtest.ServerModules
+		o = labtest.ServerOptions(t, lab.Options{Name: "inner"})
 		inner = []innerGuest{
 			{"5.10", vm.SourceShared},
 			{"5.10", vm.SourcePrivate},
@@ -116,7 +116,7 @@ func (i innerGuest) try(t *testing.T, files map[string]string, views bool) (stri
 		flag = "--private"
 	}
 	out, err := host.Output(ctx, `export HOME=/root; cd /
-/outsight lab up --accel kvm --kernel /vmlinuz --initrd /initrd --memory 256M --name inner `+flag+` >&2 || exit 1
+/outsight lab up --accel kvm --kernel /vmlinuz --initrd /initrd --memory 320M --name inner `+flag+` >&2 || exit 1
 /outsight vms
 export OUTSIGHT_WITNESS=inner OUTSIGHT_WITNESS_RAM=`+string(i.ram)+` OUTSIGHT_WITNESS_KERNEL=`+i.kernel+`
 export OUTSIGHT_KVM=`+os.Getenv("OUTSIGHT_KVM")+` OUTSIGHT_COMMAND=/outsight OUTSIGHT_RESULTS=/results
@@ -135,13 +135,17 @@ func TestInside(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	labtest.StartCrowd(t, g, "-count", "1") // every kind once: it is slow in here
+	all := os.Getenv("OUTSIGHT_KVM") == "all"
+	if all {
+		labtest.StartServer(t, g)
+	} else {
+		labtest.StartCrowd(t, g, "-count", "1") // every kind once: it is slow in here
+	}
 	w := witness{t: t, g: g, few: true}
 	w.agree("live", func() seen {
 		return look(t, "qemu:"+g.QMP(), vm.Options{}, vm.Source(os.Getenv("OUTSIGHT_WITNESS_RAM")), false)
 	})
-	if os.Getenv("OUTSIGHT_KVM") == "all" {
-		labtest.StartServer(t, g)
+	if all {
 		compareViews(t, g)
 	}
 }

@@ -26,8 +26,8 @@ var moduleRE = sync.OnceValue(func() *regexp.Regexp {
 })
 
 // addModules puts kernel modules, and those that they need, into the initramfs in the
-// order in which init loads them, with their parameters. A module that the kernel package does not have is taken
-// to be built in; the guest shows if it is not.
+// order in which init loads them, with their parameters. One that the kernel package does not
+// have is taken to be built in: see absentModules.
 func addModules(c *cpioWriter, k Kernel, wanted []string) error {
 	if len(wanted) == 0 {
 		return nil
@@ -35,18 +35,9 @@ func addModules(c *cpioWriter, k Kernel, wanted []string) error {
 	if k.Modules == "" {
 		return fmt.Errorf("lab: kernel %s comes without modules (%s are needed): name a series such as %q", k.Name, strings.Join(wanted, ", "), DefaultKernel)
 	}
-	files := map[string]string{}
-	err := filepath.WalkDir(k.Modules, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if name, _, ok := strings.Cut(d.Name(), ".ko"); ok && d.Type().IsRegular() {
-			files[moduleName(name)] = path
-		}
-		return nil
-	})
+	files, err := moduleFiles(k)
 	if err != nil {
-		return fmt.Errorf("lab: modules of %s: %w", k.Release, err)
+		return err
 	}
 	l := moduleLoader{files: files, data: map[string][]byte{}}
 	parameters := map[string]string{}
@@ -67,6 +58,41 @@ func addModules(c *cpioWriter, k Kernel, wanted []string) error {
 	}
 	c.file("/lib/load", 0o644, load.String())
 	return nil
+}
+
+// moduleFiles are the modules of the kernel package, by name.
+func moduleFiles(k Kernel) (map[string]string, error) {
+	files := map[string]string{}
+	err := filepath.WalkDir(k.Modules, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if name, _, ok := strings.Cut(d.Name(), ".ko"); ok && d.Type().IsRegular() {
+			files[moduleName(name)] = path
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("lab: modules of %s: %w", k.Release, err)
+	}
+	return files, nil
+}
+
+// absentModules are those that the kernel has not at all, neither as a module nor built in.
+func absentModules(k Kernel, wanted []string) (names []string) {
+	builtIn, err := os.ReadFile(filepath.Join(k.Modules, "modules.builtin"))
+	files, err2 := moduleFiles(k)
+	if err != nil || err2 != nil {
+		return nil
+	}
+	for _, module := range wanted {
+		name, _, _ := strings.Cut(module, " ")
+		name = moduleName(name)
+		if _, there := files[name]; !there && !strings.Contains(moduleName(string(builtIn)), "/"+name+".ko") {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // moduleName brings the two spellings of a module's name to one.

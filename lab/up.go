@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -148,6 +149,9 @@ func (g *Guest) prepare(ctx context.Context, o Options) (err error) {
 	}
 	if g.Kernel, err = FindKernel(ctx, o.Kernel, o.Progress); err != nil {
 		return err
+	}
+	if absent := absentModules(g.Kernel, o.Modules); len(absent) > 0 {
+		fmt.Fprintf(o.Progress, "kernel %s has no module %s\n", g.Kernel.Release, strings.Join(absent, ", "))
 	}
 	if o.Userland == Debian {
 		if err := makeDisk(ctx, o, filepath.Join(g.Dir, "disk.qcow2")); err != nil {

@@ -104,7 +104,7 @@ func (s *System) listHead(name string) (virt.Addr, error) {
 	}
 	all, err := s.Choose("all "+name, func(k kernel.Symbol) bool { return k.Name == name && !k.Percpu })
 	if err != nil {
-		return first, nil
+		return first, nil //nolint:nilerr // what there is to choose from
 	}
 	for _, k := range all {
 		if a := s.Text + virt.Addr(k.Rel); s.leadsBack(a) {

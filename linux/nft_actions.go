@@ -114,11 +114,7 @@ func (x nftExpr) limit(path string, bytes bool) bool {
 	}
 	rate, burst := m("rate"), m("burst")
 	if !bytes {
-		text := fmt.Sprintf("limit rate %s%d/%s", over, rate, unit)
-		if burst != 5 { // nft's default
-			text += fmt.Sprintf(" burst %d packets", burst)
-		}
-		x.d.say("%s", text)
+		x.d.say("limit rate %s%d/%s burst %d packets", over, rate, unit, burst)
 		return true
 	}
 	text := fmt.Sprintf("limit rate %s%s/%s", over, nftBytes(rate), unit)

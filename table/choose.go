@@ -27,6 +27,9 @@ func Select(columns []Column, list string, f Format) (Selection, error) {
 		return s, nil
 	}
 	for name := range strings.SplitSeq(list, ",") {
+		if strings.TrimSpace(name) == "all" {
+			return Select(columns, "all", f)
+		}
 		i, err := lookUp(columns, strings.TrimSpace(name))
 		if err != nil {
 			return nil, err

@@ -24,7 +24,7 @@ func openDump(what, path string) (*Machine, error) {
 		m.RAM += r.Size()
 	}
 	if d.Short > 0 {
-		m.Notes = append(m.Notes, fmt.Sprintf("%s was cut off: %d bytes of memory that it tells of are not in it, and what was there cannot be seen", what, d.Short))
+		m.Notes = append(m.Notes, fmt.Sprintf("%s was cut off: %d bytes of memory that it tells of are not in it, and what was there cannot be seen", path, d.Short))
 	}
 	if len(d.CPUs) > 0 {
 		m.Control, m.CPUs = stillRegisters(registersOf(d)), len(d.CPUs)

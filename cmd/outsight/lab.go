@@ -28,6 +28,12 @@ func newLabCommand() *cobra.Command {
 			"a TARGET for every other command: lab:NAME.",
 		Example: "  outsight lab up --kernel 6.12 --name web\n  outsight ps lab:web\n  outsight lab exec web -- ps aux\n  outsight lab down web",
 	}
+	cmd.RunE = func(c *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return unknownVerb(c, args[0])
+		}
+		return c.Help()
+	}
 	cmd.AddCommand(newLabUpCommand(), newLabExecCommand(), newLabListCommand(), newLabDownCommand(), newLabKernelsCommand())
 	return cmd
 }

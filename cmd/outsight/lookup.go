@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -166,9 +167,11 @@ What is swapped out is not found.`,
 	c.Flags().StringVar(&text, "text", "", "find this `text`")
 	c.Flags().StringVar(&hexBytes, "hex", "", "find these `bytes`, in hex")
 	c.Flags().StringVar(&pointer, "pointer", "", "find words that hold this `address`, or the address of this symbol")
-	c.MarkFlagsOneRequired("text", "hex", "pointer")
-	c.MarkFlagsMutuallyExclusive("text", "hex", "pointer")
 	c.RunE = func(c *cobra.Command, args []string) (err error) {
+		given := slices.DeleteFunc([]string{text, hexBytes, pointer}, func(s string) bool { return s == "" })
+		if len(given) != 1 {
+			return usagef("search takes one of --text, --hex and --pointer, not %d of them", len(given))
+		}
 		pattern, align := []byte(text), uint64(1)
 		if hexBytes != "" {
 			if pattern, err = hex.DecodeString(strings.Join(strings.Fields(hexBytes), "")); err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -18,8 +19,13 @@ func newManCommand() *cobra.Command {
 		Use:     "man DIRECTORY",
 		Short:   "Write the manual pages into a directory",
 		Example: "  outsight man /usr/local/share/man/man1",
-		Args:    cobra.ExactArgs(1),
-		Hidden:  true,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return errors.New("man takes a DIRECTORY")
+			}
+			return nil
+		},
+		Hidden: true,
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := os.MkdirAll(args[0], 0o755); err != nil {
 				return fmt.Errorf("make the folder for the manual: %w", err)

@@ -82,7 +82,7 @@ func unknownVerb(c *cobra.Command, name string) error {
 	if near := c.SuggestionsFor(name); len(near) > 0 {
 		return usagef("no verb %q; did you mean %s?", name, strings.Join(near, " or "))
 	}
-	return usagef("no verb %q; outsight --help lists them", name)
+	return usagef("no verb %q; %s --help lists them", name, c.CommandPath())
 }
 
 // oneTarget is the Args of commands with an optional TARGET.

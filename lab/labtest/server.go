@@ -51,6 +51,17 @@ var debianPaths = map[string]string{
 func UpServer(t testing.TB, o lab.Options) *lab.Guest {
 	t.Helper()
 	NeedQEMU(t)
+	g := Up(t, ServerOptions(t, o))
+	if o.Userland == lab.Debian {
+		awaitServices(t, g)
+	}
+	StartServer(t, g)
+	return g
+}
+
+// ServerOptions are o with all that such a guest needs.
+func ServerOptions(t testing.TB, o lab.Options) lab.Options {
+	t.Helper()
 	o.Files = maps.Clone(o.Files)
 	if o.Files == nil {
 		o.Files = map[string]string{}
@@ -66,12 +77,7 @@ func UpServer(t testing.TB, o lab.Options) *lab.Guest {
 		maps.Copy(o.Files, files)
 	}
 	maps.Copy(o.Files, zshFiles(t, o.Userland != lab.Debian))
-	g := Up(t, o)
-	if o.Userland == lab.Debian {
-		awaitServices(t, g)
-	}
-	StartServer(t, g)
-	return g
+	return o
 }
 
 // awaitServices waits until what systemd starts is there, and works: a page of the web

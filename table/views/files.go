@@ -93,7 +93,7 @@ func (f *fileSockets) endpoint(ctx context.Context, file *linux.File) (table.Val
 		f.sockets, f.err = f.s.SocketFiles()
 	}
 	if f.err != nil {
-		return unreadable(f.err), nil
+		return unreadable(f.err), nil //nolint:nilerr // the cell tells
 	}
 	k, err := f.sockets.Of(ctx, file)
 	if err != nil {

@@ -17,8 +17,9 @@ func init() {
 		Doc: `Show the memory mappings of processes.
 
 A row is one range of a process' address space, as in /proc/PID/maps, read from the
-kernel's own tree of them. With --resident the process' page tables are walked too, and
-tell how much of each range is in memory or in swap; that takes longer. Shared memory
+kernel's own tree of them. Of processes that are chosen by their pid, or of all with
+--resident, the page tables are walked too, and tell how much of each range is in memory or
+in swap; that takes longer. Shared memory
 that is in swap is not told by page tables and not counted, and neither is the legacy
 vsyscall page, which belongs to no process. Code that was mapped past the kernel's tree,
 by changing page tables, is not shown.`,
@@ -41,15 +42,16 @@ var mapsColumns = []table.Column{
 	{Name: "inode", Type: table.Uint, Extra: true, Doc: "Inode of the file; missing without a file."},
 	{Name: "anonymous", Type: table.Bool, Extra: true, Doc: "Whether there is no file behind it."},
 	{Name: "flags", Type: table.List, Extra: true, Doc: "Flags in the two letters of VmFlags in /proc/PID/smaps, those that all kernels from 5.10 on share."},
-	{Name: "resident", Type: table.Size, Doc: "Bytes in memory, as Rss in smaps, which leaves hugetlbfs out; missing without --resident."},
-	{Name: "swapped", Type: table.Size, Extra: true, Doc: "Bytes of anonymous memory in swap; missing without --resident."},
-	{Name: "dirty", Type: table.Size, Extra: true, Doc: "Resident bytes that this mapping wrote to, by its page tables; missing without --resident."},
+	{Name: "resident", Type: table.Size, Doc: "Bytes in memory, as Rss in smaps, which leaves hugetlbfs out; missing where neither --pid nor --resident asks for it."},
+	{Name: "swapped", Type: table.Size, Extra: true, Doc: "Bytes of anonymous memory in swap; missing where neither --pid nor --resident asks for it."},
+	{Name: "dirty", Type: table.Size, Extra: true, Doc: "Resident bytes that this mapping wrote to, by its page tables; missing where neither --pid nor --resident asks for it."},
 	{Name: "vma", Type: table.Addr, Extra: true, Doc: "Address of the vm_area_struct."},
-	{Name: "with_resident", Type: table.Bool, Option: true, Doc: "Walk the page tables to tell what is in memory."},
+	{Name: "with_resident", Type: table.Bool, Option: true, Doc: "Walk the page tables to tell what is in memory, without --pid too."},
 }
 
 func mapsRows(ctx context.Context, g *table.Guest, where []table.Constraint) iter.Seq2[table.Row, error] {
-	resident := table.Option(where, "with_resident")
+	_, chosen := table.Wanted(where, "pid")
+	resident := chosen || table.Option(where, "with_resident")
 	return func(yield func(table.Row, error) bool) {
 		l := g.Linux.NewLister()
 		for p, err := range wantedProcesses(ctx, g, where) {

@@ -73,7 +73,7 @@ func TestCompileRefuses(t *testing.T) {
 		`pid == "x"`:          "no matching overload",
 		`pid`:                 "gives int, not true or false",
 		`comm.matches("(")`:   "missing closing )",
-		`pid.startsWith("1")`: "int.startsWith",
+		`pid.startsWith("1")`: "'int.",
 		`comm + "x"`:          "true or false",
 	} {
 		if _, err := where.Compile(columns, expression); err == nil || !strings.Contains(err.Error(), word) {

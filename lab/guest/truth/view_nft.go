@@ -33,6 +33,7 @@ var (
 	nftHead    = regexp.MustCompile(`^\t?(table|chain|set|map|counter|quota|limit|flowtable|ct \S+) (.*?) \{ # handle (\d+)$`)
 	nftRule    = regexp.MustCompile(`^\t\t(.*) # handle (\d+)$`)
 	nftHook    = regexp.MustCompile(`^\t\ttype (\S+) hook (\S+) (?:device "(\S+)" )?priority (\S+); policy (\S+);$`)
+	nftLimit   = regexp.MustCompile(`limit rate (?:over )?\d+/\w+(?: burst \d+ packets)?`)
 	nftNote    = regexp.MustCompile(` comment "(.*)"$`)
 	nftCounted = regexp.MustCompile(`counter packets (\d+) bytes (\d+)`)
 )
@@ -135,7 +136,13 @@ func tellNFT(emit func(any) error, inode uint64, what string) error {
 				r["comment"] = note[1]
 			}
 			// Newer ones say what older ones take for granted.
-			r["rule"] = strings.ReplaceAll(nftNote.ReplaceAllString(m[1], ""), " burst 5 packets", "")
+			// Older ones leave the usual burst out.
+			r["rule"] = nftLimit.ReplaceAllStringFunc(nftNote.ReplaceAllString(m[1], ""), func(limit string) string {
+				if strings.HasSuffix(limit, " packets") {
+					return limit
+				}
+				return limit + " burst 5 packets"
+			})
 			if c, ok := counts[family+" "+name+m[2]]; ok {
 				r["packets"], r["bytes"] = c[0], c[1]
 			}

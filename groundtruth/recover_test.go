@@ -46,6 +46,17 @@ exec 3<unlinked; sleep 100000 >/dev/null 2>&1 & rm unlinked`))
 		t.Fatalf("digests: %q", digests)
 	}
 	whole("/tmp/holes", digests[0])
+	// Relative, absolute, of folders, too long for an inode, and some in a row.
+	labtest.Output(t, g, `cd /tmp && mkdir -p far/away && ln -s ../../holes far/away/near && ln -s /tmp/far/away way && ln -s way/near short || exit 1
+ln -s ./././././././././././././././././././././././././././././././././././././././././././././././././././holes long; ln -s loop loop`)
+	for _, link := range []string{"/tmp/far/away/near", "/tmp/way/near", "/tmp/short", "/tmp/long", "//tmp/./short"} {
+		whole(link, digests[0])
+	}
+	for _, link := range []string{"/tmp/loop", "/tmp/far"} {
+		if _, told, status := recover(link); status != 3 || !strings.Contains(told, link) {
+			t.Errorf("%s: status %d, %s", link, status, told)
+		}
+	}
 	whole("/tmp/unlinked", digests[1])
 
 	const pages, size = 64, 64*4096 - 1000

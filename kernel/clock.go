@@ -10,9 +10,10 @@ import (
 // Clock is what the guest's timekeeper said at its last update, which is a timer
 // tick away from now, or longer in an idle guest.
 type Clock struct {
-	Now  time.Time     // wall clock
-	Boot time.Time     // wall clock less the time since boot, as btime in /proc/stat
-	Up   time.Duration // since boot, time asleep included
+	Now   time.Time     // wall clock
+	Boot  time.Time     // wall clock less the time since boot, as btime in /proc/stat
+	Up    time.Duration // since boot, time asleep included
+	Slept time.Duration // how much of that it was asleep
 }
 
 // Clock reads the guest's clock.
@@ -43,7 +44,7 @@ func (k *Kernel) Clock() (Clock, error) {
 	}
 	now := time.Unix(sec, 0).UTC()
 	boot := time.Unix(0, real-slept).UTC()
-	return Clock{Now: now, Boot: boot, Up: now.Sub(boot)}, nil
+	return Clock{Now: now, Boot: boot, Up: now.Sub(boot), Slept: time.Duration(slept)}, nil
 }
 
 // timekeeper finds the core timekeeper. 6.13 gave its wrapper a name (tk_data),

@@ -43,8 +43,9 @@ func (s *System) consoleLayout() (*consoleLayout, error) {
 }
 
 const (
-	maxConsoles   = 63 // MAX_NR_CONSOLES
-	maxConsoleRow = 1 << 12
+	maxConsoles    = 63 // MAX_NR_CONSOLES
+	maxConsoleRow  = 1 << 12
+	maxConsoleText = 4 << 20 // bytes, of all consoles; one has some kilobytes
 )
 
 // ConsoleLines yields the lines with text on the virtual consoles, by console and line. The
@@ -68,6 +69,7 @@ func (s *System) ConsoleLines(ctx context.Context) iter.Seq2[*ConsoleLine, error
 				foreground = int(int32(v))
 			}
 		}
+		left := maxConsoleText
 		for n := range maxConsoles {
 			vc, err := s.word(at(table+virt.Addr(n*int(o.size)), o.data))
 			if err == nil && vc == 0 {
@@ -75,7 +77,7 @@ func (s *System) ConsoleLines(ctx context.Context) iter.Seq2[*ConsoleLine, error
 			}
 			var lines []*ConsoleLine
 			if err == nil {
-				lines, err = s.consoleLines(o, virt.Addr(vc), ConsoleLine{Console: n + 1, Shown: n == foreground})
+				lines, err = s.consoleLines(o, virt.Addr(vc), ConsoleLine{Console: n + 1, Shown: n == foreground}, &left)
 			}
 			for _, l := range lines {
 				if !yield(l, nil) {
@@ -92,14 +94,15 @@ func (s *System) ConsoleLines(ctx context.Context) iter.Seq2[*ConsoleLine, error
 	}
 }
 
-// consoleLines gives the lines of one console; common is what is the same in all.
-func (s *System) consoleLines(o *consoleLayout, vc virt.Addr, common ConsoleLine) (lines []*ConsoleLine, err error) {
-	var cells []byte
+// consoleLines gives the lines of one console, also with an error: those that could be read.
+// common is what is the same in all, left how much may still be read.
+func (s *System) consoleLines(o *consoleLayout, vc virt.Addr, common ConsoleLine, left *int) (lines []*ConsoleLine, err error) {
+	var rows uint64
 	var origin virt.Addr
 	var columns, perRow, high uint64
 	err = safely(func() error {
 		r := s.reader()
-		rows := r.num(vc, o.rows)
+		rows = r.num(vc, o.rows)
 		columns, perRow, high = r.num(vc, o.columns), r.num(vc, o.perRow), r.num(vc, o.highFont)
 		common.Graphics = r.num(vc, o.mode) != 0
 		if origin = r.pointer(vc, o.origin); common.Graphics { // the text that it had is kept there
@@ -111,23 +114,32 @@ func (s *System) consoleLines(o *consoleLayout, vc virt.Addr, common ConsoleLine
 		if columns == 0 || columns > maxConsoleRow || rows > maxConsoleRow || perRow < 2*columns || perRow > 2*maxConsoleRow {
 			return fmt.Errorf("%w: %d lines of %d cells in %d bytes", ErrBroken, rows, columns, perRow)
 		}
-		cells = make([]byte, rows*perRow)
-		_, err := s.Space.ReadAt(cells, origin)
-		return err
+		if *left -= int(rows * perRow); *left < 0 {
+			return errBudget
+		}
+		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	for i := uint64(0); i*perRow < uint64(len(cells)); i++ {
-		text := consoleText(cells[i*perRow:i*perRow+2*columns], uint16(high))
+	cells := make([]byte, 2*columns)
+	for i := range rows {
+		at := origin + virt.Addr(i*perRow)
+		if e := s.readAt(cells, at); e != nil {
+			if err == nil {
+				err = fmt.Errorf("line %d: %w", i+1, e)
+			}
+			continue
+		}
+		text := consoleText(cells, uint16(high))
 		if text == "" {
 			continue
 		}
 		l := common
-		l.Line, l.Text, l.Addr = int(i)+1, text, origin+virt.Addr(i*perRow)
+		l.Line, l.Text, l.Addr = int(i)+1, text, at
 		lines = append(lines, &l)
 	}
-	return lines, nil
+	return lines, err
 }
 
 // consoleText is what cells of 16 bits show: a glyph and its colours. high is the bit that

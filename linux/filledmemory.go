@@ -21,6 +21,8 @@ type filledMemory struct {
 	maps  []*Mapping // by address
 }
 
+const vmHugeTLB = 0x400000 // VM_HUGETLB
+
 // ReadAt reads len(p) bytes at start.
 func (m *filledMemory) ReadAt(p []byte, start virt.Addr) (n int, err error) {
 	for n < len(p) {
@@ -44,7 +46,8 @@ func (m *filledMemory) ReadAt(p []byte, start virt.Addr) (n int, err error) {
 // fill reads a part of a page from the page cache.
 func (m *filledMemory) fill(p []byte, a virt.Addr) bool {
 	i, _ := slices.BinarySearchFunc(m.maps, a, func(v *Mapping, a virt.Addr) int { return cmp.Compare(v.End, a+1) })
-	if i == len(m.maps) || m.maps[i].Start > a || m.maps[i].File == 0 {
+	// The page cache of hugetlbfs counted in huge pages up to 6.6.
+	if i == len(m.maps) || m.maps[i].Start > a || m.maps[i].File == 0 || m.maps[i].Flags&vmHugeTLB != 0 {
 		return false
 	}
 	v := m.maps[i]

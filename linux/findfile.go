@@ -2,6 +2,7 @@ package linux
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"path"
@@ -9,8 +10,8 @@ import (
 )
 
 // FindFile finds the regular file that the process of t sees at an absolute path, through
-// symbolic links as far as they are in memory; one that was unlinked counts only where no
-// other is there. The error wraps [fs.ErrNotExist] where there is none in memory.
+// symbolic links as far as they are in memory (XFS and overlays keep none there), ".." taken
+// as text; one that was unlinked counts only where no other is there. The error wraps [fs.ErrNotExist] where there is none in memory.
 func (s *System) FindFile(ctx context.Context, t Task, name string) (*INode, error) {
 	places, err := s.NewLister().Places(ctx, t)
 	if err != nil {
@@ -32,6 +33,8 @@ func (s *System) FindFile(ctx context.Context, t Task, name string) (*INode, err
 			return f.unlinked, nil
 		case f.other != "":
 			return nil, fmt.Errorf("%s is a %s, no regular file: %w", name, f.other, fs.ErrNotExist)
+		case f.broken != nil:
+			return nil, fmt.Errorf("%w: %w", f.broken, fs.ErrNotExist)
 		case f.unread > 0:
 			return nil, fmt.Errorf("the guest has no file %s in memory; %d of them could not be read: %w", name, f.unread, fs.ErrNotExist)
 		}
@@ -45,6 +48,7 @@ type search struct {
 	file, unlinked *INode
 	link           string // the path once its first symbolic link was followed
 	other          string // what lies there if it is no regular file
+	broken         error  // why a symbolic link on the way could not be followed
 	unread         int
 }
 
@@ -71,12 +75,15 @@ func (s *System) search(ctx context.Context, places *Places, name string) (f sea
 			}
 			switch kind := fileType(i.Mode); {
 			case kind == "symlink" && !deleted && mounted && len(at) < linkAt:
-				if target, err := s.LinkTarget(i); err == nil {
-					if !path.IsAbs(target) {
-						target = path.Join(path.Dir(at), target)
-					}
-					f.link, linkAt = path.Join(target, rest), len(at)
+				target, err := s.LinkTarget(i)
+				if err != nil {
+					f.broken = fmt.Errorf("%s is a symbolic link, and where to is not known: %w", at, err)
+					continue
 				}
+				if !path.IsAbs(target) {
+					target = path.Join(path.Dir(at), target)
+				}
+				f.link, linkAt = path.Join(target, rest), len(at)
 			case rest != "":
 			case kind == "file" && !deleted:
 				f.file = i
@@ -108,8 +115,11 @@ func (s *System) LinkTarget(i *INode) (target string, err error) {
 			return r.err
 		}
 		pa, ok, err := s.cachedPage(i.Mapping, 0)
-		if err != nil || !ok {
-			return fmt.Errorf("symbolic link at %#x: %w: it is not in memory", uint64(i.Addr), fs.ErrNotExist)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return errors.New("not in memory")
 		}
 		b := make([]byte, i.Size)
 		_, err = s.Memory.ReadAt(b, pa)

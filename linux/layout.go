@@ -96,7 +96,8 @@ func (s *System) symbol(name string) (virt.Addr, error) {
 }
 
 // listHead finds a list head by its name, which static variables of several files may
-// share ("formats" with CONFIG_PREEMPT_RT): the first from which a list leads out and back.
+// share ("formats" with CONFIG_PREEMPT_RT): the first from which a list with elements leads
+// out and back. Where there is none it is the first of all, so that damage is told.
 func (s *System) listHead(name string) (virt.Addr, error) {
 	first, err := s.symbol(name)
 	if err != nil || s.leadsBack(first) {
@@ -114,10 +115,10 @@ func (s *System) listHead(name string) (virt.Addr, error) {
 	return first, nil
 }
 
-// leadsBack reports whether the element behind a list head has it before itself.
+// leadsBack reports whether there is an element behind a list head that has it before itself.
 func (s *System) leadsBack(head virt.Addr) bool {
 	next, err := s.word(head)
-	if err != nil || !s.Space.KernelHalf(virt.Addr(next)) {
+	if err != nil || virt.Addr(next) == head || !s.Space.KernelHalf(virt.Addr(next)) {
 		return false
 	}
 	back, err := s.word(virt.Addr(next) + 8)

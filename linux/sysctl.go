@@ -41,7 +41,7 @@ type sysctlLayout struct {
 
 func (s *System) sysctlLayout() (*sysctlLayout, error) {
 	return layoutOf(s, "sysctls", func(r *resolver, o *sysctlLayout) {
-		names := []string{"sysctl_table_root", "init_net", "init_user_ns", "init_ipc_ns", "init_pid_ns", "tick_nsec", "tsc_khz", "lpj_fine", "jiffies_64", "tainted_mask", "dac_mmap_min_addr"}
+		names := []string{"sysctl_table_root", "init_net", "init_user_ns", "init_ipc_ns", "init_pid_ns", "tick_nsec", "tsc_khz", "lpj_fine", "jiffies_64", "tainted_mask", "dac_mmap_min_addr", "sysrq_enabled", "sysrq_always_enabled", "seccomp_actions_logged"}
 		for name := range sysctlKinds {
 			names = append(names, name)
 		}
@@ -136,8 +136,7 @@ func (s *System) hzByDelay() uint64 {
 	return 0
 }
 
-// hzByClock is the number of jiffies since boot over the seconds since boot. The count begins
-// at what is -300 seconds for 32 bits (INITIAL_JIFFIES).
+// hzByClock goes by the jiffies and the seconds since boot.
 func (s *System) hzByClock() uint64 {
 	a, ok := s.Address("jiffies_64")
 	clock, err1 := s.Clock()
@@ -148,16 +147,26 @@ func (s *System) hzByClock() uint64 {
 	if err != nil {
 		return 0
 	}
-	const slack = 5 // seconds, of which nothing is known 300 seconds after boot
-	best := uint64(0)
+	return hzOf(now, (clock.Up - clock.Slept).Seconds())
+}
+
+// hzOf is how many jiffies a second has, by a count of them so many seconds after boot; 0
+// where that does not tell. The count begins at what is -300 seconds for 32 bits
+// (INITIAL_JIFFIES), so that it does not about 300 seconds after boot.
+func hzOf(jiffies uint64, awake float64) uint64 {
+	// A clock may run for a while before jiffies do.
+	const most, apart = 2, 1 // seconds
+	best, off, second := uint64(0), math.Inf(1), math.Inf(1)
 	for _, hz := range usualHZ {
-		seconds := (float64(now)-float64(1<<32))/float64(hz) + 300
-		if math.Abs(seconds-clock.Up.Seconds()) < slack {
-			if best != 0 {
-				return 0
-			}
-			best = hz
+		d := math.Abs((float64(jiffies)-float64(1<<32))/float64(hz) + 300 - awake)
+		if d < off {
+			best, off, second = hz, d, off
+		} else {
+			second = min(second, d)
 		}
+	}
+	if off > most || second-off < apart {
+		return 0
 	}
 	return best
 }
@@ -242,6 +251,9 @@ func (w *sysctlWalk) entry(a virt.Addr, path string) (e sysctlEntry, err error) 
 		}
 		if data != 0 {
 			e.Value, e.Known = kind.read(r, data, n, w.hz)
+		}
+		if a, ok := w.s.Address(kind.always); kind.always != "" && ok && r.num(a, kernel.Field{Size: 1}) != 0 {
+			e.Value = "1"
 		}
 	}
 	if r.err != nil {

@@ -14,6 +14,8 @@ type sysctlKind struct {
 	read func(r *reader, data virt.Addr, maxlen, hz uint64) (string, bool)
 	// variable is the one that the handler reads; empty: the one of the entry.
 	variable string
+	// always is one that makes it 1, if it is true; empty: none does.
+	always string
 }
 
 var (
@@ -56,14 +58,22 @@ var sysctlKinds = map[string]sysctlKind{
 	"proc_dointvec_ms_jiffies": sysctlMilli, "proc_dointvec_ms_jiffies_minmax": sysctlMilli, "neigh_proc_dointvec_ms_jiffies": sysctlMilli,
 	"proc_dointvec_userhz_jiffies": sysctlTick, "neigh_proc_dointvec_userhz_jiffies": sysctlTick,
 	"proc_taint": sysctlTaint, "proc_do_static_key": {read: sysctlStaticKey},
-	"sysrq_sysctl_handler":           {read: sysctlOne, variable: "sysrq_enabled"},
+	"sysrq_sysctl_handler":           {read: sysctlOne, variable: "sysrq_enabled", always: "sysrq_always_enabled"},
 	"seccomp_actions_logged_handler": {read: sysctlSeccomp, variable: "seccomp_actions_logged"},
 	"devkmsg_sysctl_set_loglvl":      sysctlText,
 	"proc_cap_handler":               {read: sysctlCapabilities},
 	"ipv4_ping_group_range":          {read: sysctlTwo},
-	"ipv4_fwd_update_priority":       sysctlU8,
+	"ipv4_fwd_update_priority":       {read: sysctlBySize},
 	"pid_mfd_noexec_dointvec_minmax": sysctlInt,
 	"apparmor_dointvec":              sysctlInt,
+}
+
+// sysctlBySize shows one number, which became smaller in time.
+func sysctlBySize(r *reader, data virt.Addr, maxlen, hz uint64) (string, bool) {
+	if maxlen == 1 {
+		return sysctlU8.read(r, data, 1, hz)
+	}
+	return sysctlInt.read(r, data, maxlen, hz)
 }
 
 // sysctlOne shows an int, and sysctlTwo two numbers, of which the entry does not tell the size.

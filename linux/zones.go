@@ -13,7 +13,7 @@ import (
 // Zone is a part of a node's memory that is handed out by rules of its own.
 type Zone struct {
 	Node           uint32
-	Name           string // DMA, DMA32, Normal, Movable, Device
+	Name           string // DMA, DMA32, Normal, Movable
 	Start          phys.Addr
 	Spanned        uint64 // bytes from the first page to the last, with holes
 	Present        uint64 // bytes that are there
@@ -82,10 +82,13 @@ func (s *System) Zones(ctx context.Context) iter.Seq2[*Zone, error] {
 			}
 			for i := uint32(0); err == nil && node != 0 && i < min(o.zones.Size/max(o.size, 1), maxZones); i++ {
 				z, err := s.zone(o, n, at(virt.Addr(node), o.zones)+virt.Addr(i*o.size))
-				if err == nil && z.Managed == 0 {
+				if err == nil && z.Present == 0 {
 					continue
 				}
-				if ctx.Err() != nil || !yield(z, err) {
+				if ctx.Err() != nil {
+					z, err = nil, ctx.Err()
+				}
+				if !yield(z, err) || ctx.Err() != nil {
 					return
 				}
 			}
@@ -104,7 +107,8 @@ func (s *System) zone(o *zoneLayout, node uint32, a virt.Addr) (z *Zone, err err
 		z = &Zone{
 			Node: node, Addr: a, Start: phys.Addr(pages(o.start)),
 			Spanned: pages(o.spanned), Present: pages(o.present), Managed: pages(o.managed),
-			Free: r.u64(at(a, o.stat)+virt.Addr(8*o.freePages)) * phys.PageSize,
+			// What processors have not added up yet can make it less than nothing.
+			Free: uint64(max(0, int64(r.u64(at(a, o.stat)+virt.Addr(8*o.freePages))))) * phys.PageSize,
 			Min:  mark(0), Low: mark(1), High: mark(2),
 		}
 		if name := r.pointer(a, o.name); name != 0 {

@@ -26,9 +26,11 @@ func Select(columns []Column, list string, f Format) (Selection, error) {
 	if list == "" || list == "all" {
 		return s, nil
 	}
+	all := false
 	for name := range strings.SplitSeq(list, ",") {
 		if strings.TrimSpace(name) == "all" {
-			return Select(columns, "all", f)
+			all = true
+			continue
 		}
 		i, err := lookUp(columns, strings.TrimSpace(name))
 		if err != nil {
@@ -37,6 +39,9 @@ func Select(columns []Column, list string, f Format) (Selection, error) {
 		if !slices.Contains(s, i) {
 			s = append(s, i)
 		}
+	}
+	if all {
+		return Select(columns, "all", f)
 	}
 	return s, nil
 }

@@ -74,7 +74,7 @@ func (f *dumpFlags) run(c *cobra.Command, target, path string) (err error) {
 	if !slices.Contains(acquire.Checksums(), o.Checksum) {
 		return usagef("--checksum: no checksum %q; there are blake3, sha256 and none", f.checksum)
 	}
-	if err := mayWrite(path, f.force); err != nil {
+	if err := mayWrite(path, f.force); path != "-" && err != nil {
 		return err
 	}
 	src, err := f.open(c.Context(), c.ErrOrStderr(), target)

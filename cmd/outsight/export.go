@@ -43,7 +43,7 @@ is known here, all others have an address and no type.`,
 			if len(args) == 2 {
 				path = args[1]
 			}
-			if err := mayWrite(path, force); err != nil {
+			if err := mayWrite(path, force); path != "-" && err != nil {
 				return err
 			}
 			g, done, err := guest.open(c.Context(), args[0])

@@ -55,6 +55,8 @@ func newQueryCommand() *cobra.Command {
 			if slices.Contains(targets[:i], t) {
 				return usagef("%s is named twice: its rows could not be told apart", t)
 			}
+		}
+		for _, t := range targets {
 			g, done, err2 := guest.open(c.Context(), t)
 			if err2 != nil {
 				return errors.Join(err, err2)

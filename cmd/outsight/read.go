@@ -38,7 +38,7 @@ told on standard error, and ends in exit status 3.`,
 	c.Flags().StringVarP(&output, "output", "o", "", "write the bytes to this `file`; - is standard output")
 	c.Flags().BoolVar(&force, "force", false, "replace the file if it exists")
 	c.RunE = func(c *cobra.Command, args []string) (err error) {
-		if err := mayWrite(output, force); err != nil {
+		if err := mayPrint(output, force); err != nil {
 			return err
 		}
 		n := uint64(256)

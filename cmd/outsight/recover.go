@@ -59,7 +59,7 @@ func newRecoverCommand() *cobra.Command {
 		if !strings.HasPrefix(path, "/") {
 			return usagef("%q is no absolute path", path)
 		}
-		if err := mayWrite(f.output, f.force); err != nil {
+		if err := mayPrint(f.output, f.force); err != nil {
 			return err
 		}
 		target := ""

@@ -127,8 +127,8 @@ func (c *cursor) Rowid() (int64, error) {
 	}
 	c.db.scratch = b
 	h := maphash.Bytes(c.db.seed, b)
+	c.rowid = int64((h | 1) + 2*uint64(c.same[h])) // odd: never 0
 	c.same[h]++
-	c.rowid = int64(h+uint64(c.same[h])) | 1
 	return c.rowid, nil
 }
 

@@ -30,6 +30,7 @@ func init() {
 			{Name: "big", Type: table.Uint, Doc: "A large number."},
 			{Name: "with_more", Type: table.Bool, Option: true, Doc: "More rows."},
 			{Name: "with_error", Type: table.Bool, Option: true, Doc: "Fail."},
+			{Name: "with_same", Type: table.Bool, Option: true, Doc: "All rows alike."},
 		},
 		Rows: func(_ context.Context, g *table.Guest, where []table.Constraint) iter.Seq2[table.Row, error] {
 			asked = append(asked, where)
@@ -39,9 +40,13 @@ func init() {
 			}
 			return func(yield func(table.Row, error) bool) {
 				for i := range n {
+					if table.Option(where, "with_same") {
+						i = 7
+					}
 					row := table.Row{
 						table.IntValue(int64(i)), table.TextValue(fmt.Sprintf("/P%d", i)), table.AddrValue(0xffff888000000000 + uint64(i)),
 						table.NumbersValue([]int{i, 10 * i}), table.UintValue(1<<64 - 1),
+						{},
 						{},
 						{},
 					}
@@ -112,6 +117,7 @@ func TestQuery(t *testing.T) {
 		`select pid from sample where target = 'a' and (path = '/P1' or path = '/P2') order by 1`:                           "1|2",
 		`select count(*) from ps a join ps b on b.pid = a.pid or b.pid = a.pid + 1 where a.target = 'a' and b.target = 'a'`: "5",
 		`select count(distinct rowid) from ps`:                                                                              "5",
+		`select count(distinct rowid), max(pid) from sample where target = 'a' and with_more = 1 and with_same = 1`:         "5 7",
 	} {
 		lines, err := query(t, db, statement)
 		if got := strings.Join(lines, "|"); err != nil || got != want {

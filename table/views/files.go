@@ -4,8 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
-	"strconv"
-	"strings"
+	"net/netip"
 
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/table"
@@ -107,24 +106,29 @@ func endpoint(k *linux.Socket) string {
 	if k == nil {
 		return ""
 	}
-	row, _ := socketRow(k)
-	const local, localPort, remote, remotePort = 4, 5, 6, 7
-	side := func(address, port table.Value) string {
-		s := address.Text()
-		if strings.Contains(s, ":") && k.Local.IsValid() {
-			s = "[" + s + "]"
+	side := func(address netip.Addr, cid, port uint32) string {
+		switch {
+		case k.HasCID:
+			return fmt.Sprintf("%d:%d", cid, port)
+		case address.Is6():
+			return fmt.Sprintf("[%s]:%d", address, port)
+		case address.IsValid():
+			return fmt.Sprintf("%s:%d", address, port)
+		case k.Family == linux.FamilyNetlink:
+			return fmt.Sprintf(":%d", port)
 		}
-		if !port.IsNull() {
-			s += ":" + strconv.FormatUint(port.Uint(), 10)
-		}
-		return s
+		return ""
 	}
 	s := k.Protocol
-	if here := side(row[local], row[localPort]); here != "" {
+	here := side(k.Local, k.LocalCID, k.LocalPort)
+	if k.Family == linux.FamilyUnix {
+		here = k.Path
+	}
+	if here != "" {
 		s += " " + here
 	}
-	if there := row[remotePort]; !there.IsNull() && there.Uint() != 0 {
-		s += "->" + side(row[remote], there)
+	if k.RemotePort != 0 || k.Remote.IsValid() && !k.Remote.IsUnspecified() {
+		s += "->" + side(k.Remote, k.RemoteCID, k.RemotePort)
 	}
 	return s
 }

@@ -35,7 +35,7 @@ As /proc/zoneinfo and /proc/buddyinfo have it, in bytes. Pages that a processor 
 are not among the free ones. Zones without memory are left out.`,
 		Columns: []table.Column{
 			{Name: "node", Type: table.Uint, Doc: "NUMA node."},
-			{Name: "zone", Type: table.Text, Doc: "DMA, DMA32, Normal, Movable or Device."},
+			{Name: "zone", Type: table.Text, Doc: "DMA, DMA32, Normal or Movable."},
 			{Name: "start", Type: table.Addr, Doc: "Physical address of its first page."},
 			{Name: "spanned", Type: table.Size, Doc: "Bytes from its first page to its last, with holes."},
 			{Name: "present", Type: table.Size, Doc: "Bytes that are there."},

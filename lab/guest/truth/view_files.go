@@ -62,7 +62,9 @@ func socketEndpoints() (map[uint64]string, error) {
 		if here := side("local", "local_port"); here != "" {
 			text += " " + here
 		}
-		if port := row["remote_port"]; port != nil && fmt.Sprint(port) != "0" {
+		remote, _ := row["remote"].(string)
+		named := remote != "" && remote != "0.0.0.0" && remote != "::" && row["family"] != "vsock"
+		if port := row["remote_port"]; named || port != nil && fmt.Sprint(port) != "0" {
 			text += "->" + side("remote", "remote_port")
 		}
 		if before, twice := texts[inode]; twice && before != text {

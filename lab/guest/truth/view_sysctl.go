@@ -15,6 +15,10 @@ var settings = []string{
 	"kernel.osrelease", "net.ipv4.ip_forward", "net.ipv4.conf.all.rp_filter", "net.ipv4.conf.default.accept_redirects",
 	"net.ipv4.tcp_syncookies", "net.ipv6.conf.all.forwarding", "net.core.bpf_jit_harden", "net.core.somaxconn",
 	"fs.suid_dumpable", "fs.protected_symlinks", "fs.protected_hardlinks", "fs.file-max", "user.max_user_namespaces", "vm.mmap_min_addr", "vm.swappiness",
+	// Of handlers of their own, and in jiffies.
+	"kernel.sysrq", "kernel.seccomp.actions_logged", "kernel.printk_devkmsg", "net.ipv4.ping_group_range",
+	"net.ipv4.ip_forward_update_priority", "vm.memfd_noexec", "kernel.printk_ratelimit", "net.ipv4.route.gc_timeout",
+	"net.ipv4.neigh.default.gc_stale_time", "net.ipv4.neigh.default.retrans_time",
 }
 
 // tellSettings reads them below /proc/sys.

@@ -98,6 +98,22 @@ echo $start $((end - start)); dd if=/proc/1/mem bs=4096 skip=$((start / 4096)) c
 	if out := string(run("disassemble", target, "do_nanosleep")); !strings.Contains(out, "ret") {
 		t.Errorf("disassemble: %s", out)
 	}
+	// A list, and objects that point to one another, as /proc has them.
+	named := func(args ...string) (names []string) {
+		for line := range strings.Lines(string(run(append([]string{"walk", target}, args...)...))) {
+			if _, name, ok := strings.Cut(line, `name = "`); ok {
+				name, _, _ = strings.Cut(name, `"`)
+				names = append(names, name)
+			}
+		}
+		return names
+	}
+	if got, want := named("modules", "module.list", "name"), strings.Fields(labtest.Output(t, g, "cut -d' ' -f1 /proc/modules")); !slices.Equal(got, want) || len(want) == 0 {
+		t.Errorf("walk over modules: %q; the guest says %q", got, want)
+	}
+	if out := string(run("walk", target, "file_systems", "file_system_type.next", "-o", "json")); strings.Count(out, "\n") != strings.Count(labtest.Output(t, g, "cat /proc/filesystems"), "\n") {
+		t.Errorf("walk over file systems: %s", out)
+	}
 	// init_task is its own parent and leads its own group (INIT_TASK of
 	// init/init_task.c); whoever else points to it changes.
 	var symbols []string

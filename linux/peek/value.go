@@ -64,7 +64,12 @@ func (d *decoder) value(id btf.TypeID, b []byte, bits [2]uint8, depth int) {
 	case btf.KindInt:
 		d.put(integer(typ, word(b, bits), bits, len(b)))
 	case btf.KindPtr:
-		d.pointer(word(b, bits))
+		v := word(b, bits)
+		if text, ok := d.text(typ, v); ok {
+			d.put(fmt.Sprintf("%#x %q", v, text))
+			return
+		}
+		d.pointer(v)
 	case btf.KindEnum, btf.KindEnum64:
 		d.constant(typ, word(b, bits))
 	case btf.KindFloat:
@@ -102,6 +107,20 @@ func integer(typ btf.Type, v uint64, bits [2]uint8, size int) string {
 		return strconv.FormatInt(int64(v), 10)
 	}
 	return strconv.FormatUint(v, 10)
+}
+
+// text is what a pointer to char leads to, if that is text: up to 64 bytes.
+func (d *decoder) text(pointer btf.Type, v uint64) (string, bool) {
+	size, ok := d.t.spec.Sizeof(pointer.Ref())
+	if _, typ, is := d.t.spec.Strip(pointer.Ref()); !ok || !is || size != 1 || typ.Kind() != btf.KindInt || v == 0 {
+		return "", false
+	}
+	var b [64]byte
+	n, _ := d.t.m.ReadAt(b[:], v) // it may end before a page that is not there
+	if n == 0 || bytes.IndexByte(b[:n], 0) < 0 && n < len(b) {
+		return "", false
+	}
+	return asText(b[:n])
 }
 
 // pointer writes an address, with the symbol of the kernel's that it leads to.

@@ -4,7 +4,7 @@
 // costs a page fault when it is first touched. On a host that is a virtual machine itself a
 // fault can take 20 µs, so that they were half of the time that a view took. What is
 // imported for its effect must be set up before the packages that allocate: Go sets up
-// those that depend on least first.
+// those that depend on least first. docs/decisions/0005-start-in-huge-pages.md has what was measured.
 package hugeheap
 
 import (

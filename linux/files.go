@@ -59,6 +59,9 @@ type File struct {
 // maxFDs bounds the descriptors of one process: fs.nr_open is 1048576 by default.
 const maxFDs = 4 << 20
 
+// maxBrokenFDs is when a table of descriptors is none: its size is a lie.
+const maxBrokenFDs = 1000
+
 // Files yields the open files of t in order of descriptor, as /proc/PID/fd lists
 // them; none for a task without a table of files, as kernel threads and zombies are.
 func (l *Lister) Files(ctx context.Context, t Task) iter.Seq2[*File, error] {
@@ -73,6 +76,7 @@ func (l *Lister) Files(ctx context.Context, t Task) iter.Seq2[*File, error] {
 			yield(nil, fmt.Errorf("open files of task %#x: %w", uint64(t.Addr), err))
 			return
 		}
+		broken := 0
 		for base := 0; base < table.max; base += 8 * len(table.open) {
 			if ctx.Err() != nil {
 				yield(nil, ctx.Err())
@@ -94,6 +98,10 @@ func (l *Lister) Files(ctx context.Context, t Task) iter.Seq2[*File, error] {
 					f, err := l.file(table.fds+virt.Addr(8*fd), o)
 					if err != nil {
 						err = fmt.Errorf("task %#x: descriptor %d: %w", uint64(t.Addr), fd, err)
+						if broken++; broken == maxBrokenFDs {
+							yield(nil, fmt.Errorf("%w, and so are too many more", err))
+							return
+						}
 					} else if f == nil {
 						continue // being opened or closed just now
 					} else if f.FD = fd; binary.LittleEndian.Uint64(table.cloexec[i:])>>bit&1 != 0 {

@@ -75,7 +75,7 @@ func (s *System) PCIDevices(ctx context.Context) iter.Seq2[*PCIDevice, error] {
 			yield(nil, fmt.Errorf("PCI devices: %w: %w", ErrUnsupported, err))
 			return
 		}
-		w := pciWalk{s: s, ctx: ctx, o: o, buses: maxPCIBuses, devices: maxMachinery, yield: yield}
+		w := pciWalk{s: s, ctx: ctx, o: o, buses: maxPCIBuses, devices: maxMachinery, seen: map[virt.Addr]struct{}{}, yield: yield}
 		w.under(roots, maxPCIDepth)
 	}
 }
@@ -85,7 +85,15 @@ type pciWalk struct {
 	ctx            context.Context
 	o              *pciLayout
 	buses, devices int
+	seen           map[virt.Addr]struct{} // buses and devices: lies can lead back to one
 	yield          func(*PCIDevice, error) bool
+}
+
+// again reports whether a was met before.
+func (w *pciWalk) again(a virt.Addr) bool {
+	_, known := w.seen[a]
+	w.seen[a] = struct{}{}
+	return known
 }
 
 func (w *pciWalk) fail(err error) bool { return w.yield(nil, fmt.Errorf("PCI devices: %w", err)) }
@@ -103,6 +111,12 @@ func (w *pciWalk) under(head virt.Addr, depth int) bool {
 			continue
 		}
 		bus := node - virt.Addr(w.o.busNode.Offset)
+		if w.again(bus) {
+			if !w.fail(fmt.Errorf("bus at %#x: %w: it is there twice", uint64(bus), ErrBroken)) {
+				return false
+			}
+			continue
+		}
 		var number, domain uint32
 		err = safely(func() error {
 			r := w.s.reader()
@@ -117,8 +131,10 @@ func (w *pciWalk) under(head virt.Addr, depth int) bool {
 		}
 		for node, err := range w.s.list(w.ctx, at(bus, w.o.busDevices), w.devices) {
 			var d *PCIDevice
-			if w.devices--; err == nil {
-				d, err = w.s.pciDevice(w.o, node-virt.Addr(w.o.busList.Offset), domain, number)
+			if a := node - virt.Addr(w.o.busList.Offset); err == nil && w.again(a) {
+				err = fmt.Errorf("device at %#x: %w: it is there twice", uint64(a), ErrBroken)
+			} else if w.devices--; err == nil {
+				d, err = w.s.pciDevice(w.o, a, domain, number)
 			}
 			if err != nil && !w.fail(err) || err == nil && !w.yield(d, nil) {
 				return false

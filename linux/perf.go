@@ -83,7 +83,7 @@ type perfWalk struct {
 	ctx   context.Context
 	yield func(*PerfEvent, error) bool
 	left  int
-	seen  map[virt.Addr]bool // contexts
+	seen  map[virt.Addr]bool // contexts and events: each event is of one context
 }
 
 func (w *perfWalk) tasks() bool {
@@ -170,8 +170,12 @@ func (w *perfWalk) context(a, task virt.Addr) bool {
 			return false
 		}
 		var e *PerfEvent
-		if err == nil {
-			e, err = w.event(node-virt.Addr(w.o.entry.Offset), task)
+		if event := node - virt.Addr(w.o.entry.Offset); err == nil {
+			if w.seen[event] {
+				return w.yield(nil, fmt.Errorf("perf events at %#x: %w: event at %#x is there twice", uint64(a), ErrBroken, uint64(event)))
+			}
+			w.seen[event] = true
+			e, err = w.event(event, task)
 		}
 		if err != nil {
 			err = fmt.Errorf("perf events at %#x: %w", uint64(a), err)

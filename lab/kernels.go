@@ -54,18 +54,18 @@ func KernelNames() []string {
 
 // flavours are the kernels that Debian builds of one version, by what comes after the
 // series in a kernel's name. Only signed ones: the others are named -unsigned.
-var flavours = map[string]*regexp.Regexp{
+var flavours = map[string]string{
 	// Cloud kernels have virtio and serial drivers built in and are small.
-	"":       regexp.MustCompile(`^linux-image-\d[^ ]*-cloud-amd64$`),
-	"-rt":    regexp.MustCompile(`^linux-image-\d[^ ]*-rt-amd64$`), // CONFIG_PREEMPT_RT
-	"-amd64": regexp.MustCompile(`^linux-image-\d[^ -]*(-\d+)?-amd64$`),
+	"":       `^linux-image-\d[^ ]*-cloud-amd64$`,
+	"-rt":    `^linux-image-\d[^ ]*-rt-amd64$`, // CONFIG_PREEMPT_RT
+	"-amd64": `^linux-image-\d[^ -]*(-\d+)?-amd64$`,
 }
 
-var kernelRE = regexp.MustCompile(`^(\d+\.\d+)(-rt|-amd64|)$`)
+var kernelRE = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(\d+\.\d+)(-rt|-amd64|)$`) })
 
 // splitName takes a kernel's name apart, into series and flavour.
 func splitName(name string) (series, flavour string, ok bool) {
-	m := kernelRE.FindStringSubmatch(name)
+	m := kernelRE().FindStringSubmatch(name)
 	if m == nil {
 		return "", "", false
 	}
@@ -229,7 +229,7 @@ func fetchFrom(ctx context.Context, release, dir, name string, seen map[string]b
 
 func newestKernel(ctx context.Context, a *archive, name string, seen map[string]bool) (candidate, error) {
 	of, flavour, _ := splitName(name)
-	images, err := a.find(ctx, "linux-image-", flavours[flavour].MatchString)
+	images, err := a.find(ctx, "linux-image-", regexp.MustCompile(flavours[flavour]).MatchString)
 	if err != nil {
 		return candidate{}, err
 	}

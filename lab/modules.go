@@ -80,6 +80,9 @@ func moduleFiles(k Kernel) (map[string]string, error) {
 
 // absentModules are those that the kernel has not at all, neither as a module nor built in.
 func absentModules(k Kernel, wanted []string) (names []string) {
+	if len(wanted) == 0 {
+		return nil
+	}
 	builtIn, err := os.ReadFile(filepath.Join(k.Modules, "modules.builtin"))
 	files, err2 := moduleFiles(k)
 	if err != nil || err2 != nil {

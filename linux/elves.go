@@ -180,9 +180,8 @@ func elfImage(mem userMemory, a virt.Addr) *ELFImage {
 
 // place finds what i is in, and reports whether it is the beginning of a file with code.
 func (i *ELFImage) place(maps []*Mapping, files []*Image) bool {
-	n, _ := slices.BinarySearchFunc(maps, i.Start, func(m *Mapping, a virt.Addr) int { return cmp.Compare(m.End, a+1) })
-	if n < len(maps) && maps[n].Start <= i.Start {
-		i.Mapping, i.End = maps[n], maps[n].End
+	if m := mappingAt(maps, i.Start); m != nil {
+		i.Mapping, i.End = m, m.End
 	} else {
 		i.End = i.Start + phys.PageSize
 	}

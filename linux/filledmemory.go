@@ -1,9 +1,6 @@
 package linux
 
 import (
-	"cmp"
-	"slices"
-
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -20,8 +17,6 @@ type filledMemory struct {
 	space *virt.Space
 	maps  []*Mapping // by address
 }
-
-const vmHugeTLB = 0x400000 // VM_HUGETLB
 
 // ReadAt reads len(p) bytes at start.
 func (m *filledMemory) ReadAt(p []byte, start virt.Addr) (n int, err error) {
@@ -45,12 +40,11 @@ func (m *filledMemory) ReadAt(p []byte, start virt.Addr) (n int, err error) {
 
 // fill reads a part of a page from the page cache.
 func (m *filledMemory) fill(p []byte, a virt.Addr) bool {
-	i, _ := slices.BinarySearchFunc(m.maps, a, func(v *Mapping, a virt.Addr) int { return cmp.Compare(v.End, a+1) })
+	v := mappingAt(m.maps, a)
 	// The page cache of hugetlbfs counted in huge pages up to 6.6.
-	if i == len(m.maps) || m.maps[i].Start > a || m.maps[i].File == 0 || m.maps[i].Flags&vmHugeTLB != 0 {
+	if v == nil || v.File == 0 || v.Flags&VMHugeTLB != 0 {
 		return false
 	}
-	v := m.maps[i]
 	o, err := m.s.mapsLayout()
 	if err != nil {
 		return false

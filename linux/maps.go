@@ -1,10 +1,12 @@
 package linux
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"iter"
 	"runtime/debug"
+	"slices"
 
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
@@ -40,6 +42,15 @@ type Mapping struct {
 	Err error
 
 	dentry virt.Addr // the name that the user opened
+}
+
+// mappingAt is the mapping that a is in, of those of one process by address; nil if it is in none.
+func mappingAt(maps []*Mapping, a virt.Addr) *Mapping {
+	n, _ := slices.BinarySearchFunc(maps, a, func(m *Mapping, a virt.Addr) int { return cmp.Compare(m.End, a+1) })
+	if n == len(maps) || maps[n].Start > a {
+		return nil
+	}
+	return maps[n]
 }
 
 // Device is a dev_t as the kernel keeps it.

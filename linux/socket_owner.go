@@ -27,33 +27,37 @@ type socketFDLayout struct {
 	files, fdt, maxFDs, fd, open, cloexec, fop, private, sk kernel.Field
 }
 
-func (s *System) socketFDLayout() (*socketFDLayout, error) {
-	return layoutOf(s, "descriptors of sockets", func(r *resolver, o *socketFDLayout) {
+// socketCollector prepares to find the sockets behind files. With an error it finds none.
+func (s *System) socketCollector() (c *socketCollector, err error) {
+	c = &socketCollector{s: s, r: s.reader(), left: maxOwned, held: map[virt.Addr][]heldSocket{}, file: map[virt.Addr]heldSocket{}}
+	o, err := layoutOf(s, "descriptors of sockets", func(r *resolver, o *socketFDLayout) {
 		o.files, o.fdt = r.field("task_struct", "files"), r.field("files_struct", "fdt")
 		o.maxFDs, o.fd = r.field("fdtable", "max_fds"), r.field("fdtable", "fd")
 		o.open, o.cloexec = r.field("fdtable", "open_fds"), r.field("fdtable", "close_on_exec")
 		o.fop, o.private = r.field("file", "f_op"), r.field("file", "private_data")
 		o.sk = r.field("socket", "sk")
 	})
+	if err != nil {
+		return c, err
+	}
+	fops, err := s.symbol("socket_file_ops")
+	if err != nil {
+		return c, fmt.Errorf("descriptors of sockets: %w: %w", ErrUnsupported, err)
+	}
+	c.o, c.fops = o, fops
+	c.ringOps, _ = s.Address("io_uring_fops")
+	return c, nil
 }
 
 // socketOwners walks the descriptors of all processes. fail is told what could not
 // be read.
 func (s *System) socketOwners(ctx context.Context, fail func(error)) *socketOwners {
-	c := &socketCollector{s: s, r: s.reader(), left: maxOwned, held: map[virt.Addr][]heldSocket{}, file: map[virt.Addr]heldSocket{}}
+	c, err := s.socketCollector()
 	w := &socketOwners{pids: map[virt.Addr][]int32{}, socks: map[virt.Addr]virt.Addr{}, files: c}
-	o, err := s.socketFDLayout()
 	if err != nil {
 		fail(err)
 		return w
 	}
-	fops, err := s.symbol("socket_file_ops")
-	if err != nil {
-		fail(fmt.Errorf("descriptors of sockets: %w: %w", ErrUnsupported, err))
-		return w
-	}
-	c.o, c.fops = o, fops
-	c.ringOps, _ = s.Address("io_uring_fops")
 	l := s.NewLister()
 	for t, err := range s.Processes(ctx) {
 		if err != nil {

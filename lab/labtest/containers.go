@@ -2,8 +2,6 @@ package labtest
 
 import (
 	"embed"
-	"os"
-	"path/filepath"
 	"slices"
 	"testing"
 
@@ -30,18 +28,8 @@ func UpContainers(t testing.TB, o lab.Options) *lab.Guest {
 	o.Userland = lab.Debian
 	o.Packages = []string{"docker.io", "docker-cli", "podman", "crun", "lxc"}
 	o.Modules = slices.Concat(o.Modules, []string{"overlay", "veth", "bridge"})
-	o.Files = map[string]string{"/truth": Program(t, "truth"), "/cri": Program(t, "cri")}
-	dir := t.TempDir()
-	for name, guest := range containerPaths {
-		data, err := containerFiles.ReadFile("containers/" + name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		o.Files[guest] = filepath.Join(dir, name)
-		if err := os.WriteFile(o.Files[guest], data, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
+	o.Files = embeddedFiles(t, containerFiles, "containers", containerPaths, 0o755)
+	o.Files["/truth"], o.Files["/cri"] = Program(t, "truth"), Program(t, "cri")
 	g := Up(t, o)
 	Output(t, g, "/containers")
 	return g

@@ -71,7 +71,7 @@ func ServerOptions(t testing.TB, o lab.Options) lab.Options {
 	if o.Userland == lab.Debian {
 		NeedTool(t, "mmdebstrap")
 		o.Modules = append(o.Modules, NFTModules...)
-		maps.Copy(o.Files, debianServer(t))
+		maps.Copy(o.Files, embeddedFiles(t, debianFiles, "debian", debianPaths, 0o644))
 	} else if files := nftFiles(t); files != nil {
 		o.Modules = slices.Concat(o.Modules, NFTModules, nftRulesetModules)
 		maps.Copy(o.Files, files)
@@ -98,21 +98,22 @@ exit 1`
 	}
 }
 
-// debianServer is what turns a Debian guest into a server, for Options.Files.
-func debianServer(t testing.TB) map[string]string {
+// embeddedFiles writes files of folder into a folder of the test, for Options.Files: paths
+// are where they belong in the guest, by name.
+func embeddedFiles(t testing.TB, files embed.FS, folder string, paths map[string]string, perm os.FileMode) map[string]string {
 	t.Helper()
-	dir, files := t.TempDir(), map[string]string{}
-	for name, guest := range debianPaths {
-		data, err := debianFiles.ReadFile(path.Join("debian", name))
+	dir, written := t.TempDir(), map[string]string{}
+	for name, guest := range paths {
+		data, err := files.ReadFile(path.Join(folder, name))
 		if err != nil {
 			t.Fatal(err)
 		}
-		files[guest] = filepath.Join(dir, name)
-		if err := os.WriteFile(files[guest], data, 0o644); err != nil {
+		written[guest] = filepath.Join(dir, name)
+		if err := os.WriteFile(written[guest], data, perm); err != nil {
 			t.Fatal(err)
 		}
 	}
-	return files
+	return written
 }
 
 // StartServer starts the server in a guest that has it, with arguments for it, waits until it is ready, and gives

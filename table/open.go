@@ -56,7 +56,13 @@ func Open(ctx context.Context, m *vm.Machine, opts OpenOptions) (g *Guest, err e
 	}
 	// The monitor takes its time to answer: meanwhile memory is searched.
 	processors := make(chan paging, 1)
-	go func() { processors <- g.paging(ctx) }()
+	go func() {
+		if m.Registers != nil && !opts.Pause { // else they are of before the pause
+			processors <- pagingOf(m.Registers)
+			return
+		}
+		processors <- g.paging(ctx)
+	}()
 	first := sync.OnceValue(func() paging { return <-processors })
 	asked := false
 	g.Linux, err = linux.Open(ctx, m.Memory, kernel.Options{
@@ -164,16 +170,20 @@ func (g *Guest) paging(ctx context.Context) (p paging) {
 		return p
 	}
 	regs, err := r.Registers(ctx)
-	if err != nil || len(regs) == 0 {
+	if err != nil {
 		return p
 	}
+	return pagingOf(regs)
+}
+
+func pagingOf(regs []vm.Registers) (p paging) {
 	const pg = 1 << 31
 	for _, cpu := range regs {
 		if cpu.CR0&pg != 0 {
 			p.roots = append(p.roots, cpu.CR3)
 		}
 	}
-	p.off = len(p.roots) == 0
+	p.off = len(p.roots) == 0 && len(regs) > 0
 	return p
 }
 

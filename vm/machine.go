@@ -71,6 +71,9 @@ type Machine struct {
 	Memory phys.Memory
 	// Proven says that the map came from the monitor itself.
 	Proven bool
+	// Registers are what its monitor showed while it was opened; nil: nothing.
+	// [RegisterReader] has those of now.
+	Registers []Registers
 	// Notes are what the user should know about how it was opened: "the QMP
 	// socket is in use: the memory map is a guess".
 	Notes []string

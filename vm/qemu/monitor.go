@@ -19,29 +19,27 @@ type told struct {
 	state   vm.State
 	blocks  []ram.Block // RAM in QEMU's address space, one after the other
 	layout  phys.Layout
+	cpus    []vm.Registers
 }
 
-// ask asks for state and memory map, in as few round trips as will do: each costs
-// a wake-up of QEMU's main loop.
+// ask asks for state, memory map and registers, in as few round trips as will do: each
+// costs a wake-up of QEMU's main loop.
 func ask(ctx context.Context, c *qmp.Client) (t told, err error) {
 	t.version = c.Version
-	if t.state, err = state(ctx, c); err != nil {
-		return t, err
-	}
+	var status status
 	var devs []struct {
 		ID   string `json:"id"`
 		Size uint64 `json:"size"`
 	}
-	if err := c.Execute(ctx, "query-memdev", nil, &devs); err != nil {
+	var mtree, first, registers string
+	if err := c.ExecuteAll(ctx, status.query(), &qmp.Command{Name: "query-memdev", Result: &devs},
+		qmp.HMP("info mtree -f", &mtree), askHVA(0, &first), qmp.HMP(infoRegisters, &registers)); err != nil {
 		return t, err
 	}
+	t.state, t.cpus = status.Status, parseRegisters(registers)
 	sizes := map[string]uint64{}
 	for _, d := range devs {
 		sizes[d.ID[strings.LastIndexByte(d.ID, '/')+1:]] = d.Size
-	}
-	mtree, err := c.HMP(ctx, "info mtree -f")
-	if err != nil {
-		return t, err
 	}
 	rows := parseMtree(mtree, sizes)
 	if len(rows) == 0 {
@@ -53,9 +51,11 @@ func ask(ctx context.Context, c *qmp.Client) (t told, err error) {
 			continue
 		}
 		// A row of plain RAM begins there, so QEMU can tell where it has it.
-		out, err := c.HMP(ctx, fmt.Sprintf("gpa2hva %#x", r.start))
-		if err != nil {
-			return t, err
+		out := first
+		if r.start != 0 {
+			if err := c.ExecuteAll(ctx, askHVA(r.start, &out)); err != nil {
+				return t, err
+			}
 		}
 		at, ok := parseHVA(out)
 		if !ok || at < r.offset {
@@ -68,11 +68,24 @@ func ask(ctx context.Context, c *qmp.Client) (t told, err error) {
 	return t, nil
 }
 
+// askHVA asks where QEMU has guest-physical address gpa in its own address space.
+func askHVA(gpa uint64, out *string) *qmp.Command {
+	return qmp.HMP(fmt.Sprintf("gpa2hva %#x", gpa), out)
+}
+
+// infoRegisters is the human monitor's command for what [parseRegisters] reads.
+const infoRegisters = "info registers -a"
+
+// status is QEMU's answer to query-status.
+type status struct {
+	Status vm.State `json:"status"`
+}
+
+func (s *status) query() *qmp.Command { return &qmp.Command{Name: "query-status", Result: s} }
+
 func state(ctx context.Context, c *qmp.Client) (vm.State, error) {
-	var s struct {
-		Status vm.State `json:"status"`
-	}
-	err := c.Execute(ctx, "query-status", nil, &s)
+	var s status
+	err := c.ExecuteAll(ctx, s.query())
 	return s.Status, err
 }
 
@@ -88,7 +101,7 @@ func (m *monitor) State(ctx context.Context) (s vm.State, err error) {
 // Registers implements [vm.RegisterReader].
 func (m *monitor) Registers(ctx context.Context) (regs []vm.Registers, err error) {
 	err = m.with(ctx, "read the registers", func(c *qmp.Client) error {
-		out, err := c.HMP(ctx, "info registers -a")
+		out, err := c.HMP(ctx, infoRegisters)
 		if regs = parseRegisters(out); err == nil && len(regs) == 0 {
 			err = fmt.Errorf("QEMU shows none: %.80q", out)
 		}

@@ -104,7 +104,9 @@ func (Driver) Survey(ctx context.Context, p proc.Process, i *vm.Info) {
 	}
 	defer client.Close()
 	i.Version = client.Version
-	i.State, _ = state(ctx, client)
+	if i.State, err = state(ctx, client); err != nil && i.Missing == "" {
+		i.Missing = qmpError("", i.QMP, p.PID, err).Why
+	}
 }
 
 // checkAccess is nil if a machine that would be read as i says can be.
@@ -279,7 +281,7 @@ func (d Driver) open(p proc.Process, m *vm.Machine, t *told, opts vm.Options) er
 	var blocks []ram.Block
 	var layouts []phys.Layout
 	if t != nil {
-		m.State, m.Version, m.Proven = t.state, t.version, true
+		m.State, m.Version, m.Proven, m.Registers = t.state, t.version, true, t.cpus
 		blocks, layouts = t.blocks, []phys.Layout{t.layout}
 	} else {
 		c := configOf(p)

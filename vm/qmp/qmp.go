@@ -71,8 +71,9 @@ type Client struct {
 	err  error  // the connection is out of step and of no more use
 }
 
-// Dial connects to the QMP socket at path and negotiates. It waits at most until
-// the deadline of ctx or [GreetingTimeout], whichever is earlier.
+// Dial connects to the QMP socket at path, waits for QEMU's greeting, at most until
+// the deadline of ctx or [GreetingTimeout], whichever is earlier, and negotiates. What
+// QEMU says to that is not waited for: it carries commands out one after the other.
 func Dial(ctx context.Context, path string) (*Client, error) {
 	ctx, cancel := context.WithTimeout(ctx, GreetingTimeout)
 	defer cancel()
@@ -139,7 +140,7 @@ func (c *Client) negotiate(ctx context.Context) error {
 	}
 	v := m.QMP.Version.QEMU
 	c.Version = fmt.Sprintf("%d.%d.%d", v.Major, v.Minor, v.Micro)
-	return c.Execute(ctx, "qmp_capabilities", nil, nil)
+	return c.send(&Command{Name: "qmp_capabilities"})
 }
 
 // watch makes reads and writes end when ctx does. stop must be called.
@@ -164,49 +165,91 @@ func (c *Client) watch(ctx context.Context) (stop func()) {
 // Close ends the connection and frees QEMU for the next client.
 func (c *Client) Close() error { return c.conn.Close() }
 
+// Command is one command of [Client.ExecuteAll].
+type Command struct {
+	Name   string
+	Args   any // nil: none
+	Result any // what it returns is decoded into it; nil: dropped
+
+	id uint64
+}
+
+// HMP is the command of the human monitor whose print is stored in out. See [Client.HMP].
+func HMP(command string, out *string) *Command {
+	return &Command{Name: "human-monitor-command", Args: map[string]string{"command-line": command}, Result: out}
+}
+
 // Execute runs a command with args (nil: none) and decodes what it returns into
 // result (nil: dropped). Events are skipped. The error is a [*CommandError] when
 // QEMU refused. After [ErrTimeout] and a cancelled ctx QEMU may still carry the
 // command out; unless it was in the middle of a line, more can be sent, which it
 // does afterwards.
 func (c *Client) Execute(ctx context.Context, command string, args, result any) error {
-	if c.err != nil {
-		return fmt.Errorf("%s: %w", command, c.err)
+	return c.ExecuteAll(ctx, &Command{Name: command, Args: args, Result: result})
+}
+
+// ExecuteAll runs commands, one after the other, in one round trip: each would cost a
+// wake-up of QEMU's main loop. It ends with the first error, which is as that of
+// [Client.Execute]; QEMU carries those after it out all the same.
+func (c *Client) ExecuteAll(ctx context.Context, commands ...*Command) error {
+	if len(commands) == 0 {
+		return nil
 	}
-	if err := c.execute(ctx, command, args, result); err != nil {
-		var refused *CommandError
-		if errors.As(err, &refused) {
+	if c.err != nil {
+		return fmt.Errorf("%s: %w", commands[0].Name, c.err)
+	}
+	defer c.watch(ctx)()
+	err := c.send(commands...)
+	at := commands[0]
+	for _, at = range commands {
+		if err == nil {
+			err = c.receive(at)
+		}
+		if err != nil {
+			break
+		}
+	}
+	var refused *CommandError
+	if err == nil || errors.As(err, &refused) {
+		return err
+	}
+	late := errors.Is(err, errLate)
+	switch {
+	case errors.Is(ctx.Err(), context.Canceled):
+		err = ctx.Err()
+	case late:
+		err = ErrTimeout
+	}
+	if !late { // nothing would match any more
+		c.err = err
+	}
+	return fmt.Errorf("%s: %w", at.Name, err)
+}
+
+// send sends commands in one piece.
+func (c *Client) send(commands ...*Command) error {
+	var all []byte
+	for _, cmd := range commands {
+		c.id++
+		cmd.id = c.id
+		req, err := json.Marshal(struct {
+			Execute   string `json:"execute"`
+			Arguments any    `json:"arguments,omitempty"`
+			ID        uint64 `json:"id"`
+		}{cmd.Name, cmd.Args, cmd.id})
+		if err != nil {
 			return err
 		}
-		late := errors.Is(err, errLate)
-		switch {
-		case errors.Is(ctx.Err(), context.Canceled):
-			err = ctx.Err()
-		case late:
-			err = ErrTimeout
-		}
-		if !late { // nothing would match any more
-			c.err = err
-		}
-		return fmt.Errorf("%s: %w", command, err)
+		all = append(append(all, req...), '\n')
+	}
+	if n, err := c.conn.Write(all); err != nil {
+		return ioError(err, n == 0)
 	}
 	return nil
 }
 
-func (c *Client) execute(ctx context.Context, command string, args, result any) error {
-	defer c.watch(ctx)()
-	c.id++
-	req, err := json.Marshal(struct {
-		Execute   string `json:"execute"`
-		Arguments any    `json:"arguments,omitempty"`
-		ID        uint64 `json:"id"`
-	}{command, args, c.id})
-	if err != nil {
-		return err
-	}
-	if n, err := c.conn.Write(append(req, '\n')); err != nil {
-		return ioError(err, n == 0)
-	}
+// receive waits for the answer to a command that was sent.
+func (c *Client) receive(cmd *Command) error {
 	for {
 		line, err := readLine(c.r, maxLine)
 		if err != nil {
@@ -216,17 +259,17 @@ func (c *Client) execute(ctx context.Context, command string, args, result any) 
 		switch {
 		case err != nil:
 			return fmt.Errorf("%w: it sent %s", ErrNotQMP, excerpt(line))
-		case m.ID != nil && *m.ID != c.id: // to a command that was given up
+		case m.ID != nil && *m.ID != cmd.id: // to a command that was given up
 			continue
 		case m.Error != nil:
-			m.Error.Command = command
+			m.Error.Command = cmd.Name
 			return m.Error
 		case m.Return == nil: // an event
 			continue
-		case result == nil:
+		case cmd.Result == nil:
 			return nil
 		}
-		if err := json.Unmarshal(m.Return, result); err != nil {
+		if err := json.Unmarshal(m.Return, cmd.Result); err != nil {
 			return fmt.Errorf("unexpected answer: %w", err)
 		}
 		return nil
@@ -237,8 +280,7 @@ func (c *Client) execute(ctx context.Context, command string, args, result any) 
 // be a complaint: the human monitor has no errors.
 func (c *Client) HMP(ctx context.Context, command string) (string, error) {
 	var out string
-	err := c.Execute(ctx, "human-monitor-command", map[string]string{"command-line": command}, &out)
-	if err != nil {
+	if err := c.ExecuteAll(ctx, HMP(command, &out)); err != nil {
 		return "", fmt.Errorf("hmp %q: %w", command, err)
 	}
 	return out, nil

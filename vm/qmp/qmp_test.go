@@ -49,7 +49,7 @@ func answer(lines ...string) func(net.Conn, *bufio.Reader) {
 	return func(c net.Conn, in *bufio.Reader) {
 		_, _ = io.WriteString(c, greeting)
 		_, _ = in.ReadString('\n')
-		_, _ = io.WriteString(c, `{"return": {}}`+"\r\n")
+		_, _ = io.WriteString(c, `{"return": {}, "id": 1}`+"\r\n")
 		for _, l := range lines {
 			if _, err := in.ReadString('\n'); err != nil {
 				return
@@ -91,7 +91,6 @@ func TestDialErrors(t *testing.T) {
 			}
 		}), qmp.ErrNotQMP},
 		{"closing", serve(t, func(net.Conn, *bufio.Reader) {}), qmp.ErrClosed},
-		{"greets only", send(greeting), qmp.ErrTimeout},
 		{"missing", filepath.Join(t.TempDir(), "no"), os.ErrNotExist},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -107,6 +106,21 @@ func TestDialErrors(t *testing.T) {
 				t.Errorf("took %v", d)
 			}
 		})
+	}
+}
+
+// TestGreetsOnly: QEMU's main loop may hang after it has greeted.
+func TestGreetsOnly(t *testing.T) {
+	c, err := qmp.Dial(short(t), serve(t, func(c net.Conn, in *bufio.Reader) {
+		_, _ = io.WriteString(c, greeting)
+		_, _ = io.Copy(io.Discard, in)
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.Execute(short(t), "query-status", nil, nil); !errors.Is(err, qmp.ErrTimeout) {
+		t.Errorf("got %v", err)
 	}
 }
 
@@ -233,5 +247,35 @@ func TestLateAnswer(t *testing.T) {
 	var st struct{ Status string }
 	if err := c.Execute(t.Context(), "query-status", nil, &st); err != nil || st.Status != "new" {
 		t.Errorf("%+v %v", st, err)
+	}
+}
+
+// TestExecuteAll: commands go out together and their answers come in order; after a
+// refusal the rest is skipped, and the connection is still in step.
+func TestExecuteAll(t *testing.T) {
+	c, err := qmp.Dial(t.Context(), serve(t, func(c net.Conn, in *bufio.Reader) {
+		_, _ = io.WriteString(c, greeting)
+		for range 4 { // all of them, before any answer
+			_, _ = in.ReadString('\n')
+		}
+		_, _ = io.WriteString(c, `{"return": {}, "id": 1}`+"\n"+`{"return": {"status": "running"}, "id": 2}`+"\n"+
+			`{"error": {"class": "CommandNotFound", "desc": "no"}, "id": 3}`+"\n"+`{"return": "lost", "id": 4}`+"\n")
+		_, _ = in.ReadString('\n')
+		_, _ = io.WriteString(c, `{"return": "in step", "id": 5}`+"\n")
+		_, _ = io.Copy(io.Discard, in)
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	var st struct{ Status string }
+	var lost, out string
+	err = c.ExecuteAll(t.Context(), &qmp.Command{Name: "query-status", Result: &st}, &qmp.Command{Name: "nope"}, qmp.HMP("info status", &lost))
+	var refused *qmp.CommandError
+	if !errors.As(err, &refused) || refused.Command != "nope" || st.Status != "running" || lost != "" {
+		t.Errorf("%v, %+v, %q", err, st, lost)
+	}
+	if out, err = c.HMP(t.Context(), "info status"); err != nil || out != "in step" {
+		t.Errorf("%q %v", out, err)
 	}
 }

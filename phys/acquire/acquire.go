@@ -65,8 +65,8 @@ type chunk struct {
 	off    uint64
 	buf    []byte
 	blank  bool
-	packed []byte     // for zstd
-	run    phys.Range // the populated run that was met last
+	packed []byte // for zstd
+	sight  sight
 	err    error
 	done   chan struct{}
 }
@@ -152,7 +152,7 @@ func (w *writer) run(ctx context.Context) error {
 			case <-ctx.Done():
 				return
 			}
-			*c = chunk{off: off, buf: c.buf[:min(chunkSize, w.im.size-off)], packed: c.packed[:0], run: c.run, done: make(chan struct{})}
+			*c = chunk{off: off, buf: c.buf[:min(chunkSize, w.im.size-off)], packed: c.packed[:0], sight: c.sight, done: make(chan struct{})}
 			select {
 			case jobs <- c:
 			case <-ctx.Done():
@@ -191,22 +191,36 @@ func (w *writer) run(ctx context.Context) error {
 
 // work fills a chunk, and packs it or writes it where it belongs.
 func (w *writer) work(c *chunk, packer *zstd.Encoder) error {
-	blank, unreadable := w.im.read(c.buf, c.off, &c.run)
+	blank, unreadable := w.im.read(c.buf, c.off, &c.sight)
 	w.unreadable.Add(unreadable)
 	c.blank = blank
-	if w.tree != nil {
+	switch {
+	case w.tree != nil && blank:
+		w.tree.addBlank(uint64(len(c.buf)), c.off)
+	case w.tree != nil:
 		w.tree.add(c.buf, c.off) // while the processor has it at hand
 	}
 	switch {
 	case packer != nil && blank && len(c.buf) == chunkSize:
 		c.packed = append(c.packed, w.blankFrame...)
 	case packer != nil:
-		c.packed = packer.EncodeAll(c.buf, c.packed)
+		c.packed = packer.EncodeAll(c.content(), c.packed)
 	case w.file != nil && !blank:
 		return w.writeSparse(c.buf, c.off)
 	}
 	return nil
 }
+
+// content is what c holds.
+func (c *chunk) content() []byte {
+	if c.blank {
+		return blankChunk[:len(c.buf)]
+	}
+	return c.buf
+}
+
+// blankChunk is never written to.
+var blankChunk [chunkSize]byte
 
 // writeSparse writes what is not zeros, and leaves the rest holes.
 func (w *writer) writeSparse(b []byte, off uint64) error {
@@ -236,22 +250,21 @@ func (w *writer) writeSparse(b []byte, off uint64) error {
 	return flush(len(b))
 }
 
-var zeros [phys.PageSize]byte
-
+// isZero reports whether p, at most a page, is zeros.
 func isZero(p []byte) bool {
 	// Most pages that are not zeros show it at once.
-	return p[0] == 0 && p[len(p)-1] == 0 && bytes.Equal(p, zeros[:len(p)])
+	return p[0] == 0 && p[len(p)-1] == 0 && bytes.Equal(p, blankChunk[:len(p)])
 }
 
 // conclude does what has to be done in order.
 func (w *writer) conclude(c *chunk) error {
 	if w.sum != nil {
-		w.sum.Write(c.buf)
+		w.sum.Write(c.content())
 	}
 	if w.file != nil {
 		return nil
 	}
-	b := c.buf
+	b := c.content()
 	if w.opts.Zstd {
 		b = c.packed
 		w.table.Add(len(b), len(c.buf))

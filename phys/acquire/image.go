@@ -115,11 +115,23 @@ func (im *image) elf(ranges []phys.Range, o Options) {
 
 func pageUp(n uint64) uint64 { return (n + phys.PageSize - 1) &^ (phys.PageSize - 1) }
 
-// read fills p with what the file has at off, and reports whether that is all
-// zeros for sure, without a look at it, and how many bytes could not be read,
-// which become zeros. run is the populated run that the caller met last.
-func (im *image) read(p []byte, off uint64, run *phys.Range) (blank bool, unreadable uint64) {
+// sight is what a worker knows of the memory that it comes to.
+type sight struct {
+	gap   phys.Range // the host never backed it
+	dense bool       // what was read last did not end in zeros: what follows is hardly a gap
+}
+
+// read fills p with what the file has at off, and reports whether that is all zeros
+// for sure, without a look at it: p is left as it is then. Bytes that could not be read
+// become zeros, and are counted.
+func (im *image) read(p []byte, off uint64, s *sight) (blank bool, unreadable uint64) {
 	blank = true
+	fill := func(from uint64) { // what was skipped so far
+		if blank {
+			clear(p[:from-off])
+		}
+		blank = false
+	}
 	end := off + uint64(len(p))
 	at := off
 	first := sort.Search(len(im.parts), func(i int) bool { return im.parts[i].off+im.parts[i].size > at })
@@ -128,44 +140,52 @@ func (im *image) read(p []byte, off uint64, run *phys.Range) (blank bool, unread
 			break
 		}
 		if q.off > at {
-			clear(p[at-off : q.off-off])
+			if !blank {
+				clear(p[at-off : q.off-off])
+			}
 			at = q.off
 		}
 		dst := p[at-off : min(end, q.off+q.size)-off]
 		in := at - q.off
-		at += uint64(len(dst))
-		if q.data != nil {
+		switch {
+		case q.data != nil:
+			fill(at)
 			copy(dst, q.data[in:])
-			blank = false
-			continue
-		}
-		if im.untouched(q.pa+phys.Addr(in), len(dst), run) {
+		case !im.untouched(q.pa+phys.Addr(in), len(dst), s):
+			fill(at)
+			unreadable += im.readMemory(dst, q.pa+phys.Addr(in))
+		case !blank:
 			clear(dst)
-			continue
 		}
-		blank = false
-		unreadable += im.readMemory(dst, q.pa+phys.Addr(in))
+		at += uint64(len(dst))
 	}
-	clear(p[at-off:])
+	if !blank {
+		clear(p[at-off:])
+		s.dense = !isZero(p[max(0, len(p)-phys.PageSize):])
+	}
 	return blank, unreadable
 }
 
-// untouched reports whether the n bytes at pa are known to be zeros.
-func (im *image) untouched(pa phys.Addr, n int, run *phys.Range) bool {
-	if im.pop == nil {
+// untouched reports whether the n bytes at pa are known to be zeros. To ask costs more
+// than to copy, so it is asked only where there may be a gap, and an answer holds for all
+// of the stripe: a guest that runs may touch what follows meanwhile.
+func (im *image) untouched(pa phys.Addr, n int, s *sight) bool {
+	if s.gap.Contains(pa, uint64(n)) {
+		return true
+	}
+	if im.pop == nil || s.dense {
 		return false
 	}
 	end := pa + phys.Addr(n)
-	// To ask costs as much as to copy, and the answer holds for several pieces.
-	if run.Start < end && run.End > pa {
+	r, ok := im.pop.NextPopulated(pa)
+	if ok && r.Start < end {
 		return false
 	}
-	r, ok := im.pop.NextPopulated(pa)
-	if !ok {
-		return true
+	s.gap = phys.Range{Start: pa, End: max(end, pa+stripe)}
+	if ok {
+		s.gap.End = min(s.gap.End, r.Start)
 	}
-	*run = r
-	return r.Start >= end
+	return true
 }
 
 // readMemory reads page by page what cannot be read at once.

@@ -5,6 +5,10 @@ import (
 	"encoding/binary"
 	"hash"
 	"math/bits"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
 
 	"lukechampine.com/blake3"
 	"lukechampine.com/blake3/guts"
@@ -41,11 +45,13 @@ const leaf = chunkSize
 // tree is the BLAKE3 of content whose chunks come in any order.
 type tree struct {
 	leaves [][8]uint32 // chaining values
+	blank  []bool      // leaves that are zeros and not summed up yet
 	whole  [32]byte    // the sum, of content that is one leaf
 }
 
 func newTree(size uint64) *tree {
-	return &tree{leaves: make([][8]uint32, max(1, (size+leaf-1)/leaf))}
+	n := max(1, (size+leaf-1)/leaf)
+	return &tree{leaves: make([][8]uint32, n), blank: make([]bool, n)}
 }
 
 // add sums up the chunk of the content at off. Different chunks may be added at a time.
@@ -55,6 +61,15 @@ func (t *tree) add(b []byte, off uint64) {
 		return
 	}
 	t.leaves[off/leaf] = guts.ChainingValue(subtree(b, off/guts.ChunkSize))
+}
+
+// addBlank is add for a chunk of n zeros.
+func (t *tree) addBlank(n, off uint64) {
+	if n < leaf || len(t.leaves) == 1 {
+		t.add(blankChunk[:n], off)
+		return
+	}
+	t.blank[off/leaf] = true
 }
 
 // subtree is the top of the tree over b, whose first chunk is the n-th.
@@ -80,7 +95,8 @@ func (t *tree) sum() []byte {
 	if len(t.leaves) == 1 {
 		return t.whole[:]
 	}
-	top := t.above(t.leaves)
+	t.sumBlanks()
+	top := t.above(0, uint64(len(t.leaves)))
 	top.Flags |= guts.FlagRoot
 	words := guts.CompressNode(top)
 	var out []byte
@@ -90,14 +106,59 @@ func (t *tree) sum() []byte {
 	return out
 }
 
-// above is the top of the tree over several leaves.
-func (t *tree) above(leaves [][8]uint32) guts.Node {
-	value := func(l [][8]uint32) [8]uint32 {
-		if len(l) == 1 {
-			return l[0]
-		}
-		return guts.ChainingValue(t.above(l))
+// sumBlanks sums up the leaves that are zeros, on all processors, but for those whose
+// sum is known beforehand.
+func (t *tree) sumBlanks() {
+	var next atomic.Uint64
+	var wg sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for {
+				start := (next.Add(1) - 1) * group
+				end := min(start+group, uint64(len(t.leaves)))
+				if start >= end {
+					return
+				}
+				if _, known := t.blankGroup(start, end-start); known {
+					continue
+				}
+				for i := start; i < end; i++ {
+					if t.blank[i] {
+						t.leaves[i] = guts.ChainingValue(subtree(blankChunk[:], i*leaf/guts.ChunkSize))
+					}
+				}
+			}
+		})
 	}
-	left := largerHalf(uint64(len(leaves)))
-	return parent(value(leaves[:left]), value(leaves[left:]))
+	wg.Wait()
+}
+
+// above is the top of the tree over the n leaves from start on, which are several.
+func (t *tree) above(start, n uint64) guts.Node {
+	left := largerHalf(n)
+	return parent(t.value(start, left), t.value(start+left, n-left))
+}
+
+// value is the chaining value of the n leaves from start on.
+func (t *tree) value(start, n uint64) [8]uint32 {
+	if n == 1 {
+		return t.leaves[start]
+	}
+	if v, ok := t.blankGroup(start, n); ok {
+		return v
+	}
+	return guts.ChainingValue(t.above(start, n))
+}
+
+// group is how many leaves one of the values in blanks covers.
+const group = blankSize / leaf
+
+// blankGroup is the chaining value of the n leaves from start on, if they are a group
+// that is all zeros and one of those known beforehand. All of the content is none: its top
+// is another.
+func (t *tree) blankGroup(start, n uint64) (v [8]uint32, ok bool) {
+	if n != group || n == uint64(len(t.leaves)) || start%group != 0 || start/group >= blanksKnown || slices.Contains(t.blank[start:start+n], false) {
+		return v, false
+	}
+	return blank(start / group), true
 }

@@ -174,6 +174,9 @@ func (b *backing) nextRun(off, end uint64) (start, n uint64, ok bool) {
 		return 0, 0, false
 	}
 	first := start &^ (phys.PageSize - 1)
+	if start-off >= maxRun { // who asked may not go there: the next question tells more
+		return start, min(first+phys.PageSize, end) - start, true
+	}
 	window := min(maxRun, end-first)
 	return start, min(first+b.resident(first, window), end) - start, true
 }

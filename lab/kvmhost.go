@@ -18,8 +18,16 @@ import (
 // that QEMU needs to boot a kernel, and the modules of KVM. Under TCG the emulated
 // processor has AMD's SVM, so kvm_amd runs as on real hardware, only slowly.
 
-// kvmModules are loaded at boot. vmx can not be emulated, so kvm_amd it is.
-var kvmModules = []string{"irqbypass", "kvm", "kvm_amd"}
+// kvmModules are loaded at boot. vmx can not be emulated, so kvm_amd it is. The balloon is
+// for [awake].
+var kvmModules = []string{"irqbypass", "kvm", "kvm_amd", "virtio_balloon"}
+
+// awake is a device that interrupts the guest once a second. Up to QEMU 10.1 a processor
+// changes its interrupt_request without a lock when it enters or leaves a guest of its own
+// (target/i386/tcg/system/svm_helper.c), and forgets what another thread requested at that
+// moment: if it was the timer of a processor that goes idle then, nothing would wake it
+// any more. The next interrupt does.
+const awake = "virtio-balloon-pci,guest-stats-polling-interval=1"
 
 // firmwareFiles are what a q35 machine without devices needs. Names are looked up where
 // QEMU itself would look.

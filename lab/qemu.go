@@ -31,6 +31,9 @@ func qemuArgs(o Options, k Kernel, disk bool) []string {
 	args = append(args,
 		"-chardev", "socket,id=agent,path=agent,server=on,wait=off", "-serial", "chardev:agent",
 		"-kernel", k.Vmlinuz, "-initrd", "initrd", "-append", kernelArgs(o))
+	if o.KVMHost {
+		args = append(args, "-device", awake)
+	}
 	if disk {
 		args = append(args, "-drive", "if=none,id=root,file=disk.qcow2,format=qcow2,discard=unmap",
 			"-device", "virtio-blk-pci,drive=root", "-nic", "user,model=virtio-net-pci,restrict=on")

@@ -25,6 +25,7 @@ const (
 // copied is how fast one format is written to a tmpfs, with and without a checksum, against
 // "cp" of the file that is the guest's RAM.
 type copied struct {
+	filled   int // MiB of the guest's memory, beside what it uses itself
 	format   string
 	checksum string
 	cp, dump []time.Duration // sorted
@@ -43,11 +44,6 @@ func measureCopies(ctx context.Context, o options) ([]copied, error) {
 		return nil, err
 	}
 	defer func() { _ = g.Down() }()
-	fill := fmt.Sprintf("mkdir -p /filled && mount -t tmpfs -o size=%[1]dm filled /filled && dd if=/dev/urandom of=/filled/first bs=1M count=64 && "+
-		"i=64; while [ $i -lt %[1]d ]; do cp /filled/first /filled/$i || exit; i=$((i+64)); done", copyFilled)
-	if _, err := g.Output(ctx, fill); err != nil {
-		return nil, fmt.Errorf("fill the guest's memory: %w", err)
-	}
 	ram, err := memfd(g.PID())
 	if err != nil {
 		return nil, err
@@ -57,15 +53,36 @@ func measureCopies(ctx context.Context, o options) ([]copied, error) {
 		return nil, fmt.Errorf("make a folder in a tmpfs: %w", err)
 	}
 	defer os.RemoveAll(dir)
-	out := filepath.Join(dir, "copy")
-	var all []copied
-	for _, c := range []copied{{format: "raw", checksum: "none"}, {format: "raw", checksum: "blake3"}, {format: "elf", checksum: "none"}, {format: "lime", checksum: "none"}} {
-		for i := range o.runs + 1 {
-			cp, err := timeCopy(ctx, out, "cp", ram, out)
+	m := copying{o, binary, "qemu:" + g.QMP(), ram, filepath.Join(dir, "copy")}
+	all, err := m.measure(ctx, copied{format: "raw", checksum: "none"}, copied{format: "raw", checksum: "blake3"})
+	if err != nil {
+		return nil, err
+	}
+	fill := fmt.Sprintf("mkdir -p /filled && mount -t tmpfs -o size=%[1]dm filled /filled && dd if=/dev/urandom of=/filled/first bs=1M count=64 && "+
+		"i=64; while [ $i -lt %[1]d ]; do cp /filled/first /filled/$i || exit; i=$((i+64)); done", copyFilled)
+	if _, err := g.Output(ctx, fill); err != nil {
+		return nil, fmt.Errorf("fill the guest's memory: %w", err)
+	}
+	full, err := m.measure(ctx, copied{filled: copyFilled, format: "raw", checksum: "none"}, copied{filled: copyFilled, format: "raw", checksum: "blake3"},
+		copied{filled: copyFilled, format: "elf", checksum: "none"}, copied{filled: copyFilled, format: "lime", checksum: "none"})
+	return append(all, full...), err
+}
+
+// copying is one guest that is copied.
+type copying struct {
+	o                        options
+	binary, target, ram, out string
+}
+
+func (m copying) measure(ctx context.Context, all ...copied) ([]copied, error) {
+	for n := range all {
+		c := &all[n]
+		for i := range m.o.runs + 1 {
+			cp, err := timeCopy(ctx, m.out, "cp", m.ram, m.out)
 			if err != nil {
 				return nil, err
 			}
-			dump, err := timeCopy(ctx, out, binary, "dump", "--format", c.format, "--checksum", c.checksum, "qemu:"+g.QMP(), out)
+			dump, err := timeCopy(ctx, m.out, m.binary, "dump", "--format", c.format, "--checksum", c.checksum, m.target, m.out)
 			if err != nil {
 				return nil, err
 			}
@@ -77,7 +94,6 @@ func measureCopies(ctx context.Context, o options) ([]copied, error) {
 		slices.Sort(c.cp)
 		slices.Sort(c.dump)
 		slices.Sort(c.ratios)
-		all = append(all, c)
 	}
 	return all, nil
 }
@@ -113,7 +129,7 @@ func timeCopy(ctx context.Context, out, name string, args ...string) (time.Durat
 func reportCopies(w io.Writer, all []copied) {
 	for _, c := range all {
 		n := len(c.ratios) / 2
-		fmt.Fprintf(w, "outsight dump --format %-4s --checksum %-6s of %d MiB to a tmpfs: %.0f ms; cp of its RAM: %.0f ms; %.0f %% of cp's speed (median of pairs; %.0f to %.0f)\n",
-			c.format, c.checksum, copyMemory>>20, ms(c.dump[n]), ms(c.cp[n]), 100*c.ratios[n], 100*c.ratios[0], 100*c.ratios[len(c.ratios)-1])
+		fmt.Fprintf(w, "outsight dump --format %-4s --checksum %-6s of %d MiB, %d filled, to a tmpfs: %.0f ms; cp of its RAM: %.0f ms; %.0f %% of cp's speed (median of pairs; %.0f to %.0f)\n",
+			c.format, c.checksum, copyMemory>>20, c.filled, ms(c.dump[n]), ms(c.cp[n]), 100*c.ratios[n], 100*c.ratios[0], 100*c.ratios[len(c.ratios)-1])
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"hash"
-	"math/bits"
 	"runtime"
 	"slices"
 	"sync"
@@ -12,6 +11,8 @@ import (
 
 	"lukechampine.com/blake3"
 	"lukechampine.com/blake3/guts"
+
+	"github.com/outsight-vmi/outsight/phys/acquire/subtree"
 )
 
 // Checksum is a way to sum up the content that is written.
@@ -60,7 +61,7 @@ func (t *tree) add(b []byte, off uint64) {
 		t.whole = blake3.Sum256(b)
 		return
 	}
-	t.leaves[off/leaf] = guts.ChainingValue(subtree(b, off/guts.ChunkSize))
+	t.leaves[off/leaf] = subtree.Value(b, off/guts.ChunkSize)
 }
 
 // addBlank is add for a chunk of n zeros.
@@ -71,24 +72,6 @@ func (t *tree) addBlank(n, off uint64) {
 	}
 	t.blank[off/leaf] = true
 }
-
-// subtree is the top of the tree over b, whose first chunk is the n-th.
-func subtree(b []byte, n uint64) guts.Node {
-	const vector = guts.MaxSIMD * guts.ChunkSize
-	switch {
-	case len(b) <= guts.ChunkSize:
-		return guts.CompressChunk(b, &guts.IV, n, 0)
-	case len(b) == vector:
-		return guts.CompressBuffer((*[vector]byte)(b), vector, &guts.IV, n, 0)
-	}
-	left := largerHalf(uint64(len(b)+guts.ChunkSize-1) / guts.ChunkSize)
-	return parent(guts.ChainingValue(subtree(b[:left*guts.ChunkSize], n)), guts.ChainingValue(subtree(b[left*guts.ChunkSize:], n+left)))
-}
-
-// largerHalf is how many of n are on the left: the largest power of two that leaves one.
-func largerHalf(n uint64) uint64 { return 1 << (bits.Len64(n-1) - 1) }
-
-func parent(left, right [8]uint32) guts.Node { return guts.ParentNode(left, right, &guts.IV, 0) }
 
 // sum is the BLAKE3 of it all.
 func (t *tree) sum() []byte {
@@ -124,7 +107,7 @@ func (t *tree) sumBlanks() {
 				}
 				for i := start; i < end; i++ {
 					if t.blank[i] {
-						t.leaves[i] = guts.ChainingValue(subtree(blankChunk[:], i*leaf/guts.ChunkSize))
+						t.leaves[i] = subtree.Value(blankChunk[:], i*leaf/guts.ChunkSize)
 					}
 				}
 			}
@@ -135,8 +118,8 @@ func (t *tree) sumBlanks() {
 
 // above is the top of the tree over the n leaves from start on, which are several.
 func (t *tree) above(start, n uint64) guts.Node {
-	left := largerHalf(n)
-	return parent(t.value(start, left), t.value(start+left, n-left))
+	left := subtree.LargerHalf(n)
+	return subtree.Parent(t.value(start, left), t.value(start+left, n-left))
 }
 
 // value is the chaining value of the n leaves from start on.

@@ -10,6 +10,8 @@ import (
 
 	"lukechampine.com/blake3"
 	"lukechampine.com/blake3/guts"
+
+	"github.com/outsight-vmi/outsight/phys/acquire/subtree"
 )
 
 // TestTree sums chunks up in any order, and compares with the library's own way.
@@ -39,7 +41,7 @@ var update = flag.Bool("update", false, "make blanks.bin anew")
 // for.
 func TestBlanks(t *testing.T) {
 	value := func(n uint64) (b []byte) {
-		v := guts.ChainingValue(subtree(make([]byte, blankSize), n*blankSize/guts.ChunkSize))
+		v := subtree.Value(make([]byte, blankSize), n*blankSize/guts.ChunkSize)
 		for _, word := range v {
 			b = binary.LittleEndian.AppendUint32(b, word)
 		}

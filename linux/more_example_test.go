@@ -3,6 +3,8 @@ package linux_test
 import (
 	"fmt"
 	"log"
+
+	"github.com/outsight-vmi/outsight/linux"
 )
 
 func ExampleLister_SignalsOf() {
@@ -131,6 +133,18 @@ func ExampleSystem_Zones() {
 		}
 		fmt.Println(z.Node, z.Name, z.Free, "of", z.Managed, "bytes free; blocks:", z.FreeBlocks)
 	}
+}
+
+func ExampleSystem_Pages() {
+	sums := map[linux.PageUse]uint64{}
+	for p, err := range system.Pages(ctx) {
+		if err != nil {
+			log.Print(err) // what cannot be read is not the end
+			continue
+		}
+		sums[p.Use] += p.Size
+	}
+	fmt.Println(sums)
 }
 
 func ExampleSystem_ConsoleLines() {

@@ -16,7 +16,7 @@ FOLDER gets one file for each view (one JSON object a line, or CSV) and manifest
 says what was taken, of which kernel, when, what could not be read, and the SHA-256 of every
 file. It is made if need be, and must be empty. A view that fails does not stop the others.
 
-Views that read all of the guest's memory (strings) or are very long (symbols) are taken only
+Views that read all of the guest's memory (strings) or are very long (symbols, pages) are taken only
 where --views names them.
 A guest that runs changes while it is read; --pause makes all files show one moment.`
 

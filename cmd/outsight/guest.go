@@ -83,6 +83,6 @@ func extraCommands() []*cobra.Command {
 	lab.GroupID = groupHost
 	return []*cobra.Command{
 		newQueryCommand(), newTopCommand(), newCollectCommand(), newRecoverCommand(), newDumpCommand(), newExportISFCommand(), newStructCommand(),
-		newReadCommand(), newTranslateCommand(), newDisassembleCommand(), newSearchCommand(), newWalkCommand(), newExtractCommand(), lab,
+		newReadCommand(), newWhatisCommand(), newTranslateCommand(), newDisassembleCommand(), newSearchCommand(), newWalkCommand(), newExtractCommand(), lab,
 	}
 }

@@ -20,6 +20,7 @@ type outputFlags struct {
 	columns  string
 	sort     string
 	noHeader bool
+	single   bool // one row, as lines of name and value
 }
 
 func (f *outputFlags) add(c *cobra.Command, columns []table.Column) {
@@ -56,7 +57,7 @@ func (f *outputFlags) parse(w io.Writer, columns []table.Column) (out output, er
 	if out.format, err = table.ParseFormat(f.format); err != nil {
 		return out, usagef("%w", err)
 	}
-	out.options = table.Options{NoHeader: f.noHeader, Width: terminalWidth(w), Zone: time.Local}
+	out.options = table.Options{NoHeader: f.noHeader, Width: terminalWidth(w), Zone: time.Local, Single: f.single}
 	if out.options.Columns, err = table.Select(columns, f.columns, out.format); err != nil {
 		return out, usagef("--columns: %w", err)
 	}

@@ -19,24 +19,28 @@ const maxRead = 1 << 40
 func newReadCommand() *cobra.Command {
 	var f peekFlags
 	var output string
-	var force bool
+	var force, words bool
 	c := &cobra.Command{
 		Use:   "read TARGET ADDRESS [LENGTH]",
 		Short: "Show memory at an address, or write it to a file",
 		Long: `Show the bytes at an address, or with -o write them to a file as they are.
 
 ` + placeHelp + ` Without
-a LENGTH (in bytes) 256 are read. What cannot be read is shown as ??, written as zeros,
+a LENGTH (in bytes) 256 are read. With --words they are shown eight by eight, with what they point
+to: a symbol of the kernel or of a module, or in braces the slab cache whose object lies there. What cannot be read is shown as ??, written as zeros,
 told on standard error, and ends in exit status 3.`,
 		Example: `  outsight read lab:demo linux_banner 128
   outsight read lab:demo --pid 1 0x7ffd0000 4096 -o stack.bin
+  outsight read lab:demo --words init_task+0x20 64
   outsight read memory.raw --physical 0x1000`,
 		Args:    cobra.RangeArgs(2, 3),
 		GroupID: groupMemory,
 	}
 	f.add(c)
 	c.Flags().StringVarP(&output, "output", "o", "", "write the bytes to this `file`; - is standard output")
+	c.Flags().BoolVar(&words, "words", false, "show words and what they point to")
 	c.Flags().BoolVar(&force, "force", false, "replace the file if it exists")
+	c.MarkFlagsMutuallyExclusive("words", "output")
 	c.RunE = func(c *cobra.Command, args []string) (err error) {
 		if err := mayPrint(output, force); err != nil {
 			return err
@@ -56,7 +60,10 @@ told on standard error, and ends in exit status 3.`,
 			n = -a // up to the end of the address space
 		}
 		return f.write(c, output, func(w io.Writer) ([]peek.Gap, error) {
-			if output == "" {
+			switch {
+			case words:
+				return m.Words(w, a, n)
+			case output == "":
 				return m.Hex(w, a, n)
 			}
 			return m.Copy(w, a, n)

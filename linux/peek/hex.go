@@ -1,6 +1,7 @@
 package peek
 
 import (
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"io"
@@ -57,6 +58,40 @@ func (m *Memory) Hex(w io.Writer, a, n uint64) (gaps []Gap, err error) {
 			return gaps, err
 		}
 		a, n = a+k, n-k
+	}
+	return gaps, nil
+}
+
+// wordBytes is how many bytes a word has.
+const wordBytes = 8
+
+// Words writes n bytes from a on as words of eight bytes, a line each, with the name of
+// what they point to, if [Placer.Name] has one. What could not be read is ??, and told.
+func (m *Memory) Words(w io.Writer, a, n uint64) (gaps []Gap, err error) {
+	p, err := m.Placer()
+	if err != nil {
+		return nil, err
+	}
+	for ; n > 0; a, n = a+wordBytes, n-min(n, wordBytes) {
+		var b [wordBytes]byte
+		line := fmt.Sprintf("%016x  ", a)
+		if _, failed := m.ReadAt(b[:], a); failed != nil {
+			if g := len(gaps) - 1; g >= 0 && gaps[g].Addr+gaps[g].Size == a {
+				gaps[g].Size += wordBytes
+			} else {
+				gaps = append(gaps, Gap{a, wordBytes, failed})
+			}
+			line += strings.Repeat("?", 2*wordBytes)
+		} else {
+			v := binary.LittleEndian.Uint64(b[:])
+			line += fmt.Sprintf("%016x", v)
+			if name := p.Name(v); name != "" {
+				line += "  " + name
+			}
+		}
+		if _, err := fmt.Fprintln(w, line); err != nil {
+			return gaps, err
+		}
 	}
 	return gaps, nil
 }

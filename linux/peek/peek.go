@@ -25,6 +25,7 @@ var ErrNoProcess = errors.New("there is no such process, or it has no memory of 
 type Memory struct {
 	s     *linux.System
 	space *virt.Space // nil: guest-physical
+	mm    virt.Addr   // of a process
 }
 
 // Kernel is the address space of the kernel.
@@ -50,7 +51,7 @@ func Process(ctx context.Context, s *linux.System, pid int32) (*Memory, error) {
 	if err != nil {
 		return nil, fmt.Errorf("process %d: %w", pid, err)
 	}
-	return &Memory{s: s, space: space}, nil
+	return &Memory{s: s, space: space, mm: mm}, nil
 }
 
 // Task is the process of a number.

@@ -75,21 +75,28 @@ type namedFile struct {
 	deleted, mounted bool
 }
 
+// everyPlace knows the names of files in all mount namespaces; ok is false if told, which is
+// told of what cannot be read, wants no more.
+func everyPlace(ctx context.Context, g *table.Guest, told func(error) bool) (places *linux.Places, ok bool) {
+	var tasks []linux.Task
+	for p, err := range wantedProcesses(ctx, g, nil) {
+		if err != nil {
+			if !told(err) {
+				return nil, false
+			}
+			continue
+		}
+		tasks = append(tasks, p.Task)
+	}
+	places, err := g.Linux.NewLister().Places(ctx, tasks...)
+	return places, err == nil || told(fmt.Errorf("mounts: %w", err))
+}
+
 // namedFiles are the files in memory that keep wants, with their names.
 func namedFiles(ctx context.Context, g *table.Guest, super func(*linux.SuperBlock) bool, keep func(*linux.INode) bool) iter.Seq2[namedFile, error] {
 	return func(yield func(namedFile, error) bool) {
-		var tasks []linux.Task
-		for p, err := range wantedProcesses(ctx, g, nil) {
-			if err != nil {
-				if !yield(namedFile{}, err) {
-					return
-				}
-				continue
-			}
-			tasks = append(tasks, p.Task)
-		}
-		places, err := g.Linux.NewLister().Places(ctx, tasks...)
-		if err != nil && !yield(namedFile{}, fmt.Errorf("mounts: %w", err)) {
+		places, ok := everyPlace(ctx, g, func(err error) bool { return yield(namedFile{}, err) })
+		if !ok {
 			return
 		}
 		for sb, err := range g.Linux.SuperBlocks(ctx) {

@@ -1,0 +1,92 @@
+package groundtruth
+
+import (
+	"encoding/json"
+	"math"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/outsight-vmi/outsight/lab"
+	"github.com/outsight-vmi/outsight/lab/labtest"
+)
+
+func init() {
+	register(viewCase{
+		view: "pages", keys: []string{"physical"}, subset: true,
+		// Who writes it stays, so that what is its own still is when the guest tells.
+		prepare: func(t *testing.T, g *lab.Guest) {
+			labtest.Output(t, g, `tail -c +1 -f /proc/kpageflags >/tmp/kpageflags 2>/dev/null </dev/null & echo $! >/tmp/kpageflags.pid; sleep 2`)
+		},
+		undo: func(t *testing.T, g *lab.Guest) {
+			labtest.Output(t, g, `kill $(cat /tmp/kpageflags.pid); rm /tmp/kpageflags`)
+		},
+		// The others come and go, or are not told.
+		blur: func(row map[string]any) {
+			flags, _ := row["flags"].([]any)
+			row["flags"] = slices.DeleteFunc(flags, func(f any) bool {
+				return !slices.Contains([]any{"uptodate", "lru", "reserved", "head", "swapbacked", "unevictable", "mlocked"}, f)
+			})
+		},
+	})
+}
+
+// TestGuestPages compares sums over all struct pages with those that the kernel keeps, and
+// what lies at an address with what the guest, or another view, says of it.
+func TestGuestPages(t *testing.T) {
+	labtest.NeedQEMU(t)
+	for _, kernel := range []string{"5.10", "6.1", "6.12", "7.2"} {
+		t.Run(kernel, func(t *testing.T) {
+			t.Parallel()
+			g := labtest.Up(t, lab.Options{Name: "pages-" + kernel, Kernel: kernel, Memory: gib / 4})
+			target := "qemu:" + g.QMP()
+			rows := func(args ...string) (all []map[string]any) {
+				t.Helper()
+				out, err := exec.Command(command(t), args...).Output()
+				if err != nil {
+					t.Fatalf("outsight %s: %v", strings.Join(args, " "), err)
+				}
+				for line := range strings.Lines(string(out)) {
+					var row map[string]any
+					if err := json.Unmarshal([]byte(line), &row); err != nil {
+						t.Fatal(err)
+					}
+					all = append(all, row)
+				}
+				return all
+			}
+			// Processors add what they counted to the sums now and then.
+			const near = 512 << 10
+			for use, name := range map[string]string{"free": "MemFree", "table": "PageTables", "anonymous": "AnonPages", "file": "Cached"} {
+				row := rows("query", "--pause", target, "-o", "json", "select sum(p.size) pages, max(m.size) counted from pages p, meminfo m where p.use = '"+use+"' and m.name = '"+name+"'")[0]
+				pages, _ := row["pages"].(float64)
+				counted, _ := row["counted"].(float64)
+				if math.Abs(pages-counted) > near || counted == 0 {
+					t.Errorf("%s: %.0f bytes of pages; %s has %.0f", use, pages, name, counted)
+				}
+			}
+			tasks := rows("ps", target, "-o", "json", "--columns", "pid,task")
+			for _, task := range tasks[:min(len(tasks), 10)] {
+				at, _ := task["task"].(string)
+				got := rows("whatis", target, at, "-o", "json")[0]
+				if got["cache"] != "task_struct" || got["object"] != at || got["object_offset"] != "0x0" || got["region"] != "direct map" {
+					t.Errorf("task_struct of %v: %v", task["pid"], got)
+				}
+			}
+			line := strings.Fields(labtest.Output(t, g, "grep r-xp /proc/1/maps | head -1"))
+			start, _, _ := strings.Cut(line[0], "-")
+			if got := rows("whatis", target, "--pid", "1", "0x"+start, "-o", "json")[0]; got["area_path"] != line[5] || got["path"] != line[5] || got["use"] != "file" || got["region"] != "process" {
+				t.Errorf("code of process 1, of %s: %v", line[5], got)
+			}
+			if got := rows("whatis", target, "linux_banner+4", "-o", "json")[0]; got["symbol"] != "linux_banner+0x4" || got["owner"] != "kernel" {
+				t.Errorf("linux_banner: %v", got)
+			}
+			// The first processes hang on init_task's list.
+			words, err := exec.Command(command(t), "read", target, "--words", "init_task", "4096").Output()
+			if err != nil || !strings.Contains(string(words), "  {task_struct+0x") || !strings.Contains(string(words), "  init_task+0x") {
+				t.Errorf("words of init_task: %v: %s", err, words)
+			}
+		})
+	}
+}

@@ -1,0 +1,297 @@
+package linux
+
+import (
+	"context"
+	"fmt"
+	"iter"
+
+	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/phys"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// PageUse is what a page of memory is used for.
+type PageUse string
+
+// The uses.
+const (
+	PageFree      PageUse = "free"      // on the lists of the buddy allocator
+	PagePCP       PageUse = "pcp"       // free, and kept at hand by a processor
+	PageReserved  PageUse = "reserved"  // never handed out: the kernel's image, what is no RAM
+	PageSlab      PageUse = "slab"      // objects of a cache
+	PageTable     PageUse = "table"     // page tables
+	PageFile      PageUse = "file"      // of a file, or a block device
+	PageAnonymous PageUse = "anonymous" // of processes, without a file
+	PageKSM       PageUse = "ksm"       // the same for several processes, merged
+	PageHuge      PageUse = "hugetlb"
+	PageOffline   PageUse = "offline" // given back to the host, by a balloon
+	PageGuard     PageUse = "guard"
+	PageMovable   PageUse = "movable" // of a driver that lets it be moved
+	PageKernel    PageUse = "kernel"  // of whoever in the kernel asked for it
+)
+
+// Page is a block of memory that the kernel counts as one: a page, a compound page, or a
+// free block of the buddy allocator.
+type Page struct {
+	PA      phys.Addr // of its first byte
+	Size    uint64    // in bytes
+	Use     PageUse
+	Flags   []string  // of its first page, as the kernel calls them (PG_* of enum pageflags)
+	Refs    int32     // who holds it
+	Maps    int32     // how often it is mapped into processes; -1 where it is not counted in one place
+	Cache   virt.Addr // of a slab: the kmem_cache
+	Mapping virt.Addr // of PageFile: the address_space
+	Offset  uint64    // of PageFile: where it is in the file, in bytes
+	Addr    virt.Addr // of the struct page
+}
+
+type pageLayout struct {
+	cache    *pageCacheLayout
+	compound kernel.Field // bit 0 marks the pages of a compound page but the first
+	typ      kernel.Field // the same bytes as mapcount
+	refs     kernel.Field
+	mapping  kernel.Field
+	host     kernel.Field // of an address_space: its inode
+	super    kernel.Field // of an inode
+	private  kernel.Field // of a free block, its order
+	slab     kernel.Field // kmem_cache
+	bits     []pageBit
+	reserved uint64 // masks of flags; 0 where the kernel has no such flag
+	slabFlag uint64
+	types    []pageType
+}
+
+type pageBit struct {
+	mask uint64
+	name string
+}
+
+// pageType is one that a page of nobody's can have in place of a count of mappings.
+type pageType struct {
+	mask, value uint32
+	use         PageUse
+}
+
+// pageFlags are the names of flags that are flags of their own, not another's second name.
+var pageFlags = []string{
+	"locked", "error", "writeback", "referenced", "uptodate", "dirty", "lru", "active", "workingset", "waiters", "slab", "owner_priv_1", "owner_2", "arch_1",
+	"reserved", "private", "private_2", "head", "mappedtodisk", "reclaim", "swapbacked", "unevictable", "dropbehind", "mlocked", "uncached", "hwpoison",
+	"young", "idle", "arch_2", "arch_3",
+}
+
+// pageTypes are the uses by the kernel's names for types.
+var pageTypes = []struct {
+	name string
+	use  PageUse
+	bit  uint32 // from 5.11 to 6.9, cleared in what else are ones (PG_buddy … of include/linux/page-flags.h)
+}{
+	{"buddy", PageFree, 0x80},
+	{"offline", PageOffline, 0x100},
+	{"table", PageTable, 0x200},
+	{"guard", PageGuard, 0x400},
+	{"hugetlb", PageHuge, 0x800},
+	{"slab", PageSlab, 0},
+	{"zsmalloc", PageKernel, 0},
+	{"unaccepted", PageFree, 0},
+	{"large_kmalloc", PageKernel, 0},
+}
+
+func (s *System) pageLayout() (*pageLayout, error) {
+	cache, err := s.pageCacheLayout()
+	if err != nil {
+		return nil, err
+	}
+	return layoutOf(s, "pages", func(r *resolver, o *pageLayout) {
+		const p = "page"
+		o.cache = cache
+		o.compound = r.field(p, "compound_head", "compound_info") // 7.1
+		o.typ, o.refs = r.field(p, "page_type"), r.field(p, "_refcount.counter")
+		o.mapping, o.private = r.field(p, "mapping"), r.field(p, "private")
+		o.host, o.super = r.field("address_space", "host"), r.field("inode", "i_sb")
+		if o.slab = r.optional("slab", "slab_cache"); !has(o.slab) {
+			o.slab = r.field(p, "slab_cache") // up to 5.16
+		}
+		for _, name := range pageFlags {
+			bit, err := s.EnumValue("pageflags", "PG_"+name)
+			if err != nil || bit < 0 || bit > 63 {
+				continue
+			}
+			mask := uint64(1) << bit
+			o.bits = append(o.bits, pageBit{mask, name})
+			switch name {
+			case "reserved":
+				o.reserved = mask
+			case "slab":
+				o.slabFlag = mask // up to 6.10
+			}
+		}
+		for _, t := range pageTypes {
+			if v, err := s.EnumValue("pagetype", "PGTY_"+t.name); err == nil { // 6.12: the upper byte
+				o.types = append(o.types, pageType{0xff << 24, uint32(v) << 24, t.use})
+			} else if v, err := s.EnumValue("pagetype", "PG_"+t.name); err == nil { // 6.10
+				const base = 1 << 31
+				o.types = append(o.types, pageType{base | uint32(v), base, t.use})
+			} else if _, err := s.EnumValue("pagetype", "PGTY_buddy"); err != nil && t.bit != 0 && !s.since(6, 10) {
+				const base = 0xf << 28
+				bit := t.bit
+				if bit > 0x100 && !s.since(5, 11) { // PG_kmemcg came between
+					bit <<= 1
+				}
+				o.types = append(o.types, pageType{base | bit, base, t.use})
+			}
+		}
+	})
+}
+
+// maxBlock is the largest order of a block: that of a huge page of 1 GiB.
+const maxBlock = 18
+
+// pageWindow is how many struct pages are read at a time.
+const pageWindow = 512
+
+// Pages yields the guest's memory as the kernel's struct pages have it, upwards. An error
+// stands for memory whose struct pages cannot be read: the kernel may have been told not
+// to use it.
+func (s *System) Pages(ctx context.Context) iter.Seq2[*Page, error] {
+	return func(yield func(*Page, error) bool) {
+		o, err := s.pageLayout()
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		w := pageWalk{s: s, o: o, buf: make([]byte, pageWindow*o.cache.pageSize)}
+		for _, r := range s.Memory.Ranges() {
+			if !w.walk(ctx, uint64(r.Start)/phys.PageSize, uint64(r.End)/phys.PageSize, yield) {
+				return
+			}
+		}
+	}
+}
+
+// pageWalk goes through struct pages.
+type pageWalk struct {
+	s   *System
+	o   *pageLayout
+	buf []byte
+}
+
+// walk yields the pages from pfn to end; false if nobody wants more.
+func (w *pageWalk) walk(ctx context.Context, pfn, end uint64, yield func(*Page, error) bool) bool {
+	size := uint64(w.o.cache.pageSize)
+	var missing error // of the windows from lost on
+	var lost uint64
+	tell := func() bool {
+		if missing == nil {
+			return true
+		}
+		err := fmt.Errorf("struct pages of physical %#x to %#x: %w", lost*phys.PageSize, pfn*phys.PageSize, missing)
+		missing = nil
+		return yield(nil, err)
+	}
+	for pfn < end {
+		if err := ctx.Err(); err != nil {
+			yield(nil, err)
+			return false
+		}
+		stop := min(end, pfn&^(pageWindow-1)+pageWindow)
+		b := w.buf[:(stop-pfn)*size]
+		err := safely(func() error {
+			_, err := w.s.Space.ReadAt(b, w.o.address(pfn))
+			return err
+		})
+		if err != nil {
+			if missing == nil {
+				missing, lost = err, pfn
+			}
+			pfn = stop
+			continue
+		}
+		if !tell() {
+			return false
+		}
+		for pfn < stop {
+			p, n := w.o.page(b[uint64(len(b))-(stop-pfn)*size:], pfn)
+			if pfn += n; p != nil && !yield(p, nil) {
+				return false
+			}
+		}
+	}
+	return tell()
+}
+
+// address is where the struct page of a page frame lies.
+func (o *pageLayout) address(pfn uint64) virt.Addr {
+	return o.cache.vmemmap + virt.Addr(pfn*uint64(o.cache.pageSize))
+}
+
+// page decodes the struct page at the beginning of b, and tells how many pages it stands
+// for; nil for one that belongs to an earlier.
+func (o *pageLayout) page(b []byte, pfn uint64) (p *Page, n uint64) {
+	if fieldIn(b, o.compound)&1 != 0 {
+		return nil, 1
+	}
+	flags, typ := fieldIn(b, o.cache.flags), uint32(fieldIn(b, o.typ))
+	p = &Page{
+		PA: phys.Addr(pfn * phys.PageSize), Addr: o.address(pfn),
+		Refs: int32(uint32(fieldIn(b, o.refs))), Maps: int32(typ) + 1,
+	}
+	for _, bit := range o.bits {
+		if flags&bit.mask != 0 {
+			p.Flags = append(p.Flags, bit.name)
+		}
+	}
+	order := uint64(0)
+	head := flags>>o.cache.head&1 != 0
+	if head && len(b) > int(o.cache.order.Offset) {
+		order = fieldIn(b, o.cache.order) & 0xff
+	}
+	mapping := fieldIn(b, o.mapping)
+	p.Use = o.use(p, flags, typ, mapping)
+	switch p.Use {
+	case PageFree:
+		order = fieldIn(b, o.private)
+	case PageSlab:
+		p.Cache = virt.Addr(fieldIn(b, o.slab))
+	case PageFile:
+		p.Mapping, p.Offset = virt.Addr(mapping), fieldIn(b, o.cache.index)*phys.PageSize
+	}
+	if order > maxBlock || pfn&(1<<order-1) != 0 {
+		order = 0 // just being split, or a lie
+	}
+	if typed := int32(typ) < -1; typed || head || p.Use == PageSlab || p.Use == PageReserved {
+		p.Maps = -1
+		if typed && p.Use != PageAnonymous && p.Use != PageFile {
+			p.Maps = 0
+		}
+	}
+	p.Size = phys.PageSize << order
+	return p, 1 << order
+}
+
+func (o *pageLayout) use(p *Page, flags uint64, typ uint32, mapping uint64) PageUse {
+	if int32(typ) < -1 {
+		for _, t := range o.types {
+			if typ&t.mask == t.value {
+				return t.use
+			}
+		}
+	}
+	const anonymous, movable = 1, 2 // PAGE_MAPPING_ANON, PAGE_MAPPING_MOVABLE
+	switch {
+	case flags&o.slabFlag != 0:
+		return PageSlab
+	case flags&o.reserved != 0:
+		return PageReserved
+	case p.Refs == 0:
+		return PagePCP
+	case mapping&3 == anonymous:
+		return PageAnonymous
+	case mapping&3 == movable:
+		return PageMovable
+	case mapping&3 == anonymous|movable:
+		return PageKSM
+	case mapping != 0:
+		return PageFile
+	}
+	return PageKernel
+}

@@ -1,0 +1,139 @@
+package linux
+
+import (
+	"fmt"
+
+	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/phys"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// PageAt is the block of memory that a physical address lies in.
+func (s *System) PageAt(pa phys.Addr) (*Page, error) {
+	o, err := s.pageLayout()
+	if err != nil {
+		return nil, err
+	}
+	pfn := uint64(pa) / phys.PageSize
+	p, n, err := s.pageOf(o, o.head(s, pfn))
+	if err == nil && pfn-uint64(p.PA)/phys.PageSize < n {
+		return p, nil
+	}
+	// Inside a free block only the first page tells of it.
+	for order := 1; order <= maxBlock; order++ {
+		first := pfn &^ (1<<order - 1)
+		if f, n, err := s.pageOf(o, first); err == nil && f.Use == PageFree && pfn-first < n {
+			return f, nil
+		}
+	}
+	if err == nil {
+		err = ErrBroken
+	}
+	return nil, fmt.Errorf("struct page of physical %#x: %w", uint64(pa), err)
+}
+
+// pageOf reads the struct page of a frame, which is the first of a block: of n pages.
+func (s *System) pageOf(o *pageLayout, pfn uint64) (p *Page, n uint64, err error) {
+	b := make([]byte, 2*o.cache.pageSize) // the second has the order
+	err = safely(func() error {
+		_, err := s.Space.ReadAt(b, o.address(pfn))
+		return err
+	})
+	if err != nil {
+		return nil, 0, err
+	}
+	if p, n = o.page(b, pfn); p == nil {
+		return nil, 0, ErrBroken
+	}
+	return p, n, nil
+}
+
+// head is the first page of the compound page that pfn is part of: pfn itself where it is
+// not, or where that cannot be told.
+func (o *pageLayout) head(s *System, pfn uint64) uint64 {
+	a := o.address(pfn)
+	v, err := s.word(at(a, o.compound))
+	if err != nil || v&1 == 0 {
+		return pfn
+	}
+	first := virt.Addr(v &^ 1)
+	if mask := v &^ 1; -mask&(-mask-1) == 0 { // since 7.1, if a struct page is of 64 bytes: how to get there
+		first = a & virt.Addr(mask)
+	}
+	if first < o.cache.vmemmap || first > a {
+		return pfn
+	}
+	return uint64(first-o.cache.vmemmap) / uint64(o.cache.pageSize)
+}
+
+// SlabObject is where an address lies in a slab.
+type SlabObject struct {
+	Cache  *SlabCache
+	Index  uint64    // of the object, from the beginning of the slab
+	Start  virt.Addr // of the object
+	Offset uint64    // of the address in it, in bytes
+	Padded bool      // between objects: red zones, and what the cache keeps of each
+}
+
+// ObjectAt is the object that a kernel address lies in, of a page that is one of a slab.
+// Whether it is in use is not told: processors keep free objects at hand.
+func (s *System) ObjectAt(p *Page, offset uint64, base virt.Addr) (*SlabObject, error) {
+	o, err := s.slabLayout()
+	if err != nil {
+		return nil, err
+	}
+	pad, err := layoutOf(s, "objects of slabs", func(r *resolver, o *struct{ left kernel.Field }) {
+		o.left = r.optional("kmem_cache", "red_left_pad")
+	})
+	if err != nil {
+		return nil, err
+	}
+	c := &SlabCache{Address: p.Cache}
+	var left uint64
+	err = safely(func() error {
+		r := s.reader()
+		c.Size, c.ObjectSize = uint32(r.num(p.Cache, o.size)), uint32(r.num(p.Cache, o.objectSize))
+		left = r.num(p.Cache, pad.left)
+		if name := r.pointer(p.Cache, o.name); name != 0 {
+			c.Name = r.cString(name, maxName)
+		}
+		return r.err
+	})
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("kmem_cache at %#x: %w", uint64(p.Cache), err)
+	case c.Size == 0 || offset >= p.Size:
+		return nil, fmt.Errorf("kmem_cache at %#x: %w", uint64(p.Cache), ErrBroken)
+	}
+	x := &SlabObject{Cache: c, Index: offset / uint64(c.Size)}
+	at := x.Index*uint64(c.Size) + left
+	x.Start, x.Offset = base+virt.Addr(at), offset-at
+	x.Padded = offset < at || x.Offset >= uint64(c.ObjectSize)
+	return x, nil
+}
+
+// CachedFile is the file whose pages an address_space, the mapping of a [Page], holds.
+func (s *System) CachedFile(mapping virt.Addr) (i *INode, err error) {
+	o, err := s.pageLayout()
+	if err != nil {
+		return nil, err
+	}
+	inodes, err := s.inodesLayout()
+	if err != nil {
+		return nil, err
+	}
+	err = safely(func() error {
+		r := s.reader()
+		host := r.pointer(mapping, o.host)
+		super := r.pointer(host, o.super)
+		if r.err != nil {
+			return fmt.Errorf("file of the address_space at %#x: %w", uint64(mapping), r.err)
+		}
+		sb, err := s.superBlock(super, inodes)
+		if err == nil {
+			i, err = s.inode(&r, host, sb, inodes)
+		}
+		return err
+	})
+	return i, err
+}

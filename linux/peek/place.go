@@ -1,0 +1,208 @@
+package peek
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/phys"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// Place is what lies at an address. What does not apply is zero.
+type Place struct {
+	Addr     uint64
+	Physical phys.Addr
+	Fault    error // why it leads nowhere; nil: Physical is where
+	// Region is which part of an address space it is: "kernel image", "[module]", the
+	// kinds of an area of vmalloc, "direct map", "process", "physical"; or empty.
+	Region  string
+	Symbol  string         // of the kernel or a module, with the distance
+	Owner   linux.Owner    // whose code or data, of the kernel's half
+	Area    *linux.VMArea  // of vmalloc
+	Mapping *linux.Mapping // of a process
+	Page    *linux.Page    // nil: the kernel has no struct page for it
+	Object  *linux.SlabObject
+	File    *linux.INode // whose bytes the page caches
+	Path    string       // of File, as the first process has it
+	Offset  uint64       // of the address in File, in bytes
+	// Missing is what could not be read on the way.
+	Missing []error
+}
+
+// Placer tells what lies at addresses, as of when it was made.
+type Placer struct {
+	m      *Memory
+	owners *linux.Owners
+	places *linux.Places
+}
+
+// Placer prepares to look at addresses of m.
+func (m *Memory) Placer() (*Placer, error) {
+	owners, err := m.s.Owners()
+	if err != nil {
+		return nil, err
+	}
+	return &Placer{m: m, owners: owners}, nil
+}
+
+// At is what lies at a.
+func (p *Placer) At(ctx context.Context, a uint64) *Place {
+	x := &Place{Addr: a}
+	missing := func(err error) {
+		if err != nil {
+			x.Missing = append(x.Missing, err)
+		}
+	}
+	m, va := p.m, virt.Addr(a)
+	if m.space == nil {
+		x.Physical, x.Region = phys.Addr(a), "physical"
+	} else {
+		x.Fault = phys.Guard(func() error {
+			page, err := m.space.Translate(va)
+			x.Physical = page.PA
+			return err
+		})
+		missing(p.region(ctx, x, va))
+	}
+	if x.Fault != nil {
+		return x
+	}
+	page, err := m.s.PageAt(x.Physical)
+	if err != nil {
+		if p.ram(x.Physical) { // else a device's registers
+			missing(err)
+		}
+		return x
+	}
+	x.Page = page
+	in := uint64(x.Physical - page.PA)
+	switch page.Use {
+	case linux.PageSlab:
+		x.Object, err = m.s.ObjectAt(page, in, p.direct(page.PA))
+		missing(err)
+	case linux.PageFile:
+		x.Offset = page.Offset + in
+		if x.File, err = m.s.CachedFile(page.Mapping); err != nil {
+			missing(err)
+			break
+		}
+		if p.places == nil {
+			init, err := Task(ctx, m.s, 1)
+			missing(err)
+			p.places, err = m.s.NewLister().Places(ctx, init)
+			missing(err)
+		}
+		x.Path, _, _, err = p.places.Path(x.File)
+		missing(err)
+	}
+	return x
+}
+
+// region says which part of the address space va is in.
+func (p *Placer) region(ctx context.Context, x *Place, va virt.Addr) error {
+	m := p.m
+	if !m.space.KernelHalf(va) {
+		if m.mm == 0 {
+			return nil
+		}
+		x.Region = "process"
+		for v, err := range m.s.NewLister().MappingsOf(ctx, m.mm) {
+			if err != nil {
+				return err
+			}
+			if va >= v.Start && va < v.End {
+				x.Mapping = v
+				break
+			}
+		}
+		return nil
+	}
+	x.Owner = p.owners.Of(va)
+	if x.Owner.Kind == linux.OwnerNone {
+		x.Owner = p.owners.Holder(va)
+	}
+	x.Symbol = x.Owner.Function()
+	switch x.Owner.Kind {
+	case linux.OwnerNone:
+	case linux.OwnerKernel:
+		x.Region = "kernel image"
+		return nil
+	default:
+		x.Region = x.Owner.String()
+	}
+	var first error
+	for v, err := range m.s.VMAreas(ctx) {
+		if err != nil {
+			first = errors.Join(first, err)
+			continue
+		}
+		if va >= v.Start && va < v.End {
+			x.Area = v
+			if x.Region == "" {
+				x.Region = strings.Join(v.Kinds, " ")
+			}
+			return nil
+		}
+	}
+	if pa, ok := m.s.Space.DirectMapped(va); ok && x.Fault == nil && pa == x.Physical {
+		x.Region, first = "direct map", nil
+	}
+	return first
+}
+
+// direct is where the kernel's window on all of memory shows pa.
+func (p *Placer) direct(pa phys.Addr) virt.Addr { return p.m.s.Space.DirectBase() + virt.Addr(pa) }
+
+func (p *Placer) ram(pa phys.Addr) bool {
+	for _, r := range p.m.s.Memory.Ranges() {
+		if r.Contains(pa, 1) {
+			return true
+		}
+	}
+	return false
+}
+
+// Name is the shortest name for what a kernel address points to: a symbol, or the cache
+// of the object that lies there with the distance; empty for what has none.
+func (p *Placer) Name(a uint64) string {
+	va := virt.Addr(a)
+	if p.m.space == nil || !p.m.s.Space.KernelHalf(va) {
+		return ""
+	}
+	o := p.owners.Of(va)
+	if o.Kind == linux.OwnerNone {
+		o = p.owners.Holder(va)
+	}
+	if name := o.Function(); name != "" {
+		if o.Kind == linux.OwnerKernel {
+			return name
+		}
+		return name + " " + o.String()
+	}
+	if o.Kind != linux.OwnerNone {
+		return o.String()
+	}
+	pa, ok := p.m.s.Space.DirectMapped(va)
+	if !ok {
+		return ""
+	}
+	page, err := p.m.s.PageAt(pa)
+	if err != nil || page.Use != linux.PageSlab {
+		return ""
+	}
+	x, err := p.m.s.ObjectAt(page, uint64(pa-page.PA), p.direct(page.PA))
+	if err != nil || x.Padded {
+		return ""
+	}
+	return objectName(x)
+}
+
+func objectName(x *linux.SlabObject) string {
+	name := "{" + x.Cache.Name
+	if x.Offset != 0 {
+		name += "+" + virt.Addr(x.Offset).String()
+	}
+	return name + "}"
+}

@@ -16,7 +16,9 @@ type Stack struct {
 	PID, TID int32
 	Comm     string
 	State    State
-	Running  bool // on a processor: where it is is not in memory
+	Running  bool // on a processor: where it is is not in memory, see [Unwinder.Run]
+	// User says of one that runs that it runs its program, with nothing on its stack.
+	User bool
 	// Frames are the addresses to which the calls return, the innermost first, as
 	// /proc/PID/stack has them: without the scheduler's own.
 	Frames []virt.Addr
@@ -33,10 +35,22 @@ type Unwinder struct {
 	o       *stackLayout
 	skipped []span // of the scheduler's functions and locks
 	born    []virt.Addr
+	running []Execution
 }
+
+// Execution is where a processor of a guest that stands still is.
+type Execution struct {
+	IP, SP, BP virt.Addr
+	User       bool // it runs a program, not the kernel
+}
+
+// Run lets u walk the stacks of running threads too: processors are all that the guest
+// has, in the order of their numbers, of the moment at which its memory stands still.
+func (u *Unwinder) Run(processors []Execution) { u.running = processors }
 
 type stackLayout struct {
 	sp, stack, onCPU, refs kernel.Field
+	cpu                    kernel.Field
 	bp, ret                kernel.Field
 	frame, size            uint32
 	regs                   struct{ bp, ip, cs, sp kernel.Field }
@@ -49,7 +63,7 @@ func (s *System) Unwinder(ctx context.Context) (*Unwinder, error) {
 	o, err := layoutOf(s, "stacks", func(r *resolver, o *stackLayout) {
 		const t, f, p = "task_struct", "inactive_task_frame", "pt_regs"
 		o.sp, o.stack, o.onCPU = r.field(t, "thread.sp"), r.field(t, "stack"), r.field(t, "on_cpu")
-		o.refs = r.optional(t, "stack_refcount")
+		o.refs, o.cpu = r.optional(t, "stack_refcount"), r.field(t, "thread_info.cpu", "cpu")
 		o.bp, o.ret, o.frame = r.field(f, "bp"), r.field(f, "ret_addr"), r.size(f)
 		// THREAD_SIZE is four pages, with KASAN eight: as large as that of the first task.
 		o.size = 4 * phys.PageSize
@@ -119,7 +133,8 @@ func (u *Unwinder) stack(t Task, id identity, sp virt.Addr) *Stack {
 	k := &Stack{Task: t, PID: id.pid, TID: id.tid, Comm: u.l.comm(a, r.u32(a+virt.Addr(u.l.s.o.flags))), State: u.l.state(a)}
 	k.Running = r.num(a, u.o.onCPU) != 0
 	base := r.pointer(a, u.o.stack)
-	if k.Running || base == 0 || r.err != nil || has(u.o.refs) && r.num(a, u.o.refs) == 0 {
+	on, known := u.processor(k.Running, base, r.num(a, u.o.cpu))
+	if k.User = known && on.User; k.User || k.Running && !known || base == 0 || r.err != nil || has(u.o.refs) && r.num(a, u.o.refs) == 0 {
 		return k // one that has ended gives its stack back
 	}
 	copied := make([]byte, u.o.size)
@@ -130,6 +145,11 @@ func (u *Unwinder) stack(t Task, id identity, sp virt.Addr) *Stack {
 		return k
 	}
 	w := unwinding{u: u, r: r, base: base, b: copied}
+	if known {
+		w.sp, w.bp, w.ip, w.signal = on.SP, on.BP, on.IP, true
+		k.Cut = w.walk(k)
+		return k
+	}
 	w.sp, w.bp = sp+virt.Addr(u.o.frame), virt.Addr(w.word(at(sp, u.o.bp)))
 	w.ip = virt.Addr(w.word(at(sp, u.o.ret)))
 	for _, f := range u.born {
@@ -137,6 +157,23 @@ func (u *Unwinder) stack(t Task, id identity, sp virt.Addr) *Stack {
 	}
 	k.Cut = w.walk(k)
 	return k
+}
+
+// processor is the one that a thread runs on: in the kernel by its stack, else by number.
+func (u *Unwinder) processor(running bool, base virt.Addr, cpu uint64) (p Execution, known bool) {
+	if !running {
+		return p, false
+	}
+	for _, p := range u.running {
+		if !p.User && p.SP >= base && p.SP-base < virt.Addr(u.o.size) {
+			return p, true
+		}
+	}
+	if cpu >= uint64(len(u.running)) {
+		return p, false
+	}
+	// Not on the thread's own stack: on that of an interrupt, which the walk says.
+	return u.running[cpu], true
 }
 
 // unwinding is a walk over a copy of one stack.

@@ -30,3 +30,8 @@ func (g *Guest) Profile() string {
 
 // Paused says whether the guest is stopped for as long as it is looked at.
 func (g *Guest) Paused() bool { return g.resume != nil }
+
+// Still says whether the guest's memory does not change while it is looked at.
+func (g *Guest) Still() bool {
+	return g.Machine != nil && (g.Paused() || !g.Machine.Live() || g.Machine.State == vm.StatePaused)
+}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"iter"
 	"slices"
 	"strconv"
@@ -12,18 +13,19 @@ import (
 	"github.com/outsight-vmi/outsight/table/where"
 )
 
-// filterFlags are the flags that a view's columns give: --pid for every view
-// with a column pid or pids, and a switch for every option column.
+// filterFlags are the flags that a view gives: --pid for every view whose rows have to
+// do with processes, and a switch for every option column.
 type filterFlags struct {
 	columns []table.Column
+	of      func(context.Context, *table.Guest, []table.Column, int64) (func(table.Row) bool, error)
 	pids    []int64
 	options map[string]*bool
 	where   string
 	seen    map[int64]bool // processes of which there was a row
 }
 
-func newFilterFlags(columns []table.Column) *filterFlags {
-	return &filterFlags{columns: columns, options: map[string]*bool{}}
+func newFilterFlags(spec table.Spec) *filterFlags {
+	return &filterFlags{columns: spec.Columns, of: spec.Of, options: map[string]*bool{}}
 }
 
 func (f *filterFlags) add(c *cobra.Command) {
@@ -36,14 +38,47 @@ func (f *filterFlags) add(c *cobra.Command) {
 			c.Flags().Var((*pidList)(&f.pids), "pid", "only these processes: `pids` with commas between them")
 		}
 	}
+	if f.of != nil {
+		c.Flags().Var((*pidList)(&f.pids), "pid", "only what these processes are in, hold or see: `pids` with commas between them")
+	}
 }
 
 // noted passes rows on and notes of which processes there are any.
-func (f *filterFlags) noted(rows iter.Seq[table.Row]) iter.Seq[table.Row] {
+func (f *filterFlags) noted(ctx context.Context, g *table.Guest, rows iter.Seq[table.Row]) (iter.Seq[table.Row], error) {
 	if len(f.pids) == 0 {
-		return rows
+		return rows, nil
 	}
 	f.seen = map[int64]bool{}
+	if f.of == nil {
+		return f.ofColumn(rows), nil
+	}
+	tests := map[int64]func(table.Row) bool{}
+	for _, pid := range f.pids {
+		mine, err := f.of(ctx, g, f.columns, pid)
+		if err != nil {
+			return nil, err
+		}
+		if mine != nil {
+			tests[pid] = mine
+		}
+	}
+	return func(yield func(table.Row) bool) {
+		for row := range rows {
+			any := false
+			for pid, mine := range tests {
+				if mine(row) {
+					f.seen[pid], any = true, true
+				}
+			}
+			if any && !yield(row) {
+				return
+			}
+		}
+	}, nil
+}
+
+// ofColumn passes on the rows whose column pid or pids says that they are wanted.
+func (f *filterFlags) ofColumn(rows iter.Seq[table.Row]) iter.Seq[table.Row] {
 	if pids := table.ColumnIndex(f.columns, "pids"); pids >= 0 && f.columns[pids].Type == table.Numbers {
 		return f.shared(rows, pids)
 	}

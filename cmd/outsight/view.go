@@ -25,7 +25,7 @@ func newViewCommand(v table.View) *cobra.Command {
 	}
 	var out outputFlags
 	var guest guestFlags
-	filter := newFilterFlags(v.Columns())
+	filter := newFilterFlags(spec)
 	out.add(c, v.Columns())
 	filter.add(c)
 	if spec.Host {
@@ -52,9 +52,12 @@ func newViewCommand(v table.View) *cobra.Command {
 		}
 		defer func() { err = errors.Join(err, done()) }()
 		var report table.Report
-		rows := table.Rows(c.Context(), v, g, filter.constraints(), &report)
+		rows, err := filter.noted(c.Context(), g, table.Rows(c.Context(), v, g, filter.constraints(), &report))
+		if err != nil {
+			return err
+		}
 		var failed error
-		if err := o.write(c.OutOrStdout(), v.Columns(), filtered(filter.noted(rows), where, &failed)); err != nil {
+		if err := o.write(c.OutOrStdout(), v.Columns(), filtered(rows, where, &failed)); err != nil {
 			return err
 		}
 		if absent := filter.absent(); len(absent) > 0 && report.Err == nil {

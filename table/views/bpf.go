@@ -23,6 +23,7 @@ A program that was taken out of the table is not shown. Descriptors in flight ov
 socket are not found.`,
 		Columns: bpfColumns,
 		Rows:    bpfRows,
+		Of:      heldBy,
 		Example: "lab:demo",
 	}))
 }

@@ -17,6 +17,7 @@ read. Programs can be attached without a link: the column "attached" of the view
 has both. Of links to many functions the number is shown, not the functions.`,
 		Columns: bpfLinkColumns,
 		Rows:    bpfLinkRows,
+		Of:      heldBy,
 		Example: "lab:demo",
 	}))
 }

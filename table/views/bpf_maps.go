@@ -18,6 +18,7 @@ read. What is in them is not shown. Which programs use a map is in the column "m
 of the view bpf. A map that was taken out of the table is not shown.`,
 		Columns: bpfMapColumns,
 		Rows:    bpfMapRows,
+		Of:      heldBy,
 		Example: "lab:demo",
 	}))
 }

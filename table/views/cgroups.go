@@ -19,6 +19,7 @@ waited for is in none. Memory counts what the group and those below it are charg
 Groups that were removed while something still holds them are not shown.`,
 		Columns: cgroupColumns,
 		Rows:    cgroupRows,
+		Of:      itsCgroups,
 		Example: "lab:demo",
 	}))
 }

@@ -40,6 +40,7 @@ not shown.`,
 			{Name: "cgroup", Type: table.Text, Extra: true, Doc: "Control group of that process."},
 		},
 		Rows:    containerRows,
+		Of:      itsContainer,
 		Example: "lab:demo",
 	}))
 }

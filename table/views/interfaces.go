@@ -32,6 +32,7 @@ on classes of htb below its root, and in queueing disciplines other than prio, h
 fq_codel ("tc" is missing where such a one could have filters).`,
 		Columns: interfaceColumns,
 		Rows:    interfaceRows,
+		Of:      inNetwork,
 		Example: "lab:demo",
 	}))
 }

@@ -40,6 +40,7 @@ shared memory and semaphores are files: see "outsight tmpfs".`,
 			{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the structure in the kernel."},
 		},
 		Rows:    ipcRows,
+		Of:      inNamespace("namespace", func(n linux.Namespaces) uint64 { return n.IPC }),
 		Example: "lab:demo",
 	}))
 }

@@ -38,6 +38,7 @@ Namespaces without a process, which only a file or a mount holds, are not seen.`
 			{Name: "super_block", Type: table.Addr, Extra: true, Doc: "Address of the file system's super_block."},
 		},
 		Rows:    mountRows,
+		Of:      inNamespace("mnt_ns", func(n linux.Namespaces) uint64 { return n.Mount }),
 		Example: "lab:demo",
 	}))
 }

@@ -19,6 +19,7 @@ mount namespaces since Linux 6.8, every kind since 6.18. On older kernels one of
 another kind that only a bind mount or an open file keeps alive is not seen.`,
 		Columns: namespaceColumns,
 		Rows:    namespaceRows,
+		Of:      itsNamespaces,
 		Example: "lab:demo",
 	}))
 }

@@ -19,6 +19,7 @@ entries by which the guest answers for others (ip neigh show proxy). What a brid
 VXLAN has learnt (bridge fdb) is not.`,
 		Columns: neighbourColumns,
 		Rows:    neighbourRows,
+		Of:      inNetwork,
 		Example: "lab:demo",
 	}))
 }

@@ -25,6 +25,7 @@ not seen of kernels before 5.11, which keep no description of its structures. Ch
 not named of kernels before 5.14, which do not say who registered a function.`,
 		Columns: netfilterColumns,
 		Rows:    netfilterRows,
+		Of:      inNetwork,
 		Example: "lab:demo",
 	}))
 }

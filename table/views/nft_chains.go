@@ -20,6 +20,7 @@ without chains; anything of a kernel before 5.11, which keeps no description of
 nf_tables' structures.`,
 		Columns: nftChainColumns,
 		Rows:    nftChainRows,
+		Of:      inNetwork,
 		Example: "lab:demo",
 	}))
 }

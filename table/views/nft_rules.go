@@ -25,6 +25,7 @@ structures; rules of the older iptables; what flow tables took over; sets of mor
 4096 elements that belong to one rule are cut.`,
 		Columns: nftRuleColumns,
 		Rows:    nftRuleRows,
+		Of:      inNetwork,
 		Example: "lab:demo",
 	}))
 }

@@ -21,6 +21,7 @@ that stand for everything else (catch-all); anything of a kernel before 5.11, wh
 keeps no description of nf_tables' structures.`,
 		Columns: nftSetColumns,
 		Rows:    nftSetRows,
+		Of:      inNetwork,
 		Example: "lab:demo",
 	}))
 }

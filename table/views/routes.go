@@ -23,6 +23,7 @@ algorithm against congestion that a route asks for, when a route expires, multic
 forwarding.`,
 		Columns: routeColumns,
 		Rows:    routeRows,
+		Of:      inNetwork,
 		Example: "lab:demo",
 	}))
 }

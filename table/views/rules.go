@@ -19,6 +19,7 @@ which they are asked. What is not seen: realms, and the label of an IPv6 flow or
 of a type of service that a rule can ask for (since 6.14).`,
 		Columns: ruleColumns,
 		Rows:    ruleRows,
+		Of:      inNetwork,
 		Example: "lab:demo",
 	}))
 }

@@ -21,6 +21,7 @@ process has open, and that control none, are not found. "open_by" looks at the d
 of processes, not at those of threads that do not share them.`,
 		Columns: ttysColumns,
 		Rows:    ttysRows,
+		Of:      itsTerminals,
 		Example: "lab:demo",
 	}))
 }

@@ -22,5 +22,6 @@ func init() {
 	}
 	register(viewCase{view: "nft_rules", keys: []string{"net_ns", "family", "table", "chain", "handle"}, only: nftKernels, prepare: load})
 	register(viewCase{view: "nft_chains", keys: []string{"net_ns", "family", "table", "chain"}, only: nftKernels, prepare: load})
+	register(viewCase{view: "nft_objects", keys: []string{"net_ns", "family", "table", "kind", "object"}, only: nftKernels, prepare: load})
 	register(viewCase{view: "nft_sets", keys: []string{"net_ns", "family", "table", "set"}, only: nftKernels, prepare: load, ignore: anonymous})
 }

@@ -252,21 +252,28 @@ func (w *nftWalk) chain(ctx context.Context, t *NFTTable, a virt.Addr) *NFTChain
 		c.Policy = "accept"
 	}
 	if c.Hook == "ingress" || c.Hook == "egress" {
-		const most = 256 // NFT_NETDEVICE_MAX
-		for node, err := range w.s.list(ctx, at(b, o.bHooks), most) {
-			if err != nil {
-				r.err = err
-				break
-			}
-			h := node - virt.Addr(o.hList.Offset)
-			name := at(h, o.hName)
-			if !has(o.hName) {
-				name = at(r.pointer(h, o.hDev), o.devName)
-			}
-			c.Devices = append(c.Devices, r.cString(name, 16))
-		}
+		c.Devices = w.devices(ctx, at(b, o.bHooks))
 	}
 	return c
+}
+
+// devices are the names of those on a list of struct nft_hook.
+func (w *nftWalk) devices(ctx context.Context, head virt.Addr) (names []string) {
+	o, r := w.o, &w.r
+	const most = 256 // NFT_NETDEVICE_MAX
+	for node, err := range w.s.list(ctx, head, most) {
+		if err != nil {
+			r.err = err
+			break
+		}
+		h := node - virt.Addr(o.hList.Offset)
+		name := at(h, o.hName)
+		if !has(o.hName) {
+			name = at(r.pointer(h, o.hDev), o.devName)
+		}
+		names = append(names, r.cString(name, 16))
+	}
+	return names
 }
 
 // nftHookName is the hook of a chain, in nft's words.

@@ -35,3 +35,13 @@ func ExampleSystem_NFTSets() {
 		fmt.Println(s.Table.Name, s.Name, s.Key, s.Elements)
 	}
 }
+
+func ExampleSystem_NFTObjects() {
+	for x, err := range system.NFTObjects(ctx) {
+		if err != nil {
+			log.Print(err)
+			continue
+		}
+		fmt.Println(x.Table.Name, x.Kind, x.Name, x.Text, x.Packets, x.Bytes)
+	}
+}

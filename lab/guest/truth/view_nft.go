@@ -11,7 +11,7 @@ import (
 )
 
 func init() {
-	for view, what := range map[string]string{"nft_rules": "rule", "nft_chains": "chain", "nft_sets": "set"} {
+	for view, what := range map[string]string{"nft_rules": "rule", "nft_chains": "chain", "nft_sets": "set", "nft_objects": "object"} {
 		views[view] = func(emit func(any) error) error {
 			return eachNetNS(func(net uint64) error { return tellNFT(emit, net, what) })
 		}
@@ -35,6 +35,8 @@ var (
 	nftHook    = regexp.MustCompile(`^\t\ttype (\S+) hook (\S+) (?:device "(\S+)" )?priority (\S+); policy (\S+);$`)
 	nftLimit   = regexp.MustCompile(`limit rate (?:over )?\d+/\w+(?: burst \d+ packets)?`)
 	nftNote    = regexp.MustCompile(` comment "(.*)"$`)
+	nftTotal   = regexp.MustCompile(`^packets (\d+) bytes (\d+)$`)
+	nftFlows   = regexp.MustCompile(`^hook (\S+) priority (-?\d+);?$`)
 	nftCounted = regexp.MustCompile(`counter packets (\d+) bytes (\d+)`)
 )
 
@@ -50,7 +52,7 @@ func tellNFT(emit func(any) error, inode uint64, what string) error {
 		return err
 	}
 	counts := map[string][2]uint64{}
-	table := ""
+	table, object := "", ""
 	for line := range strings.Lines(counted) {
 		line = strings.TrimSuffix(line, "\n")
 		if m := nftHead.FindStringSubmatch(line); m != nil && m[1] == "table" {
@@ -62,6 +64,14 @@ func tellNFT(emit func(any) error, inode uint64, what string) error {
 				bytes, _ := strconv.ParseUint(c[len(c)-1][2], 10, 64)
 				counts[table+m[2]] = [2]uint64{packets, bytes}
 			}
+		}
+		if m := nftHead.FindStringSubmatch(line); m != nil {
+			object = table + " " + m[1] + " " + m[2]
+		}
+		if m := nftTotal.FindStringSubmatch(strings.TrimSpace(line)); m != nil {
+			packets, _ := strconv.ParseUint(m[1], 10, 64)
+			bytes, _ := strconv.ParseUint(m[2], 10, 64)
+			counts[object] = [2]uint64{packets, bytes}
 		}
 	}
 	row, family, name, handle := map[string]any(nil), "", "", ""
@@ -85,7 +95,11 @@ func tellNFT(emit func(any) error, inode uint64, what string) error {
 			case "set", "map":
 				row["kind"], row["set"], row["data"], row["elements"], row["more"] = "set", m[2], nil, nil, false
 			default:
-				row["kind"] = m[1]
+				row["kind"], row["what"], row["object"], row["value"], row["packets"], row["bytes"] = "object", m[1], m[2], nil, nil, nil
+				row["hook"], row["priority"], row["devices"] = nil, nil, nil
+				if c, ok := counts[family+" "+name+" "+m[1]+" "+m[2]]; ok && m[1] == "counter" {
+					row["packets"], row["bytes"] = c[0], c[1]
+				}
 			}
 			continue
 		}
@@ -99,6 +113,10 @@ func tellNFT(emit func(any) error, inode uint64, what string) error {
 			}
 			if elements != "" {
 				row["elements"] = nftElements(elements)
+			}
+			if object, ok := row["what"]; ok {
+				row["kind"] = object
+				delete(row, "what")
 			}
 			if kind == what {
 				if err := emit(row); err != nil {
@@ -115,6 +133,16 @@ func tellNFT(emit func(any) error, inode uint64, what string) error {
 				}
 			} else if elements != "" || strings.HasPrefix(line, "elements = ") {
 				elements += " " + line
+			}
+		case row["kind"] == "object":
+			line = strings.TrimSpace(line)
+			if m := nftFlows.FindStringSubmatch(line); m != nil {
+				priority, _ := strconv.ParseInt(m[2], 10, 64)
+				row["hook"], row["priority"] = m[1], priority
+			} else if devices, ok := strings.CutPrefix(line, "devices = "); ok {
+				row["devices"] = nftElements("elements = " + strings.ReplaceAll(devices, `"`, ""))
+			} else if row["what"] == "quota" || row["what"] == "limit" {
+				row["value"] = line
 			}
 		case row["kind"] == "chain":
 			if m := nftHook.FindStringSubmatch(line); m != nil {

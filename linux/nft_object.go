@@ -1,0 +1,154 @@
+package linux
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"strings"
+
+	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// NFTObject is an object of nf_tables that rules name: a counter, a quota, a limit, a
+// helper; or a flowtable.
+type NFTObject struct {
+	Table *NFTTable
+	Addr  virt.Addr // of the struct nft_object or nft_flowtable
+	Kind  string    // in nft's words: "counter", "quota", "ct helper", "flowtable"
+	Name  string
+	// Text is what nft lists of a quota, a limit or a count of connections, without what
+	// was used of it; empty for others.
+	Text           string
+	Counted        bool // a counter
+	Packets, Bytes uint64
+	// Of a flowtable:
+	Hook     string
+	Priority int32
+	Devices  []string
+
+	Handle uint64
+	Refs   uint64 // rules and elements that use it
+}
+
+// nftObjectKinds are the kinds by number (NFT_OBJECT_… of uapi/linux/netfilter/nf_tables.h),
+// and how those are decoded that expressions of a rule's own have too.
+var nftObjectKinds = map[uint64]struct {
+	name   string
+	decode func(nftExpr) bool
+}{
+	1: {"counter", nftCounter}, 2: {"quota", nftQuota}, 3: {"ct helper", nil}, 4: {"limit", nftLimitObject}, 5: {"ct count", nftConnlimit}, 6: {"tunnel", nil},
+	7: {"ct timeout", nil}, 8: {"secmark", nil}, 9: {"ct expectation", nil}, 10: {"synproxy", nil},
+}
+
+// nftLimitObject has its bytes or packets told by the operations, as the rule's own.
+func nftLimitObject(x nftExpr) bool {
+	if strings.Contains(x.kind.ops, "bytes") {
+		return nftLimitBytes(x)
+	}
+	return nftLimit(x)
+}
+
+const (
+	maxNFTObjects = 1 << 16
+	nftFlowtable  = "flowtable"
+)
+
+type nftObjectLayout struct {
+	list, name, genmask, use, handle, ops, data kernel.Field // struct nft_object
+	opsType, number, owner                      kernel.Field // its operations and type
+	fList, fName, fGenmask, fUse, fHandle       kernel.Field // struct nft_flowtable
+	fHook, fPriority, fHooks                    kernel.Field
+	flowtables                                  kernel.Field // of struct nft_table
+}
+
+func (s *System) nftObjectLayout() (*nftObjectLayout, error) {
+	return layoutIn(s, nftModule, "objects of nf_tables", func(r *resolver, o *nftObjectLayout) {
+		const b, f = "nft_object", "nft_flowtable"
+		o.list, o.name, o.genmask, o.use = r.field(b, "list"), r.field(b, "key.name"), r.field(b, "genmask"), r.field(b, "use")
+		o.handle, o.ops, o.data = r.field(b, "handle"), r.field(b, "ops"), r.field(b, "data")
+		o.opsType, o.number, o.owner = r.field("nft_object_ops", "type"), r.field("nft_object_type", "type"), r.field("nft_object_type", "owner")
+		o.fList, o.fName, o.fGenmask, o.fUse = r.field(f, "list"), r.field(f, "name"), r.field(f, "genmask"), r.field(f, "use")
+		o.fHandle, o.fHook, o.fPriority, o.fHooks = r.field(f, "handle"), r.field(f, "hooknum"), r.field(f, "data.priority"), r.field(f, "hook_list")
+		o.flowtables = r.field("nft_table", "flowtables")
+	})
+}
+
+// NFTObjects yields the objects and flowtables of all tables of nf_tables.
+func (s *System) NFTObjects(ctx context.Context) iter.Seq2[*NFTObject, error] {
+	return func(yield func(*NFTObject, error) bool) {
+		w := s.nftWalk()
+		w.tables(ctx, func(t *NFTTable, gen uint, err error) bool {
+			if err != nil {
+				return yield(nil, err)
+			}
+			o, err := s.nftObjectLayout()
+			if err != nil {
+				return yield(nil, err)
+			}
+			return w.objects(ctx, t, at(t.Addr, w.o.tObjects), o.list, o.genmask, gen, func(a virt.Addr) *NFTObject { return w.object(o, t, a) }, yield) &&
+				w.objects(ctx, t, at(t.Addr, o.flowtables), o.fList, o.fGenmask, gen, func(a virt.Addr) *NFTObject { return w.flowtable(ctx, o, t, a) }, yield)
+		})
+	}
+}
+
+// objects yields what read makes of a table's list.
+func (w *nftWalk) objects(ctx context.Context, t *NFTTable, head virt.Addr, list, genmask kernel.Field, gen uint, read func(virt.Addr) *NFTObject, yield func(*NFTObject, error) bool) bool {
+	for node, err := range w.s.list(ctx, head, maxNFTObjects) {
+		var x *NFTObject
+		active := true
+		if err == nil {
+			a := node - virt.Addr(list.Offset)
+			x, err = netGuarded(&w.r, func() *NFTObject {
+				active = w.r.num(a, genmask)&(1<<gen) == 0
+				return read(a)
+			})
+		}
+		if err != nil {
+			x, err = nil, fmt.Errorf("nf_tables: table %s %s: objects: %w", t.Family, t.Name, err)
+		}
+		if active && !yield(x, err) {
+			return false
+		}
+	}
+	return true
+}
+
+func (w *nftWalk) object(o *nftObjectLayout, t *NFTTable, a virt.Addr) *NFTObject {
+	r := &w.r
+	x := &NFTObject{Table: t, Addr: a, Name: r.cString(r.pointer(a, o.name), maxNFTName), Handle: r.num(a, o.handle), Refs: r.num(a, o.use)}
+	ops := r.pointer(a, o.ops)
+	typ := r.pointer(ops, o.opsType)
+	number := r.num(typ, o.number)
+	kind, known := nftObjectKinds[number]
+	if !known {
+		x.Kind = fmt.Sprint(number)
+		return x
+	}
+	x.Kind = kind.name
+	module := nftModule
+	if owner := r.pointer(typ, o.owner); owner != 0 {
+		module = w.s.moduleNameAt(r, owner)
+	}
+	if kind.decode == nil || r.err != nil {
+		return x
+	}
+	d := w.dec.begin(&NFTChain{Table: t})
+	if !kind.decode(nftExpr{d: d, kind: nftKind{module: module, ops: w.s.dataSymbol(module, ops)}, priv: at(a, o.data)}) {
+		return x
+	}
+	if x.Counted = d.counted; x.Counted {
+		x.Packets, x.Bytes = d.packets, d.bytes
+		return x
+	}
+	x.Text = strings.TrimPrefix(d.text(), x.Kind+" ")
+	return x
+}
+
+func (w *nftWalk) flowtable(ctx context.Context, o *nftObjectLayout, t *NFTTable, a virt.Addr) *NFTObject {
+	r := &w.r
+	return &NFTObject{
+		Table: t, Addr: a, Kind: nftFlowtable, Name: r.cString(r.pointer(a, o.fName), maxNFTName), Handle: r.num(a, o.fHandle), Refs: r.num(a, o.fUse),
+		Hook: nftHookName("netdev", int(r.num(a, o.fHook))), Priority: int32(r.signed(a, o.fPriority)), Devices: w.devices(ctx, at(a, o.fHooks)),
+	}
+}

@@ -2,6 +2,7 @@ package groundtruth
 
 import (
 	"encoding/json"
+	"fmt"
 	"math"
 	"os/exec"
 	"slices"
@@ -17,10 +18,10 @@ func init() {
 		view: "pages", keys: []string{"physical"}, subset: true,
 		// Who writes it stays, so that what is its own still is when the guest tells.
 		prepare: func(t *testing.T, g *lab.Guest) {
-			labtest.Output(t, g, `tail -c +1 -f /proc/kpageflags >/tmp/kpageflags 2>/dev/null </dev/null & echo $! >/tmp/kpageflags.pid; sleep 2`)
+			labtest.Output(t, g, `echo 4 >/proc/sys/vm/nr_hugepages; tail -c +1 -f /proc/kpageflags >/tmp/kpageflags 2>/dev/null </dev/null & echo $! >/tmp/kpageflags.pid; sleep 2`)
 		},
 		undo: func(t *testing.T, g *lab.Guest) {
-			labtest.Output(t, g, `kill $(cat /tmp/kpageflags.pid); rm /tmp/kpageflags`)
+			labtest.Output(t, g, `echo 0 >/proc/sys/vm/nr_hugepages; kill $(cat /tmp/kpageflags.pid); rm /tmp/kpageflags`)
 		},
 		// The others come and go, or are not told.
 		blur: func(row map[string]any) {
@@ -72,6 +73,23 @@ func TestGuestPages(t *testing.T) {
 				got := rows("whatis", target, at, "-o", "json")[0]
 				if got["cache"] != "task_struct" || got["object"] != at || got["object_offset"] != "0x0" || got["region"] != "direct map" {
 					t.Errorf("task_struct of %v: %v", task["pid"], got)
+				}
+			}
+			// Any address of a block leads to what the view says of it.
+			blocks := rows("pages", target, "-o", "json")
+			for i := 0; i < len(blocks); i += max(1, len(blocks)/40) {
+				block := blocks[i]
+				var at uint64
+				if _, err := fmt.Sscanf(block["physical"].(string), "0x%x", &at); err != nil {
+					t.Fatal(err)
+				}
+				inside := fmt.Sprintf("%#x", at+uint64(block["size"].(float64))/2+8)
+				got := rows("whatis", target, "--physical", inside, "-o", "json")[0]
+				if stable := []any{"free", "reserved", "slab", "hugetlb"}; slices.Contains(stable, block["use"]) && (got["use"] != block["use"] || got["block"] != block["physical"]) {
+					again := rows("pages", target, "-o", "json", "--where", `physical == "`+block["physical"].(string)+`"`)
+					if len(again) == 1 && again[0]["use"] == block["use"] {
+						t.Errorf("%s: %v; pages says %v", inside, got, block)
+					}
 				}
 			}
 			line := strings.Fields(labtest.Output(t, g, "grep r-xp /proc/1/maps | head -1"))

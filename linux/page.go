@@ -16,7 +16,7 @@ type PageUse string
 // The uses.
 const (
 	PageFree      PageUse = "free"      // on the lists of the buddy allocator
-	PagePCP       PageUse = "pcp"       // free, and kept at hand by a processor
+	PagePCP       PageUse = "pcp"       // free, and kept at hand by a processor (per-cpu pages)
 	PageReserved  PageUse = "reserved"  // never handed out: the kernel's image, what is no RAM
 	PageSlab      PageUse = "slab"      // objects of a cache
 	PageTable     PageUse = "table"     // page tables
@@ -54,6 +54,10 @@ type pageLayout struct {
 	host     kernel.Field // of an address_space: its inode
 	super    kernel.Field // of an inode
 	private  kernel.Field // of a free block, its order
+	lru      kernel.Field // the list that a page is on
+	huge     kernel.Field // of a compound page, what says that it is one of hugetlb
+	hugeMask uint64
+	hugeIs   uint64
 	slab     kernel.Field // kmem_cache
 	bits     []pageBit
 	reserved uint64 // masks of flags; 0 where the kernel has no such flag
@@ -122,9 +126,11 @@ func (s *System) pageLayout() (*pageLayout, error) {
 			case "reserved":
 				o.reserved = mask
 			case "slab":
-				o.slabFlag = mask // up to 6.10
+				o.slabFlag = mask // up to 6.9
 			}
 		}
+		o.lru = r.field(p, "lru.next")
+		o.hugetlb(r)
 		for _, t := range pageTypes {
 			if v, err := s.EnumValue("pagetype", "PGTY_"+t.name); err == nil { // 6.12: the upper byte
 				o.types = append(o.types, pageType{0xff << 24, uint32(v) << 24, t.use})
@@ -143,8 +149,24 @@ func (s *System) pageLayout() (*pageLayout, error) {
 	})
 }
 
-// maxBlock is the largest order of a block: that of a huge page of 1 GiB.
-const maxBlock = 18
+// hugetlb finds what marked the pages of hugetlb before they had a type of their own (6.9):
+// the number of their destructor, or from 6.6 on a flag of the second page.
+func (o *pageLayout) hugetlb(r *resolver) {
+	o.huge.Offset = absent
+	if v, err := r.p.EnumValue("compound_dtor_id", "HUGETLB_PAGE_DTOR"); err == nil {
+		if o.huge = r.optional("folio", "_folio_dtor", "_compound_dtor"); !has(o.huge) {
+			if o.huge = r.optional("page", "compound_dtor"); has(o.huge) {
+				o.huge.Offset += o.cache.pageSize
+			}
+		}
+		o.hugeMask, o.hugeIs = 0xff, uint64(v)
+	} else if v, err := r.p.EnumValue("pageflags", "PG_hugetlb"); err == nil && v >= 0 && v < 64 {
+		if o.huge = o.cache.flags; has(o.huge) {
+			o.huge.Offset += o.cache.pageSize
+		}
+		o.hugeMask, o.hugeIs = 1<<v, 1<<v
+	}
+}
 
 // pageWindow is how many struct pages are read at a time.
 const pageWindow = 512
@@ -195,11 +217,7 @@ func (w *pageWalk) walk(ctx context.Context, pfn, end uint64, yield func(*Page, 
 		}
 		stop := min(end, pfn&^(pageWindow-1)+pageWindow)
 		b := w.buf[:(stop-pfn)*size]
-		err := safely(func() error {
-			_, err := w.s.Space.ReadAt(b, w.o.address(pfn))
-			return err
-		})
-		if err != nil {
+		if err := w.s.readAt(b, w.o.address(pfn)); err != nil {
 			if missing == nil {
 				missing, lost = err, pfn
 			}
@@ -245,30 +263,30 @@ func (o *pageLayout) page(b []byte, pfn uint64) (p *Page, n uint64) {
 	if head && len(b) > int(o.cache.order.Offset) {
 		order = fieldIn(b, o.cache.order) & 0xff
 	}
-	mapping := fieldIn(b, o.mapping)
-	p.Use = o.use(p, flags, typ, mapping)
+	p.Use = o.use(b, p, flags, typ)
 	switch p.Use {
 	case PageFree:
 		order = fieldIn(b, o.private)
 	case PageSlab:
 		p.Cache = virt.Addr(fieldIn(b, o.slab))
 	case PageFile:
-		p.Mapping, p.Offset = virt.Addr(mapping), fieldIn(b, o.cache.index)*phys.PageSize
+		p.Mapping, p.Offset = virt.Addr(fieldIn(b, o.mapping)), fieldIn(b, o.cache.index)*phys.PageSize
 	}
-	if order > maxBlock || pfn&(1<<order-1) != 0 {
+	if order > maxFolioOrder || pfn&(1<<order-1) != 0 {
 		order = 0 // just being split, or a lie
 	}
-	if typed := int32(typ) < -1; typed || head || p.Use == PageSlab || p.Use == PageReserved {
+	switch {
+	case head || p.Use == PageReserved || p.Use == PageHuge:
 		p.Maps = -1
-		if typed && p.Use != PageAnonymous && p.Use != PageFile {
-			p.Maps = 0
-		}
+	case int32(typ) < -1 || p.Use == PageSlab: // what else is in its place
+		p.Maps = 0
 	}
 	p.Size = phys.PageSize << order
 	return p, 1 << order
 }
 
-func (o *pageLayout) use(p *Page, flags uint64, typ uint32, mapping uint64) PageUse {
+// use tells what the struct page in b stands for.
+func (o *pageLayout) use(b []byte, p *Page, flags uint64, typ uint32) PageUse {
 	if int32(typ) < -1 {
 		for _, t := range o.types {
 			if typ&t.mask == t.value {
@@ -277,13 +295,18 @@ func (o *pageLayout) use(p *Page, flags uint64, typ uint32, mapping uint64) Page
 		}
 	}
 	const anonymous, movable = 1, 2 // PAGE_MAPPING_ANON, PAGE_MAPPING_MOVABLE
+	mapping := fieldIn(b, o.mapping)
 	switch {
+	case flags>>o.cache.head&1 != 0 && o.hugeMask != 0 && has(o.huge) && uint64(len(b)) > uint64(o.huge.Offset) && fieldIn(b, o.huge)&o.hugeMask == o.hugeIs:
+		return PageHuge
 	case flags&o.slabFlag != 0:
 		return PageSlab
 	case flags&o.reserved != 0:
 		return PageReserved
-	case p.Refs == 0:
+	case p.Refs == 0 && o.listed(b, p.Addr):
 		return PagePCP
+	case p.Refs == 0: // behind the first of several that were asked for together
+		return PageKernel
 	case mapping&3 == anonymous:
 		return PageAnonymous
 	case mapping&3 == movable:
@@ -294,4 +317,12 @@ func (o *pageLayout) use(p *Page, flags uint64, typ uint32, mapping uint64) Page
 		return PageFile
 	}
 	return PageKernel
+}
+
+// listed reports whether the struct page in b, which lies at a, is on a list: with links
+// that are neither poisoned (list_del) nor lead to itself, as they do before the first use.
+func (o *pageLayout) listed(b []byte, a virt.Addr) bool {
+	const kernelHalf = 0xff << 56 // LIST_POISON1 and 2 are below
+	next := fieldIn(b, o.lru)
+	return next >= kernelHalf && virt.Addr(next) != at(a, o.lru)
 }

@@ -16,15 +16,19 @@ func (s *System) PageAt(pa phys.Addr) (*Page, error) {
 	}
 	pfn := uint64(pa) / phys.PageSize
 	p, n, err := s.pageOf(o, o.head(s, pfn))
-	if err == nil && pfn-uint64(p.PA)/phys.PageSize < n {
+	whole := err == nil && pfn-uint64(p.PA)/phys.PageSize < n
+	if whole && p.Refs != 0 {
 		return p, nil
 	}
 	// Inside a free block only the first page tells of it.
-	for order := 1; order <= maxBlock; order++ {
+	for order := 1; order <= maxFolioOrder; order++ {
 		first := pfn &^ (1<<order - 1)
 		if f, n, err := s.pageOf(o, first); err == nil && f.Use == PageFree && pfn-first < n {
 			return f, nil
 		}
+	}
+	if whole {
+		return p, nil
 	}
 	if err == nil {
 		err = ErrBroken
@@ -34,13 +38,15 @@ func (s *System) PageAt(pa phys.Addr) (*Page, error) {
 
 // pageOf reads the struct page of a frame, which is the first of a block: of n pages.
 func (s *System) pageOf(o *pageLayout, pfn uint64) (p *Page, n uint64, err error) {
-	b := make([]byte, 2*o.cache.pageSize) // the second has the order
-	err = safely(func() error {
-		_, err := s.Space.ReadAt(b, o.address(pfn))
-		return err
-	})
-	if err != nil {
+	size := o.cache.pageSize
+	b := make([]byte, 2*size)
+	if err := s.readAt(b[:size], o.address(pfn)); err != nil {
 		return nil, 0, err
+	}
+	if fieldIn(b, o.cache.flags)>>o.cache.head&1 != 0 { // the second has the order
+		if err := s.readAt(b[size:], o.address(pfn+1)); err != nil {
+			return nil, 0, err
+		}
 	}
 	if p, n = o.page(b, pfn); p == nil {
 		return nil, 0, ErrBroken
@@ -72,7 +78,7 @@ type SlabObject struct {
 	Index  uint64    // of the object, from the beginning of the slab
 	Start  virt.Addr // of the object
 	Offset uint64    // of the address in it, in bytes
-	Padded bool      // between objects: red zones, and what the cache keeps of each
+	Padded bool      // between objects, or behind the last: red zones, what the cache keeps of each
 }
 
 // ObjectAt is the object that a kernel address lies in, of a page that is one of a slab.
@@ -108,7 +114,7 @@ func (s *System) ObjectAt(p *Page, offset uint64, base virt.Addr) (*SlabObject, 
 	x := &SlabObject{Cache: c, Index: offset / uint64(c.Size)}
 	at := x.Index*uint64(c.Size) + left
 	x.Start, x.Offset = base+virt.Addr(at), offset-at
-	x.Padded = offset < at || x.Offset >= uint64(c.ObjectSize)
+	x.Padded = offset < at || x.Offset >= uint64(c.ObjectSize) || (x.Index+1)*uint64(c.Size) > p.Size
 	return x, nil
 }
 

@@ -21,6 +21,16 @@ type pageCacheLayout struct {
 	vmemmap               virt.Addr
 }
 
+// minStructPage and maxStructPage bound the size of a struct page, in bytes. It is 64, with
+// some debugging a little more.
+const (
+	minStructPage = 32
+	maxStructPage = 256
+)
+
+// maxFolioOrder is the largest order of a block of pages: that of a huge page of 1 GiB.
+const maxFolioOrder = 18
+
 // vmemmap4 is where struct pages begin without CONFIG_RANDOMIZE_MEMORY.
 const vmemmap4 = 0xffff_ea00_0000_0000
 
@@ -28,6 +38,9 @@ func (s *System) pageCacheLayout() (*pageCacheLayout, error) {
 	return layoutOf(s, "the page cache", func(r *resolver, o *pageCacheLayout) {
 		r.symbols("vmemmap_base")
 		o.pages, o.pageSize = r.field("address_space", "i_pages"), r.size("page")
+		if o.pageSize < minStructPage || o.pageSize > maxStructPage {
+			r.errs = append(r.errs, fmt.Errorf("struct page of %d bytes: %w", o.pageSize, ErrBroken))
+		}
 		o.flags, o.index = r.field("page", "flags"), r.field("page", "index", "__folio_index")
 
 		if f, err := r.find("folio", "_flags_1"); err == nil && !has(r.optional("folio", "_folio_order")) {
@@ -116,11 +129,10 @@ func (s *System) folio(e entry, o *pageCacheLayout) (c CachedRange, err error) {
 	if flags>>o.head&1 != 0 {
 		order = r.num(a, o.order) & 0xff
 	}
-	const maxOrder = 18 // of a huge page of 1 GiB
 	if r.err != nil {
 		return c, fmt.Errorf("page %d: %w", e.index, r.err)
 	}
-	if order > maxOrder || e.index < index || e.index >= index+1<<order {
+	if order > maxFolioOrder || e.index < index || e.index >= index+1<<order {
 		return c, fmt.Errorf("page %d: %w: its folio at %#x is of %d pages from %d on", e.index, ErrBroken, uint64(a), uint64(1)<<order, index)
 	}
 	pfn := uint64(a-o.vmemmap) / uint64(o.pageSize)

@@ -70,7 +70,7 @@ func (s *System) Unwinder(ctx context.Context) (*Unwinder, error) {
 		r.symbols("init_stack", "__end_init_task", "__end_init_stack")
 		for _, name := range []string{"__end_init_task", "__end_init_stack"} { // renamed in 6.10
 			start, ok1 := s.Address("init_stack")
-			if end, ok2 := s.Address(name); ok1 && ok2 && end > start && uint64(end-start) <= maxStack {
+			if end, ok2 := s.Address(name); ok1 && ok2 && end > start && uint64(end-start) <= maxStack && (end-start)%phys.PageSize == 0 {
 				o.size = uint32(end - start)
 			}
 		}
@@ -146,7 +146,7 @@ func (u *Unwinder) stack(t Task, id identity, sp virt.Addr) *Stack {
 	}
 	w := unwinding{u: u, r: r, base: base, b: copied}
 	if known {
-		w.sp, w.bp, w.ip, w.signal = on.SP, on.BP, on.IP, true
+		w.sp, w.bp, w.ip, w.signal, w.exact = on.SP, on.BP, on.IP, true, true
 		k.Cut = w.walk(k)
 		return k
 	}
@@ -184,6 +184,7 @@ type unwinding struct {
 	b          []byte
 	sp, bp, ip virt.Addr
 	signal     bool // ip is an instruction, and no place to return to
+	exact      bool // the first ip is where a processor is
 	bad        error
 }
 
@@ -206,7 +207,7 @@ func (w *unwinding) walk(k *Stack) error {
 		if w.u.owners.Of(w.ip).Kind == OwnerNone {
 			return fmt.Errorf("%w: the stack leads to %#x, which is nobody's code", ErrBroken, uint64(w.ip))
 		}
-		if !w.skipped() {
+		if here := w.exact && k.Frames == nil; here || !w.skipped() {
 			if k.Frames = append(k.Frames, w.ip); len(k.Frames) == maxFrames {
 				return nil
 			}

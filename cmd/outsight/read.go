@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"os"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/outsight-vmi/outsight/linux/peek"
+	"github.com/outsight-vmi/outsight/table/text"
 )
 
 // maxRead bounds what one "read" writes, in bytes: a slip of a digit should not fill a disk.
@@ -51,6 +54,9 @@ told on standard error, and ends in exit status 3.`,
 				return usagef("%q is no LENGTH in bytes", args[2])
 			}
 		}
+		if words && n%peek.WordSize != 0 {
+			return usagef("with --words the LENGTH is a multiple of %d bytes, not %d", peek.WordSize, n)
+		}
 		m, a, done, err := f.openAt(c.Context(), args[0], args[1])
 		if err != nil {
 			return err
@@ -62,7 +68,7 @@ told on standard error, and ends in exit status 3.`,
 		return f.write(c, output, func(w io.Writer) ([]peek.Gap, error) {
 			switch {
 			case words:
-				return m.Words(w, a, n)
+				return writeWords(w, m.Words(a, n/peek.WordSize))
 			case output == "":
 				return m.Hex(w, a, n)
 			}
@@ -99,4 +105,25 @@ func (f *peekFlags) write(c *cobra.Command, path string, copyTo func(io.Writer) 
 		return errIncomplete{}
 	}
 	return nil
+}
+
+// writeWords writes words, a line each, with what they point to.
+func writeWords(w io.Writer, words iter.Seq2[peek.Word, error]) (gaps []peek.Gap, err error) {
+	for word, err := range words {
+		if err != nil {
+			return gaps, err
+		}
+		value := fmt.Sprintf("%016x", word.Value)
+		if word.Err != nil {
+			value = strings.Repeat("?", 2*peek.WordSize)
+			gaps = append(gaps, peek.Gap{Addr: word.Addr, Size: peek.WordSize, Err: word.Err})
+		}
+		if word.Name != "" {
+			value += "  " + text.Visible(word.Name)
+		}
+		if _, err := fmt.Fprintf(w, "%016x  %s\n", word.Addr, value); err != nil {
+			return gaps, err
+		}
+	}
+	return gaps, nil
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"iter"
 	"strings"
 )
 
@@ -26,11 +27,7 @@ func (m *Memory) Copy(w io.Writer, a, n uint64) (gaps []Gap, err error) {
 		b := buf[:min(n, page-a%page)]
 		if _, failed := m.ReadAt(b, a); failed != nil {
 			clear(b)
-			if k := len(gaps) - 1; k >= 0 && gaps[k].Addr+gaps[k].Size == a {
-				gaps[k].Size += uint64(len(b))
-			} else {
-				gaps = append(gaps, Gap{a, uint64(len(b)), failed})
-			}
+			gaps = addGap(gaps, a, uint64(len(b)), failed)
 		}
 		if _, err := w.Write(b); err != nil {
 			return gaps, err
@@ -48,11 +45,7 @@ func (m *Memory) Hex(w io.Writer, a, n uint64) (gaps []Gap, err error) {
 		k := min(n, lineBytes-a%lineBytes)
 		_, failed := m.ReadAt(b[:k], a)
 		if failed != nil {
-			if g := len(gaps) - 1; g >= 0 && gaps[g].Addr+gaps[g].Size == a {
-				gaps[g].Size += k
-			} else {
-				gaps = append(gaps, Gap{a, k, failed})
-			}
+			gaps = addGap(gaps, a, k, failed)
 		}
 		if _, err := fmt.Fprintln(w, hexLine(a, b[:k], failed == nil)); err != nil {
 			return gaps, err
@@ -62,38 +55,45 @@ func (m *Memory) Hex(w io.Writer, a, n uint64) (gaps []Gap, err error) {
 	return gaps, nil
 }
 
-// wordBytes is how many bytes a word has.
-const wordBytes = 8
+// WordSize is how many bytes a word has.
+const WordSize = 8
 
-// Words writes n bytes from a on as words of eight bytes, a line each, with the name of
-// what they point to, if [Placer.Name] has one. What could not be read is ??, and told.
-func (m *Memory) Words(w io.Writer, a, n uint64) (gaps []Gap, err error) {
-	p, err := m.Placer()
-	if err != nil {
-		return nil, err
-	}
-	for ; n > 0; a, n = a+wordBytes, n-min(n, wordBytes) {
-		var b [wordBytes]byte
-		line := fmt.Sprintf("%016x  ", a)
-		if _, failed := m.ReadAt(b[:], a); failed != nil {
-			if g := len(gaps) - 1; g >= 0 && gaps[g].Addr+gaps[g].Size == a {
-				gaps[g].Size += wordBytes
-			} else {
-				gaps = append(gaps, Gap{a, wordBytes, failed})
+// Word is one word of memory.
+type Word struct {
+	Addr, Value uint64
+	Name        string // of what it points to, if [Placer.Name] has one
+	Err         error  // why it could not be read
+}
+
+// Words yields n words from a on.
+func (m *Memory) Words(a, n uint64) iter.Seq2[Word, error] {
+	return func(yield func(Word, error) bool) {
+		p, err := m.Placer()
+		if err != nil {
+			yield(Word{}, err)
+			return
+		}
+		for ; n > 0; a, n = a+WordSize, n-1 {
+			var b [WordSize]byte
+			w := Word{Addr: a}
+			if _, w.Err = m.ReadAt(b[:], a); w.Err == nil {
+				w.Value = binary.LittleEndian.Uint64(b[:])
+				w.Name = p.Name(w.Value)
 			}
-			line += strings.Repeat("?", 2*wordBytes)
-		} else {
-			v := binary.LittleEndian.Uint64(b[:])
-			line += fmt.Sprintf("%016x", v)
-			if name := p.Name(v); name != "" {
-				line += "  " + name
+			if !yield(w, nil) {
+				return
 			}
 		}
-		if _, err := fmt.Fprintln(w, line); err != nil {
-			return gaps, err
-		}
 	}
-	return gaps, nil
+}
+
+// addGap adds n bytes at a that could not be read to gaps, or to the last of them.
+func addGap(gaps []Gap, a, n uint64, why error) []Gap {
+	if k := len(gaps) - 1; k >= 0 && gaps[k].Addr+gaps[k].Size == a {
+		gaps[k].Size += n
+		return gaps
+	}
+	return append(gaps, Gap{a, n, why})
 }
 
 // hexLine is the bytes b that lie at a, under the others of their line.

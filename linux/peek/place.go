@@ -3,6 +3,7 @@ package peek
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/outsight-vmi/outsight/linux"
@@ -90,7 +91,10 @@ func (p *Placer) At(ctx context.Context, a uint64) *Place {
 		}
 		if p.places == nil {
 			init, err := Task(ctx, m.s, 1)
-			missing(err)
+			if err != nil {
+				missing(fmt.Errorf("name of the file: %w", err))
+				break
+			}
 			p.places, err = m.s.NewLister().Places(ctx, init)
 			missing(err)
 		}

@@ -66,7 +66,6 @@ type chunk struct {
 	buf    []byte
 	blank  bool
 	packed []byte // for zstd
-	sight  sight
 	err    error
 	done   chan struct{}
 }
@@ -152,7 +151,7 @@ func (w *writer) run(ctx context.Context) error {
 			case <-ctx.Done():
 				return
 			}
-			*c = chunk{off: off, buf: c.buf[:min(chunkSize, w.im.size-off)], packed: c.packed[:0], sight: c.sight, done: make(chan struct{})}
+			*c = chunk{off: off, buf: c.buf[:min(chunkSize, w.im.size-off)], packed: c.packed[:0], done: make(chan struct{})}
 			select {
 			case jobs <- c:
 			case <-ctx.Done():
@@ -163,8 +162,9 @@ func (w *writer) run(ctx context.Context) error {
 	})
 	for i := range workers {
 		wg.Go(func() {
+			var s sight
 			for c := range jobs {
-				c.err = phys.Guard(func() error { return w.work(c, packers[i]) })
+				c.err = phys.Guard(func() error { return w.work(c, packers[i], &s) })
 				close(c.done)
 			}
 		})
@@ -190,8 +190,8 @@ func (w *writer) run(ctx context.Context) error {
 }
 
 // work fills a chunk, and packs it or writes it where it belongs.
-func (w *writer) work(c *chunk, packer *zstd.Encoder) error {
-	blank, unreadable := w.im.read(c.buf, c.off, &c.sight)
+func (w *writer) work(c *chunk, packer *zstd.Encoder, s *sight) error {
+	blank, unreadable := w.im.read(c.buf, c.off, s)
 	w.unreadable.Add(unreadable)
 	c.blank = blank
 	switch {

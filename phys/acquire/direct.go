@@ -24,6 +24,7 @@ func (w *writer) runDirect(ctx context.Context) error {
 	for range runtime.GOMAXPROCS(0) {
 		wg.Go(func() {
 			c := &chunk{buf: make([]byte, chunkSize)}
+			var s sight
 			for {
 				start := next.Add(stripe) - stripe
 				end := min(start+stripe, w.im.size)
@@ -32,7 +33,7 @@ func (w *writer) runDirect(ctx context.Context) error {
 						return
 					}
 					c.buf = c.buf[:min(chunkSize, end-c.off)]
-					if err := phys.Guard(func() error { return w.work(c, nil) }); err != nil {
+					if err := phys.Guard(func() error { return w.work(c, nil, &s) }); err != nil {
 						cancel(err)
 						return
 					}

@@ -56,11 +56,18 @@ func (m *Memory) Backed(pa phys.Addr) bool {
 	return binary.LittleEndian.Uint64(entry[:])&(pagePresent|pageSwapped) != 0
 }
 
+// lookahead bounds how far one question looks, in bytes: who copies memory asks again and
+// again within a gap. The page behind that counts as populated.
+const lookahead = 64 << 20
+
 // nextRun returns the first populated run in host addresses [hva, end). It cuts
 // a run at the end of a chunk.
 func (m *Memory) nextRun(hva, end uint64) (start, n uint64, ok bool) {
 	var buf [chunkPages * 8]byte
 	for at := hva &^ (phys.PageSize - 1); at < end; {
+		if at > hva && at-hva >= lookahead {
+			return at, min(phys.PageSize, end-at), true
+		}
 		pages := min(chunkPages, (end-at+phys.PageSize-1)/phys.PageSize)
 		got, err := m.page.ReadAt(buf[:pages*8], int64(at/phys.PageSize*8))
 		if got < 8 || err != nil && got < int(pages*8) {

@@ -190,3 +190,29 @@ func BenchmarkRead8Process(b *testing.B) {
 		}
 	})
 }
+
+// TestLookahead: one question does not look through all of a long gap, and whoever goes on
+// asking comes to its end.
+func TestLookahead(t *testing.T) {
+	const size = 512 << 20
+	b, mapping := ram(t, size)
+	b[size-1] = 1
+	m, err := process.Open(os.Getpid(), []process.Mapping{mapping}, phys.Identity(size))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	asked := 0
+	for at := phys.Addr(0); ; asked++ {
+		r, ok := m.NextPopulated(at)
+		if !ok || r.Start < at || r.End <= r.Start {
+			t.Fatalf("after %#x: %v, %v", uint64(at), r, ok)
+		}
+		if at = r.End; at == size {
+			break
+		}
+	}
+	if asked < 4 || asked > 16 {
+		t.Errorf("%d questions", asked)
+	}
+}

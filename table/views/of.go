@@ -12,10 +12,9 @@ import (
 // ofProcess makes the test of [table.Spec.Of] for rows of which a column says whose they are.
 type ofProcess func(ctx context.Context, g *table.Guest, columns []table.Column, pid int64) (mine func(table.Row) bool, err error)
 
-// rowsWith have a value in a column that want finds right for the process.
-func rowsWith(column string, want func(p *linux.Process, v table.Value, row table.Row) bool) ofProcess {
+// rowsWith have values in columns that want finds right for the process.
+func rowsWith(want func(p *linux.Process, v []table.Value) bool, names ...string) ofProcess {
 	return func(ctx context.Context, g *table.Guest, columns []table.Column, pid int64) (mine func(table.Row) bool, err error) {
-		i := table.ColumnIndex(columns, column)
 		l := g.Linux.NewLister()
 		where := []table.Constraint{{Column: "pid", Values: []table.Value{table.IntValue(pid)}}}
 		for t, err := range chosen(ctx, g, l, where, false) {
@@ -23,7 +22,13 @@ func rowsWith(column string, want func(p *linux.Process, v table.Value, row tabl
 				continue // of another; if it is this one, it is not found
 			}
 			if p, err := l.Process(ctx, t); err == nil && int64(p.PID) == pid {
-				return func(row table.Row) bool { return want(p, row[i], row) }, nil
+				v := make([]table.Value, len(names))
+				return func(row table.Row) bool {
+					for i, name := range names {
+						v[i] = row[table.ColumnIndex(columns, name)]
+					}
+					return want(p, v)
+				}, nil
 			}
 		}
 		return nil, ctx.Err()
@@ -32,51 +37,48 @@ func rowsWith(column string, want func(p *linux.Process, v table.Value, row tabl
 
 // inNamespace are the rows of a namespace that the process is in.
 func inNamespace(column string, of func(linux.Namespaces) uint64) ofProcess {
-	return rowsWith(column, func(p *linux.Process, v table.Value, _ table.Row) bool {
-		return v.Equal(table.UintValue(of(p.NS)))
-	})
+	return rowsWith(func(p *linux.Process, v []table.Value) bool { return v[0].Equal(table.UintValue(of(p.NS))) }, column)
 }
 
 // inNetwork are those of its network namespace.
 var inNetwork = inNamespace("net_ns", func(n linux.Namespaces) uint64 { return n.Network })
 
 // heldBy are those that it holds a descriptor of.
-var heldBy = rowsWith("holders", func(p *linux.Process, v table.Value, _ table.Row) bool {
-	for _, holder := range v.List() {
+var heldBy = rowsWith(func(p *linux.Process, v []table.Value) bool {
+	for _, holder := range v[0].List() {
 		if pid, _, _ := strings.Cut(holder, "/"); pid == strconv.Itoa(int(p.PID)) {
 			return true
 		}
 	}
 	return false
-})
+}, "holders")
 
 // itsNamespaces are the namespaces that it is in.
-var itsNamespaces = rowsWith("type", func(p *linux.Process, v table.Value, row table.Row) bool {
+var itsNamespaces = rowsWith(func(p *linux.Process, v []table.Value) bool {
 	n := p.NS
 	inode, ok := map[string]uint64{
 		"cgroup": n.Cgroup, "ipc": n.IPC, "mnt": n.Mount, "net": n.Network, "pid": n.PID, "time": n.Time, "user": n.User, "uts": n.UTS,
-	}[v.Text()]
-	return ok && row[1].Uint() == inode
-})
+	}[v[0].Text()]
+	return ok && v[1].Uint() == inode
+}, "type", "inode")
 
-// itsCgroups are the control groups that it is in, and those above.
-var itsCgroups = rowsWith("path", func(p *linux.Process, v table.Value, _ table.Row) bool {
-	path := v.Text()
-	return p.Cgroup == path || path == "/" || strings.HasPrefix(p.Cgroup, path+"/")
-})
+// itsCgroups are the control groups of the unified hierarchy that it is in, and those above.
+var itsCgroups = rowsWith(func(p *linux.Process, v []table.Value) bool {
+	path, version := v[0].Text(), v[1].Int()
+	return version == 2 && (p.Cgroup == path || path == "/" || strings.HasPrefix(p.Cgroup, path+"/"))
+}, "path", "version")
 
 // itsContainer is the one that it runs in.
-var itsContainer = rowsWith("cgroup", func(p *linux.Process, v table.Value, _ table.Row) bool {
-	path := v.Text()
-	return path != "" && path != "/" && (p.Cgroup == path || strings.HasPrefix(p.Cgroup, path+"/"))
-})
+var itsContainer = rowsWith(func(p *linux.Process, v []table.Value) bool {
+	return p.Container.ID != "" && v[0].Text() == p.Container.ID && v[1].Text() == p.Container.Runtime
+}, "id", "runtime")
 
 // itsTerminals are its controlling terminal and those that it has open.
-var itsTerminals = rowsWith("open_by", func(p *linux.Process, v table.Value, row table.Row) bool {
-	for _, pid := range v.List() {
+var itsTerminals = rowsWith(func(p *linux.Process, v []table.Value) bool {
+	for _, pid := range v[0].List() {
 		if pid == strconv.Itoa(int(p.PID)) {
 			return true
 		}
 	}
-	return p.TTY != "" && row[0].Text() == p.TTY
-})
+	return p.TTY != "" && v[1].Text() == p.TTY
+}, "open_by", "name")

@@ -81,7 +81,7 @@ func processors(ctx context.Context, g *table.Guest) (all []linux.Execution, err
 		all = append(all, linux.Execution{IP: virt.Addr(r.RIP), SP: virt.Addr(r.RSP), BP: virt.Addr(r.General[bp]), User: r.CPL == user})
 	}
 	if all == nil {
-		why := "its monitor has no QMP socket that is free"
+		why := "its monitor does not show them, or is busy with another client"
 		if !g.Machine.Live() {
 			why = "the dump has none; those in ELF and kdump's format do"
 		}

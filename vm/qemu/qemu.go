@@ -27,6 +27,7 @@ import (
 const (
 	patience     = time.Second
 	patienceBusy = 100 * time.Millisecond // somebody is connected already
+	patienceAll  = 5 * time.Second        // for all that it is asked
 )
 
 // Driver implements [vm.SocketDriver].
@@ -189,6 +190,8 @@ func (d Driver) Open(ctx context.Context, p proc.Process, i vm.Info, opts vm.Opt
 // tell asks and lets go of the socket.
 func (Driver) tell(ctx context.Context, c *qmp.Client) (*told, error) {
 	defer c.Close()
+	ctx, cancel := context.WithTimeout(ctx, patienceAll)
+	defer cancel()
 	t, err := ask(ctx, c)
 	if err != nil {
 		return nil, err

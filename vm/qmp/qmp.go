@@ -68,12 +68,16 @@ type Client struct {
 	conn net.Conn
 	r    *bufio.Reader
 	id   uint64 // of the last command
-	err  error  // the connection is out of step and of no more use
+	// The first answer, that to the negotiation, must have come by then: a QEMU can greet and hang.
+	firstBy  time.Time
+	answered bool
+	err      error // the connection is out of step and of no more use
 }
 
 // Dial connects to the QMP socket at path, waits for QEMU's greeting, at most until
 // the deadline of ctx or [GreetingTimeout], whichever is earlier, and negotiates. What
-// QEMU says to that is not waited for: it carries commands out one after the other.
+// QEMU says to that is not waited for: it carries commands out one after the other. It
+// must come by the same time: else the first command ends with [ErrTimeout].
 func Dial(ctx context.Context, path string) (*Client, error) {
 	ctx, cancel := context.WithTimeout(ctx, GreetingTimeout)
 	defer cancel()
@@ -140,16 +144,13 @@ func (c *Client) negotiate(ctx context.Context) error {
 	}
 	v := m.QMP.Version.QEMU
 	c.Version = fmt.Sprintf("%d.%d.%d", v.Major, v.Minor, v.Micro)
+	c.firstBy, _ = ctx.Deadline()
 	return c.send(&Command{Name: "qmp_capabilities"})
 }
 
 // watch makes reads and writes end when ctx does. stop must be called.
 func (c *Client) watch(ctx context.Context) (stop func()) {
-	deadline, ok := ctx.Deadline()
-	if !ok {
-		deadline = time.Now().Add(CommandTimeout)
-	}
-	_ = c.conn.SetDeadline(deadline)
+	_ = c.conn.SetDeadline(c.deadline(ctx))
 	done := make(chan struct{})
 	after := context.AfterFunc(ctx, func() {
 		defer close(done)
@@ -159,6 +160,30 @@ func (c *Client) watch(ctx context.Context) (stop func()) {
 		if !after() {
 			<-done // or it would hit the next command
 		}
+	}
+}
+
+// deadline is when a command must have been answered.
+func (c *Client) deadline(ctx context.Context) time.Time {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		deadline = time.Now().Add(CommandTimeout)
+	}
+	if !c.answered && !c.firstBy.IsZero() && c.firstBy.Before(deadline) {
+		return c.firstBy
+	}
+	return deadline
+}
+
+// negotiated notes that QEMU answers, and gives what it is at the time that ctx has.
+func (c *Client) negotiated(ctx context.Context) {
+	if c.answered {
+		return
+	}
+	c.answered = true
+	_ = c.conn.SetDeadline(c.deadline(ctx))
+	if ctx.Err() != nil { // or it would have been undone
+		_ = c.conn.SetDeadline(time.Unix(1, 0))
 	}
 }
 
@@ -203,7 +228,7 @@ func (c *Client) ExecuteAll(ctx context.Context, commands ...*Command) error {
 	at := commands[0]
 	for _, at = range commands {
 		if err == nil {
-			err = c.receive(at)
+			err = c.receive(ctx, at)
 		}
 		if err != nil {
 			break
@@ -249,13 +274,16 @@ func (c *Client) send(commands ...*Command) error {
 }
 
 // receive waits for the answer to a command that was sent.
-func (c *Client) receive(cmd *Command) error {
+func (c *Client) receive(ctx context.Context, cmd *Command) error {
 	for {
 		line, err := readLine(c.r, maxLine)
 		if err != nil {
 			return ioError(err, len(line) == 0)
 		}
 		m, err := parse(line)
+		if m.ID != nil {
+			c.negotiated(ctx)
+		}
 		switch {
 		case err != nil:
 			return fmt.Errorf("%w: it sent %s", ErrNotQMP, excerpt(line))

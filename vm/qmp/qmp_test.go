@@ -119,8 +119,12 @@ func TestGreetsOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if err := c.Execute(short(t), "query-status", nil, nil); !errors.Is(err, qmp.ErrTimeout) {
+	start := time.Now()
+	if err := c.Execute(t.Context(), "query-status", nil, nil); !errors.Is(err, qmp.ErrTimeout) {
 		t.Errorf("got %v", err)
+	}
+	if d := time.Since(start); d > qmp.CommandTimeout/2 {
+		t.Errorf("the negotiation was waited for too long: %v", d)
 	}
 }
 

@@ -68,9 +68,16 @@ func tellPages(emit func(any) error) error {
 	if err != nil {
 		return fmt.Errorf("/proc/kpageflags: %w", err)
 	}
+	end, err := endOfRAM()
+	if err != nil {
+		return err
+	}
 	const sample = 7 // of the pages
-	for pfn := 0; pfn < min(len(then), len(now))/8; pfn += sample {
+	for pfn := range min(len(then)/8, len(now)/8, int(end/pageSize)) {
 		flags := binary.LittleEndian.Uint64(now[8*pfn:])
+		if huge := flags&kpfHuge != 0 && flags&kpfHead != 0; pfn%sample != 0 && !huge { // those are few
+			continue
+		}
 		told := uint64(kpfSlab | kpfBuddy | kpfAnon | kpfTail | kpfHuge | kpfNoPage | kpfOffline | kpfTable)
 		names := []string{}
 		for _, f := range kpfFlags {
@@ -88,6 +95,19 @@ func tellPages(emit func(any) error) error {
 		}
 	}
 	return nil
+}
+
+// endOfRAM is the address behind the last memory. There are struct pages behind it, up to
+// the end of a section.
+func endOfRAM() (end uint64, err error) {
+	err = lines("/proc/iomem", func(line string) error {
+		var first, last uint64
+		if _, err := fmt.Sscanf(line, "%x-%x : System RAM", &first, &last); err == nil {
+			end = last + 1
+		}
+		return nil
+	})
+	return end, err
 }
 
 // holds notes the page frames that a process has mapped.
@@ -116,8 +136,10 @@ func holds(pid int, held map[uint64]bool) {
 // pageUse is what outsight calls it; empty where /proc/kpageflags does not tell.
 func pageUse(flags uint64) string {
 	switch {
-	case flags&(kpfTail|kpfNoPage|kpfBuddy|kpfHuge|kpfTable) != 0:
+	case flags&(kpfTail|kpfNoPage|kpfBuddy|kpfTable) != 0:
 		return ""
+	case flags&kpfHuge != 0:
+		return "hugetlb"
 	case flags&kpfSlab != 0:
 		return "slab"
 	case flags&kpfOffline != 0:

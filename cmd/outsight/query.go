@@ -42,6 +42,12 @@ func newQueryCommand() *cobra.Command {
 	}
 	guest.add(c)
 	out.add(c, nil)
+	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
+		if strings.HasPrefix(err.Error(), "unknown flag: -- ") {
+			return usagef("a statement that begins with a comment needs a -- of its own before it: outsight query TARGET -- '-- …'")
+		}
+		return err
+	})
 	c.RunE = func(c *cobra.Command, args []string) (err error) {
 		targets, statement := args[:len(args)-1], args[len(args)-1]
 		if len(strings.Fields(statement)) < 2 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"slices"
 
 	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/phys"
@@ -68,6 +69,8 @@ type pageLayout struct {
 type pageBit struct {
 	mask uint64
 	name string
+	// What the bit means on pages of files, and on anonymous ones; empty for the same.
+	file, anonymous string
 }
 
 // pageType is one that a page of nobody's can have in place of a count of mappings.
@@ -121,12 +124,32 @@ func (s *System) pageLayout() (*pageLayout, error) {
 				continue
 			}
 			mask := uint64(1) << bit
-			o.bits = append(o.bits, pageBit{mask, name})
+			if !slices.ContainsFunc(o.bits, func(b pageBit) bool { return b.mask == mask }) {
+				o.bits = append(o.bits, pageBit{mask: mask, name: name})
+			}
 			switch name {
 			case "reserved":
 				o.reserved = mask
 			case "slab":
 				o.slabFlag = mask // up to 6.9
+			}
+		}
+		// Second names, for bits that mean several things.
+		for i := range o.bits {
+			b := &o.bits[i]
+			has := func(name string) bool {
+				bit, err := s.EnumValue("pageflags", "PG_"+name)
+				return err == nil && bit >= 0 && bit < 64 && b.mask == 1<<bit
+			}
+			for _, name := range []string{"checked", "mappedtodisk"} {
+				if has(name) {
+					b.file = name
+				}
+			}
+			for _, name := range []string{"swapcache", "anon_exclusive"} {
+				if has(name) {
+					b.anonymous = name
+				}
 			}
 		}
 		o.lru = r.field(p, "lru.next")
@@ -253,17 +276,23 @@ func (o *pageLayout) page(b []byte, pfn uint64) (p *Page, n uint64) {
 		PA: phys.Addr(pfn * phys.PageSize), Addr: o.address(pfn),
 		Refs: int32(uint32(fieldIn(b, o.refs))), Maps: int32(typ) + 1,
 	}
-	for _, bit := range o.bits {
-		if flags&bit.mask != 0 {
-			p.Flags = append(p.Flags, bit.name)
-		}
-	}
 	order := uint64(0)
 	head := flags>>o.cache.head&1 != 0
 	if head && len(b) > int(o.cache.order.Offset) {
 		order = fieldIn(b, o.cache.order) & 0xff
 	}
 	p.Use = o.use(b, p, flags, typ)
+	for _, bit := range o.bits {
+		switch {
+		case flags&bit.mask == 0:
+		case p.Use == PageFile && bit.file != "":
+			p.Flags = append(p.Flags, bit.file)
+		case p.Use == PageAnonymous && bit.anonymous != "":
+			p.Flags = append(p.Flags, bit.anonymous)
+		default:
+			p.Flags = append(p.Flags, bit.name)
+		}
+	}
 	switch p.Use {
 	case PageFree:
 		order = fieldIn(b, o.private)

@@ -72,6 +72,21 @@ func (o *pageLayout) head(s *System, pfn uint64) uint64 {
 	return uint64(first-o.cache.vmemmap) / uint64(o.cache.pageSize)
 }
 
+// StructPage is the page that the struct page at a is of, if there is memory.
+func (s *System) StructPage(a virt.Addr) (phys.Addr, bool) {
+	o, err := s.pageLayout()
+	if err != nil || a < o.cache.vmemmap {
+		return 0, false
+	}
+	pa := phys.Addr(uint64(a-o.cache.vmemmap) / uint64(o.cache.pageSize) * phys.PageSize)
+	for _, r := range s.Memory.Ranges() {
+		if r.Contains(pa, 1) {
+			return pa, true
+		}
+	}
+	return 0, false
+}
+
 // SlabObject is where an address lies in a slab.
 type SlabObject struct {
 	Cache  *SlabCache

@@ -15,7 +15,7 @@ func pageTest() *pageLayout {
 	return &pageLayout{
 		cache:    &pageCacheLayout{flags: f(0, 8), index: f(32, 8), order: f(64, 1), pageSize: 64, head: 6, vmemmap: vmemmap4},
 		compound: f(8, 8), typ: f(48, 4), refs: f(52, 4), mapping: f(24, 8), private: f(40, 8), slab: f(8, 8), lru: f(8, 8),
-		huge: kernel.Field{Offset: absent}, reserved: 1 << 13, bits: []pageBit{{1, "locked"}, {1 << 6, "head"}, {1 << 13, "reserved"}},
+		huge: kernel.Field{Offset: absent}, reserved: 1 << 13, bits: []pageBit{{mask: 1, name: "locked"}, {mask: 1 << 6, name: "head"}, {mask: 1 << 13, name: "reserved"}},
 		types: []pageType{{0xff << 24, 240 << 24, PageFree}, {0xff << 24, 244 << 24, PageHuge}, {0xff << 24, 245 << 24, PageSlab}},
 	}
 }

@@ -172,7 +172,7 @@ func (u *Unwinder) processor(running bool, base virt.Addr, cpu uint64) (p Execut
 	if cpu >= uint64(len(u.running)) {
 		return p, false
 	}
-	// Not on the thread's own stack: on that of an interrupt, which the walk says.
+	// Not on the thread's own stack, but on one of the processor's.
 	return u.running[cpu], true
 }
 
@@ -188,14 +188,28 @@ type unwinding struct {
 	bad        error
 }
 
-// word is the word at a of the stack; 0 outside, which ends the walk.
+// word is the word at a of the stack; 0 outside, which ends the walk. Of a processor that
+// stands still it may be that of an interrupt or of an entry into the kernel too.
 func (w *unwinding) word(a virt.Addr) uint64 {
 	off := uint64(a - w.base)
-	if a < w.base || off > uint64(len(w.b))-8 {
+	if !w.own(a) {
+		if w.exact && w.r.space.KernelHalf(a) {
+			v := w.r.u64(a)
+			if w.r.err != nil {
+				w.bad = fmt.Errorf("%w: the stack leads to %#x: %w", ErrBroken, uint64(a), w.r.err)
+				w.r.err = nil
+			}
+			return v
+		}
 		w.bad = fmt.Errorf("%w: the stack leads to %#x, outside", ErrBroken, uint64(a))
 		return 0
 	}
 	return le64(w.b[off:])
+}
+
+// own reports whether a word of the thread's own stack begins at a.
+func (w *unwinding) own(a virt.Addr) bool {
+	return a >= w.base && uint64(a-w.base) <= uint64(len(w.b))-8
 }
 
 // walk follows unwind_next_frame of the kernel's.
@@ -231,7 +245,7 @@ func (w *unwinding) walk(k *Stack) error {
 		if done || err != nil {
 			return err
 		}
-		if w.sp <= before && w.bad == nil {
+		if w.sp <= before && w.bad == nil && (w.own(before) || !w.own(w.sp)) { // from another stack to its own is no way back
 			return fmt.Errorf("%w: the stack leads back", ErrBroken)
 		}
 	}

@@ -15,7 +15,7 @@ import (
 	"github.com/outsight-vmi/outsight/vm"
 )
 
-const placeHelp = `ADDRESS is a number, or a symbol of the kernel's (init_task), of a module
+const placeHelp = `ADDRESS is a number (hexadecimal after 0x, or with 16 digits), or a symbol of the kernel's (init_task), of a module
 (nf_tables:nft_do_chain) or of one processor (runqueues@1), with or without a distance in
 bytes behind it (init_task+0x10).`
 

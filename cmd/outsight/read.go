@@ -116,7 +116,7 @@ func writeWords(w io.Writer, words iter.Seq2[peek.Word, error]) (gaps []peek.Gap
 		value := fmt.Sprintf("%016x", word.Value)
 		if word.Err != nil {
 			value = strings.Repeat("?", 2*peek.WordSize)
-			gaps = append(gaps, peek.Gap{Addr: word.Addr, Size: peek.WordSize, Err: word.Err})
+			gaps = peek.AddGap(gaps, word.Addr, peek.WordSize, word.Err)
 		}
 		if word.Name != "" {
 			value += "  " + text.Visible(word.Name)

@@ -22,6 +22,7 @@ var placeColumns = []table.Column{
 	{Name: "area_size", Type: table.Size, Doc: "Its bytes."},
 	{Name: "area_caller", Type: table.Text, Doc: "The function that asked for the area."},
 	{Name: "area_path", Type: table.Text, Doc: "The file that is mapped, or what stands in its place in maps."},
+	{Name: "resource", Type: table.Text, Doc: "Of what is no memory: the device, as in iomem."},
 	{Name: "use", Type: table.Text, Doc: "What its page is used for, as in pages."},
 	{Name: "block", Type: table.Addr, Doc: "Physical address of its page, compound page or free block."},
 	{Name: "block_size", Type: table.Size, Doc: "Bytes of that."},
@@ -49,7 +50,8 @@ bytes of a file, a page table, nothing.
 ` + placeHelp + `
 
 It takes the kernel's own books at their word. Whether an object is in use is not told:
-processors keep free ones at hand. An address that leads nowhere ends in exit status 3.`,
+processors keep free ones at hand. An address that leads nowhere, or to what is neither memory
+nor a known device, ends in exit status 3.`,
 		Example: `  outsight whatis lab:demo init_task+0x8
   outsight whatis lab:demo --pid 1 0x7ffd0000
   outsight whatis lab:demo --physical 0x1f00000`,
@@ -79,6 +81,9 @@ processors keep free ones at hand. An address that leads nowhere ends in exit st
 		}
 		if err := f.show(c, placeColumns, func(yield func(table.Row, error) bool) { yield(row, nil) }); err != nil {
 			return err
+		}
+		if x.Fault == nil && len(x.Missing) > 0 {
+			return errIncomplete{}
 		}
 		return x.Fault
 	}
@@ -133,6 +138,7 @@ func placeRow(p *peek.Placer, x *peek.Place) table.Row {
 		return row
 	}
 	set("physical", table.AddrValue(uint64(x.Physical)))
+	text("resource", x.Resource)
 	if b := x.Page; b != nil {
 		text("use", string(b.Use))
 		set("block", table.AddrValue(uint64(b.PA)))

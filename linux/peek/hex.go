@@ -27,7 +27,7 @@ func (m *Memory) Copy(w io.Writer, a, n uint64) (gaps []Gap, err error) {
 		b := buf[:min(n, page-a%page)]
 		if _, failed := m.ReadAt(b, a); failed != nil {
 			clear(b)
-			gaps = addGap(gaps, a, uint64(len(b)), failed)
+			gaps = AddGap(gaps, a, uint64(len(b)), failed)
 		}
 		if _, err := w.Write(b); err != nil {
 			return gaps, err
@@ -45,7 +45,7 @@ func (m *Memory) Hex(w io.Writer, a, n uint64) (gaps []Gap, err error) {
 		k := min(n, lineBytes-a%lineBytes)
 		_, failed := m.ReadAt(b[:k], a)
 		if failed != nil {
-			gaps = addGap(gaps, a, k, failed)
+			gaps = AddGap(gaps, a, k, failed)
 		}
 		if _, err := fmt.Fprintln(w, hexLine(a, b[:k], failed == nil)); err != nil {
 			return gaps, err
@@ -87,8 +87,8 @@ func (m *Memory) Words(a, n uint64) iter.Seq2[Word, error] {
 	}
 }
 
-// addGap adds n bytes at a that could not be read to gaps, or to the last of them.
-func addGap(gaps []Gap, a, n uint64, why error) []Gap {
+// AddGap adds n bytes at a that could not be read to gaps, or to the last of them.
+func AddGap(gaps []Gap, a, n uint64, why error) []Gap {
 	if k := len(gaps) - 1; k >= 0 && gaps[k].Addr+gaps[k].Size == a {
 		gaps[k].Size += n
 		return gaps

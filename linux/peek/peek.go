@@ -110,10 +110,17 @@ func (m *Memory) Resolve(text string) (uint64, error) {
 }
 
 func (m *Memory) base(name string) (uint64, error) {
-	if n, err := strconv.ParseUint(name, 0, 64); err == nil {
+	if n, err := strconv.ParseUint(name, 16, 64); err == nil && len(name) == 16 { // as kernels print them
 		return n, nil
 	}
-	if n, err := strconv.ParseUint(name, 16, 64); err == nil && len(name) == 16 { // as kernels print them
+	octal := len(name) > 1 && name[0] == '0' && name[1] >= '0' && name[1] <= '9'
+	n, err := strconv.ParseUint(name, 0, 64)
+	switch {
+	case errors.Is(err, strconv.ErrRange):
+		return 0, fmt.Errorf("%w: it has more than 64 bits", ErrPlace)
+	case octal:
+		return 0, fmt.Errorf("%w: write 0x before a hexadecimal number", ErrPlace)
+	case err == nil:
 		return n, nil
 	}
 	if m.space == nil {
@@ -123,7 +130,7 @@ func (m *Memory) base(name string) (uint64, error) {
 		if a, ok := m.s.ModuleSymbol(module, symbol); ok {
 			return uint64(a), nil
 		}
-		return 0, ErrPlace
+		return 0, fmt.Errorf("%w: no loaded module %s has a symbol %s", ErrPlace, module, symbol)
 	}
 	name, cpu, percpu := strings.Cut(name, "@")
 	if percpu {
@@ -142,7 +149,7 @@ func (m *Memory) base(name string) (uint64, error) {
 		if _, known := m.s.Symbol(name); known {
 			return 0, fmt.Errorf("%w: each processor has its own; say whose: %s@0", ErrPlace, name)
 		}
-		return 0, fmt.Errorf("%w: %w", ErrPlace, kernel.ErrNoSymbol)
+		return 0, fmt.Errorf("%w: %w; a module's is written MODULE:SYMBOL", ErrPlace, kernel.ErrNoSymbol)
 	}
 	return uint64(a), nil
 }

@@ -17,17 +17,20 @@ type Place struct {
 	Physical phys.Addr
 	Fault    error // why it leads nowhere; nil: Physical is where
 	// Region is which part of an address space it is: "kernel image", "[module]", the
-	// kinds of an area of vmalloc, "direct map", "process", "physical"; or empty.
+	// kinds of an area of vmalloc, "direct map", "struct page of …", "process", "physical";
+	// or empty.
 	Region  string
 	Symbol  string         // of the kernel or a module, with the distance
 	Owner   linux.Owner    // whose code or data, of the kernel's half
 	Area    *linux.VMArea  // of vmalloc
 	Mapping *linux.Mapping // of a process
 	Page    *linux.Page    // nil: the kernel has no struct page for it
-	Object  *linux.SlabObject
-	File    *linux.INode // whose bytes the page caches
-	Path    string       // of File, as the first process has it
-	Offset  uint64       // of the address in File, in bytes
+	// Resource is whose a physical address is that is no memory, as /proc/iomem has it.
+	Resource string
+	Object   *linux.SlabObject
+	File     *linux.INode // whose bytes the page caches
+	Path     string       // of File, as the first process has it
+	Offset   uint64       // of the address in File, in bytes
 	// Missing is what could not be read on the way.
 	Missing []error
 }
@@ -72,8 +75,20 @@ func (p *Placer) At(ctx context.Context, a uint64) *Place {
 	}
 	page, err := m.s.PageAt(x.Physical)
 	if err != nil {
-		if p.ram(x.Physical) { // else a device's registers
+		if p.ram(x.Physical) {
 			missing(err)
+			return x
+		}
+		// The innermost comes last.
+		for r, err := range m.s.Resources(ctx, linux.MemoryResources) {
+			if err != nil {
+				missing(err)
+			} else if uint64(x.Physical) >= r.Start && uint64(x.Physical) <= r.End && r.Name != "" {
+				x.Resource = r.Name
+			}
+		}
+		if x.Resource == "" {
+			missing(fmt.Errorf("physical %#x is neither memory nor a device's that the kernel knows", uint64(x.Physical)))
 		}
 		return x
 	}
@@ -150,6 +165,10 @@ func (p *Placer) region(ctx context.Context, x *Place, va virt.Addr) error {
 			return nil
 		}
 	}
+	if pa, ok := m.s.StructPage(va); ok {
+		x.Region = fmt.Sprintf("struct page of physical %#x", uint64(pa))
+		return nil
+	}
 	if pa, ok := m.s.Space.DirectMapped(va); ok && x.Fault == nil && pa == x.Physical {
 		x.Region, first = "direct map", nil
 	}
@@ -172,7 +191,7 @@ func (p *Placer) ram(pa phys.Addr) bool {
 // of the object that lies there with the distance; empty for what has none.
 func (p *Placer) Name(a uint64) string {
 	va := virt.Addr(a)
-	if p.m.space == nil || !p.m.s.Space.KernelHalf(va) {
+	if !p.m.s.Space.KernelHalf(va) {
 		return ""
 	}
 	o := p.owners.Of(va)

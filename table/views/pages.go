@@ -16,7 +16,7 @@ func init() {
 
 As the kernel's own books (struct page) have it: a row is a page, a compound page, or a free
 block of the buddy allocator. What the kernel took for itself is told no closer than "kernel":
-nobody keeps books of that. "pcp" is free memory that a processor keeps at hand, told by being
+nobody keeps books of that, and large allocations are part of it. "pcp" is free memory that a processor keeps at hand, told by being
 on a list. The rows are many; ask for sums with
 "outsight query TARGET 'select use, sum(size) from pages group by use'".`,
 		Columns: []table.Column{

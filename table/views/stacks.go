@@ -18,8 +18,9 @@ func init() {
 The innermost call is first, as in /proc/PID/stack: the scheduler's own functions are left
 out. The kernel's own notes for unwinding (ORC) are followed, so frames are not guessed.
 Where a running thread is, is not in memory but in its processor's registers: with --running, of
-a guest that stands still (--pause, or a dump that has registers), its stack is walked too, from
-the function that it is in; it is empty while the program itself runs. One that has ended has no stack.`,
+a guest that stands still (--pause, or a dump that was taken with it and has registers), its stack
+is walked too, from the function that it is in; it is empty while the program itself runs. An
+idle processor runs none of the threads that are listed. One that has ended has no stack.`,
 		Columns: []table.Column{
 			{Name: "pid", Type: table.Int, Doc: "Process, as numbered in the initial PID namespace."},
 			{Name: "tid", Type: table.Int, Doc: "Thread."},

@@ -41,7 +41,7 @@ func newExtractCommand() *cobra.Command {
 		Example: `  outsight extract lab:demo --pid 312 core.312
   outsight extract lab:demo --pid 312 --address 0x7f1200000000 --elf dropper.so
   outsight extract memory.raw --module nf_tables nf_tables.elf`,
-		Args:    cobra.ExactArgs(2),
+		Args:    arguments(2, 2, "a TARGET and a FILE"),
 		GroupID: groupMemory,
 	}
 	f.guest.add(c)

@@ -38,7 +38,7 @@ func newTranslateCommand() *cobra.Command {
 An address that leads nowhere ends in exit status 3, with the reason.`,
 		Example: `  outsight translate lab:demo init_task
   outsight translate lab:demo --pid 1 0x7ffd0000`,
-		Args:    cobra.ExactArgs(2),
+		Args:    arguments(2, 2, "a TARGET and an ADDRESS"),
 		GroupID: groupMemory,
 	}
 	f.add(c)
@@ -100,7 +100,7 @@ function that begins there, up to the next symbol, or 64 bytes.
 What is shown is what lies in memory: with probes, alternatives and static keys applied.`,
 		Example: `  outsight disassemble lab:demo vfs_read
   outsight disassemble lab:demo --pid 1 0x401000 32`,
-		Args:    cobra.RangeArgs(2, 3),
+		Args:    arguments(2, 3, "a TARGET, an ADDRESS and perhaps a LENGTH"),
 		GroupID: groupMemory,
 	}
 	f.add(c)

@@ -127,7 +127,7 @@ variable, whose declaration is told. Types come from the guest's own BTF.
 		Example: `  outsight struct lab:demo task_struct
   outsight struct lab:demo task_struct.comm init_task
   outsight struct memory.raw net.ns init_net --depth 2 -o json`,
-		Args:    cobra.RangeArgs(2, 3),
+		Args:    arguments(2, 3, "a TARGET, a TYPE and perhaps an ADDRESS"),
 		GroupID: groupMemory,
 	}
 	f.add(c)

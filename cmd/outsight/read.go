@@ -36,15 +36,17 @@ told on standard error, and ends in exit status 3.`,
   outsight read lab:demo --pid 1 0x7ffd0000 4096 -o stack.bin
   outsight read lab:demo --words init_task+0x20 64
   outsight read memory.raw --physical 0x1000`,
-		Args:    cobra.RangeArgs(2, 3),
+		Args:    arguments(2, 3, "a TARGET, an ADDRESS and perhaps a LENGTH"),
 		GroupID: groupMemory,
 	}
 	f.add(c)
 	c.Flags().StringVarP(&output, "output", "o", "", "write the bytes to this `file`; - is standard output")
 	c.Flags().BoolVar(&words, "words", false, "show words and what they point to")
 	c.Flags().BoolVar(&force, "force", false, "replace the file if it exists")
-	c.MarkFlagsMutuallyExclusive("words", "output")
 	c.RunE = func(c *cobra.Command, args []string) (err error) {
+		if words && output != "" {
+			return usagef("--words is for reading, -o for bytes as they are: give one of them")
+		}
 		if err := mayPrint(output, force); err != nil {
 			return err
 		}

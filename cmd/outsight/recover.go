@@ -46,7 +46,7 @@ func newRecoverCommand() *cobra.Command {
 		Long:  recoverLong,
 		Example: `  outsight recover lab:demo /etc/passwd
   outsight recover memory.raw /tmp/dropper -o dropper.bin`,
-		Args:    cobra.RangeArgs(1, 2),
+		Args:    arguments(1, 2, "a PATH, or a TARGET and a PATH"),
 		GroupID: string(table.Files),
 	}
 	f.guest.add(c)

@@ -93,6 +93,16 @@ func oneTarget(c *cobra.Command, args []string) error {
 	return nil
 }
 
+// arguments takes from low to high of them, of which a message says what they are.
+func arguments(low, high int, what string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) < low || len(args) > high {
+			return fmt.Errorf("%s takes %s", c.Name(), what)
+		}
+		return nil
+	}
+}
+
 func noTarget(c *cobra.Command, args []string) error {
 	if len(args) > 0 {
 		return fmt.Errorf("%s takes no arguments", c.Name())

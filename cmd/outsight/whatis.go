@@ -55,7 +55,7 @@ nor a known device, ends in exit status 3.`,
 		Example: `  outsight whatis lab:demo init_task+0x8
   outsight whatis lab:demo --pid 1 0x7ffd0000
   outsight whatis lab:demo --physical 0x1f00000`,
-		Args:    cobra.ExactArgs(2),
+		Args:    arguments(2, 2, "a TARGET and an ADDRESS"),
 		GroupID: groupMemory,
 	}
 	f.add(c)

@@ -45,6 +45,9 @@ func byPeers(t *testing.T, root, series string) {
 		t.Fatal(err)
 	}
 	t.Run("crash", func(t *testing.T) {
+		if series == "7.2" {
+			t.Skip("crash 9.0.2 knows no kernel from which num_gpl_syms of struct module is gone; drgn must do")
+		}
 		c := labtest.Tool(t.Context(), root, "crash", "-s", vmlinux, core)
 		c.Env = append(c.Env, "HOME="+t.TempDir())
 		c.Stdin = strings.NewReader("ps\nbt -a\nquit\n")

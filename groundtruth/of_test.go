@@ -1,7 +1,6 @@
 package groundtruth
 
 import (
-	"encoding/json"
 	"fmt"
 	"os/exec"
 	"slices"
@@ -31,22 +30,9 @@ echo $pid; for ns in /proc/$pid/ns/cgroup /proc/$pid/ns/ipc /proc/$pid/ns/mnt /p
 	if err != nil {
 		t.Fatal(err)
 	}
-	rows := func(view, pid string) (all []map[string]any) {
+	rows := func(view, pid string) []map[string]any {
 		t.Helper()
-		out, err := exec.Command(command(t), view, "qemu:"+g.QMP(), "--pid", pid, "-o", "json").Output()
-		if err != nil {
-			t.Fatalf("outsight %s: %v", view, err)
-		}
-		for line := range strings.Lines(string(out)) {
-			var row map[string]any
-			d := json.NewDecoder(strings.NewReader(line))
-			d.UseNumber()
-			if err := d.Decode(&row); err != nil {
-				t.Fatal(err)
-			}
-			all = append(all, row)
-		}
-		return all
+		return rowsOf(t, view, "qemu:"+g.QMP(), "--pid", pid)
 	}
 	var got []string
 	for _, row := range rows("namespaces", pid) {

@@ -138,6 +138,25 @@ func some(row map[string]any, columns ...string) cells {
 	return c
 }
 
+// rowsOf are the rows that the command prints as JSON. Numbers stay as they are written.
+func rowsOf(t *testing.T, args ...string) (all []map[string]any) {
+	t.Helper()
+	a := run(t, nil, append(args, "-o", "json")...)
+	if a.status != 0 {
+		t.Fatalf("outsight %s: exit status %d: %s", strings.Join(args, " "), a.status, a.stderr)
+	}
+	for line := range strings.Lines(a.stdout) {
+		dec := json.NewDecoder(strings.NewReader(line))
+		dec.UseNumber()
+		var row map[string]any
+		if err := dec.Decode(&row); err != nil {
+			t.Fatalf("%v in %.300q", err, line)
+		}
+		all = append(all, row)
+	}
+	return all
+}
+
 // parseObjects reads a tool's JSON: a list of objects, or an object that has one.
 func parseObjects(t *testing.T, out string) []map[string]any {
 	t.Helper()

@@ -33,6 +33,16 @@ func init() {
 	})
 }
 
+func numberOf(t *testing.T, v any) float64 {
+	t.Helper()
+	n, ok := v.(json.Number)
+	f, err := n.Float64()
+	if !ok || err != nil {
+		t.Fatalf("%v is no number", v)
+	}
+	return f
+}
+
 // TestGuestPages compares sums over all struct pages with those that the kernel keeps, and
 // what lies at an address with what the guest, or another view, says of it.
 func TestGuestPages(t *testing.T) {
@@ -42,51 +52,35 @@ func TestGuestPages(t *testing.T) {
 			t.Parallel()
 			g := labtest.Up(t, lab.Options{Name: "pages-" + kernel, Kernel: kernel, Memory: gib / 4})
 			target := "qemu:" + g.QMP()
-			rows := func(args ...string) (all []map[string]any) {
-				t.Helper()
-				out, err := exec.Command(command(t), args...).Output()
-				if err != nil {
-					t.Fatalf("outsight %s: %v", strings.Join(args, " "), err)
-				}
-				for line := range strings.Lines(string(out)) {
-					var row map[string]any
-					if err := json.Unmarshal([]byte(line), &row); err != nil {
-						t.Fatal(err)
-					}
-					all = append(all, row)
-				}
-				return all
-			}
 			// Processors add what they counted to the sums now and then.
 			const near = 512 << 10
 			for use, name := range map[string]string{"free": "MemFree", "table": "PageTables", "anonymous": "AnonPages", "file": "Cached"} {
-				row := rows("query", "--pause", target, "-o", "json", "select sum(p.size) pages, max(m.size) counted from pages p, meminfo m where p.use = '"+use+"' and m.name = '"+name+"'")[0]
-				pages, _ := row["pages"].(float64)
-				counted, _ := row["counted"].(float64)
+				row := rowsOf(t, "query", "--pause", target, "select sum(p.size) pages, max(m.size) counted from pages p, meminfo m where p.use = '"+use+"' and m.name = '"+name+"'")[0]
+				pages, counted := numberOf(t, row["pages"]), numberOf(t, row["counted"])
 				if math.Abs(pages-counted) > near || counted == 0 {
 					t.Errorf("%s: %.0f bytes of pages; %s has %.0f", use, pages, name, counted)
 				}
 			}
-			tasks := rows("ps", target, "-o", "json", "--columns", "pid,task")
+			tasks := rowsOf(t, "ps", target, "--columns", "pid,task")
 			for _, task := range tasks[:min(len(tasks), 10)] {
 				at, _ := task["task"].(string)
-				got := rows("whatis", target, at, "-o", "json")[0]
+				got := rowsOf(t, "whatis", target, at)[0]
 				if got["cache"] != "task_struct" || got["object"] != at || got["object_offset"] != "0x0" || got["region"] != "direct map" {
 					t.Errorf("task_struct of %v: %v", task["pid"], got)
 				}
 			}
 			// Any address of a block leads to what the view says of it.
-			blocks := rows("pages", target, "-o", "json")
+			blocks := rowsOf(t, "pages", target)
 			for i := 0; i < len(blocks); i += max(1, len(blocks)/40) {
 				block := blocks[i]
 				var at uint64
 				if _, err := fmt.Sscanf(block["physical"].(string), "0x%x", &at); err != nil {
 					t.Fatal(err)
 				}
-				inside := fmt.Sprintf("%#x", at+uint64(block["size"].(float64))/2+8)
-				got := rows("whatis", target, "--physical", inside, "-o", "json")[0]
+				inside := fmt.Sprintf("%#x", at+uint64(numberOf(t, block["size"]))/2+8)
+				got := rowsOf(t, "whatis", target, "--physical", inside)[0]
 				if stable := []any{"free", "reserved", "slab", "hugetlb"}; slices.Contains(stable, block["use"]) && (got["use"] != block["use"] || got["block"] != block["physical"]) {
-					again := rows("pages", target, "-o", "json", "--where", `physical == "`+block["physical"].(string)+`"`)
+					again := rowsOf(t, "pages", target, "--where", `physical == "`+block["physical"].(string)+`"`)
 					if len(again) == 1 && again[0]["use"] == block["use"] {
 						t.Errorf("%s: %v; pages says %v", inside, got, block)
 					}
@@ -94,10 +88,10 @@ func TestGuestPages(t *testing.T) {
 			}
 			line := strings.Fields(labtest.Output(t, g, "grep r-xp /proc/1/maps | head -1"))
 			start, _, _ := strings.Cut(line[0], "-")
-			if got := rows("whatis", target, "--pid", "1", "0x"+start, "-o", "json")[0]; got["area_path"] != line[5] || got["path"] != line[5] || got["use"] != "file" || got["region"] != "process" {
+			if got := rowsOf(t, "whatis", target, "--pid", "1", "0x"+start)[0]; got["area_path"] != line[5] || got["path"] != line[5] || got["use"] != "file" || got["region"] != "process" {
 				t.Errorf("code of process 1, of %s: %v", line[5], got)
 			}
-			if got := rows("whatis", target, "linux_banner+4", "-o", "json")[0]; got["symbol"] != "linux_banner+0x4" || got["owner"] != "kernel" {
+			if got := rowsOf(t, "whatis", target, "linux_banner+4")[0]; got["symbol"] != "linux_banner+0x4" || got["owner"] != "kernel" {
 				t.Errorf("linux_banner: %v", got)
 			}
 			// The first processes hang on init_task's list.

@@ -46,7 +46,7 @@ func TestGuestRunningStacks(t *testing.T) {
 					}
 					all := strings.Join(row.Stack, " ")
 					switch {
-					case row.Cut != nil: // on the stack of an interrupt
+					case row.Cut != nil: // the rest is not known
 					case *row.Comm == "dd" && strings.Contains(all, " vfs_read+") && strings.Contains(all, " do_syscall_64+") && strings.HasPrefix(row.Stack[len(row.Stack)-1], "entry_SYSCALL_64_after_hwframe+"):
 						reads = true
 					case *row.Comm == "sh" && len(row.Stack) == 0:

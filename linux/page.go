@@ -119,8 +119,8 @@ func (s *System) pageLayout() (*pageLayout, error) {
 			o.slab = r.field(p, "slab_cache") // up to 5.16
 		}
 		for _, name := range pageFlags {
-			bit, err := s.EnumValue("pageflags", "PG_"+name)
-			if err != nil || bit < 0 || bit > 63 {
+			bit, ok := s.pageFlag("PG_" + name)
+			if !ok {
 				continue
 			}
 			mask := uint64(1) << bit
@@ -137,23 +137,18 @@ func (s *System) pageLayout() (*pageLayout, error) {
 		// Second names, for bits that mean several things.
 		for i := range o.bits {
 			b := &o.bits[i]
-			has := func(name string) bool {
-				bit, err := s.EnumValue("pageflags", "PG_"+name)
-				return err == nil && bit >= 0 && bit < 64 && b.mask == 1<<bit
-			}
-			for _, name := range []string{"checked", "mappedtodisk"} {
-				if has(name) {
-					b.file = name
+			second := func(to *string, names ...string) {
+				for _, name := range names {
+					if bit, ok := s.pageFlag("PG_" + name); ok && b.mask == 1<<bit {
+						*to = name
+					}
 				}
 			}
-			for _, name := range []string{"swapcache", "anon_exclusive"} {
-				if has(name) {
-					b.anonymous = name
-				}
-			}
+			second(&b.file, "checked", "mappedtodisk")
+			second(&b.anonymous, "swapcache", "anon_exclusive")
 		}
 		o.lru = r.field(p, "lru.next")
-		o.hugetlb(r)
+		o.hugetlb(s, r)
 		for _, t := range pageTypes {
 			if v, err := s.EnumValue("pagetype", "PGTY_"+t.name); err == nil { // 6.12: the upper byte
 				o.types = append(o.types, pageType{0xff << 24, uint32(v) << 24, t.use})
@@ -174,7 +169,7 @@ func (s *System) pageLayout() (*pageLayout, error) {
 
 // hugetlb finds what marked the pages of hugetlb before they had a type of their own (6.9):
 // the number of their destructor, or from 6.6 on a flag of the second page.
-func (o *pageLayout) hugetlb(r *resolver) {
+func (o *pageLayout) hugetlb(s *System, r *resolver) {
 	o.huge.Offset = absent
 	if v, err := r.p.EnumValue("compound_dtor_id", "HUGETLB_PAGE_DTOR"); err == nil {
 		if o.huge = r.optional("folio", "_folio_dtor", "_compound_dtor"); !has(o.huge) {
@@ -183,7 +178,7 @@ func (o *pageLayout) hugetlb(r *resolver) {
 			}
 		}
 		o.hugeMask, o.hugeIs = 0xff, uint64(v)
-	} else if v, err := r.p.EnumValue("pageflags", "PG_hugetlb"); err == nil && v >= 0 && v < 64 {
+	} else if v, ok := s.pageFlag("PG_hugetlb"); ok {
 		if o.huge = o.cache.flags; has(o.huge) {
 			o.huge.Offset += o.cache.pageSize
 		}

@@ -2,6 +2,7 @@ package linux
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/phys"
@@ -79,12 +80,12 @@ func (s *System) StructPage(a virt.Addr) (phys.Addr, bool) {
 		return 0, false
 	}
 	pa := phys.Addr(uint64(a-o.cache.vmemmap) / uint64(o.cache.pageSize) * phys.PageSize)
-	for _, r := range s.Memory.Ranges() {
-		if r.Contains(pa, 1) {
-			return pa, true
-		}
-	}
-	return 0, false
+	return pa, s.HasMemory(pa)
+}
+
+// HasMemory reports whether the guest has memory at pa.
+func (s *System) HasMemory(pa phys.Addr) bool {
+	return slices.ContainsFunc(s.Memory.Ranges(), func(r phys.Range) bool { return r.Contains(pa, 1) })
 }
 
 // SlabObject is where an address lies in a slab.

@@ -52,18 +52,24 @@ func (s *System) pageCacheLayout() (*pageCacheLayout, error) {
 			o.order.Offset += o.pageSize // of the second page
 		}
 		for name, to := range map[string]*uint{"PG_dirty": &o.dirty, "PG_uptodate": &o.uptodate, "PG_head": &o.head} {
-			v, err := s.EnumValue("pageflags", name)
-			if err != nil || v < 0 || v > 63 {
+			bit, ok := s.pageFlag(name)
+			if !ok {
 				r.errs = append(r.errs, fmt.Errorf("page flag %s: %w", name, kernel.ErrNoSymbol))
 				continue
 			}
-			*to = uint(v)
+			*to = bit
 		}
 		o.vmemmap = vmemmap4
 		if p, err := s.Pointer("vmemmap_base"); err == nil {
 			o.vmemmap = p
 		}
 	})
+}
+
+// pageFlag is the bit of a flag of struct page (PG_…); false where the kernel has no such flag.
+func (s *System) pageFlag(name string) (bit uint, ok bool) {
+	v, err := s.EnumValue("pageflags", name)
+	return uint(v), err == nil && v >= 0 && v < 64
 }
 
 // CachedRange is pages of a file that follow one another in the file and in memory:

@@ -57,11 +57,14 @@ type Spec struct {
 	Exhaustive bool
 	// Single says that there is one row, shown as lines of name and value.
 	Single bool
-	// Of makes the test for which rows have to do with a process, of a view without a column
-	// pid or pids; nil: rows have nothing to do with processes. The test is nil if there is
-	// no such process.
-	Of func(ctx context.Context, g *Guest, columns []Column, pid int64) (mine func(Row) bool, err error)
+	// Of chooses rows by process, of a view without a column pid or pids; nil: its rows have
+	// nothing to do with processes.
+	Of OfProcess
 }
+
+// OfProcess makes the test for which rows of a view with those columns have to do with a
+// process. The test is nil if there is no such process.
+type OfProcess func(ctx context.Context, g *Guest, columns []Column, pid int64) (mine func(Row) bool, err error)
 
 // Group is a heading for views that belong together.
 type Group string

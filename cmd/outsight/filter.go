@@ -17,7 +17,7 @@ import (
 // do with processes, and a switch for every option column.
 type filterFlags struct {
 	columns []table.Column
-	of      func(context.Context, *table.Guest, []table.Column, int64) (func(table.Row) bool, error)
+	of      table.OfProcess
 	pids    []int64
 	options map[string]*bool
 	where   string

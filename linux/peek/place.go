@@ -75,7 +75,7 @@ func (p *Placer) At(ctx context.Context, a uint64) *Place {
 	}
 	page, err := m.s.PageAt(x.Physical)
 	if err != nil {
-		if p.ram(x.Physical) {
+		if m.s.HasMemory(x.Physical) {
 			missing(err)
 			return x
 		}
@@ -138,10 +138,7 @@ func (p *Placer) region(ctx context.Context, x *Place, va virt.Addr) error {
 		}
 		return nil
 	}
-	x.Owner = p.owners.Of(va)
-	if x.Owner.Kind == linux.OwnerNone {
-		x.Owner = p.owners.Holder(va)
-	}
+	x.Owner = p.owner(va)
 	x.Symbol = x.Owner.Function()
 	switch x.Owner.Kind {
 	case linux.OwnerNone:
@@ -178,13 +175,12 @@ func (p *Placer) region(ctx context.Context, x *Place, va virt.Addr) error {
 // direct is where the kernel's window on all of memory shows pa.
 func (p *Placer) direct(pa phys.Addr) virt.Addr { return p.m.s.Space.DirectBase() + virt.Addr(pa) }
 
-func (p *Placer) ram(pa phys.Addr) bool {
-	for _, r := range p.m.s.Memory.Ranges() {
-		if r.Contains(pa, 1) {
-			return true
-		}
+// owner is whose code or data lies at va of the kernel's half.
+func (p *Placer) owner(va virt.Addr) linux.Owner {
+	if o := p.owners.Of(va); o.Kind != linux.OwnerNone {
+		return o
 	}
-	return false
+	return p.owners.Holder(va)
 }
 
 // Name is the shortest name for what a kernel address points to: a symbol, or the cache
@@ -194,10 +190,7 @@ func (p *Placer) Name(a uint64) string {
 	if !p.m.s.Space.KernelHalf(va) {
 		return ""
 	}
-	o := p.owners.Of(va)
-	if o.Kind == linux.OwnerNone {
-		o = p.owners.Holder(va)
-	}
+	o := p.owner(va)
 	if name := o.Function(); name != "" {
 		if o.Kind == linux.OwnerKernel {
 			return name

@@ -9,11 +9,8 @@ import (
 	"github.com/outsight-vmi/outsight/table"
 )
 
-// ofProcess makes the test of [table.Spec.Of] for rows of which a column says whose they are.
-type ofProcess func(ctx context.Context, g *table.Guest, columns []table.Column, pid int64) (mine func(table.Row) bool, err error)
-
 // rowsWith have values in columns that want finds right for the process.
-func rowsWith(want func(p *linux.Process, v []table.Value) bool, names ...string) ofProcess {
+func rowsWith(want func(p *linux.Process, v []table.Value) bool, names ...string) table.OfProcess {
 	return func(ctx context.Context, g *table.Guest, columns []table.Column, pid int64) (mine func(table.Row) bool, err error) {
 		l := g.Linux.NewLister()
 		where := []table.Constraint{{Column: "pid", Values: []table.Value{table.IntValue(pid)}}}
@@ -22,10 +19,13 @@ func rowsWith(want func(p *linux.Process, v []table.Value) bool, names ...string
 				continue // of another; if it is this one, it is not found
 			}
 			if p, err := l.Process(ctx, t); err == nil && int64(p.PID) == pid {
-				v := make([]table.Value, len(names))
+				v, from := make([]table.Value, len(names)), make([]int, len(names))
+				for i, name := range names {
+					from[i] = table.ColumnIndex(columns, name)
+				}
 				return func(row table.Row) bool {
-					for i, name := range names {
-						v[i] = row[table.ColumnIndex(columns, name)]
+					for i, n := range from {
+						v[i] = row[n]
 					}
 					return want(p, v)
 				}, nil
@@ -36,7 +36,7 @@ func rowsWith(want func(p *linux.Process, v []table.Value) bool, names ...string
 }
 
 // inNamespace are the rows of a namespace that the process is in.
-func inNamespace(column string, of func(linux.Namespaces) uint64) ofProcess {
+func inNamespace(column string, of func(linux.Namespaces) uint64) table.OfProcess {
 	return rowsWith(func(p *linux.Process, v []table.Value) bool { return v[0].Equal(table.UintValue(of(p.NS))) }, column)
 }
 

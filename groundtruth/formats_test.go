@@ -126,8 +126,8 @@ func (f *formats) vmware(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer m.Close()
-	r, ok := vm.As[vm.RegisterReader](m)
-	if !ok {
+	r := m.Control.Registers
+	if r == nil {
 		t.Fatal("the guest has no registers")
 	}
 	registers, err := r.Registers(t.Context())

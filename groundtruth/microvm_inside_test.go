@@ -228,8 +228,8 @@ func checkPause(t *testing.T, g *lab.Guest, v variant) {
 		t.Fatal(err)
 	}
 	defer m.Close()
-	p, ok := vm.As[vm.Pauser](m)
-	if !ok {
+	p := m.Control.Pauser
+	if p == nil {
 		t.Fatal("it cannot be paused")
 	}
 	resume, err := p.Pause(t.Context())
@@ -252,8 +252,8 @@ func checkPause(t *testing.T, g *lab.Guest, v variant) {
 	if stopped, err := proc.Stopped(g.PID()); stopped == v.api || err != nil {
 		t.Errorf("its process is stopped: %v (%v), with an API: %v", stopped, err, v.api)
 	}
-	if s, ok := vm.As[vm.Stater](m); v.api {
-		if state, err := s.State(t.Context()); !ok || state != vm.StatePaused {
+	if v.api {
+		if state, err := m.Control.Stater.State(t.Context()); state != vm.StatePaused {
 			t.Errorf("paused, its state is %q (%v)", state, err)
 		}
 	}

@@ -233,8 +233,8 @@ func dump(t *testing.T, g *lab.Guest, path string, hole bool) {
 		t.Fatal(err)
 	}
 	defer m.Close()
-	p, ok := vm.As[vm.Pauser](m)
-	if !ok {
+	p := m.Control.Pauser
+	if p == nil {
 		t.Fatal("the guest cannot be paused")
 	}
 	resume, err := p.Pause(t.Context())

@@ -123,8 +123,8 @@ func Pause(ctx context.Context, m *vm.Machine, target string) (resume func() err
 	if !m.Live() {
 		return func() error { return nil }, nil
 	}
-	p, ok := vm.As[vm.Pauser](m)
-	if !ok {
+	p := m.Control.Pauser
+	if p == nil {
 		return nil, &vm.Error{Kind: vm.ErrUnsupported, What: "pause " + target, Why: "that needs a QMP socket, and the machine has none that can be used", Do: "leave --pause out, free its QMP socket, or add -qmp to its command line"}
 	}
 	goOn, err := p.Pause(ctx)
@@ -165,8 +165,8 @@ type paging struct {
 // paging asks the machine for its registers. Where it does not show them, memory
 // alone must do.
 func (g *Guest) paging(ctx context.Context) (p paging) {
-	r, ok := vm.As[vm.RegisterReader](g.Machine)
-	if !ok {
+	r := g.Machine.Control.Registers
+	if r == nil {
 		return p
 	}
 	regs, err := r.Registers(ctx)

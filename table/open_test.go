@@ -25,7 +25,7 @@ func (p *pauser) Pause(context.Context) (func(context.Context) error, error) {
 func pausedGuest(ctx context.Context, t *testing.T, p *pauser) *Guest {
 	t.Helper()
 	p.resumed = make(chan struct{}, 2)
-	g := &Guest{Target: "web", Machine: &vm.Machine{Control: p}}
+	g := &Guest{Target: "web", Machine: &vm.Machine{Control: vm.Control{Pauser: p}}}
 	if err := g.pause(ctx); err != nil {
 		t.Fatal(err)
 	}

@@ -27,7 +27,7 @@ func openDump(what, path string) (*Machine, error) {
 		m.Notes = append(m.Notes, fmt.Sprintf("%s was cut off: %d bytes of memory that it tells of are not in it, and what was there cannot be seen", path, d.Short))
 	}
 	if len(d.CPUs) > 0 {
-		m.Control, m.CPUs = stillRegisters(registersOf(d)), len(d.CPUs)
+		m.Control.Registers, m.CPUs = stillRegisters(registersOf(d)), len(d.CPUs)
 	}
 	if st, err := os.Stat(path); err == nil {
 		m.Created = st.ModTime()

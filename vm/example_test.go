@@ -32,8 +32,7 @@ func ExampleHost_Open() {
 	fmt.Println(m.Title(), m.Memory.Ranges(), "live:", m.Live())
 
 	// What else can be done depends on the machine: nobody can pause a dump.
-	_, ok := vm.As[vm.Pauser](m)
-	fmt.Println("can be paused:", ok)
+	fmt.Println("can be paused:", m.Control.Pauser != nil)
 	// Output:
 	// guest.raw [[0x0, 0x100000)] live: false
 	// can be paused: false

@@ -3,12 +3,12 @@
 // opens the TARGETs of the command line.
 //
 // A [Host] knows drivers, one for each monitor; package vm/local has one with all
-// of them. A [Machine] has memory; everything else is a capability that [As]
-// finds: [Pauser], [Registers], [Stater].
+// of them. A [Machine] has memory; everything else is an optional capability of its
+// [Control].
 package vm
 
 import (
-	"context"
+	"errors"
 	"io"
 	"sync"
 	"time"
@@ -77,19 +77,25 @@ type Machine struct {
 	// Notes are what the user should know about how it was opened: "the QMP
 	// socket is in use: the memory map is a guess".
 	Notes []string
-	// Control is what else the driver can do, behind [As]; nil: nothing.
-	Control any
+	// Control is what else the driver can do with the machine.
+	Control Control
 
 	once sync.Once
 	err  error
 }
 
-// Close lets go of the machine and of its memory.
+// Close closes the machine's control and its memory. A machine that was paused must
+// have been resumed before.
 func (m *Machine) Close() error {
 	m.once.Do(func() {
-		if c, ok := m.Memory.(io.Closer); ok {
-			m.err = c.Close()
+		var control, memory error
+		if c := m.Control.Closer; c != nil {
+			control = c.Close()
 		}
+		if c, ok := m.Memory.(io.Closer); ok {
+			memory = c.Close()
+		}
+		m.err = errors.Join(control, memory)
 	})
 	return m.err
 }
@@ -118,26 +124,6 @@ func (m *Machine) CheckStarted() error {
 	return nil
 }
 
-// Pauser is a machine that can be stopped and continued.
-type Pauser interface {
-	// Pause stops the machine. resume lets it go on and must be called, once is
-	// enough: the connection to the monitor is kept for it, and the machine's
-	// other capabilities share that. A machine that did not run is left as it is,
-	// by resume too. After an error the machine runs, as far as that could be
-	// done. resume must be given a ctx that has not ended.
-	Pause(ctx context.Context) (resume func(context.Context) error, err error)
-}
-
-// Stater is a machine that tells its run state.
-type Stater interface {
-	State(ctx context.Context) (State, error)
-}
-
-// RegisterReader is a machine that shows its CPUs' registers, without pausing.
-type RegisterReader interface {
-	Registers(ctx context.Context) ([]Registers, error)
-}
-
 // Registers are those of one virtual CPU that matter for finding the kernel and
 // the running task. Under PTI, CR3 is a user's when the CPU was in user mode.
 type Registers struct {
@@ -152,10 +138,4 @@ type Registers struct {
 	GDT, IDT, TR, LDT  uint64 // linear base addresses
 	CPL                int    // privilege level: 0 kernel, 3 user
 	Halted             bool
-}
-
-// As finds capability T of m.
-func As[T any](m *Machine) (T, bool) {
-	t, ok := m.Control.(T)
-	return t, ok
 }

@@ -164,8 +164,8 @@ func (f *dumpFlags) open(ctx context.Context, stderr io.Writer, target string) (
 
 // registers are those of the machine's processors, if its monitor or its dump tells them.
 func registers(ctx context.Context, m *vm.Machine) []note.CPU {
-	r, ok := vm.As[vm.RegisterReader](m)
-	if !ok {
+	r := m.Control.Registers
+	if r == nil {
 		return nil
 	}
 	rs, err := r.Registers(ctx)

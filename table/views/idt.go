@@ -83,8 +83,8 @@ func registers(ctx context.Context, g *table.Guest) []vm.Registers {
 	if g.Machine == nil {
 		return nil
 	}
-	reader, ok := vm.As[vm.RegisterReader](g.Machine)
-	if !ok {
+	reader := g.Machine.Control.Registers
+	if reader == nil {
 		return nil
 	}
 	all, err := reader.Registers(ctx)

@@ -135,7 +135,7 @@ func TestOpenDump(t *testing.T) {
 	if _, ok := phys.As[phys.Placeable](m.Memory); !ok {
 		t.Error("a dump cannot be placed")
 	}
-	if _, ok := vm.As[vm.Pauser](m); ok {
+	if m.Control.Pauser != nil {
 		t.Error("a dump can be paused")
 	}
 }
@@ -189,4 +189,23 @@ func ExampleOpen() {
 	// Output:
 	// open /no/such/dump: there is no such file or socket; check the path, or list the machines with: outsight vms
 	// true
+}
+
+// closed counts its calls of Close.
+type closed int
+
+func (c *closed) Close() error { *c++; return nil }
+
+// TestCloseControl: closing a machine closes its control, once.
+func TestCloseControl(t *testing.T) {
+	var c closed
+	m := &vm.Machine{Control: vm.Control{Closer: &c}}
+	for range 2 {
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if c != 1 {
+		t.Errorf("closed %d times", c)
+	}
 }

@@ -14,8 +14,8 @@ import (
 	"github.com/outsight-vmi/outsight/vm/ram"
 )
 
-// control is the [vm.Machine] Control: over the monitor's API, or by a signal to its
-// process where there is none.
+// control is a [vm.Control] over the API of the monitor, or, without one, by signals to its
+// process.
 type control struct {
 	p    proc.Process
 	info vm.Info

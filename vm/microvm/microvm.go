@@ -170,7 +170,8 @@ func (Driver) Open(ctx context.Context, p proc.Process, i vm.Info, opts vm.Optio
 	if why != nil {
 		m.Notes = append(m.Notes, "the RAM is shared but cannot be mapped, so it is read more slowly: "+why.Error())
 	}
-	m.Control = &control{p: p, info: m.Info, api: f.api}
+	c := &control{p: p, info: m.Info, api: f.api}
+	m.Control = vm.Control{Pauser: c, Stater: c}
 	return m, nil
 }
 

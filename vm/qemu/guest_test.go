@@ -273,16 +273,15 @@ func TestGuestCapabilities(t *testing.T) {
 	if d := time.Since(m.Created); d < 0 || d > time.Minute {
 		t.Errorf("created %v ago", d)
 	}
-	regs, ok := vm.As[vm.RegisterReader](m)
-	if !ok {
+	regs := m.Control.Registers
+	if regs == nil {
 		t.Fatal("no registers")
 	}
 	rs, err := regs.Registers(ctx)
 	if err != nil || len(rs) != 2 || rs[0].CR0 == 0 {
 		t.Errorf("registers %+v, %v", rs, err)
 	}
-	p, _ := vm.As[vm.Pauser](m)
-	s, _ := vm.As[vm.Stater](m)
+	p, s := m.Control.Pauser, m.Control.Stater
 	resume, err := p.Pause(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -338,10 +337,10 @@ func TestGuestSocketInUse(t *testing.T) {
 		t.Errorf("took %v", d)
 	}
 	// Nothing is offered that would wait for the socket again.
-	if _, ok := vm.As[vm.RegisterReader](m); ok {
+	if m.Control.Registers != nil {
 		t.Error("registers are offered")
 	}
-	if _, ok := vm.As[vm.Pauser](m); ok {
+	if m.Control.Pauser != nil {
 		t.Error("pausing is offered")
 	}
 }

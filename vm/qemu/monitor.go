@@ -112,11 +112,24 @@ func (m *monitor) Registers(ctx context.Context) (regs []vm.Registers, err error
 	return regs, err
 }
 
-var (
-	_ vm.Pauser         = (*monitor)(nil)
-	_ vm.Stater         = (*monitor)(nil)
-	_ vm.RegisterReader = (*monitor)(nil)
-)
+// QMP implements [vm.Monitor].
+func (m *monitor) QMP(ctx context.Context, command string, args, result any) error {
+	return m.with(ctx, "run "+command, func(c *qmp.Client) error { return c.Execute(ctx, command, args, result) })
+}
+
+// HMP implements [vm.Monitor].
+func (m *monitor) HMP(ctx context.Context, line string) (out string, err error) {
+	err = m.with(ctx, fmt.Sprintf("run %q", line), func(c *qmp.Client) error {
+		out, err = c.HMP(ctx, line)
+		return err
+	})
+	return out, err
+}
+
+// controlOf is what m can do.
+func controlOf(m *monitor) vm.Control {
+	return vm.Control{Pauser: m, Stater: m, Registers: m, Monitor: m}
+}
 
 // qmpError is the sentence for what went wrong with the socket at path. pid is
 // its QEMU's, where it is known.

@@ -179,7 +179,7 @@ func (d Driver) Open(ctx context.Context, p proc.Process, i vm.Info, opts vm.Opt
 	if err != nil {
 		m.Notes = append(m.Notes, qmpError("ask QEMU", i.QMP, 0, err).Why+": the memory map is a guess")
 	} else {
-		m.Control = &monitor{path: i.QMP} // else each use of it would wait in vain
+		m.Control = controlOf(&monitor{path: i.QMP}) // else each use of it would wait in vain
 	}
 	if err := d.open(p, m, t, opts); err != nil {
 		return nil, err
@@ -216,7 +216,7 @@ func (d Driver) OpenSocket(ctx context.Context, path string, opts vm.Options, fi
 		return nil, qmpError(what, path, p.PID, err)
 	}
 	i.QMP = path
-	m := &vm.Machine{Info: i, Control: &monitor{path: path}}
+	m := &vm.Machine{Info: i, Control: controlOf(&monitor{path: path})}
 	if err := d.open(p, m, t, opts); err != nil {
 		return nil, err
 	}

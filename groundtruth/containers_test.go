@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/outsight-vmi/outsight/groundtruth/guests"
 	"github.com/outsight-vmi/outsight/lab"
 	"github.com/outsight-vmi/outsight/lab/labtest"
 )
@@ -27,7 +28,7 @@ func TestGuestContainers(t *testing.T) {
 	if os.Getenv("OUTSIGHT_SLOW") == "" {
 		t.Skip("set OUTSIGHT_SLOW: it fetches half of Debian's container runtimes")
 	}
-	g := labtest.UpContainers(t, lab.Options{Kernel: os.Getenv("OUTSIGHT_KERNEL"), Memory: 2 * gib, SMP: 2})
+	g := guests.UpContainers(t, lab.Options{Kernel: os.Getenv("OUTSIGHT_KERNEL"), Memory: 2 * gib, SMP: 2})
 	for _, view := range []string{"containers", "namespaces", "cgroups", "mounts"} {
 		t.Run(view, func(t *testing.T) { viewCases[view].compare(t, g) })
 	}

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/outsight-vmi/outsight/groundtruth/guests"
 	"github.com/outsight-vmi/outsight/lab"
 	"github.com/outsight-vmi/outsight/lab/labtest"
 	"github.com/outsight-vmi/outsight/vm"
@@ -18,10 +19,10 @@ func TestGuestDebian(t *testing.T) {
 	labtest.NeedTool(t, "mmdebstrap")
 	g := labtest.Up(t, lab.Options{
 		Userland: lab.Debian, Memory: gib, SMP: 2,
-		Files: map[string]string{"/truth": labtest.Program(t, "truth"), "/server": labtest.Program(t, "server")},
+		Files: map[string]string{"/truth": guests.Program(t, "truth"), "/server": guests.Program(t, "server")},
 	})
 	t.Run("views", func(t *testing.T) {
-		if skipped := labtest.StartServer(t, g, "-only", "shell"); skipped != "" {
+		if skipped := guests.StartServer(t, g, "-only", "shell"); skipped != "" {
 			t.Error(skipped)
 		}
 		for _, name := range []string{"cgroups", "cpus", "creds", "elves", "filesystems", "history", "libs", "modules", "mounts", "namespaces", "ttys"} {
@@ -33,7 +34,7 @@ func TestGuestDebian(t *testing.T) {
 
 // TestGuestDebianServer compares every view, and what Debian's own tools say, in a Debian
 // that is a server: a firewall, a web server behind systemd's fences, a container, a
-// session over SSH, and all that lab/guest/server does. It takes long: OUTSIGHT_DEBIAN names
+// session over SSH, and all that groundtruth/guests/server does. It takes long: OUTSIGHT_DEBIAN names
 // kernels, with commas between them, and OUTSIGHT_SLOW means all.
 func TestGuestDebianServer(t *testing.T) {
 	kernels := strings.FieldsFunc(os.Getenv("OUTSIGHT_DEBIAN"), func(r rune) bool { return r == ',' })
@@ -46,7 +47,7 @@ func TestGuestDebianServer(t *testing.T) {
 	labtest.NeedQEMU(t)
 	for _, kernel := range kernels {
 		t.Run(kernel, func(t *testing.T) {
-			g := labtest.UpServer(t, lab.Options{Kernel: kernel, Userland: lab.Debian, Memory: gib, SMP: 2})
+			g := guests.UpServer(t, lab.Options{Kernel: kernel, Userland: lab.Debian, Memory: gib, SMP: 2})
 			t.Run("views", func(t *testing.T) { compareViews(t, g) })
 			if os.Getenv("OUTSIGHT_VIEWS") != "" {
 				return

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/outsight-vmi/outsight/groundtruth/guests"
 	"github.com/outsight-vmi/outsight/lab"
 	"github.com/outsight-vmi/outsight/lab/labtest"
 	"github.com/outsight-vmi/outsight/phys"
@@ -36,7 +37,7 @@ func TestGuestFormats(t *testing.T) {
 	}
 	for _, series := range kernels {
 		t.Run(series, func(t *testing.T) {
-			g := labtest.UpServer(t, lab.Options{Kernel: series, Memory: memory, SMP: 2})
+			g := guests.UpServer(t, lab.Options{Kernel: series, Memory: memory, SMP: 2})
 			f := &formats{guest: g, dir: t.TempDir()}
 			monitor(t, g, order{"stop", nil})
 			f.look(t)

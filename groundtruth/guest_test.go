@@ -12,7 +12,7 @@ import (
 )
 
 // row is what the guest says of one process or thread: the fields of
-// lab/guest/truth that the view has too.
+// groundtruth/guests/truth that the view has too.
 type row struct {
 	Kind         string            `json:"kind"`
 	PID          int               `json:"pid"`

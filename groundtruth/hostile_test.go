@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/outsight-vmi/outsight/groundtruth/guests"
 	"github.com/outsight-vmi/outsight/lab"
 	"github.com/outsight-vmi/outsight/lab/labtest"
 	"github.com/outsight-vmi/outsight/linux"
@@ -53,7 +54,7 @@ func TestGuestHostile(t *testing.T) {
 	}
 	if dump == "" {
 		labtest.NeedQEMU(t)
-		g := labtest.UpServer(t, lab.Options{Kernel: "6.12", Memory: gib / 4, SMP: 2})
+		g := guests.UpServer(t, lab.Options{Kernel: "6.12", Memory: gib / 4, SMP: 2})
 		dump = filepath.Join(t.TempDir(), "guest.raw")
 		if a := run(t, nil, "dump", "qemu:"+g.QMP(), dump); a.status != 0 {
 			t.Fatalf("dump: %s", a.stderr)

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/outsight-vmi/outsight/groundtruth/guests"
 	"github.com/outsight-vmi/outsight/lab"
 	"github.com/outsight-vmi/outsight/lab/labtest"
 	"github.com/outsight-vmi/outsight/vm"
@@ -30,10 +31,10 @@ func TestGuestKVM(t *testing.T) {
 		t.Fatalf("go test -c: %v: %s", err, out)
 	}
 	files := map[string]string{"/outsight": command(t), "/groundtruth.test": tests}
-	o := lab.Options{Name: "inner", Files: map[string]string{"/crowd": labtest.Program(t, "crowd"), "/truth": labtest.Program(t, "truth")}}
+	o := lab.Options{Name: "inner", Files: map[string]string{"/crowd": guests.Program(t, "crowd"), "/truth": guests.Program(t, "truth")}}
 	inner := []innerGuest{{"6.12", vm.SourceShared}, {"7.2", vm.SourcePrivate}}
 	if os.Getenv("OUTSIGHT_KVM") == "all" {
-		o = labtest.ServerOptions(t, lab.Options{Name: "inner"})
+		o = guests.ServerOptions(t, lab.Options{Name: "inner"})
 		inner = []innerGuest{
 			{"5.10", vm.SourceShared},
 			{"5.10", vm.SourcePrivate},
@@ -137,9 +138,9 @@ func TestInside(t *testing.T) {
 	}
 	all := os.Getenv("OUTSIGHT_KVM") == "all"
 	if all {
-		labtest.StartServer(t, g)
+		guests.StartServer(t, g)
 	} else {
-		labtest.StartCrowd(t, g, "-count", "1") // every kind once: it is slow in here
+		guests.StartCrowd(t, g, "-count", "1") // every kind once: it is slow in here
 	}
 	w := witness{t: t, g: g, few: true}
 	w.agree("live", func() seen {

@@ -15,8 +15,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/outsight-vmi/outsight/groundtruth/guests"
 	"github.com/outsight-vmi/outsight/lab"
-	"github.com/outsight-vmi/outsight/lab/labtest"
 	"github.com/outsight-vmi/outsight/vm"
 	"github.com/outsight-vmi/outsight/vm/local"
 	"github.com/outsight-vmi/outsight/vm/proc"
@@ -61,9 +61,9 @@ func TestInsideMicroVM(t *testing.T) {
 			checkListed(t, g, vmm, v)
 			all := os.Getenv("OUTSIGHT_KVM") == "all" && v.views
 			if all { // both are too much for one small guest
-				labtest.StartServer(t, g)
+				guests.StartServer(t, g)
 			} else {
-				labtest.StartCrowd(t, g, "-count", "1")
+				guests.StartCrowd(t, g, "-count", "1")
 			}
 			w := witness{t: t, g: g, few: true}
 			w.agree("live", func() seen { return look(t, target, vm.Options{}, v.source, false) })

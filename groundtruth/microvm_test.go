@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/outsight-vmi/outsight/groundtruth/guests"
 	"github.com/outsight-vmi/outsight/lab"
 	"github.com/outsight-vmi/outsight/lab/labtest"
 )
@@ -70,9 +71,9 @@ func microVMFiles(t *testing.T, vmm, path string) map[string]string {
 		}
 	}
 	// These machines have one serial line: the agent talks on it.
-	inner := lab.Options{Name: "inner", Kernel: microVMKernel, Files: map[string]string{"/crowd": labtest.Program(t, "crowd"), "/truth": labtest.Program(t, "truth")}}
+	inner := lab.Options{Name: "inner", Kernel: microVMKernel, Files: map[string]string{"/crowd": guests.Program(t, "crowd"), "/truth": guests.Program(t, "truth")}}
 	for guest, file := range map[string]string{"/sbin/outsight-agent": "agent", "/etc/inittab": "inittab"} {
-		b, err := os.ReadFile("../lab/guest/rootfs/" + file)
+		b, err := os.ReadFile("../lab/rootfs/" + file)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -82,7 +83,7 @@ func microVMFiles(t *testing.T, vmm, path string) map[string]string {
 		}
 	}
 	if os.Getenv("OUTSIGHT_KVM") == "all" {
-		inner.Files["/server"], inner.Modules = labtest.Program(t, "server"), labtest.ServerModules
+		inner.Files["/server"], inner.Modules = guests.Program(t, "server"), guests.ServerModules
 	}
 	vmlinuz, initrd, err := lab.BootFiles(t.Context(), inner, dir)
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/outsight-vmi/outsight/groundtruth/guests"
 	"github.com/outsight-vmi/outsight/lab"
 	"github.com/outsight-vmi/outsight/lab/labtest"
 )
@@ -30,7 +31,7 @@ func TestGuestPeers(t *testing.T) {
 }
 
 func byPeers(t *testing.T, root, series string) {
-	g := labtest.UpServer(t, lab.Options{Kernel: series, SMP: 2})
+	g := guests.UpServer(t, lab.Options{Kernel: series, SMP: 2})
 	vmlinux := debugSymbols(t, g.Kernel.Release)
 	monitor(t, g, order{"stop", nil})
 	core := filepath.Join(t.TempDir(), "guest.elf")

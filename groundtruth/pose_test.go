@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/outsight-vmi/outsight/groundtruth/guests"
 	"github.com/outsight-vmi/outsight/lab"
 	"github.com/outsight-vmi/outsight/lab/labtest"
 	"github.com/outsight-vmi/outsight/phys"
@@ -43,7 +44,7 @@ var postures = []posture{
 // monitors have it. QEMU has no machine with the hole of Firecracker before 1.13.
 func TestGuestPose(t *testing.T) {
 	labtest.NeedQEMU(t)
-	g := labtest.UpCrowd(t, lab.Options{Kernel: "6.12", Machine: "pc", Memory: 4 * gib})
+	g := guests.UpCrowd(t, lab.Options{Kernel: "6.12", Machine: "pc", Memory: 4 * gib})
 	for _, p := range postures {
 		w := witness{t: t, g: g}
 		w.agree("posture "+p.name, func() seen {

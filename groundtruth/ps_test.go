@@ -8,8 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/outsight-vmi/outsight/groundtruth/guests"
 	"github.com/outsight-vmi/outsight/lab"
-	"github.com/outsight-vmi/outsight/lab/labtest"
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/table"
@@ -23,10 +23,10 @@ const (
 	isolated = "pti=on" // whatever processor QEMU shows
 )
 
-// guests are every kernel, spread over what changes how a guest is read: shared
+// machines are every kernel, spread over what changes how a guest is read: shared
 // and private RAM, both page-table depths, one and several processors, RAM from
 // 256 MiB to across the PCI hole, both machine types, isolated page tables.
-var guests = []struct {
+var machines = []struct {
 	name string
 	o    lab.Options
 }{
@@ -41,7 +41,7 @@ var guests = []struct {
 }
 
 func TestGuestProcesses(t *testing.T) {
-	for _, c := range guests {
+	for _, c := range machines {
 		t.Run(c.name, func(t *testing.T) {
 			if c.o.Memory <= gib { // two of the large ones at once might be too much for the host
 				t.Parallel()
@@ -65,7 +65,7 @@ func TestGuestKernel(t *testing.T) {
 
 // processes boots a guest and compares every way to look at it.
 func processes(t *testing.T, o lab.Options) {
-	g := labtest.UpCrowd(t, o)
+	g := guests.UpCrowd(t, o)
 	source := vm.SourceShared
 	if o.Private {
 		source = vm.SourcePrivate

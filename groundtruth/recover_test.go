@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/outsight-vmi/outsight/groundtruth/guests"
 	"github.com/outsight-vmi/outsight/lab"
 	"github.com/outsight-vmi/outsight/lab/labtest"
 )
@@ -18,7 +19,7 @@ import (
 // some pages are in memory.
 func TestGuestRecover(t *testing.T) {
 	labtest.NeedQEMU(t)
-	g := labtest.UpServer(t, lab.Options{Kernel: "6.12", Memory: gib / 2, SMP: 2})
+	g := guests.UpServer(t, lab.Options{Kernel: "6.12", Memory: gib / 2, SMP: 2})
 	recover := func(path string) (content []byte, told string, status int) {
 		t.Helper()
 		cmd := exec.Command(command(t), "recover", "qemu:"+g.QMP(), path)

@@ -4,8 +4,8 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/outsight-vmi/outsight/groundtruth/guests"
 	"github.com/outsight-vmi/outsight/lab"
-	"github.com/outsight-vmi/outsight/lab/labtest"
 )
 
 // hooked loads chains of every family and at several priorities, in two network
@@ -13,9 +13,9 @@ import (
 func hooked(t *testing.T, g *lab.Guest) {
 	t.Helper()
 	if slices.Contains(nftKernels, kernelOf(g)) { // 5.10 does not know all of the ruleset
-		labtest.LoadNFT(t, g)
+		guests.LoadNFT(t, g)
 	}
-	labtest.LoadHooks(t, g)
+	guests.LoadHooks(t, g)
 }
 
 func init() {

@@ -3,8 +3,8 @@ package groundtruth
 import (
 	"testing"
 
+	"github.com/outsight-vmi/outsight/groundtruth/guests"
 	"github.com/outsight-vmi/outsight/lab"
-	"github.com/outsight-vmi/outsight/lab/labtest"
 )
 
 // nftKernels keep types of modules; 5.10 does not, and the views say so.
@@ -13,7 +13,7 @@ var nftKernels = []string{"6.1", "6.12", "7.2"}
 func init() {
 	load := func(t *testing.T, g *lab.Guest) {
 		t.Helper()
-		labtest.LoadNFT(t, g)
+		guests.LoadNFT(t, g)
 	}
 	// nft lists no anonymous sets.
 	anonymous := func(row map[string]any) bool {

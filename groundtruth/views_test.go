@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/outsight-vmi/outsight/groundtruth/guests"
 	"github.com/outsight-vmi/outsight/lab"
 	"github.com/outsight-vmi/outsight/lab/labtest"
 )
@@ -99,7 +100,7 @@ func TestGuestViews(t *testing.T) {
 				// A disk with a partition, which cannot be written.
 				o.QEMUArgs = append(slices.Clone(o.QEMUArgs), "-drive", "file=fat:"+t.TempDir()+",format=raw,if=virtio,read-only=on")
 				o.Modules = append(slices.Clone(o.Modules), "virtio_blk")
-				compareViews(t, labtest.UpServer(t, o))
+				compareViews(t, guests.UpServer(t, o))
 			})
 		}
 	}

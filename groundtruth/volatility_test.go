@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/outsight-vmi/outsight/groundtruth/guests"
 	"github.com/outsight-vmi/outsight/lab"
 	"github.com/outsight-vmi/outsight/lab/labtest"
 	"github.com/outsight-vmi/outsight/table/text"
@@ -44,7 +45,7 @@ func needVolatility(t *testing.T) []string {
 }
 
 func byVolatility(t *testing.T, volatility []string, series string) {
-	g := labtest.UpCrowd(t, lab.Options{Kernel: series, Memory: gib / 4, CPU: "max,la57=off"})
+	g := guests.UpCrowd(t, lab.Options{Kernel: series, Memory: gib / 4, CPU: "max,la57=off"})
 	monitor(t, g, order{"stop", nil})
 	dir := t.TempDir()
 	symbols := filepath.Join(dir, "symbols", "linux")

@@ -47,19 +47,21 @@ var stair = []string{
 
 // beside are packages that stand beside the stair, with all that they may import.
 var beside = map[string]string{
-	"lab":         "vm/qmp", // what is tested must not help to make the test's guest
-	"lab/labtest": "lab",
-	"lab/guest/*": "", // programs that run inside guests
-	"bench":       "lab vm/qmp",
-	"guard":       "",
-	"groundtruth": "", // tests only
+	"lab":                  "vm/qmp", // what is tested must not help to make the test's guest
+	"lab/labtest":          "lab",
+	"bench":                "lab vm/qmp",
+	"guard":                "",
+	"groundtruth":          "", // tests only
+	"groundtruth/guests":   "lab lab/labtest",
+	"groundtruth/guests/*": "", // programs that run inside guests
 }
 
 // onlyFor are packages that few may import, tests apart.
 var onlyFor = map[string]string{
-	"hugeheap":    "cmd/outsight",
-	"lab":         "cmd/outsight bench lab/labtest",
-	"lab/labtest": "", // tests only
+	"hugeheap":           "cmd/outsight",
+	"lab":                "cmd/outsight bench lab/labtest groundtruth/guests",
+	"lab/labtest":        "groundtruth/guests",
+	"groundtruth/guests": "", // tests only
 }
 
 func TestImportsGoDownTheStair(t *testing.T) {

@@ -37,11 +37,11 @@ var packageRE = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile
 const debianDiskSize = "4G" // sparse: what is not written takes no room
 
 var (
-	//go:embed guest/rootfs/init-debian
+	//go:embed rootfs/init-debian
 	initDebian string
-	//go:embed guest/rootfs/agent.service
+	//go:embed rootfs/agent.service
 	agentService string
-	//go:embed guest/rootfs/wired.network
+	//go:embed rootfs/wired.network
 	wiredNetwork string
 )
 

@@ -15,11 +15,11 @@ import (
 )
 
 var (
-	//go:embed guest/rootfs/init
+	//go:embed rootfs/init
 	initScript string
-	//go:embed guest/rootfs/inittab
+	//go:embed rootfs/inittab
 	inittab string
-	//go:embed guest/rootfs/agent
+	//go:embed rootfs/agent
 	agentScript string
 )
 

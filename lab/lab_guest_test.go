@@ -3,7 +3,6 @@ package lab_test
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -122,36 +121,6 @@ func TestGuestAgent(t *testing.T) {
 			t.Errorf("a guest that has ended: %v", err)
 		}
 	})
-}
-
-// The crowd comes together in a small guest, and truth tells of it.
-func TestGuestCrowd(t *testing.T) {
-	g := labtest.UpCrowd(t, lab.Options{Memory: 256 << 20})
-	if log := labtest.Output(t, g, "cat /run/crowd.log"); !strings.HasPrefix(log, "READY 300") {
-		t.Errorf("the crowd complains: %s", log)
-	}
-	states, spaces, rows := map[string]int{}, map[int]int{}, 0
-	longest, longLine := 0, labtest.Output(t, g, "/truth")
-	for line := range strings.Lines(longLine) {
-		var p struct {
-			Kind    string
-			State   string
-			NSPID   []int  `json:"ns_pid"`
-			Cmdline []byte `json:"cmdline_b64"`
-		}
-		if err := json.Unmarshal([]byte(line), &p); err != nil {
-			t.Fatal(err)
-		}
-		if p.Kind == "process" {
-			rows++
-			states[p.State]++
-			spaces[len(p.NSPID)]++
-			longest = max(longest, len(p.Cmdline))
-		}
-	}
-	if rows < 300 || states["Z"] < 13 || states["T"] != 1 || states["t"] != 1 || spaces[4] != 3 || longest < 100_000 {
-		t.Errorf("%d processes, states %v, depths %v, longest command line %d", rows, states, spaces, longest)
-	}
 }
 
 func TestGuestFirmware(t *testing.T) {

@@ -1,4 +1,4 @@
-package labtest
+package guests
 
 import (
 	"embed"
@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/outsight-vmi/outsight/lab"
+	"github.com/outsight-vmi/outsight/lab/labtest"
 )
 
 // containerFiles set up a guest with containers of every runtime that Debian has.
@@ -23,14 +24,14 @@ var containerPaths = map[string]string{
 // Kubernetes interface, LXC and systemd-nspawn run, with /truth in it.
 func UpContainers(t testing.TB, o lab.Options) *lab.Guest {
 	t.Helper()
-	NeedQEMU(t)
-	NeedTool(t, "mmdebstrap")
+	labtest.NeedQEMU(t)
+	labtest.NeedTool(t, "mmdebstrap")
 	o.Userland = lab.Debian
 	o.Packages = []string{"docker.io", "docker-cli", "podman", "crun", "lxc"}
 	o.Modules = slices.Concat(o.Modules, []string{"overlay", "veth", "bridge"})
 	o.Files = embeddedFiles(t, containerFiles, "containers", containerPaths, 0o755)
 	o.Files["/truth"], o.Files["/cri"] = Program(t, "truth"), Program(t, "cri")
-	g := Up(t, o)
-	Output(t, g, "/containers")
+	g := labtest.Up(t, o)
+	labtest.Output(t, g, "/containers")
 	return g
 }

@@ -1,4 +1,4 @@
-package labtest
+package guests
 
 import (
 	_ "embed"
@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/outsight-vmi/outsight/lab"
+	"github.com/outsight-vmi/outsight/lab/labtest"
 )
 
 // nftRuleset has every kind of rule that outsight puts into words.
@@ -60,15 +61,13 @@ func librariesOf(t testing.TB, program string) []string {
 // LoadNFT loads a ruleset of every kind into a guest of [UpServer], unless it is there.
 func LoadNFT(t testing.TB, g *lab.Guest) {
 	t.Helper()
-	if _, err := exec.LookPath("nft"); err != nil {
-		need(t, "nft is not installed: apt-get install nftables")
-	}
+	labtest.NeedTool(t, "nft")
 	// Without /etc/protocols nft writes numbers where it has names else.
 	const script = `nft=/nft; [ -x $nft ] || nft=nft
 $nft list tables | grep -q 'table inet filter' && exit 0
 [ -e /etc/protocols ] || printf 'icmp 1\nigmp 2\ntcp 6\nudp 17\nipv6-icmp 58\n' > /etc/protocols
 base64 -d > /tmp/ruleset.nft && $nft -f /tmp/ruleset.nft`
-	Output(t, g, "echo "+base64.StdEncoding.EncodeToString(nftRuleset)+" | { "+script+"; }")
+	labtest.Output(t, g, "echo "+base64.StdEncoding.EncodeToString(nftRuleset)+" | { "+script+"; }")
 }
 
 // LoadHooks loads base chains of every family besides, unless they are there, in the network
@@ -79,5 +78,5 @@ func LoadHooks(t testing.TB, g *lab.Guest) {
 $nft list tables | grep -q 'table inet outsight' && exit 0
 base64 -d > /tmp/hooks.nft && $nft -f /tmp/hooks.nft && nsenter --net=/run/netns/outsight $nft -f /tmp/elsewhere.nft`
 	encode := func(b []byte) string { return "echo " + base64.StdEncoding.EncodeToString(b) + " | " }
-	Output(t, g, encode([]byte(nftHooksElsewhere))+"base64 -d > /tmp/elsewhere.nft; "+encode(nftHooks)+"{ "+script+"; }")
+	labtest.Output(t, g, encode([]byte(nftHooksElsewhere))+"base64 -d > /tmp/elsewhere.nft; "+encode(nftHooks)+"{ "+script+"; }")
 }

@@ -1,4 +1,4 @@
-package labtest
+package guests
 
 import (
 	"os/exec"

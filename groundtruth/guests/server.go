@@ -1,4 +1,4 @@
-package labtest
+package guests
 
 import (
 	"embed"
@@ -12,9 +12,10 @@ import (
 	"testing"
 
 	"github.com/outsight-vmi/outsight/lab"
+	"github.com/outsight-vmi/outsight/lab/labtest"
 )
 
-// ServerModules are what the acts of lab/guest/server need beyond a bare kernel; one of
+// ServerModules are what the acts of groundtruth/guests/server need beyond a bare kernel; one of
 // them has parameters. Kernels that have one built in are not bothered. libcrc32c asks for
 // the first ones by what they do.
 var ServerModules = []string{
@@ -46,12 +47,12 @@ var debianPaths = map[string]string{
 	"session.service":   "/etc/systemd/system/session.service",
 }
 
-// UpServer boots a guest that is busy in every way (see lab/guest/server), with /truth in
-// it (see lab/guest/truth). A Debian guest gets services of systemd besides.
+// UpServer boots a guest that is busy in every way (see groundtruth/guests/server), with /truth in
+// it (see groundtruth/guests/truth). A Debian guest gets services of systemd besides.
 func UpServer(t testing.TB, o lab.Options) *lab.Guest {
 	t.Helper()
-	NeedQEMU(t)
-	g := Up(t, ServerOptions(t, o))
+	labtest.NeedQEMU(t)
+	g := labtest.Up(t, ServerOptions(t, o))
 	if o.Userland == lab.Debian {
 		awaitServices(t, g)
 	}
@@ -69,7 +70,7 @@ func ServerOptions(t testing.TB, o lab.Options) lab.Options {
 	o.Files["/server"], o.Files["/truth"] = Program(t, "server"), Program(t, "truth")
 	o.Modules = slices.Concat(o.Modules, ServerModules)
 	if o.Userland == lab.Debian {
-		NeedTool(t, "mmdebstrap")
+		labtest.NeedTool(t, "mmdebstrap")
 		o.Modules = append(o.Modules, NFTModules...)
 		maps.Copy(o.Files, embeddedFiles(t, debianFiles, "debian", debianPaths, 0o644))
 	} else if files := nftFiles(t); files != nil {

@@ -1,10 +1,11 @@
-package lab_test
+package guests_test
 
 import (
 	"os"
 	"strings"
 	"testing"
 
+	"github.com/outsight-vmi/outsight/groundtruth/guests"
 	"github.com/outsight-vmi/outsight/lab"
 	"github.com/outsight-vmi/outsight/lab/labtest"
 )
@@ -29,7 +30,7 @@ func TestGuestServer(t *testing.T) {
 	names := lab.KernelNames()
 	for _, kernel := range []string{"5.10", "7.2"} {
 		t.Run(kernel, func(t *testing.T) {
-			g := labtest.UpServer(t, lab.Options{Kernel: kernel, SMP: 2})
+			g := guests.UpServer(t, lab.Options{Kernel: kernel, SMP: 2})
 			skipped := map[string]bool{}
 			for line := range strings.Lines(labtest.Output(t, g, "grep -v '^ready$' /run/server.log || :")) {
 				what, ok := strings.CutPrefix(strings.TrimSpace(line), "skipped: ")

@@ -11,7 +11,6 @@ import (
 // from lines above its own. Packages of one line do not know each other. "x/*"
 // is every package below x that no other line names.
 var stair = []string{
-	"hugeheap",   // imported for its effect
 	"table/text", // what makes guest text harmless: error messages need it too
 	"phys",
 	"phys/file phys/note", // what readers of dumps stand on
@@ -58,7 +57,6 @@ var beside = map[string]string{
 
 // onlyFor are packages that few may import, tests apart.
 var onlyFor = map[string]string{
-	"hugeheap":           "cmd/outsight",
 	"lab":                "cmd/outsight bench lab/labtest groundtruth/guests",
 	"lab/labtest":        "groundtruth/guests",
 	"groundtruth/guests": "", // tests only

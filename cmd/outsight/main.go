@@ -12,8 +12,6 @@ import (
 	"slices"
 	"syscall"
 	"time"
-
-	_ "github.com/outsight-vmi/outsight/hugeheap"
 )
 
 func main() {

@@ -1,8 +1,0 @@
-package hugeheap_test
-
-import _ "github.com/outsight-vmi/outsight/hugeheap"
-
-// A command asks for it by importing the package.
-func Example() {
-	// Output:
-}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/outsight-vmi/outsight/groundtruth/guests"
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/lab"
 	"github.com/outsight-vmi/outsight/lab/labtest"
 	"github.com/outsight-vmi/outsight/phys"
@@ -255,11 +256,8 @@ func views(t *testing.T, target string) map[string][]byte {
 		t.Fatalf("%s: %v", target, err)
 	}
 	// Without a cache every one is new, and says so of its profile.
-	g, err := table.Open(t.Context(), m, table.OpenOptions{Target: target})
-	if err != nil {
-		t.Fatalf("%s: %v", target, err)
-	}
-	defer g.Close()
+	g, done := attach(t, m, guest.Options{Target: target})
+	defer done()
 	all := map[string][]byte{}
 	for _, v := range table.All() {
 		spec := table.SpecOf(v)

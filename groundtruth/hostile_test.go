@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/outsight-vmi/outsight/groundtruth/guests"
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/lab"
 	"github.com/outsight-vmi/outsight/lab/labtest"
 	"github.com/outsight-vmi/outsight/linux"
@@ -87,11 +88,8 @@ func openHostile(t *testing.T, dump string) *hostileGuest {
 	if err != nil {
 		t.Fatal(err)
 	}
-	whole, err := table.Open(t.Context(), m, table.OpenOptions{Target: dump, PostMortem: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { whole.Close() })
+	whole, done := attach(t, m, guest.Options{Target: dump, PostMortem: true})
+	t.Cleanup(done)
 	g := &hostileGuest{machine: m, linux: whole.Linux}
 	g.text.Start = whole.Linux.TextPA
 	for _, name := range []string{"_etext", "__end_rodata"} {
@@ -158,7 +156,7 @@ func (g *hostileGuest) look(t *testing.T, v table.View, m *hostileMemory, where 
 		res.err = err
 		return res
 	}
-	guest := &table.Guest{Target: "dump", Linux: s, Machine: &vm.Machine{Info: g.machine.Info, Memory: m, Proven: true}}
+	look := &guest.Look{Target: "dump", Linux: s, Machine: &vm.Machine{Info: g.machine.Info, Memory: m, Proven: true}}
 	out, err := table.NewEncoder(io.Discard, table.JSON, v.Columns(), table.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -166,7 +164,7 @@ func (g *hostileGuest) look(t *testing.T, v table.View, m *hostileMemory, where 
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var report table.Report
-	for row := range table.Rows(ctx, v, guest, where, &report) {
+	for row := range table.Rows(ctx, v, look, where, &report) {
 		m.rows.Add(1)
 		if err := out.Row(row); err != nil {
 			t.Fatal(err)

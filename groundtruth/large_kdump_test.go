@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/lab"
 	"github.com/outsight-vmi/outsight/lab/labtest"
 	"github.com/outsight-vmi/outsight/phys"
@@ -65,10 +66,7 @@ func TestGuestLargeKdump(t *testing.T) {
 			t.Errorf("%s: ps differs from the paused guest:\n%s", format, firstDifference([]byte(want), []byte(got)))
 		}
 		// Finding the kernel looks at one page of every 2 MiB that is not zeros.
-		ps, err := table.Open(t.Context(), m, table.OpenOptions{Target: path})
-		if err != nil {
-			t.Fatalf("%s: %v", format, err)
-		}
+		ps, done := attach(t, m, guest.Options{Target: path})
 		found := dump.Unpacked()
 		rows := 0
 		for range table.Rows(t.Context(), view, ps, nil, &table.Report{}) {
@@ -79,7 +77,7 @@ func TestGuestLargeKdump(t *testing.T) {
 		if n := dump.Unpacked(); rows < 50 || n > pages/100 {
 			t.Errorf("%s: %d of %d pages were unpacked for %d processes", format, n, pages, rows)
 		}
-		ps.Close()
+		done()
 	}
 }
 

@@ -9,10 +9,10 @@ import (
 	"testing"
 
 	"github.com/outsight-vmi/outsight/groundtruth/guests"
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/lab"
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/phys"
-	"github.com/outsight-vmi/outsight/table"
 	_ "github.com/outsight-vmi/outsight/table/views"
 	"github.com/outsight-vmi/outsight/vm"
 	"github.com/outsight-vmi/outsight/vm/local"
@@ -170,6 +170,22 @@ func (w *witness) compare(what string, look func() (int, verdict)) {
 	w.t.Errorf("%s: %d differences:\n%s", what, len(diffs), strings.Join(diffs[:min(len(diffs), 40)], "\n"))
 }
 
+// attach is a look at the guest in m; done ends it and closes m.
+func attach(t *testing.T, m *vm.Machine, o guest.Options) (l *guest.Look, done func()) {
+	t.Helper()
+	g, err := guest.Attach(t.Context(), m, o)
+	if err != nil {
+		t.Fatalf("%s: %v", o.Target, err)
+	}
+	if l, err = g.Look(t.Context()); err != nil {
+		t.Fatalf("%s: %v", o.Target, err)
+	}
+	return l, func() {
+		l.Close()
+		_ = g.Close() // a machine that has ended says so
+	}
+}
+
 // look reads all processes from outside.
 func look(t *testing.T, target string, o vm.Options, source vm.Source, threads bool) seen {
 	t.Helper()
@@ -180,18 +196,15 @@ func look(t *testing.T, target string, o vm.Options, source vm.Source, threads b
 	if m.Source != source {
 		t.Errorf("memory is read as %q, not %q", m.Source, source)
 	}
-	g, err := table.Open(t.Context(), m, table.OpenOptions{Target: target, Warn: func(err error) { t.Error(err) }})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer g.Close()
+	g, done := attach(t, m, guest.Options{Target: target, Warn: func(err error) { t.Error(err) }})
+	defer done()
 	if len(g.Linux.Doubts) > 0 {
 		t.Errorf("doubts: %q", g.Linux.Doubts)
 	}
 	return all(t, g, threads)
 }
 
-func all(t *testing.T, g *table.Guest, threads bool) seen {
+func all(t *testing.T, g *guest.Look, threads bool) seen {
 	s := seen{boot: g.Linux.BootTime(), pti: g.Linux.PTI, tasks: map[key]*linux.Process{}}
 	l := g.Linux.NewLister()
 	for task, err := range g.Linux.Processes(t.Context()) {

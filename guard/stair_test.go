@@ -29,6 +29,7 @@ var stair = []string{
 	"linux/*",
 	"disk wire",
 	"disk/* wire/*",
+	"guest",
 	"table",
 	"table/*",
 	"trace",

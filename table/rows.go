@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/phys"
 )
 
@@ -39,7 +40,7 @@ func (f *failure) Unwrap() error { return f.err }
 // Rows runs v and yields the rows that match where. A row is valid until the
 // next one. What could not be read is counted in r, which is complete when the
 // rows have ended; r.Err is then to be looked at.
-func Rows(ctx context.Context, v View, g *Guest, where []Constraint, r *Report) iter.Seq[Row] {
+func Rows(ctx context.Context, v View, g *guest.Look, where []Constraint, r *Report) iter.Seq[Row] {
 	return func(yield func(Row) bool) {
 		columns := v.Columns()
 		f, err := newFilter(columns, where)

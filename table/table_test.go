@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/table"
 	"github.com/outsight-vmi/outsight/table/text"
 )
@@ -62,7 +63,7 @@ func sample(yield func(table.Row, error) bool) {
 func view(rows iter.Seq2[table.Row, error]) table.View {
 	return table.New(table.Spec{
 		Name: "sample", Doc: "Show samples.", Columns: columns,
-		Rows: func(context.Context, *table.Guest, []table.Constraint) iter.Seq2[table.Row, error] { return rows },
+		Rows: func(context.Context, *guest.Look, []table.Constraint) iter.Seq2[table.Row, error] { return rows },
 	})
 }
 
@@ -344,7 +345,7 @@ func Example() {
 			{Name: "name", Type: table.Text, Doc: "Its name."},
 			{Name: "ram", Type: table.Size, Doc: "Its memory, in bytes."},
 		},
-		Rows: func(context.Context, *table.Guest, []table.Constraint) iter.Seq2[table.Row, error] {
+		Rows: func(context.Context, *guest.Look, []table.Constraint) iter.Seq2[table.Row, error] {
 			return func(yield func(table.Row, error) bool) {
 				yield(table.Row{table.TextValue("db1"), table.SizeValue(4 << 30)}, nil)
 			}

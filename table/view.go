@@ -5,6 +5,8 @@ import (
 	"iter"
 	"slices"
 	"strings"
+
+	"github.com/outsight-vmi/outsight/guest"
 )
 
 // Column is one documented column of a view.
@@ -36,7 +38,7 @@ type View interface {
 	// Rows yields the rows, each with a value for every column. An error beside a
 	// row, or instead of one, is one element that could not be read: it is
 	// counted, and the rows go on. An error made by [Failure] ends them.
-	Rows(ctx context.Context, g *Guest, where []Constraint) iter.Seq2[Row, error]
+	Rows(ctx context.Context, g *guest.Look, where []Constraint) iter.Seq2[Row, error]
 }
 
 // Spec is a view written down. [New] makes the [View].
@@ -44,7 +46,7 @@ type Spec struct {
 	Name    string
 	Doc     string
 	Columns []Column
-	Rows    func(ctx context.Context, g *Guest, where []Constraint) iter.Seq2[Row, error]
+	Rows    func(ctx context.Context, g *guest.Look, where []Constraint) iter.Seq2[Row, error]
 	// Example is what follows "outsight NAME" in the example of --help.
 	Example string
 	// Host says that the view is about this host: its Rows get a nil Guest, and
@@ -64,7 +66,7 @@ type Spec struct {
 
 // OfProcess makes the test for which rows of a view with those columns have to do with a
 // process. The test is nil if there is no such process.
-type OfProcess func(ctx context.Context, g *Guest, columns []Column, pid int64) (mine func(Row) bool, err error)
+type OfProcess func(ctx context.Context, g *guest.Look, columns []Column, pid int64) (mine func(Row) bool, err error)
 
 // Group is a heading for views that belong together.
 type Group string
@@ -99,7 +101,7 @@ func (w *written) Name() string      { return w.Spec.Name }
 func (w *written) Doc() string       { return w.Spec.Doc }
 func (w *written) Columns() []Column { return w.Spec.Columns }
 
-func (w *written) Rows(ctx context.Context, g *Guest, where []Constraint) iter.Seq2[Row, error] {
+func (w *written) Rows(ctx context.Context, g *guest.Look, where []Constraint) iter.Seq2[Row, error] {
 	return w.Spec.Rows(ctx, g, where)
 }
 

@@ -13,10 +13,10 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/phys/acquire"
 	"github.com/outsight-vmi/outsight/phys/note"
-	"github.com/outsight-vmi/outsight/table"
 	"github.com/outsight-vmi/outsight/vm"
 )
 
@@ -140,7 +140,7 @@ func (f *dumpFlags) open(ctx context.Context, stderr io.Writer, target string) (
 		return &dumpSource{g.Linux.Memory, g.Linux.VmcoreinfoText(), registers(ctx, g.Machine), done}, nil
 	}
 	noKernel := errors.Is(err, vm.ErrNotStarted) || errors.Is(err, vm.ErrNotDump)
-	if !noKernel || ctx.Err() != nil || errors.Is(err, table.ErrStillPaused) {
+	if !noKernel || ctx.Err() != nil || errors.Is(err, guest.ErrStillPaused) {
 		return nil, err
 	}
 	machine, openErr := openMachine(ctx, target)
@@ -153,7 +153,7 @@ func (f *dumpFlags) open(ctx context.Context, stderr io.Writer, target string) (
 	fmt.Fprintln(stderr, "outsight: "+sentence(err.Error())+"; its memory is written all the same")
 	done = machine.Close
 	if f.guest.pause {
-		resume, err := table.Pause(ctx, machine, target)
+		resume, err := guest.Pause(ctx, machine, target)
 		if err != nil {
 			return nil, errors.Join(err, machine.Close())
 		}

@@ -10,8 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/phys"
-	"github.com/outsight-vmi/outsight/table"
 	"github.com/outsight-vmi/outsight/table/text"
 )
 
@@ -71,7 +71,7 @@ func conclude(err error, stderr io.Writer) int {
 	switch {
 	case err == nil:
 		return exitDone
-	case errors.Is(err, table.ErrStillPaused):
+	case errors.Is(err, guest.ErrStillPaused):
 		// Whatever else happened, this must be said.
 	case errors.Is(err, errFound):
 		return exitFound

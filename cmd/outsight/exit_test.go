@@ -10,7 +10,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/outsight-vmi/outsight/table"
+	"github.com/outsight-vmi/outsight/guest"
 )
 
 func TestConclude(t *testing.T) {
@@ -24,8 +24,8 @@ func TestConclude(t *testing.T) {
 		{errFound, exitFound, ""},
 		{&bodyError{context.Canceled}, exitInterrupted, "interrupted"},
 		{pipe, exitPipe, ""},
-		{&bodyError{errors.Join(context.Canceled, table.ErrStillPaused)}, exitTarget, "still be paused"},
-		{&bodyError{errors.Join(pipe, table.ErrStillPaused)}, exitTarget, "still be paused"},
+		{&bodyError{errors.Join(context.Canceled, guest.ErrStillPaused)}, exitTarget, "still be paused"},
+		{&bodyError{errors.Join(pipe, guest.ErrStillPaused)}, exitTarget, "still be paused"},
 	} {
 		var b strings.Builder
 		if got := conclude(c.err, &b); got != c.status || !strings.Contains(b.String(), c.says) || (c.says == "") != (b.Len() == 0) {

@@ -8,9 +8,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/linux/peek"
-	"github.com/outsight-vmi/outsight/table"
 	"github.com/outsight-vmi/outsight/vm"
 )
 
@@ -80,7 +80,7 @@ func newExtractCommand() *cobra.Command {
 	return c
 }
 
-func (f *extractFlags) extract(c *cobra.Command, g *table.Guest, m *peek.Memory, file *os.File) error {
+func (f *extractFlags) extract(c *cobra.Command, g *guest.Look, m *peek.Memory, file *os.File) error {
 	if f.module != "" {
 		for module, err := range g.Linux.Modules(c.Context()) {
 			if err == nil && module.Name == f.module {

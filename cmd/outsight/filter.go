@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/table"
 	"github.com/outsight-vmi/outsight/table/where"
 )
@@ -44,7 +45,7 @@ func (f *filterFlags) add(c *cobra.Command) {
 }
 
 // noted passes rows on and notes of which processes there are any.
-func (f *filterFlags) noted(ctx context.Context, g *table.Guest, rows iter.Seq[table.Row]) (iter.Seq[table.Row], error) {
+func (f *filterFlags) noted(ctx context.Context, g *guest.Look, rows iter.Seq[table.Row]) (iter.Seq[table.Row], error) {
 	if len(f.pids) == 0 {
 		return rows, nil
 	}

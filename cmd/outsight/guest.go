@@ -2,11 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 
 	"github.com/spf13/cobra"
 
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/table"
 )
@@ -27,7 +29,7 @@ func (f *guestFlags) add(c *cobra.Command) {
 }
 
 // openFor opens what the view looks at; done is to be called when it has looked.
-func (f *guestFlags) openFor(ctx context.Context, spec table.Spec, args []string) (g *table.Guest, done func() error, err error) {
+func (f *guestFlags) openFor(ctx context.Context, spec table.Spec, args []string) (g *guest.Look, done func() error, err error) {
 	if spec.Host {
 		return nil, func() error { return nil }, nil
 	}
@@ -38,35 +40,31 @@ func (f *guestFlags) openFor(ctx context.Context, spec table.Spec, args []string
 	return f.open(ctx, target)
 }
 
-// open opens a TARGET; "" is the one guest of this host.
-func (f *guestFlags) open(ctx context.Context, target string) (g *table.Guest, done func() error, err error) {
-	machine, err := openMachine(ctx, target)
-	if err != nil {
-		return nil, nil, err
-	}
-	if err := ctx.Err(); err != nil { // what failed meanwhile says nothing of the machine
-		machine.Close()
-		return nil, nil, err
-	}
+// open opens a TARGET; "" is the one guest of this host. done ends the look and closes
+// the guest.
+func (f *guestFlags) open(ctx context.Context, target string) (l *guest.Look, done func() error, err error) {
 	warn := func(what any) { fmt.Fprintln(os.Stderr, "outsight: "+sentence(fmt.Sprint(what))) }
-	for _, note := range machine.Notes {
-		warn(note)
-	}
-	g, err = table.Open(ctx, machine, table.OpenOptions{
-		Target: target, Pause: f.pause, PostMortem: f.postMortem, Cache: f.cache(),
+	g, err := guest.Open(ctx, target, guest.Options{
+		Host: host(), Pause: f.pause, PostMortem: f.postMortem, Cache: f.cache(),
 		Warn: func(err error) { warn(err) },
 	})
 	if err != nil {
 		return nil, nil, err
 	}
-	// Contradictions are told unasked: an honest guest has none.
-	for _, doubt := range g.Linux.Doubts {
+	if l, err = g.Look(ctx); err != nil {
+		return nil, nil, errors.Join(err, g.Close())
+	}
+	// Contradictions are reported unasked: an honest guest has none.
+	for _, doubt := range l.Linux.Doubts {
 		warn("the kernel contradicts itself: " + doubt)
 	}
 	if f.verbose {
-		warn(g.Profile())
+		warn(l.Profile())
 	}
-	return g, g.Close, nil
+	return l, func() error {
+		l.Close()
+		return g.Close()
+	}, nil
 }
 
 // cache is the folder of kernel profiles; empty for none.

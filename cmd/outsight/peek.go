@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux/peek"
 	"github.com/outsight-vmi/outsight/table"
 	"github.com/outsight-vmi/outsight/virt"
@@ -35,7 +36,7 @@ func (f *peekFlags) add(c *cobra.Command) {
 }
 
 // open opens a guest and the address space that the flags choose.
-func (f *peekFlags) open(ctx context.Context, target string) (*table.Guest, *peek.Memory, func() error, error) {
+func (f *peekFlags) open(ctx context.Context, target string) (*guest.Look, *peek.Memory, func() error, error) {
 	if f.physical && f.pid != 0 {
 		return nil, nil, nil, usagef("--physical and --pid exclude each other: physical memory is nobody's")
 	}

@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/outsight-vmi/outsight/table"
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/table/sql"
 )
 
@@ -22,7 +22,7 @@ are seconds, booleans are 1 and 0. A view is read when it is asked: one that is 
 the guest may have gone on meanwhile (--pause stops it).`
 
 func newQueryCommand() *cobra.Command {
-	var guest guestFlags
+	var access guestFlags
 	var out outputFlags
 	c := &cobra.Command{
 		Use:   "query [TARGET ...] SQL",
@@ -40,7 +40,7 @@ func newQueryCommand() *cobra.Command {
 		},
 		ValidArgsFunction: completeTarget,
 	}
-	guest.add(c)
+	access.add(c)
 	out.add(c, nil)
 	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
 		if strings.HasPrefix(err.Error(), "unknown flag: -- ") {
@@ -56,19 +56,19 @@ func newQueryCommand() *cobra.Command {
 		if len(targets) == 0 {
 			targets = []string{""}
 		}
-		var guests []*table.Guest
+		var guests []*guest.Look
 		for i, t := range targets {
 			if slices.Contains(targets[:i], t) {
 				return usagef("%s is named twice: its rows could not be told apart", t)
 			}
 		}
 		for _, t := range targets {
-			g, done, err2 := guest.open(c.Context(), t)
+			g, done, err2 := access.open(c.Context(), t)
 			if err2 != nil {
 				return errors.Join(err, err2)
 			}
 			defer func() { err = errors.Join(err, done()) }()
-			if same := slices.IndexFunc(guests, func(o *table.Guest) bool { return g.Machine.PID != 0 && o.Machine.PID == g.Machine.PID }); same >= 0 {
+			if same := slices.IndexFunc(guests, func(o *guest.Look) bool { return g.Machine.PID != 0 && o.Machine.PID == g.Machine.PID }); same >= 0 {
 				return usagef("%s and %s are the same guest: its rows could not be told apart", targets[same], t)
 			}
 			guests = append(guests, g)

@@ -16,9 +16,14 @@ import (
 
 // openMachine opens a TARGET: whatever package vm knows, and lab:NAME.
 func openMachine(ctx context.Context, target string) (*vm.Machine, error) {
-	host := local.Host()
-	host.Resolvers = map[string]vm.Resolver{"lab": labTarget}
-	return host.Open(ctx, target, vm.Options{})
+	return host().Open(ctx, target, vm.Options{})
+}
+
+// host is this host, with the guests of outsight lab.
+func host() *vm.Host {
+	h := local.Host()
+	h.Resolvers = map[string]vm.Resolver{"lab": labTarget}
+	return h
 }
 
 func labTarget(_ context.Context, name string) (string, error) {

@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"github.com/outsight-vmi/outsight/table"
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/table/top"
 	"github.com/outsight-vmi/outsight/vm"
 	"github.com/outsight-vmi/outsight/vm/proc"
@@ -31,7 +31,7 @@ rebooted, top says so and ends with status 3.`
 const minInterval = 100 * time.Millisecond
 
 func newTopCommand() *cobra.Command {
-	var guest guestFlags
+	var access guestFlags
 	var o top.Options
 	var batch, once bool
 	var frames int
@@ -55,7 +55,7 @@ func newTopCommand() *cobra.Command {
 	c.Flags().StringVar(&sort, "sort", "cpu", "`order` at the beginning: "+strings.Join(top.Orders, ", "))
 	c.Flags().BoolVar(&o.Tree, "tree", false, "draw the tree")
 	c.Flags().StringVar(&o.Filter, "filter", "", "only processes with this `text` in their name or arguments, or this number")
-	c.Flags().BoolVar(&guest.noCache, "no-cache", false, "learn the kernel anew, without the profiles kept on disk")
+	c.Flags().BoolVar(&access.noCache, "no-cache", false, "learn the kernel anew, without the profiles kept on disk")
 	_ = c.RegisterFlagCompletionFunc("sort", cobra.FixedCompletions(top.Orders, cobra.ShellCompDirectiveNoFileComp)) // it was defined above
 	c.RunE = func(c *cobra.Command, args []string) (err error) {
 		if once {
@@ -79,7 +79,7 @@ func newTopCommand() *cobra.Command {
 			return usagef("top needs a terminal; --batch prints plain text")
 		}
 		target := strings.Join(args, "")
-		g, done, err := guest.open(c.Context(), target)
+		g, done, err := access.open(c.Context(), target)
 		if err != nil {
 			return err
 		}
@@ -87,8 +87,8 @@ func newTopCommand() *cobra.Command {
 		if target == "" && g.Machine.PID != 0 {
 			target = fmt.Sprintf("pid:%d", g.Machine.PID) // should another one start beside it
 		}
-		s := top.NewGuest(g, g.Machine.Live(), monitorOf(g.Machine), func(ctx context.Context) (*table.Guest, error) {
-			return again(ctx, target, &guest)
+		s := top.NewGuest(g, g.Machine.Live(), monitorOf(g.Machine), func(ctx context.Context) (*guest.Guest, error) {
+			return again(ctx, target, &access)
 		})
 		defer s.Close()
 		debug.SetGCPercent(100) // unlike other runs, this one is long
@@ -116,10 +116,6 @@ func monitorOf(m *vm.Machine) func() error {
 }
 
 // again opens target once more, in silence.
-func again(ctx context.Context, target string, f *guestFlags) (*table.Guest, error) {
-	machine, err := openMachine(ctx, target)
-	if err != nil {
-		return nil, err
-	}
-	return table.Open(ctx, machine, table.OpenOptions{Target: target, Cache: f.cache()})
+func again(ctx context.Context, target string, f *guestFlags) (*guest.Guest, error) {
+	return guest.Open(ctx, target, guest.Options{Host: host(), Cache: f.cache()})
 }

@@ -30,7 +30,7 @@ func newTreeCommand() *cobra.Command {
 		ValidArgsFunction: completeTarget,
 	}
 	var out outputFlags
-	var guest guestFlags
+	var access guestFlags
 	var pids pidList
 	var columns []table.Column
 	ps, ok := table.Lookup("ps")
@@ -40,7 +40,7 @@ func newTreeCommand() *cobra.Command {
 		})
 	}
 	out.add(c, columns)
-	guest.add(c)
+	access.add(c)
 	c.Flags().Var(&pids, "pid", "only these processes and what descends from them: `pids` with commas between them")
 	c.RunE = func(c *cobra.Command, args []string) (err error) {
 		if !ok {
@@ -53,7 +53,7 @@ func newTreeCommand() *cobra.Command {
 		if o.format == table.Table && out.columns == "" {
 			o.options.Columns = treeColumns(columns)
 		}
-		g, done, err := guest.open(c.Context(), slices.Concat(args, []string{""})[0])
+		g, done, err := access.open(c.Context(), slices.Concat(args, []string{""})[0])
 		if err != nil {
 			return err
 		}

@@ -24,14 +24,14 @@ func newViewCommand(v table.View) *cobra.Command {
 		GroupID: string(cmp.Or(spec.Group, table.Processes)),
 	}
 	var out outputFlags
-	var guest guestFlags
+	var access guestFlags
 	filter := newFilterFlags(spec)
 	out.add(c, v.Columns())
 	filter.add(c)
 	if spec.Host {
 		c.Use, c.Args, c.GroupID = v.Name(), noTarget, groupHost
 	} else {
-		guest.add(c)
+		access.add(c)
 		c.ValidArgsFunction = completeTarget
 	}
 	setLongHelp(c, v)
@@ -46,7 +46,7 @@ func newViewCommand(v table.View) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		g, done, err := guest.openFor(c.Context(), spec, args)
+		g, done, err := access.openFor(c.Context(), spec, args)
 		if err != nil {
 			return err
 		}

@@ -19,6 +19,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/table"
 	"github.com/outsight-vmi/outsight/table/text"
@@ -90,7 +91,7 @@ func Find(names []string) ([]table.View, error) {
 // Write takes views of g, on all processors, into files of dir, which is made if need be
 // and must be empty. A view that fails does not stop the others: its Entry says why. The
 // error is of what concerns all: the folder, the guest that is gone, an end of ctx.
-func Write(ctx context.Context, g *table.Guest, dir string, o Options) (*Manifest, error) {
+func Write(ctx context.Context, g *guest.Look, dir string, o Options) (*Manifest, error) {
 	if o.Views == nil {
 		o.Views = Default()
 	}
@@ -142,7 +143,7 @@ func emptyFolder(dir string) error {
 }
 
 // take writes one view.
-func take(ctx context.Context, g *table.Guest, dir string, v table.View, format table.Format) (e Entry, err error) {
+func take(ctx context.Context, g *guest.Look, dir string, v table.View, format table.Format) (e Entry, err error) {
 	begun := time.Now()
 	e = Entry{View: v.Name(), File: v.Name() + "." + suffix(format), Notes: []string{}}
 	f, err := os.OpenFile(filepath.Join(dir, e.File), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
@@ -168,7 +169,7 @@ func take(ctx context.Context, g *table.Guest, dir string, v table.View, format 
 	return e, nil
 }
 
-func encode(ctx context.Context, g *table.Guest, v table.View, format table.Format, w io.Writer, report *table.Report, n *int) error {
+func encode(ctx context.Context, g *guest.Look, v table.View, format table.Format, w io.Writer, report *table.Report, n *int) error {
 	columns, err := table.Select(v.Columns(), "all", format)
 	if err != nil {
 		return err

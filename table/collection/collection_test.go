@@ -15,6 +15,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/linux/synth"
@@ -25,7 +26,7 @@ import (
 	"github.com/outsight-vmi/outsight/vm"
 )
 
-func guest(t testing.TB) *table.Guest {
+func synthetic(t testing.TB) *guest.Look {
 	t.Helper()
 	g := synth.New(synth.Options{})
 	g.Add(synth.Process{PID: 1, Comm: "init"})
@@ -34,7 +35,7 @@ func guest(t testing.TB) *table.Guest {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &table.Guest{Target: "synthetic", Machine: &vm.Machine{Memory: g.Memory}, Linux: s}
+	return &guest.Look{Target: "synthetic", Machine: &vm.Machine{Memory: g.Memory}, Linux: s}
 }
 
 // broken is a view that gives a row, then an element's error, then err.
@@ -42,7 +43,7 @@ func broken(name string, err error) table.View {
 	return table.New(table.Spec{
 		Name: name, Doc: "Show an error.",
 		Columns: []table.Column{{Name: "n", Type: table.Int, Doc: "A number."}},
-		Rows: func(context.Context, *table.Guest, []table.Constraint) iter.Seq2[table.Row, error] {
+		Rows: func(context.Context, *guest.Look, []table.Constraint) iter.Seq2[table.Row, error] {
 			return func(yield func(table.Row, error) bool) {
 				_ = yield(table.Row{table.IntValue(1)}, nil) && yield(nil, errors.New("one \x1b[2J of them")) && yield(nil, err)
 			}
@@ -55,7 +56,7 @@ func TestWrite(t *testing.T) {
 	ps, _ := table.Lookup("ps")
 	var told []string
 	views := append(collection.Default(), broken("failing", table.Failure(errors.New("the end"))))
-	m, err := collection.Write(t.Context(), guest(t), dir, collection.Options{
+	m, err := collection.Write(t.Context(), synthetic(t), dir, collection.Options{
 		Views: views, Tool: "test", Done: func(e collection.Entry) { told = append(told, e.View) },
 	})
 	if err != nil {
@@ -102,7 +103,7 @@ func TestWriteCSV(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := collection.Write(t.Context(), guest(t), dir, collection.Options{Views: views, Format: table.CSV})
+	m, err := collection.Write(t.Context(), synthetic(t), dir, collection.Options{Views: views, Format: table.CSV})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +118,7 @@ func TestRefusals(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(full, "x"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := collection.Write(t.Context(), guest(t), full, collection.Options{}); err == nil || !strings.Contains(err.Error(), "not empty") {
+	if _, err := collection.Write(t.Context(), synthetic(t), full, collection.Options{}); err == nil || !strings.Contains(err.Error(), "not empty") {
 		t.Errorf("into a folder with files: %v", err)
 	}
 	for _, name := range []string{"no_such_view", "vms"} {
@@ -126,12 +127,12 @@ func TestRefusals(t *testing.T) {
 		}
 	}
 	gone := collection.Options{Views: []table.View{broken("gone", table.Failure(phys.ErrGone))}}
-	if _, err := collection.Write(t.Context(), guest(t), t.TempDir(), gone); !errors.Is(err, phys.ErrGone) {
+	if _, err := collection.Write(t.Context(), synthetic(t), t.TempDir(), gone); !errors.Is(err, phys.ErrGone) {
 		t.Errorf("of a guest that went away: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := collection.Write(ctx, guest(t), t.TempDir(), collection.Options{}); !errors.Is(err, context.Canceled) {
+	if _, err := collection.Write(ctx, synthetic(t), t.TempDir(), collection.Options{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("interrupted: %v", err)
 	}
 }
@@ -151,7 +152,7 @@ func Example() {
 	}
 	defer os.RemoveAll(dir)
 	views, _ := collection.Find([]string{"ps"})
-	m, err := collection.Write(context.Background(), &table.Guest{Linux: system}, dir, collection.Options{Views: views})
+	m, err := collection.Write(context.Background(), &guest.Look{Linux: system}, dir, collection.Options{Views: views})
 	if err != nil {
 		fmt.Println(err)
 		return

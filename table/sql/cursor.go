@@ -9,13 +9,14 @@ import (
 
 	"modernc.org/sqlite/vtab"
 
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/table"
 )
 
 // cursor reads a view, guest after guest.
 type cursor struct {
 	*view
-	guests []*table.Guest // still to be read
+	guests []*guest.Look // still to be read
 	where  []table.Constraint
 
 	target string
@@ -37,9 +38,9 @@ func (c *cursor) Filter(_ int, plan string, vals []vtab.Value) error {
 		return err
 	}
 	c.where, c.done, c.same = where, false, map[uint64]int64{}
-	c.guests = []*table.Guest{nil}
+	c.guests = []*guest.Look{nil}
 	if !c.host {
-		c.guests = slices.DeleteFunc(slices.Clone(c.db.guests), func(g *table.Guest) bool {
+		c.guests = slices.DeleteFunc(slices.Clone(c.db.guests), func(g *guest.Look) bool {
 			return slices.ContainsFunc(targets, func(t table.Constraint) bool { return !t.Matches(table.TextValue(g.Target)) })
 		})
 	}
@@ -69,7 +70,7 @@ func (c *cursor) Next() error {
 	}
 }
 
-func (c *cursor) begin(g *table.Guest) {
+func (c *cursor) begin(g *guest.Look) {
 	c.report = &Report{View: c.View}
 	if g != nil {
 		c.target, c.report.Target = g.Target, g.Target

@@ -25,6 +25,7 @@ import (
 	"modernc.org/sqlite"
 	"modernc.org/sqlite/vtab"
 
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/table"
 )
 
@@ -33,7 +34,7 @@ type DB struct {
 	db     *sql.DB
 	conn   *sql.Conn
 	id     string
-	guests []*table.Guest
+	guests []*guest.Look
 	views  map[string]table.View
 
 	ctx      context.Context // of the query that runs
@@ -63,7 +64,7 @@ const moduleName = "outsight"
 
 // Open makes the views of guests into tables. Close it after use; the guests stay
 // open.
-func Open(ctx context.Context, guests []*table.Guest) (*DB, error) {
+func Open(ctx context.Context, guests []*guest.Look) (*DB, error) {
 	if err := register(); err != nil {
 		return nil, fmt.Errorf("sql: %w", err)
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/linux/synth"
@@ -32,7 +33,7 @@ func init() {
 			{Name: "with_error", Type: table.Bool, Option: true, Doc: "Fail."},
 			{Name: "with_same", Type: table.Bool, Option: true, Doc: "All rows alike."},
 		},
-		Rows: func(_ context.Context, g *table.Guest, where []table.Constraint) iter.Seq2[table.Row, error] {
+		Rows: func(_ context.Context, g *guest.Look, where []table.Constraint) iter.Seq2[table.Row, error] {
 			asked = append(asked, where)
 			n := 3
 			if table.Option(where, "with_more") {
@@ -63,7 +64,7 @@ func init() {
 	}))
 }
 
-func guest(t testing.TB, name string, pids ...int32) *table.Guest {
+func system(t testing.TB, name string, pids ...int32) *guest.Look {
 	t.Helper()
 	g := synth.New(synth.Options{})
 	for _, pid := range pids {
@@ -73,7 +74,7 @@ func guest(t testing.TB, name string, pids ...int32) *table.Guest {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &table.Guest{Target: name, Linux: s}
+	return &guest.Look{Target: name, Linux: s}
 }
 
 func query(t *testing.T, db *sql.DB, statement string) (lines []string, err error) {
@@ -93,7 +94,7 @@ func query(t *testing.T, db *sql.DB, statement string) (lines []string, err erro
 }
 
 func TestQuery(t *testing.T) {
-	db, err := sql.Open(t.Context(), []*table.Guest{guest(t, "a", 1, 2, 3), guest(t, "b", 1, 9)})
+	db, err := sql.Open(t.Context(), []*guest.Look{system(t, "a", 1, 2, 3), system(t, "b", 1, 9)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,7 +138,7 @@ func TestQuery(t *testing.T) {
 
 // What a view can use reaches it; what would compare differently there does not.
 func TestQueryPushesDown(t *testing.T) {
-	db, err := sql.Open(t.Context(), []*table.Guest{guest(t, "a", 1)})
+	db, err := sql.Open(t.Context(), []*guest.Look{system(t, "a", 1)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,7 +166,7 @@ func TestQueryPushesDown(t *testing.T) {
 }
 
 func TestQueryRefuses(t *testing.T) {
-	db, err := sql.Open(t.Context(), []*table.Guest{guest(t, "a", 1)})
+	db, err := sql.Open(t.Context(), []*guest.Look{system(t, "a", 1)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -204,7 +205,7 @@ func Example() {
 		fmt.Println(err)
 		return
 	}
-	db, err := sql.Open(ctx, []*table.Guest{{Target: "web", Linux: system}})
+	db, err := sql.Open(ctx, []*guest.Look{{Target: "web", Linux: system}})
 	if err != nil {
 		fmt.Println(err)
 		return

@@ -6,26 +6,26 @@ import (
 	"os"
 	"time"
 
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/linux/synth"
-	"github.com/outsight-vmi/outsight/table"
 	"github.com/outsight-vmi/outsight/table/top"
 )
 
 // One frame of a guest that does not run.
 func ExampleBatch() {
-	guest := synth.New(synth.Options{})
-	guest.Add(synth.Process{PID: 1, Comm: "init", Exe: "/sbin/init", Args: []string{"init"}, CPUTime: time.Second, RSS: 20, VSize: 90})
-	guest.Add(synth.Process{PID: 8, PPID: 1, Comm: "\x1b[2J", Args: []string{"\x1b[2J"}, RSS: 5, VSize: 9})
+	g := synth.New(synth.Options{})
+	g.Add(synth.Process{PID: 1, Comm: "init", Exe: "/sbin/init", Args: []string{"init"}, CPUTime: time.Second, RSS: 20, VSize: 90})
+	g.Add(synth.Process{PID: 8, PPID: 1, Comm: "\x1b[2J", Args: []string{"\x1b[2J"}, RSS: 5, VSize: 9})
 
 	ctx := context.Background()
-	system, err := linux.Open(ctx, guest.Memory, kernel.Options{})
+	system, err := linux.Open(ctx, g.Memory, kernel.Options{})
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	source := top.NewGuest(&table.Guest{Linux: system}, false, nil, nil)
+	source := top.NewGuest(&guest.Look{Linux: system}, false, nil, nil)
 	defer source.Close()
 	if err := top.Batch(ctx, source, os.Stdout, top.Options{Tree: true}, time.Second, 1, 0); err != nil {
 		fmt.Println(err)

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/phys"
@@ -38,9 +39,9 @@ const (
 
 // Guest is a [Source]: an opened guest.
 type Guest struct {
-	g      *table.Guest
+	g      *guest.Look
 	alive  func() error
-	reopen func(context.Context) (*table.Guest, error)
+	reopen func(context.Context) (*guest.Guest, error)
 	live   bool
 
 	mu      sync.Mutex
@@ -71,7 +72,7 @@ type slow struct {
 // NewGuest watches g. alive tells cheaply whether its monitor is still there; reopen
 // opens it anew, and is asked where something looks as if it had been rebooted. Both
 // are asked of a live guest only.
-func NewGuest(g *table.Guest, live bool, alive func() error, reopen func(context.Context) (*table.Guest, error)) *Guest {
+func NewGuest(g *guest.Look, live bool, alive func() error, reopen func(context.Context) (*guest.Guest, error)) *Guest {
 	return &Guest{g: g, live: live, alive: alive, reopen: reopen, known: map[Key]*slow{}}
 }
 
@@ -273,8 +274,13 @@ func (s *Guest) verify(ctx context.Context, now time.Time, out *Sample, failed e
 		}
 		return fmt.Errorf("top: %w: %w", ErrEnded, err)
 	}
-	same := sameKernel(s.g.Linux.Kernel, fresh.Linux.Kernel) && s.firstIn(ctx, fresh.Linux)
-	if err := fresh.Close(); err != nil {
+	same := false
+	l, err := fresh.Look(ctx)
+	if err == nil {
+		same = sameKernel(s.g.Linux.Kernel, l.Linux.Kernel) && s.firstIn(ctx, l.Linux)
+		l.Close()
+	}
+	if err := errors.Join(err, fresh.Close()); err != nil {
 		return err
 	}
 	if !same {
@@ -336,7 +342,7 @@ func (s *Guest) Detail(ctx context.Context, view string, pid int32, width int) [
 	return lines
 }
 
-func detail(ctx context.Context, v table.View, g *table.Guest, pid int32, width int, b *bytes.Buffer, report *table.Report) error {
+func detail(ctx context.Context, v table.View, g *guest.Look, pid int32, width int, b *bytes.Buffer, report *table.Report) error {
 	enc, err := table.NewEncoder(b, table.Table, v.Columns(), table.Options{Width: width})
 	if err != nil {
 		return err

@@ -9,17 +9,17 @@ import (
 	"testing"
 	"time"
 
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/linux/synth"
 	"github.com/outsight-vmi/outsight/phys"
-	"github.com/outsight-vmi/outsight/table"
 	_ "github.com/outsight-vmi/outsight/table/views" // for details
 )
 
 const hostile = "\x1b]0;x\x07\x1b[2J\n\u202e"
 
-func guest(t *testing.T) *synth.Guest {
+func synthetic(t *testing.T) *synth.Guest {
 	t.Helper()
 	g := synth.New(synth.Options{})
 	for _, p := range []synth.Process{
@@ -33,13 +33,13 @@ func guest(t *testing.T) *synth.Guest {
 	return g
 }
 
-func open(t *testing.T, m phys.Memory) *table.Guest {
+func open(t *testing.T, m phys.Memory) *guest.Look {
 	t.Helper()
 	s, err := linux.Open(t.Context(), m, kernel.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &table.Guest{Linux: s}
+	return &guest.Look{Linux: s}
 }
 
 func sample(t *testing.T, s Source) *Sample {
@@ -59,7 +59,7 @@ func pids(lines []Line) (out []int32) {
 }
 
 func TestFrame(t *testing.T) {
-	g := guest(t)
+	g := synthetic(t)
 	s := NewGuest(open(t, g.Memory), false, nil, nil)
 	before := sample(t, s)
 	g.Set(g.Tasks[7], "task_struct", "se.sum_exec_runtime", uint64(1500*time.Millisecond))
@@ -114,7 +114,7 @@ func tame(t *testing.T, lines []string) {
 }
 
 func TestHostileText(t *testing.T) {
-	s := NewGuest(open(t, guest(t).Memory), false, nil, nil)
+	s := NewGuest(open(t, synthetic(t).Memory), false, nil, nil)
 	now := sample(t, s)
 	now.Host, now.Release = hostile, hostile
 	plainText := Text(nil, now, Options{Filter: hostile}, 0)
@@ -135,7 +135,7 @@ func TestHostileText(t *testing.T) {
 }
 
 func TestKeys(t *testing.T) {
-	s := NewGuest(open(t, guest(t).Memory), false, nil, nil)
+	s := NewGuest(open(t, synthetic(t).Memory), false, nil, nil)
 	m := model{width: 100, height: 7} // room for two processes
 	m.sampled(sample(t, s))
 	m.key("p", "p")
@@ -176,7 +176,7 @@ func TestKeys(t *testing.T) {
 }
 
 func TestDetail(t *testing.T) {
-	s := NewGuest(open(t, guest(t).Memory), false, nil, nil)
+	s := NewGuest(open(t, synthetic(t).Memory), false, nil, nil)
 	lines := s.Detail(t.Context(), "ps", 9, 100)
 	if all := strings.Join(lines, "\n"); !strings.Contains(all, `\x1b]0;x`) || strings.Contains(all, "--port") {
 		t.Errorf("%q", lines)
@@ -189,7 +189,7 @@ func TestDetail(t *testing.T) {
 }
 
 func TestBatchOfADump(t *testing.T) {
-	s := NewGuest(open(t, guest(t).Memory), false, nil, nil)
+	s := NewGuest(open(t, synthetic(t).Memory), false, nil, nil)
 	var b strings.Builder
 	if err := Batch(t.Context(), s, &b, Options{Order: ByPID}, time.Hour, 3, 60); err != nil {
 		t.Fatal(err)
@@ -201,11 +201,11 @@ func TestBatchOfADump(t *testing.T) {
 }
 
 func TestEnd(t *testing.T) {
-	g := guest(t)
+	g := synthetic(t)
 	first := open(t, g.Memory)
 	alive := error(nil)
-	again := func(context.Context) (*table.Guest, error) { return nil, errors.New("not asked for") }
-	s := NewGuest(first, true, func() error { return alive }, func(ctx context.Context) (*table.Guest, error) { return again(ctx) })
+	again := func(context.Context) (*guest.Guest, error) { return nil, errors.New("not asked for") }
+	s := NewGuest(first, true, func() error { return alive }, func(ctx context.Context) (*guest.Guest, error) { return again(ctx) })
 	sample(t, s)
 	// Another first process: the guest is opened anew, and is another.
 	g.Set(g.Tasks[1], "task_struct", "start_boottime", 77)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/table"
 	"github.com/outsight-vmi/outsight/virt"
@@ -62,7 +63,7 @@ var bpfColumns = []table.Column{
 	{Name: "with_instructions", Type: table.Bool, Option: true, Doc: "Disassemble each program."},
 }
 
-func bpfRows(ctx context.Context, g *table.Guest, where []table.Constraint) iter.Seq2[table.Row, error] {
+func bpfRows(ctx context.Context, g *guest.Look, where []table.Constraint) iter.Seq2[table.Row, error] {
 	disassemble := table.Option(where, "with_instructions")
 	wanted, some := table.Wanted(where, "id")
 	return func(yield func(table.Row, error) bool) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/table"
 )
 
@@ -33,7 +34,7 @@ var bpfLinkColumns = []table.Column{
 	{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct bpf_link."},
 }
 
-func bpfLinkRows(ctx context.Context, g *table.Guest, _ []table.Constraint) iter.Seq2[table.Row, error] {
+func bpfLinkRows(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
 	return func(yield func(table.Row, error) bool) {
 		holders := lazyHolders(ctx, g.Linux, yield)
 		for l, err := range g.Linux.BPFLinks(ctx) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/table"
 )
@@ -41,7 +42,7 @@ var bpfMapColumns = []table.Column{
 	{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct bpf_map."},
 }
 
-func bpfMapRows(ctx context.Context, g *table.Guest, where []table.Constraint) iter.Seq2[table.Row, error] {
+func bpfMapRows(ctx context.Context, g *guest.Look, where []table.Constraint) iter.Seq2[table.Row, error] {
 	wanted, some := table.Wanted(where, "id")
 	return func(yield func(table.Row, error) bool) {
 		holders := lazyHolders(ctx, g.Linux, yield)

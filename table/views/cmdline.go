@@ -5,6 +5,7 @@ import (
 	"iter"
 	"strings"
 
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/table"
 )
 
@@ -25,7 +26,7 @@ quotes around what has spaces.`,
 	}))
 }
 
-func cmdlineRows(_ context.Context, g *table.Guest, _ []table.Constraint) iter.Seq2[table.Row, error] {
+func cmdlineRows(_ context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
 	return func(yield func(table.Row, error) bool) {
 		line, err := g.Linux.CommandLine()
 		if err != nil {

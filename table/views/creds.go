@@ -8,6 +8,7 @@ import (
 	"math/bits"
 	"strconv"
 
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/table"
 )
@@ -60,7 +61,7 @@ var credColumns = []table.Column{
 	{Name: "with_threads", Type: table.Bool, Option: true, Doc: "A line for every thread."},
 }
 
-func credRows(ctx context.Context, g *table.Guest, where []table.Constraint) iter.Seq2[table.Row, error] {
+func credRows(ctx context.Context, g *guest.Look, where []table.Constraint) iter.Seq2[table.Row, error] {
 	return func(yield func(table.Row, error) bool) {
 		l := g.Linux.NewLister()
 		for t, err := range chosen(ctx, g, l, where, table.Option(where, "with_threads")) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/linux/synth"
@@ -12,12 +13,12 @@ import (
 )
 
 func Example() {
-	guest := synth.New(synth.Options{})
-	guest.Add(synth.Process{PID: 1, Comm: "init"})
-	guest.Add(synth.Process{PID: 7, PPID: 1, Comm: "sshd"})
+	g := synth.New(synth.Options{})
+	g.Add(synth.Process{PID: 1, Comm: "init"})
+	g.Add(synth.Process{PID: 7, PPID: 1, Comm: "sshd"})
 
 	ctx := context.Background()
-	system, err := linux.Open(ctx, guest.Memory, kernel.Options{})
+	system, err := linux.Open(ctx, g.Memory, kernel.Options{})
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -25,7 +26,7 @@ func Example() {
 	ps, _ := table.Lookup("ps")
 	comm := table.ColumnIndex(ps.Columns(), "comm")
 	var report table.Report
-	for row := range table.Rows(ctx, ps, &table.Guest{Linux: system}, nil, &report) {
+	for row := range table.Rows(ctx, ps, &guest.Look{Linux: system}, nil, &report) {
 		fmt.Println(row[0], row[comm])
 	}
 	// Output:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/table"
 )
 
@@ -47,7 +48,7 @@ here too.`,
 	}))
 }
 
-func fileSystemRows(ctx context.Context, g *table.Guest, _ []table.Constraint) iter.Seq2[table.Row, error] {
+func fileSystemRows(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
 	return func(yield func(table.Row, error) bool) {
 		for f, err := range g.Linux.FileSystems(ctx) {
 			var row table.Row
@@ -68,7 +69,7 @@ func fileSystemRows(ctx context.Context, g *table.Guest, _ []table.Constraint) i
 	}
 }
 
-func swapRows(ctx context.Context, g *table.Guest, _ []table.Constraint) iter.Seq2[table.Row, error] {
+func swapRows(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
 	return func(yield func(table.Row, error) bool) {
 		for s, err := range g.Linux.NewLister().Swaps(ctx) {
 			var row table.Row

@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/table"
 	"github.com/outsight-vmi/outsight/virt"
@@ -20,7 +21,7 @@ BPF programs come this way. Which functions are traced, and by how many, is show
 "ftrace_functions". A hook that was written into the code without the kernel's help is in
 neither.`,
 		Columns: ftraceColumns,
-		Rows: func(ctx context.Context, g *table.Guest, _ []table.Constraint) iter.Seq2[table.Row, error] {
+		Rows: func(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
 			return machineryOf(ctx, g, g.Linux.FtraceOps, ftraceRow)
 		},
 		Example: "lab:demo",
@@ -33,7 +34,7 @@ There is a line for each function whose beginning calls ftrace, as the kernel's 
 (struct dyn_ftrace) say; with --all also for those of which the records say something else,
 such as, since Linux 6.4, that they were traced once. The users are shown by "ftrace". What the code itself says is not compared here.`,
 		Columns: ftraceSiteColumns,
-		Rows: func(ctx context.Context, g *table.Guest, where []table.Constraint) iter.Seq2[table.Row, error] {
+		Rows: func(ctx context.Context, g *guest.Look, where []table.Constraint) iter.Seq2[table.Row, error] {
 			all := table.Option(where, "all")
 			return machineryOf(ctx, g, func(ctx context.Context) iter.Seq2[*linux.FtraceSite, error] {
 				return func(yield func(*linux.FtraceSite, error) bool) {

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/linux/synth"
@@ -113,7 +114,7 @@ func everyView(t testing.TB, known *linux.System, m *noter, lies map[phys.Addr]u
 		if err != nil {
 			t.Fatal(err)
 		}
-		g := &table.Guest{Target: "fuzz", Linux: s, Machine: &vm.Machine{Memory: m, Proven: true}}
+		g := &guest.Look{Target: "fuzz", Linux: s, Machine: &vm.Machine{Memory: m, Proven: true}}
 		out, err := table.NewEncoder(io.Discard, table.JSON, v.Columns(), table.Options{Zone: time.UTC})
 		if err != nil {
 			t.Fatal(err)

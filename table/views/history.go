@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/table"
 )
 
@@ -38,7 +39,7 @@ Processes that are asked for by --pid are searched whatever their name.`,
 	}))
 }
 
-func historyRows(ctx context.Context, g *table.Guest, where []table.Constraint) iter.Seq2[table.Row, error] {
+func historyRows(ctx context.Context, g *guest.Look, where []table.Constraint) iter.Seq2[table.Row, error] {
 	_, asked := table.Wanted(where, "pid")
 	return func(yield func(table.Row, error) bool) {
 		l := g.Linux.NewLister()

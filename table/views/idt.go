@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/table"
 	"github.com/outsight-vmi/outsight/virt"
@@ -44,7 +45,7 @@ type gate struct {
 	cpu int // -1: the kernel's own
 }
 
-func idtRows(ctx context.Context, g *table.Guest, _ []table.Constraint) iter.Seq2[table.Row, error] {
+func idtRows(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
 	return machineryOf(ctx, g, func(ctx context.Context) iter.Seq2[gate, error] {
 		return func(yield func(gate, error) bool) {
 			d, err := g.Linux.IDTDescriptor()
@@ -79,7 +80,7 @@ func idtRows(ctx context.Context, g *table.Guest, _ []table.Constraint) iter.Seq
 }
 
 // registers are those of the guest's processors, if its machine shows them.
-func registers(ctx context.Context, g *table.Guest) []vm.Registers {
+func registers(ctx context.Context, g *guest.Look) []vm.Registers {
 	if g.Machine == nil {
 		return nil
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/table"
 )
@@ -55,11 +56,11 @@ var infoColumns = []table.Column{
 	{Name: "doubts", Type: table.List, Doc: "Contradictions in what the kernel says of itself."},
 }
 
-func infoRows(_ context.Context, g *table.Guest, _ []table.Constraint) iter.Seq2[table.Row, error] {
+func infoRows(_ context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
 	return func(yield func(table.Row, error) bool) { yield(infoRow(g), nil) }
 }
 
-func infoRow(g *table.Guest) table.Row {
+func infoRow(g *guest.Look) table.Row {
 	m, s := g.Machine, g.Linux
 	known := func(s string) table.Value {
 		if s == "" {
@@ -105,7 +106,7 @@ func ramOf(mem phys.Memory) (size uint64, ranges []string) {
 	return size, ranges
 }
 
-func mapFrom(g *table.Guest) string {
+func mapFrom(g *guest.Look) string {
 	switch {
 	case g.Machine.Proven && !g.Machine.Live():
 		return "the dump"

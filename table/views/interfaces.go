@@ -8,6 +8,7 @@ import (
 	"net"
 	"strconv"
 
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/table"
 )
@@ -90,7 +91,7 @@ func bitNames(v uint32, names []string) []string {
 	return set
 }
 
-func interfaceRows(ctx context.Context, g *table.Guest, _ []table.Constraint) iter.Seq2[table.Row, error] {
+func interfaceRows(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
 	return func(yield func(table.Row, error) bool) {
 		owners, err := g.Linux.Owners()
 		if err != nil {

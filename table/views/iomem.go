@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/table"
 )
@@ -33,7 +34,7 @@ var iomemColumns = []table.Column{
 	{Name: "resource", Type: table.Addr, Extra: true, Doc: "Address of the struct resource."},
 }
 
-func iomemRows(ctx context.Context, g *table.Guest, _ []table.Constraint) iter.Seq2[table.Row, error] {
+func iomemRows(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
 	return func(yield func(table.Row, error) bool) {
 		for _, tree := range []string{linux.MemoryResources, linux.PortResources} {
 			kind := "memory"

@@ -5,6 +5,7 @@ import (
 	"iter"
 	"time"
 
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/table"
 )
@@ -45,7 +46,7 @@ shared memory and semaphores are files: see "outsight tmpfs".`,
 	}))
 }
 
-func ipcRows(ctx context.Context, g *table.Guest, _ []table.Constraint) iter.Seq2[table.Row, error] {
+func ipcRows(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
 	return rowsOf(g.Linux.IPCs(ctx), ipcRow)
 }
 

@@ -6,6 +6,7 @@ import (
 	"iter"
 	"strings"
 
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/table"
 )
@@ -38,7 +39,7 @@ var keysColumns = []table.Column{
 	{Name: "key", Type: table.Addr, Extra: true, Doc: "Address of the struct key."},
 }
 
-func keysRows(ctx context.Context, g *table.Guest, _ []table.Constraint) iter.Seq2[table.Row, error] {
+func keysRows(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
 	return func(yield func(table.Row, error) bool) {
 		for k, err := range g.Linux.Keys(ctx) {
 			var row table.Row

@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/table"
 	"github.com/outsight-vmi/outsight/virt"
@@ -11,7 +12,7 @@ import (
 
 // machinery makes the rows of objects that hold pointers to functions, with who
 // owns what code.
-func machinery[T any](g *table.Guest, objects func(*linux.Owners) iter.Seq2[T, error], row func(*linux.Owners, T) table.Row) iter.Seq2[table.Row, error] {
+func machinery[T any](g *guest.Look, objects func(*linux.Owners) iter.Seq2[T, error], row func(*linux.Owners, T) table.Row) iter.Seq2[table.Row, error] {
 	return func(yield func(table.Row, error) bool) {
 		owners, err := g.Linux.Owners()
 		if owners == nil {
@@ -53,7 +54,7 @@ func list(words []string) table.Value {
 }
 
 // machineryOf is machinery for objects that need no owners to be read.
-func machineryOf[T any](ctx context.Context, g *table.Guest, objects func(context.Context) iter.Seq2[T, error], row func(*linux.Owners, T) table.Row) iter.Seq2[table.Row, error] {
+func machineryOf[T any](ctx context.Context, g *guest.Look, objects func(context.Context) iter.Seq2[T, error], row func(*linux.Owners, T) table.Row) iter.Seq2[table.Row, error] {
 	return machinery(g, func(*linux.Owners) iter.Seq2[T, error] { return objects(ctx) }, row)
 }
 

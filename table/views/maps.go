@@ -6,6 +6,7 @@ import (
 	"iter"
 	"slices"
 
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/table"
 )
@@ -49,7 +50,7 @@ var mapsColumns = []table.Column{
 	{Name: "with_resident", Type: table.Bool, Option: true, Doc: "Walk the page tables to tell what is in memory, without --pid too."},
 }
 
-func mapsRows(ctx context.Context, g *table.Guest, where []table.Constraint) iter.Seq2[table.Row, error] {
+func mapsRows(ctx context.Context, g *guest.Look, where []table.Constraint) iter.Seq2[table.Row, error] {
 	_, chosen := table.Wanted(where, "pid")
 	resident := chosen || table.Option(where, "with_resident")
 	return func(yield func(table.Row, error) bool) {
@@ -84,7 +85,7 @@ type process struct {
 }
 
 // wantedProcesses is the processes that where asks for, by their pid.
-func wantedProcesses(ctx context.Context, g *table.Guest, where []table.Constraint) iter.Seq2[process, error] {
+func wantedProcesses(ctx context.Context, g *guest.Look, where []table.Constraint) iter.Seq2[process, error] {
 	wanted, some := table.Wanted(where, "pid")
 	return func(yield func(process, error) bool) {
 		for t, err := range tasks(ctx, g.Linux) {

@@ -7,6 +7,7 @@ import (
 	"iter"
 	"slices"
 
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/table"
 )
@@ -47,7 +48,7 @@ var modulesColumns = slices.Concat([]table.Column{
 	{Name: "module", Type: table.Addr, Extra: true, Doc: "Address of the struct module."},
 })
 
-func modulesRows(ctx context.Context, g *table.Guest, where []table.Constraint) iter.Seq2[table.Row, error] {
+func modulesRows(ctx context.Context, g *guest.Look, where []table.Constraint) iter.Seq2[table.Row, error] {
 	wanted, some := table.Wanted(where, "name")
 	return func(yield func(table.Row, error) bool) {
 		owners, err := g.Linux.Owners()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/table"
 	"github.com/outsight-vmi/outsight/virt"
@@ -43,7 +44,7 @@ Namespaces without a process, which only a file or a mount holds, are not seen.`
 	}))
 }
 
-func mountRows(ctx context.Context, g *table.Guest, _ []table.Constraint) iter.Seq2[table.Row, error] {
+func mountRows(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
 	return func(yield func(table.Row, error) bool) {
 		l := g.Linux.NewLister()
 		seen := map[virt.Addr]bool{0: true}

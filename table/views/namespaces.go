@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/table"
 )
@@ -37,7 +38,7 @@ var namespaceColumns = []table.Column{
 	{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the structure."},
 }
 
-func namespaceRows(ctx context.Context, g *table.Guest, _ []table.Constraint) iter.Seq2[table.Row, error] {
+func namespaceRows(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
 	return func(yield func(table.Row, error) bool) {
 		for n, err := range g.Linux.Namespaces(ctx) {
 			var row table.Row

@@ -5,13 +5,14 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/table"
 )
 
 // rowsWith have values in columns that want finds right for the process.
 func rowsWith(want func(p *linux.Process, v []table.Value) bool, names ...string) table.OfProcess {
-	return func(ctx context.Context, g *table.Guest, columns []table.Column, pid int64) (mine func(table.Row) bool, err error) {
+	return func(ctx context.Context, g *guest.Look, columns []table.Column, pid int64) (mine func(table.Row) bool, err error) {
 		l := g.Linux.NewLister()
 		where := []table.Constraint{{Column: "pid", Values: []table.Value{table.IntValue(pid)}}}
 		for t, err := range chosen(ctx, g, l, where, false) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/table"
 )
@@ -77,7 +78,7 @@ type namedFile struct {
 
 // everyPlace knows the names of files in all mount namespaces; ok is false if told, which is
 // told of what cannot be read, wants no more.
-func everyPlace(ctx context.Context, g *table.Guest, told func(error) bool) (places *linux.Places, ok bool) {
+func everyPlace(ctx context.Context, g *guest.Look, told func(error) bool) (places *linux.Places, ok bool) {
 	var tasks []linux.Task
 	for p, err := range wantedProcesses(ctx, g, nil) {
 		if err != nil {
@@ -93,7 +94,7 @@ func everyPlace(ctx context.Context, g *table.Guest, told func(error) bool) (pla
 }
 
 // namedFiles are the files in memory that keep wants, with their names.
-func namedFiles(ctx context.Context, g *table.Guest, super func(*linux.SuperBlock) bool, keep func(*linux.INode) bool) iter.Seq2[namedFile, error] {
+func namedFiles(ctx context.Context, g *guest.Look, super func(*linux.SuperBlock) bool, keep func(*linux.INode) bool) iter.Seq2[namedFile, error] {
 	return func(yield func(namedFile, error) bool) {
 		places, ok := everyPlace(ctx, g, func(err error) bool { return yield(namedFile{}, err) })
 		if !ok {
@@ -125,7 +126,7 @@ func namedFiles(ctx context.Context, g *table.Guest, super func(*linux.SuperBloc
 	}
 }
 
-func pageCacheRows(ctx context.Context, g *table.Guest, where []table.Constraint) iter.Seq2[table.Row, error] {
+func pageCacheRows(ctx context.Context, g *guest.Look, where []table.Constraint) iter.Seq2[table.Row, error] {
 	withDirty := table.Option(where, "with_dirty")
 	return func(yield func(table.Row, error) bool) {
 		any := func(*linux.SuperBlock) bool { return true }
@@ -167,7 +168,7 @@ func dirtyBytes(ctx context.Context, s *linux.System, i *linux.INode) (table.Val
 	return table.SizeValue(dirty), nil
 }
 
-func tmpfsRows(ctx context.Context, g *table.Guest, _ []table.Constraint) iter.Seq2[table.Row, error] {
+func tmpfsRows(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
 	return func(yield func(table.Row, error) bool) {
 		memory := func(sb *linux.SuperBlock) bool {
 			return sb.Shmem || sb.Type == "ramfs" || sb.Type == "devtmpfs" || sb.Type == "rootfs"

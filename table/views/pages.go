@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/table"
 	"github.com/outsight-vmi/outsight/virt"
@@ -38,7 +39,7 @@ on a list. The rows are many; ask for sums with
 	}))
 }
 
-func pageRows(ctx context.Context, g *table.Guest, _ []table.Constraint) iter.Seq2[table.Row, error] {
+func pageRows(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
 	return func(yield func(table.Row, error) bool) {
 		n, ok := newPageNames(ctx, g, func(err error) bool { return yield(nil, err) })
 		if !ok {
@@ -58,7 +59,7 @@ func pageRows(ctx context.Context, g *table.Guest, _ []table.Constraint) iter.Se
 
 // pageNames has names for what struct pages lead to, each looked up once.
 type pageNames struct {
-	g      *table.Guest
+	g      *guest.Look
 	places *linux.Places
 	caches map[virt.Addr]string
 	files  map[virt.Addr]pageFile
@@ -66,7 +67,7 @@ type pageNames struct {
 
 type pageFile struct{ path, device, inode table.Value }
 
-func newPageNames(ctx context.Context, g *table.Guest, told func(error) bool) (n *pageNames, ok bool) {
+func newPageNames(ctx context.Context, g *guest.Look, told func(error) bool) (n *pageNames, ok bool) {
 	n = &pageNames{g: g, caches: map[virt.Addr]string{}, files: map[virt.Addr]pageFile{}}
 	if n.places, ok = everyPlace(ctx, g, told); !ok {
 		return nil, false

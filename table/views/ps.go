@@ -6,6 +6,7 @@ import (
 	"iter"
 	"slices"
 
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/table"
@@ -56,7 +57,7 @@ var psColumns = []table.Column{
 	{Name: "with_threads", Type: table.Bool, Option: true, Doc: "A line for every thread."},
 }
 
-func psRows(ctx context.Context, g *table.Guest, where []table.Constraint) iter.Seq2[table.Row, error] {
+func psRows(ctx context.Context, g *guest.Look, where []table.Constraint) iter.Seq2[table.Row, error] {
 	threads := table.Option(where, "with_threads")
 	wanted, some := table.Wanted(where, "pid")
 	return func(yield func(table.Row, error) bool) {

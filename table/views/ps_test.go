@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/linux/synth"
@@ -38,7 +39,7 @@ func ps(t *testing.T, g *synth.Guest, before func(*leaving)) (rows []table.Row, 
 	if !ok {
 		t.Fatal("no view ps")
 	}
-	for r := range table.Rows(t.Context(), v, &table.Guest{Linux: s}, nil, &rep) {
+	for r := range table.Rows(t.Context(), v, &guest.Look{Linux: s}, nil, &rep) {
 		rows = append(rows, append(table.Row(nil), r...))
 	}
 	return rows, rep

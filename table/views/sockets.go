@@ -6,6 +6,7 @@ import (
 	"iter"
 	"strconv"
 
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/table"
 )
@@ -56,7 +57,7 @@ var socketColumns = []table.Column{
 	{Name: "sock", Type: table.Addr, Extra: true, Doc: "Address of the struct sock, or of what stands for it in TIME_WAIT and SYN_RECV."},
 }
 
-func socketRows(ctx context.Context, g *table.Guest, _ []table.Constraint) iter.Seq2[table.Row, error] {
+func socketRows(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
 	return func(yield func(table.Row, error) bool) {
 		for k, err := range g.Linux.Sockets(ctx) {
 			if err != nil {

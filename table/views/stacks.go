@@ -5,6 +5,7 @@ import (
 	"errors"
 	"iter"
 
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/table"
 	"github.com/outsight-vmi/outsight/virt"
@@ -39,7 +40,7 @@ idle processor runs none of the threads that are listed. One that has ended has 
 	}))
 }
 
-func stackRows(ctx context.Context, g *table.Guest, where []table.Constraint) iter.Seq2[table.Row, error] {
+func stackRows(ctx context.Context, g *guest.Look, where []table.Constraint) iter.Seq2[table.Row, error] {
 	return func(yield func(table.Row, error) bool) {
 		u, err := g.Linux.Unwinder(ctx)
 		if err != nil {
@@ -73,7 +74,7 @@ func stackRows(ctx context.Context, g *table.Guest, where []table.Constraint) it
 }
 
 // processors are those of a guest that stands still.
-func processors(ctx context.Context, g *table.Guest) (all []linux.Execution, err error) {
+func processors(ctx context.Context, g *guest.Look) (all []linux.Execution, err error) {
 	if !g.Still() {
 		return nil, table.Failure(errors.New("where running threads are changes all the time: add --pause"))
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/table"
 )
@@ -33,7 +34,7 @@ apart in physical memory comes in parts, and one of more than 4096 is cut.`,
 	}))
 }
 
-func stringRows(ctx context.Context, g *table.Guest, where []table.Constraint) iter.Seq2[table.Row, error] {
+func stringRows(ctx context.Context, g *guest.Look, where []table.Constraint) iter.Seq2[table.Row, error] {
 	least := leastOf(where)
 	return func(yield func(table.Row, error) bool) {
 		row := make(table.Row, 5)

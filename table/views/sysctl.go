@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/table"
 )
@@ -64,7 +65,7 @@ func sysctlMatters(name string) bool {
 	return strings.Contains(name, ".conf.") && slices.ContainsFunc(sysctlInterface, func(s string) bool { return strings.HasSuffix(name, s) })
 }
 
-func sysctlRows(ctx context.Context, g *table.Guest, where []table.Constraint) iter.Seq2[table.Row, error] {
+func sysctlRows(ctx context.Context, g *guest.Look, where []table.Constraint) iter.Seq2[table.Row, error] {
 	wanted, some := table.Wanted(where, "name")
 	return func(yield func(table.Row, error) bool) {
 		owners, err := g.Linux.Owners()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/table"
 )
 
@@ -29,7 +30,7 @@ With --details there is a line for every column instead.`,
 	}))
 }
 
-func tablesRows(_ context.Context, _ *table.Guest, where []table.Constraint) iter.Seq2[table.Row, error] {
+func tablesRows(_ context.Context, _ *guest.Look, where []table.Constraint) iter.Seq2[table.Row, error] {
 	details := table.Option(where, "with_details")
 	return func(yield func(table.Row, error) bool) {
 		for _, v := range table.All() {

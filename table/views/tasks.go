@@ -6,13 +6,14 @@ import (
 	"iter"
 	"slices"
 
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/table"
 )
 
 // chosen is the processes of g that where does not rule out by their pid; their
 // threads, one by one, if threads is set.
-func chosen(ctx context.Context, g *table.Guest, l *linux.Lister, where []table.Constraint, threads bool) iter.Seq2[linux.Task, error] {
+func chosen(ctx context.Context, g *guest.Look, l *linux.Lister, where []table.Constraint, threads bool) iter.Seq2[linux.Task, error] {
 	wanted, some := table.Wanted(where, "pid")
 	return func(yield func(linux.Task, error) bool) {
 		for t, err := range tasks(ctx, g.Linux) {
@@ -51,7 +52,7 @@ type named struct {
 }
 
 // chosenByName is [chosen] without threads, each process with its name.
-func chosenByName(ctx context.Context, g *table.Guest, l *linux.Lister, where []table.Constraint) iter.Seq2[named, error] {
+func chosenByName(ctx context.Context, g *guest.Look, l *linux.Lister, where []table.Constraint) iter.Seq2[named, error] {
 	return func(yield func(named, error) bool) {
 		for t, err := range chosen(ctx, g, l, where, false) {
 			n := named{Task: t}

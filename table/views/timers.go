@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/table"
 )
@@ -18,7 +19,7 @@ clocks (struct hrtimer, in nanoseconds), with the function that it calls. Progra
 timers are among them. "work" is the function of a delayed work, which the timer queues. A
 timer that is just being run is not on a list.`,
 		Columns: timerColumns,
-		Rows: func(ctx context.Context, g *table.Guest, _ []table.Constraint) iter.Seq2[table.Row, error] {
+		Rows: func(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
 			return machineryOf(ctx, g, g.Linux.Timers, timerRow)
 		},
 		Example: "lab:demo",

@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/table"
 )
@@ -17,7 +18,7 @@ There is a line for every function of every tracepoint, of the kernel and its mo
 --all also one for each tracepoint that has none. perf, tracefs and BPF programs attach
 through functions of the kernel's own; "data" is what those get.`,
 		Columns: tracepointColumns,
-		Rows: func(ctx context.Context, g *table.Guest, where []table.Constraint) iter.Seq2[table.Row, error] {
+		Rows: func(ctx context.Context, g *guest.Look, where []table.Constraint) iter.Seq2[table.Row, error] {
 			all := table.Option(where, "all")
 			return machinery(g, func(*linux.Owners) iter.Seq2[attached, error] { return attachments(ctx, g, all) }, tracepointRow)
 		},
@@ -42,7 +43,7 @@ type attached struct {
 	probe linux.TracepointProbe
 }
 
-func attachments(ctx context.Context, g *table.Guest, all bool) iter.Seq2[attached, error] {
+func attachments(ctx context.Context, g *guest.Look, all bool) iter.Seq2[attached, error] {
 	return func(yield func(attached, error) bool) {
 		for t, err := range g.Linux.Tracepoints(ctx) {
 			if err != nil {

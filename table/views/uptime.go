@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/table"
 )
 
@@ -32,7 +33,7 @@ var uptimeColumns = []table.Column{
 	{Name: "cpus", Type: table.Int, Doc: "Processors that the kernel prepared for."},
 }
 
-func uptimeRows(_ context.Context, g *table.Guest, _ []table.Constraint) iter.Seq2[table.Row, error] {
+func uptimeRows(_ context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
 	return func(yield func(table.Row, error) bool) {
 		gap := table.Missing(table.Unreadable)
 		row := table.Row{gap, gap, gap, gap, gap, gap, gap, table.IntValue(int64(g.Linux.CPUs()))}

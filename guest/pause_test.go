@@ -1,4 +1,4 @@
-package table
+package guest
 
 import (
 	"context"
@@ -25,8 +25,9 @@ func (p *pauser) Pause(context.Context) (func(context.Context) error, error) {
 func pausedGuest(ctx context.Context, t *testing.T, p *pauser) *Guest {
 	t.Helper()
 	p.resumed = make(chan struct{}, 2)
-	g := &Guest{Target: "web", Machine: &vm.Machine{Control: vm.Control{Pauser: p}}}
-	if err := g.pause(ctx); err != nil {
+	g := &Guest{target: "web", machine: &vm.Machine{Control: vm.Control{Pauser: p}}}
+	var err error
+	if g.resume, err = Pause(ctx, g.machine, g.target); err != nil {
 		t.Fatal(err)
 	}
 	return g

@@ -1,0 +1,54 @@
+package guest
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/vm"
+)
+
+// Look is what one look at a guest shows: what views and checks get. Close it, so
+// that what it keeps of the guest's memory is let go.
+type Look struct {
+	// Target is the TARGET as the user gave it, for messages.
+	Target string
+	// Machine is the virtual machine, or the dump of one.
+	Machine *vm.Machine
+	// Linux is the system that runs in it, as it is at this look.
+	Linux *linux.System
+	// At is when the look began, by the host's clock.
+	At time.Time
+
+	paused bool
+}
+
+// Look begins a look at the guest.
+func (g *Guest) Look(ctx context.Context) (*Look, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return &Look{Target: g.target, Machine: g.machine, Linux: g.system, At: time.Now(), paused: g.Paused()}, nil
+}
+
+// Close ends the look.
+func (l *Look) Close() {}
+
+// Profile is one line that says which kernel was found, and where what is known of
+// it came from: every answer about the guest rests on that.
+func (l *Look) Profile() string {
+	k := l.Linux
+	return fmt.Sprintf("kernel %s, build-id %s, profile from %s", k.Release, cmp.Or(k.BuildID, "unknown"), k.Origin)
+}
+
+// Paused says whether the guest is stopped for as long as it is looked at.
+func (l *Look) Paused() bool { return l.paused }
+
+// Still says whether the guest's memory does not change while it is looked at.
+func (l *Look) Still() bool {
+	return l.Machine != nil && (l.paused || !l.Machine.Live() || l.Machine.State == vm.StatePaused)
+}

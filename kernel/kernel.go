@@ -15,7 +15,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"runtime/debug"
 
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
@@ -80,8 +79,7 @@ func (k *Kernel) Address(name string) (virt.Addr, bool) {
 }
 
 // Pointer reads the 64-bit variable of that name.
-func (k *Kernel) Pointer(name string) (_ virt.Addr, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
+func (k *Kernel) Pointer(name string) (virt.Addr, error) {
 	a, ok := k.Address(name)
 	if !ok {
 		return 0, fmt.Errorf("symbol %s: %w", name, ErrNoSymbol)

@@ -12,7 +12,6 @@ import (
 	"context"
 	"fmt"
 	"math/bits"
-	"runtime/debug"
 	"time"
 
 	"github.com/outsight-vmi/outsight/kernel"
@@ -59,7 +58,7 @@ func New(k *kernel.Kernel) (*System, error) {
 	if c, err := k.Clock(); err == nil {
 		s.boot = c.Boot
 	}
-	s.cpusErr = phys.Guard(s.readCPUs)
+	s.cpusErr = s.readCPUs()
 	return s, nil
 }
 
@@ -128,8 +127,7 @@ func (s *System) Machine() (string, error) {
 	return s.utsField(s.o.utsMachine)
 }
 
-func (s *System) utsField(off uint32) (_ string, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
+func (s *System) utsField(off uint32) (string, error) {
 	a, ok := s.Address("init_uts_ns")
 	if !ok {
 		return "", fmt.Errorf("symbol init_uts_ns: %w", kernel.ErrNoSymbol)
@@ -140,8 +138,7 @@ func (s *System) utsField(off uint32) (_ string, err error) {
 }
 
 // CommandLine is what the kernel was booted with.
-func (s *System) CommandLine() (_ string, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
+func (s *System) CommandLine() (string, error) {
 	p, err := s.Pointer("saved_command_line")
 	if err != nil {
 		return "", err

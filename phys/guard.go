@@ -20,17 +20,22 @@ func Guard(f func() error) (err error) {
 func Recover(was bool, err *error) {
 	r := recover()
 	debug.SetPanicOnFault(was)
-	if r == nil {
-		return
+	if r != nil {
+		*err = Faulted(r)
 	}
+}
+
+// Faulted makes an error that wraps [ErrGone] of a recovered fault on mapped
+// memory, and panics again with anything else. It is for deferred functions that
+// add to the error where the fault was.
+func Faulted(r any) error {
 	// A fault carries its address; a nil dereference and every other run-time
 	// error does not, and is a bug of ours.
 	if fault, ok := r.(interface {
 		runtime.Error
 		Addr() uintptr
 	}); ok {
-		*err = fmt.Errorf("fault at host address %#x: %w", fault.Addr(), ErrGone)
-		return
+		return fmt.Errorf("fault at host address %#x: %w", fault.Addr(), ErrGone)
 	}
 	panic(r)
 }

@@ -63,7 +63,7 @@ type Mapper interface {
 	// Map returns the n bytes at pa, and whether they could be had in one
 	// piece. The bytes of a running guest change while they are looked at: copy
 	// first, then parse the copy. Touching them faults if the backing shrinks:
-	// use them inside [Guard].
+	// use them inside [Guard]. Package virt does so for all that is read through it.
 	Map(pa Addr, n int) ([]byte, bool)
 }
 

@@ -2,6 +2,7 @@ package virt
 
 import (
 	"encoding/binary"
+	"runtime/debug"
 	"sync/atomic"
 
 	"github.com/outsight-vmi/outsight/phys"
@@ -48,10 +49,12 @@ func (s *Space) DirectBase() Addr {
 
 // DirectMapped reports whether va was proven to be in the direct map, and the
 // guest-physical address behind it.
-func (s *Space) DirectMapped(va Addr) (phys.Addr, bool) {
+func (s *Space) DirectMapped(va Addr) (pa phys.Addr, ok bool) {
 	if s.direct == nil {
 		return 0, false
 	}
+	var err error // a fault is a region that cannot be proven
+	defer guard(debug.SetPanicOnFault(true), va, &err)
 	return s.direct.lookup(s, va)
 }
 
@@ -61,10 +64,21 @@ func (d *directMap) lookup(s *Space, va Addr) (phys.Addr, bool) {
 		return 0, false
 	}
 	region := off >> regionShift
-	if d.verified[region/64].Load()&(1<<(region%64)) != 0 {
+	if d.trusts(region) {
 		return phys.Addr(off), true
 	}
 	return phys.Addr(off), d.verify(s, region)
+}
+
+// near is where the n bytes at va are, if they lie in one page of a verified region.
+func (d *directMap) near(va Addr, n uint64) (phys.Addr, bool) {
+	off := uint64(va - d.base)
+	return phys.Addr(off), off < d.size && off%tableSize <= tableSize-n && d.trusts(off>>regionShift)
+}
+
+// trusts reports whether a region was verified.
+func (d *directMap) trusts(region uint64) bool {
+	return d.verified[region/64].Load()&(1<<(region%64)) != 0
 }
 
 func (d *directMap) verify(s *Space, region uint64) bool {

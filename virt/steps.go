@@ -1,6 +1,10 @@
 package virt
 
-import "github.com/outsight-vmi/outsight/phys"
+import (
+	"runtime/debug"
+
+	"github.com/outsight-vmi/outsight/phys"
+)
 
 // Step is one entry that a walk of the page tables passes.
 type Step struct {
@@ -14,6 +18,7 @@ type Step struct {
 // Where they lead nowhere the last is the one that ends the way, and the error is that
 // of [Space.Translate].
 func (s *Space) Steps(va Addr) (steps []Step, page Page, err error) {
+	defer guard(debug.SetPanicOnFault(true), va, &err)
 	page, err = s.walk(va)
 	if !s.Canonical(va) {
 		return nil, page, err

@@ -13,6 +13,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"sync"
 
 	"github.com/outsight-vmi/outsight/phys"
@@ -138,7 +139,21 @@ func (s *Space) KernelHalf(va Addr) bool { return int64(va) < 0 && s.Canonical(v
 
 // Translate walks the page tables for va. The error is a *[Fault]. It does not
 // take the fast path for the direct map, and so tells the entry as it is now.
-func (s *Space) Translate(va Addr) (Page, error) { return s.walk(va) }
+func (s *Space) Translate(va Addr) (p Page, err error) {
+	defer guard(debug.SetPanicOnFault(true), va, &err)
+	return s.walk(va)
+}
+
+// guard is the deferred half of every exported method that looks at memory which may
+// be mapped (see [phys.Recover]): nothing above virt has to expect a fault. Methods that
+// are not exported rely on it.
+func guard(was bool, va Addr, err *error) {
+	r := recover()
+	debug.SetPanicOnFault(was)
+	if r != nil {
+		*err = &Fault{VA: va, Kind: Unreadable, Err: phys.Faulted(r)}
+	}
+}
 
 // locate is where va leads, by the fast path or the page tables, and how many
 // bytes follow it in its page.
@@ -212,6 +227,12 @@ func (s *Space) entry(pa phys.Addr) (uint64, error) {
 			return binary.LittleEndian.Uint64(b), nil
 		}
 	}
+	return s.copied(pa)
+}
+
+// copied reads one word that cannot be seen in place. It is apart from entry for the
+// sake of those that can.
+func (s *Space) copied(pa phys.Addr) (uint64, error) {
 	buf := scratch.Get().(*[8]byte)
 	defer scratch.Put(buf)
 	if _, err := s.mem.ReadAt(buf[:], pa); err != nil {
@@ -223,6 +244,11 @@ func (s *Space) entry(pa phys.Addr) (uint64, error) {
 // ReadAt fills p from virtual address va, page by page. n < len(p) implies an
 // error: a *[Fault], or what the memory below said.
 func (s *Space) ReadAt(p []byte, va Addr) (n int, err error) {
+	defer guard(debug.SetPanicOnFault(true), va, &err)
+	return s.readAt(p, va)
+}
+
+func (s *Space) readAt(p []byte, va Addr) (n int, err error) {
 	for n < len(p) {
 		at := va + Addr(n)
 		if at < va {
@@ -242,28 +268,49 @@ func (s *Space) ReadAt(p []byte, va Addr) (n int, err error) {
 }
 
 // U64 reads a little-endian 64-bit word.
-func (s *Space) U64(va Addr) (uint64, error) {
+func (s *Space) U64(va Addr) (v uint64, err error) {
+	defer guard(debug.SetPanicOnFault(true), va, &err)
+	// What nearly all reads are, by hand: an object in a part of the direct map that is
+	// verified.
+	if d := s.direct; d != nil && s.mapper != nil {
+		if pa, ok := d.near(va, 8); ok {
+			if b, ok := s.mapper.Map(pa, 8); ok {
+				return binary.LittleEndian.Uint64(b), nil
+			}
+		}
+	}
+	return s.u64(va)
+}
+
+func (s *Space) u64(va Addr) (uint64, error) {
 	pa, rest, err := s.locate(va)
 	if err != nil {
 		return 0, err
 	}
-	if rest >= 8 {
-		v, err := s.entry(pa)
-		if err != nil {
-			return 0, &Fault{VA: va, Kind: Unreadable, Err: err}
-		}
-		return v, nil
+	if rest < 8 {
+		return s.word(va, 8)
 	}
-	buf := scratch.Get().(*[8]byte)
-	defer scratch.Put(buf)
-	if _, err := s.ReadAt(buf[:], va); err != nil {
-		return 0, err
+	v, err := s.entry(pa)
+	if err != nil {
+		return 0, &Fault{VA: va, Kind: Unreadable, Err: err}
 	}
-	return binary.LittleEndian.Uint64(buf[:]), nil
+	return v, nil
 }
 
 // U32 reads a little-endian 32-bit word.
-func (s *Space) U32(va Addr) (uint32, error) {
+func (s *Space) U32(va Addr) (v uint32, err error) {
+	defer guard(debug.SetPanicOnFault(true), va, &err)
+	if d := s.direct; d != nil && s.mapper != nil {
+		if pa, ok := d.near(va, 4); ok {
+			if b, ok := s.mapper.Map(pa, 4); ok {
+				return binary.LittleEndian.Uint32(b), nil
+			}
+		}
+	}
+	return s.u32(va)
+}
+
+func (s *Space) u32(va Addr) (uint32, error) {
 	pa, rest, err := s.locate(va)
 	if err != nil {
 		return 0, err
@@ -273,12 +320,19 @@ func (s *Space) U32(va Addr) (uint32, error) {
 			return binary.LittleEndian.Uint32(b), nil
 		}
 	}
+	v, err := s.word(va, 4)
+	return uint32(v), err
+}
+
+// word reads n bytes, up to 8, that may lie in two pages.
+func (s *Space) word(va Addr, n int) (uint64, error) {
 	buf := scratch.Get().(*[8]byte)
 	defer scratch.Put(buf)
-	if _, err := s.ReadAt(buf[:4], va); err != nil {
+	clear(buf[n:])
+	if _, err := s.readAt(buf[:n], va); err != nil {
 		return 0, err
 	}
-	return binary.LittleEndian.Uint32(buf[:4]), nil
+	return binary.LittleEndian.Uint64(buf[:]), nil
 }
 
 // FaultKind tells why an address leads nowhere.

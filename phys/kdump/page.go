@@ -7,12 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime/debug"
 	"sync"
 
 	"github.com/anchore/go-lzo"
 	"github.com/klauspost/compress/snappy"
 	"github.com/klauspost/compress/zstd"
 
+	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/phys/file"
 )
 
@@ -37,7 +39,8 @@ const descSize = 24
 // page.
 const maxPacked = 2 * pageSize
 
-func (m *Memory) descriptor(i uint64) (descriptor, error) {
+func (m *Memory) descriptor(i uint64) (d descriptor, err error) {
+	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	var b [descSize]byte
 	at := m.descs + i*descSize
 	if s, ok := m.src.(file.Slicer); ok {

@@ -40,7 +40,7 @@ func measureViews(ctx context.Context, o options, binary, target string) ([]resu
 	}
 	defer os.RemoveAll(dir)
 	evidence := filepath.Join(dir, "evidence")
-	all := ours("outsight collect LIVE: every view", binary, "collect", target, evidence)
+	all := ours("outsight collect LIVE: every view", binary, "collect", target, "-o", evidence)
 	all.before, all.want = func() error { return os.RemoveAll(evidence) }, "views"
 	together := all.measure(ctx, o.runs)
 	if together.err != nil {

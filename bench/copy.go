@@ -82,7 +82,7 @@ func (m copying) measure(ctx context.Context, all ...copied) ([]copied, error) {
 			if err != nil {
 				return nil, err
 			}
-			dump, err := timeCopy(ctx, m.out, m.binary, "dump", "--format", c.format, "--checksum", c.checksum, m.target, m.out)
+			dump, err := timeCopy(ctx, m.out, m.binary, "dump", "--format", c.format, "--checksum", c.checksum, m.target, "-o", m.out)
 			if err != nil {
 				return nil, err
 			}

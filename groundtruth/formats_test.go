@@ -91,7 +91,7 @@ func (f *formats) check(t *testing.T, name string, except ...string) {
 // dump has outsight write a dump.
 func (f *formats) dump(t *testing.T, name string, flags ...string) {
 	t.Helper()
-	if a := run(t, nil, append([]string{"dump", "qemu:" + f.guest.QMP(), f.at(name)}, flags...)...); a.status != 0 {
+	if a := run(t, nil, append([]string{"dump", "qemu:" + f.guest.QMP(), "-o", f.at(name)}, flags...)...); a.status != 0 {
 		t.Fatalf("dump %v: %s", flags, a.stderr)
 	}
 }

@@ -57,7 +57,7 @@ func TestGuestHostile(t *testing.T) {
 		labtest.NeedQEMU(t)
 		g := guests.UpServer(t, lab.Options{Kernel: "6.12", Memory: gib / 4, SMP: 2})
 		dump = filepath.Join(t.TempDir(), "guest.raw")
-		if a := run(t, nil, "dump", "qemu:"+g.QMP(), dump); a.status != 0 {
+		if a := run(t, nil, "dump", "qemu:"+g.QMP(), "-o", dump); a.status != 0 {
 			t.Fatalf("dump: %s", a.stderr)
 		}
 	}

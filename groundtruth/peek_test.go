@@ -45,7 +45,7 @@ echo $start $((end - start)); dd if=/proc/1/mem bs=4096 skip=$((start / 4096)) c
 	// The same taken out as a mapping, and as part of a core file.
 	dir := t.TempDir()
 	core := filepath.Join(dir, "core")
-	run("extract", target, "--pid", "1", core)
+	run("extract", target, "--pid", "1", "-o", core)
 	f, err := elf.Open(core)
 	if err != nil {
 		t.Fatal(err)
@@ -66,7 +66,7 @@ echo $start $((end - start)); dd if=/proc/1/mem bs=4096 skip=$((start / 4096)) c
 		t.Errorf("the core file has no segment at %#x", start)
 	}
 	module := filepath.Join(dir, "module")
-	run("extract", target, "--module", "dummy", module)
+	run("extract", target, "--module", "dummy", "-o", module)
 	if m, err := elf.Open(module); err != nil || len(m.Progs) == 0 {
 		t.Errorf("module: %v", err)
 	}

@@ -35,7 +35,7 @@ func byPeers(t *testing.T, root, series string) {
 	vmlinux := debugSymbols(t, g.Kernel.Release)
 	monitor(t, g, order{"stop", nil})
 	core := filepath.Join(t.TempDir(), "guest.elf")
-	if a := run(t, nil, "dump", "--format", "elf", "qemu:"+g.QMP(), core); a.status != 0 {
+	if a := run(t, nil, "dump", "--format", "elf", "qemu:"+g.QMP(), "-o", core); a.status != 0 {
 		t.Fatalf("dump: %s", a.stderr)
 	}
 	want := tasksOf(t, "qemu:"+g.QMP())

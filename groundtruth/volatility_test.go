@@ -54,10 +54,10 @@ func byVolatility(t *testing.T, volatility []string, series string) {
 	}
 	target := "qemu:" + g.QMP()
 	for _, args := range [][]string{
-		{"export-isf", target, filepath.Join(symbols, "guest.json")},
-		{"dump", target, filepath.Join(dir, "guest.raw")},
-		{"dump", "--format", "elf", target, filepath.Join(dir, "guest.elf")},
-		{"dump", "--format", "lime", target, filepath.Join(dir, "guest.lime")},
+		{"export-isf", target, "-o", filepath.Join(symbols, "guest.json")},
+		{"dump", target, "-o", filepath.Join(dir, "guest.raw")},
+		{"dump", "--format", "elf", target, "-o", filepath.Join(dir, "guest.elf")},
+		{"dump", "--format", "lime", target, "-o", filepath.Join(dir, "guest.lime")},
 	} {
 		if a := run(t, nil, args...); a.status != 0 {
 			t.Fatalf("%s: %s", args[0], a.stderr)

@@ -134,10 +134,12 @@ func (l *Lister) signals(t Task, o *signalLayout, id identity) *Signals {
 	return g
 }
 
-// signalFlags are the flags of a handler by name (include/uapi/asm/signal.h).
+// signalFlags are the flags of a handler by name (include/uapi/asm/signal.h). The kernel
+// sets SA_X32_ABI and SA_IA32_ABI itself: the ABI by which the handler was registered
+// (arch/x86/include/asm/signal.h).
 func signalFlags(v uint64) []string {
 	return bitNames(v, map[uint]string{
 		0: "SA_NOCLDSTOP", 1: "SA_NOCLDWAIT", 2: "SA_SIGINFO", 10: "SA_UNSUPPORTED", 11: "SA_EXPOSE_TAGBITS", 26: "SA_RESTORER",
-		27: "SA_ONSTACK", 28: "SA_RESTART", 30: "SA_NODEFER", 31: "SA_RESETHAND", 23: "SA_IMMUTABLE",
+		27: "SA_ONSTACK", 28: "SA_RESTART", 30: "SA_NODEFER", 31: "SA_RESETHAND", 23: "SA_IMMUTABLE", 24: "SA_X32_ABI", 25: "SA_IA32_ABI",
 	})
 }

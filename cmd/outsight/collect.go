@@ -12,7 +12,7 @@ import (
 
 const collectLong = `Take every view of a guest at once, into a folder.
 
-FOLDER gets one file for each view (one JSON object a line, or CSV) and manifest.json, which
+The folder gets one file for each view (one JSON object a line, or CSV) and manifest.json, which
 says what was taken, of which kernel, when, what could not be read, and the SHA-256 of every
 file. It is made if need be, and must be empty. A view that fails does not stop the others.
 
@@ -22,6 +22,7 @@ A guest that runs changes while it is read; --pause makes all files show one mom
 
 type collectFlags struct {
 	guest  guestFlags
+	folder string
 	views  []string
 	format string
 }
@@ -29,36 +30,35 @@ type collectFlags struct {
 func newCollectCommand() *cobra.Command {
 	var f collectFlags
 	c := &cobra.Command{
-		Use:   "collect TARGET FOLDER",
+		Use:   "collect [TARGET] -o FOLDER",
 		Short: "Take every view of a guest at once, into a folder",
 		Long:  collectLong,
-		Example: `  outsight collect lab:demo evidence --pause
-  outsight collect memory.raw evidence --views ps,files,sockets,strings -o csv`,
+		Example: `  outsight collect lab:demo -o evidence --pause
+  outsight collect memory.raw -o evidence --views ps,files,sockets,strings --format csv`,
 		GroupID:           groupAsk,
 		ValidArgsFunction: completeTarget,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) != 2 {
-				return errors.New("collect takes a TARGET and a FOLDER")
-			}
-			return nil
-		},
-		RunE: func(c *cobra.Command, args []string) error { return f.run(c, args[0], args[1]) },
+		Args:              oneTarget,
+		RunE:              func(c *cobra.Command, args []string) error { return f.run(c, optionalTarget(args)) },
 	}
 	f.guest.add(c)
 	c.Flags().StringSliceVar(&f.views, "views", nil, "take only these `views`, with commas between them")
-	c.Flags().StringVarP(&f.format, "output", "o", string(table.JSON), "`format` of the files: json, csv")
+	c.Flags().StringVarP(&f.folder, "output", "o", "", "write into this `folder`")
+	c.Flags().StringVar(&f.format, "format", string(table.JSON), "`format` of the files: json, csv")
 	return c
 }
 
-func (f *collectFlags) run(c *cobra.Command, target, dir string) (err error) {
+func (f *collectFlags) run(c *cobra.Command, target string) (err error) {
 	o := collection.Options{Views: collection.Default(), Format: table.Format(f.format), Tool: "outsight " + version()}
 	if o.Format != table.JSON && o.Format != table.CSV {
-		return usagef("--output: no format %q for files; there are json and csv", f.format)
+		return usagef("--format: no format %q for files; there are json and csv", f.format)
 	}
 	if len(f.views) > 0 {
 		if o.Views, err = collection.Find(f.views); err != nil {
 			return usagef("--views: %w", err)
 		}
+	}
+	if f.folder == "" {
+		return usagef("collect needs -o FOLDER")
 	}
 	g, done, err := f.guest.open(c.Context(), target)
 	if err != nil {
@@ -71,12 +71,12 @@ func (f *collectFlags) run(c *cobra.Command, target, dir string) (err error) {
 		taken++
 		bar.count(taken, len(o.Views), "views")
 	}
-	m, err := collection.Write(c.Context(), g, dir, o)
+	m, err := collection.Write(c.Context(), g, f.folder, o)
 	bar.clear()
 	if err != nil {
 		return fmt.Errorf("collect %s: %w", target, err)
 	}
-	return tellCollection(c, m, dir)
+	return tellCollection(c, m, f.folder)
 }
 
 func tellCollection(c *cobra.Command, m *collection.Manifest, dir string) error {

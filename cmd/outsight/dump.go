@@ -20,13 +20,13 @@ import (
 	"github.com/outsight-vmi/outsight/vm"
 )
 
-const dumpLong = `Write a guest's memory to FILE, or to standard output when FILE is "-".
+const dumpLong = `Write a guest's memory to a file, or with -o - to standard output.
 
 Formats: raw (byte N is guest-physical address N), elf (a core file for drgn, crash and
 others, with the kernel's VMCOREINFO and, where they are told, the registers) and lime. With --zstd the file is compressed so that
 outsight reads it in place and any zstd unpacks it. Where memory is zeros a file has holes.
 
-A guest that runs goes on changing while it is written: --pause stops it meanwhile. FILE
+A guest that runs goes on changing while it is written: --pause stops it meanwhile. The file
 appears when it is whole. The checksum that is printed is that of the file's content: holes
 count as zeros, and with --zstd it is that of what the file unpacks to. BLAKE3, which b3sum
 checks, is summed up by all processors beside the writing; SHA-256 goes from front to back,
@@ -35,38 +35,33 @@ which takes two to three times as long as the copy itself.`
 // dumpFlags are the flags of "outsight dump".
 type dumpFlags struct {
 	guest    guestFlags
+	file     fileFlags
 	format   string
 	zstd     bool
-	force    bool
 	checksum string
 }
 
 func newDumpCommand() *cobra.Command {
 	var f dumpFlags
 	c := &cobra.Command{
-		Use:               "dump TARGET FILE",
+		Use:               "dump [TARGET] -o FILE",
 		Short:             "Write a guest's memory to a file",
 		Long:              dumpLong,
-		Example:           "  outsight dump lab:demo demo.raw\n  outsight dump --pause --format elf --zstd lab:demo demo.elf.zst\n  outsight dump --format lime lab:demo - | ssh host 'cat >demo.lime'",
+		Example:           "  outsight dump lab:demo -o demo.raw\n  outsight dump lab:demo --pause --format elf --zstd -o demo.elf.zst\n  outsight dump lab:demo --format lime -o - | ssh host 'cat >demo.lime'",
 		GroupID:           groupAsk,
 		ValidArgsFunction: completeTarget,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) != 2 {
-				return errors.New("dump takes a TARGET and a FILE")
-			}
-			return nil
-		},
-		RunE: func(c *cobra.Command, args []string) error { return f.run(c, args[0], args[1]) },
+		Args:              oneTarget,
+		RunE:              func(c *cobra.Command, args []string) error { return f.run(c, optionalTarget(args)) },
 	}
 	f.guest.add(c)
+	f.file.add(c, "write to this `file`; - is standard output", "")
 	c.Flags().StringVar(&f.format, "format", string(acquire.Raw), "`FORMAT` of the file: raw, elf or lime")
 	c.Flags().BoolVar(&f.zstd, "zstd", false, "compress the file with zstd, readable in place")
-	c.Flags().BoolVar(&f.force, "force", false, "replace FILE if it exists")
 	c.Flags().StringVar(&f.checksum, "checksum", string(acquire.BLAKE3), "`SUM` of the content to print: blake3, sha256 or none")
 	return c
 }
 
-func (f *dumpFlags) run(c *cobra.Command, target, path string) (err error) {
+func (f *dumpFlags) run(c *cobra.Command, target string) (err error) {
 	o := acquire.Options{Format: acquire.Format(f.format), Zstd: f.zstd, Checksum: acquire.Checksum(f.checksum)}
 	if !slices.Contains(acquire.Formats(), o.Format) {
 		return usagef("--format: no format %q; there are raw, elf and lime", f.format)
@@ -74,9 +69,10 @@ func (f *dumpFlags) run(c *cobra.Command, target, path string) (err error) {
 	if !slices.Contains(acquire.Checksums(), o.Checksum) {
 		return usagef("--checksum: no checksum %q; there are blake3, sha256 and none", f.checksum)
 	}
-	if err := mayWrite(path, f.force); path != "-" && err != nil {
+	if err := f.file.check(c, "FILE, or -o - for standard output"); err != nil {
 		return err
 	}
+	path := f.file.path
 	src, err := f.open(c.Context(), c.ErrOrStderr(), target)
 	if err != nil {
 		return err
@@ -86,10 +82,10 @@ func (f *dumpFlags) run(c *cobra.Command, target, path string) (err error) {
 	bar := newProgress(c.ErrOrStderr())
 	o.Progress = bar.show
 	var r acquire.Result
-	if path == "-" {
+	if path == stdoutPath {
 		r, err = acquire.Write(c.Context(), src.mem, c.OutOrStdout(), o)
 	} else {
-		r, err = acquire.File(c.Context(), src.mem, path, f.force, o)
+		r, err = acquire.File(c.Context(), src.mem, path, f.file.force, o)
 	}
 	bar.clear()
 	if err != nil {
@@ -111,7 +107,7 @@ func (f *dumpFlags) report(c *cobra.Command, path string, r acquire.Result, bar 
 		return nil
 	}
 	out := c.OutOrStdout()
-	if path == "-" {
+	if path == stdoutPath {
 		out = c.ErrOrStderr() // the dump is on standard output
 	}
 	if f.zstd {

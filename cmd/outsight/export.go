@@ -18,35 +18,25 @@ import (
 // newExportISFCommand is "outsight export-isf".
 func newExportISFCommand() *cobra.Command {
 	var guest guestFlags
-	var force bool
+	var file fileFlags
 	c := &cobra.Command{
-		Use:   "export-isf TARGET [FILE]",
+		Use:   "export-isf [TARGET]",
 		Short: "Make a symbol file for Volatility 3 from a guest's memory",
 		Long: `Make a symbol file for Volatility 3 from a guest's memory: types from the kernel's BTF and
-symbols from its own table. No debug package is needed. FILE belongs into Volatility's
-symbols/linux folder; one whose name ends in .gz or .xz is compressed. Without a FILE, or with
-"-", it goes to standard output.
+symbols from its own table. No debug package is needed. The file belongs into Volatility's
+symbols/linux folder; with -o one whose name ends in .gz or .xz is compressed.
 
 BTF names the types of few variables: of those that Volatility's plugins look at the type
 is known here, all others have an address and no type.`,
-		Example:           "  outsight export-isf lab:demo symbols/linux/demo.json.gz",
+		Example:           "  outsight export-isf lab:demo -o symbols/linux/demo.json.gz",
 		GroupID:           groupAsk,
 		ValidArgsFunction: completeTarget,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) < 1 || len(args) > 2 {
-				return errors.New("export-isf takes a TARGET and a FILE")
-			}
-			return nil
-		},
+		Args:              oneTarget,
 		RunE: func(c *cobra.Command, args []string) (err error) {
-			path := "-"
-			if len(args) == 2 {
-				path = args[1]
-			}
-			if err := mayWrite(path, force); path != "-" && err != nil {
+			if err := file.check(c, ""); err != nil {
 				return err
 			}
-			g, done, err := guest.open(c.Context(), args[0])
+			g, done, err := guest.open(c.Context(), optionalTarget(args))
 			if err != nil {
 				return err
 			}
@@ -54,14 +44,14 @@ is known here, all others have an address and no type.`,
 			write := func(w io.Writer) error {
 				return isf.Write(w, isf.Of(g.Linux.Kernel), version(), time.Now())
 			}
-			if path == "-" {
+			if file.path == stdoutPath {
 				return write(c.OutOrStdout())
 			}
-			return writeWhole(path, write)
+			return writeWhole(file.path, write)
 		},
 	}
 	guest.add(c)
-	c.Flags().BoolVar(&force, "force", false, "replace FILE if it exists")
+	file.add(c, "write to this `file`; - is standard output", stdoutPath)
 	return c
 }
 

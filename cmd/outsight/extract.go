@@ -16,32 +16,33 @@ import (
 
 const extractLong = `Take a process's memory, one mapping, an ELF image or a module out into a file.
 
-With --pid alone FILE becomes an ELF core file of all mappings of the process, with what
+With --pid alone the file becomes an ELF core file of all mappings of the process, with what
 of them is in memory; with --address it holds the bytes of the mapping at that address,
 and with --elf too the ELF image that begins there, in the layout of its file. With
 --module it is an ELF core file of a module's code and data, at the addresses that they
 have. gdb and objdump read these.
 
-What is swapped out, or never was in memory, is a hole in FILE. "outsight maps",
-"outsight elves" and "outsight modules" tell what there is; "outsight recover" takes files
+What is swapped out, or never was in memory, is a hole in the file. "outsight maps",
+"outsight elves" and "outsight modules" show what there is; "outsight recover" takes files
 out of the page cache.`
 
 type extractFlags struct {
 	peekFlags
+	file            fileFlags
 	address, module string
-	elf, force      bool
+	elf             bool
 }
 
 func newExtractCommand() *cobra.Command {
 	var f extractFlags
 	c := &cobra.Command{
-		Use:   "extract TARGET FILE",
+		Use:   "extract [TARGET] -o FILE",
 		Short: "Take a process's memory, an ELF image or a module out into a file",
 		Long:  extractLong,
-		Example: `  outsight extract lab:demo --pid 312 core.312
-  outsight extract lab:demo --pid 312 --address 0x7f1200000000 --elf dropper.so
-  outsight extract memory.raw --module nf_tables nf_tables.elf`,
-		Args:    arguments(2, 2, "a TARGET and a FILE"),
+		Example: `  outsight extract lab:demo --pid 312 -o core.312
+  outsight extract lab:demo --pid 312 --address 0x7f1200000000 --elf -o dropper.so
+  outsight extract memory.raw --module nf_tables -o nf_tables.elf`,
+		Args:    oneTarget,
 		GroupID: groupMemory,
 	}
 	f.guest.add(c)
@@ -50,34 +51,48 @@ func newExtractCommand() *cobra.Command {
 	c.Flags().StringVar(&f.address, "address", "", "take only the mapping at this `address`")
 	c.Flags().BoolVar(&f.elf, "elf", false, "take the ELF image whose header is at --address")
 	c.Flags().StringVar(&f.module, "module", "", "take this `module` of the kernel")
-	c.Flags().BoolVar(&f.force, "force", false, "replace FILE if it exists")
-	c.MarkFlagsOneRequired("pid", "module")
-	c.MarkFlagsMutuallyExclusive("pid", "module")
-	c.MarkFlagsMutuallyExclusive("address", "module")
+	f.file.add(c, "write to this `file`, which must be one that can have holes", "")
 	c.RunE = func(c *cobra.Command, args []string) (err error) {
-		if f.elf && f.address == "" {
-			return usagef("--elf needs an --address, where the image begins")
-		}
-		if err := mayWrite(args[1], f.force); err != nil {
+		if err := f.check(c); err != nil {
 			return err
 		}
-		g, m, done, err := f.open(c.Context(), args[0])
+		g, m, done, err := f.open(c.Context(), optionalTarget(args))
 		if err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, done()) }()
-		file, err := os.OpenFile(args[1], os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+		file, err := os.OpenFile(f.file.path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 		if err != nil {
 			return usagef("%w", err)
 		}
 		defer func() {
 			if err = errors.Join(err, file.Close()); err != nil && !errors.As(err, &errIncomplete{}) {
-				_ = os.Remove(args[1]) // a part of it would look like the whole
+				_ = os.Remove(f.file.path) // a part of it would look like the whole
 			}
 		}()
 		return f.extract(c, g, m, file)
 	}
 	return c
+}
+
+// check reports which flags do not go together.
+func (f *extractFlags) check(c *cobra.Command) error {
+	pid, module := c.Flags().Changed("pid"), f.module != ""
+	switch {
+	case !pid && !module:
+		return usagef("extract needs --pid PROCESS or --module NAME")
+	case pid && module:
+		return usagef("--pid and --module exclude each other: a module is the kernel's")
+	case pid && f.pid <= 0:
+		return usagef("--pid: %d is not the number of a process", f.pid)
+	case module && f.address != "":
+		return usagef("--address is an address of a process: it goes with --pid, not with --module")
+	case f.elf && f.address == "":
+		return usagef("--elf needs an --address, where the image begins")
+	case f.file.path == stdoutPath:
+		return usagef("extract writes at any place of its file: -o needs the name of one")
+	}
+	return f.file.check(c, "FILE")
 }
 
 func (f *extractFlags) extract(c *cobra.Command, g *guest.Look, m *peek.Memory, file *os.File) error {

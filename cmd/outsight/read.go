@@ -21,8 +21,8 @@ const maxRead = 1 << 40
 
 func newReadCommand() *cobra.Command {
 	var f peekFlags
-	var output string
-	var force, words bool
+	var file fileFlags
+	var words bool
 	c := &cobra.Command{
 		Use:   "read TARGET ADDRESS [LENGTH]",
 		Short: "Show memory at an address, or write it to a file",
@@ -40,14 +40,13 @@ told on standard error, and ends in exit status 3.`,
 		GroupID: groupMemory,
 	}
 	f.add(c)
-	c.Flags().StringVarP(&output, "output", "o", "", "write the bytes to this `file`; - is standard output")
+	file.add(c, "write the bytes to this `file`; - is standard output", "")
 	c.Flags().BoolVar(&words, "words", false, "show words and what they point to")
-	c.Flags().BoolVar(&force, "force", false, "replace the file if it exists")
 	c.RunE = func(c *cobra.Command, args []string) (err error) {
-		if words && output != "" {
+		if words && file.path != "" {
 			return usagef("--words is for reading, -o for bytes as they are: give one of them")
 		}
-		if err := mayPrint(output, force); err != nil {
+		if err := file.check(c, ""); err != nil {
 			return err
 		}
 		n := uint64(256)
@@ -67,11 +66,11 @@ told on standard error, and ends in exit status 3.`,
 		if a+n < a {
 			n = -a // up to the end of the address space
 		}
-		return f.write(c, output, func(w io.Writer) ([]peek.Gap, error) {
+		return f.write(c, file.path, func(w io.Writer) ([]peek.Gap, error) {
 			switch {
 			case words:
 				return writeWords(w, m.Words(a, n/peek.WordSize))
-			case output == "":
+			case file.path == "":
 				return m.Hex(w, a, n)
 			}
 			return m.Copy(w, a, n)
@@ -83,7 +82,7 @@ told on standard error, and ends in exit status 3.`,
 // write has bytes written to a file or to standard output, and tells what was missing.
 func (f *peekFlags) write(c *cobra.Command, path string, copyTo func(io.Writer) ([]peek.Gap, error)) (err error) {
 	out := c.OutOrStdout()
-	if path != "" && path != "-" {
+	if path != "" && path != stdoutPath {
 		file, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 		if err != nil {
 			return usagef("%w", err)

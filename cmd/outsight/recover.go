@@ -26,10 +26,9 @@ symbolic links that are in memory; a file that was unlinked is found by the path
 
 type recoverFlags struct {
 	guest  guestFlags
-	output string
+	file   fileFlags
 	pid    int32
 	ranges bool
-	force  bool
 }
 
 // errIncomplete ends a recovery that lacked bytes; they have been told by then.
@@ -50,8 +49,7 @@ func newRecoverCommand() *cobra.Command {
 		GroupID: string(table.Files),
 	}
 	f.guest.add(c)
-	c.Flags().StringVarP(&f.output, "output", "o", "-", "write to this `file`; - is standard output")
-	c.Flags().BoolVar(&f.force, "force", false, "replace the file if it exists")
+	f.file.add(c, "write to this `file`; - is standard output", stdoutPath)
 	c.Flags().Int32Var(&f.pid, "pid", 1, "find PATH as this process sees it")
 	c.Flags().BoolVar(&f.ranges, "map", false, "print the ranges that are in memory, and those that are not")
 	c.RunE = func(c *cobra.Command, args []string) (err error) {
@@ -59,7 +57,7 @@ func newRecoverCommand() *cobra.Command {
 		if !strings.HasPrefix(path, "/") {
 			return usagef("%q is no absolute path", path)
 		}
-		if err := mayPrint(f.output, f.force); err != nil {
+		if err := f.file.check(c, ""); err != nil {
 			return err
 		}
 		target := ""
@@ -108,7 +106,7 @@ func (f *recoverFlags) write(c *cobra.Command, s *linux.System, i *linux.INode) 
 		return f.tellRanges(c, s, i, broken)
 	}
 	var missing []linux.FilePart
-	if f.output == "-" {
+	if f.file.path == stdoutPath {
 		var ram uint64
 		for _, r := range s.Memory.Ranges() {
 			ram += r.Size()
@@ -118,7 +116,7 @@ func (f *recoverFlags) write(c *cobra.Command, s *linux.System, i *linux.INode) 
 		}
 		missing, err = s.Recover(c.Context(), i, c.OutOrStdout(), broken)
 	} else {
-		file, e := os.OpenFile(f.output, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+		file, e := os.OpenFile(f.file.path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 		if e != nil {
 			return usagef("%w", e)
 		}

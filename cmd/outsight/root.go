@@ -60,6 +60,7 @@ func newRootCommand(args ...string) *cobra.Command {
 		root.AddGroup(&cobra.Group{ID: string(g), Title: string(g) + ":"})
 	}
 	root.AddGroup(&cobra.Group{ID: groupAsk, Title: "Across views:"}, &cobra.Group{ID: groupMemory, Title: "Memory itself:"}, &cobra.Group{ID: groupHost, Title: "On this host:"})
+	root.SetFlagErrorFunc(flagError)
 	root.SuggestionsMinimumDistance = 2
 	root.CompletionOptions.HiddenDefaultCmd = true
 	if len(args) > 0 {

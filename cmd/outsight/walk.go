@@ -52,8 +52,10 @@ func newWalkCommand() *cobra.Command {
 	f.out.add(c, walkColumns)
 	c.Flags().BoolVar(&xarray, "xarray", false, "HEAD is an xarray, radix_tree_root or idr, whose entries point to objects of the type LINK")
 	c.Flags().BoolVar(&maple, "maple", false, "HEAD is a maple_tree, whose entries point to objects of the type LINK")
-	c.MarkFlagsMutuallyExclusive("xarray", "maple")
 	c.RunE = func(c *cobra.Command, args []string) (err error) {
+		if xarray && maple {
+			return usagef("--xarray and --maple exclude each other: HEAD is one or the other")
+		}
 		m, head, done, err := f.openAt(c.Context(), args[0], args[1])
 		if err != nil {
 			return err

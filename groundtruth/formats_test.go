@@ -266,7 +266,7 @@ func views(t *testing.T, target string) map[string][]byte {
 		}
 		var report table.Report
 		var b []byte
-		for row := range table.Rows(t.Context(), v, g, nil, &report) {
+		for row := range table.Rows(t.Context(), v, g, table.Request{}, &report) {
 			for i, c := range v.Columns() {
 				if c.Option || v.Name() == "info" && slices.Contains(ofTheSource, c.Name) {
 					continue

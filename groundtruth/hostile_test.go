@@ -164,7 +164,7 @@ func (g *hostileGuest) look(t *testing.T, v table.View, m *hostileMemory, where 
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var report table.Report
-	for row := range table.Rows(ctx, v, look, where, &report) {
+	for row := range table.Rows(ctx, v, look, table.Request{Where: where}, &report) {
 		m.rows.Add(1)
 		if err := out.Row(row); err != nil {
 			t.Fatal(err)

@@ -69,7 +69,7 @@ func TestGuestLargeKdump(t *testing.T) {
 		ps, done := attach(t, m, guest.Options{Target: path})
 		found := dump.Unpacked()
 		rows := 0
-		for range table.Rows(t.Context(), view, ps, nil, &table.Report{}) {
+		for range table.Rows(t.Context(), view, ps, table.Request{}, &table.Report{}) {
 			rows++
 		}
 		pages := uint64(4*gib) / phys.PageSize

@@ -35,14 +35,23 @@ func (s *System) UserSpace(mm virt.Addr) (_ *virt.Space, err error) {
 // memory reads what p's mm_struct tells.
 func (l *Lister) memory(ctx context.Context, p *Process, mm virt.Addr) {
 	o, r := l.s.o, &l.r
-	p.VSize = r.u64(mm+virt.Addr(o.totalVM)) * phys.PageSize
-	l.part(p, PartSize)
-	p.RSS = l.rss(ctx, p, mm) * phys.PageSize
-	l.part(p, PartResident)
-	if file := r.ptr(mm + virt.Addr(o.exeFile)); file != 0 && r.err == nil {
-		p.Exe, p.ExeDeleted = l.filePath(file)
+	if l.reads(PartSize) {
+		p.VSize = r.u64(mm+virt.Addr(o.totalVM)) * phys.PageSize
+		l.part(p, PartSize)
 	}
-	l.part(p, PartExecutable)
+	if l.reads(PartResident) {
+		p.RSS = l.rss(ctx, p, mm) * phys.PageSize
+		l.part(p, PartResident)
+	}
+	if l.reads(PartExecutable) {
+		if file := r.ptr(mm + virt.Addr(o.exeFile)); file != 0 && r.err == nil {
+			p.Exe, p.ExeDeleted = l.filePath(file)
+		}
+		l.part(p, PartExecutable)
+	}
+	if !l.reads(PartArguments) {
+		return
+	}
 	args, err := l.args(mm)
 	p.Args = args
 	if err != nil {

@@ -81,6 +81,14 @@ func ParseOrder(columns []Column, list string) (Order, error) {
 	return o, nil
 }
 
+// Columns are the columns that o looks at.
+func (o Order) Columns() (columns []int) {
+	for _, k := range o {
+		columns = append(columns, k.column)
+	}
+	return columns
+}
+
 // Sort sorts rows by o; rows that o does not tell apart keep their places.
 func (o Order) Sort(rows []Row) {
 	slices.SortStableFunc(rows, func(a, b Row) int {

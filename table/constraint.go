@@ -57,23 +57,6 @@ func (c Constraint) Matches(v Value) bool {
 	})
 }
 
-// Wanted is the set of values that where restricts a column to, and whether it
-// does so at all: for a view that can look a row up by its key.
-func Wanted(where []Constraint, column string) (values []Value, restricted bool) {
-	for _, c := range where {
-		if c.Column == column && c.Op == Equal {
-			return c.Values, true
-		}
-	}
-	return nil, false
-}
-
-// Option reports whether where switches the option column on.
-func Option(where []Constraint, column string) bool {
-	values, _ := Wanted(where, column)
-	return slices.ContainsFunc(values, Value.Bool)
-}
-
 // filter is a set of constraints, resolved to the columns of one view.
 type filter []struct {
 	column int

@@ -77,5 +77,8 @@ func Validate(v View) error {
 	if len(seen) == 0 {
 		return fmt.Errorf("view %s: no columns", v.Name())
 	}
+	if c, ok := v.(interface{ check() error }); ok {
+		return c.check()
+	}
 	return nil
 }

@@ -37,34 +37,35 @@ type failure struct{ err error }
 func (f *failure) Error() string { return f.err.Error() }
 func (f *failure) Unwrap() error { return f.err }
 
-// Rows runs v and yields the rows that match where. A row is valid until the
-// next one. What could not be read is counted in r, which is complete when the
-// rows have ended; r.Err is then to be looked at.
-func Rows(ctx context.Context, v View, g *guest.Look, where []Constraint, r *Report) iter.Seq[Row] {
+// Rows runs v and yields the rows that r wants. A row is valid until the next one. What
+// could not be read is counted in report, which is complete when the rows have ended;
+// check its Err then.
+func Rows(ctx context.Context, v View, l *guest.Look, r Request, report *Report) iter.Seq[Row] {
 	return func(yield func(Row) bool) {
 		columns := v.Columns()
-		f, err := newFilter(columns, where)
+		f, err := newFilter(columns, r.Where)
 		if err != nil {
-			r.Err = fmt.Errorf("%s: %w", v.Name(), err)
+			report.Err = fmt.Errorf("%s: %w", v.Name(), err)
 			return
 		}
-		for row, err := range v.Rows(ctx, g, where) {
-			if r.Err = rowsEnded(ctx, err); r.Err != nil {
+		r = r.complete(columns, f)
+		for row, err := range v.Rows(ctx, l, r) {
+			if report.Err = rowsEnded(ctx, err); report.Err != nil {
 				return
 			}
-			r.count(row, err)
+			report.count(row, r.Columns, err)
 			if row == nil {
 				continue
 			}
 			if len(row) != len(columns) {
-				r.Err = fmt.Errorf("%s: a row has %d values for %d columns", v.Name(), len(row), len(columns))
+				report.Err = fmt.Errorf("%s: a row has %d values for %d columns", v.Name(), len(row), len(columns))
 				return
 			}
 			if f.matches(row) && !yield(row) {
 				return
 			}
 		}
-		r.Err = rowsEnded(ctx, nil)
+		report.Err = rowsEnded(ctx, nil)
 	}
 }
 
@@ -83,7 +84,7 @@ func rowsEnded(ctx context.Context, err error) error {
 	return nil
 }
 
-func (r *Report) count(row Row, err error) {
+func (r *Report) count(row Row, wanted Selection, err error) {
 	r.Rows++
 	if err != nil {
 		r.Unreadable++
@@ -91,15 +92,28 @@ func (r *Report) count(row Row, err error) {
 			r.First = err
 		}
 	}
-	for i, v := range row {
-		if v.kind != Null || v.num == uint64(None) {
-			continue
+	if wanted == nil {
+		for i := range row {
+			r.gap(i, row[i])
 		}
-		if r.missing == nil {
-			r.missing = map[gap]int{}
-		}
-		r.missing[gap{i, v.Reason()}]++
+		return
 	}
+	for _, i := range wanted {
+		if i < len(row) {
+			r.gap(i, row[i])
+		}
+	}
+}
+
+// gap counts v, of a column, if it is missing for a reason.
+func (r *Report) gap(column int, v Value) {
+	if v.kind != Null || v.num == uint64(None) {
+		return
+	}
+	if r.missing == nil {
+		r.missing = map[gap]int{}
+	}
+	r.missing[gap{column, v.Reason()}]++
 }
 
 // Diagnostics are lines for standard error, none when all was well: how many

@@ -63,7 +63,7 @@ func sample(yield func(table.Row, error) bool) {
 func view(rows iter.Seq2[table.Row, error]) table.View {
 	return table.New(table.Spec{
 		Name: "sample", Doc: "Show samples.", Columns: columns,
-		Rows: func(context.Context, *guest.Look, []table.Constraint) iter.Seq2[table.Row, error] { return rows },
+		Rows: func(context.Context, *guest.Look, table.Request) iter.Seq2[table.Row, error] { return rows },
 	})
 }
 
@@ -75,7 +75,7 @@ func encode(t *testing.T, f table.Format, o table.Options) string {
 		t.Fatal(err)
 	}
 	var rep table.Report
-	for r := range table.Rows(t.Context(), view(sample), nil, nil, &rep) {
+	for r := range table.Rows(t.Context(), view(sample), nil, table.Request{}, &rep) {
 		if err := enc.Row(r); err != nil {
 			t.Fatal(err)
 		}
@@ -174,7 +174,7 @@ func TestCSVFormula(t *testing.T) {
 func TestReport(t *testing.T) {
 	var rep table.Report
 	n := 0
-	for range table.Rows(t.Context(), view(sample), nil, nil, &rep) {
+	for range table.Rows(t.Context(), view(sample), nil, table.Request{}, &rep) {
 		n++
 	}
 	if n != 3 || rep.Err != nil {
@@ -195,7 +195,7 @@ func TestFailureEndsRows(t *testing.T) {
 	n := 0
 	for range table.Rows(t.Context(), view(func(yield func(table.Row, error) bool) {
 		_ = yield(row(1, "a"), nil) && yield(nil, table.Failure(gone)) && yield(row(2, "b"), nil)
-	}), nil, nil, &rep) {
+	}), nil, table.Request{}, &rep) {
 		n++
 	}
 	if n != 1 || !errors.Is(rep.Err, gone) {
@@ -207,7 +207,7 @@ func TestInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var rep table.Report
-	for range table.Rows(ctx, view(sample), nil, nil, &rep) {
+	for range table.Rows(ctx, view(sample), nil, table.Request{}, &rep) {
 		cancel()
 	}
 	if rep.Rows != 1 || !errors.Is(rep.Err, context.Canceled) {
@@ -232,7 +232,7 @@ func TestConstraints(t *testing.T) {
 	} {
 		var rep table.Report
 		got := ""
-		for r := range table.Rows(t.Context(), view(sample), nil, c.where, &rep) {
+		for r := range table.Rows(t.Context(), view(sample), nil, table.Request{Where: c.where}, &rep) {
 			got += fmt.Sprint(r[0].Int(), " ")
 		}
 		if got != c.want || rep.Err != nil {
@@ -240,11 +240,70 @@ func TestConstraints(t *testing.T) {
 		}
 	}
 	var rep table.Report
-	for range table.Rows(t.Context(), view(sample), nil, where("nosuch", table.Equal), &rep) {
+	for range table.Rows(t.Context(), view(sample), nil, table.Request{Where: where("nosuch", table.Equal)}, &rep) {
 		t.Error("a row")
 	}
 	if rep.Err == nil {
 		t.Error("a constraint on no column went through")
+	}
+}
+
+// process is an object with cells that are made on request.
+type process struct {
+	pid    int64
+	unread error
+}
+
+func (p *process) Unread() error { return p.unread }
+
+// A getter runs only where its column is wanted, and its error goes with the row.
+func TestWantedColumns(t *testing.T) {
+	var made []string
+	get := func(name string, v func(*process) table.Value) func(*process) table.Value {
+		return func(p *process) table.Value {
+			made = append(made, name)
+			return v(p)
+		}
+	}
+	v := table.Of(table.Spec{Name: "sample", Doc: "Show samples."}, table.Columns[process]{
+		{Name: "pid", Type: table.Int, Doc: "Process id.", Get: get("pid", func(p *process) table.Value { return table.IntValue(p.pid) })},
+		{Name: "args", Type: table.List, Doc: "Arguments.", Get: get("args", func(p *process) table.Value {
+			p.unread = errTorn
+			return table.Missing(table.Unreadable)
+		})},
+		{Name: "comm", Type: table.Text, Doc: "Name.", Get: get("comm", func(*process) table.Value { return table.TextValue("x") })},
+		{Name: "threads", Type: table.Bool, Doc: "Show threads.", Option: true},
+	}, func(_ context.Context, _ *guest.Look, r table.Request) iter.Seq2[*process, error] {
+		made = append(made, fmt.Sprint(r.Wants("args", "threads")))
+		return func(yield func(*process, error) bool) {
+			_ = yield(&process{pid: 7}, nil) && yield(nil, errTorn)
+		}
+	})
+	if got := table.SpecOf(v).Columns; len(got) != 4 || !got[3].Option || got[1].Doc != "Arguments." {
+		t.Errorf("columns %+v", got)
+	}
+	for name, c := range map[string]struct {
+		r          table.Request
+		made       string
+		unreadable int
+	}{
+		"all":        {table.Request{}, "[true pid args comm]", 2},
+		"one":        {table.Request{Columns: table.Selection{2}}, "[false comm]", 1},
+		"none":       {table.Request{Columns: table.Selection{}}, "[false]", 1},
+		"by its pid": {table.Request{Columns: table.Selection{2}, Where: []table.Constraint{{Column: "pid", Values: []table.Value{table.IntValue(7)}}}}, "[false pid comm]", 1},
+		"expensive":  {table.Request{Columns: table.Selection{3, 1}}, "[true args]", 2},
+	} {
+		made = nil
+		var rep table.Report
+		n := 0
+		for r := range table.Rows(t.Context(), v, nil, c.r, &rep) {
+			if n++; len(r) != 4 {
+				t.Errorf("%s: %d cells", name, len(r))
+			}
+		}
+		if fmt.Sprint(made) != c.made || n != 1 || rep.Unreadable != c.unreadable {
+			t.Errorf("%s: made %v, %d rows, %d unreadable", name, made, n, rep.Unreadable)
+		}
 	}
 }
 
@@ -345,7 +404,7 @@ func Example() {
 			{Name: "name", Type: table.Text, Doc: "Its name."},
 			{Name: "ram", Type: table.Size, Doc: "Its memory, in bytes."},
 		},
-		Rows: func(context.Context, *guest.Look, []table.Constraint) iter.Seq2[table.Row, error] {
+		Rows: func(context.Context, *guest.Look, table.Request) iter.Seq2[table.Row, error] {
 			return func(yield func(table.Row, error) bool) {
 				yield(table.Row{table.TextValue("db1"), table.SizeValue(4 << 30)}, nil)
 			}
@@ -356,7 +415,7 @@ func Example() {
 		panic(err)
 	}
 	var report table.Report
-	for row := range table.Rows(context.Background(), hosts, nil, nil, &report) {
+	for row := range table.Rows(context.Background(), hosts, nil, table.Request{}, &report) {
 		enc.Row(row)
 	}
 	enc.Close()

@@ -38,7 +38,7 @@ type View interface {
 	// Rows yields the rows, each with a value for every column. An error beside a
 	// row, or instead of one, is one element that could not be read: it is
 	// counted, and the rows go on. An error made by [Failure] ends them.
-	Rows(ctx context.Context, g *guest.Look, where []Constraint) iter.Seq2[Row, error]
+	Rows(ctx context.Context, l *guest.Look, r Request) iter.Seq2[Row, error]
 }
 
 // Spec is a view written down. [New] makes the [View].
@@ -46,7 +46,12 @@ type Spec struct {
 	Name    string
 	Doc     string
 	Columns []Column
-	Rows    func(ctx context.Context, g *guest.Look, where []Constraint) iter.Seq2[Row, error]
+	Rows    func(ctx context.Context, l *guest.Look, r Request) iter.Seq2[Row, error]
+	// Source says, in the kernel's own names, which structures the rows are read from.
+	Source string
+	// Key are the columns that together tell one row from all others, and that a row keeps
+	// from one look to the next. A view of one row has none.
+	Key []string
 	// Example is what follows "outsight NAME" in the example of --help.
 	Example string
 	// Host says that the view is about this host: its Rows get a nil Guest, and
@@ -61,12 +66,17 @@ type Spec struct {
 	Single bool
 	// Of chooses rows by process, of a view without a column pid or pids; nil: its rows have
 	// nothing to do with processes.
-	Of OfProcess
+	Of *OfProcess
 }
 
-// OfProcess makes the test for which rows of a view with those columns have to do with a
-// process. The test is nil if there is no such process.
-type OfProcess func(ctx context.Context, g *guest.Look, columns []Column, pid int64) (mine func(Row) bool, err error)
+// OfProcess chooses the rows of a view that have to do with a process.
+type OfProcess struct {
+	// Columns are the names of the columns that tell.
+	Columns []string
+	// Test makes the test for one process: it gets the cells of Columns. It is nil if there
+	// is no such process.
+	Test func(ctx context.Context, l *guest.Look, pid int64) (mine func([]Value) bool, err error)
+}
 
 // Group is a heading for views that belong together.
 type Group string
@@ -89,20 +99,21 @@ func New(s Spec) View { return &written{s} }
 // SpecOf returns the Spec of a view, and for a View of another make one that
 // holds what its methods say.
 func SpecOf(v View) Spec {
-	if w, ok := v.(*written); ok {
-		return w.Spec
+	if w, ok := v.(interface{ written() Spec }); ok {
+		return w.written()
 	}
 	return Spec{Name: v.Name(), Doc: v.Doc(), Columns: v.Columns(), Rows: v.Rows}
 }
 
 type written struct{ Spec }
 
+func (w *written) written() Spec     { return w.Spec }
 func (w *written) Name() string      { return w.Spec.Name }
 func (w *written) Doc() string       { return w.Spec.Doc }
 func (w *written) Columns() []Column { return w.Spec.Columns }
 
-func (w *written) Rows(ctx context.Context, g *guest.Look, where []Constraint) iter.Seq2[Row, error] {
-	return w.Spec.Rows(ctx, g, where)
+func (w *written) Rows(ctx context.Context, l *guest.Look, r Request) iter.Seq2[Row, error] {
+	return w.Spec.Rows(ctx, l, r)
 }
 
 // Summary is the first line of a view's Doc.

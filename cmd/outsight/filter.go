@@ -18,7 +18,7 @@ import (
 // do with processes, and a switch for every option column.
 type filterFlags struct {
 	columns []table.Column
-	of      table.OfProcess
+	of      *table.OfProcess
 	pids    []int64
 	options map[string]*bool
 	where   string
@@ -53,9 +53,9 @@ func (f *filterFlags) noted(ctx context.Context, g *guest.Look, rows iter.Seq[ta
 	if f.of == nil {
 		return f.ofColumn(rows), nil
 	}
-	tests := map[int64]func(table.Row) bool{}
+	tests := map[int64]func([]table.Value) bool{}
 	for _, pid := range f.pids {
-		mine, err := f.of(ctx, g, f.columns, pid)
+		mine, err := f.of.Test(ctx, g, pid)
 		if err != nil {
 			return nil, err
 		}
@@ -63,11 +63,16 @@ func (f *filterFlags) noted(ctx context.Context, g *guest.Look, rows iter.Seq[ta
 			tests[pid] = mine
 		}
 	}
+	from := f.places()
+	cells := make([]table.Value, len(from))
 	return func(yield func(table.Row) bool) {
 		for row := range rows {
 			any := false
+			for i, n := range from {
+				cells[i] = row[n]
+			}
 			for pid, mine := range tests {
-				if mine(row) {
+				if mine(cells) {
 					f.seen[pid], any = true, true
 				}
 			}
@@ -76,6 +81,20 @@ func (f *filterFlags) noted(ctx context.Context, g *guest.Look, rows iter.Seq[ta
 			}
 		}
 	}, nil
+}
+
+// places are the columns that say which process a row is of.
+func (f *filterFlags) places() (places []int) {
+	names := []string{"pid", "pids"}
+	if f.of != nil {
+		names = f.of.Columns
+	}
+	for _, name := range names {
+		if i := table.ColumnIndex(f.columns, name); i >= 0 {
+			places = append(places, i)
+		}
+	}
+	return places
 }
 
 // ofColumn passes on the rows whose column pid or pids says that they are wanted.
@@ -152,6 +171,18 @@ func filtered(rows iter.Seq[table.Row], e *where.Filter, failed *error) iter.Seq
 // column of data with the same name, and is not part of the flag.
 func optionFlag(column string) string {
 	return strings.ReplaceAll(strings.TrimPrefix(column, "with_"), "_", "-")
+}
+
+// request asks the view for what is shown, and for what the flags look at.
+func (f *filterFlags) request(shown table.Selection, expression *where.Filter, order table.Order) table.Request {
+	r := table.Request{Where: f.constraints(), Columns: shown.With(order.Columns()...)}
+	if expression != nil {
+		r.Columns = r.Columns.With(expression.Columns()...)
+	}
+	if len(f.pids) > 0 {
+		r.Columns = r.Columns.With(f.places()...)
+	}
+	return r
 }
 
 func (f *filterFlags) constraints() (conditions []table.Constraint) {

@@ -59,7 +59,7 @@ func newTreeCommand() *cobra.Command {
 		}
 		defer func() { err = errors.Join(err, done()) }()
 		var report table.Report
-		rows := collect(table.Rows(c.Context(), ps, g, nil, &report))
+		rows := collect(table.Rows(c.Context(), ps, g, treeRequest(columns, o), &report))
 		if len(pids) > 0 {
 			var absent pidList
 			if rows, absent = descendants(rows, columns, pids); len(absent) > 0 && report.Err == nil {
@@ -113,6 +113,16 @@ func treeColumns(columns []table.Column) table.Selection {
 		}
 	}
 	return s
+}
+
+// treeRequest is for the columns that are shown, and those that make the tree.
+func treeRequest(columns []table.Column, o output) table.Request {
+	wanted := o.options.Columns.With(o.order.Columns()...)
+	for _, name := range []string{"pid", "ppid", "comm"} {
+		wanted = wanted.With(table.ColumnIndex(columns, name))
+	}
+	depth := len(columns) - 1 // is not of the view
+	return table.Request{Columns: slices.DeleteFunc(wanted, func(i int) bool { return i >= depth })}
 }
 
 // treeRows orders rows as a tree and adds their depth; draw puts the lines of

@@ -52,7 +52,7 @@ func newViewCommand(v table.View) *cobra.Command {
 		}
 		defer func() { err = errors.Join(err, done()) }()
 		var report table.Report
-		rows, err := filter.noted(c.Context(), g, table.Rows(c.Context(), v, g, filter.constraints(), &report))
+		rows, err := filter.noted(c.Context(), g, table.Rows(c.Context(), v, g, filter.request(o.options.Columns, where, o.order), &report))
 		if err != nil {
 			return err
 		}

@@ -178,7 +178,7 @@ func encode(ctx context.Context, g *guest.Look, v table.View, format table.Forma
 	if err != nil {
 		return err
 	}
-	for row := range table.Rows(ctx, v, g, nil, report) {
+	for row := range table.Rows(ctx, v, g, table.Request{}, report) {
 		*n++
 		if err := enc.Row(row); err != nil {
 			return fmt.Errorf("collection: %w", err)

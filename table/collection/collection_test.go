@@ -43,7 +43,7 @@ func broken(name string, err error) table.View {
 	return table.New(table.Spec{
 		Name: name, Doc: "Show an error.",
 		Columns: []table.Column{{Name: "n", Type: table.Int, Doc: "A number."}},
-		Rows: func(context.Context, *guest.Look, []table.Constraint) iter.Seq2[table.Row, error] {
+		Rows: func(context.Context, *guest.Look, table.Request) iter.Seq2[table.Row, error] {
 			return func(yield func(table.Row, error) bool) {
 				_ = yield(table.Row{table.IntValue(1)}, nil) && yield(nil, errors.New("one \x1b[2J of them")) && yield(nil, err)
 			}

@@ -17,7 +17,7 @@ import (
 type cursor struct {
 	*view
 	guests []*guest.Look // still to be read
-	where  []table.Constraint
+	ask    table.Request
 
 	target string
 	row    table.Row
@@ -33,11 +33,11 @@ type cursor struct {
 // Filter begins a scan.
 func (c *cursor) Filter(_ int, plan string, vals []vtab.Value) error {
 	c.end()
-	where, targets, err := c.constraints(plan, vals)
+	ask, targets, err := c.request(plan, vals)
 	if err != nil {
 		return err
 	}
-	c.where, c.done, c.same = where, false, map[uint64]int64{}
+	c.ask, c.done, c.same = ask, false, map[uint64]int64{}
 	c.guests = []*guest.Look{nil}
 	if !c.host {
 		c.guests = slices.DeleteFunc(slices.Clone(c.db.guests), func(g *guest.Look) bool {
@@ -76,7 +76,7 @@ func (c *cursor) begin(g *guest.Look) {
 		c.target, c.report.Target = g.Target, g.Target
 	}
 	c.db.reports = append(c.db.reports, c.report)
-	c.next, c.stop = iter.Pull(table.Rows(c.db.ctx, c.View, g, c.where, &c.report.Report))
+	c.next, c.stop = iter.Pull(table.Rows(c.db.ctx, c.View, g, c.ask, &c.report.Report))
 }
 
 func (c *cursor) failed(err error) error {
@@ -110,7 +110,7 @@ func (c *cursor) Column(n int) (vtab.Value, error) {
 		return nil, errors.New("no such column")
 	}
 	if column := c.columns[n]; column.Option {
-		return fromValue(table.BoolValue(table.Option(c.where, column.Name))), nil
+		return fromValue(table.BoolValue(c.ask.Option(column.Name))), nil
 	}
 	return fromValue(c.row[n]), nil
 }

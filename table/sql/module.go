@@ -105,7 +105,7 @@ func (t *view) BestIndex(info *vtab.IndexInfo) error {
 			continue
 		}
 		c.ArgIndex, c.Omit = len(plan), option
-		plan = append(plan, fmt.Sprintf("%d:%d", c.Column, op))
+		plan = append(plan, fmt.Sprintf("%d=%d", c.Column, op))
 		if op == table.Equal {
 			// A key leads to few rows, and a pid straight to its process.
 			cost, rows = min(cost, some), rows/10
@@ -114,23 +114,29 @@ func (t *view) BestIndex(info *vtab.IndexInfo) error {
 			}
 		}
 	}
-	info.IdxStr = strings.Join(plan, ",")
+	info.IdxStr = strconv.FormatUint(info.ColUsed, 16) + ":" + strings.Join(plan, ",")
 	info.EstimatedCost, info.EstimatedRows = cost, int64(rows)+1
 	return nil
 }
 
-// constraints are the conditions of a plan with their values; targets are those of
-// them that choose the guest.
-func (t *view) constraints(plan string, vals []vtab.Value) (where, targets []table.Constraint, err error) {
+// request is what a plan wants of the view: the columns that the statement uses, and its
+// conditions with their values; targets are those of them that choose the guest.
+func (t *view) request(plan string, vals []vtab.Value) (ask table.Request, targets []table.Constraint, err error) {
+	used, plan, _ := strings.Cut(plan, ":")
+	bits, err := strconv.ParseUint(used, 16, 64)
+	if err != nil {
+		return ask, nil, fmt.Errorf("plan %q makes no sense", used)
+	}
+	ask.Columns = t.used(bits)
 	if plan == "" {
-		return nil, nil, nil
+		return ask, nil, nil
 	}
 	for i, p := range strings.Split(plan, ",") {
-		col, op, _ := strings.Cut(p, ":")
+		col, op, _ := strings.Cut(p, "=")
 		n, err1 := strconv.Atoi(col)
 		o, err2 := strconv.Atoi(op)
 		if err1 != nil || err2 != nil || i >= len(vals) || n >= len(t.columns)+t.before {
-			return nil, nil, fmt.Errorf("plan %q makes no sense", plan)
+			return ask, nil, fmt.Errorf("plan %q makes no sense", plan)
 		}
 		c := table.Constraint{Column: "target", Op: table.Op(o)}
 		if n < t.before {
@@ -146,9 +152,21 @@ func (t *view) constraints(plan string, vals []vtab.Value) (where, targets []tab
 			continue // SQLite compares for itself
 		}
 		c.Column, c.Values = column.Name, []table.Value{v}
-		where = append(where, c)
+		ask.Where = append(ask.Where, c)
 	}
-	return where, targets, nil
+	return ask, targets, nil
+}
+
+// used are the view's columns in a mask of SQLite's, whose last bit stands for all the
+// columns from there on.
+func (t *view) used(bits uint64) table.Selection {
+	s := table.Selection{}
+	for i := range t.columns {
+		if bits&(1<<min(i+t.before, 63)) != 0 {
+			s = append(s, i)
+		}
+	}
+	return s
 }
 
 func (t *view) Open() (vtab.Cursor, error) { return &cursor{view: t}, nil }

@@ -20,6 +20,9 @@ import (
 // asked are the conditions that the view below was asked with.
 var asked [][]table.Constraint
 
+// used are the columns that it was asked for last.
+var used table.Selection
+
 func init() {
 	table.Register(table.New(table.Spec{
 		Name: "sample", Doc: "Show what was asked.",
@@ -33,15 +36,15 @@ func init() {
 			{Name: "with_error", Type: table.Bool, Option: true, Doc: "Fail."},
 			{Name: "with_same", Type: table.Bool, Option: true, Doc: "All rows alike."},
 		},
-		Rows: func(_ context.Context, g *guest.Look, where []table.Constraint) iter.Seq2[table.Row, error] {
-			asked = append(asked, where)
+		Rows: func(_ context.Context, g *guest.Look, r table.Request) iter.Seq2[table.Row, error] {
+			asked, used = append(asked, r.Where), r.Columns
 			n := 3
-			if table.Option(where, "with_more") {
+			if r.Option("with_more") {
 				n = 5
 			}
 			return func(yield func(table.Row, error) bool) {
 				for i := range n {
-					if table.Option(where, "with_same") {
+					if r.Option("with_same") {
 						i = 7
 					}
 					row := table.Row{
@@ -56,7 +59,7 @@ func init() {
 					}
 				}
 				yield(nil, errors.New("one could not be read"))
-				if table.Option(where, "with_error") {
+				if r.Option("with_error") {
 					yield(nil, table.Failure(errors.New("the end")))
 				}
 			}
@@ -133,6 +136,31 @@ func TestQuery(t *testing.T) {
 	}
 	if c := rows.Columns(); c[0].Name != "pid" || c[1].Name != "pid_2" || c[1].Type != table.Int {
 		t.Errorf("columns %v", c)
+	}
+}
+
+// The view is asked for the columns that a statement uses, wherever it does.
+func TestQueryAsksForWhatItUses(t *testing.T) {
+	db, err := sql.Open(t.Context(), []*guest.Look{system(t, "a", 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	for statement, want := range map[string]string{
+		`select * from sample`:                               "[0 1 2 3 4]",
+		`select target, path from sample`:                    "[1]",
+		`select count(*) from sample`:                        "[]",
+		`select path from sample where at > 'a' and pid = 1`: "[0 1 2]",
+		`select 1 from sample order by big`:                  "[4]",
+		`select max(length(list)) from sample group by at`:   "[2 3]",
+	} {
+		used = nil
+		if _, err := query(t, db, statement); err != nil {
+			t.Errorf("%s: %v", statement, err)
+		}
+		if got := fmt.Sprint(used); got != want {
+			t.Errorf("%s: the view was asked for %s", statement, got)
+		}
 	}
 }
 

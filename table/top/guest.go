@@ -347,14 +347,18 @@ func detail(ctx context.Context, v table.View, g *guest.Look, pid int32, width i
 	if err != nil {
 		return err
 	}
-	where := []table.Constraint{{Column: "pid", Op: table.Equal, Values: []table.Value{table.IntValue(int64(pid))}}}
+	shown, err := table.Select(v.Columns(), "", table.Table)
+	if err != nil {
+		return err
+	}
+	r := table.Request{Columns: shown, Where: []table.Constraint{{Column: "pid", Op: table.Equal, Values: []table.Value{table.IntValue(int64(pid))}}}}
 	// What several processes can hold at once has a list of them instead.
 	holders := table.ColumnIndex(v.Columns(), "pids")
 	if holders >= 0 {
-		where = nil
+		r = table.Request{Columns: shown.With(holders)}
 	}
 	number, n := strconv.Itoa(int(pid)), 0
-	for row := range table.Rows(ctx, v, g, where, report) {
+	for row := range table.Rows(ctx, v, g, r, report) {
 		if holders >= 0 && !slices.Contains(row[holders].List(), number) {
 			continue
 		}

@@ -41,7 +41,7 @@ var binfmtsColumns = slices.Concat([]table.Column{
 	{Name: "module", Type: table.Text, Doc: "Module that says the handler is its own; missing where it is built in."},
 }, functionColumns("load", "the handler's function that loads a program"), functionColumns("core_dump", "the function that writes a core; missing if it has none"))
 
-func binfmtsRows(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
+func binfmtsRows(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
 	return func(yield func(table.Row, error) bool) {
 		owners, err := g.Linux.Owners()
 		if err != nil {

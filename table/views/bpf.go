@@ -63,9 +63,9 @@ var bpfColumns = []table.Column{
 	{Name: "with_instructions", Type: table.Bool, Option: true, Doc: "Disassemble each program."},
 }
 
-func bpfRows(ctx context.Context, g *guest.Look, where []table.Constraint) iter.Seq2[table.Row, error] {
-	disassemble := table.Option(where, "with_instructions")
-	wanted, some := table.Wanted(where, "id")
+func bpfRows(ctx context.Context, g *guest.Look, where table.Request) iter.Seq2[table.Row, error] {
+	disassemble := where.Option("with_instructions")
+	wanted, some := where.Values("id")
 	return func(yield func(table.Row, error) bool) {
 		s := g.Linux
 		var rest *bpfSurroundings
@@ -203,14 +203,6 @@ func held(h *linux.BPFHolders, a virt.Addr) (holders, pinned table.Value) {
 	return table.ListValue(list), table.ListValue(append([]string{}, h.Pins[a]...))
 }
 
-// positive is a cell of a number of which 0 says that there is none.
-func positive(n uint64) table.Value {
-	if n == 0 {
-		return table.Missing(table.None)
-	}
-	return table.UintValue(n)
-}
-
 func (b *bpfSurroundings) row(p *linux.BPFProgram) table.Row {
 	loaded := table.Missing(table.Unreadable)
 	if !p.Loaded.IsZero() {
@@ -227,9 +219,9 @@ func (b *bpfSurroundings) row(p *linux.BPFProgram) table.Row {
 	return table.Row{
 		table.UintValue(uint64(p.ID)), table.TextValue(p.Type), text(p.Name), table.TextValue(p.Tag),
 		text(p.AttachType), table.ListValue(append([]string{}, b.attached[p.Addr]...)), text(p.Target),
-		loaded, table.DurationValue(p.SinceBoot), table.UintValue(uint64(p.UID)), positive(uint64(p.BTF)),
+		loaded, table.DurationValue(p.SinceBoot), table.UintValue(uint64(p.UID)), positive(p.BTF),
 		table.BoolValue(p.GPL), table.BoolValue(p.Sleepable), table.BoolValue(p.JITAddr != 0), size,
-		table.UintValue(uint64(p.Insns)), positive(uint64(p.Verified)), table.UintValue(uint64(p.Functions)),
+		table.UintValue(uint64(p.Insns)), positive(p.Verified), table.UintValue(uint64(p.Functions)),
 		table.NumbersValue(p.Maps), table.IntValue(p.Refs),
 		table.UintValue(p.Runs), table.DurationValue(p.RunTime), table.UintValue(p.Missed),
 		holders, pinned, table.Missing(table.None), address(p.Addr), code, symbol, owner, table.Missing(table.None),

@@ -34,7 +34,7 @@ var bpfLinkColumns = []table.Column{
 	{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct bpf_link."},
 }
 
-func bpfLinkRows(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
+func bpfLinkRows(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
 	return func(yield func(table.Row, error) bool) {
 		holders := lazyHolders(ctx, g.Linux, yield)
 		for l, err := range g.Linux.BPFLinks(ctx) {
@@ -50,7 +50,7 @@ func bpfLinkRows(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.
 			}
 			files, pins := held(h, l.Addr)
 			row := table.Row{
-				table.UintValue(uint64(l.ID)), table.TextValue(l.Type), positive(uint64(l.ProgramID)),
+				table.UintValue(uint64(l.ID)), table.TextValue(l.Type), positive(l.ProgramID),
 				text(l.AttachType), text(l.Target), files, pins, address(l.Addr),
 			}
 			if !yield(row, err) {

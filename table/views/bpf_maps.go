@@ -42,8 +42,8 @@ var bpfMapColumns = []table.Column{
 	{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct bpf_map."},
 }
 
-func bpfMapRows(ctx context.Context, g *guest.Look, where []table.Constraint) iter.Seq2[table.Row, error] {
-	wanted, some := table.Wanted(where, "id")
+func bpfMapRows(ctx context.Context, g *guest.Look, where table.Request) iter.Seq2[table.Row, error] {
+	wanted, some := where.Values("id")
 	return func(yield func(table.Row, error) bool) {
 		holders := lazyHolders(ctx, g.Linux, yield)
 		for m, err := range g.Linux.BPFMaps(ctx) {
@@ -65,7 +65,7 @@ func bpfMapRows(ctx context.Context, g *guest.Look, where []table.Constraint) it
 				table.UintValue(uint64(m.ID)), table.TextValue(m.Type), text(m.Name),
 				table.SizeValue(uint64(m.KeySize)), table.SizeValue(uint64(m.ValueSize)),
 				table.UintValue(uint64(m.MaxEntries)), table.UintValue(uint64(m.Flags)), table.SizeValue(m.Memory),
-				positive(uint64(m.BTF)), table.BoolValue(m.Frozen), table.IntValue(m.Refs), table.IntValue(m.UserRefs),
+				positive(m.BTF), table.BoolValue(m.Frozen), table.IntValue(m.Refs), table.IntValue(m.UserRefs),
 				files, pins, address(m.Addr),
 			}
 			if !yield(row, err) {

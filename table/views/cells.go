@@ -1,19 +1,51 @@
 package views
 
 import (
+	"context"
 	"iter"
+	"time"
 
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/table"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
+// none is a cell of something that does not exist.
+var none = table.Missing(table.None)
+
 // text is a cell of text; an empty one is missing.
 func text(s string) table.Value {
 	if s == "" {
-		return table.Missing(table.None)
+		return none
 	}
 	return table.TextValue(s)
+}
+
+// integer is a cell of a signed number of any size.
+func integer[N ~int | ~int8 | ~int16 | ~int32 | ~int64 | ~uint8 | ~uint16](n N) table.Value {
+	return table.IntValue(int64(n))
+}
+
+// unsigned is a cell of an unsigned number of any size.
+func unsigned[N ~uint | ~uint8 | ~uint16 | ~uint32 | ~uint64](n N) table.Value {
+	return table.UintValue(uint64(n))
+}
+
+// positive is a cell of a number of which 0 says that there is none.
+func positive[N ~uint | ~uint8 | ~uint16 | ~uint32 | ~uint64](n N) table.Value {
+	if n == 0 {
+		return none
+	}
+	return table.UintValue(uint64(n))
+}
+
+// when is a cell that exists only if ok.
+func when(ok bool, v table.Value) table.Value {
+	if !ok {
+		return none
+	}
+	return v
 }
 
 // unreadable is a cell that could not be read, because of err.
@@ -24,59 +56,60 @@ func unreadable(err error) table.Value {
 	return table.Missing(table.Unreadable)
 }
 
+// readable is a cell of something that was read with err.
+func readable(v table.Value, err error) table.Value {
+	if err != nil {
+		return unreadable(err)
+	}
+	return v
+}
+
 // address is a cell of a guest address; 0 is missing.
 func address(a virt.Addr) table.Value {
 	if a == 0 {
-		return table.Missing(table.None)
+		return none
 	}
 	return table.AddrValue(uint64(a))
 }
 
-// functionColumns are the three columns that every function pointer gets: where it
-// leads, which function that is, and whose.
-func functionColumns(prefix, what string) []table.Column {
-	return []table.Column{
-		{Name: prefix, Type: table.Addr, Extra: true, Doc: "Address of " + what + "."},
-		{Name: prefix + "_symbol", Type: table.Text, Doc: "Function at that address, with the distance from its start; missing where no symbol covers it."},
-		{Name: prefix + "_owner", Type: table.Text, Doc: "Whose code that is: kernel, [module], bpf:program, trampoline; none is nobody's that is known."},
-	}
+// size is a cell of a number of bytes.
+func size[N ~int | ~int32 | ~uint8 | ~uint16 | ~uint32 | ~uint64](n N) table.Value {
+	return table.SizeValue(uint64(n))
 }
 
-// function fills functionColumns.
-func function(o *linux.Owners, a virt.Addr) (at, symbol, owner table.Value) {
-	if a == 0 {
-		return table.Missing(table.None), table.Missing(table.None), table.Missing(table.None)
+// moment is a cell of a time; the zero time is missing.
+func moment(t time.Time) table.Value {
+	if t.IsZero() {
+		return none
 	}
-	w := o.Of(a)
-	return table.AddrValue(uint64(a)), text(w.Function()), table.TextValue(w.String())
+	return table.TimeValue(t)
 }
 
-// holder is a cell that says whose memory a is; 0 is nobody's to be asked for.
-func holder(o *linux.Owners, a virt.Addr) table.Value {
-	if a == 0 {
-		return table.Missing(table.None)
+// started is a cell of when something began, by a clock that can be unreadable.
+func started(t time.Time) table.Value {
+	if t.IsZero() {
+		return table.Missing(table.Unreadable)
 	}
-	return table.TextValue(o.Holder(a).String())
+	return table.TimeValue(t)
 }
 
-// texts is a cell of several texts; none is missing.
-func texts(l []string) table.Value {
-	if len(l) == 0 {
-		return table.Missing(table.None)
+// list is a cell of words; without any it is missing.
+func list(words []string) table.Value {
+	if len(words) == 0 {
+		return none
 	}
-	return table.ListValue(l)
+	return table.ListValue(words)
 }
 
-// rowsOf makes a row of each object.
-func rowsOf[T any](objects iter.Seq2[T, error], row func(T) table.Row) iter.Seq2[table.Row, error] {
-	return func(yield func(table.Row, error) bool) {
-		for v, err := range objects {
-			var r table.Row
-			if err == nil {
-				r = row(v)
-			}
-			if !yield(r, ended(err)) {
-				return
+// from makes the objects of a view of a reader in package linux that yields pointers: an
+// error that says that the whole view is unavailable ends them.
+func from[T any](objects func(context.Context, *linux.System) iter.Seq2[*T, error]) table.Objects[T] {
+	return func(ctx context.Context, l *guest.Look, _ table.Request) iter.Seq2[*T, error] {
+		return func(yield func(*T, error) bool) {
+			for v, err := range objects(ctx, l.Linux) {
+				if !yield(v, ended(err)) {
+					return
+				}
 			}
 		}
 	}

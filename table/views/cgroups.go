@@ -45,7 +45,7 @@ var cgroupColumns = []table.Column{
 	{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct cgroup."},
 }
 
-func cgroupRows(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
+func cgroupRows(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
 	return func(yield func(table.Row, error) bool) {
 		for c, err := range g.Linux.Cgroups(ctx) {
 			var row table.Row

@@ -26,7 +26,7 @@ quotes around what has spaces.`,
 	}))
 }
 
-func cmdlineRows(_ context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
+func cmdlineRows(_ context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
 	return func(yield func(table.Row, error) bool) {
 		line, err := g.Linux.CommandLine()
 		if err != nil {

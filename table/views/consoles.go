@@ -27,7 +27,7 @@ QEMU's screendump has both. What is said on a serial line is kept nowhere.`,
 			{Name: "graphics", Type: table.Bool, Extra: true, Doc: "A program draws on the screen while this console is shown; the text is what was there before."},
 			{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of its first character."},
 		},
-		Rows: func(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
+		Rows: func(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
 			return rowsOf(g.Linux.ConsoleLines(ctx), func(l *linux.ConsoleLine) table.Row {
 				return table.Row{
 					table.TextValue(fmt.Sprintf("tty%d", l.Console)), table.IntValue(int64(l.Line)), table.TextValue(l.Text),

@@ -46,7 +46,7 @@ not shown.`,
 	}))
 }
 
-func containerRows(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
+func containerRows(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
 	return func(yield func(table.Row, error) bool) {
 		for c, err := range g.Linux.Containers(ctx) {
 			var row table.Row

@@ -46,7 +46,7 @@ flags are the kernel's own: bits that it does not name are not shown.`,
 	}))
 }
 
-func cpusRows(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
+func cpusRows(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
 	return func(yield func(table.Row, error) bool) {
 		khz := table.Missing(table.None)
 		if v, err := g.Linux.ProcessorKHz(); err != nil {

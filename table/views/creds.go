@@ -61,10 +61,10 @@ var credColumns = []table.Column{
 	{Name: "with_threads", Type: table.Bool, Option: true, Doc: "A line for every thread."},
 }
 
-func credRows(ctx context.Context, g *guest.Look, where []table.Constraint) iter.Seq2[table.Row, error] {
+func credRows(ctx context.Context, g *guest.Look, where table.Request) iter.Seq2[table.Row, error] {
 	return func(yield func(table.Row, error) bool) {
 		l := g.Linux.NewLister()
-		for t, err := range chosen(ctx, g, l, where, table.Option(where, "with_threads")) {
+		for t, err := range chosen(ctx, g, l, where, where.Option("with_threads")) {
 			var row table.Row
 			if err == nil {
 				var c *linux.Cred

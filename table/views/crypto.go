@@ -45,7 +45,7 @@ var cryptoTypes = map[string]string{
 	"crypto_scomp_show": "scomp", "crypto_acomp_show": "acomp", "crypto_sig_show": "sig",
 }
 
-func cryptoRows(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
+func cryptoRows(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
 	return func(yield func(table.Row, error) bool) {
 		owners, err := g.Linux.Owners()
 		if err != nil {

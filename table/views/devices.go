@@ -34,7 +34,7 @@ Numbers that a driver took without serving them yet have no functions either.`,
 	}))
 }
 
-func deviceRows(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
+func deviceRows(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
 	return machineryOf(ctx, g, g.Linux.Drivers, func(o *linux.Owners, d *linux.Driver) table.Row {
 		none := table.Missing(table.None)
 		first, count := table.UintValue(uint64(d.First)), table.UintValue(d.Count)

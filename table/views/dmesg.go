@@ -35,7 +35,7 @@ var dmesgColumns = []table.Column{
 	{Name: "text", Type: table.Text, Doc: "The record itself; it can have several lines."},
 }
 
-func dmesgRows(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
+func dmesgRows(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
 	return func(yield func(table.Row, error) bool) {
 		for m, err := range g.Linux.Messages(ctx) {
 			var row table.Row

@@ -42,7 +42,7 @@ swapped out: they have a row without what the header would tell. An image whose 
 	}))
 }
 
-func elvesRows(ctx context.Context, g *guest.Look, where []table.Constraint) iter.Seq2[table.Row, error] {
+func elvesRows(ctx context.Context, g *guest.Look, where table.Request) iter.Seq2[table.Row, error] {
 	return func(yield func(table.Row, error) bool) {
 		l := g.Linux.NewLister()
 		for t, err := range chosenByName(ctx, g, l, where) {

@@ -30,7 +30,7 @@ populated, is reported beside the rows.`,
 	}))
 }
 
-func envRows(ctx context.Context, g *guest.Look, where []table.Constraint) iter.Seq2[table.Row, error] {
+func envRows(ctx context.Context, g *guest.Look, where table.Request) iter.Seq2[table.Row, error] {
 	return func(yield func(table.Row, error) bool) {
 		l := g.Linux.NewLister()
 		row := make(table.Row, 5)

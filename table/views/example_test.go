@@ -26,7 +26,7 @@ func Example() {
 	ps, _ := table.Lookup("ps")
 	comm := table.ColumnIndex(ps.Columns(), "comm")
 	var report table.Report
-	for row := range table.Rows(ctx, ps, &guest.Look{Linux: system}, nil, &report) {
+	for row := range table.Rows(ctx, ps, &guest.Look{Linux: system}, table.Request{}, &report) {
 		fmt.Println(row[0], row[comm])
 	}
 	// Output:

@@ -49,7 +49,7 @@ var filesColumns = []table.Column{
 	{Name: "file", Type: table.Addr, Extra: true, Doc: "Address of the struct file: descriptors that share a position have the same."},
 }
 
-func filesRows(ctx context.Context, g *guest.Look, where []table.Constraint) iter.Seq2[table.Row, error] {
+func filesRows(ctx context.Context, g *guest.Look, where table.Request) iter.Seq2[table.Row, error] {
 	return func(yield func(table.Row, error) bool) {
 		l := g.Linux.NewLister()
 		sockets := &fileSockets{s: g.Linux}

@@ -48,7 +48,7 @@ here too.`,
 	}))
 }
 
-func fileSystemRows(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
+func fileSystemRows(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
 	return func(yield func(table.Row, error) bool) {
 		for f, err := range g.Linux.FileSystems(ctx) {
 			var row table.Row
@@ -69,7 +69,7 @@ func fileSystemRows(ctx context.Context, g *guest.Look, _ []table.Constraint) it
 	}
 }
 
-func swapRows(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
+func swapRows(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
 	return func(yield func(table.Row, error) bool) {
 		for s, err := range g.Linux.NewLister().Swaps(ctx) {
 			var row table.Row

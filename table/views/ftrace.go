@@ -21,7 +21,7 @@ BPF programs come this way. Which functions are traced, and by how many, is show
 "ftrace_functions". A hook that was written into the code without the kernel's help is in
 neither.`,
 		Columns: ftraceColumns,
-		Rows: func(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
+		Rows: func(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
 			return machineryOf(ctx, g, g.Linux.FtraceOps, ftraceRow)
 		},
 		Example: "lab:demo",
@@ -34,8 +34,8 @@ There is a line for each function whose beginning calls ftrace, as the kernel's 
 (struct dyn_ftrace) say; with --all also for those of which the records say something else,
 such as, since Linux 6.4, that they were traced once. The users are shown by "ftrace". What the code itself says is not compared here.`,
 		Columns: ftraceSiteColumns,
-		Rows: func(ctx context.Context, g *guest.Look, where []table.Constraint) iter.Seq2[table.Row, error] {
-			all := table.Option(where, "all")
+		Rows: func(ctx context.Context, g *guest.Look, where table.Request) iter.Seq2[table.Row, error] {
+			all := where.Option("all")
 			return machineryOf(ctx, g, func(ctx context.Context) iter.Seq2[*linux.FtraceSite, error] {
 				return func(yield func(*linux.FtraceSite, error) bool) {
 					for f, err := range g.Linux.FtraceSites(ctx) {

@@ -120,7 +120,7 @@ func everyView(t testing.TB, known *linux.System, m *noter, lies map[phys.Addr]u
 			t.Fatal(err)
 		}
 		var report table.Report
-		for row := range table.Rows(t.Context(), v, g, nil, &report) {
+		for row := range table.Rows(t.Context(), v, g, table.Request{}, &report) {
 			if err := out.Row(row); err != nil {
 				t.Fatal(err)
 			}

@@ -35,7 +35,7 @@ them is shown by the view mounts.`,
 			{Name: "disk", Type: table.Addr, Extra: true, Doc: "Address of the gendisk."},
 			{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct device."},
 		},
-		Rows: func(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
+		Rows: func(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
 			return machineryOf(ctx, g, g.Linux.Disks, diskRow)
 		},
 		Example: "lab:demo",
@@ -58,7 +58,7 @@ really has is the emulator's to say.`,
 			{Name: "resources", Type: table.List, Extra: true, Doc: "Addresses and ports that it answers to, ends included."},
 			{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the pci_dev."},
 		},
-		Rows: func(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
+		Rows: func(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
 			return rowsOf(g.Linux.PCIDevices(ctx), pciRow)
 		},
 		Example: "lab:demo",

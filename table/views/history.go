@@ -39,8 +39,8 @@ Processes that are asked for by --pid are searched whatever their name.`,
 	}))
 }
 
-func historyRows(ctx context.Context, g *guest.Look, where []table.Constraint) iter.Seq2[table.Row, error] {
-	_, asked := table.Wanted(where, "pid")
+func historyRows(ctx context.Context, g *guest.Look, where table.Request) iter.Seq2[table.Row, error] {
+	_, asked := where.Values("pid")
 	return func(yield func(table.Row, error) bool) {
 		l := g.Linux.NewLister()
 		row := make(table.Row, 8)

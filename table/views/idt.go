@@ -45,7 +45,7 @@ type gate struct {
 	cpu int // -1: the kernel's own
 }
 
-func idtRows(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
+func idtRows(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
 	return machineryOf(ctx, g, func(ctx context.Context) iter.Seq2[gate, error] {
 		return func(yield func(gate, error) bool) {
 			d, err := g.Linux.IDTDescriptor()

@@ -56,7 +56,7 @@ var infoColumns = []table.Column{
 	{Name: "doubts", Type: table.List, Doc: "Contradictions in what the kernel says of itself."},
 }
 
-func infoRows(_ context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
+func infoRows(_ context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
 	return func(yield func(table.Row, error) bool) { yield(infoRow(g), nil) }
 }
 

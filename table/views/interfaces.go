@@ -91,7 +91,7 @@ func bitNames(v uint32, names []string) []string {
 	return set
 }
 
-func interfaceRows(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
+func interfaceRows(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
 	return func(yield func(table.Row, error) bool) {
 		owners, err := g.Linux.Owners()
 		if err != nil {

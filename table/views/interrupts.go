@@ -38,7 +38,7 @@ of their own timers, have no such line; "outsight idt" shows where all of them b
 	}))
 }
 
-func interruptRows(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
+func interruptRows(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
 	return machinery(g, func(*linux.Owners) iter.Seq2[line, error] {
 		return func(yield func(line, error) bool) {
 			for i, err := range g.Linux.Interrupts(ctx) {

@@ -46,7 +46,7 @@ var ioUringColumns = []table.Column{
 	{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct io_ring_ctx."},
 }
 
-func ioUringRows(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
+func ioUringRows(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
 	return func(yield func(table.Row, error) bool) {
 		for u, err := range g.Linux.IOUrings(ctx) {
 			if u == nil {

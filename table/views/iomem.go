@@ -34,7 +34,7 @@ var iomemColumns = []table.Column{
 	{Name: "resource", Type: table.Addr, Extra: true, Doc: "Address of the struct resource."},
 }
 
-func iomemRows(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
+func iomemRows(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
 	return func(yield func(table.Row, error) bool) {
 		for _, tree := range []string{linux.MemoryResources, linux.PortResources} {
 			kind := "memory"

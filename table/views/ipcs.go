@@ -46,7 +46,7 @@ shared memory and semaphores are files: see "outsight tmpfs".`,
 	}))
 }
 
-func ipcRows(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
+func ipcRows(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
 	return rowsOf(g.Linux.IPCs(ctx), ipcRow)
 }
 
@@ -75,14 +75,6 @@ func ipcRow(o *linux.IPCObject) table.Row {
 		table.UintValue(uint64(o.UID)), table.UintValue(uint64(o.GID)), table.UintValue(uint64(o.CUID)), table.UintValue(uint64(o.CGID)),
 		size, table.UintValue(o.Count), limit, creator, last, receiver, moment(either(o.Attached, o.Sent)), moment(o.Detached), moment(o.Changed), address(o.Address),
 	}
-}
-
-// moment is a cell of a time; the zero time is missing.
-func moment(t time.Time) table.Value {
-	if t.IsZero() {
-		return table.Missing(table.None)
-	}
-	return table.TimeValue(t)
 }
 
 func either(a, b time.Time) time.Time {

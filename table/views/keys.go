@@ -39,7 +39,7 @@ var keysColumns = []table.Column{
 	{Name: "key", Type: table.Addr, Extra: true, Doc: "Address of the struct key."},
 }
 
-func keysRows(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
+func keysRows(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
 	return func(yield func(table.Row, error) bool) {
 		for k, err := range g.Linux.Keys(ctx) {
 			var row table.Row

@@ -20,7 +20,7 @@ Probes of the perf and tracefs interfaces and of BPF programs are among them. Ta
 kernel's table of probes: a breakpoint that someone wrote into the code without the
 kernel's help is not there.`,
 		Columns: kprobeColumns,
-		Rows: func(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
+		Rows: func(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
 			return machineryOf(ctx, g, g.Linux.Kprobes, kprobeRow)
 		},
 		Example: "lab:demo",

@@ -48,7 +48,7 @@ var kthreadColumns = slices.Concat([]table.Column{
 	{Name: "task", Type: table.Addr, Extra: true, Doc: "Address of the task_struct."},
 })
 
-func kthreadRows(ctx context.Context, g *guest.Look, where []table.Constraint) iter.Seq2[table.Row, error] {
+func kthreadRows(ctx context.Context, g *guest.Look, where table.Request) iter.Seq2[table.Row, error] {
 	return func(yield func(table.Row, error) bool) {
 		owners, err := g.Linux.Owners()
 		if err != nil {

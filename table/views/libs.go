@@ -35,7 +35,7 @@ do that.`,
 	}))
 }
 
-func libsRows(ctx context.Context, g *guest.Look, where []table.Constraint) iter.Seq2[table.Row, error] {
+func libsRows(ctx context.Context, g *guest.Look, where table.Request) iter.Seq2[table.Row, error] {
 	return func(yield func(table.Row, error) bool) {
 		l := g.Linux.NewLister()
 		row := make(table.Row, 9)

@@ -37,7 +37,7 @@ its server are not seen.`,
 	}))
 }
 
-func lockRows(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
+func lockRows(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
 	return rowsOf(g.Linux.FileLocks(ctx), lockRow)
 }
 

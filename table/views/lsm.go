@@ -35,7 +35,7 @@ kernel's variables and by what they hold, and that of network devices of the ini
 namespace. Not shown are chains in other structures, and in modules. A guest lists its
 notifiers nowhere.`,
 		Columns: notifierColumns,
-		Rows: func(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
+		Rows: func(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
 			return machinery(g, func(o *linux.Owners) iter.Seq2[*linux.Notifier, error] { return g.Linux.Notifiers(ctx, o) }, notifierRow)
 		},
 		Example: "lab:demo",
@@ -52,7 +52,7 @@ var lsmColumns = columns([]table.Column{
 	functionColumns("called", "the function that is called instead"),
 	[]table.Column{{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct security_hook_list."}})
 
-func lsmRows(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
+func lsmRows(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
 	return func(yield func(table.Row, error) bool) {
 		order, err := g.Linux.LSMs()
 		if err != nil && !yield(nil, fmt.Errorf("order of the security modules: %w", err)) {

@@ -45,14 +45,6 @@ func columns(groups ...[]table.Column) []table.Column {
 	return all
 }
 
-// list is a cell of words; without any it is missing.
-func list(words []string) table.Value {
-	if len(words) == 0 {
-		return table.Missing(table.None)
-	}
-	return table.ListValue(words)
-}
-
 // machineryOf is machinery for objects that need no owners to be read.
 func machineryOf[T any](ctx context.Context, g *guest.Look, objects func(context.Context) iter.Seq2[T, error], row func(*linux.Owners, T) table.Row) iter.Seq2[table.Row, error] {
 	return machinery(g, func(*linux.Owners) iter.Seq2[T, error] { return objects(ctx) }, row)

@@ -50,9 +50,9 @@ var mapsColumns = []table.Column{
 	{Name: "with_resident", Type: table.Bool, Option: true, Doc: "Walk the page tables to tell what is in memory, without --pid too."},
 }
 
-func mapsRows(ctx context.Context, g *guest.Look, where []table.Constraint) iter.Seq2[table.Row, error] {
-	_, chosen := table.Wanted(where, "pid")
-	resident := chosen || table.Option(where, "with_resident")
+func mapsRows(ctx context.Context, g *guest.Look, where table.Request) iter.Seq2[table.Row, error] {
+	_, chosen := where.Values("pid")
+	resident := chosen || where.Option("with_resident")
 	return func(yield func(table.Row, error) bool) {
 		l := g.Linux.NewLister()
 		for p, err := range wantedProcesses(ctx, g, where) {
@@ -85,8 +85,8 @@ type process struct {
 }
 
 // wantedProcesses is the processes that where asks for, by their pid.
-func wantedProcesses(ctx context.Context, g *guest.Look, where []table.Constraint) iter.Seq2[process, error] {
-	wanted, some := table.Wanted(where, "pid")
+func wantedProcesses(ctx context.Context, g *guest.Look, where table.Request) iter.Seq2[process, error] {
+	wanted, some := where.Values("pid")
 	return func(yield func(process, error) bool) {
 		for t, err := range tasks(ctx, g.Linux) {
 			var pid int32

@@ -21,7 +21,7 @@ here.`,
 			{Name: "name", Type: table.Text, Doc: "What is counted, as in /proc/meminfo."},
 			{Name: "size", Type: table.Size, Doc: "Bytes."},
 		},
-		Rows: func(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
+		Rows: func(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
 			return rowsOf(g.Linux.MemoryCounters(ctx), func(c *linux.MemoryCounter) table.Row {
 				return table.Row{table.TextValue(c.Name), table.SizeValue(c.Bytes)}
 			})
@@ -48,7 +48,7 @@ are not among the free ones. Zones without memory are left out.`,
 			{Name: "free_blocks", Type: table.Numbers, Doc: "Free blocks of 1, 2, 4 … pages."},
 			{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct zone."},
 		},
-		Rows: func(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
+		Rows: func(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
 			return rowsOf(g.Linux.Zones(ctx), func(z *linux.Zone) table.Row {
 				return table.Row{
 					table.UintValue(uint64(z.Node)), text(z.Name), table.AddrValue(uint64(z.Start)),
@@ -102,14 +102,14 @@ asked for it. Areas that were given back and wait to be taken down are left out.
 		}, functionColumns("caller", "the function that asked for it"), []table.Column{
 			{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the vmap_area."},
 		}),
-		Rows: func(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
+		Rows: func(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
 			return machineryOf(ctx, g, g.Linux.VMAreas, vmallocRow)
 		},
 		Example: "lab:demo --where 'caller_owner == \"none\"'",
 	}))
 }
 
-func slabRows(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
+func slabRows(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
 	return machineryOf(ctx, g, g.Linux.SlabCaches, func(o *linux.Owners, c *linux.SlabCache) table.Row {
 		active := table.UintValue(c.Active)
 		if c.Torn {

@@ -48,8 +48,8 @@ var modulesColumns = slices.Concat([]table.Column{
 	{Name: "module", Type: table.Addr, Extra: true, Doc: "Address of the struct module."},
 })
 
-func modulesRows(ctx context.Context, g *guest.Look, where []table.Constraint) iter.Seq2[table.Row, error] {
-	wanted, some := table.Wanted(where, "name")
+func modulesRows(ctx context.Context, g *guest.Look, where table.Request) iter.Seq2[table.Row, error] {
+	wanted, some := where.Values("name")
 	return func(yield func(table.Row, error) bool) {
 		owners, err := g.Linux.Owners()
 		if err != nil {

@@ -44,11 +44,11 @@ Namespaces without a process, which only a file or a mount holds, are not seen.`
 	}))
 }
 
-func mountRows(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
+func mountRows(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
 	return func(yield func(table.Row, error) bool) {
 		l := g.Linux.NewLister()
 		seen := map[virt.Addr]bool{0: true}
-		for p, err := range wantedProcesses(ctx, g, nil) {
+		for p, err := range wantedProcesses(ctx, g, table.Request{}) {
 			var ns virt.Addr
 			if err == nil {
 				if ns, _, err = l.MountNamespaceOf(p.Task); err != nil {

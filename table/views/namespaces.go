@@ -38,7 +38,7 @@ var namespaceColumns = []table.Column{
 	{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the structure."},
 }
 
-func namespaceRows(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
+func namespaceRows(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
 	return func(yield func(table.Row, error) bool) {
 		for n, err := range g.Linux.Namespaces(ctx) {
 			var row table.Row

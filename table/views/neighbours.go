@@ -41,7 +41,7 @@ var (
 	nudFlags  = []string{"USE", "SELF", "MASTER", "PROXY", "EXT_LEARNED", "OFFLOADED", "STICKY", "ROUTER", "MANAGED", "LOCKED", "EXT_VALIDATED"}
 )
 
-func neighbourRows(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
+func neighbourRows(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
 	return func(yield func(table.Row, error) bool) {
 		for n, err := range g.Linux.Neighbours(ctx) {
 			if err != nil {

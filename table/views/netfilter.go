@@ -47,7 +47,7 @@ var netfilterColumns = append([]table.Column{
 	{Name: "private", Type: table.Addr, Extra: true, Doc: "What the function gets as its first argument."},
 }, functionColumns("function", "the function")...)
 
-func netfilterRows(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
+func netfilterRows(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
 	return func(yield func(table.Row, error) bool) {
 		owners, err := g.Linux.Owners()
 		if err != nil {

@@ -41,7 +41,7 @@ var nftChainColumns = append(append([]table.Column(nil), nftPlace...), []table.C
 	{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the nft_chain."},
 }...)
 
-func nftChainRows(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
+func nftChainRows(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
 	return rowsOf(g.Linux.NFTChains(ctx), nftChainRow)
 }
 

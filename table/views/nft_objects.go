@@ -31,7 +31,7 @@ the like hold, how much of a quota is used, the flows in a flowtable; anything o
 			{Name: "handle", Type: table.Uint, Extra: true, Doc: "Its number in the table."},
 			{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the nft_object or nft_flowtable."},
 		}...),
-		Rows: func(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
+		Rows: func(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
 			return rowsOf(g.Linux.NFTObjects(ctx), nftObjectRow)
 		},
 		Of:      inNetwork,

@@ -52,7 +52,7 @@ var nftRuleColumns = append(append([]table.Column(nil), nftPlace...), []table.Co
 	{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the nft_rule."},
 }...)
 
-func nftRuleRows(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
+func nftRuleRows(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
 	return rowsOf(g.Linux.NFTRules(ctx), nftRuleRow)
 }
 

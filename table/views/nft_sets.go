@@ -45,7 +45,7 @@ var nftSetColumns = append(append([]table.Column(nil), nftPlace...), []table.Col
 
 var nftSetFlags = []string{"anonymous", "constant", "interval", "map", "timeout", "dynamic", "object", "concat", "expr"}
 
-func nftSetRows(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
+func nftSetRows(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
 	return func(yield func(table.Row, error) bool) {
 		for s, err := range g.Linux.NFTSets(ctx, nftElements) {
 			var row table.Row

@@ -11,33 +11,24 @@ import (
 )
 
 // rowsWith have values in columns that want finds right for the process.
-func rowsWith(want func(p *linux.Process, v []table.Value) bool, names ...string) table.OfProcess {
-	return func(ctx context.Context, g *guest.Look, columns []table.Column, pid int64) (mine func(table.Row) bool, err error) {
-		l := g.Linux.NewLister()
-		where := []table.Constraint{{Column: "pid", Values: []table.Value{table.IntValue(pid)}}}
-		for t, err := range chosen(ctx, g, l, where, false) {
+func rowsWith(want func(p *linux.Process, v []table.Value) bool, names ...string) *table.OfProcess {
+	return &table.OfProcess{Columns: names, Test: func(ctx context.Context, l *guest.Look, pid int64) (mine func([]table.Value) bool, err error) {
+		tasks := l.Linux.NewLister()
+		r := table.Request{Where: []table.Constraint{{Column: "pid", Values: []table.Value{table.IntValue(pid)}}}}
+		for t, err := range chosen(ctx, l, tasks, r, false) {
 			if err != nil {
 				continue // of another; if it is this one, it is not found
 			}
-			if p, err := l.Process(ctx, t); err == nil && int64(p.PID) == pid {
-				v, from := make([]table.Value, len(names)), make([]int, len(names))
-				for i, name := range names {
-					from[i] = table.ColumnIndex(columns, name)
-				}
-				return func(row table.Row) bool {
-					for i, n := range from {
-						v[i] = row[n]
-					}
-					return want(p, v)
-				}, nil
+			if p, err := tasks.Process(ctx, t); err == nil && int64(p.PID) == pid {
+				return func(v []table.Value) bool { return want(p, v) }, nil
 			}
 		}
 		return nil, ctx.Err()
-	}
+	}}
 }
 
 // inNamespace are the rows of a namespace that the process is in.
-func inNamespace(column string, of func(linux.Namespaces) uint64) table.OfProcess {
+func inNamespace(column string, of func(linux.Namespaces) uint64) *table.OfProcess {
 	return rowsWith(func(p *linux.Process, v []table.Value) bool { return v[0].Equal(table.UintValue(of(p.NS))) }, column)
 }
 

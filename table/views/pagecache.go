@@ -80,7 +80,7 @@ type namedFile struct {
 // told of what cannot be read, wants no more.
 func everyPlace(ctx context.Context, g *guest.Look, told func(error) bool) (places *linux.Places, ok bool) {
 	var tasks []linux.Task
-	for p, err := range wantedProcesses(ctx, g, nil) {
+	for p, err := range wantedProcesses(ctx, g, table.Request{}) {
 		if err != nil {
 			if !told(err) {
 				return nil, false
@@ -126,8 +126,8 @@ func namedFiles(ctx context.Context, g *guest.Look, super func(*linux.SuperBlock
 	}
 }
 
-func pageCacheRows(ctx context.Context, g *guest.Look, where []table.Constraint) iter.Seq2[table.Row, error] {
-	withDirty := table.Option(where, "with_dirty")
+func pageCacheRows(ctx context.Context, g *guest.Look, where table.Request) iter.Seq2[table.Row, error] {
+	withDirty := where.Option("with_dirty")
 	return func(yield func(table.Row, error) bool) {
 		any := func(*linux.SuperBlock) bool { return true }
 		for f, err := range namedFiles(ctx, g, any, func(i *linux.INode) bool { return i.Cached > 0 }) {
@@ -168,7 +168,7 @@ func dirtyBytes(ctx context.Context, s *linux.System, i *linux.INode) (table.Val
 	return table.SizeValue(dirty), nil
 }
 
-func tmpfsRows(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
+func tmpfsRows(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
 	return func(yield func(table.Row, error) bool) {
 		memory := func(sb *linux.SuperBlock) bool {
 			return sb.Shmem || sb.Type == "ramfs" || sb.Type == "devtmpfs" || sb.Type == "rootfs"

@@ -39,7 +39,7 @@ on a list. The rows are many; ask for sums with
 	}))
 }
 
-func pageRows(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
+func pageRows(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
 	return func(yield func(table.Row, error) bool) {
 		n, ok := newPageNames(ctx, g, func(err error) bool { return yield(nil, err) })
 		if !ok {

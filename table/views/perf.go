@@ -44,7 +44,7 @@ var perfColumns = append([]table.Column{
 // perfStates is enum perf_event_state.
 var perfStates = map[int32]string{1: "active", 0: "inactive", -1: "off", -2: "error", -3: "exit", -4: "revoked", -5: "dead"}
 
-func perfRows(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
+func perfRows(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
 	return func(yield func(table.Row, error) bool) {
 		var owners *linux.Owners
 		for e, err := range g.Linux.PerfEvents(ctx) {

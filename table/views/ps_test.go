@@ -39,7 +39,7 @@ func ps(t *testing.T, g *synth.Guest, before func(*leaving)) (rows []table.Row, 
 	if !ok {
 		t.Fatal("no view ps")
 	}
-	for r := range table.Rows(t.Context(), v, &guest.Look{Linux: s}, nil, &rep) {
+	for r := range table.Rows(t.Context(), v, &guest.Look{Linux: s}, table.Request{}, &rep) {
 		rows = append(rows, append(table.Row(nil), r...))
 	}
 	return rows, rep

@@ -32,7 +32,7 @@ traced before and has let go leaves nothing here.`,
 	}))
 }
 
-func ptraceRows(ctx context.Context, g *guest.Look, where []table.Constraint) iter.Seq2[table.Row, error] {
+func ptraceRows(ctx context.Context, g *guest.Look, where table.Request) iter.Seq2[table.Row, error] {
 	return func(yield func(table.Row, error) bool) {
 		l := g.Linux.NewLister()
 		for t, err := range chosen(ctx, g, l, where, true) {

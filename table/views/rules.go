@@ -57,7 +57,7 @@ var (
 	ruleFlags    = []string{"permanent", "not", "unresolved", "iif_detached", "oif_detached"}
 )
 
-func ruleRows(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
+func ruleRows(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
 	return func(yield func(table.Row, error) bool) {
 		for r, err := range g.Linux.Rules(ctx) {
 			if err != nil {

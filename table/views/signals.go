@@ -27,7 +27,7 @@ the functions that catch them.`,
 			{Name: "ignored", Type: table.List, Doc: "Thrown away, because the process asked for it; not those that are so by default."},
 			{Name: "caught", Type: table.List, Doc: "Those for which there is a function."},
 		},
-		Rows: func(ctx context.Context, g *guest.Look, where []table.Constraint) iter.Seq2[table.Row, error] {
+		Rows: func(ctx context.Context, g *guest.Look, where table.Request) iter.Seq2[table.Row, error] {
 			return signalsOf(ctx, g, where, true, func(t *linux.Signals, yield func(table.Row, error) bool) bool {
 				return yield(table.Row{
 					table.IntValue(int64(t.PID)), table.IntValue(int64(t.TID)), table.TextValue(t.Comm),
@@ -54,7 +54,7 @@ has none. "outsight maps" tells in which file's code a handler lies.`,
 			{Name: "mask", Type: table.List, Extra: true, Doc: "Signals blocked while the handler runs."},
 			{Name: "restorer", Type: table.Addr, Extra: true, Doc: "Code that the handler returns to."},
 		},
-		Rows: func(ctx context.Context, g *guest.Look, where []table.Constraint) iter.Seq2[table.Row, error] {
+		Rows: func(ctx context.Context, g *guest.Look, where table.Request) iter.Seq2[table.Row, error] {
 			return signalsOf(ctx, g, where, false, func(t *linux.Signals, yield func(table.Row, error) bool) bool {
 				for _, h := range t.Handlers {
 					action := "caught"
@@ -76,7 +76,7 @@ has none. "outsight maps" tells in which file's code a handler lies.`,
 }
 
 // signalsOf shows the signals of processes, or of all their threads.
-func signalsOf(ctx context.Context, g *guest.Look, where []table.Constraint, threads bool, show func(*linux.Signals, func(table.Row, error) bool) bool) iter.Seq2[table.Row, error] {
+func signalsOf(ctx context.Context, g *guest.Look, where table.Request, threads bool, show func(*linux.Signals, func(table.Row, error) bool) bool) iter.Seq2[table.Row, error] {
 	return func(yield func(table.Row, error) bool) {
 		l := g.Linux.NewLister()
 		for t, err := range chosen(ctx, g, l, where, threads) {

@@ -57,7 +57,7 @@ var socketColumns = []table.Column{
 	{Name: "sock", Type: table.Addr, Extra: true, Doc: "Address of the struct sock, or of what stands for it in TIME_WAIT and SYN_RECV."},
 }
 
-func socketRows(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
+func socketRows(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
 	return func(yield func(table.Row, error) bool) {
 		for k, err := range g.Linux.Sockets(ctx) {
 			if err != nil {

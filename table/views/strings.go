@@ -34,7 +34,7 @@ apart in physical memory comes in parts, and one of more than 4096 is cut.`,
 	}))
 }
 
-func stringRows(ctx context.Context, g *guest.Look, where []table.Constraint) iter.Seq2[table.Row, error] {
+func stringRows(ctx context.Context, g *guest.Look, where table.Request) iter.Seq2[table.Row, error] {
 	least := leastOf(where)
 	return func(yield func(table.Row, error) bool) {
 		row := make(table.Row, 5)
@@ -58,7 +58,7 @@ func stringRows(ctx context.Context, g *guest.Look, where []table.Constraint) it
 			}
 			return true
 		}
-		if _, some := table.Wanted(where, "pid"); !some {
+		if _, some := where.Values("pid"); !some {
 			show(table.Missing(table.None), g.Linux.Strings(ctx, least))
 			return
 		}
@@ -85,9 +85,9 @@ func stringRows(ctx context.Context, g *guest.Look, where []table.Constraint) it
 }
 
 // leastOf is the least length that where lets through.
-func leastOf(where []table.Constraint) int {
+func leastOf(where table.Request) int {
 	least, said := 1, false
-	for _, c := range where {
+	for _, c := range where.Where {
 		if c.Column != "length" || len(c.Values) != 1 || c.Values[0].IsNull() {
 			continue
 		}

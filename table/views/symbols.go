@@ -23,7 +23,7 @@ collect leaves them out. The verbs read, struct and disassemble take their names
 			{Name: "name", Type: table.Text, Doc: "Name."},
 			{Name: "module", Type: table.Text, Doc: "Module, or bpf, __builtin__ftrace, __builtin__kprobes; missing for the kernel's own."},
 		},
-		Rows: func(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
+		Rows: func(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
 			return rowsOf(g.Linux.Symbols(ctx), func(s *linux.KernelSymbol) table.Row {
 				return table.Row{table.AddrValue(uint64(s.Address)), table.TextValue(string(rune(s.Type))), table.TextValue(s.Name), text(s.Module)}
 			})
@@ -61,7 +61,7 @@ read: a thread can be missing, or be told of two processors.`,
 			{Name: "delayed", Type: table.Bool, Extra: true, Doc: "Whether it sleeps already and is taken off later (since 6.12)."},
 			{Name: "task", Type: table.Addr, Extra: true, Doc: "Address of the task_struct."},
 		},
-		Rows: func(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
+		Rows: func(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
 			return rowsOf(g.Linux.RunQueues(ctx), func(q *linux.Queued) table.Row {
 				return table.Row{
 					table.UintValue(uint64(q.CPU)), text(q.Class), table.BoolValue(q.Current), table.IntValue(int64(q.PID)), table.IntValue(int64(q.TID)),
@@ -73,7 +73,7 @@ read: a thread can be missing, or be told of two processors.`,
 	}))
 }
 
-func vmcoreinfoRows(_ context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
+func vmcoreinfoRows(_ context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
 	return func(yield func(table.Row, error) bool) {
 		for line := range strings.Lines(string(g.Linux.VmcoreinfoText())) {
 			key, value, ok := strings.Cut(strings.TrimSuffix(line, "\n"), "=")

@@ -22,7 +22,7 @@ begin there, is not the kernel's own, or where table and dispatcher disagree. A 
 that was changed itself is still the expected one here; and where the processor goes on a
 system call (its register LSTAR) no memory tells.`,
 		Columns: syscallColumns,
-		Rows: func(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
+		Rows: func(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
 			return machinery(g, func(o *linux.Owners) iter.Seq2[*linux.Syscall, error] { return g.Linux.Syscalls(ctx, o) }, syscallRow)
 		},
 		Example: "lab:demo",

@@ -65,8 +65,8 @@ func sysctlMatters(name string) bool {
 	return strings.Contains(name, ".conf.") && slices.ContainsFunc(sysctlInterface, func(s string) bool { return strings.HasSuffix(name, s) })
 }
 
-func sysctlRows(ctx context.Context, g *guest.Look, where []table.Constraint) iter.Seq2[table.Row, error] {
-	wanted, some := table.Wanted(where, "name")
+func sysctlRows(ctx context.Context, g *guest.Look, where table.Request) iter.Seq2[table.Row, error] {
+	wanted, some := where.Values("name")
 	return func(yield func(table.Row, error) bool) {
 		owners, err := g.Linux.Owners()
 		if err != nil {

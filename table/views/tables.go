@@ -30,8 +30,8 @@ With --details there is a line for every column instead.`,
 	}))
 }
 
-func tablesRows(_ context.Context, _ *guest.Look, where []table.Constraint) iter.Seq2[table.Row, error] {
-	details := table.Option(where, "with_details")
+func tablesRows(_ context.Context, _ *guest.Look, where table.Request) iter.Seq2[table.Row, error] {
+	details := where.Option("with_details")
 	return func(yield func(table.Row, error) bool) {
 		for _, v := range table.All() {
 			name, group := table.TextValue(v.Name()), text(string(table.SpecOf(v).Group))

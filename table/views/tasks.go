@@ -11,12 +11,12 @@ import (
 	"github.com/outsight-vmi/outsight/table"
 )
 
-// chosen is the processes of g that where does not rule out by their pid; their
-// threads, one by one, if threads is set.
-func chosen(ctx context.Context, g *guest.Look, l *linux.Lister, where []table.Constraint, threads bool) iter.Seq2[linux.Task, error] {
-	wanted, some := table.Wanted(where, "pid")
+// chosen is the processes that r does not rule out by their pid; their threads, one by
+// one, if threads is set.
+func chosen(ctx context.Context, l *guest.Look, reader *linux.Lister, r table.Request, threads bool) iter.Seq2[linux.Task, error] {
+	wanted, some := r.Values("pid")
 	return func(yield func(linux.Task, error) bool) {
-		for t, err := range tasks(ctx, g.Linux) {
+		for t, err := range tasks(ctx, l.Linux) {
 			if err != nil {
 				if !yield(t, err) {
 					return
@@ -35,11 +35,38 @@ func chosen(ctx context.Context, g *guest.Look, l *linux.Lister, where []table.C
 				}
 				continue
 			}
-			for thread, err := range l.Threads(ctx, t) {
+			for thread, err := range reader.Threads(ctx, t) {
 				if !yield(thread, err) {
 					return
 				}
 			}
+		}
+	}
+}
+
+// tasks is the processes of s. The first error waits for a task: where none comes,
+// the list itself cannot be read, and that is a [table.Failure].
+func tasks(ctx context.Context, s *linux.System) iter.Seq2[linux.Task, error] {
+	return func(yield func(linux.Task, error) bool) {
+		var held error
+		came := false
+		for t, err := range s.Processes(ctx) {
+			if err != nil && !came && held == nil {
+				held = err
+				continue
+			}
+			if err == nil && !came {
+				came = true
+				if held != nil && !yield(linux.Task{}, held) {
+					return
+				}
+			}
+			if !yield(t, err) {
+				return
+			}
+		}
+		if held != nil && !came {
+			yield(linux.Task{}, table.Failure(held))
 		}
 	}
 }
@@ -52,12 +79,12 @@ type named struct {
 }
 
 // chosenByName is [chosen] without threads, each process with its name.
-func chosenByName(ctx context.Context, g *guest.Look, l *linux.Lister, where []table.Constraint) iter.Seq2[named, error] {
+func chosenByName(ctx context.Context, l *guest.Look, reader *linux.Lister, r table.Request) iter.Seq2[named, error] {
 	return func(yield func(named, error) bool) {
-		for t, err := range chosen(ctx, g, l, where, false) {
+		for t, err := range chosen(ctx, l, reader, r, false) {
 			n := named{Task: t}
 			if err == nil {
-				n.pid, n.comm, err = l.Name(t)
+				n.pid, n.comm, err = reader.Name(t)
 			}
 			if !yield(n, err) {
 				return
@@ -66,8 +93,8 @@ func chosenByName(ctx context.Context, g *guest.Look, l *linux.Lister, where []t
 	}
 }
 
-// ended makes an error that says that all of a view is not to be had into one that
-// ends its rows: every further task would only say it again.
+// ended makes an error that says that a view is unavailable as a whole into one that
+// ends its rows: every further element would only repeat it.
 func ended(err error) error {
 	if errors.Is(err, linux.ErrUnsupported) || errors.Is(err, linux.ErrNoModuleTypes) {
 		return table.Failure(err)

@@ -42,7 +42,7 @@ var threadColumns = []table.Column{
 	{Name: "task", Type: table.Addr, Extra: true, Doc: "Address of the task_struct."},
 }
 
-func threadRows(ctx context.Context, g *guest.Look, where []table.Constraint) iter.Seq2[table.Row, error] {
+func threadRows(ctx context.Context, g *guest.Look, where table.Request) iter.Seq2[table.Row, error] {
 	return func(yield func(table.Row, error) bool) {
 		l := g.Linux.NewLister()
 		for t, err := range chosen(ctx, g, l, where, true) {

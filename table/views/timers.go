@@ -19,7 +19,7 @@ clocks (struct hrtimer, in nanoseconds), with the function that it calls. Progra
 timers are among them. "work" is the function of a delayed work, which the timer queues. A
 timer that is just being run is not on a list.`,
 		Columns: timerColumns,
-		Rows: func(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
+		Rows: func(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
 			return machineryOf(ctx, g, g.Linux.Timers, timerRow)
 		},
 		Example: "lab:demo",

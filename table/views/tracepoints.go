@@ -18,8 +18,8 @@ There is a line for every function of every tracepoint, of the kernel and its mo
 --all also one for each tracepoint that has none. perf, tracefs and BPF programs attach
 through functions of the kernel's own; "data" is what those get.`,
 		Columns: tracepointColumns,
-		Rows: func(ctx context.Context, g *guest.Look, where []table.Constraint) iter.Seq2[table.Row, error] {
-			all := table.Option(where, "all")
+		Rows: func(ctx context.Context, g *guest.Look, where table.Request) iter.Seq2[table.Row, error] {
+			all := where.Option("all")
 			return machinery(g, func(*linux.Owners) iter.Seq2[attached, error] { return attachments(ctx, g, all) }, tracepointRow)
 		},
 		Example: "lab:demo --all",

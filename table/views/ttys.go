@@ -49,7 +49,7 @@ var ttysColumns = columns([]table.Column{
 }, functionColumns("receive", "the discipline's receive_buf"), functionColumns("receive2", "the discipline's receive_buf2, which is called instead"),
 	functionColumns("write", "the driver's function that writes to the terminal"))
 
-func ttysRows(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
+func ttysRows(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
 	return machineryOf(ctx, g, g.Linux.Terminals, ttyRow)
 }
 

@@ -2,53 +2,63 @@ package views
 
 import (
 	"context"
+	"errors"
 	"iter"
 
 	"github.com/outsight-vmi/outsight/guest"
+	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/table"
 )
 
 func init() {
-	table.Register(table.New(table.Spec{
+	table.Register(table.Of(table.Spec{
 		Name: "uptime", Group: table.Kernel,
 		Doc: `Show how long a guest has been up, and how busy it is.
 
 The guest's clock is read as it was at its last tick, which in an idle guest can be
-seconds ago. The load is the guest's own reckoning, of which its monitor knows nothing.`,
-		Columns: uptimeColumns,
-		Rows:    uptimeRows,
+seconds ago. The load is computed by the guest itself; its monitor knows nothing of it.`,
+		Source:  "the timekeeper (tk_core), avenrun, nr_threads, __cpu_possible_mask",
 		Example: "lab:demo",
 		Single:  true,
-	}))
+	}, uptimeColumns, uptime))
 }
 
-var uptimeColumns = []table.Column{
-	{Name: "uptime", Type: table.Duration, Doc: "Since boot, at the last tick of the guest's clock, time asleep included."},
-	{Name: "booted", Type: table.Time, Doc: "When the guest booted, by its own clock."},
-	{Name: "clock", Type: table.Time, Doc: "The guest's clock when it last ticked."},
-	{Name: "load_1", Type: table.Float, Doc: "Load average of the last minute."},
-	{Name: "load_5", Type: table.Float, Doc: "Load average of the last five minutes."},
-	{Name: "load_15", Type: table.Float, Doc: "Load average of the last fifteen minutes."},
-	{Name: "threads", Type: table.Int, Doc: "Threads of all processes, and of the kernel."},
-	{Name: "cpus", Type: table.Int, Doc: "Processors that the kernel prepared for."},
+// upSince is the row of uptime.
+type upSince struct {
+	clock             kernel.Clock
+	load              linux.Load
+	cpus              int
+	clockErr, loadErr error
 }
 
-func uptimeRows(_ context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
-	return func(yield func(table.Row, error) bool) {
-		gap := table.Missing(table.Unreadable)
-		row := table.Row{gap, gap, gap, gap, gap, gap, gap, table.IntValue(int64(g.Linux.CPUs()))}
-		c, err := g.Linux.Clock()
-		if err == nil {
-			row[0], row[1], row[2] = table.DurationValue(c.Up), table.TimeValue(c.Boot), table.TimeValue(c.Now)
-		}
-		l, err2 := g.Linux.Load()
-		if err2 == nil {
-			for i, v := range l.Averages {
-				row[3+i] = table.FloatValue(v)
-			}
-			row[6] = table.IntValue(l.Threads)
-			err2 = err
-		}
-		yield(row, err2)
+// Unread is part of [table.Partial].
+func (u *upSince) Unread() error { return errors.Join(u.clockErr, u.loadErr) }
+
+var uptimeColumns = table.Columns[upSince]{
+	{Name: "uptime", Type: table.Duration, Doc: "Since boot, at the last tick of the guest's clock, suspended time included.",
+		Get: func(u *upSince) table.Value { return readable(table.DurationValue(u.clock.Up), u.clockErr) }},
+	{Name: "booted", Type: table.Time, Doc: "When the guest booted, by its own clock.",
+		Get: func(u *upSince) table.Value { return readable(table.TimeValue(u.clock.Boot), u.clockErr) }},
+	{Name: "clock", Type: table.Time, Doc: "The guest's clock when it last ticked.",
+		Get: func(u *upSince) table.Value { return readable(table.TimeValue(u.clock.Now), u.clockErr) }},
+	{Name: "load_1", Type: table.Float, Doc: "Load average of the last minute.",
+		Get: func(u *upSince) table.Value { return readable(table.FloatValue(u.load.Averages[0]), u.loadErr) }},
+	{Name: "load_5", Type: table.Float, Doc: "Load average of the last five minutes.",
+		Get: func(u *upSince) table.Value { return readable(table.FloatValue(u.load.Averages[1]), u.loadErr) }},
+	{Name: "load_15", Type: table.Float, Doc: "Load average of the last fifteen minutes.",
+		Get: func(u *upSince) table.Value { return readable(table.FloatValue(u.load.Averages[2]), u.loadErr) }},
+	{Name: "threads", Type: table.Int, Doc: "Threads of all processes and of the kernel.",
+		Get: func(u *upSince) table.Value { return readable(table.IntValue(u.load.Threads), u.loadErr) }},
+	{Name: "cpus", Type: table.Int, Doc: "CPUs that the kernel has prepared for (possible CPUs).",
+		Get: func(u *upSince) table.Value { return integer(u.cpus) }},
+}
+
+func uptime(_ context.Context, l *guest.Look, _ table.Request) iter.Seq2[*upSince, error] {
+	return func(yield func(*upSince, error) bool) {
+		u := upSince{cpus: l.Linux.CPUs()}
+		u.clock, u.clockErr = l.Linux.Clock()
+		u.load, u.loadErr = l.Linux.Load()
+		yield(&u, nil)
 	}
 }

@@ -47,7 +47,7 @@ var vmColumns = []table.Column{
 	{Name: "command", Type: table.List, Extra: true, Doc: "Command line of the monitor."},
 }
 
-func vmRows(ctx context.Context, _ *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
+func vmRows(ctx context.Context, _ *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
 	return func(yield func(table.Row, error) bool) {
 		machines, err := local.List(ctx)
 		if err != nil {

@@ -17,7 +17,7 @@ func init() {
 There is a line for every queue of work that is done in the background; the work itself, and
 its functions, are shown by "works".`,
 		Columns: workqueueColumns,
-		Rows: func(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
+		Rows: func(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
 			return machineryOf(ctx, g, g.Linux.Workqueues, workqueueRow)
 		},
 		Example: "lab:demo",
@@ -30,7 +30,7 @@ There is a line for every work that runs now, or waits: "pending" in a pool of w
 "inactive" in a queue that has enough going on. Work that only starts later is a timer until
 then, and shown by "timers". An idle guest has none most of the time.`,
 		Columns: workColumns,
-		Rows: func(ctx context.Context, g *guest.Look, _ []table.Constraint) iter.Seq2[table.Row, error] {
+		Rows: func(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
 			return machineryOf(ctx, g, g.Linux.Works, workRow)
 		},
 		Example: "lab:demo",

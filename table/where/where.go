@@ -73,6 +73,9 @@ func Compile(columns []table.Column, expression string) (*Filter, error) {
 	return f, nil
 }
 
+// Columns are the columns that the expression mentions.
+func (f *Filter) Columns() []int { return f.used }
+
 // plainTypes leaves out of a message that a value can be missing: nearly all can.
 func plainTypes(message string) string {
 	return wrapperRE().ReplaceAllString(message, "$1")

@@ -171,7 +171,7 @@ func (Driver) Open(ctx context.Context, p proc.Process, i vm.Info, opts vm.Optio
 		m.Notes = append(m.Notes, "the RAM is shared but cannot be mapped, so it is read more slowly: "+why.Error())
 	}
 	c := &control{p: p, info: m.Info, api: f.api}
-	m.Control = vm.Control{Pauser: c, Stater: c}
+	m.Control = vm.Control{Pauser: c, Stater: c, Events: vm.ExitEvents{Process: p}}
 	return m, nil
 }
 

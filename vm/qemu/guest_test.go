@@ -282,6 +282,11 @@ func TestGuestCapabilities(t *testing.T) {
 		t.Errorf("registers %+v, %v", rs, err)
 	}
 	p, s := m.Control.Pauser, m.Control.Stater
+	listening, stop := context.WithCancel(ctx)
+	events, err := m.Control.Events.Events(listening)
+	if err != nil {
+		t.Fatal(err)
+	}
 	resume, err := p.Pause(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -294,6 +299,29 @@ func TestGuestCapabilities(t *testing.T) {
 	}
 	if st, err := s.State(ctx); st != vm.StateRunning || err != nil {
 		t.Errorf("resumed: %q, %v", st, err)
+	}
+	if out, err := m.Control.Monitor.HMP(ctx, "info name"); err != nil || strings.TrimSpace(out) != "caps" {
+		t.Errorf("HMP: %q, %v", out, err)
+	}
+	if err := m.Control.Monitor.QMP(ctx, "system_reset", nil, nil); err != nil {
+		t.Error(err)
+	}
+	for _, want := range []vm.EventKind{vm.EventStop, vm.EventResume, vm.EventReset} {
+		select {
+		case e := <-events:
+			if e.Kind != want || time.Since(e.Time).Abs() > time.Minute {
+				t.Errorf("event %+v, want %s", e, want)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("no event %s", want)
+		}
+	}
+	stop()
+	for range events {
+	}
+	// Another outsight gets QMP while this one is open.
+	if other := open(t, "caps", vm.Options{}); !other.Proven {
+		t.Errorf("the second one: %q", other.Notes)
 	}
 	infos, err := local.List(ctx)
 	if err != nil {
@@ -349,6 +377,21 @@ func TestGuestEnds(t *testing.T) {
 	for _, args := range [][]string{{"-m", "128"}, append(memfdArgs("128M"), "-machine", "q35,memory-backend=m")} {
 		g := boot(t, args...)
 		m := open(t, "pid:"+g.pid, vm.Options{})
+		var ended []<-chan vm.Event
+		for _, opts := range []vm.Options{{NoQMP: true}, {}} { // the last one keeps the seat
+			events, err := open(t, "pid:"+g.pid, opts).Control.Events.Events(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			ended = append(ended, events)
+		}
+		defer func() {
+			for i, events := range ended {
+				if e := <-events; e.Kind != vm.EventGone {
+					t.Errorf("source %d: event %+v of a machine that was killed", i, e)
+				}
+			}
+		}()
 		_ = g.cmd.Process.Kill()
 		_ = g.cmd.Wait()
 		var b [8]byte

@@ -128,7 +128,7 @@ func (m *monitor) HMP(ctx context.Context, line string) (out string, err error) 
 
 // controlOf is what m can do.
 func controlOf(m *monitor) vm.Control {
-	return vm.Control{Pauser: m, Stater: m, Registers: m, Monitor: m}
+	return vm.Control{Pauser: m, Stater: m, Registers: m, Events: m, Monitor: m, Closer: m}
 }
 
 // qmpError is the sentence for what went wrong with the socket at path. pid is

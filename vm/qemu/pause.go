@@ -2,115 +2,121 @@ package qemu
 
 import (
 	"context"
-	"sync"
+	"errors"
 	"time"
 
 	"github.com/outsight-vmi/outsight/vm"
 	"github.com/outsight-vmi/outsight/vm/qmp"
 )
 
-// monitor is the [vm.Machine] Control of a QEMU with a QMP socket. It connects
-// for every call and lets go at once, since QEMU serves one client at a time. Only
-// from stop to cont it keeps the seat, so that nobody can take it in between.
-type monitor struct {
-	path string
-
-	mu   sync.Mutex  // a connection is for one caller at a time
-	held *qmp.Client // while the machine is stopped, else nil
-}
-
-func (m *monitor) with(ctx context.Context, what string, f func(*qmp.Client) error) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	c, err := m.held, error(nil)
-	if c == nil {
-		if c, err = qmp.Dial(ctx, m.path); err == nil {
-			defer c.Close()
-		}
-	}
-	if err == nil {
-		err = f(c)
-	}
-	if err != nil {
-		return qmpError(what, m.path, 0, err)
-	}
-	return nil
-}
-
-// How long letting the machine go on may take after a stop that failed, and how
-// long of that its state is waited for.
+// How long resuming the machine may take after a stop that failed, and how long of that
+// its state is waited for.
 const (
 	patienceCont  = 10 * time.Second
 	patienceState = 4 * time.Second
 )
 
-// Pause implements [vm.Pauser].
+var errClosed = errors.New("the machine has been closed")
+
+// hold is a machine that we have paused.
+type hold struct {
+	conn *conn
+}
+
+// Pause implements [vm.Pauser]. From stop to cont the connection is kept, so that nobody
+// can take the seat in between.
 func (m *monitor) Pause(ctx context.Context) (resume func(context.Context) error, err error) {
 	const what = "pause the machine"
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.held != nil {
-		return nil, &vm.Error{Kind: vm.ErrBusy, What: what, Why: "it is paused already", Do: "let it go on first"}
+	m.pause.Lock()
+	defer m.pause.Unlock()
+	if m.heldNow() != nil {
+		return nil, &vm.Error{Kind: vm.ErrBusy, What: what, Why: "it is paused already", Do: "resume it first"}
 	}
-	c, err := qmp.Dial(ctx, m.path)
+	k, err := m.acquire(ctx)
 	if err != nil {
 		return nil, qmpError(what, m.path, 0, err)
 	}
-	s, err := state(ctx, c)
+	s, err := state(ctx, k.Client)
 	if err != nil {
-		c.Close()
+		m.release(k)
 		return nil, qmpError(what, m.path, 0, err)
 	}
 	if s != vm.StateRunning { // whoever stopped it will know when to start it
-		c.Close()
+		m.release(k)
 		return func(context.Context) error { return nil }, nil
 	}
-	if err := c.Execute(ctx, "stop", nil, nil); err != nil {
+	h := &hold{conn: k}
+	if err := k.Execute(ctx, "stop", nil, nil); err != nil {
 		// QEMU may have done it all the same, or be about to.
 		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), patienceCont)
 		defer cancel()
 		e := qmpError(what, m.path, 0, err)
-		if again := m.cont(late, c); again != nil {
+		if again := m.cont(late, h); again != nil {
 			e.Why += ", and it may be paused now: " + again.Error()
 		}
 		return nil, e
 	}
-	m.held = c
-	return m.resume, nil
+	m.mu.Lock()
+	m.held = h
+	m.mu.Unlock()
+	return func(ctx context.Context) error { return m.resume(ctx, h) }, nil
 }
 
-func (m *monitor) resume(ctx context.Context) error {
+func (m *monitor) heldNow() *hold {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.held == nil {
+	return m.held
+}
+
+func (m *monitor) resume(ctx context.Context, h *hold) error {
+	m.pause.Lock()
+	defer m.pause.Unlock()
+	m.mu.Lock()
+	ours := m.held == h
+	if ours {
+		m.held = nil
+	}
+	m.mu.Unlock()
+	if !ours {
 		return nil
 	}
-	c := m.held
-	m.held = nil
-	if err := m.cont(ctx, c); err != nil {
+	if err := m.cont(ctx, h); err != nil {
 		return qmpError("resume the machine", m.path, 0, err)
 	}
 	return nil
 }
 
-// cont lets the machine go on that was stopped over c, and closes c. Where c is
-// broken it takes a new connection.
-func (m *monitor) cont(ctx context.Context, c *qmp.Client) error {
-	err := contOver(ctx, c)
-	c.Close()
-	if err == nil {
+// resumeHeld resumes the machine if it is paused.
+func (m *monitor) resumeHeld() error {
+	h := m.heldNow()
+	if h == nil {
 		return nil
 	}
-	if c, err = qmp.Dial(ctx, m.path); err != nil {
+	ctx, cancel := context.WithTimeout(context.Background(), patienceCont)
+	defer cancel()
+	return m.resume(ctx, h)
+}
+
+// cont resumes the machine that was stopped by h, and releases its connection. Where
+// that is broken it takes a new one.
+func (m *monitor) cont(ctx context.Context, h *hold) error {
+	err := contOver(ctx, h.conn.Client)
+	if err == nil {
+		m.release(h.conn)
+		return nil
+	}
+	m.drop(h.conn, false)
+	k, err := m.acquire(ctx)
+	if err != nil {
 		return err
 	}
-	defer c.Close()
-	return contOver(ctx, c)
+	defer m.release(k)
+	return contOver(ctx, k.Client)
 }
 
 // contOver starts nothing that our stop did not stop: since then a migration may
-// have ended, or before it the disk may have failed. A QEMU that does not tell
-// is told to go on.
+// have ended, or before it the disk may have failed. A QEMU that does not report its
+// state is resumed.
 func contOver(ctx context.Context, c *qmp.Client) error {
 	short, cancel := context.WithTimeout(ctx, patienceState)
 	defer cancel()

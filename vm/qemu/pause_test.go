@@ -31,9 +31,10 @@ type fakeQMP struct {
 
 	mu    sync.Mutex
 	asked []string
+	conn  net.Conn // that is served
 }
 
-func (f *fakeQMP) serve(t *testing.T) *monitor {
+func (f *fakeQMP) serve(t testing.TB) *monitor {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "s")
 	l, err := net.Listen("unix", path)
@@ -48,12 +49,17 @@ func (f *fakeQMP) serve(t *testing.T) *monitor {
 			if err != nil {
 				return
 			}
+			f.mu.Lock()
+			f.conn = c
+			f.mu.Unlock()
 			f.talk(n, c)
 			c.Close()
 		}
 	}()
 	t.Cleanup(func() { l.Close(); <-done })
-	return &monitor{path: path}
+	m := newMonitor(path, 0, nil)
+	t.Cleanup(func() { m.Close() })
+	return m
 }
 
 func (f *fakeQMP) talk(n int, c net.Conn) {
@@ -77,12 +83,12 @@ func (f *fakeQMP) do(n int, command string, id uint64) string {
 	if command != "qmp_capabilities" {
 		f.asked = append(f.asked, fmt.Sprintf("%d:%s", n, command))
 	}
-	result := "{}"
+	result, event := "{}", ""
 	switch command {
 	case "stop":
-		f.state = vm.StatePaused
+		f.state, event = vm.StatePaused, "STOP"
 	case "cont":
-		f.state = vm.StateRunning
+		f.state, event = vm.StateRunning, "RESUME"
 	case "query-status":
 		result = fmt.Sprintf(`{"status": %q}`, f.state)
 	case "human-monitor-command":
@@ -94,7 +100,11 @@ func (f *fakeQMP) do(n int, command string, id uint64) string {
 	case f.half:
 		return `{"return": `
 	}
-	return fmt.Sprintf(`{"return": %s, "id": %d}`+"\n", result, id)
+	answer := fmt.Sprintf(`{"return": %s, "id": %d}`+"\n", result, id)
+	if event != "" { // QEMU reports it before it answers
+		answer = fmt.Sprintf(`{"timestamp": {"seconds": 1700000000, "microseconds": 5}, "event": %q}`+"\n", event) + answer
+	}
+	return answer
 }
 
 func (f *fakeQMP) check(t *testing.T, state vm.State, want ...string) {
@@ -128,7 +138,10 @@ func TestPause(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if s, err := m.State(t.Context()); s != vm.StateRunning || err != nil {
+	if err := m.Close(); err != nil { // frees the seat at once
+		t.Error(err)
+	}
+	if s, err := newMonitor(m.path, 0, nil).State(t.Context()); s != vm.StateRunning || err != nil {
 		t.Errorf("%q, %v", s, err)
 	}
 	f.check(t, vm.StateRunning, "1:query-status", "1:stop", "1:human-monitor-command", "1:query-status", "1:cont", "2:query-status")

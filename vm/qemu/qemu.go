@@ -26,7 +26,7 @@ import (
 // is read without QMP then.
 const (
 	patience     = time.Second
-	patienceBusy = 100 * time.Millisecond // somebody is connected already
+	patienceBusy = 300 * time.Millisecond // somebody is connected already: for longer than another outsight lingers
 	patienceAll  = 5 * time.Second        // for all that it is asked
 )
 
@@ -166,6 +166,7 @@ func (d Driver) Open(ctx context.Context, p proc.Process, i vm.Info, opts vm.Opt
 		if i.QMP == "" {
 			m.Notes = append(m.Notes, "it has no QMP socket: the memory map is a guess")
 		}
+		m.Control.Events = vm.ExitEvents{Process: p}
 		if err := d.open(p, m, nil, opts); err != nil {
 			return nil, err
 		}
@@ -174,26 +175,28 @@ func (d Driver) Open(ctx context.Context, p proc.Process, i vm.Info, opts vm.Opt
 	c, err := dial(ctx, i.QMP)
 	var t *told
 	if err == nil {
-		t, err = d.tell(ctx, c)
+		t, err = tell(ctx, c)
 	}
 	if err != nil {
 		m.Notes = append(m.Notes, qmpError("ask QEMU", i.QMP, 0, err).Why+": the memory map is a guess")
-	} else {
-		m.Control = controlOf(&monitor{path: i.QMP}) // else each use of it would wait in vain
+		m.Control.Events = vm.ExitEvents{Process: p}
+	} else { // else each use of it would wait in vain
+		m.Control = controlOf(newMonitor(i.QMP, p.PID, c))
 	}
 	if err := d.open(p, m, t, opts); err != nil {
+		m.Close()
 		return nil, err
 	}
 	return m, nil
 }
 
-// tell asks and lets go of the socket.
-func (Driver) tell(ctx context.Context, c *qmp.Client) (*told, error) {
-	defer c.Close()
+// tell asks over c, and closes it where that fails.
+func tell(ctx context.Context, c *qmp.Client) (*told, error) {
 	ctx, cancel := context.WithTimeout(ctx, patienceAll)
 	defer cancel()
 	t, err := ask(ctx, c)
 	if err != nil {
+		c.Close()
 		return nil, err
 	}
 	return &t, nil
@@ -211,13 +214,14 @@ func (d Driver) OpenSocket(ctx context.Context, path string, opts vm.Options, fi
 		c.Close()
 		return nil, err
 	}
-	t, err := d.tell(ctx, c)
+	t, err := tell(ctx, c)
 	if err != nil {
 		return nil, qmpError(what, path, p.PID, err)
 	}
 	i.QMP = path
-	m := &vm.Machine{Info: i, Control: controlOf(&monitor{path: path})}
+	m := &vm.Machine{Info: i, Control: controlOf(newMonitor(path, p.PID, c))}
 	if err := d.open(p, m, t, opts); err != nil {
+		m.Close()
 		return nil, err
 	}
 	return m, nil

@@ -1,10 +1,9 @@
-// Package qmp is a small client for the QEMU Machine Protocol
-// (docs/interop/qmp-spec in QEMU): greeting, commands, and the human monitor
-// through it.
+// Package qmp is a client for the QEMU Machine Protocol (docs/interop/qmp-spec in
+// QEMU): greeting, commands, events, and the human monitor through it.
 //
-// QEMU serves one client at a time on a QMP socket and lets the next one wait
-// without a word. A Client should therefore be closed as soon as possible, and no
-// greeting is reported as [ErrBusy].
+// QEMU serves one client at a time on a QMP socket and keeps the next one waiting
+// without a word. A Client should therefore be closed as soon as possible, and a
+// missing greeting is reported as [ErrBusy].
 package qmp
 
 import (
@@ -14,9 +13,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -55,7 +55,7 @@ type CommandError struct {
 
 func (e *CommandError) Error() string { return fmt.Sprintf("QEMU refused %s: %s", e.Command, e.Desc) }
 
-// Client is a connection. It is not safe for concurrent use.
+// Client is a connection. It is safe for concurrent use.
 type Client struct {
 	// Version is QEMU's, like "10.0.2".
 	Version string
@@ -67,11 +67,21 @@ type Client struct {
 
 	conn net.Conn
 	r    *bufio.Reader
-	id   uint64 // of the last command
+	// midLine says that the last byte that came was not the end of a line.
+	midLine atomic.Bool
 	// The first answer, that to the negotiation, must have come by then: a QEMU can greet and hang.
-	firstBy  time.Time
+	firstBy time.Time
+	done    chan struct{} // closed when the reader has ended
+
+	send sync.Mutex // one batch at a time, with ascending ids
+
+	mu       sync.Mutex
+	id       uint64    // of the last command
+	waiting  []pending // commands without an answer, in the order sent
 	answered bool
-	err      error // the connection is out of step and of no more use
+	err      error // why the connection is of no more use
+	onEvent  func(Event)
+	onEnd    func(error)
 }
 
 // Dial connects to the QMP socket at path, waits for QEMU's greeting, at most until
@@ -97,12 +107,15 @@ func Dial(ctx context.Context, path string) (*Client, error) {
 		}
 		return nil, fmt.Errorf("qmp %s: %w", path, err)
 	}
-	c := &Client{conn: conn, r: bufio.NewReaderSize(conn, 64<<10)}
+	c := &Client{conn: conn, done: make(chan struct{})}
+	c.r = bufio.NewReaderSize(lineReader{conn, &c.midLine}, 64<<10)
 	c.peer()
 	if err := c.negotiate(ctx); err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("qmp %s: %w", path, err)
 	}
+	_ = conn.SetDeadline(time.Time{})
+	go c.read()
 	return c, nil
 }
 
@@ -145,12 +158,14 @@ func (c *Client) negotiate(ctx context.Context) error {
 	v := m.QMP.Version.QEMU
 	c.Version = fmt.Sprintf("%d.%d.%d", v.Major, v.Minor, v.Micro)
 	c.firstBy, _ = ctx.Deadline()
-	return c.send(&Command{Name: "qmp_capabilities"})
+	_, err = c.submit(c.firstBy, []*Command{{Name: "qmp_capabilities"}})
+	return err
 }
 
 // watch makes reads and writes end when ctx does. stop must be called.
 func (c *Client) watch(ctx context.Context) (stop func()) {
-	_ = c.conn.SetDeadline(c.deadline(ctx))
+	deadline, _ := ctx.Deadline()
+	_ = c.conn.SetDeadline(deadline)
 	done := make(chan struct{})
 	after := context.AfterFunc(ctx, func() {
 		defer close(done)
@@ -158,178 +173,23 @@ func (c *Client) watch(ctx context.Context) (stop func()) {
 	})
 	return func() {
 		if !after() {
-			<-done // or it would hit the next command
+			<-done // or it would hit what comes next
 		}
 	}
 }
 
-// deadline is when a command must have been answered.
-func (c *Client) deadline(ctx context.Context) time.Time {
-	deadline, ok := ctx.Deadline()
-	if !ok {
-		deadline = time.Now().Add(CommandTimeout)
-	}
-	if !c.answered && !c.firstBy.IsZero() && c.firstBy.Before(deadline) {
-		return c.firstBy
-	}
-	return deadline
-}
-
-// negotiated notes that QEMU answers, and gives what it is at the time that ctx has.
-func (c *Client) negotiated(ctx context.Context) {
-	if c.answered {
-		return
-	}
-	c.answered = true
-	_ = c.conn.SetDeadline(c.deadline(ctx))
-	if ctx.Err() != nil { // or it would have been undone
-		_ = c.conn.SetDeadline(time.Unix(1, 0))
-	}
-}
-
-// Close ends the connection and frees QEMU for the next client.
-func (c *Client) Close() error { return c.conn.Close() }
-
-// Command is one command of [Client.ExecuteAll].
-type Command struct {
-	Name   string
-	Args   any // nil: none
-	Result any // what it returns is decoded into it; nil: dropped
-
-	id uint64
-}
-
-// HMP is the command of the human monitor whose print is stored in out. See [Client.HMP].
-func HMP(command string, out *string) *Command {
-	return &Command{Name: "human-monitor-command", Args: map[string]string{"command-line": command}, Result: out}
-}
-
-// Execute runs a command with args (nil: none) and decodes what it returns into
-// result (nil: dropped). Events are skipped. The error is a [*CommandError] when
-// QEMU refused. After [ErrTimeout] and a cancelled ctx QEMU may still carry the
-// command out; unless it was in the middle of a line, more can be sent, which it
-// does afterwards.
-func (c *Client) Execute(ctx context.Context, command string, args, result any) error {
-	return c.ExecuteAll(ctx, &Command{Name: command, Args: args, Result: result})
-}
-
-// ExecuteAll runs commands, one after the other, in one round trip: each would cost a
-// wake-up of QEMU's main loop. It ends with the first error, which is as that of
-// [Client.Execute]; QEMU carries those after it out all the same.
-func (c *Client) ExecuteAll(ctx context.Context, commands ...*Command) error {
-	if len(commands) == 0 {
-		return nil
-	}
-	if c.err != nil {
-		return fmt.Errorf("%s: %w", commands[0].Name, c.err)
-	}
-	defer c.watch(ctx)()
-	err := c.send(commands...)
-	at := commands[0]
-	for _, at = range commands {
-		if err == nil {
-			err = c.receive(ctx, at)
-		}
-		if err != nil {
-			break
-		}
-	}
-	var refused *CommandError
-	if err == nil || errors.As(err, &refused) {
-		return err
-	}
-	late := errors.Is(err, errLate)
-	switch {
-	case errors.Is(ctx.Err(), context.Canceled):
-		err = ctx.Err()
-	case late:
-		err = ErrTimeout
-	}
-	if !late { // nothing would match any more
-		c.err = err
-	}
-	return fmt.Errorf("%s: %w", at.Name, err)
-}
-
-// send sends commands in one piece.
-func (c *Client) send(commands ...*Command) error {
-	var all []byte
-	for _, cmd := range commands {
-		c.id++
-		cmd.id = c.id
-		req, err := json.Marshal(struct {
-			Execute   string `json:"execute"`
-			Arguments any    `json:"arguments,omitempty"`
-			ID        uint64 `json:"id"`
-		}{cmd.Name, cmd.Args, cmd.id})
-		if err != nil {
-			return err
-		}
-		all = append(append(all, req...), '\n')
-	}
-	if n, err := c.conn.Write(all); err != nil {
-		return ioError(err, n == 0)
-	}
+// Close ends the connection and frees QEMU for the next client. Commands that wait for
+// an answer end with [ErrClosed].
+func (c *Client) Close() error {
+	c.fail(ErrClosed)
+	<-c.done
 	return nil
 }
 
-// receive waits for the answer to a command that was sent.
-func (c *Client) receive(ctx context.Context, cmd *Command) error {
-	for {
-		line, err := readLine(c.r, maxLine)
-		if err != nil {
-			return ioError(err, len(line) == 0)
-		}
-		m, err := parse(line)
-		if m.ID != nil {
-			c.negotiated(ctx)
-		}
-		switch {
-		case err != nil:
-			return fmt.Errorf("%w: it sent %s", ErrNotQMP, excerpt(line))
-		case m.ID != nil && *m.ID != cmd.id: // to a command that was given up
-			continue
-		case m.Error != nil:
-			m.Error.Command = cmd.Name
-			return m.Error
-		case m.Return == nil: // an event
-			continue
-		case cmd.Result == nil:
-			return nil
-		}
-		if err := json.Unmarshal(m.Return, cmd.Result); err != nil {
-			return fmt.Errorf("unexpected answer: %w", err)
-		}
-		return nil
-	}
-}
+// Done is closed when the connection has ended, by [Client.Close] or otherwise.
+func (c *Client) Done() <-chan struct{} { return c.done }
 
-// HMP runs a command of the human monitor and returns what it prints, which may
-// be a complaint: the human monitor has no errors.
-func (c *Client) HMP(ctx context.Context, command string) (string, error) {
-	var out string
-	if err := c.ExecuteAll(ctx, HMP(command, &out)); err != nil {
-		return "", fmt.Errorf("hmp %q: %w", command, err)
-	}
-	return out, nil
-}
-
-// errLate says that time ran out between two messages: the connection is in step.
-var errLate = errors.New("no answer yet")
-
-func ioError(err error, between bool) error {
-	switch {
-	case errors.Is(err, os.ErrDeadlineExceeded) && between:
-		return errLate
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return ErrTimeout
-	case errors.Is(err, io.EOF), errors.Is(err, unix.EPIPE), errors.Is(err, unix.ECONNRESET):
-		return ErrClosed
-	}
-	return err
-}
-
-// message is any line that QEMU sends: exactly one of these, or an event.
+// message is any line that QEMU sends: a greeting, an answer or an event.
 type message struct {
 	QMP *struct {
 		Version struct {
@@ -339,6 +199,13 @@ type message struct {
 	Return json.RawMessage `json:"return"`
 	Error  *CommandError   `json:"error"`
 	ID     *uint64         `json:"id"` // of the command that this answers
+
+	Event     string          `json:"event"`
+	Data      json.RawMessage `json:"data"`
+	Timestamp struct {
+		Seconds      int64 `json:"seconds"`
+		Microseconds int64 `json:"microseconds"`
+	} `json:"timestamp"`
 }
 
 func parse(line []byte) (m message, err error) {

@@ -19,7 +19,7 @@ var licences = map[string]string{
 }
 
 func TestLicencesOfDependencies(t *testing.T) {
-	t.Chdir("..")
+	files(t) // what go list reads
 	out, err := exec.Command("go", "list", "-deps", "-f",
 		"{{with .Module}}{{if not .Main}}{{.Path}} {{.Dir}}{{end}}{{end}}", "./cmd/...").Output()
 	if err != nil {

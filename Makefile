@@ -32,7 +32,7 @@ lint: ## run the linters
 fuzz: ## run every fuzz target for FUZZTIME
 	FUZZTIME=$(FUZZTIME) scripts/fuzz
 
-hostile: install-deps ## lie to every view about a guest's memory, HOSTILE times, from a seed of its own
+hostile: install-deps ## lie to every view about a guest's memory, HOSTILE times, from SEED on
 	OUTSIGHT_HOSTILE=$(HOSTILE) OUTSIGHT_HOSTILE_SEED=$(SEED) go test -count 1 -timeout 0 -v -run '^TestGuestHostile$$' ./groundtruth
 
 support: install-deps ## run every comparison with guests, an hour or two, and write the support tables from what they found

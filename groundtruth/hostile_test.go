@@ -10,10 +10,15 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"strconv"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/outsight-vmi/outsight/groundtruth/guests"
 	"github.com/outsight-vmi/outsight/guest"
@@ -27,26 +32,25 @@ import (
 	"github.com/outsight-vmi/outsight/vm/local"
 )
 
-const (
-	// hostileHeap is how much more than at rest a view may hold, in bytes.
-	hostileHeap = 200 << 20
-	// hang is when a view that neither reads nor ends has hung.
-	hang = 2 * time.Minute
-)
-
-// hostileGuest is a dump of a healthy guest.
+// hostileGuest is a dump of a healthy guest, with what it takes to lie about it.
 type hostileGuest struct {
-	machine *vm.Machine
-	linux   *linux.System
-	text    phys.Range
+	info      vm.Info
+	registers []vm.Registers
+	linux     *linux.System
+	image     *hostileImage
+	watcher   *watcher
+	workers   []*hostileMemory
+
+	runs, reads, rows, mapped atomic.Int64 // of all views
 }
 
 // TestGuestHostile runs every view over a dump of a busy guest in which one to
 // eight of the words that the view reads are lies. Whatever they say, the view ends
-// without a panic, after bounded work and with bounded memory.
+// without a panic, after bounded work and with bounded memory. Every other time the
+// memory is mapped, as that of a guest with shared RAM is.
 //
 // OUTSIGHT_DUMP is a dump to take instead of booting a guest, OUTSIGHT_HOSTILE how
-// often to lie to a cheap view (dear ones get less), OUTSIGHT_HOSTILE_SEED the first
+// often to lie to a cheap view (expensive ones get less), OUTSIGHT_HOSTILE_SEED the first
 // seed.
 func TestGuestHostile(t *testing.T) {
 	dump := os.Getenv("OUTSIGHT_DUMP")
@@ -55,19 +59,42 @@ func TestGuestHostile(t *testing.T) {
 	}
 	if dump == "" {
 		labtest.NeedQEMU(t)
-		g := guests.UpServer(t, lab.Options{Kernel: "6.12", Memory: gib / 4, SMP: 2})
-		dump = filepath.Join(t.TempDir(), "guest.raw")
-		if a := run(t, nil, "dump", "qemu:"+g.QMP(), "-o", dump); a.status != 0 {
-			t.Fatalf("dump: %s", a.stderr)
-		}
+		dump = hostileDump(t)
 	}
 	g := openHostile(t, dump)
 	seed := number(t, "OUTSIGHT_HOSTILE_SEED", 1)
+	start := time.Now()
 	for _, v := range table.All() {
 		if !table.SpecOf(v).Host {
 			t.Run(v.Name(), func(t *testing.T) { g.lieTo(t, v, seed) })
 		}
 	}
+	t.Logf("lies of %d guests and %d hostile reads (%d of them mapped) with %d rows, from seed %d on, in %v",
+		g.runs.Load(), g.reads.Load(), g.mapped.Load(), g.rows.Load(), seed, time.Since(start).Round(time.Second))
+}
+
+// hostileDump boots a busy guest and has QEMU dump it, with the registers of its
+// processors. It is kept if the test fails, as it takes it to see the same again.
+func hostileDump(t *testing.T) string {
+	t.Helper()
+	g := guests.UpServer(t, lab.Options{Kernel: "6.12", Memory: gib / 4, SMP: 2})
+	dir, err := os.MkdirTemp("", "outsight-hostile-*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dump := filepath.Join(dir, "guest.elf")
+	t.Cleanup(func() {
+		if !t.Failed() {
+			os.RemoveAll(dir)
+			return
+		}
+		t.Logf("the same again: OUTSIGHT_DUMP=%s, and the same number and seed", dump)
+	})
+	monitor(t, g, order{"stop", nil}, order{"dump-guest-memory", map[string]any{"paging": false, "protocol": "file:" + dump, "format": "elf"}})
+	if err := g.Down(); err != nil { // it only takes time
+		t.Fatal(err)
+	}
+	return dump
 }
 
 func number(t *testing.T, variable string, otherwise uint64) uint64 {
@@ -89,14 +116,27 @@ func openHostile(t *testing.T, dump string) *hostileGuest {
 		t.Fatal(err)
 	}
 	whole, done := attach(t, m, guest.Options{Target: dump, PostMortem: true})
-	t.Cleanup(done)
-	g := &hostileGuest{machine: m, linux: whole.Linux}
-	g.text.Start = whole.Linux.TextPA
+	defer done()
+	g := &hostileGuest{info: m.Info, linux: whole.Linux}
+	if m.Control.Registers == nil {
+		t.Fatalf("%s has no registers: take an ELF or kdump file of QEMU's", dump)
+	}
+	if g.registers, err = m.Control.Registers.Registers(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	text := phys.Range{Start: whole.Linux.TextPA}
 	for _, name := range []string{"_etext", "__end_rodata"} {
 		if a, ok := whole.Linux.Address(name); ok {
-			g.text.End = max(g.text.End, whole.Linux.TextPA+phys.Addr(a-whole.Linux.Text))
+			text.End = max(text.End, whole.Linux.TextPA+phys.Addr(a-whole.Linux.Text))
 		}
 	}
+	g.image = newHostileImage(t, m.Memory, text)
+	for range runtime.GOMAXPROCS(0) {
+		g.workers = append(g.workers, &hostileMemory{hostileImage: g.image, data: g.image.mapped(t, unix.PROT_READ|unix.PROT_WRITE)})
+	}
+	w, stop := watch()
+	t.Cleanup(stop)
+	g.watcher = w
 	return g
 }
 
@@ -104,70 +144,55 @@ func openHostile(t *testing.T, dump string) *hostileGuest {
 type result struct {
 	rows     int64
 	reads    int64
-	most     uint64 // bytes of heap in use
 	took     time.Duration
 	panicked string
 	err      error
 }
 
-// look runs v once over m.
-func (g *hostileGuest) look(t *testing.T, v table.View, m *hostileMemory, where []table.Constraint) (res result) {
-	k := *g.linux.Kernel // which was found in memory that did not lie
-	k.Memory = m
-	k.Space = virt.New(m, k.Space.Root(), k.Space.Levels()).WithDirectMap(k.Space.DirectBase())
+// look runs v once over m, or over m as memory that is mapped.
+func (g *hostileGuest) look(ctx context.Context, v table.View, m *hostileMemory, mapped bool, regs hostileRegisters, where []table.Constraint) (res result) {
 	start := time.Now()
-	base := heap(false)
-	stop, stopped := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(stopped)
-		tick := time.NewTicker(20 * time.Millisecond)
-		defer tick.Stop()
-		for {
-			select {
-			case <-stop:
-				return
-			case <-tick.C:
-			}
-			now := heap(false)
-			if now > base+hostileHeap {
-				now = heap(true)
-			}
-			if now > base {
-				res.most = max(res.most, now-base)
-			}
-			if now > base+hostileHeap {
-				m.tooBig.Store(true)
-			}
-			if time.Since(start) > hang {
-				panic(fmt.Sprintf("%s hangs after %d reads and %d rows: %v", v.Name(), m.reads.Load(), m.rows.Load(), m.lies))
-			}
-		}
-	}()
+	g.watcher.begin(m, v.Name())
 	defer func() {
 		if p := recover(); p != nil {
 			res.panicked = fmt.Sprintf("%v\n%s", p, debug.Stack())
 		}
-		close(stop)
-		<-stopped
+		g.watcher.end(m)
 		res.took, res.reads, res.rows = time.Since(start), m.reads.Load(), m.rows.Load()
+		g.runs.Add(1)
+		g.reads.Add(res.reads)
+		g.rows.Add(res.rows)
+		if mapped {
+			g.mapped.Add(res.reads)
+		}
 	}()
+	memory := phys.Memory(m)
+	if mapped {
+		memory = mappedMemory{m}
+	}
+	k := *g.linux.Kernel // which was found in memory that did not lie
+	k.Memory = memory
+	k.Space = virt.New(memory, k.Space.Root(), k.Space.Levels()).WithDirectMap(k.Space.DirectBase())
 	s, err := linux.New(&k)
 	if err != nil {
 		res.err = err
 		return res
 	}
-	look := &guest.Look{Target: "dump", Linux: s, Machine: &vm.Machine{Info: g.machine.Info, Memory: m, Proven: true}}
+	machine := &vm.Machine{Info: g.info, Memory: memory, Proven: true, Control: vm.Control{Registers: regs}}
+	look := &guest.Look{Target: "dump", Linux: s, Machine: machine}
 	out, err := table.NewEncoder(io.Discard, table.JSON, v.Columns(), table.Options{})
 	if err != nil {
-		t.Fatal(err)
+		res.err = err
+		return res
 	}
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var report table.Report
 	for row := range table.Rows(ctx, v, look, table.Request{Where: where}, &report) {
 		m.rows.Add(1)
 		if err := out.Row(row); err != nil {
-			t.Fatal(err)
+			res.err = err
+			return res
 		}
 	}
 	m.rows.Store(int64(report.Rows)) // with those that were only an error
@@ -185,57 +210,112 @@ func options(v table.View, r *rand.Rand) (where []table.Constraint) {
 	return where
 }
 
-func (g *hostileGuest) lieTo(t *testing.T, v table.View, seed uint64) {
+// healthy runs v over the truth, both ways, and notes what it reads.
+func (g *hostileGuest) healthy(t *testing.T, v table.View) (*notes, result) {
+	t.Helper()
 	told := &notes{seen: map[phys.Addr]bool{}, direct: uint64(g.linux.Space.DirectBase())}
-	memory := func() *hostileMemory {
-		m := &hostileMemory{Memory: g.machine.Memory, text: g.text}
-		m.mapper, _ = phys.As[phys.Mapper](g.machine.Memory)
-		return m
+	m := g.workers[0]
+	m.reset(nil, 0)
+	m.notes = told
+	private := g.look(t.Context(), v, m, false, g.registers, options(v, nil))
+	m.notes, told.seen = nil, nil
+	m.reset(nil, 0)
+	mapped := g.look(t.Context(), v, m, true, g.registers, options(v, nil))
+	for _, res := range []result{private, mapped} {
+		if res.panicked != "" || res.err != nil {
+			t.Fatalf("of a healthy guest: %v %s", res.err, res.panicked)
+		}
 	}
-	healthy := memory()
-	healthy.notes = told
-	truth := g.look(t, v, healthy, options(v, nil))
-	if truth.panicked != "" || truth.err != nil {
-		t.Fatalf("of a healthy guest: %v %s", truth.err, truth.panicked)
+	if private.rows != mapped.rows {
+		t.Fatalf("of a healthy guest: %d rows, and %d where it is mapped", private.rows, mapped.rows)
 	}
-	told.seen = nil
-	debug.FreeOSMemory()
+	return told, private
+}
 
-	n := number(t, "OUTSIGHT_HOSTILE", 60)
-	const cheap = 20_000 // reads and rows
-	n = min(n, max(1, n*cheap/uint64(truth.reads+truth.rows+1)))
-	limit, maxRows := 50*truth.reads+2_000_000, 50*truth.rows+1_000_000
+func (g *hostileGuest) lieTo(t *testing.T, v table.View, seed uint64) {
+	told, truth := g.healthy(t, v)
+	debug.FreeOSMemory()
+	g.watcher.rest()
+
+	n := number(t, "OUTSIGHT_HOSTILE", 150)
+	const cheap, row = 20_000, 20 // reads; those that take as long as a row
+	n = min(n, max(1, n*cheap/uint64(truth.reads+row*truth.rows+1)))
+	h := &hostileView{guest: g, view: v, told: told, truth: truth, seed: seed}
+	h.limit, h.maxRows = 50*truth.reads+2_000_000, 50*truth.rows+1_000_000
 	name := fnv.New64a()
 	_, _ = io.WriteString(name, v.Name())
-	var worst result
-	var total time.Duration
-	for i := range n {
-		r := rand.New(rand.NewPCG(seed+i, name.Sum64()))
-		m := memory()
-		m.limit, m.lies = limit, told.lies(m, r)
-		res := g.look(t, v, m, options(v, r))
-		total += res.took
-		worst.rows, worst.reads = max(worst.rows, res.rows), max(worst.reads, res.reads)
-		worst.took, worst.most = max(worst.took, res.took), max(worst.most, res.most)
-		var what string
-		switch {
-		case m.tooBig.Load():
-			what = fmt.Sprintf("holds %d MiB\n%s", res.most>>20, m.where)
-		case res.reads > limit:
-			what = fmt.Sprintf("reads without end (a healthy guest: %d), here:\n%s", truth.reads, m.where)
-		case res.panicked != "":
-			what = "panic: " + res.panicked
-		case res.rows > maxRows:
-			what = fmt.Sprintf("%d rows, of a healthy guest %d", res.rows, truth.rows)
-		case errors.Is(res.err, phys.ErrGone):
-			what = "takes the lies for a machine that went away: " + res.err.Error()
-		default:
-			continue
-		}
-		t.Errorf("seed %d, after %v, %d reads, %d rows, lies %v: %s", seed+i, res.took, res.reads, res.rows, m.lies, what)
-		break
+	h.name = name.Sum64()
+	var next atomic.Uint64
+	var wait sync.WaitGroup
+	for _, m := range g.workers {
+		wait.Go(func() {
+			for i := next.Add(1) - 1; i < n && !t.Failed(); i = next.Add(1) - 1 {
+				if what := h.run(t.Context(), m, i); what != "" {
+					t.Errorf("seed %d: %s", seed+i, what)
+				}
+			}
+			m.reset(nil, 0)
+			_ = unix.Madvise(m.data, unix.MADV_DONTNEED) // the pages that held lies
+		})
 	}
+	wait.Wait()
 	t.Logf("%d times in %v; %d words; healthy: %v, %d reads, %d rows; worst: %v, %d reads, %d rows, %d MiB",
-		n, total.Round(time.Millisecond), len(told.small)+len(told.bulk), truth.took.Round(time.Millisecond), truth.reads, truth.rows,
-		worst.took.Round(time.Millisecond), worst.reads, worst.rows, worst.most>>20)
+		n, h.total.Round(time.Millisecond), len(told.small)+len(told.bulk), truth.took.Round(time.Millisecond), truth.reads, truth.rows,
+		h.worst.took.Round(time.Millisecond), h.worst.reads, h.worst.rows, g.watcher.held()>>20)
+}
+
+// hostileView is a view that is lied to.
+type hostileView struct {
+	guest   *hostileGuest
+	view    table.View
+	told    *notes
+	truth   result
+	seed    uint64
+	name    uint64 // of the view, for seeds that differ between views
+	limit   int64  // of reads
+	maxRows int64
+
+	mu    sync.Mutex
+	worst result
+	total time.Duration
+}
+
+// run lies for the i-th time, and says what went wrong; "" for nothing.
+func (h *hostileView) run(ctx context.Context, m *hostileMemory, i uint64) string {
+	once := func() result {
+		r := rand.New(rand.NewPCG(h.seed+i, h.name))
+		m.reset(h.told.lies(h.guest.image, r), h.limit)
+		regs := h.told.registers(h.guest.image, r, h.guest.registers)
+		return h.guest.look(ctx, h.view, m, r.IntN(2) == 0, regs, options(h.view, r))
+	}
+	w := h.guest.watcher
+	w.alone.RLock()
+	res := once()
+	w.alone.RUnlock()
+	if m.tooBig.Load() { // it, or another that ran meanwhile
+		w.alone.Lock()
+		res = once()
+		w.alone.Unlock()
+	}
+	h.mu.Lock()
+	h.total += res.took
+	h.worst.rows, h.worst.reads = max(h.worst.rows, res.rows), max(h.worst.reads, res.reads)
+	h.worst.took = max(h.worst.took, res.took)
+	h.mu.Unlock()
+	what := ""
+	switch {
+	case m.tooBig.Load():
+		what = fmt.Sprintf("holds more than %d MiB\n%s", hostileHeap>>20, m.where)
+	case res.reads > h.limit:
+		what = fmt.Sprintf("reads without end (a healthy guest: %d), here:\n%s", h.truth.reads, m.where)
+	case res.panicked != "":
+		what = "panic: " + res.panicked
+	case res.rows > h.maxRows:
+		what = fmt.Sprintf("%d rows, of a healthy guest %d", res.rows, h.truth.rows)
+	case errors.Is(res.err, phys.ErrGone):
+		what = "takes the lies for a machine that went away: " + res.err.Error()
+	default:
+		return ""
+	}
+	return fmt.Sprintf("after %v, %d reads, %d rows, lies %v: %s", res.took, res.reads, res.rows, m.lies, what)
 }

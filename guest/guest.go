@@ -12,12 +12,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/vm"
 	"github.com/outsight-vmi/outsight/vm/local"
+	"github.com/outsight-vmi/outsight/vm/proc"
 )
 
 // Options say how to look into a machine. The zero value is the default.
@@ -41,13 +45,19 @@ type Options struct {
 
 // Guest is a session with one guest. It is safe for concurrent use. Close it.
 type Guest struct {
-	target string
+	target string // in messages
+	opened string // by Open
 	opts   Options
-	resume func() error // nil unless paused
+
+	doubt atomic.Bool // whether system may not be what runs any more
 
 	mu      sync.Mutex
 	machine *vm.Machine
+	process *proc.Handle // of the monitor; nil where there is none, or none to be seen
 	system  *linux.System
+	marks   marks
+	boot    int
+	resume  func() error // nil unless paused
 }
 
 // Open opens a TARGET (see [vm.Host.Open] for its forms) and finds the Linux system
@@ -70,7 +80,12 @@ func Open(ctx context.Context, target string, opts Options) (*Guest, error) {
 		}
 	}
 	opts.Target = cmp.Or(opts.Target, target)
-	return Attach(ctx, m, opts)
+	g, err := Attach(ctx, m, opts)
+	if err != nil {
+		return nil, err
+	}
+	g.opened = target
+	return g, nil
 }
 
 // Attach finds the Linux system that runs in m, which was opened otherwise. Closing
@@ -99,18 +114,53 @@ func Attach(ctx context.Context, m *vm.Machine, opts Options) (g *Guest, err err
 			return g, err
 		}
 	}
-	g.system, err = g.find(ctx)
-	return g, err
+	if g.process, err = monitorOf(m); err != nil {
+		return g, ended("its monitor has ended", g.target)
+	}
+	known := m.Registers
+	if opts.Pause {
+		known = nil // they are of before the pause
+	}
+	if g.system, err = g.find(ctx, known); err != nil {
+		return g, err
+	}
+	if m.Live() {
+		// What cannot be read now is in doubt at the first look.
+		g.marks, err = readMarks(ctx, g.system)
+		g.marks.at = time.Now()
+		g.doubt.Store(err != nil)
+	}
+	return g, nil
 }
 
-// find finds the kernel in the machine's memory.
-func (g *Guest) find(ctx context.Context) (*linux.System, error) {
+// monitorOf is the process that runs m. One of which nothing can be known (it is in
+// another PID namespace) is nil: the memory must tell then.
+func monitorOf(m *vm.Machine) (*proc.Handle, error) {
+	if m.PID == 0 {
+		return nil, nil
+	}
+	p, err := proc.Get(m.PID)
+	if err == nil {
+		var h *proc.Handle
+		if h, err = proc.Open(p); err == nil {
+			return h, nil
+		}
+	}
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	return nil, nil
+}
+
+// find finds the kernel in the machine's memory. known are the registers of its CPUs, if
+// the monitor has shown them just now.
+func (g *Guest) find(ctx context.Context, known []vm.Registers) (*linux.System, error) {
 	m := g.machine
 	// The monitor takes its time to answer: meanwhile memory is searched.
 	processors := make(chan paging, 1)
 	go func() {
-		if m.Registers != nil && !g.opts.Pause { // else they are of before the pause
-			processors <- pagingOf(m.Registers)
+		if known != nil {
+			processors <- pagingOf(known)
 			return
 		}
 		processors <- askPaging(ctx, m)
@@ -147,23 +197,50 @@ func (g *Guest) find(ctx context.Context) (*linux.System, error) {
 // Target is the TARGET as the user gave it, for messages.
 func (g *Guest) Target() string { return g.target }
 
-// Machine is the virtual machine, or the dump of one.
-func (g *Guest) Machine() *vm.Machine { return g.machine }
+// Machine is the virtual machine, or the dump of one. [Guest.Reopen] replaces it.
+func (g *Guest) Machine() *vm.Machine {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.machine
+}
+
+// Boot counts the reboots that the session has seen: looks with the same number are at the
+// same boot of the same kernel.
+func (g *Guest) Boot() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.boot
+}
 
 // Paused says whether the session stopped the guest, until it is closed.
-func (g *Guest) Paused() bool { return g.resume != nil }
+func (g *Guest) Paused() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.resume != nil
+}
 
 // Close lets the guest go on, if it was paused, keeps what was learned of its
 // kernel, and lets go of the machine.
 func (g *Guest) Close() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	var err error
 	if g.resume != nil {
 		err = g.resume()
+	}
+	return errors.Join(err, g.release())
+}
+
+// release lets go of the machine. g.mu is held.
+func (g *Guest) release() error {
+	if g.process != nil {
+		g.process.Close()
+		g.process = nil
 	}
 	if g.system != nil {
 		if err := g.system.Save(); err != nil {
 			g.opts.Warn(err)
 		}
 	}
-	return errors.Join(err, g.machine.Close())
+	return g.machine.Close()
 }

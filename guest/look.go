@@ -21,18 +21,26 @@ type Look struct {
 	Linux *linux.System
 	// At is when the look began, by the host's clock.
 	At time.Time
+	// Boot is [Guest.Boot] as it was then.
+	Boot int
 
 	paused bool
 }
 
-// Look begins a look at the guest.
+// Look begins a look at the guest. A guest that was rebooted since the last look is
+// found again, which takes as long as opening it did; [Look.Boot] shows it. The error is a
+// [*vm.Error] of kind [vm.ErrGone] if the machine has ended, and of kind
+// [vm.ErrNotStarted] while its kernel boots: look again later.
 func (g *Guest) Look(ctx context.Context) (*Look, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return &Look{Target: g.target, Machine: g.machine, Linux: g.system, At: time.Now(), paused: g.Paused()}, nil
+	if err := g.current(ctx); err != nil {
+		return nil, err
+	}
+	return &Look{Target: g.target, Machine: g.machine, Linux: g.system, At: time.Now(), Boot: g.boot, paused: g.resume != nil}, nil
 }
 
 // Close ends the look.

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -30,35 +29,6 @@ func cacheDir(elem ...string) (string, error) {
 	dir := filepath.Join(append([]string{root}, elem...)...)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", fmt.Errorf("lab: cannot make the cache (%w): set OUTSIGHT_LAB_CACHE to a directory of yours", err)
-	}
-	return dir, nil
-}
-
-// stateDir is where the running guests are found: a short path, because a unix socket's
-// path has at most 107 bytes, and one that a reboot empties.
-func stateDir() (string, error) {
-	dir := os.Getenv("OUTSIGHT_LAB_STATE")
-	if dir == "" {
-		if run := os.Getenv("XDG_RUNTIME_DIR"); run != "" {
-			dir = filepath.Join(run, "outsight-lab")
-		} else {
-			dir = filepath.Join(os.TempDir(), fmt.Sprintf("outsight-lab-%d", os.Getuid()))
-		}
-	}
-	dir, err := filepath.Abs(dir)
-	if err != nil {
-		return "", fmt.Errorf("lab: state directory: %w", err)
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", fmt.Errorf("lab: cannot make the directory of guests (%w): set OUTSIGHT_LAB_STATE", err)
-	}
-	// In a shared /tmp somebody else may have been there first.
-	st, err := os.Lstat(dir)
-	if err != nil {
-		return "", fmt.Errorf("lab: directory of guests: %w", err)
-	}
-	if sys, ok := st.Sys().(*syscall.Stat_t); !st.IsDir() || !ok || int(sys.Uid) != os.Getuid() {
-		return "", fmt.Errorf("lab: %s is not a directory of yours: set OUTSIGHT_LAB_STATE to one", dir)
 	}
 	return dir, nil
 }

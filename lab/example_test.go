@@ -21,5 +21,5 @@ func ExampleKernelNames() {
 func ExampleOpen() {
 	g, err := lab.Open("../web")
 	fmt.Println(g != nil, err)
-	// Output: false lab: "../web" is no name of a guest
+	// Output: false lab: invalid guest name "../web"
 }

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/outsight-vmi/outsight/lab/state"
 )
 
 // A Guest is a virtual machine that Up has started, in this process or another.
@@ -31,7 +33,7 @@ type Guest struct {
 
 // QMP is the path of the guest's QMP socket. It serves one client at a time, and the lab
 // never takes it.
-func (g *Guest) QMP() string { return filepath.Join(g.Dir, "qmp") }
+func (g *Guest) QMP() string { return state.QMP(g.Dir) }
 
 // PID is the process id of the guest's QEMU.
 func (g *Guest) PID() int { return g.Process }
@@ -40,34 +42,24 @@ func (g *Guest) PID() int { return g.Process }
 func (g *Guest) Console() string { return filepath.Join(g.Dir, "console.log") }
 
 // Running tells whether the guest's QEMU is alive: it holds a lock for as long as it lives.
-func (g *Guest) Running() bool { return held(g.Dir) }
-
-// held tells whether a QEMU, or an Up under way, owns the directory.
-func held(dir string) bool {
-	f, err := os.Open(filepath.Join(dir, "lock"))
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	return errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK)
-}
+func (g *Guest) Running() bool { return state.Held(g.Dir) }
 
 // Open finds a running guest by name. For one that has ended by itself it gives the guest,
 // whose logs can still be read, and an error.
 func Open(name string) (*Guest, error) {
-	if !validName(name) {
-		return nil, fmt.Errorf("lab: %q is no name of a guest", name)
+	if !state.ValidName(name) {
+		return nil, fmt.Errorf("lab: invalid guest name %q", name)
 	}
-	root, err := stateDir()
+	root, err := state.Dir()
 	if err != nil {
 		return nil, err
 	}
 	g, err := load(filepath.Join(root, name))
 	switch {
-	case errors.Is(err, fs.ErrNotExist) && held(filepath.Join(root, name)):
+	case errors.Is(err, fs.ErrNotExist) && state.Held(filepath.Join(root, name)):
 		return nil, fmt.Errorf("lab: guest %s is still being started", name)
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("lab: there is no guest %s; running: %s", name, runningNames())
+		return nil, fmt.Errorf("lab: no guest %s; running: %s", name, runningNames())
 	case err != nil:
 		return nil, err
 	case !g.Running():
@@ -96,7 +88,7 @@ func List() ([]Guest, error) { return list(true) }
 func Ended() ([]Guest, error) { return list(false) }
 
 func list(running bool) ([]Guest, error) {
-	root, err := stateDir()
+	root, err := state.Dir()
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +106,7 @@ func list(running bool) ([]Guest, error) {
 }
 
 func load(dir string) (*Guest, error) {
-	text, err := os.ReadFile(filepath.Join(dir, "guest.json"))
+	text, err := os.ReadFile(state.Record(dir))
 	if err != nil {
 		return nil, fmt.Errorf("lab: %w", err)
 	}
@@ -131,7 +123,7 @@ func (g *Guest) save() error {
 	if err != nil {
 		return fmt.Errorf("lab: %w", err)
 	}
-	return writeAtomic(filepath.Join(g.Dir, "guest.json"), text)
+	return writeAtomic(state.Record(g.Dir), text)
 }
 
 // Down ends the guest at once, as pulling the plug does, and removes what is left of it.

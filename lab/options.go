@@ -10,6 +10,8 @@ import (
 	"runtime"
 	"strings"
 	"time"
+
+	"github.com/outsight-vmi/outsight/lab/state"
 )
 
 // Userlands that a guest can have.
@@ -66,24 +68,12 @@ const mebi = 1 << 20
 // kvmHostCPU has what kvm_amd asks of a processor and TCG can give.
 const kvmHostCPU = "EPYC,+svm,+npt,+nrip-save"
 
-// validName reports whether a guest can have that name. Every target lab:NAME is asked:
-// to compile a regular expression would take longer than all else that is done with it.
-func validName(name string) bool {
-	for i, c := range []byte(name) {
-		letter := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
-		if !letter && (i == 0 || !strings.ContainsRune("._-", rune(c))) {
-			return false
-		}
-	}
-	return 0 < len(name) && len(name) <= 40
-}
-
 // complete fills in the defaults and refuses what cannot work.
 func (o *Options) complete() error {
 	if runtime.GOARCH != "amd64" {
 		return fmt.Errorf("lab: guests are amd64 only, this host is %s", runtime.GOARCH)
 	}
-	if o.Name != "" && !validName(o.Name) {
+	if o.Name != "" && !state.ValidName(o.Name) {
 		return fmt.Errorf("lab: %q is no name for a guest: use up to 40 letters, digits, dots and dashes", o.Name)
 	}
 	if o.Kernel == "" {

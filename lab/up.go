@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/outsight-vmi/outsight/lab/state"
 )
 
 // Up boots a guest and returns when its agent answers (at once for a guest that stays in
@@ -54,7 +56,7 @@ var ErrNoQEMU = errors.New("QEMU is not installed")
 
 // claim takes a name and makes its directory, with a lock held.
 func claim(o *Options) (dir string, lock *os.File, err error) {
-	root, err := stateDir()
+	root, err := state.Dir()
 	if err != nil {
 		return "", nil, err
 	}

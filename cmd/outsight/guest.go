@@ -40,14 +40,20 @@ func (f *guestFlags) openFor(ctx context.Context, spec table.Spec, args []string
 	return f.open(ctx, target)
 }
 
-// open opens a TARGET; "" is the one guest of this host. done ends the look and closes
-// the guest.
-func (f *guestFlags) open(ctx context.Context, target string) (l *guest.Look, done func() error, err error) {
-	warn := func(what any) { fmt.Fprintln(os.Stderr, "outsight: "+sentence(fmt.Sprint(what))) }
-	g, err := guest.Open(ctx, target, guest.Options{
-		Host: host(), Pause: f.pause, PostMortem: f.postMortem, Cache: f.cache(),
+// warn reports on standard error what is not fatal.
+func warn(what any) { fmt.Fprintln(os.Stderr, "outsight: "+sentence(fmt.Sprint(what))) }
+
+// session opens a TARGET; "" is the one guest of this host.
+func (f *guestFlags) session(ctx context.Context, target string) (*guest.Guest, error) {
+	return guest.Open(ctx, target, guest.Options{
+		Pause: f.pause, PostMortem: f.postMortem, Cache: f.cache(),
 		Warn: func(err error) { warn(err) },
 	})
+}
+
+// open opens a TARGET for one look; done ends it and closes the guest.
+func (f *guestFlags) open(ctx context.Context, target string) (l *guest.Look, done func() error, err error) {
+	g, err := f.session(ctx, target)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -8,30 +8,14 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/outsight-vmi/outsight/lab"
 	"github.com/outsight-vmi/outsight/table/text"
 	"github.com/outsight-vmi/outsight/vm"
 	"github.com/outsight-vmi/outsight/vm/local"
 )
 
-// openMachine opens a TARGET: whatever package vm knows, and lab:NAME.
+// openMachine opens a TARGET.
 func openMachine(ctx context.Context, target string) (*vm.Machine, error) {
-	return host().Open(ctx, target, vm.Options{})
-}
-
-// host is this host, with the guests of outsight lab.
-func host() *vm.Host {
-	h := local.Host()
-	h.Resolvers = map[string]vm.Resolver{"lab": labTarget}
-	return h
-}
-
-func labTarget(_ context.Context, name string) (string, error) {
-	g, err := lab.Open(name)
-	if err != nil {
-		return "", err
-	}
-	return "qemu:" + g.QMP(), nil
+	return local.Open(ctx, target)
 }
 
 var plainName = sync.OnceValue(func() *regexp.Regexp {

@@ -1,9 +1,7 @@
 package main
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"os"
 	"runtime/debug"
 	"strings"
@@ -12,10 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/table/top"
-	"github.com/outsight-vmi/outsight/vm"
-	"github.com/outsight-vmi/outsight/vm/proc"
 )
 
 const topLong = `Watch the processes of a guest on a screen that is drawn anew each interval.
@@ -79,17 +74,12 @@ func newTopCommand() *cobra.Command {
 			return usagef("top needs a terminal; --batch prints plain text")
 		}
 		target := strings.Join(args, "")
-		g, done, err := access.open(c.Context(), target)
+		g, err := access.session(c.Context(), target)
 		if err != nil {
 			return err
 		}
-		defer func() { err = errors.Join(err, done()) }()
-		if target == "" && g.Machine.PID != 0 {
-			target = fmt.Sprintf("pid:%d", g.Machine.PID) // should another one start beside it
-		}
-		s := top.NewGuest(g, g.Machine.Live(), monitorOf(g.Machine), func(ctx context.Context) (*guest.Guest, error) {
-			return again(ctx, target, &access)
-		})
+		defer func() { err = errors.Join(err, g.Close()) }()
+		s := top.NewGuest(g)
 		defer s.Close()
 		debug.SetGCPercent(100) // unlike other runs, this one is long
 		if batch {
@@ -98,24 +88,4 @@ func newTopCommand() *cobra.Command {
 		return top.Run(c.Context(), s, os.Stdin, out, o, interval)
 	}
 	return c
-}
-
-// monitorOf tells whether the process of m's monitor is the one it was.
-func monitorOf(m *vm.Machine) func() error {
-	was, err := proc.Get(m.PID)
-	if m.PID == 0 || err != nil {
-		return func() error { return nil } // it is not known, and the memory must tell
-	}
-	return func() error {
-		now, err := proc.Get(m.PID)
-		if err == nil && (now.Started != was.Started || len(now.Args) == 0) { // a zombie has no arguments
-			err = os.ErrNotExist
-		}
-		return err
-	}
-}
-
-// again opens target once more, in silence.
-func again(ctx context.Context, target string, f *guestFlags) (*guest.Guest, error) {
-	return guest.Open(ctx, target, guest.Options{Host: host(), Cache: f.cache()})
 }

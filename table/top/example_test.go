@@ -7,10 +7,9 @@ import (
 	"time"
 
 	"github.com/outsight-vmi/outsight/guest"
-	"github.com/outsight-vmi/outsight/kernel"
-	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/linux/synth"
 	"github.com/outsight-vmi/outsight/table/top"
+	"github.com/outsight-vmi/outsight/vm"
 )
 
 // One frame of a guest that does not run.
@@ -20,12 +19,14 @@ func ExampleBatch() {
 	g.Add(synth.Process{PID: 8, PPID: 1, Comm: "\x1b[2J", Args: []string{"\x1b[2J"}, RSS: 5, VSize: 9})
 
 	ctx := context.Background()
-	system, err := linux.Open(ctx, g.Memory, kernel.Options{})
+	dump := &vm.Machine{Info: vm.Info{Name: "synth.raw", Source: vm.SourceDump}, Memory: g.Memory, Proven: true}
+	session, err := guest.Attach(ctx, dump, guest.Options{})
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	source := top.NewGuest(&guest.Look{Linux: system}, false, nil, nil)
+	defer session.Close()
+	source := top.NewGuest(session)
 	defer source.Close()
 	if err := top.Batch(ctx, source, os.Stdout, top.Options{Tree: true}, time.Second, 1, 0); err != nil {
 		fmt.Println(err)

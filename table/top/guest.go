@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/outsight-vmi/outsight/guest"
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/table"
@@ -27,11 +26,6 @@ const (
 	// still is how long a process that did not run is held to be as it was. What can
 	// change without it is its parent, when that ends, and memory that is taken from it.
 	still = time.Second
-	// checkEvery is how often the monitor is asked after.
-	checkEvery = time.Second
-	// standing is how long the guest's clock may stand still before the guest is
-	// opened anew: an idle guest does not tick, a reset one neither.
-	standing = 5 * time.Second
 	// maxCommand bounds what is kept of the arguments of one process, in bytes.
 	maxCommand = 1024
 	maxDetail  = 2000 // rows
@@ -39,18 +33,12 @@ const (
 
 // Guest is a [Source]: an opened guest.
 type Guest struct {
-	g      *guest.Look
-	alive  func() error
-	reopen func(context.Context) (*guest.Guest, error)
-	live   bool
+	g    *guest.Guest
+	boot int
 
-	mu      sync.Mutex
-	closed  bool
-	known   map[Key]*slow
-	first   Key // of the process that is first on the list
-	up      time.Duration
-	moved   time.Time // when up last was another
-	checked time.Time
+	mu     sync.Mutex
+	closed bool
+	known  map[Key]*slow
 }
 
 // slow is what is read of a process now and then.
@@ -69,15 +57,13 @@ type slow struct {
 	at    time.Time
 }
 
-// NewGuest watches g. alive tells cheaply whether its monitor is still there; reopen
-// opens it anew, and is asked where something looks as if it had been rebooted. Both
-// are asked of a live guest only.
-func NewGuest(g *guest.Look, live bool, alive func() error, reopen func(context.Context) (*guest.Guest, error)) *Guest {
-	return &Guest{g: g, live: live, alive: alive, reopen: reopen, known: map[Key]*slow{}}
+// NewGuest watches g.
+func NewGuest(g *guest.Guest) *Guest {
+	return &Guest{g: g, boot: g.Boot(), known: map[Key]*slow{}}
 }
 
 // Live is part of [Source].
-func (s *Guest) Live() bool { return s.live }
+func (s *Guest) Live() bool { return s.g.Machine().Live() }
 
 // Close ends the looking, and waits until nothing reads the guest any more. It does
 // not close it.
@@ -100,13 +86,19 @@ func (s *Guest) Sample(ctx context.Context) (out *Sample, err error) {
 		return nil, err
 	}
 	now := time.Now()
-	if s.live && now.Sub(s.checked) >= checkEvery {
-		if s.checked = now; s.alive() != nil {
-			return nil, fmt.Errorf("top: %w: its monitor has ended", ErrEnded)
-		}
+	look, err := s.g.Look(ctx)
+	switch {
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case err != nil:
+		return nil, fmt.Errorf("top: %w: %w", ErrEnded, err)
+	}
+	defer look.Close()
+	if look.Boot != s.boot {
+		return nil, fmt.Errorf("top: %w: it was rebooted", ErrEnded)
 	}
 	err = phys.Guard(func() (err error) {
-		out, err = s.look(ctx, now)
+		out, err = s.sample(ctx, look.Linux, now)
 		return err
 	})
 	if ctx.Err() != nil {
@@ -115,16 +107,10 @@ func (s *Guest) Sample(ctx context.Context) (out *Sample, err error) {
 	if errors.Is(err, phys.ErrGone) {
 		return nil, fmt.Errorf("top: %w: %w", ErrEnded, err)
 	}
-	if s.live {
-		if ended := s.verify(ctx, now, out, err); ended != nil {
-			return nil, ended
-		}
-	}
 	return out, err
 }
 
-func (s *Guest) look(ctx context.Context, now time.Time) (*Sample, error) {
-	l := s.g.Linux
+func (s *Guest) sample(ctx context.Context, l *linux.System, now time.Time) (*Sample, error) {
 	gap := table.Missing(table.Unreadable)
 	out := &Sample{At: now, Host: "?", Release: l.Release, Up: gap, Load: [3]table.Value{gap, gap, gap}, Threads: gap, Total: gap, Free: gap, CPUs: l.CPUs()}
 	if name, err := l.Hostname(); err == nil {
@@ -246,78 +232,6 @@ func (k *slow) fill(p *linux.Process) {
 	}
 }
 
-// verify looks whether it is still the same guest: its first process is the one it
-// was. Where that cannot be told, or its clock stands or went back, the guest is
-// opened anew and compared. failed is what the look itself says.
-func (s *Guest) verify(ctx context.Context, now time.Time, out *Sample, failed error) error {
-	doubt := failed != nil
-	if failed == nil {
-		if out.Up.IsNull() || out.Up.Duration() < s.up {
-			doubt = true
-		} else if up := out.Up.Duration(); up != s.up || s.moved.IsZero() {
-			s.up, s.moved = up, now
-		}
-		if first := out.Processes[0].Key; s.first == (Key{}) {
-			s.first = first
-		} else if s.first != first {
-			doubt = true
-		}
-		doubt = doubt || now.Sub(s.moved) >= standing
-	}
-	if !doubt {
-		return nil
-	}
-	fresh, err := s.reopen(ctx)
-	if err != nil {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		return fmt.Errorf("top: %w: %w", ErrEnded, err)
-	}
-	same := false
-	l, err := fresh.Look(ctx)
-	if err == nil {
-		same = sameKernel(s.g.Linux.Kernel, l.Linux.Kernel) && s.firstIn(ctx, l.Linux)
-		l.Close()
-	}
-	if err := errors.Join(err, fresh.Close()); err != nil {
-		return err
-	}
-	if !same {
-		return fmt.Errorf("top: %w: it was rebooted", ErrEnded)
-	}
-	s.moved = now // asked again only after a while
-	if failed == nil && !out.Up.IsNull() {
-		s.up = out.Up.Duration() // a snapshot puts it back
-	}
-	return nil
-}
-
-func sameKernel(a, b *kernel.Kernel) bool {
-	return a.Text == b.Text && a.TextPA == b.TextPA && a.Banner == b.Banner
-}
-
-// firstIn reports whether the first process of l is the one that was first.
-func (s *Guest) firstIn(ctx context.Context, l *linux.System) (same bool) {
-	if s.first == (Key{}) {
-		return true
-	}
-	_ = phys.Guard(func() error { // what cannot be read is not the same
-		for t, err := range l.Processes(ctx) {
-			if err != nil {
-				return err
-			}
-			p, err := l.NewLister().Brief(ctx, t)
-			if err == nil {
-				same = s.first == keyOf(t, p.PID, p.SinceBoot)
-			}
-			return err
-		}
-		return nil
-	})
-	return same
-}
-
 // Detail is part of [Source].
 func (s *Guest) Detail(ctx context.Context, view string, pid int32, width int) []string {
 	s.mu.Lock()
@@ -331,7 +245,11 @@ func (s *Guest) Detail(ctx context.Context, view string, pid int32, width int) [
 	}
 	var b bytes.Buffer
 	var report table.Report
-	err := phys.Guard(func() error { return detail(ctx, v, s.g, pid, width, &b, &report) })
+	look, err := s.g.Look(ctx)
+	if err == nil {
+		defer look.Close()
+		err = phys.Guard(func() error { return detail(ctx, v, look, pid, width, &b, &report) })
+	}
 	lines := strings.Split(strings.TrimRight(b.String(), "\n"), "\n")
 	for _, d := range report.Diagnostics(v) {
 		lines = append(lines, text.Visible(d))

@@ -1,20 +1,19 @@
 package top
 
 import (
-	"context"
 	"errors"
 	"fmt"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/outsight-vmi/outsight/guest"
-	"github.com/outsight-vmi/outsight/kernel"
-	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/linux/synth"
 	"github.com/outsight-vmi/outsight/phys"
 	_ "github.com/outsight-vmi/outsight/table/views" // for details
+	"github.com/outsight-vmi/outsight/vm"
 )
 
 const hostile = "\x1b]0;x\x07\x1b[2J\n\u202e"
@@ -33,13 +32,16 @@ func synthetic(t *testing.T) *synth.Guest {
 	return g
 }
 
-func open(t *testing.T, m phys.Memory) *guest.Look {
+// attach is a session with the guest in m.
+func attach(t *testing.T, m phys.Memory, source vm.Source) *guest.Guest {
 	t.Helper()
-	s, err := linux.Open(t.Context(), m, kernel.Options{})
+	machine := &vm.Machine{Info: vm.Info{Name: "web", Source: source}, Memory: m, Proven: true}
+	g, err := guest.Attach(t.Context(), machine, guest.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &guest.Look{Linux: s}
+	t.Cleanup(func() { g.Close() })
+	return g
 }
 
 func sample(t *testing.T, s Source) *Sample {
@@ -60,7 +62,7 @@ func pids(lines []Line) (out []int32) {
 
 func TestFrame(t *testing.T) {
 	g := synthetic(t)
-	s := NewGuest(open(t, g.Memory), false, nil, nil)
+	s := NewGuest(attach(t, g.Memory, vm.SourceDump))
 	before := sample(t, s)
 	g.Set(g.Tasks[7], "task_struct", "se.sum_exec_runtime", uint64(1500*time.Millisecond))
 	now := sample(t, s)
@@ -114,7 +116,7 @@ func tame(t *testing.T, lines []string) {
 }
 
 func TestHostileText(t *testing.T) {
-	s := NewGuest(open(t, synthetic(t).Memory), false, nil, nil)
+	s := NewGuest(attach(t, synthetic(t).Memory, vm.SourceDump))
 	now := sample(t, s)
 	now.Host, now.Release = hostile, hostile
 	plainText := Text(nil, now, Options{Filter: hostile}, 0)
@@ -135,7 +137,7 @@ func TestHostileText(t *testing.T) {
 }
 
 func TestKeys(t *testing.T) {
-	s := NewGuest(open(t, synthetic(t).Memory), false, nil, nil)
+	s := NewGuest(attach(t, synthetic(t).Memory, vm.SourceDump))
 	m := model{width: 100, height: 7} // room for two processes
 	m.sampled(sample(t, s))
 	m.key("p", "p")
@@ -176,7 +178,7 @@ func TestKeys(t *testing.T) {
 }
 
 func TestDetail(t *testing.T) {
-	s := NewGuest(open(t, synthetic(t).Memory), false, nil, nil)
+	s := NewGuest(attach(t, synthetic(t).Memory, vm.SourceDump))
 	lines := s.Detail(t.Context(), "ps", 9, 100)
 	if all := strings.Join(lines, "\n"); !strings.Contains(all, `\x1b]0;x`) || strings.Contains(all, "--port") {
 		t.Errorf("%q", lines)
@@ -189,7 +191,7 @@ func TestDetail(t *testing.T) {
 }
 
 func TestBatchOfADump(t *testing.T) {
-	s := NewGuest(open(t, synthetic(t).Memory), false, nil, nil)
+	s := NewGuest(attach(t, synthetic(t).Memory, vm.SourceDump))
 	var b strings.Builder
 	if err := Batch(t.Context(), s, &b, Options{Order: ByPID}, time.Hour, 3, 60); err != nil {
 		t.Fatal(err)
@@ -200,22 +202,34 @@ func TestBatchOfADump(t *testing.T) {
 	}
 }
 
-func TestEnd(t *testing.T) {
+// TestReboot: another first process is another boot.
+func TestReboot(t *testing.T) {
 	g := synthetic(t)
-	first := open(t, g.Memory)
-	alive := error(nil)
-	again := func(context.Context) (*guest.Guest, error) { return nil, errors.New("not asked for") }
-	s := NewGuest(first, true, func() error { return alive }, func(ctx context.Context) (*guest.Guest, error) { return again(ctx) })
+	s := NewGuest(attach(t, g.Memory, vm.SourceShared))
 	sample(t, s)
-	// Another first process: the guest is opened anew, and is another.
 	g.Set(g.Tasks[1], "task_struct", "start_boottime", 77)
-	if _, err := s.Sample(t.Context()); !errors.Is(err, ErrEnded) || !strings.Contains(fmt.Sprint(err), "not asked for") {
+	if _, err := s.Sample(t.Context()); !errors.Is(err, ErrEnded) || !strings.Contains(fmt.Sprint(err), "rebooted") {
 		t.Errorf("first process: %v", err)
 	}
-	g.Set(g.Tasks[1], "task_struct", "start_boottime", 0)
+}
+
+// TestEnd: a guest whose monitor ends is gone.
+func TestEnd(t *testing.T) {
+	cmd := exec.Command("sleep", "60")
+	if err := cmd.Start(); err != nil {
+		t.Skip(err)
+	}
+	machine := &vm.Machine{Info: vm.Info{Name: "web", Source: vm.SourceShared, PID: cmd.Process.Pid}, Memory: synthetic(t).Memory, Proven: true}
+	g, err := guest.Attach(t.Context(), machine, guest.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	s := NewGuest(g)
 	sample(t, s)
-	alive, s.checked = errors.New("gone"), time.Time{}
-	if _, err := s.Sample(t.Context()); !errors.Is(err, ErrEnded) {
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	if _, err := s.Sample(t.Context()); !errors.Is(err, ErrEnded) || !errors.Is(err, vm.ErrGone) {
 		t.Errorf("without a monitor: %v", err)
 	}
 }

@@ -5,17 +5,19 @@ package local
 import (
 	"context"
 
+	"github.com/outsight-vmi/outsight/lab/state"
 	"github.com/outsight-vmi/outsight/vm"
 	"github.com/outsight-vmi/outsight/vm/kvm"
 	"github.com/outsight-vmi/outsight/vm/microvm"
 	"github.com/outsight-vmi/outsight/vm/qemu"
 )
 
-// Host returns a host with every driver. Callers may add resolvers to it.
+// Host returns a host with every driver, which knows the guests of outsight lab too.
+// Callers may add resolvers to it.
 func Host() *vm.Host {
 	return &vm.Host{
 		Drivers:   []vm.Driver{qemu.Driver{}, microvm.Driver{}, kvm.Driver{}},
-		Resolvers: map[string]vm.Resolver{},
+		Resolvers: map[string]vm.Resolver{"lab": state.Target},
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"iter"
 	"runtime/debug"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -18,13 +17,13 @@ type BinaryFormat struct {
 	Load, CoreDump virt.Addr // functions; 0: none
 }
 
-type binfmtLayout struct{ list, module, load, dump kernel.Field }
+type binfmtLayout struct{ list, module, load, dump Field }
 
 // BinaryFormats yields the handlers of executable files, in the order in which exec
 // asks them.
 func (s *System) BinaryFormats(ctx context.Context) iter.Seq2[*BinaryFormat, error] {
 	return func(yield func(*BinaryFormat, error) bool) {
-		o, err := layoutOf(s, "binary formats", func(r *resolver, o *binfmtLayout) {
+		o, err := layoutOf(s.Walker, "binary formats", func(r *resolver, o *binfmtLayout) {
 			const t = "linux_binfmt"
 			r.symbols("formats")
 			o.list, o.module, o.load = r.field(t, "lh"), r.field(t, "module"), r.field(t, "load_binary")

@@ -7,7 +7,6 @@ import (
 	"iter"
 	"strings"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -37,7 +36,7 @@ const (
 	maxMiscText  = 1920
 )
 
-type miscLayout struct{ ofNamespace, entries, enabled kernel.Field }
+type miscLayout struct{ ofNamespace, entries, enabled Field }
 
 // miscList is one list of entries, and whether any of it is used.
 type miscList struct {
@@ -78,7 +77,7 @@ func (s *System) MiscFormats(ctx context.Context) iter.Seq2[*MiscFormat, error] 
 
 // miscLists finds the lists of entries.
 func (s *System) miscLists(ctx context.Context) (lists []miscList, errs []error) {
-	o, err := layoutOf(s, "binfmt_misc", func(r *resolver, o *miscLayout) {
+	o, err := layoutOf(s.Walker, "binfmt_misc", func(r *resolver, o *miscLayout) {
 		r.symbols("misc_format")
 		o.ofNamespace = r.optional("user_namespace", "binfmt_misc") // 6.7
 		o.entries, o.enabled = r.optional("binfmt_misc", "entries"), r.optional("binfmt_misc", "enabled")

@@ -8,7 +8,6 @@ import (
 	"runtime/debug"
 	"time"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -45,15 +44,15 @@ type BPFProgram struct {
 
 // bpfProgLayout is struct bpf_prog and what it leads to.
 type bpfProgLayout struct {
-	typ, expected, length, jitedLen, tag, aux, function, insns, jited, gpl   kernel.Field
-	sleepable, stats, auxStats                                               kernel.Field
-	refs, usedMaps, usedCount, id, funcCount, funcs, user, loaded, name, btf kernel.Field
-	verified, target, auxSleepable, ksymName                                 kernel.Field
-	userUID, btfID, mapID, cnt, nsecs, misses                                kernel.Field
+	typ, expected, length, jitedLen, tag, aux, function, insns, jited, gpl   Field
+	sleepable, stats, auxStats                                               Field
+	refs, usedMaps, usedCount, id, funcCount, funcs, user, loaded, name, btf Field
+	verified, target, auxSleepable, ksymName                                 Field
+	userUID, btfID, mapID, cnt, nsecs, misses                                Field
 }
 
 func (s *System) bpfProgLayout() (*bpfProgLayout, error) {
-	return layoutOf(s, "BPF programs", func(r *resolver, o *bpfProgLayout) {
+	return layoutOf(s.Walker, "BPF programs", func(r *resolver, o *bpfProgLayout) {
 		const p, a = "bpf_prog", "bpf_prog_aux"
 		r.symbols("prog_idr")
 		o.typ, o.expected, o.length = r.field(p, "type"), r.field(p, "expected_attach_type"), r.field(p, "len")

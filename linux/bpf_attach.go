@@ -7,7 +7,6 @@ import (
 	"runtime/debug"
 	"strings"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -24,19 +23,19 @@ type BPFAttachment struct {
 func (a BPFAttachment) String() string { return a.Kind + ":" + a.Target }
 
 type bpfAttachLayout struct {
-	self, children, sibling, cssCgroup, root     kernel.Field
-	progs, listProg, listLink, linkProg          kernel.Field
-	netList, devices, devList, devName, xdpState kernel.Field
-	xdpProg, xdpLink                             kernel.Field
-	ingress, egress, mprog                       kernel.Field
-	perfProg, tpEvent                            kernel.Field
+	self, children, sibling, cssCgroup, root     Field
+	progs, listProg, listLink, linkProg          Field
+	netList, devices, devList, devName, xdpState Field
+	xdpProg, xdpLink                             Field
+	ingress, egress, mprog                       Field
+	perfProg, tpEvent                            Field
 	xdpSize                                      uint32
 	isHlist                                      bool
 	kinds                                        map[int]string // by index of progs
 }
 
 func (s *System) bpfAttachLayout() (*bpfAttachLayout, error) {
-	return layoutOf(s, "places of BPF programs", func(r *resolver, o *bpfAttachLayout) {
+	return layoutOf(s.Walker, "places of BPF programs", func(r *resolver, o *bpfAttachLayout) {
 		r.symbols("cgrp_dfl_root", "net_namespace_list", "perf_fops")
 		const css, dev = "cgroup_subsys_state", "net_device"
 		o.self, o.root = r.optional("cgroup", "self"), r.optional("cgroup_root", "cgrp")
@@ -245,7 +244,7 @@ func (w *bpfAttachWalk) device(dev virt.Addr) (found []BPFAttachment) {
 			found = append(found, BPFAttachment{p, "xdp", name})
 		}
 	}
-	for kind, f := range [...]kernel.Field{o.ingress, o.egress} {
+	for kind, f := range [...]Field{o.ingress, o.egress} {
 		entry := r.pointer(dev, f)
 		if entry == 0 || !has(o.mprog) {
 			continue

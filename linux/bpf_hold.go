@@ -7,7 +7,6 @@ import (
 	"runtime/debug"
 	"slices"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -22,11 +21,11 @@ func (h FileHolder) String() string { return fmt.Sprintf("%d/%d", h.PID, h.FD) }
 
 // heldLayout is how file descriptors lead to kernel objects.
 type heldLayout struct {
-	files, fdt, maxFDs, fds, op, private kernel.Field
+	files, fdt, maxFDs, fds, op, private Field
 }
 
 func (s *System) heldLayout() (*heldLayout, error) {
-	return layoutOf(s, "file descriptors", func(r *resolver, o *heldLayout) {
+	return layoutOf(s.Walker, "file descriptors", func(r *resolver, o *heldLayout) {
 		o.files, o.fdt = r.field("task_struct", "files"), r.field("files_struct", "fdt")
 		o.maxFDs, o.fds = r.field("fdtable", "max_fds"), r.field("fdtable", "fd")
 		o.op, o.private = r.field("file", "f_op"), r.field("file", "private_data")

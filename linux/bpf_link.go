@@ -6,7 +6,6 @@ import (
 	"iter"
 	"runtime/debug"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -26,21 +25,21 @@ type BPFLink struct {
 
 // bpfLinkLayout is struct bpf_link and the structures that begin with one.
 type bpfLinkLayout struct {
-	id, typ, prog, attach                                      kernel.Field
-	progAux, auxID, auxTarget                                  kernel.Field
-	rawTP, rawMap, tpName                                      kernel.Field
-	tracingType, cgroup, cgroupType, iter, iterReg, iterTarget kernel.Field
-	net, netType, netInum                                      kernel.Field
-	xdpDev, tcxDev, netkitDev, devName, tcxType, netkitType    kernel.Field
-	perfFile, filePrivate, tpEvent                             kernel.Field
-	multiCount, multiAddrs                                     kernel.Field
-	structMap, sockMap, mapName                                kernel.Field
-	uprobeSelf, uprobePath                                     kernel.Field
-	nfNet, nfHook, nfFamily                                    kernel.Field
+	id, typ, prog, attach                                      Field
+	progAux, auxID, auxTarget                                  Field
+	rawTP, rawMap, tpName                                      Field
+	tracingType, cgroup, cgroupType, iter, iterReg, iterTarget Field
+	net, netType, netInum                                      Field
+	xdpDev, tcxDev, netkitDev, devName, tcxType, netkitType    Field
+	perfFile, filePrivate, tpEvent                             Field
+	multiCount, multiAddrs                                     Field
+	structMap, sockMap, mapName                                Field
+	uprobeSelf, uprobePath                                     Field
+	nfNet, nfHook, nfFamily                                    Field
 }
 
 func (s *System) bpfLinkLayout() (*bpfLinkLayout, error) {
-	return layoutOf(s, "BPF links", func(r *resolver, o *bpfLinkLayout) {
+	return layoutOf(s.Walker, "BPF links", func(r *resolver, o *bpfLinkLayout) {
 		const l = "bpf_link"
 		r.symbols("link_idr")
 		o.id, o.typ, o.prog = r.field(l, "id"), r.field(l, "type"), r.field(l, "prog")
@@ -163,7 +162,7 @@ func (o *bpfLinkLayout) target(l *Lister, a virt.Addr, k *BPFLink) {
 }
 
 // either is the first member that the kernel has.
-func either(f, or kernel.Field) kernel.Field {
+func either(f, or Field) Field {
 	if has(f) {
 		return f
 	}
@@ -171,7 +170,7 @@ func either(f, or kernel.Field) kernel.Field {
 }
 
 // device is the name of the network interface that member f points to.
-func (o *bpfLinkLayout) device(r *reader, a virt.Addr, f kernel.Field) string {
+func (o *bpfLinkLayout) device(r *reader, a virt.Addr, f Field) string {
 	dev := r.pointer(a, f)
 	if dev == 0 || !has(o.devName) {
 		return "" // the interface is gone

@@ -6,7 +6,6 @@ import (
 	"iter"
 	"runtime/debug"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -29,11 +28,11 @@ type BPFMap struct {
 }
 
 type bpfMapLayout struct {
-	typ, key, value, entries, flags, id, name, frozen, refs, users, btf, btfID kernel.Field
+	typ, key, value, entries, flags, id, name, frozen, refs, users, btf, btfID Field
 }
 
 func (s *System) bpfMapLayout() (*bpfMapLayout, error) {
-	return layoutOf(s, "BPF maps", func(r *resolver, o *bpfMapLayout) {
+	return layoutOf(s.Walker, "BPF maps", func(r *resolver, o *bpfMapLayout) {
 		const m = "bpf_map"
 		r.symbols("map_idr")
 		o.typ, o.key, o.value = r.field(m, "map_type"), r.field(m, "key_size"), r.field(m, "value_size")
@@ -68,7 +67,7 @@ func (s *System) BPFMaps(ctx context.Context) iter.Seq2[*BPFMap, error] {
 func (o *bpfMapLayout) read(s *System, r *reader, a virt.Addr) (_ *BPFMap, err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	r.err = nil
-	num := func(f kernel.Field) uint32 { return uint32(r.num(a, f)) }
+	num := func(f Field) uint32 { return uint32(r.num(a, f)) }
 	kind := r.num(a, o.typ)
 	m := &BPFMap{
 		Addr: a, ID: num(o.id), Type: bpfName(bpfMapTypes[:], kind),

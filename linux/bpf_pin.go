@@ -5,20 +5,19 @@ import (
 	"fmt"
 	"runtime/debug"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
 // bpfPinLayout is what lies between a file system type and the paths in it.
 type bpfPinLayout struct {
-	supers, instances, inodes, mounts  kernel.Field
-	mntNext, mntInstance               kernel.Field
-	op, private, sbList, dentries, als kernel.Field
+	supers, instances, inodes, mounts  Field
+	mntNext, mntInstance               Field
+	op, private, sbList, dentries, als Field
 }
 
 func (s *System) bpfPinLayout() (*bpfPinLayout, error) {
-	return layoutOf(s, "BPF file systems", func(r *resolver, o *bpfPinLayout) {
+	return layoutOf(s.Walker, "BPF file systems", func(r *resolver, o *bpfPinLayout) {
 		r.symbols("bpf_fs_type", "bpf_prog_iops", "bpf_map_iops", "bpf_link_iops")
 		o.supers, o.instances = r.field("file_system_type", "fs_supers"), r.field("super_block", "s_instances")
 		o.inodes, o.mounts = r.field("super_block", "s_inodes"), r.field("super_block", "s_mounts")

@@ -8,7 +8,6 @@ import (
 	"runtime/debug"
 	"time"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -40,18 +39,18 @@ type Usage struct {
 }
 
 type cgroupLayout struct {
-	rootList, rootCgrp, hierarchy, rootMask, name      kernel.Field
-	children, sibling, parent                          kernel.Field
-	level, below, control, subsys, freeze, knID, flags kernel.Field
-	bstat, lastBstat, percpu, cpuBstat, cpuLastBstat   kernel.Field
-	ssName, ssLegacy                                   kernel.Field
-	memUsage, memMax, pidsNow, pidsMax                 kernel.Field
+	rootList, rootCgrp, hierarchy, rootMask, name      Field
+	children, sibling, parent                          Field
+	level, below, control, subsys, freeze, knID, flags Field
+	bstat, lastBstat, percpu, cpuBstat, cpuLastBstat   Field
+	ssName, ssLegacy                                   Field
+	memUsage, memMax, pidsNow, pidsMax                 Field
 	memory, pids                                       int64
-	links, linkCgrp, linkNode, live                    kernel.Field
+	links, linkCgrp, linkNode, live                    Field
 }
 
 func (s *System) cgroupLayout() (*cgroupLayout, error) {
-	return layoutOf(s, "control groups", func(r *resolver, o *cgroupLayout) {
+	return layoutOf(s.Walker, "control groups", func(r *resolver, o *cgroupLayout) {
 		r.symbols("cgroup_roots", "cgrp_dfl_root", "cgroup_subsys", "cgrp_dfl_inhibit_ss_mask", "cgrp_dfl_implicit_ss_mask")
 		const c, root = "cgroup", "cgroup_root"
 		o.rootList, o.rootCgrp = r.field(root, "root_list"), r.field(root, "cgrp")
@@ -225,7 +224,7 @@ func (w *cgroupWalk) hierarchy(root virt.Addr) bool {
 			for _, name := range []string{"cgrp_dfl_inhibit_ss_mask", "cgrp_dfl_implicit_ss_mask"} {
 				if a, ok := w.s.Address(name); ok {
 					width := min(w.o.control.Size, 4) // both have its type
-					w.rootMask &^= r.num(a, kernel.Field{Size: width})
+					w.rootMask &^= r.num(a, FieldAt(0, width))
 				}
 			}
 		}

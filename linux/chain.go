@@ -33,7 +33,7 @@ const maxLinks = 8 << 20
 
 // Chain yields the elements of the chain that begins at head, in its order. A list that is
 // broken ends with an error, or goes on from its other end.
-func (s *System) Chain(ctx context.Context, kind ChainKind, head virt.Addr) iter.Seq2[Link, error] {
+func (s *Walker) Chain(ctx context.Context, kind ChainKind, head virt.Addr) iter.Seq2[Link, error] {
 	switch kind {
 	case ChainList:
 		return numbered(s.list(ctx, head, maxLinks))

@@ -8,7 +8,6 @@ import (
 
 	"golang.org/x/text/encoding/charmap"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -25,14 +24,14 @@ type ConsoleLine struct {
 }
 
 type consoleLayout struct {
-	data                          kernel.Field // struct vc
-	columns, rows, perRow, origin kernel.Field // struct vc_data
-	buffer, mode, highFont        kernel.Field
+	data                          Field // struct vc
+	columns, rows, perRow, origin Field // struct vc_data
+	buffer, mode, highFont        Field
 	size                          uint32 // of struct vc
 }
 
 func (s *System) consoleLayout() (*consoleLayout, error) {
-	return layoutOf(s, "consoles", func(r *resolver, o *consoleLayout) {
+	return layoutOf(s.Walker, "consoles", func(r *resolver, o *consoleLayout) {
 		r.symbols("vc_cons", "fg_console")
 		const t = "vc_data"
 		o.data, o.size = r.field("vc", "d"), r.size("vc")

@@ -14,7 +14,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -41,11 +40,11 @@ type ContainerInfo struct {
 }
 
 type containerLayout struct {
-	root, mnt, dentry, sb, sbType, typeName, dev, uts, nodename kernel.Field
+	root, mnt, dentry, sb, sbType, typeName, dev, uts, nodename Field
 }
 
 func (s *System) containerLayout() (*containerLayout, error) {
-	return layoutOf(s, "containers", func(r *resolver, o *containerLayout) {
+	return layoutOf(s.Walker, "containers", func(r *resolver, o *containerLayout) {
 		o.root = r.field("fs_struct", "root")
 		o.mnt, o.dentry = r.field("path", "mnt"), r.field("path", "dentry")
 		o.sb, o.sbType = r.field("vfsmount", "mnt_sb"), r.field("super_block", "s_type")

@@ -32,9 +32,9 @@ type Processor struct {
 // processorLayout is struct cpuinfo_x86, which is the processor's, and the names of
 // the bits in it.
 type processorLayout struct {
-	vendor, modelName, family, model, stepping kernel.Field
-	microcode, cache, pkg, die, core, apic     kernel.Field
-	physBits, virtBits, caps                   kernel.Field
+	vendor, modelName, family, model, stepping Field
+	microcode, cache, pkg, die, core, apic     Field
+	physBits, virtBits, caps                   Field
 	info                                       string // variable of each processor's
 	names, bugs                                virt.Addr
 	nNames, nBugs                              int
@@ -46,7 +46,7 @@ type processorLayout struct {
 const maxCapabilities = 64
 
 func (s *System) processorLayout() (*processorLayout, error) {
-	return layoutOf(s, "processors", func(r *resolver, o *processorLayout) {
+	return layoutOf(s.Walker, "processors", func(r *resolver, o *processorLayout) {
 		r.symbols("cpu_info", "boot_cpu_data", "x86_cap_flags", "x86_bug_flags", "__cpu_online_mask", "__cpu_present_mask", "__cpu_possible_mask")
 		const c = "cpuinfo_x86"
 		o.vendor, o.modelName = r.field(c, "x86_vendor_id"), r.field(c, "x86_model_id")
@@ -123,16 +123,6 @@ func (s *System) Processors(ctx context.Context) iter.Seq2[*Processor, error] {
 	}
 }
 
-// cpuMaskSize is how many bytes a mask of processors has.
-func (s *System) cpuMaskSize() int {
-	// NR_CPUS of distributions is 8192 or, in small kernels, 64 and more: what lies
-	// behind a shorter mask are others' variables, so its length is the type's.
-	if n, err := s.StructSize("cpumask"); err == nil {
-		return int(min(n, maxCPUs/8))
-	}
-	return maxCPUs / 8
-}
-
 // processorNames reads the names of all bits of capabilities; those without one are
 // empty.
 func (s *System) processorNames(o *processorLayout) ([]string, error) {
@@ -188,7 +178,7 @@ func (s *System) processor(o *processorLayout, p *Processor, names []string) err
 	}
 	return safely(func() error {
 		r, a := s.reader(), p.Info
-		id := func(f kernel.Field) int64 {
+		id := func(f Field) int64 {
 			v := r.num(a, f)
 			if v == 1<<(8*f.Size)-1 { // BAD_APICID and the like: not known
 				return -1

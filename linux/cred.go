@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"runtime/debug"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -72,14 +71,14 @@ var securebitNames = [...]string{
 const maxGroups = 65536
 
 type credLayout struct {
-	cred, securebits, groupInfo, atomicFlags, seccompMode, seccompCount, loginuid, sessionid kernel.Field
-	inheritable, permitted, effective, bounding, ambient                                     kernel.Field
-	ngroups, gids                                                                            kernel.Field
+	cred, securebits, groupInfo, atomicFlags, seccompMode, seccompCount, loginuid, sessionid Field
+	inheritable, permitted, effective, bounding, ambient                                     Field
+	ngroups, gids                                                                            Field
 	label                                                                                    labelLayout
 }
 
 func (s *System) credLayout() (*credLayout, error) {
-	return layoutOf(s, "credentials", func(r *resolver, o *credLayout) {
+	return layoutOf(s.Walker, "credentials", func(r *resolver, o *credLayout) {
 		r.symbols("apparmor_initialized", "apparmor_blob_sizes", "selinux_state")
 		const t, c = "task_struct", "cred"
 		o.cred = r.field(t, "cred")

@@ -6,7 +6,6 @@ import (
 	"iter"
 	"runtime/debug"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -32,15 +31,15 @@ const (
 )
 
 type cryptoLayout struct {
-	list, name, driver, module, priority, refcnt kernel.Field
-	flags, blocksize, kind, show, init, exit     kernel.Field
+	list, name, driver, module, priority, refcnt Field
+	flags, blocksize, kind, show, init, exit     Field
 }
 
 // Algorithms yields the algorithms that the kernel knows, the last registered first,
 // as /proc/crypto has them; internal ones are among them.
 func (s *System) Algorithms(ctx context.Context) iter.Seq2[*Algorithm, error] {
 	return func(yield func(*Algorithm, error) bool) {
-		o, err := layoutOf(s, "crypto algorithms", func(r *resolver, o *cryptoLayout) {
+		o, err := layoutOf(s.Walker, "crypto algorithms", func(r *resolver, o *cryptoLayout) {
 			const t = "crypto_alg"
 			r.symbols("crypto_alg_list")
 			o.list, o.name, o.driver = r.field(t, "cra_list"), r.field(t, "cra_name"), r.field(t, "cra_driver_name")

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"iter"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -23,16 +22,16 @@ type Driver struct {
 }
 
 type deviceLayout struct {
-	next, major, first, count, name                  kernel.Field // char_device_struct
-	probes, probeNext, probeDev, probeRange, data    kernel.Field
-	ops                                              kernel.Field // cdev
-	miscMinor, miscName, miscOps, miscList           kernel.Field
-	blockNext, blockMajor, blockName                 kernel.Field
-	open, read, readIter, write, writeIter, ioctlOps kernel.Field
+	next, major, first, count, name                  Field // char_device_struct
+	probes, probeNext, probeDev, probeRange, data    Field
+	ops                                              Field // cdev
+	miscMinor, miscName, miscOps, miscList           Field
+	blockNext, blockMajor, blockName                 Field
+	open, read, readIter, write, writeIter, ioctlOps Field
 }
 
 func (s *System) deviceLayout() (*deviceLayout, error) {
-	return layoutOf(s, "devices", func(r *resolver, o *deviceLayout) {
+	return layoutOf(s.Walker, "devices", func(r *resolver, o *deviceLayout) {
 		r.symbols("chrdevs", "cdev_map", "misc_list", "major_names", "exact_match")
 		const c, f, m = "char_device_struct", "file_operations", "miscdevice"
 		o.next, o.major, o.first, o.count, o.name = r.field(c, "next"), r.field(c, "major"), r.field(c, "baseminor"), r.field(c, "minorct"), r.field(c, "name")
@@ -79,7 +78,7 @@ type deviceWalk struct {
 
 // buckets calls f with every element of a table of singly linked lists; once with one that
 // two lists share.
-func (w *deviceWalk) buckets(table virt.Addr, next kernel.Field, f func(r *reader, a virt.Addr) bool) bool {
+func (w *deviceWalk) buckets(table virt.Addr, next Field, f func(r *reader, a virt.Addr) bool) bool {
 	heads, err := w.s.pointers(table, deviceBuckets)
 	if err != nil {
 		return w.yield(nil, err)
@@ -208,7 +207,7 @@ func (w *deviceWalk) functions(r *reader, d *Driver) {
 	if d.Ops == 0 {
 		return
 	}
-	either := func(a, b kernel.Field) virt.Addr {
+	either := func(a, b Field) virt.Addr {
 		if f := r.pointer(d.Ops, a); f != 0 {
 			return f
 		}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"iter"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -26,21 +25,21 @@ type Disk struct {
 }
 
 type diskLayout struct {
-	kset, klist, class               kernel.Field // subsys_private
-	ksetEntry, ksetList              kernel.Field
-	knode, private                   kernel.Field // klist_node in device_private, device
-	devt, name, parent               kernel.Field // device
-	device, start, size, stats       kernel.Field // block_device; hd_struct up to 5.10
-	partno, disk, readOnly, bdFlags  kernel.Field
-	policy                           kernel.Field
+	kset, klist, class               Field // subsys_private
+	ksetEntry, ksetList              Field
+	knode, private                   Field // klist_node in device_private, device
+	devt, name, parent               Field // device
+	device, start, size, stats       Field // block_device; hd_struct up to 5.10
+	partno, disk, readOnly, bdFlags  Field
+	policy                           Field
 	old                              bool
-	part0, fops, flags, diskReadOnly kernel.Field // gendisk
-	inode, inodeSize                 kernel.Field // where the device has no size of its own
-	ios, sectors                     kernel.Field // disk_stats
+	part0, fops, flags, diskReadOnly Field // gendisk
+	inode, inodeSize                 Field // where the device has no size of its own
+	ios, sectors                     Field // disk_stats
 }
 
 func (s *System) diskLayout() (*diskLayout, error) {
-	return layoutOf(s, "disks", func(r *resolver, o *diskLayout) {
+	return layoutOf(s.Walker, "disks", func(r *resolver, o *diskLayout) {
 		r.symbols("class_kset", "block_class")
 		const d, g = "device", "gendisk"
 		o.kset, o.klist, o.class = r.field("subsys_private", "subsys"), r.field("subsys_private", "klist_devices.k_list"), r.field("subsys_private", "class")

@@ -55,11 +55,11 @@ func openDynamic(mem userMemory, base virt.Addr) (*dynamic, error) {
 	}
 	for ; len(entries) >= 16; entries = entries[16:] {
 		// The loader replaces these by real addresses where it can.
-		v := virt.Addr(le64(entries[8:]))
+		v := virt.Addr(binary.LittleEndian.Uint64(entries[8:]))
 		if v < base {
 			v += d.bias
 		}
-		switch elf.DynTag(le64(entries)) {
+		switch elf.DynTag(binary.LittleEndian.Uint64(entries)) {
 		case elf.DT_SYMTAB:
 			d.symtab = v
 		case elf.DT_STRTAB:
@@ -134,7 +134,7 @@ func (d *dynamic) at(i uint32, name string) (a virt.Addr, ok bool, err error) {
 	if string(text) != name+"\x00" || binary.LittleEndian.Uint16(sym[6:]) == 0 {
 		return 0, false, nil
 	}
-	return virt.Addr(le64(sym[8:])) + d.bias, true, nil
+	return virt.Addr(binary.LittleEndian.Uint64(sym[8:])) + d.bias, true, nil
 }
 
 // gnuHash is the hash of names in DT_GNU_HASH.

@@ -3,20 +3,19 @@ package linux
 import (
 	"strconv"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
 // nameLayout is how files are called that have no place in a file system: their
 // dentry's operations make the name (d_dname).
 type nameLayout struct {
-	dop, dname, dInode            kernel.Field
-	iPrivate, ino, nsOps, nsName  kernel.Field
+	dop, dname, dInode            Field
+	iPrivate, ino, nsOps, nsName  Field
 	pipe, socket, anon, pidfd, ns virt.Addr
 }
 
 func (s *System) nameLayout() (*nameLayout, error) {
-	return layoutOf(s, "names of files", func(r *resolver, o *nameLayout) {
+	return layoutOf(s.Walker, "names of files", func(r *resolver, o *nameLayout) {
 		r.symbols("pipefs_dname", "sockfs_dname", "anon_inodefs_dname", "pidfs_dname", "ns_dname")
 		o.dop, o.dname = r.field("dentry", "d_op"), r.field("dentry_operations", "d_dname")
 		o.dInode = r.field("dentry", "d_inode")

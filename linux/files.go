@@ -8,22 +8,21 @@ import (
 	"math/bits"
 	"runtime/debug"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
 // filesLayout is a process' table of open files and what it leads to.
 type filesLayout struct {
-	files, fdt, maxFDs, fds, open, cloexec kernel.Field
+	files, fdt, maxFDs, fds, open, cloexec Field
 	fileSize, inodeSize                    uint32
-	inode, flags, mode, pos                kernel.Field // of struct file
-	iMode, ino, nlink, rdev, size, super   kernel.Field // of struct inode
-	dev, mntID                             kernel.Field
+	inode, flags, mode, pos                Field // of struct file
+	iMode, ino, nlink, rdev, size, super   Field // of struct inode
+	dev, mntID                             Field
 }
 
 func (s *System) filesLayout() (*filesLayout, error) {
-	return layoutOf(s, "open files", func(r *resolver, o *filesLayout) {
+	return layoutOf(s.Walker, "open files", func(r *resolver, o *filesLayout) {
 		o.files, o.fdt = r.field("task_struct", "files"), r.field("files_struct", "fdt")
 		o.maxFDs, o.fds = r.field("fdtable", "max_fds"), r.field("fdtable", "fd")
 		o.open, o.cloexec = r.field("fdtable", "open_fds"), r.field("fdtable", "close_on_exec")

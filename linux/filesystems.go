@@ -6,13 +6,12 @@ import (
 	"iter"
 	"runtime/debug"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
 type fileSystemsLayout struct {
-	name, flags, next, list, owner, modName kernel.Field
+	name, flags, next, list, owner, modName Field
 	head                                    virt.Addr
 }
 
@@ -52,7 +51,7 @@ func (f *FileSystem) NeedsDevice() bool { return f.Flags&1 != 0 }
 // registration, as /proc/filesystems lists them.
 func (s *System) FileSystems(ctx context.Context) iter.Seq2[*FileSystem, error] {
 	return func(yield func(*FileSystem, error) bool) {
-		o, err := layoutOf(s, "file systems", func(r *resolver, o *fileSystemsLayout) {
+		o, err := layoutOf(s.Walker, "file systems", func(r *resolver, o *fileSystemsLayout) {
 			const t = "file_system_type"
 			r.symbols("file_systems")
 			o.name, o.flags, o.owner = r.field(t, "name"), r.field(t, "fs_flags"), r.field(t, "owner")

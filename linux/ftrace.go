@@ -2,6 +2,7 @@ package linux
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"iter"
 	"sort"
@@ -38,9 +39,9 @@ type FtraceSite struct {
 }
 
 type ftraceLayout struct {
-	fn, next, flags, private, saved, hash, tramp, trampSize, direct kernel.Field
-	notrace, filter, bits, buckets, count, hlist, ip                kernel.Field
-	pageNext, pageRecords, pageIndex, recIP, recFlags               kernel.Field
+	fn, next, flags, private, saved, hash, tramp, trampSize, direct Field
+	notrace, filter, bits, buckets, count, hlist, ip                Field
+	pageNext, pageRecords, pageIndex, recIP, recFlags               Field
 	recSize                                                         uint32
 }
 
@@ -61,7 +62,7 @@ var ftraceSiteFlags = map[uint]string{
 const ftraceUsers = 1<<19 - 1
 
 func (s *System) ftraceLayout() (*ftraceLayout, error) {
-	return layoutOf(s, "ftrace", func(r *resolver, o *ftraceLayout) {
+	return layoutOf(s.Walker, "ftrace", func(r *resolver, o *ftraceLayout) {
 		r.symbols("ftrace_ops_list", "ftrace_list_end", "ftrace_pages_start")
 		const f, h, p, d = "ftrace_ops", "ftrace_hash", "ftrace_page", "dyn_ftrace"
 		o.fn, o.next, o.flags, o.private = r.field(f, "func"), r.field(f, "next"), r.field(f, "flags"), r.field(f, "private")
@@ -240,12 +241,12 @@ func (s *System) ftraceRecords(o *ftraceLayout, page virt.Addr, yield func(*Ftra
 	}
 	for i := range n {
 		rec := b[i*uint64(o.recSize):]
-		flags := le64(rec[o.recFlags.Offset:])
+		flags := binary.LittleEndian.Uint64(rec[o.recFlags.Offset:])
 		if flags == 0 {
 			continue
 		}
 		if !yield(&FtraceSite{
-			Record: records + virt.Addr(i*uint64(o.recSize)), Site: virt.Addr(le64(rec[o.recIP.Offset:])),
+			Record: records + virt.Addr(i*uint64(o.recSize)), Site: virt.Addr(binary.LittleEndian.Uint64(rec[o.recIP.Offset:])),
 			Users: int(flags & ftraceUsers), Flags: bitNames(flags&^ftraceUsers, ftraceSiteFlags), Enabled: flags>>31&1 != 0,
 		}, nil) {
 			return false

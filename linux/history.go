@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"iter"
@@ -242,7 +243,7 @@ func (h *shellMemory) word(a virt.Addr) (v virt.Addr, ok bool) {
 	if len(b) < 8 {
 		return 0, false
 	}
-	return virt.Addr(le64(b)), true
+	return virt.Addr(binary.LittleEndian.Uint64(b)), true
 }
 
 // command is the command line at a; ok is false for what cannot be one.

@@ -99,7 +99,7 @@ func (h *shellMemory) bashEntries() (entries map[virt.Addr]*HistoryEntry, order 
 	}
 	for _, p := range h.pieces {
 		for off := 0; off+histEntrySize <= len(p.b) && len(order) < maxHistory; off += 8 {
-			if !stamps[virt.Addr(le64(p.b[off+histTime:]))] {
+			if !stamps[virt.Addr(binary.LittleEndian.Uint64(p.b[off+histTime:]))] {
 				continue
 			}
 			at := p.at + virt.Addr(off)
@@ -120,7 +120,7 @@ func (h *shellMemory) longestList(entries map[virt.Addr]*HistoryEntry) (list vir
 	for _, p := range h.pieces {
 		run := 0
 		for off := 0; off+8 <= len(p.b); off += 8 {
-			if entries[virt.Addr(le64(p.b[off:]))] == nil {
+			if entries[virt.Addr(binary.LittleEndian.Uint64(p.b[off:]))] == nil {
 				run = 0
 				continue
 			}

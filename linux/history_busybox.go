@@ -14,7 +14,7 @@ func (h *shellMemory) busybox() (best []*HistoryEntry) {
 	const most, least = 1 << 15, 7 // busybox makes no smaller nor larger one
 	for _, p := range h.pieces {
 		for off := 24; off+8 <= len(p.b); off += 8 {
-			if le64(p.b[off:]) == 0 {
+			if binary.LittleEndian.Uint64(p.b[off:]) == 0 {
 				continue
 			}
 			n := func(back int) int { return int(int32(binary.LittleEndian.Uint32(p.b[off-back:]))) }
@@ -22,7 +22,7 @@ func (h *shellMemory) busybox() (best []*HistoryEntry) {
 				return count > len(best) && count <= room && now >= 0 && now <= count && room >= least && room <= most
 			}
 			count, room := n(24), n(16)
-			if !fits(count, n(20), room) || !h.historyFile(virt.Addr(le64(p.b[off-8:]))) {
+			if !fits(count, n(20), room) || !h.historyFile(virt.Addr(binary.LittleEndian.Uint64(p.b[off-8:]))) {
 				// Built without a file.
 				if count, room = n(16), n(8); !fits(count, n(12), room) || n(4) != 0 {
 					continue
@@ -67,7 +67,7 @@ func (h *shellMemory) ashLines(b []byte, a virt.Addr, count int) []*HistoryEntry
 	}
 	found := make([]*HistoryEntry, count)
 	for i := range found {
-		line, ok := h.command(virt.Addr(le64(b[8*i:])))
+		line, ok := h.command(virt.Addr(binary.LittleEndian.Uint64(b[8*i:])))
 		if !ok {
 			return nil
 		}

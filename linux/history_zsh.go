@@ -35,7 +35,7 @@ func (h *shellMemory) zsh() []*HistoryEntry {
 		for _, p := range h.pieces {
 			for off := 0; off+zshEntrySize <= len(p.b); off += 8 {
 				at := p.at + virt.Addr(off)
-				if started := le64(p.b[off+zshStarted:]); started < zshEarliest || started > zshLatest {
+				if started := binary.LittleEndian.Uint64(p.b[off+zshStarted:]); started < zshEarliest || started > zshLatest {
 					continue // most words are none: look no further
 				}
 				if seen[at] || h.zshEntry(at) == nil {
@@ -115,7 +115,7 @@ func (h *shellMemory) zshEntry(a virt.Addr) *HistoryEntry {
 	if len(b) < zshEntrySize || a%8 != 0 {
 		return nil
 	}
-	word := func(off int) uint64 { return le64(b[off:]) }
+	word := func(off int) uint64 { return binary.LittleEndian.Uint64(b[off:]) }
 	up, down := virt.Addr(word(zshUp)), virt.Addr(word(zshDown))
 	number, started := word(zshNumber), word(zshStarted)
 	words := int32(binary.LittleEndian.Uint32(b[zshWordCount:]))

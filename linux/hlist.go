@@ -13,14 +13,14 @@ import (
 // hlist walks the singly linked chain (struct hlist_head, or hlist_nulls_head) at
 // head and yields the address of every element's hlist_node, limit of them at most.
 // An odd pointer ends a nulls chain.
-func (s *System) hlist(ctx context.Context, head virt.Addr, limit int) iter.Seq2[virt.Addr, error] {
+func (s *Walker) hlist(ctx context.Context, head virt.Addr, limit int) iter.Seq2[virt.Addr, error] {
 	return func(yield func(virt.Addr, error) bool) {
 		s.chain(ctx, head, limit, yield)
 	}
 }
 
 // chain is hlist; it returns false when the consumer wants no more.
-func (s *System) chain(ctx context.Context, head virt.Addr, limit int, yield func(virt.Addr, error) bool) bool {
+func (s *Walker) chain(ctx context.Context, head virt.Addr, limit int, yield func(virt.Addr, error) bool) bool {
 	// Brent's algorithm finds a cycle without a set: most chains have one element.
 	var tortoise virt.Addr
 	power, lap, n := 1, 0, 0
@@ -53,7 +53,7 @@ func (s *System) chain(ctx context.Context, head virt.Addr, limit int, yield fun
 }
 
 // word reads 8 bytes, guarded by itself.
-func (s *System) word(a virt.Addr) (v uint64, err error) {
+func (s *Walker) word(a virt.Addr) (v uint64, err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	return s.Space.U64(a)
 }

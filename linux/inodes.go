@@ -7,26 +7,25 @@ import (
 	"runtime/debug"
 	"time"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
 type inodesLayout struct {
 	supers                                         virt.Addr // list of all
-	list, inodes, sbType, sbDev, sbRoot, sbOps     kernel.Field
-	typeName                                       kernel.Field
-	size, uid, gid, mode, ino, nlink, mapping      kernel.Field
-	sbList, dentry, alias                          kernel.Field
-	atime, mtime, ctime, atimeNs, mtimeNs, ctimeNs kernel.Field
-	nrPages, link                                  kernel.Field
+	list, inodes, sbType, sbDev, sbRoot, sbOps     Field
+	typeName                                       Field
+	size, uid, gid, mode, ino, nlink, mapping      Field
+	sbList, dentry, alias                          Field
+	atime, mtime, ctime, atimeNs, mtimeNs, ctimeNs Field
+	nrPages, link                                  Field
 	shmemOps                                       virt.Addr
-	shmemInode, shmemSwapped                       kernel.Field
+	shmemInode, shmemSwapped                       Field
 	inodeSize                                      uint32
 }
 
 func (s *System) inodesLayout() (*inodesLayout, error) {
-	return layoutOf(s, "inodes", func(r *resolver, o *inodesLayout) {
+	return layoutOf(s.Walker, "inodes", func(r *resolver, o *inodesLayout) {
 		r.symbols("super_blocks", "shmem_ops")
 		var err error
 		if o.supers, err = s.listHead("super_blocks"); err != nil {
@@ -150,7 +149,7 @@ func (s *System) inode(r *reader, a virt.Addr, sb *SuperBlock, o *inodesLayout) 
 	i := &INode{Super: sb, Addr: a, Number: fieldIn(b, o.ino), Mode: uint32(fieldIn(b, o.mode)), Links: uint32(fieldIn(b, o.nlink))}
 	i.UID, i.GID = uint32(fieldIn(b, o.uid)), uint32(fieldIn(b, o.gid))
 	i.Size, i.Mapping = fieldIn(b, o.size), virt.Addr(fieldIn(b, o.mapping))
-	stamp := func(sec, ns kernel.Field) time.Time {
+	stamp := func(sec, ns Field) time.Time {
 		// Bit 31 of i_ctime_nsec says that someone has asked for it (I_CTIME_QUERIED, since 6.13).
 		return time.Unix(int64(fieldIn(b, sec)), int64(fieldIn(b, ns)&^(1<<31))).UTC()
 	}

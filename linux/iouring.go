@@ -6,7 +6,6 @@ import (
 	"iter"
 	"runtime/debug"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -44,17 +43,17 @@ func (q IOUringRequest) String() string {
 }
 
 type ioUringLayout struct {
-	flags, rings, sq, cq, sqEntries, cqEntries             kernel.Field
-	head, tail, overflow                                   kernel.Field
-	fileTable, fileNr, fileNodes, bufNr                    kernel.Field
-	nodeFile, sqData, thread, sqCPU, personalities         kernel.Field
-	hash, hashBits, table, locked, buckets, bits, hashList kernel.Field
-	hashNode, opcode, userData, reqFile                    kernel.Field
+	flags, rings, sq, cq, sqEntries, cqEntries             Field
+	head, tail, overflow                                   Field
+	fileTable, fileNr, fileNodes, bufNr                    Field
+	nodeFile, sqData, thread, sqCPU, personalities         Field
+	hash, hashBits, table, locked, buckets, bits, hashList Field
+	hashNode, opcode, userData, reqFile                    Field
 	bucketSize                                             uint32
 }
 
 func (s *System) ioUringLayout() (*ioUringLayout, error) {
-	return layoutOf(s, "io_uring", func(r *resolver, o *ioUringLayout) {
+	return layoutOf(s.Walker, "io_uring", func(r *resolver, o *ioUringLayout) {
 		const c, q = "io_ring_ctx", "io_kiocb"
 		r.symbols("io_uring_fops")
 		o.flags, o.rings = r.field(c, "flags"), r.field(c, "rings")
@@ -226,7 +225,7 @@ func (o *ioUringLayout) pending(ctx context.Context, l *Lister, u *IOUring) {
 	if has(o.hash) {
 		o.bucketsAt(ctx, l, u, r.pointer(a, o.hash), r.num(a, o.hashBits), 8)
 	}
-	for _, table := range [...]kernel.Field{o.table, o.locked} {
+	for _, table := range [...]Field{o.table, o.locked} {
 		if has(table) && has(o.buckets) {
 			o.bucketsAt(ctx, l, u, r.pointer(at(a, table), o.buckets), r.num(at(a, table), o.bits), o.bucketSize)
 		}

@@ -6,7 +6,6 @@ import (
 	"iter"
 	"time"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -33,34 +32,34 @@ type IPCObject struct {
 }
 
 type ipcLayout struct {
-	ids, tree                                   kernel.Field
+	ids, tree                                   Field
 	idsStride                                   uint32
-	id, key, uid, gid, cuid, cgid, mode         kernel.Field
-	shm                                         struct{ perm, attached, size, atime, dtime, ctime, creator, last kernel.Field }
-	sem                                         struct{ perm, ctime, count kernel.Field }
-	msg                                         struct{ perm, stime, rtime, ctime, bytes, count, limit, sender, receiver kernel.Field }
-	mount, super                                kernel.Field
-	queue, queueMax, queueCurrent, queueMsgSize kernel.Field
-	queueBytes                                  kernel.Field
+	id, key, uid, gid, cuid, cgid, mode         Field
+	shm                                         struct{ perm, attached, size, atime, dtime, ctime, creator, last Field }
+	sem                                         struct{ perm, ctime, count Field }
+	msg                                         struct{ perm, stime, rtime, ctime, bytes, count, limit, sender, receiver Field }
+	mount, super                                Field
+	queue, queueMax, queueCurrent, queueMsgSize Field
+	queueBytes                                  Field
 }
 
 func (s *System) ipcLayout() (*ipcLayout, error) {
-	return layoutOf(s, "communication between processes", func(r *resolver, o *ipcLayout) {
+	return layoutOf(s.Walker, "communication between processes", func(r *resolver, o *ipcLayout) {
 		o.ids, o.idsStride, o.tree = r.field("ipc_namespace", "ids"), r.size("ipc_ids"), r.field("ipc_ids", "ipcs_idr.idr_rt")
 		const p = "kern_ipc_perm"
 		o.id, o.key, o.mode = r.field(p, "id"), r.field(p, "key"), r.field(p, "mode")
 		o.uid, o.gid, o.cuid, o.cgid = r.field(p, "uid"), r.field(p, "gid"), r.field(p, "cuid"), r.field(p, "cgid")
-		f := func(structure string, fields map[string]*kernel.Field) {
+		f := func(structure string, fields map[string]*Field) {
 			for name, at := range fields {
 				*at = r.field(structure, name)
 			}
 		}
-		f("shmid_kernel", map[string]*kernel.Field{
+		f("shmid_kernel", map[string]*Field{
 			"shm_perm": &o.shm.perm, "shm_nattch": &o.shm.attached, "shm_segsz": &o.shm.size, "shm_atim": &o.shm.atime,
 			"shm_dtim": &o.shm.dtime, "shm_ctim": &o.shm.ctime, "shm_cprid": &o.shm.creator, "shm_lprid": &o.shm.last,
 		})
-		f("sem_array", map[string]*kernel.Field{"sem_perm": &o.sem.perm, "sem_ctime": &o.sem.ctime, "sem_nsems": &o.sem.count})
-		f("msg_queue", map[string]*kernel.Field{
+		f("sem_array", map[string]*Field{"sem_perm": &o.sem.perm, "sem_ctime": &o.sem.ctime, "sem_nsems": &o.sem.count})
+		f("msg_queue", map[string]*Field{
 			"q_perm": &o.msg.perm, "q_stime": &o.msg.stime, "q_rtime": &o.msg.rtime, "q_ctime": &o.msg.ctime, "q_cbytes": &o.msg.bytes,
 			"q_qnum": &o.msg.count, "q_qbytes": &o.msg.limit, "q_lspid": &o.msg.sender, "q_lrpid": &o.msg.receiver,
 		})
@@ -122,11 +121,11 @@ func (s *System) ipcObject(o *ipcLayout, kind string, perm virt.Addr) (*IPCObjec
 		r := s.reader()
 		v.ID, v.Key, v.Mode = int32(r.num(perm, o.id)), int32(r.num(perm, o.key)), uint32(r.num(perm, o.mode))
 		v.UID, v.GID, v.CUID, v.CGID = uint32(r.num(perm, o.uid)), uint32(r.num(perm, o.gid)), uint32(r.num(perm, o.cuid)), uint32(r.num(perm, o.cgid))
-		base := func(f kernel.Field) virt.Addr {
+		base := func(f Field) virt.Addr {
 			v.Address = perm - virt.Addr(f.Offset)
 			return v.Address
 		}
-		pid := func(a virt.Addr, f kernel.Field) int32 {
+		pid := func(a virt.Addr, f Field) int32 {
 			if p := r.pointer(a, f); p != 0 {
 				return int32(r.u32(p + virt.Addr(s.o.pidNumbers+s.o.upidNr)))
 			}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"iter"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -34,15 +33,15 @@ type InterruptAction struct {
 }
 
 type irqLayout struct {
-	number, hwirq, chip, flow, name, counts, actions, depth kernel.Field
-	chipName                                                kernel.Field
-	handler, thread, threadFn, actionName, flags, next      kernel.Field
-	softirqs, softAction                                    kernel.Field
+	number, hwirq, chip, flow, name, counts, actions, depth Field
+	chipName                                                Field
+	handler, thread, threadFn, actionName, flags, next      Field
+	softirqs, softAction                                    Field
 	softStride                                              uint32
 }
 
 func (s *System) irqLayout() (*irqLayout, error) {
-	return layoutOf(s, "interrupts", func(r *resolver, o *irqLayout) {
+	return layoutOf(s.Walker, "interrupts", func(r *resolver, o *irqLayout) {
 		r.symbols("irq_desc_tree", "sparse_irqs", "kstat", "softirq_vec")
 		const d, a = "irq_desc", "irqaction"
 		o.number, o.hwirq, o.chip = r.field(d, "irq_data.irq"), r.field(d, "irq_data.hwirq"), r.field(d, "irq_data.chip")

@@ -7,7 +7,6 @@ import (
 	"runtime/debug"
 	"time"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -26,13 +25,13 @@ type Key struct {
 }
 
 type keyLayout struct {
-	node, serial, kind, kindName, desc, uid, gid, perm, usage, expiry, flags, quota kernel.Field
+	node, serial, kind, kindName, desc, uid, gid, perm, usage, expiry, flags, quota Field
 }
 
 // Keys yields every key of every user, by serial number.
 func (s *System) Keys(ctx context.Context) iter.Seq2[*Key, error] {
 	return func(yield func(*Key, error) bool) {
-		o, err := layoutOf(s, "keys", func(r *resolver, o *keyLayout) {
+		o, err := layoutOf(s.Walker, "keys", func(r *resolver, o *keyLayout) {
 			const t = "key"
 			r.symbols("key_serial_tree")
 			o.node, o.serial = r.field(t, "serial_node"), r.field(t, "serial")

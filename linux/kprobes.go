@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"iter"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -26,8 +25,8 @@ type Kprobe struct {
 }
 
 type kprobeLayout struct {
-	hlist, list, missed, addr, symbol, offset, pre, post, flags kernel.Field
-	handler, entry                                              kernel.Field // struct kretprobe
+	hlist, list, missed, addr, symbol, offset, pre, post, flags Field
+	handler, entry                                              Field // struct kretprobe
 	table, aggregate, kretprobe                                 virt.Addr
 }
 
@@ -37,7 +36,7 @@ const kprobeHashSize = 64
 var kprobeFlags = map[uint]string{0: "gone", 1: "disabled", 2: "optimized", 3: "ftrace", 4: "function_entry"}
 
 func (s *System) kprobeLayout() (*kprobeLayout, error) {
-	o, err := layoutOf(s, "kprobes", func(r *resolver, o *kprobeLayout) {
+	o, err := layoutOf(s.Walker, "kprobes", func(r *resolver, o *kprobeLayout) {
 		r.symbols("kprobe_table", "aggr_pre_handler", "pre_handler_kretprobe")
 		const k = "kprobe"
 		o.hlist, o.list, o.missed = r.field(k, "hlist"), r.field(k, "list"), r.field(k, "nmissed")

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"runtime/debug"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -30,13 +29,13 @@ type Worker struct {
 }
 
 type kthreadLayout struct {
-	fn, data                                       kernel.Field
-	pool, current, last, pwq, rescue, desc, poolID kernel.Field
-	poolCPU, pwqWQ, wqName                         kernel.Field
+	fn, data                                       Field
+	pool, current, last, pwq, rescue, desc, poolID Field
+	poolCPU, pwqWQ, wqName                         Field
 }
 
 func (s *System) kthreadLayout() (*kthreadLayout, error) {
-	return layoutOf(s, "kernel threads", func(r *resolver, o *kthreadLayout) {
+	return layoutOf(s.Walker, "kernel threads", func(r *resolver, o *kthreadLayout) {
 		o.fn, o.data = r.field("kthread", "threadfn"), r.field("kthread", "data")
 		o.pool, o.current = r.optional("worker", "pool"), r.optional("worker", "current_func")
 		o.last, o.pwq = r.optional("worker", "last_func"), r.optional("worker", "current_pwq")

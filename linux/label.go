@@ -3,15 +3,14 @@ package linux
 import (
 	"fmt"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
 // labelLayout is where AppArmor keeps the label of a task.
 type labelLayout struct {
-	blobCred, security       kernel.Field
-	hname, size              kernel.Field // struct aa_label
-	profileLabel, mode, name kernel.Field // struct aa_profile
+	blobCred, security       Field
+	hname, size              Field // struct aa_label
+	profileLabel, mode, name Field // struct aa_profile
 }
 
 func (o *labelLayout) resolve(r *resolver) {

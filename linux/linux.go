@@ -11,7 +11,6 @@ package linux
 import (
 	"context"
 	"fmt"
-	"math/bits"
 	"time"
 
 	"github.com/outsight-vmi/outsight/kernel"
@@ -21,15 +20,12 @@ import (
 
 // System is a Linux guest. It is safe for concurrent use.
 type System struct {
-	*kernel.Kernel
+	*Walker
 	o *offsets
 
 	initTask    virt.Addr
-	cpus        []virt.Addr // __per_cpu_offset of each possible CPU
-	cpusErr     error       // why cpus is not all of them
 	boot        time.Time
 	maxTasks    int
-	layouts     layouts
 	modules     moduleCache
 	moduleTypes moduleSpecs
 }
@@ -46,7 +42,7 @@ func Open(ctx context.Context, mem phys.Memory, opts kernel.Options) (*System, e
 
 // New prepares to read the objects of the guest that runs k.
 func New(k *kernel.Kernel) (*System, error) {
-	s := &System{Kernel: k, maxTasks: taskLimit(k)}
+	s := &System{Walker: NewWalker(k), maxTasks: taskLimit(k)}
 	var err error
 	if s.o, err = resolveOffsets(k.Profile); err != nil {
 		return nil, fmt.Errorf("kernel %s: %w", k.Release, err)
@@ -58,60 +54,8 @@ func New(k *kernel.Kernel) (*System, error) {
 	if c, err := k.Clock(); err == nil {
 		s.boot = c.Boot
 	}
-	s.cpusErr = s.readCPUs()
 	return s, nil
 }
-
-// maxCPUs is the most that amd64 kernels can be built for (NR_CPUS).
-const maxCPUs = 8192
-
-// readCPUs reads where each possible CPU's area lies.
-func (s *System) readCPUs() error {
-	n, ok1 := s.Address("nr_cpu_ids")
-	table, ok2 := s.Address("__per_cpu_offset")
-	if !ok1 || !ok2 {
-		return fmt.Errorf("processors: symbols nr_cpu_ids, __per_cpu_offset: %w", kernel.ErrNoSymbol)
-	}
-	count, err := s.Space.U32(n)
-	if err != nil {
-		return fmt.Errorf("number of processors: %w", err)
-	}
-	possible, known := s.possibleCPUs()
-	for cpu := range min(count, maxCPUs, possible) {
-		off, err := s.Space.U64(table + virt.Addr(cpu)*8)
-		if err != nil {
-			return fmt.Errorf("area of processor %d: %w", cpu, err)
-		}
-		s.cpus = append(s.cpus, virt.Addr(off))
-	}
-	if count == 0 || count > maxCPUs || known && count != possible {
-		return fmt.Errorf("%w: the kernel prepared for %d processors", ErrBroken, count)
-	}
-	return nil
-}
-
-// possibleCPUs is one more than the highest processor that can exist: what nr_cpu_ids
-// must be too, so that a lie about either costs nothing.
-func (s *System) possibleCPUs() (n uint32, known bool) {
-	mask, ok := s.Address("__cpu_possible_mask")
-	if !ok {
-		return maxCPUs, false
-	}
-	var b [maxCPUs / 8]byte
-	size := s.cpuMaskSize()
-	if _, err := s.Space.ReadAt(b[:size], mask); err != nil {
-		return maxCPUs, false
-	}
-	for i := size - 1; i >= 0; i-- {
-		if b[i] != 0 {
-			return uint32(8*i + bits.Len8(b[i])), true
-		}
-	}
-	return maxCPUs, false
-}
-
-// CPUs is how many processors the kernel prepared for (nr_cpu_ids).
-func (s *System) CPUs() int { return len(s.cpus) }
 
 // BootTime is the wall-clock time at which the guest booted, as btime in its
 // /proc/stat; zero if its clock cannot be read.

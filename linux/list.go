@@ -7,26 +7,9 @@ import (
 	"iter"
 	"runtime/debug"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
-
-// maxTasks bounds walks over tasks: the kernel's own limit, PID_MAX_LIMIT.
-const maxTasks = 4 << 20
-
-// taskLimit is how many tasks the guest can have: no more than fit in its memory.
-func taskLimit(k *kernel.Kernel) int {
-	var ram uint64
-	for _, r := range k.Memory.Ranges() {
-		ram += r.Size()
-	}
-	size, err := k.StructSize("task_struct")
-	if err != nil || size == 0 {
-		return maxTasks
-	}
-	return int(min(maxTasks, ram/uint64(size)+1))
-}
 
 // ErrBroken says that a list of the guest's does not hold together.
 var ErrBroken = errors.New("the list is broken")
@@ -42,7 +25,7 @@ const poisonPrev = 0xdead_0000_0000_0122
 // cycles, so the common walk costs two words an element and no memory. Where that
 // fails, what is wrong is reported, and the walk goes on with a set of what it has
 // seen: first forward as far as it leads, then from the head backward.
-func (s *System) list(ctx context.Context, head virt.Addr, limit int) iter.Seq2[virt.Addr, error] {
+func (s *Walker) list(ctx context.Context, head virt.Addr, limit int) iter.Seq2[virt.Addr, error] {
 	return func(yield func(virt.Addr, error) bool) {
 		w := listWalk{s: s, ctx: ctx, head: head, limit: limit, yield: yield}
 		w.forward()
@@ -50,7 +33,7 @@ func (s *System) list(ctx context.Context, head virt.Addr, limit int) iter.Seq2[
 }
 
 type listWalk struct {
-	s     *System
+	s     *Walker
 	ctx   context.Context
 	head  virt.Addr
 	limit int

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"iter"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -26,17 +25,17 @@ type FileLock struct {
 }
 
 type lockLayout struct {
-	link, flags, kind, pid, file, start, end kernel.Field
-	requests, member, blocker                kernel.Field
-	hlist                                    kernel.Field
-	inode, ino, super, dev                   kernel.Field
+	link, flags, kind, pid, file, start, end Field
+	requests, member, blocker                Field
+	hlist                                    Field
+	inode, ino, super, dev                   Field
 }
 
 func (s *System) lockLayout() (*lockLayout, error) {
-	return layoutOf(s, "file locks", func(r *resolver, o *lockLayout) {
+	return layoutOf(s.Walker, "file locks", func(r *resolver, o *lockLayout) {
 		r.symbols("file_lock_list")
 		const l = "file_lock"
-		member := func(name string) kernel.Field { return r.field(l, "c.flc_"+name, "fl_"+name) } // 6.9
+		member := func(name string) Field { return r.field(l, "c.flc_"+name, "fl_"+name) } // 6.9
 		o.link, o.flags, o.kind, o.pid = member("link"), member("flags"), member("type"), member("pid")
 		o.file, o.requests, o.member, o.blocker = member("file"), member("blocked_requests"), member("blocked_member"), member("blocker")
 		o.start, o.end = r.field(l, "fl_start"), r.field(l, "fl_end")

@@ -23,14 +23,14 @@ type SecurityHook struct {
 }
 
 type lsmLayout struct {
-	list, hook, lsm, lsmID, idName kernel.Field
-	key, hl, active, keyFunc       kernel.Field
+	list, hook, lsm, lsmID, idName Field
+	key, hl, active, keyFunc       Field
 	callSize                       uint32
-	enabled                        kernel.Field
+	enabled                        Field
 }
 
 func (s *System) lsmLayout() (*lsmLayout, error) {
-	return layoutOf(s, "security modules", func(r *resolver, o *lsmLayout) {
+	return layoutOf(s.Walker, "security modules", func(r *resolver, o *lsmLayout) {
 		r.symbols("static_calls_table", "security_hook_heads", "lsm_names", "lsm_idlist", "lsm_active_cnt")
 		const h = "security_hook_list"
 		o.hook = r.field(h, "hook")

@@ -1,10 +1,10 @@
 package linux
 
 import (
+	"encoding/binary"
 	"fmt"
 	"runtime/debug"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -20,7 +20,7 @@ func safely(read func() error) (err error) {
 }
 
 // readAt reads len(p) bytes at a.
-func (s *System) readAt(p []byte, a virt.Addr) error {
+func (s *Walker) readAt(p []byte, a virt.Addr) error {
 	return safely(func() error {
 		_, err := s.Space.ReadAt(p, a)
 		return err
@@ -28,7 +28,7 @@ func (s *System) readAt(p []byte, a virt.Addr) error {
 }
 
 // stringAt reads a string of the kernel's, of at most limit bytes.
-func (s *System) stringAt(a virt.Addr, limit int) (text string, err error) {
+func (s *Walker) stringAt(a virt.Addr, limit int) (text string, err error) {
 	err = safely(func() error {
 		r := s.reader()
 		text = r.cString(a, limit)
@@ -37,22 +37,8 @@ func (s *System) stringAt(a virt.Addr, limit int) (text string, err error) {
 	return text, err
 }
 
-// perCPU is where the per-CPU variable name lies for a possible CPU. Its symbol is
-// an offset in each CPU's area up to 6.14, and an address since: what the kernel
-// adds is the same.
-func (s *System) perCPU(name string, cpu int) (virt.Addr, error) {
-	sym, ok := s.Symbol(name)
-	if !ok {
-		return 0, fmt.Errorf("symbol %s: %w: %w", name, ErrUnsupported, kernel.ErrNoSymbol)
-	}
-	if sym.Percpu {
-		return virt.Addr(sym.Rel) + s.cpus[cpu], nil
-	}
-	return s.Text + virt.Addr(sym.Rel) + s.cpus[cpu], nil
-}
-
 // table is where a symbol lies and how many bytes it can have.
-func (s *System) tableAt(name string) (a virt.Addr, size uint64, ok bool) {
+func (s *Walker) tableAt(name string) (a virt.Addr, size uint64, ok bool) {
 	sym, ok := s.Extent(name)
 	if !ok || sym.Percpu {
 		return 0, 0, false
@@ -61,25 +47,16 @@ func (s *System) tableAt(name string) (a virt.Addr, size uint64, ok bool) {
 }
 
 // pointers reads the array of n pointers at a.
-func (s *System) pointers(a virt.Addr, n int) ([]virt.Addr, error) {
+func (s *Walker) pointers(a virt.Addr, n int) ([]virt.Addr, error) {
 	b := make([]byte, 8*min(max(n, 0), maxMachinery))
 	if err := s.readAt(b, a); err != nil {
 		return nil, fmt.Errorf("table at %#x: %w", uint64(a), err)
 	}
 	p := make([]virt.Addr, len(b)/8)
 	for i := range p {
-		p[i] = virt.Addr(le64(b[8*i:]))
+		p[i] = virt.Addr(binary.LittleEndian.Uint64(b[8*i:]))
 	}
 	return p, nil
-}
-
-func le64(b []byte) uint64 {
-	_ = b[7]
-	var v uint64
-	for i := 7; i >= 0; i-- {
-		v = v<<8 | uint64(b[i])
-	}
-	return v
 }
 
 // bitNames are the names of the bits set in v; those without one come as bitN.
@@ -96,12 +73,4 @@ func bitNames(v uint64, names map[uint]string) []string {
 		}
 	}
 	return set
-}
-
-// PerCPU is where the per-CPU variable of that name lies for a possible CPU.
-func (s *System) PerCPU(name string, cpu int) (virt.Addr, error) {
-	if cpu < 0 || cpu >= len(s.cpus) {
-		return 0, fmt.Errorf("processor %d: %w: there are %d", cpu, ErrBroken, len(s.cpus))
-	}
-	return s.perCPU(name, cpu)
 }

@@ -7,16 +7,15 @@ import (
 	"iter"
 	"runtime/debug"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
 // mapleLayout is struct maple_tree and its two kinds of nodes (6.1).
 type mapleLayout struct {
-	root                    kernel.Field
-	rangePivot, rangeSlot   kernel.Field // of leaves and plain nodes
-	arangePivot, arangeSlot kernel.Field // of nodes that keep the gaps below them
+	root                    Field
+	rangePivot, rangeSlot   Field // of leaves and plain nodes
+	arangePivot, arangeSlot Field // of nodes that keep the gaps below them
 	nodeSize                uint32
 }
 
@@ -34,7 +33,7 @@ const (
 	maxMapleDepth = 31 // MAPLE_HEIGHT_MAX
 )
 
-func (s *System) mapleLayout() (*mapleLayout, error) {
+func (s *Walker) mapleLayout() (*mapleLayout, error) {
 	return layoutOf(s, "maple trees", func(r *resolver, o *mapleLayout) {
 		o.root = r.field("maple_tree", "ma_root")
 		o.rangePivot, o.rangeSlot = r.field("maple_range_64", "pivot"), r.field("maple_range_64", "slot")
@@ -43,7 +42,7 @@ func (s *System) mapleLayout() (*mapleLayout, error) {
 		if len(r.errs) > 0 {
 			return
 		}
-		for _, f := range []kernel.Field{o.rangePivot, o.rangeSlot, o.arangePivot, o.arangeSlot} {
+		for _, f := range []Field{o.rangePivot, o.rangeSlot, o.arangePivot, o.arangeSlot} {
 			if o.nodeSize > 4096 || f.Offset > o.nodeSize || f.Size > o.nodeSize-f.Offset {
 				r.errs = append(r.errs, fmt.Errorf("struct maple_node of %d bytes: a member lies outside", o.nodeSize))
 			}
@@ -54,7 +53,7 @@ func (s *System) mapleLayout() (*mapleLayout, error) {
 // maple walks the struct maple_tree at a in order of index, limit entries at most.
 // Every child must lie within its parent's range and no node may be there twice, so
 // that a tree made by an enemy ends.
-func (s *System) maple(ctx context.Context, a virt.Addr, limit int) iter.Seq2[mapleEntry, error] {
+func (s *Walker) maple(ctx context.Context, a virt.Addr, limit int) iter.Seq2[mapleEntry, error] {
 	return func(yield func(mapleEntry, error) bool) {
 		o, err := s.mapleLayout()
 		if err != nil {
@@ -79,7 +78,7 @@ func (s *System) maple(ctx context.Context, a virt.Addr, limit int) iter.Seq2[ma
 }
 
 type mapleWalk struct {
-	s     *System
+	s     *Walker
 	ctx   context.Context
 	o     *mapleLayout
 	root  virt.Addr
@@ -112,7 +111,7 @@ func (w *mapleWalk) node(slot, lo, hi uint64, depth int) bool {
 	default: // dense ones are not in use, 6.1 to 7.2
 		return w.fail(fmt.Errorf("node at %#x: %w: of kind %d", uint64(at), ErrBroken, kind))
 	}
-	word := func(f kernel.Field, i int) uint64 { return binary.LittleEndian.Uint64(b[int(f.Offset)+8*i:]) }
+	word := func(f Field, i int) uint64 { return binary.LittleEndian.Uint64(b[int(f.Offset)+8*i:]) }
 	first := lo
 	for i := range int(slots.Size / 8) {
 		last := hi

@@ -3,29 +3,28 @@ package linux
 import (
 	"encoding/binary"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
 // mapsLayout is the members of struct vm_area_struct and what belongs to it.
 type mapsLayout struct {
 	size                                      uint32
-	start, end, flags, pgoff, file, ops       kernel.Field
-	private, anonName, anonNameText, ringName kernel.Field
-	next, rb                                  kernel.Field
-	tree, mmap, rbRoot                        kernel.Field // of mm_struct
-	mapCount, startBrk, brk, startStack       kernel.Field
-	fileInode, fileMode, userPath, dInode     kernel.Field
-	fileMapping                               kernel.Field
-	dSuper, mntRoot                           kernel.Field
-	inoNumber, inoSuper, superDev             kernel.Field
+	start, end, flags, pgoff, file, ops       Field
+	private, anonName, anonNameText, ringName Field
+	next, rb                                  Field
+	tree, mmap, rbRoot                        Field // of mm_struct
+	mapCount, startBrk, brk, startStack       Field
+	fileInode, fileMode, userPath, dInode     Field
+	fileMapping                               Field
+	dSuper, mntRoot                           Field
+	inoNumber, inoSuper, superDev             Field
 	specialOps, hugeZeroPFN                   virt.Addr // 0: not known
 	anonNameShared                            bool      // it lies in a union with what files need
 	heapTouches                               bool      // until 6.5 what only touches the heap is called so too
 }
 
 func (s *System) mapsLayout() (*mapsLayout, error) {
-	return layoutOf(s, "mappings", func(r *resolver, o *mapsLayout) {
+	return layoutOf(s.Walker, "mappings", func(r *resolver, o *mapsLayout) {
 		r.symbols("special_mapping_vmops", "huge_zero_pfn")
 		const v, m = "vm_area_struct", "mm_struct"
 		o.size = r.size(v)
@@ -59,8 +58,8 @@ func (s *System) mapsLayout() (*mapsLayout, error) {
 
 // fieldIn is member f in b, a copy of the structure; 0 where the kernel lacks it or
 // b is too short.
-func fieldIn(b []byte, f kernel.Field) uint64 {
-	if f.Offset == absent || f.Size == 0 || uint64(f.Offset)+uint64(f.Size) > uint64(len(b)) {
+func fieldIn(b []byte, f Field) uint64 {
+	if !has(f) || f.Size == 0 || uint64(f.Offset)+uint64(f.Size) > uint64(len(b)) {
 		return 0
 	}
 	var w [8]byte

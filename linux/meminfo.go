@@ -6,7 +6,6 @@ import (
 	"iter"
 	"strings"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -62,13 +61,13 @@ type meminfoLayout struct {
 	counters                            []counted
 	files, swapCache, reclaimable       []counterAt // for Cached, MemAvailable
 	fileLRU, free                       []counterAt
-	inodes, inodeList, mapping, nrpages kernel.Field // super_block, inode, address_space
+	inodes, inodeList, mapping, nrpages Field // super_block, inode, address_space
 	spaceSize                           uint32
-	zones, watermarks                   kernel.Field // pglist_data, zone
-	boost                               kernel.Field
+	zones, watermarks                   Field // pglist_data, zone
+	boost                               Field
 	zoneSize                            uint32
-	counterCount, counterCPUs           kernel.Field // percpu_counter
-	hugeOrder, hugePages                kernel.Field // hstate
+	counterCount, counterCPUs           Field // percpu_counter
+	hugeOrder, hugePages                Field // hstate
 	hugeSize                            uint32
 }
 
@@ -82,7 +81,7 @@ type counted struct {
 }
 
 func (s *System) meminfoLayout() (*meminfoLayout, error) {
-	return layoutOf(s, "memory counters", func(r *resolver, o *meminfoLayout) {
+	return layoutOf(s.Walker, "memory counters", func(r *resolver, o *meminfoLayout) {
 		names := []string{
 			"vm_node_stat", "vm_zone_stat", "blockdev_superblock", "swapper_spaces", "nr_swapper_spaces", "node_data", "nr_node_ids",
 			"totalreserve_pages", "sysctl_overcommit_ratio", "sysctl_overcommit_kbytes", "vm_committed_as", "pcpu_nr_populated", "pcpu_nr_units",

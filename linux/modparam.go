@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -31,9 +30,9 @@ type Parameter struct {
 
 // paramLayout is struct kernel_param and what its values are kept in.
 type paramLayout struct {
-	name, ops, perm, arg, get             kernel.Field
-	strMax, str                           kernel.Field
-	arrMax, arrSize, arrNum, arrOps, elem kernel.Field
+	name, ops, perm, arg, get             Field
+	strMax, str                           Field
+	arrMax, arrSize, arrNum, arrOps, elem Field
 	stride                                uint32
 	types                                 map[virt.Addr]string // by address of the function that shows it
 }
@@ -47,7 +46,7 @@ var paramTypes = []string{
 }
 
 func (s *System) paramLayout() (*paramLayout, error) {
-	o, err := layoutOf(s, "parameters of modules", func(r *resolver, o *paramLayout) {
+	o, err := layoutOf(s.Walker, "parameters of modules", func(r *resolver, o *paramLayout) {
 		const p, a = "kernel_param", "kparam_array"
 		o.name, o.ops, o.perm, o.arg = r.field(p, "name"), r.field(p, "ops"), r.field(p, "perm"), r.field(p, "arg")
 		o.stride = r.size(p)
@@ -108,8 +107,8 @@ func (m *Module) Parameters() (ps []Parameter, err error) {
 
 // value is the parameter at arg as its operations show it.
 func (o *paramLayout) value(r *reader, kind string, arg virt.Addr, array bool) (_ string, known bool) {
-	whole := func(size uint32) uint64 { return r.num(arg, kernel.Field{Size: size}) }
-	part := func(size uint32) int64 { return r.signed(arg, kernel.Field{Size: size}) }
+	whole := func(size uint32) uint64 { return r.num(arg, FieldAt(0, size)) }
+	part := func(size uint32) int64 { return r.signed(arg, FieldAt(0, size)) }
 	switch kind {
 	case "byte":
 		return strconv.FormatUint(whole(1), 10), true
@@ -186,7 +185,7 @@ type Section struct {
 
 // sectionLayout is struct module_sect_attrs.
 type sectionLayout struct {
-	bins, name, addr kernel.Field
+	bins, name, addr Field
 }
 
 // Sections are where m's sections were loaded, as /sys/module/*/sections shows to
@@ -197,7 +196,7 @@ func (m *Module) Sections(ctx context.Context) (sections []Section, err error) {
 	if err != nil {
 		return nil, err
 	}
-	o, err := layoutOf(m.s, "sections of modules", func(r *resolver, o *sectionLayout) {
+	o, err := layoutOf(m.s.Walker, "sections of modules", func(r *resolver, o *sectionLayout) {
 		// The group's list of files ends with a null. Each is a bin_attribute,
 		// behind which the address stands, or since 6.14 in its private.
 		o.bins = r.field("module_sect_attrs", "grp.bin_attrs")

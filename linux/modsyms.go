@@ -7,7 +7,6 @@ import (
 	"sort"
 	"sync"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -38,7 +37,7 @@ const (
 
 // modKallsyms is struct mod_kallsyms.
 type modKallsyms struct {
-	symtab, num, strtab, typetab kernel.Field
+	symtab, num, strtab, typetab Field
 }
 
 // load reads the table once. What it costs is only what the module really has.
@@ -57,7 +56,7 @@ func (m *Module) readSymbols() error {
 	if err != nil {
 		return err
 	}
-	k, err := layoutOf(m.s, "module symbols", func(r *resolver, o *modKallsyms) {
+	k, err := layoutOf(m.s.Walker, "module symbols", func(r *resolver, o *modKallsyms) {
 		const t = "mod_kallsyms"
 		o.symtab, o.num, o.strtab = r.field(t, "symtab"), r.field(t, "num_symtab"), r.field(t, "strtab")
 		o.typetab = r.optional(t, "typetab") // 5.2; st_size held the letter before

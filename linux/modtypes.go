@@ -8,7 +8,6 @@ import (
 	"runtime/debug"
 	"sync"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/kernel/btf"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
@@ -43,13 +42,13 @@ type ModuleTypes struct {
 }
 
 type moduleTypesLayout struct {
-	list, btf                  kernel.Field // struct btf_module
-	name, id, data, size, base kernel.Field // struct btf
-	startID, startStrings      kernel.Field
+	list, btf                  Field // struct btf_module
+	name, id, data, size, base Field // struct btf
+	startID, startStrings      Field
 }
 
 func (s *System) moduleTypesLayout() (*moduleTypesLayout, error) {
-	return layoutOf(s, "types of modules", func(r *resolver, o *moduleTypesLayout) {
+	return layoutOf(s.Walker, "types of modules", func(r *resolver, o *moduleTypesLayout) {
 		r.symbols("btf_modules")
 		o.list, o.btf = r.field("btf_module", "list"), r.field("btf_module", "btf")
 		const b = "btf"
@@ -197,9 +196,9 @@ func layoutIn[T any](s *System, module, what string, resolve func(*resolver, *T)
 		if err != nil {
 			return nil, fmt.Errorf("%s: kernel %s: %w", what, s.Release, err)
 		}
-		return layoutFrom(s, &k.layouts, k.spec, what, resolve)
+		return layoutFrom(s.Walker, &k.layouts, k.spec, what, resolve)
 	}
-	v, err := layoutOf(s, what, resolve)
+	v, err := layoutOf(s.Walker, what, resolve)
 	if err == nil {
 		return v, nil
 	}

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/kernel/btf"
 	"github.com/outsight-vmi/outsight/linux/synth"
 )
@@ -34,7 +33,7 @@ func thingTypes(t testing.TB, base *btf.Spec) []byte {
 	return append(b, own...)
 }
 
-type thingLayout struct{ comm, pid kernel.Field }
+type thingLayout struct{ comm, pid Field }
 
 func thing(s *System, module string) (*thingLayout, error) {
 	return layoutIn(s, module, "things", func(r *resolver, o *thingLayout) {

@@ -7,7 +7,6 @@ import (
 	"runtime/debug"
 	"strings"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -20,19 +19,19 @@ const (
 
 // moduleLayout is struct module and what it leads to.
 type moduleLayout struct {
-	list, state, name, version, srcversion, taints kernel.Field
-	init, exit, args, refcnt, kp, numKP, kallsyms  kernel.Field
-	sourceList, useSourceList, useSource           kernel.Field
-	percpu, percpuSize                             kernel.Field
+	list, state, name, version, srcversion, taints Field
+	init, exit, args, refcnt, kp, numKP, kallsyms  Field
+	sourceList, useSourceList, useSource           Field
+	percpu, percpuSize                             Field
 	// Since 6.4 an array of regions by kind; before, one for the core and one for
 	// what initialisation needs, each beginning with its text.
-	mem, memBase, memSize                  kernel.Field
+	mem, memBase, memSize                  Field
 	memStride                              uint32
-	core, initial                          kernel.Field
-	layoutBase, layoutSize, layoutTextSize kernel.Field
+	core, initial                          Field
+	layoutBase, layoutSize, layoutTextSize Field
 	kinds                                  []ModuleMemoryKind
 	states                                 map[uint64]ModuleState
-	sectAttrs                              kernel.Field
+	sectAttrs                              Field
 }
 
 // ModuleMemoryKind is what a region of a module's memory holds.
@@ -64,7 +63,7 @@ const (
 )
 
 func (s *System) moduleLayout() (*moduleLayout, error) {
-	return layoutOf(s, "modules", func(r *resolver, o *moduleLayout) {
+	return layoutOf(s.Walker, "modules", func(r *resolver, o *moduleLayout) {
 		r.symbols("modules")
 		const m = "module"
 		o.list, o.state, o.name = r.field(m, "list"), r.field(m, "state"), r.field(m, "name")
@@ -247,7 +246,7 @@ func (s *System) module(o *moduleLayout, a virt.Addr) (_ *Module, err error) {
 	}
 	for _, s := range []struct {
 		to *string
-		f  kernel.Field
+		f  Field
 	}{{&m.Version, o.version}, {&m.SrcVersion, o.srcversion}} {
 		if p := r.pointer(a, s.f); p != 0 {
 			*s.to = r.cString(p, 256)
@@ -274,7 +273,7 @@ func (m *Module) memory(o *moduleLayout, r *reader) {
 		return
 	}
 	for _, l := range []struct {
-		f          kernel.Field
+		f          Field
 		text, data ModuleMemoryKind
 	}{{o.core, ModuleText, ModuleData}, {o.initial, ModuleInitText, ModuleInitData}} {
 		region := at(m.Addr, l.f)

@@ -8,22 +8,21 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
 type mountsLayout struct {
-	nsTree, nsList, nsCount                kernel.Field // of mnt_namespace
-	node, list                             kernel.Field // of mount
-	id, parent, group, master, tflags, dev kernel.Field
-	sb, flags                              kernel.Field // of vfsmount
-	sbDev, sbFlags, sbType, sbSubtype      kernel.Field
-	typeName                               kernel.Field
+	nsTree, nsList, nsCount                Field // of mnt_namespace
+	node, list                             Field // of mount
+	id, parent, group, master, tflags, dev Field
+	sb, flags                              Field // of vfsmount
+	sbDev, sbFlags, sbType, sbSubtype      Field
+	typeName                               Field
 }
 
 func (s *System) mountsLayout() (*mountsLayout, error) {
-	return layoutOf(s, "mounts", func(r *resolver, o *mountsLayout) {
+	return layoutOf(s.Walker, "mounts", func(r *resolver, o *mountsLayout) {
 		const m = "mount"
 		o.node = r.optional(m, "mnt_node") // 6.8: a red-black tree, before a list
 		if has(o.node) {

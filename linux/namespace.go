@@ -10,7 +10,6 @@ import (
 	"runtime/debug"
 	"slices"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -33,29 +32,29 @@ type NamespaceInfo struct {
 // nsKind is how one kind of namespace is laid out.
 type nsKind struct {
 	name                 string
-	proxy                kernel.Field // in struct nsproxy; absent for pid and user
-	children             kernel.Field // for those that only children get
-	inum, owner, ucounts kernel.Field
-	parent               kernel.Field
-	common               kernel.Field // struct ns_common, by which trees hold it
+	proxy                Field // in struct nsproxy; absent for pid and user
+	children             Field // for those that only children get
+	inum, owner, ucounts Field
+	parent               Field
+	common               Field // struct ns_common, by which trees hold it
 }
 
 type namespaceLayout struct {
 	kinds      []nsKind
-	uid        kernel.Field // struct ucounts
-	userOwner  kernel.Field // struct user_namespace
-	netList    kernel.Field
-	nodename   kernel.Field
-	treeNode   kernel.Field // ns_common, 6.18
-	mntNode    kernel.Field // mnt_namespace, 6.8 to 6.17
-	pid, users int          // which of kinds
+	uid        Field // struct ucounts
+	userOwner  Field // struct user_namespace
+	netList    Field
+	nodename   Field
+	treeNode   Field // ns_common, 6.18
+	mntNode    Field // mnt_namespace, 6.8 to 6.17
+	pid, users int   // which of kinds
 }
 
 func (s *System) namespaceLayout() (*namespaceLayout, error) {
-	return layoutOf(s, "namespaces", func(r *resolver, o *namespaceLayout) {
+	return layoutOf(s.Walker, "namespaces", func(r *resolver, o *namespaceLayout) {
 		symbols := []string{"net_namespace_list", "mnt_ns_tree"}
 		kind := func(name, structure, proxy, children string) {
-			k := nsKind{name: name, parent: kernel.Field{Offset: absent}, proxy: kernel.Field{Offset: absent}, children: kernel.Field{Offset: absent}}
+			k := nsKind{name: name, parent: Field{}, proxy: Field{}, children: Field{}}
 			k.inum = r.optional(structure, "ns.inum")
 			if !has(k.inum) {
 				return // built without this kind
@@ -237,7 +236,7 @@ func (c *nsCensus) registers(ctx context.Context, fail func(error)) {
 		node := c.o.treeNode
 		base := k.common
 		if !has(node) { // one tree only, with a node of its own
-			node, base = c.o.mntNode, kernel.Field{}
+			node, base = c.o.mntNode, FieldAt(0, 0)
 			ok = ok && k.name == "mnt"
 		}
 		if !ok || !has(node) || !has(base) {
@@ -262,7 +261,7 @@ func (c *nsCensus) relatives() (err error) {
 		a := todo[0]
 		todo = todo[1:]
 		k := c.o.kinds[c.kinds[a]]
-		for i, f := range []kernel.Field{k.parent, k.owner} {
+		for i, f := range []Field{k.parent, k.owner} {
 			kind := []int{c.kinds[a], c.o.users}[i]
 			c.l.r.err = nil
 			p := c.l.r.pointer(a, f)
@@ -287,7 +286,7 @@ func (c *nsCensus) describe(n *NamespaceInfo) (err error) {
 	r, k := &c.l.r, c.o.kinds[c.kinds[n.Addr]]
 	r.err = nil
 	n.Inode = r.num(n.Addr, k.inum)
-	inum := func(kind int, f kernel.Field) uint64 {
+	inum := func(kind int, f Field) uint64 {
 		if p := r.pointer(n.Addr, f); p != 0 && kind >= 0 {
 			return r.num(p, c.o.kinds[kind].inum)
 		}

@@ -6,7 +6,6 @@ import (
 	"iter"
 	"net/netip"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -25,18 +24,18 @@ type Neighbour struct {
 }
 
 type neighLayout struct {
-	nht, heads, shift, node                      kernel.Field
-	dev, state, flags, ha, key, devNet, macWidth kernel.Field
-	proto                                        kernel.Field
-	proxies, pNext, pNet, pDev, pFlags, pProto   kernel.Field // struct pneigh_entry
-	pKey                                         kernel.Field
+	nht, heads, shift, node                      Field
+	dev, state, flags, ha, key, devNet, macWidth Field
+	proto                                        Field
+	proxies, pNext, pNet, pDev, pFlags, pProto   Field // struct pneigh_entry
+	pKey                                         Field
 }
 
 // Neighbours yields the entries of the ARP and neighbour-discovery caches of all
 // namespaces, and after those of each cache its proxies.
 func (s *System) Neighbours(ctx context.Context) iter.Seq2[*Neighbour, error] {
 	return func(yield func(*Neighbour, error) bool) {
-		o, err := layoutOf(s, "neighbours", func(r *resolver, o *neighLayout) {
+		o, err := layoutOf(s.Walker, "neighbours", func(r *resolver, o *neighLayout) {
 			r.symbols("arp_tbl", "nd_tbl")
 			o.nht, o.shift = r.field("neigh_table", "nht"), r.field("neigh_hash_table", "hash_shift")
 			o.heads, o.node = r.field("neigh_hash_table", "hash_heads", "hash_buckets"), r.field("neighbour", "hash", "next") // 6.13

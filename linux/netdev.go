@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -52,22 +51,22 @@ type NetProgram struct {
 }
 
 type netDevLayout struct {
-	flags, gflags, state, mtu, operstate, promisc, allmulti kernel.Field
-	macAddr, macLen, alias, aliasText                       kernel.Field
-	ops, xmit, linkOps, kind                                kernel.Field
-	qdisc, qdiscOps, qdiscID                                kernel.Field
-	ipPtr, ifaList, ifaNext, ifaLocal, ifaPrefix            kernel.Field
-	ifaAddress, ifaLabel                                    kernel.Field
-	ip6Ptr, addrList, ifList, addr6, prefix6, peer6         kernel.Field
-	upper, adjList, adjDev, adjMaster                       kernel.Field
-	xdp, xdpProg, xdpLink, linkProg, aux, auxID, auxName    kernel.Field
+	flags, gflags, state, mtu, operstate, promisc, allmulti Field
+	macAddr, macLen, alias, aliasText                       Field
+	ops, xmit, linkOps, kind                                Field
+	qdisc, qdiscOps, qdiscID                                Field
+	ipPtr, ifaList, ifaNext, ifaLocal, ifaPrefix            Field
+	ifaAddress, ifaLabel                                    Field
+	ip6Ptr, addrList, ifList, addr6, prefix6, peer6         Field
+	upper, adjList, adjDev, adjMaster                       Field
+	xdp, xdpProg, xdpLink, linkProg, aux, auxID, auxName    Field
 	xdpSize                                                 uint32
 }
 
 func (s *System) netDevLayout() (*netDevLayout, error) {
-	return layoutOf(s, "network devices", func(r *resolver, o *netDevLayout) {
-		d := func(paths ...string) kernel.Field { return r.field("net_device", paths...) }
-		m := func(paths ...string) kernel.Field { return r.optional("net_device", paths...) }
+	return layoutOf(s.Walker, "network devices", func(r *resolver, o *netDevLayout) {
+		d := func(paths ...string) Field { return r.field("net_device", paths...) }
+		m := func(paths ...string) Field { return r.optional("net_device", paths...) }
 		o.flags, o.gflags, o.state, o.mtu = d("flags"), d("gflags"), d("state"), d("mtu")
 		o.operstate, o.promisc, o.allmulti = d("operstate"), d("promiscuity"), d("allmulti")
 		o.macAddr, o.macLen = d("dev_addr"), d("addr_len")

@@ -3,7 +3,6 @@ package linux
 import (
 	"fmt"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -21,14 +20,14 @@ func (c *NetCounters) add(d NetCounters) {
 // netCountFields are where a structure has the counters of [NetCounters]; some have
 // not all.
 type netCountFields struct {
-	rxBytes, rxPackets, rxErrors, rxDropped kernel.Field
-	txBytes, txPackets, txErrors, txDropped kernel.Field
+	rxBytes, rxPackets, rxErrors, rxDropped Field
+	txBytes, txPackets, txErrors, txDropped Field
 }
 
 func (r *resolver) netCounts(structure string, names [8]string) netCountFields {
-	f := func(i int) kernel.Field {
+	f := func(i int) Field {
 		if names[i] == "" {
-			return kernel.Field{Offset: absent}
+			return Field{}
 		}
 		return r.optional(structure, names[i])
 	}
@@ -43,19 +42,19 @@ func (r *reader) netCounts(a virt.Addr, f netCountFields) NetCounters {
 }
 
 type netCountLayout struct {
-	stats64, getStats                       kernel.Field // struct net_device_ops
-	percpu, statType                        kernel.Field
-	queues, core, devRx, devTx, priv        kernel.Field
+	stats64, getStats                       Field // struct net_device_ops
+	percpu, statType                        Field
+	queues, core, devRx, devTx, priv        Field
 	size                                    uint32
 	stats, tstats, dstats, coreStats, vlans netCountFields
-	lPackets, lBytes                        kernel.Field
-	vlanStats                               kernel.Field
+	lPackets, lBytes                        Field
+	vlanStats                               Field
 }
 
 func (s *System) netCountLayout() (*netCountLayout, error) {
-	return layoutOf(s, "counters of network devices", func(r *resolver, o *netCountLayout) {
-		d := func(path string) kernel.Field { return r.field("net_device", path) }
-		m := func(path string) kernel.Field { return r.optional("net_device", path) }
+	return layoutOf(s.Walker, "counters of network devices", func(r *resolver, o *netCountLayout) {
+		d := func(path string) Field { return r.field("net_device", path) }
+		m := func(path string) Field { return r.optional("net_device", path) }
 		o.stats64, o.getStats = r.field("net_device_ops", "ndo_get_stats64"), r.field("net_device_ops", "ndo_get_stats")
 		o.percpu, o.statType = d("tstats"), m("pcpu_stat_type") // 6.8; tstats is a union's with the others
 		o.queues, o.priv, o.size = d("num_rx_queues"), m("priv"), r.size("net_device")
@@ -145,7 +144,7 @@ func (w *netDevReader) countedBy(d *NetDevice, f virt.Addr) (NetCounters, error)
 }
 
 // percpu adds up the copies of all CPUs of what member p of the structure at a points to.
-func (w *netDevReader) percpu(a virt.Addr, p kernel.Field, f netCountFields) (c NetCounters) {
+func (w *netDevReader) percpu(a virt.Addr, p Field, f netCountFields) (c NetCounters) {
 	base := w.r.pointer(a, p)
 	if base == 0 {
 		return c
@@ -213,7 +212,7 @@ func (w *netDevReader) monitor(d *NetDevice) (NetCounters, error) {
 }
 
 func (w *netDevReader) bridge(d *NetDevice) (NetCounters, error) {
-	type bridgeLayout struct{ stats kernel.Field }
+	type bridgeLayout struct{ stats Field }
 	b, err := layoutIn(w.s, "bridge", "counters of bridges", func(r *resolver, o *bridgeLayout) { o.stats = r.field("net_bridge", "stats") })
 	if err != nil {
 		return NetCounters{}, err
@@ -231,7 +230,7 @@ func (w *netDevReader) vlan(d *NetDevice) (NetCounters, error) {
 }
 
 func (w *netDevReader) macvlan(d *NetDevice) (NetCounters, error) {
-	type macvlanLayout struct{ stats kernel.Field }
+	type macvlanLayout struct{ stats Field }
 	m, err := layoutIn(w.s, "macvlan", "counters of macvlan", func(r *resolver, o *macvlanLayout) { o.stats = r.field("macvlan_dev", "pcpu_stats") })
 	if err != nil || !has(w.counting.vlans.rxBytes) {
 		return NetCounters{}, fmt.Errorf("struct macvlan_dev: %w", eitherErr(err, ErrUnsupported))

@@ -1,17 +1,14 @@
 package linux
 
-import (
-	"github.com/outsight-vmi/outsight/kernel"
-	"github.com/outsight-vmi/outsight/virt"
-)
+import "github.com/outsight-vmi/outsight/virt"
 
 // maxNetQueues bounds the queues of one device.
 const maxNetQueues = 4096
 
 type vethLayout struct {
-	peer, dropped, rq                         kernel.Field // struct veth_priv
+	peer, dropped, rq                         Field // struct veth_priv
 	size                                      uint32
-	drops, packets, bytes, txErr, peerXmitErr kernel.Field // struct veth_rq
+	drops, packets, bytes, txErr, peerXmitErr Field // struct veth_rq
 }
 
 // veth counts what it sends for each CPU, and what came past the usual way for each
@@ -19,7 +16,7 @@ type vethLayout struct {
 func (w *netDevReader) veth(d *NetDevice) (c NetCounters, err error) {
 	o, err := layoutIn(w.s, "veth", "counters of veth", func(r *resolver, o *vethLayout) {
 		o.peer, o.dropped, o.rq = r.field("veth_priv", "peer"), r.field("veth_priv", "dropped"), r.field("veth_priv", "rq")
-		q := func(path string) kernel.Field { return r.field("veth_rq", "stats.vs."+path) }
+		q := func(path string) Field { return r.field("veth_rq", "stats.vs."+path) }
 		o.size, o.drops, o.packets, o.bytes = r.size("veth_rq"), q("rx_drops"), q("xdp_packets"), q("xdp_bytes")
 		o.txErr, o.peerXmitErr = q("xdp_tx_err"), q("peer_tq_xdp_xmit_err")
 	})
@@ -67,7 +64,7 @@ func (w *netDevReader) veth(d *NetDevice) (c NetCounters, err error) {
 }
 
 type virtioNetLayout struct {
-	sq, rq, pairs  kernel.Field // struct virtnet_info
+	sq, rq, pairs  Field // struct virtnet_info
 	sqSize, rqSize uint32
 	sent, received netCountFields
 }

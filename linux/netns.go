@@ -4,10 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
-	"runtime/debug"
 
-	"github.com/outsight-vmi/outsight/kernel"
-	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -25,12 +22,12 @@ type NetNS struct {
 }
 
 type netNSLayout struct {
-	list, inum, devices        kernel.Field // struct net
-	devList, devName, devIndex kernel.Field // struct net_device
+	list, inum, devices        Field // struct net
+	devList, devName, devIndex Field // struct net_device
 }
 
 func (s *System) netNSLayout() (*netNSLayout, error) {
-	return layoutOf(s, "network namespaces", func(r *resolver, o *netNSLayout) {
+	return layoutOf(s.Walker, "network namespaces", func(r *resolver, o *netNSLayout) {
 		r.symbols("net_namespace_list", "init_net")
 		o.list, o.inum = r.field("net", "list"), r.field("net", "ns.inum")
 		o.devices = r.field("net", "dev_base_head")
@@ -67,21 +64,6 @@ func (s *System) NetNamespaces(ctx context.Context) iter.Seq2[NetNS, error] {
 			}
 		}
 	}
-}
-
-// netGuarded runs read, which uses r, guarded by itself, and returns its error with
-// r fit for the next use.
-func netGuarded[T any](r *reader, read func() T) (v T, err error) {
-	defer func() {
-		if r.err != nil && err == nil {
-			err = r.err
-		}
-		if r.left > 0 {
-			r.err = nil
-		}
-	}()
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
-	return read(), nil
 }
 
 // netDevices yields the addresses of the net_device structures of n, in order of
@@ -144,53 +126,4 @@ func (d *netNames) name(dev virt.Addr) string {
 	}
 	name, _ := netGuarded(&d.r, func() string { return d.r.cString(at(dev, o.devName), 16) })
 	return name
-}
-
-// netBuckets reads the count heads of a hash table at base, stride bytes apart, in
-// large pieces, and calls visit with the address of each that is not empty, until
-// it returns false. The head lies off bytes into a bucket.
-func (s *System) netBuckets(r *reader, base virt.Addr, count uint64, stride, off uint32, visit func(head virt.Addr) bool) error {
-	const maxBuckets = 1 << 24 // the kernel itself stops at 512 Ki unless told otherwise
-	if base == 0 || count == 0 {
-		return nil
-	}
-	if !s.Space.KernelHalf(base) || count > maxBuckets || stride < 8 || stride > 1024 {
-		return fmt.Errorf("hash table at %#x: %w: %d buckets", uint64(base), ErrBroken, count)
-	}
-	perPiece := uint64(phys.PageSize / stride)
-	const maxGone = 64
-	var heads []virt.Addr
-	var first error
-	gone := 0
-	for at := uint64(0); at < count; at += perPiece {
-		n := min(perPiece, count-at)
-		start := base + virt.Addr(at*uint64(stride))
-		heads = heads[:0]
-		_, err := netGuarded(r, func() int {
-			b := r.bytes(start, int(n)*int(stride))
-			for i := range n {
-				w := b[i*uint64(stride)+uint64(off):]
-				// 0 ends a chain, and an odd word ends a nulls chain.
-				if w[0]&1 == 0 && (w[0]|w[1]|w[2]|w[3]|w[4]|w[5]|w[6]|w[7]) != 0 {
-					heads = append(heads, start+virt.Addr(i*uint64(stride)+uint64(off)))
-				}
-			}
-			return 0
-		})
-		if err != nil && first == nil {
-			first = fmt.Errorf("hash table at %#x: %w", uint64(base), err)
-		}
-		// A whole table is mapped: behind so much that is not there is none.
-		if err != nil {
-			if gone++; gone == maxGone {
-				return first
-			}
-		}
-		for _, h := range heads {
-			if !visit(h) {
-				return first
-			}
-		}
-	}
-	return first
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"iter"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -32,11 +31,11 @@ type NetfilterHook struct {
 }
 
 type nfHookLayout struct {
-	tables                             [4]kernel.Field // struct net
-	count, hooks, fn, priv             kernel.Field
+	tables                             [4]Field // struct net
+	count, hooks, fn, priv             Field
 	entrySize                          uint32
-	opsFn, opsPriority, opsType        kernel.Field
-	ingress, egress                    kernel.Field // struct net_device
+	opsFn, opsPriority, opsType        Field
+	ingress, egress                    Field // struct net_device
 	typeTables, typeBPF, typeFlowtable int64
 }
 
@@ -70,7 +69,7 @@ const maxNFHooks = 1024
 // each network namespace, family and hook in the order in which they run.
 func (s *System) NetfilterHooks(ctx context.Context) iter.Seq2[*NetfilterHook, error] {
 	return func(yield func(*NetfilterHook, error) bool) {
-		o, err := layoutOf(s, "netfilter hooks", func(r *resolver, o *nfHookLayout) {
+		o, err := layoutOf(s.Walker, "netfilter hooks", func(r *resolver, o *nfHookLayout) {
 			o.tables[0] = r.field("net", "nf.hooks_ipv4")
 			o.tables[1] = r.optional("net", "nf.hooks_ipv6")
 			o.tables[2] = r.optional("net", "nf.hooks_arp")
@@ -149,7 +148,7 @@ func (w *nfWalk) namespace(ctx context.Context, n NetNS) bool {
 			}
 			continue
 		}
-		for i, f := range []kernel.Field{w.o.ingress, w.o.egress} {
+		for i, f := range []Field{w.o.ingress, w.o.egress} {
 			if !has(f) {
 				continue
 			}

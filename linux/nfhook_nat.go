@@ -3,7 +3,6 @@ package linux
 import (
 	"errors"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -19,7 +18,7 @@ var natFunctions = [...]string{
 	"nf_nat_ipv6_in", "nf_nat_ipv6_out", "nf_nat_ipv6_local_fn", "nf_nat_ipv6_fn",
 }
 
-type nfNATLayout struct{ entries kernel.Field } // struct nf_nat_lookup_hook_priv
+type nfNATLayout struct{ entries Field } // struct nf_nat_lookup_hook_priv
 
 // nfNAT is how to get on from NAT's functions.
 type nfNAT struct {

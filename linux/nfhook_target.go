@@ -4,25 +4,24 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
 // nfTargetLayout is of what lies behind a hook of a known type.
 type nfTargetLayout struct {
-	progAux, auxID kernel.Field // struct bpf_prog, bpf_prog_aux
+	progAux, auxID Field // struct bpf_prog, bpf_prog_aux
 	nft            *nftTargetLayout
 }
 
 type nftTargetLayout struct {
-	cTable, cName        kernel.Field // struct nft_chain
-	fData, fTable, fName kernel.Field // struct nft_flowtable
-	tFamily, tName       kernel.Field // struct nft_table
+	cTable, cName        Field // struct nft_chain
+	fData, fTable, fName Field // struct nft_flowtable
+	tFamily, tName       Field // struct nft_table
 }
 
 // nfTargetLayout gives a layout without nft where nf_tables is not loaded or keeps no types.
 func (s *System) nfTargetLayout() (*nfTargetLayout, error) {
-	base, err := layoutOf(s, "programs of netfilter hooks", func(r *resolver, o *nfTargetLayout) {
+	base, err := layoutOf(s.Walker, "programs of netfilter hooks", func(r *resolver, o *nfTargetLayout) {
 		o.progAux, o.auxID = r.optional("bpf_prog", "aux"), r.optional("bpf_prog_aux", "id")
 	})
 	if err != nil {

@@ -57,21 +57,21 @@ var nftFamilies = map[uint64]string{1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7
 
 type nftLayout struct {
 	netID                                               bool
-	gen, tables, gencursor                              kernel.Field // struct net; struct nftables_pernet
-	tList, tChains, tSets, tObjects                     kernel.Field // struct nft_table
-	tHandle, tFamily, tFlags, tGenmask, tName           kernel.Field
-	cList, cRules, cName, cHandle, cUse                 kernel.Field // struct nft_chain
-	cFlags, cGenmask                                    kernel.Field
-	blobs                                               [2]kernel.Field
-	bChain, bType, bPolicy, bHooks                      kernel.Field // struct nft_base_chain
-	hook, priority                                      kernel.Field // of its nf_hook_ops
-	typeName                                            kernel.Field
-	hList, hDev, hName                                  kernel.Field // struct nft_hook
-	devName                                             kernel.Field
-	rList, rHandle, rGenmask, rLen, rUdata, rData       kernel.Field // struct nft_rule
-	uLen, uData                                         kernel.Field // struct nft_userdata
-	blobSize, blobData, dpLast, dpLen, dpHandle, dpData kernel.Field
-	eData, oSize, oType, xName, xOwner                  kernel.Field // expressions
+	gen, tables, gencursor                              Field // struct net; struct nftables_pernet
+	tList, tChains, tSets, tObjects                     Field // struct nft_table
+	tHandle, tFamily, tFlags, tGenmask, tName           Field
+	cList, cRules, cName, cHandle, cUse                 Field // struct nft_chain
+	cFlags, cGenmask                                    Field
+	blobs                                               [2]Field
+	bChain, bType, bPolicy, bHooks                      Field // struct nft_base_chain
+	hook, priority                                      Field // of its nf_hook_ops
+	typeName                                            Field
+	hList, hDev, hName                                  Field // struct nft_hook
+	devName                                             Field
+	rList, rHandle, rGenmask, rLen, rUdata, rData       Field // struct nft_rule
+	uLen, uData                                         Field // struct nft_userdata
+	blobSize, blobData, dpLast, dpLen, dpHandle, dpData Field
+	eData, oSize, oType, xName, xOwner                  Field // expressions
 }
 
 func (s *System) nftLayout() (*nftLayout, error) {
@@ -88,7 +88,7 @@ func (s *System) nftLayout() (*nftLayout, error) {
 		o.cList, o.cRules, o.cName, o.cHandle = r.field(c, "list"), r.field(c, "rules"), r.field(c, "name"), r.field(c, "handle")
 		o.cUse, o.cFlags, o.cGenmask = r.field(c, "use"), r.field(c, "flags"), r.field(c, "genmask")
 		// Until 5.17 what runs is an array of pointers to the listed rules.
-		o.blobs = [2]kernel.Field{r.optional(c, "blob_gen_0"), r.optional(c, "blob_gen_1")}
+		o.blobs = [2]Field{r.optional(c, "blob_gen_0"), r.optional(c, "blob_gen_1")}
 		o.bChain, o.bType, o.bPolicy, o.bHooks = r.field(b, "chain"), r.field(b, "type"), r.field(b, "policy"), r.field(b, "hook_list")
 		o.hook, o.priority = r.field(b, "ops.hooknum"), r.field(b, "ops.priority")
 		o.typeName = r.field("nft_chain_type", "name")

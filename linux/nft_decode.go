@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -17,9 +16,9 @@ import (
 // expression does something with it.
 type nftDecoder struct {
 	w      *nftWalk
-	fields map[string]kernel.Field // by module, structure and member
-	from   map[string]types        // by module
-	kinds  map[virt.Addr]nftKind   // by the address of the nft_expr_ops
+	fields map[string]Field      // by module, structure and member
+	from   map[string]types      // by module
+	kinds  map[virt.Addr]nftKind // by the address of the nft_expr_ops
 	sets   map[virt.Addr]*NFTSet
 	names  *netNames
 
@@ -65,7 +64,7 @@ type nftStatement struct {
 }
 
 func newNFTDecoder(w *nftWalk) *nftDecoder {
-	return &nftDecoder{w: w, fields: map[string]kernel.Field{}, from: map[string]types{}, kinds: map[virt.Addr]nftKind{}, sets: map[virt.Addr]*NFTSet{}, names: w.s.netNames()}
+	return &nftDecoder{w: w, fields: map[string]Field{}, from: map[string]types{}, kinds: map[virt.Addr]nftKind{}, sets: map[virt.Addr]*NFTSet{}, names: w.s.netNames()}
 }
 
 func (d *nftDecoder) begin(c *NFTChain) *nftDecoder {
@@ -172,7 +171,7 @@ type nftExpr struct {
 }
 
 // field finds a member of a structure of the expression's module.
-func (x nftExpr) field(structure, path string) kernel.Field {
+func (x nftExpr) field(structure, path string) Field {
 	d := x.d
 	key := x.kind.module + " " + structure + "." + path
 	if f, ok := d.fields[key]; ok {
@@ -183,9 +182,9 @@ func (x nftExpr) field(structure, path string) kernel.Field {
 		from = d.w.s.typesIn(x.kind.module)
 		d.from[x.kind.module] = from
 	}
-	f, err := from.Field(structure, path)
-	if err != nil {
-		f = kernel.Field{Offset: absent}
+	var f Field
+	if known, err := from.Field(structure, path); err == nil {
+		f = fieldOf(known)
 	}
 	d.fields[key] = f
 	return f

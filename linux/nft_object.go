@@ -6,7 +6,6 @@ import (
 	"iter"
 	"strings"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -55,11 +54,11 @@ const (
 )
 
 type nftObjectLayout struct {
-	list, name, genmask, use, handle, ops, data kernel.Field // struct nft_object
-	opsType, number, owner                      kernel.Field // its operations and type
-	fList, fName, fGenmask, fUse, fHandle       kernel.Field // struct nft_flowtable
-	fHook, fPriority, fHooks                    kernel.Field
-	flowtables                                  kernel.Field // of struct nft_table
+	list, name, genmask, use, handle, ops, data Field // struct nft_object
+	opsType, number, owner                      Field // its operations and type
+	fList, fName, fGenmask, fUse, fHandle       Field // struct nft_flowtable
+	fHook, fPriority, fHooks                    Field
+	flowtables                                  Field // of struct nft_table
 }
 
 func (s *System) nftObjectLayout() (*nftObjectLayout, error) {
@@ -93,7 +92,7 @@ func (s *System) NFTObjects(ctx context.Context) iter.Seq2[*NFTObject, error] {
 }
 
 // objects yields what read makes of a table's list.
-func (w *nftWalk) objects(ctx context.Context, t *NFTTable, head virt.Addr, list, genmask kernel.Field, gen uint, read func(virt.Addr) *NFTObject, yield func(*NFTObject, error) bool) bool {
+func (w *nftWalk) objects(ctx context.Context, t *NFTTable, head virt.Addr, list, genmask Field, gen uint, read func(virt.Addr) *NFTObject, yield func(*NFTObject, error) bool) bool {
 	for node, err := range w.s.list(ctx, head, maxNFTObjects) {
 		var x *NFTObject
 		active := true

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -31,13 +30,13 @@ type NFTSet struct {
 }
 
 type nftSetLayout struct {
-	list, name, handle, flags, genmask, ktype, dtype, objtype, klen, dlen, nelems, timeout, ops, data kernel.Field
-	genmaskExt, offsets                                                                               kernel.Field
-	hashTable, hashNode, hashExt                                                                      kernel.Field
-	fixedBuckets, fixedTable, fixedNode, fixedExt                                                     kernel.Field
-	bitmapList, bitmapHead, bitmapExt                                                                 kernel.Field
-	root, rbNode, rbExt                                                                               kernel.Field
-	match, fieldCount, fields, rules, mt, pipapoExt                                                   kernel.Field
+	list, name, handle, flags, genmask, ktype, dtype, objtype, klen, dlen, nelems, timeout, ops, data Field
+	genmaskExt, offsets                                                                               Field
+	hashTable, hashNode, hashExt                                                                      Field
+	fixedBuckets, fixedTable, fixedNode, fixedExt                                                     Field
+	bitmapList, bitmapHead, bitmapExt                                                                 Field
+	root, rbNode, rbExt                                                                               Field
+	match, fieldCount, fields, rules, mt, pipapoExt                                                   Field
 	fieldSize                                                                                         uint32
 	key, keyEnd, value, extFlags, objref                                                              int64
 	backends                                                                                          map[virt.Addr]string
@@ -167,7 +166,7 @@ func (w *nftWalk) set(ctx context.Context, o *nftSetLayout, t *NFTTable, a virt.
 // elements calls read with the nft_set_ext of every element until it returns false.
 func (w *nftWalk) elements(ctx context.Context, o *nftSetLayout, set *NFTSet, priv virt.Addr, read func(virt.Addr) bool) error {
 	s, r := w.s, &w.r
-	from := func(seq iter.Seq2[virt.Addr, error], node, ext kernel.Field) error {
+	from := func(seq iter.Seq2[virt.Addr, error], node, ext Field) error {
 		for n, err := range seq {
 			if err != nil {
 				return err

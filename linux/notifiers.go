@@ -2,6 +2,7 @@ package linux
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"iter"
 	"slices"
@@ -22,17 +23,17 @@ type Notifier struct {
 }
 
 type notifierLayout struct {
-	call, next, priority               kernel.Field
-	atomic, blocking, raw, srcu        kernel.Field
+	call, next, priority               Field
+	atomic, blocking, raw, srcu        Field
 	atomicSize, blockingSize, srcuSize uint32
-	waiters                            kernel.Field // in struct rw_semaphore
+	waiters                            Field // in struct rw_semaphore
 	waitersAreList                     bool
-	netdevChain                        kernel.Field    // in struct net
+	netdevChain                        Field           // in struct net
 	heads                              []kernel.Extent // variables that can be heads, by name
 }
 
 func (s *System) notifierLayout() (*notifierLayout, error) {
-	return layoutOf(s, "notifier chains", func(r *resolver, o *notifierLayout) {
+	return layoutOf(s.Walker, "notifier chains", func(r *resolver, o *notifierLayout) {
 		r.symbols("init_net")
 		const b = "notifier_block"
 		o.call, o.next, o.priority = r.field(b, "notifier_call"), r.field(b, "next"), r.field(b, "priority")
@@ -137,7 +138,7 @@ func (s *System) chainAt(o *notifierLayout, owners *Owners, h kernel.Extent, a v
 		if int(off)+8 > len(b) {
 			return 1 // no pointer
 		}
-		return le64(b[off:])
+		return binary.LittleEndian.Uint64(b[off:])
 	}
 	idle := func(off uint32) bool { // a semaphore's waiters: none, or a list of them
 		v := word(off)

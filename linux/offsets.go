@@ -7,9 +7,6 @@ import (
 	"github.com/outsight-vmi/outsight/kernel"
 )
 
-// absent marks a member that this kernel does not have.
-const absent = ^uint32(0)
-
 // offsets is where the members that this package reads lie, in bytes. It is the
 // same for every guest that runs one kernel build.
 type offsets struct {
@@ -40,55 +37,6 @@ type offsets struct {
 	ktFullName, ktData, workerDesc, workerDescLen, workerWork, workerPool uint32
 	// others
 	ttyName, utsNodename, utsMachine uint32
-}
-
-// resolver looks members up and collects what is missing.
-type resolver struct {
-	p     *kernel.Profile
-	types types // p's, or a module's on top of them
-	errs  []error
-}
-
-// field finds the first of several members, "struct.path"; the first alternative
-// is the newest kernel's.
-func (r *resolver) find(structure string, paths ...string) (kernel.Field, error) {
-	var first error
-	for _, path := range paths {
-		f, err := r.types.Field(structure, path)
-		if err == nil {
-			return f, nil
-		}
-		if first == nil {
-			first = err
-		}
-	}
-	return kernel.Field{Offset: absent}, first
-}
-
-func (r *resolver) field(structure string, paths ...string) kernel.Field {
-	f, err := r.find(structure, paths...)
-	if err != nil {
-		r.errs = append(r.errs, err)
-	}
-	return f
-}
-
-func (r *resolver) must(structure string, paths ...string) uint32 {
-	return r.field(structure, paths...).Offset
-}
-
-// may is like must for what some kernels, or some builds, lack.
-func (r *resolver) may(structure string, paths ...string) uint32 {
-	f, _ := r.find(structure, paths...)
-	return f.Offset
-}
-
-func (r *resolver) size(structure string) uint32 {
-	n, err := r.types.StructSize(structure)
-	if err != nil {
-		r.errs = append(r.errs, err)
-	}
-	return n
 }
 
 func resolveOffsets(p *kernel.Profile) (*offsets, error) {
@@ -139,8 +87,9 @@ func (r *resolver) task(o *offsets) {
 	o.ktFullName = r.may("kthread", "full_name") // 5.17
 	o.ktData = r.may("kthread", "data")
 	o.workerWork, o.workerPool = r.may("worker", "current_work"), r.may("worker", "pool")
+	o.workerDesc = r.may("worker", "desc")
 	desc, _ := r.find("worker", "desc")
-	o.workerDesc, o.workerDescLen = desc.Offset, min(desc.Size, 64)
+	o.workerDescLen = min(desc.Size, 64)
 }
 
 func (r *resolver) memory(o *offsets) {

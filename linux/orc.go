@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -55,14 +54,14 @@ var orcNumbers = map[uint64][16]orcReg{
 var framePointer = orc{spOffset: 16, bpOffset: -16, spReg: orcBP, bpReg: orcPrevSP, kind: orcCall}
 
 type orcLayout struct {
-	spOffset, bpOffset, spReg, bpReg, kind, end, signal kernel.Field
+	spOffset, bpOffset, spReg, bpReg, kind, end, signal Field
 	size                                                uint32
 	ipStart, ipStop, start                              virt.Addr
-	count, ips, entries                                 kernel.Field // of a module
+	count, ips, entries                                 Field // of a module
 }
 
 func (s *System) orcLayout() (*orcLayout, error) {
-	return layoutOf(s, "stacks", func(r *resolver, o *orcLayout) {
+	return layoutOf(s.Walker, "stacks", func(r *resolver, o *orcLayout) {
 		r.symbols("__start_orc_unwind_ip", "__stop_orc_unwind_ip", "__start_orc_unwind", "__sched_text_start", "__sched_text_end", "__lock_text_start", "__lock_text_end", "ret_from_fork", "ret_from_fork_asm")
 		const e = "orc_entry"
 		o.spOffset, o.bpOffset, o.size = r.field(e, "sp_offset"), r.field(e, "bp_offset"), r.size(e)

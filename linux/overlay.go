@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -23,10 +22,10 @@ type Overlay struct {
 const maxLayers = 512
 
 type overlayLayout struct {
-	info          kernel.Field // struct super_block
-	layers        kernel.Field // struct ovl_fs
-	lower, lowers kernel.Field // of its config; one string until 6.6
-	upper, work   kernel.Field
+	info          Field // struct super_block
+	layers        Field // struct ovl_fs
+	lower, lowers Field // of its config; one string until 6.6
+	upper, work   Field
 }
 
 // oldOverlayLayout is the same, known without types.
@@ -38,7 +37,7 @@ func (s *System) overlayLayout() (*overlayLayout, error) {
 		const f = "ovl_fs"
 		o.info, o.layers = r.field("super_block", "s_fs_info"), r.field(f, "numlayer", "numlower")
 		o.lowers = r.optional(f, "config.lowerdirs") // 6.7
-		o.lower = kernel.Field{Offset: absent}
+		o.lower = Field{}
 		if !has(o.lowers) {
 			o.lower = r.field(f, "config.lowerdir")
 		}
@@ -49,11 +48,11 @@ func (s *System) overlayLayout() (*overlayLayout, error) {
 	}
 	// A module of these kernels has no types, but from 5.8 to 5.10 the structure was the
 	// same: two counts, five pointers, a number, and the three names.
-	old, err := layoutOf(s, overlayType, func(r *resolver, o *oldOverlayLayout) {
-		word := func(at uint32) kernel.Field { return kernel.Field{Offset: at, Size: 8} }
-		o.info, o.layers = r.field("super_block", "s_fs_info"), kernel.Field{Size: 4}
+	old, err := layoutOf(s.Walker, overlayType, func(r *resolver, o *oldOverlayLayout) {
+		word := func(at uint32) Field { return FieldAt(at, 8) }
+		o.info, o.layers = r.field("super_block", "s_fs_info"), FieldAt(0, 4)
 		o.lower, o.upper, o.work = word(56), word(64), word(72)
-		o.lowers = kernel.Field{Offset: absent}
+		o.lowers = Field{}
 	})
 	return (*overlayLayout)(old), err
 }

@@ -6,7 +6,6 @@ import (
 	"runtime/debug"
 	"sort"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -62,7 +61,7 @@ func (o *Owners) findModules(ctx context.Context) {
 }
 
 // ksymLayout is struct bpf_ksym: a piece of compiled BPF.
-type ksymLayout struct{ start, end, name, lnode kernel.Field }
+type ksymLayout struct{ start, end, name, lnode Field }
 
 // findPrograms collects what the BPF compiler made: programs, trampolines and
 // dispatchers, under their names in /proc/kallsyms. Before 5.7 programs alone were
@@ -72,7 +71,7 @@ func (o *Owners) findPrograms(ctx context.Context) error {
 	if _, ok := s.Address("bpf_kallsyms"); !ok {
 		return nil // built without CONFIG_BPF_JIT
 	}
-	l, err := layoutOf(s, "compiled BPF programs", func(r *resolver, o *ksymLayout) {
+	l, err := layoutOf(s.Walker, "compiled BPF programs", func(r *resolver, o *ksymLayout) {
 		const k = "bpf_ksym"
 		o.start, o.end, o.name, o.lnode = r.field(k, "start"), r.field(k, "end"), r.field(k, "name"), r.field(k, "lnode")
 	})
@@ -90,7 +89,7 @@ func (o *Owners) findPrograms(ctx context.Context) error {
 }
 
 // ftraceRegionLayout is struct ftrace_ops.
-type ftraceRegionLayout struct{ trampoline, size, list kernel.Field }
+type ftraceRegionLayout struct{ trampoline, size, list Field }
 
 // findTrampolines collects ftrace's. The list of them came in 5.8; before, they
 // are nobody's.
@@ -99,7 +98,7 @@ func (o *Owners) findTrampolines(ctx context.Context) error {
 	if _, ok := s.Address("ftrace_ops_trampoline_list"); !ok {
 		return nil
 	}
-	l, err := layoutOf(s, "ftrace trampolines", func(r *resolver, o *ftraceRegionLayout) {
+	l, err := layoutOf(s.Walker, "ftrace trampolines", func(r *resolver, o *ftraceRegionLayout) {
 		const f = "ftrace_ops"
 		o.trampoline, o.size, o.list = r.field(f, "trampoline"), r.field(f, "trampoline_size"), r.field(f, "list")
 	})
@@ -115,7 +114,7 @@ func (o *Owners) findTrampolines(ctx context.Context) error {
 }
 
 // slotLayout is struct kprobe_insn_cache with its pages.
-type slotLayout struct{ pages, sym, list, insns kernel.Field }
+type slotLayout struct{ pages, sym, list, insns Field }
 
 // findProbes collects the pages in which kprobes keep displaced instructions and
 // their jumps.
@@ -124,7 +123,7 @@ func (o *Owners) findProbes(ctx context.Context) error {
 	if _, ok := s.Address("kprobe_insn_slots"); !ok {
 		return nil // built without CONFIG_KPROBES
 	}
-	l, err := layoutOf(s, "slots of kprobes", func(r *resolver, o *slotLayout) {
+	l, err := layoutOf(s.Walker, "slots of kprobes", func(r *resolver, o *slotLayout) {
 		o.pages, o.sym = r.field("kprobe_insn_cache", "pages"), r.optional("kprobe_insn_cache", "sym") // 5.9
 		o.list, o.insns = r.field("kprobe_insn_page", "list"), r.field("kprobe_insn_page", "insns")
 	})
@@ -150,7 +149,7 @@ func (o *Owners) findProbes(ctx context.Context) error {
 
 // slotSymbol is the name that the kernel gives to the pages of a cache of slots, or the
 // cache's own before 5.9.
-func (o *Owners) slotSymbol(cache string, sym kernel.Field) string {
+func (o *Owners) slotSymbol(cache string, sym Field) string {
 	a, ok := o.s.Address(cache)
 	if !ok || !has(sym) {
 		return cache
@@ -174,7 +173,7 @@ func (s *System) unlinked(a virt.Addr) bool {
 
 // walk calls f with every structure on the list at the named symbol, plus an
 // offset, each with a reader of its own. Errors are noted, and the walk goes on.
-func (o *Owners) walk(ctx context.Context, what, symbol string, off uint32, link kernel.Field, f func(*reader, virt.Addr)) error {
+func (o *Owners) walk(ctx context.Context, what, symbol string, off uint32, link Field, f func(*reader, virt.Addr)) error {
 	head, err := o.s.symbol(symbol)
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)

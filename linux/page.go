@@ -6,7 +6,6 @@ import (
 	"iter"
 	"slices"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -48,18 +47,18 @@ type Page struct {
 
 type pageLayout struct {
 	cache    *pageCacheLayout
-	compound kernel.Field // bit 0 marks the pages of a compound page but the first
-	typ      kernel.Field // the same bytes as mapcount
-	refs     kernel.Field
-	mapping  kernel.Field
-	host     kernel.Field // of an address_space: its inode
-	super    kernel.Field // of an inode
-	private  kernel.Field // of a free block, its order
-	lru      kernel.Field // the list that a page is on
-	huge     kernel.Field // of a compound page, what says that it is one of hugetlb
+	compound Field // bit 0 marks the pages of a compound page but the first
+	typ      Field // the same bytes as mapcount
+	refs     Field
+	mapping  Field
+	host     Field // of an address_space: its inode
+	super    Field // of an inode
+	private  Field // of a free block, its order
+	lru      Field // the list that a page is on
+	huge     Field // of a compound page, what says that it is one of hugetlb
 	hugeMask uint64
 	hugeIs   uint64
-	slab     kernel.Field // kmem_cache
+	slab     Field // kmem_cache
 	bits     []pageBit
 	reserved uint64 // masks of flags; 0 where the kernel has no such flag
 	slabFlag uint64
@@ -108,7 +107,7 @@ func (s *System) pageLayout() (*pageLayout, error) {
 	if err != nil {
 		return nil, err
 	}
-	return layoutOf(s, "pages", func(r *resolver, o *pageLayout) {
+	return layoutOf(s.Walker, "pages", func(r *resolver, o *pageLayout) {
 		const p = "page"
 		o.cache = cache
 		o.compound = r.field(p, "compound_head", "compound_info") // 7.1
@@ -170,7 +169,7 @@ func (s *System) pageLayout() (*pageLayout, error) {
 // hugetlb finds what marked the pages of hugetlb before they had a type of their own (6.9):
 // the number of their destructor, or from 6.6 on a flag of the second page.
 func (o *pageLayout) hugetlb(s *System, r *resolver) {
-	o.huge.Offset = absent
+	o.huge = Field{}
 	if v, err := r.p.EnumValue("compound_dtor_id", "HUGETLB_PAGE_DTOR"); err == nil {
 		if o.huge = r.optional("folio", "_folio_dtor", "_compound_dtor"); !has(o.huge) {
 			if o.huge = r.optional("page", "compound_dtor"); has(o.huge) {

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -104,7 +103,7 @@ func (s *System) ObjectAt(p *Page, offset uint64, base virt.Addr) (*SlabObject, 
 	if err != nil {
 		return nil, err
 	}
-	pad, err := layoutOf(s, "objects of slabs", func(r *resolver, o *struct{ left kernel.Field }) {
+	pad, err := layoutOf(s.Walker, "objects of slabs", func(r *resolver, o *struct{ left Field }) {
 		o.left = r.optional("kmem_cache", "red_left_pad")
 	})
 	if err != nil {

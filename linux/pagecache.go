@@ -12,9 +12,9 @@ import (
 )
 
 type pageCacheLayout struct {
-	pages        kernel.Field // xarray of an address_space
-	flags, index kernel.Field // of the first struct page of a folio
-	order        kernel.Field // of the folio, from its first page
+	pages        Field // xarray of an address_space
+	flags, index Field // of the first struct page of a folio
+	order        Field // of the folio, from its first page
 
 	pageSize              uint32
 	dirty, uptodate, head uint
@@ -35,7 +35,7 @@ const maxFolioOrder = 18
 const vmemmap4 = 0xffff_ea00_0000_0000
 
 func (s *System) pageCacheLayout() (*pageCacheLayout, error) {
-	return layoutOf(s, "the page cache", func(r *resolver, o *pageCacheLayout) {
+	return layoutOf(s.Walker, "the page cache", func(r *resolver, o *pageCacheLayout) {
 		r.symbols("vmemmap_base")
 		o.pages, o.pageSize = r.field("address_space", "i_pages"), r.size("page")
 		if o.pageSize < minStructPage || o.pageSize > maxStructPage {

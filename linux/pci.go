@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"iter"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -34,16 +33,16 @@ func (d *PCIDevice) Name() string {
 }
 
 type pciLayout struct {
-	busNode, busChildren, busDevices, busNumber, busSysdata       kernel.Field // pci_bus
-	domain                                                        kernel.Field // pci_sysdata
-	busList, devfn, vendor, device, subVendor, subDevice          kernel.Field // pci_dev
-	class, revision, irq, driver, resources, start, end, resFlags kernel.Field
-	driverName                                                    kernel.Field
+	busNode, busChildren, busDevices, busNumber, busSysdata       Field // pci_bus
+	domain                                                        Field // pci_sysdata
+	busList, devfn, vendor, device, subVendor, subDevice          Field // pci_dev
+	class, revision, irq, driver, resources, start, end, resFlags Field
+	driverName                                                    Field
 	resourceSize                                                  uint32
 }
 
 func (s *System) pciLayout() (*pciLayout, error) {
-	return layoutOf(s, "PCI devices", func(r *resolver, o *pciLayout) {
+	return layoutOf(s.Walker, "PCI devices", func(r *resolver, o *pciLayout) {
 		r.symbols("pci_root_buses")
 		const b, d = "pci_bus", "pci_dev"
 		o.busNode, o.busChildren, o.busDevices = r.field(b, "node"), r.field(b, "children"), r.field(b, "devices")

@@ -6,7 +6,6 @@ import (
 	"iter"
 	"runtime/debug"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -32,14 +31,14 @@ type PerfEvent struct {
 }
 
 type perfLayout struct {
-	taskCtx, events, entry                                 kernel.Field
-	pmu, state, cpu, attrType, config, period, freq, count kernel.Field
-	owner, prog, overflow, tpEvent, pmuName                kernel.Field
-	progAux, auxID, cpuCtx, pmuCPUContext, pmuEntry, id    kernel.Field
+	taskCtx, events, entry                                 Field
+	pmu, state, cpu, attrType, config, period, freq, count Field
+	owner, prog, overflow, tpEvent, pmuName                Field
+	progAux, auxID, cpuCtx, pmuCPUContext, pmuEntry, id    Field
 }
 
 func (s *System) perfLayout() (*perfLayout, error) {
-	return layoutOf(s, "perf events", func(r *resolver, o *perfLayout) {
+	return layoutOf(s.Walker, "perf events", func(r *resolver, o *perfLayout) {
 		const e = "perf_event"
 		r.symbols("pmus", "perf_cpu_context", "perf_fops")
 		// One context of each task since 6.2; one for each of two kinds of PMU before.

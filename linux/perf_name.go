@@ -1,20 +1,17 @@
 package linux
 
-import (
-	"github.com/outsight-vmi/outsight/kernel"
-	"github.com/outsight-vmi/outsight/virt"
-)
+import "github.com/outsight-vmi/outsight/virt"
 
 // traceEventLayout is struct trace_event_call: a static tracepoint, kprobe, uprobe
 // or syscall that can be traced.
 type traceEventLayout struct {
-	class, name, tp, flags, tpName, system kernel.Field
+	class, name, tp, flags, tpName, system Field
 }
 
 // traceEvent is the name of the struct trace_event_call at a, "system:name"; empty
 // for 0. An error stays in the Lister's reader.
 func (l *Lister) traceEvent(a virt.Addr) string {
-	o, err := layoutOf(l.s, "trace events", func(r *resolver, o *traceEventLayout) {
+	o, err := layoutOf(l.s.Walker, "trace events", func(r *resolver, o *traceEventLayout) {
 		const c = "trace_event_call"
 		o.class, o.name, o.tp = r.field(c, "class"), r.field(c, "name"), r.field(c, "tp")
 		o.flags, o.tpName, o.system = r.field(c, "flags"), r.field("tracepoint", "name"), r.field("trace_event_class", "system")

@@ -7,7 +7,6 @@ import (
 	"runtime/debug"
 	"time"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -24,12 +23,12 @@ type Message struct {
 
 // printkLayout is struct printk_ringbuffer (5.10).
 type printkLayout struct {
-	countBits, descs, infos, head, tail kernel.Field
-	sizeBits, data                      kernel.Field
-	state, begin, next                  kernel.Field
+	countBits, descs, infos, head, tail Field
+	sizeBits, data                      Field
+	state, begin, next                  Field
 	descSize, infoSize                  uint32
-	seq, ts, textLen, facility, level   kernel.Field
-	caller, subsystem, device           kernel.Field
+	seq, ts, textLen, facility, level   Field
+	caller, subsystem, device           Field
 }
 
 const (
@@ -83,7 +82,7 @@ type printkWalk struct {
 }
 
 func (w *printkWalk) open() error {
-	o, err := layoutOf(w.s, "kernel log", func(r *resolver, o *printkLayout) {
+	o, err := layoutOf(w.s.Walker, "kernel log", func(r *resolver, o *printkLayout) {
 		r.symbols("prb")
 		const p, i = "printk_ringbuffer", "printk_info"
 		o.countBits, o.descs = r.field(p, "desc_ring.count_bits"), r.field(p, "desc_ring.descs")

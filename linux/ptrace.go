@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"runtime/debug"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -20,12 +19,12 @@ type Tracing struct {
 	Task       Task
 }
 
-type ptraceLayout struct{ flags, parent kernel.Field }
+type ptraceLayout struct{ flags, parent Field }
 
 // TracingOf is who traces t; nil if nobody does.
 func (l *Lister) TracingOf(t Task) (_ *Tracing, err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
-	o, err := layoutOf(l.s, "traced threads", func(r *resolver, o *ptraceLayout) {
+	o, err := layoutOf(l.s.Walker, "traced threads", func(r *resolver, o *ptraceLayout) {
 		o.flags, o.parent = r.field("task_struct", "ptrace"), r.field("task_struct", "parent")
 	})
 	if err != nil {

@@ -22,7 +22,7 @@ type ramLayout struct{ free int64 }
 // RAM reads how much memory the guest has, and how much is free.
 func (s *System) RAM() (m RAM, err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
-	o, err := layoutOf(s, "memory", func(r *resolver, o *ramLayout) {
+	o, err := layoutOf(s.Walker, "memory", func(r *resolver, o *ramLayout) {
 		r.symbols("_totalram_pages", "vm_zone_stat")
 		var err error
 		if o.free, err = s.EnumValue("zone_stat_item", "NR_FREE_PAGES"); err != nil {

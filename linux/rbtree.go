@@ -15,7 +15,7 @@ const maxRBDepth = 100
 // rb_node, limit of them at most. root is the address of the struct rb_root (or
 // rb_root_cached, which begins with one). Linux has laid rb_node out as parent and
 // colour, right, left since 2.6.19.
-func (s *System) rbtree(ctx context.Context, root virt.Addr, limit int) iter.Seq2[virt.Addr, error] {
+func (s *Walker) rbtree(ctx context.Context, root virt.Addr, limit int) iter.Seq2[virt.Addr, error] {
 	const right, left = 8, 16
 	return func(yield func(virt.Addr, error) bool) {
 		seen := map[virt.Addr]struct{}{}

@@ -3,6 +3,7 @@ package linux
 import (
 	"bytes"
 	"fmt"
+	"runtime/debug"
 
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
@@ -25,7 +26,7 @@ const readBudget = 64 << 20
 // errBudget says that one listing has read as much as it may.
 var errBudget = fmt.Errorf("%w: more than a healthy guest has", ErrBroken)
 
-func (s *System) reader() reader { return reader{space: s.Space, left: readBudget} }
+func (s *Walker) reader() reader { return reader{space: s.Space, left: readBudget} }
 
 // may reports whether one more read may be done, and counts it.
 func (r *reader) may() bool {
@@ -106,4 +107,19 @@ func cString(b []byte) string {
 		b = b[:i]
 	}
 	return string(b)
+}
+
+// netGuarded runs read, which uses r, guarded by itself, and returns its error with
+// r fit for the next use.
+func netGuarded[T any](r *reader, read func() T) (v T, err error) {
+	defer func() {
+		if r.err != nil && err == nil {
+			err = r.err
+		}
+		if r.left > 0 {
+			r.err = nil
+		}
+	}()
+	defer phys.Recover(debug.SetPanicOnFault(true), &err)
+	return read(), nil
 }

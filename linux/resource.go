@@ -6,7 +6,6 @@ import (
 	"iter"
 	"runtime/debug"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -25,7 +24,7 @@ type Resource struct {
 	Depth      int // 0 for those at the top
 }
 
-type resourceLayout struct{ start, end, name, flags, sibling, child kernel.Field }
+type resourceLayout struct{ start, end, name, flags, sibling, child Field }
 
 // The trees of resources: of memory addresses and of ports.
 const (
@@ -38,7 +37,7 @@ const (
 // [PortResources].
 func (s *System) Resources(ctx context.Context, tree string) iter.Seq2[*Resource, error] {
 	return func(yield func(*Resource, error) bool) {
-		o, err := layoutOf(s, "resources", func(r *resolver, o *resourceLayout) {
+		o, err := layoutOf(s.Walker, "resources", func(r *resolver, o *resourceLayout) {
 			const t = "resource"
 			r.symbols(MemoryResources, PortResources)
 			o.start, o.end, o.name, o.flags = r.field(t, "start"), r.field(t, "end"), r.field(t, "name"), r.field(t, "flags")

@@ -6,18 +6,17 @@ import (
 	"fmt"
 	"iter"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
 type rhashLayout struct {
-	table, size, nest, future, buckets kernel.Field
+	table, size, nest, future, buckets Field
 }
 
 // rhashtable walks the struct rhashtable at a and yields the address of every
 // rhash_head, limit of them at most; while the table grows, the future one too.
-func (s *System) rhashtable(ctx context.Context, a virt.Addr, limit int) iter.Seq2[virt.Addr, error] {
+func (s *Walker) rhashtable(ctx context.Context, a virt.Addr, limit int) iter.Seq2[virt.Addr, error] {
 	return func(yield func(virt.Addr, error) bool) {
 		o, err := layoutOf(s, "resizable hash tables", func(r *resolver, o *rhashLayout) {
 			o.table = r.field("rhashtable", "tbl")
@@ -77,7 +76,7 @@ func (s *System) rhashtable(ctx context.Context, a virt.Addr, limit int) iter.Se
 
 // rhashBuckets walks the buckets: bit 0 of one is its lock, and a chain ends in an
 // odd pointer.
-func (s *System) rhashBuckets(ctx context.Context, r *reader, base virt.Addr, size uint64, limit int, yield func(virt.Addr, error) bool) error {
+func (s *Walker) rhashBuckets(ctx context.Context, r *reader, base virt.Addr, size uint64, limit int, yield func(virt.Addr, error) bool) error {
 	const maxSize = 1 << 22
 	if size > maxSize || size&(size-1) != 0 {
 		return fmt.Errorf("%w: %d buckets", ErrBroken, size)

@@ -8,7 +8,6 @@ import (
 	"iter"
 	"net/netip"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -37,28 +36,28 @@ type Route struct {
 }
 
 type routeLayout struct {
-	hash4, hash6, null6                                    kernel.Field // struct net
-	tbNode, tbID, tbData                                   kernel.Field
-	kv, key, bits, leaf                                    kernel.Field
-	faNode, faInfo, faType, faSlen, faTable                kernel.Field
-	fiProto, fiScope, fiSrc, fiPrio, fiNhs, fiNh, fiObject kernel.Field
+	hash4, hash6, null6                                    Field // struct net
+	tbNode, tbID, tbData                                   Field
+	kv, key, bits, leaf                                    Field
+	faNode, faInfo, faType, faSlen, faTable                Field
+	fiProto, fiScope, fiSrc, fiPrio, fiNhs, fiNh, fiObject Field
 	nhSize                                                 uint32
-	dev, gwFamily, gw, flags                               kernel.Field
-	objID, objGroup, objInfo, infoNhc, grpCount, grpEntry  kernel.Field
-	grpNh                                                  kernel.Field
+	dev, gwFamily, gw, flags                               Field
+	objID, objGroup, objInfo, infoNhc, grpCount, grpEntry  Field
+	grpNh                                                  Field
 	grpSize                                                uint32
-	tb6Node, tb6ID, tb6Root                                kernel.Field
-	left, right, subtree, leaf6                            kernel.Field
-	next6, dst6, src6, metric6, proto6, type6, nh6, obj6   kernel.Field
-	keyAddr, keyLen, nh6Common, its6, parent               kernel.Field
-	tos, metrics4, metrics6, metrics, from6, flags6        kernel.Field
-	weight, lwt, lwtType, grpWeight, reject                kernel.Field
-	siblings                                               kernel.Field
-	nodeFlags                                              kernel.Field
+	tb6Node, tb6ID, tb6Root                                Field
+	left, right, subtree, leaf6                            Field
+	next6, dst6, src6, metric6, proto6, type6, nh6, obj6   Field
+	keyAddr, keyLen, nh6Common, its6, parent               Field
+	tos, metrics4, metrics6, metrics, from6, flags6        Field
+	weight, lwt, lwtType, grpWeight, reject                Field
+	siblings                                               Field
+	nodeFlags                                              Field
 }
 
 func (s *System) routeLayout() (*routeLayout, error) {
-	return layoutOf(s, "routes", func(r *resolver, o *routeLayout) {
+	return layoutOf(s.Walker, "routes", func(r *resolver, o *routeLayout) {
 		f, m := r.field, r.optional
 		o.hash4, o.hash6, o.null6 = f("net", "ipv4.fib_table_hash"), m("net", "ipv6.fib_table_hash"), m("net", "ipv6.fib6_null_entry")
 		o.tbNode, o.tbID, o.tbData = f("fib_table", "tb_hlist"), f("fib_table", "tb_id"), f("fib_table", "tb_data")
@@ -176,7 +175,7 @@ func (w *routeWalk) visit() bool {
 
 func (w *routeWalk) namespace(n NetNS) {
 	o := w.o
-	for i, f := range []kernel.Field{o.hash4, o.hash6} {
+	for i, f := range []Field{o.hash4, o.hash6} {
 		var base virt.Addr
 		if !has(f) || !w.read(func(r *reader) { base = r.pointer(n.Addr, f) }) {
 			continue
@@ -429,7 +428,7 @@ func (w *routeWalk) info6(n NetNS, table uint32, a virt.Addr) (next virt.Addr) {
 			r.err = fmt.Errorf("route at %#x: %w: it is of another table", uint64(a), ErrBroken)
 			return
 		}
-		key := func(f kernel.Field) netip.Prefix {
+		key := func(f Field) netip.Prefix {
 			var b [16]byte
 			copy(b[:], r.bytes(at(at(a, f), o.keyAddr), 16))
 			return netip.PrefixFrom(netip.AddrFrom16(b), int(min(r.num(at(a, f), o.keyLen), 128)))

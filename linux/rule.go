@@ -7,7 +7,6 @@ import (
 	"math/bits"
 	"net/netip"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -42,21 +41,21 @@ const (
 )
 
 type ruleLayout struct {
-	ops                                                    kernel.Field // struct net
-	family, opsList, rules                                 kernel.Field // struct fib_rules_ops
-	list, iifIndex, oifIndex, mark, mask, flags, table     kernel.Field
-	action, l3, proto, ipProto, target, tunnel, goTo, pref kernel.Field
-	group, prefix, iif, oif, uidStart, uidEnd              kernel.Field
-	sportStart, sportEnd, dportStart, dportEnd             kernel.Field
-	common4, dstLen, srcLen, tos4, src, dst                kernel.Field // struct fib4_rule
-	common6, src6, dst6, tos6                              kernel.Field // struct fib6_rule
-	keyAddr, keyLen                                        kernel.Field
+	ops                                                    Field // struct net
+	family, opsList, rules                                 Field // struct fib_rules_ops
+	list, iifIndex, oifIndex, mark, mask, flags, table     Field
+	action, l3, proto, ipProto, target, tunnel, goTo, pref Field
+	group, prefix, iif, oif, uidStart, uidEnd              Field
+	sportStart, sportEnd, dportStart, dportEnd             Field
+	common4, dstLen, srcLen, tos4, src, dst                Field // struct fib4_rule
+	common6, src6, dst6, tos6                              Field // struct fib6_rule
+	keyAddr, keyLen                                        Field
 }
 
 func (s *System) ruleLayout() (*ruleLayout, error) {
-	return layoutOf(s, "rules", func(r *resolver, o *ruleLayout) {
-		f := func(path string) kernel.Field { return r.field("fib_rule", path) }
-		m := func(path string) kernel.Field { return r.optional("fib_rule", path) }
+	return layoutOf(s.Walker, "rules", func(r *resolver, o *ruleLayout) {
+		f := func(path string) Field { return r.field("fib_rule", path) }
+		m := func(path string) Field { return r.optional("fib_rule", path) }
 		o.ops = r.field("net", "rules_ops")
 		o.family, o.opsList, o.rules = r.field("fib_rules_ops", "family"), r.field("fib_rules_ops", "list"), r.field("fib_rules_ops", "rules_list")
 		o.list, o.iifIndex, o.oifIndex, o.mark, o.mask = f("list"), f("iifindex"), f("oifindex"), f("mark"), f("mark_mask")
@@ -65,8 +64,8 @@ func (s *System) ruleLayout() (*ruleLayout, error) {
 		o.l3, o.proto, o.ipProto, o.tunnel = m("l3mdev"), m("proto"), m("ip_proto"), m("tun_id") // 4.8, 4.17
 		o.uidStart, o.uidEnd = m("uid_range.start.val"), m("uid_range.end.val")
 		o.sportStart, o.sportEnd, o.dportStart, o.dportEnd = m("sport_range.start"), m("sport_range.end"), m("dport_range.start"), m("dport_range.end")
-		four := func(paths ...string) kernel.Field { return r.optional("fib4_rule", paths...) }
-		six := func(paths ...string) kernel.Field { return r.optional("fib6_rule", paths...) }
+		four := func(paths ...string) Field { return r.optional("fib4_rule", paths...) }
+		six := func(paths ...string) Field { return r.optional("fib6_rule", paths...) }
 		o.common4, o.dstLen, o.srcLen, o.src, o.dst = four("common"), four("dst_len"), four("src_len"), four("src"), four("dst")
 		o.common6, o.src6, o.dst6 = six("common"), six("src"), six("dst")
 		o.tos4, o.tos6 = four("dscp", "tos"), six("dscp", "tclass") // 5.18
@@ -135,8 +134,8 @@ func (s *System) Rules(ctx context.Context) iter.Seq2[*Rule, error] {
 func (o *ruleLayout) read(r *reader, rule *Rule) {
 	const goTo, unresolved, iifDetached, oifDetached = 2, 0x4, 0x8, 0x10 // FR_ACT_GOTO, FIB_RULE_
 	a := rule.Addr
-	u32 := func(f kernel.Field) uint32 { return uint32(r.num(a, f)) }
-	u8 := func(f kernel.Field) uint8 { return uint8(r.num(a, f)) }
+	u32 := func(f Field) uint32 { return uint32(r.num(a, f)) }
+	u8 := func(f Field) uint8 { return uint8(r.num(a, f)) }
 	rule.Priority, rule.Mark, rule.Mask, rule.Table, rule.Flags = u32(o.pref), u32(o.mark), u32(o.mask), u32(o.table), u32(o.flags)
 	rule.In, rule.Out = r.cString(at(a, o.iif), int(min(o.iif.Size, 16))), r.cString(at(a, o.oif), int(min(o.oif.Size, 16)))
 	rule.IPProtocol, rule.L3Master, rule.Protocol = u8(o.ipProto), r.num(a, o.l3) != 0, u8(o.proto)
@@ -172,7 +171,7 @@ func (o *ruleLayout) read(r *reader, rule *Rule) {
 		rule.TOS = u8(o.tos4)
 	case rule.Family == FamilyInet6 && has(o.common6) && has(o.keyAddr):
 		a -= virt.Addr(o.common6.Offset)
-		key := func(f kernel.Field) netip.Prefix {
+		key := func(f Field) netip.Prefix {
 			n := r.num(at(a, f), o.keyLen)
 			if n == 0 {
 				return netip.Prefix{}

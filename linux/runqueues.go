@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"iter"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -23,16 +22,16 @@ type Queued struct {
 }
 
 type runqueueLayout struct {
-	curr, cfsTasks, rtQueues, dlRoot, ext kernel.Field // rq
-	prio, delayed                         kernel.Field // task_struct
-	groupNode, rtNode, dlNode, extNode    kernel.Field
-	rtRunList, rtGroup                    kernel.Field // sched_rt_entity
-	rtGroupQueues                         kernel.Field // rt_rq
-	tid, tgid, comm, class                kernel.Field
+	curr, cfsTasks, rtQueues, dlRoot, ext Field // rq
+	prio, delayed                         Field // task_struct
+	groupNode, rtNode, dlNode, extNode    Field
+	rtRunList, rtGroup                    Field // sched_rt_entity
+	rtGroupQueues                         Field // rt_rq
+	tid, tgid, comm, class                Field
 }
 
 func (s *System) runqueueLayout() (*runqueueLayout, error) {
-	return layoutOf(s, "run queues", func(r *resolver, o *runqueueLayout) {
+	return layoutOf(s.Walker, "run queues", func(r *resolver, o *runqueueLayout) {
 		r.symbols("runqueues", "stop_sched_class", "dl_sched_class", "rt_sched_class", "fair_sched_class", "ext_sched_class", "idle_sched_class")
 		const q, t = "rq", "task_struct"
 		o.curr = r.field(q, "curr")
@@ -160,7 +159,7 @@ func (w *queueWalk) realTime(queues virt.Addr, depth int) bool {
 }
 
 // list tells the threads on a list.
-func (w *queueWalk) list(head virt.Addr, node kernel.Field, class string) bool {
+func (w *queueWalk) list(head virt.Addr, node Field, class string) bool {
 	for n, err := range w.s.list(w.ctx, head, w.left) {
 		w.left--
 		if !w.entry(n-virt.Addr(node.Offset), class, err) {

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"runtime/debug"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -65,13 +64,13 @@ type SignalHandler struct {
 }
 
 type signalLayout struct {
-	pending, blocked, shared, sighand, actions kernel.Field
-	handler, flags, restorer, mask             kernel.Field
+	pending, blocked, shared, sighand, actions Field
+	handler, flags, restorer, mask             Field
 	stride                                     uint32
 }
 
 func (s *System) signalLayout() (*signalLayout, error) {
-	return layoutOf(s, "signals", func(r *resolver, o *signalLayout) {
+	return layoutOf(s.Walker, "signals", func(r *resolver, o *signalLayout) {
 		o.pending, o.blocked = r.field("task_struct", "pending.signal"), r.field("task_struct", "blocked")
 		o.shared, o.sighand = r.field("signal_struct", "shared_pending.signal"), r.field("task_struct", "sighand")
 		o.actions, o.stride = r.field("sighand_struct", "action"), r.size("k_sigaction")

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"iter"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -29,15 +28,15 @@ type SlabCache struct {
 }
 
 type slabLayout struct {
-	name, size, objectSize, align, oo, refcount, flags, ctor, list kernel.Field
-	node                                                           kernel.Field // of the caches' nodes, one pointer each
+	name, size, objectSize, align, oo, refcount, flags, ctor, list Field
+	node                                                           Field // of the caches' nodes, one pointer each
 	nodeStride                                                     uint32
-	partial, slabs, objects                                        kernel.Field // kmem_cache_node
-	pageList, pageInUse, pageObjects                               kernel.Field // struct slab, struct page up to 5.16
+	partial, slabs, objects                                        Field // kmem_cache_node
+	pageList, pageInUse, pageObjects                               Field // struct slab, struct page up to 5.16
 }
 
 func (s *System) slabLayout() (*slabLayout, error) {
-	return layoutOf(s, "slab caches", func(r *resolver, o *slabLayout) {
+	return layoutOf(s.Walker, "slab caches", func(r *resolver, o *slabLayout) {
 		r.symbols("slab_caches", "nr_node_ids")
 		const c, n = "kmem_cache", "kmem_cache_node"
 		o.name, o.size, o.objectSize, o.align = r.field(c, "name"), r.field(c, "size"), r.field(c, "object_size"), r.field(c, "align")

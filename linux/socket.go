@@ -4,7 +4,6 @@ import (
 	"net/netip"
 	"strings"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -134,39 +133,39 @@ func (k *Socket) TypeName() string {
 // socketLayout is struct sock and what embeds it.
 type socketLayout struct {
 	// struct sock_common
-	family, state, num, dport, daddr, rcvSaddr, daddr6, rcvSaddr6 kernel.Field
-	boundDev, prot, net, node, bindNode                           kernel.Field
-	sport                                                         kernel.Field // struct inet_sock
+	family, state, num, dport, daddr, rcvSaddr, daddr6, rcvSaddr6 Field
+	boundDev, prot, net, node, bindNode                           Field
+	sport                                                         Field // struct inet_sock
 	// struct sock
-	protocol, typ, socket, uid, ino, filter             kernel.Field
-	rmem, wmem, ackBacklog, maxAckBacklog, recvQ, recvN kernel.Field
-	protName                                            kernel.Field
+	protocol, typ, socket, uid, ino, filter             Field
+	rmem, wmem, ackBacklog, maxAckBacklog, recvQ, recvN Field
+	protName                                            Field
 	// tcp_sock, udp_sock, mptcp_sock, inet_timewait_sock
-	rcvNxt, copiedSeq, writeSeq, sndUna, deficit, first, substate kernel.Field
+	rcvNxt, copiedSeq, writeSeq, sndUna, deficit, first, substate Field
 	// struct socket_alloc, inode
-	vfsInode, allocSocket, inodeUID, inodeNumber kernel.Field
+	vfsInode, allocSocket, inodeUID, inodeNumber Field
 	// other families
-	unixAddr, unixLen, unixName, skbLen, skbCB, consumed, skbNext kernel.Field
-	packetNum, packetIndex                                        kernel.Field
-	portid, dstPortid                                             kernel.Field
-	xdpDev                                                        kernel.Field
+	unixAddr, unixLen, unixName, skbLen, skbCB, consumed, skbNext Field
+	packetNum, packetIndex                                        Field
+	portid, dstPortid                                             Field
+	xdpDev                                                        Field
 	sockSize, commonSize                                          uint32
 	// filters
-	filterProg, origProg, origLen, origCode, progLen, progAux, auxID kernel.Field
+	filterProg, origProg, origLen, origCode, progLen, progAux, auxID Field
 }
 
 func (s *System) socketLayout() (*socketLayout, error) {
-	return layoutOf(s, "sockets", func(r *resolver, o *socketLayout) {
+	return layoutOf(s.Walker, "sockets", func(r *resolver, o *socketLayout) {
 		r.symbols("net_namespace_list", "tcp_hashinfo", "udp_table", "udplite_table", "raw_v4_hashinfo", "raw_v6_hashinfo",
 			"ping_table", "unix_socket_table", "nl_table", "socket_file_ops", "io_uring_fops")
-		c := func(path string) kernel.Field { return r.field("sock_common", path) }
+		c := func(path string) Field { return r.field("sock_common", path) }
 		o.sport = r.optional("inet_sock", "inet_sport")
 		o.family, o.state, o.num, o.dport = c("skc_family"), c("skc_state"), c("skc_num"), c("skc_dport")
 		o.daddr, o.rcvSaddr = c("skc_daddr"), c("skc_rcv_saddr")
 		o.daddr6, o.rcvSaddr6 = r.optional("sock_common", "skc_v6_daddr"), r.optional("sock_common", "skc_v6_rcv_saddr")
 		o.boundDev, o.prot, o.net, o.node = c("skc_bound_dev_if"), c("skc_prot"), c("skc_net.net"), c("skc_node")
 		o.bindNode, o.commonSize = r.optional("sock_common", "skc_bind_node"), r.size("sock_common")
-		k := func(path string) kernel.Field { return r.field("sock", path) }
+		k := func(path string) Field { return r.field("sock", path) }
 		o.protocol, o.typ, o.socket = k("sk_protocol"), k("sk_type"), k("sk_socket")
 		// Until 6.16 the inode behind sk_socket told these.
 		o.ino, o.uid = r.optional("sock", "sk_ino"), k("sk_uid")

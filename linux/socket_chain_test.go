@@ -5,7 +5,6 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -13,10 +12,10 @@ import (
 // the struct proto at 24.
 func socketWalk(t *testing.T, s *System) (l *socketLister, found *[]virt.Addr, errs *[]error) {
 	found, errs = new([]virt.Addr), new([]error)
-	word := func(offset uint32) kernel.Field { return kernel.Field{Offset: offset, Size: 8} }
-	none := kernel.Field{Offset: absent}
-	o := &socketLayout{family: kernel.Field{Size: 2}, node: word(8), prot: word(24)}
-	for _, f := range []*kernel.Field{
+	word := func(offset uint32) Field { return FieldAt(offset, 8) }
+	none := Field{}
+	o := &socketLayout{family: FieldAt(0, 2), node: word(8), prot: word(24)}
+	for _, f := range []*Field{
 		&o.state, &o.net, &o.typ, &o.socket, &o.ino, &o.uid, &o.protocol, &o.boundDev, &o.portid, &o.dstPortid, &o.rmem, &o.wmem, &o.filter,
 	} {
 		*f = none

@@ -3,7 +3,6 @@ package linux
 import (
 	"fmt"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -23,7 +22,7 @@ func (h *hiddenSockets) add(sk virt.Addr, way SeenIn) {
 	h.ways[sk] |= way
 }
 
-type flightLayout struct{ files, count, list kernel.Field }
+type flightLayout struct{ files, count, list Field }
 
 const (
 	maxFlightFiles  = 253      // SCM_MAX_FD
@@ -39,7 +38,7 @@ func (l *socketLister) hidden(spaces []NetNS) *hiddenSockets {
 	}
 	var o *flightLayout
 	if has(l.w.o.unixAddr) { // CONFIG_UNIX, and not as a module
-		o, _ = layoutOf(l.s, "files in flight", func(r *resolver, o *flightLayout) {
+		o, _ = layoutOf(l.s.Walker, "files in flight", func(r *resolver, o *flightLayout) {
 			o.files = r.field("unix_skb_parms", "fp")
 			o.count, o.list = r.field("scm_fp_list", "count"), r.field("scm_fp_list", "fp")
 		})

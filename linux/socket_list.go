@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"iter"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -23,19 +22,19 @@ func (s *System) socketLimit(size uint32) int {
 
 // socketTables is where the protocols keep their sockets.
 type socketTables struct {
-	tcpInfo, ehash, ehashMask, lhash2, lhash2Mask, listening kernel.Field
-	ehashChain, listenHead                                   kernel.Field
+	tcpInfo, ehash, ehashMask, lhash2, lhash2Mask, listening Field
+	ehashChain, listenHead                                   Field
 	ehashSize, listenSize                                    uint32
-	udpTable, udpHash, udpMask, udpHead                      kernel.Field
+	udpTable, udpHash, udpMask, udpHead                      Field
 	udpSize                                                  uint32
-	rawHash, pingHash                                        kernel.Field
-	unixBuckets, packets, xdps                               kernel.Field
+	rawHash, pingHash                                        Field
+	unixBuckets, packets, xdps                               Field
 	nlSize                                                   uint32
-	nlHash, nlNode, nlGroups                                 kernel.Field
+	nlHash, nlNode, nlGroups                                 Field
 }
 
 func (s *System) socketTables() (*socketTables, error) {
-	return layoutOf(s, "tables of sockets", func(r *resolver, o *socketTables) {
+	return layoutOf(s.Walker, "tables of sockets", func(r *resolver, o *socketTables) {
 		o.tcpInfo = r.optional("net", "ipv4.tcp_death_row.hashinfo")
 		o.ehash, o.ehashMask = r.field("inet_hashinfo", "ehash"), r.field("inet_hashinfo", "ehash_mask")
 		o.lhash2, o.lhash2Mask = r.field("inet_hashinfo", "lhash2"), r.field("inet_hashinfo", "lhash2_mask")

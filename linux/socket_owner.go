@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -24,13 +23,13 @@ type socketOwners struct {
 type heldSocket struct{ socket, sk virt.Addr }
 
 type socketFDLayout struct {
-	files, fdt, maxFDs, fd, open, cloexec, fop, private, sk kernel.Field
+	files, fdt, maxFDs, fd, open, cloexec, fop, private, sk Field
 }
 
 // socketCollector prepares to find the sockets behind files. With an error it finds none.
 func (s *System) socketCollector() (c *socketCollector, err error) {
 	c = &socketCollector{s: s, r: s.reader(), left: maxOwned, held: map[virt.Addr][]heldSocket{}, file: map[virt.Addr]heldSocket{}}
-	o, err := layoutOf(s, "descriptors of sockets", func(r *resolver, o *socketFDLayout) {
+	o, err := layoutOf(s.Walker, "descriptors of sockets", func(r *resolver, o *socketFDLayout) {
 		o.files, o.fdt = r.field("task_struct", "files"), r.field("files_struct", "fdt")
 		o.maxFDs, o.fd = r.field("fdtable", "max_fds"), r.field("fdtable", "fd")
 		o.open, o.cloexec = r.field("fdtable", "open_fds"), r.field("fdtable", "close_on_exec")

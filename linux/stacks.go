@@ -2,10 +2,10 @@ package linux
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"runtime/debug"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -49,18 +49,18 @@ type Execution struct {
 func (u *Unwinder) Run(processors []Execution) { u.running = processors }
 
 type stackLayout struct {
-	sp, stack, onCPU, refs kernel.Field
-	cpu                    kernel.Field
-	bp, ret                kernel.Field
+	sp, stack, onCPU, refs Field
+	cpu                    Field
+	bp, ret                Field
 	frame, size            uint32
-	regs                   struct{ bp, ip, cs, sp kernel.Field }
+	regs                   struct{ bp, ip, cs, sp Field }
 }
 
 const maxStack = 1 << 17
 
 // Unwinder prepares to walk stacks.
 func (s *System) Unwinder(ctx context.Context) (*Unwinder, error) {
-	o, err := layoutOf(s, "stacks", func(r *resolver, o *stackLayout) {
+	o, err := layoutOf(s.Walker, "stacks", func(r *resolver, o *stackLayout) {
 		const t, f, p = "task_struct", "inactive_task_frame", "pt_regs"
 		o.sp, o.stack, o.onCPU = r.field(t, "thread.sp"), r.field(t, "stack"), r.field(t, "on_cpu")
 		o.refs, o.cpu = r.optional(t, "stack_refcount"), r.field(t, "thread_info.cpu", "cpu")
@@ -204,7 +204,7 @@ func (w *unwinding) word(a virt.Addr) uint64 {
 		w.bad = fmt.Errorf("%w: the stack leads to %#x, outside", ErrBroken, uint64(a))
 		return 0
 	}
-	return le64(w.b[off:])
+	return binary.LittleEndian.Uint64(w.b[off:])
 }
 
 // own reports whether a word of the thread's own stack begins at a.

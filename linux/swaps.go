@@ -6,14 +6,13 @@ import (
 	"iter"
 	"runtime/debug"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
 type swapsLayout struct {
-	flags, prio, pages, inuse, file kernel.Field
-	inode, iMode                    kernel.Field
+	flags, prio, pages, inuse, file Field
+	inode, iMode                    Field
 	table                           virt.Addr
 }
 
@@ -33,7 +32,7 @@ type Swap struct {
 func (l *Lister) Swaps(ctx context.Context) iter.Seq2[*Swap, error] {
 	s := l.s
 	return func(yield func(*Swap, error) bool) {
-		o, err := layoutOf(s, "swap areas", func(r *resolver, o *swapsLayout) {
+		o, err := layoutOf(s.Walker, "swap areas", func(r *resolver, o *swapsLayout) {
 			const i = "swap_info_struct"
 			r.symbols("swap_info")
 			o.flags, o.prio, o.file = r.field(i, "flags"), r.field(i, "prio"), r.field(i, "swap_file")

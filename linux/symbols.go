@@ -6,7 +6,6 @@ import (
 	"iter"
 	"unicode"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/kernel/kallsyms"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
@@ -112,8 +111,8 @@ func (m *Module) yieldSymbols(yield func(*KernelSymbol, error) bool) bool {
 }
 
 type exportLayout struct {
-	symbols, count kernel.Field // module
-	value, name    kernel.Field // kernel_symbol
+	symbols, count Field // module
+	value, name    Field // kernel_symbol
 	size           uint32
 }
 
@@ -121,7 +120,7 @@ type exportLayout struct {
 // those in capitals. Up to 7.0 those for GPL modules alone stand in a table of their own,
 // where it does not look.
 func (m *Module) exported() (map[string]virt.Addr, error) {
-	o, err := layoutOf(m.s, "exported symbols", func(r *resolver, o *exportLayout) {
+	o, err := layoutOf(m.s.Walker, "exported symbols", func(r *resolver, o *exportLayout) {
 		const t, k = "module", "kernel_symbol"
 		o.symbols, o.count = r.field(t, "syms"), r.field(t, "num_syms")
 		o.value, o.name, o.size = r.field(k, "value_offset"), r.field(k, "name_offset"), r.size(k)

@@ -8,7 +8,6 @@ import (
 
 	"golang.org/x/arch/x86/x86asm"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/virt"
 	"github.com/outsight-vmi/outsight/virt/x86"
 )
@@ -37,7 +36,7 @@ type Syscall struct {
 	Expected bool
 }
 
-type syscallLayout struct{ name, nr kernel.Field }
+type syscallLayout struct{ name, nr Field }
 
 // abiWay is where the ways of one ABI start.
 type abiWay struct{ abi, table, dispatcher string }
@@ -203,7 +202,7 @@ func (m safeSpace) ReadAt(p []byte, a virt.Addr) (n int, err error) {
 // syscallNames are the names that the kernel noted for tracing when it booted (with
 // CONFIG_FTRACE_SYSCALLS), by number, without "sys_".
 func (s *System) syscallNames(n int) ([]string, error) {
-	o, err := layoutOf(s, "names of system calls", func(r *resolver, o *syscallLayout) {
+	o, err := layoutOf(s.Walker, "names of system calls", func(r *resolver, o *syscallLayout) {
 		o.name, o.nr = r.field("syscall_metadata", "name"), r.field("syscall_metadata", "syscall_nr")
 	})
 	if err != nil {

@@ -8,7 +8,6 @@ import (
 	"runtime/debug"
 	"strings"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -30,17 +29,17 @@ type Sysctl struct {
 }
 
 type sysctlLayout struct {
-	table, node, setDir, root              kernel.Field
-	nodeNode, nodeHeader                   kernel.Field
-	procname, data, maxlen, mode, handler  kernel.Field
+	table, node, setDir, root              Field
+	nodeNode, nodeHeader                   Field
+	procname, data, maxlen, mode, handler  Field
 	tableSize, nodeSize                    uint32
-	defaultSet                             kernel.Field
-	netSet, userSet, ipcSet, mqSet, pidSet kernel.Field
+	defaultSet                             Field
+	netSet, userSet, ipcSet, mqSet, pidSet Field
 	handlers                               map[virt.Addr]sysctlKind
 }
 
 func (s *System) sysctlLayout() (*sysctlLayout, error) {
-	return layoutOf(s, "sysctls", func(r *resolver, o *sysctlLayout) {
+	return layoutOf(s.Walker, "sysctls", func(r *resolver, o *sysctlLayout) {
 		names := []string{"sysctl_table_root", "init_net", "init_user_ns", "init_ipc_ns", "init_pid_ns", "tick_nsec", "tsc_khz", "lpj_fine", "jiffies_64", "tainted_mask", "dac_mmap_min_addr", "sysrq_enabled", "sysrq_always_enabled", "seccomp_actions_logged"}
 		for name := range sysctlKinds {
 			names = append(names, name)
@@ -84,7 +83,7 @@ func (s *System) Sysctls(ctx context.Context) iter.Seq2[*Sysctl, error] {
 		sets := []virt.Addr{at(root, o.defaultSet)}
 		for _, n := range []struct {
 			symbol string
-			set    kernel.Field
+			set    Field
 		}{{"init_net", o.netSet}, {"init_user_ns", o.userSet}, {"init_ipc_ns", o.ipcSet}, {"init_ipc_ns", o.mqSet}, {"init_pid_ns", o.pidSet}} {
 			if a, ok := s.Address(n.symbol); ok && has(n.set) {
 				sets = append(sets, at(a, n.set))
@@ -252,7 +251,7 @@ func (w *sysctlWalk) entry(a virt.Addr, path string) (e sysctlEntry, err error) 
 		if data != 0 {
 			e.Value, e.Known = kind.read(r, data, n, w.hz)
 		}
-		if a, ok := w.s.Address(kind.always); kind.always != "" && ok && r.num(a, kernel.Field{Size: 1}) != 0 {
+		if a, ok := w.s.Address(kind.always); kind.always != "" && ok && r.num(a, FieldAt(0, 1)) != 0 {
 			e.Value = "1"
 		}
 	}

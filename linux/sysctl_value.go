@@ -5,7 +5,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -137,7 +136,7 @@ func sysctlNumbers(size uint32, signed bool, convert func(v, hz int64) int64) fu
 			if i > 0 {
 				b.WriteByte('\t')
 			}
-			a, f := data+virt.Addr(i*uint64(size)), kernel.Field{Size: size}
+			a, f := data+virt.Addr(i*uint64(size)), FieldAt(0, size)
 			switch {
 			case convert != nil:
 				b.WriteString(strconv.FormatInt(convert(r.signed(a, f), int64(hz)), 10))
@@ -156,7 +155,7 @@ func sysctlString(r *reader, data virt.Addr, maxlen, _ uint64) (string, bool) {
 }
 
 func sysctlBool(r *reader, data virt.Addr, _, _ uint64) (string, bool) {
-	return strconv.FormatUint(min(1, r.num(data, kernel.Field{Size: 1})), 10), r.err == nil
+	return strconv.FormatUint(min(1, r.num(data, FieldAt(0, 1))), 10), r.err == nil
 }
 
 // sysctlStaticKey shows whether the count, with which a struct static_key begins, is

@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -143,4 +144,20 @@ func (s *System) started(sinceBoot uint64) time.Time {
 		return time.Time{}
 	}
 	return s.boot.Add(time.Duration(sinceBoot))
+}
+
+// maxTasks bounds walks over tasks: the kernel's own limit, PID_MAX_LIMIT.
+const maxTasks = 4 << 20
+
+// taskLimit is how many tasks the guest can have: no more than fit in its memory.
+func taskLimit(k *kernel.Kernel) int {
+	var ram uint64
+	for _, r := range k.Memory.Ranges() {
+		ram += r.Size()
+	}
+	size, err := k.StructSize("task_struct")
+	if err != nil || size == 0 {
+		return maxTasks
+	}
+	return int(min(maxTasks, ram/uint64(size)+1))
 }

@@ -4,29 +4,28 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
 type tcLayout struct {
-	mini                                       [2]kernel.Field // struct net_device: until 6.5
-	tcx                                        [2]kernel.Field // since 6.6
-	items, itemProg, parent                    kernel.Field    // struct bpf_mprog_entry, bpf_mprog_fp
+	mini                                       [2]Field // struct net_device: until 6.5
+	tcx                                        [2]Field // since 6.6
+	items, itemProg, parent                    Field    // struct bpf_mprog_entry, bpf_mprog_fp
 	itemSize                                   uint32
-	bundle, entryMini                          kernel.Field // struct tcx_entry
-	block, filters, chain, chainBlock          kernel.Field // struct mini_Qdisc, tcf_proto, tcf_chain
-	chains, chainList, chainFilters            kernel.Field // struct tcf_block, tcf_chain
-	next, root, ops, kind                      kernel.Field // struct tcf_proto, tcf_proto_ops
-	exts, extActions, actionOps, actionKind    kernel.Field // struct tcf_exts, tc_action, tc_action_ops
-	qdisc, qdiscHash, qNode, handle, qOps, qID kernel.Field // struct net_device, Qdisc, Qdisc_ops
-	qClass, qBlock, private                    kernel.Field // struct Qdisc_ops, Qdisc_class_ops, Qdisc
+	bundle, entryMini                          Field // struct tcx_entry
+	block, filters, chain, chainBlock          Field // struct mini_Qdisc, tcf_proto, tcf_chain
+	chains, chainList, chainFilters            Field // struct tcf_block, tcf_chain
+	next, root, ops, kind                      Field // struct tcf_proto, tcf_proto_ops
+	exts, extActions, actionOps, actionKind    Field // struct tcf_exts, tc_action, tc_action_ops
+	qdisc, qdiscHash, qNode, handle, qOps, qID Field // struct net_device, Qdisc, Qdisc_ops
+	qClass, qBlock, private                    Field // struct Qdisc_ops, Qdisc_class_ops, Qdisc
 }
 
 func (s *System) tcLayout() (*tcLayout, error) {
-	return layoutOf(s, "programs of tc", func(r *resolver, o *tcLayout) {
+	return layoutOf(s.Walker, "programs of tc", func(r *resolver, o *tcLayout) {
 		f, m := r.field, r.optional
-		o.mini = [2]kernel.Field{m("net_device", "miniq_ingress"), m("net_device", "miniq_egress")}
-		o.tcx = [2]kernel.Field{m("net_device", "tcx_ingress"), m("net_device", "tcx_egress")}
+		o.mini = [2]Field{m("net_device", "miniq_ingress"), m("net_device", "miniq_egress")}
+		o.tcx = [2]Field{m("net_device", "tcx_ingress"), m("net_device", "tcx_egress")}
 		o.items, o.itemProg, o.parent = m("bpf_mprog_entry", "fp_items"), m("bpf_mprog_fp", "prog"), m("bpf_mprog_entry", "parent")
 		o.itemSize, _ = r.types.StructSize("bpf_mprog_fp")
 		o.bundle, o.entryMini = m("tcx_entry", "bundle"), m("tcx_entry", "miniq")
@@ -132,12 +131,12 @@ func (t *tcWalk) unknown(err error) {
 }
 
 type clsBPFLayout struct {
-	programs, link, prog, direct, exts kernel.Field // struct cls_bpf_head, cls_bpf_prog
+	programs, link, prog, direct, exts Field // struct cls_bpf_head, cls_bpf_prog
 }
 
-type clsMatchallLayout struct{ exts kernel.Field } // struct cls_mall_head
+type clsMatchallLayout struct{ exts Field } // struct cls_mall_head
 
-type actBPFLayout struct{ filter kernel.Field } // struct tcf_bpf
+type actBPFLayout struct{ filter Field } // struct tcf_bpf
 
 // filter looks at a tcf_proto. Filters of other kinds hold programs in their actions
 // only.
@@ -233,9 +232,9 @@ func (t *tcWalk) qdiscs() {
 // Queueing disciplines whose filters are known, one type each: layoutIn tells its groups
 // apart by them.
 type (
-	prioLayout    struct{ block kernel.Field }
-	htbLayout     struct{ block kernel.Field }
-	fqCodelLayout struct{ block kernel.Field }
+	prioLayout    struct{ block Field }
+	htbLayout     struct{ block Field }
+	fqCodelLayout struct{ block Field }
 )
 
 // queue looks at the filters of a Qdisc.
@@ -253,7 +252,7 @@ func (t *tcWalk) queue(a virt.Addr) {
 	if id == "clsact" || id == "ingress" || r.err != nil {
 		return // seen by where they run
 	}
-	var block kernel.Field
+	var block Field
 	var err error
 	switch id {
 	case "prio":

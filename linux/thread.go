@@ -7,7 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -43,11 +42,11 @@ func (p Policy) String() string {
 }
 
 type threadLayout struct {
-	cpu, policy, prio, static, rt, voluntary, involuntary, allowed kernel.Field
+	cpu, policy, prio, static, rt, voluntary, involuntary, allowed Field
 }
 
 func (s *System) threadLayout() (*threadLayout, error) {
-	return layoutOf(s, "threads", func(r *resolver, o *threadLayout) {
+	return layoutOf(s.Walker, "threads", func(r *resolver, o *threadLayout) {
 		const t = "task_struct"
 		o.cpu = r.field(t, "thread_info.cpu", "cpu") // moved in 5.16
 		o.policy, o.prio, o.static = r.field(t, "policy"), r.field(t, "prio"), r.field(t, "static_prio")

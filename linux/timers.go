@@ -30,10 +30,10 @@ type Timer struct {
 func (t *Timer) Clock() time.Duration { return time.Duration(t.Expires) }
 
 type timerLayout struct {
-	vectors, entry, expires, fn, flags      kernel.Field
+	vectors, entry, expires, fn, flags      Field
 	baseSize, clockSize                     uint32
-	clocks, active, node, nodeExpires, hrFn kernel.Field
-	delayedTimer, delayedWork, workFn       kernel.Field
+	clocks, active, node, nodeExpires, hrFn Field
+	delayedTimer, delayedWork, workFn       Field
 	wheels                                  int // for each processor
 }
 
@@ -41,7 +41,7 @@ type timerLayout struct {
 var clockNames = []string{"monotonic", "realtime", "boottime", "tai", "monotonic_soft", "realtime_soft", "boottime_soft", "tai_soft"}
 
 func (s *System) timerLayout() (*timerLayout, error) {
-	return layoutOf(s, "timers", func(r *resolver, o *timerLayout) {
+	return layoutOf(s.Walker, "timers", func(r *resolver, o *timerLayout) {
 		r.symbols("timer_bases", "hrtimer_bases", "delayed_work_timer_fn")
 		const t, h, c = "timer_list", "hrtimer", "hrtimer_clock_base"
 		o.vectors, o.baseSize = r.field("timer_base", "vectors"), r.size("timer_base")

@@ -26,17 +26,17 @@ type TracepointProbe struct {
 }
 
 type tracepointLayout struct {
-	name, key, funcs, fn, data, prio kernel.Field
+	name, key, funcs, fn, data, prio Field
 	size                             uint32
 	// modules
-	list, module, count, ptrs kernel.Field
+	list, module, count, ptrs Field
 }
 
 // maxTracepoints bounds the tracepoints of the kernel, and of one module.
 const maxTracepoints = 1 << 16
 
 func (s *System) tracepointLayout() (*tracepointLayout, error) {
-	return layoutOf(s, "tracepoints", func(r *resolver, o *tracepointLayout) {
+	return layoutOf(s.Walker, "tracepoints", func(r *resolver, o *tracepointLayout) {
 		r.symbols("__start___tracepoints_ptrs", "__stop___tracepoints_ptrs", "modules")
 		const t, f, m = "tracepoint", "tracepoint_func", "module"
 		o.name, o.key, o.funcs = r.field(t, "name"), r.field(t, "key.key.enabled", "key.enabled"), r.field(t, "funcs")

@@ -7,7 +7,6 @@ import (
 	"iter"
 	"slices"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -35,17 +34,17 @@ type Terminal struct {
 
 type ttyLayout struct {
 	drivers                                      virt.Addr
-	list, driverName, module, major, minor, n    kernel.Field // of tty_driver
-	ttys                                         kernel.Field
-	driver, index, name, ops, ldisc, link, count kernel.Field // of tty_struct
-	session, group, rows, cols                   kernel.Field
-	write                                        kernel.Field // of tty_operations
-	discOps, discName, receive, receive2         kernel.Field
-	private                                      kernel.Field
+	list, driverName, module, major, minor, n    Field // of tty_driver
+	ttys                                         Field
+	driver, index, name, ops, ldisc, link, count Field // of tty_struct
+	session, group, rows, cols                   Field
+	write                                        Field // of tty_operations
+	discOps, discName, receive, receive2         Field
+	private                                      Field
 }
 
 func (s *System) ttyLayout() (*ttyLayout, error) {
-	return layoutOf(s, "terminals", func(r *resolver, o *ttyLayout) {
+	return layoutOf(s.Walker, "terminals", func(r *resolver, o *ttyLayout) {
 		r.symbols("tty_drivers")
 		var err error
 		if o.drivers, err = s.listHead("tty_drivers"); err != nil {
@@ -229,7 +228,7 @@ func (c *ttyScan) terminal(a virt.Addr) (t *Terminal, err error) {
 			t.DriverModule = s.moduleNameAt(r, r.pointer(driver, o.module))
 			t.Device = Device(r.num(driver, o.major)<<20 | (r.num(driver, o.minor)+uint64(t.Index))&0xf_ffff)
 		}
-		id := func(f kernel.Field) int32 {
+		id := func(f Field) int32 {
 			pid := r.pointer(a, f)
 			if pid == 0 {
 				return 0

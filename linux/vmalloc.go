@@ -7,7 +7,6 @@ import (
 	"iter"
 	"slices"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -23,16 +22,16 @@ type VMArea struct {
 }
 
 type vmallocLayout struct {
-	start, end, list, vm                       kernel.Field // vmap_area
-	areaFlags                                  kernel.Field
-	vmSize, vmFlags, vmPages, vmPhys, vmCaller kernel.Field
-	vmAddr                                     kernel.Field
-	busy                                       kernel.Field // vmap_node
+	start, end, list, vm                       Field // vmap_area
+	areaFlags                                  Field
+	vmSize, vmFlags, vmPages, vmPhys, vmCaller Field
+	vmAddr                                     Field
+	busy                                       Field // vmap_node
 	nodeSize                                   uint32
 }
 
 func (s *System) vmallocLayout() (*vmallocLayout, error) {
-	return layoutOf(s, "vmalloc areas", func(r *resolver, o *vmallocLayout) {
+	return layoutOf(s.Walker, "vmalloc areas", func(r *resolver, o *vmallocLayout) {
 		r.symbols("vmap_area_list", "vmap_nodes", "nr_vmap_nodes")
 		const a, v = "vmap_area", "vm_struct"
 		o.start, o.end, o.list, o.vm = r.field(a, "va_start"), r.field(a, "va_end"), r.field(a, "list"), r.field(a, "vm")

@@ -35,11 +35,11 @@ type Work struct {
 }
 
 type workLayout struct {
-	list, pwqs, name, flags, maxActive, rescuer             kernel.Field // workqueue_struct
-	pool, wq, active, inactive, node                        kernel.Field // pool_workqueue
-	worklist, busy, id, cpu                                 kernel.Field // worker_pool
-	hentry, current, currentFn, currentPwq, desc, scheduled kernel.Field // worker
-	data, entry, fn                                         kernel.Field // work_struct
+	list, pwqs, name, flags, maxActive, rescuer             Field // workqueue_struct
+	pool, wq, active, inactive, node                        Field // pool_workqueue
+	worklist, busy, id, cpu                                 Field // worker_pool
+	hentry, current, currentFn, currentPwq, desc, scheduled Field // worker
+	data, entry, fn                                         Field // work_struct
 	flagNames                                               map[uint]string
 }
 
@@ -50,7 +50,7 @@ var workqueueFlags = []string{
 }
 
 func (s *System) workLayout() (*workLayout, error) {
-	return layoutOf(s, "workqueues", func(r *resolver, o *workLayout) {
+	return layoutOf(s.Walker, "workqueues", func(r *resolver, o *workLayout) {
 		r.symbols("workqueues", "worker_pool_idr")
 		o.flagNames = map[uint]string{}
 		for _, name := range workqueueFlags {

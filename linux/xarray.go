@@ -7,7 +7,6 @@ import (
 	"iter"
 	"runtime/debug"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -15,11 +14,11 @@ import (
 // xarrayLayout is struct xarray and its nodes; struct idr and radix_tree_root have
 // been the same thing since 4.20.
 type xarrayLayout struct {
-	head                 kernel.Field
-	shift, offset, slots kernel.Field
+	head                 Field
+	shift, offset, slots Field
 }
 
-func (s *System) xarrayLayout() (*xarrayLayout, error) {
+func (s *Walker) xarrayLayout() (*xarrayLayout, error) {
 	return layoutOf(s, "xarrays", func(r *resolver, o *xarrayLayout) {
 		o.head = r.field("xarray", "xa_head")
 		o.shift, o.offset = r.field("xa_node", "shift"), r.field("xa_node", "offset")
@@ -42,7 +41,7 @@ const (
 // xarray walks the struct xarray (or the radix_tree_root in a struct idr) at a in
 // order of index, limit entries at most. Sibling entries and those that are being
 // changed (xa_is_retry) are left out; an entry of several indexes comes once.
-func (s *System) xarray(ctx context.Context, a virt.Addr, limit int) iter.Seq2[entry, error] {
+func (s *Walker) xarray(ctx context.Context, a virt.Addr, limit int) iter.Seq2[entry, error] {
 	return func(yield func(entry, error) bool) {
 		o, err := s.xarrayLayout()
 		if err != nil {
@@ -60,7 +59,7 @@ func (s *System) xarray(ctx context.Context, a virt.Addr, limit int) iter.Seq2[e
 }
 
 // xarrayAt is the entry of the struct xarray at a for index; 0 if there is none.
-func (s *System) xarrayAt(a virt.Addr, index uint64) (virt.Addr, error) {
+func (s *Walker) xarrayAt(a virt.Addr, index uint64) (virt.Addr, error) {
 	o, err := s.xarrayLayout()
 	if err != nil {
 		return 0, err
@@ -87,7 +86,7 @@ func (s *System) xarrayAt(a virt.Addr, index uint64) (virt.Addr, error) {
 }
 
 // xarraySlot reads what a node has for an index.
-func (s *System) xarraySlot(o *xarrayLayout, node virt.Addr, index uint64, above int) (v virt.Addr, shift int, err error) {
+func (s *Walker) xarraySlot(o *xarrayLayout, node virt.Addr, index uint64, above int) (v virt.Addr, shift int, err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	if !s.Space.KernelHalf(node) {
 		return 0, 0, fmt.Errorf("%w: no kernel pointer", ErrBroken)
@@ -116,7 +115,7 @@ func (s *System) xarraySlot(o *xarrayLayout, node virt.Addr, index uint64, above
 }
 
 type xarrayWalk struct {
-	s           *System
+	s           *Walker
 	ctx         context.Context
 	o           *xarrayLayout
 	root        virt.Addr

@@ -26,17 +26,17 @@ type Zone struct {
 }
 
 type zoneLayout struct {
-	zones                             kernel.Field // of pglist_data
-	name, start, spanned              kernel.Field
-	present, managed, watermark, stat kernel.Field
-	boost                             kernel.Field
-	areas, areaFree                   kernel.Field
+	zones                             Field // of pglist_data
+	name, start, spanned              Field
+	present, managed, watermark, stat Field
+	boost                             Field
+	areas, areaFree                   Field
 	size, areaSize                    uint32
 	freePages                         uint64 // index of NR_FREE_PAGES
 }
 
 func (s *System) zoneLayout() (*zoneLayout, error) {
-	return layoutOf(s, "zones", func(r *resolver, o *zoneLayout) {
+	return layoutOf(s.Walker, "zones", func(r *resolver, o *zoneLayout) {
 		r.symbols("node_data", "nr_node_ids")
 		const t = "zone"
 		o.zones, o.size = r.field("pglist_data", "node_zones"), r.size(t)
@@ -102,7 +102,7 @@ func (s *System) Zones(ctx context.Context) iter.Seq2[*Zone, error] {
 func (s *System) zone(o *zoneLayout, node uint32, a virt.Addr) (z *Zone, err error) {
 	err = safely(func() error {
 		r := s.reader()
-		pages := func(f kernel.Field) uint64 { return r.num(a, f) * phys.PageSize }
+		pages := func(f Field) uint64 { return r.num(a, f) * phys.PageSize }
 		mark := func(i virt.Addr) uint64 { return r.u64(at(a, o.watermark)+8*i)*phys.PageSize + pages(o.boost) }
 		z = &Zone{
 			Node: node, Addr: a, Start: phys.Addr(pages(o.start)),

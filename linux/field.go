@@ -1,0 +1,87 @@
+package linux
+
+import (
+	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// Field is where a member lies in a structure, and whether this kernel has it: a
+// member at offset 0 is a member like any other, and the zero Field is none.
+type Field struct {
+	kernel.Field
+	present bool
+}
+
+// FieldAt is a member of size bytes that lies offset bytes into its structure, for
+// what no type describes.
+func FieldAt(offset, size uint32) Field {
+	return Field{kernel.Field{Offset: offset, Size: size}, true}
+}
+
+// fieldOf is a member that was found.
+func fieldOf(f kernel.Field) Field { return Field{f, true} }
+
+// nowhere is an address that no page tables can map: it is not canonical.
+const nowhere virt.Addr = 1 << 62
+
+// has reports whether this kernel has the member.
+func has(f Field) bool { return f.present }
+
+// at is where member f of the structure at a lies: for a member that this kernel
+// lacks an address from which every read fails.
+func at(a virt.Addr, f Field) virt.Addr {
+	if !f.present {
+		return nowhere
+	}
+	return a + virt.Addr(f.Offset)
+}
+
+// num reads member f of the structure at a: 1, 2, 4 or 8 bytes, or a bit field. A
+// member that this kernel lacks reads as 0.
+func (r *reader) num(a virt.Addr, f Field) uint64 {
+	if !f.present {
+		return 0
+	}
+	at := a + virt.Addr(f.Offset)
+	var v uint64
+	switch {
+	case f.Size >= 8:
+		v = r.u64(at)
+	case f.Size == 4:
+		v = uint64(r.u32(at))
+	default:
+		var b [8]byte
+		if f.Size == 0 || !r.may() {
+			return 0
+		}
+		if _, r.err = r.space.ReadAt(b[:f.Size], at); r.err != nil {
+			return 0
+		}
+		for i := range f.Size {
+			v |= uint64(b[i]) << (8 * i)
+		}
+	}
+	if f.BitSize != 0 && f.BitSize < 64 {
+		v = v >> f.BitOff & (1<<f.BitSize - 1)
+	}
+	return v
+}
+
+// signed is num of a signed member.
+func (r *reader) signed(a virt.Addr, f Field) int64 {
+	bits := 8 * min(f.Size, 8)
+	if f.BitSize != 0 {
+		bits = uint32(f.BitSize)
+	}
+	shift := 64 - bits
+	return int64(r.num(a, f)<<shift) >> shift
+}
+
+// pointer reads the pointer in member f of the structure at a; 0 where the kernel
+// lacks it.
+func (r *reader) pointer(a virt.Addr, f Field) virt.Addr {
+	if !f.present {
+		return 0
+	}
+	return r.ptr(a + virt.Addr(f.Offset))
+}

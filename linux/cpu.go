@@ -170,7 +170,7 @@ func (s *System) processor(o *processorLayout, p *Processor, names []string) err
 		}
 		return fmt.Errorf("processor %d: %w: it is online and has no area", p.Number, ErrBroken)
 	default:
-		a, err := s.perCPU(o.info, p.Number)
+		a, err := s.PerCPU(o.info, p.Number)
 		if err != nil {
 			return err
 		}

@@ -22,7 +22,7 @@ func processorGuest(t *testing.T, old bool) (*synth.Guest, *System, uint64) {
 		g.Put64(table, g.CString(name))
 	}
 	s := open(t, g)
-	a, err := s.perCPU("cpu_info", 1)
+	a, err := s.PerCPU("cpu_info", 1)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -51,10 +51,7 @@ func (r *reader) num(a virt.Addr, f Field) uint64 {
 		v = uint64(r.u32(at))
 	default:
 		var b [8]byte
-		if f.Size == 0 || !r.may() {
-			return 0
-		}
-		if _, r.err = r.space.ReadAt(b[:f.Size], at); r.err != nil {
+		if f.Size == 0 || !r.readInto(b[:f.Size], at) {
 			return 0
 		}
 		for i := range f.Size {

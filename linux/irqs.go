@@ -164,7 +164,7 @@ func (s *System) softIRQs(o *irqLayout, yield func(*Interrupt, error) bool) {
 			r := s.reader()
 			i.Actions = []InterruptAction{{Name: name, Handler: r.pointer(a, o.softAction), Address: a}}
 			for cpu := range s.cpus {
-				stat, err := s.perCPU("kstat", cpu)
+				stat, err := s.PerCPU("kstat", cpu)
 				if err != nil {
 					return err
 				}

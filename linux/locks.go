@@ -59,7 +59,7 @@ func (s *System) FileLocks(ctx context.Context) iter.Seq2[*FileLock, error] {
 		}
 		w := &lockWalk{s: s, ctx: ctx, o: o, l: s.NewLister(), left: maxLocks, seen: map[virt.Addr]struct{}{}, yield: yield}
 		for cpu := range s.cpus {
-			head, err := s.perCPU("file_lock_list", cpu)
+			head, err := s.PerCPU("file_lock_list", cpu)
 			if err != nil {
 				yield(nil, fmt.Errorf("file locks: %w", err))
 				return

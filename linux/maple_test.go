@@ -8,7 +8,7 @@ import (
 )
 
 func TestMaple(t *testing.T) {
-	g, s, _ := walkGuest(t)
+	g, s, _ := walkerGuest(t)
 	const all = ^uint64(0)
 	node := func(kind string, pivots []uint64, slots ...uint64) uint64 {
 		a := g.Alloc(256, 256)

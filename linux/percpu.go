@@ -59,10 +59,13 @@ func (s *Walker) possibleCPUs() (n uint32, known bool) {
 // CPUs is how many processors the kernel prepared for (nr_cpu_ids).
 func (s *Walker) CPUs() int { return len(s.cpus) }
 
-// perCPU is where the per-CPU variable name lies for a possible CPU. Its symbol is
+// PerCPU is where the per-CPU variable name lies for a possible CPU. Its symbol is
 // an offset in each CPU's area up to 6.14, and an address since: what the kernel
 // adds is the same.
-func (s *Walker) perCPU(name string, cpu int) (virt.Addr, error) {
+func (s *Walker) PerCPU(name string, cpu int) (virt.Addr, error) {
+	if cpu < 0 || cpu >= len(s.cpus) {
+		return 0, fmt.Errorf("processor %d: %w: there are %d", cpu, ErrBroken, len(s.cpus))
+	}
 	sym, ok := s.Symbol(name)
 	if !ok {
 		return 0, fmt.Errorf("symbol %s: %w: %w", name, ErrUnsupported, kernel.ErrNoSymbol)
@@ -71,14 +74,6 @@ func (s *Walker) perCPU(name string, cpu int) (virt.Addr, error) {
 		return virt.Addr(sym.Rel) + s.cpus[cpu], nil
 	}
 	return s.Text + virt.Addr(sym.Rel) + s.cpus[cpu], nil
-}
-
-// PerCPU is where the per-CPU variable of that name lies for a possible CPU.
-func (s *Walker) PerCPU(name string, cpu int) (virt.Addr, error) {
-	if cpu < 0 || cpu >= len(s.cpus) {
-		return 0, fmt.Errorf("processor %d: %w: there are %d", cpu, ErrBroken, len(s.cpus))
-	}
-	return s.perCPU(name, cpu)
 }
 
 // cpuMaskSize is how many bytes a mask of processors has.

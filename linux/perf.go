@@ -121,7 +121,7 @@ func (w *perfWalk) tasks() bool {
 func (w *perfWalk) processors() {
 	if !has(w.o.pmuCPUContext) {
 		for cpu := range w.s.cpus {
-			a, err := w.s.perCPU("perf_cpu_context", cpu)
+			a, err := w.s.PerCPU("perf_cpu_context", cpu)
 			if err != nil {
 				w.yield(nil, fmt.Errorf("perf events of processors: %w", err))
 				return

@@ -72,16 +72,21 @@ func (r *reader) room(n int) []byte {
 	return r.buf[:n]
 }
 
+// readInto fills p from a and reports whether it could; p is zero otherwise.
+func (r *reader) readInto(p []byte, a virt.Addr) bool {
+	if r.may() {
+		_, r.err = r.space.ReadAt(p, a)
+	}
+	if r.err != nil {
+		clear(p)
+	}
+	return r.err == nil
+}
+
 // bytes returns n bytes that are good until the next call.
 func (r *reader) bytes(a virt.Addr, n int) []byte {
 	b := r.room(n)
-	if !r.may() {
-		clear(b)
-		return b
-	}
-	if _, r.err = r.space.ReadAt(b, a); r.err != nil {
-		clear(b)
-	}
+	r.readInto(b, a)
 	return b
 }
 

@@ -84,7 +84,7 @@ type queueWalk struct {
 
 func (w *queueWalk) processor(cpu int) bool {
 	o := w.o
-	q, err := w.s.perCPU("runqueues", cpu)
+	q, err := w.s.PerCPU("runqueues", cpu)
 	if err != nil {
 		return w.yield(nil, fmt.Errorf("run queue of processor %d: %w", cpu, err))
 	}

@@ -138,10 +138,7 @@ func (u *Unwinder) stack(t Task, id identity, sp virt.Addr) *Stack {
 		return k // one that has ended gives its stack back
 	}
 	copied := make([]byte, u.o.size)
-	if !r.may() {
-		return k
-	}
-	if _, r.err = r.space.ReadAt(copied, base); r.err != nil {
+	if !r.readInto(copied, base) {
 		return k
 	}
 	w := unwinding{u: u, r: r, base: base, b: copied}

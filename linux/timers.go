@@ -89,7 +89,7 @@ func (s *System) Timers(ctx context.Context) iter.Seq2[*Timer, error] {
 			return
 		}
 		for cpu := range s.cpus {
-			bases, err := s.perCPU("timer_bases", cpu)
+			bases, err := s.PerCPU("timer_bases", cpu)
 			if err != nil {
 				yield(nil, err)
 				return
@@ -99,7 +99,7 @@ func (s *System) Timers(ctx context.Context) iter.Seq2[*Timer, error] {
 					return
 				}
 			}
-			clocks, err := s.perCPU("hrtimer_bases", cpu)
+			clocks, err := s.PerCPU("hrtimer_bases", cpu)
 			if err != nil {
 				yield(nil, err)
 				return

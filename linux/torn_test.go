@@ -93,7 +93,7 @@ func TestProcessorsMissing(t *testing.T) {
 			g.Add(synth.Process{PID: 1, Comm: "p", Exe: "/p", RSS: 5})
 			s := open(t, g)
 			g.Put64(g.Address("nr_cpu_ids"), 0)
-			if s.cpusErr = s.readCPUs(); unreadable {
+			if s.Walker = NewWalker(s.Kernel); unreadable {
 				s.cpusErr = phys.ErrNotPresent
 			}
 			ps, errs := processes(t, s)

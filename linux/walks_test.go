@@ -9,19 +9,19 @@ import (
 	"github.com/outsight-vmi/outsight/virt"
 )
 
-// walkGuest is a guest with room for structures made by hand.
-func walkGuest(t testing.TB) (*synth.Guest, *System, func(words int) uint64) {
+// walkerGuest is a guest with room for structures made by hand.
+func walkerGuest(t testing.TB) (*synth.Guest, *Walker, func(words int) uint64) {
 	t.Helper()
 	g := synth.New(synth.Options{})
-	s, err := Open(t.Context(), g.Memory, kernel.Options{})
+	k, err := kernel.Find(t.Context(), g.Memory, kernel.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return g, s, func(words int) uint64 { return g.Alloc(uint64(8*words), 8) }
+	return g, NewWalker(k), func(words int) uint64 { return g.Alloc(uint64(8*words), 8) }
 }
 
 func TestChain(t *testing.T) {
-	g, s, room := walkGuest(t)
+	g, s, room := walkerGuest(t)
 	head := room(1)
 	var nodes []uint64
 	for range 5 {
@@ -69,7 +69,7 @@ func TestChain(t *testing.T) {
 }
 
 func TestRBTree(t *testing.T) {
-	g, s, room := walkGuest(t)
+	g, s, room := walkerGuest(t)
 	root := room(1)
 	var nodes [7]uint64
 	for i := range nodes {
@@ -105,7 +105,7 @@ func TestRBTree(t *testing.T) {
 }
 
 func TestXArray(t *testing.T) {
-	g, s, _ := walkGuest(t)
+	g, s, _ := walkerGuest(t)
 	node := func(shift byte, slots map[int]uint64) uint64 {
 		a := g.Object("xa_node")
 		off := g.Member("xa_node", "shift")
@@ -159,24 +159,5 @@ func TestXArray(t *testing.T) {
 	}
 	if _, err := s.xarrayAt(virt.Addr(array), 128); !errors.Is(err, ErrBroken) {
 		t.Error(err)
-	}
-}
-
-func TestOwners(t *testing.T) {
-	g, s, _ := walkGuest(t)
-	o, err := s.Owners()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if w := o.Of(virt.Addr(g.Text + 16)); w.Kind != OwnerKernel || w.Symbol == "" {
-		t.Errorf("text: %+v", w)
-	}
-	for _, a := range []virt.Addr{1, 0xffff_ffff_c000_0000, s.initTask} {
-		if w := o.Of(a); w.Kind != OwnerNone || w.String() != "none" {
-			t.Errorf("%#x: %+v", uint64(a), w)
-		}
-	}
-	if f := (Owner{Symbol: "f", Offset: 16}).Function(); f != "f+0x10" {
-		t.Error(f)
 	}
 }

@@ -25,6 +25,7 @@ var stair = []string{
 	"virt/*",
 	"kernel/*", // the tables in a kernel image, each on its own
 	"kernel",
+	"linux/kobj", // how kernel objects are linked, whatever they are
 	"linux",
 	"linux/*",
 	"disk wire",
@@ -142,6 +143,8 @@ func TestStairRules(t *testing.T) {
 		{"vm/local", "vm/qemu", true},
 		{"table", "linux", true},
 		{"linux", "table", false},
+		{"linux", "linux/kobj", true},
+		{"linux/kobj", "linux", false},
 		{"lab", "vm/qmp", true},
 		{"lab", "phys", false},
 		{"vm/local", "lab/state", true},

@@ -6,6 +6,7 @@ import (
 	"iter"
 	"runtime/debug"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -17,28 +18,28 @@ type BinaryFormat struct {
 	Load, CoreDump virt.Addr // functions; 0: none
 }
 
-type binfmtLayout struct{ list, module, load, dump Field }
+type binfmtLayout struct{ list, module, load, dump kobj.Field }
 
 // BinaryFormats yields the handlers of executable files, in the order in which exec
 // asks them.
 func (s *System) BinaryFormats(ctx context.Context) iter.Seq2[*BinaryFormat, error] {
 	return func(yield func(*BinaryFormat, error) bool) {
-		o, err := layoutOf(s.Walker, "binary formats", func(r *resolver, o *binfmtLayout) {
+		o, err := kobj.LayoutOf(s.Walker, "binary formats", func(r *kobj.Resolver, o *binfmtLayout) {
 			const t = "linux_binfmt"
-			r.symbols("formats")
-			o.list, o.module, o.load = r.field(t, "lh"), r.field(t, "module"), r.field(t, "load_binary")
-			o.dump = r.optional(t, "core_dump") // with CONFIG_COREDUMP
+			r.Prefetch("formats")
+			o.list, o.module, o.load = r.Field(t, "lh"), r.Field(t, "module"), r.Field(t, "load_binary")
+			o.dump = r.Optional(t, "core_dump") // with CONFIG_COREDUMP
 		})
 		if err != nil {
 			yield(nil, err)
 			return
 		}
-		head, err := s.listHead("formats")
+		head, err := s.ListHead("formats")
 		if err != nil {
-			yield(nil, fmt.Errorf("binary formats: %w: %w", ErrUnsupported, err))
+			yield(nil, fmt.Errorf("binary formats: %w: %w", kobj.ErrUnsupported, err))
 			return
 		}
-		for node, err := range s.list(ctx, head, maxModules) {
+		for node, err := range s.List(ctx, head, maxModules) {
 			var b *BinaryFormat
 			if err == nil {
 				b, err = s.binaryFormat(o, node-virt.Addr(o.list.Offset))
@@ -55,10 +56,10 @@ func (s *System) BinaryFormats(ctx context.Context) iter.Seq2[*BinaryFormat, err
 
 func (s *System) binaryFormat(o *binfmtLayout, a virt.Addr) (_ *BinaryFormat, err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
-	r := s.reader()
-	b := &BinaryFormat{Addr: a, Module: s.moduleNameAt(&r, r.pointer(a, o.module)), Load: r.pointer(a, o.load), CoreDump: r.pointer(a, o.dump)}
-	if r.err != nil {
-		return nil, fmt.Errorf("at %#x: %w", uint64(a), r.err)
+	r := s.Reader()
+	b := &BinaryFormat{Addr: a, Module: s.moduleNameAt(&r, r.Pointer(a, o.module)), Load: r.Pointer(a, o.load), CoreDump: r.Pointer(a, o.dump)}
+	if r.Err != nil {
+		return nil, fmt.Errorf("at %#x: %w", uint64(a), r.Err)
 	}
 	return b, nil
 }

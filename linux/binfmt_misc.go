@@ -7,6 +7,7 @@ import (
 	"iter"
 	"strings"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -36,7 +37,7 @@ const (
 	maxMiscText  = 1920
 )
 
-type miscLayout struct{ ofNamespace, entries, enabled Field }
+type miscLayout struct{ ofNamespace, entries, enabled kobj.Field }
 
 // miscList is one list of entries, and whether any of it is used.
 type miscList struct {
@@ -52,7 +53,7 @@ func (s *System) MiscFormats(ctx context.Context) iter.Seq2[*MiscFormat, error] 
 	return func(yield func(*MiscFormat, error) bool) {
 		lists, errs := s.miscLists(ctx)
 		for _, l := range lists {
-			for node, err := range s.list(ctx, l.head, maxMisc) {
+			for node, err := range s.List(ctx, l.head, maxMisc) {
 				var f *MiscFormat
 				if err == nil {
 					f, err = s.miscFormat(node)
@@ -77,15 +78,15 @@ func (s *System) MiscFormats(ctx context.Context) iter.Seq2[*MiscFormat, error] 
 
 // miscLists finds the lists of entries.
 func (s *System) miscLists(ctx context.Context) (lists []miscList, errs []error) {
-	o, err := layoutOf(s.Walker, "binfmt_misc", func(r *resolver, o *miscLayout) {
-		r.symbols("misc_format")
-		o.ofNamespace = r.optional("user_namespace", "binfmt_misc") // 6.7
-		o.entries, o.enabled = r.optional("binfmt_misc", "entries"), r.optional("binfmt_misc", "enabled")
+	o, err := kobj.LayoutOf(s.Walker, "binfmt_misc", func(r *kobj.Resolver, o *miscLayout) {
+		r.Prefetch("misc_format")
+		o.ofNamespace = r.Optional("user_namespace", "binfmt_misc") // 6.7
+		o.entries, o.enabled = r.Optional("binfmt_misc", "entries"), r.Optional("binfmt_misc", "enabled")
 	})
 	if err != nil {
 		return nil, []error{err}
 	}
-	if has(o.ofNamespace) && has(o.entries) && has(o.enabled) {
+	if o.ofNamespace.Present() && o.entries.Present() && o.enabled.Present() {
 		for n, err := range s.Namespaces(ctx) {
 			if n == nil {
 				errs = append(errs, err)
@@ -96,12 +97,12 @@ func (s *System) miscLists(ctx context.Context) (lists []miscList, errs []error)
 			}
 			l := miscList{namespace: n.Inode}
 			var misc virt.Addr
-			err = safely(func() error {
-				r := s.reader()
-				if misc = r.pointer(n.Addr, o.ofNamespace); misc != 0 {
-					l.head, l.on = at(misc, o.entries), r.num(misc, o.enabled) != 0
+			err = kobj.Safely(func() error {
+				r := s.Reader()
+				if misc = r.Pointer(n.Addr, o.ofNamespace); misc != 0 {
+					l.head, l.on = o.entries.At(misc), r.Uint(misc, o.enabled) != 0
 				}
-				return r.err
+				return r.Err
 			})
 			switch {
 			case err != nil:
@@ -116,13 +117,13 @@ func (s *System) miscLists(ctx context.Context) (lists []miscList, errs []error)
 	if !ok {
 		if _, builtIn := s.Address("misc_format"); builtIn {
 			// Its list is called "entries", as others in the kernel are.
-			errs = append(errs, fmt.Errorf("%w: it is built into the kernel", ErrUnsupported))
+			errs = append(errs, fmt.Errorf("%w: it is built into the kernel", kobj.ErrUnsupported))
 		}
 		return nil, errs
 	}
 	l := miscList{head: head, on: true}
 	if enabled, ok := s.ModuleSymbol("binfmt_misc", "enabled"); ok {
-		err = safely(func() error {
+		err = kobj.Safely(func() error {
 			v, err := s.Space.U32(enabled)
 			l.on = v != 0
 			return err
@@ -137,29 +138,29 @@ func (s *System) miscLists(ctx context.Context) (lists []miscList, errs []error)
 // miscFormat reads the entry at a.
 func (s *System) miscFormat(a virt.Addr) (f *MiscFormat, err error) {
 	var b [miscNodeSize]byte
-	err = safely(func() error {
-		r := s.reader()
-		copy(b[:], r.bytes(a, len(b)))
-		if r.err != nil {
-			return r.err
+	err = kobj.Safely(func() error {
+		r := s.Reader()
+		copy(b[:], r.Bytes(a, len(b)))
+		if r.Err != nil {
+			return r.Err
 		}
 		f = parseMiscNode(b[:])
 		f.Addr = a
 		word := func(off int) virt.Addr { return virt.Addr(binary.LittleEndian.Uint64(b[off:])) }
-		f.Name, f.Interpreter = r.cString(word(miscName), maxMiscText), r.cString(word(miscInterpreter), maxMiscText)
+		f.Name, f.Interpreter = r.CString(word(miscName), maxMiscText), r.CString(word(miscInterpreter), maxMiscText)
 		size := binary.LittleEndian.Uint32(b[miscSizeOf:])
 		switch {
 		case b[miscFlags]&2 == 0:
-			f.Extension = r.cString(word(miscMagic), maxMiscText)
+			f.Extension = r.CString(word(miscMagic), maxMiscText)
 		case size > maxMagic:
-			return fmt.Errorf("%w: a magic of %d bytes", ErrBroken, size)
+			return fmt.Errorf("%w: a magic of %d bytes", kobj.ErrBroken, size)
 		default:
-			f.Magic = append(f.Magic, r.bytes(word(miscMagic), int(size))...)
+			f.Magic = append(f.Magic, r.Bytes(word(miscMagic), int(size))...)
 			if mask := word(miscMask); mask != 0 {
-				f.Mask = append(f.Mask, r.bytes(mask, int(size))...)
+				f.Mask = append(f.Mask, r.Bytes(mask, int(size))...)
 			}
 		}
-		return r.err
+		return r.Err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("entry at %#x: %w", uint64(a), err)

@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -44,32 +45,32 @@ type BPFProgram struct {
 
 // bpfProgLayout is struct bpf_prog and what it leads to.
 type bpfProgLayout struct {
-	typ, expected, length, jitedLen, tag, aux, function, insns, jited, gpl   Field
-	sleepable, stats, auxStats                                               Field
-	refs, usedMaps, usedCount, id, funcCount, funcs, user, loaded, name, btf Field
-	verified, target, auxSleepable, ksymName                                 Field
-	userUID, btfID, mapID, cnt, nsecs, misses                                Field
+	typ, expected, length, jitedLen, tag, aux, function, insns, jited, gpl   kobj.Field
+	sleepable, stats, auxStats                                               kobj.Field
+	refs, usedMaps, usedCount, id, funcCount, funcs, user, loaded, name, btf kobj.Field
+	verified, target, auxSleepable, ksymName                                 kobj.Field
+	userUID, btfID, mapID, cnt, nsecs, misses                                kobj.Field
 }
 
 func (s *System) bpfProgLayout() (*bpfProgLayout, error) {
-	return layoutOf(s.Walker, "BPF programs", func(r *resolver, o *bpfProgLayout) {
+	return kobj.LayoutOf(s.Walker, "BPF programs", func(r *kobj.Resolver, o *bpfProgLayout) {
 		const p, a = "bpf_prog", "bpf_prog_aux"
-		r.symbols("prog_idr")
-		o.typ, o.expected, o.length = r.field(p, "type"), r.field(p, "expected_attach_type"), r.field(p, "len")
-		o.jitedLen, o.tag, o.aux = r.field(p, "jited_len"), r.field(p, "tag"), r.field(p, "aux")
-		o.function, o.insns = r.field(p, "bpf_func"), r.field(p, "insnsi")
-		o.jited, o.gpl = r.field(p, "jited"), r.field(p, "gpl_compatible")
-		o.sleepable, o.auxSleepable = r.optional(p, "sleepable"), r.optional(a, "sleepable") // moved in 6.8
-		o.stats, o.auxStats = r.optional(p, "stats"), r.optional(a, "stats")                 // moved in 5.12
-		o.refs, o.usedMaps, o.usedCount = r.field(a, "refcnt"), r.field(a, "used_maps"), r.field(a, "used_map_cnt")
-		o.id, o.funcCount, o.funcs = r.field(a, "id"), r.field(a, "func_cnt"), r.field(a, "func")
-		o.user, o.loaded, o.name = r.field(a, "user"), r.field(a, "load_time"), r.field(a, "name")
-		o.btf, o.btfID = r.optional(a, "btf"), r.optional("btf", "id")
-		o.verified = r.optional(a, "verified_insns") // 5.16
-		o.target, o.ksymName = r.optional(a, "attach_func_name"), r.optional(a, "ksym.name")
-		o.userUID, o.mapID = r.field("user_struct", "uid"), r.field("bpf_map", "id")
-		o.cnt, o.nsecs = r.optional("bpf_prog_stats", "cnt"), r.optional("bpf_prog_stats", "nsecs")
-		o.misses = r.optional("bpf_prog_stats", "misses") // 5.12
+		r.Prefetch("prog_idr")
+		o.typ, o.expected, o.length = r.Field(p, "type"), r.Field(p, "expected_attach_type"), r.Field(p, "len")
+		o.jitedLen, o.tag, o.aux = r.Field(p, "jited_len"), r.Field(p, "tag"), r.Field(p, "aux")
+		o.function, o.insns = r.Field(p, "bpf_func"), r.Field(p, "insnsi")
+		o.jited, o.gpl = r.Field(p, "jited"), r.Field(p, "gpl_compatible")
+		o.sleepable, o.auxSleepable = r.Optional(p, "sleepable"), r.Optional(a, "sleepable") // moved in 6.8
+		o.stats, o.auxStats = r.Optional(p, "stats"), r.Optional(a, "stats")                 // moved in 5.12
+		o.refs, o.usedMaps, o.usedCount = r.Field(a, "refcnt"), r.Field(a, "used_maps"), r.Field(a, "used_map_cnt")
+		o.id, o.funcCount, o.funcs = r.Field(a, "id"), r.Field(a, "func_cnt"), r.Field(a, "func")
+		o.user, o.loaded, o.name = r.Field(a, "user"), r.Field(a, "load_time"), r.Field(a, "name")
+		o.btf, o.btfID = r.Optional(a, "btf"), r.Optional("btf", "id")
+		o.verified = r.Optional(a, "verified_insns") // 5.16
+		o.target, o.ksymName = r.Optional(a, "attach_func_name"), r.Optional(a, "ksym.name")
+		o.userUID, o.mapID = r.Field("user_struct", "uid"), r.Field("bpf_map", "id")
+		o.cnt, o.nsecs = r.Optional("bpf_prog_stats", "cnt"), r.Optional("bpf_prog_stats", "nsecs")
+		o.misses = r.Optional("bpf_prog_stats", "misses") // 5.12
 	})
 }
 
@@ -82,15 +83,14 @@ const (
 )
 
 // bpfIDs walks one of the kernel's tables of BPF objects by identifier.
-func (s *System) bpfIDs(ctx context.Context, table string) iter.Seq2[entry, error] {
-	return func(yield func(entry, error) bool) {
-		idr, err := s.symbol(table)
+func (s *System) bpfIDs(ctx context.Context, table string) iter.Seq2[kobj.XArrayEntry, error] {
+	return func(yield func(kobj.XArrayEntry, error) bool) {
+		idr, err := s.SymbolAddr(table)
 		if err != nil {
-			yield(entry{}, fmt.Errorf("%w: %w (built without CONFIG_BPF_SYSCALL?)", ErrUnsupported, err))
+			yield(kobj.XArrayEntry{}, fmt.Errorf("%w: %w (built without CONFIG_BPF_SYSCALL?)", kobj.ErrUnsupported, err))
 			return
 		}
-		// struct idr begins with its tree.
-		for e, err := range s.xarray(ctx, idr, maxBPF) {
+		for e, err := range s.IDR(ctx, idr, maxBPF) {
 			if err != nil {
 				err = fmt.Errorf("%s: %w", table, err)
 			}
@@ -110,11 +110,11 @@ func (s *System) BPFPrograms(ctx context.Context) iter.Seq2[*BPFProgram, error] 
 			yield(nil, err)
 			return
 		}
-		r := s.reader()
+		r := s.Reader()
 		for e, err := range s.bpfIDs(ctx, "prog_idr") {
 			var p *BPFProgram
 			if err == nil {
-				p, err = o.read(s, &r, e.value)
+				p, err = o.read(s, &r, e.Value)
 			}
 			if !yield(p, err) {
 				return
@@ -123,75 +123,75 @@ func (s *System) BPFPrograms(ctx context.Context) iter.Seq2[*BPFProgram, error] 
 	}
 }
 
-func (o *bpfProgLayout) read(s *System, r *reader, a virt.Addr) (_ *BPFProgram, err error) {
+func (o *bpfProgLayout) read(s *System, r *kobj.Reader, a virt.Addr) (_ *BPFProgram, err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
-	r.err = nil
-	aux := r.pointer(a, o.aux)
-	p := &BPFProgram{Addr: a, ID: uint32(r.num(aux, o.id))}
-	kind, expected := r.num(a, o.typ), r.num(a, o.expected)
+	r.Err = nil
+	aux := r.Pointer(a, o.aux)
+	p := &BPFProgram{Addr: a, ID: uint32(r.Uint(aux, o.id))}
+	kind, expected := r.Uint(a, o.typ), r.Uint(a, o.expected)
 	p.Type = bpfName(bpfProgTypes[:], kind)
 	const cgroupSKB = 8 // the only type for which attach type 0 means something
 	if expected != 0 || kind == cgroupSKB {
 		p.AttachType = bpfName(bpfAttachTypes[:], expected)
 	}
-	p.Name = cString(r.bytes(at(aux, o.name), int(min(o.name.Size, 64))))
-	p.Tag = hex.EncodeToString(r.bytes(at(a, o.tag), int(min(o.tag.Size, 8))))
-	if has(o.ksymName) {
-		p.Function = r.cString(at(aux, o.ksymName), 128)
+	p.Name = kobj.CString(r.Bytes(o.name.At(aux), int(min(o.name.Size, 64))))
+	p.Tag = hex.EncodeToString(r.Bytes(o.tag.At(a), int(min(o.tag.Size, 8))))
+	if o.ksymName.Present() {
+		p.Function = r.CString(o.ksymName.At(aux), 128)
 	}
-	if r.err != nil {
-		return nil, fmt.Errorf("BPF program at %#x: %w", uint64(a), r.err)
+	if r.Err != nil {
+		return nil, fmt.Errorf("BPF program at %#x: %w", uint64(a), r.Err)
 	}
-	if name := r.pointer(aux, o.target); name != 0 {
-		p.Target = r.cString(name, 256)
+	if name := r.Pointer(aux, o.target); name != 0 {
+		p.Target = r.CString(name, 256)
 	}
-	p.SinceBoot = time.Duration(r.num(aux, o.loaded))
+	p.SinceBoot = time.Duration(r.Uint(aux, o.loaded))
 	p.Loaded = s.started(uint64(p.SinceBoot))
-	if user := r.pointer(aux, o.user); user != 0 {
-		p.UID = uint32(r.num(user, o.userUID))
+	if user := r.Pointer(aux, o.user); user != 0 {
+		p.UID = uint32(r.Uint(user, o.userUID))
 	}
-	if b := r.pointer(aux, o.btf); b != 0 {
-		p.BTF = uint32(r.num(b, o.btfID))
+	if b := r.Pointer(aux, o.btf); b != 0 {
+		p.BTF = uint32(r.Uint(b, o.btfID))
 	}
-	p.Sleepable = r.num(a, o.sleepable)|r.num(aux, o.auxSleepable) != 0
-	p.GPL = r.num(a, o.gpl) != 0
-	p.Insns, p.Verified = uint32(r.num(a, o.length)), uint32(r.num(aux, o.verified))
-	p.Refs = r.signed(aux, o.refs)
-	if r.num(a, o.jited) != 0 {
-		p.JITAddr = r.pointer(a, o.function)
-		p.JITSize = uint32(r.num(a, o.jitedLen))
+	p.Sleepable = r.Uint(a, o.sleepable)|r.Uint(aux, o.auxSleepable) != 0
+	p.GPL = r.Uint(a, o.gpl) != 0
+	p.Insns, p.Verified = uint32(r.Uint(a, o.length)), uint32(r.Uint(aux, o.verified))
+	p.Refs = r.Int(aux, o.refs)
+	if r.Uint(a, o.jited) != 0 {
+		p.JITAddr = r.Pointer(a, o.function)
+		p.JITSize = uint32(r.Uint(a, o.jitedLen))
 	}
 	o.functions(r, aux, p)
 	o.maps(r, aux, p)
 	o.runs(s, r, a, aux, p)
-	if r.err != nil {
-		return p, fmt.Errorf("BPF program %d at %#x: %w", p.ID, uint64(a), r.err)
+	if r.Err != nil {
+		return p, fmt.Errorf("BPF program %d at %#x: %w", p.ID, uint64(a), r.Err)
 	}
 	return p, nil
 }
 
 // functions counts the functions of p. Each of several is compiled by itself, and
 // the first is the program.
-func (o *bpfProgLayout) functions(r *reader, aux virt.Addr, p *BPFProgram) {
-	n, list := min(r.num(aux, o.funcCount), maxBPFFuncs), r.pointer(aux, o.funcs)
+func (o *bpfProgLayout) functions(r *kobj.Reader, aux virt.Addr, p *BPFProgram) {
+	n, list := min(r.Uint(aux, o.funcCount), maxBPFFuncs), r.Pointer(aux, o.funcs)
 	p.Functions = uint32(max(n, 1))
 	if p.JITAddr == 0 || list == 0 {
 		return
 	}
 	sum := uint32(0)
 	for i := range n {
-		sum += uint32(r.num(r.ptr(list+virt.Addr(8*i)), o.jitedLen))
+		sum += uint32(r.Uint(r.Ptr(list+virt.Addr(8*i)), o.jitedLen))
 	}
 	if n > 0 {
 		p.JITSize = sum
 	}
 }
 
-func (o *bpfProgLayout) maps(r *reader, aux virt.Addr, p *BPFProgram) {
-	n, list := min(r.num(aux, o.usedCount), maxBPFMaps), r.pointer(aux, o.usedMaps)
+func (o *bpfProgLayout) maps(r *kobj.Reader, aux virt.Addr, p *BPFProgram) {
+	n, list := min(r.Uint(aux, o.usedCount), maxBPFMaps), r.Pointer(aux, o.usedMaps)
 	for i := range n {
-		id := r.num(r.ptr(list+virt.Addr(8*i)), o.mapID)
-		if r.err != nil {
+		id := r.Uint(r.Ptr(list+virt.Addr(8*i)), o.mapID)
+		if r.Err != nil {
 			return
 		}
 		p.Maps = append(p.Maps, uint32(id))
@@ -199,15 +199,15 @@ func (o *bpfProgLayout) maps(r *reader, aux virt.Addr, p *BPFProgram) {
 }
 
 // runs sums what each processor counted.
-func (o *bpfProgLayout) runs(s *System, r *reader, a, aux virt.Addr, p *BPFProgram) {
-	stats := r.pointer(a, o.stats) + r.pointer(aux, o.auxStats) // one of them is absent
-	if stats == 0 || !has(o.cnt) {
+func (o *bpfProgLayout) runs(s *System, r *kobj.Reader, a, aux virt.Addr, p *BPFProgram) {
+	stats := r.Pointer(a, o.stats) + r.Pointer(aux, o.auxStats) // one of them is absent
+	if stats == 0 || !o.cnt.Present() {
 		return
 	}
-	for _, cpu := range s.cpus {
-		p.Runs += r.num(stats+cpu, o.cnt)
-		p.RunTime += time.Duration(r.num(stats+cpu, o.nsecs))
-		p.Missed += r.num(stats+cpu, o.misses)
+	for _, cpu := range s.CPUAreas {
+		p.Runs += r.Uint(stats+cpu, o.cnt)
+		p.RunTime += time.Duration(r.Uint(stats+cpu, o.nsecs))
+		p.Missed += r.Uint(stats+cpu, o.misses)
 	}
 }
 
@@ -220,10 +220,10 @@ func (s *System) Instructions(p *BPFProgram) (_ []byte, err error) {
 		return nil, err
 	}
 	if p.Insns > maxBPFInsns {
-		return nil, fmt.Errorf("BPF program %d: %w: %d instructions", p.ID, ErrBroken, p.Insns)
+		return nil, fmt.Errorf("BPF program %d: %w: %d instructions", p.ID, kobj.ErrBroken, p.Insns)
 	}
 	b := make([]byte, 8*p.Insns)
-	if _, err = s.Space.ReadAt(b, at(p.Addr, o.insns)); err != nil {
+	if _, err = s.Space.ReadAt(b, o.insns.At(p.Addr)); err != nil {
 		return nil, fmt.Errorf("instructions of BPF program %d at %#x: %w", p.ID, uint64(p.Addr), err)
 	}
 	return b, nil

@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 	"strings"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -23,45 +24,45 @@ type BPFAttachment struct {
 func (a BPFAttachment) String() string { return a.Kind + ":" + a.Target }
 
 type bpfAttachLayout struct {
-	self, children, sibling, cssCgroup, root     Field
-	progs, listProg, listLink, linkProg          Field
-	netList, devices, devList, devName, xdpState Field
-	xdpProg, xdpLink                             Field
-	ingress, egress, mprog                       Field
-	perfProg, tpEvent                            Field
+	self, children, sibling, cssCgroup, root     kobj.Field
+	progs, listProg, listLink, linkProg          kobj.Field
+	netList, devices, devList, devName, xdpState kobj.Field
+	xdpProg, xdpLink                             kobj.Field
+	ingress, egress, mprog                       kobj.Field
+	perfProg, tpEvent                            kobj.Field
 	xdpSize                                      uint32
 	isHlist                                      bool
 	kinds                                        map[int]string // by index of progs
 }
 
 func (s *System) bpfAttachLayout() (*bpfAttachLayout, error) {
-	return layoutOf(s.Walker, "places of BPF programs", func(r *resolver, o *bpfAttachLayout) {
-		r.symbols("cgrp_dfl_root", "net_namespace_list", "perf_fops")
+	return kobj.LayoutOf(s.Walker, "places of BPF programs", func(r *kobj.Resolver, o *bpfAttachLayout) {
+		r.Prefetch("cgrp_dfl_root", "net_namespace_list", "perf_fops")
 		const css, dev = "cgroup_subsys_state", "net_device"
-		o.self, o.root = r.optional("cgroup", "self"), r.optional("cgroup_root", "cgrp")
-		o.children, o.sibling, o.cssCgroup = r.optional(css, "children"), r.optional(css, "sibling"), r.optional(css, "cgroup")
-		o.progs = r.optional("cgroup", "bpf.progs")
-		o.listProg, o.listLink = r.optional("bpf_prog_list", "prog"), r.optional("bpf_prog_list", "link")
-		o.linkProg = r.optional("bpf_link", "prog")
-		node := r.optional("bpf_prog_list", "node")
-		o.isHlist = has(node) && has(r.optional("bpf_prog_list", "node.pprev")) // 6.0; a list_head before
-		o.netList, o.devices = r.optional("net", "list"), r.optional("net", "dev_base_head")
-		o.devList, o.devName = r.optional(dev, "dev_list"), r.optional(dev, "name")
-		o.xdpState = r.optional(dev, "xdp_state") // 5.9
-		o.xdpProg, o.xdpLink = r.optional("bpf_xdp_entity", "prog"), r.optional("bpf_xdp_entity", "link")
-		o.xdpSize, _ = r.types.StructSize("bpf_xdp_entity")
-		o.ingress, o.egress = r.optional(dev, "tcx_ingress"), r.optional(dev, "tcx_egress") // 6.6
-		o.mprog = r.optional("bpf_mprog_entry", "fp_items")
-		o.perfProg, o.tpEvent = r.optional("perf_event", "prog"), r.optional("perf_event", "tp_event")
+		o.self, o.root = r.Optional("cgroup", "self"), r.Optional("cgroup_root", "cgrp")
+		o.children, o.sibling, o.cssCgroup = r.Optional(css, "children"), r.Optional(css, "sibling"), r.Optional(css, "cgroup")
+		o.progs = r.Optional("cgroup", "bpf.progs")
+		o.listProg, o.listLink = r.Optional("bpf_prog_list", "prog"), r.Optional("bpf_prog_list", "link")
+		o.linkProg = r.Optional("bpf_link", "prog")
+		node := r.Optional("bpf_prog_list", "node")
+		o.isHlist = node.Present() && r.Optional("bpf_prog_list", "node.pprev").Present() // 6.0; a list_head before
+		o.netList, o.devices = r.Optional("net", "list"), r.Optional("net", "dev_base_head")
+		o.devList, o.devName = r.Optional(dev, "dev_list"), r.Optional(dev, "name")
+		o.xdpState = r.Optional(dev, "xdp_state") // 5.9
+		o.xdpProg, o.xdpLink = r.Optional("bpf_xdp_entity", "prog"), r.Optional("bpf_xdp_entity", "link")
+		o.xdpSize, _ = r.Types.StructSize("bpf_xdp_entity")
+		o.ingress, o.egress = r.Optional(dev, "tcx_ingress"), r.Optional(dev, "tcx_egress") // 6.6
+		o.mprog = r.Optional("bpf_mprog_entry", "fp_items")
+		o.perfProg, o.tpEvent = r.Optional("perf_event", "prog"), r.Optional("perf_event", "tp_event")
 		o.kinds = map[int]string{}
 		for i, name := range bpfAttachTypes {
 			if !strings.HasPrefix(name, "cgroup_") {
 				continue
 			}
 			// Since 5.15 the places in a control group are numbered by themselves.
-			if n, err := r.types.EnumValue("cgroup_bpf_attach_type", strings.ToUpper(name)); err == nil {
+			if n, err := r.Types.EnumValue("cgroup_bpf_attach_type", strings.ToUpper(name)); err == nil {
 				o.kinds[int(n)] = name
-			} else if _, err := r.types.EnumValue("cgroup_bpf_attach_type", "CGROUP_INET_INGRESS"); err != nil {
+			} else if _, err := r.Types.EnumValue("cgroup_bpf_attach_type", "CGROUP_INET_INGRESS"); err != nil {
 				o.kinds[i] = name
 			}
 		}
@@ -96,9 +97,9 @@ type bpfAttachWalk struct {
 func (w *bpfAttachWalk) look(what string, f func() []BPFAttachment) bool {
 	found, err := func() (found []BPFAttachment, err error) {
 		defer phys.Recover(debug.SetPanicOnFault(true), &err)
-		w.l.r.err = nil
+		w.l.r.Err = nil
 		found = f()
-		return found, w.l.r.err
+		return found, w.l.r.Err
 	}()
 	for _, a := range found {
 		if a.Program != 0 && !w.yield(a, nil) {
@@ -118,17 +119,17 @@ func (w *bpfAttachWalk) spend() bool { w.left--; return w.left >= 0 }
 func (w *bpfAttachWalk) groups() bool {
 	o := w.o
 	root, ok := w.l.s.Address("cgrp_dfl_root")
-	if !ok || !has(o.root) || !has(o.progs) || !has(o.listProg) {
+	if !ok || !o.root.Present() || !o.progs.Present() || !o.listProg.Present() {
 		return true // built without CONFIG_CGROUP_BPF
 	}
-	return w.group(at(root, o.root), maxDepth)
+	return w.group(o.root.At(root), maxDepth)
 }
 
 // group looks at the control group at a and those below it.
 func (w *bpfAttachWalk) group(a virt.Addr, depth int) bool {
 	o, s := w.o, w.l.s
 	if !w.spend() || depth == 0 {
-		return w.fail("control groups", errBudget)
+		return w.fail("control groups", kobj.ErrBudget)
 	}
 	step := virt.Addr(16)
 	if o.isHlist {
@@ -136,8 +137,8 @@ func (w *bpfAttachWalk) group(a virt.Addr, depth int) bool {
 	}
 	n := int(min(o.progs.Size, 64*16)) / int(step)
 	for i := range n {
-		head := at(a, o.progs) + virt.Addr(i)*step
-		first, err := s.word(head)
+		head := o.progs.At(a) + virt.Addr(i)*step
+		first, err := s.Word(head)
 		if err != nil {
 			if !w.fail("control groups", err) {
 				return false
@@ -147,9 +148,9 @@ func (w *bpfAttachWalk) group(a virt.Addr, depth int) bool {
 		if first == 0 || virt.Addr(first) == head {
 			continue
 		}
-		walk := s.list
+		walk := s.List
 		if o.isHlist {
-			walk = s.hlist
+			walk = s.HList
 		}
 		for node, err := range walk(w.ctx, head, 1024) {
 			if err != nil {
@@ -159,13 +160,13 @@ func (w *bpfAttachWalk) group(a virt.Addr, depth int) bool {
 				continue
 			}
 			if !w.spend() {
-				return w.fail("control groups", errBudget)
+				return w.fail("control groups", kobj.ErrBudget)
 			}
 			if !w.look("control groups", func() []BPFAttachment {
-				p := w.l.r.pointer(node, o.listProg) // node is the first member
+				p := w.l.r.Pointer(node, o.listProg) // node is the first member
 				if p == 0 {
-					if link := w.l.r.pointer(node, o.listLink); link != 0 {
-						p = w.l.r.pointer(link, o.linkProg)
+					if link := w.l.r.Pointer(node, o.listLink); link != 0 {
+						p = w.l.r.Pointer(link, o.linkProg)
 					}
 				}
 				kind := o.kinds[i]
@@ -178,14 +179,14 @@ func (w *bpfAttachWalk) group(a virt.Addr, depth int) bool {
 			}
 		}
 	}
-	for node, err := range s.list(w.ctx, at(at(a, o.self), o.children), maxBPF) {
+	for node, err := range s.List(w.ctx, o.children.At(o.self.At(a)), maxBPF) {
 		if err != nil {
 			if !w.fail("control groups", err) {
 				return false
 			}
 			continue
 		}
-		child, err := s.word(at(node-virt.Addr(o.sibling.Offset), o.cssCgroup))
+		child, err := s.Word(o.cssCgroup.At(node - virt.Addr(o.sibling.Offset)))
 		if err != nil {
 			if !w.fail("control groups", err) {
 				return false
@@ -201,20 +202,20 @@ func (w *bpfAttachWalk) group(a virt.Addr, depth int) bool {
 
 func (w *bpfAttachWalk) devices() bool {
 	o, s := w.o, w.l.s
-	nets, err := s.listHead("net_namespace_list")
-	if err != nil || !has(o.devices) || !has(o.devList) {
+	nets, err := s.ListHead("net_namespace_list")
+	if err != nil || !o.devices.Present() || !o.devList.Present() {
 		return true
 	}
-	for node, err := range s.list(w.ctx, nets, maxBPF) {
+	for node, err := range s.List(w.ctx, nets, maxBPF) {
 		if err != nil {
 			if !w.fail("network namespaces", err) {
 				return false
 			}
 			continue
 		}
-		for node, err := range s.list(w.ctx, at(node-virt.Addr(o.netList.Offset), o.devices), maxBPF) {
+		for node, err := range s.List(w.ctx, o.devices.At(node-virt.Addr(o.netList.Offset)), maxBPF) {
 			if !w.spend() {
-				return w.fail("network interfaces", errBudget)
+				return w.fail("network interfaces", kobj.ErrBudget)
 			}
 			if err != nil {
 				if !w.fail("network interfaces", err) {
@@ -233,24 +234,24 @@ func (w *bpfAttachWalk) devices() bool {
 
 func (w *bpfAttachWalk) device(dev virt.Addr) (found []BPFAttachment) {
 	o, r := w.o, &w.l.r
-	name := cString(r.bytes(at(dev, o.devName), int(min(o.devName.Size, 16))))
-	if has(o.xdpState) && o.xdpSize != 0 {
+	name := kobj.CString(r.Bytes(o.devName.At(dev), int(min(o.devName.Size, 16))))
+	if o.xdpState.Present() && o.xdpSize != 0 {
 		for i := range min(o.xdpState.Size/o.xdpSize, 8) {
-			e := at(dev, o.xdpState) + virt.Addr(i*o.xdpSize)
-			p := r.pointer(e, o.xdpProg)
-			if link := r.pointer(e, o.xdpLink); p == 0 && link != 0 {
-				p = r.pointer(link, o.linkProg) // struct bpf_xdp_link begins with it
+			e := o.xdpState.At(dev) + virt.Addr(i*o.xdpSize)
+			p := r.Pointer(e, o.xdpProg)
+			if link := r.Pointer(e, o.xdpLink); p == 0 && link != 0 {
+				p = r.Pointer(link, o.linkProg) // struct bpf_xdp_link begins with it
 			}
 			found = append(found, BPFAttachment{p, "xdp", name})
 		}
 	}
-	for kind, f := range [...]Field{o.ingress, o.egress} {
-		entry := r.pointer(dev, f)
-		if entry == 0 || !has(o.mprog) {
+	for kind, f := range [...]kobj.Field{o.ingress, o.egress} {
+		entry := r.Pointer(dev, f)
+		if entry == 0 || !o.mprog.Present() {
 			continue
 		}
 		for i := range min(o.mprog.Size/8, 64) {
-			p := r.ptr(at(entry, o.mprog) + virt.Addr(8*i))
+			p := r.Ptr(o.mprog.At(entry) + virt.Addr(8*i))
 			if p == 0 {
 				break
 			}
@@ -263,7 +264,7 @@ func (w *bpfAttachWalk) device(dev virt.Addr) (found []BPFAttachment) {
 // events looks at the perf events that processes hold.
 func (w *bpfAttachWalk) events() bool {
 	o, s := w.o, w.l.s
-	if !has(o.perfProg) {
+	if !o.perfProg.Present() {
 		return true
 	}
 	var events []virt.Addr
@@ -289,7 +290,7 @@ func (w *bpfAttachWalk) events() bool {
 	}
 	for _, e := range events {
 		if !w.look("perf events", func() []BPFAttachment {
-			return []BPFAttachment{{w.l.r.pointer(e, o.perfProg), "perf_event", w.l.traceEvent(w.l.r.pointer(e, o.tpEvent))}}
+			return []BPFAttachment{{w.l.r.Pointer(e, o.perfProg), "perf_event", w.l.traceEvent(w.l.r.Pointer(e, o.tpEvent))}}
 		}) {
 			return false
 		}

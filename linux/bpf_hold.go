@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 	"slices"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -21,14 +22,14 @@ func (h FileHolder) String() string { return fmt.Sprintf("%d/%d", h.PID, h.FD) }
 
 // heldLayout is how file descriptors lead to kernel objects.
 type heldLayout struct {
-	files, fdt, maxFDs, fds, op, private Field
+	files, fdt, maxFDs, fds, op, private kobj.Field
 }
 
 func (s *System) heldLayout() (*heldLayout, error) {
-	return layoutOf(s.Walker, "file descriptors", func(r *resolver, o *heldLayout) {
-		o.files, o.fdt = r.field("task_struct", "files"), r.field("files_struct", "fdt")
-		o.maxFDs, o.fds = r.field("fdtable", "max_fds"), r.field("fdtable", "fd")
-		o.op, o.private = r.field("file", "f_op"), r.field("file", "private_data")
+	return kobj.LayoutOf(s.Walker, "file descriptors", func(r *kobj.Resolver, o *heldLayout) {
+		o.files, o.fdt = r.Field("task_struct", "files"), r.Field("files_struct", "fdt")
+		o.maxFDs, o.fds = r.Field("fdtable", "max_fds"), r.Field("fdtable", "fd")
+		o.op, o.private = r.Field("file", "f_op"), r.Field("file", "private_data")
 	})
 }
 
@@ -65,7 +66,7 @@ func (s *System) heldFiles(ctx context.Context, ops []string, f func(heldObject)
 	if len(wanted) == 0 {
 		return nil // the kernel has no such objects
 	}
-	w := heldWalk{s: s, o: o, r: s.reader(), wanted: wanted, left: heldBudget, known: map[virt.Addr]virt.Addr{}}
+	w := heldWalk{s: s, o: o, r: s.Reader(), wanted: wanted, left: heldBudget, known: map[virt.Addr]virt.Addr{}}
 	for t, err := range s.Processes(ctx) {
 		if err == nil {
 			err = w.table(t, f)
@@ -74,7 +75,7 @@ func (s *System) heldFiles(ctx context.Context, ops []string, f func(heldObject)
 			fail(err)
 		}
 		if w.left <= 0 {
-			fail(fmt.Errorf("file descriptors: %w", errBudget))
+			fail(fmt.Errorf("file descriptors: %w", kobj.ErrBudget))
 			return nil
 		}
 	}
@@ -84,7 +85,7 @@ func (s *System) heldFiles(ctx context.Context, ops []string, f func(heldObject)
 type heldWalk struct {
 	s      *System
 	o      *heldLayout
-	r      reader
+	r      kobj.Reader
 	wanted []virt.Addr
 	left   int
 	known  map[virt.Addr]virt.Addr // operations by struct file, as many share one
@@ -105,22 +106,22 @@ func (w *heldWalk) table(t Task, f func(heldObject)) error {
 func (w *heldWalk) look(t Task) (found []heldObject, err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	o, r := w.o, &w.r
-	r.err = nil
-	pid := int32(r.u32(t.Addr + virt.Addr(w.s.o.tgid)))
-	files := r.pointer(t.Addr, o.files)
-	if files == 0 || r.err != nil {
-		return nil, r.err // a kernel thread's are init's, a zombie has none
+	r.Err = nil
+	pid := int32(r.U32(t.Addr + virt.Addr(w.s.o.tgid)))
+	files := r.Pointer(t.Addr, o.files)
+	if files == 0 || r.Err != nil {
+		return nil, r.Err // a kernel thread's are init's, a zombie has none
 	}
-	fdt := r.pointer(files, o.fdt)
-	n := int(min(r.num(fdt, o.maxFDs), maxHeldFDs))
-	list := r.pointer(fdt, o.fds)
+	fdt := r.Pointer(files, o.fdt)
+	n := int(min(r.Uint(fdt, o.maxFDs), maxHeldFDs))
+	list := r.Pointer(fdt, o.fds)
 	const chunk = phys.PageSize / 8
 	var words [chunk]virt.Addr
 	bad := 0
-	for first := 0; first < n && r.err == nil && w.left > 0; first += chunk {
+	for first := 0; first < n && r.Err == nil && w.left > 0; first += chunk {
 		part := words[:min(chunk, n-first)]
 		w.left -= len(part)
-		raw := r.bytes(list+virt.Addr(8*first), 8*len(part))
+		raw := r.Bytes(list+virt.Addr(8*first), 8*len(part))
 		for i := range part {
 			part[i] = virt.Addr(binary.LittleEndian.Uint64(raw[8*i:]))
 		}
@@ -130,22 +131,22 @@ func (w *heldWalk) look(t Task) (found []heldObject, err error) {
 			}
 			ops, ok := w.known[file]
 			if !ok {
-				if ops = r.pointer(file, o.op); r.err != nil {
-					err, r.err = r.err, nil // of this one; the others may be fine
+				if ops = r.Pointer(file, o.op); r.Err != nil {
+					err, r.Err = r.Err, nil // of this one; the others may be fine
 					if bad++; bad > maxNotHeld {
-						return found, fmt.Errorf("table at %#x: %w: its entries are no files: %w", uint64(list), ErrBroken, err)
+						return found, fmt.Errorf("table at %#x: %w: its entries are no files: %w", uint64(list), kobj.ErrBroken, err)
 					}
 					continue
 				}
 				w.known[file] = ops
 			}
 			if slices.Contains(w.wanted, ops) {
-				found = append(found, heldObject{FileHolder{pid, first + i}, ops, file, r.pointer(file, o.private)})
+				found = append(found, heldObject{FileHolder{pid, first + i}, ops, file, r.Pointer(file, o.private)})
 			}
 		}
 	}
-	if r.err != nil {
-		return found, r.err
+	if r.Err != nil {
+		return found, r.Err
 	}
 	return found, err
 }

@@ -6,6 +6,7 @@ import (
 	"iter"
 	"runtime/debug"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -25,46 +26,46 @@ type BPFLink struct {
 
 // bpfLinkLayout is struct bpf_link and the structures that begin with one.
 type bpfLinkLayout struct {
-	id, typ, prog, attach                                      Field
-	progAux, auxID, auxTarget                                  Field
-	rawTP, rawMap, tpName                                      Field
-	tracingType, cgroup, cgroupType, iter, iterReg, iterTarget Field
-	net, netType, netInum                                      Field
-	xdpDev, tcxDev, netkitDev, devName, tcxType, netkitType    Field
-	perfFile, filePrivate, tpEvent                             Field
-	multiCount, multiAddrs                                     Field
-	structMap, sockMap, mapName                                Field
-	uprobeSelf, uprobePath                                     Field
-	nfNet, nfHook, nfFamily                                    Field
+	id, typ, prog, attach                                      kobj.Field
+	progAux, auxID, auxTarget                                  kobj.Field
+	rawTP, rawMap, tpName                                      kobj.Field
+	tracingType, cgroup, cgroupType, iter, iterReg, iterTarget kobj.Field
+	net, netType, netInum                                      kobj.Field
+	xdpDev, tcxDev, netkitDev, devName, tcxType, netkitType    kobj.Field
+	perfFile, filePrivate, tpEvent                             kobj.Field
+	multiCount, multiAddrs                                     kobj.Field
+	structMap, sockMap, mapName                                kobj.Field
+	uprobeSelf, uprobePath                                     kobj.Field
+	nfNet, nfHook, nfFamily                                    kobj.Field
 }
 
 func (s *System) bpfLinkLayout() (*bpfLinkLayout, error) {
-	return layoutOf(s.Walker, "BPF links", func(r *resolver, o *bpfLinkLayout) {
+	return kobj.LayoutOf(s.Walker, "BPF links", func(r *kobj.Resolver, o *bpfLinkLayout) {
 		const l = "bpf_link"
-		r.symbols("link_idr")
-		o.id, o.typ, o.prog = r.field(l, "id"), r.field(l, "type"), r.field(l, "prog")
-		o.attach = r.optional(l, "attach_type") // 6.17; before, some types of link have their own
-		o.progAux, o.auxID = r.field("bpf_prog", "aux"), r.field("bpf_prog_aux", "id")
-		o.auxTarget = r.optional("bpf_prog_aux", "attach_func_name")
-		o.rawTP = r.optional("bpf_raw_tp_link", "btp")
-		o.rawMap, o.tpName = r.optional("bpf_raw_event_map", "tp"), r.optional("tracepoint", "name")
-		o.tracingType = r.optional("bpf_tracing_link", "attach_type")
-		o.cgroup, o.cgroupType = r.optional("bpf_cgroup_link", "cgroup"), r.optional("bpf_cgroup_link", "type")
-		o.iter, o.iterReg = r.optional("bpf_iter_link", "tinfo"), r.optional("bpf_iter_target_info", "reg_info")
-		o.iterTarget = r.optional("bpf_iter_reg", "target")
-		o.net, o.netType = r.optional("bpf_netns_link", "net"), r.optional("bpf_netns_link", "type")
-		o.netInum = r.optional("net", "ns.inum")
-		o.xdpDev, o.tcxDev = r.optional("bpf_xdp_link", "dev"), r.optional("tcx_link", "dev")
-		o.tcxType, o.netkitType = r.optional("tcx_link", "location"), r.optional("netkit_link", "location") // up to 6.16
-		o.netkitDev, o.devName = r.optional("netkit_link", "dev"), r.optional("net_device", "name")
-		o.perfFile, o.filePrivate = r.optional("bpf_perf_link", "perf_file"), r.optional("file", "private_data")
-		o.tpEvent = r.optional("perf_event", "tp_event")
-		o.multiCount, o.multiAddrs = r.optional("bpf_kprobe_multi_link", "cnt"), r.optional("bpf_kprobe_multi_link", "addrs")
-		o.structMap, o.sockMap = r.optional("bpf_struct_ops_link", "map"), r.optional("sockmap_link", "map")
-		o.mapName = r.optional("bpf_map", "name")
-		o.uprobeSelf, o.uprobePath = r.optional("bpf_uprobe_multi_link", "link"), r.optional("bpf_uprobe_multi_link", "path")
-		o.nfNet, o.nfHook = r.optional("bpf_nf_link", "net"), r.optional("bpf_nf_link", "hook_ops.hooknum")
-		o.nfFamily = r.optional("bpf_nf_link", "hook_ops.pf")
+		r.Prefetch("link_idr")
+		o.id, o.typ, o.prog = r.Field(l, "id"), r.Field(l, "type"), r.Field(l, "prog")
+		o.attach = r.Optional(l, "attach_type") // 6.17; before, some types of link have their own
+		o.progAux, o.auxID = r.Field("bpf_prog", "aux"), r.Field("bpf_prog_aux", "id")
+		o.auxTarget = r.Optional("bpf_prog_aux", "attach_func_name")
+		o.rawTP = r.Optional("bpf_raw_tp_link", "btp")
+		o.rawMap, o.tpName = r.Optional("bpf_raw_event_map", "tp"), r.Optional("tracepoint", "name")
+		o.tracingType = r.Optional("bpf_tracing_link", "attach_type")
+		o.cgroup, o.cgroupType = r.Optional("bpf_cgroup_link", "cgroup"), r.Optional("bpf_cgroup_link", "type")
+		o.iter, o.iterReg = r.Optional("bpf_iter_link", "tinfo"), r.Optional("bpf_iter_target_info", "reg_info")
+		o.iterTarget = r.Optional("bpf_iter_reg", "target")
+		o.net, o.netType = r.Optional("bpf_netns_link", "net"), r.Optional("bpf_netns_link", "type")
+		o.netInum = r.Optional("net", "ns.inum")
+		o.xdpDev, o.tcxDev = r.Optional("bpf_xdp_link", "dev"), r.Optional("tcx_link", "dev")
+		o.tcxType, o.netkitType = r.Optional("tcx_link", "location"), r.Optional("netkit_link", "location") // up to 6.16
+		o.netkitDev, o.devName = r.Optional("netkit_link", "dev"), r.Optional("net_device", "name")
+		o.perfFile, o.filePrivate = r.Optional("bpf_perf_link", "perf_file"), r.Optional("file", "private_data")
+		o.tpEvent = r.Optional("perf_event", "tp_event")
+		o.multiCount, o.multiAddrs = r.Optional("bpf_kprobe_multi_link", "cnt"), r.Optional("bpf_kprobe_multi_link", "addrs")
+		o.structMap, o.sockMap = r.Optional("bpf_struct_ops_link", "map"), r.Optional("sockmap_link", "map")
+		o.mapName = r.Optional("bpf_map", "name")
+		o.uprobeSelf, o.uprobePath = r.Optional("bpf_uprobe_multi_link", "link"), r.Optional("bpf_uprobe_multi_link", "path")
+		o.nfNet, o.nfHook = r.Optional("bpf_nf_link", "net"), r.Optional("bpf_nf_link", "hook_ops.hooknum")
+		o.nfFamily = r.Optional("bpf_nf_link", "hook_ops.pf")
 	})
 }
 
@@ -81,7 +82,7 @@ func (s *System) BPFLinks(ctx context.Context) iter.Seq2[*BPFLink, error] {
 		for e, err := range s.bpfIDs(ctx, "link_idr") {
 			var k *BPFLink
 			if err == nil {
-				k, err = o.read(l, e.value)
+				k, err = o.read(l, e.Value)
 			}
 			if !yield(k, err) {
 				return
@@ -93,18 +94,18 @@ func (s *System) BPFLinks(ctx context.Context) iter.Seq2[*BPFLink, error] {
 func (o *bpfLinkLayout) read(l *Lister, a virt.Addr) (_ *BPFLink, err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	r := &l.r
-	r.err = nil
-	k := &BPFLink{Addr: a, ID: uint32(r.num(a, o.id)), Program: r.pointer(a, o.prog)}
-	k.Type = bpfName(bpfLinkTypes[:], r.num(a, o.typ))
+	r.Err = nil
+	k := &BPFLink{Addr: a, ID: uint32(r.Uint(a, o.id)), Program: r.Pointer(a, o.prog)}
+	k.Type = bpfName(bpfLinkTypes[:], r.Uint(a, o.typ))
 	if k.Program != 0 {
-		k.ProgramID = uint32(r.num(r.pointer(k.Program, o.progAux), o.auxID))
+		k.ProgramID = uint32(r.Uint(r.Pointer(k.Program, o.progAux), o.auxID))
 	}
-	if r.err != nil {
-		return nil, fmt.Errorf("BPF link at %#x: %w", uint64(a), r.err)
+	if r.Err != nil {
+		return nil, fmt.Errorf("BPF link at %#x: %w", uint64(a), r.Err)
 	}
 	o.target(l, a, k)
-	if r.err != nil {
-		return k, fmt.Errorf("BPF link %d at %#x: %w", k.ID, uint64(a), r.err)
+	if r.Err != nil {
+		return k, fmt.Errorf("BPF link %d at %#x: %w", k.ID, uint64(a), r.Err)
 	}
 	return k, nil
 }
@@ -115,19 +116,19 @@ func (o *bpfLinkLayout) target(l *Lister, a virt.Addr, k *BPFLink) {
 	attach := o.attach
 	switch k.Type {
 	case "raw_tracepoint":
-		k.Target = l.bpfString(r.pointer(r.pointer(r.pointer(a, o.rawTP), o.rawMap), o.tpName))
+		k.Target = l.bpfString(r.Pointer(r.Pointer(r.Pointer(a, o.rawTP), o.rawMap), o.tpName))
 	case "tracing":
 		attach = either(attach, o.tracingType)
-		k.Target = l.bpfString(r.pointer(r.pointer(k.Program, o.progAux), o.auxTarget))
+		k.Target = l.bpfString(r.Pointer(r.Pointer(k.Program, o.progAux), o.auxTarget))
 	case "cgroup":
 		attach = either(attach, o.cgroupType)
-		k.Target = l.groupPath(r.pointer(a, o.cgroup))
+		k.Target = l.groupPath(r.Pointer(a, o.cgroup))
 	case "iter":
-		k.Target = l.bpfString(r.pointer(r.pointer(r.pointer(a, o.iter), o.iterReg), o.iterTarget))
+		k.Target = l.bpfString(r.Pointer(r.Pointer(r.Pointer(a, o.iter), o.iterReg), o.iterTarget))
 	case "netns":
 		attach = either(attach, o.netType)
-		if net := r.pointer(a, o.net); net != 0 {
-			k.Target = fmt.Sprintf("net:[%d]", r.num(net, o.netInum))
+		if net := r.Pointer(a, o.net); net != 0 {
+			k.Target = fmt.Sprintf("net:[%d]", r.Uint(net, o.netInum))
 		}
 	case "xdp":
 		k.Target = o.device(r, a, o.xdpDev)
@@ -138,51 +139,51 @@ func (o *bpfLinkLayout) target(l *Lister, a virt.Addr, k *BPFLink) {
 		attach = either(attach, o.netkitType)
 		k.Target = o.device(r, a, o.netkitDev)
 	case "perf_event":
-		if f := r.pointer(a, o.perfFile); f != 0 {
-			k.Target = l.traceEvent(r.pointer(r.pointer(f, o.filePrivate), o.tpEvent))
+		if f := r.Pointer(a, o.perfFile); f != 0 {
+			k.Target = l.traceEvent(r.Pointer(r.Pointer(f, o.filePrivate), o.tpEvent))
 		}
 	case "kprobe_multi":
-		k.Target = fmt.Sprintf("%d functions", r.num(a, o.multiCount))
+		k.Target = fmt.Sprintf("%d functions", r.Uint(a, o.multiCount))
 	case "uprobe_multi":
-		if has(o.uprobePath) {
+		if o.uprobePath.Present() {
 			p := a - virt.Addr(o.uprobeSelf.Offset) + virt.Addr(o.uprobePath.Offset)
-			k.Target, _ = l.path(r.ptr(p+virt.Addr(l.s.o.pathMnt)), r.ptr(p+virt.Addr(l.s.o.pathDentry)))
+			k.Target, _ = l.path(r.Ptr(p+virt.Addr(l.s.o.pathMnt)), r.Ptr(p+virt.Addr(l.s.o.pathDentry)))
 		}
 	case "struct_ops":
-		k.Target = o.mapOf(r, r.pointer(a, o.structMap))
+		k.Target = o.mapOf(r, r.Pointer(a, o.structMap))
 	case "sockmap":
-		k.Target = o.mapOf(r, r.pointer(a, o.sockMap))
+		k.Target = o.mapOf(r, r.Pointer(a, o.sockMap))
 	case "netfilter":
-		k.Target = fmt.Sprintf("family %d hook %d", r.num(a, o.nfFamily), r.num(a, o.nfHook))
+		k.Target = fmt.Sprintf("family %d hook %d", r.Uint(a, o.nfFamily), r.Uint(a, o.nfHook))
 	}
 	// These two have one way only, which older kernels do not note down.
-	if has(attach) && k.Type != "perf_event" && k.Type != "raw_tracepoint" {
-		k.AttachType = bpfName(bpfAttachTypes[:], r.num(a, attach))
+	if attach.Present() && k.Type != "perf_event" && k.Type != "raw_tracepoint" {
+		k.AttachType = bpfName(bpfAttachTypes[:], r.Uint(a, attach))
 	}
 }
 
 // either is the first member that the kernel has.
-func either(f, or Field) Field {
-	if has(f) {
+func either(f, or kobj.Field) kobj.Field {
+	if f.Present() {
 		return f
 	}
 	return or
 }
 
 // device is the name of the network interface that member f points to.
-func (o *bpfLinkLayout) device(r *reader, a virt.Addr, f Field) string {
-	dev := r.pointer(a, f)
-	if dev == 0 || !has(o.devName) {
+func (o *bpfLinkLayout) device(r *kobj.Reader, a virt.Addr, f kobj.Field) string {
+	dev := r.Pointer(a, f)
+	if dev == 0 || !o.devName.Present() {
 		return "" // the interface is gone
 	}
-	return cString(r.bytes(at(dev, o.devName), int(min(o.devName.Size, 16))))
+	return kobj.CString(r.Bytes(o.devName.At(dev), int(min(o.devName.Size, 16))))
 }
 
-func (o *bpfLinkLayout) mapOf(r *reader, m virt.Addr) string {
-	if m == 0 || !has(o.mapName) {
+func (o *bpfLinkLayout) mapOf(r *kobj.Reader, m virt.Addr) string {
+	if m == 0 || !o.mapName.Present() {
 		return ""
 	}
-	return "map " + cString(r.bytes(at(m, o.mapName), int(min(o.mapName.Size, 64))))
+	return "map " + kobj.CString(r.Bytes(o.mapName.At(m), int(min(o.mapName.Size, 64))))
 }
 
 // bpfString is the text at a, a name of the kernel's; empty for no pointer.
@@ -190,5 +191,5 @@ func (l *Lister) bpfString(a virt.Addr) string {
 	if a == 0 {
 		return ""
 	}
-	return l.r.cString(a, 256)
+	return l.r.CString(a, 256)
 }

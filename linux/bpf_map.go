@@ -6,6 +6,7 @@ import (
 	"iter"
 	"runtime/debug"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -28,18 +29,18 @@ type BPFMap struct {
 }
 
 type bpfMapLayout struct {
-	typ, key, value, entries, flags, id, name, frozen, refs, users, btf, btfID Field
+	typ, key, value, entries, flags, id, name, frozen, refs, users, btf, btfID kobj.Field
 }
 
 func (s *System) bpfMapLayout() (*bpfMapLayout, error) {
-	return layoutOf(s.Walker, "BPF maps", func(r *resolver, o *bpfMapLayout) {
+	return kobj.LayoutOf(s.Walker, "BPF maps", func(r *kobj.Resolver, o *bpfMapLayout) {
 		const m = "bpf_map"
-		r.symbols("map_idr")
-		o.typ, o.key, o.value = r.field(m, "map_type"), r.field(m, "key_size"), r.field(m, "value_size")
-		o.entries, o.flags, o.id = r.field(m, "max_entries"), r.field(m, "map_flags"), r.field(m, "id")
-		o.name, o.frozen = r.field(m, "name"), r.optional(m, "frozen") // 5.2
-		o.refs, o.users = r.field(m, "refcnt"), r.field(m, "usercnt")
-		o.btf, o.btfID = r.optional(m, "btf"), r.optional("btf", "id")
+		r.Prefetch("map_idr")
+		o.typ, o.key, o.value = r.Field(m, "map_type"), r.Field(m, "key_size"), r.Field(m, "value_size")
+		o.entries, o.flags, o.id = r.Field(m, "max_entries"), r.Field(m, "map_flags"), r.Field(m, "id")
+		o.name, o.frozen = r.Field(m, "name"), r.Optional(m, "frozen") // 5.2
+		o.refs, o.users = r.Field(m, "refcnt"), r.Field(m, "usercnt")
+		o.btf, o.btfID = r.Optional(m, "btf"), r.Optional("btf", "id")
 	})
 }
 
@@ -51,11 +52,11 @@ func (s *System) BPFMaps(ctx context.Context) iter.Seq2[*BPFMap, error] {
 			yield(nil, err)
 			return
 		}
-		r := s.reader()
+		r := s.Reader()
 		for e, err := range s.bpfIDs(ctx, "map_idr") {
 			var m *BPFMap
 			if err == nil {
-				m, err = o.read(s, &r, e.value)
+				m, err = o.read(s, &r, e.Value)
 			}
 			if !yield(m, err) {
 				return
@@ -64,23 +65,23 @@ func (s *System) BPFMaps(ctx context.Context) iter.Seq2[*BPFMap, error] {
 	}
 }
 
-func (o *bpfMapLayout) read(s *System, r *reader, a virt.Addr) (_ *BPFMap, err error) {
+func (o *bpfMapLayout) read(s *System, r *kobj.Reader, a virt.Addr) (_ *BPFMap, err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
-	r.err = nil
-	num := func(f Field) uint32 { return uint32(r.num(a, f)) }
-	kind := r.num(a, o.typ)
+	r.Err = nil
+	num := func(f kobj.Field) uint32 { return uint32(r.Uint(a, f)) }
+	kind := r.Uint(a, o.typ)
 	m := &BPFMap{
 		Addr: a, ID: num(o.id), Type: bpfName(bpfMapTypes[:], kind),
 		KeySize: num(o.key), ValueSize: num(o.value), MaxEntries: num(o.entries), Flags: num(o.flags),
-		Frozen: num(o.frozen) != 0, Refs: r.signed(a, o.refs), UserRefs: r.signed(a, o.users),
+		Frozen: num(o.frozen) != 0, Refs: r.Int(a, o.refs), UserRefs: r.Int(a, o.users),
 	}
-	m.Name = cString(r.bytes(at(a, o.name), int(min(o.name.Size, 64))))
-	if b := r.pointer(a, o.btf); b != 0 {
-		m.BTF = uint32(r.num(b, o.btfID))
+	m.Name = kobj.CString(r.Bytes(o.name.At(a), int(min(o.name.Size, 64))))
+	if b := r.Pointer(a, o.btf); b != 0 {
+		m.BTF = uint32(r.Uint(b, o.btfID))
 	}
-	m.Memory = bpfMapMemory(kind, m, uint64(len(s.cpus)))
-	if r.err != nil {
-		return nil, fmt.Errorf("BPF map at %#x: %w", uint64(a), r.err)
+	m.Memory = bpfMapMemory(kind, m, uint64(len(s.CPUAreas)))
+	if r.Err != nil {
+		return nil, fmt.Errorf("BPF map at %#x: %w", uint64(a), r.Err)
 	}
 	return m, nil
 }

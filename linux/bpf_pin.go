@@ -5,27 +5,28 @@ import (
 	"fmt"
 	"runtime/debug"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
 // bpfPinLayout is what lies between a file system type and the paths in it.
 type bpfPinLayout struct {
-	supers, instances, inodes, mounts  Field
-	mntNext, mntInstance               Field
-	op, private, sbList, dentries, als Field
+	supers, instances, inodes, mounts  kobj.Field
+	mntNext, mntInstance               kobj.Field
+	op, private, sbList, dentries, als kobj.Field
 }
 
 func (s *System) bpfPinLayout() (*bpfPinLayout, error) {
-	return layoutOf(s.Walker, "BPF file systems", func(r *resolver, o *bpfPinLayout) {
-		r.symbols("bpf_fs_type", "bpf_prog_iops", "bpf_map_iops", "bpf_link_iops")
-		o.supers, o.instances = r.field("file_system_type", "fs_supers"), r.field("super_block", "s_instances")
-		o.inodes, o.mounts = r.field("super_block", "s_inodes"), r.field("super_block", "s_mounts")
-		o.mntNext = r.optional("mount", "mnt_next_for_sb") // 6.18; a list_head before
-		o.mntInstance = r.optional("mount", "mnt_instance")
-		o.op, o.private = r.field("inode", "i_op"), r.field("inode", "i_private")
-		o.sbList, o.dentries = r.field("inode", "i_sb_list"), r.field("inode", "i_dentry")
-		o.als = r.field("dentry", "d_alias", "d_u.d_alias") // 7.0
+	return kobj.LayoutOf(s.Walker, "BPF file systems", func(r *kobj.Resolver, o *bpfPinLayout) {
+		r.Prefetch("bpf_fs_type", "bpf_prog_iops", "bpf_map_iops", "bpf_link_iops")
+		o.supers, o.instances = r.Field("file_system_type", "fs_supers"), r.Field("super_block", "s_instances")
+		o.inodes, o.mounts = r.Field("super_block", "s_inodes"), r.Field("super_block", "s_mounts")
+		o.mntNext = r.Optional("mount", "mnt_next_for_sb") // 6.18; a list_head before
+		o.mntInstance = r.Optional("mount", "mnt_instance")
+		o.op, o.private = r.Field("inode", "i_op"), r.Field("inode", "i_private")
+		o.sbList, o.dentries = r.Field("inode", "i_sb_list"), r.Field("inode", "i_dentry")
+		o.als = r.Field("dentry", "d_alias", "d_u.d_alias") // 7.0
 	})
 }
 
@@ -36,7 +37,7 @@ func (s *System) bpfPins(ctx context.Context, pins map[virt.Addr][]string, fail 
 		fail(err)
 		return
 	}
-	fs, err := s.symbol("bpf_fs_type")
+	fs, err := s.SymbolAddr("bpf_fs_type")
 	if err != nil {
 		return // built without
 	}
@@ -46,16 +47,16 @@ func (s *System) bpfPins(ctx context.Context, pins map[virt.Addr][]string, fail 
 	}
 	l := s.NewLister()
 	seen := 0
-	for node, err := range s.hlist(ctx, at(fs, o.supers), 4096) {
+	for node, err := range s.HList(ctx, o.supers.At(fs), 4096) {
 		if err != nil {
 			fail(fmt.Errorf("BPF file systems: %w", err))
 			continue
 		}
 		sb := node - virt.Addr(o.instances.Offset)
 		mnt := o.mount(l, sb)
-		for node, err := range s.list(ctx, at(sb, o.inodes), maxBPF) {
+		for node, err := range s.List(ctx, o.inodes.At(sb), maxBPF) {
 			if seen++; seen > maxBPF {
-				fail(fmt.Errorf("BPF file systems: %w", errBudget))
+				fail(fmt.Errorf("BPF file systems: %w", kobj.ErrBudget))
 				return
 			}
 			if err == nil {
@@ -71,16 +72,16 @@ func (s *System) bpfPins(ctx context.Context, pins map[virt.Addr][]string, fail 
 // mount is a vfsmount of the file system at sb; 0 where it is mounted nowhere.
 func (o *bpfPinLayout) mount(l *Lister, sb virt.Addr) (mnt virt.Addr) {
 	if err := phys.Guard(func() error {
-		l.r.err = nil
-		m := l.r.pointer(sb, o.mounts)
-		if !has(o.mntNext) {
-			if m == at(sb, o.mounts) {
+		l.r.Err = nil
+		m := l.r.Pointer(sb, o.mounts)
+		if !o.mntNext.Present() {
+			if m == o.mounts.At(sb) {
 				m = 0 // an empty list
 			} else {
 				m -= virt.Addr(o.mntInstance.Offset)
 			}
 		}
-		if m != 0 && l.r.err == nil {
+		if m != 0 && l.r.Err == nil {
 			mnt = m + virt.Addr(l.s.o.mountMnt)
 		}
 		return nil
@@ -94,19 +95,19 @@ func (o *bpfPinLayout) mount(l *Lister, sb virt.Addr) (mnt virt.Addr) {
 func (o *bpfPinLayout) pin(l *Lister, ops [3]virt.Addr, mnt, a virt.Addr, pins map[virt.Addr][]string) (err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	r := &l.r
-	r.err = nil
-	op := r.pointer(a, o.op)
-	if r.err != nil || op == 0 || op != ops[0] && op != ops[1] && op != ops[2] {
-		return r.err
+	r.Err = nil
+	op := r.Pointer(a, o.op)
+	if r.Err != nil || op == 0 || op != ops[0] && op != ops[1] && op != ops[2] {
+		return r.Err
 	}
-	object := r.pointer(a, o.private)
-	node := r.pointer(a, o.dentries)
+	object := r.Pointer(a, o.private)
+	node := r.Pointer(a, o.dentries)
 	if node == 0 || mnt == 0 {
-		return r.err // has no name, or none that leads to it
+		return r.Err // has no name, or none that leads to it
 	}
 	path, _ := l.path(mnt, node-virt.Addr(o.als.Offset))
-	if r.err != nil {
-		return fmt.Errorf("inode at %#x: %w", uint64(a), r.err)
+	if r.Err != nil {
+		return fmt.Errorf("inode at %#x: %w", uint64(a), r.Err)
 	}
 	pins[object] = append(pins[object], path)
 	return nil

@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -24,13 +25,13 @@ type Pulse struct {
 // Pulse reads that of the process that t leads.
 func (l *Lister) Pulse(t Task) (p Pulse, err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
-	l.r.err = nil
+	l.r.Err = nil
 	id, mmErr := l.identity(t.Addr)
 	p = Pulse{
 		PID: id.pid, TID: id.tid, SinceBoot: time.Duration(id.born), MM: id.mm,
-		State: l.state(t.Addr), Ran: time.Duration(l.r.u64(t.Addr + virt.Addr(l.s.o.sumExec))),
+		State: l.state(t.Addr), Ran: time.Duration(l.r.U64(t.Addr + virt.Addr(l.s.o.sumExec))),
 	}
-	if err := cmp.Or(l.r.err, mmErr); err != nil {
+	if err := cmp.Or(l.r.Err, mmErr); err != nil {
 		return Pulse{}, fmt.Errorf("task at %#x: %w", uint64(t.Addr), err)
 	}
 	return p, nil
@@ -46,29 +47,29 @@ func (l *Lister) Brief(ctx context.Context, t Task) (*Process, error) {
 func (l *Lister) brief(ctx context.Context, t Task, id identity, mmErr error) (*Process, error) {
 	o, r, a := l.s.o, &l.r, t.Addr
 	p := &Process{Task: t, PID: id.pid, TID: id.tid, SinceBoot: time.Duration(id.born), Started: l.s.started(id.born)}
-	if r.err == nil && (p.PID <= 0 || p.PID > maxTasks || p.TID <= 0 || p.TID > maxTasks) {
-		return nil, fmt.Errorf("task at %#x: %w: process %d, thread %d", uint64(a), ErrBroken, p.PID, p.TID)
+	if r.Err == nil && (p.PID <= 0 || p.PID > maxTasks || p.TID <= 0 || p.TID > maxTasks) {
+		return nil, fmt.Errorf("task at %#x: %w: process %d, thread %d", uint64(a), kobj.ErrBroken, p.PID, p.TID)
 	}
-	flags := r.u32(a + virt.Addr(o.flags))
+	flags := r.U32(a + virt.Addr(o.flags))
 	p.KernelThread = flags&flagKthread != 0
 	p.State = l.state(a)
-	signal := r.ptr(a + virt.Addr(o.signal))
-	parent := r.ptr(a + virt.Addr(o.realParent))
-	if r.err != nil {
-		return nil, fmt.Errorf("task at %#x: %w", uint64(a), r.err)
+	signal := r.Ptr(a + virt.Addr(o.signal))
+	parent := r.Ptr(a + virt.Addr(o.realParent))
+	if r.Err != nil {
+		return nil, fmt.Errorf("task at %#x: %w", uint64(a), r.Err)
 	}
 	p.Comm = l.comm(a, flags)
 	l.part(p, PartName)
-	p.PPID = int32(r.u32(parent + virt.Addr(o.tgid)))
+	p.PPID = int32(r.U32(parent + virt.Addr(o.tgid)))
 	l.part(p, PartParent)
-	p.Threads = int32(r.u32(signal + virt.Addr(o.nrThreads)))
+	p.Threads = int32(r.U32(signal + virt.Addr(o.nrThreads)))
 	l.part(p, PartSignal)
 	p.CPUTime = l.cpuTime(ctx, p, signal, true)
-	r.err = mmErr
+	r.Err = mmErr
 	l.part(p, PartMemory)
 	if id.mm != 0 && !p.KernelThread {
 		p.MM = id.mm
-		p.VSize = r.u64(id.mm+virt.Addr(o.totalVM)) * phys.PageSize
+		p.VSize = r.U64(id.mm+virt.Addr(o.totalVM)) * phys.PageSize
 		l.part(p, PartSize)
 		p.RSS = l.rss(ctx, p, id.mm) * phys.PageSize
 		l.part(p, PartResident)

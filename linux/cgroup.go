@@ -3,6 +3,7 @@ package linux
 import (
 	"strings"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -13,30 +14,30 @@ const maxDepth = 128
 // or, if it is in that one's root, in the version 1 hierarchy where it is deepest.
 func (l *Lister) group(a virt.Addr) groupName {
 	o, r := l.s.o, &l.r
-	if o.cgroups == absent {
+	if o.cgroups == kobj.NoOffset {
 		return groupName{}
 	}
-	set := r.ptr(a + virt.Addr(o.cgroups))
-	if set == 0 || r.err != nil {
+	set := r.Ptr(a + virt.Addr(o.cgroups))
+	if set == 0 || r.Err != nil {
 		return groupName{}
 	}
 	if g, ok := l.cgroups[set]; ok {
 		return g
 	}
-	path := l.groupPath(r.ptr(set + virt.Addr(o.dflCgrp)))
+	path := l.groupPath(r.Ptr(set + virt.Addr(o.dflCgrp)))
 	if path == "/" {
 		for i := range o.subsysLen {
-			css := r.ptr(set + virt.Addr(o.cssSubsys+8*i))
-			if css == 0 || r.err != nil {
+			css := r.Ptr(set + virt.Addr(o.cssSubsys+8*i))
+			if css == 0 || r.Err != nil {
 				continue
 			}
-			if p := l.groupPath(r.ptr(css + virt.Addr(o.cssCgroup))); strings.Count(p, "/") > strings.Count(path, "/") || path == "/" {
+			if p := l.groupPath(r.Ptr(css + virt.Addr(o.cssCgroup))); strings.Count(p, "/") > strings.Count(path, "/") || path == "/" {
 				path = p
 			}
 		}
 	}
 	g := groupName{path: path, container: ContainerOf(path)}
-	if r.err == nil {
+	if r.Err == nil {
 		l.cgroups[set] = g
 	}
 	return g
@@ -49,16 +50,16 @@ func (l *Lister) groupPath(cgroup virt.Addr) string {
 		return ""
 	}
 	comps, size := l.comps[:0], 0
-	node := r.ptr(cgroup + virt.Addr(o.cgroupKn))
+	node := r.Ptr(cgroup + virt.Addr(o.cgroupKn))
 	for range maxDepth {
-		if node == 0 || r.err != nil || size > maxPath {
+		if node == 0 || r.Err != nil || size > maxPath {
 			break
 		}
-		parent := r.ptr(node + virt.Addr(o.knParent))
+		parent := r.Ptr(node + virt.Addr(o.knParent))
 		if parent == 0 {
 			break // the root has no name
 		}
-		name := r.cString(r.ptr(node+virt.Addr(o.knName)), maxName+1)
+		name := r.CString(r.Ptr(node+virt.Addr(o.knName)), maxName+1)
 		comps, size = append(comps, name), size+len(name)+1
 		node = parent
 	}
@@ -67,7 +68,7 @@ func (l *Lister) groupPath(cgroup virt.Addr) string {
 		return "/"
 	}
 	if !l.spend(size) {
-		r.err = errBudget
+		r.Err = kobj.ErrBudget
 		return ""
 	}
 	var b strings.Builder

@@ -14,46 +14,46 @@ import (
 func (w *cgroupWalk) read(n *cgroupNode, mask uint64) (err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	r, o, a := &w.l.r, w.o, n.Addr
-	r.err = nil
+	r.Err = nil
 	n.Path = w.l.groupPath(a)
-	n.Level, n.Below = int32(r.num(a, o.level)), int32(r.num(a, o.below))
-	n.ID = r.num(r.ptr(a+virt.Addr(w.s.o.cgroupKn)), o.knID)
+	n.Level, n.Below = int32(r.Uint(a, o.level)), int32(r.Uint(a, o.below))
+	n.ID = r.Uint(r.Ptr(a+virt.Addr(w.s.o.cgroupKn)), o.knID)
 	n.Controllers = w.controllers(mask)
-	n.control = r.num(a, o.control)
+	n.control = r.Uint(a, o.control)
 	n.Processes = w.counts[a]
-	n.Frozen = r.num(a, o.freeze) != 0
+	n.Frozen = r.Uint(a, o.freeze) != 0
 	const online = 1 << 1 // CSS_ONLINE, which rmdir takes away
-	n.Removed = r.num(a, o.flags)&online == 0
+	n.Removed = r.Uint(a, o.flags)&online == 0
 	css := func(id int64) virt.Addr {
 		if id < 0 || uint64(id)*8 >= uint64(o.subsys.Size) {
 			return 0
 		}
-		return r.ptr(at(a, o.subsys) + virt.Addr(8*id))
+		return r.Ptr(o.subsys.At(a) + virt.Addr(8*id))
 	}
 	// The css is the first member of what each controller keeps. Nothing is limited
 	// in a root, and /sys shows no usage there.
 	if n.above >= 0 || !w.dfl {
-		if m := css(o.memory); m != 0 && mask&(1<<o.memory) != 0 && has(o.memUsage) && has(o.memMax) {
-			n.Memory = Usage{Known: true, Now: r.num(m, o.memUsage) * phys.PageSize, Max: ^uint64(0)}
+		if m := css(o.memory); m != 0 && mask&(1<<o.memory) != 0 && o.memUsage.Present() && o.memMax.Present() {
+			n.Memory = Usage{Known: true, Now: r.Uint(m, o.memUsage) * phys.PageSize, Max: ^uint64(0)}
 			// PAGE_COUNTER_MAX stands for none.
-			if limit := r.num(m, o.memMax); limit < 1<<63/phys.PageSize-1 {
+			if limit := r.Uint(m, o.memMax); limit < 1<<63/phys.PageSize-1 {
 				n.Memory.Max = limit * phys.PageSize
 			}
 		}
-		if p := css(o.pids); p != 0 && n.above >= 0 && mask&(1<<o.pids) != 0 && has(o.pidsNow) && has(o.pidsMax) {
-			n.PIDs = Usage{Known: true, Now: r.num(p, o.pidsNow), Max: ^uint64(0)}
-			if limit := r.num(p, o.pidsMax); limit <= maxTasks { // PIDS_MAX is one more
+		if p := css(o.pids); p != 0 && n.above >= 0 && mask&(1<<o.pids) != 0 && o.pidsNow.Present() && o.pidsMax.Present() {
+			n.PIDs = Usage{Known: true, Now: r.Uint(p, o.pidsNow), Max: ^uint64(0)}
+			if limit := r.Uint(p, o.pidsMax); limit <= maxTasks { // PIDS_MAX is one more
 				n.PIDs.Max = limit
 			}
 		}
 	}
-	n.spent, n.handed = int64(r.num(a, o.bstat)), int64(r.num(a, o.lastBstat))
-	n.HasCPU = w.dfl && n.above >= 0 && has(o.bstat) && has(o.lastBstat)
+	n.spent, n.handed = int64(r.Uint(a, o.bstat)), int64(r.Uint(a, o.lastBstat))
+	n.HasCPU = w.dfl && n.above >= 0 && o.bstat.Present() && o.lastBstat.Present()
 	if n.HasCPU {
 		n.spent += w.pending(a)
 	}
-	if r.err != nil {
-		return fmt.Errorf("control group at %#x: %w", uint64(a), r.err)
+	if r.Err != nil {
+		return fmt.Errorf("control group at %#x: %w", uint64(a), r.Err)
 	}
 	return nil
 }
@@ -62,12 +62,12 @@ func (w *cgroupWalk) read(n *cgroupNode, mask uint64) (err error) {
 // added up yet (cgroup_base_stat_flush).
 func (w *cgroupWalk) pending(a virt.Addr) (sum int64) {
 	r, o := &w.l.r, w.o
-	area := r.pointer(a, o.percpu)
-	if area == 0 || !has(o.cpuBstat) || !has(o.cpuLastBstat) {
+	area := r.Pointer(a, o.percpu)
+	if area == 0 || !o.cpuBstat.Present() || !o.cpuLastBstat.Present() {
 		return 0
 	}
-	for _, cpu := range w.s.cpus {
-		sum += int64(r.num(area+cpu, o.cpuBstat)) - int64(r.num(area+cpu, o.cpuLastBstat))
+	for _, cpu := range w.s.CPUAreas {
+		sum += int64(r.Uint(area+cpu, o.cpuBstat)) - int64(r.Uint(area+cpu, o.cpuLastBstat))
 	}
 	return sum
 }

@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -39,50 +40,50 @@ type Usage struct {
 }
 
 type cgroupLayout struct {
-	rootList, rootCgrp, hierarchy, rootMask, name      Field
-	children, sibling, parent                          Field
-	level, below, control, subsys, freeze, knID, flags Field
-	bstat, lastBstat, percpu, cpuBstat, cpuLastBstat   Field
-	ssName, ssLegacy                                   Field
-	memUsage, memMax, pidsNow, pidsMax                 Field
+	rootList, rootCgrp, hierarchy, rootMask, name      kobj.Field
+	children, sibling, parent                          kobj.Field
+	level, below, control, subsys, freeze, knID, flags kobj.Field
+	bstat, lastBstat, percpu, cpuBstat, cpuLastBstat   kobj.Field
+	ssName, ssLegacy                                   kobj.Field
+	memUsage, memMax, pidsNow, pidsMax                 kobj.Field
 	memory, pids                                       int64
-	links, linkCgrp, linkNode, live                    Field
+	links, linkCgrp, linkNode, live                    kobj.Field
 }
 
 func (s *System) cgroupLayout() (*cgroupLayout, error) {
-	return layoutOf(s.Walker, "control groups", func(r *resolver, o *cgroupLayout) {
-		r.symbols("cgroup_roots", "cgrp_dfl_root", "cgroup_subsys", "cgrp_dfl_inhibit_ss_mask", "cgrp_dfl_implicit_ss_mask")
+	return kobj.LayoutOf(s.Walker, "control groups", func(r *kobj.Resolver, o *cgroupLayout) {
+		r.Prefetch("cgroup_roots", "cgrp_dfl_root", "cgroup_subsys", "cgrp_dfl_inhibit_ss_mask", "cgrp_dfl_implicit_ss_mask")
 		const c, root = "cgroup", "cgroup_root"
-		o.rootList, o.rootCgrp = r.field(root, "root_list"), r.field(root, "cgrp")
-		o.hierarchy, o.rootMask, o.name = r.field(root, "hierarchy_id"), r.field(root, "subsys_mask"), r.field(root, "name")
-		o.children = r.field(c, "self.children")
-		o.sibling, o.parent = r.field(c, "self.sibling"), r.field(c, "self.parent")
-		o.level, o.below = r.field(c, "level"), r.field(c, "nr_descendants")
-		o.control, o.subsys = r.field(c, "subtree_control"), r.field(c, "subsys")
-		o.flags = r.field(c, "self.flags")
-		o.freeze, o.knID = r.optional(c, "freezer.freeze"), r.optional("kernfs_node", "id")
+		o.rootList, o.rootCgrp = r.Field(root, "root_list"), r.Field(root, "cgrp")
+		o.hierarchy, o.rootMask, o.name = r.Field(root, "hierarchy_id"), r.Field(root, "subsys_mask"), r.Field(root, "name")
+		o.children = r.Field(c, "self.children")
+		o.sibling, o.parent = r.Field(c, "self.sibling"), r.Field(c, "self.parent")
+		o.level, o.below = r.Field(c, "level"), r.Field(c, "nr_descendants")
+		o.control, o.subsys = r.Field(c, "subtree_control"), r.Field(c, "subsys")
+		o.flags = r.Field(c, "self.flags")
+		o.freeze, o.knID = r.Optional(c, "freezer.freeze"), r.Optional("kernfs_node", "id")
 		const spent = ".cputime.sum_exec_runtime"
-		o.bstat, o.lastBstat = r.optional(c, "bstat"+spent), r.optional(c, "last_bstat"+spent)
-		o.percpu = r.optional(c, "rstat_base_cpu", "rstat_cpu") // 6.16
-		o.cpuBstat = r.optional("cgroup_rstat_base_cpu", "bstat"+spent)
-		o.cpuLastBstat = r.optional("cgroup_rstat_base_cpu", "last_bstat"+spent)
-		if !has(o.cpuBstat) {
-			o.cpuBstat = r.optional("cgroup_rstat_cpu", "bstat"+spent)
-			o.cpuLastBstat = r.optional("cgroup_rstat_cpu", "last_bstat"+spent)
+		o.bstat, o.lastBstat = r.Optional(c, "bstat"+spent), r.Optional(c, "last_bstat"+spent)
+		o.percpu = r.Optional(c, "rstat_base_cpu", "rstat_cpu") // 6.16
+		o.cpuBstat = r.Optional("cgroup_rstat_base_cpu", "bstat"+spent)
+		o.cpuLastBstat = r.Optional("cgroup_rstat_base_cpu", "last_bstat"+spent)
+		if !o.cpuBstat.Present() {
+			o.cpuBstat = r.Optional("cgroup_rstat_cpu", "bstat"+spent)
+			o.cpuLastBstat = r.Optional("cgroup_rstat_cpu", "last_bstat"+spent)
 		}
-		o.ssName, o.ssLegacy = r.field("cgroup_subsys", "name"), r.field("cgroup_subsys", "legacy_name")
-		o.memUsage, o.memMax = r.optional("mem_cgroup", "memory.usage"), r.optional("mem_cgroup", "memory.max")
-		o.pidsNow, o.pidsMax = r.optional("pids_cgroup", "counter"), r.optional("pids_cgroup", "limit")
-		o.memory, o.pids = r.subsys("memory_cgrp_id"), r.subsys("pids_cgrp_id")
-		o.links = r.field("css_set", "cgrp_links")
-		o.linkCgrp, o.linkNode = r.field("cgrp_cset_link", "cgrp"), r.field("cgrp_cset_link", "cgrp_link")
-		o.live = r.field("signal_struct", "live")
+		o.ssName, o.ssLegacy = r.Field("cgroup_subsys", "name"), r.Field("cgroup_subsys", "legacy_name")
+		o.memUsage, o.memMax = r.Optional("mem_cgroup", "memory.usage"), r.Optional("mem_cgroup", "memory.max")
+		o.pidsNow, o.pidsMax = r.Optional("pids_cgroup", "counter"), r.Optional("pids_cgroup", "limit")
+		o.memory, o.pids = subsys(r, "memory_cgrp_id"), subsys(r, "pids_cgrp_id")
+		o.links = r.Field("css_set", "cgrp_links")
+		o.linkCgrp, o.linkNode = r.Field("cgrp_cset_link", "cgrp"), r.Field("cgrp_cset_link", "cgrp_link")
+		o.live = r.Field("signal_struct", "live")
 	})
 }
 
 // subsys is the number of a controller, -1 if it is not built in.
-func (r *resolver) subsys(name string) int64 {
-	n, err := r.types.EnumValue("cgroup_subsys_id", name)
+func subsys(r *kobj.Resolver, name string) int64 {
+	n, err := r.Types.EnumValue("cgroup_subsys_id", name)
 	if err != nil {
 		return -1
 	}
@@ -101,7 +102,7 @@ func (s *System) Cgroups(ctx context.Context) iter.Seq2[*Cgroup, error] {
 			yield(nil, err)
 			return
 		}
-		head, err := s.listHead("cgroup_roots")
+		head, err := s.ListHead("cgroup_roots")
 		if err != nil {
 			yield(nil, fmt.Errorf("control groups: %w", err))
 			return
@@ -111,7 +112,7 @@ func (s *System) Cgroups(ctx context.Context) iter.Seq2[*Cgroup, error] {
 			return
 		}
 		w.names()
-		for node, err := range s.list(ctx, head, 64) {
+		for node, err := range s.List(ctx, head, 64) {
 			if err != nil {
 				if !yield(nil, fmt.Errorf("hierarchies: %w", err)) {
 					return
@@ -149,26 +150,26 @@ func (w *cgroupWalk) census() (_ map[virt.Addr]int, err error) {
 		if err != nil {
 			continue // other views tell
 		}
-		r.err = nil
-		live := r.num(r.ptr(t.Addr+virt.Addr(w.s.o.signal)), w.o.live)
-		if set := r.ptr(t.Addr + virt.Addr(w.s.o.cgroups)); r.err == nil && set != 0 && live != 0 {
+		r.Err = nil
+		live := r.Uint(r.Ptr(t.Addr+virt.Addr(w.s.o.signal)), w.o.live)
+		if set := r.Ptr(t.Addr + virt.Addr(w.s.o.cgroups)); r.Err == nil && set != 0 && live != 0 {
 			sets[set]++
 		}
 	}
-	r.err = nil
+	r.Err = nil
 	counts := map[virt.Addr]int{}
 	var first error
 	for set, n := range sets {
-		for node, err := range w.s.list(w.ctx, at(set, w.o.links), 64) {
+		for node, err := range w.s.List(w.ctx, w.o.links.At(set), 64) {
 			if err != nil {
 				first = fmt.Errorf("groups of css_set %#x: %w", uint64(set), err)
 				continue
 			}
 			link := node - virt.Addr(w.o.linkNode.Offset)
-			if c := r.pointer(link, w.o.linkCgrp); c != 0 && r.err == nil {
+			if c := r.Pointer(link, w.o.linkCgrp); c != 0 && r.Err == nil {
 				counts[c] += n
 			}
-			r.err = nil
+			r.Err = nil
 		}
 	}
 	return counts, first
@@ -184,13 +185,13 @@ func (w *cgroupWalk) names() {
 	_ = phys.Guard(func() error {
 		r := &w.l.r
 		for i := range int(min(w.o.subsys.Size/8, 32)) {
-			r.err = nil
-			if ss := r.ptr(table + virt.Addr(8*i)); ss != 0 {
-				w.modern[i] = r.cString(r.pointer(ss, w.o.ssName), 32)
-				w.legacy[i] = r.cString(r.pointer(ss, w.o.ssLegacy), 32)
+			r.Err = nil
+			if ss := r.Ptr(table + virt.Addr(8*i)); ss != 0 {
+				w.modern[i] = r.CString(r.Pointer(ss, w.o.ssName), 32)
+				w.legacy[i] = r.CString(r.Pointer(ss, w.o.ssLegacy), 32)
 			}
 		}
-		r.err = nil
+		r.Err = nil
 		return nil
 	})
 }
@@ -215,25 +216,25 @@ func (w *cgroupWalk) hierarchy(root virt.Addr) bool {
 	w.dfl = root == dfl
 	err := phys.Guard(func() error {
 		r := &w.l.r
-		r.err = nil
-		w.root = Cgroup{Hierarchy: int32(r.num(root, w.o.hierarchy)), Version: 1}
-		w.root.Name = cString(r.bytes(at(root, w.o.name), int(min(w.o.name.Size, 64))))
-		w.rootMask = r.num(root, w.o.rootMask)
+		r.Err = nil
+		w.root = Cgroup{Hierarchy: int32(r.Uint(root, w.o.hierarchy)), Version: 1}
+		w.root.Name = kobj.CString(r.Bytes(w.o.name.At(root), int(min(w.o.name.Size, 64))))
+		w.rootMask = r.Uint(root, w.o.rootMask)
 		if w.dfl {
 			w.root.Version = 2
 			for _, name := range []string{"cgrp_dfl_inhibit_ss_mask", "cgrp_dfl_implicit_ss_mask"} {
 				if a, ok := w.s.Address(name); ok {
 					width := min(w.o.control.Size, 4) // both have its type
-					w.rootMask &^= r.num(a, FieldAt(0, width))
+					w.rootMask &^= r.Uint(a, kobj.FieldAt(0, width))
 				}
 			}
 		}
-		return r.err
+		return r.Err
 	})
 	if err != nil {
 		return w.yield(nil, fmt.Errorf("hierarchy at %#x: %w", uint64(root), err))
 	}
-	all, errs := w.tree(at(root, w.o.rootCgrp))
+	all, errs := w.tree(w.o.rootCgrp.At(root))
 	w.sum(all)
 	for _, n := range all {
 		if !w.yield(&n.Cgroup, n.err) {
@@ -269,7 +270,7 @@ func (w *cgroupWalk) tree(root virt.Addr) (all []*cgroupNode, errs []error) {
 		p := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
 		if w.left--; w.left < 0 {
-			return all, append(errs, fmt.Errorf("control groups: %w", errBudget))
+			return all, append(errs, fmt.Errorf("control groups: %w", kobj.ErrBudget))
 		}
 		n := &cgroupNode{Cgroup: w.root, above: p.above}
 		n.Addr = p.a
@@ -280,7 +281,7 @@ func (w *cgroupWalk) tree(root virt.Addr) (all []*cgroupNode, errs []error) {
 		n.err = w.read(n, mask)
 		all = append(all, n)
 		var below []place
-		for node, err := range w.s.list(w.ctx, at(p.a, w.o.children), w.left) {
+		for node, err := range w.s.List(w.ctx, w.o.children.At(p.a), w.left) {
 			c := node - virt.Addr(w.o.sibling.Offset)
 			switch {
 			case err != nil:

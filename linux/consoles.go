@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/text/encoding/charmap"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -24,20 +25,20 @@ type ConsoleLine struct {
 }
 
 type consoleLayout struct {
-	data                          Field // struct vc
-	columns, rows, perRow, origin Field // struct vc_data
-	buffer, mode, highFont        Field
+	data                          kobj.Field // struct vc
+	columns, rows, perRow, origin kobj.Field // struct vc_data
+	buffer, mode, highFont        kobj.Field
 	size                          uint32 // of struct vc
 }
 
 func (s *System) consoleLayout() (*consoleLayout, error) {
-	return layoutOf(s.Walker, "consoles", func(r *resolver, o *consoleLayout) {
-		r.symbols("vc_cons", "fg_console")
+	return kobj.LayoutOf(s.Walker, "consoles", func(r *kobj.Resolver, o *consoleLayout) {
+		r.Prefetch("vc_cons", "fg_console")
 		const t = "vc_data"
-		o.data, o.size = r.field("vc", "d"), r.size("vc")
-		o.columns, o.rows, o.perRow = r.field(t, "vc_cols"), r.field(t, "vc_rows"), r.field(t, "vc_size_row")
-		o.origin, o.buffer = r.field(t, "vc_origin"), r.field(t, "vc_screenbuf")
-		o.mode, o.highFont = r.field(t, "vc_mode"), r.field(t, "vc_hi_font_mask")
+		o.data, o.size = r.Field("vc", "d"), r.Size("vc")
+		o.columns, o.rows, o.perRow = r.Field(t, "vc_cols"), r.Field(t, "vc_rows"), r.Field(t, "vc_size_row")
+		o.origin, o.buffer = r.Field(t, "vc_origin"), r.Field(t, "vc_screenbuf")
+		o.mode, o.highFont = r.Field(t, "vc_mode"), r.Field(t, "vc_hi_font_mask")
 	})
 }
 
@@ -57,20 +58,20 @@ func (s *System) ConsoleLines(ctx context.Context) iter.Seq2[*ConsoleLine, error
 			yield(nil, err)
 			return
 		}
-		table, err := s.symbol("vc_cons")
+		table, err := s.SymbolAddr("vc_cons")
 		if err != nil {
-			yield(nil, fmt.Errorf("consoles: %w: %w", ErrUnsupported, err)) // without CONFIG_VT
+			yield(nil, fmt.Errorf("consoles: %w: %w", kobj.ErrUnsupported, err)) // without CONFIG_VT
 			return
 		}
 		foreground := -1
 		if a, ok := s.Address("fg_console"); ok {
-			if v, err := s.word(a); err == nil {
+			if v, err := s.Word(a); err == nil {
 				foreground = int(int32(v))
 			}
 		}
 		left := maxConsoleText
 		for n := range maxConsoles {
-			vc, err := s.word(at(table+virt.Addr(n*int(o.size)), o.data))
+			vc, err := s.Word(o.data.At(table + virt.Addr(n*int(o.size))))
 			if err == nil && vc == 0 {
 				continue
 			}
@@ -99,22 +100,22 @@ func (s *System) consoleLines(o *consoleLayout, vc virt.Addr, common ConsoleLine
 	var rows uint64
 	var origin virt.Addr
 	var columns, perRow, high uint64
-	err = safely(func() error {
-		r := s.reader()
-		rows = r.num(vc, o.rows)
-		columns, perRow, high = r.num(vc, o.columns), r.num(vc, o.perRow), r.num(vc, o.highFont)
-		common.Graphics = r.num(vc, o.mode) != 0
-		if origin = r.pointer(vc, o.origin); common.Graphics { // the text that it had is kept there
-			origin = r.pointer(vc, o.buffer)
+	err = kobj.Safely(func() error {
+		r := s.Reader()
+		rows = r.Uint(vc, o.rows)
+		columns, perRow, high = r.Uint(vc, o.columns), r.Uint(vc, o.perRow), r.Uint(vc, o.highFont)
+		common.Graphics = r.Uint(vc, o.mode) != 0
+		if origin = r.Pointer(vc, o.origin); common.Graphics { // the text that it had is kept there
+			origin = r.Pointer(vc, o.buffer)
 		}
-		if r.err != nil {
-			return r.err
+		if r.Err != nil {
+			return r.Err
 		}
 		if columns == 0 || columns > maxConsoleRow || rows > maxConsoleRow || perRow < 2*columns || perRow > 2*maxConsoleRow {
-			return fmt.Errorf("%w: %d lines of %d cells in %d bytes", ErrBroken, rows, columns, perRow)
+			return fmt.Errorf("%w: %d lines of %d cells in %d bytes", kobj.ErrBroken, rows, columns, perRow)
 		}
 		if *left -= int(rows * perRow); *left < 0 {
-			return errBudget
+			return kobj.ErrBudget
 		}
 		return nil
 	})
@@ -124,7 +125,7 @@ func (s *System) consoleLines(o *consoleLayout, vc virt.Addr, common ConsoleLine
 	cells := make([]byte, 2*columns)
 	for i := range rows {
 		at := origin + virt.Addr(i*perRow)
-		if e := s.readAt(cells, at); e != nil {
+		if e := s.ReadAt(cells, at); e != nil {
 			if err == nil {
 				err = fmt.Errorf("line %d: %w", i+1, e)
 			}

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -40,16 +41,16 @@ type ContainerInfo struct {
 }
 
 type containerLayout struct {
-	root, mnt, dentry, sb, sbType, typeName, dev, uts, nodename Field
+	root, mnt, dentry, sb, sbType, typeName, dev, uts, nodename kobj.Field
 }
 
 func (s *System) containerLayout() (*containerLayout, error) {
-	return layoutOf(s.Walker, "containers", func(r *resolver, o *containerLayout) {
-		o.root = r.field("fs_struct", "root")
-		o.mnt, o.dentry = r.field("path", "mnt"), r.field("path", "dentry")
-		o.sb, o.sbType = r.field("vfsmount", "mnt_sb"), r.field("super_block", "s_type")
-		o.typeName, o.dev = r.field("file_system_type", "name"), r.field("mount", "mnt_devname")
-		o.uts, o.nodename = r.field("nsproxy", "uts_ns"), r.field("uts_namespace", "name.nodename")
+	return kobj.LayoutOf(s.Walker, "containers", func(r *kobj.Resolver, o *containerLayout) {
+		o.root = r.Field("fs_struct", "root")
+		o.mnt, o.dentry = r.Field("path", "mnt"), r.Field("path", "dentry")
+		o.sb, o.sbType = r.Field("vfsmount", "mnt_sb"), r.Field("super_block", "s_type")
+		o.typeName, o.dev = r.Field("file_system_type", "name"), r.Field("mount", "mnt_devname")
+		o.uts, o.nodename = r.Field("nsproxy", "uts_ns"), r.Field("uts_namespace", "name.nodename")
 	})
 }
 
@@ -157,20 +158,20 @@ func (m containerMember) join(found map[containerKey]*containerGroup, t Task) {
 func (l *Lister) member(t Task) (m containerMember, err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	o, r := l.s.o, &l.r
-	r.err = nil
-	m.pid = int32(r.u32(t.Addr + virt.Addr(o.tgid)))
+	r.Err = nil
+	m.pid = int32(r.U32(t.Addr + virt.Addr(o.tgid)))
 	m.key.id = l.group(t.Addr).container
-	if pid := r.ptr(t.Addr + virt.Addr(o.threadPid)); pid != 0 && r.u32(pid+virt.Addr(o.pidLevel)) > 0 {
+	if pid := r.Ptr(t.Addr + virt.Addr(o.threadPid)); pid != 0 && r.U32(pid+virt.Addr(o.pidLevel)) > 0 {
 		p := Process{}
 		l.namespaces(&p, t.Addr)
 		m.init = p.NSPID == 1
 		if m.key.id == (Container{}) {
 			// The outermost below the guest's own: what nests in it is of one container.
-			m.key.ns = r.ptr(pid + virt.Addr(o.pidNumbers+o.upidSize+o.upidNS))
+			m.key.ns = r.Ptr(pid + virt.Addr(o.pidNumbers+o.upidSize+o.upidNS))
 		}
 	}
-	if r.err != nil {
-		return m, fmt.Errorf("container of task %#x: %w", uint64(t.Addr), r.err)
+	if r.Err != nil {
+		return m, fmt.Errorf("container of task %#x: %w", uint64(t.Addr), r.Err)
 	}
 	return m, nil
 }
@@ -179,16 +180,16 @@ func (l *Lister) member(t Task) (m containerMember, err error) {
 func (l *Lister) signs(t Task) (c containerSigns, err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	o, r := l.s.o, &l.r
-	r.err = nil
-	parent := r.ptr(t.Addr + virt.Addr(o.realParent))
-	if mm := r.ptr(parent + virt.Addr(o.mm)); mm != 0 && r.err == nil {
+	r.Err = nil
+	parent := r.Ptr(t.Addr + virt.Addr(o.realParent))
+	if mm := r.Ptr(parent + virt.Addr(o.mm)); mm != 0 && r.Err == nil {
 		// Arguments that are swapped out are none: what is left are the other signs.
 		args, _ := l.args(mm)
-		r.err = nil
+		r.Err = nil
 		c = monitorSigns(args)
 	}
-	if r.err != nil {
-		return c, fmt.Errorf("monitor of task %#x: %w", uint64(t.Addr), r.err)
+	if r.Err != nil {
+		return c, fmt.Errorf("monitor of task %#x: %w", uint64(t.Addr), r.Err)
 	}
 	if c.Runtime == "" {
 		vars, _ := l.Environment(t)
@@ -201,30 +202,30 @@ func (l *Lister) signs(t Task) (c containerSigns, err error) {
 func (l *Lister) container(ctx context.Context, t Task, c *ContainerInfo, o *containerLayout) (err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	so, r, a := l.s.o, &l.r, t.Addr
-	r.err = nil
+	r.Err = nil
 	c.Cgroup = l.group(a).path
 	c.Pod = podOf(c.Cgroup)
-	c.RootComm = l.comm(a, r.u32(a+virt.Addr(so.flags)))
-	c.Started = l.s.started(r.u64(a + virt.Addr(so.startBoottime)))
+	c.RootComm = l.comm(a, r.U32(a+virt.Addr(so.flags)))
+	c.Started = l.s.started(r.U64(a + virt.Addr(so.startBoottime)))
 	p := Process{}
 	l.namespaces(&p, a)
 	c.PIDNS = p.NS.PID
-	if proxy := r.ptr(a + virt.Addr(so.nsproxy)); proxy != 0 {
-		c.Hostname = cString(r.bytes(at(r.pointer(proxy, o.uts), o.nodename), 65))
+	if proxy := r.Ptr(a + virt.Addr(so.nsproxy)); proxy != 0 {
+		c.Hostname = kobj.CString(r.Bytes(o.nodename.At(r.Pointer(proxy, o.uts)), 65))
 	}
 	if c.ID == "" {
 		c.ID = c.Hostname // no other name can be found
 	}
 	var sb virt.Addr
-	if fs := r.ptr(a + virt.Addr(so.fs)); fs != 0 {
-		mnt := r.pointer(at(fs, o.root), o.mnt)
-		c.Root, _ = l.path(mnt, r.pointer(at(fs, o.root), o.dentry))
-		sb = r.pointer(mnt, o.sb)
-		c.RootType = r.cString(r.pointer(r.pointer(sb, o.sbType), o.typeName), 32)
-		c.RootFrom = r.cString(r.pointer(mnt-virt.Addr(so.mountMnt), o.dev), maxPath)
+	if fs := r.Ptr(a + virt.Addr(so.fs)); fs != 0 {
+		mnt := r.Pointer(o.root.At(fs), o.mnt)
+		c.Root, _ = l.path(mnt, r.Pointer(o.root.At(fs), o.dentry))
+		sb = r.Pointer(mnt, o.sb)
+		c.RootType = r.CString(r.Pointer(r.Pointer(sb, o.sbType), o.typeName), 32)
+		c.RootFrom = r.CString(r.Pointer(mnt-virt.Addr(so.mountMnt), o.dev), maxPath)
 	}
-	if r.err != nil {
-		return fmt.Errorf("container %s: %w", c.ID, r.err)
+	if r.Err != nil {
+		return fmt.Errorf("container %s: %w", c.ID, r.Err)
 	}
 	if c.RootType == overlayType {
 		c.Overlay, c.OverlayErr = l.overlay(sb)

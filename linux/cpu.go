@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -32,9 +33,9 @@ type Processor struct {
 // processorLayout is struct cpuinfo_x86, which is the processor's, and the names of
 // the bits in it.
 type processorLayout struct {
-	vendor, modelName, family, model, stepping Field
-	microcode, cache, pkg, die, core, apic     Field
-	physBits, virtBits, caps                   Field
+	vendor, modelName, family, model, stepping kobj.Field
+	microcode, cache, pkg, die, core, apic     kobj.Field
+	physBits, virtBits, caps                   kobj.Field
 	info                                       string // variable of each processor's
 	names, bugs                                virt.Addr
 	nNames, nBugs                              int
@@ -46,22 +47,22 @@ type processorLayout struct {
 const maxCapabilities = 64
 
 func (s *System) processorLayout() (*processorLayout, error) {
-	return layoutOf(s.Walker, "processors", func(r *resolver, o *processorLayout) {
-		r.symbols("cpu_info", "boot_cpu_data", "x86_cap_flags", "x86_bug_flags", "__cpu_online_mask", "__cpu_present_mask", "__cpu_possible_mask")
+	return kobj.LayoutOf(s.Walker, "processors", func(r *kobj.Resolver, o *processorLayout) {
+		r.Prefetch("cpu_info", "boot_cpu_data", "x86_cap_flags", "x86_bug_flags", "__cpu_online_mask", "__cpu_present_mask", "__cpu_possible_mask")
 		const c = "cpuinfo_x86"
-		o.vendor, o.modelName = r.field(c, "x86_vendor_id"), r.field(c, "x86_model_id")
-		o.family, o.model, o.stepping = r.field(c, "x86"), r.field(c, "x86_model"), r.field(c, "x86_stepping")
-		o.microcode, o.cache = r.field(c, "microcode"), r.field(c, "x86_cache_size")
-		o.pkg, o.core = r.field(c, "topo.pkg_id", "phys_proc_id"), r.field(c, "topo.core_id", "cpu_core_id") // 6.7
-		o.die, o.apic = r.field(c, "topo.die_id", "cpu_die_id"), r.field(c, "topo.apicid", "apicid")
-		o.physBits, o.virtBits = r.field(c, "x86_phys_bits"), r.field(c, "x86_virt_bits")
-		o.caps = r.field(c, "x86_capability")
+		o.vendor, o.modelName = r.Field(c, "x86_vendor_id"), r.Field(c, "x86_model_id")
+		o.family, o.model, o.stepping = r.Field(c, "x86"), r.Field(c, "x86_model"), r.Field(c, "x86_stepping")
+		o.microcode, o.cache = r.Field(c, "microcode"), r.Field(c, "x86_cache_size")
+		o.pkg, o.core = r.Field(c, "topo.pkg_id", "phys_proc_id"), r.Field(c, "topo.core_id", "cpu_core_id") // 6.7
+		o.die, o.apic = r.Field(c, "topo.die_id", "cpu_die_id"), r.Field(c, "topo.apicid", "apicid")
+		o.physBits, o.virtBits = r.Field(c, "x86_phys_bits"), r.Field(c, "x86_virt_bits")
+		o.caps = r.Field(c, "x86_capability")
 		for name, at := range map[string]*virt.Addr{
 			"__cpu_online_mask": &o.onlineMask, "__cpu_present_mask": &o.presentMask, "__cpu_possible_mask": &o.possibleMask,
 		} {
-			a, err := s.symbol(name)
+			a, err := s.SymbolAddr(name)
 			if err != nil {
-				r.errs = append(r.errs, err)
+				r.Errs = append(r.Errs, err)
 			}
 			*at = a
 		}
@@ -73,10 +74,10 @@ func (s *System) processorLayout() (*processorLayout, error) {
 		// of bugs, which stand behind them in the bitmap, another.
 		words := int(min(o.caps.Size/4, maxCapabilities))
 		var size uint64
-		if o.bugs, size, _ = s.tableAt("x86_bug_flags"); o.bugs != 0 {
+		if o.bugs, size, _ = s.TableAt("x86_bug_flags"); o.bugs != 0 {
 			o.nBugs = int(min(size/(32*8), uint64(words)))
 		}
-		if o.names, size, _ = s.tableAt("x86_cap_flags"); o.names != 0 {
+		if o.names, size, _ = s.TableAt("x86_cap_flags"); o.names != 0 {
 			o.nNames = int(min(size/(32*8), uint64(words-o.nBugs)))
 		}
 	})
@@ -93,13 +94,13 @@ func (s *System) Processors(ctx context.Context) iter.Seq2[*Processor, error] {
 		}
 		var masks [3][]byte
 		for i, at := range [...]virt.Addr{o.onlineMask, o.presentMask, o.possibleMask} {
-			masks[i] = make([]byte, s.cpuMaskSize())
-			if err := s.readAt(masks[i], at); err != nil {
+			masks[i] = make([]byte, s.CPUMaskSize())
+			if err := s.ReadAt(masks[i], at); err != nil {
 				yield(nil, fmt.Errorf("processors: mask at %#x: %w", uint64(at), err))
 				return
 			}
 		}
-		if s.cpusErr != nil && !yield(nil, s.cpusErr) {
+		if s.CPUAreasErr != nil && !yield(nil, s.CPUAreasErr) {
 			return
 		}
 		names, err := s.processorNames(o)
@@ -139,7 +140,7 @@ func (s *System) processorNames(o *processorLayout) ([]string, error) {
 			errs = append(errs, fmt.Errorf("names of the processors' flags: symbol %s: %w", t.missing, kernel.ErrNoSymbol))
 			continue
 		}
-		pointers, err := s.pointers(t.table, 32*t.words)
+		pointers, err := s.Pointers(t.table, 32*t.words)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("names of the processors' flags: %w", err))
 			continue
@@ -148,7 +149,7 @@ func (s *System) processorNames(o *processorLayout) ([]string, error) {
 			if p == 0 {
 				continue
 			}
-			name, err := s.stringAt(p, 32)
+			name, err := s.StringAt(p, 32)
 			if err != nil {
 				errs = append(errs, fmt.Errorf("name of flag %d of the processors, at %#x: %w", 32*t.first+i, uint64(p), err))
 				name = fmt.Sprintf("bit%d", 32*t.first+i)
@@ -164,11 +165,11 @@ func (s *System) processor(o *processorLayout, p *Processor, names []string) err
 	switch {
 	case o.info == "" && p.Number == 0:
 		p.Info, _ = s.Address("boot_cpu_data")
-	case p.Number >= len(s.cpus) || o.info == "":
+	case p.Number >= len(s.CPUAreas) || o.info == "":
 		if !p.Online {
 			return nil // it was never started, and has no area
 		}
-		return fmt.Errorf("processor %d: %w: it is online and has no area", p.Number, ErrBroken)
+		return fmt.Errorf("processor %d: %w: it is online and has no area", p.Number, kobj.ErrBroken)
 	default:
 		a, err := s.PerCPU(o.info, p.Number)
 		if err != nil {
@@ -176,25 +177,25 @@ func (s *System) processor(o *processorLayout, p *Processor, names []string) err
 		}
 		p.Info = a
 	}
-	return safely(func() error {
-		r, a := s.reader(), p.Info
-		id := func(f Field) int64 {
-			v := r.num(a, f)
+	return kobj.Safely(func() error {
+		r, a := s.Reader(), p.Info
+		id := func(f kobj.Field) int64 {
+			v := r.Uint(a, f)
 			if v == 1<<(8*f.Size)-1 { // BAD_APICID and the like: not known
 				return -1
 			}
 			return int64(v)
 		}
-		p.Vendor = cString(r.bytes(at(a, o.vendor), int(min(o.vendor.Size, 64))))
-		p.ModelName = strings.TrimSpace(cString(r.bytes(at(a, o.modelName), int(min(o.modelName.Size, 256)))))
-		p.Family, p.Model, p.Stepping = int(r.num(a, o.family)), int(r.num(a, o.model)), int(r.num(a, o.stepping))
-		p.Microcode, p.APIC = uint32(r.num(a, o.microcode)), uint32(r.num(a, o.apic))
-		p.Cache = 1024 * max(0, r.signed(a, o.cache))
+		p.Vendor = kobj.CString(r.Bytes(o.vendor.At(a), int(min(o.vendor.Size, 64))))
+		p.ModelName = strings.TrimSpace(kobj.CString(r.Bytes(o.modelName.At(a), int(min(o.modelName.Size, 256)))))
+		p.Family, p.Model, p.Stepping = int(r.Uint(a, o.family)), int(r.Uint(a, o.model)), int(r.Uint(a, o.stepping))
+		p.Microcode, p.APIC = uint32(r.Uint(a, o.microcode)), uint32(r.Uint(a, o.apic))
+		p.Cache = 1024 * max(0, r.Int(a, o.cache))
 		p.Package, p.Die, p.Core = id(o.pkg), id(o.die), id(o.core)
-		p.PhysBits, p.VirtBits = int(r.num(a, o.physBits)), int(r.num(a, o.virtBits))
-		p.Flags, p.Bugs = capabilities(r.bytes(at(a, o.caps), int(min(o.caps.Size, 4*maxCapabilities))), names, o.nBugs)
-		if r.err != nil {
-			return fmt.Errorf("processor %d at %#x: %w", p.Number, uint64(a), r.err)
+		p.PhysBits, p.VirtBits = int(r.Uint(a, o.physBits)), int(r.Uint(a, o.virtBits))
+		p.Flags, p.Bugs = capabilities(r.Bytes(o.caps.At(a), int(min(o.caps.Size, 4*maxCapabilities))), names, o.nBugs)
+		if r.Err != nil {
+			return fmt.Errorf("processor %d at %#x: %w", p.Number, uint64(a), r.Err)
 		}
 		return nil
 	})
@@ -219,12 +220,12 @@ func capabilities(caps []byte, names []string, bugWords int) (flags, bugs []stri
 // ProcessorKHz is the frequency that the kernel believes its processors to run at, in
 // kHz, as it was measured at boot.
 func (s *System) ProcessorKHz() (uint32, error) {
-	a, err := s.symbol("cpu_khz")
+	a, err := s.SymbolAddr("cpu_khz")
 	if err != nil {
 		return 0, err
 	}
 	var khz uint32
-	err = safely(func() (err error) {
+	err = kobj.Safely(func() (err error) {
 		khz, err = s.Space.U32(a)
 		return err
 	})

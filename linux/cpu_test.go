@@ -6,6 +6,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/linux/synth"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -98,7 +99,7 @@ func TestProcessorsHostile(t *testing.T) {
 		if p != nil && p.Number == 1 && !slices.Contains(p.Flags, "bit5") {
 			t.Errorf("flags %q", p.Flags)
 		}
-		if p != nil && p.Number == 8 && !errors.Is(err, ErrBroken) {
+		if p != nil && p.Number == 8 && !errors.Is(err, kobj.ErrBroken) {
 			t.Errorf("processor 8: %v", err)
 		}
 		if err != nil {

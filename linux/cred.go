@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"runtime/debug"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -71,26 +72,26 @@ var securebitNames = [...]string{
 const maxGroups = 65536
 
 type credLayout struct {
-	cred, securebits, groupInfo, atomicFlags, seccompMode, seccompCount, loginuid, sessionid Field
-	inheritable, permitted, effective, bounding, ambient                                     Field
-	ngroups, gids                                                                            Field
+	cred, securebits, groupInfo, atomicFlags, seccompMode, seccompCount, loginuid, sessionid kobj.Field
+	inheritable, permitted, effective, bounding, ambient                                     kobj.Field
+	ngroups, gids                                                                            kobj.Field
 	label                                                                                    labelLayout
 }
 
 func (s *System) credLayout() (*credLayout, error) {
-	return layoutOf(s.Walker, "credentials", func(r *resolver, o *credLayout) {
-		r.symbols("apparmor_initialized", "apparmor_blob_sizes", "selinux_state")
+	return kobj.LayoutOf(s.Walker, "credentials", func(r *kobj.Resolver, o *credLayout) {
+		r.Prefetch("apparmor_initialized", "apparmor_blob_sizes", "selinux_state")
 		const t, c = "task_struct", "cred"
-		o.cred = r.field(t, "cred")
-		o.atomicFlags = r.field(t, "atomic_flags")
-		o.seccompMode, o.seccompCount = r.optional(t, "seccomp.mode"), r.optional(t, "seccomp.filter_count") // 5.9
-		o.loginuid, o.sessionid = r.optional(t, "loginuid"), r.optional(t, "sessionid")
-		o.securebits, o.groupInfo = r.field(c, "securebits"), r.field(c, "group_info")
+		o.cred = r.Field(t, "cred")
+		o.atomicFlags = r.Field(t, "atomic_flags")
+		o.seccompMode, o.seccompCount = r.Optional(t, "seccomp.mode"), r.Optional(t, "seccomp.filter_count") // 5.9
+		o.loginuid, o.sessionid = r.Optional(t, "loginuid"), r.Optional(t, "sessionid")
+		o.securebits, o.groupInfo = r.Field(c, "securebits"), r.Field(c, "group_info")
 		// Two words of 32 bits until 6.2, one of 64 since: the same eight bytes.
-		o.inheritable, o.permitted = r.field(c, "cap_inheritable"), r.field(c, "cap_permitted")
-		o.effective, o.bounding = r.field(c, "cap_effective"), r.field(c, "cap_bset")
-		o.ambient = r.field(c, "cap_ambient")
-		o.ngroups, o.gids = r.field("group_info", "ngroups"), r.field("group_info", "gid")
+		o.inheritable, o.permitted = r.Field(c, "cap_inheritable"), r.Field(c, "cap_permitted")
+		o.effective, o.bounding = r.Field(c, "cap_effective"), r.Field(c, "cap_bset")
+		o.ambient = r.Field(c, "cap_ambient")
+		o.ngroups, o.gids = r.Field("group_info", "ngroups"), r.Field("group_info", "gid")
 		o.label.resolve(r)
 	})
 }
@@ -105,13 +106,13 @@ func (l *Lister) CredOf(t Task) (_ *Cred, err error) {
 	}
 	var c *Cred
 	err = l.steady(t, func(id identity) error {
-		if c = l.cred(t, o, id); l.r.err != nil {
-			return fmt.Errorf("credentials of task %#x: %w", uint64(t.Addr), l.r.err)
+		if c = l.cred(t, o, id); l.r.Err != nil {
+			return fmt.Errorf("credentials of task %#x: %w", uint64(t.Addr), l.r.Err)
 		}
 		if c.PID <= 0 || c.PID > maxTasks || c.TID <= 0 || c.TID > maxTasks {
-			return fmt.Errorf("task at %#x: %w: process %d, thread %d", uint64(t.Addr), ErrBroken, c.PID, c.TID)
+			return fmt.Errorf("task at %#x: %w: process %d, thread %d", uint64(t.Addr), kobj.ErrBroken, c.PID, c.TID)
 		}
-		if again := l.r.ptr(t.Addr + virt.Addr(l.s.o.realCred)); again != c.Addr {
+		if again := l.r.Ptr(t.Addr + virt.Addr(l.s.o.realCred)); again != c.Addr {
 			return errChanged
 		}
 		return nil
@@ -125,34 +126,34 @@ func (l *Lister) CredOf(t Task) (_ *Cred, err error) {
 func (l *Lister) cred(t Task, o *credLayout, id identity) *Cred {
 	r, a := &l.r, t.Addr
 	c := &Cred{Task: t, PID: id.pid, TID: id.tid}
-	c.Comm = l.comm(a, r.u32(a+virt.Addr(l.s.o.flags)))
-	c.Addr = r.ptr(a + virt.Addr(l.s.o.realCred))
-	c.Overridden = r.pointer(a, o.cred) != c.Addr
+	c.Comm = l.comm(a, r.U32(a+virt.Addr(l.s.o.flags)))
+	c.Addr = r.Ptr(a + virt.Addr(l.s.o.realCred))
+	c.Overridden = r.Pointer(a, o.cred) != c.Addr
 	p := Process{}
 	l.creds(&p, a)
 	c.Credentials = p.Creds
 	c.Caps = Capabilities{
-		Effective: r.num(c.Addr, o.effective), Permitted: r.num(c.Addr, o.permitted), Inheritable: r.num(c.Addr, o.inheritable),
-		Bounding: r.num(c.Addr, o.bounding), Ambient: r.num(c.Addr, o.ambient),
+		Effective: r.Uint(c.Addr, o.effective), Permitted: r.Uint(c.Addr, o.permitted), Inheritable: r.Uint(c.Addr, o.inheritable),
+		Bounding: r.Uint(c.Addr, o.bounding), Ambient: r.Uint(c.Addr, o.ambient),
 	}
-	bits := r.num(c.Addr, o.securebits)
+	bits := r.Uint(c.Addr, o.securebits)
 	for i, name := range securebitNames {
 		if bits&(1<<i) != 0 {
 			c.Securebits = append(c.Securebits, name)
 		}
 	}
 	const noNewPrivs = 1 << 0 // PFA_NO_NEW_PRIVS
-	c.NoNewPrivs = r.num(a, o.atomicFlags)&noNewPrivs != 0
-	if has(o.seccompMode) {
-		c.Seccomp = seccompMode(r.num(a, o.seccompMode))
-		c.Filters = uint32(r.num(a, o.seccompCount))
+	c.NoNewPrivs = r.Uint(a, o.atomicFlags)&noNewPrivs != 0
+	if o.seccompMode.Present() {
+		c.Seccomp = seccompMode(r.Uint(a, o.seccompMode))
+		c.Filters = uint32(r.Uint(a, o.seccompCount))
 	}
 	c.LoginUID, c.SessionID = ^uint32(0), ^uint32(0)
-	if has(o.loginuid) && has(o.sessionid) {
-		c.LoginUID, c.SessionID = uint32(r.num(a, o.loginuid)), uint32(r.num(a, o.sessionid))
+	if o.loginuid.Present() && o.sessionid.Present() {
+		c.LoginUID, c.SessionID = uint32(r.Uint(a, o.loginuid)), uint32(r.Uint(a, o.sessionid))
 	}
 	l.groups(c, o)
-	if r.err == nil {
+	if r.Err == nil {
 		c.Label, c.LabelErr = l.label(c.Addr, &o.label)
 	}
 	return c
@@ -170,16 +171,16 @@ func seccompMode(mode uint64) string {
 // bytes only: all tasks of a hostile guest could share one long list.
 func (l *Lister) groups(c *Cred, o *credLayout) {
 	r := &l.r
-	info := r.pointer(c.Addr, o.groupInfo)
-	if info == 0 || r.err != nil {
+	info := r.Pointer(c.Addr, o.groupInfo)
+	if info == 0 || r.Err != nil {
 		return
 	}
-	n := int(r.num(info, o.ngroups))
+	n := int(r.Uint(info, o.ngroups))
 	have := min(max(n, 0), maxGroups, l.textLeft/4)
 	c.GroupsLost = max(n-have, 0)
 	l.spend(4 * have)
-	b := r.bytes(at(info, o.gids), 4*have)
-	if r.err != nil {
+	b := r.Bytes(o.gids.At(info), 4*have)
+	if r.Err != nil {
 		return
 	}
 	c.Groups = make([]uint32, have)

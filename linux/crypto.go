@@ -6,6 +6,7 @@ import (
 	"iter"
 	"runtime/debug"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -31,34 +32,34 @@ const (
 )
 
 type cryptoLayout struct {
-	list, name, driver, module, priority, refcnt Field
-	flags, blocksize, kind, show, init, exit     Field
+	list, name, driver, module, priority, refcnt kobj.Field
+	flags, blocksize, kind, show, init, exit     kobj.Field
 }
 
 // Algorithms yields the algorithms that the kernel knows, the last registered first,
 // as /proc/crypto has them; internal ones are among them.
 func (s *System) Algorithms(ctx context.Context) iter.Seq2[*Algorithm, error] {
 	return func(yield func(*Algorithm, error) bool) {
-		o, err := layoutOf(s.Walker, "crypto algorithms", func(r *resolver, o *cryptoLayout) {
+		o, err := kobj.LayoutOf(s.Walker, "crypto algorithms", func(r *kobj.Resolver, o *cryptoLayout) {
 			const t = "crypto_alg"
-			r.symbols("crypto_alg_list")
-			o.list, o.name, o.driver = r.field(t, "cra_list"), r.field(t, "cra_name"), r.field(t, "cra_driver_name")
-			o.module, o.priority, o.refcnt = r.field(t, "cra_module"), r.field(t, "cra_priority"), r.field(t, "cra_refcnt.refs.counter")
-			o.flags, o.blocksize = r.field(t, "cra_flags"), r.field(t, "cra_blocksize")
-			o.kind, o.show = r.field(t, "cra_type"), r.optional("crypto_type", "show")
-			o.init, o.exit = r.field(t, "cra_init"), r.field(t, "cra_exit")
+			r.Prefetch("crypto_alg_list")
+			o.list, o.name, o.driver = r.Field(t, "cra_list"), r.Field(t, "cra_name"), r.Field(t, "cra_driver_name")
+			o.module, o.priority, o.refcnt = r.Field(t, "cra_module"), r.Field(t, "cra_priority"), r.Field(t, "cra_refcnt.refs.counter")
+			o.flags, o.blocksize = r.Field(t, "cra_flags"), r.Field(t, "cra_blocksize")
+			o.kind, o.show = r.Field(t, "cra_type"), r.Optional("crypto_type", "show")
+			o.init, o.exit = r.Field(t, "cra_init"), r.Field(t, "cra_exit")
 		})
 		if err != nil {
 			yield(nil, err)
 			return
 		}
-		head, err := s.listHead("crypto_alg_list")
+		head, err := s.ListHead("crypto_alg_list")
 		if err != nil {
-			yield(nil, fmt.Errorf("crypto algorithms: %w: %w", ErrUnsupported, err))
+			yield(nil, fmt.Errorf("crypto algorithms: %w: %w", kobj.ErrUnsupported, err))
 			return
 		}
 		const limit = 1 << 14
-		for node, err := range s.list(ctx, head, limit) {
+		for node, err := range s.List(ctx, head, limit) {
 			var a *Algorithm
 			if err == nil {
 				a, err = s.algorithm(o, node-virt.Addr(o.list.Offset))
@@ -76,18 +77,18 @@ func (s *System) Algorithms(ctx context.Context) iter.Seq2[*Algorithm, error] {
 func (s *System) algorithm(o *cryptoLayout, a virt.Addr) (_ *Algorithm, err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	const length = 128 // CRYPTO_MAX_ALG_NAME
-	r := s.reader()
+	r := s.Reader()
 	alg := &Algorithm{
-		Addr: a, Name: r.cString(at(a, o.name), length), Driver: r.cString(at(a, o.driver), length),
-		Module:   s.moduleNameAt(&r, r.pointer(a, o.module)),
-		Priority: int32(r.signed(a, o.priority)), RefCount: r.signed(a, o.refcnt), Flags: r.num(a, o.flags), BlockSize: r.num(a, o.blocksize),
-		Init: r.pointer(a, o.init), Exit: r.pointer(a, o.exit),
+		Addr: a, Name: r.CString(o.name.At(a), length), Driver: r.CString(o.driver.At(a), length),
+		Module:   s.moduleNameAt(&r, r.Pointer(a, o.module)),
+		Priority: int32(r.Int(a, o.priority)), RefCount: r.Int(a, o.refcnt), Flags: r.Uint(a, o.flags), BlockSize: r.Uint(a, o.blocksize),
+		Init: r.Pointer(a, o.init), Exit: r.Pointer(a, o.exit),
 	}
-	if kind := r.pointer(a, o.kind); kind != 0 {
-		alg.Show = r.pointer(kind, o.show)
+	if kind := r.Pointer(a, o.kind); kind != 0 {
+		alg.Show = r.Pointer(kind, o.show)
 	}
-	if r.err != nil {
-		return nil, fmt.Errorf("at %#x: %w", uint64(a), r.err)
+	if r.Err != nil {
+		return nil, fmt.Errorf("at %#x: %w", uint64(a), r.Err)
 	}
 	return alg, nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -22,28 +23,28 @@ type Driver struct {
 }
 
 type deviceLayout struct {
-	next, major, first, count, name                  Field // char_device_struct
-	probes, probeNext, probeDev, probeRange, data    Field
-	ops                                              Field // cdev
-	miscMinor, miscName, miscOps, miscList           Field
-	blockNext, blockMajor, blockName                 Field
-	open, read, readIter, write, writeIter, ioctlOps Field
+	next, major, first, count, name                  kobj.Field // char_device_struct
+	probes, probeNext, probeDev, probeRange, data    kobj.Field
+	ops                                              kobj.Field // cdev
+	miscMinor, miscName, miscOps, miscList           kobj.Field
+	blockNext, blockMajor, blockName                 kobj.Field
+	open, read, readIter, write, writeIter, ioctlOps kobj.Field
 }
 
 func (s *System) deviceLayout() (*deviceLayout, error) {
-	return layoutOf(s.Walker, "devices", func(r *resolver, o *deviceLayout) {
-		r.symbols("chrdevs", "cdev_map", "misc_list", "major_names", "exact_match")
+	return kobj.LayoutOf(s.Walker, "devices", func(r *kobj.Resolver, o *deviceLayout) {
+		r.Prefetch("chrdevs", "cdev_map", "misc_list", "major_names", "exact_match")
 		const c, f, m = "char_device_struct", "file_operations", "miscdevice"
-		o.next, o.major, o.first, o.count, o.name = r.field(c, "next"), r.field(c, "major"), r.field(c, "baseminor"), r.field(c, "minorct"), r.field(c, "name")
-		o.ops = r.field("cdev", "ops")
-		if o.probes = r.optional("kobj_map", "probes"); has(o.probes) {
+		o.next, o.major, o.first, o.count, o.name = r.Field(c, "next"), r.Field(c, "major"), r.Field(c, "baseminor"), r.Field(c, "minorct"), r.Field(c, "name")
+		o.ops = r.Field("cdev", "ops")
+		if o.probes = r.Optional("kobj_map", "probes"); o.probes.Present() {
 			const p = "probe"
-			o.probeNext, o.probeDev, o.probeRange, o.data = r.field(p, "next"), r.field(p, "dev"), r.field(p, "range"), r.field(p, "data")
+			o.probeNext, o.probeDev, o.probeRange, o.data = r.Field(p, "next"), r.Field(p, "dev"), r.Field(p, "range"), r.Field(p, "data")
 		}
-		o.miscMinor, o.miscName, o.miscOps, o.miscList = r.field(m, "minor"), r.field(m, "name"), r.field(m, "fops"), r.field(m, "list")
-		o.blockNext, o.blockMajor, o.blockName = r.optional("blk_major_name", "next"), r.optional("blk_major_name", "major"), r.optional("blk_major_name", "name")
-		o.open, o.read, o.write = r.field(f, "open"), r.field(f, "read"), r.field(f, "write")
-		o.readIter, o.writeIter, o.ioctlOps = r.field(f, "read_iter"), r.field(f, "write_iter"), r.field(f, "unlocked_ioctl")
+		o.miscMinor, o.miscName, o.miscOps, o.miscList = r.Field(m, "minor"), r.Field(m, "name"), r.Field(m, "fops"), r.Field(m, "list")
+		o.blockNext, o.blockMajor, o.blockName = r.Optional("blk_major_name", "next"), r.Optional("blk_major_name", "major"), r.Optional("blk_major_name", "name")
+		o.open, o.read, o.write = r.Field(f, "open"), r.Field(f, "read"), r.Field(f, "write")
+		o.readIter, o.writeIter, o.ioctlOps = r.Field(f, "read_iter"), r.Field(f, "write_iter"), r.Field(f, "unlocked_ioctl")
 	})
 }
 
@@ -78,8 +79,8 @@ type deviceWalk struct {
 
 // buckets calls f with every element of a table of singly linked lists; once with one that
 // two lists share.
-func (w *deviceWalk) buckets(table virt.Addr, next Field, f func(r *reader, a virt.Addr) bool) bool {
-	heads, err := w.s.pointers(table, deviceBuckets)
+func (w *deviceWalk) buckets(table virt.Addr, next kobj.Field, f func(r *kobj.Reader, a virt.Addr) bool) bool {
+	heads, err := w.s.Pointers(table, deviceBuckets)
 	if err != nil {
 		return w.yield(nil, err)
 	}
@@ -90,23 +91,23 @@ func (w *deviceWalk) buckets(table virt.Addr, next Field, f func(r *reader, a vi
 			if in, known := seen[a]; known && in != list {
 				break
 			} else if known {
-				if !w.yield(nil, fmt.Errorf("device numbers at %#x: %w: it is there twice", uint64(a), ErrBroken)) {
+				if !w.yield(nil, fmt.Errorf("device numbers at %#x: %w: it is there twice", uint64(a), kobj.ErrBroken)) {
 					return false
 				}
 				break
 			}
 			seen[a] = list
 			if w.left--; w.left < 0 || w.ctx.Err() != nil {
-				w.yield(nil, fmt.Errorf("devices: %w", errBudget))
+				w.yield(nil, fmt.Errorf("devices: %w", kobj.ErrBudget))
 				return false
 			}
 			var follow virt.Addr
 			more := true
-			err := safely(func() error {
-				r := w.s.reader()
+			err := kobj.Safely(func() error {
+				r := w.s.Reader()
 				more = f(&r, a)
-				follow = r.pointer(a, next)
-				return r.err
+				follow = r.Pointer(a, next)
+				return r.Err
 			})
 			if err != nil && !w.yield(nil, fmt.Errorf("device numbers at %#x: %w", uint64(a), err)) || !more {
 				return false
@@ -125,17 +126,17 @@ func (w *deviceWalk) cdevs() {
 	w.ops = map[uint64]virt.Addr{}
 	o := w.o
 	at0, err := w.s.Pointer("cdev_map")
-	if err != nil || at0 == 0 || !has(o.probes) {
+	if err != nil || at0 == 0 || !o.probes.Present() {
 		return
 	}
 	match, ok := w.s.Address("base_probe")
-	w.buckets(at(at0, o.probes), o.probeNext, func(r *reader, a virt.Addr) bool {
-		dev, span, data := r.num(a, o.probeDev), r.num(a, o.probeRange), r.pointer(a, o.data)
+	w.buckets(o.probes.At(at0), o.probeNext, func(r *kobj.Reader, a virt.Addr) bool {
+		dev, span, data := r.Uint(a, o.probeDev), r.Uint(a, o.probeRange), r.Pointer(a, o.data)
 		// What covers all numbers asks for a module to be loaded (base_probe).
-		if r.err != nil || data == 0 || ok && data == match || span >= 1<<31 {
+		if r.Err != nil || data == 0 || ok && data == match || span >= 1<<31 {
 			return true
 		}
-		if ops := r.pointer(data, o.ops); r.err == nil {
+		if ops := r.Pointer(data, o.ops); r.Err == nil {
 			w.ops[dev] = ops
 		}
 		return true
@@ -144,39 +145,39 @@ func (w *deviceWalk) cdevs() {
 
 func (w *deviceWalk) chars() bool {
 	o := w.o
-	table, err := w.s.symbol("chrdevs")
+	table, err := w.s.SymbolAddr("chrdevs")
 	if err != nil {
 		return w.yield(nil, fmt.Errorf("character devices: %w", err))
 	}
-	return w.buckets(table, o.next, func(r *reader, a virt.Addr) bool {
-		d := &Driver{Kind: "char", Address: a, Major: uint32(r.num(a, o.major)), First: uint32(r.num(a, o.first)), Count: r.num(a, o.count)}
-		d.Name = cString(r.bytes(at(a, o.name), int(min(o.name.Size, 256))))
+	return w.buckets(table, o.next, func(r *kobj.Reader, a virt.Addr) bool {
+		d := &Driver{Kind: "char", Address: a, Major: uint32(r.Uint(a, o.major)), First: uint32(r.Uint(a, o.first)), Count: r.Uint(a, o.count)}
+		d.Name = kobj.CString(r.Bytes(o.name.At(a), int(min(o.name.Size, 256))))
 		if d.Ops = w.ops[uint64(d.Major)<<20|uint64(d.First)]; d.Ops != 0 {
 			w.functions(r, d)
 		}
-		return r.err != nil || w.yield(d, nil)
+		return r.Err != nil || w.yield(d, nil)
 	})
 }
 
 func (w *deviceWalk) miscs() bool {
 	o := w.o
-	head, err := w.s.listHead("misc_list")
+	head, err := w.s.ListHead("misc_list")
 	if err != nil {
 		return true // a kernel without any
 	}
-	for node, err := range w.s.list(w.ctx, head, maxDevices) {
+	for node, err := range w.s.List(w.ctx, head, maxDevices) {
 		var d *Driver
 		if err == nil {
 			a := node - virt.Addr(o.miscList.Offset)
 			d = &Driver{Kind: "misc", Major: 10, Count: 1, Address: a}
-			err = safely(func() error {
-				r := w.s.reader()
-				d.First, d.Ops = uint32(r.num(a, o.miscMinor)), r.pointer(a, o.miscOps)
-				if name := r.pointer(a, o.miscName); name != 0 {
-					d.Name = r.cString(name, maxName)
+			err = kobj.Safely(func() error {
+				r := w.s.Reader()
+				d.First, d.Ops = uint32(r.Uint(a, o.miscMinor)), r.Pointer(a, o.miscOps)
+				if name := r.Pointer(a, o.miscName); name != 0 {
+					d.Name = r.CString(name, maxName)
 				}
 				w.functions(&r, d)
-				return r.err
+				return r.Err
 			})
 		}
 		if err != nil {
@@ -191,28 +192,28 @@ func (w *deviceWalk) miscs() bool {
 
 func (w *deviceWalk) blocks() bool {
 	o := w.o
-	table, err := w.s.symbol("major_names")
-	if err != nil || !has(o.blockNext) {
+	table, err := w.s.SymbolAddr("major_names")
+	if err != nil || !o.blockNext.Present() {
 		return true // built without CONFIG_BLOCK
 	}
-	return w.buckets(table, o.blockNext, func(r *reader, a virt.Addr) bool {
-		d := &Driver{Kind: "block", Address: a, Major: uint32(r.num(a, o.blockMajor))}
-		d.Name = cString(r.bytes(at(a, o.blockName), int(min(o.blockName.Size, 256))))
-		return r.err != nil || w.yield(d, nil)
+	return w.buckets(table, o.blockNext, func(r *kobj.Reader, a virt.Addr) bool {
+		d := &Driver{Kind: "block", Address: a, Major: uint32(r.Uint(a, o.blockMajor))}
+		d.Name = kobj.CString(r.Bytes(o.blockName.At(a), int(min(o.blockName.Size, 256))))
+		return r.Err != nil || w.yield(d, nil)
 	})
 }
 
 // functions reads those of d's operations that carry data.
-func (w *deviceWalk) functions(r *reader, d *Driver) {
+func (w *deviceWalk) functions(r *kobj.Reader, d *Driver) {
 	if d.Ops == 0 {
 		return
 	}
-	either := func(a, b Field) virt.Addr {
-		if f := r.pointer(d.Ops, a); f != 0 {
+	either := func(a, b kobj.Field) virt.Addr {
+		if f := r.Pointer(d.Ops, a); f != 0 {
 			return f
 		}
-		return r.pointer(d.Ops, b)
+		return r.Pointer(d.Ops, b)
 	}
-	d.Open, d.Ioctl = r.pointer(d.Ops, w.o.open), r.pointer(d.Ops, w.o.ioctlOps)
+	d.Open, d.Ioctl = r.Pointer(d.Ops, w.o.open), r.Pointer(d.Ops, w.o.ioctlOps)
 	d.Read, d.Write = either(w.o.read, w.o.readIter), either(w.o.write, w.o.writeIter)
 }

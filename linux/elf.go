@@ -8,6 +8,7 @@ import (
 	"io"
 	"slices"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/phys/note"
 )
@@ -35,7 +36,7 @@ const (
 // parseELF reads the header of an ELF file.
 func parseELF(b []byte) (*ELFHeader, error) {
 	if len(b) < 52 || string(b[:4]) != elf.ELFMAG {
-		return nil, fmt.Errorf("%w: no ELF header", ErrBroken)
+		return nil, fmt.Errorf("%w: no ELF header", kobj.ErrBroken)
 	}
 	h := &ELFHeader{Class: elf.Class(b[elf.EI_CLASS]), order: binary.LittleEndian}
 	switch elf.Data(b[elf.EI_DATA]) {
@@ -43,7 +44,7 @@ func parseELF(b []byte) (*ELFHeader, error) {
 	case elf.ELFDATA2MSB:
 		h.order = binary.BigEndian
 	default:
-		return nil, fmt.Errorf("%w: ELF header with byte order %d", ErrBroken, b[elf.EI_DATA])
+		return nil, fmt.Errorf("%w: ELF header with byte order %d", kobj.ErrBroken, b[elf.EI_DATA])
 	}
 	h.Type, h.Machine = elf.Type(h.order.Uint16(b[16:])), elf.Machine(h.order.Uint16(b[18:]))
 	switch {
@@ -54,7 +55,7 @@ func parseELF(b []byte) (*ELFHeader, error) {
 		h.Entry, h.phoff = uint64(h.order.Uint32(b[24:])), uint64(h.order.Uint32(b[28:]))
 		h.phentsize, h.phnum = int(h.order.Uint16(b[42:])), int(h.order.Uint16(b[44:]))
 	default:
-		return nil, fmt.Errorf("%w: ELF header of class %d", ErrBroken, b[elf.EI_CLASS])
+		return nil, fmt.Errorf("%w: ELF header of class %d", kobj.ErrBroken, b[elf.EI_CLASS])
 	}
 	return h, nil
 }

@@ -9,6 +9,7 @@ import (
 	"iter"
 	"slices"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -74,7 +75,7 @@ func (l *Lister) ELFImages(ctx context.Context, t Task) iter.Seq2[*ELFImage, err
 		for _, at := range starts {
 			const cost = 512 // in memory, about
 			if !l.spend(cost) {
-				yield(nil, fmt.Errorf("images of task %#x: %w", uint64(t.Addr), errBudget))
+				yield(nil, fmt.Errorf("images of task %#x: %w", uint64(t.Addr), kobj.ErrBudget))
 				return
 			}
 			i := elfImage(mem, at)
@@ -90,7 +91,7 @@ func (l *Lister) ELFImages(ctx context.Context, t Task) iter.Seq2[*ELFImage, err
 
 // present reports whether the page at a is in place.
 func (s *System) present(space *virt.Space, a virt.Addr) bool {
-	return safely(func() error {
+	return kobj.Safely(func() error {
 		_, err := space.Translate(a)
 		return err
 	}) == nil
@@ -98,7 +99,7 @@ func (s *System) present(space *virt.Space, a virt.Addr) bool {
 
 // elfPages are the pages in place that begin as ELF files do, ascending.
 func (l *Lister) elfPages(ctx context.Context, space *virt.Space) (starts []virt.Addr, err error) {
-	err = safely(func() error {
+	err = kobj.Safely(func() error {
 		pages := 0
 		for m := range space.Mappings(0, userTop(space)) {
 			for off := uint64(0); off < m.Size; off += phys.PageSize {
@@ -116,7 +117,7 @@ func (l *Lister) elfPages(ctx context.Context, space *virt.Space) (starts []virt
 					continue
 				}
 				if len(starts) == maxELFImages {
-					return fmt.Errorf("%w: more than %d of them", ErrBroken, maxELFImages)
+					return fmt.Errorf("%w: more than %d of them", kobj.ErrBroken, maxELFImages)
 				}
 				starts = append(starts, m.VA+virt.Addr(off))
 			}
@@ -137,7 +138,7 @@ func (l *Lister) beginsELF(pa phys.Addr) (bool, error) {
 	if known.looked&bit != 0 {
 		return known.begins&bit != 0, nil
 	}
-	b := l.r.room(4)
+	b := l.r.Scratch(4)
 	if _, err := l.s.Memory.ReadAt(b, pa); err != nil {
 		return false, err
 	}
@@ -163,7 +164,7 @@ func (e elfAt) ReadAt(p []byte, off int64) (int, error) {
 func elfImage(mem userMemory, a virt.Addr) *ELFImage {
 	i := &ELFImage{Start: a}
 	var b [64]byte
-	i.Err = safely(func() (err error) {
+	i.Err = kobj.Safely(func() (err error) {
 		if _, err := mem.ReadAt(b[:], a); err != nil {
 			return err
 		}

@@ -27,17 +27,17 @@ const maxEnviron = 2 << 20
 func (l *Lister) Environment(t Task) (_ []Variable, err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	o, r := l.s.o, &l.r
-	r.err = nil
-	flags, mm := r.u32(t.Addr+virt.Addr(o.flags)), r.ptr(t.Addr+virt.Addr(o.mm))
-	if r.err != nil {
-		return nil, fmt.Errorf("environment of task %#x: %w", uint64(t.Addr), r.err)
+	r.Err = nil
+	flags, mm := r.U32(t.Addr+virt.Addr(o.flags)), r.Ptr(t.Addr+virt.Addr(o.mm))
+	if r.Err != nil {
+		return nil, fmt.Errorf("environment of task %#x: %w", uint64(t.Addr), r.Err)
 	}
 	if mm == 0 || flags&flagKthread != 0 {
 		return nil, nil
 	}
-	start, end := r.ptr(mm+virt.Addr(o.envStart)), r.ptr(mm+virt.Addr(o.envEnd))
-	if r.err != nil || start >= end {
-		return nil, r.err
+	start, end := r.Ptr(mm+virt.Addr(o.envStart)), r.Ptr(mm+virt.Addr(o.envEnd))
+	if r.Err != nil || start >= end {
+		return nil, r.Err
 	}
 	space, err := l.s.UserSpace(mm)
 	if err != nil {
@@ -50,7 +50,7 @@ func (l *Lister) Environment(t Task) (_ []Variable, err error) {
 		size = limit
 	}
 	l.spend(int(size))
-	b := r.room(int(size))
+	b := r.Scratch(int(size))
 	n, err := space.ReadAt(b, start)
 	if err != nil {
 		err = fmt.Errorf("environment at %#x: %w", uint64(start), err)

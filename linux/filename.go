@@ -3,24 +3,25 @@ package linux
 import (
 	"strconv"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
 // nameLayout is how files are called that have no place in a file system: their
 // dentry's operations make the name (d_dname).
 type nameLayout struct {
-	dop, dname, dInode            Field
-	iPrivate, ino, nsOps, nsName  Field
+	dop, dname, dInode            kobj.Field
+	iPrivate, ino, nsOps, nsName  kobj.Field
 	pipe, socket, anon, pidfd, ns virt.Addr
 }
 
 func (s *System) nameLayout() (*nameLayout, error) {
-	return layoutOf(s.Walker, "names of files", func(r *resolver, o *nameLayout) {
-		r.symbols("pipefs_dname", "sockfs_dname", "anon_inodefs_dname", "pidfs_dname", "ns_dname")
-		o.dop, o.dname = r.field("dentry", "d_op"), r.field("dentry_operations", "d_dname")
-		o.dInode = r.field("dentry", "d_inode")
-		o.iPrivate, o.ino = r.field("inode", "i_private"), r.field("inode", "i_ino")
-		o.nsOps, o.nsName = r.field("ns_common", "ops"), r.field("proc_ns_operations", "name")
+	return kobj.LayoutOf(s.Walker, "names of files", func(r *kobj.Resolver, o *nameLayout) {
+		r.Prefetch("pipefs_dname", "sockfs_dname", "anon_inodefs_dname", "pidfs_dname", "ns_dname")
+		o.dop, o.dname = r.Field("dentry", "d_op"), r.Field("dentry_operations", "d_dname")
+		o.dInode = r.Field("dentry", "d_inode")
+		o.iPrivate, o.ino = r.Field("inode", "i_private"), r.Field("inode", "i_ino")
+		o.nsOps, o.nsName = r.Field("ns_common", "ops"), r.Field("proc_ns_operations", "name")
 		for name, to := range map[string]*virt.Addr{
 			"pipefs_dname": &o.pipe, "sockfs_dname": &o.socket, "anon_inodefs_dname": &o.anon,
 			"pidfs_dname": &o.pidfd, "ns_dname": &o.ns,
@@ -47,7 +48,7 @@ const (
 // kernel does.
 func (l *Lister) fileName(file virt.Addr) (name string, deleted bool, class FileClass) {
 	at := file + virt.Addr(l.s.o.filePath)
-	return l.nameOf(l.r.ptr(at+virt.Addr(l.s.o.pathMnt)), l.r.ptr(at+virt.Addr(l.s.o.pathDentry)))
+	return l.nameOf(l.r.Ptr(at+virt.Addr(l.s.o.pathMnt)), l.r.Ptr(at+virt.Addr(l.s.o.pathDentry)))
 }
 
 // nameOf is fileName of a path.
@@ -59,11 +60,11 @@ func (l *Lister) nameOf(mnt, dentry virt.Addr) (name string, deleted bool, class
 		return name, deleted, InFileSystem
 	}
 	var fn virt.Addr
-	if ops := r.pointer(dentry, o.dop); ops != 0 {
-		fn = r.pointer(ops, o.dname)
+	if ops := r.Pointer(dentry, o.dop); ops != 0 {
+		fn = r.Pointer(ops, o.dname)
 	}
 	number := func() string {
-		return ":[" + strconv.FormatUint(r.num(r.pointer(dentry, o.dInode), o.ino), 10) + "]"
+		return ":[" + strconv.FormatUint(r.Uint(r.Pointer(dentry, o.dInode), o.ino), 10) + "]"
 	}
 	switch fn {
 	case 0:
@@ -76,8 +77,8 @@ func (l *Lister) nameOf(mnt, dentry virt.Addr) (name string, deleted bool, class
 	case o.pidfd: // 6.9; until then it was one of the ones above
 		return "anon_inode:[pidfd]", false, AnonInodeFile
 	case o.ns:
-		ops := r.pointer(r.pointer(r.pointer(dentry, o.dInode), o.iPrivate), o.nsOps)
-		return r.cString(r.pointer(ops, o.nsName), 32) + number(), false, NamespaceFile
+		ops := r.Pointer(r.Pointer(r.Pointer(dentry, o.dInode), o.iPrivate), o.nsOps)
+		return r.CString(r.Pointer(ops, o.nsName), 32) + number(), false, NamespaceFile
 	}
 	name, deleted = l.path(mnt, dentry)
 	return name, deleted, InFileSystem

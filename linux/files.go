@@ -8,31 +8,32 @@ import (
 	"math/bits"
 	"runtime/debug"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
 // filesLayout is a process' table of open files and what it leads to.
 type filesLayout struct {
-	files, fdt, maxFDs, fds, open, cloexec Field
+	files, fdt, maxFDs, fds, open, cloexec kobj.Field
 	fileSize, inodeSize                    uint32
-	inode, flags, mode, pos                Field // of struct file
-	iMode, ino, nlink, rdev, size, super   Field // of struct inode
-	dev, mntID                             Field
+	inode, flags, mode, pos                kobj.Field // of struct file
+	iMode, ino, nlink, rdev, size, super   kobj.Field // of struct inode
+	dev, mntID                             kobj.Field
 }
 
 func (s *System) filesLayout() (*filesLayout, error) {
-	return layoutOf(s.Walker, "open files", func(r *resolver, o *filesLayout) {
-		o.files, o.fdt = r.field("task_struct", "files"), r.field("files_struct", "fdt")
-		o.maxFDs, o.fds = r.field("fdtable", "max_fds"), r.field("fdtable", "fd")
-		o.open, o.cloexec = r.field("fdtable", "open_fds"), r.field("fdtable", "close_on_exec")
-		o.fileSize, o.inodeSize = r.size("file"), r.size("inode")
-		o.inode, o.flags = r.field("file", "f_inode"), r.field("file", "f_flags")
-		o.mode, o.pos = r.field("file", "f_mode"), r.field("file", "f_pos")
+	return kobj.LayoutOf(s.Walker, "open files", func(r *kobj.Resolver, o *filesLayout) {
+		o.files, o.fdt = r.Field("task_struct", "files"), r.Field("files_struct", "fdt")
+		o.maxFDs, o.fds = r.Field("fdtable", "max_fds"), r.Field("fdtable", "fd")
+		o.open, o.cloexec = r.Field("fdtable", "open_fds"), r.Field("fdtable", "close_on_exec")
+		o.fileSize, o.inodeSize = r.Size("file"), r.Size("inode")
+		o.inode, o.flags = r.Field("file", "f_inode"), r.Field("file", "f_flags")
+		o.mode, o.pos = r.Field("file", "f_mode"), r.Field("file", "f_pos")
 		const i = "inode"
-		o.iMode, o.ino, o.nlink = r.field(i, "i_mode"), r.field(i, "i_ino"), r.field(i, "i_nlink", "__i_nlink")
-		o.rdev, o.size, o.super = r.field(i, "i_rdev"), r.field(i, "i_size"), r.field(i, "i_sb")
-		o.dev, o.mntID = r.field("super_block", "s_dev"), r.field("mount", "mnt_id")
+		o.iMode, o.ino, o.nlink = r.Field(i, "i_mode"), r.Field(i, "i_ino"), r.Field(i, "i_nlink", "__i_nlink")
+		o.rdev, o.size, o.super = r.Field(i, "i_rdev"), r.Field(i, "i_size"), r.Field(i, "i_sb")
+		o.dev, o.mntID = r.Field("super_block", "s_dev"), r.Field("mount", "mnt_id")
 	})
 }
 
@@ -129,16 +130,16 @@ func (l *Lister) fdTable(t Task, o *filesLayout) (f *fdTable, err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	f = &fdTable{}
 	r := &l.r
-	r.err = nil
-	files := r.pointer(t.Addr, o.files)
+	r.Err = nil
+	files := r.Pointer(t.Addr, o.files)
 	if files == 0 {
-		return f, r.err
+		return f, r.Err
 	}
-	fdt := r.pointer(files, o.fdt)
-	n := r.num(fdt, o.maxFDs)
-	f.fds, f.openAt, f.cloexecAt = r.pointer(fdt, o.fds), r.pointer(fdt, o.open), r.pointer(fdt, o.cloexec)
-	if r.err == nil && n > maxFDs {
-		return f, fmt.Errorf("%w: a table of %d descriptors at %#x", ErrBroken, n, uint64(fdt))
+	fdt := r.Pointer(files, o.fdt)
+	n := r.Uint(fdt, o.maxFDs)
+	f.fds, f.openAt, f.cloexecAt = r.Pointer(fdt, o.fds), r.Pointer(fdt, o.open), r.Pointer(fdt, o.cloexec)
+	if r.Err == nil && n > maxFDs {
+		return f, fmt.Errorf("%w: a table of %d descriptors at %#x", kobj.ErrBroken, n, uint64(fdt))
 	}
 	f.max = int(n)
 	f.open, f.cloexec = f.openBitmap[:0], f.cloexecBitmap[:0]
@@ -146,7 +147,7 @@ func (l *Lister) fdTable(t Task, o *filesLayout) (f *fdTable, err error) {
 		size := min(len(f.openBitmap), (f.max+63)/64*8)
 		f.open, f.cloexec = f.openBitmap[:size], f.cloexecBitmap[:size]
 	}
-	return f, r.err
+	return f, r.Err
 }
 
 // fdBits copies the bits of the descriptors from base on.
@@ -168,13 +169,13 @@ func (l *Lister) file(slot virt.Addr, o *filesLayout) (f *File, err error) {
 	const tries = 3
 	r := &l.r
 	for range tries {
-		r.err = nil
-		file := r.ptr(slot)
-		if file == 0 || r.err != nil {
-			return nil, r.err
+		r.Err = nil
+		file := r.Ptr(slot)
+		if file == 0 || r.Err != nil {
+			return nil, r.Err
 		}
 		f, err = l.fileAt(file, o)
-		if again := r.ptr(slot); again == file {
+		if again := r.Ptr(slot); again == file {
 			return f, err
 		}
 		err = errChanged
@@ -185,24 +186,24 @@ func (l *Lister) file(slot virt.Addr, o *filesLayout) (f *File, err error) {
 func (l *Lister) fileAt(a virt.Addr, o *filesLayout) (*File, error) {
 	r := &l.r
 	f := &File{Addr: a}
-	b := r.bytes(a, int(min(o.fileSize, 4096)))
+	b := r.Bytes(a, int(min(o.fileSize, 4096)))
 	f.INode = virt.Addr(fieldIn(b, o.inode))
 	f.Flags, f.Pos = uint32(fieldIn(b, o.flags))&^closeOnExec, int64(fieldIn(b, o.pos))
 	if f.INode != 0 {
-		b = r.bytes(f.INode, int(min(o.inodeSize, 4096)))
+		b = r.Bytes(f.INode, int(min(o.inodeSize, 4096)))
 		f.Mode, f.Inode, f.Links = uint32(fieldIn(b, o.iMode)), fieldIn(b, o.ino), uint32(fieldIn(b, o.nlink))
 		f.Rdev, f.Size = Device(fieldIn(b, o.rdev)), int64(fieldIn(b, o.size))
-		f.Device = Device(r.num(virt.Addr(fieldIn(b, o.super)), o.dev))
+		f.Device = Device(r.Uint(virt.Addr(fieldIn(b, o.super)), o.dev))
 	}
 	f.Path, f.Deleted, f.Class = l.fileName(a)
 	if f.Class == AnonInodeFile {
 		f.Mode &= 0o7777 // since 6.16 they have a type inside, which stat(2) leaves out
 	}
-	if mnt := r.ptr(a + virt.Addr(l.s.o.filePath+l.s.o.pathMnt)); mnt != 0 {
-		f.MountID = int32(r.num(mnt-virt.Addr(l.s.o.mountMnt), o.mntID))
+	if mnt := r.Ptr(a + virt.Addr(l.s.o.filePath+l.s.o.pathMnt)); mnt != 0 {
+		f.MountID = int32(r.Uint(mnt-virt.Addr(l.s.o.mountMnt), o.mntID))
 	}
-	if r.err != nil {
-		return nil, fmt.Errorf("file at %#x: %w", uint64(a), r.err)
+	if r.Err != nil {
+		return nil, fmt.Errorf("file at %#x: %w", uint64(a), r.Err)
 	}
 	return f, nil
 }

@@ -6,12 +6,13 @@ import (
 	"iter"
 	"runtime/debug"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
 type fileSystemsLayout struct {
-	name, flags, next, list, owner, modName Field
+	name, flags, next, list, owner, modName kobj.Field
 	head                                    virt.Addr
 }
 
@@ -51,18 +52,18 @@ func (f *FileSystem) NeedsDevice() bool { return f.Flags&1 != 0 }
 // registration, as /proc/filesystems lists them.
 func (s *System) FileSystems(ctx context.Context) iter.Seq2[*FileSystem, error] {
 	return func(yield func(*FileSystem, error) bool) {
-		o, err := layoutOf(s.Walker, "file systems", func(r *resolver, o *fileSystemsLayout) {
+		o, err := kobj.LayoutOf(s.Walker, "file systems", func(r *kobj.Resolver, o *fileSystemsLayout) {
 			const t = "file_system_type"
-			r.symbols("file_systems")
-			o.name, o.flags, o.owner = r.field(t, "name"), r.field(t, "fs_flags"), r.field(t, "owner")
+			r.Prefetch("file_systems")
+			o.name, o.flags, o.owner = r.Field(t, "name"), r.Field(t, "fs_flags"), r.Field(t, "owner")
 			// Until 6.x a list of its own, later an hlist; either is a chain of pointers.
-			if o.list = r.optional(t, "list"); !has(o.list) {
-				o.next = r.field(t, "next")
+			if o.list = r.Optional(t, "list"); !o.list.Present() {
+				o.next = r.Field(t, "next")
 			}
-			o.modName = r.field("module", "name")
+			o.modName = r.Field("module", "name")
 			var err error
-			if o.head, err = s.symbol("file_systems"); err != nil {
-				r.errs = append(r.errs, err)
+			if o.head, err = s.SymbolAddr("file_systems"); err != nil {
+				r.Errs = append(r.Errs, err)
 			}
 		})
 		if err != nil {
@@ -72,13 +73,13 @@ func (s *System) FileSystems(ctx context.Context) iter.Seq2[*FileSystem, error] 
 		const maxFileSystems = 4096
 		link, seen := o.head, map[virt.Addr]bool{}
 		member := o.next
-		if has(o.list) {
+		if o.list.Present() {
 			member = o.list
 		}
 		for {
-			next, err := s.word(link)
+			next, err := s.Word(link)
 			if err == nil && (seen[virt.Addr(next)] || len(seen) > maxFileSystems) {
-				err = fmt.Errorf("%w: it does not end", ErrBroken)
+				err = fmt.Errorf("%w: it does not end", kobj.ErrBroken)
 			}
 			if err != nil {
 				yield(nil, fmt.Errorf("list of file systems at %#x: %w", uint64(link), err))
@@ -89,26 +90,26 @@ func (s *System) FileSystems(ctx context.Context) iter.Seq2[*FileSystem, error] 
 			}
 			seen[virt.Addr(next)] = true
 			a := virt.Addr(next)
-			if has(o.list) {
+			if o.list.Present() {
 				a -= virt.Addr(o.list.Offset)
 			}
 			if !yield(s.fileSystem(a, o)) {
 				return
 			}
-			link = at(a, member)
+			link = member.At(a)
 		}
 	}
 }
 
 func (s *System) fileSystem(a virt.Addr, o *fileSystemsLayout) (_ *FileSystem, err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
-	r := s.reader()
-	f := &FileSystem{Addr: a, Name: r.cString(r.pointer(a, o.name), maxName), Flags: uint32(r.num(a, o.flags))}
-	if m := r.pointer(a, o.owner); m != 0 {
-		f.Module = r.cString(at(m, o.modName), int(min(o.modName.Size, 64)))
+	r := s.Reader()
+	f := &FileSystem{Addr: a, Name: r.CString(r.Pointer(a, o.name), maxName), Flags: uint32(r.Uint(a, o.flags))}
+	if m := r.Pointer(a, o.owner); m != 0 {
+		f.Module = r.CString(o.modName.At(m), int(min(o.modName.Size, 64)))
 	}
-	if r.err != nil {
-		return nil, fmt.Errorf("file system type at %#x: %w", uint64(a), r.err)
+	if r.Err != nil {
+		return nil, fmt.Errorf("file system type at %#x: %w", uint64(a), r.Err)
 	}
 	return f, nil
 }

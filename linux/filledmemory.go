@@ -1,6 +1,7 @@
 package linux
 
 import (
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -23,7 +24,7 @@ func (m *filledMemory) ReadAt(p []byte, start virt.Addr) (n int, err error) {
 	for n < len(p) {
 		a := start + virt.Addr(n)
 		part := p[n:min(len(p), n+phys.PageSize-int(a%phys.PageSize))]
-		err := safely(func() error {
+		err := kobj.Safely(func() error {
 			_, err := m.space.ReadAt(part, a)
 			return err
 		})
@@ -49,11 +50,11 @@ func (m *filledMemory) fill(p []byte, a virt.Addr) bool {
 	if err != nil {
 		return false
 	}
-	return safely(func() error {
-		r := m.s.reader()
-		mapping := r.pointer(v.File, o.fileMapping)
-		if r.err != nil {
-			return r.err
+	return kobj.Safely(func() error {
+		r := m.s.Reader()
+		mapping := r.Pointer(v.File, o.fileMapping)
+		if r.Err != nil {
+			return r.Err
 		}
 		pa, ok, err := m.s.cachedPage(mapping, v.Offset+uint64(a-v.Start))
 		if err == nil && !ok {

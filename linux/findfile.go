@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"path"
 	"strings"
+
+	"github.com/outsight-vmi/outsight/linux/kobj"
 )
 
 // FindFile finds the regular file that the process of t sees at an absolute path, through
@@ -106,13 +108,13 @@ func (s *System) LinkTarget(i *INode) (target string, err error) {
 	}
 	const longest = 4096 // PATH_MAX
 	if fileType(i.Mode) != "symlink" || i.Size == 0 || i.Size > longest {
-		return "", fmt.Errorf("inode at %#x: %w: no symbolic link", uint64(i.Addr), ErrBroken)
+		return "", fmt.Errorf("inode at %#x: %w: no symbolic link", uint64(i.Addr), kobj.ErrBroken)
 	}
-	err = safely(func() error {
-		r := s.reader()
-		if short := r.pointer(i.Addr, o.link); short != 0 && r.err == nil {
-			target = r.cString(short, longest)
-			return r.err
+	err = kobj.Safely(func() error {
+		r := s.Reader()
+		if short := r.Pointer(i.Addr, o.link); short != 0 && r.Err == nil {
+			target = r.CString(short, longest)
+			return r.Err
 		}
 		pa, ok, err := s.cachedPage(i.Mapping, 0)
 		if err != nil {
@@ -123,7 +125,7 @@ func (s *System) LinkTarget(i *INode) (target string, err error) {
 		}
 		b := make([]byte, i.Size)
 		_, err = s.Memory.ReadAt(b, pa)
-		target = cString(b)
+		target = kobj.CString(b)
 		return err
 	})
 	return target, err

@@ -8,6 +8,7 @@ import (
 	"sort"
 
 	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -39,9 +40,9 @@ type FtraceSite struct {
 }
 
 type ftraceLayout struct {
-	fn, next, flags, private, saved, hash, tramp, trampSize, direct Field
-	notrace, filter, bits, buckets, count, hlist, ip                Field
-	pageNext, pageRecords, pageIndex, recIP, recFlags               Field
+	fn, next, flags, private, saved, hash, tramp, trampSize, direct kobj.Field
+	notrace, filter, bits, buckets, count, hlist, ip                kobj.Field
+	pageNext, pageRecords, pageIndex, recIP, recFlags               kobj.Field
 	recSize                                                         uint32
 }
 
@@ -62,18 +63,18 @@ var ftraceSiteFlags = map[uint]string{
 const ftraceUsers = 1<<19 - 1
 
 func (s *System) ftraceLayout() (*ftraceLayout, error) {
-	return layoutOf(s.Walker, "ftrace", func(r *resolver, o *ftraceLayout) {
-		r.symbols("ftrace_ops_list", "ftrace_list_end", "ftrace_pages_start")
+	return kobj.LayoutOf(s.Walker, "ftrace", func(r *kobj.Resolver, o *ftraceLayout) {
+		r.Prefetch("ftrace_ops_list", "ftrace_list_end", "ftrace_pages_start")
 		const f, h, p, d = "ftrace_ops", "ftrace_hash", "ftrace_page", "dyn_ftrace"
-		o.fn, o.next, o.flags, o.private = r.field(f, "func"), r.field(f, "next"), r.field(f, "flags"), r.field(f, "private")
-		o.saved, o.hash = r.optional(f, "saved_func"), r.field(f, "func_hash")
-		o.tramp, o.trampSize = r.field(f, "trampoline"), r.optional(f, "trampoline_size")
-		o.direct = r.optional(f, "direct_call") // 6.0
-		o.notrace, o.filter = r.field("ftrace_ops_hash", "notrace_hash"), r.field("ftrace_ops_hash", "filter_hash")
-		o.bits, o.buckets, o.count = r.field(h, "size_bits"), r.field(h, "buckets"), r.field(h, "count")
-		o.hlist, o.ip = r.field("ftrace_func_entry", "hlist"), r.field("ftrace_func_entry", "ip")
-		o.pageNext, o.pageRecords, o.pageIndex = r.field(p, "next"), r.field(p, "records"), r.field(p, "index")
-		o.recIP, o.recFlags, o.recSize = r.field(d, "ip"), r.field(d, "flags"), r.size(d)
+		o.fn, o.next, o.flags, o.private = r.Field(f, "func"), r.Field(f, "next"), r.Field(f, "flags"), r.Field(f, "private")
+		o.saved, o.hash = r.Optional(f, "saved_func"), r.Field(f, "func_hash")
+		o.tramp, o.trampSize = r.Field(f, "trampoline"), r.Optional(f, "trampoline_size")
+		o.direct = r.Optional(f, "direct_call") // 6.0
+		o.notrace, o.filter = r.Field("ftrace_ops_hash", "notrace_hash"), r.Field("ftrace_ops_hash", "filter_hash")
+		o.bits, o.buckets, o.count = r.Field(h, "size_bits"), r.Field(h, "buckets"), r.Field(h, "count")
+		o.hlist, o.ip = r.Field("ftrace_func_entry", "hlist"), r.Field("ftrace_func_entry", "ip")
+		o.pageNext, o.pageRecords, o.pageIndex = r.Field(p, "next"), r.Field(p, "records"), r.Field(p, "index")
+		o.recIP, o.recFlags, o.recSize = r.Field(d, "ip"), r.Field(d, "flags"), r.Size(d)
 	})
 }
 
@@ -88,12 +89,12 @@ func (s *System) FtraceOps(ctx context.Context) iter.Seq2[*FtraceOps, error] {
 		head, ok1 := s.Address("ftrace_ops_list")
 		end, ok2 := s.Address("ftrace_list_end")
 		if !ok1 || !ok2 {
-			yield(nil, fmt.Errorf("ftrace: %w: %w", ErrUnsupported, kernel.ErrNoSymbol))
+			yield(nil, fmt.Errorf("ftrace: %w: %w", kobj.ErrUnsupported, kernel.ErrNoSymbol))
 			return
 		}
 		seen := map[virt.Addr]bool{}
 		for link := head; ctx.Err() == nil; {
-			v, err := s.word(link)
+			v, err := s.Word(link)
 			a := virt.Addr(v)
 			switch {
 			case err != nil:
@@ -101,8 +102,8 @@ func (s *System) FtraceOps(ctx context.Context) iter.Seq2[*FtraceOps, error] {
 				return
 			case a == end || a == 0:
 				return
-			case seen[a] || len(seen) > maxMachinery:
-				yield(nil, fmt.Errorf("users of ftrace: %w: %#x comes twice", ErrBroken, v))
+			case seen[a] || len(seen) > kobj.MaxElements:
+				yield(nil, fmt.Errorf("users of ftrace: %w: %#x comes twice", kobj.ErrBroken, v))
 				return
 			}
 			seen[a] = true
@@ -110,7 +111,7 @@ func (s *System) FtraceOps(ctx context.Context) iter.Seq2[*FtraceOps, error] {
 			if !yield(f, err) {
 				return
 			}
-			link = at(a, o.next)
+			link = o.next.At(a)
 		}
 	}
 }
@@ -118,15 +119,15 @@ func (s *System) FtraceOps(ctx context.Context) iter.Seq2[*FtraceOps, error] {
 func (s *System) ftraceOps(ctx context.Context, o *ftraceLayout, a virt.Addr) (*FtraceOps, error) {
 	f := &FtraceOps{Addr: a}
 	var filter, notrace virt.Addr
-	err := safely(func() error {
-		r := s.reader()
-		f.Func, f.Saved, f.Private = r.pointer(a, o.fn), r.pointer(a, o.saved), r.pointer(a, o.private)
-		f.Trampoline, f.TrampolineSize, f.Direct = r.pointer(a, o.tramp), r.num(a, o.trampSize), r.pointer(a, o.direct)
-		f.Flags = bitNames(r.num(a, o.flags), ftraceOpsFlags)
-		if h := r.pointer(a, o.hash); h != 0 {
-			filter, notrace = r.pointer(h, o.filter), r.pointer(h, o.notrace)
+	err := kobj.Safely(func() error {
+		r := s.Reader()
+		f.Func, f.Saved, f.Private = r.Pointer(a, o.fn), r.Pointer(a, o.saved), r.Pointer(a, o.private)
+		f.Trampoline, f.TrampolineSize, f.Direct = r.Pointer(a, o.tramp), r.Uint(a, o.trampSize), r.Pointer(a, o.direct)
+		f.Flags = kobj.BitNames(r.Uint(a, o.flags), ftraceOpsFlags)
+		if h := r.Pointer(a, o.hash); h != 0 {
+			filter, notrace = r.Pointer(h, o.filter), r.Pointer(h, o.notrace)
 		}
-		return r.err
+		return r.Err
 	})
 	if err == nil {
 		f.Filter, f.FilterSize, err = s.ftraceHash(ctx, o, filter)
@@ -151,28 +152,28 @@ func (s *System) ftraceHash(ctx context.Context, o *ftraceLayout, a virt.Addr) (
 	}
 	var bits uint64
 	var buckets virt.Addr
-	err = safely(func() error {
-		r := s.reader()
-		bits, buckets, count = r.num(a, o.bits), r.pointer(a, o.buckets), r.num(a, o.count)
-		return r.err
+	err = kobj.Safely(func() error {
+		r := s.Reader()
+		bits, buckets, count = r.Uint(a, o.bits), r.Pointer(a, o.buckets), r.Uint(a, o.count)
+		return r.Err
 	})
 	if err != nil || count == 0 || buckets == 0 {
 		return nil, count, err
 	}
-	if bits > maxHashBits || count > maxMachinery {
-		return nil, count, fmt.Errorf("hash at %#x: %w: %d entries in 2^%d chains", uint64(a), ErrBroken, count, bits)
+	if bits > maxHashBits || count > kobj.MaxElements {
+		return nil, count, fmt.Errorf("hash at %#x: %w: %d entries in 2^%d chains", uint64(a), kobj.ErrBroken, count, bits)
 	}
 	for i := range 1 << bits {
-		for node, err := range s.hlist(ctx, buckets+virt.Addr(8*i), int(count)+64) {
+		for node, err := range s.HList(ctx, buckets+virt.Addr(8*i), int(count)+64) {
 			if err != nil {
 				return ips, count, err
 			}
-			ip, err := s.word(node - virt.Addr(o.hlist.Offset) + virt.Addr(o.ip.Offset))
+			ip, err := s.Word(node - virt.Addr(o.hlist.Offset) + virt.Addr(o.ip.Offset))
 			if err != nil {
 				return ips, count, err
 			}
-			if ips = append(ips, virt.Addr(ip)); len(ips) > maxMachinery {
-				return ips, count, fmt.Errorf("hash at %#x: %w: too many entries", uint64(a), ErrBroken)
+			if ips = append(ips, virt.Addr(ip)); len(ips) > kobj.MaxElements {
+				return ips, count, fmt.Errorf("hash at %#x: %w: too many entries", uint64(a), kobj.ErrBroken)
 			}
 		}
 	}
@@ -191,15 +192,15 @@ func (s *System) FtraceSites(ctx context.Context) iter.Seq2[*FtraceSite, error] 
 		}
 		start, ok := s.Address("ftrace_pages_start")
 		if !ok {
-			yield(nil, fmt.Errorf("ftrace: %w: %w", ErrUnsupported, kernel.ErrNoSymbol))
+			yield(nil, fmt.Errorf("ftrace: %w: %w", kobj.ErrUnsupported, kernel.ErrNoSymbol))
 			return
 		}
 		seen := map[virt.Addr]bool{}
 		for link := start; ctx.Err() == nil; {
-			v, err := s.word(link)
+			v, err := s.Word(link)
 			page := virt.Addr(v)
-			if err == nil && (seen[page] || len(seen) > maxMachinery) {
-				err = fmt.Errorf("%w: %#x comes twice", ErrBroken, v)
+			if err == nil && (seen[page] || len(seen) > kobj.MaxElements) {
+				err = fmt.Errorf("%w: %#x comes twice", kobj.ErrBroken, v)
 			}
 			if err != nil {
 				yield(nil, fmt.Errorf("records of ftrace: link at %#x: %w", uint64(link), err))
@@ -212,7 +213,7 @@ func (s *System) FtraceSites(ctx context.Context) iter.Seq2[*FtraceSite, error] 
 			if !s.ftraceRecords(o, page, yield) {
 				return
 			}
-			link = at(page, o.pageNext)
+			link = o.pageNext.At(page)
 		}
 	}
 }
@@ -223,18 +224,18 @@ const maxRecords = 1 << 17
 func (s *System) ftraceRecords(o *ftraceLayout, page virt.Addr, yield func(*FtraceSite, error) bool) bool {
 	var records virt.Addr
 	var n uint64
-	err := safely(func() error {
-		r := s.reader()
-		records, n = r.pointer(page, o.pageRecords), r.num(page, o.pageIndex)
-		return r.err
+	err := kobj.Safely(func() error {
+		r := s.Reader()
+		records, n = r.Pointer(page, o.pageRecords), r.Uint(page, o.pageIndex)
+		return r.Err
 	})
 	if err == nil && (n > maxRecords || o.recSize < o.recFlags.Offset+8 || o.recSize < o.recIP.Offset+8 || o.recSize > 256) {
-		err = fmt.Errorf("%w: %d records", ErrBroken, n)
+		err = fmt.Errorf("%w: %d records", kobj.ErrBroken, n)
 	}
 	b := []byte(nil)
 	if err == nil {
 		b = make([]byte, n*uint64(o.recSize))
-		err = s.readAt(b, records)
+		err = s.ReadAt(b, records)
 	}
 	if err != nil {
 		return yield(nil, fmt.Errorf("records of ftrace at %#x: %w", uint64(page), err))
@@ -247,7 +248,7 @@ func (s *System) ftraceRecords(o *ftraceLayout, page virt.Addr, yield func(*Ftra
 		}
 		if !yield(&FtraceSite{
 			Record: records + virt.Addr(i*uint64(o.recSize)), Site: virt.Addr(binary.LittleEndian.Uint64(rec[o.recIP.Offset:])),
-			Users: int(flags & ftraceUsers), Flags: bitNames(flags&^ftraceUsers, ftraceSiteFlags), Enabled: flags>>31&1 != 0,
+			Users: int(flags & ftraceUsers), Flags: kobj.BitNames(flags&^ftraceUsers, ftraceSiteFlags), Enabled: flags>>31&1 != 0,
 		}, nil) {
 			return false
 		}

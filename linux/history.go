@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -69,7 +70,7 @@ func (l *Lister) History(ctx context.Context, t Task, all bool) iter.Seq2[*Histo
 			}
 		}
 		if h.left < 0 {
-			yield(nil, fmt.Errorf("command lines of task %#x: %w", uint64(t.Addr), errBudget))
+			yield(nil, fmt.Errorf("command lines of task %#x: %w", uint64(t.Addr), kobj.ErrBudget))
 		}
 	}
 }
@@ -128,13 +129,13 @@ func (l *Lister) shell(ctx context.Context, t Task, all bool) (*shellMemory, err
 
 // executable is the path of what a process was started from; empty where it cannot be read.
 func (l *Lister) executable(mm virt.Addr) (name string) {
-	err := safely(func() error {
+	err := kobj.Safely(func() error {
 		r := &l.r
-		r.err = nil
-		if file := r.ptr(mm + virt.Addr(l.s.o.exeFile)); file != 0 && r.err == nil {
+		r.Err = nil
+		if file := r.Ptr(mm + virt.Addr(l.s.o.exeFile)); file != 0 && r.Err == nil {
 			name, _ = l.filePath(file)
 		}
-		return r.err
+		return r.Err
 	})
 	if err != nil {
 		return ""
@@ -168,7 +169,7 @@ func (h *shellMemory) copy(ctx context.Context, l *Lister, mm virt.Addr) error {
 	if len(maps) == 0 {
 		return nil
 	}
-	return safely(func() error {
+	return kobj.Safely(func() error {
 		var parts []part
 		total := 0
 		i := 0
@@ -183,7 +184,7 @@ func (h *shellMemory) copy(ctx context.Context, l *Lister, mm virt.Addr) error {
 				}
 				start, end := max(e.VA, m.Start), min(last, m.End)
 				if total += int(end - start); total > maxShellMemory {
-					return fmt.Errorf("%w: more than %d bytes to search", ErrBroken, maxShellMemory)
+					return fmt.Errorf("%w: more than %d bytes to search", kobj.ErrBroken, maxShellMemory)
 				}
 				parts = append(parts, part{start, e.PA + phys.Addr(start-e.VA), int(end - start)})
 			}

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -138,7 +139,7 @@ func (h *shellMemory) bashList() (list virt.Addr, count, base int, how HistorySo
 	if h.program == 0 {
 		return 0, 0, 0, ""
 	}
-	_ = safely(func() error { // what cannot be read is looked for by its shape
+	_ = kobj.Safely(func() error { // what cannot be read is looked for by its shape
 		d, err := openDynamic(h.files, h.program)
 		if err != nil {
 			return err

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -60,7 +61,7 @@ func (h *shellMemory) zshRing() (ring virt.Addr) {
 	if h.program == 0 {
 		return 0
 	}
-	_ = safely(func() error { // what cannot be read is looked for by its shape
+	_ = kobj.Safely(func() error { // what cannot be read is looked for by its shape
 		d, err := openDynamic(h.files, h.program)
 		if err != nil {
 			return err

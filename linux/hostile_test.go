@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/linux/synth"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -193,7 +194,7 @@ func TestSharedThreads(t *testing.T) {
 		missing := 0
 		for _, p := range ps {
 			for _, m := range p.Missing {
-				if errors.Is(m.Err, ErrBroken) && m.Part == PartTime {
+				if errors.Is(m.Err, kobj.ErrBroken) && m.Part == PartTime {
 					missing++
 				}
 			}
@@ -239,7 +240,7 @@ func TestWildIdentifiers(t *testing.T) {
 		g := row(3)
 		g.Set(g.Tasks[2], "task_struct", "pid", pid)
 		ps, errs := processes(t, open(t, g))
-		if !slices.Equal(pids(ps), []int32{1, 3}) || len(errs) != 1 || !errors.Is(errs[0], ErrBroken) || !strings.Contains(errs[0].Error(), "task at") {
+		if !slices.Equal(pids(ps), []int32{1, 3}) || len(errs) != 1 || !errors.Is(errs[0], kobj.ErrBroken) || !strings.Contains(errs[0].Error(), "task at") {
 			t.Errorf("%#x: %v, %v", pid, pids(ps), errs)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -35,7 +36,7 @@ const maxVectors = 256
 // IDTDescriptor reads what the kernel loads into the processors' IDT register.
 func (s *System) IDTDescriptor() (IDT, error) {
 	var d IDT
-	table, err := s.symbol("idt_table")
+	table, err := s.SymbolAddr("idt_table")
 	if err != nil {
 		return d, err
 	}
@@ -43,13 +44,13 @@ func (s *System) IDTDescriptor() (IDT, error) {
 	// Since 4.x the processors see a read-only mapping in the CPU entry area.
 	if desc, ok := s.Address("idt_descr"); ok {
 		var b [10]byte
-		if err := s.readAt(b[:], desc); err != nil {
+		if err := s.ReadAt(b[:], desc); err != nil {
 			return d, fmt.Errorf("idt_descr at %#x: %w", uint64(desc), err)
 		}
 		d.Limit = binary.LittleEndian.Uint16(b[:])
 		d.Base = virt.Addr(binary.LittleEndian.Uint64(b[2:]))
 	}
-	err = safely(func() error {
+	err = kobj.Safely(func() error {
 		a, err := s.Space.Translate(d.Base)
 		if err != nil {
 			return err
@@ -69,7 +70,7 @@ func (s *System) IDTDescriptor() (IDT, error) {
 func (s *System) Gates(_ context.Context, base virt.Addr, limit uint16) iter.Seq2[*Gate, error] {
 	return func(yield func(*Gate, error) bool) {
 		b := make([]byte, min((int(limit)+1)/16, maxVectors)*16)
-		if err := s.readAt(b, base); err != nil {
+		if err := s.ReadAt(b, base); err != nil {
 			yield(nil, fmt.Errorf("interrupt descriptor table at %#x: %w", uint64(base), err))
 			return
 		}

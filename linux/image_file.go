@@ -71,11 +71,11 @@ func (l *Lister) program(mm virt.Addr) (dentry virt.Addr) {
 	err = func() (err error) {
 		defer phys.Recover(debug.SetPanicOnFault(true), &err)
 		r := &l.r
-		r.err = nil
-		if file := r.ptr(mm + virt.Addr(l.s.o.exeFile)); file != 0 {
+		r.Err = nil
+		if file := r.Ptr(mm + virt.Addr(l.s.o.exeFile)); file != 0 {
 			dentry, _ = l.opened(file, o)
 		}
-		return r.err
+		return r.Err
 	}()
 	if err != nil {
 		return 0

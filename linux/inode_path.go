@@ -33,7 +33,7 @@ func (l *Lister) Places(ctx context.Context, tasks ...Task) (*Places, error) {
 					continue
 				}
 				mnt := m.Addr + virt.Addr(l.s.o.mountMnt)
-				root, e := l.s.word(mnt + virt.Addr(l.s.o.mntRoot))
+				root, e := l.s.Word(mnt + virt.Addr(l.s.o.mntRoot))
 				if e == nil {
 					p.mounts[m.Super] = append(p.mounts[m.Super], place{mnt, virt.Addr(root)})
 				}
@@ -52,7 +52,7 @@ func (l *Lister) Places(ctx context.Context, tasks ...Task) (*Places, error) {
 func (p *Places) Path(i *INode) (path string, deleted, mounted bool, err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	r, o := &p.l.r, p.l.s.o
-	r.err = nil
+	r.Err = nil
 	if i.Dentry == 0 {
 		return "", i.Links == 0, false, nil
 	}
@@ -61,8 +61,8 @@ func (p *Places) Path(i *INode) (path string, deleted, mounted bool, err error) 
 	at := i.Dentry
 	for range maxHops {
 		above[at] = true
-		parent := r.ptr(at + virt.Addr(o.dParent))
-		if r.err != nil || parent == at {
+		parent := r.Ptr(at + virt.Addr(o.dParent))
+		if r.Err != nil || parent == at {
 			break
 		}
 		at = parent
@@ -81,8 +81,8 @@ func (p *Places) Path(i *INode) (path string, deleted, mounted bool, err error) 
 		}
 		deleted = deleted || i.Links == 0
 	}
-	if r.err != nil {
-		return "", false, false, fmt.Errorf("name of the inode at %#x: %w", uint64(i.Addr), r.err)
+	if r.Err != nil {
+		return "", false, false, fmt.Errorf("name of the inode at %#x: %w", uint64(i.Addr), r.Err)
 	}
 	return path, deleted, mounted, nil
 }

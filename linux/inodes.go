@@ -7,49 +7,50 @@ import (
 	"runtime/debug"
 	"time"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
 type inodesLayout struct {
 	supers                                         virt.Addr // list of all
-	list, inodes, sbType, sbDev, sbRoot, sbOps     Field
-	typeName                                       Field
-	size, uid, gid, mode, ino, nlink, mapping      Field
-	sbList, dentry, alias                          Field
-	atime, mtime, ctime, atimeNs, mtimeNs, ctimeNs Field
-	nrPages, link                                  Field
+	list, inodes, sbType, sbDev, sbRoot, sbOps     kobj.Field
+	typeName                                       kobj.Field
+	size, uid, gid, mode, ino, nlink, mapping      kobj.Field
+	sbList, dentry, alias                          kobj.Field
+	atime, mtime, ctime, atimeNs, mtimeNs, ctimeNs kobj.Field
+	nrPages, link                                  kobj.Field
 	shmemOps                                       virt.Addr
-	shmemInode, shmemSwapped                       Field
+	shmemInode, shmemSwapped                       kobj.Field
 	inodeSize                                      uint32
 }
 
 func (s *System) inodesLayout() (*inodesLayout, error) {
-	return layoutOf(s.Walker, "inodes", func(r *resolver, o *inodesLayout) {
-		r.symbols("super_blocks", "shmem_ops")
+	return kobj.LayoutOf(s.Walker, "inodes", func(r *kobj.Resolver, o *inodesLayout) {
+		r.Prefetch("super_blocks", "shmem_ops")
 		var err error
-		if o.supers, err = s.listHead("super_blocks"); err != nil {
-			r.errs = append(r.errs, err)
+		if o.supers, err = s.ListHead("super_blocks"); err != nil {
+			r.Errs = append(r.Errs, err)
 		}
 		o.shmemOps, _ = s.Address("shmem_ops")
 		const sb, i = "super_block", "inode"
-		o.list, o.inodes, o.sbType = r.field(sb, "s_list"), r.field(sb, "s_inodes"), r.field(sb, "s_type")
-		o.sbDev, o.sbRoot, o.sbOps = r.field(sb, "s_dev"), r.field(sb, "s_root"), r.field(sb, "s_op")
-		o.typeName = r.field("file_system_type", "name")
-		o.inodeSize, o.size = r.size(i), r.field(i, "i_size")
-		o.uid, o.gid, o.mode = r.field(i, "i_uid"), r.field(i, "i_gid"), r.field(i, "i_mode")
-		o.ino, o.nlink = r.field(i, "i_ino"), r.field(i, "i_nlink", "__i_nlink")
-		o.mapping, o.sbList = r.field(i, "i_mapping"), r.field(i, "i_sb_list")
-		o.dentry, o.alias = r.field(i, "i_dentry"), r.field("dentry", "d_u.d_alias", "d_alias")
+		o.list, o.inodes, o.sbType = r.Field(sb, "s_list"), r.Field(sb, "s_inodes"), r.Field(sb, "s_type")
+		o.sbDev, o.sbRoot, o.sbOps = r.Field(sb, "s_dev"), r.Field(sb, "s_root"), r.Field(sb, "s_op")
+		o.typeName = r.Field("file_system_type", "name")
+		o.inodeSize, o.size = r.Size(i), r.Field(i, "i_size")
+		o.uid, o.gid, o.mode = r.Field(i, "i_uid"), r.Field(i, "i_gid"), r.Field(i, "i_mode")
+		o.ino, o.nlink = r.Field(i, "i_ino"), r.Field(i, "i_nlink", "__i_nlink")
+		o.mapping, o.sbList = r.Field(i, "i_mapping"), r.Field(i, "i_sb_list")
+		o.dentry, o.alias = r.Field(i, "i_dentry"), r.Field("dentry", "d_u.d_alias", "d_alias")
 		// Seconds and nanoseconds went apart in 6.11; ctime had its own name from 6.6 on.
-		o.atime = r.field(i, "i_atime_sec", "__i_atime.tv_sec", "i_atime.tv_sec")
-		o.mtime = r.field(i, "i_mtime_sec", "__i_mtime.tv_sec", "i_mtime.tv_sec")
-		o.ctime = r.field(i, "i_ctime_sec", "__i_ctime.tv_sec", "i_ctime.tv_sec")
-		o.atimeNs = r.field(i, "i_atime_nsec", "__i_atime.tv_nsec", "i_atime.tv_nsec")
-		o.mtimeNs = r.field(i, "i_mtime_nsec", "__i_mtime.tv_nsec", "i_mtime.tv_nsec")
-		o.ctimeNs = r.field(i, "i_ctime_nsec", "__i_ctime.tv_nsec", "i_ctime.tv_nsec")
-		o.nrPages, o.link = r.field("address_space", "nrpages"), r.field(i, "i_link")
-		o.shmemInode, o.shmemSwapped = r.optional("shmem_inode_info", "vfs_inode"), r.optional("shmem_inode_info", "swapped")
+		o.atime = r.Field(i, "i_atime_sec", "__i_atime.tv_sec", "i_atime.tv_sec")
+		o.mtime = r.Field(i, "i_mtime_sec", "__i_mtime.tv_sec", "i_mtime.tv_sec")
+		o.ctime = r.Field(i, "i_ctime_sec", "__i_ctime.tv_sec", "i_ctime.tv_sec")
+		o.atimeNs = r.Field(i, "i_atime_nsec", "__i_atime.tv_nsec", "i_atime.tv_nsec")
+		o.mtimeNs = r.Field(i, "i_mtime_nsec", "__i_mtime.tv_nsec", "i_mtime.tv_nsec")
+		o.ctimeNs = r.Field(i, "i_ctime_nsec", "__i_ctime.tv_nsec", "i_ctime.tv_nsec")
+		o.nrPages, o.link = r.Field("address_space", "nrpages"), r.Field(i, "i_link")
+		o.shmemInode, o.shmemSwapped = r.Optional("shmem_inode_info", "vfs_inode"), r.Optional("shmem_inode_info", "swapped")
 	})
 }
 
@@ -91,7 +92,7 @@ func (s *System) SuperBlocks(ctx context.Context) iter.Seq2[*SuperBlock, error] 
 			yield(nil, err)
 			return
 		}
-		for node, err := range s.list(ctx, o.supers, maxSupers) {
+		for node, err := range s.List(ctx, o.supers, maxSupers) {
 			var sb *SuperBlock
 			if err == nil {
 				sb, err = s.superBlock(node-virt.Addr(o.list.Offset), o)
@@ -108,12 +109,12 @@ func (s *System) SuperBlocks(ctx context.Context) iter.Seq2[*SuperBlock, error] 
 
 func (s *System) superBlock(a virt.Addr, o *inodesLayout) (_ *SuperBlock, err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
-	r := s.reader()
-	sb := &SuperBlock{Addr: a, Device: Device(r.num(a, o.sbDev)), Root: r.pointer(a, o.sbRoot)}
-	sb.Type = r.cString(r.pointer(r.pointer(a, o.sbType), o.typeName), maxName)
-	sb.Shmem = o.shmemOps != 0 && r.pointer(a, o.sbOps) == o.shmemOps
-	if r.err != nil {
-		return nil, fmt.Errorf("super_block at %#x: %w", uint64(a), r.err)
+	r := s.Reader()
+	sb := &SuperBlock{Addr: a, Device: Device(r.Uint(a, o.sbDev)), Root: r.Pointer(a, o.sbRoot)}
+	sb.Type = r.CString(r.Pointer(r.Pointer(a, o.sbType), o.typeName), maxName)
+	sb.Shmem = o.shmemOps != 0 && r.Pointer(a, o.sbOps) == o.shmemOps
+	if r.Err != nil {
+		return nil, fmt.Errorf("super_block at %#x: %w", uint64(a), r.Err)
 	}
 	return sb, nil
 }
@@ -126,8 +127,8 @@ func (s *System) INodes(ctx context.Context, sb *SuperBlock) iter.Seq2[*INode, e
 			yield(nil, err)
 			return
 		}
-		r := s.reader()
-		for node, err := range s.list(ctx, at(sb.Addr, o.inodes), maxInodes) {
+		r := s.Reader()
+		for node, err := range s.List(ctx, o.inodes.At(sb.Addr), maxInodes) {
 			var i *INode
 			if err == nil {
 				i, err = s.inode(&r, node-virt.Addr(o.sbList.Offset), sb, o)
@@ -142,14 +143,14 @@ func (s *System) INodes(ctx context.Context, sb *SuperBlock) iter.Seq2[*INode, e
 	}
 }
 
-func (s *System) inode(r *reader, a virt.Addr, sb *SuperBlock, o *inodesLayout) (_ *INode, err error) {
+func (s *System) inode(r *kobj.Reader, a virt.Addr, sb *SuperBlock, o *inodesLayout) (_ *INode, err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
-	r.err = nil
-	b := r.bytes(a, int(min(o.inodeSize, 4096)))
+	r.Err = nil
+	b := r.Bytes(a, int(min(o.inodeSize, 4096)))
 	i := &INode{Super: sb, Addr: a, Number: fieldIn(b, o.ino), Mode: uint32(fieldIn(b, o.mode)), Links: uint32(fieldIn(b, o.nlink))}
 	i.UID, i.GID = uint32(fieldIn(b, o.uid)), uint32(fieldIn(b, o.gid))
 	i.Size, i.Mapping = fieldIn(b, o.size), virt.Addr(fieldIn(b, o.mapping))
-	stamp := func(sec, ns Field) time.Time {
+	stamp := func(sec, ns kobj.Field) time.Time {
 		// Bit 31 of i_ctime_nsec says that someone has asked for it (I_CTIME_QUERIED, since 6.13).
 		return time.Unix(int64(fieldIn(b, sec)), int64(fieldIn(b, ns)&^(1<<31))).UTC()
 	}
@@ -158,13 +159,13 @@ func (s *System) inode(r *reader, a virt.Addr, sb *SuperBlock, o *inodesLayout) 
 		i.Dentry = first - virt.Addr(o.alias.Offset)
 	}
 	if i.Mapping != 0 {
-		i.Cached = r.num(i.Mapping, o.nrPages) * phys.PageSize
+		i.Cached = r.Uint(i.Mapping, o.nrPages) * phys.PageSize
 	}
-	if sb.Shmem && has(o.shmemSwapped) {
-		i.Swapped = r.num(a-virt.Addr(o.shmemInode.Offset), o.shmemSwapped) * phys.PageSize
+	if sb.Shmem && o.shmemSwapped.Present() {
+		i.Swapped = r.Uint(a-virt.Addr(o.shmemInode.Offset), o.shmemSwapped) * phys.PageSize
 	}
-	if r.err != nil {
-		return nil, fmt.Errorf("inode at %#x: %w", uint64(a), r.err)
+	if r.Err != nil {
+		return nil, fmt.Errorf("inode at %#x: %w", uint64(a), r.Err)
 	}
 	return i, nil
 }

@@ -6,6 +6,7 @@ import (
 	"iter"
 	"runtime/debug"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -43,37 +44,37 @@ func (q IOUringRequest) String() string {
 }
 
 type ioUringLayout struct {
-	flags, rings, sq, cq, sqEntries, cqEntries             Field
-	head, tail, overflow                                   Field
-	fileTable, fileNr, fileNodes, bufNr                    Field
-	nodeFile, sqData, thread, sqCPU, personalities         Field
-	hash, hashBits, table, locked, buckets, bits, hashList Field
-	hashNode, opcode, userData, reqFile                    Field
+	flags, rings, sq, cq, sqEntries, cqEntries             kobj.Field
+	head, tail, overflow                                   kobj.Field
+	fileTable, fileNr, fileNodes, bufNr                    kobj.Field
+	nodeFile, sqData, thread, sqCPU, personalities         kobj.Field
+	hash, hashBits, table, locked, buckets, bits, hashList kobj.Field
+	hashNode, opcode, userData, reqFile                    kobj.Field
 	bucketSize                                             uint32
 }
 
 func (s *System) ioUringLayout() (*ioUringLayout, error) {
-	return layoutOf(s.Walker, "io_uring", func(r *resolver, o *ioUringLayout) {
+	return kobj.LayoutOf(s.Walker, "io_uring", func(r *kobj.Resolver, o *ioUringLayout) {
 		const c, q = "io_ring_ctx", "io_kiocb"
-		r.symbols("io_uring_fops")
-		o.flags, o.rings = r.field(c, "flags"), r.field(c, "rings")
-		o.sqEntries, o.cqEntries = r.field(c, "sq_entries"), r.field(c, "cq_entries")
-		o.sq, o.cq, o.overflow = r.field("io_rings", "sq"), r.field("io_rings", "cq"), r.field("io_rings", "cq_overflow")
-		o.head, o.tail = r.field("io_uring", "head"), r.field("io_uring", "tail")
-		o.fileTable = r.optional(c, "file_table.data.nodes", "file_table.files") // 6.13; 5.12
-		o.fileNodes = r.optional(c, "file_table.data.nodes")
-		o.fileNr = r.optional(c, "file_table.data.nr", "nr_user_files")
-		o.bufNr = r.optional(c, "buf_table.nr", "nr_user_bufs") // 6.13
-		o.nodeFile = r.optional("io_rsrc_node", "file_ptr")
-		o.sqData, o.thread = r.field(c, "sq_data"), r.optional("io_sq_data", "thread")
-		o.sqCPU, o.personalities = r.optional("io_sq_data", "sq_cpu"), r.optional(c, "personalities")
-		o.hash, o.hashBits = r.optional(c, "cancel_hash"), r.optional(c, "cancel_hash_bits") // up to 5.19
-		o.table, o.locked = r.optional(c, "cancel_table"), r.optional(c, "cancel_table_locked")
-		o.buckets, o.bits = r.optional("io_hash_table", "hbs"), r.optional("io_hash_table", "hash_bits")
-		o.hashList = r.optional("io_hash_bucket", "list")
-		o.bucketSize, _ = r.types.StructSize("io_hash_bucket")
-		o.hashNode, o.opcode = r.optional(q, "hash_node"), r.optional(q, "opcode")
-		o.userData, o.reqFile = r.optional(q, "cqe.user_data", "user_data"), r.optional(q, "file") // 5.19
+		r.Prefetch("io_uring_fops")
+		o.flags, o.rings = r.Field(c, "flags"), r.Field(c, "rings")
+		o.sqEntries, o.cqEntries = r.Field(c, "sq_entries"), r.Field(c, "cq_entries")
+		o.sq, o.cq, o.overflow = r.Field("io_rings", "sq"), r.Field("io_rings", "cq"), r.Field("io_rings", "cq_overflow")
+		o.head, o.tail = r.Field("io_uring", "head"), r.Field("io_uring", "tail")
+		o.fileTable = r.Optional(c, "file_table.data.nodes", "file_table.files") // 6.13; 5.12
+		o.fileNodes = r.Optional(c, "file_table.data.nodes")
+		o.fileNr = r.Optional(c, "file_table.data.nr", "nr_user_files")
+		o.bufNr = r.Optional(c, "buf_table.nr", "nr_user_bufs") // 6.13
+		o.nodeFile = r.Optional("io_rsrc_node", "file_ptr")
+		o.sqData, o.thread = r.Field(c, "sq_data"), r.Optional("io_sq_data", "thread")
+		o.sqCPU, o.personalities = r.Optional("io_sq_data", "sq_cpu"), r.Optional(c, "personalities")
+		o.hash, o.hashBits = r.Optional(c, "cancel_hash"), r.Optional(c, "cancel_hash_bits") // up to 5.19
+		o.table, o.locked = r.Optional(c, "cancel_table"), r.Optional(c, "cancel_table_locked")
+		o.buckets, o.bits = r.Optional("io_hash_table", "hbs"), r.Optional("io_hash_table", "hash_bits")
+		o.hashList = r.Optional("io_hash_bucket", "list")
+		o.bucketSize, _ = r.Types.StructSize("io_hash_bucket")
+		o.hashNode, o.opcode = r.Optional(q, "hash_node"), r.Optional(q, "opcode")
+		o.userData, o.reqFile = r.Optional(q, "cqe.user_data", "user_data"), r.Optional(q, "file") // 5.19
 	})
 }
 
@@ -128,9 +129,9 @@ func (s *System) IOUrings(ctx context.Context) iter.Seq2[*IOUring, error] {
 func (o *ioUringLayout) read(ctx context.Context, l *Lister, h heldObject) (_ *IOUring, err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	r, a := &l.r, h.object
-	r.err = nil
+	r.Err = nil
 	u := &IOUring{FileHolder: h.FileHolder, Addr: a, SQThreadCPU: -1}
-	flags := r.num(a, o.flags)
+	flags := r.Uint(a, o.flags)
 	for i := range 32 {
 		if flags>>i&1 == 0 {
 			continue
@@ -141,27 +142,27 @@ func (o *ioUringLayout) read(ctx context.Context, l *Lister, h heldObject) (_ *I
 			u.Flags = append(u.Flags, fmt.Sprintf("bit %d", i))
 		}
 	}
-	u.SQEntries, u.CQEntries = uint32(r.num(a, o.sqEntries)), uint32(r.num(a, o.cqEntries))
-	if r.err != nil {
-		return nil, fmt.Errorf("ring at %#x: %w", uint64(a), r.err)
+	u.SQEntries, u.CQEntries = uint32(r.Uint(a, o.sqEntries)), uint32(r.Uint(a, o.cqEntries))
+	if r.Err != nil {
+		return nil, fmt.Errorf("ring at %#x: %w", uint64(a), r.Err)
 	}
-	if rings := r.pointer(a, o.rings); rings != 0 {
-		sq, cq := at(rings, o.sq), at(rings, o.cq)
-		u.SQHead, u.SQTail = uint32(r.num(sq, o.head)), uint32(r.num(sq, o.tail))
-		u.CQHead, u.CQTail = uint32(r.num(cq, o.head)), uint32(r.num(cq, o.tail))
-		u.Overflow = uint32(r.num(rings, o.overflow))
+	if rings := r.Pointer(a, o.rings); rings != 0 {
+		sq, cq := o.sq.At(rings), o.cq.At(rings)
+		u.SQHead, u.SQTail = uint32(r.Uint(sq, o.head)), uint32(r.Uint(sq, o.tail))
+		u.CQHead, u.CQTail = uint32(r.Uint(cq, o.head)), uint32(r.Uint(cq, o.tail))
+		u.Overflow = uint32(r.Uint(rings, o.overflow))
 	}
-	u.Buffers = uint32(r.num(a, o.bufNr))
-	if sqd := r.pointer(a, o.sqData); sqd != 0 {
-		u.SQThreadCPU = int32(r.signed(sqd, o.sqCPU))
-		if t := r.pointer(sqd, o.thread); t != 0 {
-			u.SQThread = int32(r.u32(t + virt.Addr(l.s.o.pid)))
+	u.Buffers = uint32(r.Uint(a, o.bufNr))
+	if sqd := r.Pointer(a, o.sqData); sqd != 0 {
+		u.SQThreadCPU = int32(r.Int(sqd, o.sqCPU))
+		if t := r.Pointer(sqd, o.thread); t != 0 {
+			u.SQThread = int32(r.U32(t + virt.Addr(l.s.o.pid)))
 		}
 	}
-	if has(o.personalities) && r.err == nil {
-		for _, err := range l.s.xarray(ctx, at(a, o.personalities), 1<<16) {
+	if o.personalities.Present() && r.Err == nil {
+		for _, err := range l.s.XArray(ctx, o.personalities.At(a), 1<<16) {
 			if err != nil {
-				r.err = err
+				r.Err = err
 				break
 			}
 			u.Credentials++
@@ -169,8 +170,8 @@ func (o *ioUringLayout) read(ctx context.Context, l *Lister, h heldObject) (_ *I
 	}
 	o.registered(l, u)
 	o.pending(ctx, l, u)
-	if r.err != nil {
-		return u, fmt.Errorf("ring at %#x: %w", uint64(a), r.err)
+	if r.Err != nil {
+		return u, fmt.Errorf("ring at %#x: %w", uint64(a), r.Err)
 	}
 	return u, nil
 }
@@ -184,18 +185,18 @@ func (o *ioUringLayout) registered(l *Lister, u *IOUring) {
 }
 
 // registeredFiles calls f with each registered file of the ring at a.
-func (o *ioUringLayout) registeredFiles(r *reader, a virt.Addr, f func(file virt.Addr) bool) {
-	n := min(r.num(a, o.fileNr), maxRingFiles)
-	list := r.pointer(a, o.fileTable)
+func (o *ioUringLayout) registeredFiles(r *kobj.Reader, a virt.Addr, f func(file virt.Addr) bool) {
+	n := min(r.Uint(a, o.fileNr), maxRingFiles)
+	list := r.Pointer(a, o.fileTable)
 	if list == 0 {
 		return
 	}
 	for i := range n {
-		file := r.ptr(list + virt.Addr(8*i))
-		if file != 0 && has(o.fileNodes) { // 6.13: a node between
-			file = r.pointer(file, o.nodeFile)
+		file := r.Ptr(list + virt.Addr(8*i))
+		if file != 0 && o.fileNodes.Present() { // 6.13: a node between
+			file = r.Pointer(file, o.nodeFile)
 		}
-		if r.err != nil {
+		if r.Err != nil {
 			return
 		}
 		if file &^= 7; file != 0 && !f(file) { // the low bits are flags
@@ -208,12 +209,12 @@ func (o *ioUringLayout) registeredFiles(r *reader, a virt.Addr, f func(file virt
 func (l *Lister) ringFile(a virt.Addr) string {
 	o, err := l.s.filesLayout()
 	if err != nil {
-		l.r.err = err
+		l.r.Err = err
 		return ""
 	}
 	f, err := l.fileAt(a, o)
 	if err != nil {
-		l.r.err = err
+		l.r.Err = err
 		return ""
 	}
 	return f.Path
@@ -222,44 +223,44 @@ func (l *Lister) ringFile(a virt.Addr) string {
 // pending collects the requests in the tables of those that can be cancelled.
 func (o *ioUringLayout) pending(ctx context.Context, l *Lister, u *IOUring) {
 	r, a := &l.r, u.Addr
-	if has(o.hash) {
-		o.bucketsAt(ctx, l, u, r.pointer(a, o.hash), r.num(a, o.hashBits), 8)
+	if o.hash.Present() {
+		o.bucketsAt(ctx, l, u, r.Pointer(a, o.hash), r.Uint(a, o.hashBits), 8)
 	}
-	for _, table := range [...]Field{o.table, o.locked} {
-		if has(table) && has(o.buckets) {
-			o.bucketsAt(ctx, l, u, r.pointer(at(a, table), o.buckets), r.num(at(a, table), o.bits), o.bucketSize)
+	for _, table := range [...]kobj.Field{o.table, o.locked} {
+		if table.Present() && o.buckets.Present() {
+			o.bucketsAt(ctx, l, u, r.Pointer(table.At(a), o.buckets), r.Uint(table.At(a), o.bits), o.bucketSize)
 		}
 	}
 }
 
 func (o *ioUringLayout) bucketsAt(ctx context.Context, l *Lister, u *IOUring, list virt.Addr, bits uint64, size uint32) {
 	r := &l.r
-	if list == 0 || r.err != nil || !has(o.hashNode) {
+	if list == 0 || r.Err != nil || !o.hashNode.Present() {
 		return
 	}
 	first := virt.Addr(0)
-	if has(o.hashList) {
+	if o.hashList.Present() {
 		first = virt.Addr(o.hashList.Offset)
 	}
 	for i := range uint64(1) << min(bits, maxRingBits) {
 		head := list + virt.Addr(i*uint64(size)) + first
-		if r.ptr(head) == 0 {
-			if r.err != nil {
+		if r.Ptr(head) == 0 {
+			if r.Err != nil {
 				return
 			}
 			continue
 		}
-		for node, err := range l.s.hlist(ctx, head, maxRingRequests) {
+		for node, err := range l.s.HList(ctx, head, maxRingRequests) {
 			if err != nil || len(u.Pending) == maxRingRequests {
-				r.err = err
+				r.Err = err
 				return
 			}
 			q := node - virt.Addr(o.hashNode.Offset)
-			p := IOUringRequest{Op: bpfName(ioUringOps[:], r.num(q, o.opcode)), UserData: r.num(q, o.userData)}
-			if f := r.pointer(q, o.reqFile); f != 0 {
+			p := IOUringRequest{Op: bpfName(ioUringOps[:], r.Uint(q, o.opcode)), UserData: r.Uint(q, o.userData)}
+			if f := r.Pointer(q, o.reqFile); f != 0 {
 				p.File = l.ringFile(f)
 			}
-			if r.err != nil {
+			if r.Err != nil {
 				return
 			}
 			u.Pending = append(u.Pending, p)

@@ -6,6 +6,7 @@ import (
 	"iter"
 	"time"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -32,41 +33,41 @@ type IPCObject struct {
 }
 
 type ipcLayout struct {
-	ids, tree                                   Field
+	ids, tree                                   kobj.Field
 	idsStride                                   uint32
-	id, key, uid, gid, cuid, cgid, mode         Field
-	shm                                         struct{ perm, attached, size, atime, dtime, ctime, creator, last Field }
-	sem                                         struct{ perm, ctime, count Field }
-	msg                                         struct{ perm, stime, rtime, ctime, bytes, count, limit, sender, receiver Field }
-	mount, super                                Field
-	queue, queueMax, queueCurrent, queueMsgSize Field
-	queueBytes                                  Field
+	id, key, uid, gid, cuid, cgid, mode         kobj.Field
+	shm                                         struct{ perm, attached, size, atime, dtime, ctime, creator, last kobj.Field }
+	sem                                         struct{ perm, ctime, count kobj.Field }
+	msg                                         struct{ perm, stime, rtime, ctime, bytes, count, limit, sender, receiver kobj.Field }
+	mount, super                                kobj.Field
+	queue, queueMax, queueCurrent, queueMsgSize kobj.Field
+	queueBytes                                  kobj.Field
 }
 
 func (s *System) ipcLayout() (*ipcLayout, error) {
-	return layoutOf(s.Walker, "communication between processes", func(r *resolver, o *ipcLayout) {
-		o.ids, o.idsStride, o.tree = r.field("ipc_namespace", "ids"), r.size("ipc_ids"), r.field("ipc_ids", "ipcs_idr.idr_rt")
+	return kobj.LayoutOf(s.Walker, "communication between processes", func(r *kobj.Resolver, o *ipcLayout) {
+		o.ids, o.idsStride, o.tree = r.Field("ipc_namespace", "ids"), r.Size("ipc_ids"), r.Field("ipc_ids", "ipcs_idr.idr_rt")
 		const p = "kern_ipc_perm"
-		o.id, o.key, o.mode = r.field(p, "id"), r.field(p, "key"), r.field(p, "mode")
-		o.uid, o.gid, o.cuid, o.cgid = r.field(p, "uid"), r.field(p, "gid"), r.field(p, "cuid"), r.field(p, "cgid")
-		f := func(structure string, fields map[string]*Field) {
+		o.id, o.key, o.mode = r.Field(p, "id"), r.Field(p, "key"), r.Field(p, "mode")
+		o.uid, o.gid, o.cuid, o.cgid = r.Field(p, "uid"), r.Field(p, "gid"), r.Field(p, "cuid"), r.Field(p, "cgid")
+		f := func(structure string, fields map[string]*kobj.Field) {
 			for name, at := range fields {
-				*at = r.field(structure, name)
+				*at = r.Field(structure, name)
 			}
 		}
-		f("shmid_kernel", map[string]*Field{
+		f("shmid_kernel", map[string]*kobj.Field{
 			"shm_perm": &o.shm.perm, "shm_nattch": &o.shm.attached, "shm_segsz": &o.shm.size, "shm_atim": &o.shm.atime,
 			"shm_dtim": &o.shm.dtime, "shm_ctim": &o.shm.ctime, "shm_cprid": &o.shm.creator, "shm_lprid": &o.shm.last,
 		})
-		f("sem_array", map[string]*Field{"sem_perm": &o.sem.perm, "sem_ctime": &o.sem.ctime, "sem_nsems": &o.sem.count})
-		f("msg_queue", map[string]*Field{
+		f("sem_array", map[string]*kobj.Field{"sem_perm": &o.sem.perm, "sem_ctime": &o.sem.ctime, "sem_nsems": &o.sem.count})
+		f("msg_queue", map[string]*kobj.Field{
 			"q_perm": &o.msg.perm, "q_stime": &o.msg.stime, "q_rtime": &o.msg.rtime, "q_ctime": &o.msg.ctime, "q_cbytes": &o.msg.bytes,
 			"q_qnum": &o.msg.count, "q_qbytes": &o.msg.limit, "q_lspid": &o.msg.sender, "q_lrpid": &o.msg.receiver,
 		})
-		o.mount, o.super = r.optional("ipc_namespace", "mq_mnt"), r.field("vfsmount", "mnt_sb")
+		o.mount, o.super = r.Optional("ipc_namespace", "mq_mnt"), r.Field("vfsmount", "mnt_sb")
 		const q = "mqueue_inode_info"
-		o.queue, o.queueBytes = r.optional(q, "vfs_inode"), r.optional(q, "qsize") // with CONFIG_POSIX_MQUEUE
-		o.queueMax, o.queueCurrent, o.queueMsgSize = r.optional(q, "attr.mq_maxmsg"), r.optional(q, "attr.mq_curmsgs"), r.optional(q, "attr.mq_msgsize")
+		o.queue, o.queueBytes = r.Optional(q, "vfs_inode"), r.Optional(q, "qsize") // with CONFIG_POSIX_MQUEUE
+		o.queueMax, o.queueCurrent, o.queueMsgSize = r.Optional(q, "attr.mq_maxmsg"), r.Optional(q, "attr.mq_curmsgs"), r.Optional(q, "attr.mq_msgsize")
 	})
 }
 
@@ -92,11 +93,11 @@ func (s *System) IPCs(ctx context.Context) iter.Seq2[*IPCObject, error] {
 				return
 			}
 			for i, kind := range []string{"sem", "msg", "shm"} { // IPC_SEM_IDS, IPC_MSG_IDS, IPC_SHM_IDS
-				ids := at(ns.Addr, o.ids) + virt.Addr(i)*virt.Addr(o.idsStride)
-				for e, err := range s.xarray(ctx, at(ids, o.tree), maxIPC) {
+				ids := o.ids.At(ns.Addr) + virt.Addr(i)*virt.Addr(o.idsStride)
+				for e, err := range s.XArray(ctx, o.tree.At(ids), maxIPC) {
 					var v *IPCObject
 					if err == nil {
-						v, err = s.ipcObject(o, kind, e.value)
+						v, err = s.ipcObject(o, kind, e.Value)
 					}
 					if err != nil {
 						err = fmt.Errorf("%s of IPC namespace %d: %w", kind, ns.Inode, err)
@@ -117,36 +118,36 @@ func (s *System) IPCs(ctx context.Context) iter.Seq2[*IPCObject, error] {
 
 func (s *System) ipcObject(o *ipcLayout, kind string, perm virt.Addr) (*IPCObject, error) {
 	v := &IPCObject{Kind: kind}
-	err := safely(func() error {
-		r := s.reader()
-		v.ID, v.Key, v.Mode = int32(r.num(perm, o.id)), int32(r.num(perm, o.key)), uint32(r.num(perm, o.mode))
-		v.UID, v.GID, v.CUID, v.CGID = uint32(r.num(perm, o.uid)), uint32(r.num(perm, o.gid)), uint32(r.num(perm, o.cuid)), uint32(r.num(perm, o.cgid))
-		base := func(f Field) virt.Addr {
+	err := kobj.Safely(func() error {
+		r := s.Reader()
+		v.ID, v.Key, v.Mode = int32(r.Uint(perm, o.id)), int32(r.Uint(perm, o.key)), uint32(r.Uint(perm, o.mode))
+		v.UID, v.GID, v.CUID, v.CGID = uint32(r.Uint(perm, o.uid)), uint32(r.Uint(perm, o.gid)), uint32(r.Uint(perm, o.cuid)), uint32(r.Uint(perm, o.cgid))
+		base := func(f kobj.Field) virt.Addr {
 			v.Address = perm - virt.Addr(f.Offset)
 			return v.Address
 		}
-		pid := func(a virt.Addr, f Field) int32 {
-			if p := r.pointer(a, f); p != 0 {
-				return int32(r.u32(p + virt.Addr(s.o.pidNumbers+s.o.upidNr)))
+		pid := func(a virt.Addr, f kobj.Field) int32 {
+			if p := r.Pointer(a, f); p != 0 {
+				return int32(r.U32(p + virt.Addr(s.o.pidNumbers+s.o.upidNr)))
 			}
 			return 0
 		}
 		switch kind {
 		case "shm":
 			a := base(o.shm.perm)
-			v.Size, v.Count = r.num(a, o.shm.size), r.num(a, o.shm.attached)
-			v.Attached, v.Detached, v.Changed = stamp(r.num(a, o.shm.atime)), stamp(r.num(a, o.shm.dtime)), stamp(r.num(a, o.shm.ctime))
+			v.Size, v.Count = r.Uint(a, o.shm.size), r.Uint(a, o.shm.attached)
+			v.Attached, v.Detached, v.Changed = stamp(r.Uint(a, o.shm.atime)), stamp(r.Uint(a, o.shm.dtime)), stamp(r.Uint(a, o.shm.ctime))
 			v.Creator, v.Last = pid(a, o.shm.creator), pid(a, o.shm.last)
 		case "sem":
 			a := base(o.sem.perm)
-			v.Count, v.Changed = r.num(a, o.sem.count), stamp(r.num(a, o.sem.ctime))
+			v.Count, v.Changed = r.Uint(a, o.sem.count), stamp(r.Uint(a, o.sem.ctime))
 		case "msg":
 			a := base(o.msg.perm)
-			v.Size, v.Count, v.Limit = r.num(a, o.msg.bytes), r.num(a, o.msg.count), r.num(a, o.msg.limit)
-			v.Sent, v.Detached, v.Changed = stamp(r.num(a, o.msg.stime)), stamp(r.num(a, o.msg.rtime)), stamp(r.num(a, o.msg.ctime))
+			v.Size, v.Count, v.Limit = r.Uint(a, o.msg.bytes), r.Uint(a, o.msg.count), r.Uint(a, o.msg.limit)
+			v.Sent, v.Detached, v.Changed = stamp(r.Uint(a, o.msg.stime)), stamp(r.Uint(a, o.msg.rtime)), stamp(r.Uint(a, o.msg.ctime))
 			v.Last, v.Receiver = pid(a, o.msg.sender), pid(a, o.msg.receiver)
 		}
-		return r.err
+		return r.Err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("at %#x: %w", uint64(perm), err)
@@ -165,7 +166,7 @@ func stamp(seconds uint64) time.Time {
 // queues yields the POSIX message queues of a namespace: the files of a file system that
 // the kernel has mounted for it.
 func (s *System) queues(ctx context.Context, o *ipcLayout, ns *NamespaceInfo, yield func(*IPCObject, error) bool) bool {
-	if !has(o.mount) || !has(o.queue) {
+	if !o.mount.Present() || !o.queue.Present() {
 		return true
 	}
 	fail := func(err error) bool {
@@ -176,15 +177,15 @@ func (s *System) queues(ctx context.Context, o *ipcLayout, ns *NamespaceInfo, yi
 		return fail(err)
 	}
 	var sb *SuperBlock
-	err = safely(func() error {
-		r := s.reader()
-		mount := r.pointer(ns.Addr, o.mount)
-		if mount == 0 || r.err != nil {
-			return r.err
+	err = kobj.Safely(func() error {
+		r := s.Reader()
+		mount := r.Pointer(ns.Addr, o.mount)
+		if mount == 0 || r.Err != nil {
+			return r.Err
 		}
-		super := r.pointer(mount, o.super)
-		if r.err != nil {
-			return r.err
+		super := r.Pointer(mount, o.super)
+		if r.Err != nil {
+			return r.Err
 		}
 		var err error
 		sb, err = s.superBlock(super, io)
@@ -209,14 +210,14 @@ func (s *System) queues(ctx context.Context, o *ipcLayout, ns *NamespaceInfo, yi
 			Namespace: ns.Inode, Kind: "mqueue", ID: -1, Mode: i.Mode &^ typeMask, UID: i.UID, GID: i.GID, CUID: i.UID, CGID: i.GID,
 			Changed: i.CTime, Address: i.Addr - virt.Addr(o.queue.Offset),
 		}
-		err := safely(func() error {
+		err := kobj.Safely(func() error {
 			r := &l.r
-			r.err = nil
-			v.Size, v.Count, v.Limit = r.num(v.Address, o.queueBytes), r.num(v.Address, o.queueCurrent), r.num(v.Address, o.queueMax)
+			r.Err = nil
+			v.Size, v.Count, v.Limit = r.Uint(v.Address, o.queueBytes), r.Uint(v.Address, o.queueCurrent), r.Uint(v.Address, o.queueMax)
 			if i.Dentry != 0 {
 				v.Name = l.dentryName(i.Dentry)
 			}
-			return r.err
+			return r.Err
 		})
 		if err != nil {
 			if !fail(err) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -33,24 +34,24 @@ type InterruptAction struct {
 }
 
 type irqLayout struct {
-	number, hwirq, chip, flow, name, counts, actions, depth Field
-	chipName                                                Field
-	handler, thread, threadFn, actionName, flags, next      Field
-	softirqs, softAction                                    Field
+	number, hwirq, chip, flow, name, counts, actions, depth kobj.Field
+	chipName                                                kobj.Field
+	handler, thread, threadFn, actionName, flags, next      kobj.Field
+	softirqs, softAction                                    kobj.Field
 	softStride                                              uint32
 }
 
 func (s *System) irqLayout() (*irqLayout, error) {
-	return layoutOf(s.Walker, "interrupts", func(r *resolver, o *irqLayout) {
-		r.symbols("irq_desc_tree", "sparse_irqs", "kstat", "softirq_vec")
+	return kobj.LayoutOf(s.Walker, "interrupts", func(r *kobj.Resolver, o *irqLayout) {
+		r.Prefetch("irq_desc_tree", "sparse_irqs", "kstat", "softirq_vec")
 		const d, a = "irq_desc", "irqaction"
-		o.number, o.hwirq, o.chip = r.field(d, "irq_data.irq"), r.field(d, "irq_data.hwirq"), r.field(d, "irq_data.chip")
-		o.flow, o.name, o.counts = r.field(d, "handle_irq"), r.field(d, "name"), r.field(d, "kstat_irqs")
-		o.actions, o.depth, o.chipName = r.field(d, "action"), r.field(d, "depth"), r.field("irq_chip", "name")
-		o.handler, o.thread, o.threadFn = r.field(a, "handler"), r.field(a, "thread"), r.field(a, "thread_fn")
-		o.actionName, o.flags, o.next = r.field(a, "name"), r.field(a, "flags"), r.field(a, "next")
-		o.softirqs, o.softAction = r.optional("kernel_stat", "softirqs"), r.optional("softirq_action", "action")
-		o.softStride, _ = r.p.StructSize("softirq_action")
+		o.number, o.hwirq, o.chip = r.Field(d, "irq_data.irq"), r.Field(d, "irq_data.hwirq"), r.Field(d, "irq_data.chip")
+		o.flow, o.name, o.counts = r.Field(d, "handle_irq"), r.Field(d, "name"), r.Field(d, "kstat_irqs")
+		o.actions, o.depth, o.chipName = r.Field(d, "action"), r.Field(d, "depth"), r.Field("irq_chip", "name")
+		o.handler, o.thread, o.threadFn = r.Field(a, "handler"), r.Field(a, "thread"), r.Field(a, "thread_fn")
+		o.actionName, o.flags, o.next = r.Field(a, "name"), r.Field(a, "flags"), r.Field(a, "next")
+		o.softirqs, o.softAction = r.Optional("kernel_stat", "softirqs"), r.Optional("softirq_action", "action")
+		o.softStride, _ = r.Profile.StructSize("softirq_action")
 	})
 }
 
@@ -86,20 +87,20 @@ func (s *System) Interrupts(ctx context.Context) iter.Seq2[*Interrupt, error] {
 func (s *System) irqDescriptors(ctx context.Context) iter.Seq2[virt.Addr, error] {
 	return func(yield func(virt.Addr, error) bool) {
 		if root, ok := s.Address("sparse_irqs"); ok {
-			for e, err := range s.maple(ctx, root, maxIRQs) {
-				if !yield(e.value, err) {
+			for e, err := range s.Maple(ctx, root, maxIRQs) {
+				if !yield(e.Value, err) {
 					return
 				}
 			}
 			return
 		}
-		root, err := s.symbol("irq_desc_tree")
+		root, err := s.SymbolAddr("irq_desc_tree")
 		if err != nil {
-			yield(0, fmt.Errorf("interrupts: %w: %w", ErrUnsupported, err)) // without CONFIG_SPARSE_IRQ
+			yield(0, fmt.Errorf("interrupts: %w: %w", kobj.ErrUnsupported, err)) // without CONFIG_SPARSE_IRQ
 			return
 		}
-		for e, err := range s.xarray(ctx, root, maxIRQs) {
-			if !yield(e.value, err) {
+		for e, err := range s.XArray(ctx, root, maxIRQs) {
+			if !yield(e.Value, err) {
 				return
 			}
 		}
@@ -108,39 +109,39 @@ func (s *System) irqDescriptors(ctx context.Context) iter.Seq2[virt.Addr, error]
 
 func (s *System) interrupt(o *irqLayout, a virt.Addr) (*Interrupt, error) {
 	i := &Interrupt{Address: a}
-	err := safely(func() error {
-		r := s.reader()
-		i.Number, i.Hardware = int(r.num(a, o.number)), r.num(a, o.hwirq)
-		i.FlowFunc, i.Depth = r.pointer(a, o.flow), uint32(r.num(a, o.depth))
-		if chip := r.pointer(a, o.chip); chip != 0 {
-			if name := r.pointer(chip, o.chipName); name != 0 {
-				i.Chip = r.cString(name, 64)
+	err := kobj.Safely(func() error {
+		r := s.Reader()
+		i.Number, i.Hardware = int(r.Uint(a, o.number)), r.Uint(a, o.hwirq)
+		i.FlowFunc, i.Depth = r.Pointer(a, o.flow), uint32(r.Uint(a, o.depth))
+		if chip := r.Pointer(a, o.chip); chip != 0 {
+			if name := r.Pointer(chip, o.chipName); name != 0 {
+				i.Chip = r.CString(name, 64)
 			}
 		}
-		if name := r.pointer(a, o.name); name != 0 {
-			i.Flow = r.cString(name, 64)
+		if name := r.Pointer(a, o.name); name != 0 {
+			i.Flow = r.CString(name, 64)
 		}
-		if counts := r.pointer(a, o.counts); counts != 0 {
-			for _, cpu := range s.cpus {
-				i.Counts = append(i.Counts, uint64(r.u32(counts+cpu)))
+		if counts := r.Pointer(a, o.counts); counts != 0 {
+			for _, cpu := range s.CPUAreas {
+				i.Counts = append(i.Counts, uint64(r.U32(counts+cpu)))
 			}
 		}
 		const shared = 0x80 // IRQF_SHARED
-		for at, n := r.pointer(a, o.actions), 0; at != 0 && r.err == nil; n++ {
+		for at, n := r.Pointer(a, o.actions), 0; at != 0 && r.Err == nil; n++ {
 			if n == maxIRQActions {
-				return fmt.Errorf("%w: more than %d actions", ErrBroken, n)
+				return fmt.Errorf("%w: more than %d actions", kobj.ErrBroken, n)
 			}
-			act := InterruptAction{Address: at, Handler: r.pointer(at, o.handler), Thread: r.pointer(at, o.threadFn), Shared: r.num(at, o.flags)&shared != 0}
-			if name := r.pointer(at, o.actionName); name != 0 {
-				act.Name = r.cString(name, 256)
+			act := InterruptAction{Address: at, Handler: r.Pointer(at, o.handler), Thread: r.Pointer(at, o.threadFn), Shared: r.Uint(at, o.flags)&shared != 0}
+			if name := r.Pointer(at, o.actionName); name != 0 {
+				act.Name = r.CString(name, 256)
 			}
-			if t := r.pointer(at, o.thread); t != 0 {
-				act.TID = int32(r.u32(t + virt.Addr(s.o.pid)))
+			if t := r.Pointer(at, o.thread); t != 0 {
+				act.TID = int32(r.U32(t + virt.Addr(s.o.pid)))
 			}
 			i.Actions = append(i.Actions, act)
-			at = r.pointer(at, o.next)
+			at = r.Pointer(at, o.next)
 		}
-		return r.err
+		return r.Err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("interrupt at %#x: %w", uint64(a), err)
@@ -153,24 +154,24 @@ func (s *System) interrupt(o *irqLayout, a virt.Addr) (*Interrupt, error) {
 func (s *System) softIRQs(o *irqLayout, yield func(*Interrupt, error) bool) {
 	names := [...]string{"HI", "TIMER", "NET_TX", "NET_RX", "BLOCK", "IRQ_POLL", "TASKLET", "SCHED", "HRTIMER", "RCU"}
 	table, ok := s.Address("softirq_vec")
-	if !ok || !has(o.softirqs) || !has(o.softAction) || o.softStride > 64 {
-		yield(nil, fmt.Errorf("software interrupts: %w", ErrUnsupported))
+	if !ok || !o.softirqs.Present() || !o.softAction.Present() || o.softStride > 64 {
+		yield(nil, fmt.Errorf("software interrupts: %w", kobj.ErrUnsupported))
 		return
 	}
 	for n, name := range names[:min(len(names), int(o.softirqs.Size/4))] {
 		a := table + virt.Addr(n)*virt.Addr(o.softStride)
 		i := &Interrupt{Number: n, Soft: true, Address: a}
-		err := safely(func() error {
-			r := s.reader()
-			i.Actions = []InterruptAction{{Name: name, Handler: r.pointer(a, o.softAction), Address: a}}
-			for cpu := range s.cpus {
+		err := kobj.Safely(func() error {
+			r := s.Reader()
+			i.Actions = []InterruptAction{{Name: name, Handler: r.Pointer(a, o.softAction), Address: a}}
+			for cpu := range s.CPUAreas {
 				stat, err := s.PerCPU("kstat", cpu)
 				if err != nil {
 					return err
 				}
-				i.Counts = append(i.Counts, uint64(r.u32(at(stat, o.softirqs)+virt.Addr(4*n))))
+				i.Counts = append(i.Counts, uint64(r.U32(o.softirqs.At(stat)+virt.Addr(4*n))))
 			}
-			return r.err
+			return r.Err
 		})
 		if err != nil {
 			i, err = nil, fmt.Errorf("software interrupt %s: %w", name, err)

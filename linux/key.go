@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -25,31 +26,31 @@ type Key struct {
 }
 
 type keyLayout struct {
-	node, serial, kind, kindName, desc, uid, gid, perm, usage, expiry, flags, quota Field
+	node, serial, kind, kindName, desc, uid, gid, perm, usage, expiry, flags, quota kobj.Field
 }
 
 // Keys yields every key of every user, by serial number.
 func (s *System) Keys(ctx context.Context) iter.Seq2[*Key, error] {
 	return func(yield func(*Key, error) bool) {
-		o, err := layoutOf(s.Walker, "keys", func(r *resolver, o *keyLayout) {
+		o, err := kobj.LayoutOf(s.Walker, "keys", func(r *kobj.Resolver, o *keyLayout) {
 			const t = "key"
-			r.symbols("key_serial_tree")
-			o.node, o.serial = r.field(t, "serial_node"), r.field(t, "serial")
-			o.kind, o.kindName, o.desc = r.field(t, "index_key.type"), r.field("key_type", "name"), r.field(t, "index_key.description")
-			o.uid, o.gid, o.perm = r.field(t, "uid"), r.field(t, "gid"), r.field(t, "perm")
-			o.usage, o.expiry = r.field(t, "usage.refs.counter"), r.field(t, "expiry")
-			o.flags, o.quota = r.field(t, "flags"), r.field(t, "quotalen")
+			r.Prefetch("key_serial_tree")
+			o.node, o.serial = r.Field(t, "serial_node"), r.Field(t, "serial")
+			o.kind, o.kindName, o.desc = r.Field(t, "index_key.type"), r.Field("key_type", "name"), r.Field(t, "index_key.description")
+			o.uid, o.gid, o.perm = r.Field(t, "uid"), r.Field(t, "gid"), r.Field(t, "perm")
+			o.usage, o.expiry = r.Field(t, "usage.refs.counter"), r.Field(t, "expiry")
+			o.flags, o.quota = r.Field(t, "flags"), r.Field(t, "quotalen")
 		})
 		if err != nil {
 			yield(nil, err)
 			return
 		}
-		root, err := s.symbol("key_serial_tree")
+		root, err := s.SymbolAddr("key_serial_tree")
 		if err != nil {
-			yield(nil, fmt.Errorf("keys: %w: %w", ErrUnsupported, err))
+			yield(nil, fmt.Errorf("keys: %w: %w", kobj.ErrUnsupported, err))
 			return
 		}
-		for node, err := range s.rbtree(ctx, root, 1<<20) {
+		for node, err := range s.RBTree(ctx, root, 1<<20) {
 			var k *Key
 			if err == nil {
 				k, err = s.key(o, node-virt.Addr(o.node.Offset))
@@ -66,23 +67,23 @@ func (s *System) Keys(ctx context.Context) iter.Seq2[*Key, error] {
 
 func (s *System) key(o *keyLayout, a virt.Addr) (_ *Key, err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
-	r := s.reader()
+	r := s.Reader()
 	k := &Key{
-		Addr: a, Serial: int32(r.signed(a, o.serial)), UID: uint32(r.num(a, o.uid)), GID: uint32(r.num(a, o.gid)),
-		Perm: uint32(r.num(a, o.perm)), Usage: r.signed(a, o.usage), Flags: r.num(a, o.flags), Quota: uint16(r.num(a, o.quota)),
+		Addr: a, Serial: int32(r.Int(a, o.serial)), UID: uint32(r.Uint(a, o.uid)), GID: uint32(r.Uint(a, o.gid)),
+		Perm: uint32(r.Uint(a, o.perm)), Usage: r.Int(a, o.usage), Flags: r.Uint(a, o.flags), Quota: uint16(r.Uint(a, o.quota)),
 	}
-	if kind := r.pointer(a, o.kind); kind != 0 {
-		k.Type = r.cString(r.pointer(kind, o.kindName), 64)
+	if kind := r.Pointer(a, o.kind); kind != 0 {
+		k.Type = r.CString(r.Pointer(kind, o.kindName), 64)
 	}
-	if desc := r.pointer(a, o.desc); desc != 0 {
-		k.Description = r.cString(desc, maxPath)
+	if desc := r.Pointer(a, o.desc); desc != 0 {
+		k.Description = r.CString(desc, maxPath)
 	}
 	const never = 1<<63 - 1 // TIME64_MAX, since 6.8; 0 before
-	if t := r.signed(a, o.expiry); t > 0 && t < never {
+	if t := r.Int(a, o.expiry); t > 0 && t < never {
 		k.Expires = time.Unix(t, 0).UTC()
 	}
-	if r.err != nil {
-		return nil, fmt.Errorf("at %#x: %w", uint64(a), r.err)
+	if r.Err != nil {
+		return nil, fmt.Errorf("at %#x: %w", uint64(a), r.Err)
 	}
 	return k, nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -25,8 +26,8 @@ type Kprobe struct {
 }
 
 type kprobeLayout struct {
-	hlist, list, missed, addr, symbol, offset, pre, post, flags Field
-	handler, entry                                              Field // struct kretprobe
+	hlist, list, missed, addr, symbol, offset, pre, post, flags kobj.Field
+	handler, entry                                              kobj.Field // struct kretprobe
 	table, aggregate, kretprobe                                 virt.Addr
 }
 
@@ -36,21 +37,21 @@ const kprobeHashSize = 64
 var kprobeFlags = map[uint]string{0: "gone", 1: "disabled", 2: "optimized", 3: "ftrace", 4: "function_entry"}
 
 func (s *System) kprobeLayout() (*kprobeLayout, error) {
-	o, err := layoutOf(s.Walker, "kprobes", func(r *resolver, o *kprobeLayout) {
-		r.symbols("kprobe_table", "aggr_pre_handler", "pre_handler_kretprobe")
+	o, err := kobj.LayoutOf(s.Walker, "kprobes", func(r *kobj.Resolver, o *kprobeLayout) {
+		r.Prefetch("kprobe_table", "aggr_pre_handler", "pre_handler_kretprobe")
 		const k = "kprobe"
-		o.hlist, o.list, o.missed = r.field(k, "hlist"), r.field(k, "list"), r.field(k, "nmissed")
-		o.addr, o.symbol, o.offset = r.field(k, "addr"), r.field(k, "symbol_name"), r.field(k, "offset")
-		o.pre, o.post, o.flags = r.field(k, "pre_handler"), r.field(k, "post_handler"), r.field(k, "flags")
-		o.handler, o.entry = r.optional("kretprobe", "handler"), r.optional("kretprobe", "entry_handler")
+		o.hlist, o.list, o.missed = r.Field(k, "hlist"), r.Field(k, "list"), r.Field(k, "nmissed")
+		o.addr, o.symbol, o.offset = r.Field(k, "addr"), r.Field(k, "symbol_name"), r.Field(k, "offset")
+		o.pre, o.post, o.flags = r.Field(k, "pre_handler"), r.Field(k, "post_handler"), r.Field(k, "flags")
+		o.handler, o.entry = r.Optional("kretprobe", "handler"), r.Optional("kretprobe", "entry_handler")
 	})
 	if err != nil {
 		return nil, err
 	}
 	// Where they lie differs from guest to guest: not the layout's.
 	l := *o
-	if l.table, err = s.symbol("kprobe_table"); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrUnsupported, err)
+	if l.table, err = s.SymbolAddr("kprobe_table"); err != nil {
+		return nil, fmt.Errorf("%w: %w", kobj.ErrUnsupported, err)
 	}
 	l.aggregate, _ = s.Address("aggr_pre_handler")
 	l.kretprobe, _ = s.Address("pre_handler_kretprobe")
@@ -67,7 +68,7 @@ func (s *System) Kprobes(ctx context.Context) iter.Seq2[*Kprobe, error] {
 			return
 		}
 		for i := range kprobeHashSize {
-			for node, err := range s.hlist(ctx, o.table+virt.Addr(8*i), maxMachinery) {
+			for node, err := range s.HList(ctx, o.table+virt.Addr(8*i), kobj.MaxElements) {
 				if err != nil {
 					if !yield(nil, fmt.Errorf("kprobe_table[%d]: %w", i, err)) {
 						return
@@ -91,7 +92,7 @@ func (s *System) kprobesAt(ctx context.Context, o *kprobeLayout, a virt.Addr, yi
 	if top.Pre != o.aggregate || o.aggregate == 0 {
 		return yield(top, nil)
 	}
-	for node, err := range s.list(ctx, at(a, o.list), maxMachinery) {
+	for node, err := range s.List(ctx, o.list.At(a), kobj.MaxElements) {
 		var p *Kprobe
 		if err == nil {
 			p, err = s.kprobe(o, node-virt.Addr(o.list.Offset))
@@ -127,18 +128,18 @@ func appendNew(words []string, w string) []string {
 
 func (s *System) kprobe(o *kprobeLayout, a virt.Addr) (*Kprobe, error) {
 	p := &Kprobe{Addr: a}
-	err := safely(func() error {
-		r := s.reader()
-		p.Probed, p.Pre, p.Post = r.pointer(a, o.addr), r.pointer(a, o.pre), r.pointer(a, o.post)
-		p.Missed, p.Offset = r.num(a, o.missed), r.num(a, o.offset)
-		p.Flags = bitNames(r.num(a, o.flags), kprobeFlags)
+	err := kobj.Safely(func() error {
+		r := s.Reader()
+		p.Probed, p.Pre, p.Post = r.Pointer(a, o.addr), r.Pointer(a, o.pre), r.Pointer(a, o.post)
+		p.Missed, p.Offset = r.Uint(a, o.missed), r.Uint(a, o.offset)
+		p.Flags = kobj.BitNames(r.Uint(a, o.flags), kprobeFlags)
 		if p.Return = p.Pre == o.kretprobe && p.Pre != 0; p.Return { // struct kretprobe begins with its kprobe
-			p.Handler, p.Entry = r.pointer(a, o.handler), r.pointer(a, o.entry)
+			p.Handler, p.Entry = r.Pointer(a, o.handler), r.Pointer(a, o.entry)
 		}
-		if name := r.pointer(a, o.symbol); name != 0 && r.err == nil {
-			p.Symbol = r.cString(name, 512)
+		if name := r.Pointer(a, o.symbol); name != 0 && r.Err == nil {
+			p.Symbol = r.CString(name, 512)
 		}
-		return r.err
+		return r.Err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("kprobe at %#x: %w", uint64(a), err)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"runtime/debug"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -29,19 +30,19 @@ type Worker struct {
 }
 
 type kthreadLayout struct {
-	fn, data                                       Field
-	pool, current, last, pwq, rescue, desc, poolID Field
-	poolCPU, pwqWQ, wqName                         Field
+	fn, data                                       kobj.Field
+	pool, current, last, pwq, rescue, desc, poolID kobj.Field
+	poolCPU, pwqWQ, wqName                         kobj.Field
 }
 
 func (s *System) kthreadLayout() (*kthreadLayout, error) {
-	return layoutOf(s.Walker, "kernel threads", func(r *resolver, o *kthreadLayout) {
-		o.fn, o.data = r.field("kthread", "threadfn"), r.field("kthread", "data")
-		o.pool, o.current = r.optional("worker", "pool"), r.optional("worker", "current_func")
-		o.last, o.pwq = r.optional("worker", "last_func"), r.optional("worker", "current_pwq")
-		o.rescue, o.desc = r.optional("worker", "rescue_wq"), r.optional("worker", "desc")
-		o.poolID, o.poolCPU = r.optional("worker_pool", "id"), r.optional("worker_pool", "cpu")
-		o.pwqWQ, o.wqName = r.optional("pool_workqueue", "wq"), r.optional("workqueue_struct", "name")
+	return kobj.LayoutOf(s.Walker, "kernel threads", func(r *kobj.Resolver, o *kthreadLayout) {
+		o.fn, o.data = r.Field("kthread", "threadfn"), r.Field("kthread", "data")
+		o.pool, o.current = r.Optional("worker", "pool"), r.Optional("worker", "current_func")
+		o.last, o.pwq = r.Optional("worker", "last_func"), r.Optional("worker", "current_pwq")
+		o.rescue, o.desc = r.Optional("worker", "rescue_wq"), r.Optional("worker", "desc")
+		o.poolID, o.poolCPU = r.Optional("worker_pool", "id"), r.Optional("worker_pool", "cpu")
+		o.pwqWQ, o.wqName = r.Optional("pool_workqueue", "wq"), r.Optional("workqueue_struct", "name")
 	})
 }
 
@@ -53,9 +54,9 @@ func (l *Lister) KernelThreadOf(t Task) (_ *KernelThread, err error) {
 	if err != nil {
 		return nil, err
 	}
-	l.r.err = nil
-	flags := l.r.u32(t.Addr + virt.Addr(l.s.o.flags))
-	if l.r.err == nil && flags&flagKthread == 0 {
+	l.r.Err = nil
+	flags := l.r.U32(t.Addr + virt.Addr(l.s.o.flags))
+	if l.r.Err == nil && flags&flagKthread == 0 {
 		return nil, nil
 	}
 	th, err := l.ThreadOf(t)
@@ -64,15 +65,15 @@ func (l *Lister) KernelThreadOf(t Task) (_ *KernelThread, err error) {
 	}
 	r := &l.r
 	k := &KernelThread{Thread: *th}
-	k.PPID = int32(r.u32(r.ptr(t.Addr+virt.Addr(l.s.o.realParent)) + virt.Addr(l.s.o.tgid)))
-	if kt := r.ptr(t.Addr + virt.Addr(l.s.o.kthread)); kt != 0 {
-		k.Function, k.Data = r.pointer(kt, o.fn), r.pointer(kt, o.data)
-		if flags&flagWorker != 0 && k.Data != 0 && has(o.pool) {
+	k.PPID = int32(r.U32(r.Ptr(t.Addr+virt.Addr(l.s.o.realParent)) + virt.Addr(l.s.o.tgid)))
+	if kt := r.Ptr(t.Addr + virt.Addr(l.s.o.kthread)); kt != 0 {
+		k.Function, k.Data = r.Pointer(kt, o.fn), r.Pointer(kt, o.data)
+		if flags&flagWorker != 0 && k.Data != 0 && o.pool.Present() {
 			k.Worker = l.worker(k.Data, o)
 		}
 	}
-	if r.err != nil {
-		return k, fmt.Errorf("kernel thread %d: %w", k.TID, r.err)
+	if r.Err != nil {
+		return k, fmt.Errorf("kernel thread %d: %w", k.TID, r.Err)
 	}
 	return k, nil
 }
@@ -80,21 +81,21 @@ func (l *Lister) KernelThreadOf(t Task) (_ *KernelThread, err error) {
 func (l *Lister) worker(a virt.Addr, o *kthreadLayout) *Worker {
 	r := &l.r
 	w := &Worker{Addr: a, PoolCPU: -1, Pool: -1}
-	w.Current, w.Last = r.pointer(a, o.current), r.pointer(a, o.last)
-	rescue := r.pointer(a, o.rescue)
+	w.Current, w.Last = r.Pointer(a, o.current), r.Pointer(a, o.last)
+	rescue := r.Pointer(a, o.rescue)
 	w.Rescuer = rescue != 0
-	if pool := r.pointer(a, o.pool); pool != 0 {
-		w.Pool, w.PoolCPU = int32(r.num(pool, o.poolID)), int32(r.num(pool, o.poolCPU))
+	if pool := r.Pointer(a, o.pool); pool != 0 {
+		w.Pool, w.PoolCPU = int32(r.Uint(pool, o.poolID)), int32(r.Uint(pool, o.poolCPU))
 	}
 	wq := rescue
-	if pwq := r.pointer(a, o.pwq); wq == 0 && pwq != 0 && has(o.pwqWQ) {
-		wq = r.pointer(pwq, o.pwqWQ)
+	if pwq := r.Pointer(a, o.pwq); wq == 0 && pwq != 0 && o.pwqWQ.Present() {
+		wq = r.Pointer(pwq, o.pwqWQ)
 	}
 	switch {
-	case wq != 0 && has(o.wqName):
-		w.Workqueue = cString(r.bytes(at(wq, o.wqName), int(min(o.wqName.Size, 64))))
-	case has(o.desc):
-		w.Workqueue = cString(r.bytes(at(a, o.desc), int(min(o.desc.Size, 64))))
+	case wq != 0 && o.wqName.Present():
+		w.Workqueue = kobj.CString(r.Bytes(o.wqName.At(wq), int(min(o.wqName.Size, 64))))
+	case o.desc.Present():
+		w.Workqueue = kobj.CString(r.Bytes(o.desc.At(a), int(min(o.desc.Size, 64))))
 	}
 	return w
 }

@@ -3,21 +3,22 @@ package linux
 import (
 	"fmt"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
 // labelLayout is where AppArmor keeps the label of a task.
 type labelLayout struct {
-	blobCred, security       Field
-	hname, size              Field // struct aa_label
-	profileLabel, mode, name Field // struct aa_profile
+	blobCred, security       kobj.Field
+	hname, size              kobj.Field // struct aa_label
+	profileLabel, mode, name kobj.Field // struct aa_profile
 }
 
-func (o *labelLayout) resolve(r *resolver) {
-	o.blobCred, o.security = r.optional("lsm_blob_sizes", "lbs_cred"), r.optional("cred", "security")
-	o.hname, o.size = r.optional("aa_label", "hname"), r.optional("aa_label", "size")
-	o.profileLabel, o.mode = r.optional("aa_profile", "label"), r.optional("aa_profile", "mode")
-	o.name = r.optional("aa_profile", "base.hname")
+func (o *labelLayout) resolve(r *kobj.Resolver) {
+	o.blobCred, o.security = r.Optional("lsm_blob_sizes", "lbs_cred"), r.Optional("cred", "security")
+	o.hname, o.size = r.Optional("aa_label", "hname"), r.Optional("aa_label", "size")
+	o.profileLabel, o.mode = r.Optional("aa_profile", "label"), r.Optional("aa_profile", "mode")
+	o.name = r.Optional("aa_profile", "base.hname")
 }
 
 // maxLabel bounds a security label, in bytes.
@@ -32,7 +33,7 @@ func (l *Lister) label(cred virt.Addr, o *labelLayout) (string, error) {
 		if !ok {
 			return false
 		}
-		b := l.r.bytes(a, width)
+		b := l.r.Bytes(a, width)
 		for _, v := range b {
 			if v != 0 {
 				return true
@@ -44,12 +45,12 @@ func (l *Lister) label(cred virt.Addr, o *labelLayout) (string, error) {
 	case on("apparmor_initialized", 4):
 		label, err := l.apparmor(cred, o)
 		if err == nil {
-			err = l.r.err
+			err = l.r.Err
 		}
-		l.r.err = nil
+		l.r.Err = nil
 		return label, err
 	case on("selinux_state", 2): // enforcing, or initialized
-		return "", fmt.Errorf("label of SELinux: %w", ErrUnsupported)
+		return "", fmt.Errorf("label of SELinux: %w", kobj.ErrUnsupported)
 	}
 	return "", nil
 }
@@ -57,36 +58,36 @@ func (l *Lister) label(cred virt.Addr, o *labelLayout) (string, error) {
 func (l *Lister) apparmor(cred virt.Addr, o *labelLayout) (string, error) {
 	r := &l.r
 	sizes, ok := l.s.Address("apparmor_blob_sizes")
-	if !ok || !has(o.blobCred) || !has(o.security) || !has(o.hname) || !has(o.size) {
-		return "", fmt.Errorf("label of AppArmor: %w", ErrUnsupported)
+	if !ok || !o.blobCred.Present() || !o.security.Present() || !o.hname.Present() || !o.size.Present() {
+		return "", fmt.Errorf("label of AppArmor: %w", kobj.ErrUnsupported)
 	}
-	blob := r.pointer(cred, o.security)
+	blob := r.Pointer(cred, o.security)
 	// Once the modules are ordered, their sizes have become places.
-	place := r.num(sizes, o.blobCred)
+	place := r.Uint(sizes, o.blobCred)
 	if blob == 0 || place > maxLabel {
-		return "", r.err
+		return "", r.Err
 	}
-	label := r.ptr(blob + virt.Addr(place))
-	if label == 0 || r.err != nil {
-		return "", r.err
+	label := r.Ptr(blob + virt.Addr(place))
+	if label == 0 || r.Err != nil {
+		return "", r.Err
 	}
-	n := int(r.num(label, o.size))
-	if n != 1 || !has(o.mode) || !has(o.profileLabel) {
-		name := r.pointer(label, o.hname)
+	n := int(r.Uint(label, o.size))
+	if n != 1 || !o.mode.Present() || !o.profileLabel.Present() {
+		name := r.Pointer(label, o.hname)
 		if name == 0 {
-			return "", r.err
+			return "", r.Err
 		}
-		return r.cString(name, maxLabel), r.err
+		return r.CString(name, maxLabel), r.Err
 	}
 	// A label of one profile is that profile's own.
 	profile := label - virt.Addr(o.profileLabel.Offset)
-	name := r.cString(r.pointer(profile, o.name), maxLabel)
+	name := r.CString(r.Pointer(profile, o.name), maxLabel)
 	modes := [...]string{"enforce", "complain", "kill", "unconfined", "user"}
-	mode := r.num(profile, o.mode)
+	mode := r.Uint(profile, o.mode)
 	const unconfined = 3 // APPARMOR_UNCONFINED
 	switch {
-	case r.err != nil:
-		return "", r.err
+	case r.Err != nil:
+		return "", r.Err
 	case mode == unconfined && name == "unconfined":
 		return name, nil
 	case mode < uint64(len(modes)):

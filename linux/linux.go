@@ -14,13 +14,14 @@ import (
 	"time"
 
 	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
 // System is a Linux guest. It is safe for concurrent use.
 type System struct {
-	*Walker
+	*kobj.Walker
 	o *offsets
 
 	initTask    virt.Addr
@@ -42,7 +43,7 @@ func Open(ctx context.Context, mem phys.Memory, opts kernel.Options) (*System, e
 
 // New prepares to read the objects of the guest that runs k.
 func New(k *kernel.Kernel) (*System, error) {
-	s := &System{Walker: NewWalker(k), maxTasks: taskLimit(k)}
+	s := &System{Walker: kobj.New(k), maxTasks: taskLimit(k)}
 	var err error
 	if s.o, err = resolveOffsets(k.Profile); err != nil {
 		return nil, fmt.Errorf("kernel %s: %w", k.Release, err)
@@ -76,9 +77,9 @@ func (s *System) utsField(off uint32) (string, error) {
 	if !ok {
 		return "", fmt.Errorf("symbol init_uts_ns: %w", kernel.ErrNoSymbol)
 	}
-	r := s.reader()
-	b := r.bytes(a+virt.Addr(off), 65) // __NEW_UTS_LEN + 1
-	return cString(b), r.err
+	r := s.Reader()
+	b := r.Bytes(a+virt.Addr(off), 65) // __NEW_UTS_LEN + 1
+	return kobj.CString(b), r.Err
 }
 
 // CommandLine is what the kernel was booted with.
@@ -87,6 +88,6 @@ func (s *System) CommandLine() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	r := s.reader()
-	return r.cString(p, 4096), r.err
+	r := s.Reader()
+	return r.CString(p, 4096), r.Err
 }

@@ -19,20 +19,20 @@ type Load struct {
 // Load reads how busy the guest is.
 func (s *System) Load() (l Load, err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
-	averages, err := s.symbol("avenrun")
+	averages, err := s.SymbolAddr("avenrun")
 	if err != nil {
 		return l, fmt.Errorf("load: %w", err)
 	}
-	threads, err := s.symbol("nr_threads")
+	threads, err := s.SymbolAddr("nr_threads")
 	if err != nil {
 		return l, fmt.Errorf("load: %w", err)
 	}
-	r := s.reader()
+	r := s.Reader()
 	for i := range l.Averages {
-		l.Averages[i] = loadAverage(r.u64(averages + virt.Addr(8*i)))
+		l.Averages[i] = loadAverage(r.U64(averages + virt.Addr(8*i)))
 	}
-	l.Threads = int64(int32(r.u32(threads)))
-	return l, r.err
+	l.Threads = int64(int32(r.U32(threads)))
+	return l, r.Err
 }
 
 // loadAverage is fixed point with 11 bits behind the point, rounded to hundredths as

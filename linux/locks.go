@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -25,23 +26,23 @@ type FileLock struct {
 }
 
 type lockLayout struct {
-	link, flags, kind, pid, file, start, end Field
-	requests, member, blocker                Field
-	hlist                                    Field
-	inode, ino, super, dev                   Field
+	link, flags, kind, pid, file, start, end kobj.Field
+	requests, member, blocker                kobj.Field
+	hlist                                    kobj.Field
+	inode, ino, super, dev                   kobj.Field
 }
 
 func (s *System) lockLayout() (*lockLayout, error) {
-	return layoutOf(s.Walker, "file locks", func(r *resolver, o *lockLayout) {
-		r.symbols("file_lock_list")
+	return kobj.LayoutOf(s.Walker, "file locks", func(r *kobj.Resolver, o *lockLayout) {
+		r.Prefetch("file_lock_list")
 		const l = "file_lock"
-		member := func(name string) Field { return r.field(l, "c.flc_"+name, "fl_"+name) } // 6.9
+		member := func(name string) kobj.Field { return r.Field(l, "c.flc_"+name, "fl_"+name) } // 6.9
 		o.link, o.flags, o.kind, o.pid = member("link"), member("flags"), member("type"), member("pid")
 		o.file, o.requests, o.member, o.blocker = member("file"), member("blocked_requests"), member("blocked_member"), member("blocker")
-		o.start, o.end = r.field(l, "fl_start"), r.field(l, "fl_end")
-		o.hlist = r.field("file_lock_list_struct", "hlist")
-		o.inode, o.ino, o.super = r.field("file", "f_inode"), r.field("inode", "i_ino"), r.field("inode", "i_sb")
-		o.dev = r.field("super_block", "s_dev")
+		o.start, o.end = r.Field(l, "fl_start"), r.Field(l, "fl_end")
+		o.hlist = r.Field("file_lock_list_struct", "hlist")
+		o.inode, o.ino, o.super = r.Field("file", "f_inode"), r.Field("inode", "i_ino"), r.Field("inode", "i_sb")
+		o.dev = r.Field("super_block", "s_dev")
 	})
 }
 
@@ -58,13 +59,13 @@ func (s *System) FileLocks(ctx context.Context) iter.Seq2[*FileLock, error] {
 			return
 		}
 		w := &lockWalk{s: s, ctx: ctx, o: o, l: s.NewLister(), left: maxLocks, seen: map[virt.Addr]struct{}{}, yield: yield}
-		for cpu := range s.cpus {
+		for cpu := range s.CPUAreas {
 			head, err := s.PerCPU("file_lock_list", cpu)
 			if err != nil {
 				yield(nil, fmt.Errorf("file locks: %w", err))
 				return
 			}
-			for node, err := range s.hlist(ctx, at(head, o.hlist), maxLocks) {
+			for node, err := range s.HList(ctx, o.hlist.At(head), maxLocks) {
 				if err != nil {
 					err = fmt.Errorf("file locks: %w", err)
 				}
@@ -90,21 +91,21 @@ type lockWalk struct {
 func (w *lockWalk) lock(a virt.Addr, depth int) bool {
 	const maxDepth = 64 // of locks that wait for locks that wait
 	if w.left--; w.left < 0 || depth > maxDepth {
-		return w.yield(nil, fmt.Errorf("file locks: %w", errBudget)) && w.left >= 0
+		return w.yield(nil, fmt.Errorf("file locks: %w", kobj.ErrBudget)) && w.left >= 0
 	}
 	if _, twice := w.seen[a]; twice {
-		return w.yield(nil, fmt.Errorf("file lock at %#x: %w: it is there twice", uint64(a), ErrBroken))
+		return w.yield(nil, fmt.Errorf("file lock at %#x: %w: it is there twice", uint64(a), kobj.ErrBroken))
 	}
 	w.seen[a] = struct{}{}
 	k := &FileLock{Address: a, Blocked: depth > 0}
-	err := safely(func() error { return w.read(k) })
+	err := kobj.Safely(func() error { return w.read(k) })
 	if err != nil {
 		return w.yield(nil, fmt.Errorf("file lock at %#x: %w", uint64(a), err))
 	}
 	if !w.yield(k, nil) {
 		return false
 	}
-	for node, err := range w.s.list(w.ctx, at(a, w.o.requests), maxLocks) {
+	for node, err := range w.s.List(w.ctx, w.o.requests.At(a), maxLocks) {
 		if err != nil {
 			if !w.yield(nil, fmt.Errorf("file lock at %#x: %w", uint64(a), err)) {
 				return false
@@ -126,8 +127,8 @@ func (w *lockWalk) read(k *FileLock) error {
 		readLock, writeLock                             = 0, 1 // F_RDLCK, F_WRLCK
 	)
 	o, r := w.o, &w.l.r
-	r.err = nil
-	flags, kind := r.num(k.Address, o.flags), r.num(k.Address, o.kind)
+	r.Err = nil
+	flags, kind := r.Uint(k.Address, o.flags), r.Uint(k.Address, o.kind)
 	switch {
 	case flags&access != 0:
 		k.Kind = "ACCESS"
@@ -162,21 +163,21 @@ func (w *lockWalk) read(k *FileLock) error {
 	default:
 		k.Mode = "UNLCK"
 	}
-	k.PID = int32(r.num(k.Address, o.pid))
-	k.Start, k.End = r.signed(k.Address, o.start), r.signed(k.Address, o.end)
+	k.PID = int32(r.Uint(k.Address, o.pid))
+	k.Start, k.End = r.Int(k.Address, o.start), r.Int(k.Address, o.end)
 	if flags&posix == 0 { // of all of the file; since 6.9 a lease has no such members
 		k.Start, k.End = 0, -1
 	}
 	if k.End == 1<<63-1 { // OFFSET_MAX
 		k.End = -1
 	}
-	k.Blocker = r.pointer(k.Address, o.blocker)
-	file := r.pointer(k.Address, o.file)
-	if file == 0 || r.err != nil {
-		return r.err
+	k.Blocker = r.Pointer(k.Address, o.blocker)
+	file := r.Pointer(k.Address, o.file)
+	if file == 0 || r.Err != nil {
+		return r.Err
 	}
-	inode := r.pointer(file, o.inode)
-	k.Inode, k.Device = r.num(inode, o.ino), Device(r.num(r.pointer(inode, o.super), o.dev))
+	inode := r.Pointer(file, o.inode)
+	k.Inode, k.Device = r.Uint(inode, o.ino), Device(r.Uint(r.Pointer(inode, o.super), o.dev))
 	k.Path, k.Deleted = w.l.filePath(file)
-	return r.err
+	return r.Err
 }

@@ -6,6 +6,7 @@ import (
 	"iter"
 
 	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -23,28 +24,28 @@ type SecurityHook struct {
 }
 
 type lsmLayout struct {
-	list, hook, lsm, lsmID, idName Field
-	key, hl, active, keyFunc       Field
+	list, hook, lsm, lsmID, idName kobj.Field
+	key, hl, active, keyFunc       kobj.Field
 	callSize                       uint32
-	enabled                        Field
+	enabled                        kobj.Field
 }
 
 func (s *System) lsmLayout() (*lsmLayout, error) {
-	return layoutOf(s.Walker, "security modules", func(r *resolver, o *lsmLayout) {
-		r.symbols("static_calls_table", "security_hook_heads", "lsm_names", "lsm_idlist", "lsm_active_cnt")
+	return kobj.LayoutOf(s.Walker, "security modules", func(r *kobj.Resolver, o *lsmLayout) {
+		r.Prefetch("static_calls_table", "security_hook_heads", "lsm_names", "lsm_idlist", "lsm_active_cnt")
 		const h = "security_hook_list"
-		o.hook = r.field(h, "hook")
-		o.list = r.optional(h, "list")          // up to 6.11
-		o.lsm = r.optional(h, "lsm")            // a name, up to 6.7
-		o.lsmID = r.optional(h, "lsmid")        // 6.8
-		o.idName = r.optional("lsm_id", "name") // 6.8
+		o.hook = r.Field(h, "hook")
+		o.list = r.Optional(h, "list")          // up to 6.11
+		o.lsm = r.Optional(h, "lsm")            // a name, up to 6.7
+		o.lsmID = r.Optional(h, "lsmid")        // 6.8
+		o.idName = r.Optional("lsm_id", "name") // 6.8
 		const c = "lsm_static_call"             // 6.12
-		o.key, o.hl = r.optional(c, "key"), r.optional(c, "hl")
-		o.active = r.optional(c, "active")
-		o.keyFunc = r.optional("static_call_key", "func")
-		o.enabled = r.optional("static_key", "enabled")
-		if has(o.hl) {
-			o.callSize = r.size(c)
+		o.key, o.hl = r.Optional(c, "key"), r.Optional(c, "hl")
+		o.active = r.Optional(c, "active")
+		o.keyFunc = r.Optional("static_call_key", "func")
+		o.enabled = r.Optional("static_key", "enabled")
+		if o.hl.Present() {
+			o.callSize = r.Size(c)
 		}
 	})
 }
@@ -59,15 +60,15 @@ func (s *System) LSMs() ([]string, error) {
 	var names []string
 	list, ok1 := s.Address("lsm_idlist") // 6.8
 	count, ok2 := s.Address("lsm_active_cnt")
-	if ok1 && ok2 && has(o.idName) {
-		err := safely(func() error {
-			r := s.reader()
-			n := r.u32(count)
+	if ok1 && ok2 && o.idName.Present() {
+		err := kobj.Safely(func() error {
+			r := s.Reader()
+			n := r.U32(count)
 			for i := range min(n, 64) {
-				id := r.ptr(list + virt.Addr(8*i))
-				names = append(names, r.cString(r.pointer(id, o.idName), 64))
+				id := r.Ptr(list + virt.Addr(8*i))
+				names = append(names, r.CString(r.Pointer(id, o.idName), 64))
 			}
-			return r.err
+			return r.Err
 		})
 		if err != nil {
 			return nil, fmt.Errorf("names of the security modules: %w", err)
@@ -76,9 +77,9 @@ func (s *System) LSMs() ([]string, error) {
 	}
 	p, err := s.Pointer("lsm_names")
 	if err != nil || p == 0 {
-		return nil, fmt.Errorf("names of the security modules: %w: %w", ErrUnsupported, err)
+		return nil, fmt.Errorf("names of the security modules: %w: %w", kobj.ErrUnsupported, err)
 	}
-	text, err := s.stringAt(p, 1024)
+	text, err := s.StringAt(p, 1024)
 	if err != nil {
 		return nil, fmt.Errorf("names of the security modules: %w", err)
 	}
@@ -107,7 +108,7 @@ func (s *System) SecurityHooks(ctx context.Context) iter.Seq2[*SecurityHook, err
 			yield(nil, err)
 			return
 		}
-		if table, ok := s.Address("static_calls_table"); ok && has(o.hl) {
+		if table, ok := s.Address("static_calls_table"); ok && o.hl.Present() {
 			members, err := s.Members("lsm_static_calls_table")
 			if err != nil {
 				yield(nil, err)
@@ -122,8 +123,8 @@ func (s *System) SecurityHooks(ctx context.Context) iter.Seq2[*SecurityHook, err
 			return
 		}
 		heads, ok := s.Address("security_hook_heads")
-		if !ok || !has(o.list) {
-			yield(nil, fmt.Errorf("security hooks: %w: %w", ErrUnsupported, kernel.ErrNoSymbol))
+		if !ok || !o.list.Present() {
+			yield(nil, fmt.Errorf("security hooks: %w: %w", kobj.ErrUnsupported, kernel.ErrNoSymbol))
 			return
 		}
 		members, err := s.Members("security_hook_heads")
@@ -145,26 +146,26 @@ func (s *System) staticHooks(o *lsmLayout, hook string, table virt.Addr, n uint3
 	for i := range n {
 		call := table + virt.Addr(i*o.callSize)
 		var h *SecurityHook
-		err := safely(func() error {
-			r := s.reader()
-			hl, active := r.pointer(call, o.hl), r.pointer(call, o.active)
-			on := active != 0 && int32(r.u32(active)) > 0 // a static_key_false begins with its count
+		err := kobj.Safely(func() error {
+			r := s.Reader()
+			hl, active := r.Pointer(call, o.hl), r.Pointer(call, o.active)
+			on := active != 0 && int32(r.U32(active)) > 0 // a static_key_false begins with its count
 			var called virt.Addr
-			if key := r.pointer(call, o.key); key != 0 {
-				called = r.pointer(key, o.keyFunc)
+			if key := r.Pointer(call, o.key); key != 0 {
+				called = r.Pointer(key, o.keyFunc)
 			}
 			// Free ones come first. One that is on without an owner is nobody's.
-			if r.err != nil || hl == 0 && !on {
-				return r.err
+			if r.Err != nil || hl == 0 && !on {
+				return r.Err
 			}
 			h = &SecurityHook{Hook: hook, Order: order, Addr: hl, Called: called, Active: on}
 			if hl == 0 {
 				h.Func = called
 				return nil
 			}
-			h.Func = r.pointer(hl, o.hook)
+			h.Func = r.Pointer(hl, o.hook)
 			h.LSM = s.lsmName(&r, o, hl)
-			return r.err
+			return r.Err
 		})
 		if err != nil {
 			err = fmt.Errorf("security hook %s at %#x: %w", hook, uint64(call), err)
@@ -179,31 +180,31 @@ func (s *System) staticHooks(o *lsmLayout, hook string, table virt.Addr, n uint3
 	return true
 }
 
-func (s *System) lsmName(r *reader, o *lsmLayout, hl virt.Addr) string {
-	name := r.pointer(hl, o.lsm)
-	if has(o.lsmID) {
-		if id := r.pointer(hl, o.lsmID); id != 0 {
-			name = r.pointer(id, o.idName)
+func (s *System) lsmName(r *kobj.Reader, o *lsmLayout, hl virt.Addr) string {
+	name := r.Pointer(hl, o.lsm)
+	if o.lsmID.Present() {
+		if id := r.Pointer(hl, o.lsmID); id != 0 {
+			name = r.Pointer(id, o.idName)
 		}
 	}
 	if name == 0 {
 		return ""
 	}
-	return r.cString(name, 64)
+	return r.CString(name, 64)
 }
 
 // listedHooks yields the functions in one hook's list.
 func (s *System) listedHooks(ctx context.Context, o *lsmLayout, hook string, head virt.Addr, yield func(*SecurityHook, error) bool) bool {
 	order := 0
-	for node, err := range s.hlist(ctx, head, 1024) {
+	for node, err := range s.HList(ctx, head, 1024) {
 		var h *SecurityHook
 		if err == nil {
 			h = &SecurityHook{Hook: hook, Order: order, Addr: node - virt.Addr(o.list.Offset), Active: true}
-			err = safely(func() error {
-				r := s.reader()
-				h.Func = r.pointer(h.Addr, o.hook)
+			err = kobj.Safely(func() error {
+				r := s.Reader()
+				h.Func = r.Pointer(h.Addr, o.hook)
 				h.LSM = s.lsmName(&r, o, h.Addr)
-				return r.err
+				return r.Err
 			})
 		}
 		order++

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -75,10 +76,10 @@ func TestSyscallJudged(t *testing.T) {
 }
 
 func TestBitNames(t *testing.T) {
-	if got := bitNames(0b1011, map[uint]string{0: "a", 3: "d"}); !slices.Equal(got, []string{"a", "bit1", "d"}) {
+	if got := kobj.BitNames(0b1011, map[uint]string{0: "a", 3: "d"}); !slices.Equal(got, []string{"a", "bit1", "d"}) {
 		t.Error(got)
 	}
-	if got := bitNames(0, nil); got != nil {
+	if got := kobj.BitNames(0, nil); got != nil {
 		t.Error(got)
 	}
 }

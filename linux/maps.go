@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 	"slices"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -104,12 +105,12 @@ const maxMappings = 1 << 20
 // MM is the address of the task's mm_struct; 0 for kernel threads and zombies.
 func (t Task) MM() (_ virt.Addr, err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
-	r := t.s.reader()
-	if r.u32(t.Addr+virt.Addr(t.s.o.flags))&flagKthread != 0 {
-		return 0, r.err
+	r := t.s.Reader()
+	if r.U32(t.Addr+virt.Addr(t.s.o.flags))&flagKthread != 0 {
+		return 0, r.Err
 	}
-	mm := r.ptr(t.Addr + virt.Addr(t.s.o.mm))
-	return mm, r.err
+	mm := r.Ptr(t.Addr + virt.Addr(t.s.o.mm))
+	return mm, r.Err
 }
 
 // Mappings yields the ranges of t's address space in order of address, as
@@ -184,7 +185,7 @@ func (l *Lister) vmas(ctx context.Context, mm virt.Addr) (best []vma, errs []err
 		maps, bad := l.copyVMAs(ctx, mm, o, before, try == tries-1)
 		after, err := l.mapCount(mm, o)
 		if len(bad) == 0 && (err != nil || before != after || len(maps) != before) {
-			bad = []error{fmt.Errorf("%w: the kernel counts %d of them, and %d were found", ErrBroken, after, len(maps))}
+			bad = []error{fmt.Errorf("%w: the kernel counts %d of them, and %d were found", kobj.ErrBroken, after, len(maps))}
 		}
 		if len(bad) == 0 {
 			return maps, nil
@@ -201,9 +202,9 @@ func (l *Lister) vmas(ctx context.Context, mm virt.Addr) (best []vma, errs []err
 
 func (l *Lister) mapCount(mm virt.Addr, o *mapsLayout) (_ int, err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
-	l.r.err = nil
-	n := l.r.num(mm, o.mapCount)
-	return int(int32(n)), l.r.err
+	l.r.Err = nil
+	n := l.r.Uint(mm, o.mapCount)
+	return int(int32(n)), l.r.Err
 }
 
 // copyVMAs copies them in order of address, about as many as counted; tree takes the
@@ -219,7 +220,7 @@ func (l *Lister) copyVMAs(ctx context.Context, mm virt.Addr, o *mapsLayout, coun
 			v, err = l.vma(a, o)
 		}
 		if err == nil && v.Start < end {
-			err = fmt.Errorf("vma at %#x: %w: it begins at %#x, before the last one ends", uint64(a), ErrBroken, uint64(v.Start))
+			err = fmt.Errorf("vma at %#x: %w: it begins at %#x, before the last one ends", uint64(a), kobj.ErrBroken, uint64(v.Start))
 		}
 		if err != nil {
 			errs = append(errs, err)
@@ -230,23 +231,23 @@ func (l *Lister) copyVMAs(ctx context.Context, mm virt.Addr, o *mapsLayout, coun
 		return true
 	}
 	switch {
-	case has(o.tree):
-		for e, err := range l.s.maple(ctx, at(mm, o.tree), maxMappings) {
-			if !add(e.value, err) {
+	case o.tree.Present():
+		for e, err := range l.s.Maple(ctx, o.tree.At(mm), maxMappings) {
+			if !add(e.Value, err) {
 				return maps, errs
 			}
 		}
 	case tree:
-		for node, err := range l.s.rbtree(ctx, at(mm, o.rbRoot), maxMappings) {
+		for node, err := range l.s.RBTree(ctx, o.rbRoot.At(mm), maxMappings) {
 			if !add(node-virt.Addr(o.rb.Offset), err) {
 				return maps, errs
 			}
 		}
 	default:
 		// Each begins behind the one before, so the list cannot be a circle.
-		link := at(mm, o.mmap)
+		link := o.mmap.At(mm)
 		for n := range maxMappings {
-			next, err := l.s.word(link)
+			next, err := l.s.Word(link)
 			if err != nil {
 				return maps, append(errs, err)
 			}
@@ -256,9 +257,9 @@ func (l *Lister) copyVMAs(ctx context.Context, mm virt.Addr, o *mapsLayout, coun
 			if !add(virt.Addr(next), nil) {
 				return maps, errs
 			}
-			link = at(virt.Addr(next), o.next)
+			link = o.next.At(virt.Addr(next))
 		}
-		errs = append(errs, fmt.Errorf("%w: more than %d", ErrBroken, maxMappings))
+		errs = append(errs, fmt.Errorf("%w: more than %d", kobj.ErrBroken, maxMappings))
 	}
 	return maps, errs
 }
@@ -267,26 +268,26 @@ func (l *Lister) copyVMAs(ctx context.Context, mm virt.Addr, o *mapsLayout, coun
 func (l *Lister) vma(a virt.Addr, o *mapsLayout) (v vma, err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	r := &l.r
-	r.err = nil
+	r.Err = nil
 	if !l.s.Space.KernelHalf(a) {
-		return v, fmt.Errorf("vma at %#x: %w: no kernel pointer", uint64(a), ErrBroken)
+		return v, fmt.Errorf("vma at %#x: %w: no kernel pointer", uint64(a), kobj.ErrBroken)
 	}
-	b := r.bytes(a, int(min(o.size, 4096)))
-	if r.err != nil {
-		return v, fmt.Errorf("vma at %#x: %w", uint64(a), r.err)
+	b := r.Bytes(a, int(min(o.size, 4096)))
+	if r.Err != nil {
+		return v, fmt.Errorf("vma at %#x: %w", uint64(a), r.Err)
 	}
 	v.Addr = a
 	v.Start, v.End = virt.Addr(fieldIn(b, o.start)), virt.Addr(fieldIn(b, o.end))
 	v.Flags, v.File = fieldIn(b, o.flags), virt.Addr(fieldIn(b, o.file))
 	v.ops, v.private = virt.Addr(fieldIn(b, o.ops)), virt.Addr(fieldIn(b, o.private))
-	if has(o.anonName) && (v.File == 0 || !o.anonNameShared) {
+	if o.anonName.Present() && (v.File == 0 || !o.anonNameShared) {
 		v.anonName = virt.Addr(fieldIn(b, o.anonName))
 	}
 	if v.File != 0 {
 		v.Offset = fieldIn(b, o.pgoff) << 12
 	}
 	if v.Start >= v.End || v.Start%phys.PageSize != 0 || v.End%phys.PageSize != 0 || l.s.Space.KernelHalf(v.End-1) || !l.s.Space.Canonical(v.End-1) {
-		return v, fmt.Errorf("vma at %#x: %w: it covers [%#x, %#x)", uint64(a), ErrBroken, uint64(v.Start), uint64(v.End))
+		return v, fmt.Errorf("vma at %#x: %w: it covers [%#x, %#x)", uint64(a), kobj.ErrBroken, uint64(v.Start), uint64(v.End))
 	}
 	return v, nil
 }

@@ -13,10 +13,10 @@ type heapAndStack struct{ startBrk, brk, stack virt.Addr }
 func (l *Lister) heapAndStack(mm virt.Addr, o *mapsLayout) (a heapAndStack, err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	r := &l.r
-	r.err = nil
-	a.startBrk, a.brk = virt.Addr(r.num(mm, o.startBrk)), virt.Addr(r.num(mm, o.brk))
-	a.stack = virt.Addr(r.num(mm, o.startStack))
-	return a, r.err
+	r.Err = nil
+	a.startBrk, a.brk = virt.Addr(r.Uint(mm, o.startBrk)), virt.Addr(r.Uint(mm, o.brk))
+	a.stack = virt.Addr(r.Uint(mm, o.startStack))
+	return a, r.Err
 }
 
 // describe gives m its path, device and inode, as show_map_vma does.
@@ -29,23 +29,23 @@ func (l *Lister) describe(m *Mapping, v *vma, o *mapsLayout, area heapAndStack) 
 func (l *Lister) nameMapping(m *Mapping, v *vma, o *mapsLayout, area heapAndStack) (err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	r := &l.r
-	r.err = nil
+	r.Err = nil
 	name := ""
-	if v.anonName != 0 && has(o.anonNameText) {
-		name = r.cString(at(v.anonName, o.anonNameText), 80) // ANON_VMA_NAME_MAX_LEN
+	if v.anonName != 0 && o.anonNameText.Present() {
+		name = r.CString(o.anonNameText.At(v.anonName), 80) // ANON_VMA_NAME_MAX_LEN
 	}
 	switch {
 	case m.File != 0:
 		var inode virt.Addr
 		m.dentry, inode = l.opened(m.File, o)
-		m.Inode = r.num(inode, o.inoNumber)
-		m.Device = Device(r.num(r.pointer(inode, o.inoSuper), o.superDev))
+		m.Inode = r.Uint(inode, o.inoNumber)
+		m.Device = Device(r.Uint(r.Pointer(inode, o.inoSuper), o.superDev))
 		m.Path, m.Deleted = l.userPath(m.File, o)
 		if name != "" {
 			m.Path, m.Deleted = "[anon_shmem:"+name+"]", false // 6.2
 		}
 	case v.ops != 0 && v.ops == o.specialOps && v.private != 0:
-		m.Path = r.cString(r.pointer(v.private, o.ringName), 64)
+		m.Path = r.CString(r.Pointer(v.private, o.ringName), 64)
 	case m.Start < area.brk && m.End > area.startBrk, o.heapTouches && m.Start <= area.brk && m.End >= area.startBrk:
 		m.Path = "[heap]"
 	case m.Start <= area.stack && m.End >= area.stack:
@@ -53,7 +53,7 @@ func (l *Lister) nameMapping(m *Mapping, v *vma, o *mapsLayout, area heapAndStac
 	case name != "":
 		m.Path = "[anon:" + name + "]"
 	}
-	return r.err
+	return r.Err
 }
 
 // backing reports whether a file is one that overlayfs opened below itself, and that
@@ -63,15 +63,15 @@ func (l *Lister) nameMapping(m *Mapping, v *vma, o *mapsLayout, area heapAndStac
 func (l *Lister) backing(file virt.Addr, o *mapsLayout) bool {
 	const flags = 1<<24 | 1<<25
 	r := &l.r
-	if !has(o.userPath) || r.num(file, o.fileMode)&flags == 0 || r.err != nil {
+	if !o.userPath.Present() || r.Uint(file, o.fileMode)&flags == 0 || r.Err != nil {
 		return false
 	}
-	p := at(file, o.userPath)
-	mount, dentry := r.ptr(p+virt.Addr(l.s.o.pathMnt)), r.ptr(p+virt.Addr(l.s.o.pathDentry))
-	super := r.pointer(dentry, o.dSuper)
-	is := super != 0 && super == r.pointer(r.pointer(mount, o.mntRoot), o.dSuper)
-	if r.err != nil { // what is behind it is no path
-		r.err, is = nil, false
+	p := o.userPath.At(file)
+	mount, dentry := r.Ptr(p+virt.Addr(l.s.o.pathMnt)), r.Ptr(p+virt.Addr(l.s.o.pathDentry))
+	super := r.Pointer(dentry, o.dSuper)
+	is := super != 0 && super == r.Pointer(r.Pointer(mount, o.mntRoot), o.dSuper)
+	if r.Err != nil { // what is behind it is no path
+		r.Err, is = nil, false
 	}
 	return is
 }
@@ -81,17 +81,17 @@ func (l *Lister) backing(file virt.Addr, o *mapsLayout) bool {
 func (l *Lister) opened(file virt.Addr, o *mapsLayout) (dentry, inode virt.Addr) {
 	r := &l.r
 	if l.backing(file, o) {
-		dentry = r.ptr(at(file, o.userPath) + virt.Addr(l.s.o.pathDentry))
-		return dentry, r.pointer(dentry, o.dInode)
+		dentry = r.Ptr(o.userPath.At(file) + virt.Addr(l.s.o.pathDentry))
+		return dentry, r.Pointer(dentry, o.dInode)
 	}
-	return r.ptr(file + virt.Addr(l.s.o.filePath) + virt.Addr(l.s.o.pathDentry)), r.pointer(file, o.fileInode)
+	return r.Ptr(file + virt.Addr(l.s.o.filePath) + virt.Addr(l.s.o.pathDentry)), r.Pointer(file, o.fileInode)
 }
 
 // userPath is the path by which a file was opened.
 func (l *Lister) userPath(file virt.Addr, o *mapsLayout) (path string, deleted bool) {
 	if l.backing(file, o) {
-		p := at(file, o.userPath)
-		return l.path(l.r.ptr(p+virt.Addr(l.s.o.pathMnt)), l.r.ptr(p+virt.Addr(l.s.o.pathDentry)))
+		p := o.userPath.At(file)
+		return l.path(l.r.Ptr(p+virt.Addr(l.s.o.pathMnt)), l.r.Ptr(p+virt.Addr(l.s.o.pathDentry)))
 	}
 	path, deleted, _ = l.fileName(file)
 	return path, deleted

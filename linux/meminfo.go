@@ -6,6 +6,7 @@ import (
 	"iter"
 	"strings"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -61,13 +62,13 @@ type meminfoLayout struct {
 	counters                            []counted
 	files, swapCache, reclaimable       []counterAt // for Cached, MemAvailable
 	fileLRU, free                       []counterAt
-	inodes, inodeList, mapping, nrpages Field // super_block, inode, address_space
+	inodes, inodeList, mapping, nrpages kobj.Field // super_block, inode, address_space
 	spaceSize                           uint32
-	zones, watermarks                   Field // pglist_data, zone
-	boost                               Field
+	zones, watermarks                   kobj.Field // pglist_data, zone
+	boost                               kobj.Field
 	zoneSize                            uint32
-	counterCount, counterCPUs           Field // percpu_counter
-	hugeOrder, hugePages                Field // hstate
+	counterCount, counterCPUs           kobj.Field // percpu_counter
+	hugeOrder, hugePages                kobj.Field // hstate
 	hugeSize                            uint32
 }
 
@@ -81,7 +82,7 @@ type counted struct {
 }
 
 func (s *System) meminfoLayout() (*meminfoLayout, error) {
-	return layoutOf(s.Walker, "memory counters", func(r *resolver, o *meminfoLayout) {
+	return kobj.LayoutOf(s.Walker, "memory counters", func(r *kobj.Resolver, o *meminfoLayout) {
 		names := []string{
 			"vm_node_stat", "vm_zone_stat", "blockdev_superblock", "swapper_spaces", "nr_swapper_spaces", "node_data", "nr_node_ids",
 			"totalreserve_pages", "sysctl_overcommit_ratio", "sysctl_overcommit_kbytes", "vm_committed_as", "pcpu_nr_populated", "pcpu_nr_units",
@@ -90,15 +91,15 @@ func (s *System) meminfoLayout() (*meminfoLayout, error) {
 		for _, c := range countersOf {
 			names = append(append(names, c.symbols...), c.with)
 		}
-		r.symbols(names...)
+		r.Prefetch(names...)
 		items := func(words ...string) (places []counterAt) {
 			for _, w := range words {
 				before := len(places)
 				for enum, array := range map[string]string{"node_stat_item": "vm_node_stat", "zone_stat_item": "vm_zone_stat"} {
-					if sym, ok := r.p.Symbol(array); ok {
-						if i, err := r.p.EnumValue(enum, w); err == nil {
+					if sym, ok := r.Profile.Symbol(array); ok {
+						if i, err := r.Profile.EnumValue(enum, w); err == nil {
 							places = append(places, counterAt(sym.Rel+8*i))
-						} else if i, err := r.p.EnumValue(enum, strings.TrimSuffix(w, "_B")); err == nil { // up to 5.8
+						} else if i, err := r.Profile.EnumValue(enum, strings.TrimSuffix(w, "_B")); err == nil { // up to 5.8
 							places = append(places, counterAt(sym.Rel+8*i))
 						}
 					}
@@ -115,13 +116,13 @@ func (s *System) meminfoLayout() (*meminfoLayout, error) {
 				n.unit = phys.PageSize
 			}
 			for _, name := range c.symbols {
-				if sym, ok := r.p.Symbol(name); ok && !sym.Percpu {
+				if sym, ok := r.Profile.Symbol(name); ok && !sym.Percpu {
 					n.places = append(n.places, counterAt(sym.Rel))
 				}
 			}
 			with := c.with == ""
 			if !with {
-				_, with = r.p.Symbol(c.with)
+				_, with = r.Profile.Symbol(c.with)
 			}
 			if with && len(n.places) > 0 {
 				o.counters = append(o.counters, n)
@@ -130,12 +131,12 @@ func (s *System) meminfoLayout() (*meminfoLayout, error) {
 		o.files, o.swapCache = items("NR_FILE_PAGES"), items("NR_SWAPCACHE")
 		o.reclaimable, o.fileLRU = items("NR_SLAB_RECLAIMABLE_B", "NR_KERNEL_MISC_RECLAIMABLE"), items("NR_ACTIVE_FILE", "NR_INACTIVE_FILE")
 		o.free = items("NR_FREE_PAGES")
-		o.inodes, o.inodeList = r.field("super_block", "s_inodes"), r.field("inode", "i_sb_list")
-		o.mapping, o.nrpages, o.spaceSize = r.field("inode", "i_mapping"), r.field("address_space", "nrpages"), r.size("address_space")
-		o.zones, o.watermarks, o.boost, o.zoneSize = r.field("pglist_data", "node_zones"), r.field("zone", "_watermark"), r.optional("zone", "watermark_boost"), r.size("zone")
-		o.counterCount, o.counterCPUs = r.field("percpu_counter", "count"), r.optional("percpu_counter", "counters")
-		if o.hugeOrder = r.optional("hstate", "order"); has(o.hugeOrder) { // CONFIG_HUGETLB_PAGE
-			o.hugePages, o.hugeSize = r.field("hstate", "nr_huge_pages"), r.size("hstate")
+		o.inodes, o.inodeList = r.Field("super_block", "s_inodes"), r.Field("inode", "i_sb_list")
+		o.mapping, o.nrpages, o.spaceSize = r.Field("inode", "i_mapping"), r.Field("address_space", "nrpages"), r.Size("address_space")
+		o.zones, o.watermarks, o.boost, o.zoneSize = r.Field("pglist_data", "node_zones"), r.Field("zone", "_watermark"), r.Optional("zone", "watermark_boost"), r.Size("zone")
+		o.counterCount, o.counterCPUs = r.Field("percpu_counter", "count"), r.Optional("percpu_counter", "counters")
+		if o.hugeOrder = r.Optional("hstate", "order"); o.hugeOrder.Present() { // CONFIG_HUGETLB_PAGE
+			o.hugePages, o.hugeSize = r.Field("hstate", "nr_huge_pages"), r.Size("hstate")
 		}
 	})
 }
@@ -206,7 +207,7 @@ type meminfoWalk struct {
 func (w *meminfoWalk) sum(places []counterAt) (uint64, error) {
 	var n int64
 	for _, p := range places {
-		v, err := w.s.word(w.s.Text + virt.Addr(p))
+		v, err := w.s.Word(w.s.Text + virt.Addr(p))
 		if err != nil {
 			return 0, err
 		}
@@ -221,14 +222,14 @@ func (w *meminfoWalk) variable(name string, size int) (n uint64, ok bool, err er
 	if !ok {
 		return 0, false, nil
 	}
-	err = safely(func() error {
-		r := w.s.reader()
+	err = kobj.Safely(func() error {
+		r := w.s.Reader()
 		if size == 4 {
-			n = uint64(r.u32(a))
+			n = uint64(r.U32(a))
 		} else {
-			n = r.u64(a)
+			n = r.U64(a)
 		}
-		return r.err
+		return r.Err
 	})
 	return n, true, err
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -39,25 +40,25 @@ func (w *meminfoWalk) available() (uint64, bool, error) {
 func (w *meminfoWalk) lowWatermarks() (sum uint64, err error) {
 	nodes, ok := w.s.Address("node_data") // with CONFIG_NUMA
 	if !ok {
-		return 0, fmt.Errorf("symbol node_data: %w", ErrUnsupported)
+		return 0, fmt.Errorf("symbol node_data: %w", kobj.ErrUnsupported)
 	}
 	count, err := w.s.numaNodes()
 	if err != nil {
 		return 0, err
 	}
-	err = safely(func() error {
-		r := w.s.reader()
+	err = kobj.Safely(func() error {
+		r := w.s.Reader()
 		for i := range count {
-			node := r.ptr(nodes + virt.Addr(8*i))
-			if node == 0 || r.err != nil {
+			node := r.Ptr(nodes + virt.Addr(8*i))
+			if node == 0 || r.Err != nil {
 				continue
 			}
 			for z := range min(w.o.zones.Size/max(w.o.zoneSize, 1), 8) {
-				zone := at(node, w.o.zones) + virt.Addr(z*w.o.zoneSize)
-				sum += r.u64(at(zone, w.o.watermarks)+8) + r.num(zone, w.o.boost) // WMARK_LOW is 1
+				zone := w.o.zones.At(node) + virt.Addr(z*w.o.zoneSize)
+				sum += r.U64(w.o.watermarks.At(zone)+8) + r.Uint(zone, w.o.boost) // WMARK_LOW is 1
 			}
 		}
-		return r.err
+		return r.Err
 	})
 	return sum, err
 }
@@ -71,14 +72,14 @@ func (w *meminfoWalk) buffers() (n uint64, ok bool, err error) {
 	if err != nil {
 		return 0, true, err
 	}
-	for node, err := range w.s.list(w.ctx, at(sb, w.o.inodes), maxBlockInodes) {
+	for node, err := range w.s.List(w.ctx, w.o.inodes.At(sb), maxBlockInodes) {
 		if err != nil {
 			return 0, true, err
 		}
-		err = safely(func() error {
-			r := w.s.reader()
-			n += r.num(r.pointer(node-virt.Addr(w.o.inodeList.Offset), w.o.mapping), w.o.nrpages)
-			return r.err
+		err = kobj.Safely(func() error {
+			r := w.s.Reader()
+			n += r.Uint(r.Pointer(node-virt.Addr(w.o.inodeList.Offset), w.o.mapping), w.o.nrpages)
+			return r.Err
 		})
 		if err != nil {
 			return 0, true, err
@@ -111,17 +112,17 @@ func (w *meminfoWalk) swapCached() (n uint64, ok bool, err error) {
 	if !ok1 || !ok2 {
 		return 0, false, nil
 	}
-	err = safely(func() error {
-		r := w.s.reader()
+	err = kobj.Safely(func() error {
+		r := w.s.Reader()
 		for i := range virt.Addr(maxSwapSpaces) {
-			first, parts := r.ptr(spaces+8*i), r.u32(counts+4*i)
+			first, parts := r.Ptr(spaces+8*i), r.U32(counts+4*i)
 			for p := range virt.Addr(min(parts, maxSpaceParts)) {
-				if first != 0 && r.err == nil {
-					n += r.num(first+p*virt.Addr(w.o.spaceSize), w.o.nrpages)
+				if first != 0 && r.Err == nil {
+					n += r.Uint(first+p*virt.Addr(w.o.spaceSize), w.o.nrpages)
 				}
 			}
 		}
-		return r.err
+		return r.Err
 	})
 	return n * phys.PageSize, true, err
 }
@@ -154,15 +155,15 @@ func (w *meminfoWalk) committed() (_ uint64, ok bool, err error) {
 		return 0, false, nil
 	}
 	var n int64
-	err = safely(func() error {
-		r := w.s.reader()
-		n = int64(r.num(a, w.o.counterCount))
-		if counters := r.pointer(a, w.o.counterCPUs); counters != 0 {
-			for _, cpu := range w.s.cpus {
-				n += int64(int32(r.u32(counters + cpu)))
+	err = kobj.Safely(func() error {
+		r := w.s.Reader()
+		n = int64(r.Uint(a, w.o.counterCount))
+		if counters := r.Pointer(a, w.o.counterCPUs); counters != 0 {
+			for _, cpu := range w.s.CPUAreas {
+				n += int64(int32(r.U32(counters + cpu)))
 			}
 		}
-		return r.err
+		return r.Err
 	})
 	return uint64(max(n, 0)) * phys.PageSize, true, err
 }
@@ -181,15 +182,15 @@ func (w *meminfoWalk) huge() (n uint64, ok bool, err error) {
 	if !ok || err != nil {
 		return 0, false, err
 	}
-	err = safely(func() error {
-		r := w.s.reader()
+	err = kobj.Safely(func() error {
+		r := w.s.Reader()
 		for i := range min(count, maxHugeSizes) {
 			h := states + virt.Addr(i)*virt.Addr(w.o.hugeSize)
-			if order := r.num(h, w.o.hugeOrder); order <= 18 { // 1 GiB
-				n += r.num(h, w.o.hugePages) << order
+			if order := r.Uint(h, w.o.hugeOrder); order <= 18 { // 1 GiB
+				n += r.Uint(h, w.o.hugePages) << order
 			}
 		}
-		return r.err
+		return r.Err
 	})
 	return n * phys.PageSize, true, err
 }
@@ -201,7 +202,7 @@ func (w *meminfoWalk) direct(level, shift int) func() (uint64, bool, error) {
 		if !ok {
 			return 0, false, nil
 		}
-		n, err := w.s.word(a + virt.Addr(8*level))
+		n, err := w.s.Word(a + virt.Addr(8*level))
 		return n << shift, true, err
 	}
 }

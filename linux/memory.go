@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 	"strings"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -36,7 +37,7 @@ func (s *System) UserSpace(mm virt.Addr) (_ *virt.Space, err error) {
 func (l *Lister) memory(ctx context.Context, p *Process, mm virt.Addr) {
 	o, r := l.s.o, &l.r
 	if l.reads(PartSize) {
-		p.VSize = r.u64(mm+virt.Addr(o.totalVM)) * phys.PageSize
+		p.VSize = r.U64(mm+virt.Addr(o.totalVM)) * phys.PageSize
 		l.part(p, PartSize)
 	}
 	if l.reads(PartResident) {
@@ -44,7 +45,7 @@ func (l *Lister) memory(ctx context.Context, p *Process, mm virt.Addr) {
 		l.part(p, PartResident)
 	}
 	if l.reads(PartExecutable) {
-		if file := r.ptr(mm + virt.Addr(o.exeFile)); file != 0 && r.err == nil {
+		if file := r.Ptr(mm + virt.Addr(o.exeFile)); file != 0 && r.Err == nil {
 			p.Exe, p.ExeDeleted = l.filePath(file)
 		}
 		l.part(p, PartExecutable)
@@ -67,34 +68,34 @@ func (l *Lister) rss(ctx context.Context, p *Process, mm virt.Addr) uint64 {
 	// MM_FILEPAGES, MM_ANONPAGES, MM_SWAPENTS, MM_SHMEMPAGES.
 	counters := [...]uint32{0, 1, 3}
 	o, r := l.s.o, &l.r
-	if o.rssPercpu && l.s.cpusErr != nil {
-		r.err = l.s.cpusErr // the sum would lack what some of them hold
+	if o.rssPercpu && l.s.CPUAreasErr != nil {
+		r.Err = l.s.CPUAreasErr // the sum would lack what some of them hold
 		return 0
 	}
 	var sum int64
 	for _, i := range counters {
 		at := mm + virt.Addr(o.rss)
 		if !o.rssPercpu {
-			sum += int64(r.u64(at + virt.Addr(8*i)))
+			sum += int64(r.U64(at + virt.Addr(8*i)))
 			continue
 		}
 		at += virt.Addr(i * o.pcSize)
-		sum += int64(r.u64(at + virt.Addr(o.pcCount)))
-		slot := r.ptr(at + virt.Addr(o.pcCounters))
-		for _, cpu := range l.s.cpus {
+		sum += int64(r.U64(at + virt.Addr(o.pcCount)))
+		slot := r.Ptr(at + virt.Addr(o.pcCounters))
+		for _, cpu := range l.s.CPUAreas {
 			if slot != 0 {
-				sum += int64(int32(r.u32(slot + cpu)))
+				sum += int64(int32(r.U32(slot + cpu)))
 			}
 		}
 	}
-	if o.taskRSS != absent && o.taskRSSLen > 3 {
+	if o.taskRSS != kobj.NoOffset && o.taskRSSLen > 3 {
 		for t, err := range l.Threads(ctx, p.Task) {
 			if err != nil {
-				r.err = err
+				r.Err = err
 				break
 			}
 			for _, i := range counters {
-				sum += int64(int32(r.u32(t.Addr + virt.Addr(o.taskRSS+4*i))))
+				sum += int64(int32(r.U32(t.Addr + virt.Addr(o.taskRSS+4*i))))
 			}
 		}
 	}
@@ -106,10 +107,10 @@ func (l *Lister) rss(ctx context.Context, p *Process, mm virt.Addr) uint64 {
 // wrote a title over them.
 func (l *Lister) args(mm virt.Addr) ([]string, error) {
 	o, r := l.s.o, &l.r
-	start, end := r.ptr(mm+virt.Addr(o.argStart)), r.ptr(mm+virt.Addr(o.argEnd))
-	if r.err != nil || start >= end {
-		err := r.err
-		r.err = nil
+	start, end := r.Ptr(mm+virt.Addr(o.argStart)), r.Ptr(mm+virt.Addr(o.argEnd))
+	if r.Err != nil || start >= end {
+		err := r.Err
+		r.Err = nil
 		return nil, err
 	}
 	space, err := l.s.UserSpace(mm)
@@ -123,7 +124,7 @@ func (l *Lister) args(mm virt.Addr) ([]string, error) {
 		size = limit
 	}
 	l.spend(int(size)) // the room for it costs, whether or not it can be read
-	b := r.room(int(size))
+	b := r.Scratch(int(size))
 	n, err := space.ReadAt(b, start)
 	switch {
 	case err == nil && cut:
@@ -139,7 +140,7 @@ func (l *Lister) args(mm virt.Addr) ([]string, error) {
 // title reads what a process wrote over its arguments without a terminator at the
 // end of them: up to the first NUL within a page (get_mm_proctitle).
 func (l *Lister) title(space *virt.Space, start virt.Addr) ([]string, error) {
-	b := l.r.room(phys.PageSize)
+	b := l.r.Scratch(phys.PageSize)
 	n, err := space.ReadAt(b, start)
 	if n == 0 {
 		return nil, err
@@ -150,7 +151,7 @@ func (l *Lister) title(space *virt.Space, start virt.Addr) ([]string, error) {
 	}
 	args := splitArgs(b)
 	if !l.spend(len(b) + len(args)*stringSize) {
-		return nil, errBudget
+		return nil, kobj.ErrBudget
 	}
 	return args, nil
 }

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -30,9 +31,9 @@ type Parameter struct {
 
 // paramLayout is struct kernel_param and what its values are kept in.
 type paramLayout struct {
-	name, ops, perm, arg, get             Field
-	strMax, str                           Field
-	arrMax, arrSize, arrNum, arrOps, elem Field
+	name, ops, perm, arg, get             kobj.Field
+	strMax, str                           kobj.Field
+	arrMax, arrSize, arrNum, arrOps, elem kobj.Field
 	stride                                uint32
 	types                                 map[virt.Addr]string // by address of the function that shows it
 }
@@ -46,19 +47,19 @@ var paramTypes = []string{
 }
 
 func (s *System) paramLayout() (*paramLayout, error) {
-	o, err := layoutOf(s.Walker, "parameters of modules", func(r *resolver, o *paramLayout) {
+	o, err := kobj.LayoutOf(s.Walker, "parameters of modules", func(r *kobj.Resolver, o *paramLayout) {
 		const p, a = "kernel_param", "kparam_array"
-		o.name, o.ops, o.perm, o.arg = r.field(p, "name"), r.field(p, "ops"), r.field(p, "perm"), r.field(p, "arg")
-		o.stride = r.size(p)
-		o.get = r.field("kernel_param_ops", "get")
-		o.strMax, o.str = r.field("kparam_string", "maxlen"), r.field("kparam_string", "string")
-		o.arrMax, o.arrSize, o.arrNum = r.field(a, "max"), r.field(a, "elemsize"), r.field(a, "num")
-		o.arrOps, o.elem = r.field(a, "ops"), r.field(a, "elem")
+		o.name, o.ops, o.perm, o.arg = r.Field(p, "name"), r.Field(p, "ops"), r.Field(p, "perm"), r.Field(p, "arg")
+		o.stride = r.Size(p)
+		o.get = r.Field("kernel_param_ops", "get")
+		o.strMax, o.str = r.Field("kparam_string", "maxlen"), r.Field("kparam_string", "string")
+		o.arrMax, o.arrSize, o.arrNum = r.Field(a, "max"), r.Field(a, "elemsize"), r.Field(a, "num")
+		o.arrOps, o.elem = r.Field(a, "ops"), r.Field(a, "elem")
 		names := []string{"param_array_get"}
 		for _, t := range paramTypes {
 			names = append(names, "param_get_"+t)
 		}
-		r.symbols(names...)
+		r.Prefetch(names...)
 		o.types = map[virt.Addr]string{}
 		for _, name := range names {
 			if a, ok := s.Address(name); ok {
@@ -81,24 +82,24 @@ func (m *Module) Parameters() (ps []Parameter, err error) {
 	if err != nil {
 		return nil, err
 	}
-	r := m.s.reader()
-	kp, n := r.pointer(m.Addr, ml.kp), r.num(m.Addr, ml.numKP)
+	r := m.s.Reader()
+	kp, n := r.Pointer(m.Addr, ml.kp), r.Uint(m.Addr, ml.numKP)
 	if n > maxParams {
-		return nil, fmt.Errorf("parameters of module %s: %w: %d of them", m.Name, ErrBroken, n)
+		return nil, fmt.Errorf("parameters of module %s: %w: %d of them", m.Name, kobj.ErrBroken, n)
 	}
 	for i := range n {
 		p := kp + virt.Addr(uint32(i)*o.stride)
 		// parse_args and sysfs leave out what stands before a point.
-		name := r.cString(r.pointer(p, o.name), maxName)
-		v := Parameter{Name: name[strings.LastIndexByte(name, '.')+1:], Ops: r.pointer(p, o.ops), Mode: uint16(r.num(p, o.perm))}
-		v.Type = o.types[r.pointer(v.Ops, o.get)]
+		name := r.CString(r.Pointer(p, o.name), maxName)
+		v := Parameter{Name: name[strings.LastIndexByte(name, '.')+1:], Ops: r.Pointer(p, o.ops), Mode: uint16(r.Uint(p, o.perm))}
+		v.Type = o.types[r.Pointer(v.Ops, o.get)]
 		if v.Type == "" {
 			v.Type, _, _ = m.Symbol(v.Ops)
 		} else {
-			v.Value, v.Known = o.value(&r, v.Type, r.pointer(p, o.arg), true)
+			v.Value, v.Known = o.value(&r, v.Type, r.Pointer(p, o.arg), true)
 		}
-		if r.err != nil {
-			return ps, fmt.Errorf("parameters of module %s: %w", m.Name, r.err)
+		if r.Err != nil {
+			return ps, fmt.Errorf("parameters of module %s: %w", m.Name, r.Err)
 		}
 		ps = append(ps, v)
 	}
@@ -106,9 +107,9 @@ func (m *Module) Parameters() (ps []Parameter, err error) {
 }
 
 // value is the parameter at arg as its operations show it.
-func (o *paramLayout) value(r *reader, kind string, arg virt.Addr, array bool) (_ string, known bool) {
-	whole := func(size uint32) uint64 { return r.num(arg, FieldAt(0, size)) }
-	part := func(size uint32) int64 { return r.signed(arg, FieldAt(0, size)) }
+func (o *paramLayout) value(r *kobj.Reader, kind string, arg virt.Addr, array bool) (_ string, known bool) {
+	whole := func(size uint32) uint64 { return r.Uint(arg, kobj.FieldAt(0, size)) }
+	part := func(size uint32) int64 { return r.Int(arg, kobj.FieldAt(0, size)) }
 	switch kind {
 	case "byte":
 		return strconv.FormatUint(whole(1), 10), true
@@ -131,13 +132,13 @@ func (o *paramLayout) value(r *reader, kind string, arg virt.Addr, array bool) (
 	case "invbool":
 		return yesNo(whole(1) == 0), true
 	case "charp":
-		p := r.ptr(arg)
+		p := r.Ptr(arg)
 		if p == 0 {
 			return "(null)", true // as printf has it
 		}
-		return r.cString(p, maxParamText), true
+		return r.CString(p, maxParamText), true
 	case "string":
-		return r.cString(r.pointer(arg, o.str), int(min(r.num(arg, o.strMax), maxParamText))), true
+		return r.CString(r.Pointer(arg, o.str), int(min(r.Uint(arg, o.strMax), maxParamText))), true
 	case "param_array_get":
 		if !array {
 			return "", false // of arrays there are none
@@ -148,16 +149,16 @@ func (o *paramLayout) value(r *reader, kind string, arg virt.Addr, array bool) (
 }
 
 // arrayValue joins the elements with commas (param_array_get).
-func (o *paramLayout) arrayValue(r *reader, arg virt.Addr) (string, bool) {
-	n := r.num(arg, o.arrMax)
-	if num := r.pointer(arg, o.arrNum); num != 0 {
-		n = uint64(r.u32(num))
+func (o *paramLayout) arrayValue(r *kobj.Reader, arg virt.Addr) (string, bool) {
+	n := r.Uint(arg, o.arrMax)
+	if num := r.Pointer(arg, o.arrNum); num != 0 {
+		n = uint64(r.U32(num))
 	}
-	size, elem, kind := r.num(arg, o.arrSize), r.pointer(arg, o.elem), o.types[r.pointer(r.pointer(arg, o.arrOps), o.get)]
+	size, elem, kind := r.Uint(arg, o.arrSize), r.Pointer(arg, o.elem), o.types[r.Pointer(r.Pointer(arg, o.arrOps), o.get)]
 	var b strings.Builder
 	for i := range min(n, maxParamItems) {
 		v, ok := o.value(r, kind, elem+virt.Addr(i*size), false)
-		if !ok || r.err != nil {
+		if !ok || r.Err != nil {
 			return "", false
 		}
 		if i > 0 {
@@ -185,7 +186,7 @@ type Section struct {
 
 // sectionLayout is struct module_sect_attrs.
 type sectionLayout struct {
-	bins, name, addr Field
+	bins, name, addr kobj.Field
 }
 
 // Sections are where m's sections were loaded, as /sys/module/*/sections shows to
@@ -196,37 +197,37 @@ func (m *Module) Sections(ctx context.Context) (sections []Section, err error) {
 	if err != nil {
 		return nil, err
 	}
-	o, err := layoutOf(m.s.Walker, "sections of modules", func(r *resolver, o *sectionLayout) {
+	o, err := kobj.LayoutOf(m.s.Walker, "sections of modules", func(r *kobj.Resolver, o *sectionLayout) {
 		// The group's list of files ends with a null. Each is a bin_attribute,
 		// behind which the address stands, or since 6.14 in its private.
-		o.bins = r.field("module_sect_attrs", "grp.bin_attrs")
-		o.name = r.field("bin_attribute", "attr.name")
-		if o.addr = r.optional("module_sect_attr", "address"); !has(o.addr) {
-			o.addr = r.field("bin_attribute", "private")
+		o.bins = r.Field("module_sect_attrs", "grp.bin_attrs")
+		o.name = r.Field("bin_attribute", "attr.name")
+		if o.addr = r.Optional("module_sect_attr", "address"); !o.addr.Present() {
+			o.addr = r.Field("bin_attribute", "private")
 		}
 	})
 	if err != nil {
 		return nil, err
 	}
-	r := m.s.reader()
-	attrs := r.pointer(m.Addr, ml.sectAttrs)
+	r := m.s.Reader()
+	attrs := r.Pointer(m.Addr, ml.sectAttrs)
 	if attrs == 0 {
-		return nil, r.err // without CONFIG_KALLSYMS
+		return nil, r.Err // without CONFIG_KALLSYMS
 	}
-	list := r.pointer(attrs, o.bins)
+	list := r.Pointer(attrs, o.bins)
 	for range maxSections {
-		bin := r.ptr(list)
+		bin := r.Ptr(list)
 		if bin == 0 || ctx.Err() != nil {
 			break
 		}
-		sections = append(sections, Section{r.cString(r.pointer(bin, o.name), maxName), r.pointer(bin, o.addr)})
-		if r.err != nil {
+		sections = append(sections, Section{r.CString(r.Pointer(bin, o.name), maxName), r.Pointer(bin, o.addr)})
+		if r.Err != nil {
 			break
 		}
 		list += 8
 	}
-	if r.err != nil {
-		return sections, fmt.Errorf("sections of module %s: %w", m.Name, r.err)
+	if r.Err != nil {
+		return sections, fmt.Errorf("sections of module %s: %w", m.Name, r.Err)
 	}
 	return sections, ctx.Err()
 }

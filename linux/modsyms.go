@@ -7,6 +7,7 @@ import (
 	"sort"
 	"sync"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -37,7 +38,7 @@ const (
 
 // modKallsyms is struct mod_kallsyms.
 type modKallsyms struct {
-	symtab, num, strtab, typetab Field
+	symtab, num, strtab, typetab kobj.Field
 }
 
 // load reads the table once. What it costs is only what the module really has.
@@ -56,26 +57,26 @@ func (m *Module) readSymbols() error {
 	if err != nil {
 		return err
 	}
-	k, err := layoutOf(m.s.Walker, "module symbols", func(r *resolver, o *modKallsyms) {
+	k, err := kobj.LayoutOf(m.s.Walker, "module symbols", func(r *kobj.Resolver, o *modKallsyms) {
 		const t = "mod_kallsyms"
-		o.symtab, o.num, o.strtab = r.field(t, "symtab"), r.field(t, "num_symtab"), r.field(t, "strtab")
-		o.typetab = r.optional(t, "typetab") // 5.2; st_size held the letter before
+		o.symtab, o.num, o.strtab = r.Field(t, "symtab"), r.Field(t, "num_symtab"), r.Field(t, "strtab")
+		o.typetab = r.Optional(t, "typetab") // 5.2; st_size held the letter before
 	})
 	if err != nil {
 		return err
 	}
-	r := m.s.reader()
-	at := r.pointer(m.Addr, o.kallsyms)
-	symtab, n, typetab := r.pointer(at, k.symtab), r.num(at, k.num), virt.Addr(0)
-	if has(k.typetab) {
-		typetab = r.pointer(at, k.typetab)
+	r := m.s.Reader()
+	at := r.Pointer(m.Addr, o.kallsyms)
+	symtab, n, typetab := r.Pointer(at, k.symtab), r.Uint(at, k.num), virt.Addr(0)
+	if k.typetab.Present() {
+		typetab = r.Pointer(at, k.typetab)
 	}
-	m.symbols.strtab = r.pointer(at, k.strtab)
+	m.symbols.strtab = r.Pointer(at, k.strtab)
 	switch {
-	case r.err != nil:
-		return r.err
+	case r.Err != nil:
+		return r.Err
 	case n > maxModuleSymbols:
-		return fmt.Errorf("%w: %d symbols", ErrBroken, n)
+		return fmt.Errorf("%w: %d symbols", kobj.ErrBroken, n)
 	}
 	raw, kinds := make([]byte, n*elfSymSize), make([]byte, n)
 	if _, err := m.s.Space.ReadAt(raw, symtab); err != nil {
@@ -146,8 +147,8 @@ func (m *Module) region(a virt.Addr) (ModuleMemory, bool) {
 
 func (m *Module) symbolName(s moduleSymbol) (_ string, err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
-	r := m.s.reader()
-	return r.cString(m.symbols.strtab+virt.Addr(s.name), maxSymbolName), r.err
+	r := m.s.Reader()
+	return r.CString(m.symbols.strtab+virt.Addr(s.name), maxSymbolName), r.Err
 }
 
 // Address is where m's symbol of that name lies. Of several the lowest is meant.
@@ -174,7 +175,7 @@ func (m *Module) strtab(t *moduleSymbols) ([]byte, error) {
 		end = max(end, uint64(s.name)+1)
 	}
 	if end > maxStrtab {
-		return nil, fmt.Errorf("%w: %d bytes of names", ErrBroken, end)
+		return nil, fmt.Errorf("%w: %d bytes of names", kobj.ErrBroken, end)
 	}
 	b := make([]byte, end+maxSymbolName)
 	// What follows the last name may not be mapped.
@@ -191,7 +192,7 @@ func (m *Module) readNames(t *moduleSymbols) error {
 		return err
 	}
 	for _, s := range t.table {
-		if name := cString(b[s.name:]); name != "" {
+		if name := kobj.CString(b[s.name:]); name != "" {
 			if _, twice := t.names[name]; !twice {
 				t.names[name] = s.at
 			}

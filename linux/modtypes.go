@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/outsight-vmi/outsight/kernel/btf"
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -42,19 +43,19 @@ type ModuleTypes struct {
 }
 
 type moduleTypesLayout struct {
-	list, btf                  Field // struct btf_module
-	name, id, data, size, base Field // struct btf
-	startID, startStrings      Field
+	list, btf                  kobj.Field // struct btf_module
+	name, id, data, size, base kobj.Field // struct btf
+	startID, startStrings      kobj.Field
 }
 
 func (s *System) moduleTypesLayout() (*moduleTypesLayout, error) {
-	return layoutOf(s.Walker, "types of modules", func(r *resolver, o *moduleTypesLayout) {
-		r.symbols("btf_modules")
-		o.list, o.btf = r.field("btf_module", "list"), r.field("btf_module", "btf")
+	return kobj.LayoutOf(s.Walker, "types of modules", func(r *kobj.Resolver, o *moduleTypesLayout) {
+		r.Prefetch("btf_modules")
+		o.list, o.btf = r.Field("btf_module", "list"), r.Field("btf_module", "btf")
 		const b = "btf"
-		o.name, o.id = r.field(b, "name"), r.field(b, "id")
-		o.data, o.size, o.base = r.field(b, "data"), r.field(b, "data_size"), r.field(b, "base_btf")
-		o.startID, o.startStrings = r.field(b, "start_id"), r.field(b, "start_str_off")
+		o.name, o.id = r.Field(b, "name"), r.Field(b, "id")
+		o.data, o.size, o.base = r.Field(b, "data"), r.Field(b, "data_size"), r.Field(b, "base_btf")
+		o.startID, o.startStrings = r.Field(b, "start_id"), r.Field(b, "start_str_off")
 	})
 }
 
@@ -68,13 +69,13 @@ func (s *System) ModuleTypes(ctx context.Context) iter.Seq2[*ModuleTypes, error]
 			yield(nil, fmt.Errorf("%w: %w", ErrNoModuleTypes, err))
 			return
 		}
-		head, err := s.listHead("btf_modules")
+		head, err := s.ListHead("btf_modules")
 		if err != nil {
 			yield(nil, fmt.Errorf("types of modules: %w: %w", ErrNoModuleTypes, err))
 			return
 		}
-		r := s.reader()
-		for node, err := range s.list(ctx, head, maxModules) {
+		r := s.Reader()
+		for node, err := range s.List(ctx, head, maxModules) {
 			var m *ModuleTypes
 			if err == nil {
 				m, err = o.read(&r, node-virt.Addr(o.list.Offset))
@@ -89,12 +90,12 @@ func (s *System) ModuleTypes(ctx context.Context) iter.Seq2[*ModuleTypes, error]
 	}
 }
 
-func (o *moduleTypesLayout) read(r *reader, a virt.Addr) (_ *ModuleTypes, err error) {
-	return netGuarded(r, func() *ModuleTypes {
-		b := r.pointer(a, o.btf)
+func (o *moduleTypesLayout) read(r *kobj.Reader, a virt.Addr) (_ *ModuleTypes, err error) {
+	return kobj.Guarded(r, func() *ModuleTypes {
+		b := r.Pointer(a, o.btf)
 		return &ModuleTypes{
-			Addr: b, Module: r.cString(at(b, o.name), int(min(o.name.Size, maxModuleName))), ID: uint32(r.num(b, o.id)),
-			Size: uint32(r.num(b, o.size)), data: r.pointer(b, o.data), base: r.pointer(b, o.base),
+			Addr: b, Module: r.CString(o.name.At(b), int(min(o.name.Size, maxModuleName))), ID: uint32(r.Uint(b, o.id)),
+			Size: uint32(r.Uint(b, o.size)), data: r.Pointer(b, o.data), base: r.Pointer(b, o.base),
 		}
 	})
 }
@@ -109,7 +110,7 @@ func (s *System) TypesOf(m *ModuleTypes) (_ *btf.Spec, err error) {
 	}()
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	if m.Size > maxModuleTypes {
-		return nil, fmt.Errorf("%w: %d bytes", ErrBroken, m.Size)
+		return nil, fmt.Errorf("%w: %d bytes", kobj.ErrBroken, m.Size)
 	}
 	base, err := s.Types()
 	if err != nil {
@@ -119,16 +120,16 @@ func (s *System) TypesOf(m *ModuleTypes) (_ *btf.Spec, err error) {
 	if err != nil {
 		return nil, err
 	}
-	r := s.reader()
+	r := s.Reader()
 	// They are numbered from where the base ends, which is only right for the base that
 	// the kernel itself used.
-	id, strings := r.num(m.Addr, o.startID), r.num(m.Addr, o.startStrings)
-	size := r.num(m.base, o.size)
-	if r.err != nil {
-		return nil, r.err
+	id, strings := r.Uint(m.Addr, o.startID), r.Uint(m.Addr, o.startStrings)
+	size := r.Uint(m.base, o.size)
+	if r.Err != nil {
+		return nil, r.Err
 	}
 	if m.base == 0 || size != uint64(len(base.Raw())) || id != uint64(base.Len()+1) || strings != uint64(base.Strings()) {
-		return nil, fmt.Errorf("%w: they begin at type %d and string %d of another kernel", ErrBroken, id, strings)
+		return nil, fmt.Errorf("%w: they begin at type %d and string %d of another kernel", kobj.ErrBroken, id, strings)
 	}
 	b := make([]byte, m.Size)
 	if _, err := s.Space.ReadAt(b, m.data); err != nil {
@@ -161,7 +162,7 @@ type moduleSpecs struct {
 type moduleSpec struct {
 	of      ModuleTypes
 	spec    *btf.Spec
-	layouts layouts
+	layouts kobj.Layouts
 }
 
 // moduleSpec reads the types of a module, unless they are known already. What was
@@ -185,20 +186,20 @@ func (s *System) moduleSpec(m *ModuleTypes) (*moduleSpec, error) {
 	return k, nil
 }
 
-// layoutIn is [layoutOf] with the types of a module: its own come first, then the
+// layoutIn is [kobj.LayoutOf] with the types of a module: its own come first, then the
 // kernel's. A module that is built into the kernel has all its types there. The error
 // wraps [ErrNotLoaded] where the module is not loaded, and [ErrNoModuleTypes] where its
 // types cannot be known. Ask once in a listing: a module can come and go at any time.
-func layoutIn[T any](s *System, module, what string, resolve func(*resolver, *T)) (*T, error) {
+func layoutIn[T any](s *System, module, what string, resolve func(*kobj.Resolver, *T)) (*T, error) {
 	m, listErr := s.moduleTypesNamed(module)
 	if m != nil {
 		k, err := s.moduleSpec(m)
 		if err != nil {
 			return nil, fmt.Errorf("%s: kernel %s: %w", what, s.Release, err)
 		}
-		return layoutFrom(s.Walker, &k.layouts, k.spec, what, resolve)
+		return kobj.LayoutFrom(s.Walker, &k.layouts, k.spec, what, resolve)
 	}
-	v, err := layoutOf(s.Walker, what, resolve)
+	v, err := kobj.LayoutOf(s.Walker, what, resolve)
 	if err == nil {
 		return v, nil
 	}

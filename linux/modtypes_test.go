@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/outsight-vmi/outsight/kernel/btf"
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/linux/synth"
 )
 
@@ -33,11 +34,11 @@ func thingTypes(t testing.TB, base *btf.Spec) []byte {
 	return append(b, own...)
 }
 
-type thingLayout struct{ comm, pid Field }
+type thingLayout struct{ comm, pid kobj.Field }
 
 func thing(s *System, module string) (*thingLayout, error) {
-	return layoutIn(s, module, "things", func(r *resolver, o *thingLayout) {
-		o.comm, o.pid = r.field("thing", "task.comm"), r.field("task_struct", "pid")
+	return layoutIn(s, module, "things", func(r *kobj.Resolver, o *thingLayout) {
+		o.comm, o.pid = r.Field("thing", "task.comm"), r.Field("task_struct", "pid")
 	})
 }
 
@@ -92,8 +93,8 @@ func TestNoModuleTypes(t *testing.T) {
 		}
 	}
 	// What is built into the kernel is found all the same.
-	o, err := layoutIn(s, "thing", "tasks", func(r *resolver, o *thingLayout) { o.pid = r.field("task_struct", "pid") })
-	if err != nil || !has(o.pid) {
+	o, err := layoutIn(s, "thing", "tasks", func(r *kobj.Resolver, o *thingLayout) { o.pid = r.Field("task_struct", "pid") })
+	if err != nil || !o.pid.Present() {
 		t.Errorf("%+v, %v", o, err)
 	}
 }
@@ -145,7 +146,7 @@ func FuzzModuleTypes(f *testing.F) {
 		s := open(t, g)
 		g.AddModuleTypes("thing", b, uint64(len(base.Raw())), uint64(base.Len()+1), uint64(base.Strings()))
 		o, err := thing(s, "thing")
-		if err == nil && (!has(o.comm) || !has(o.pid)) {
+		if err == nil && (!o.comm.Present() || !o.pid.Present()) {
 			t.Errorf("%+v", o)
 		}
 	})

@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 	"strings"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -19,19 +20,19 @@ const (
 
 // moduleLayout is struct module and what it leads to.
 type moduleLayout struct {
-	list, state, name, version, srcversion, taints Field
-	init, exit, args, refcnt, kp, numKP, kallsyms  Field
-	sourceList, useSourceList, useSource           Field
-	percpu, percpuSize                             Field
+	list, state, name, version, srcversion, taints kobj.Field
+	init, exit, args, refcnt, kp, numKP, kallsyms  kobj.Field
+	sourceList, useSourceList, useSource           kobj.Field
+	percpu, percpuSize                             kobj.Field
 	// Since 6.4 an array of regions by kind; before, one for the core and one for
 	// what initialisation needs, each beginning with its text.
-	mem, memBase, memSize                  Field
+	mem, memBase, memSize                  kobj.Field
 	memStride                              uint32
-	core, initial                          Field
-	layoutBase, layoutSize, layoutTextSize Field
+	core, initial                          kobj.Field
+	layoutBase, layoutSize, layoutTextSize kobj.Field
 	kinds                                  []ModuleMemoryKind
 	states                                 map[uint64]ModuleState
-	sectAttrs                              Field
+	sectAttrs                              kobj.Field
 }
 
 // ModuleMemoryKind is what a region of a module's memory holds.
@@ -63,35 +64,35 @@ const (
 )
 
 func (s *System) moduleLayout() (*moduleLayout, error) {
-	return layoutOf(s.Walker, "modules", func(r *resolver, o *moduleLayout) {
-		r.symbols("modules")
+	return kobj.LayoutOf(s.Walker, "modules", func(r *kobj.Resolver, o *moduleLayout) {
+		r.Prefetch("modules")
 		const m = "module"
-		o.list, o.state, o.name = r.field(m, "list"), r.field(m, "state"), r.field(m, "name")
-		o.version, o.srcversion = r.optional(m, "version"), r.optional(m, "srcversion")
-		o.taints, o.init, o.exit = r.optional(m, "taints"), r.optional(m, "init"), r.optional(m, "exit")
-		o.args, o.refcnt = r.optional(m, "args"), r.optional(m, "refcnt.counter")
-		o.kp, o.numKP = r.optional(m, "kp"), r.optional(m, "num_kp")
-		o.kallsyms, o.sectAttrs = r.optional(m, "kallsyms"), r.optional(m, "sect_attrs")
-		o.percpu, o.percpuSize = r.optional(m, "percpu"), r.optional(m, "percpu_size")
-		o.sourceList = r.optional(m, "source_list") // with CONFIG_MODULE_UNLOAD, as are exit and refcnt
-		o.useSourceList, o.useSource = r.optional("module_use", "source_list"), r.optional("module_use", "source")
-		if o.mem = r.optional(m, "mem"); has(o.mem) { // 6.4
-			o.memBase, o.memSize = r.field("module_memory", "base"), r.field("module_memory", "size")
-			o.memStride = r.size("module_memory")
-			o.kinds = r.moduleMemoryKinds()
+		o.list, o.state, o.name = r.Field(m, "list"), r.Field(m, "state"), r.Field(m, "name")
+		o.version, o.srcversion = r.Optional(m, "version"), r.Optional(m, "srcversion")
+		o.taints, o.init, o.exit = r.Optional(m, "taints"), r.Optional(m, "init"), r.Optional(m, "exit")
+		o.args, o.refcnt = r.Optional(m, "args"), r.Optional(m, "refcnt.counter")
+		o.kp, o.numKP = r.Optional(m, "kp"), r.Optional(m, "num_kp")
+		o.kallsyms, o.sectAttrs = r.Optional(m, "kallsyms"), r.Optional(m, "sect_attrs")
+		o.percpu, o.percpuSize = r.Optional(m, "percpu"), r.Optional(m, "percpu_size")
+		o.sourceList = r.Optional(m, "source_list") // with CONFIG_MODULE_UNLOAD, as are exit and refcnt
+		o.useSourceList, o.useSource = r.Optional("module_use", "source_list"), r.Optional("module_use", "source")
+		if o.mem = r.Optional(m, "mem"); o.mem.Present() { // 6.4
+			o.memBase, o.memSize = r.Field("module_memory", "base"), r.Field("module_memory", "size")
+			o.memStride = r.Size("module_memory")
+			o.kinds = moduleMemoryKinds(r)
 		} else {
-			o.core, o.initial = r.field(m, "core_layout"), r.field(m, "init_layout")
+			o.core, o.initial = r.Field(m, "core_layout"), r.Field(m, "init_layout")
 			const l = "module_layout"
-			o.layoutBase, o.layoutSize, o.layoutTextSize = r.field(l, "base"), r.field(l, "size"), r.field(l, "text_size")
+			o.layoutBase, o.layoutSize, o.layoutTextSize = r.Field(l, "base"), r.Field(l, "size"), r.Field(l, "text_size")
 		}
 		o.states = map[uint64]ModuleState{}
 		for name, state := range map[string]ModuleState{
 			"MODULE_STATE_LIVE": ModuleLive, "MODULE_STATE_COMING": ModuleLoading,
 			"MODULE_STATE_GOING": ModuleUnloading, "MODULE_STATE_UNFORMED": ModuleUnformed,
 		} {
-			v, err := r.types.EnumValue("module_state", name)
+			v, err := r.Types.EnumValue("module_state", name)
 			if err != nil {
-				r.errs = append(r.errs, err)
+				r.Errs = append(r.Errs, err)
 			}
 			o.states[uint64(v)] = state
 		}
@@ -99,19 +100,19 @@ func (s *System) moduleLayout() (*moduleLayout, error) {
 }
 
 // moduleMemoryKinds is the kinds in the order of struct module's mem.
-func (r *resolver) moduleMemoryKinds() []ModuleMemoryKind {
+func moduleMemoryKinds(r *kobj.Resolver) []ModuleMemoryKind {
 	names := map[string]ModuleMemoryKind{
 		"MOD_TEXT": ModuleText, "MOD_DATA": ModuleData, "MOD_RODATA": ModuleRodata, "MOD_RO_AFTER_INIT": ModuleROAfterInit,
 		"MOD_INIT_TEXT": ModuleInitText, "MOD_INIT_DATA": ModuleInitData, "MOD_INIT_RODATA": ModuleInitRodata,
 	}
 	kinds := make([]ModuleMemoryKind, len(names))
 	for name, kind := range names {
-		v, err := r.types.EnumValue("mod_mem_type", name)
+		v, err := r.Types.EnumValue("mod_mem_type", name)
 		if err == nil && (v < 0 || int(v) >= len(kinds)) {
 			err = fmt.Errorf("enum mod_mem_type: %s is %d", name, v)
 		}
 		if err != nil {
-			r.errs = append(r.errs, err)
+			r.Errs = append(r.Errs, err)
 			continue
 		}
 		kinds[v] = kind
@@ -174,12 +175,12 @@ func (s *System) Modules(ctx context.Context) iter.Seq2[*Module, error] {
 			yield(nil, err)
 			return
 		}
-		head, err := s.listHead("modules")
+		head, err := s.ListHead("modules")
 		if err != nil {
-			yield(nil, fmt.Errorf("modules: %w: %w", ErrUnsupported, err))
+			yield(nil, fmt.Errorf("modules: %w: %w", kobj.ErrUnsupported, err))
 			return
 		}
-		for node, err := range s.list(ctx, head, maxModules) {
+		for node, err := range s.List(ctx, head, maxModules) {
 			var m *Module
 			if err != nil {
 				err = fmt.Errorf("modules: %w", err)
@@ -217,68 +218,68 @@ func (s *System) ModuleAt(a virt.Addr) (*Module, error) {
 }
 
 // moduleNameAt is the name alone; empty for a null pointer, which stands for the kernel.
-func (s *System) moduleNameAt(r *reader, a virt.Addr) string {
+func (s *System) moduleNameAt(r *kobj.Reader, a virt.Addr) string {
 	o, err := s.moduleLayout()
 	if err != nil || a == 0 {
 		return ""
 	}
-	return r.cString(at(a, o.name), maxModuleName)
+	return r.CString(o.name.At(a), maxModuleName)
 }
 
 func (s *System) module(o *moduleLayout, a virt.Addr) (_ *Module, err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
-	r := s.reader()
+	r := s.Reader()
 	m := &Module{s: s, Addr: a}
-	m.Name = r.cString(at(a, o.name), maxModuleName)
-	m.State = o.states[r.num(a, o.state)]
-	if r.err == nil && (m.State == "" || m.Name == "") {
-		return nil, fmt.Errorf("module at %#x: %w: state %d, name %q", uint64(a), ErrBroken, r.num(a, o.state), m.Name)
+	m.Name = r.CString(o.name.At(a), maxModuleName)
+	m.State = o.states[r.Uint(a, o.state)]
+	if r.Err == nil && (m.State == "" || m.Name == "") {
+		return nil, fmt.Errorf("module at %#x: %w: state %d, name %q", uint64(a), kobj.ErrBroken, r.Uint(a, o.state), m.Name)
 	}
 	m.memory(o, &r)
 	m.RefCount = -1
-	if has(o.refcnt) { // MODULE_REF_BASE is the module's own one
-		m.RefCount = r.signed(a, o.refcnt) - 1
+	if o.refcnt.Present() { // MODULE_REF_BASE is the module's own one
+		m.RefCount = r.Int(a, o.refcnt) - 1
 	}
-	m.Taints = r.num(a, o.taints)
-	m.Init, m.Exit = r.pointer(a, o.init), r.pointer(a, o.exit)
-	if m.PercpuSize = r.num(a, o.percpuSize); m.PercpuSize != 0 {
-		m.Percpu = r.pointer(a, o.percpu)
+	m.Taints = r.Uint(a, o.taints)
+	m.Init, m.Exit = r.Pointer(a, o.init), r.Pointer(a, o.exit)
+	if m.PercpuSize = r.Uint(a, o.percpuSize); m.PercpuSize != 0 {
+		m.Percpu = r.Pointer(a, o.percpu)
 	}
 	for _, s := range []struct {
 		to *string
-		f  Field
+		f  kobj.Field
 	}{{&m.Version, o.version}, {&m.SrcVersion, o.srcversion}} {
-		if p := r.pointer(a, s.f); p != 0 {
-			*s.to = r.cString(p, 256)
+		if p := r.Pointer(a, s.f); p != 0 {
+			*s.to = r.CString(p, 256)
 		}
 	}
-	if r.err != nil {
-		return nil, fmt.Errorf("module %q at %#x: %w", m.Name, uint64(a), r.err)
+	if r.Err != nil {
+		return nil, fmt.Errorf("module %q at %#x: %w", m.Name, uint64(a), r.Err)
 	}
 	return m, nil
 }
 
 // memory reads where m lies.
-func (m *Module) memory(o *moduleLayout, r *reader) {
+func (m *Module) memory(o *moduleLayout, r *kobj.Reader) {
 	add := func(kind ModuleMemoryKind, start virt.Addr, size uint64) {
 		if size != 0 && size <= maxModuleSize {
 			m.Memory = append(m.Memory, ModuleMemory{kind, start, size})
 		}
 	}
-	if has(o.mem) {
+	if o.mem.Present() {
 		for i, kind := range o.kinds {
-			region := at(m.Addr, o.mem) + virt.Addr(uint32(i)*o.memStride)
-			add(kind, r.pointer(region, o.memBase), r.num(region, o.memSize))
+			region := o.mem.At(m.Addr) + virt.Addr(uint32(i)*o.memStride)
+			add(kind, r.Pointer(region, o.memBase), r.Uint(region, o.memSize))
 		}
 		return
 	}
 	for _, l := range []struct {
-		f          Field
+		f          kobj.Field
 		text, data ModuleMemoryKind
 	}{{o.core, ModuleText, ModuleData}, {o.initial, ModuleInitText, ModuleInitData}} {
-		region := at(m.Addr, l.f)
-		base, size := r.pointer(region, o.layoutBase), r.num(region, o.layoutSize)
-		text := min(r.num(region, o.layoutTextSize), size)
+		region := l.f.At(m.Addr)
+		base, size := r.Pointer(region, o.layoutBase), r.Uint(region, o.layoutSize)
+		text := min(r.Uint(region, o.layoutTextSize), size)
 		add(l.text, base, text)
 		add(l.data, base+virt.Addr(text), size-text)
 	}
@@ -287,18 +288,18 @@ func (m *Module) memory(o *moduleLayout, r *reader) {
 // Dependants are the names of the modules that use m, as lsmod shows them.
 func (m *Module) Dependants(ctx context.Context) (names []string, err error) {
 	o, err := m.s.moduleLayout()
-	if err != nil || !has(o.sourceList) || !has(o.useSource) {
+	if err != nil || !o.sourceList.Present() || !o.useSource.Present() {
 		return nil, err
 	}
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
-	r := m.s.reader()
-	for node, err := range m.s.list(ctx, at(m.Addr, o.sourceList), maxModules) {
+	r := m.s.Reader()
+	for node, err := range m.s.List(ctx, o.sourceList.At(m.Addr), maxModules) {
 		if err != nil {
 			return names, fmt.Errorf("users of module %s: %w", m.Name, err)
 		}
-		name := m.s.moduleNameAt(&r, r.pointer(node-virt.Addr(o.useSourceList.Offset), o.useSource))
-		if r.err != nil {
-			return names, fmt.Errorf("users of module %s: %w", m.Name, r.err)
+		name := m.s.moduleNameAt(&r, r.Pointer(node-virt.Addr(o.useSourceList.Offset), o.useSource))
+		if r.Err != nil {
+			return names, fmt.Errorf("users of module %s: %w", m.Name, r.Err)
 		}
 		names = append(names, name)
 	}

@@ -8,36 +8,37 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
 type mountsLayout struct {
-	nsTree, nsList, nsCount                Field // of mnt_namespace
-	node, list                             Field // of mount
-	id, parent, group, master, tflags, dev Field
-	sb, flags                              Field // of vfsmount
-	sbDev, sbFlags, sbType, sbSubtype      Field
-	typeName                               Field
+	nsTree, nsList, nsCount                kobj.Field // of mnt_namespace
+	node, list                             kobj.Field // of mount
+	id, parent, group, master, tflags, dev kobj.Field
+	sb, flags                              kobj.Field // of vfsmount
+	sbDev, sbFlags, sbType, sbSubtype      kobj.Field
+	typeName                               kobj.Field
 }
 
 func (s *System) mountsLayout() (*mountsLayout, error) {
-	return layoutOf(s.Walker, "mounts", func(r *resolver, o *mountsLayout) {
+	return kobj.LayoutOf(s.Walker, "mounts", func(r *kobj.Resolver, o *mountsLayout) {
 		const m = "mount"
-		o.node = r.optional(m, "mnt_node") // 6.8: a red-black tree, before a list
-		if has(o.node) {
-			o.nsTree, o.nsCount = r.field("mnt_namespace", "mounts"), r.field("mnt_namespace", "nr_mounts")
+		o.node = r.Optional(m, "mnt_node") // 6.8: a red-black tree, before a list
+		if o.node.Present() {
+			o.nsTree, o.nsCount = r.Field("mnt_namespace", "mounts"), r.Field("mnt_namespace", "nr_mounts")
 		} else {
-			o.nsList, o.nsCount = r.field("mnt_namespace", "list"), r.field("mnt_namespace", "mounts")
-			o.list = r.field(m, "mnt_list")
+			o.nsList, o.nsCount = r.Field("mnt_namespace", "list"), r.Field("mnt_namespace", "mounts")
+			o.list = r.Field(m, "mnt_list")
 		}
-		o.id, o.group, o.master = r.field(m, "mnt_id"), r.field(m, "mnt_group_id"), r.field(m, "mnt_master")
-		o.parent, o.dev = r.field(m, "mnt_parent"), r.field(m, "mnt_devname")
-		o.tflags = r.optional(m, "mnt_t_flags") // 6.17: propagation has flags of its own
-		o.sb, o.flags = r.field("vfsmount", "mnt_sb"), r.field("vfsmount", "mnt_flags")
+		o.id, o.group, o.master = r.Field(m, "mnt_id"), r.Field(m, "mnt_group_id"), r.Field(m, "mnt_master")
+		o.parent, o.dev = r.Field(m, "mnt_parent"), r.Field(m, "mnt_devname")
+		o.tflags = r.Optional(m, "mnt_t_flags") // 6.17: propagation has flags of its own
+		o.sb, o.flags = r.Field("vfsmount", "mnt_sb"), r.Field("vfsmount", "mnt_flags")
 		const s = "super_block"
-		o.sbDev, o.sbFlags, o.sbType = r.field(s, "s_dev"), r.field(s, "s_flags"), r.field(s, "s_type")
-		o.sbSubtype, o.typeName = r.optional(s, "s_subtype"), r.field("file_system_type", "name")
+		o.sbDev, o.sbFlags, o.sbType = r.Field(s, "s_dev"), r.Field(s, "s_flags"), r.Field(s, "s_type")
+		o.sbSubtype, o.typeName = r.Optional(s, "s_subtype"), r.Field("file_system_type", "name")
 	})
 }
 
@@ -67,13 +68,13 @@ const maxMounts = 1 << 20
 func (l *Lister) MountNamespaceOf(t Task) (_ virt.Addr, inum uint64, err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	o, r := l.s.o, &l.r
-	r.err = nil
-	proxy := r.ptr(t.Addr + virt.Addr(o.nsproxy))
+	r.Err = nil
+	proxy := r.Ptr(t.Addr + virt.Addr(o.nsproxy))
 	if proxy == 0 {
-		return 0, 0, r.err
+		return 0, 0, r.Err
 	}
-	ns := r.ptr(proxy + virt.Addr(o.nsMnt))
-	return ns, l.inum(ns, o.inumMnt), r.err
+	ns := r.Ptr(proxy + virt.Addr(o.nsMnt))
+	return ns, l.inum(ns, o.inumMnt), r.Err
 }
 
 // Mounts yields the mounts of the namespace whose mnt_namespace is at ns, as
@@ -85,9 +86,9 @@ func (l *Lister) Mounts(ctx context.Context, ns virt.Addr) iter.Seq2[*Mount, err
 			yield(nil, err)
 			return
 		}
-		nodes, off := l.s.list(ctx, at(ns, o.nsList), maxMounts), o.list.Offset
-		if has(o.node) {
-			nodes, off = l.s.rbtree(ctx, at(ns, o.nsTree), maxMounts), o.node.Offset
+		nodes, off := l.s.List(ctx, o.nsList.At(ns), maxMounts), o.list.Offset
+		if o.node.Present() {
+			nodes, off = l.s.RBTree(ctx, o.nsTree.At(ns), maxMounts), o.node.Offset
 		}
 		for node, err := range nodes {
 			var m *Mount
@@ -116,44 +117,44 @@ func (l *Lister) mount(a, ns virt.Addr, o *mountsLayout) (_ *Mount, err error) {
 		tShared, tUnbindable = 1, 2           // T_SHARED, T_UNBINDABLE
 	)
 	r, p := &l.r, l.s.o
-	r.err = nil
+	r.Err = nil
 	mnt := a + virt.Addr(p.mountMnt)
-	flags := r.num(mnt, o.flags)
-	if !has(o.node) && flags&cursor != 0 {
-		return nil, r.err
+	flags := r.Uint(mnt, o.flags)
+	if !o.node.Present() && flags&cursor != 0 {
+		return nil, r.Err
 	}
-	m := &Mount{Addr: a, NS: l.inum(ns, p.inumMnt), ID: int32(r.num(a, o.id))}
-	m.Parent = int32(r.num(r.pointer(a, o.parent), o.id))
+	m := &Mount{Addr: a, NS: l.inum(ns, p.inumMnt), ID: int32(r.Uint(a, o.id))}
+	m.Parent = int32(r.Uint(r.Pointer(a, o.parent), o.id))
 	m.Options = mountOptions(flags)
 	isShared, isUnbindable := flags&shared != 0, flags&unbindable != 0
-	if has(o.tflags) {
-		t := r.num(a, o.tflags)
+	if o.tflags.Present() {
+		t := r.Uint(a, o.tflags)
 		isShared, isUnbindable = t&tShared != 0, t&tUnbindable != 0
 	}
 	if isShared {
-		m.Shared = int32(r.num(a, o.group))
+		m.Shared = int32(r.Uint(a, o.group))
 	}
-	if master := r.pointer(a, o.master); master != 0 {
-		m.Master = int32(r.num(master, o.group))
+	if master := r.Pointer(a, o.master); master != 0 {
+		m.Master = int32(r.Uint(master, o.group))
 	}
 	m.Unbindable = isUnbindable
-	m.Super = r.pointer(mnt, o.sb)
-	m.Device = Device(r.num(m.Super, o.sbDev))
-	m.SuperOptions = superOptions(r.num(m.Super, o.sbFlags))
-	m.Type = r.cString(r.pointer(r.pointer(m.Super, o.sbType), o.typeName), maxName)
-	if sub := r.pointer(m.Super, o.sbSubtype); sub != 0 {
-		m.Type += "." + r.cString(sub, maxName)
+	m.Super = r.Pointer(mnt, o.sb)
+	m.Device = Device(r.Uint(m.Super, o.sbDev))
+	m.SuperOptions = superOptions(r.Uint(m.Super, o.sbFlags))
+	m.Type = r.CString(r.Pointer(r.Pointer(m.Super, o.sbType), o.typeName), maxName)
+	if sub := r.Pointer(m.Super, o.sbSubtype); sub != 0 {
+		m.Type += "." + r.CString(sub, maxName)
 	}
 	m.Source = "none"
-	if dev := r.pointer(a, o.dev); dev != 0 {
-		m.Source = r.cString(dev, maxPath)
+	if dev := r.Pointer(a, o.dev); dev != 0 {
+		m.Source = r.CString(dev, maxPath)
 	}
-	root := r.ptr(mnt + virt.Addr(p.mntRoot))
+	root := r.Ptr(mnt + virt.Addr(p.mntRoot))
 	m.Root = l.dentryPath(root)
-	m.Deleted = r.ptr(root+virt.Addr(p.dHash)) == 0 && r.ptr(root+virt.Addr(p.dParent)) != root
+	m.Deleted = r.Ptr(root+virt.Addr(p.dHash)) == 0 && r.Ptr(root+virt.Addr(p.dParent)) != root
 	m.Point, _ = l.path(mnt, root)
-	if r.err != nil {
-		return nil, fmt.Errorf("mount at %#x: %w", uint64(a), r.err)
+	if r.Err != nil {
+		return nil, fmt.Errorf("mount at %#x: %w", uint64(a), r.Err)
 	}
 	return m, nil
 }
@@ -162,7 +163,7 @@ func (l *Lister) mount(a, ns virt.Addr, o *mountsLayout) (_ *Mount, err error) {
 func (l *Lister) dentryPath(dentry virt.Addr) string {
 	o, r := l.s.o, &l.r
 	if n, err := l.s.nameLayout(); err == nil && n.ns != 0 {
-		if ops := r.pointer(dentry, n.dop); ops != 0 && r.pointer(ops, n.dname) == n.ns {
+		if ops := r.Pointer(dentry, n.dop); ops != 0 && r.Pointer(ops, n.dname) == n.ns {
 			name, _, _ := l.nameOf(1, dentry) // a namespace that is mounted
 			return name
 		}
@@ -170,8 +171,8 @@ func (l *Lister) dentryPath(dentry virt.Addr) string {
 	var comps []string
 	size := 0
 	for range maxHops {
-		parent := r.ptr(dentry + virt.Addr(o.dParent))
-		if r.err != nil || parent == dentry || size > maxPath {
+		parent := r.Ptr(dentry + virt.Addr(o.dParent))
+		if r.Err != nil || parent == dentry || size > maxPath {
 			break
 		}
 		name := l.dentryName(dentry)
@@ -179,7 +180,7 @@ func (l *Lister) dentryPath(dentry virt.Addr) string {
 		dentry = parent
 	}
 	if !l.spend(size + 1) {
-		r.err = errBudget
+		r.Err = kobj.ErrBudget
 	}
 	slices.Reverse(comps)
 	return "/" + strings.Join(comps, "/")

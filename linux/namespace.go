@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 	"slices"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -32,44 +33,44 @@ type NamespaceInfo struct {
 // nsKind is how one kind of namespace is laid out.
 type nsKind struct {
 	name                 string
-	proxy                Field // in struct nsproxy; absent for pid and user
-	children             Field // for those that only children get
-	inum, owner, ucounts Field
-	parent               Field
-	common               Field // struct ns_common, by which trees hold it
+	proxy                kobj.Field // in struct nsproxy; absent for pid and user
+	children             kobj.Field // for those that only children get
+	inum, owner, ucounts kobj.Field
+	parent               kobj.Field
+	common               kobj.Field // struct ns_common, by which trees hold it
 }
 
 type namespaceLayout struct {
 	kinds      []nsKind
-	uid        Field // struct ucounts
-	userOwner  Field // struct user_namespace
-	netList    Field
-	nodename   Field
-	treeNode   Field // ns_common, 6.18
-	mntNode    Field // mnt_namespace, 6.8 to 6.17
-	pid, users int   // which of kinds
+	uid        kobj.Field // struct ucounts
+	userOwner  kobj.Field // struct user_namespace
+	netList    kobj.Field
+	nodename   kobj.Field
+	treeNode   kobj.Field // ns_common, 6.18
+	mntNode    kobj.Field // mnt_namespace, 6.8 to 6.17
+	pid, users int        // which of kinds
 }
 
 func (s *System) namespaceLayout() (*namespaceLayout, error) {
-	return layoutOf(s.Walker, "namespaces", func(r *resolver, o *namespaceLayout) {
+	return kobj.LayoutOf(s.Walker, "namespaces", func(r *kobj.Resolver, o *namespaceLayout) {
 		symbols := []string{"net_namespace_list", "mnt_ns_tree"}
 		kind := func(name, structure, proxy, children string) {
-			k := nsKind{name: name, parent: Field{}, proxy: Field{}, children: Field{}}
-			k.inum = r.optional(structure, "ns.inum")
-			if !has(k.inum) {
+			k := nsKind{name: name, parent: kobj.Field{}, proxy: kobj.Field{}, children: kobj.Field{}}
+			k.inum = r.Optional(structure, "ns.inum")
+			if !k.inum.Present() {
 				return // built without this kind
 			}
 			if proxy != "" {
-				k.proxy = r.optional("nsproxy", proxy)
+				k.proxy = r.Optional("nsproxy", proxy)
 			}
 			if children != "" {
-				k.children = r.optional("nsproxy", children)
+				k.children = r.Optional("nsproxy", children)
 			}
-			k.owner, k.ucounts = r.optional(structure, "user_ns"), r.optional(structure, "ucounts")
+			k.owner, k.ucounts = r.Optional(structure, "user_ns"), r.Optional(structure, "ucounts")
 			if name == "pid" || name == "user" {
-				k.parent = r.field(structure, "parent")
+				k.parent = r.Field(structure, "parent")
 			}
-			k.common = r.optional(structure, "ns")
+			k.common = r.Optional(structure, "ns")
 			o.kinds = append(o.kinds, k)
 			symbols = append(symbols, name+"_ns_tree")
 		}
@@ -86,11 +87,11 @@ func (s *System) namespaceLayout() (*namespaceLayout, error) {
 			o.users = -1
 		}
 		kind("uts", "uts_namespace", "uts_ns", "")
-		r.symbols(symbols...)
-		o.uid, o.userOwner = r.optional("ucounts", "uid"), r.optional("user_namespace", "owner")
-		o.netList, o.nodename = r.optional("net", "list"), r.optional("uts_namespace", "name.nodename")
-		o.treeNode = r.optional("ns_common", "ns_tree_node.ns_node")
-		o.mntNode = r.optional("mnt_namespace", "mnt_ns_tree_node")
+		r.Prefetch(symbols...)
+		o.uid, o.userOwner = r.Optional("ucounts", "uid"), r.Optional("user_namespace", "owner")
+		o.netList, o.nodename = r.Optional("net", "list"), r.Optional("uts_namespace", "name.nodename")
+		o.treeNode = r.Optional("ns_common", "ns_tree_node.ns_node")
+		o.mntNode = r.Optional("mnt_namespace", "mnt_ns_tree_node")
 	})
 }
 
@@ -185,11 +186,11 @@ func (c *nsCensus) tasks(ctx context.Context, fail func(error)) {
 func (c *nsCensus) task(t Task) (err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	o, r, a := c.s.o, &c.l.r, t.Addr
-	r.err = nil
-	pid, tid := int32(r.u32(a+virt.Addr(o.tgid))), int32(r.u32(a+virt.Addr(o.pid)))
+	r.Err = nil
+	pid, tid := int32(r.U32(a+virt.Addr(o.tgid))), int32(r.U32(a+virt.Addr(o.pid)))
 	count := func(kind int, at virt.Addr) {
 		n := c.seen(kind, at)
-		if n == nil || r.err != nil {
+		if n == nil || r.Err != nil {
 			return
 		}
 		n.Threads++
@@ -200,19 +201,19 @@ func (c *nsCensus) task(t Task) (err error) {
 			}
 		}
 	}
-	count(c.o.users, r.ptr(r.ptr(a+virt.Addr(o.realCred))+virt.Addr(o.userNS)))
-	if p := r.ptr(a + virt.Addr(o.threadPid)); p != 0 {
-		level := min(r.u32(p+virt.Addr(o.pidLevel)), 32)
-		count(c.o.pid, r.ptr(p+virt.Addr(o.pidNumbers)+virt.Addr(level*o.upidSize)+virt.Addr(o.upidNS)))
+	count(c.o.users, r.Ptr(r.Ptr(a+virt.Addr(o.realCred))+virt.Addr(o.userNS)))
+	if p := r.Ptr(a + virt.Addr(o.threadPid)); p != 0 {
+		level := min(r.U32(p+virt.Addr(o.pidLevel)), 32)
+		count(c.o.pid, r.Ptr(p+virt.Addr(o.pidNumbers)+virt.Addr(level*o.upidSize)+virt.Addr(o.upidNS)))
 	}
-	if proxy := r.ptr(a + virt.Addr(o.nsproxy)); proxy != 0 {
+	if proxy := r.Ptr(a + virt.Addr(o.nsproxy)); proxy != 0 {
 		for i, k := range c.o.kinds {
-			count(i, r.pointer(proxy, k.proxy))
-			c.seen(i, r.pointer(proxy, k.children))
+			count(i, r.Pointer(proxy, k.proxy))
+			c.seen(i, r.Pointer(proxy, k.children))
 		}
 	}
-	if r.err != nil {
-		return fmt.Errorf("namespaces of task %#x: %w", uint64(a), r.err)
+	if r.Err != nil {
+		return fmt.Errorf("namespaces of task %#x: %w", uint64(a), r.Err)
 	}
 	return nil
 }
@@ -222,8 +223,8 @@ func (c *nsCensus) registers(ctx context.Context, fail func(error)) {
 	kind := func(name string) int {
 		return slices.IndexFunc(c.o.kinds, func(k nsKind) bool { return k.name == name })
 	}
-	if head, err := c.s.listHead("net_namespace_list"); err == nil && has(c.o.netList) {
-		for node, err := range c.s.list(ctx, head, maxNamespaces) {
+	if head, err := c.s.ListHead("net_namespace_list"); err == nil && c.o.netList.Present() {
+		for node, err := range c.s.List(ctx, head, maxNamespaces) {
 			if err != nil {
 				fail(fmt.Errorf("network namespaces: %w", err))
 				continue
@@ -235,14 +236,14 @@ func (c *nsCensus) registers(ctx context.Context, fail func(error)) {
 		root, ok := c.s.Address(k.name + "_ns_tree")
 		node := c.o.treeNode
 		base := k.common
-		if !has(node) { // one tree only, with a node of its own
-			node, base = c.o.mntNode, FieldAt(0, 0)
+		if !node.Present() { // one tree only, with a node of its own
+			node, base = c.o.mntNode, kobj.FieldAt(0, 0)
 			ok = ok && k.name == "mnt"
 		}
-		if !ok || !has(node) || !has(base) {
+		if !ok || !node.Present() || !base.Present() {
 			continue
 		}
-		for n, err := range c.s.rbtree(ctx, root, maxNamespaces) {
+		for n, err := range c.s.RBTree(ctx, root, maxNamespaces) {
 			if err != nil {
 				fail(fmt.Errorf("%s namespaces: %w", k.name, err))
 				continue
@@ -261,12 +262,12 @@ func (c *nsCensus) relatives() (err error) {
 		a := todo[0]
 		todo = todo[1:]
 		k := c.o.kinds[c.kinds[a]]
-		for i, f := range []Field{k.parent, k.owner} {
+		for i, f := range []kobj.Field{k.parent, k.owner} {
 			kind := []int{c.kinds[a], c.o.users}[i]
-			c.l.r.err = nil
-			p := c.l.r.pointer(a, f)
-			if c.l.r.err != nil {
-				errs = append(errs, fmt.Errorf("%s namespace at %#x: %w", k.name, uint64(a), c.l.r.err))
+			c.l.r.Err = nil
+			p := c.l.r.Pointer(a, f)
+			if c.l.r.Err != nil {
+				errs = append(errs, fmt.Errorf("%s namespace at %#x: %w", k.name, uint64(a), c.l.r.Err))
 				continue
 			}
 			if _, known := c.found[p]; !known && p != 0 && c.seen(kind, p) != nil {
@@ -284,26 +285,26 @@ func (c *nsCensus) relatives() (err error) {
 func (c *nsCensus) describe(n *NamespaceInfo) (err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	r, k := &c.l.r, c.o.kinds[c.kinds[n.Addr]]
-	r.err = nil
-	n.Inode = r.num(n.Addr, k.inum)
-	inum := func(kind int, f Field) uint64 {
-		if p := r.pointer(n.Addr, f); p != 0 && kind >= 0 {
-			return r.num(p, c.o.kinds[kind].inum)
+	r.Err = nil
+	n.Inode = r.Uint(n.Addr, k.inum)
+	inum := func(kind int, f kobj.Field) uint64 {
+		if p := r.Pointer(n.Addr, f); p != 0 && kind >= 0 {
+			return r.Uint(p, c.o.kinds[kind].inum)
 		}
 		return 0
 	}
 	n.Parent = inum(c.kinds[n.Addr], k.parent)
 	n.Owner = inum(c.o.users, k.owner)
 	if k.name == "user" {
-		n.Owner, n.Creator, n.HasCreator = n.Parent, uint32(r.num(n.Addr, c.o.userOwner)), has(c.o.userOwner)
-	} else if u := r.pointer(n.Addr, k.ucounts); u != 0 && has(c.o.uid) {
-		n.Creator, n.HasCreator = uint32(r.num(u, c.o.uid)), true
+		n.Owner, n.Creator, n.HasCreator = n.Parent, uint32(r.Uint(n.Addr, c.o.userOwner)), c.o.userOwner.Present()
+	} else if u := r.Pointer(n.Addr, k.ucounts); u != 0 && c.o.uid.Present() {
+		n.Creator, n.HasCreator = uint32(r.Uint(u, c.o.uid)), true
 	}
-	if k.name == "uts" && has(c.o.nodename) {
-		n.Hostname = cString(r.bytes(at(n.Addr, c.o.nodename), 65))
+	if k.name == "uts" && c.o.nodename.Present() {
+		n.Hostname = kobj.CString(r.Bytes(c.o.nodename.At(n.Addr), 65))
 	}
-	if r.err != nil {
-		return fmt.Errorf("%s namespace at %#x: %w", k.name, uint64(n.Addr), r.err)
+	if r.Err != nil {
+		return fmt.Errorf("%s namespace at %#x: %w", k.name, uint64(n.Addr), r.Err)
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"iter"
 	"net/netip"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -24,28 +25,32 @@ type Neighbour struct {
 }
 
 type neighLayout struct {
-	nht, heads, shift, node                      Field
-	dev, state, flags, ha, key, devNet, macWidth Field
-	proto                                        Field
-	proxies, pNext, pNet, pDev, pFlags, pProto   Field // struct pneigh_entry
-	pKey                                         Field
+	nht, heads, shift, hash, next                kobj.Field
+	dev, state, flags, ha, key, devNet, macWidth kobj.Field
+	proto                                        kobj.Field
+	proxies, pNext, pNet, pDev, pFlags, pProto   kobj.Field // struct pneigh_entry
+	pKey                                         kobj.Field
 }
 
 // Neighbours yields the entries of the ARP and neighbour-discovery caches of all
 // namespaces, and after those of each cache its proxies.
 func (s *System) Neighbours(ctx context.Context) iter.Seq2[*Neighbour, error] {
 	return func(yield func(*Neighbour, error) bool) {
-		o, err := layoutOf(s.Walker, "neighbours", func(r *resolver, o *neighLayout) {
-			r.symbols("arp_tbl", "nd_tbl")
-			o.nht, o.shift = r.field("neigh_table", "nht"), r.field("neigh_hash_table", "hash_shift")
-			o.heads, o.node = r.field("neigh_hash_table", "hash_heads", "hash_buckets"), r.field("neighbour", "hash", "next") // 6.13
-			o.dev, o.state, o.flags = r.field("neighbour", "dev"), r.field("neighbour", "nud_state"), r.field("neighbour", "flags")
-			o.ha, o.key = r.field("neighbour", "ha"), r.field("neighbour", "primary_key")
-			o.proto = r.optional("neighbour", "protocol") // 5.0
+		o, err := kobj.LayoutOf(s.Walker, "neighbours", func(r *kobj.Resolver, o *neighLayout) {
+			r.Prefetch("arp_tbl", "nd_tbl")
+			o.nht, o.shift = r.Field("neigh_table", "nht"), r.Field("neigh_hash_table", "hash_shift")
+			o.heads = r.Field("neigh_hash_table", "hash_heads", "hash_buckets")
+			// A plain pointer up to 6.12, which RANDSTRUCT puts anywhere.
+			if o.hash = r.Optional("neighbour", "hash"); !o.hash.Present() {
+				o.next = r.Field("neighbour", "next")
+			}
+			o.dev, o.state, o.flags = r.Field("neighbour", "dev"), r.Field("neighbour", "nud_state"), r.Field("neighbour", "flags")
+			o.ha, o.key = r.Field("neighbour", "ha"), r.Field("neighbour", "primary_key")
+			o.proto = r.Optional("neighbour", "protocol") // 5.0
 			const p = "pneigh_entry"
-			o.proxies, o.pNext, o.pNet = r.field("neigh_table", "phash_buckets"), r.field(p, "next"), r.field(p, "net.net")
-			o.pDev, o.pFlags, o.pKey, o.pProto = r.field(p, "dev"), r.field(p, "flags"), r.field(p, "key"), r.optional(p, "protocol")
-			o.devNet, o.macWidth = r.field("net_device", "nd_net.net"), r.field("net_device", "addr_len")
+			o.proxies, o.pNext, o.pNet = r.Field("neigh_table", "phash_buckets"), r.Field(p, "next"), r.Field(p, "net.net")
+			o.pDev, o.pFlags, o.pKey, o.pProto = r.Field(p, "dev"), r.Field(p, "flags"), r.Field(p, "key"), r.Optional(p, "protocol")
+			o.devNet, o.macWidth = r.Field("net_device", "nd_net.net"), r.Field("net_device", "addr_len")
 		})
 		if err != nil {
 			yield(nil, err)
@@ -56,7 +61,7 @@ func (s *System) Neighbours(ctx context.Context) iter.Seq2[*Neighbour, error] {
 			yield(nil, err)
 			return
 		}
-		w := &neighWalk{s: s, ctx: ctx, o: o, ns: ns, r: s.reader(), names: s.netNames(), yield: yield, seen: map[virt.Addr]struct{}{}}
+		w := &neighWalk{s: s, ctx: ctx, o: o, ns: ns, r: s.Reader(), names: s.netNames(), yield: yield, seen: map[virt.Addr]struct{}{}}
 		for _, t := range []struct {
 			name  string
 			width int
@@ -73,7 +78,7 @@ type neighWalk struct {
 	ctx   context.Context
 	o     *neighLayout
 	ns    *netNSLayout
-	r     reader
+	r     kobj.Reader
 	names *netNames
 	seen  map[virt.Addr]struct{}
 	yield func(*Neighbour, error) bool
@@ -82,25 +87,27 @@ type neighWalk struct {
 func (w *neighWalk) table(a virt.Addr, width int) bool {
 	const maxShift, maxNeighbours = 22, 1 << 22
 	var heads virt.Addr
-	shift, err := netGuarded(&w.r, func() uint64 {
-		nht := w.r.pointer(a, w.o.nht)
-		heads = w.r.pointer(nht, w.o.heads)
-		return w.r.num(nht, w.o.shift)
+	shift, err := kobj.Guarded(&w.r, func() uint64 {
+		nht := w.r.Pointer(a, w.o.nht)
+		heads = w.r.Pointer(nht, w.o.heads)
+		return w.r.Uint(nht, w.o.shift)
 	})
 	if err == nil && shift > maxShift {
-		err = fmt.Errorf("%w: 2^%d chains", ErrBroken, shift)
+		err = fmt.Errorf("%w: 2^%d chains", kobj.ErrBroken, shift)
 	}
 	if err != nil {
 		return w.yield(nil, fmt.Errorf("table of neighbours at %#x: %w", uint64(a), err))
 	}
 	going := true
-	err = w.s.netBuckets(&w.r, heads, 1<<shift, 8, 0, func(head virt.Addr) bool {
-		// next has been the first member for as long as it was a plain pointer, as
-		// it is of the node that replaced it in 6.13.
-		for node, err := range w.s.hlist(w.ctx, head, maxNeighbours) {
+	err = w.s.HashBuckets(&w.r, heads, 1<<shift, 8, 0, func(head virt.Addr) bool {
+		chain := w.s.SList(w.ctx, head, w.o.next, maxNeighbours)
+		if w.o.hash.Present() {
+			chain = w.s.HList(w.ctx, head, maxNeighbours)
+		}
+		for node, err := range chain {
 			var n *Neighbour
 			if err == nil {
-				at := node - virt.Addr(w.o.node.Offset)
+				at := node - virt.Addr(w.o.hash.Offset)
 				if _, twice := w.seen[at]; twice || len(w.seen) > maxNeighbours {
 					continue
 				}
@@ -123,15 +130,15 @@ func (w *neighWalk) one(a virt.Addr, width int) (*Neighbour, error) {
 	const valid = 0x02 | 0x04 | 0x08 | 0x10 | 0x40 | 0x80 // NUD_VALID
 	o, r := w.o, &w.r
 	n := &Neighbour{Addr: a}
-	dev, err := netGuarded(r, func() virt.Addr {
-		n.IP, _ = netip.AddrFromSlice(r.bytes(at(a, o.key), width))
-		n.State, n.Flags = uint8(r.num(a, o.state)), uint32(r.num(a, o.flags))
-		n.Protocol = uint8(r.num(a, o.proto))
-		dev := r.pointer(a, o.dev)
-		n.Net.Addr = r.pointer(dev, o.devNet)
-		n.Net.Inode = r.num(n.Net.Addr, w.ns.inum)
+	dev, err := kobj.Guarded(r, func() virt.Addr {
+		n.IP, _ = netip.AddrFromSlice(r.Bytes(o.key.At(a), width))
+		n.State, n.Flags = uint8(r.Uint(a, o.state)), uint32(r.Uint(a, o.flags))
+		n.Protocol = uint8(r.Uint(a, o.proto))
+		dev := r.Pointer(a, o.dev)
+		n.Net.Addr = r.Pointer(dev, o.devNet)
+		n.Net.Inode = r.Uint(n.Net.Addr, w.ns.inum)
 		if n.State&valid != 0 {
-			n.MAC = append(n.MAC, r.bytes(at(a, o.ha), int(min(r.num(dev, o.macWidth), 32)))...)
+			n.MAC = append(n.MAC, r.Bytes(o.ha.At(a), int(min(r.Uint(dev, o.macWidth), 32)))...)
 		}
 		return dev
 	})
@@ -146,15 +153,15 @@ func (w *neighWalk) one(a virt.Addr, width int) (*Neighbour, error) {
 func (w *neighWalk) proxies(a virt.Addr, width int) bool {
 	const buckets, maxProxies = 16, 1 << 20 // PNEIGH_HASHMASK + 1
 	o := w.o
-	base, err := netGuarded(&w.r, func() virt.Addr { return w.r.pointer(a, o.proxies) })
+	base, err := kobj.Guarded(&w.r, func() virt.Addr { return w.r.Pointer(a, o.proxies) })
 	if err != nil {
 		return w.yield(nil, fmt.Errorf("proxies at %#x: %w", uint64(a), err))
 	}
 	for i := range buckets {
-		at, err := netGuarded(&w.r, func() virt.Addr { return w.r.ptr(base + virt.Addr(8*i)) })
+		at, err := kobj.Guarded(&w.r, func() virt.Addr { return w.r.Ptr(base + virt.Addr(8*i)) })
 		for err == nil && at != 0 {
 			if _, twice := w.seen[at]; twice || len(w.seen) > maxProxies {
-				err = fmt.Errorf("%w: it does not end", ErrBroken)
+				err = fmt.Errorf("%w: it does not end", kobj.ErrBroken)
 				break
 			}
 			if w.seen[at] = struct{}{}; len(w.seen)%1024 == 0 && w.ctx.Err() != nil {
@@ -178,13 +185,13 @@ func (w *neighWalk) proxy(a virt.Addr, width int) (n *Neighbour, next virt.Addr,
 	const proxy = 0x08 // NTF_PROXY
 	o, r := w.o, &w.r
 	n = &Neighbour{Addr: a, Proxy: true}
-	dev, err := netGuarded(r, func() virt.Addr {
-		next = r.pointer(a, o.pNext)
-		n.IP, _ = netip.AddrFromSlice(r.bytes(at(a, o.pKey), width))
-		n.Flags, n.Protocol = uint32(r.num(a, o.pFlags))|proxy, uint8(r.num(a, o.pProto))
-		n.Net.Addr = r.pointer(a, o.pNet)
-		n.Net.Inode = r.num(n.Net.Addr, w.ns.inum)
-		return r.pointer(a, o.pDev)
+	dev, err := kobj.Guarded(r, func() virt.Addr {
+		next = r.Pointer(a, o.pNext)
+		n.IP, _ = netip.AddrFromSlice(r.Bytes(o.pKey.At(a), width))
+		n.Flags, n.Protocol = uint32(r.Uint(a, o.pFlags))|proxy, uint8(r.Uint(a, o.pProto))
+		n.Net.Addr = r.Pointer(a, o.pNet)
+		n.Net.Inode = r.Uint(n.Net.Addr, w.ns.inum)
+		return r.Pointer(a, o.pDev)
 	})
 	n.Interface = w.names.name(dev)
 	return n, next, err

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -51,40 +52,40 @@ type NetProgram struct {
 }
 
 type netDevLayout struct {
-	flags, gflags, state, mtu, operstate, promisc, allmulti Field
-	macAddr, macLen, alias, aliasText                       Field
-	ops, xmit, linkOps, kind                                Field
-	qdisc, qdiscOps, qdiscID                                Field
-	ipPtr, ifaList, ifaNext, ifaLocal, ifaPrefix            Field
-	ifaAddress, ifaLabel                                    Field
-	ip6Ptr, addrList, ifList, addr6, prefix6, peer6         Field
-	upper, adjList, adjDev, adjMaster                       Field
-	xdp, xdpProg, xdpLink, linkProg, aux, auxID, auxName    Field
+	flags, gflags, state, mtu, operstate, promisc, allmulti kobj.Field
+	macAddr, macLen, alias, aliasText                       kobj.Field
+	ops, xmit, linkOps, kind                                kobj.Field
+	qdisc, qdiscOps, qdiscID                                kobj.Field
+	ipPtr, ifaList, ifaNext, ifaLocal, ifaPrefix            kobj.Field
+	ifaAddress, ifaLabel                                    kobj.Field
+	ip6Ptr, addrList, ifList, addr6, prefix6, peer6         kobj.Field
+	upper, adjList, adjDev, adjMaster                       kobj.Field
+	xdp, xdpProg, xdpLink, linkProg, aux, auxID, auxName    kobj.Field
 	xdpSize                                                 uint32
 }
 
 func (s *System) netDevLayout() (*netDevLayout, error) {
-	return layoutOf(s.Walker, "network devices", func(r *resolver, o *netDevLayout) {
-		d := func(paths ...string) Field { return r.field("net_device", paths...) }
-		m := func(paths ...string) Field { return r.optional("net_device", paths...) }
+	return kobj.LayoutOf(s.Walker, "network devices", func(r *kobj.Resolver, o *netDevLayout) {
+		d := func(paths ...string) kobj.Field { return r.Field("net_device", paths...) }
+		m := func(paths ...string) kobj.Field { return r.Optional("net_device", paths...) }
 		o.flags, o.gflags, o.state, o.mtu = d("flags"), d("gflags"), d("state"), d("mtu")
 		o.operstate, o.promisc, o.allmulti = d("operstate"), d("promiscuity"), d("allmulti")
 		o.macAddr, o.macLen = d("dev_addr"), d("addr_len")
-		o.alias, o.aliasText = m("ifalias"), r.optional("dev_ifalias", "ifalias")
-		o.ops, o.xmit = d("netdev_ops"), r.field("net_device_ops", "ndo_start_xmit")
-		o.linkOps, o.kind = d("rtnl_link_ops"), r.field("rtnl_link_ops", "kind")
-		o.qdisc, o.qdiscOps, o.qdiscID = d("qdisc"), r.field("Qdisc", "ops"), r.field("Qdisc_ops", "id")
-		o.ipPtr, o.ifaList, o.ifaNext = m("ip_ptr"), r.optional("in_device", "ifa_list"), r.optional("in_ifaddr", "ifa_next")
-		o.ifaLocal, o.ifaPrefix = r.optional("in_ifaddr", "ifa_local"), r.optional("in_ifaddr", "ifa_prefixlen")
-		o.ifaAddress, o.ifaLabel, o.peer6 = r.optional("in_ifaddr", "ifa_address"), r.optional("in_ifaddr", "ifa_label"), r.optional("inet6_ifaddr", "peer_addr")
-		o.ip6Ptr, o.addrList = m("ip6_ptr"), r.optional("inet6_dev", "addr_list")
-		o.ifList, o.addr6, o.prefix6 = r.optional("inet6_ifaddr", "if_list"), r.optional("inet6_ifaddr", "addr"), r.optional("inet6_ifaddr", "prefix_len")
-		o.upper, o.adjList = d("adj_list.upper"), r.field("netdev_adjacent", "list")
-		o.adjDev, o.adjMaster = r.field("netdev_adjacent", "dev"), r.field("netdev_adjacent", "master")
-		o.xdp, o.xdpProg, o.xdpLink = m("xdp_state"), r.optional("bpf_xdp_entity", "prog"), r.optional("bpf_xdp_entity", "link") // 5.9
-		o.linkProg = r.optional("bpf_xdp_link", "link.prog")
-		o.aux, o.auxID, o.auxName = r.optional("bpf_prog", "aux"), r.optional("bpf_prog_aux", "id"), r.optional("bpf_prog_aux", "name")
-		o.xdpSize, _ = r.types.StructSize("bpf_xdp_entity")
+		o.alias, o.aliasText = m("ifalias"), r.Optional("dev_ifalias", "ifalias")
+		o.ops, o.xmit = d("netdev_ops"), r.Field("net_device_ops", "ndo_start_xmit")
+		o.linkOps, o.kind = d("rtnl_link_ops"), r.Field("rtnl_link_ops", "kind")
+		o.qdisc, o.qdiscOps, o.qdiscID = d("qdisc"), r.Field("Qdisc", "ops"), r.Field("Qdisc_ops", "id")
+		o.ipPtr, o.ifaList, o.ifaNext = m("ip_ptr"), r.Optional("in_device", "ifa_list"), r.Optional("in_ifaddr", "ifa_next")
+		o.ifaLocal, o.ifaPrefix = r.Optional("in_ifaddr", "ifa_local"), r.Optional("in_ifaddr", "ifa_prefixlen")
+		o.ifaAddress, o.ifaLabel, o.peer6 = r.Optional("in_ifaddr", "ifa_address"), r.Optional("in_ifaddr", "ifa_label"), r.Optional("inet6_ifaddr", "peer_addr")
+		o.ip6Ptr, o.addrList = m("ip6_ptr"), r.Optional("inet6_dev", "addr_list")
+		o.ifList, o.addr6, o.prefix6 = r.Optional("inet6_ifaddr", "if_list"), r.Optional("inet6_ifaddr", "addr"), r.Optional("inet6_ifaddr", "prefix_len")
+		o.upper, o.adjList = d("adj_list.upper"), r.Field("netdev_adjacent", "list")
+		o.adjDev, o.adjMaster = r.Field("netdev_adjacent", "dev"), r.Field("netdev_adjacent", "master")
+		o.xdp, o.xdpProg, o.xdpLink = m("xdp_state"), r.Optional("bpf_xdp_entity", "prog"), r.Optional("bpf_xdp_entity", "link") // 5.9
+		o.linkProg = r.Optional("bpf_xdp_link", "link.prog")
+		o.aux, o.auxID, o.auxName = r.Optional("bpf_prog", "aux"), r.Optional("bpf_prog_aux", "id"), r.Optional("bpf_prog_aux", "name")
+		o.xdpSize, _ = r.Types.StructSize("bpf_xdp_entity")
 	})
 }
 
@@ -102,7 +103,7 @@ func (s *System) NetDevices(ctx context.Context, owners *Owners) iter.Seq2[*NetD
 			yield(nil, err)
 			return
 		}
-		w := &netDevReader{s: s, o: o, ns: ns, r: s.reader(), names: s.netNames(), owners: owners}
+		w := &netDevReader{s: s, o: o, ns: ns, r: s.Reader(), names: s.netNames(), owners: owners}
 		w.counting, w.countingErr = s.netCountLayout()
 		w.tc, w.tcErr = s.tcLayout()
 		for n, err := range s.NetNamespaces(ctx) {
@@ -129,7 +130,7 @@ type netDevReader struct {
 	s     *System
 	o     *netDevLayout
 	ns    *netNSLayout
-	r     reader
+	r     kobj.Reader
 	names *netNames
 
 	counting    *netCountLayout
@@ -142,48 +143,48 @@ type netDevReader struct {
 func (w *netDevReader) device(ctx context.Context, n NetNS, a virt.Addr) (*NetDevice, error) {
 	o, r := w.o, &w.r
 	d := &NetDevice{Addr: a, Net: n}
-	_, err := netGuarded(r, func() int {
-		d.Name, d.Index = r.cString(at(a, w.ns.devName), 16), int32(r.num(a, w.ns.devIndex))
-		d.Promisc, d.AllMulti, d.MTU = uint32(r.num(a, o.promisc)), uint32(r.num(a, o.allmulti)), uint32(r.num(a, o.mtu))
-		d.OperState = uint8(r.num(a, o.operstate))
-		d.Flags = netFlags(uint32(r.num(a, o.flags)), uint32(r.num(a, o.gflags)), r.num(a, o.state), d.OperState)
-		if r.num(a, o.state)&linkStart == 0 {
+	_, err := kobj.Guarded(r, func() int {
+		d.Name, d.Index = r.CString(w.ns.devName.At(a), 16), int32(r.Uint(a, w.ns.devIndex))
+		d.Promisc, d.AllMulti, d.MTU = uint32(r.Uint(a, o.promisc)), uint32(r.Uint(a, o.allmulti)), uint32(r.Uint(a, o.mtu))
+		d.OperState = uint8(r.Uint(a, o.operstate))
+		d.Flags = netFlags(uint32(r.Uint(a, o.flags)), uint32(r.Uint(a, o.gflags)), r.Uint(a, o.state), d.OperState)
+		if r.Uint(a, o.state)&linkStart == 0 {
 			d.OperState = operDown // as rtnetlink tells it
 		}
-		d.Ops = r.pointer(a, o.ops)
+		d.Ops = r.Pointer(a, o.ops)
 		return 0
 	})
 	if err != nil {
 		return nil, fmt.Errorf("network device at %#x: %w", uint64(a), err)
 	}
 	part := func(what string, read func()) {
-		if _, err := netGuarded(r, func() int { read(); return 0 }); err != nil {
+		if _, err := kobj.Guarded(r, func() int { read(); return 0 }); err != nil {
 			d.Errs = append(d.Errs, fmt.Errorf("%s of network device %q: %w", what, d.Name, err))
 		}
 	}
 	part("driver", func() {
 		if d.Ops != 0 {
-			d.Transmit = r.pointer(d.Ops, o.xmit)
+			d.Transmit = r.Pointer(d.Ops, o.xmit)
 		}
-		if ops := r.pointer(a, o.linkOps); ops != 0 {
-			if kind := r.pointer(ops, o.kind); kind != 0 {
-				d.Kind = r.cString(kind, 32)
+		if ops := r.Pointer(a, o.linkOps); ops != 0 {
+			if kind := r.Pointer(ops, o.kind); kind != 0 {
+				d.Kind = r.CString(kind, 32)
 			}
 		}
 	})
 	part("hardware address", func() {
-		if n := min(r.num(a, o.macLen), 32); n != 0 {
-			d.MAC = append(d.MAC, r.bytes(r.pointer(a, o.macAddr), int(n))...)
+		if n := min(r.Uint(a, o.macLen), 32); n != 0 {
+			d.MAC = append(d.MAC, r.Bytes(r.Pointer(a, o.macAddr), int(n))...)
 		}
 	})
 	part("alias", func() {
-		if p := r.pointer(a, o.alias); p != 0 && has(o.aliasText) {
-			d.Alias = r.cString(at(p, o.aliasText), 256)
+		if p := r.Pointer(a, o.alias); p != 0 && o.aliasText.Present() {
+			d.Alias = r.CString(o.aliasText.At(p), 256)
 		}
 	})
 	part("queueing discipline", func() {
-		if q := r.pointer(a, o.qdisc); q != 0 {
-			d.Qdisc = r.cString(at(r.pointer(q, o.qdiscOps), o.qdiscID), 16)
+		if q := r.Pointer(a, o.qdisc); q != 0 {
+			d.Qdisc = r.CString(o.qdiscID.At(r.Pointer(q, o.qdiscOps)), 16)
 		}
 	})
 	part("addresses", func() { w.addresses(ctx, d) })
@@ -228,38 +229,38 @@ const maxNetAddresses = 1 << 16
 
 func (w *netDevReader) addresses(ctx context.Context, d *NetDevice) {
 	o, r := w.o, &w.r
-	if in := r.pointer(d.Addr, o.ipPtr); in != 0 {
+	if in := r.Pointer(d.Addr, o.ipPtr); in != 0 {
 		seen := 0
-		for ifa := r.pointer(in, o.ifaList); ifa != 0 && r.err == nil && seen < maxNetAddresses; seen++ {
-			ip := netIPv4(uint32(r.num(ifa, o.ifaLocal)))
-			a := NetAddress{Prefix: netip.PrefixFrom(ip, int(min(r.num(ifa, o.ifaPrefix), 32)))}
-			if has(o.ifaAddress) {
-				if peer := netIPv4(uint32(r.num(ifa, o.ifaAddress))); peer != ip {
+		for ifa := r.Pointer(in, o.ifaList); ifa != 0 && r.Err == nil && seen < maxNetAddresses; seen++ {
+			ip := netIPv4(uint32(r.Uint(ifa, o.ifaLocal)))
+			a := NetAddress{Prefix: netip.PrefixFrom(ip, int(min(r.Uint(ifa, o.ifaPrefix), 32)))}
+			if o.ifaAddress.Present() {
+				if peer := netIPv4(uint32(r.Uint(ifa, o.ifaAddress))); peer != ip {
 					a.Peer = peer
 				}
 			}
-			if has(o.ifaLabel) {
-				a.Label = r.cString(at(ifa, o.ifaLabel), int(min(o.ifaLabel.Size, 16)))
+			if o.ifaLabel.Present() {
+				a.Label = r.CString(o.ifaLabel.At(ifa), int(min(o.ifaLabel.Size, 16)))
 			}
 			d.Addresses = append(d.Addresses, a)
-			ifa = r.pointer(ifa, o.ifaNext)
+			ifa = r.Pointer(ifa, o.ifaNext)
 		}
 	}
-	in6 := r.pointer(d.Addr, o.ip6Ptr)
-	if in6 == 0 || r.err != nil || !has(o.addrList) {
+	in6 := r.Pointer(d.Addr, o.ip6Ptr)
+	if in6 == 0 || r.Err != nil || !o.addrList.Present() {
 		return
 	}
-	for node, err := range w.s.list(ctx, at(in6, o.addrList), maxNetAddresses) {
+	for node, err := range w.s.List(ctx, o.addrList.At(in6), maxNetAddresses) {
 		if err != nil {
 			d.Errs = append(d.Errs, err)
 			continue
 		}
 		ifa := node - virt.Addr(o.ifList.Offset)
 		var ip [16]byte
-		copy(ip[:], r.bytes(at(ifa, o.addr6), 16))
-		a := NetAddress{Prefix: netip.PrefixFrom(netip.AddrFrom16(ip), int(min(r.num(ifa, o.prefix6), 128)))}
-		if has(o.peer6) {
-			copy(ip[:], r.bytes(at(ifa, o.peer6), 16))
+		copy(ip[:], r.Bytes(o.addr6.At(ifa), 16))
+		a := NetAddress{Prefix: netip.PrefixFrom(netip.AddrFrom16(ip), int(min(r.Uint(ifa, o.prefix6), 128)))}
+		if o.peer6.Present() {
+			copy(ip[:], r.Bytes(o.peer6.At(ifa), 16))
 			if peer := netip.AddrFrom16(ip); !peer.IsUnspecified() {
 				a.Peer = peer
 			}
@@ -270,15 +271,15 @@ func (w *netDevReader) addresses(ctx context.Context, d *NetDevice) {
 
 func (w *netDevReader) programs(d *NetDevice) {
 	o, r := w.o, &w.r
-	if !has(o.aux) || !has(o.auxID) || !has(o.auxName) {
+	if !o.aux.Present() || !o.auxID.Present() || !o.auxName.Present() {
 		return
 	}
-	if has(o.xdp) && has(o.xdpProg) {
+	if o.xdp.Present() && o.xdpProg.Present() {
 		for i, mode := range []string{"generic", "native", "offload"} { // enum bpf_xdp_mode
-			e := at(d.Addr, o.xdp) + virt.Addr(uint32(i)*o.xdpSize)
-			prog := r.pointer(e, o.xdpProg)
-			if link := r.pointer(e, o.xdpLink); link != 0 && has(o.linkProg) {
-				prog = r.pointer(link, o.linkProg)
+			e := o.xdp.At(d.Addr) + virt.Addr(uint32(i)*o.xdpSize)
+			prog := r.Pointer(e, o.xdpProg)
+			if link := r.Pointer(e, o.xdpLink); link != 0 && o.linkProg.Present() {
+				prog = r.Pointer(link, o.linkProg)
 			}
 			if prog != 0 {
 				d.XDP = append(d.XDP, w.program(mode, prog, ""))
@@ -289,23 +290,23 @@ func (w *netDevReader) programs(d *NetDevice) {
 
 func (w *netDevReader) program(mode string, prog virt.Addr, how string) NetProgram {
 	o, r := w.o, &w.r
-	aux := r.pointer(prog, o.aux)
-	return NetProgram{mode, uint32(r.num(aux, o.auxID)), cString(slices.Clone(r.bytes(at(aux, o.auxName), 16))), how}
+	aux := r.Pointer(prog, o.aux)
+	return NetProgram{mode, uint32(r.Uint(aux, o.auxID)), kobj.CString(slices.Clone(r.Bytes(o.auxName.At(aux), 16))), how}
 }
 
 func (w *netDevReader) master(ctx context.Context, d *NetDevice) {
 	const most = 4096
-	for node, err := range w.s.list(ctx, at(d.Addr, w.o.upper), most) {
+	for node, err := range w.s.List(ctx, w.o.upper.At(d.Addr), most) {
 		if err != nil {
 			d.Errs = append(d.Errs, fmt.Errorf("master of network device %q: %w", d.Name, err))
 			return
 		}
 		adj := node - virt.Addr(w.o.adjList.Offset)
-		dev, err := netGuarded(&w.r, func() virt.Addr {
-			if w.r.num(adj, w.o.adjMaster) == 0 {
+		dev, err := kobj.Guarded(&w.r, func() virt.Addr {
+			if w.r.Uint(adj, w.o.adjMaster) == 0 {
 				return 0
 			}
-			return w.r.pointer(adj, w.o.adjDev)
+			return w.r.Pointer(adj, w.o.adjDev)
 		})
 		if err == nil && dev != 0 {
 			d.Master = w.names.name(dev)

@@ -3,6 +3,7 @@ package linux
 import (
 	"fmt"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -20,55 +21,55 @@ func (c *NetCounters) add(d NetCounters) {
 // netCountFields are where a structure has the counters of [NetCounters]; some have
 // not all.
 type netCountFields struct {
-	rxBytes, rxPackets, rxErrors, rxDropped Field
-	txBytes, txPackets, txErrors, txDropped Field
+	rxBytes, rxPackets, rxErrors, rxDropped kobj.Field
+	txBytes, txPackets, txErrors, txDropped kobj.Field
 }
 
-func (r *resolver) netCounts(structure string, names [8]string) netCountFields {
-	f := func(i int) Field {
+func resolveNetCounts(r *kobj.Resolver, structure string, names [8]string) netCountFields {
+	f := func(i int) kobj.Field {
 		if names[i] == "" {
-			return Field{}
+			return kobj.Field{}
 		}
-		return r.optional(structure, names[i])
+		return r.Optional(structure, names[i])
 	}
 	return netCountFields{f(0), f(1), f(2), f(3), f(4), f(5), f(6), f(7)}
 }
 
-func (r *reader) netCounts(a virt.Addr, f netCountFields) NetCounters {
+func netCounts(r *kobj.Reader, a virt.Addr, f netCountFields) NetCounters {
 	return NetCounters{
-		r.num(a, f.rxBytes), r.num(a, f.rxPackets), r.num(a, f.rxErrors), r.num(a, f.rxDropped),
-		r.num(a, f.txBytes), r.num(a, f.txPackets), r.num(a, f.txErrors), r.num(a, f.txDropped),
+		r.Uint(a, f.rxBytes), r.Uint(a, f.rxPackets), r.Uint(a, f.rxErrors), r.Uint(a, f.rxDropped),
+		r.Uint(a, f.txBytes), r.Uint(a, f.txPackets), r.Uint(a, f.txErrors), r.Uint(a, f.txDropped),
 	}
 }
 
 type netCountLayout struct {
-	stats64, getStats                       Field // struct net_device_ops
-	percpu, statType                        Field
-	queues, core, devRx, devTx, priv        Field
+	stats64, getStats                       kobj.Field // struct net_device_ops
+	percpu, statType                        kobj.Field
+	queues, core, devRx, devTx, priv        kobj.Field
 	size                                    uint32
 	stats, tstats, dstats, coreStats, vlans netCountFields
-	lPackets, lBytes                        Field
-	vlanStats                               Field
+	lPackets, lBytes                        kobj.Field
+	vlanStats                               kobj.Field
 }
 
 func (s *System) netCountLayout() (*netCountLayout, error) {
-	return layoutOf(s.Walker, "counters of network devices", func(r *resolver, o *netCountLayout) {
-		d := func(path string) Field { return r.field("net_device", path) }
-		m := func(path string) Field { return r.optional("net_device", path) }
-		o.stats64, o.getStats = r.field("net_device_ops", "ndo_get_stats64"), r.field("net_device_ops", "ndo_get_stats")
+	return kobj.LayoutOf(s.Walker, "counters of network devices", func(r *kobj.Resolver, o *netCountLayout) {
+		d := func(path string) kobj.Field { return r.Field("net_device", path) }
+		m := func(path string) kobj.Field { return r.Optional("net_device", path) }
+		o.stats64, o.getStats = r.Field("net_device_ops", "ndo_get_stats64"), r.Field("net_device_ops", "ndo_get_stats")
 		o.percpu, o.statType = d("tstats"), m("pcpu_stat_type") // 6.8; tstats is a union's with the others
-		o.queues, o.priv, o.size = d("num_rx_queues"), m("priv"), r.size("net_device")
-		o.stats = r.netCounts("net_device", [8]string{
+		o.queues, o.priv, o.size = d("num_rx_queues"), m("priv"), r.Size("net_device")
+		o.stats = resolveNetCounts(r, "net_device", [8]string{
 			"stats.rx_bytes", "stats.rx_packets", "stats.rx_errors", "stats.rx_dropped",
 			"stats.tx_bytes", "stats.tx_packets", "stats.tx_errors", "stats.tx_dropped",
 		})
-		o.tstats = r.netCounts("pcpu_sw_netstats", [8]string{"rx_bytes", "rx_packets", "", "", "tx_bytes", "tx_packets", "", ""})
-		o.dstats = r.netCounts("pcpu_dstats", [8]string{"rx_bytes", "rx_packets", "", "rx_drops", "tx_bytes", "tx_packets", "", "tx_drops"})
-		o.core, o.coreStats = m("core_stats"), r.netCounts("net_device_core_stats", [8]string{3: "rx_dropped", 7: "tx_dropped"}) // 5.18
-		o.devRx, o.devTx = m("rx_dropped"), m("tx_dropped")                                                                      // until 5.17
-		o.lPackets, o.lBytes = r.optional("pcpu_lstats", "packets"), r.optional("pcpu_lstats", "bytes")
-		o.vlans = r.netCounts("vlan_pcpu_stats", [8]string{"rx_bytes", "rx_packets", "rx_errors", "", "tx_bytes", "tx_packets", "", "tx_dropped"})
-		o.vlanStats = r.optional("vlan_dev_priv", "vlan_pcpu_stats")
+		o.tstats = resolveNetCounts(r, "pcpu_sw_netstats", [8]string{"rx_bytes", "rx_packets", "", "", "tx_bytes", "tx_packets", "", ""})
+		o.dstats = resolveNetCounts(r, "pcpu_dstats", [8]string{"rx_bytes", "rx_packets", "", "rx_drops", "tx_bytes", "tx_packets", "", "tx_drops"})
+		o.core, o.coreStats = m("core_stats"), resolveNetCounts(r, "net_device_core_stats", [8]string{3: "rx_dropped", 7: "tx_dropped"}) // 5.18
+		o.devRx, o.devTx = m("rx_dropped"), m("tx_dropped")                                                                              // until 5.17
+		o.lPackets, o.lBytes = r.Optional("pcpu_lstats", "packets"), r.Optional("pcpu_lstats", "bytes")
+		o.vlans = resolveNetCounts(r, "vlan_pcpu_stats", [8]string{"rx_bytes", "rx_packets", "rx_errors", "", "tx_bytes", "tx_packets", "", "tx_dropped"})
+		o.vlanStats = r.Optional("vlan_dev_priv", "vlan_pcpu_stats")
 	})
 }
 
@@ -86,7 +87,7 @@ func (w *netDevReader) counters(d *NetDevice) {
 	var c NetCounters
 	var f64, f virt.Addr
 	if d.Ops != 0 {
-		f64, f = r.pointer(d.Ops, o.stats64), r.pointer(d.Ops, o.getStats)
+		f64, f = r.Pointer(d.Ops, o.stats64), r.Pointer(d.Ops, o.getStats)
 	}
 	switch {
 	case f64 != 0:
@@ -94,23 +95,23 @@ func (w *netDevReader) counters(d *NetDevice) {
 	case f != 0:
 		_, d.CountersErr = w.countedBy(d, f)
 	default:
-		c = r.netCounts(a, o.stats)
-		switch kind := r.num(a, o.statType); {
-		case has(o.statType) && kind == statTstats:
+		c = netCounts(r, a, o.stats)
+		switch kind := r.Uint(a, o.statType); {
+		case o.statType.Present() && kind == statTstats:
 			c.add(w.percpu(a, o.percpu, o.tstats))
-		case has(o.statType) && kind == dstats:
+		case o.statType.Present() && kind == dstats:
 			c.add(w.percpu(a, o.percpu, o.dstats))
 		}
 	}
 	if d.CountersErr != nil {
 		return
 	}
-	if has(o.core) {
+	if o.core.Present() {
 		c.add(w.percpu(a, o.core, o.coreStats))
 	} else {
-		c.RxDropped, c.TxDropped = c.RxDropped+r.num(a, o.devRx), c.TxDropped+r.num(a, o.devTx)
+		c.RxDropped, c.TxDropped = c.RxDropped+r.Uint(a, o.devRx), c.TxDropped+r.Uint(a, o.devTx)
 	}
-	if d.CountersErr = r.err; r.err == nil {
+	if d.CountersErr = r.Err; r.Err == nil {
 		d.Counters = &c
 	}
 }
@@ -138,27 +139,27 @@ func (w *netDevReader) countedBy(d *NetDevice, f virt.Addr) (NetCounters, error)
 	who := w.owners.Of(f)
 	count, ok := netCounters[who.Function()]
 	if !ok || who.Kind != OwnerKernel && who.Kind != OwnerModule {
-		return NetCounters{}, fmt.Errorf("%w: they are counted by %s of %s", ErrUnsupported, who.Function(), who)
+		return NetCounters{}, fmt.Errorf("%w: they are counted by %s of %s", kobj.ErrUnsupported, who.Function(), who)
 	}
 	return count(w, d)
 }
 
 // percpu adds up the copies of all CPUs of what member p of the structure at a points to.
-func (w *netDevReader) percpu(a virt.Addr, p Field, f netCountFields) (c NetCounters) {
-	base := w.r.pointer(a, p)
+func (w *netDevReader) percpu(a virt.Addr, p kobj.Field, f netCountFields) (c NetCounters) {
+	base := w.r.Pointer(a, p)
 	if base == 0 {
 		return c
 	}
-	for _, cpu := range w.s.cpus {
-		c.add(w.r.netCounts(base+cpu, f))
+	for _, cpu := range w.s.CPUAreas {
+		c.add(netCounts(&w.r, base+cpu, f))
 	}
 	return c
 }
 
 // private is where a driver's own part of the device begins (netdev_priv).
 func (w *netDevReader) private(d *NetDevice) virt.Addr {
-	if o := w.counting; has(o.priv) { // 6.10
-		return at(d.Addr, o.priv)
+	if o := w.counting; o.priv.Present() { // 6.10
+		return o.priv.At(d.Addr)
 	}
 	const align = 32 // NETDEV_ALIGN
 	return d.Addr + virt.Addr((w.counting.size+align-1)&^(align-1))
@@ -166,17 +167,17 @@ func (w *netDevReader) private(d *NetDevice) virt.Addr {
 
 func (w *netDevReader) tstats(d *NetDevice) (NetCounters, error) {
 	o, r := w.counting, &w.r
-	if r.pointer(d.Addr, o.percpu) == 0 {
-		return NetCounters{}, fmt.Errorf("%w: the driver has its own", ErrUnsupported) // tun until 5.10
+	if r.Pointer(d.Addr, o.percpu) == 0 {
+		return NetCounters{}, fmt.Errorf("%w: the driver has its own", kobj.ErrUnsupported) // tun until 5.10
 	}
-	c := r.netCounts(d.Addr, o.stats)
+	c := netCounts(r, d.Addr, o.stats)
 	c.add(w.percpu(d.Addr, o.percpu, o.tstats))
 	return c, nil
 }
 
 func (w *netDevReader) dstats(d *NetDevice) (NetCounters, error) {
-	if !has(w.counting.dstats.rxBytes) {
-		return NetCounters{}, fmt.Errorf("struct pcpu_dstats: %w", ErrUnsupported)
+	if !w.counting.dstats.rxBytes.Present() {
+		return NetCounters{}, fmt.Errorf("struct pcpu_dstats: %w", kobj.ErrUnsupported)
 	}
 	return w.percpu(d.Addr, w.counting.percpu, w.counting.dstats), nil
 }
@@ -185,12 +186,12 @@ func (w *netDevReader) dstats(d *NetDevice) (NetCounters, error) {
 func (w *netDevReader) lstats(a virt.Addr) (packets, bytes uint64, err error) {
 	const none, lstats = 0, 1 // NETDEV_PCPU_STAT_; none where the driver allocates them itself
 	o, r := w.counting, &w.r
-	if kind := r.num(a, o.statType); !has(o.lPackets) || kind != none && kind != lstats {
-		return 0, 0, fmt.Errorf("struct pcpu_lstats: %w", ErrUnsupported)
+	if kind := r.Uint(a, o.statType); !o.lPackets.Present() || kind != none && kind != lstats {
+		return 0, 0, fmt.Errorf("struct pcpu_lstats: %w", kobj.ErrUnsupported)
 	}
-	if base := r.pointer(a, o.percpu); base != 0 {
-		for _, cpu := range w.s.cpus {
-			packets, bytes = packets+r.num(base+cpu, o.lPackets), bytes+r.num(base+cpu, o.lBytes)
+	if base := r.Pointer(a, o.percpu); base != 0 {
+		for _, cpu := range w.s.CPUAreas {
+			packets, bytes = packets+r.Uint(base+cpu, o.lPackets), bytes+r.Uint(base+cpu, o.lBytes)
 		}
 	}
 	return packets, bytes, nil
@@ -212,28 +213,28 @@ func (w *netDevReader) monitor(d *NetDevice) (NetCounters, error) {
 }
 
 func (w *netDevReader) bridge(d *NetDevice) (NetCounters, error) {
-	type bridgeLayout struct{ stats Field }
-	b, err := layoutIn(w.s, "bridge", "counters of bridges", func(r *resolver, o *bridgeLayout) { o.stats = r.field("net_bridge", "stats") })
+	type bridgeLayout struct{ stats kobj.Field }
+	b, err := layoutIn(w.s, "bridge", "counters of bridges", func(r *kobj.Resolver, o *bridgeLayout) { o.stats = r.Field("net_bridge", "stats") })
 	if err != nil {
 		return NetCounters{}, err
 	}
-	c := w.r.netCounts(d.Addr, w.counting.stats)
+	c := netCounts(&w.r, d.Addr, w.counting.stats)
 	c.add(w.percpu(w.private(d), b.stats, w.counting.tstats))
 	return c, nil
 }
 
 func (w *netDevReader) vlan(d *NetDevice) (NetCounters, error) {
-	if o := w.counting; has(o.vlanStats) && has(o.vlans.rxBytes) {
+	if o := w.counting; o.vlanStats.Present() && o.vlans.rxBytes.Present() {
 		return w.percpu(w.private(d), o.vlanStats, o.vlans), nil
 	}
-	return NetCounters{}, fmt.Errorf("struct vlan_dev_priv: %w", ErrUnsupported)
+	return NetCounters{}, fmt.Errorf("struct vlan_dev_priv: %w", kobj.ErrUnsupported)
 }
 
 func (w *netDevReader) macvlan(d *NetDevice) (NetCounters, error) {
-	type macvlanLayout struct{ stats Field }
-	m, err := layoutIn(w.s, "macvlan", "counters of macvlan", func(r *resolver, o *macvlanLayout) { o.stats = r.field("macvlan_dev", "pcpu_stats") })
-	if err != nil || !has(w.counting.vlans.rxBytes) {
-		return NetCounters{}, fmt.Errorf("struct macvlan_dev: %w", eitherErr(err, ErrUnsupported))
+	type macvlanLayout struct{ stats kobj.Field }
+	m, err := layoutIn(w.s, "macvlan", "counters of macvlan", func(r *kobj.Resolver, o *macvlanLayout) { o.stats = r.Field("macvlan_dev", "pcpu_stats") })
+	if err != nil || !w.counting.vlans.rxBytes.Present() {
+		return NetCounters{}, fmt.Errorf("struct macvlan_dev: %w", eitherErr(err, kobj.ErrUnsupported))
 	}
 	c := w.percpu(w.private(d), m.stats, w.counting.vlans)
 	c.RxDropped = c.RxErrors

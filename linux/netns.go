@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -22,17 +23,17 @@ type NetNS struct {
 }
 
 type netNSLayout struct {
-	list, inum, devices        Field // struct net
-	devList, devName, devIndex Field // struct net_device
+	list, inum, devices        kobj.Field // struct net
+	devList, devName, devIndex kobj.Field // struct net_device
 }
 
 func (s *System) netNSLayout() (*netNSLayout, error) {
-	return layoutOf(s.Walker, "network namespaces", func(r *resolver, o *netNSLayout) {
-		r.symbols("net_namespace_list", "init_net")
-		o.list, o.inum = r.field("net", "list"), r.field("net", "ns.inum")
-		o.devices = r.field("net", "dev_base_head")
-		o.devList, o.devName = r.field("net_device", "dev_list"), r.field("net_device", "name")
-		o.devIndex = r.field("net_device", "ifindex")
+	return kobj.LayoutOf(s.Walker, "network namespaces", func(r *kobj.Resolver, o *netNSLayout) {
+		r.Prefetch("net_namespace_list", "init_net")
+		o.list, o.inum = r.Field("net", "list"), r.Field("net", "ns.inum")
+		o.devices = r.Field("net", "dev_base_head")
+		o.devList, o.devName = r.Field("net_device", "dev_list"), r.Field("net_device", "name")
+		o.devIndex = r.Field("net_device", "ifindex")
 	})
 }
 
@@ -45,16 +46,16 @@ func (s *System) NetNamespaces(ctx context.Context) iter.Seq2[NetNS, error] {
 			yield(NetNS{}, err)
 			return
 		}
-		head, err := s.listHead("net_namespace_list")
+		head, err := s.ListHead("net_namespace_list")
 		if err != nil {
-			yield(NetNS{}, fmt.Errorf("network namespaces: %w: %w", ErrUnsupported, err))
+			yield(NetNS{}, fmt.Errorf("network namespaces: %w: %w", kobj.ErrUnsupported, err))
 			return
 		}
-		r := s.reader()
-		for node, err := range s.list(ctx, head, maxNetNS) {
+		r := s.Reader()
+		for node, err := range s.List(ctx, head, maxNetNS) {
 			n := NetNS{Addr: node - virt.Addr(o.list.Offset)}
 			if err == nil {
-				n.Inode, err = netGuarded(&r, func() uint64 { return r.num(n.Addr, o.inum) })
+				n.Inode, err = kobj.Guarded(&r, func() uint64 { return r.Uint(n.Addr, o.inum) })
 			}
 			if err != nil {
 				n, err = NetNS{}, fmt.Errorf("network namespaces: %w", err)
@@ -75,7 +76,7 @@ func (s *System) netDevices(ctx context.Context, n NetNS) iter.Seq2[virt.Addr, e
 			yield(0, err)
 			return
 		}
-		for node, err := range s.list(ctx, at(n.Addr, o.devices), maxNetDevices) {
+		for node, err := range s.List(ctx, o.devices.At(n.Addr), maxNetDevices) {
 			if err != nil {
 				err = fmt.Errorf("network devices: %w", err)
 			}
@@ -89,12 +90,12 @@ func (s *System) netDevices(ctx context.Context, n NetNS) iter.Seq2[virt.Addr, e
 // netNames remembers the names of the devices of each namespace by index.
 type netNames struct {
 	s     *System
-	r     reader
+	r     kobj.Reader
 	known map[virt.Addr]map[int32]string // by struct net
 }
 
 func (s *System) netNames() *netNames {
-	return &netNames{s: s, r: s.reader(), known: map[virt.Addr]map[int32]string{}}
+	return &netNames{s: s, r: s.Reader(), known: map[virt.Addr]map[int32]string{}}
 }
 
 // of is the name of the device with that index in namespace n; empty if there is
@@ -109,8 +110,8 @@ func (d *netNames) of(ctx context.Context, n NetNS, index int32) string {
 				continue
 			}
 			o, _ := d.s.netNSLayout()
-			_, _ = netGuarded(&d.r, func() int {
-				names[int32(d.r.num(dev, o.devIndex))] = d.r.cString(at(dev, o.devName), 16)
+			_, _ = kobj.Guarded(&d.r, func() int {
+				names[int32(d.r.Uint(dev, o.devIndex))] = d.r.CString(o.devName.At(dev), 16)
 				return 0
 			})
 		}
@@ -124,6 +125,6 @@ func (d *netNames) name(dev virt.Addr) string {
 	if dev == 0 || err != nil {
 		return ""
 	}
-	name, _ := netGuarded(&d.r, func() string { return d.r.cString(at(dev, o.devName), 16) })
+	name, _ := kobj.Guarded(&d.r, func() string { return d.r.CString(o.devName.At(dev), 16) })
 	return name
 }

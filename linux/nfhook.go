@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -31,11 +32,11 @@ type NetfilterHook struct {
 }
 
 type nfHookLayout struct {
-	tables                             [4]Field // struct net
-	count, hooks, fn, priv             Field
+	tables                             [4]kobj.Field // struct net
+	count, hooks, fn, priv             kobj.Field
 	entrySize                          uint32
-	opsFn, opsPriority, opsType        Field
-	ingress, egress                    Field // struct net_device
+	opsFn, opsPriority, opsType        kobj.Field
+	ingress, egress                    kobj.Field // struct net_device
 	typeTables, typeBPF, typeFlowtable int64
 }
 
@@ -69,19 +70,19 @@ const maxNFHooks = 1024
 // each network namespace, family and hook in the order in which they run.
 func (s *System) NetfilterHooks(ctx context.Context) iter.Seq2[*NetfilterHook, error] {
 	return func(yield func(*NetfilterHook, error) bool) {
-		o, err := layoutOf(s.Walker, "netfilter hooks", func(r *resolver, o *nfHookLayout) {
-			o.tables[0] = r.field("net", "nf.hooks_ipv4")
-			o.tables[1] = r.optional("net", "nf.hooks_ipv6")
-			o.tables[2] = r.optional("net", "nf.hooks_arp")
-			o.tables[3] = r.optional("net", "nf.hooks_bridge")
-			o.count, o.hooks = r.field("nf_hook_entries", "num_hook_entries"), r.field("nf_hook_entries", "hooks")
-			o.fn, o.priv, o.entrySize = r.field("nf_hook_entry", "hook"), r.field("nf_hook_entry", "priv"), r.size("nf_hook_entry")
-			o.opsFn, o.opsPriority = r.field("nf_hook_ops", "hook"), r.field("nf_hook_ops", "priority")
-			o.opsType = r.optional("nf_hook_ops", "hook_ops_type")   // 5.14
-			o.ingress = r.optional("net_device", "nf_hooks_ingress") // 4.2
-			o.egress = r.optional("net_device", "nf_hooks_egress")   // 5.16
+		o, err := kobj.LayoutOf(s.Walker, "netfilter hooks", func(r *kobj.Resolver, o *nfHookLayout) {
+			o.tables[0] = r.Field("net", "nf.hooks_ipv4")
+			o.tables[1] = r.Optional("net", "nf.hooks_ipv6")
+			o.tables[2] = r.Optional("net", "nf.hooks_arp")
+			o.tables[3] = r.Optional("net", "nf.hooks_bridge")
+			o.count, o.hooks = r.Field("nf_hook_entries", "num_hook_entries"), r.Field("nf_hook_entries", "hooks")
+			o.fn, o.priv, o.entrySize = r.Field("nf_hook_entry", "hook"), r.Field("nf_hook_entry", "priv"), r.Size("nf_hook_entry")
+			o.opsFn, o.opsPriority = r.Field("nf_hook_ops", "hook"), r.Field("nf_hook_ops", "priority")
+			o.opsType = r.Optional("nf_hook_ops", "hook_ops_type")   // 5.14
+			o.ingress = r.Optional("net_device", "nf_hooks_ingress") // 4.2
+			o.egress = r.Optional("net_device", "nf_hooks_egress")   // 5.16
 			enum := func(name string) int64 {
-				v, err := r.types.EnumValue("nf_hook_ops_type", name)
+				v, err := r.Types.EnumValue("nf_hook_ops_type", name)
 				if err != nil {
 					return -1
 				}
@@ -93,8 +94,8 @@ func (s *System) NetfilterHooks(ctx context.Context) iter.Seq2[*NetfilterHook, e
 			yield(nil, err)
 			return
 		}
-		w := &nfWalk{s: s, o: o, r: s.reader(), names: s.netNames(), yield: yield}
-		if has(o.opsType) {
+		w := &nfWalk{s: s, o: o, r: s.Reader(), names: s.netNames(), yield: yield}
+		if o.opsType.Present() {
 			if w.t, err = s.nfTargetLayout(); err != nil && !yield(nil, err) {
 				return
 			}
@@ -121,24 +122,24 @@ type nfWalk struct {
 	o     *nfHookLayout
 	t     *nfTargetLayout // nil where hooks do not say who registered them
 	nat   *nfNAT          // nil where its functions call none that can be read
-	r     reader
+	r     kobj.Reader
 	names *netNames
 	yield func(*NetfilterHook, error) bool
 }
 
 func (w *nfWalk) namespace(ctx context.Context, n NetNS) bool {
 	for i, f := range w.o.tables {
-		if !has(f) {
+		if !f.Present() {
 			continue
 		}
 		for hook := range min(int(f.Size/8), 16) {
 			h := NetfilterHook{Net: n, Family: nfFamilies[i], Hook: nfHookName(nfFamilies[i], hook)}
-			if !w.entries(at(n.Addr, f)+virt.Addr(8*hook), h) {
+			if !w.entries(f.At(n.Addr)+virt.Addr(8*hook), h) {
 				return false
 			}
 		}
 	}
-	if !has(w.o.ingress) && !has(w.o.egress) {
+	if !w.o.ingress.Present() && !w.o.egress.Present() {
 		return true
 	}
 	for dev, err := range w.s.netDevices(ctx, n) {
@@ -148,12 +149,12 @@ func (w *nfWalk) namespace(ctx context.Context, n NetNS) bool {
 			}
 			continue
 		}
-		for i, f := range []Field{w.o.ingress, w.o.egress} {
-			if !has(f) {
+		for i, f := range []kobj.Field{w.o.ingress, w.o.egress} {
+			if !f.Present() {
 				continue
 			}
 			h := NetfilterHook{Net: n, Family: "netdev", Hook: []string{"ingress", "egress"}[i], Device: w.names.name(dev)}
-			if !w.entries(at(dev, f), h) {
+			if !w.entries(f.At(dev), h) {
 				return false
 			}
 		}
@@ -167,25 +168,25 @@ func (w *nfWalk) namespace(ctx context.Context, n NetNS) bool {
 func (w *nfWalk) entries(link virt.Addr, like NetfilterHook) bool {
 	o, r := w.o, &w.r
 	var base virt.Addr
-	n, err := netGuarded(r, func() uint64 {
-		if base = r.ptr(link); base == 0 {
+	n, err := kobj.Guarded(r, func() uint64 {
+		if base = r.Ptr(link); base == 0 {
 			return 0
 		}
-		return r.num(base, o.count)
+		return r.Uint(base, o.count)
 	})
 	if err == nil && n > maxNFHooks {
-		err = fmt.Errorf("%w: %d functions", ErrBroken, n)
+		err = fmt.Errorf("%w: %d functions", kobj.ErrBroken, n)
 	}
 	if err != nil {
 		return w.yield(nil, fmt.Errorf("netfilter hook %s %s at %#x: %w", like.Family, like.Hook, uint64(link), err))
 	}
-	array := at(base, o.hooks)
+	array := o.hooks.At(base)
 	for i := range n {
 		h := like
 		h.Index = int(i)
-		_, err := netGuarded(r, func() int {
+		_, err := kobj.Guarded(r, func() int {
 			e := array + virt.Addr(i*uint64(o.entrySize))
-			h.Function, h.Private = r.pointer(e, o.fn), r.pointer(e, o.priv)
+			h.Function, h.Private = r.Pointer(e, o.fn), r.Pointer(e, o.priv)
 			return 0
 		})
 		if err != nil {
@@ -194,12 +195,12 @@ func (w *nfWalk) entries(link virt.Addr, like NetfilterHook) bool {
 			}
 			continue
 		}
-		_, err = netGuarded(r, func() int {
-			ops := r.ptr(array + virt.Addr(n*uint64(o.entrySize)+8*i))
-			h.Priority = int32(r.signed(ops, o.opsPriority))
-			h.OpsDiffer = r.pointer(ops, o.opsFn) != h.Function
-			if has(o.opsType) {
-				switch int64(r.num(ops, o.opsType)) {
+		_, err = kobj.Guarded(r, func() int {
+			ops := r.Ptr(array + virt.Addr(n*uint64(o.entrySize)+8*i))
+			h.Priority = int32(r.Int(ops, o.opsPriority))
+			h.OpsDiffer = r.Pointer(ops, o.opsFn) != h.Function
+			if o.opsType.Present() {
+				switch int64(r.Uint(ops, o.opsType)) {
 				case o.typeTables:
 					h.Type = nfTypeTables
 				case o.typeBPF:

@@ -3,6 +3,7 @@ package linux
 import (
 	"errors"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -18,7 +19,7 @@ var natFunctions = [...]string{
 	"nf_nat_ipv6_in", "nf_nat_ipv6_out", "nf_nat_ipv6_local_fn", "nf_nat_ipv6_fn",
 }
 
-type nfNATLayout struct{ entries Field } // struct nf_nat_lookup_hook_priv
+type nfNATLayout struct{ entries kobj.Field } // struct nf_nat_lookup_hook_priv
 
 // nfNAT is how to get on from NAT's functions.
 type nfNAT struct {
@@ -28,8 +29,8 @@ type nfNAT struct {
 
 // nfNAT gives nil where NAT is not loaded or keeps no types.
 func (s *System) nfNAT() (*nfNAT, error) {
-	o, err := layoutIn(s, natModule, "functions of NAT", func(r *resolver, o *nfNATLayout) {
-		o.entries = r.field("nf_nat_lookup_hook_priv", "entries")
+	o, err := layoutIn(s, natModule, "functions of NAT", func(r *kobj.Resolver, o *nfNATLayout) {
+		o.entries = r.Field("nf_nat_lookup_hook_priv", "entries")
 	})
 	if err != nil {
 		if errors.Is(err, ErrNotLoaded) || errors.Is(err, ErrNoModuleTypes) {
@@ -55,5 +56,5 @@ func (w *nfWalk) called(h *NetfilterHook) bool {
 	if w.nat == nil || h.Caller != 0 || h.Private == 0 || !w.nat.functions[h.Function] {
 		return true
 	}
-	return w.entries(at(h.Private, w.nat.o.entries), NetfilterHook{Net: h.Net, Family: h.Family, Hook: h.Hook, Device: h.Device, Caller: h.Function})
+	return w.entries(w.nat.o.entries.At(h.Private), NetfilterHook{Net: h.Net, Family: h.Family, Hook: h.Hook, Device: h.Device, Caller: h.Function})
 }

@@ -4,34 +4,35 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
 // nfTargetLayout is of what lies behind a hook of a known type.
 type nfTargetLayout struct {
-	progAux, auxID Field // struct bpf_prog, bpf_prog_aux
+	progAux, auxID kobj.Field // struct bpf_prog, bpf_prog_aux
 	nft            *nftTargetLayout
 }
 
 type nftTargetLayout struct {
-	cTable, cName        Field // struct nft_chain
-	fData, fTable, fName Field // struct nft_flowtable
-	tFamily, tName       Field // struct nft_table
+	cTable, cName        kobj.Field // struct nft_chain
+	fData, fTable, fName kobj.Field // struct nft_flowtable
+	tFamily, tName       kobj.Field // struct nft_table
 }
 
 // nfTargetLayout gives a layout without nft where nf_tables is not loaded or keeps no types.
 func (s *System) nfTargetLayout() (*nfTargetLayout, error) {
-	base, err := layoutOf(s.Walker, "programs of netfilter hooks", func(r *resolver, o *nfTargetLayout) {
-		o.progAux, o.auxID = r.optional("bpf_prog", "aux"), r.optional("bpf_prog_aux", "id")
+	base, err := kobj.LayoutOf(s.Walker, "programs of netfilter hooks", func(r *kobj.Resolver, o *nfTargetLayout) {
+		o.progAux, o.auxID = r.Optional("bpf_prog", "aux"), r.Optional("bpf_prog_aux", "id")
 	})
 	if err != nil {
 		return nil, err
 	}
 	o := *base // which nf_tables is loaded can change
-	o.nft, err = layoutIn(s, nftModule, "chains of netfilter hooks", func(r *resolver, o *nftTargetLayout) {
-		o.cTable, o.cName = r.field("nft_chain", "table"), r.field("nft_chain", "name")
-		o.fData, o.fTable, o.fName = r.field("nft_flowtable", "data"), r.field("nft_flowtable", "table"), r.field("nft_flowtable", "name")
-		o.tFamily, o.tName = r.field("nft_table", "family"), r.field("nft_table", "name")
+	o.nft, err = layoutIn(s, nftModule, "chains of netfilter hooks", func(r *kobj.Resolver, o *nftTargetLayout) {
+		o.cTable, o.cName = r.Field("nft_chain", "table"), r.Field("nft_chain", "name")
+		o.fData, o.fTable, o.fName = r.Field("nft_flowtable", "data"), r.Field("nft_flowtable", "table"), r.Field("nft_flowtable", "name")
+		o.tFamily, o.tName = r.Field("nft_table", "family"), r.Field("nft_table", "name")
 	})
 	if errors.Is(err, ErrNotLoaded) || errors.Is(err, ErrNoModuleTypes) {
 		err = nil
@@ -46,18 +47,18 @@ func (w *nfWalk) target(h *NetfilterHook) error {
 		return nil
 	}
 	o, r := w.t, &w.r
-	_, err := netGuarded(r, func() int {
+	_, err := kobj.Guarded(r, func() int {
 		switch {
-		case h.Type == nfTypeBPF && has(o.progAux) && has(o.auxID):
-			h.ProgID = uint32(r.num(r.pointer(h.Private, o.progAux), o.auxID))
+		case h.Type == nfTypeBPF && o.progAux.Present() && o.auxID.Present():
+			h.ProgID = uint32(r.Uint(r.Pointer(h.Private, o.progAux), o.auxID))
 		case o.nft == nil:
 		case h.Type == nfTypeTables:
-			h.Table = w.table(r.pointer(h.Private, o.nft.cTable))
-			h.Chain = r.cString(r.pointer(h.Private, o.nft.cName), maxNFTName)
+			h.Table = w.table(r.Pointer(h.Private, o.nft.cTable))
+			h.Chain = r.CString(r.Pointer(h.Private, o.nft.cName), maxNFTName)
 		case h.Type == nfTypeFlowtable:
 			f := h.Private - virt.Addr(o.nft.fData.Offset)
-			h.Table = w.table(r.pointer(f, o.nft.fTable))
-			h.Chain = r.cString(r.pointer(f, o.nft.fName), maxNFTName)
+			h.Table = w.table(r.Pointer(f, o.nft.fTable))
+			h.Chain = r.CString(r.Pointer(f, o.nft.fName), maxNFTName)
 		}
 		return 0
 	})
@@ -71,5 +72,5 @@ func (w *nfWalk) target(h *NetfilterHook) error {
 // table is the family and the name of the nft_table at a.
 func (w *nfWalk) table(a virt.Addr) string {
 	o := w.t.nft
-	return nftFamilies[w.r.num(a, o.tFamily)] + " " + w.r.cString(w.r.pointer(a, o.tName), maxNFTName)
+	return nftFamilies[w.r.Uint(a, o.tFamily)] + " " + w.r.CString(w.r.Pointer(a, o.tName), maxNFTName)
 }

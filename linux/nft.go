@@ -7,6 +7,7 @@ import (
 	"iter"
 
 	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -57,53 +58,53 @@ var nftFamilies = map[uint64]string{1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7
 
 type nftLayout struct {
 	netID                                               bool
-	gen, tables, gencursor                              Field // struct net; struct nftables_pernet
-	tList, tChains, tSets, tObjects                     Field // struct nft_table
-	tHandle, tFamily, tFlags, tGenmask, tName           Field
-	cList, cRules, cName, cHandle, cUse                 Field // struct nft_chain
-	cFlags, cGenmask                                    Field
-	blobs                                               [2]Field
-	bChain, bType, bPolicy, bHooks                      Field // struct nft_base_chain
-	hook, priority                                      Field // of its nf_hook_ops
-	typeName                                            Field
-	hList, hDev, hName                                  Field // struct nft_hook
-	devName                                             Field
-	rList, rHandle, rGenmask, rLen, rUdata, rData       Field // struct nft_rule
-	uLen, uData                                         Field // struct nft_userdata
-	blobSize, blobData, dpLast, dpLen, dpHandle, dpData Field
-	eData, oSize, oType, xName, xOwner                  Field // expressions
+	gen, tables, gencursor                              kobj.Field // struct net; struct nftables_pernet
+	tList, tChains, tSets, tObjects                     kobj.Field // struct nft_table
+	tHandle, tFamily, tFlags, tGenmask, tName           kobj.Field
+	cList, cRules, cName, cHandle, cUse                 kobj.Field // struct nft_chain
+	cFlags, cGenmask                                    kobj.Field
+	blobs                                               [2]kobj.Field
+	bChain, bType, bPolicy, bHooks                      kobj.Field // struct nft_base_chain
+	hook, priority                                      kobj.Field // of its nf_hook_ops
+	typeName                                            kobj.Field
+	hList, hDev, hName                                  kobj.Field // struct nft_hook
+	devName                                             kobj.Field
+	rList, rHandle, rGenmask, rLen, rUdata, rData       kobj.Field // struct nft_rule
+	uLen, uData                                         kobj.Field // struct nft_userdata
+	blobSize, blobData, dpLast, dpLen, dpHandle, dpData kobj.Field
+	eData, oSize, oType, xName, xOwner                  kobj.Field // expressions
 }
 
 func (s *System) nftLayout() (*nftLayout, error) {
-	return layoutIn(s, nftModule, "nf_tables", func(r *resolver, o *nftLayout) {
-		o.gen, o.gencursor = r.field("net", "gen"), r.field("net", "nft.gencursor")
+	return layoutIn(s, nftModule, "nf_tables", func(r *kobj.Resolver, o *nftLayout) {
+		o.gen, o.gencursor = r.Field("net", "gen"), r.Field("net", "nft.gencursor")
 		// Until 5.12 the tables were in struct net itself.
-		if o.tables = r.optional("net", "nft.tables"); !has(o.tables) {
-			o.netID, o.tables = true, r.field("nftables_pernet", "tables")
+		if o.tables = r.Optional("net", "nft.tables"); !o.tables.Present() {
+			o.netID, o.tables = true, r.Field("nftables_pernet", "tables")
 		}
 		const t, c, b, h, u = "nft_table", "nft_chain", "nft_base_chain", "nft_hook", "nft_rule"
-		o.tList, o.tChains, o.tSets, o.tObjects = r.field(t, "list"), r.field(t, "chains"), r.field(t, "sets"), r.field(t, "objects")
-		o.tHandle, o.tFamily, o.tFlags = r.field(t, "handle"), r.field(t, "family"), r.field(t, "flags")
-		o.tGenmask, o.tName = r.field(t, "genmask"), r.field(t, "name")
-		o.cList, o.cRules, o.cName, o.cHandle = r.field(c, "list"), r.field(c, "rules"), r.field(c, "name"), r.field(c, "handle")
-		o.cUse, o.cFlags, o.cGenmask = r.field(c, "use"), r.field(c, "flags"), r.field(c, "genmask")
+		o.tList, o.tChains, o.tSets, o.tObjects = r.Field(t, "list"), r.Field(t, "chains"), r.Field(t, "sets"), r.Field(t, "objects")
+		o.tHandle, o.tFamily, o.tFlags = r.Field(t, "handle"), r.Field(t, "family"), r.Field(t, "flags")
+		o.tGenmask, o.tName = r.Field(t, "genmask"), r.Field(t, "name")
+		o.cList, o.cRules, o.cName, o.cHandle = r.Field(c, "list"), r.Field(c, "rules"), r.Field(c, "name"), r.Field(c, "handle")
+		o.cUse, o.cFlags, o.cGenmask = r.Field(c, "use"), r.Field(c, "flags"), r.Field(c, "genmask")
 		// Until 5.17 what runs is an array of pointers to the listed rules.
-		o.blobs = [2]Field{r.optional(c, "blob_gen_0"), r.optional(c, "blob_gen_1")}
-		o.bChain, o.bType, o.bPolicy, o.bHooks = r.field(b, "chain"), r.field(b, "type"), r.field(b, "policy"), r.field(b, "hook_list")
-		o.hook, o.priority = r.field(b, "ops.hooknum"), r.field(b, "ops.priority")
-		o.typeName = r.field("nft_chain_type", "name")
-		o.hList, o.hDev, o.hName = r.field(h, "list"), r.optional(h, "ops.dev"), r.optional(h, "ifname") // 6.16
-		o.devName = r.field("net_device", "name")
-		o.rList, o.rHandle, o.rGenmask = r.field(u, "list"), r.field(u, "handle"), r.field(u, "genmask")
-		o.rLen, o.rUdata, o.rData = r.field(u, "dlen"), r.field(u, "udata"), r.field(u, "data")
-		o.uLen, o.uData = r.field("nft_userdata", "len"), r.field("nft_userdata", "data")
-		if has(o.blobs[0]) {
-			o.blobSize, o.blobData = r.field("nft_rule_blob", "size"), r.field("nft_rule_blob", "data")
+		o.blobs = [2]kobj.Field{r.Optional(c, "blob_gen_0"), r.Optional(c, "blob_gen_1")}
+		o.bChain, o.bType, o.bPolicy, o.bHooks = r.Field(b, "chain"), r.Field(b, "type"), r.Field(b, "policy"), r.Field(b, "hook_list")
+		o.hook, o.priority = r.Field(b, "ops.hooknum"), r.Field(b, "ops.priority")
+		o.typeName = r.Field("nft_chain_type", "name")
+		o.hList, o.hDev, o.hName = r.Field(h, "list"), r.Optional(h, "ops.dev"), r.Optional(h, "ifname") // 6.16
+		o.devName = r.Field("net_device", "name")
+		o.rList, o.rHandle, o.rGenmask = r.Field(u, "list"), r.Field(u, "handle"), r.Field(u, "genmask")
+		o.rLen, o.rUdata, o.rData = r.Field(u, "dlen"), r.Field(u, "udata"), r.Field(u, "data")
+		o.uLen, o.uData = r.Field("nft_userdata", "len"), r.Field("nft_userdata", "data")
+		if o.blobs[0].Present() {
+			o.blobSize, o.blobData = r.Field("nft_rule_blob", "size"), r.Field("nft_rule_blob", "data")
 			const d = "nft_rule_dp"
-			o.dpLast, o.dpLen, o.dpHandle, o.dpData = r.field(d, "is_last"), r.field(d, "dlen"), r.field(d, "handle"), r.field(d, "data")
+			o.dpLast, o.dpLen, o.dpHandle, o.dpData = r.Field(d, "is_last"), r.Field(d, "dlen"), r.Field(d, "handle"), r.Field(d, "data")
 		}
-		o.eData, o.oSize, o.oType = r.field("nft_expr", "data"), r.field("nft_expr_ops", "size"), r.field("nft_expr_ops", "type")
-		o.xName, o.xOwner = r.field("nft_expr_type", "name"), r.field("nft_expr_type", "owner")
+		o.eData, o.oSize, o.oType = r.Field("nft_expr", "data"), r.Field("nft_expr_ops", "size"), r.Field("nft_expr_ops", "type")
+		o.xName, o.xOwner = r.Field("nft_expr_type", "name"), r.Field("nft_expr_type", "owner")
 	})
 }
 
@@ -111,7 +112,7 @@ func (s *System) nftLayout() (*nftLayout, error) {
 type nftWalk struct {
 	s     *System
 	o     *nftLayout
-	r     reader
+	r     kobj.Reader
 	netID uint64
 	err   error // why there is nothing to walk
 	none  bool  // the module is not there, so neither are tables
@@ -119,7 +120,7 @@ type nftWalk struct {
 }
 
 func (s *System) nftWalk() *nftWalk {
-	w := &nftWalk{s: s, r: s.reader()}
+	w := &nftWalk{s: s, r: s.Reader()}
 	if w.o, w.err = s.nftLayout(); w.err != nil {
 		w.none = errors.Is(w.err, ErrNotLoaded)
 		return w
@@ -133,7 +134,7 @@ func (s *System) nftWalk() *nftWalk {
 			w.err = fmt.Errorf("nf_tables: symbol nf_tables_net_id: %w", kernel.ErrNoSymbol)
 			return w
 		}
-		w.netID, w.err = netGuarded(&w.r, func() uint64 { return uint64(w.r.u32(a)) })
+		w.netID, w.err = kobj.Guarded(&w.r, func() uint64 { return uint64(w.r.U32(a)) })
 	}
 	w.dec = newNFTDecoder(w)
 	return w
@@ -153,18 +154,18 @@ func (w *nftWalk) tables(ctx context.Context, yield func(*NFTTable, uint, error)
 		var head virt.Addr
 		var gen uint64
 		if err == nil {
-			_, err = netGuarded(r, func() int {
-				gen = r.num(n.Addr, o.gencursor)
-				if head = at(n.Addr, o.tables); w.o.netID {
+			_, err = kobj.Guarded(r, func() int {
+				gen = r.Uint(n.Addr, o.gencursor)
+				if head = o.tables.At(n.Addr); w.o.netID {
 					// net_generic: an array of pointers by number, of which the first words are its header.
-					private := r.ptr(r.pointer(n.Addr, o.gen) + virt.Addr(8*w.netID))
-					head = at(private, o.tables)
+					private := r.Ptr(r.Pointer(n.Addr, o.gen) + virt.Addr(8*w.netID))
+					head = o.tables.At(private)
 				}
 				return 0
 			})
 		}
 		if err == nil && (gen > 1 || w.netID > 1<<16) {
-			err = fmt.Errorf("%w: generation %d, number %d", ErrBroken, gen, w.netID)
+			err = fmt.Errorf("%w: generation %d, number %d", kobj.ErrBroken, gen, w.netID)
 		}
 		if err != nil {
 			if !yield(nil, 0, fmt.Errorf("nf_tables: %w", err)) {
@@ -172,16 +173,16 @@ func (w *nftWalk) tables(ctx context.Context, yield func(*NFTTable, uint, error)
 			}
 			continue
 		}
-		for node, err := range s.list(ctx, head, maxNFTTables) {
+		for node, err := range s.List(ctx, head, maxNFTTables) {
 			var t *NFTTable
 			active := true
 			if err == nil {
-				t, err = netGuarded(r, func() *NFTTable {
+				t, err = kobj.Guarded(r, func() *NFTTable {
 					a := node - virt.Addr(o.tList.Offset)
-					active = r.num(a, o.tGenmask)&(1<<gen) == 0
+					active = r.Uint(a, o.tGenmask)&(1<<gen) == 0
 					return &NFTTable{
-						Addr: a, Net: n, Family: nftFamilies[r.num(a, o.tFamily)], Name: r.cString(r.pointer(a, o.tName), maxNFTName),
-						Handle: r.num(a, o.tHandle), Flags: r.num(a, o.tFlags),
+						Addr: a, Net: n, Family: nftFamilies[r.Uint(a, o.tFamily)], Name: r.CString(r.Pointer(a, o.tName), maxNFTName),
+						Handle: r.Uint(a, o.tHandle), Flags: r.Uint(a, o.tFlags),
 					}
 				})
 			}
@@ -210,13 +211,13 @@ func (w *nftWalk) chains(ctx context.Context, yield func(*NFTChain, error) bool)
 		if err != nil {
 			return yield(nil, err)
 		}
-		for node, err := range w.s.list(ctx, at(t.Addr, w.o.tChains), maxNFTChains) {
+		for node, err := range w.s.List(ctx, w.o.tChains.At(t.Addr), maxNFTChains) {
 			var c *NFTChain
 			active := true
 			if err == nil {
-				c, err = netGuarded(&w.r, func() *NFTChain {
+				c, err = kobj.Guarded(&w.r, func() *NFTChain {
 					a := node - virt.Addr(w.o.cList.Offset)
-					active = w.r.num(a, w.o.cGenmask)&(1<<gen) == 0
+					active = w.r.Uint(a, w.o.cGenmask)&(1<<gen) == 0
 					return w.chain(ctx, t, a)
 				})
 			}
@@ -238,21 +239,21 @@ func (w *nftWalk) chain(ctx context.Context, t *NFTTable, a virt.Addr) *NFTChain
 	const base = 1 // NFT_CHAIN_BASE
 	o, r := w.o, &w.r
 	c := &NFTChain{
-		Table: t, Addr: a, Name: r.cString(r.pointer(a, o.cName), maxNFTName), Handle: r.num(a, o.cHandle), Refs: r.num(a, o.cUse),
-		Base: r.num(a, o.cFlags)&base != 0,
+		Table: t, Addr: a, Name: r.CString(r.Pointer(a, o.cName), maxNFTName), Handle: r.Uint(a, o.cHandle), Refs: r.Uint(a, o.cUse),
+		Base: r.Uint(a, o.cFlags)&base != 0,
 	}
 	if !c.Base {
 		return c
 	}
 	b := a - virt.Addr(o.bChain.Offset)
-	c.Type = r.cString(r.pointer(r.pointer(b, o.bType), o.typeName), 16)
-	c.Hook = nftHookName(t.Family, int(r.num(b, o.hook)))
-	c.Priority, c.Policy = int32(r.signed(b, o.priority)), "drop"
-	if r.num(b, o.bPolicy) == 1 {
+	c.Type = r.CString(r.Pointer(r.Pointer(b, o.bType), o.typeName), 16)
+	c.Hook = nftHookName(t.Family, int(r.Uint(b, o.hook)))
+	c.Priority, c.Policy = int32(r.Int(b, o.priority)), "drop"
+	if r.Uint(b, o.bPolicy) == 1 {
 		c.Policy = "accept"
 	}
 	if c.Hook == "ingress" || c.Hook == "egress" {
-		c.Devices = w.devices(ctx, at(b, o.bHooks))
+		c.Devices = w.devices(ctx, o.bHooks.At(b))
 	}
 	return c
 }
@@ -261,17 +262,17 @@ func (w *nftWalk) chain(ctx context.Context, t *NFTTable, a virt.Addr) *NFTChain
 func (w *nftWalk) devices(ctx context.Context, head virt.Addr) (names []string) {
 	o, r := w.o, &w.r
 	const most = 256 // NFT_NETDEVICE_MAX
-	for node, err := range w.s.list(ctx, head, most) {
+	for node, err := range w.s.List(ctx, head, most) {
 		if err != nil {
-			r.err = err
+			r.Err = err
 			break
 		}
 		h := node - virt.Addr(o.hList.Offset)
-		name := at(h, o.hName)
-		if !has(o.hName) {
-			name = at(r.pointer(h, o.hDev), o.devName)
+		name := o.hName.At(h)
+		if !o.hName.Present() {
+			name = o.devName.At(r.Pointer(h, o.hDev))
 		}
-		names = append(names, r.cString(name, 16))
+		names = append(names, r.CString(name, 16))
 	}
 	return names
 }

@@ -13,13 +13,13 @@ func nftCounter(x nftExpr) bool {
 	const s = "nft_counter_percpu_priv"
 	counter := virt.Addr(x.num(s, "counter"))
 	f, g := x.field("nft_counter", "packets"), x.field("nft_counter", "bytes")
-	if counter == 0 || !has(f) || !has(g) {
+	if counter == 0 || !f.Present() || !g.Present() {
 		return false
 	}
 	x.d.packets, x.d.bytes, x.d.counted = 0, 0, true
-	for _, area := range x.d.w.s.cpus {
-		x.d.packets += x.d.w.r.num(area+counter, f)
-		x.d.bytes += x.d.w.r.num(area+counter, g)
+	for _, area := range x.d.w.s.CPUAreas {
+		x.d.packets += x.d.w.r.Uint(area+counter, f)
+		x.d.bytes += x.d.w.r.Uint(area+counter, g)
 	}
 	x.d.say("counter")
 	return true
@@ -32,7 +32,7 @@ func nftLog(x nftExpr) bool {
 	var b strings.Builder
 	b.WriteString("log")
 	if p := virt.Addr(x.num(s, "prefix")); p != 0 {
-		if prefix := x.d.w.r.cString(p, 128); prefix != "" {
+		if prefix := x.d.w.r.CString(p, 128); prefix != "" {
 			b.WriteString(" prefix " + strconv.Quote(prefix))
 		}
 	}
@@ -137,7 +137,7 @@ func nftBytes(n uint64) string {
 
 func nftLimit(x nftExpr) bool {
 	y := x
-	y.priv = at(x.priv, x.field("nft_limit_priv_pkts", "limit"))
+	y.priv = x.field("nft_limit_priv_pkts", "limit").At(x.priv)
 	return x.has("nft_limit_priv_pkts", "limit") && y.limit("nft_limit_priv", false)
 }
 
@@ -228,9 +228,9 @@ func nftObjref(x nftExpr) bool {
 	r := &d.w.r
 	core := x
 	core.kind.module = nftModule
-	obj := r.ptr(x.priv) // nft_objref_priv: the only thing in it
-	name := r.cString(r.pointer(obj, core.field("nft_object", "key.name")), maxNFTName)
-	typ := r.num(r.pointer(r.pointer(obj, core.field("nft_object", "ops")), core.field("nft_object_ops", "type")), core.field("nft_object_type", "type"))
+	obj := r.Ptr(x.priv) // nft_objref_priv: the only thing in it
+	name := r.CString(r.Pointer(obj, core.field("nft_object", "key.name")), maxNFTName)
+	typ := r.Uint(r.Pointer(r.Pointer(obj, core.field("nft_object", "ops")), core.field("nft_object_ops", "type")), core.field("nft_object_type", "type"))
 	words := map[uint64]string{
 		1: "counter name %s", 2: "quota name %s", 3: "ct helper set %s", 4: "limit name %s", 5: "ct count name %s", 7: "ct timeout set %s",
 		8: "meta secmark set %s", 9: "ct expectation set %s", 10: "synproxy name %s",
@@ -316,7 +316,7 @@ func nftFlow(x nftExpr) bool {
 	table := virt.Addr(x.num("nft_flow_offload", "flowtable"))
 	core := x
 	core.kind.module = nftModule
-	name := x.d.w.r.cString(x.d.w.r.pointer(table, core.field("nft_flowtable", "name")), maxNFTName)
+	name := x.d.w.r.CString(x.d.w.r.Pointer(table, core.field("nft_flowtable", "name")), maxNFTName)
 	x.d.say("flow add @%s", name)
 	return name != ""
 }

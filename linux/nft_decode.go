@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -16,8 +17,8 @@ import (
 // expression does something with it.
 type nftDecoder struct {
 	w      *nftWalk
-	fields map[string]Field      // by module, structure and member
-	from   map[string]types      // by module
+	fields map[string]kobj.Field // by module, structure and member
+	from   map[string]kobj.Types // by module
 	kinds  map[virt.Addr]nftKind // by the address of the nft_expr_ops
 	sets   map[virt.Addr]*NFTSet
 	names  *netNames
@@ -64,7 +65,7 @@ type nftStatement struct {
 }
 
 func newNFTDecoder(w *nftWalk) *nftDecoder {
-	return &nftDecoder{w: w, fields: map[string]Field{}, from: map[string]types{}, kinds: map[virt.Addr]nftKind{}, sets: map[virt.Addr]*NFTSet{}, names: w.s.netNames()}
+	return &nftDecoder{w: w, fields: map[string]kobj.Field{}, from: map[string]kobj.Types{}, kinds: map[virt.Addr]nftKind{}, sets: map[virt.Addr]*NFTSet{}, names: w.s.netNames()}
 }
 
 func (d *nftDecoder) begin(c *NFTChain) *nftDecoder {
@@ -98,12 +99,12 @@ func (d *nftDecoder) kind(ops virt.Addr) nftKind {
 		return k
 	}
 	o, r := d.w.o, &d.w.r
-	typ := r.pointer(ops, o.oType)
-	k := nftKind{name: r.cString(r.pointer(typ, o.xName), 32), size: r.num(ops, o.oSize), module: nftModule}
-	if owner := r.pointer(typ, o.xOwner); owner != 0 {
+	typ := r.Pointer(ops, o.oType)
+	k := nftKind{name: r.CString(r.Pointer(typ, o.xName), 32), size: r.Uint(ops, o.oSize), module: nftModule}
+	if owner := r.Pointer(typ, o.xOwner); owner != 0 {
 		k.module = d.w.s.moduleNameAt(r, owner)
 	}
-	if r.err == nil {
+	if r.Err == nil {
 		k.ops = d.w.s.dataSymbol(k.module, ops)
 		d.kinds[ops] = k
 	}
@@ -133,11 +134,11 @@ func (s *System) dataSymbol(module string, a virt.Addr) string {
 // expressions decodes size bytes of expressions at a.
 func (d *nftDecoder) expressions(a virt.Addr, size uint64) {
 	r := &d.w.r
-	for off := uint64(0); off < size && r.err == nil; {
+	for off := uint64(0); off < size && r.Err == nil; {
 		e := a + virt.Addr(off)
 		n := d.expression(e)
-		if r.err == nil && (n < uint64(d.w.o.eData.Offset) || n > size-off) {
-			r.err = fmt.Errorf("expression at %#x: %w: %d bytes of %d", uint64(e), ErrBroken, n, size-off)
+		if r.Err == nil && (n < uint64(d.w.o.eData.Offset) || n > size-off) {
+			r.Err = fmt.Errorf("expression at %#x: %w: %d bytes of %d", uint64(e), kobj.ErrBroken, n, size-off)
 		}
 		off += n
 	}
@@ -146,11 +147,11 @@ func (d *nftDecoder) expressions(a virt.Addr, size uint64) {
 // expression decodes one and gives its size.
 func (d *nftDecoder) expression(e virt.Addr) uint64 {
 	r := &d.w.r
-	k := d.kind(r.ptr(e))
-	if r.err != nil {
+	k := d.kind(r.Ptr(e))
+	if r.Err != nil {
 		return 0
 	}
-	x := nftExpr{d: d, kind: k, priv: at(e, d.w.o.eData)}
+	x := nftExpr{d: d, kind: k, priv: d.w.o.eData.At(e)}
 	decode, known := nftExprs[k.ops]
 	if !known {
 		decode, known = nftExprs[k.name]
@@ -158,7 +159,7 @@ func (d *nftDecoder) expression(e virt.Addr) uint64 {
 	if !known || !decode(x) {
 		d.unknown = append(d.unknown, k.name)
 		n := min(max(k.size, 8)-8, 64)
-		d.say("[ %s %s ]", k.name, hex.EncodeToString(r.bytes(x.priv, int(n))))
+		d.say("[ %s %s ]", k.name, hex.EncodeToString(r.Bytes(x.priv, int(n))))
 	}
 	return k.size
 }
@@ -171,7 +172,7 @@ type nftExpr struct {
 }
 
 // field finds a member of a structure of the expression's module.
-func (x nftExpr) field(structure, path string) Field {
+func (x nftExpr) field(structure, path string) kobj.Field {
 	d := x.d
 	key := x.kind.module + " " + structure + "." + path
 	if f, ok := d.fields[key]; ok {
@@ -182,9 +183,9 @@ func (x nftExpr) field(structure, path string) Field {
 		from = d.w.s.typesIn(x.kind.module)
 		d.from[x.kind.module] = from
 	}
-	var f Field
+	var f kobj.Field
 	if known, err := from.Field(structure, path); err == nil {
-		f = fieldOf(known)
+		f = kobj.FieldOf(known)
 	}
 	d.fields[key] = f
 	return f
@@ -192,21 +193,21 @@ func (x nftExpr) field(structure, path string) Field {
 
 // num reads a member of the expression's data.
 func (x nftExpr) num(structure, path string) uint64 {
-	return x.d.w.r.num(x.priv, x.field(structure, path))
+	return x.d.w.r.Uint(x.priv, x.field(structure, path))
 }
 
-func (x nftExpr) has(structure, path string) bool { return has(x.field(structure, path)) }
+func (x nftExpr) has(structure, path string) bool { return x.field(structure, path).Present() }
 
 func (x nftExpr) bytes(structure, path string, n int) []byte {
 	f := x.field(structure, path)
-	if !has(f) {
+	if !f.Present() {
 		return nil
 	}
-	return slices.Clone(x.d.w.r.bytes(at(x.priv, f), min(n, int(f.Size))))
+	return slices.Clone(x.d.w.r.Bytes(f.At(x.priv), min(n, int(f.Size))))
 }
 
 // typesIn are a module's types, or the kernel's where it has none of its own.
-func (s *System) typesIn(module string) types {
+func (s *System) typesIn(module string) kobj.Types {
 	m, _ := s.moduleTypesNamed(module)
 	if m == nil {
 		return s.Profile

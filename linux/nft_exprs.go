@@ -50,7 +50,7 @@ func (d *nftDecoder) verdict(code int32, chain virt.Addr) (string, bool) {
 	case -5:
 		return "return", true
 	case -3, -4:
-		name := d.w.r.cString(d.w.r.pointer(chain, d.w.o.cName), maxNFTName)
+		name := d.w.r.CString(d.w.r.Pointer(chain, d.w.o.cName), maxNFTName)
 		return map[int32]string{-3: "jump ", -4: "goto "}[code] + name, true
 	}
 	return "", false

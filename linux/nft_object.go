@@ -6,6 +6,7 @@ import (
 	"iter"
 	"strings"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -54,22 +55,22 @@ const (
 )
 
 type nftObjectLayout struct {
-	list, name, genmask, use, handle, ops, data Field // struct nft_object
-	opsType, number, owner                      Field // its operations and type
-	fList, fName, fGenmask, fUse, fHandle       Field // struct nft_flowtable
-	fHook, fPriority, fHooks                    Field
-	flowtables                                  Field // of struct nft_table
+	list, name, genmask, use, handle, ops, data kobj.Field // struct nft_object
+	opsType, number, owner                      kobj.Field // its operations and type
+	fList, fName, fGenmask, fUse, fHandle       kobj.Field // struct nft_flowtable
+	fHook, fPriority, fHooks                    kobj.Field
+	flowtables                                  kobj.Field // of struct nft_table
 }
 
 func (s *System) nftObjectLayout() (*nftObjectLayout, error) {
-	return layoutIn(s, nftModule, "objects of nf_tables", func(r *resolver, o *nftObjectLayout) {
+	return layoutIn(s, nftModule, "objects of nf_tables", func(r *kobj.Resolver, o *nftObjectLayout) {
 		const b, f = "nft_object", "nft_flowtable"
-		o.list, o.name, o.genmask, o.use = r.field(b, "list"), r.field(b, "key.name"), r.field(b, "genmask"), r.field(b, "use")
-		o.handle, o.ops, o.data = r.field(b, "handle"), r.field(b, "ops"), r.field(b, "data")
-		o.opsType, o.number, o.owner = r.field("nft_object_ops", "type"), r.field("nft_object_type", "type"), r.field("nft_object_type", "owner")
-		o.fList, o.fName, o.fGenmask, o.fUse = r.field(f, "list"), r.field(f, "name"), r.field(f, "genmask"), r.field(f, "use")
-		o.fHandle, o.fHook, o.fPriority, o.fHooks = r.field(f, "handle"), r.field(f, "hooknum"), r.field(f, "data.priority"), r.field(f, "hook_list")
-		o.flowtables = r.field("nft_table", "flowtables")
+		o.list, o.name, o.genmask, o.use = r.Field(b, "list"), r.Field(b, "key.name"), r.Field(b, "genmask"), r.Field(b, "use")
+		o.handle, o.ops, o.data = r.Field(b, "handle"), r.Field(b, "ops"), r.Field(b, "data")
+		o.opsType, o.number, o.owner = r.Field("nft_object_ops", "type"), r.Field("nft_object_type", "type"), r.Field("nft_object_type", "owner")
+		o.fList, o.fName, o.fGenmask, o.fUse = r.Field(f, "list"), r.Field(f, "name"), r.Field(f, "genmask"), r.Field(f, "use")
+		o.fHandle, o.fHook, o.fPriority, o.fHooks = r.Field(f, "handle"), r.Field(f, "hooknum"), r.Field(f, "data.priority"), r.Field(f, "hook_list")
+		o.flowtables = r.Field("nft_table", "flowtables")
 	})
 }
 
@@ -85,21 +86,21 @@ func (s *System) NFTObjects(ctx context.Context) iter.Seq2[*NFTObject, error] {
 			if err != nil {
 				return yield(nil, err)
 			}
-			return w.objects(ctx, t, at(t.Addr, w.o.tObjects), o.list, o.genmask, gen, func(a virt.Addr) *NFTObject { return w.object(o, t, a) }, yield) &&
-				w.objects(ctx, t, at(t.Addr, o.flowtables), o.fList, o.fGenmask, gen, func(a virt.Addr) *NFTObject { return w.flowtable(ctx, o, t, a) }, yield)
+			return w.objects(ctx, t, w.o.tObjects.At(t.Addr), o.list, o.genmask, gen, func(a virt.Addr) *NFTObject { return w.object(o, t, a) }, yield) &&
+				w.objects(ctx, t, o.flowtables.At(t.Addr), o.fList, o.fGenmask, gen, func(a virt.Addr) *NFTObject { return w.flowtable(ctx, o, t, a) }, yield)
 		})
 	}
 }
 
 // objects yields what read makes of a table's list.
-func (w *nftWalk) objects(ctx context.Context, t *NFTTable, head virt.Addr, list, genmask Field, gen uint, read func(virt.Addr) *NFTObject, yield func(*NFTObject, error) bool) bool {
-	for node, err := range w.s.list(ctx, head, maxNFTObjects) {
+func (w *nftWalk) objects(ctx context.Context, t *NFTTable, head virt.Addr, list, genmask kobj.Field, gen uint, read func(virt.Addr) *NFTObject, yield func(*NFTObject, error) bool) bool {
+	for node, err := range w.s.List(ctx, head, maxNFTObjects) {
 		var x *NFTObject
 		active := true
 		if err == nil {
 			a := node - virt.Addr(list.Offset)
-			x, err = netGuarded(&w.r, func() *NFTObject {
-				active = w.r.num(a, genmask)&(1<<gen) == 0
+			x, err = kobj.Guarded(&w.r, func() *NFTObject {
+				active = w.r.Uint(a, genmask)&(1<<gen) == 0
 				return read(a)
 			})
 		}
@@ -115,10 +116,10 @@ func (w *nftWalk) objects(ctx context.Context, t *NFTTable, head virt.Addr, list
 
 func (w *nftWalk) object(o *nftObjectLayout, t *NFTTable, a virt.Addr) *NFTObject {
 	r := &w.r
-	x := &NFTObject{Table: t, Addr: a, Name: r.cString(r.pointer(a, o.name), maxNFTName), Handle: r.num(a, o.handle), Refs: r.num(a, o.use)}
-	ops := r.pointer(a, o.ops)
-	typ := r.pointer(ops, o.opsType)
-	number := r.num(typ, o.number)
+	x := &NFTObject{Table: t, Addr: a, Name: r.CString(r.Pointer(a, o.name), maxNFTName), Handle: r.Uint(a, o.handle), Refs: r.Uint(a, o.use)}
+	ops := r.Pointer(a, o.ops)
+	typ := r.Pointer(ops, o.opsType)
+	number := r.Uint(typ, o.number)
 	kind, known := nftObjectKinds[number]
 	if !known {
 		x.Kind = fmt.Sprint(number)
@@ -126,14 +127,14 @@ func (w *nftWalk) object(o *nftObjectLayout, t *NFTTable, a virt.Addr) *NFTObjec
 	}
 	x.Kind = kind.name
 	module := nftModule
-	if owner := r.pointer(typ, o.owner); owner != 0 {
+	if owner := r.Pointer(typ, o.owner); owner != 0 {
 		module = w.s.moduleNameAt(r, owner)
 	}
-	if kind.decode == nil || r.err != nil {
+	if kind.decode == nil || r.Err != nil {
 		return x
 	}
 	d := w.dec.begin(&NFTChain{Table: t})
-	if !kind.decode(nftExpr{d: d, kind: nftKind{module: module, ops: w.s.dataSymbol(module, ops)}, priv: at(a, o.data)}) {
+	if !kind.decode(nftExpr{d: d, kind: nftKind{module: module, ops: w.s.dataSymbol(module, ops)}, priv: o.data.At(a)}) {
 		return x
 	}
 	if x.Counted = d.counted; x.Counted {
@@ -147,7 +148,7 @@ func (w *nftWalk) object(o *nftObjectLayout, t *NFTTable, a virt.Addr) *NFTObjec
 func (w *nftWalk) flowtable(ctx context.Context, o *nftObjectLayout, t *NFTTable, a virt.Addr) *NFTObject {
 	r := &w.r
 	return &NFTObject{
-		Table: t, Addr: a, Kind: nftFlowtable, Name: r.cString(r.pointer(a, o.fName), maxNFTName), Handle: r.num(a, o.fHandle), Refs: r.num(a, o.fUse),
-		Hook: nftHookName("netdev", int(r.num(a, o.fHook))), Priority: int32(r.signed(a, o.fPriority)), Devices: w.devices(ctx, at(a, o.fHooks)),
+		Table: t, Addr: a, Kind: nftFlowtable, Name: r.CString(r.Pointer(a, o.fName), maxNFTName), Handle: r.Uint(a, o.fHandle), Refs: r.Uint(a, o.fUse),
+		Hook: nftHookName("netdev", int(r.Uint(a, o.fHook))), Priority: int32(r.Int(a, o.fPriority)), Devices: w.devices(ctx, o.fHooks.At(a)),
 	}
 }

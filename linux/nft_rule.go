@@ -6,6 +6,7 @@ import (
 	"iter"
 	"strings"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -40,16 +41,16 @@ type nftRuleAt struct {
 // rules finds the rules of a chain: those listed, and those that run.
 func (w *nftWalk) rules(ctx context.Context, c *NFTChain, gen uint) {
 	o, r := w.o, &w.r
-	for node, err := range w.s.list(ctx, at(c.Addr, o.cRules), maxNFTRules) {
+	for node, err := range w.s.List(ctx, o.cRules.At(c.Addr), maxNFTRules) {
 		if err != nil {
 			c.err = err
 			continue
 		}
 		active := false
-		rule, err := netGuarded(r, func() nftRuleAt {
+		rule, err := kobj.Guarded(r, func() nftRuleAt {
 			a := node - virt.Addr(o.rList.Offset)
-			active = r.num(a, o.rGenmask)&(1<<gen) == 0
-			return nftRuleAt{addr: a, data: at(a, o.rData), handle: r.num(a, o.rHandle), size: r.num(a, o.rLen), udata: r.num(a, o.rUdata) != 0}
+			active = r.Uint(a, o.rGenmask)&(1<<gen) == 0
+			return nftRuleAt{addr: a, data: o.rData.At(a), handle: r.Uint(a, o.rHandle), size: r.Uint(a, o.rLen), udata: r.Uint(a, o.rUdata) != 0}
 		})
 		if err != nil {
 			c.err = err
@@ -57,27 +58,27 @@ func (w *nftWalk) rules(ctx context.Context, c *NFTChain, gen uint) {
 			c.listed = append(c.listed, rule)
 		}
 	}
-	if !has(o.blobs[gen]) {
+	if !o.blobs[gen].Present() {
 		c.running = c.listed // the very same rules
 		return
 	}
-	_, err := netGuarded(r, func() int {
-		blob := r.pointer(c.Addr, o.blobs[gen])
+	_, err := kobj.Guarded(r, func() int {
+		blob := r.Pointer(c.Addr, o.blobs[gen])
 		if blob == 0 {
 			return 0
 		}
-		size, data := r.num(blob, o.blobSize), at(blob, o.blobData)
+		size, data := r.Uint(blob, o.blobSize), o.blobData.At(blob)
 		const most = 1 << 26
 		if size > most {
-			r.err = fmt.Errorf("%w: %d bytes of rules", ErrBroken, size)
+			r.Err = fmt.Errorf("%w: %d bytes of rules", kobj.ErrBroken, size)
 		}
-		for off := uint64(0); off < size && r.err == nil && len(c.running) < maxNFTRules; {
+		for off := uint64(0); off < size && r.Err == nil && len(c.running) < maxNFTRules; {
 			a := data + virt.Addr(off)
-			if r.num(a, o.dpLast) != 0 {
+			if r.Uint(a, o.dpLast) != 0 {
 				break
 			}
-			n := r.num(a, o.dpLen)
-			c.running = append(c.running, nftRuleAt{addr: a, data: at(a, o.dpData), handle: r.num(a, o.dpHandle), size: n})
+			n := r.Uint(a, o.dpLen)
+			c.running = append(c.running, nftRuleAt{addr: a, data: o.dpData.At(a), handle: r.Uint(a, o.dpHandle), size: n})
 			off += uint64(o.dpData.Offset) + n
 		}
 		return 0
@@ -157,7 +158,7 @@ func (w *nftWalk) rulesOf(ctx context.Context, c *NFTChain, yield func(*NFTRule,
 }
 
 func (w *nftWalk) rule(c *NFTChain, a nftRuleAt) (*NFTRule, error) {
-	rule, err := netGuarded(&w.r, func() *NFTRule {
+	rule, err := kobj.Guarded(&w.r, func() *NFTRule {
 		d := w.dec.begin(c)
 		d.expressions(a.data, a.size)
 		n := &NFTRule{
@@ -178,8 +179,8 @@ func (w *nftWalk) rule(c *NFTChain, a nftRuleAt) (*NFTRule, error) {
 // comment takes the comment out of what user space keeps with a rule: elements of type,
 // length and value, of which type 0 is the comment.
 func (w *nftWalk) comment(a virt.Addr) string {
-	n := w.r.num(a, w.o.uLen) + 1
-	return nftComment(w.r.bytes(at(a, w.o.uData), int(n)))
+	n := w.r.Uint(a, w.o.uLen) + 1
+	return nftComment(w.r.Bytes(w.o.uData.At(a), int(n)))
 }
 
 func nftComment(b []byte) string {

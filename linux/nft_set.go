@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -30,38 +31,38 @@ type NFTSet struct {
 }
 
 type nftSetLayout struct {
-	list, name, handle, flags, genmask, ktype, dtype, objtype, klen, dlen, nelems, timeout, ops, data Field
-	genmaskExt, offsets                                                                               Field
-	hashTable, hashNode, hashExt                                                                      Field
-	fixedBuckets, fixedTable, fixedNode, fixedExt                                                     Field
-	bitmapList, bitmapHead, bitmapExt                                                                 Field
-	root, rbNode, rbExt                                                                               Field
-	match, fieldCount, fields, rules, mt, pipapoExt                                                   Field
+	list, name, handle, flags, genmask, ktype, dtype, objtype, klen, dlen, nelems, timeout, ops, data kobj.Field
+	genmaskExt, offsets                                                                               kobj.Field
+	hashTable, hashNode, hashExt                                                                      kobj.Field
+	fixedBuckets, fixedTable, fixedNode, fixedExt                                                     kobj.Field
+	bitmapList, bitmapHead, bitmapExt                                                                 kobj.Field
+	root, rbNode, rbExt                                                                               kobj.Field
+	match, fieldCount, fields, rules, mt, pipapoExt                                                   kobj.Field
 	fieldSize                                                                                         uint32
 	key, keyEnd, value, extFlags, objref                                                              int64
 	backends                                                                                          map[virt.Addr]string
 }
 
 func (s *System) nftSetLayout() (*nftSetLayout, error) {
-	return layoutIn(s, nftModule, "sets of nf_tables", func(r *resolver, o *nftSetLayout) {
+	return layoutIn(s, nftModule, "sets of nf_tables", func(r *kobj.Resolver, o *nftSetLayout) {
 		const t, p = "nft_set", "nft_pipapo_field"
-		o.list, o.name, o.handle, o.flags = r.field(t, "list"), r.field(t, "name"), r.field(t, "handle"), r.field(t, "flags")
-		o.genmask, o.ktype, o.dtype, o.objtype = r.field(t, "genmask"), r.field(t, "ktype"), r.field(t, "dtype"), r.field(t, "objtype")
-		o.klen, o.dlen, o.nelems, o.timeout = r.field(t, "klen"), r.field(t, "dlen"), r.field(t, "nelems"), r.field(t, "timeout")
-		o.ops, o.data = r.field(t, "ops"), r.field(t, "data")
-		o.genmaskExt, o.offsets = r.field("nft_set_ext", "genmask"), r.field("nft_set_ext", "offset")
-		o.hashTable, o.hashNode, o.hashExt = r.field("nft_rhash", "ht"), r.field("nft_rhash_elem", "node"), r.field("nft_rhash_elem", "ext")
-		o.fixedBuckets, o.fixedTable = r.field("nft_hash", "buckets"), r.field("nft_hash", "table")
-		o.fixedNode, o.fixedExt = r.field("nft_hash_elem", "node"), r.field("nft_hash_elem", "ext")
-		o.bitmapList, o.bitmapHead, o.bitmapExt = r.field("nft_bitmap", "list"), r.field("nft_bitmap_elem", "head"), r.field("nft_bitmap_elem", "ext")
-		o.root, o.rbNode, o.rbExt = r.field("nft_rbtree", "root"), r.field("nft_rbtree_elem", "node"), r.field("nft_rbtree_elem", "ext")
-		o.match, o.fieldCount, o.fields = r.field("nft_pipapo", "match"), r.field("nft_pipapo_match", "field_count"), r.field("nft_pipapo_match", "f")
-		o.rules, o.mt, o.fieldSize = r.field(p, "rules"), r.field(p, "mt"), r.size(p)
-		o.pipapoExt = r.field("nft_pipapo_elem", "ext")
+		o.list, o.name, o.handle, o.flags = r.Field(t, "list"), r.Field(t, "name"), r.Field(t, "handle"), r.Field(t, "flags")
+		o.genmask, o.ktype, o.dtype, o.objtype = r.Field(t, "genmask"), r.Field(t, "ktype"), r.Field(t, "dtype"), r.Field(t, "objtype")
+		o.klen, o.dlen, o.nelems, o.timeout = r.Field(t, "klen"), r.Field(t, "dlen"), r.Field(t, "nelems"), r.Field(t, "timeout")
+		o.ops, o.data = r.Field(t, "ops"), r.Field(t, "data")
+		o.genmaskExt, o.offsets = r.Field("nft_set_ext", "genmask"), r.Field("nft_set_ext", "offset")
+		o.hashTable, o.hashNode, o.hashExt = r.Field("nft_rhash", "ht"), r.Field("nft_rhash_elem", "node"), r.Field("nft_rhash_elem", "ext")
+		o.fixedBuckets, o.fixedTable = r.Field("nft_hash", "buckets"), r.Field("nft_hash", "table")
+		o.fixedNode, o.fixedExt = r.Field("nft_hash_elem", "node"), r.Field("nft_hash_elem", "ext")
+		o.bitmapList, o.bitmapHead, o.bitmapExt = r.Field("nft_bitmap", "list"), r.Field("nft_bitmap_elem", "head"), r.Field("nft_bitmap_elem", "ext")
+		o.root, o.rbNode, o.rbExt = r.Field("nft_rbtree", "root"), r.Field("nft_rbtree_elem", "node"), r.Field("nft_rbtree_elem", "ext")
+		o.match, o.fieldCount, o.fields = r.Field("nft_pipapo", "match"), r.Field("nft_pipapo_match", "field_count"), r.Field("nft_pipapo_match", "f")
+		o.rules, o.mt, o.fieldSize = r.Field(p, "rules"), r.Field(p, "mt"), r.Size(p)
+		o.pipapoExt = r.Field("nft_pipapo_elem", "ext")
 		enum := func(name string) int64 {
-			v, err := r.types.EnumValue("nft_set_extensions", name)
+			v, err := r.Types.EnumValue("nft_set_extensions", name)
 			if err != nil || v < 0 || uint32(v) >= o.offsets.Size {
-				r.errs = append(r.errs, fmt.Errorf("enumerator %s: %w", name, errors.Join(err, ErrBroken)))
+				r.Errs = append(r.Errs, fmt.Errorf("enumerator %s: %w", name, errors.Join(err, kobj.ErrBroken)))
 			}
 			return v
 		}
@@ -102,13 +103,13 @@ func (s *System) NFTSets(ctx context.Context, elements int) iter.Seq2[*NFTSet, e
 			if err != nil {
 				return yield(nil, err)
 			}
-			for node, err := range s.list(ctx, at(t.Addr, w.o.tSets), maxNFTSets) {
+			for node, err := range s.List(ctx, w.o.tSets.At(t.Addr), maxNFTSets) {
 				var set *NFTSet
 				active := true
 				if err == nil {
 					a := node - virt.Addr(o.list.Offset)
-					set, err = netGuarded(&w.r, func() *NFTSet {
-						active = w.r.num(a, o.genmask)&(1<<gen) == 0
+					set, err = kobj.Guarded(&w.r, func() *NFTSet {
+						active = w.r.Uint(a, o.genmask)&(1<<gen) == 0
 						return w.set(ctx, o, t, a, gen, elements)
 					})
 				}
@@ -134,14 +135,14 @@ type nftElement struct {
 func (w *nftWalk) set(ctx context.Context, o *nftSetLayout, t *NFTTable, a virt.Addr, gen uint, limit int) *NFTSet {
 	r := &w.r
 	set := &NFTSet{
-		Table: t, Addr: a, Name: r.cString(r.pointer(a, o.name), maxNFTName), Handle: r.num(a, o.handle), Flags: r.num(a, o.flags),
-		Key: nftTypeParts(uint32(r.num(a, o.ktype))), Backend: o.backends[r.pointer(a, o.ops)], Count: r.signed(a, o.nelems),
-		Timeout: r.num(a, o.timeout),
+		Table: t, Addr: a, Name: r.CString(r.Pointer(a, o.name), maxNFTName), Handle: r.Uint(a, o.handle), Flags: r.Uint(a, o.flags),
+		Key: nftTypeParts(uint32(r.Uint(a, o.ktype))), Backend: o.backends[r.Pointer(a, o.ops)], Count: r.Int(a, o.nelems),
+		Timeout: r.Uint(a, o.timeout),
 	}
 	if set.Flags&nftSetMap != 0 {
 		const verdict = 0xffffff00 // NFT_DATA_VERDICT
-		if set.Data = "verdict"; r.num(a, o.dtype) != verdict {
-			set.Data = strings.Join(nftTypeParts(uint32(r.num(a, o.dtype))), " . ")
+		if set.Data = "verdict"; r.Uint(a, o.dtype) != verdict {
+			set.Data = strings.Join(nftTypeParts(uint32(r.Uint(a, o.dtype))), " . ")
 		}
 	}
 	var all []nftElement
@@ -153,9 +154,9 @@ func (w *nftWalk) set(ctx context.Context, o *nftSetLayout, t *NFTTable, a virt.
 		if len(all) > 2*limit+2 {
 			set.More = true
 		}
-		return !set.More && r.err == nil
+		return !set.More && r.Err == nil
 	}
-	set.Err = w.elements(ctx, o, set, at(a, o.data), read)
+	set.Err = w.elements(ctx, o, set, o.data.At(a), read)
 	set.Elements = nftElementTexts(set, all)
 	if len(set.Elements) > limit {
 		set.Elements, set.More = set.Elements[:limit], true
@@ -166,7 +167,7 @@ func (w *nftWalk) set(ctx context.Context, o *nftSetLayout, t *NFTTable, a virt.
 // elements calls read with the nft_set_ext of every element until it returns false.
 func (w *nftWalk) elements(ctx context.Context, o *nftSetLayout, set *NFTSet, priv virt.Addr, read func(virt.Addr) bool) error {
 	s, r := w.s, &w.r
-	from := func(seq iter.Seq2[virt.Addr, error], node, ext Field) error {
+	from := func(seq iter.Seq2[virt.Addr, error], node, ext kobj.Field) error {
 		for n, err := range seq {
 			if err != nil {
 				return err
@@ -179,80 +180,80 @@ func (w *nftWalk) elements(ctx context.Context, o *nftSetLayout, set *NFTSet, pr
 	}
 	switch set.Backend {
 	case "rhash":
-		return from(s.rhashtable(ctx, at(priv, o.hashTable), maxNFTElements), o.hashNode, o.hashExt)
+		return from(s.RHashTable(ctx, o.hashTable.At(priv), maxNFTElements), o.hashNode, o.hashExt)
 	case "bitmap":
-		return from(s.list(ctx, at(priv, o.bitmapList), maxNFTElements), o.bitmapHead, o.bitmapExt)
+		return from(s.List(ctx, o.bitmapList.At(priv), maxNFTElements), o.bitmapHead, o.bitmapExt)
 	case "rbtree":
-		return from(s.rbtree(ctx, at(priv, o.root), maxNFTElements), o.rbNode, o.rbExt)
+		return from(s.RBTree(ctx, o.root.At(priv), maxNFTElements), o.rbNode, o.rbExt)
 	case "hash":
-		n := r.num(priv, o.fixedBuckets)
+		n := r.Uint(priv, o.fixedBuckets)
 		if n > maxNFTElements {
-			return fmt.Errorf("%w: %d buckets", ErrBroken, n)
+			return fmt.Errorf("%w: %d buckets", kobj.ErrBroken, n)
 		}
 		for i := range n {
-			if err := from(s.hlist(ctx, at(priv, o.fixedTable)+virt.Addr(8*i), maxNFTElements), o.fixedNode, o.fixedExt); err != nil || set.More {
+			if err := from(s.HList(ctx, o.fixedTable.At(priv)+virt.Addr(8*i), maxNFTElements), o.fixedNode, o.fixedExt); err != nil || set.More {
 				return err
 			}
 		}
 		return nil
 	case "pipapo":
-		match := r.pointer(priv, o.match)
-		n := r.num(match, o.fieldCount)
+		match := r.Pointer(priv, o.match)
+		n := r.Uint(match, o.fieldCount)
 		const most = 16 // NFT_REG32_COUNT
 		if n == 0 || n > most {
-			return fmt.Errorf("%w: %d fields", ErrBroken, n)
+			return fmt.Errorf("%w: %d fields", kobj.ErrBroken, n)
 		}
-		last := at(match, o.fields) + virt.Addr((n-1)*uint64(o.fieldSize))
-		rules, mt := r.num(last, o.rules), r.pointer(last, o.mt)
+		last := o.fields.At(match) + virt.Addr((n-1)*uint64(o.fieldSize))
+		rules, mt := r.Uint(last, o.rules), r.Pointer(last, o.mt)
 		var before virt.Addr
-		for i := uint64(0); i < min(rules, maxNFTElements) && r.err == nil; i++ {
+		for i := uint64(0); i < min(rules, maxNFTElements) && r.Err == nil; i++ {
 			// Ranges take several rules, which lead to the same element.
-			e := r.ptr(mt + virt.Addr(8*i))
-			if e != before && !read(at(e, o.pipapoExt)) {
+			e := r.Ptr(mt + virt.Addr(8*i))
+			if e != before && !read(o.pipapoExt.At(e)) {
 				break
 			}
 			before = e
 		}
 		return nil
 	}
-	return fmt.Errorf("%w: the elements are kept in a way that is not known", ErrUnsupported)
+	return fmt.Errorf("%w: the elements are kept in a way that is not known", kobj.ErrUnsupported)
 }
 
 // element reads one; ok is false for one that is not in force.
 func (w *nftWalk) element(o *nftSetLayout, set *NFTSet, a, ext virt.Addr, gen uint) (e nftElement, ok bool) {
 	r := &w.r
 	const dead = 1 << 3
-	if m := r.num(ext, o.genmaskExt); m&(1<<gen) != 0 || m&dead != 0 {
+	if m := r.Uint(ext, o.genmaskExt); m&(1<<gen) != 0 || m&dead != 0 {
 		return e, false
 	}
 	var offsets [16]byte
-	copy(offsets[:], r.bytes(at(ext, o.offsets), int(min(o.offsets.Size, 16))))
+	copy(offsets[:], r.Bytes(o.offsets.At(ext), int(min(o.offsets.Size, 16))))
 	part := func(id int64) virt.Addr {
 		if offsets[id] == 0 {
 			return 0
 		}
 		return ext + virt.Addr(offsets[id])
 	}
-	n := int(min(r.num(a, o.klen), 64))
+	n := int(min(r.Uint(a, o.klen), 64))
 	if p := part(o.key); p != 0 {
-		e.key = slices.Clone(r.bytes(p, n))
+		e.key = slices.Clone(r.Bytes(p, n))
 	}
 	if p := part(o.keyEnd); p != 0 {
-		e.end = slices.Clone(r.bytes(p, n))
+		e.end = slices.Clone(r.Bytes(p, n))
 	}
 	if p := part(o.extFlags); p != 0 {
-		e.last = r.bytes(p, 1)[0]&1 != 0 // NFT_SET_ELEM_INTERVAL_END
+		e.last = r.Bytes(p, 1)[0]&1 != 0 // NFT_SET_ELEM_INTERVAL_END
 	}
 	if p := part(o.value); p != 0 && set.Data != "" {
 		if set.Data == "verdict" {
-			code := int32(r.u32(p))
-			e.data, _ = w.dec.verdict(code, r.ptr(p+8))
+			code := int32(r.U32(p))
+			e.data, _ = w.dec.verdict(code, r.Ptr(p+8))
 		} else {
-			b := slices.Clone(r.bytes(p, int(min(r.num(a, o.dlen), 64))))
+			b := slices.Clone(r.Bytes(p, int(min(r.Uint(a, o.dlen), 64))))
 			e.data = nftKeyText(strings.Split(set.Data, " . "), b, nil)
 		}
 	}
-	return e, r.err == nil
+	return e, r.Err == nil
 }
 
 // nftKeySize is how many bytes a part of a key takes.
@@ -363,11 +364,11 @@ func (d *nftDecoder) inline(a virt.Addr) (string, *NFTSet, bool) {
 			return "", nil, false
 		}
 		limit := 0
-		if d.w.r.num(a, o.flags)&nftSetAnonymous != 0 {
+		if d.w.r.Uint(a, o.flags)&nftSetAnonymous != 0 {
 			limit = maxNFTInline
 		}
 		set = d.w.set(context.Background(), o, d.chain.Table, a, d.chain.gen, limit)
-		if d.w.r.err != nil {
+		if d.w.r.Err != nil {
 			return "", nil, false
 		}
 		d.sets[a] = set
@@ -443,7 +444,7 @@ func nftDynset(x nftExpr) bool {
 		outer := x.d.stmts
 		x.d.stmts = nil
 		for i := range min(n, 2) {
-			x.d.expression(x.d.w.r.ptr(at(x.priv, x.field(s, "expr_array")) + virt.Addr(8*i)))
+			x.d.expression(x.d.w.r.Ptr(x.field(s, "expr_array").At(x.priv) + virt.Addr(8*i)))
 		}
 		inner += " " + x.d.text()
 		x.d.stmts = outer

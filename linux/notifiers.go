@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -23,35 +24,35 @@ type Notifier struct {
 }
 
 type notifierLayout struct {
-	call, next, priority               Field
-	atomic, blocking, raw, srcu        Field
+	call, next, priority               kobj.Field
+	atomic, blocking, raw, srcu        kobj.Field
 	atomicSize, blockingSize, srcuSize uint32
-	waiters                            Field // in struct rw_semaphore
+	waiters                            kobj.Field // in struct rw_semaphore
 	waitersAreList                     bool
-	netdevChain                        Field           // in struct net
+	netdevChain                        kobj.Field      // in struct net
 	heads                              []kernel.Extent // variables that can be heads, by name
 }
 
 func (s *System) notifierLayout() (*notifierLayout, error) {
-	return layoutOf(s.Walker, "notifier chains", func(r *resolver, o *notifierLayout) {
-		r.symbols("init_net")
+	return kobj.LayoutOf(s.Walker, "notifier chains", func(r *kobj.Resolver, o *notifierLayout) {
+		r.Prefetch("init_net")
 		const b = "notifier_block"
-		o.call, o.next, o.priority = r.field(b, "notifier_call"), r.field(b, "next"), r.field(b, "priority")
-		o.atomic, o.blocking = r.field("atomic_notifier_head", "head"), r.field("blocking_notifier_head", "head")
-		o.raw, o.srcu = r.field("raw_notifier_head", "head"), r.optional("srcu_notifier_head", "head")
-		o.atomicSize, o.blockingSize = r.size("atomic_notifier_head"), r.size("blocking_notifier_head")
-		if has(o.srcu) {
-			o.srcuSize = r.size("srcu_notifier_head")
+		o.call, o.next, o.priority = r.Field(b, "notifier_call"), r.Field(b, "next"), r.Field(b, "priority")
+		o.atomic, o.blocking = r.Field("atomic_notifier_head", "head"), r.Field("blocking_notifier_head", "head")
+		o.raw, o.srcu = r.Field("raw_notifier_head", "head"), r.Optional("srcu_notifier_head", "head")
+		o.atomicSize, o.blockingSize = r.Size("atomic_notifier_head"), r.Size("blocking_notifier_head")
+		if o.srcu.Present() {
+			o.srcuSize = r.Size("srcu_notifier_head")
 		}
-		o.waiters = r.optional("rw_semaphore", "first_waiter", "wait_list") // 7.1
+		o.waiters = r.Optional("rw_semaphore", "first_waiter", "wait_list") // 7.1
 		o.waitersAreList = o.waiters.Size == 16
-		o.netdevChain = r.optional("net", "netdev_chain.head") // 5.5
+		o.netdevChain = r.Optional("net", "netdev_chain.head") // 5.5
 		// The name holds what decides: with other words it is another choice.
-		heads, err := r.p.Choose(fmt.Sprint("notifier heads", headWords, headNames), func(sym kernel.Symbol) bool {
+		heads, err := r.Profile.Choose(fmt.Sprint("notifier heads", headWords, headNames), func(sym kernel.Symbol) bool {
 			return !sym.Percpu && strings.ContainsRune("dDbBtT", rune(sym.Type)) && headName(sym.Name)
 		})
 		if err != nil {
-			r.errs = append(r.errs, err)
+			r.Errs = append(r.Errs, err)
 		}
 		o.heads = slices.SortedFunc(slices.Values(heads), func(a, b kernel.Extent) int { return strings.Compare(a.Name, b.Name) })
 	})
@@ -109,8 +110,8 @@ func (s *System) Notifiers(ctx context.Context, owners *Owners) iter.Seq2[*Notif
 				}
 			}
 		}
-		if net, ok := s.Address("init_net"); ok && has(o.netdevChain) {
-			chain, err := s.notifierChain(o, at(net, o.netdevChain))
+		if net, ok := s.Address("init_net"); ok && o.netdevChain.Present() {
+			chain, err := s.notifierChain(o, o.netdevChain.At(net))
 			if err != nil {
 				err = fmt.Errorf("chain init_net.netdev_chain: %w", err)
 				if !yield(nil, err) {
@@ -131,7 +132,7 @@ func (s *System) Notifiers(ctx context.Context, owners *Owners) iter.Seq2[*Notif
 // is no head, or is empty.
 func (s *System) chainAt(o *notifierLayout, owners *Owners, h kernel.Extent, a virt.Addr) []*Notifier {
 	b := make([]byte, min(h.Size, max(uint64(o.srcuSize), uint64(o.blockingSize), 64)))
-	if len(b) < 8 || s.readAt(b, a) != nil {
+	if len(b) < 8 || s.ReadAt(b, a) != nil {
 		return nil
 	}
 	word := func(off uint32) uint64 {
@@ -167,12 +168,12 @@ func (s *System) chainAt(o *notifierLayout, owners *Owners, h kernel.Extent, a v
 		return chain
 	}
 	// The larger kinds first: the head of a chain is their last member.
-	if has(o.srcu) && h.Size >= uint64(o.srcuSize) {
+	if o.srcu.Present() && h.Size >= uint64(o.srcuSize) {
 		if c := try("srcu", o.srcu.Offset); c != nil {
 			return c
 		}
 	}
-	if h.Size >= uint64(o.blockingSize) && has(o.waiters) && idle(o.waiters.Offset) {
+	if h.Size >= uint64(o.blockingSize) && o.waiters.Present() && idle(o.waiters.Offset) {
 		return try("blocking", o.blocking.Offset)
 	}
 	if h.Size >= uint64(o.atomicSize) && word(0)>>32 == 0 {
@@ -186,19 +187,19 @@ func (s *System) chainAt(o *notifierLayout, owners *Owners, h kernel.Extent, a v
 // notifierChain reads the chain behind a head.
 func (s *System) notifierChain(o *notifierLayout, link virt.Addr) (chain []*Notifier, err error) {
 	seen := map[virt.Addr]bool{}
-	err = safely(func() error {
-		r := s.reader()
-		for a := r.ptr(link); a != 0 && r.err == nil; a = r.pointer(a, o.next) {
+	err = kobj.Safely(func() error {
+		r := s.Reader()
+		for a := r.Ptr(link); a != 0 && r.Err == nil; a = r.Pointer(a, o.next) {
 			if seen[a] || len(seen) == maxNotifiers || !s.Space.KernelHalf(a) || a%8 != 0 {
-				return fmt.Errorf("block at %#x: %w", uint64(a), ErrBroken)
+				return fmt.Errorf("block at %#x: %w", uint64(a), kobj.ErrBroken)
 			}
 			seen[a] = true
-			n := &Notifier{Head: link, Addr: a, Func: r.pointer(a, o.call), Priority: int(r.signed(a, o.priority))}
-			if r.err == nil {
+			n := &Notifier{Head: link, Addr: a, Func: r.Pointer(a, o.call), Priority: int(r.Int(a, o.priority))}
+			if r.Err == nil {
 				chain = append(chain, n)
 			}
 		}
-		return r.err
+		return r.Err
 	})
 	return chain, err
 }
@@ -206,7 +207,7 @@ func (s *System) notifierChain(o *notifierLayout, link virt.Addr) (chain []*Noti
 // executable reports whether the kernel's page tables let the processor run what is
 // at a.
 func (s *System) executable(a virt.Addr) (yes bool) {
-	_ = safely(func() error {
+	_ = kobj.Safely(func() error {
 		p, err := s.Space.Translate(a)
 		yes = err == nil && p.Executable()
 		return nil

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -54,30 +55,30 @@ var orcNumbers = map[uint64][16]orcReg{
 var framePointer = orc{spOffset: 16, bpOffset: -16, spReg: orcBP, bpReg: orcPrevSP, kind: orcCall}
 
 type orcLayout struct {
-	spOffset, bpOffset, spReg, bpReg, kind, end, signal Field
+	spOffset, bpOffset, spReg, bpReg, kind, end, signal kobj.Field
 	size                                                uint32
 	ipStart, ipStop, start                              virt.Addr
-	count, ips, entries                                 Field // of a module
+	count, ips, entries                                 kobj.Field // of a module
 }
 
 func (s *System) orcLayout() (*orcLayout, error) {
-	return layoutOf(s.Walker, "stacks", func(r *resolver, o *orcLayout) {
-		r.symbols("__start_orc_unwind_ip", "__stop_orc_unwind_ip", "__start_orc_unwind", "__sched_text_start", "__sched_text_end", "__lock_text_start", "__lock_text_end", "ret_from_fork", "ret_from_fork_asm")
+	return kobj.LayoutOf(s.Walker, "stacks", func(r *kobj.Resolver, o *orcLayout) {
+		r.Prefetch("__start_orc_unwind_ip", "__stop_orc_unwind_ip", "__start_orc_unwind", "__sched_text_start", "__sched_text_end", "__lock_text_start", "__lock_text_end", "ret_from_fork", "ret_from_fork_asm")
 		const e = "orc_entry"
-		o.spOffset, o.bpOffset, o.size = r.field(e, "sp_offset"), r.field(e, "bp_offset"), r.size(e)
-		o.spReg, o.bpReg, o.kind = r.field(e, "sp_reg"), r.field(e, "bp_reg"), r.field(e, "type")
-		o.end, o.signal = r.optional(e, "end"), r.optional(e, "signal") // to 6.3, from 6.3
+		o.spOffset, o.bpOffset, o.size = r.Field(e, "sp_offset"), r.Field(e, "bp_offset"), r.Size(e)
+		o.spReg, o.bpReg, o.kind = r.Field(e, "sp_reg"), r.Field(e, "bp_reg"), r.Field(e, "type")
+		o.end, o.signal = r.Optional(e, "end"), r.Optional(e, "signal") // to 6.3, from 6.3
 		for name, a := range map[string]*virt.Addr{"__start_orc_unwind_ip": &o.ipStart, "__stop_orc_unwind_ip": &o.ipStop, "__start_orc_unwind": &o.start} {
 			var err error
-			if *a, err = s.symbol(name); err != nil {
-				r.errs = append(r.errs, err)
+			if *a, err = s.SymbolAddr(name); err != nil {
+				r.Errs = append(r.Errs, err)
 			}
 		}
 		const m = "module"
-		o.count, o.ips, o.entries = r.optional(m, "arch.num_orcs"), r.optional(m, "arch.orc_unwind_ip"), r.optional(m, "arch.orc_unwind")
+		o.count, o.ips, o.entries = r.Optional(m, "arch.num_orcs"), r.Optional(m, "arch.orc_unwind_ip"), r.Optional(m, "arch.orc_unwind")
 		const maxEntry = 64
 		if o.size == 0 || o.size > maxEntry {
-			r.errs = append(r.errs, fmt.Errorf("struct orc_entry has %d bytes", o.size))
+			r.Errs = append(r.Errs, fmt.Errorf("struct orc_entry has %d bytes", o.size))
 		}
 	})
 }
@@ -115,14 +116,14 @@ func (s *System) orcs(ctx context.Context) (*orcs, error) {
 		u.tables = append(u.tables, t)
 	}
 	for m, err := range s.Modules(ctx) {
-		if err != nil || !has(o.count) {
+		if err != nil || !o.count.Present() {
 			continue // its code has no notes then
 		}
 		t := orcTable{}
-		err := safely(func() error {
-			r := s.reader()
-			t.n, t.ips, t.entries = int(min(r.num(m.Addr, o.count), maxOrcs)), r.pointer(m.Addr, o.ips), r.pointer(m.Addr, o.entries)
-			return r.err
+		err := kobj.Safely(func() error {
+			r := s.Reader()
+			t.n, t.ips, t.entries = int(min(r.Uint(m.Addr, o.count), maxOrcs)), r.Pointer(m.Addr, o.ips), r.Pointer(m.Addr, o.entries)
+			return r.Err
 		})
 		if err != nil || t.n == 0 {
 			continue
@@ -143,7 +144,7 @@ func (u *orcs) learn(t orcTable) error {
 	const sample = 4096
 	n := min(t.n, sample)
 	b := make([]byte, n*int(u.o.size))
-	if err := u.s.readAt(b, t.entries+virt.Addr((t.n-n)/2)*virt.Addr(u.o.size)); err != nil {
+	if err := u.s.ReadAt(b, t.entries+virt.Addr((t.n-n)/2)*virt.Addr(u.o.size)); err != nil {
 		return fmt.Errorf("stacks: notes for unwinding at %#x: %w", uint64(t.entries), err)
 	}
 	var count [16]int
@@ -157,14 +158,14 @@ func (u *orcs) learn(t orcTable) error {
 	}
 	regs, ok := orcNumbers[best]
 	if !ok {
-		return fmt.Errorf("stacks: notes for unwinding, which count from register %d: %w", best, ErrUnsupported)
+		return fmt.Errorf("stacks: notes for unwinding, which count from register %d: %w", best, kobj.ErrUnsupported)
 	}
 	u.regs = regs
 	return nil
 }
 
 // at is the note for the code at ip.
-func (u *orcs) at(r *reader, ip virt.Addr) (e orc, ok bool) {
+func (u *orcs) at(r *kobj.Reader, ip virt.Addr) (e orc, ok bool) {
 	if e, ok := u.known[ip]; ok {
 		return e, true
 	}
@@ -178,17 +179,17 @@ func (u *orcs) at(r *reader, ip virt.Addr) (e orc, ok bool) {
 	for low < high {
 		middle := (low + high) / 2
 		place := t.ips + virt.Addr(4*middle)
-		if place+virt.Addr(int64(int32(r.u32(place)))) <= ip {
+		if place+virt.Addr(int64(int32(r.U32(place)))) <= ip {
 			low = middle + 1
 		} else {
 			high = middle
 		}
 	}
-	if low == 0 || r.err != nil {
+	if low == 0 || r.Err != nil {
 		return framePointer, false
 	}
-	e = u.parse(r.bytes(t.entries+virt.Addr(low-1)*virt.Addr(u.o.size), int(u.o.size)))
-	if r.err != nil {
+	e = u.parse(r.Bytes(t.entries+virt.Addr(low-1)*virt.Addr(u.o.size), int(u.o.size)))
+	if r.Err != nil {
 		return framePointer, false
 	}
 	const most = 1 << 20
@@ -206,7 +207,7 @@ func (u *orcs) parse(b []byte) orc {
 		spReg: u.regs[fieldIn(b, o.spReg)&15], bpReg: u.regs[fieldIn(b, o.bpReg)&15], signal: fieldIn(b, o.signal) != 0,
 	}
 	kinds := [...]orcKind{orcUndefined, orcEnd, orcCall, orcRegs, orcPartial}
-	if has(o.end) {
+	if o.end.Present() {
 		kinds = [...]orcKind{orcCall, orcRegs, orcPartial, orcUndefined, orcUndefined}
 	}
 	if k := fieldIn(b, o.kind); k < uint64(len(kinds)) {
@@ -215,7 +216,7 @@ func (u *orcs) parse(b []byte) orc {
 	if fieldIn(b, o.end) != 0 {
 		e.kind = orcEnd
 	}
-	if !has(o.signal) {
+	if !o.signal.Present() {
 		e.signal = e.kind == orcRegs || e.kind == orcPartial
 	}
 	return e

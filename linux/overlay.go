@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -22,10 +23,10 @@ type Overlay struct {
 const maxLayers = 512
 
 type overlayLayout struct {
-	info          Field // struct super_block
-	layers        Field // struct ovl_fs
-	lower, lowers Field // of its config; one string until 6.6
-	upper, work   Field
+	info          kobj.Field // struct super_block
+	layers        kobj.Field // struct ovl_fs
+	lower, lowers kobj.Field // of its config; one string until 6.6
+	upper, work   kobj.Field
 }
 
 // oldOverlayLayout is the same, known without types.
@@ -33,26 +34,26 @@ type oldOverlayLayout overlayLayout
 
 // overlayLayout finds the members; struct ovl_fs is the module's.
 func (s *System) overlayLayout() (*overlayLayout, error) {
-	o, err := layoutIn(s, overlayType, overlayType, func(r *resolver, o *overlayLayout) {
+	o, err := layoutIn(s, overlayType, overlayType, func(r *kobj.Resolver, o *overlayLayout) {
 		const f = "ovl_fs"
-		o.info, o.layers = r.field("super_block", "s_fs_info"), r.field(f, "numlayer", "numlower")
-		o.lowers = r.optional(f, "config.lowerdirs") // 6.7
-		o.lower = Field{}
-		if !has(o.lowers) {
-			o.lower = r.field(f, "config.lowerdir")
+		o.info, o.layers = r.Field("super_block", "s_fs_info"), r.Field(f, "numlayer", "numlower")
+		o.lowers = r.Optional(f, "config.lowerdirs") // 6.7
+		o.lower = kobj.Field{}
+		if !o.lowers.Present() {
+			o.lower = r.Field(f, "config.lowerdir")
 		}
-		o.upper, o.work = r.field(f, "config.upperdir"), r.field(f, "config.workdir")
+		o.upper, o.work = r.Field(f, "config.upperdir"), r.Field(f, "config.workdir")
 	})
-	if err == nil || !s.since(5, 8) || s.since(5, 11) {
+	if err == nil || !s.Since(5, 8) || s.Since(5, 11) {
 		return o, err
 	}
 	// A module of these kernels has no types, but from 5.8 to 5.10 the structure was the
 	// same: two counts, five pointers, a number, and the three names.
-	old, err := layoutOf(s.Walker, overlayType, func(r *resolver, o *oldOverlayLayout) {
-		word := func(at uint32) Field { return FieldAt(at, 8) }
-		o.info, o.layers = r.field("super_block", "s_fs_info"), FieldAt(0, 4)
+	old, err := kobj.LayoutOf(s.Walker, overlayType, func(r *kobj.Resolver, o *oldOverlayLayout) {
+		word := func(at uint32) kobj.Field { return kobj.FieldAt(at, 8) }
+		o.info, o.layers = r.Field("super_block", "s_fs_info"), kobj.FieldAt(0, 4)
 		o.lower, o.upper, o.work = word(56), word(64), word(72)
-		o.lowers = Field{}
+		o.lowers = kobj.Field{}
 	})
 	return (*overlayLayout)(old), err
 }
@@ -64,30 +65,30 @@ func (l *Lister) overlay(sb virt.Addr) (*Overlay, error) {
 		return nil, err
 	}
 	r := &l.r
-	v, err := netGuarded(r, func() *Overlay {
-		fs := r.pointer(sb, o.info)
+	v, err := kobj.Guarded(r, func() *Overlay {
+		fs := r.Pointer(sb, o.info)
 		text := func(a virt.Addr) string {
 			if a == 0 {
 				return ""
 			}
-			s := r.cString(a, maxLayers*maxPath)
+			s := r.CString(a, maxLayers*maxPath)
 			if !l.spend(len(s) + stringSize) {
-				r.err = errBudget
+				r.Err = kobj.ErrBudget
 			}
 			return s
 		}
-		v := &Overlay{Upper: text(r.pointer(fs, o.upper)), Work: text(r.pointer(fs, o.work))}
-		if !has(o.lowers) {
-			v.Lower = splitLayers(text(r.pointer(fs, o.lower)))
+		v := &Overlay{Upper: text(r.Pointer(fs, o.upper)), Work: text(r.Pointer(fs, o.work))}
+		if !o.lowers.Present() {
+			v.Lower = splitLayers(text(r.Pointer(fs, o.lower)))
 			return v
 		}
 		// The first is what the layers were parsed from, as one string.
-		n, names := r.num(fs, o.layers), r.pointer(fs, o.lowers)
+		n, names := r.Uint(fs, o.layers), r.Pointer(fs, o.lowers)
 		if n > maxLayers {
-			r.err = fmt.Errorf("%w: %d layers", ErrBroken, n)
+			r.Err = fmt.Errorf("%w: %d layers", kobj.ErrBroken, n)
 		}
-		for i := uint64(1); i < n && r.err == nil; i++ {
-			v.Lower = append(v.Lower, text(r.ptr(names+virt.Addr(8*i))))
+		for i := uint64(1); i < n && r.Err == nil; i++ {
+			v.Lower = append(v.Lower, text(r.Ptr(names+virt.Addr(8*i))))
 		}
 		return v
 	})

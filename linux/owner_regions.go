@@ -6,6 +6,7 @@ import (
 	"runtime/debug"
 	"sort"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -26,7 +27,7 @@ func (o *Owners) findRegions(ctx context.Context) {
 	// claims all the room there is does not cover what others hide in it.
 	for i := 1; i < len(o.regions); i++ {
 		if before := &o.regions[i-1]; before.end > o.regions[i].start {
-			o.Missing = append(o.Missing, fmt.Errorf("%w: code of %s at %#x reaches into that of %s at %#x", ErrBroken, before.owner, uint64(before.start), o.regions[i].owner, uint64(o.regions[i].start)))
+			o.Missing = append(o.Missing, fmt.Errorf("%w: code of %s at %#x reaches into that of %s at %#x", kobj.ErrBroken, before.owner, uint64(before.start), o.regions[i].owner, uint64(o.regions[i].start)))
 			before.end = o.regions[i].start
 		}
 	}
@@ -61,7 +62,7 @@ func (o *Owners) findModules(ctx context.Context) {
 }
 
 // ksymLayout is struct bpf_ksym: a piece of compiled BPF.
-type ksymLayout struct{ start, end, name, lnode Field }
+type ksymLayout struct{ start, end, name, lnode kobj.Field }
 
 // findPrograms collects what the BPF compiler made: programs, trampolines and
 // dispatchers, under their names in /proc/kallsyms. Before 5.7 programs alone were
@@ -71,25 +72,25 @@ func (o *Owners) findPrograms(ctx context.Context) error {
 	if _, ok := s.Address("bpf_kallsyms"); !ok {
 		return nil // built without CONFIG_BPF_JIT
 	}
-	l, err := layoutOf(s.Walker, "compiled BPF programs", func(r *resolver, o *ksymLayout) {
+	l, err := kobj.LayoutOf(s.Walker, "compiled BPF programs", func(r *kobj.Resolver, o *ksymLayout) {
 		const k = "bpf_ksym"
-		o.start, o.end, o.name, o.lnode = r.field(k, "start"), r.field(k, "end"), r.field(k, "name"), r.field(k, "lnode")
+		o.start, o.end, o.name, o.lnode = r.Field(k, "start"), r.Field(k, "end"), r.Field(k, "name"), r.Field(k, "lnode")
 	})
 	if err != nil {
 		return err
 	}
 	size := int(min(l.name.Size, maxSymbolName))
-	return o.walk(ctx, "compiled BPF programs", "bpf_kallsyms", 0, l.lnode, func(r *reader, a virt.Addr) {
-		start, end := r.pointer(a, l.start), r.pointer(a, l.end)
-		name := r.cString(at(a, l.name), size)
-		if r.err == nil && end > start {
+	return o.walk(ctx, "compiled BPF programs", "bpf_kallsyms", 0, l.lnode, func(r *kobj.Reader, a virt.Addr) {
+		start, end := r.Pointer(a, l.start), r.Pointer(a, l.end)
+		name := r.CString(l.name.At(a), size)
+		if r.Err == nil && end > start {
 			o.add(start, uint64(end-start), Owner{Kind: OwnerProgram, Name: name, Symbol: name}, nil)
 		}
 	})
 }
 
 // ftraceRegionLayout is struct ftrace_ops.
-type ftraceRegionLayout struct{ trampoline, size, list Field }
+type ftraceRegionLayout struct{ trampoline, size, list kobj.Field }
 
 // findTrampolines collects ftrace's. The list of them came in 5.8; before, they
 // are nobody's.
@@ -98,23 +99,23 @@ func (o *Owners) findTrampolines(ctx context.Context) error {
 	if _, ok := s.Address("ftrace_ops_trampoline_list"); !ok {
 		return nil
 	}
-	l, err := layoutOf(s.Walker, "ftrace trampolines", func(r *resolver, o *ftraceRegionLayout) {
+	l, err := kobj.LayoutOf(s.Walker, "ftrace trampolines", func(r *kobj.Resolver, o *ftraceRegionLayout) {
 		const f = "ftrace_ops"
-		o.trampoline, o.size, o.list = r.field(f, "trampoline"), r.field(f, "trampoline_size"), r.field(f, "list")
+		o.trampoline, o.size, o.list = r.Field(f, "trampoline"), r.Field(f, "trampoline_size"), r.Field(f, "list")
 	})
 	if err != nil {
 		return err
 	}
-	return o.walk(ctx, "ftrace trampolines", "ftrace_ops_trampoline_list", 0, l.list, func(r *reader, a virt.Addr) {
-		start, size := r.pointer(a, l.trampoline), r.num(a, l.size)
-		if r.err == nil && size <= maxModuleSize {
+	return o.walk(ctx, "ftrace trampolines", "ftrace_ops_trampoline_list", 0, l.list, func(r *kobj.Reader, a virt.Addr) {
+		start, size := r.Pointer(a, l.trampoline), r.Uint(a, l.size)
+		if r.Err == nil && size <= maxModuleSize {
 			o.add(start, size, Owner{Kind: OwnerTrampoline, Name: "ftrace", Symbol: "ftrace_trampoline"}, nil)
 		}
 	})
 }
 
 // slotLayout is struct kprobe_insn_cache with its pages.
-type slotLayout struct{ pages, sym, list, insns Field }
+type slotLayout struct{ pages, sym, list, insns kobj.Field }
 
 // findProbes collects the pages in which kprobes keep displaced instructions and
 // their jumps.
@@ -123,20 +124,20 @@ func (o *Owners) findProbes(ctx context.Context) error {
 	if _, ok := s.Address("kprobe_insn_slots"); !ok {
 		return nil // built without CONFIG_KPROBES
 	}
-	l, err := layoutOf(s.Walker, "slots of kprobes", func(r *resolver, o *slotLayout) {
-		o.pages, o.sym = r.field("kprobe_insn_cache", "pages"), r.optional("kprobe_insn_cache", "sym") // 5.9
-		o.list, o.insns = r.field("kprobe_insn_page", "list"), r.field("kprobe_insn_page", "insns")
+	l, err := kobj.LayoutOf(s.Walker, "slots of kprobes", func(r *kobj.Resolver, o *slotLayout) {
+		o.pages, o.sym = r.Field("kprobe_insn_cache", "pages"), r.Optional("kprobe_insn_cache", "sym") // 5.9
+		o.list, o.insns = r.Field("kprobe_insn_page", "list"), r.Field("kprobe_insn_page", "insns")
 	})
 	if err != nil {
 		return err
 	}
 	for _, cache := range []string{"kprobe_insn_slots", "kprobe_optinsn_slots"} {
-		if a, ok := s.Address(cache); !ok || s.unlinked(at(a, l.pages)) {
+		if a, ok := s.Address(cache); !ok || s.unlinked(l.pages.At(a)) {
 			continue
 		}
 		symbol := o.slotSymbol(cache, l.sym)
-		err := o.walk(ctx, "slots of kprobes", cache, l.pages.Offset, l.list, func(r *reader, a virt.Addr) {
-			if start := r.pointer(a, l.insns); r.err == nil {
+		err := o.walk(ctx, "slots of kprobes", cache, l.pages.Offset, l.list, func(r *kobj.Reader, a virt.Addr) {
+			if start := r.Pointer(a, l.insns); r.Err == nil {
 				o.add(start, phys.PageSize, Owner{Kind: OwnerTrampoline, Name: "kprobes", Symbol: symbol}, nil)
 			}
 		})
@@ -149,16 +150,16 @@ func (o *Owners) findProbes(ctx context.Context) error {
 
 // slotSymbol is the name that the kernel gives to the pages of a cache of slots, or the
 // cache's own before 5.9.
-func (o *Owners) slotSymbol(cache string, sym Field) string {
+func (o *Owners) slotSymbol(cache string, sym kobj.Field) string {
 	a, ok := o.s.Address(cache)
-	if !ok || !has(sym) {
+	if !ok || !sym.Present() {
 		return cache
 	}
-	p, err := o.s.word(at(a, sym))
+	p, err := o.s.Word(sym.At(a))
 	if err != nil || p == 0 {
 		return cache
 	}
-	name, err := o.s.stringAt(virt.Addr(p), maxSymbolName)
+	name, err := o.s.StringAt(virt.Addr(p), maxSymbolName)
 	if err != nil || name == "" {
 		return cache
 	}
@@ -167,18 +168,18 @@ func (o *Owners) slotSymbol(cache string, sym Field) string {
 
 // unlinked reports whether the list_head at a was never initialised, and so is empty.
 func (s *System) unlinked(a virt.Addr) bool {
-	v, err := s.word(a)
+	v, err := s.Word(a)
 	return err == nil && v == 0
 }
 
 // walk calls f with every structure on the list at the named symbol, plus an
 // offset, each with a reader of its own. Errors are noted, and the walk goes on.
-func (o *Owners) walk(ctx context.Context, what, symbol string, off uint32, link Field, f func(*reader, virt.Addr)) error {
-	head, err := o.s.symbol(symbol)
+func (o *Owners) walk(ctx context.Context, what, symbol string, off uint32, link kobj.Field, f func(*kobj.Reader, virt.Addr)) error {
+	head, err := o.s.SymbolAddr(symbol)
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
-	for node, err := range o.s.list(ctx, head+virt.Addr(off), maxCode) {
+	for node, err := range o.s.List(ctx, head+virt.Addr(off), maxCode) {
 		if err == nil {
 			err = o.one(node-virt.Addr(link.Offset), f)
 		}
@@ -186,17 +187,17 @@ func (o *Owners) walk(ctx context.Context, what, symbol string, off uint32, link
 			o.Missing = append(o.Missing, fmt.Errorf("%s: %w", what, err))
 		}
 		if len(o.Missing) > maxCode {
-			return fmt.Errorf("%s: %w", what, errBudget)
+			return fmt.Errorf("%s: %w", what, kobj.ErrBudget)
 		}
 	}
 	return ctx.Err()
 }
 
-func (o *Owners) one(a virt.Addr, f func(*reader, virt.Addr)) (err error) {
+func (o *Owners) one(a virt.Addr, f func(*kobj.Reader, virt.Addr)) (err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
-	r := o.s.reader()
-	if f(&r, a); r.err != nil {
-		return fmt.Errorf("at %#x: %w", uint64(a), r.err)
+	r := o.s.Reader()
+	if f(&r, a); r.Err != nil {
+		return fmt.Errorf("at %#x: %w", uint64(a), r.Err)
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"iter"
 	"slices"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -47,18 +48,18 @@ type Page struct {
 
 type pageLayout struct {
 	cache    *pageCacheLayout
-	compound Field // bit 0 marks the pages of a compound page but the first
-	typ      Field // the same bytes as mapcount
-	refs     Field
-	mapping  Field
-	host     Field // of an address_space: its inode
-	super    Field // of an inode
-	private  Field // of a free block, its order
-	lru      Field // the list that a page is on
-	huge     Field // of a compound page, what says that it is one of hugetlb
+	compound kobj.Field // bit 0 marks the pages of a compound page but the first
+	typ      kobj.Field // the same bytes as mapcount
+	refs     kobj.Field
+	mapping  kobj.Field
+	host     kobj.Field // of an address_space: its inode
+	super    kobj.Field // of an inode
+	private  kobj.Field // of a free block, its order
+	lru      kobj.Field // the list that a page is on
+	huge     kobj.Field // of a compound page, what says that it is one of hugetlb
 	hugeMask uint64
 	hugeIs   uint64
-	slab     Field // kmem_cache
+	slab     kobj.Field // kmem_cache
 	bits     []pageBit
 	reserved uint64 // masks of flags; 0 where the kernel has no such flag
 	slabFlag uint64
@@ -107,15 +108,15 @@ func (s *System) pageLayout() (*pageLayout, error) {
 	if err != nil {
 		return nil, err
 	}
-	return layoutOf(s.Walker, "pages", func(r *resolver, o *pageLayout) {
+	return kobj.LayoutOf(s.Walker, "pages", func(r *kobj.Resolver, o *pageLayout) {
 		const p = "page"
 		o.cache = cache
-		o.compound = r.field(p, "compound_head", "compound_info") // 7.1
-		o.typ, o.refs = r.field(p, "page_type"), r.field(p, "_refcount.counter")
-		o.mapping, o.private = r.field(p, "mapping"), r.field(p, "private")
-		o.host, o.super = r.field("address_space", "host"), r.field("inode", "i_sb")
-		if o.slab = r.optional("slab", "slab_cache"); !has(o.slab) {
-			o.slab = r.field(p, "slab_cache") // up to 5.16
+		o.compound = r.Field(p, "compound_head", "compound_info") // 7.1
+		o.typ, o.refs = r.Field(p, "page_type"), r.Field(p, "_refcount.counter")
+		o.mapping, o.private = r.Field(p, "mapping"), r.Field(p, "private")
+		o.host, o.super = r.Field("address_space", "host"), r.Field("inode", "i_sb")
+		if o.slab = r.Optional("slab", "slab_cache"); !o.slab.Present() {
+			o.slab = r.Field(p, "slab_cache") // up to 5.16
 		}
 		for _, name := range pageFlags {
 			bit, ok := s.pageFlag("PG_" + name)
@@ -146,7 +147,7 @@ func (s *System) pageLayout() (*pageLayout, error) {
 			second(&b.file, "checked", "mappedtodisk")
 			second(&b.anonymous, "swapcache", "anon_exclusive")
 		}
-		o.lru = r.field(p, "lru.next")
+		o.lru = r.Field(p, "lru.next")
 		o.hugetlb(s, r)
 		for _, t := range pageTypes {
 			if v, err := s.EnumValue("pagetype", "PGTY_"+t.name); err == nil { // 6.12: the upper byte
@@ -154,10 +155,10 @@ func (s *System) pageLayout() (*pageLayout, error) {
 			} else if v, err := s.EnumValue("pagetype", "PG_"+t.name); err == nil { // 6.10
 				const base = 1 << 31
 				o.types = append(o.types, pageType{base | uint32(v), base, t.use})
-			} else if _, err := s.EnumValue("pagetype", "PGTY_buddy"); err != nil && t.bit != 0 && !s.since(6, 10) {
+			} else if _, err := s.EnumValue("pagetype", "PGTY_buddy"); err != nil && t.bit != 0 && !s.Since(6, 10) {
 				const base = 0xf << 28
 				bit := t.bit
-				if bit > 0x100 && !s.since(5, 11) { // PG_kmemcg came between
+				if bit > 0x100 && !s.Since(5, 11) { // PG_kmemcg came between
 					bit <<= 1
 				}
 				o.types = append(o.types, pageType{base | bit, base, t.use})
@@ -168,17 +169,17 @@ func (s *System) pageLayout() (*pageLayout, error) {
 
 // hugetlb finds what marked the pages of hugetlb before they had a type of their own (6.9):
 // the number of their destructor, or from 6.6 on a flag of the second page.
-func (o *pageLayout) hugetlb(s *System, r *resolver) {
-	o.huge = Field{}
-	if v, err := r.p.EnumValue("compound_dtor_id", "HUGETLB_PAGE_DTOR"); err == nil {
-		if o.huge = r.optional("folio", "_folio_dtor", "_compound_dtor"); !has(o.huge) {
-			if o.huge = r.optional("page", "compound_dtor"); has(o.huge) {
+func (o *pageLayout) hugetlb(s *System, r *kobj.Resolver) {
+	o.huge = kobj.Field{}
+	if v, err := r.Profile.EnumValue("compound_dtor_id", "HUGETLB_PAGE_DTOR"); err == nil {
+		if o.huge = r.Optional("folio", "_folio_dtor", "_compound_dtor"); !o.huge.Present() {
+			if o.huge = r.Optional("page", "compound_dtor"); o.huge.Present() {
 				o.huge.Offset += o.cache.pageSize
 			}
 		}
 		o.hugeMask, o.hugeIs = 0xff, uint64(v)
 	} else if v, ok := s.pageFlag("PG_hugetlb"); ok {
-		if o.huge = o.cache.flags; has(o.huge) {
+		if o.huge = o.cache.flags; o.huge.Present() {
 			o.huge.Offset += o.cache.pageSize
 		}
 		o.hugeMask, o.hugeIs = 1<<v, 1<<v
@@ -234,7 +235,7 @@ func (w *pageWalk) walk(ctx context.Context, pfn, end uint64, yield func(*Page, 
 		}
 		stop := min(end, pfn&^(pageWindow-1)+pageWindow)
 		b := w.buf[:(stop-pfn)*size]
-		if err := w.s.readAt(b, w.o.address(pfn)); err != nil {
+		if err := w.s.ReadAt(b, w.o.address(pfn)); err != nil {
 			if missing == nil {
 				missing, lost = err, pfn
 			}
@@ -320,7 +321,7 @@ func (o *pageLayout) use(b []byte, p *Page, flags uint64, typ uint32) PageUse {
 	const anonymous, movable = 1, 2 // PAGE_MAPPING_ANON, PAGE_MAPPING_MOVABLE
 	mapping := fieldIn(b, o.mapping)
 	switch {
-	case flags>>o.cache.head&1 != 0 && o.hugeMask != 0 && has(o.huge) && uint64(len(b)) > uint64(o.huge.Offset) && fieldIn(b, o.huge)&o.hugeMask == o.hugeIs:
+	case flags>>o.cache.head&1 != 0 && o.hugeMask != 0 && o.huge.Present() && uint64(len(b)) > uint64(o.huge.Offset) && fieldIn(b, o.huge)&o.hugeMask == o.hugeIs:
 		return PageHuge
 	case flags&o.slabFlag != 0:
 		return PageSlab
@@ -347,5 +348,5 @@ func (o *pageLayout) use(b []byte, p *Page, flags uint64, typ uint32) PageUse {
 func (o *pageLayout) listed(b []byte, a virt.Addr) bool {
 	const kernelHalf = 0xff << 56 // LIST_POISON1 and 2 are below
 	next := fieldIn(b, o.lru)
-	return next >= kernelHalf && virt.Addr(next) != at(a, o.lru)
+	return next >= kernelHalf && virt.Addr(next) != o.lru.At(a)
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -31,7 +32,7 @@ func (s *System) PageAt(pa phys.Addr) (*Page, error) {
 		return p, nil
 	}
 	if err == nil {
-		err = ErrBroken
+		err = kobj.ErrBroken
 	}
 	return nil, fmt.Errorf("struct page of physical %#x: %w", uint64(pa), err)
 }
@@ -40,16 +41,16 @@ func (s *System) PageAt(pa phys.Addr) (*Page, error) {
 func (s *System) pageOf(o *pageLayout, pfn uint64) (p *Page, n uint64, err error) {
 	size := o.cache.pageSize
 	b := make([]byte, 2*size)
-	if err := s.readAt(b[:size], o.address(pfn)); err != nil {
+	if err := s.ReadAt(b[:size], o.address(pfn)); err != nil {
 		return nil, 0, err
 	}
 	if fieldIn(b, o.cache.flags)>>o.cache.head&1 != 0 { // the second has the order
-		if err := s.readAt(b[size:], o.address(pfn+1)); err != nil {
+		if err := s.ReadAt(b[size:], o.address(pfn+1)); err != nil {
 			return nil, 0, err
 		}
 	}
 	if p, n = o.page(b, pfn); p == nil {
-		return nil, 0, ErrBroken
+		return nil, 0, kobj.ErrBroken
 	}
 	return p, n, nil
 }
@@ -58,7 +59,7 @@ func (s *System) pageOf(o *pageLayout, pfn uint64) (p *Page, n uint64, err error
 // not, or where that cannot be told.
 func (o *pageLayout) head(s *System, pfn uint64) uint64 {
 	a := o.address(pfn)
-	v, err := s.word(at(a, o.compound))
+	v, err := s.Word(o.compound.At(a))
 	if err != nil || v&1 == 0 {
 		return pfn
 	}
@@ -103,28 +104,28 @@ func (s *System) ObjectAt(p *Page, offset uint64, base virt.Addr) (*SlabObject, 
 	if err != nil {
 		return nil, err
 	}
-	pad, err := layoutOf(s.Walker, "objects of slabs", func(r *resolver, o *struct{ left Field }) {
-		o.left = r.optional("kmem_cache", "red_left_pad")
+	pad, err := kobj.LayoutOf(s.Walker, "objects of slabs", func(r *kobj.Resolver, o *struct{ left kobj.Field }) {
+		o.left = r.Optional("kmem_cache", "red_left_pad")
 	})
 	if err != nil {
 		return nil, err
 	}
 	c := &SlabCache{Address: p.Cache}
 	var left uint64
-	err = safely(func() error {
-		r := s.reader()
-		c.Size, c.ObjectSize = uint32(r.num(p.Cache, o.size)), uint32(r.num(p.Cache, o.objectSize))
-		left = r.num(p.Cache, pad.left)
-		if name := r.pointer(p.Cache, o.name); name != 0 {
-			c.Name = r.cString(name, maxName)
+	err = kobj.Safely(func() error {
+		r := s.Reader()
+		c.Size, c.ObjectSize = uint32(r.Uint(p.Cache, o.size)), uint32(r.Uint(p.Cache, o.objectSize))
+		left = r.Uint(p.Cache, pad.left)
+		if name := r.Pointer(p.Cache, o.name); name != 0 {
+			c.Name = r.CString(name, maxName)
 		}
-		return r.err
+		return r.Err
 	})
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("kmem_cache at %#x: %w", uint64(p.Cache), err)
 	case c.Size == 0 || offset >= p.Size:
-		return nil, fmt.Errorf("kmem_cache at %#x: %w", uint64(p.Cache), ErrBroken)
+		return nil, fmt.Errorf("kmem_cache at %#x: %w", uint64(p.Cache), kobj.ErrBroken)
 	}
 	x := &SlabObject{Cache: c, Index: offset / uint64(c.Size)}
 	at := x.Index*uint64(c.Size) + left
@@ -143,12 +144,12 @@ func (s *System) CachedFile(mapping virt.Addr) (i *INode, err error) {
 	if err != nil {
 		return nil, err
 	}
-	err = safely(func() error {
-		r := s.reader()
-		host := r.pointer(mapping, o.host)
-		super := r.pointer(host, o.super)
-		if r.err != nil {
-			return fmt.Errorf("file of the address_space at %#x: %w", uint64(mapping), r.err)
+	err = kobj.Safely(func() error {
+		r := s.Reader()
+		host := r.Pointer(mapping, o.host)
+		super := r.Pointer(host, o.super)
+		if r.Err != nil {
+			return fmt.Errorf("file of the address_space at %#x: %w", uint64(mapping), r.Err)
 		}
 		sb, err := s.superBlock(super, inodes)
 		if err == nil {

@@ -5,16 +5,17 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
 // pageTest is the layout of 6.12, with a struct page of 64 bytes.
 func pageTest() *pageLayout {
-	f := func(offset, size uint32) Field { return FieldAt(offset, size) }
+	f := func(offset, size uint32) kobj.Field { return kobj.FieldAt(offset, size) }
 	return &pageLayout{
 		cache:    &pageCacheLayout{flags: f(0, 8), index: f(32, 8), order: f(64, 1), pageSize: 64, head: 6, vmemmap: vmemmap4},
 		compound: f(8, 8), typ: f(48, 4), refs: f(52, 4), mapping: f(24, 8), private: f(40, 8), slab: f(8, 8), lru: f(8, 8),
-		huge: Field{}, reserved: 1 << 13, bits: []pageBit{{mask: 1, name: "locked"}, {mask: 1 << 6, name: "head"}, {mask: 1 << 13, name: "reserved"}},
+		huge: kobj.Field{}, reserved: 1 << 13, bits: []pageBit{{mask: 1, name: "locked"}, {mask: 1 << 6, name: "head"}, {mask: 1 << 13, name: "reserved"}},
 		types: []pageType{{0xff << 24, 240 << 24, PageFree}, {0xff << 24, 244 << 24, PageHuge}, {0xff << 24, 245 << 24, PageSlab}},
 	}
 }
@@ -62,7 +63,7 @@ func TestPageUse(t *testing.T) {
 		t.Errorf("flags %q", p.Flags)
 	}
 	// Before 6.9 only the second page tells.
-	o.types, o.huge, o.hugeMask, o.hugeIs = nil, FieldAt(64, 8), 0xff, 9
+	o.types, o.huge, o.hugeMask, o.hugeIs = nil, kobj.FieldAt(64, 8), 0xff, 9
 	if p, _ := o.page(structPage(1<<6, list, 0, 0, 0, -1, 0, 9), 0); p.Use != PageHuge {
 		t.Errorf("hugetlb by its destructor: %+v", p)
 	}
@@ -75,7 +76,7 @@ func FuzzPage(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte, pfn uint64) {
 		pfn &= 1<<40 - 1
 		o := pageTest()
-		o.huge, o.hugeMask, o.hugeIs = FieldAt(64, 8), 2, 2
+		o.huge, o.hugeMask, o.hugeIs = kobj.FieldAt(64, 8), 2, 2
 		p, n := o.page(b, pfn)
 		if n == 0 || n > 1<<maxFolioOrder || p != nil && (p.Size != n<<12 || pfn%n != 0 || p.Use == "" || p.Addr != vmemmap4+virt.Addr(pfn*64)) {
 			t.Errorf("%d pages, %+v", n, p)

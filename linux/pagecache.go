@@ -7,14 +7,15 @@ import (
 	"runtime/debug"
 
 	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
 type pageCacheLayout struct {
-	pages        Field // xarray of an address_space
-	flags, index Field // of the first struct page of a folio
-	order        Field // of the folio, from its first page
+	pages        kobj.Field // xarray of an address_space
+	flags, index kobj.Field // of the first struct page of a folio
+	order        kobj.Field // of the folio, from its first page
 
 	pageSize              uint32
 	dirty, uptodate, head uint
@@ -35,26 +36,26 @@ const maxFolioOrder = 18
 const vmemmap4 = 0xffff_ea00_0000_0000
 
 func (s *System) pageCacheLayout() (*pageCacheLayout, error) {
-	return layoutOf(s.Walker, "the page cache", func(r *resolver, o *pageCacheLayout) {
-		r.symbols("vmemmap_base")
-		o.pages, o.pageSize = r.field("address_space", "i_pages"), r.size("page")
+	return kobj.LayoutOf(s.Walker, "the page cache", func(r *kobj.Resolver, o *pageCacheLayout) {
+		r.Prefetch("vmemmap_base")
+		o.pages, o.pageSize = r.Field("address_space", "i_pages"), r.Size("page")
 		if o.pageSize < minStructPage || o.pageSize > maxStructPage {
-			r.errs = append(r.errs, fmt.Errorf("struct page of %d bytes: %w", o.pageSize, ErrBroken))
+			r.Errs = append(r.Errs, fmt.Errorf("struct page of %d bytes: %w", o.pageSize, kobj.ErrBroken))
 		}
-		o.flags, o.index = r.field("page", "flags"), r.field("page", "index", "__folio_index")
+		o.flags, o.index = r.Field("page", "flags"), r.Field("page", "index", "__folio_index")
 
-		if f, err := r.find("folio", "_flags_1"); err == nil && !has(r.optional("folio", "_folio_order")) {
+		if f, err := r.Find("folio", "_flags_1"); err == nil && !r.Optional("folio", "_folio_order").Present() {
 			o.order = f // 6.6: the low byte of the second page's flags
-		} else if f := r.optional("folio", "_folio_order"); has(f) {
+		} else if f := r.Optional("folio", "_folio_order"); f.Present() {
 			o.order = f // 5.16
 		} else {
-			o.order = r.field("page", "compound_order")
+			o.order = r.Field("page", "compound_order")
 			o.order.Offset += o.pageSize // of the second page
 		}
 		for name, to := range map[string]*uint{"PG_dirty": &o.dirty, "PG_uptodate": &o.uptodate, "PG_head": &o.head} {
 			bit, ok := s.pageFlag(name)
 			if !ok {
-				r.errs = append(r.errs, fmt.Errorf("page flag %s: %w", name, kernel.ErrNoSymbol))
+				r.Errs = append(r.Errs, fmt.Errorf("page flag %s: %w", name, kernel.ErrNoSymbol))
 				continue
 			}
 			*to = bit
@@ -96,16 +97,16 @@ func (s *System) CachedPages(ctx context.Context, i *INode) iter.Seq2[CachedRang
 		}
 		const maxPages = 64 << 20 // 256 GiB in small pages
 		next := uint64(0)         // index behind the last folio: 5.10 has a large one in each of its slots
-		for e, err := range s.xarray(ctx, at(i.Mapping, o.pages), maxPages) {
+		for e, err := range s.XArray(ctx, o.pages.At(i.Mapping), maxPages) {
 			var c CachedRange
 			switch {
 			case err != nil:
-			case e.value&1 != 0: // a value: a page in swap, or the memory of one that was dropped
+			case e.Value&1 != 0: // a value: a page in swap, or the memory of one that was dropped
 				if !i.Super.Shmem {
 					continue
 				}
-				c = CachedRange{Offset: e.index * phys.PageSize, Size: phys.PageSize, Swapped: true}
-			case e.index < next:
+				c = CachedRange{Offset: e.Index * phys.PageSize, Size: phys.PageSize, Swapped: true}
+			case e.Index < next:
 				continue
 			default:
 				if c, err = s.folio(e, o); err == nil {
@@ -123,28 +124,28 @@ func (s *System) CachedPages(ctx context.Context, i *INode) iter.Seq2[CachedRang
 }
 
 // folio reads the struct page that an entry of the page cache leads to.
-func (s *System) folio(e entry, o *pageCacheLayout) (c CachedRange, err error) {
+func (s *System) folio(e kobj.XArrayEntry, o *pageCacheLayout) (c CachedRange, err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
-	r := s.reader()
-	a := e.value
+	r := s.Reader()
+	a := e.Value
 	if a < o.vmemmap || o.pageSize == 0 || uint64(a-o.vmemmap)%uint64(o.pageSize) != 0 {
-		return c, fmt.Errorf("%w: page %d at %#x is no struct page", ErrBroken, e.index, uint64(a))
+		return c, fmt.Errorf("%w: page %d at %#x is no struct page", kobj.ErrBroken, e.Index, uint64(a))
 	}
-	flags, index := r.num(a, o.flags), r.num(a, o.index)
+	flags, index := r.Uint(a, o.flags), r.Uint(a, o.index)
 	order := uint64(0)
 	if flags>>o.head&1 != 0 {
-		order = r.num(a, o.order) & 0xff
+		order = r.Uint(a, o.order) & 0xff
 	}
-	if r.err != nil {
-		return c, fmt.Errorf("page %d: %w", e.index, r.err)
+	if r.Err != nil {
+		return c, fmt.Errorf("page %d: %w", e.Index, r.Err)
 	}
-	if order > maxFolioOrder || e.index < index || e.index >= index+1<<order {
-		return c, fmt.Errorf("page %d: %w: its folio at %#x is of %d pages from %d on", e.index, ErrBroken, uint64(a), uint64(1)<<order, index)
+	if order > maxFolioOrder || e.Index < index || e.Index >= index+1<<order {
+		return c, fmt.Errorf("page %d: %w: its folio at %#x is of %d pages from %d on", e.Index, kobj.ErrBroken, uint64(a), uint64(1)<<order, index)
 	}
 	pfn := uint64(a-o.vmemmap) / uint64(o.pageSize)
-	skip := e.index - index
+	skip := e.Index - index
 	return CachedRange{
-		Offset: e.index * phys.PageSize, Size: (1<<order - skip) * phys.PageSize, PA: phys.Addr((pfn + skip) * phys.PageSize),
+		Offset: e.Index * phys.PageSize, Size: (1<<order - skip) * phys.PageSize, PA: phys.Addr((pfn + skip) * phys.PageSize),
 		Dirty: flags>>o.dirty&1 != 0, Valid: flags>>o.uptodate&1 != 0,
 	}, nil
 }
@@ -157,10 +158,10 @@ func (s *System) cachedPage(mapping virt.Addr, off uint64) (pa phys.Addr, ok boo
 		return 0, false, err
 	}
 	index := off / phys.PageSize
-	value, err := s.xarrayAt(at(mapping, o.pages), index)
+	value, err := s.XArrayAt(o.pages.At(mapping), index)
 	if err != nil || value == 0 || value&1 != 0 { // a value: in swap, or dropped
 		return 0, false, err
 	}
-	c, err := s.folio(entry{index, value}, o)
+	c, err := s.folio(kobj.XArrayEntry{Index: index, Value: value}, o)
 	return c.PA + phys.Addr(off%phys.PageSize), err == nil && c.Valid, err
 }

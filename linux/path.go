@@ -3,6 +3,7 @@ package linux
 import (
 	"strings"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -18,7 +19,7 @@ const (
 func (l *Lister) filePath(file virt.Addr) (path string, deleted bool) {
 	o, r := l.s.o, &l.r
 	at := file + virt.Addr(o.filePath)
-	return l.path(r.ptr(at+virt.Addr(o.pathMnt)), r.ptr(at+virt.Addr(o.pathDentry)))
+	return l.path(r.Ptr(at+virt.Addr(o.pathMnt)), r.Ptr(at+virt.Addr(o.pathDentry)))
 }
 
 // path joins the names from a dentry up to the root, across mounts, as the
@@ -29,7 +30,7 @@ func (l *Lister) path(mnt, dentry virt.Addr) (path string, deleted bool) {
 		return "", false
 	}
 	// Unhashed and not a root: nobody can look it up any more.
-	deleted = r.ptr(dentry+virt.Addr(o.dHash)) == 0 && r.ptr(dentry+virt.Addr(o.dParent)) != dentry
+	deleted = r.Ptr(dentry+virt.Addr(o.dHash)) == 0 && r.Ptr(dentry+virt.Addr(o.dParent)) != dentry
 	key := [2]virt.Addr{mnt, dentry}
 	if known, ok := l.paths[key]; ok {
 		return known.path, deleted || known.pseudo
@@ -37,17 +38,17 @@ func (l *Lister) path(mnt, dentry virt.Addr) (path string, deleted bool) {
 	pseudo := false
 	comps, size := l.comps[:0], 0
 	for range maxHops {
-		if r.err != nil || size > maxPath {
+		if r.Err != nil || size > maxPath {
 			break
 		}
-		parent := r.ptr(dentry + virt.Addr(o.dParent))
-		if dentry == r.ptr(mnt+virt.Addr(o.mntRoot)) {
+		parent := r.Ptr(dentry + virt.Addr(o.dParent))
+		if dentry == r.Ptr(mnt+virt.Addr(o.mntRoot)) {
 			m := mnt - virt.Addr(o.mountMnt)
-			above := r.ptr(m + virt.Addr(o.mountParent))
+			above := r.Ptr(m + virt.Addr(o.mountParent))
 			if above == m || above == 0 {
 				break // the root of the namespace
 			}
-			dentry = r.ptr(m + virt.Addr(o.mountPoint))
+			dentry = r.Ptr(m + virt.Addr(o.mountPoint))
 			mnt = above + virt.Addr(o.mountMnt)
 			continue
 		}
@@ -62,7 +63,7 @@ func (l *Lister) path(mnt, dentry virt.Addr) (path string, deleted bool) {
 		dentry = parent
 	}
 	l.comps = comps
-	if r.err != nil {
+	if r.Err != nil {
 		return "", false
 	}
 	var b strings.Builder
@@ -76,7 +77,7 @@ func (l *Lister) path(mnt, dentry virt.Addr) (path string, deleted bool) {
 	}
 	path = b.String()
 	if !l.spend(len(path)) {
-		r.err = errBudget
+		r.Err = kobj.ErrBudget
 		return "", false
 	}
 	l.paths[key] = knownPath{path, pseudo}
@@ -86,6 +87,6 @@ func (l *Lister) path(mnt, dentry virt.Addr) (path string, deleted bool) {
 func (l *Lister) dentryName(dentry virt.Addr) string {
 	o, r := l.s.o, &l.r
 	at := dentry + virt.Addr(o.dName)
-	n := min(r.u32(at+virt.Addr(o.qLen)), maxName)
-	return string(r.bytes(r.ptr(at+virt.Addr(o.qName)), int(n)))
+	n := min(r.U32(at+virt.Addr(o.qLen)), maxName)
+	return string(r.Bytes(r.Ptr(at+virt.Addr(o.qName)), int(n)))
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -33,25 +34,25 @@ func (d *PCIDevice) Name() string {
 }
 
 type pciLayout struct {
-	busNode, busChildren, busDevices, busNumber, busSysdata       Field // pci_bus
-	domain                                                        Field // pci_sysdata
-	busList, devfn, vendor, device, subVendor, subDevice          Field // pci_dev
-	class, revision, irq, driver, resources, start, end, resFlags Field
-	driverName                                                    Field
+	busNode, busChildren, busDevices, busNumber, busSysdata       kobj.Field // pci_bus
+	domain                                                        kobj.Field // pci_sysdata
+	busList, devfn, vendor, device, subVendor, subDevice          kobj.Field // pci_dev
+	class, revision, irq, driver, resources, start, end, resFlags kobj.Field
+	driverName                                                    kobj.Field
 	resourceSize                                                  uint32
 }
 
 func (s *System) pciLayout() (*pciLayout, error) {
-	return layoutOf(s.Walker, "PCI devices", func(r *resolver, o *pciLayout) {
-		r.symbols("pci_root_buses")
+	return kobj.LayoutOf(s.Walker, "PCI devices", func(r *kobj.Resolver, o *pciLayout) {
+		r.Prefetch("pci_root_buses")
 		const b, d = "pci_bus", "pci_dev"
-		o.busNode, o.busChildren, o.busDevices = r.field(b, "node"), r.field(b, "children"), r.field(b, "devices")
-		o.busNumber, o.busSysdata, o.domain = r.field(b, "number"), r.field(b, "sysdata"), r.field("pci_sysdata", "domain")
-		o.busList, o.devfn, o.vendor, o.device = r.field(d, "bus_list"), r.field(d, "devfn"), r.field(d, "vendor"), r.field(d, "device")
-		o.subVendor, o.subDevice, o.class = r.field(d, "subsystem_vendor"), r.field(d, "subsystem_device"), r.field(d, "class")
-		o.revision, o.irq, o.driver, o.resources = r.field(d, "revision"), r.field(d, "irq"), r.field(d, "dev.driver"), r.field(d, "resource")
-		o.start, o.end, o.resFlags, o.resourceSize = r.field("resource", "start"), r.field("resource", "end"), r.field("resource", "flags"), r.size("resource")
-		o.driverName = r.field("device_driver", "name")
+		o.busNode, o.busChildren, o.busDevices = r.Field(b, "node"), r.Field(b, "children"), r.Field(b, "devices")
+		o.busNumber, o.busSysdata, o.domain = r.Field(b, "number"), r.Field(b, "sysdata"), r.Field("pci_sysdata", "domain")
+		o.busList, o.devfn, o.vendor, o.device = r.Field(d, "bus_list"), r.Field(d, "devfn"), r.Field(d, "vendor"), r.Field(d, "device")
+		o.subVendor, o.subDevice, o.class = r.Field(d, "subsystem_vendor"), r.Field(d, "subsystem_device"), r.Field(d, "class")
+		o.revision, o.irq, o.driver, o.resources = r.Field(d, "revision"), r.Field(d, "irq"), r.Field(d, "dev.driver"), r.Field(d, "resource")
+		o.start, o.end, o.resFlags, o.resourceSize = r.Field("resource", "start"), r.Field("resource", "end"), r.Field("resource", "flags"), r.Size("resource")
+		o.driverName = r.Field("device_driver", "name")
 	})
 }
 
@@ -69,12 +70,12 @@ func (s *System) PCIDevices(ctx context.Context) iter.Seq2[*PCIDevice, error] {
 			yield(nil, err)
 			return
 		}
-		roots, err := s.listHead("pci_root_buses")
+		roots, err := s.ListHead("pci_root_buses")
 		if err != nil {
-			yield(nil, fmt.Errorf("PCI devices: %w: %w", ErrUnsupported, err))
+			yield(nil, fmt.Errorf("PCI devices: %w: %w", kobj.ErrUnsupported, err))
 			return
 		}
-		w := pciWalk{s: s, ctx: ctx, o: o, buses: maxPCIBuses, devices: maxMachinery, seen: map[virt.Addr]struct{}{}, yield: yield}
+		w := pciWalk{s: s, ctx: ctx, o: o, buses: maxPCIBuses, devices: kobj.MaxElements, seen: map[virt.Addr]struct{}{}, yield: yield}
 		w.under(roots, maxPCIDepth)
 	}
 }
@@ -100,9 +101,9 @@ func (w *pciWalk) fail(err error) bool { return w.yield(nil, fmt.Errorf("PCI dev
 // under tells the devices of the buses on a list.
 func (w *pciWalk) under(head virt.Addr, depth int) bool {
 	if depth == 0 {
-		return w.fail(fmt.Errorf("%w: buses at %#x are too deep", ErrBroken, uint64(head)))
+		return w.fail(fmt.Errorf("%w: buses at %#x are too deep", kobj.ErrBroken, uint64(head)))
 	}
-	for node, err := range w.s.list(w.ctx, head, w.buses) {
+	for node, err := range w.s.List(w.ctx, head, w.buses) {
 		if w.buses--; err != nil {
 			if !w.fail(err) {
 				return false
@@ -111,27 +112,27 @@ func (w *pciWalk) under(head virt.Addr, depth int) bool {
 		}
 		bus := node - virt.Addr(w.o.busNode.Offset)
 		if w.again(bus) {
-			if !w.fail(fmt.Errorf("bus at %#x: %w: it is there twice", uint64(bus), ErrBroken)) {
+			if !w.fail(fmt.Errorf("bus at %#x: %w: it is there twice", uint64(bus), kobj.ErrBroken)) {
 				return false
 			}
 			continue
 		}
 		var number, domain uint32
-		err = safely(func() error {
-			r := w.s.reader()
-			number = uint32(r.num(bus, w.o.busNumber))
-			if data := r.pointer(bus, w.o.busSysdata); data != 0 {
-				domain = uint32(r.num(data, w.o.domain))
+		err = kobj.Safely(func() error {
+			r := w.s.Reader()
+			number = uint32(r.Uint(bus, w.o.busNumber))
+			if data := r.Pointer(bus, w.o.busSysdata); data != 0 {
+				domain = uint32(r.Uint(data, w.o.domain))
 			}
-			return r.err
+			return r.Err
 		})
 		if err != nil && !w.fail(fmt.Errorf("bus at %#x: %w", uint64(bus), err)) {
 			return false
 		}
-		for node, err := range w.s.list(w.ctx, at(bus, w.o.busDevices), w.devices) {
+		for node, err := range w.s.List(w.ctx, w.o.busDevices.At(bus), w.devices) {
 			var d *PCIDevice
 			if a := node - virt.Addr(w.o.busList.Offset); err == nil && w.again(a) {
-				err = fmt.Errorf("device at %#x: %w: it is there twice", uint64(a), ErrBroken)
+				err = fmt.Errorf("device at %#x: %w: it is there twice", uint64(a), kobj.ErrBroken)
 			} else if w.devices--; err == nil {
 				d, err = w.s.pciDevice(w.o, a, domain, number)
 			}
@@ -139,7 +140,7 @@ func (w *pciWalk) under(head virt.Addr, depth int) bool {
 				return false
 			}
 		}
-		if !w.under(at(bus, w.o.busChildren), depth-1) {
+		if !w.under(w.o.busChildren.At(bus), depth-1) {
 			return false
 		}
 	}
@@ -148,28 +149,28 @@ func (w *pciWalk) under(head virt.Addr, depth int) bool {
 
 func (s *System) pciDevice(o *pciLayout, a virt.Addr, domain, bus uint32) (*PCIDevice, error) {
 	d := &PCIDevice{Address: a, Domain: domain, Bus: bus}
-	err := safely(func() error {
-		r := s.reader()
-		devfn := uint32(r.num(a, o.devfn))
+	err := kobj.Safely(func() error {
+		r := s.Reader()
+		devfn := uint32(r.Uint(a, o.devfn))
 		d.Slot, d.Function = devfn>>3&31, devfn&7
-		d.Vendor, d.Device = uint16(r.num(a, o.vendor)), uint16(r.num(a, o.device))
-		d.SubVendor, d.SubDevice = uint16(r.num(a, o.subVendor)), uint16(r.num(a, o.subDevice))
-		d.Class, d.Revision, d.IRQ = uint32(r.num(a, o.class)), uint8(r.num(a, o.revision)), uint32(r.num(a, o.irq))
-		if drv := r.pointer(a, o.driver); drv != 0 {
-			if name := r.pointer(drv, o.driverName); name != 0 {
-				d.Driver = r.cString(name, maxName)
+		d.Vendor, d.Device = uint16(r.Uint(a, o.vendor)), uint16(r.Uint(a, o.device))
+		d.SubVendor, d.SubDevice = uint16(r.Uint(a, o.subVendor)), uint16(r.Uint(a, o.subDevice))
+		d.Class, d.Revision, d.IRQ = uint32(r.Uint(a, o.class)), uint8(r.Uint(a, o.revision)), uint32(r.Uint(a, o.irq))
+		if drv := r.Pointer(a, o.driver); drv != 0 {
+			if name := r.Pointer(drv, o.driverName); name != 0 {
+				d.Driver = r.CString(name, maxName)
 			}
 		}
 		const port, mem, unset = 0x100, 0x200, 0x2000_0000 // IORESOURCE_IO, _MEM, _UNSET
 		for i := range min(o.resources.Size/max(o.resourceSize, 1), maxPCIResources) {
-			res := at(a, o.resources) + virt.Addr(i*o.resourceSize)
-			w := PCIWindow{Start: r.num(res, o.start), End: r.num(res, o.end)}
-			flags := r.num(res, o.resFlags)
+			res := o.resources.At(a) + virt.Addr(i*o.resourceSize)
+			w := PCIWindow{Start: r.Uint(res, o.start), End: r.Uint(res, o.end)}
+			flags := r.Uint(res, o.resFlags)
 			if w.Port = flags&port != 0; flags&(port|mem) != 0 && flags&unset == 0 && w.End > w.Start {
 				d.Resources = append(d.Resources, w)
 			}
 		}
-		return r.err
+		return r.Err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("device at %#x: %w", uint64(a), err)

@@ -6,6 +6,7 @@ import (
 	"iter"
 	"runtime/debug"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -31,29 +32,29 @@ type PerfEvent struct {
 }
 
 type perfLayout struct {
-	taskCtx, events, entry                                 Field
-	pmu, state, cpu, attrType, config, period, freq, count Field
-	owner, prog, overflow, tpEvent, pmuName                Field
-	progAux, auxID, cpuCtx, pmuCPUContext, pmuEntry, id    Field
+	taskCtx, events, entry                                 kobj.Field
+	pmu, state, cpu, attrType, config, period, freq, count kobj.Field
+	owner, prog, overflow, tpEvent, pmuName                kobj.Field
+	progAux, auxID, cpuCtx, pmuCPUContext, pmuEntry, id    kobj.Field
 }
 
 func (s *System) perfLayout() (*perfLayout, error) {
-	return layoutOf(s.Walker, "perf events", func(r *resolver, o *perfLayout) {
+	return kobj.LayoutOf(s.Walker, "perf events", func(r *kobj.Resolver, o *perfLayout) {
 		const e = "perf_event"
-		r.symbols("pmus", "perf_cpu_context", "perf_fops")
+		r.Prefetch("pmus", "perf_cpu_context", "perf_fops")
 		// One context of each task since 6.2; one for each of two kinds of PMU before.
-		o.taskCtx = r.field("task_struct", "perf_event_ctxp")
-		o.events, o.entry = r.field("perf_event_context", "event_list"), r.field(e, "event_entry")
-		o.pmu, o.state, o.cpu = r.field(e, "pmu"), r.field(e, "state"), r.field(e, "cpu")
-		o.id = r.field(e, "id")
-		o.attrType, o.config = r.field(e, "attr.type"), r.field(e, "attr.config")
-		o.period, o.freq = r.field(e, "attr.sample_period"), r.field(e, "attr.freq")
-		o.count, o.owner = r.field(e, "count"), r.field(e, "owner")
-		o.prog, o.tpEvent = r.optional(e, "prog"), r.optional(e, "tp_event") // with CONFIG_BPF_SYSCALL, CONFIG_EVENT_TRACING
-		o.overflow, o.pmuName = r.field(e, "overflow_handler"), r.field("pmu", "name")
-		o.progAux, o.auxID = r.optional("bpf_prog", "aux"), r.optional("bpf_prog_aux", "id")
-		o.cpuCtx = r.field("perf_cpu_context", "ctx")
-		o.pmuCPUContext, o.pmuEntry = r.optional("pmu", "pmu_cpu_context"), r.field("pmu", "entry")
+		o.taskCtx = r.Field("task_struct", "perf_event_ctxp")
+		o.events, o.entry = r.Field("perf_event_context", "event_list"), r.Field(e, "event_entry")
+		o.pmu, o.state, o.cpu = r.Field(e, "pmu"), r.Field(e, "state"), r.Field(e, "cpu")
+		o.id = r.Field(e, "id")
+		o.attrType, o.config = r.Field(e, "attr.type"), r.Field(e, "attr.config")
+		o.period, o.freq = r.Field(e, "attr.sample_period"), r.Field(e, "attr.freq")
+		o.count, o.owner = r.Field(e, "count"), r.Field(e, "owner")
+		o.prog, o.tpEvent = r.Optional(e, "prog"), r.Optional(e, "tp_event") // with CONFIG_BPF_SYSCALL, CONFIG_EVENT_TRACING
+		o.overflow, o.pmuName = r.Field(e, "overflow_handler"), r.Field("pmu", "name")
+		o.progAux, o.auxID = r.Optional("bpf_prog", "aux"), r.Optional("bpf_prog_aux", "id")
+		o.cpuCtx = r.Field("perf_cpu_context", "ctx")
+		o.pmuCPUContext, o.pmuEntry = r.Optional("pmu", "pmu_cpu_context"), r.Field("pmu", "entry")
 	})
 }
 
@@ -102,7 +103,7 @@ func (w *perfWalk) tasks() bool {
 				continue
 			}
 			for i := range n {
-				c, err := w.s.word(at(t.Addr, w.o.taskCtx) + virt.Addr(8*i))
+				c, err := w.s.Word(w.o.taskCtx.At(t.Addr) + virt.Addr(8*i))
 				if err != nil {
 					if !w.yield(nil, fmt.Errorf("perf events of task at %#x: %w", uint64(t.Addr), err)) {
 						return false
@@ -119,25 +120,25 @@ func (w *perfWalk) tasks() bool {
 // processors looks at the context of each processor: one since 6.2, one for each PMU
 // before.
 func (w *perfWalk) processors() {
-	if !has(w.o.pmuCPUContext) {
-		for cpu := range w.s.cpus {
+	if !w.o.pmuCPUContext.Present() {
+		for cpu := range w.s.CPUAreas {
 			a, err := w.s.PerCPU("perf_cpu_context", cpu)
 			if err != nil {
 				w.yield(nil, fmt.Errorf("perf events of processors: %w", err))
 				return
 			}
-			if !w.context(at(a, w.o.cpuCtx), 0) {
+			if !w.context(w.o.cpuCtx.At(a), 0) {
 				return
 			}
 		}
 		return
 	}
 	var areas []virt.Addr
-	if pmus, err := w.s.listHead("pmus"); err == nil {
-		for node, err := range w.s.list(w.ctx, pmus, 4096) {
+	if pmus, err := w.s.ListHead("pmus"); err == nil {
+		for node, err := range w.s.List(w.ctx, pmus, 4096) {
 			var a uint64
 			if err == nil {
-				a, err = w.s.word(at(node-virt.Addr(w.o.pmuEntry.Offset), w.o.pmuCPUContext))
+				a, err = w.s.Word(w.o.pmuCPUContext.At(node - virt.Addr(w.o.pmuEntry.Offset)))
 			}
 			if err != nil {
 				if !w.yield(nil, fmt.Errorf("perf events of processors: %w", err)) {
@@ -149,8 +150,8 @@ func (w *perfWalk) processors() {
 		}
 	}
 	for _, a := range areas {
-		for _, cpu := range w.s.cpus {
-			if !w.context(at(a+cpu, w.o.cpuCtx), 0) {
+		for _, cpu := range w.s.CPUAreas {
+			if !w.context(w.o.cpuCtx.At(a+cpu), 0) {
 				return
 			}
 		}
@@ -163,15 +164,15 @@ func (w *perfWalk) context(a, task virt.Addr) bool {
 		return true
 	}
 	w.seen[a] = true
-	for node, err := range w.s.list(w.ctx, at(a, w.o.events), maxPerfEvents) {
+	for node, err := range w.s.List(w.ctx, w.o.events.At(a), maxPerfEvents) {
 		if w.left--; w.left < 0 {
-			w.yield(nil, fmt.Errorf("perf events: %w", errBudget))
+			w.yield(nil, fmt.Errorf("perf events: %w", kobj.ErrBudget))
 			return false
 		}
 		var e *PerfEvent
 		if event := node - virt.Addr(w.o.entry.Offset); err == nil {
 			if w.seen[event] {
-				return w.yield(nil, fmt.Errorf("perf events at %#x: %w: event at %#x is there twice", uint64(a), ErrBroken, uint64(event)))
+				return w.yield(nil, fmt.Errorf("perf events at %#x: %w: event at %#x is there twice", uint64(a), kobj.ErrBroken, uint64(event)))
 			}
 			w.seen[event] = true
 			e, err = w.event(event, task)
@@ -189,33 +190,33 @@ func (w *perfWalk) context(a, task virt.Addr) bool {
 func (w *perfWalk) event(a, task virt.Addr) (_ *PerfEvent, err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	o, r := w.o, &w.l.r
-	r.err = nil
+	r.Err = nil
 	e := &PerfEvent{
-		Addr: a, ID: r.num(a, o.id), Type: uint32(r.num(a, o.attrType)), Config: r.num(a, o.config), Period: r.num(a, o.period),
-		Freq: r.num(a, o.freq) != 0, CPU: int32(r.signed(a, o.cpu)), State: int32(r.signed(a, o.state)),
-		Count: r.signed(a, o.count), Program: r.pointer(a, o.prog), Overflow: r.pointer(a, o.overflow),
+		Addr: a, ID: r.Uint(a, o.id), Type: uint32(r.Uint(a, o.attrType)), Config: r.Uint(a, o.config), Period: r.Uint(a, o.period),
+		Freq: r.Uint(a, o.freq) != 0, CPU: int32(r.Int(a, o.cpu)), State: int32(r.Int(a, o.state)),
+		Count: r.Int(a, o.count), Program: r.Pointer(a, o.prog), Overflow: r.Pointer(a, o.overflow),
 	}
-	if r.err != nil {
-		return nil, fmt.Errorf("event at %#x: %w", uint64(a), r.err)
+	if r.Err != nil {
+		return nil, fmt.Errorf("event at %#x: %w", uint64(a), r.Err)
 	}
-	if p := r.pointer(a, o.pmu); p != 0 {
-		e.PMU = w.l.bpfString(r.pointer(p, o.pmuName))
+	if p := r.Pointer(a, o.pmu); p != 0 {
+		e.PMU = w.l.bpfString(r.Pointer(p, o.pmuName))
 	}
 	if task != 0 {
-		e.PID = int32(r.u32(task + virt.Addr(w.s.o.pid)))
+		e.PID = int32(r.U32(task + virt.Addr(w.s.o.pid)))
 	}
 	// All ones: the owner ended (TASK_TOMBSTONE).
-	if owner := r.pointer(a, o.owner); owner != 0 && owner != ^virt.Addr(0) {
-		e.Owner = int32(r.u32(owner + virt.Addr(w.s.o.pid)))
+	if owner := r.Pointer(a, o.owner); owner != 0 && owner != ^virt.Addr(0) {
+		e.Owner = int32(r.U32(owner + virt.Addr(w.s.o.pid)))
 	}
 	if e.Program != 0 {
-		e.ProgID = uint32(r.num(r.pointer(e.Program, o.progAux), o.auxID))
+		e.ProgID = uint32(r.Uint(r.Pointer(e.Program, o.progAux), o.auxID))
 	}
-	if tp := r.pointer(a, o.tpEvent); tp != 0 {
+	if tp := r.Pointer(a, o.tpEvent); tp != 0 {
 		e.Name = w.l.traceEvent(tp)
 	}
-	if r.err != nil {
-		return e, fmt.Errorf("event at %#x: %w", uint64(a), r.err)
+	if r.Err != nil {
+		return e, fmt.Errorf("event at %#x: %w", uint64(a), r.Err)
 	}
 	return e, nil
 }

@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -23,12 +24,12 @@ type Message struct {
 
 // printkLayout is struct printk_ringbuffer (5.10).
 type printkLayout struct {
-	countBits, descs, infos, head, tail Field
-	sizeBits, data                      Field
-	state, begin, next                  Field
+	countBits, descs, infos, head, tail kobj.Field
+	sizeBits, data                      kobj.Field
+	state, begin, next                  kobj.Field
 	descSize, infoSize                  uint32
-	seq, ts, textLen, facility, level   Field
-	caller, subsystem, device           Field
+	seq, ts, textLen, facility, level   kobj.Field
+	caller, subsystem, device           kobj.Field
 }
 
 const (
@@ -49,7 +50,7 @@ func (s *System) Messages(ctx context.Context) iter.Seq2[*Message, error] {
 		mask := uint64(1)<<w.countBits - 1
 		n := (w.head - w.tail) & printkIDs
 		if n > mask {
-			yield(nil, fmt.Errorf("kernel log: %w: records %#x to %#x", ErrBroken, w.tail, w.head))
+			yield(nil, fmt.Errorf("kernel log: %w: records %#x to %#x", kobj.ErrBroken, w.tail, w.head))
 			return
 		}
 		for i := range n + 1 {
@@ -75,26 +76,26 @@ const printkIDs = 1<<62 - 1
 type printkWalk struct {
 	s                   *System
 	o                   *printkLayout
-	r                   reader
+	r                   kobj.Reader
 	countBits, sizeBits uint64
 	descs, infos, data  virt.Addr
 	head, tail          uint64
 }
 
 func (w *printkWalk) open() error {
-	o, err := layoutOf(w.s.Walker, "kernel log", func(r *resolver, o *printkLayout) {
-		r.symbols("prb")
+	o, err := kobj.LayoutOf(w.s.Walker, "kernel log", func(r *kobj.Resolver, o *printkLayout) {
+		r.Prefetch("prb")
 		const p, i = "printk_ringbuffer", "printk_info"
-		o.countBits, o.descs = r.field(p, "desc_ring.count_bits"), r.field(p, "desc_ring.descs")
-		o.infos = r.field(p, "desc_ring.infos")
-		o.head, o.tail = r.field(p, "desc_ring.head_id.counter"), r.field(p, "desc_ring.tail_id.counter")
-		o.sizeBits, o.data = r.field(p, "text_data_ring.size_bits"), r.field(p, "text_data_ring.data")
-		o.state = r.field("prb_desc", "state_var.counter")
-		o.begin, o.next = r.field("prb_desc", "text_blk_lpos.begin"), r.field("prb_desc", "text_blk_lpos.next")
-		o.descSize, o.infoSize = r.size("prb_desc"), r.size(i)
-		o.seq, o.ts, o.textLen = r.field(i, "seq"), r.field(i, "ts_nsec"), r.field(i, "text_len")
-		o.facility, o.level, o.caller = r.field(i, "facility"), r.field(i, "level"), r.optional(i, "caller_id")
-		o.subsystem, o.device = r.optional(i, "dev_info.subsystem"), r.optional(i, "dev_info.device")
+		o.countBits, o.descs = r.Field(p, "desc_ring.count_bits"), r.Field(p, "desc_ring.descs")
+		o.infos = r.Field(p, "desc_ring.infos")
+		o.head, o.tail = r.Field(p, "desc_ring.head_id.counter"), r.Field(p, "desc_ring.tail_id.counter")
+		o.sizeBits, o.data = r.Field(p, "text_data_ring.size_bits"), r.Field(p, "text_data_ring.data")
+		o.state = r.Field("prb_desc", "state_var.counter")
+		o.begin, o.next = r.Field("prb_desc", "text_blk_lpos.begin"), r.Field("prb_desc", "text_blk_lpos.next")
+		o.descSize, o.infoSize = r.Size("prb_desc"), r.Size(i)
+		o.seq, o.ts, o.textLen = r.Field(i, "seq"), r.Field(i, "ts_nsec"), r.Field(i, "text_len")
+		o.facility, o.level, o.caller = r.Field(i, "facility"), r.Field(i, "level"), r.Optional(i, "caller_id")
+		o.subsystem, o.device = r.Optional(i, "dev_info.subsystem"), r.Optional(i, "dev_info.device")
 	})
 	if err != nil {
 		return err
@@ -103,15 +104,15 @@ func (w *printkWalk) open() error {
 	if err != nil {
 		return err
 	}
-	w.o, w.r = o, w.s.reader()
+	w.o, w.r = o, w.s.Reader()
 	r := &w.r
-	w.countBits, w.sizeBits = r.num(rb, o.countBits), r.num(rb, o.sizeBits)
-	w.descs, w.infos, w.data = r.pointer(rb, o.descs), r.pointer(rb, o.infos), r.pointer(rb, o.data)
-	w.head, w.tail = r.num(rb, o.head)&printkIDs, r.num(rb, o.tail)&printkIDs
-	if r.err == nil && (w.countBits > maxPrintkBits || w.sizeBits < 4 || w.sizeBits > 31) {
-		return fmt.Errorf("%w: 2^%d records in 2^%d bytes", ErrBroken, w.countBits, w.sizeBits)
+	w.countBits, w.sizeBits = r.Uint(rb, o.countBits), r.Uint(rb, o.sizeBits)
+	w.descs, w.infos, w.data = r.Pointer(rb, o.descs), r.Pointer(rb, o.infos), r.Pointer(rb, o.data)
+	w.head, w.tail = r.Uint(rb, o.head)&printkIDs, r.Uint(rb, o.tail)&printkIDs
+	if r.Err == nil && (w.countBits > maxPrintkBits || w.sizeBits < 4 || w.sizeBits > 31) {
+		return fmt.Errorf("%w: 2^%d records in 2^%d bytes", kobj.ErrBroken, w.countBits, w.sizeBits)
 	}
-	return r.err
+	return r.Err
 }
 
 // read reads record id; nil if it is not there, or not any more.
@@ -119,26 +120,26 @@ func (w *printkWalk) read(id uint64) (_ *Message, err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	const finalized = 2 // desc_finalized
 	o, r := w.o, &w.r
-	r.err = nil
+	r.Err = nil
 	index := id & (1<<w.countBits - 1)
 	desc, info := w.descs+virt.Addr(index*uint64(o.descSize)), w.infos+virt.Addr(index*uint64(o.infoSize))
 	want := id | finalized<<62
-	if r.num(desc, o.state) != want {
-		return nil, r.err
+	if r.Uint(desc, o.state) != want {
+		return nil, r.Err
 	}
 	m := &Message{
-		Seq: r.num(info, o.seq), Time: time.Duration(r.num(info, o.ts)),
-		Facility: uint8(r.num(info, o.facility)), Level: uint8(r.num(info, o.level)), Caller: uint32(r.num(info, o.caller)),
+		Seq: r.Uint(info, o.seq), Time: time.Duration(r.Uint(info, o.ts)),
+		Facility: uint8(r.Uint(info, o.facility)), Level: uint8(r.Uint(info, o.level)), Caller: uint32(r.Uint(info, o.caller)),
 	}
-	if has(o.subsystem) && has(o.device) {
-		m.Subsystem, m.Device = r.cString(at(info, o.subsystem), int(min(o.subsystem.Size, 64))), r.cString(at(info, o.device), int(min(o.device.Size, 64)))
+	if o.subsystem.Present() && o.device.Present() {
+		m.Subsystem, m.Device = r.CString(o.subsystem.At(info), int(min(o.subsystem.Size, 64))), r.CString(o.device.At(info), int(min(o.device.Size, 64)))
 	}
-	m.Text = w.text(r.num(desc, o.begin), r.num(desc, o.next), r.num(info, o.textLen))
-	if r.err == nil && r.num(desc, o.state) != want {
+	m.Text = w.text(r.Uint(desc, o.begin), r.Uint(desc, o.next), r.Uint(info, o.textLen))
+	if r.Err == nil && r.Uint(desc, o.state) != want {
 		return nil, nil // overwritten meanwhile
 	}
-	if r.err != nil {
-		return nil, fmt.Errorf("record %#x: %w", id, r.err)
+	if r.Err != nil {
+		return nil, fmt.Errorf("record %#x: %w", id, r.Err)
 	}
 	return m, nil
 }
@@ -158,9 +159,9 @@ func (w *printkWalk) text(begin, next, n uint64) string {
 		end = size
 	}
 	if end < at+idSize {
-		w.r.err = fmt.Errorf("%w: text from %#x to %#x", ErrBroken, begin, next)
+		w.r.Err = fmt.Errorf("%w: text from %#x to %#x", kobj.ErrBroken, begin, next)
 		return ""
 	}
 	n = min(n, end-at-idSize, maxMessage)
-	return string(w.r.bytes(w.data+virt.Addr(at+idSize), int(n)))
+	return string(w.r.Bytes(w.data+virt.Addr(at+idSize), int(n)))
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -76,7 +77,7 @@ func (p *Process) Has() bool { return p.MM != 0 && !p.KernelThread }
 // paths of executables. It is not safe for concurrent use.
 type Lister struct {
 	s       *System
-	r       reader
+	r       kobj.Reader
 	cgroups map[virt.Addr]groupName
 	proxies map[virt.Addr]Namespaces // by nsproxy
 	paths   map[[2]virt.Addr]knownPath
@@ -107,7 +108,7 @@ const textBudget = 64 << 20
 // NewLister begins a listing. What it remembers must not grow old: make one for
 // each look at the guest.
 func (s *System) NewLister() *Lister {
-	return &Lister{s: s, r: s.reader(), cgroups: map[virt.Addr]groupName{}, proxies: map[virt.Addr]Namespaces{}, paths: map[[2]virt.Addr]knownPath{}, elfBits: map[phys.Addr]elfPage{}, textLeft: textBudget, threadsLeft: 4 * s.maxTasks}
+	return &Lister{s: s, r: s.Reader(), cgroups: map[virt.Addr]groupName{}, proxies: map[virt.Addr]Namespaces{}, paths: map[[2]virt.Addr]knownPath{}, elfBits: map[phys.Addr]elfPage{}, textLeft: textBudget, threadsLeft: 4 * s.maxTasks}
 }
 
 // Only makes [Lister.Process] and [Lister.Thread] read these parts alone, beside what
@@ -140,11 +141,11 @@ type identity struct {
 // the task does without.
 func (l *Lister) identity(a virt.Addr) (id identity, mmErr error) {
 	o, r := l.s.o, &l.r
-	id.pid, id.tid = int32(r.u32(a+virt.Addr(o.tgid))), int32(r.u32(a+virt.Addr(o.pid)))
-	id.born = r.u64(a + virt.Addr(o.startBoottime))
-	if r.err == nil { // else it stays for the caller to see
-		id.mm = r.ptr(a + virt.Addr(o.mm))
-		mmErr, r.err = r.err, nil
+	id.pid, id.tid = int32(r.U32(a+virt.Addr(o.tgid))), int32(r.U32(a+virt.Addr(o.pid)))
+	id.born = r.U64(a + virt.Addr(o.startBoottime))
+	if r.Err == nil { // else it stays for the caller to see
+		id.mm = r.Ptr(a + virt.Addr(o.mm))
+		mmErr, r.Err = r.Err, nil
 	}
 	return id, mmErr
 }
@@ -160,7 +161,7 @@ const steadyTries = 3
 // if once says that what it reads has become another by errChanged.
 func (l *Lister) steady(t Task, once func(id identity) error) error {
 	for range steadyTries {
-		l.r.err = nil
+		l.r.Err = nil
 		before, _ := l.identity(t.Addr)
 		if err := once(before); errors.Is(err, errChanged) {
 			continue
@@ -181,15 +182,15 @@ func (l *Lister) steady(t Task, once func(id identity) error) error {
 func (l *Lister) read(t Task, once func(id identity, mmErr error) (*Process, error)) (_ *Process, err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	for range steadyTries {
-		l.r.err = nil
+		l.r.Err = nil
 		before, mmErr := l.identity(t.Addr)
 		p, err := once(before, mmErr)
 		if err != nil {
 			return nil, err
 		}
 		after, _ := l.identity(t.Addr)
-		if l.r.err != nil {
-			return nil, fmt.Errorf("task at %#x: %w", uint64(t.Addr), l.r.err)
+		if l.r.Err != nil {
+			return nil, fmt.Errorf("task at %#x: %w", uint64(t.Addr), l.r.Err)
 		}
 		if p.KernelThread {
 			after.mm = before.mm // it borrows one and gives it back
@@ -205,27 +206,27 @@ func (l *Lister) read(t Task, once func(id identity, mmErr error) (*Process, err
 func (l *Lister) once(ctx context.Context, t Task, whole bool, id identity, mmErr error) (*Process, error) {
 	s, o, r, a := l.s, l.s.o, &l.r, t.Addr
 	p := &Process{Task: t, PID: id.pid, TID: id.tid, SinceBoot: time.Duration(id.born), Started: s.started(id.born)}
-	if r.err == nil && (p.PID <= 0 || p.PID > maxTasks || p.TID <= 0 || p.TID > maxTasks) {
-		return nil, fmt.Errorf("task at %#x: %w: process %d, thread %d", uint64(a), ErrBroken, p.PID, p.TID)
+	if r.Err == nil && (p.PID <= 0 || p.PID > maxTasks || p.TID <= 0 || p.TID > maxTasks) {
+		return nil, fmt.Errorf("task at %#x: %w: process %d, thread %d", uint64(a), kobj.ErrBroken, p.PID, p.TID)
 	}
-	flags := r.u32(a + virt.Addr(o.flags))
+	flags := r.U32(a + virt.Addr(o.flags))
 	p.KernelThread = flags&flagKthread != 0
 	p.State = l.state(a)
-	signal := r.ptr(a + virt.Addr(o.signal))
-	parent := r.ptr(a + virt.Addr(o.realParent))
-	if r.err != nil {
-		return nil, fmt.Errorf("task at %#x: %w", uint64(a), r.err)
+	signal := r.Ptr(a + virt.Addr(o.signal))
+	parent := r.Ptr(a + virt.Addr(o.realParent))
+	if r.Err != nil {
+		return nil, fmt.Errorf("task at %#x: %w", uint64(a), r.Err)
 	}
 	if l.reads(PartName) {
 		p.Comm = l.comm(a, flags)
 		l.part(p, PartName)
 	}
 	if l.reads(PartParent) {
-		p.PPID = int32(r.u32(parent + virt.Addr(o.tgid)))
+		p.PPID = int32(r.U32(parent + virt.Addr(o.tgid)))
 		l.part(p, PartParent)
 	}
 	if l.reads(PartSignal) || l.reads(PartTime) {
-		p.Threads = int32(r.u32(signal + virt.Addr(o.nrThreads)))
+		p.Threads = int32(r.U32(signal + virt.Addr(o.nrThreads)))
 		l.part(p, PartSignal)
 	}
 	if l.reads(PartTime) {
@@ -248,7 +249,7 @@ func (l *Lister) once(ctx context.Context, t Task, whole bool, id identity, mmEr
 		p.Cgroup, p.Container = g.path, g.container
 		l.part(p, PartCgroup)
 	}
-	r.err = mmErr
+	r.Err = mmErr
 	l.part(p, PartMemory)
 	// A kernel thread may borrow a process's memory for a while (kthread_use_mm).
 	if id.mm != 0 && !p.KernelThread {
@@ -261,9 +262,9 @@ func (l *Lister) once(ctx context.Context, t Task, whole bool, id identity, mmEr
 // part ends the reading of one part of p: an error is noted, and the next part
 // begins without it.
 func (l *Lister) part(p *Process, what Part) {
-	if l.r.err != nil {
-		p.Missing = append(p.Missing, MissingPart{what, l.r.err})
-		l.r.err = nil
+	if l.r.Err != nil {
+		p.Missing = append(p.Missing, MissingPart{what, l.r.Err})
+		l.r.Err = nil
 	}
 }
 
@@ -271,11 +272,11 @@ func (l *Lister) state(a virt.Addr) State {
 	o, r := l.s.o, &l.r
 	var state uint64
 	if o.stateWide == 8 {
-		state = r.u64(a + virt.Addr(o.state))
+		state = r.U64(a + virt.Addr(o.state))
 	} else {
-		state = uint64(r.u32(a + virt.Addr(o.state)))
+		state = uint64(r.U32(a + virt.Addr(o.state)))
 	}
-	return stateOf(state, uint64(r.u32(a+virt.Addr(o.exitState))))
+	return stateOf(state, uint64(r.U32(a+virt.Addr(o.exitState))))
 }
 
 // cpuTime is the processor time that the scheduler accounted. /proc splits the
@@ -283,21 +284,21 @@ func (l *Lister) state(a virt.Addr) State {
 func (l *Lister) cpuTime(ctx context.Context, p *Process, signal virt.Addr, whole bool) time.Duration {
 	o, r := l.s.o, &l.r
 	if !whole {
-		d := r.u64(p.Task.Addr + virt.Addr(o.sumExec))
+		d := r.U64(p.Task.Addr + virt.Addr(o.sumExec))
 		l.part(p, PartTime)
 		return time.Duration(d)
 	}
-	sum := r.u64(signal + virt.Addr(o.deadRuntime))
-	shown := r.u64(signal+virt.Addr(o.prevUtime)) + r.u64(signal+virt.Addr(o.prevStime))
+	sum := r.U64(signal + virt.Addr(o.deadRuntime))
+	shown := r.U64(signal+virt.Addr(o.prevUtime)) + r.U64(signal+virt.Addr(o.prevStime))
 	if p.Threads == 1 {
-		sum += r.u64(p.Task.Addr + virt.Addr(o.sumExec))
+		sum += r.U64(p.Task.Addr + virt.Addr(o.sumExec))
 	} else {
 		for t, err := range l.Threads(ctx, p.Task) {
 			if err != nil {
-				r.err = err
+				r.Err = err
 				break
 			}
-			sum += r.u64(t.Addr + virt.Addr(o.sumExec))
+			sum += r.U64(t.Addr + virt.Addr(o.sumExec))
 		}
 	}
 	l.part(p, PartTime)
@@ -311,7 +312,7 @@ func (l *Lister) Threads(ctx context.Context, t Task) iter.Seq2[Task, error] {
 	return func(yield func(Task, error) bool) {
 		for t, err := range t.Threads(ctx) {
 			if l.threadsLeft--; l.threadsLeft < 0 {
-				yield(Task{}, fmt.Errorf("threads of task %#x: %w", uint64(t.Addr), errBudget))
+				yield(Task{}, fmt.Errorf("threads of task %#x: %w", uint64(t.Addr), kobj.ErrBudget))
 				return
 			}
 			if !yield(t, err) {
@@ -329,43 +330,43 @@ func (l *Lister) spend(n int) bool {
 
 func (l *Lister) tty(signal virt.Addr) string {
 	o, r := l.s.o, &l.r
-	tty := r.ptr(signal + virt.Addr(o.tty))
-	if tty == 0 || o.ttyName == absent {
+	tty := r.Ptr(signal + virt.Addr(o.tty))
+	if tty == 0 || o.ttyName == kobj.NoOffset {
 		return ""
 	}
-	return devName(r.cString(tty+virt.Addr(o.ttyName), 64))
+	return devName(r.CString(tty+virt.Addr(o.ttyName), 64))
 }
 
 func (l *Lister) creds(p *Process, a virt.Addr) {
 	o, r := l.s.o, &l.r
-	cred := r.ptr(a + virt.Addr(o.realCred))
-	id := func(off uint32) uint32 { return r.u32(cred + virt.Addr(off)) }
+	cred := r.Ptr(a + virt.Addr(o.realCred))
+	id := func(off uint32) uint32 { return r.U32(cred + virt.Addr(off)) }
 	p.Creds = Credentials{
 		UID: id(o.uid), GID: id(o.gid), EUID: id(o.euid), EGID: id(o.egid),
 		SUID: id(o.suid), SGID: id(o.sgid), FSUID: id(o.fsuid), FSGID: id(o.fsgid),
 	}
-	p.Creds.UserNS = l.inum(r.ptr(cred+virt.Addr(o.userNS)), o.inumUser)
+	p.Creds.UserNS = l.inum(r.Ptr(cred+virt.Addr(o.userNS)), o.inumUser)
 	p.NS.User = p.Creds.UserNS
 }
 
 // inum is the inode number of the namespace at ns.
 func (l *Lister) inum(ns virt.Addr, off uint32) uint64 {
-	if ns == 0 || off == absent {
+	if ns == 0 || off == kobj.NoOffset {
 		return 0
 	}
-	return uint64(l.r.u32(ns + virt.Addr(off)))
+	return uint64(l.r.U32(ns + virt.Addr(off)))
 }
 
 func (l *Lister) namespaces(p *Process, a virt.Addr) {
 	o, r := l.s.o, &l.r
 	// A task that is being reaped has lost its pid.
-	if pid := r.ptr(a + virt.Addr(o.threadPid)); pid != 0 {
-		level := min(r.u32(pid+virt.Addr(o.pidLevel)), 32) // MAX_PID_NS_LEVEL
+	if pid := r.Ptr(a + virt.Addr(o.threadPid)); pid != 0 {
+		level := min(r.U32(pid+virt.Addr(o.pidLevel)), 32) // MAX_PID_NS_LEVEL
 		upid := pid + virt.Addr(o.pidNumbers) + virt.Addr(level*o.upidSize)
-		p.NSPID = int32(r.u32(upid + virt.Addr(o.upidNr)))
-		p.NS.PID = l.inum(r.ptr(upid+virt.Addr(o.upidNS)), o.inumPID)
+		p.NSPID = int32(r.U32(upid + virt.Addr(o.upidNr)))
+		p.NS.PID = l.inum(r.Ptr(upid+virt.Addr(o.upidNS)), o.inumPID)
 	}
-	proxy := r.ptr(a + virt.Addr(o.nsproxy))
+	proxy := r.Ptr(a + virt.Addr(o.nsproxy))
 	if proxy == 0 {
 		return // a zombie
 	}
@@ -375,15 +376,15 @@ func (l *Lister) namespaces(p *Process, a virt.Addr) {
 		return
 	}
 	ns := func(member, inum uint32) uint64 {
-		if member == absent {
+		if member == kobj.NoOffset {
 			return 0
 		}
-		return l.inum(r.ptr(proxy+virt.Addr(member)), inum)
+		return l.inum(r.Ptr(proxy+virt.Addr(member)), inum)
 	}
 	p.NS.Mount, p.NS.Network = ns(o.nsMnt, o.inumMnt), ns(o.nsNet, o.inumNet)
 	p.NS.UTS, p.NS.IPC = ns(o.nsUTS, o.inumUTS), ns(o.nsIPC, o.inumIPC)
 	p.NS.Cgroup, p.NS.Time = ns(o.nsCgroup, o.inumCgroup), ns(o.nsTime, o.inumTime)
-	if r.err == nil {
+	if r.Err == nil {
 		l.proxies[proxy] = p.NS
 	}
 }

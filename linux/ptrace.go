@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"runtime/debug"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -19,26 +20,26 @@ type Tracing struct {
 	Task       Task
 }
 
-type ptraceLayout struct{ flags, parent Field }
+type ptraceLayout struct{ flags, parent kobj.Field }
 
 // TracingOf is who traces t; nil if nobody does.
 func (l *Lister) TracingOf(t Task) (_ *Tracing, err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
-	o, err := layoutOf(l.s.Walker, "traced threads", func(r *resolver, o *ptraceLayout) {
-		o.flags, o.parent = r.field("task_struct", "ptrace"), r.field("task_struct", "parent")
+	o, err := kobj.LayoutOf(l.s.Walker, "traced threads", func(r *kobj.Resolver, o *ptraceLayout) {
+		o.flags, o.parent = r.Field("task_struct", "ptrace"), r.Field("task_struct", "parent")
 	})
 	if err != nil {
 		return nil, err
 	}
-	l.r.err = nil
+	l.r.Err = nil
 	r := &l.r
-	flags := r.num(t.Addr, o.flags)
+	flags := r.Uint(t.Addr, o.flags)
 	const traced, seized, options = 1, 0x10000, 3 // PT_PTRACED, PT_SEIZED, PT_OPT_FLAG_SHIFT
-	if r.err != nil || flags&traced == 0 {
-		return nil, r.err
+	if r.Err != nil || flags&traced == 0 {
+		return nil, r.Err
 	}
-	tracer := r.pointer(t.Addr, o.parent)
-	g := &Tracing{Task: t, Seized: flags&seized != 0, Options: bitNames(flags&0xffff>>options, map[uint]string{
+	tracer := r.Pointer(t.Addr, o.parent)
+	g := &Tracing{Task: t, Seized: flags&seized != 0, Options: kobj.BitNames(flags&0xffff>>options, map[uint]string{
 		0: "TRACESYSGOOD", 1: "FORK", 2: "VFORK", 3: "CLONE", 4: "EXEC", 5: "VFORK_DONE", 6: "EXIT", 7: "SECCOMP",
 	})}
 	const exitKill, suspendSeccomp = 1 << (20 + options), 1 << (21 + options)
@@ -48,12 +49,12 @@ func (l *Lister) TracingOf(t Task) (_ *Tracing, err error) {
 	if flags&suspendSeccomp != 0 {
 		g.Options = append(g.Options, "SUSPEND_SECCOMP")
 	}
-	g.PID, g.TID = int32(r.u32(t.Addr+virt.Addr(l.s.o.tgid))), int32(r.u32(t.Addr+virt.Addr(l.s.o.pid)))
-	g.Comm = l.comm(t.Addr, r.u32(t.Addr+virt.Addr(l.s.o.flags)))
-	g.Tracer = int32(r.u32(tracer + virt.Addr(l.s.o.tgid)))
-	g.TracerComm = l.comm(tracer, r.u32(tracer+virt.Addr(l.s.o.flags)))
-	if r.err != nil {
-		return nil, fmt.Errorf("tracer of task %#x: %w", uint64(t.Addr), r.err)
+	g.PID, g.TID = int32(r.U32(t.Addr+virt.Addr(l.s.o.tgid))), int32(r.U32(t.Addr+virt.Addr(l.s.o.pid)))
+	g.Comm = l.comm(t.Addr, r.U32(t.Addr+virt.Addr(l.s.o.flags)))
+	g.Tracer = int32(r.U32(tracer + virt.Addr(l.s.o.tgid)))
+	g.TracerComm = l.comm(tracer, r.U32(tracer+virt.Addr(l.s.o.flags)))
+	if r.Err != nil {
+		return nil, fmt.Errorf("tracer of task %#x: %w", uint64(t.Addr), r.Err)
 	}
 	return g, nil
 }

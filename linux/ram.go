@@ -5,6 +5,7 @@ import (
 	"runtime/debug"
 
 	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -22,11 +23,11 @@ type ramLayout struct{ free int64 }
 // RAM reads how much memory the guest has, and how much is free.
 func (s *System) RAM() (m RAM, err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
-	o, err := layoutOf(s.Walker, "memory", func(r *resolver, o *ramLayout) {
-		r.symbols("_totalram_pages", "vm_zone_stat")
+	o, err := kobj.LayoutOf(s.Walker, "memory", func(r *kobj.Resolver, o *ramLayout) {
+		r.Prefetch("_totalram_pages", "vm_zone_stat")
 		var err error
 		if o.free, err = s.EnumValue("zone_stat_item", "NR_FREE_PAGES"); err != nil {
-			r.errs = append(r.errs, err)
+			r.Errs = append(r.Errs, err)
 		}
 	})
 	if err != nil {
@@ -37,9 +38,9 @@ func (s *System) RAM() (m RAM, err error) {
 	if !ok1 || !ok2 {
 		return m, fmt.Errorf("memory: symbols _totalram_pages, vm_zone_stat: %w", kernel.ErrNoSymbol)
 	}
-	r := s.reader()
-	m.Total = r.u64(total) * phys.PageSize
-	free := int64(r.u64(zones + virt.Addr(8*o.free)))
+	r := s.Reader()
+	m.Total = r.U64(total) * phys.PageSize
+	free := int64(r.U64(zones + virt.Addr(8*o.free)))
 	m.Free = min(uint64(max(free, 0))*phys.PageSize, m.Total) // the sum may fall below zero for a moment
-	return m, r.err
+	return m, r.Err
 }

@@ -7,6 +7,7 @@ import (
 	"iter"
 	"slices"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 )
 
@@ -102,7 +103,7 @@ const maxFileSize = 1 << 62
 
 func (s *System) recover(ctx context.Context, i *INode, broken func(error), write func(b []byte, at uint64) error, hole func(n uint64) error) (missing []FilePart, err error) {
 	if i.Size > maxFileSize { // the size is the guest's word
-		return nil, fmt.Errorf("inode at %#x: %w: a file of %d bytes", uint64(i.Addr), ErrBroken, i.Size)
+		return nil, fmt.Errorf("inode at %#x: %w: a file of %d bytes", uint64(i.Addr), kobj.ErrBroken, i.Size)
 	}
 	lacks := func(p FilePart) error {
 		if p.Missing != "" {

@@ -6,6 +6,7 @@ import (
 	"iter"
 	"runtime/debug"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -24,7 +25,7 @@ type Resource struct {
 	Depth      int // 0 for those at the top
 }
 
-type resourceLayout struct{ start, end, name, flags, sibling, child Field }
+type resourceLayout struct{ start, end, name, flags, sibling, child kobj.Field }
 
 // The trees of resources: of memory addresses and of ports.
 const (
@@ -37,58 +38,58 @@ const (
 // [PortResources].
 func (s *System) Resources(ctx context.Context, tree string) iter.Seq2[*Resource, error] {
 	return func(yield func(*Resource, error) bool) {
-		o, err := layoutOf(s.Walker, "resources", func(r *resolver, o *resourceLayout) {
+		o, err := kobj.LayoutOf(s.Walker, "resources", func(r *kobj.Resolver, o *resourceLayout) {
 			const t = "resource"
-			r.symbols(MemoryResources, PortResources)
-			o.start, o.end, o.name, o.flags = r.field(t, "start"), r.field(t, "end"), r.field(t, "name"), r.field(t, "flags")
-			o.sibling, o.child = r.field(t, "sibling"), r.field(t, "child")
+			r.Prefetch(MemoryResources, PortResources)
+			o.start, o.end, o.name, o.flags = r.Field(t, "start"), r.Field(t, "end"), r.Field(t, "name"), r.Field(t, "flags")
+			o.sibling, o.child = r.Field(t, "sibling"), r.Field(t, "child")
 		})
 		if err != nil {
 			yield(nil, err)
 			return
 		}
-		root, err := s.symbol(tree)
+		root, err := s.SymbolAddr(tree)
 		if err != nil {
-			yield(nil, fmt.Errorf("resources: %w: %w", ErrUnsupported, err))
+			yield(nil, fmt.Errorf("resources: %w: %w", kobj.ErrUnsupported, err))
 			return
 		}
 		seen := map[virt.Addr]bool{}
 		var walk func(link virt.Addr, depth int) bool
 		walk = func(link virt.Addr, depth int) bool {
 			for {
-				v, err := s.word(link)
+				v, err := s.Word(link)
 				a := virt.Addr(v)
 				switch {
 				case err != nil:
 				case a == 0:
 					return true
 				case seen[a] || len(seen) == maxResources || depth == maxResourceDepth || ctx.Err() != nil:
-					err = fmt.Errorf("%w: too many, too deep, or in a circle", ErrBroken)
+					err = fmt.Errorf("%w: too many, too deep, or in a circle", kobj.ErrBroken)
 				}
 				if err == nil {
 					seen[a] = true
 					var res *Resource
 					if res, err = s.resource(o, a, depth); err == nil {
-						if !yield(res, nil) || !walk(at(a, o.child), depth+1) {
+						if !yield(res, nil) || !walk(o.child.At(a), depth+1) {
 							return false
 						}
-						link = at(a, o.sibling)
+						link = o.sibling.At(a)
 						continue
 					}
 				}
 				return yield(nil, fmt.Errorf("resource at %#x: %w", v, err))
 			}
 		}
-		walk(at(root, o.child), 0)
+		walk(o.child.At(root), 0)
 	}
 }
 
 func (s *System) resource(o *resourceLayout, a virt.Addr, depth int) (_ *Resource, err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
-	r := s.reader()
-	res := &Resource{Addr: a, Start: r.num(a, o.start), End: r.num(a, o.end), Flags: r.num(a, o.flags), Depth: depth}
-	if p := r.pointer(a, o.name); p != 0 {
-		res.Name = r.cString(p, 256)
+	r := s.Reader()
+	res := &Resource{Addr: a, Start: r.Uint(a, o.start), End: r.Uint(a, o.end), Flags: r.Uint(a, o.flags), Depth: depth}
+	if p := r.Pointer(a, o.name); p != 0 {
+		res.Name = r.CString(p, 256)
 	}
-	return res, r.err
+	return res, r.Err
 }

@@ -8,6 +8,7 @@ import (
 	"iter"
 	"net/netip"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -36,29 +37,29 @@ type Route struct {
 }
 
 type routeLayout struct {
-	hash4, hash6, null6                                    Field // struct net
-	tbNode, tbID, tbData                                   Field
-	kv, key, bits, leaf                                    Field
-	faNode, faInfo, faType, faSlen, faTable                Field
-	fiProto, fiScope, fiSrc, fiPrio, fiNhs, fiNh, fiObject Field
+	hash4, hash6, null6                                    kobj.Field // struct net
+	tbNode, tbID, tbData                                   kobj.Field
+	kv, key, bits, leaf                                    kobj.Field
+	faNode, faInfo, faType, faSlen, faTable                kobj.Field
+	fiProto, fiScope, fiSrc, fiPrio, fiNhs, fiNh, fiObject kobj.Field
 	nhSize                                                 uint32
-	dev, gwFamily, gw, flags                               Field
-	objID, objGroup, objInfo, infoNhc, grpCount, grpEntry  Field
-	grpNh                                                  Field
+	dev, gwFamily, gw, flags                               kobj.Field
+	objID, objGroup, objInfo, infoNhc, grpCount, grpEntry  kobj.Field
+	grpNh                                                  kobj.Field
 	grpSize                                                uint32
-	tb6Node, tb6ID, tb6Root                                Field
-	left, right, subtree, leaf6                            Field
-	next6, dst6, src6, metric6, proto6, type6, nh6, obj6   Field
-	keyAddr, keyLen, nh6Common, its6, parent               Field
-	tos, metrics4, metrics6, metrics, from6, flags6        Field
-	weight, lwt, lwtType, grpWeight, reject                Field
-	siblings                                               Field
-	nodeFlags                                              Field
+	tb6Node, tb6ID, tb6Root                                kobj.Field
+	left, right, subtree, leaf6                            kobj.Field
+	next6, dst6, src6, metric6, proto6, type6, nh6, obj6   kobj.Field
+	keyAddr, keyLen, nh6Common, its6, parent               kobj.Field
+	tos, metrics4, metrics6, metrics, from6, flags6        kobj.Field
+	weight, lwt, lwtType, grpWeight, reject                kobj.Field
+	siblings                                               kobj.Field
+	nodeFlags                                              kobj.Field
 }
 
 func (s *System) routeLayout() (*routeLayout, error) {
-	return layoutOf(s.Walker, "routes", func(r *resolver, o *routeLayout) {
-		f, m := r.field, r.optional
+	return kobj.LayoutOf(s.Walker, "routes", func(r *kobj.Resolver, o *routeLayout) {
+		f, m := r.Field, r.Optional
 		o.hash4, o.hash6, o.null6 = f("net", "ipv4.fib_table_hash"), m("net", "ipv6.fib_table_hash"), m("net", "ipv6.fib6_null_entry")
 		o.tbNode, o.tbID, o.tbData = f("fib_table", "tb_hlist"), f("fib_table", "tb_id"), f("fib_table", "tb_data")
 		o.kv, o.key, o.bits, o.leaf = f("trie", "kv"), f("key_vector", "key"), f("key_vector", "bits"), f("key_vector", "leaf")
@@ -66,13 +67,13 @@ func (s *System) routeLayout() (*routeLayout, error) {
 		o.faSlen, o.faTable = f("fib_alias", "fa_slen"), f("fib_alias", "tb_id")
 		o.fiProto, o.fiScope, o.fiSrc = f("fib_info", "fib_protocol"), f("fib_info", "fib_scope"), f("fib_info", "fib_prefsrc")
 		o.fiPrio, o.fiNhs, o.fiNh = f("fib_info", "fib_priority"), f("fib_info", "fib_nhs"), f("fib_info", "fib_nh")
-		o.fiObject, o.nhSize = m("fib_info", "nh"), r.size("fib_nh") // 5.3
+		o.fiObject, o.nhSize = m("fib_info", "nh"), r.Size("fib_nh") // 5.3
 		o.dev, o.gwFamily = f("fib_nh_common", "nhc_dev"), f("fib_nh_common", "nhc_gw_family")
 		o.gw, o.flags = f("fib_nh_common", "nhc_gw"), f("fib_nh_common", "nhc_flags")
 		o.objID, o.objGroup, o.objInfo = m("nexthop", "id"), m("nexthop", "is_group"), m("nexthop", "nh_info")
 		o.infoNhc, o.grpCount, o.grpEntry = m("nh_info", "fib_nhc"), m("nh_group", "num_nh"), m("nh_group", "nh_entries")
 		o.grpNh = m("nh_grp_entry", "nh")
-		o.grpSize, _ = r.types.StructSize("nh_grp_entry")
+		o.grpSize, _ = r.Types.StructSize("nh_grp_entry")
 		o.tb6Node, o.tb6ID, o.tb6Root = m("fib6_table", "tb6_hlist"), m("fib6_table", "tb6_id"), m("fib6_table", "tb6_root")
 		o.left, o.right, o.subtree, o.leaf6 = m("fib6_node", "left"), m("fib6_node", "right"), m("fib6_node", "subtree"), m("fib6_node", "leaf")
 		o.next6, o.dst6, o.src6 = m("fib6_info", "fib6_next"), m("fib6_info", "fib6_dst"), m("fib6_info", "fib6_prefsrc")
@@ -106,7 +107,7 @@ func (s *System) Routes(ctx context.Context) iter.Seq2[*Route, error] {
 			yield(nil, err)
 			return
 		}
-		w := &routeWalk{s: s, ctx: ctx, o: o, r: s.reader(), names: s.netNames(), yield: yield, left: maxRoutes}
+		w := &routeWalk{s: s, ctx: ctx, o: o, r: s.Reader(), names: s.netNames(), yield: yield, left: maxRoutes}
 		for n, err := range s.NetNamespaces(ctx) {
 			if err != nil {
 				w.fail(err)
@@ -124,7 +125,7 @@ type routeWalk struct {
 	s       *System
 	ctx     context.Context
 	o       *routeLayout
-	r       reader
+	r       kobj.Reader
 	names   *netNames
 	yield   func(*Route, error) bool
 	left    int // nodes and routes that may still be visited
@@ -141,7 +142,7 @@ func (w *routeWalk) fail(err error) {
 	}
 	// A node that claims millions of children which are none has nothing to say.
 	if w.errs++; w.errs == maxRouteErrs {
-		err = fmt.Errorf("%w: too much of them is", ErrBroken)
+		err = fmt.Errorf("%w: too much of them is", kobj.ErrBroken)
 	}
 	w.stopped = !w.yield(nil, fmt.Errorf("routes: %w", err)) || w.errs == maxRouteErrs
 }
@@ -150,7 +151,7 @@ func (w *routeWalk) fail(err error) {
 // into itself has more ways than can be gone.
 func (w *routeWalk) again(a virt.Addr) bool {
 	if _, twice := w.seen[a]; twice {
-		w.fail(fmt.Errorf("node at %#x: %w: it is there twice", uint64(a), ErrBroken))
+		w.fail(fmt.Errorf("node at %#x: %w: it is there twice", uint64(a), kobj.ErrBroken))
 		return true
 	}
 	w.seen[a] = struct{}{}
@@ -158,8 +159,8 @@ func (w *routeWalk) again(a virt.Addr) bool {
 }
 
 // read runs f, guarded, and reports its error.
-func (w *routeWalk) read(f func(r *reader)) bool {
-	_, err := netGuarded(&w.r, func() int { f(&w.r); return 0 })
+func (w *routeWalk) read(f func(r *kobj.Reader)) bool {
+	_, err := kobj.Guarded(&w.r, func() int { f(&w.r); return 0 })
 	w.fail(err)
 	return err == nil && !w.stopped
 }
@@ -167,7 +168,7 @@ func (w *routeWalk) read(f func(r *reader)) bool {
 // visit counts one more node; it returns false when there were too many.
 func (w *routeWalk) visit() bool {
 	if w.left--; w.left < 0 || w.ctx.Err() != nil {
-		w.fail(errBudget)
+		w.fail(kobj.ErrBudget)
 		w.stopped = true
 	}
 	return !w.stopped
@@ -175,19 +176,19 @@ func (w *routeWalk) visit() bool {
 
 func (w *routeWalk) namespace(n NetNS) {
 	o := w.o
-	for i, f := range []Field{o.hash4, o.hash6} {
+	for i, f := range []kobj.Field{o.hash4, o.hash6} {
 		var base virt.Addr
-		if !has(f) || !w.read(func(r *reader) { base = r.pointer(n.Addr, f) }) {
+		if !f.Present() || !w.read(func(r *kobj.Reader) { base = r.Pointer(n.Addr, f) }) {
 			continue
 		}
-		w.fail(w.s.netBuckets(&w.r, base, routeTables, 8, 0, func(head virt.Addr) bool {
-			for node, err := range w.s.hlist(w.ctx, head, 1<<16) {
+		w.fail(w.s.HashBuckets(&w.r, base, routeTables, 8, 0, func(head virt.Addr) bool {
+			for node, err := range w.s.HList(w.ctx, head, 1<<16) {
 				switch {
 				case err != nil:
 					w.fail(err)
 				case i == 0:
 					w.table4(n, node-virt.Addr(o.tbNode.Offset))
-				case has(o.tb6Node) && has(o.tb6Root):
+				case o.tb6Node.Present() && o.tb6Root.Present():
 					w.table6(n, node-virt.Addr(o.tb6Node.Offset))
 				}
 				if w.stopped {
@@ -202,9 +203,9 @@ func (w *routeWalk) namespace(n NetNS) {
 func (w *routeWalk) table4(n NetNS, table virt.Addr) {
 	var id uint32
 	var root virt.Addr
-	if w.read(func(r *reader) {
-		id = uint32(r.num(table, w.o.tbID))
-		root = r.ptr(at(r.pointer(table, w.o.tbData), w.o.kv) + virt.Addr(w.o.leaf.Offset))
+	if w.read(func(r *kobj.Reader) {
+		id = uint32(r.Uint(table, w.o.tbID))
+		root = r.Ptr(w.o.kv.At(r.Pointer(table, w.o.tbData)) + virt.Addr(w.o.leaf.Offset))
 	}) {
 		w.seen = map[virt.Addr]struct{}{}
 		w.trie(n, id, root, maxRouteDepth)
@@ -220,11 +221,11 @@ func (w *routeWalk) trie(n NetNS, table uint32, a virt.Addr, depth int) {
 	}
 	var key uint32
 	var bits uint64
-	if !w.read(func(r *reader) { key, bits = uint32(r.num(a, o.key)), r.num(a, o.bits) }) {
+	if !w.read(func(r *kobj.Reader) { key, bits = uint32(r.Uint(a, o.key)), r.Uint(a, o.bits) }) {
 		return
 	}
 	if bits == 0 {
-		for node, err := range w.s.hlist(w.ctx, at(a, o.leaf), maxRoutes) {
+		for node, err := range w.s.HList(w.ctx, o.leaf.At(a), maxRoutes) {
 			if err != nil {
 				w.fail(err)
 			} else {
@@ -237,14 +238,14 @@ func (w *routeWalk) trie(n NetNS, table uint32, a virt.Addr, depth int) {
 		return
 	}
 	if bits > 24 {
-		w.fail(fmt.Errorf("trie node at %#x: %w: 2^%d children", uint64(a), ErrBroken, bits))
+		w.fail(fmt.Errorf("trie node at %#x: %w: 2^%d children", uint64(a), kobj.ErrBroken, bits))
 		return
 	}
 	const piece = 64
 	for i := uint64(0); i < 1<<bits; i += piece {
 		var raw [8 * piece]byte
 		part := raw[:8*min(piece, 1<<bits-i)]
-		if !w.read(func(r *reader) { copy(part, r.bytes(at(a, o.leaf)+virt.Addr(8*i), len(part))) }) {
+		if !w.read(func(r *kobj.Reader) { copy(part, r.Bytes(o.leaf.At(a)+virt.Addr(8*i), len(part))) }) {
 			return
 		}
 		for ; len(part) > 0 && w.visit(); part = part[8:] {
@@ -263,20 +264,20 @@ func (w *routeWalk) alias(n NetNS, table, key uint32, a virt.Addr) {
 	var hops uint64
 	route := Route{Addr: a, Net: n, Table: table}
 	mine := false
-	if !w.visit() || !w.read(func(r *reader) {
-		mine = uint32(r.num(a, o.faTable)) == table
-		info = r.pointer(a, o.faInfo)
-		route.Type, route.TOS = uint8(r.num(a, o.faType)), uint8(r.num(a, o.tos))
+	if !w.visit() || !w.read(func(r *kobj.Reader) {
+		mine = uint32(r.Uint(a, o.faTable)) == table
+		info = r.Pointer(a, o.faInfo)
+		route.Type, route.TOS = uint8(r.Uint(a, o.faType)), uint8(r.Uint(a, o.tos))
 		var b [4]byte
 		binary.BigEndian.PutUint32(b[:], key)
-		route.Dst = netip.PrefixFrom(netip.AddrFrom4(b), int(32-min(r.num(a, o.faSlen), 32)))
-		route.Protocol, route.Scope = uint8(r.num(info, o.fiProto)), uint8(r.num(info, o.fiScope))
-		route.Metric = uint32(r.num(info, o.fiPrio))
-		if src := uint32(r.num(info, o.fiSrc)); src != 0 {
+		route.Dst = netip.PrefixFrom(netip.AddrFrom4(b), int(32-min(r.Uint(a, o.faSlen), 32)))
+		route.Protocol, route.Scope = uint8(r.Uint(info, o.fiProto)), uint8(r.Uint(info, o.fiScope))
+		route.Metric = uint32(r.Uint(info, o.fiPrio))
+		if src := uint32(r.Uint(info, o.fiSrc)); src != 0 {
 			route.Source = netIPv4(src)
 		}
-		hops, object = r.num(info, o.fiNhs), r.pointer(info, o.fiObject)
-		route.Metrics = w.metrics(r, r.pointer(info, o.metrics4))
+		hops, object = r.Uint(info, o.fiNhs), r.Pointer(info, o.fiObject)
+		route.Metrics = w.metrics(r, r.Pointer(info, o.metrics4))
 	}) || !mine {
 		return
 	}
@@ -285,18 +286,18 @@ func (w *routeWalk) alias(n NetNS, table, key uint32, a virt.Addr) {
 		return
 	}
 	for i := range min(hops, maxRouteHops) {
-		if w.hop(route, at(info, o.fiNh)+virt.Addr(i*uint64(o.nhSize)), hops > 1); w.stopped {
+		if w.hop(route, o.fiNh.At(info)+virt.Addr(i*uint64(o.nhSize)), hops > 1); w.stopped {
 			return
 		}
 	}
 }
 
 // metrics are those of the dst_metrics at a; nil where none is set.
-func (w *routeWalk) metrics(r *reader, a virt.Addr) []uint32 {
-	if a == 0 || !has(w.o.metrics) {
+func (w *routeWalk) metrics(r *kobj.Reader, a virt.Addr) []uint32 {
+	if a == 0 || !w.o.metrics.Present() {
 		return nil
 	}
-	b := r.bytes(at(a, w.o.metrics), int(min(w.o.metrics.Size, 256)&^3))
+	b := r.Bytes(w.o.metrics.At(a), int(min(w.o.metrics.Size, 256)&^3))
 	if len(bytes.Trim(b, "\x00")) == 0 {
 		return nil // dst_default_metrics, as most have
 	}
@@ -311,19 +312,19 @@ func (w *routeWalk) metrics(r *reader, a virt.Addr) []uint32 {
 func (w *routeWalk) hop(route Route, nhc virt.Addr, several bool) {
 	o := w.o
 	var dev virt.Addr
-	if !w.read(func(r *reader) {
-		dev, route.Flags = r.pointer(nhc, o.dev), uint8(r.num(nhc, o.flags))
+	if !w.read(func(r *kobj.Reader) {
+		dev, route.Flags = r.Pointer(nhc, o.dev), uint8(r.Uint(nhc, o.flags))
 		if several && route.Weight == 0 {
-			route.Weight = uint32(r.num(nhc, o.weight))
+			route.Weight = uint32(r.Uint(nhc, o.weight))
 		}
-		if state := r.pointer(nhc, o.lwt); state != 0 {
-			route.Encap = uint16(r.num(state, o.lwtType))
+		if state := r.Pointer(nhc, o.lwt); state != 0 {
+			route.Encap = uint16(r.Uint(state, o.lwtType))
 		}
-		switch r.num(nhc, o.gwFamily) {
+		switch r.Uint(nhc, o.gwFamily) {
 		case FamilyInet:
-			route.Gateway, _ = netip.AddrFromSlice(r.bytes(at(nhc, o.gw), 4))
+			route.Gateway, _ = netip.AddrFromSlice(r.Bytes(o.gw.At(nhc), 4))
 		case FamilyInet6:
-			route.Gateway, _ = netip.AddrFromSlice(r.bytes(at(nhc, o.gw), 16))
+			route.Gateway, _ = netip.AddrFromSlice(r.Bytes(o.gw.At(nhc), 16))
 		}
 	}) {
 		return
@@ -335,23 +336,23 @@ func (w *routeWalk) hop(route Route, nhc virt.Addr, several bool) {
 // object yields route by way of the nexthop object at a: one, or a group of them.
 func (w *routeWalk) object(route Route, a virt.Addr) {
 	o := w.o
-	if !has(o.objInfo) || !has(o.infoNhc) || !has(o.grpEntry) || !has(o.grpNh) {
-		w.fail(fmt.Errorf("nexthop object at %#x: %w", uint64(a), ErrUnsupported))
+	if !o.objInfo.Present() || !o.infoNhc.Present() || !o.grpEntry.Present() || !o.grpNh.Present() {
+		w.fail(fmt.Errorf("nexthop object at %#x: %w", uint64(a), kobj.ErrUnsupported))
 		return
 	}
 	var infos []virt.Addr
 	var weights []uint32
-	if !w.read(func(r *reader) {
-		route.Nexthop = uint32(r.num(a, o.objID))
-		info := r.pointer(a, o.objInfo)
-		if r.num(a, o.objGroup) == 0 {
+	if !w.read(func(r *kobj.Reader) {
+		route.Nexthop = uint32(r.Uint(a, o.objID))
+		info := r.Pointer(a, o.objInfo)
+		if r.Uint(a, o.objGroup) == 0 {
 			infos, weights = append(infos, info), append(weights, 0)
 			return
 		}
-		for i := range min(r.num(info, o.grpCount), maxRouteHops) {
-			entry := at(info, o.grpEntry) + virt.Addr(i*uint64(o.grpSize))
-			infos = append(infos, r.pointer(r.pointer(entry, o.grpNh), o.objInfo))
-			weights = append(weights, uint32(r.num(entry, o.grpWeight)))
+		for i := range min(r.Uint(info, o.grpCount), maxRouteHops) {
+			entry := o.grpEntry.At(info) + virt.Addr(i*uint64(o.grpSize))
+			infos = append(infos, r.Pointer(r.Pointer(entry, o.grpNh), o.objInfo))
+			weights = append(weights, uint32(r.Uint(entry, o.grpWeight)))
 		}
 	}) {
 		return
@@ -359,8 +360,8 @@ func (w *routeWalk) object(route Route, a virt.Addr) {
 	for i, info := range infos {
 		by := route
 		const blackhole = 6 // RTN_BLACKHOLE
-		if !w.read(func(r *reader) {
-			if r.num(info, o.reject) != 0 {
+		if !w.read(func(r *kobj.Reader) {
+			if r.Uint(info, o.reject) != 0 {
 				by.Type = blackhole
 			}
 		}) {
@@ -369,7 +370,7 @@ func (w *routeWalk) object(route Route, a virt.Addr) {
 		if by.Weight = weights[i]; len(infos) == 1 && route.Dst.Addr().Is4() {
 			by.Weight = 0 // IPv6 has a group of one too
 		}
-		if w.hop(by, at(info, o.infoNhc), false); w.stopped {
+		if w.hop(by, o.infoNhc.At(info), false); w.stopped {
 			return
 		}
 	}
@@ -378,9 +379,9 @@ func (w *routeWalk) object(route Route, a virt.Addr) {
 func (w *routeWalk) table6(n NetNS, table virt.Addr) {
 	var id uint32
 	var null virt.Addr
-	if w.read(func(r *reader) { id, null = uint32(r.num(table, w.o.tb6ID)), r.pointer(n.Addr, w.o.null6) }) {
+	if w.read(func(r *kobj.Reader) { id, null = uint32(r.Uint(table, w.o.tb6ID)), r.Pointer(n.Addr, w.o.null6) }) {
 		w.seen, w.table, w.from = map[virt.Addr]struct{}{}, table, 0
-		w.node6(n, id, null, at(table, w.o.tb6Root), maxRouteDepth)
+		w.node6(n, id, null, w.o.tb6Root.At(table), maxRouteDepth)
 	}
 }
 
@@ -393,13 +394,13 @@ func (w *routeWalk) node6(n NetNS, table uint32, null, a virt.Addr, depth int) {
 	}
 	var left, right, leaf, sub virt.Addr
 	var flags uint64
-	if !w.read(func(r *reader) {
-		if has(o.parent) && r.pointer(a, o.parent) != w.from && r.err == nil {
-			r.err = fmt.Errorf("node at %#x: %w: it hangs elsewhere", uint64(a), ErrBroken)
+	if !w.read(func(r *kobj.Reader) {
+		if o.parent.Present() && r.Pointer(a, o.parent) != w.from && r.Err == nil {
+			r.Err = fmt.Errorf("node at %#x: %w: it hangs elsewhere", uint64(a), kobj.ErrBroken)
 			return
 		}
-		left, right, leaf, sub = r.pointer(a, o.left), r.pointer(a, o.right), r.pointer(a, o.leaf6), r.pointer(a, o.subtree)
-		flags = r.num(a, o.nodeFlags)
+		left, right, leaf, sub = r.Pointer(a, o.left), r.Pointer(a, o.right), r.Pointer(a, o.leaf6), r.Pointer(a, o.subtree)
+		flags = r.Uint(a, o.nodeFlags)
 	}) {
 		return
 	}
@@ -422,37 +423,37 @@ func (w *routeWalk) info6(n NetNS, table uint32, a virt.Addr) (next virt.Addr) {
 	route := Route{Addr: a, Net: n, Table: table}
 	var object virt.Addr
 	var siblings uint64
-	if !w.read(func(r *reader) {
-		next = r.pointer(a, o.next6)
-		if has(o.its6) && r.pointer(a, o.its6) != w.table && r.err == nil { // of no route to lead on
-			r.err = fmt.Errorf("route at %#x: %w: it is of another table", uint64(a), ErrBroken)
+	if !w.read(func(r *kobj.Reader) {
+		next = r.Pointer(a, o.next6)
+		if o.its6.Present() && r.Pointer(a, o.its6) != w.table && r.Err == nil { // of no route to lead on
+			r.Err = fmt.Errorf("route at %#x: %w: it is of another table", uint64(a), kobj.ErrBroken)
 			return
 		}
-		key := func(f Field) netip.Prefix {
+		key := func(f kobj.Field) netip.Prefix {
 			var b [16]byte
-			copy(b[:], r.bytes(at(at(a, f), o.keyAddr), 16))
-			return netip.PrefixFrom(netip.AddrFrom16(b), int(min(r.num(at(a, f), o.keyLen), 128)))
+			copy(b[:], r.Bytes(o.keyAddr.At(f.At(a)), 16))
+			return netip.PrefixFrom(netip.AddrFrom16(b), int(min(r.Uint(f.At(a), o.keyLen), 128)))
 		}
 		route.Dst = key(o.dst6)
 		if src := key(o.src6); src.Bits() != 0 {
 			route.Source = src.Addr()
 		}
-		route.Metric, route.Protocol, route.Type = uint32(r.num(a, o.metric6)), uint8(r.num(a, o.proto6)), uint8(r.num(a, o.type6))
-		if has(o.from6) {
+		route.Metric, route.Protocol, route.Type = uint32(r.Uint(a, o.metric6)), uint8(r.Uint(a, o.proto6)), uint8(r.Uint(a, o.type6))
+		if o.from6.Present() {
 			if from := key(o.from6); from.Bits() != 0 {
 				route.From = from
 			}
 		}
-		route.Preference = uint8(r.num(a, o.flags6) >> 27 & 3) // RTF_PREF_MASK
-		route.Metrics = w.metrics(r, r.pointer(a, o.metrics6))
-		object, siblings = r.pointer(a, o.obj6), r.num(a, o.siblings)
+		route.Preference = uint8(r.Uint(a, o.flags6) >> 27 & 3) // RTF_PREF_MASK
+		route.Metrics = w.metrics(r, r.Pointer(a, o.metrics6))
+		object, siblings = r.Pointer(a, o.obj6), r.Uint(a, o.siblings)
 	}) {
 		return 0
 	}
 	if object != 0 {
 		w.object(route, object)
 	} else {
-		w.hop(route, at(a, o.nh6)+virt.Addr(o.nh6Common.Offset), siblings != 0)
+		w.hop(route, o.nh6.At(a)+virt.Addr(o.nh6Common.Offset), siblings != 0)
 	}
 	return next
 }

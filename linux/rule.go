@@ -7,6 +7,7 @@ import (
 	"math/bits"
 	"net/netip"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -41,35 +42,35 @@ const (
 )
 
 type ruleLayout struct {
-	ops                                                    Field // struct net
-	family, opsList, rules                                 Field // struct fib_rules_ops
-	list, iifIndex, oifIndex, mark, mask, flags, table     Field
-	action, l3, proto, ipProto, target, tunnel, goTo, pref Field
-	group, prefix, iif, oif, uidStart, uidEnd              Field
-	sportStart, sportEnd, dportStart, dportEnd             Field
-	common4, dstLen, srcLen, tos4, src, dst                Field // struct fib4_rule
-	common6, src6, dst6, tos6                              Field // struct fib6_rule
-	keyAddr, keyLen                                        Field
+	ops                                                    kobj.Field // struct net
+	family, opsList, rules                                 kobj.Field // struct fib_rules_ops
+	list, iifIndex, oifIndex, mark, mask, flags, table     kobj.Field
+	action, l3, proto, ipProto, target, tunnel, goTo, pref kobj.Field
+	group, prefix, iif, oif, uidStart, uidEnd              kobj.Field
+	sportStart, sportEnd, dportStart, dportEnd             kobj.Field
+	common4, dstLen, srcLen, tos4, src, dst                kobj.Field // struct fib4_rule
+	common6, src6, dst6, tos6                              kobj.Field // struct fib6_rule
+	keyAddr, keyLen                                        kobj.Field
 }
 
 func (s *System) ruleLayout() (*ruleLayout, error) {
-	return layoutOf(s.Walker, "rules", func(r *resolver, o *ruleLayout) {
-		f := func(path string) Field { return r.field("fib_rule", path) }
-		m := func(path string) Field { return r.optional("fib_rule", path) }
-		o.ops = r.field("net", "rules_ops")
-		o.family, o.opsList, o.rules = r.field("fib_rules_ops", "family"), r.field("fib_rules_ops", "list"), r.field("fib_rules_ops", "rules_list")
+	return kobj.LayoutOf(s.Walker, "rules", func(r *kobj.Resolver, o *ruleLayout) {
+		f := func(path string) kobj.Field { return r.Field("fib_rule", path) }
+		m := func(path string) kobj.Field { return r.Optional("fib_rule", path) }
+		o.ops = r.Field("net", "rules_ops")
+		o.family, o.opsList, o.rules = r.Field("fib_rules_ops", "family"), r.Field("fib_rules_ops", "list"), r.Field("fib_rules_ops", "rules_list")
 		o.list, o.iifIndex, o.oifIndex, o.mark, o.mask = f("list"), f("iifindex"), f("oifindex"), f("mark"), f("mark_mask")
 		o.flags, o.table, o.action, o.target, o.pref = f("flags"), f("table"), f("action"), f("target"), f("pref")
 		o.goTo, o.group, o.prefix, o.iif, o.oif = f("ctarget"), f("suppress_ifgroup"), f("suppress_prefixlen"), f("iifname"), f("oifname")
 		o.l3, o.proto, o.ipProto, o.tunnel = m("l3mdev"), m("proto"), m("ip_proto"), m("tun_id") // 4.8, 4.17
 		o.uidStart, o.uidEnd = m("uid_range.start.val"), m("uid_range.end.val")
 		o.sportStart, o.sportEnd, o.dportStart, o.dportEnd = m("sport_range.start"), m("sport_range.end"), m("dport_range.start"), m("dport_range.end")
-		four := func(paths ...string) Field { return r.optional("fib4_rule", paths...) }
-		six := func(paths ...string) Field { return r.optional("fib6_rule", paths...) }
+		four := func(paths ...string) kobj.Field { return r.Optional("fib4_rule", paths...) }
+		six := func(paths ...string) kobj.Field { return r.Optional("fib6_rule", paths...) }
 		o.common4, o.dstLen, o.srcLen, o.src, o.dst = four("common"), four("dst_len"), four("src_len"), four("src"), four("dst")
 		o.common6, o.src6, o.dst6 = six("common"), six("src"), six("dst")
 		o.tos4, o.tos6 = four("dscp", "tos"), six("dscp", "tclass") // 5.18
-		o.keyAddr, o.keyLen = r.optional("rt6key", "addr"), r.optional("rt6key", "plen")
+		o.keyAddr, o.keyLen = r.Optional("rt6key", "addr"), r.Optional("rt6key", "plen")
 	})
 }
 
@@ -87,7 +88,7 @@ func (s *System) Rules(ctx context.Context) iter.Seq2[*Rule, error] {
 			yield(nil, err)
 			return
 		}
-		r := s.reader()
+		r := s.Reader()
 		stopped := false
 		emit := func(rule *Rule, err error) bool {
 			if err != nil {
@@ -103,10 +104,10 @@ func (s *System) Rules(ctx context.Context) iter.Seq2[*Rule, error] {
 				}
 				continue
 			}
-			for ops, err := range s.list(ctx, at(n.Addr, o.ops), maxRuleFamilies) {
+			for ops, err := range s.List(ctx, o.ops.At(n.Addr), maxRuleFamilies) {
 				var family uint16
 				if ops -= virt.Addr(o.opsList.Offset); err == nil {
-					family, err = netGuarded(&r, func() uint16 { return uint16(r.num(ops, o.family)) })
+					family, err = kobj.Guarded(&r, func() uint16 { return uint16(r.Uint(ops, o.family)) })
 				}
 				if err != nil {
 					if !emit(nil, err) {
@@ -114,10 +115,10 @@ func (s *System) Rules(ctx context.Context) iter.Seq2[*Rule, error] {
 					}
 					continue
 				}
-				for node, err := range s.list(ctx, at(ops, o.rules), maxRules) {
+				for node, err := range s.List(ctx, o.rules.At(ops), maxRules) {
 					rule := &Rule{Addr: node - virt.Addr(o.list.Offset), Net: n, Family: family}
 					if err == nil {
-						_, err = netGuarded(&r, func() int { o.read(&r, rule); return 0 })
+						_, err = kobj.Guarded(&r, func() int { o.read(&r, rule); return 0 })
 					}
 					if !emit(rule, err) {
 						break
@@ -131,24 +132,24 @@ func (s *System) Rules(ctx context.Context) iter.Seq2[*Rule, error] {
 	}
 }
 
-func (o *ruleLayout) read(r *reader, rule *Rule) {
+func (o *ruleLayout) read(r *kobj.Reader, rule *Rule) {
 	const goTo, unresolved, iifDetached, oifDetached = 2, 0x4, 0x8, 0x10 // FR_ACT_GOTO, FIB_RULE_
 	a := rule.Addr
-	u32 := func(f Field) uint32 { return uint32(r.num(a, f)) }
-	u8 := func(f Field) uint8 { return uint8(r.num(a, f)) }
+	u32 := func(f kobj.Field) uint32 { return uint32(r.Uint(a, f)) }
+	u8 := func(f kobj.Field) uint8 { return uint8(r.Uint(a, f)) }
 	rule.Priority, rule.Mark, rule.Mask, rule.Table, rule.Flags = u32(o.pref), u32(o.mark), u32(o.mask), u32(o.table), u32(o.flags)
-	rule.In, rule.Out = r.cString(at(a, o.iif), int(min(o.iif.Size, 16))), r.cString(at(a, o.oif), int(min(o.oif.Size, 16)))
-	rule.IPProtocol, rule.L3Master, rule.Protocol = u8(o.ipProto), r.num(a, o.l3) != 0, u8(o.proto)
-	rule.Sport = [2]uint16{uint16(r.num(a, o.sportStart)), uint16(r.num(a, o.sportEnd))}
-	rule.Dport = [2]uint16{uint16(r.num(a, o.dportStart)), uint16(r.num(a, o.dportEnd))}
-	if rule.UIDs = [2]uint32{0, ^uint32(0)}; has(o.uidStart) {
+	rule.In, rule.Out = r.CString(o.iif.At(a), int(min(o.iif.Size, 16))), r.CString(o.oif.At(a), int(min(o.oif.Size, 16)))
+	rule.IPProtocol, rule.L3Master, rule.Protocol = u8(o.ipProto), r.Uint(a, o.l3) != 0, u8(o.proto)
+	rule.Sport = [2]uint16{uint16(r.Uint(a, o.sportStart)), uint16(r.Uint(a, o.sportEnd))}
+	rule.Dport = [2]uint16{uint16(r.Uint(a, o.dportStart)), uint16(r.Uint(a, o.dportEnd))}
+	if rule.UIDs = [2]uint32{0, ^uint32(0)}; o.uidStart.Present() {
 		rule.UIDs = [2]uint32{u32(o.uidStart), u32(o.uidEnd)}
 	}
-	rule.Tunnel = bits.ReverseBytes64(r.num(a, o.tunnel)) // __be64
+	rule.Tunnel = bits.ReverseBytes64(r.Uint(a, o.tunnel)) // __be64
 	rule.SuppressPrefix, rule.SuppressGroup = int32(u32(o.prefix)), int32(u32(o.group))
 	// What ip is told of a rule that leads nowhere, the kernel works out as it tells.
 	if rule.Action = u8(o.action); rule.Action == goTo {
-		if rule.Goto = u32(o.target); r.pointer(a, o.goTo) == 0 {
+		if rule.Goto = u32(o.target); r.Pointer(a, o.goTo) == 0 {
 			rule.Flags |= unresolved
 		}
 	}
@@ -160,7 +161,7 @@ func (o *ruleLayout) read(r *reader, rule *Rule) {
 		rule.Flags |= oifDetached
 	}
 	switch {
-	case rule.Family == FamilyInet && has(o.common4):
+	case rule.Family == FamilyInet && o.common4.Present():
 		a -= virt.Addr(o.common4.Offset)
 		if n := u8(o.srcLen); n != 0 {
 			rule.From = netip.PrefixFrom(netIPv4(u32(o.src)), int(min(n, 32)))
@@ -169,15 +170,15 @@ func (o *ruleLayout) read(r *reader, rule *Rule) {
 			rule.To = netip.PrefixFrom(netIPv4(u32(o.dst)), int(min(n, 32)))
 		}
 		rule.TOS = u8(o.tos4)
-	case rule.Family == FamilyInet6 && has(o.common6) && has(o.keyAddr):
+	case rule.Family == FamilyInet6 && o.common6.Present() && o.keyAddr.Present():
 		a -= virt.Addr(o.common6.Offset)
-		key := func(f Field) netip.Prefix {
-			n := r.num(at(a, f), o.keyLen)
+		key := func(f kobj.Field) netip.Prefix {
+			n := r.Uint(f.At(a), o.keyLen)
 			if n == 0 {
 				return netip.Prefix{}
 			}
 			var ip [16]byte
-			copy(ip[:], r.bytes(at(at(a, f), o.keyAddr), 16))
+			copy(ip[:], r.Bytes(o.keyAddr.At(f.At(a)), 16))
 			return netip.PrefixFrom(netip.AddrFrom16(ip), int(min(n, 128)))
 		}
 		rule.From, rule.To, rule.TOS = key(o.src6), key(o.dst6), u8(o.tos6)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -22,29 +23,29 @@ type Queued struct {
 }
 
 type runqueueLayout struct {
-	curr, cfsTasks, rtQueues, dlRoot, ext Field // rq
-	prio, delayed                         Field // task_struct
-	groupNode, rtNode, dlNode, extNode    Field
-	rtRunList, rtGroup                    Field // sched_rt_entity
-	rtGroupQueues                         Field // rt_rq
-	tid, tgid, comm, class                Field
+	curr, cfsTasks, rtQueues, dlRoot, ext kobj.Field // rq
+	prio, delayed                         kobj.Field // task_struct
+	groupNode, rtNode, dlNode, extNode    kobj.Field
+	rtRunList, rtGroup                    kobj.Field // sched_rt_entity
+	rtGroupQueues                         kobj.Field // rt_rq
+	tid, tgid, comm, class                kobj.Field
 }
 
 func (s *System) runqueueLayout() (*runqueueLayout, error) {
-	return layoutOf(s.Walker, "run queues", func(r *resolver, o *runqueueLayout) {
-		r.symbols("runqueues", "stop_sched_class", "dl_sched_class", "rt_sched_class", "fair_sched_class", "ext_sched_class", "idle_sched_class")
+	return kobj.LayoutOf(s.Walker, "run queues", func(r *kobj.Resolver, o *runqueueLayout) {
+		r.Prefetch("runqueues", "stop_sched_class", "dl_sched_class", "rt_sched_class", "fair_sched_class", "ext_sched_class", "idle_sched_class")
 		const q, t = "rq", "task_struct"
-		o.curr = r.field(q, "curr")
-		o.cfsTasks = r.optional(q, "cfs_tasks") // with CONFIG_SMP
-		o.rtQueues, o.dlRoot = r.field(q, "rt.active.queue"), r.field(q, "dl.root")
-		o.ext = r.optional(q, "scx.runnable_list") // 6.12, CONFIG_SCHED_CLASS_EXT
-		o.prio, o.delayed = r.field(t, "prio"), r.optional(t, "se.sched_delayed")
-		o.groupNode, o.rtNode, o.dlNode = r.optional(t, "se.group_node"), r.field(t, "rt.run_list"), r.field(t, "dl.rb_node")
-		o.extNode = r.optional(t, "scx.runnable_node")
-		o.rtRunList, o.rtGroup = r.field("sched_rt_entity", "run_list"), r.optional("sched_rt_entity", "my_q") // CONFIG_RT_GROUP_SCHED
-		o.rtGroupQueues = r.field("rt_rq", "active.queue")
-		o.tid, o.tgid, o.comm = r.field(t, "pid"), r.field(t, "tgid"), r.field(t, "comm")
-		o.class = r.field(t, "sched_class")
+		o.curr = r.Field(q, "curr")
+		o.cfsTasks = r.Optional(q, "cfs_tasks") // with CONFIG_SMP
+		o.rtQueues, o.dlRoot = r.Field(q, "rt.active.queue"), r.Field(q, "dl.root")
+		o.ext = r.Optional(q, "scx.runnable_list") // 6.12, CONFIG_SCHED_CLASS_EXT
+		o.prio, o.delayed = r.Field(t, "prio"), r.Optional(t, "se.sched_delayed")
+		o.groupNode, o.rtNode, o.dlNode = r.Optional(t, "se.group_node"), r.Field(t, "rt.run_list"), r.Field(t, "dl.rb_node")
+		o.extNode = r.Optional(t, "scx.runnable_node")
+		o.rtRunList, o.rtGroup = r.Field("sched_rt_entity", "run_list"), r.Optional("sched_rt_entity", "my_q") // CONFIG_RT_GROUP_SCHED
+		o.rtGroupQueues = r.Field("rt_rq", "active.queue")
+		o.tid, o.tgid, o.comm = r.Field(t, "pid"), r.Field(t, "tgid"), r.Field(t, "comm")
+		o.class = r.Field(t, "sched_class")
 	})
 }
 
@@ -64,7 +65,7 @@ func (s *System) RunQueues(ctx context.Context) iter.Seq2[*Queued, error] {
 			return
 		}
 		w := &queueWalk{s: s, ctx: ctx, o: o, left: maxQueued, yield: yield}
-		for cpu := range s.cpus {
+		for cpu := range s.CPUAreas {
 			if !w.processor(cpu) {
 				return
 			}
@@ -89,10 +90,10 @@ func (w *queueWalk) processor(cpu int) bool {
 		return w.yield(nil, fmt.Errorf("run queue of processor %d: %w", cpu, err))
 	}
 	w.cpu = cpu
-	err = safely(func() error {
-		r := w.s.reader()
-		w.curr = r.pointer(q, o.curr)
-		return r.err
+	err = kobj.Safely(func() error {
+		r := w.s.Reader()
+		w.curr = r.Pointer(q, o.curr)
+		return r.Err
 	})
 	if err != nil {
 		return w.yield(nil, fmt.Errorf("run queue of processor %d: %w", cpu, err))
@@ -103,16 +104,16 @@ func (w *queueWalk) processor(cpu int) bool {
 	if !w.tell(w.curr, w.classOf(w.curr)) {
 		return false
 	}
-	if has(o.cfsTasks) && has(o.groupNode) && !w.list(at(q, o.cfsTasks), o.groupNode, "fair") {
+	if o.cfsTasks.Present() && o.groupNode.Present() && !w.list(o.cfsTasks.At(q), o.groupNode, "fair") {
 		return false
 	}
-	if !w.realTime(at(q, o.rtQueues), maxRTGroups) {
+	if !w.realTime(o.rtQueues.At(q), maxRTGroups) {
 		return false
 	}
-	if has(o.ext) && !w.list(at(q, o.ext), o.extNode, "ext") {
+	if o.ext.Present() && !w.list(o.ext.At(q), o.extNode, "ext") {
 		return false
 	}
-	for node, err := range w.s.rbtree(w.ctx, at(q, o.dlRoot), maxMachinery) {
+	for node, err := range w.s.RBTree(w.ctx, o.dlRoot.At(q), kobj.MaxElements) {
 		// The server that gives other threads a share is an entity of its own (6.8).
 		inside := node >= q && node-q < 1<<16
 		if err != nil || !inside {
@@ -131,22 +132,22 @@ func (w *queueWalk) realTime(queues virt.Addr, depth int) bool {
 		if w.ctx.Err() != nil {
 			return false
 		}
-		for n, err := range w.s.list(w.ctx, queues+virt.Addr(16*p), w.left) {
+		for n, err := range w.s.List(w.ctx, queues+virt.Addr(16*p), w.left) {
 			w.left--
 			var group virt.Addr
-			if err == nil && has(w.o.rtGroup) {
-				v, e := w.s.word(at(n-virt.Addr(w.o.rtRunList.Offset), w.o.rtGroup))
+			if err == nil && w.o.rtGroup.Present() {
+				v, e := w.s.Word(w.o.rtGroup.At(n - virt.Addr(w.o.rtRunList.Offset)))
 				if group, err = virt.Addr(v), e; err == nil && group != 0 && depth == 0 {
-					err = fmt.Errorf("%w: groups of real-time threads are too deep", ErrBroken)
+					err = fmt.Errorf("%w: groups of real-time threads are too deep", kobj.ErrBroken)
 				}
 			}
 			var more bool
 			if err == nil && group != 0 {
 				// A group costs as much as a hundred threads.
 				if w.left -= rtPriorities; w.left < 0 {
-					return w.yield(nil, fmt.Errorf("run queue of processor %d: %w", w.cpu, errBudget))
+					return w.yield(nil, fmt.Errorf("run queue of processor %d: %w", w.cpu, kobj.ErrBudget))
 				}
-				more = w.realTime(at(group, w.o.rtGroupQueues), depth-1)
+				more = w.realTime(w.o.rtGroupQueues.At(group), depth-1)
 			} else {
 				more = w.entry(n-virt.Addr(w.o.rtNode.Offset), "rt", err)
 			}
@@ -159,8 +160,8 @@ func (w *queueWalk) realTime(queues virt.Addr, depth int) bool {
 }
 
 // list tells the threads on a list.
-func (w *queueWalk) list(head virt.Addr, node Field, class string) bool {
-	for n, err := range w.s.list(w.ctx, head, w.left) {
+func (w *queueWalk) list(head virt.Addr, node kobj.Field, class string) bool {
+	for n, err := range w.s.List(w.ctx, head, w.left) {
 		w.left--
 		if !w.entry(n-virt.Addr(node.Offset), class, err) {
 			return false
@@ -181,7 +182,7 @@ func (w *queueWalk) entry(task virt.Addr, class string, err error) bool {
 
 // classOf is the scheduling class of a thread; empty if it is none of the kernel's.
 func (w *queueWalk) classOf(task virt.Addr) string {
-	v, err := w.s.word(at(task, w.o.class))
+	v, err := w.s.Word(w.o.class.At(task))
 	if err != nil {
 		return ""
 	}
@@ -196,12 +197,12 @@ func (w *queueWalk) classOf(task virt.Addr) string {
 func (w *queueWalk) tell(task virt.Addr, class string) bool {
 	q := &Queued{CPU: w.cpu, Class: class, Current: task == w.curr, Task: task}
 	o := w.o
-	err := safely(func() error {
-		r := w.s.reader()
-		q.TID, q.PID, q.Priority = int32(uint32(r.num(task, o.tid))), int32(uint32(r.num(task, o.tgid))), int(int32(uint32(r.num(task, o.prio))))
-		q.Comm = cString(r.bytes(at(task, o.comm), int(min(o.comm.Size, 256))))
-		q.Delayed = has(o.delayed) && r.num(task, o.delayed) != 0
-		return r.err
+	err := kobj.Safely(func() error {
+		r := w.s.Reader()
+		q.TID, q.PID, q.Priority = int32(uint32(r.Uint(task, o.tid))), int32(uint32(r.Uint(task, o.tgid))), int(int32(uint32(r.Uint(task, o.prio))))
+		q.Comm = kobj.CString(r.Bytes(o.comm.At(task), int(min(o.comm.Size, 256))))
+		q.Delayed = o.delayed.Present() && r.Uint(task, o.delayed) != 0
+		return r.Err
 	})
 	if err != nil {
 		return w.yield(nil, fmt.Errorf("run queue of processor %d: thread at %#x: %w", w.cpu, uint64(task), err))

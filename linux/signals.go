@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"runtime/debug"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -64,18 +65,18 @@ type SignalHandler struct {
 }
 
 type signalLayout struct {
-	pending, blocked, shared, sighand, actions Field
-	handler, flags, restorer, mask             Field
+	pending, blocked, shared, sighand, actions kobj.Field
+	handler, flags, restorer, mask             kobj.Field
 	stride                                     uint32
 }
 
 func (s *System) signalLayout() (*signalLayout, error) {
-	return layoutOf(s.Walker, "signals", func(r *resolver, o *signalLayout) {
-		o.pending, o.blocked = r.field("task_struct", "pending.signal"), r.field("task_struct", "blocked")
-		o.shared, o.sighand = r.field("signal_struct", "shared_pending.signal"), r.field("task_struct", "sighand")
-		o.actions, o.stride = r.field("sighand_struct", "action"), r.size("k_sigaction")
-		o.handler, o.flags = r.field("k_sigaction", "sa.sa_handler"), r.field("k_sigaction", "sa.sa_flags")
-		o.restorer, o.mask = r.field("k_sigaction", "sa.sa_restorer"), r.field("k_sigaction", "sa.sa_mask")
+	return kobj.LayoutOf(s.Walker, "signals", func(r *kobj.Resolver, o *signalLayout) {
+		o.pending, o.blocked = r.Field("task_struct", "pending.signal"), r.Field("task_struct", "blocked")
+		o.shared, o.sighand = r.Field("signal_struct", "shared_pending.signal"), r.Field("task_struct", "sighand")
+		o.actions, o.stride = r.Field("sighand_struct", "action"), r.Size("k_sigaction")
+		o.handler, o.flags = r.Field("k_sigaction", "sa.sa_handler"), r.Field("k_sigaction", "sa.sa_flags")
+		o.restorer, o.mask = r.Field("k_sigaction", "sa.sa_restorer"), r.Field("k_sigaction", "sa.sa_mask")
 	})
 }
 
@@ -88,8 +89,8 @@ func (l *Lister) SignalsOf(t Task) (_ *Signals, err error) {
 	}
 	var g *Signals
 	err = l.steady(t, func(id identity) error {
-		if g = l.signals(t, o, id); l.r.err != nil {
-			return fmt.Errorf("signals of task %#x: %w", uint64(t.Addr), l.r.err)
+		if g = l.signals(t, o, id); l.r.Err != nil {
+			return fmt.Errorf("signals of task %#x: %w", uint64(t.Addr), l.r.Err)
 		}
 		return nil
 	})
@@ -102,14 +103,14 @@ func (l *Lister) SignalsOf(t Task) (_ *Signals, err error) {
 func (l *Lister) signals(t Task, o *signalLayout, id identity) *Signals {
 	const ignore, actions, maxStride = 1, 64, 256 // SIG_IGN
 	r, a := &l.r, t.Addr
-	g := &Signals{PID: id.pid, TID: id.tid, Comm: l.comm(a, r.u32(a+virt.Addr(l.s.o.flags)))}
-	hand := r.pointer(a, o.sighand)
+	g := &Signals{PID: id.pid, TID: id.tid, Comm: l.comm(a, r.U32(a+virt.Addr(l.s.o.flags)))}
+	hand := r.Pointer(a, o.sighand)
 	if hand == 0 || o.stride > maxStride {
 		return g
 	}
-	g.Pending, g.Blocked = SignalSet(r.num(a, o.pending)), SignalSet(r.num(a, o.blocked))
-	g.Shared = SignalSet(r.num(r.ptr(a+virt.Addr(l.s.o.signal)), o.shared))
-	b := r.bytes(at(hand, o.actions), actions*int(o.stride))
+	g.Pending, g.Blocked = SignalSet(r.Uint(a, o.pending)), SignalSet(r.Uint(a, o.blocked))
+	g.Shared = SignalSet(r.Uint(r.Ptr(a+virt.Addr(l.s.o.signal)), o.shared))
+	b := r.Bytes(o.actions.At(hand), actions*int(o.stride))
 	for i := range actions {
 		action := b[i*int(o.stride) : (i+1)*int(o.stride)]
 		handler := fieldIn(action, o.handler)
@@ -137,7 +138,7 @@ func (l *Lister) signals(t Task, o *signalLayout, id identity) *Signals {
 // sets SA_X32_ABI and SA_IA32_ABI itself: the ABI by which the handler was registered
 // (arch/x86/include/asm/signal.h).
 func signalFlags(v uint64) []string {
-	return bitNames(v, map[uint]string{
+	return kobj.BitNames(v, map[uint]string{
 		0: "SA_NOCLDSTOP", 1: "SA_NOCLDWAIT", 2: "SA_SIGINFO", 10: "SA_UNSUPPORTED", 11: "SA_EXPOSE_TAGBITS", 26: "SA_RESTORER",
 		27: "SA_ONSTACK", 28: "SA_RESTART", 30: "SA_NODEFER", 31: "SA_RESETHAND", 23: "SA_IMMUTABLE", 24: "SA_X32_ABI", 25: "SA_IA32_ABI",
 	})

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -28,32 +29,32 @@ type SlabCache struct {
 }
 
 type slabLayout struct {
-	name, size, objectSize, align, oo, refcount, flags, ctor, list Field
-	node                                                           Field // of the caches' nodes, one pointer each
+	name, size, objectSize, align, oo, refcount, flags, ctor, list kobj.Field
+	node                                                           kobj.Field // of the caches' nodes, one pointer each
 	nodeStride                                                     uint32
-	partial, slabs, objects                                        Field // kmem_cache_node
-	pageList, pageInUse, pageObjects                               Field // struct slab, struct page up to 5.16
+	partial, slabs, objects                                        kobj.Field // kmem_cache_node
+	pageList, pageInUse, pageObjects                               kobj.Field // struct slab, struct page up to 5.16
 }
 
 func (s *System) slabLayout() (*slabLayout, error) {
-	return layoutOf(s.Walker, "slab caches", func(r *resolver, o *slabLayout) {
-		r.symbols("slab_caches", "nr_node_ids")
+	return kobj.LayoutOf(s.Walker, "slab caches", func(r *kobj.Resolver, o *slabLayout) {
+		r.Prefetch("slab_caches", "nr_node_ids")
 		const c, n = "kmem_cache", "kmem_cache_node"
-		o.name, o.size, o.objectSize, o.align = r.field(c, "name"), r.field(c, "size"), r.field(c, "object_size"), r.field(c, "align")
-		o.oo, o.refcount, o.flags, o.ctor, o.list = r.field(c, "oo.x"), r.field(c, "refcount"), r.field(c, "flags"), r.field(c, "ctor"), r.field(c, "list")
+		o.name, o.size, o.objectSize, o.align = r.Field(c, "name"), r.Field(c, "size"), r.Field(c, "object_size"), r.Field(c, "align")
+		o.oo, o.refcount, o.flags, o.ctor, o.list = r.Field(c, "oo.x"), r.Field(c, "refcount"), r.Field(c, "flags"), r.Field(c, "ctor"), r.Field(c, "list")
 		o.nodeStride = 8
-		if o.node = r.optional(c, "node"); !has(o.node) { // 7.1
-			o.node, o.nodeStride = r.field(c, "per_node"), r.size("kmem_cache_per_node_ptrs")
-			o.node.Offset += r.field("kmem_cache_per_node_ptrs", "node").Offset
+		if o.node = r.Optional(c, "node"); !o.node.Present() { // 7.1
+			o.node, o.nodeStride = r.Field(c, "per_node"), r.Size("kmem_cache_per_node_ptrs")
+			o.node.Offset += r.Field("kmem_cache_per_node_ptrs", "node").Offset
 		}
-		o.partial = r.field(n, "partial")
+		o.partial = r.Field(n, "partial")
 		// Only with CONFIG_SLUB_DEBUG, which every distribution has.
-		o.slabs, o.objects = r.optional(n, "nr_slabs"), r.optional(n, "total_objects")
+		o.slabs, o.objects = r.Optional(n, "nr_slabs"), r.Optional(n, "total_objects")
 		page, list := "slab", "slab_list"
-		if _, err := r.p.StructSize(page); err != nil {
+		if _, err := r.Profile.StructSize(page); err != nil {
 			page = "page"
 		}
-		o.pageList, o.pageInUse, o.pageObjects = r.field(page, list), r.field(page, "inuse"), r.field(page, "objects")
+		o.pageList, o.pageInUse, o.pageObjects = r.Field(page, list), r.Field(page, "inuse"), r.Field(page, "objects")
 	})
 }
 
@@ -72,9 +73,9 @@ func (s *System) SlabCaches(ctx context.Context) iter.Seq2[*SlabCache, error] {
 			yield(nil, err)
 			return
 		}
-		head, err := s.listHead("slab_caches")
+		head, err := s.ListHead("slab_caches")
 		if err != nil {
-			yield(nil, fmt.Errorf("slab caches: %w: %w", ErrUnsupported, err))
+			yield(nil, fmt.Errorf("slab caches: %w: %w", kobj.ErrUnsupported, err))
 			return
 		}
 		nodes, err := s.numaNodes()
@@ -83,7 +84,7 @@ func (s *System) SlabCaches(ctx context.Context) iter.Seq2[*SlabCache, error] {
 			return
 		}
 		left := maxPartial
-		for node, err := range s.list(ctx, head, maxSlabCaches) {
+		for node, err := range s.List(ctx, head, maxSlabCaches) {
 			if err == nil {
 				var c *SlabCache
 				c, err = s.slabCache(ctx, o, node-virt.Addr(o.list.Offset), nodes, &left)
@@ -102,46 +103,46 @@ func (s *System) slabCache(ctx context.Context, o *slabLayout, a virt.Addr, node
 	c := &SlabCache{Address: a}
 	var free uint64
 	var lists []virt.Addr
-	err := safely(func() error {
-		r := s.reader()
-		if name := r.pointer(a, o.name); name != 0 {
-			c.Name = r.cString(name, 128)
+	err := kobj.Safely(func() error {
+		r := s.Reader()
+		if name := r.Pointer(a, o.name); name != 0 {
+			c.Name = r.CString(name, 128)
 		}
-		c.Size, c.ObjectSize, c.Align = uint32(r.num(a, o.size)), uint32(r.num(a, o.objectSize)), uint32(r.num(a, o.align))
-		c.Aliases, c.Flags, c.Constructor = int32(uint32(r.num(a, o.refcount)))-1, r.num(a, o.flags), r.pointer(a, o.ctor)
+		c.Size, c.ObjectSize, c.Align = uint32(r.Uint(a, o.size)), uint32(r.Uint(a, o.objectSize)), uint32(r.Uint(a, o.align))
+		c.Aliases, c.Flags, c.Constructor = int32(uint32(r.Uint(a, o.refcount)))-1, r.Uint(a, o.flags), r.Pointer(a, o.ctor)
 		const shift, orders = 16, 11 // OO_SHIFT, MAX_ORDER+1
-		oo := uint32(r.num(a, o.oo))
+		oo := uint32(r.Uint(a, o.oo))
 		c.PerSlab = oo & (1<<shift - 1)
 		if order := oo >> shift; order < orders {
 			c.Pages = 1 << order
 		}
 		for i := range nodes {
-			n := r.ptr(at(a, o.node) + virt.Addr(i*o.nodeStride))
-			if n == 0 || r.err != nil {
+			n := r.Ptr(o.node.At(a) + virt.Addr(i*o.nodeStride))
+			if n == 0 || r.Err != nil {
 				continue
 			}
-			if has(o.slabs) && has(o.objects) {
-				c.Slabs += r.num(n, o.slabs)
-				c.Objects += r.num(n, o.objects)
+			if o.slabs.Present() && o.objects.Present() {
+				c.Slabs += r.Uint(n, o.slabs)
+				c.Objects += r.Uint(n, o.objects)
 			}
-			lists = append(lists, at(n, o.partial))
+			lists = append(lists, o.partial.At(n))
 		}
-		return r.err
+		return r.Err
 	})
 	// Objects of slabs on no list are in use, or at a processor's hand.
 	for _, head := range lists {
-		for node, listErr := range s.list(ctx, head, *left) {
+		for node, listErr := range s.List(ctx, head, *left) {
 			*left--
 			if err = cmp.Or(err, listErr); listErr != nil {
 				break
 			}
 			p := node - virt.Addr(o.pageList.Offset)
-			err = cmp.Or(err, safely(func() error {
-				r := s.reader()
-				if room, used := r.num(p, o.pageObjects), r.num(p, o.pageInUse); room > used {
+			err = cmp.Or(err, kobj.Safely(func() error {
+				r := s.Reader()
+				if room, used := r.Uint(p, o.pageObjects), r.Uint(p, o.pageInUse); room > used {
 					free += room - used
 				}
-				return r.err
+				return r.Err
 			}))
 		}
 	}
@@ -157,7 +158,7 @@ func (s *System) numaNodes() (n uint32, err error) {
 	if !ok {
 		return 1, nil
 	}
-	err = safely(func() error {
+	err = kobj.Safely(func() error {
 		n, err = s.Space.U32(a)
 		return err
 	})

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -133,64 +134,64 @@ func (k *Socket) TypeName() string {
 // socketLayout is struct sock and what embeds it.
 type socketLayout struct {
 	// struct sock_common
-	family, state, num, dport, daddr, rcvSaddr, daddr6, rcvSaddr6 Field
-	boundDev, prot, net, node, bindNode                           Field
-	sport                                                         Field // struct inet_sock
+	family, state, num, dport, daddr, rcvSaddr, daddr6, rcvSaddr6 kobj.Field
+	boundDev, prot, net, node, bindNode                           kobj.Field
+	sport                                                         kobj.Field // struct inet_sock
 	// struct sock
-	protocol, typ, socket, uid, ino, filter             Field
-	rmem, wmem, ackBacklog, maxAckBacklog, recvQ, recvN Field
-	protName                                            Field
+	protocol, typ, socket, uid, ino, filter             kobj.Field
+	rmem, wmem, ackBacklog, maxAckBacklog, recvQ, recvN kobj.Field
+	protName                                            kobj.Field
 	// tcp_sock, udp_sock, mptcp_sock, inet_timewait_sock
-	rcvNxt, copiedSeq, writeSeq, sndUna, deficit, first, substate Field
+	rcvNxt, copiedSeq, writeSeq, sndUna, deficit, first, substate kobj.Field
 	// struct socket_alloc, inode
-	vfsInode, allocSocket, inodeUID, inodeNumber Field
+	vfsInode, allocSocket, inodeUID, inodeNumber kobj.Field
 	// other families
-	unixAddr, unixLen, unixName, skbLen, skbCB, consumed, skbNext Field
-	packetNum, packetIndex                                        Field
-	portid, dstPortid                                             Field
-	xdpDev                                                        Field
+	unixAddr, unixLen, unixName, skbLen, skbCB, consumed, skbNext kobj.Field
+	packetNum, packetIndex                                        kobj.Field
+	portid, dstPortid                                             kobj.Field
+	xdpDev                                                        kobj.Field
 	sockSize, commonSize                                          uint32
 	// filters
-	filterProg, origProg, origLen, origCode, progLen, progAux, auxID Field
+	filterProg, origProg, origLen, origCode, progLen, progAux, auxID kobj.Field
 }
 
 func (s *System) socketLayout() (*socketLayout, error) {
-	return layoutOf(s.Walker, "sockets", func(r *resolver, o *socketLayout) {
-		r.symbols("net_namespace_list", "tcp_hashinfo", "udp_table", "udplite_table", "raw_v4_hashinfo", "raw_v6_hashinfo",
+	return kobj.LayoutOf(s.Walker, "sockets", func(r *kobj.Resolver, o *socketLayout) {
+		r.Prefetch("net_namespace_list", "tcp_hashinfo", "udp_table", "udplite_table", "raw_v4_hashinfo", "raw_v6_hashinfo",
 			"ping_table", "unix_socket_table", "nl_table", "socket_file_ops", "io_uring_fops")
-		c := func(path string) Field { return r.field("sock_common", path) }
-		o.sport = r.optional("inet_sock", "inet_sport")
+		c := func(path string) kobj.Field { return r.Field("sock_common", path) }
+		o.sport = r.Optional("inet_sock", "inet_sport")
 		o.family, o.state, o.num, o.dport = c("skc_family"), c("skc_state"), c("skc_num"), c("skc_dport")
 		o.daddr, o.rcvSaddr = c("skc_daddr"), c("skc_rcv_saddr")
-		o.daddr6, o.rcvSaddr6 = r.optional("sock_common", "skc_v6_daddr"), r.optional("sock_common", "skc_v6_rcv_saddr")
+		o.daddr6, o.rcvSaddr6 = r.Optional("sock_common", "skc_v6_daddr"), r.Optional("sock_common", "skc_v6_rcv_saddr")
 		o.boundDev, o.prot, o.net, o.node = c("skc_bound_dev_if"), c("skc_prot"), c("skc_net.net"), c("skc_node")
-		o.bindNode, o.commonSize = r.optional("sock_common", "skc_bind_node"), r.size("sock_common")
-		k := func(path string) Field { return r.field("sock", path) }
+		o.bindNode, o.commonSize = r.Optional("sock_common", "skc_bind_node"), r.Size("sock_common")
+		k := func(path string) kobj.Field { return r.Field("sock", path) }
 		o.protocol, o.typ, o.socket = k("sk_protocol"), k("sk_type"), k("sk_socket")
 		// Until 6.16 the inode behind sk_socket told these.
-		o.ino, o.uid = r.optional("sock", "sk_ino"), k("sk_uid")
+		o.ino, o.uid = r.Optional("sock", "sk_ino"), k("sk_uid")
 		o.filter, o.rmem, o.wmem = k("sk_filter"), k("sk_backlog.rmem_alloc"), k("sk_wmem_alloc")
 		o.ackBacklog, o.maxAckBacklog = k("sk_ack_backlog"), k("sk_max_ack_backlog")
-		o.recvQ, o.recvN = k("sk_receive_queue"), r.field("sk_buff_head", "qlen")
-		o.protName = r.field("proto", "name")
-		o.rcvNxt, o.copiedSeq = r.field("tcp_sock", "rcv_nxt"), r.field("tcp_sock", "copied_seq")
-		o.writeSeq, o.sndUna = r.field("tcp_sock", "write_seq"), r.field("tcp_sock", "snd_una")
-		o.deficit = r.optional("udp_sock", "forward_deficit") // 4.16
-		o.first = r.optional("mptcp_sock", "first")           // 5.6
-		o.substate = r.field("inet_timewait_sock", "tw_substate")
-		o.vfsInode, o.allocSocket = r.field("socket_alloc", "vfs_inode"), r.field("socket_alloc", "socket")
-		o.inodeUID, o.inodeNumber = r.field("inode", "i_uid"), r.field("inode", "i_ino")
-		o.unixAddr = r.optional("unix_sock", "addr")
-		o.unixLen, o.unixName = r.optional("unix_address", "len"), r.optional("unix_address", "name")
-		o.skbLen, o.skbCB, o.skbNext = r.field("sk_buff", "len"), r.field("sk_buff", "cb"), r.field("sk_buff", "next")
-		o.consumed = r.optional("unix_skb_parms", "consumed")
-		o.packetNum, o.packetIndex = r.optional("packet_sock", "num"), r.optional("packet_sock", "ifindex")
-		o.portid, o.dstPortid = r.field("netlink_sock", "portid"), r.field("netlink_sock", "dst_portid")
-		o.xdpDev = r.optional("xdp_sock", "dev")
-		o.sockSize = r.size("sock")
-		o.filterProg = r.field("sk_filter", "prog")
-		o.origProg, o.progLen, o.progAux = r.field("bpf_prog", "orig_prog"), r.field("bpf_prog", "len"), r.field("bpf_prog", "aux")
-		o.origLen, o.origCode = r.field("sock_fprog_kern", "len"), r.field("sock_fprog_kern", "filter")
-		o.auxID = r.optional("bpf_prog_aux", "id")
+		o.recvQ, o.recvN = k("sk_receive_queue"), r.Field("sk_buff_head", "qlen")
+		o.protName = r.Field("proto", "name")
+		o.rcvNxt, o.copiedSeq = r.Field("tcp_sock", "rcv_nxt"), r.Field("tcp_sock", "copied_seq")
+		o.writeSeq, o.sndUna = r.Field("tcp_sock", "write_seq"), r.Field("tcp_sock", "snd_una")
+		o.deficit = r.Optional("udp_sock", "forward_deficit") // 4.16
+		o.first = r.Optional("mptcp_sock", "first")           // 5.6
+		o.substate = r.Field("inet_timewait_sock", "tw_substate")
+		o.vfsInode, o.allocSocket = r.Field("socket_alloc", "vfs_inode"), r.Field("socket_alloc", "socket")
+		o.inodeUID, o.inodeNumber = r.Field("inode", "i_uid"), r.Field("inode", "i_ino")
+		o.unixAddr = r.Optional("unix_sock", "addr")
+		o.unixLen, o.unixName = r.Optional("unix_address", "len"), r.Optional("unix_address", "name")
+		o.skbLen, o.skbCB, o.skbNext = r.Field("sk_buff", "len"), r.Field("sk_buff", "cb"), r.Field("sk_buff", "next")
+		o.consumed = r.Optional("unix_skb_parms", "consumed")
+		o.packetNum, o.packetIndex = r.Optional("packet_sock", "num"), r.Optional("packet_sock", "ifindex")
+		o.portid, o.dstPortid = r.Field("netlink_sock", "portid"), r.Field("netlink_sock", "dst_portid")
+		o.xdpDev = r.Optional("xdp_sock", "dev")
+		o.sockSize = r.Size("sock")
+		o.filterProg = r.Field("sk_filter", "prog")
+		o.origProg, o.progLen, o.progAux = r.Field("bpf_prog", "orig_prog"), r.Field("bpf_prog", "len"), r.Field("bpf_prog", "aux")
+		o.origLen, o.origCode = r.Field("sock_fprog_kern", "len"), r.Field("sock_fprog_kern", "filter")
+		o.auxID = r.Optional("bpf_prog_aux", "id")
 	})
 }

@@ -3,6 +3,7 @@ package linux
 import (
 	"fmt"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -27,7 +28,7 @@ func (l *socketLister) strayed(t *socketTable, err error) bool {
 	case t.stray <= maxStrayErrs:
 		l.fail(fmt.Errorf("%s sockets: %w", t.kind, err))
 	case t.stray == maxStray:
-		l.fail(fmt.Errorf("%s sockets: table at %#x: %w: %d of its elements are no sockets", t.kind, uint64(t.base), ErrBroken, t.stray))
+		l.fail(fmt.Errorf("%s sockets: table at %#x: %w: %d of its elements are no sockets", t.kind, uint64(t.base), kobj.ErrBroken, t.stray))
 	}
 	return t.stray < maxStray && !l.stopped
 }
@@ -39,18 +40,18 @@ func (l *socketLister) chains(kind string, base virt.Addr, count uint64, stride,
 	}
 	l.tables[base] = struct{}{}
 	if count&(count-1) != 0 {
-		l.fail(fmt.Errorf("%s sockets: table at %#x: %w: %d buckets are no power of two", kind, uint64(base), ErrBroken, count))
+		l.fail(fmt.Errorf("%s sockets: table at %#x: %w: %d buckets are no power of two", kind, uint64(base), kobj.ErrBroken, count))
 		return
 	}
 	t := &socketTable{kind: kind, base: base}
-	l.fail(l.s.netBuckets(&l.w.r, base, count, stride, off, func(head virt.Addr) bool { return l.chain(t, head, l.w.o.node.Offset) }))
+	l.fail(l.s.HashBuckets(&l.w.r, base, count, stride, off, func(head virt.Addr) bool { return l.chain(t, head, l.w.o.node.Offset) }))
 }
 
 // chain walks one chain, or a list of that form, whose elements hang by what lies node
 // bytes into a sock; it returns false to end the table.
 func (l *socketLister) chain(t *socketTable, head virt.Addr, node uint32) bool {
 	link := head
-	for at, err := range l.s.hlist(l.ctx, head, l.most) {
+	for at, err := range l.s.HList(l.ctx, head, l.most) {
 		if err != nil {
 			return l.strayed(t, err)
 		}
@@ -68,7 +69,7 @@ func (l *socketLister) chain(t *socketTable, head virt.Addr, node uint32) bool {
 				return false
 			}
 			// One that the element before, or the head, does lead to is followed further.
-			if back, err := l.s.word(at + 8); err != nil || virt.Addr(back) != link {
+			if back, err := l.s.Word(at + 8); err != nil || virt.Addr(back) != link {
 				break
 			}
 		}
@@ -82,13 +83,13 @@ func (l *socketLister) chain(t *socketTable, head virt.Addr, node uint32) bool {
 // a module's data, 2 GiB around the text.
 func (w *socketReader) plausible(a virt.Addr, kind string) error {
 	if !w.s.Space.KernelHalf(a) || a%8 != 0 {
-		return fmt.Errorf("socket at %#x: %w: no kernel pointer", uint64(a), ErrBroken)
+		return fmt.Errorf("socket at %#x: %w: no kernel pointer", uint64(a), kobj.ErrBroken)
 	}
 	o, r := w.o, &w.r
 	var prot virt.Addr
-	family, err := netGuarded(r, func() uint16 {
-		prot = r.pointer(a, o.prot)
-		return uint16(r.num(a, o.family))
+	family, err := kobj.Guarded(r, func() uint16 {
+		prot = r.Pointer(a, o.prot)
+		return uint16(r.Uint(a, o.family))
 	})
 	if err != nil {
 		return fmt.Errorf("socket at %#x: %w", uint64(a), err)
@@ -100,7 +101,7 @@ func (w *socketReader) plausible(a virt.Addr, kind string) error {
 		known = true
 	}
 	if d := int64(prot - w.s.Text); !known || d >= 1<<31 || d < -1<<31 {
-		return fmt.Errorf("socket at %#x: %w: it is none", uint64(a), ErrBroken)
+		return fmt.Errorf("socket at %#x: %w: it is none", uint64(a), kobj.ErrBroken)
 	}
 	return nil
 }

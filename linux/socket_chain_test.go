@@ -5,6 +5,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -12,15 +13,15 @@ import (
 // the struct proto at 24.
 func socketWalk(t *testing.T, s *System) (l *socketLister, found *[]virt.Addr, errs *[]error) {
 	found, errs = new([]virt.Addr), new([]error)
-	word := func(offset uint32) Field { return FieldAt(offset, 8) }
-	none := Field{}
-	o := &socketLayout{family: FieldAt(0, 2), node: word(8), prot: word(24)}
-	for _, f := range []*Field{
+	word := func(offset uint32) kobj.Field { return kobj.FieldAt(offset, 8) }
+	none := kobj.Field{}
+	o := &socketLayout{family: kobj.FieldAt(0, 2), node: word(8), prot: word(24)}
+	for _, f := range []*kobj.Field{
 		&o.state, &o.net, &o.typ, &o.socket, &o.ino, &o.uid, &o.protocol, &o.boundDev, &o.portid, &o.dstPortid, &o.rmem, &o.wmem, &o.filter,
 	} {
 		*f = none
 	}
-	w := &socketReader{s: s, o: o, ns: &netNSLayout{inum: none}, r: s.reader(), names: s.netNames(), kinds: map[virt.Addr]string{}, nets: map[virt.Addr]uint64{}}
+	w := &socketReader{s: s, o: o, ns: &netNSLayout{inum: none}, r: s.Reader(), names: s.netNames(), kinds: map[virt.Addr]string{}, nets: map[virt.Addr]uint64{}}
 	l = &socketLister{
 		s: s, ctx: t.Context(), w: w, owners: &socketOwners{}, aside: &hiddenSockets{}, most: 1000, seen: map[virt.Addr]struct{}{}, tables: map[virt.Addr]struct{}{},
 		yield: func(k *Socket, err error) bool {
@@ -61,7 +62,7 @@ func TestSocketChains(t *testing.T) {
 	}
 	l, found, errs := socketWalk(t, s)
 	l.chains("netlink", virt.Addr(table), buckets, 8, 0)
-	if !slices.Equal(*found, socks) || len(*errs) != 1 || !errors.Is((*errs)[0], ErrBroken) {
+	if !slices.Equal(*found, socks) || len(*errs) != 1 || !errors.Is((*errs)[0], kobj.ErrBroken) {
 		t.Errorf("found %#x of %#x: %v", *found, socks, *errs)
 	}
 
@@ -82,9 +83,9 @@ func TestSocketChains(t *testing.T) {
 		g.Put64(table+8*i, stray+8)
 	}
 	l, found, errs = socketWalk(t, s)
-	before := l.w.r.left
+	before := l.w.r.Left
 	l.chains("netlink", virt.Addr(table), buckets, 8, 0)
-	if reads := before - l.w.r.left; len(*found) != 0 || len(*errs) != maxStrayErrs+1 || reads > 4*maxStray {
+	if reads := before - l.w.r.Left; len(*found) != 0 || len(*errs) != maxStrayErrs+1 || reads > 4*maxStray {
 		t.Errorf("no table: %d sockets, %d errors, %d reads", len(*found), len(*errs), reads)
 	}
 	if l.chains("netlink", virt.Addr(table)+8, 1023, 8, 0); len(*errs) != maxStrayErrs+2 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -30,7 +31,7 @@ func (s *System) SocketFiles() (*SocketFiles, error) {
 // Of is the socket behind an open file; nil if there is none. Which processes have it, and
 // where it is listed, is not known.
 func (f *SocketFiles) Of(ctx context.Context, file *File) (*Socket, error) {
-	held, err := netGuarded(&f.files.r, func() heldSocket { return f.files.sock(file.Addr) })
+	held, err := kobj.Guarded(&f.files.r, func() heldSocket { return f.files.sock(file.Addr) })
 	if err != nil {
 		return nil, fmt.Errorf("socket of file at %#x: %w", uint64(file.Addr), err)
 	}

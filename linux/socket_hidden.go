@@ -3,6 +3,7 @@ package linux
 import (
 	"fmt"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -22,7 +23,7 @@ func (h *hiddenSockets) add(sk virt.Addr, way SeenIn) {
 	h.ways[sk] |= way
 }
 
-type flightLayout struct{ files, count, list Field }
+type flightLayout struct{ files, count, list kobj.Field }
 
 const (
 	maxFlightFiles  = 253      // SCM_MAX_FD
@@ -37,10 +38,10 @@ func (l *socketLister) hidden(spaces []NetNS) *hiddenSockets {
 		return h // which has been told
 	}
 	var o *flightLayout
-	if has(l.w.o.unixAddr) { // CONFIG_UNIX, and not as a module
-		o, _ = layoutOf(l.s.Walker, "files in flight", func(r *resolver, o *flightLayout) {
-			o.files = r.field("unix_skb_parms", "fp")
-			o.count, o.list = r.field("scm_fp_list", "count"), r.field("scm_fp_list", "fp")
+	if l.w.o.unixAddr.Present() { // CONFIG_UNIX, and not as a module
+		o, _ = kobj.LayoutOf(l.s.Walker, "files in flight", func(r *kobj.Resolver, o *flightLayout) {
+			o.files = r.Field("unix_skb_parms", "fp")
+			o.count, o.list = r.Field("scm_fp_list", "count"), r.Field("scm_fp_list", "fp")
 		})
 	}
 	if o != nil {
@@ -49,7 +50,7 @@ func (l *socketLister) hidden(spaces []NetNS) *hiddenSockets {
 		quiet.seen, quiet.tables = map[virt.Addr]struct{}{}, map[virt.Addr]struct{}{}
 		quiet.yield = func(*Socket, error) bool { return true }
 		quiet.visit = func(a virt.Addr) {
-			if _, err := netGuarded(&l.w.r, func() int { l.flight(o, a, &left, h); return 0 }); err != nil {
+			if _, err := kobj.Guarded(&l.w.r, func() int { l.flight(o, a, &left, h); return 0 }); err != nil {
 				l.fail(fmt.Errorf("files in the queue of the unix socket at %#x: %w", uint64(a), err))
 			}
 		}
@@ -62,15 +63,15 @@ func (l *socketLister) hidden(spaces []NetNS) *hiddenSockets {
 	}
 	c := l.owners.files
 	for i := 0; i < len(c.rings); i++ {
-		_, err := netGuarded(&c.r, func() int {
+		_, err := kobj.Guarded(&c.r, func() int {
 			bad := 0
 			rings.registeredFiles(&c.r, c.rings[i], func(file virt.Addr) bool {
 				k := c.sock(file)
-				if c.r.err != nil && bad < maxNotHeld { // of this one; the others may be fine
-					bad, c.r.err = bad+1, nil
+				if c.r.Err != nil && bad < maxNotHeld { // of this one; the others may be fine
+					bad, c.r.Err = bad+1, nil
 				}
 				h.add(k.sk, SeenInRing)
-				return c.r.err == nil
+				return c.r.Err == nil
 			})
 			return 0
 		})
@@ -85,25 +86,25 @@ func (l *socketLister) hidden(spaces []NetNS) *hiddenSockets {
 // not read yet.
 func (l *socketLister) flight(o *flightLayout, a virt.Addr, left *int, h *hiddenSockets) {
 	k, r := l.w.o, &l.w.r
-	queue := at(a, k.recvQ)
-	n := r.num(queue, k.recvN)
-	for skb := r.pointer(queue, k.skbNext); n > 0 && skb != queue && skb != 0 && r.err == nil && *left > 0; n-- {
+	queue := k.recvQ.At(a)
+	n := r.Uint(queue, k.recvN)
+	for skb := r.Pointer(queue, k.skbNext); n > 0 && skb != queue && skb != 0 && r.Err == nil && *left > 0; n-- {
 		*left--
-		if list := r.pointer(at(skb, k.skbCB), o.files); list != 0 {
-			for i := range min(r.num(list, o.count), maxFlightFiles) {
-				file := r.ptr(at(list, o.list) + virt.Addr(8*i))
-				if file == 0 || r.err != nil {
+		if list := r.Pointer(k.skbCB.At(skb), o.files); list != 0 {
+			for i := range min(r.Uint(list, o.count), maxFlightFiles) {
+				file := r.Ptr(o.list.At(list) + virt.Addr(8*i))
+				if file == 0 || r.Err != nil {
 					break
 				}
-				k, err := netGuarded(&l.owners.files.r, func() heldSocket { return l.owners.files.sock(file) })
+				k, err := kobj.Guarded(&l.owners.files.r, func() heldSocket { return l.owners.files.sock(file) })
 				if err != nil {
-					r.err = err
+					r.Err = err
 					return
 				}
 				h.add(k.sk, SeenInFlight)
 			}
 		}
-		skb = r.pointer(skb, k.skbNext)
+		skb = r.Pointer(skb, k.skbNext)
 	}
 }
 
@@ -114,7 +115,7 @@ func (l *socketLister) unixTables(spaces []NetNS) {
 	}
 	for _, n := range spaces {
 		var table virt.Addr
-		if l.read(func(r *reader) { table = r.pointer(n.Addr, l.t.unixBuckets) }) {
+		if l.read(func(r *kobj.Reader) { table = r.Pointer(n.Addr, l.t.unixBuckets) }) {
 			l.chains("unix", table, unixBuckets, 8, 0)
 		}
 	}

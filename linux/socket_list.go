@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -22,33 +23,33 @@ func (s *System) socketLimit(size uint32) int {
 
 // socketTables is where the protocols keep their sockets.
 type socketTables struct {
-	tcpInfo, ehash, ehashMask, lhash2, lhash2Mask, listening Field
-	ehashChain, listenHead                                   Field
+	tcpInfo, ehash, ehashMask, lhash2, lhash2Mask, listening kobj.Field
+	ehashChain, listenHead                                   kobj.Field
 	ehashSize, listenSize                                    uint32
-	udpTable, udpHash, udpMask, udpHead                      Field
+	udpTable, udpHash, udpMask, udpHead                      kobj.Field
 	udpSize                                                  uint32
-	rawHash, pingHash                                        Field
-	unixBuckets, packets, xdps                               Field
+	rawHash, pingHash                                        kobj.Field
+	unixBuckets, packets, xdps                               kobj.Field
 	nlSize                                                   uint32
-	nlHash, nlNode, nlGroups                                 Field
+	nlHash, nlNode, nlGroups                                 kobj.Field
 }
 
 func (s *System) socketTables() (*socketTables, error) {
-	return layoutOf(s.Walker, "tables of sockets", func(r *resolver, o *socketTables) {
-		o.tcpInfo = r.optional("net", "ipv4.tcp_death_row.hashinfo")
-		o.ehash, o.ehashMask = r.field("inet_hashinfo", "ehash"), r.field("inet_hashinfo", "ehash_mask")
-		o.lhash2, o.lhash2Mask = r.field("inet_hashinfo", "lhash2"), r.field("inet_hashinfo", "lhash2_mask")
-		o.listening = r.optional("inet_hashinfo", "listening_hash") // until 5.18
-		o.ehashChain, o.ehashSize = r.field("inet_ehash_bucket", "chain"), r.size("inet_ehash_bucket")
-		o.listenHead, o.listenSize = r.field("inet_listen_hashbucket", "nulls_head"), r.size("inet_listen_hashbucket")
-		o.udpTable = r.optional("net", "ipv4.udp_table") // 6.2
-		o.udpHash, o.udpMask = r.field("udp_table", "hash"), r.field("udp_table", "mask")
-		o.udpHead, o.udpSize = r.field("udp_hslot", "head"), r.size("udp_hslot")
-		o.rawHash, o.pingHash = r.field("raw_hashinfo", "ht"), r.optional("ping_table", "hash")
-		o.unixBuckets = r.optional("net", "unx.table.buckets") // 6.0; else unix_socket_table
-		o.packets, o.xdps = r.optional("net", "packet.sklist"), r.optional("net", "xdp.list")
-		o.nlHash, o.nlSize = r.field("netlink_table", "hash"), r.size("netlink_table")
-		o.nlNode, o.nlGroups = r.field("netlink_sock", "node"), r.optional("netlink_table", "mc_list")
+	return kobj.LayoutOf(s.Walker, "tables of sockets", func(r *kobj.Resolver, o *socketTables) {
+		o.tcpInfo = r.Optional("net", "ipv4.tcp_death_row.hashinfo")
+		o.ehash, o.ehashMask = r.Field("inet_hashinfo", "ehash"), r.Field("inet_hashinfo", "ehash_mask")
+		o.lhash2, o.lhash2Mask = r.Field("inet_hashinfo", "lhash2"), r.Field("inet_hashinfo", "lhash2_mask")
+		o.listening = r.Optional("inet_hashinfo", "listening_hash") // until 5.18
+		o.ehashChain, o.ehashSize = r.Field("inet_ehash_bucket", "chain"), r.Size("inet_ehash_bucket")
+		o.listenHead, o.listenSize = r.Field("inet_listen_hashbucket", "nulls_head"), r.Size("inet_listen_hashbucket")
+		o.udpTable = r.Optional("net", "ipv4.udp_table") // 6.2
+		o.udpHash, o.udpMask = r.Field("udp_table", "hash"), r.Field("udp_table", "mask")
+		o.udpHead, o.udpSize = r.Field("udp_hslot", "head"), r.Size("udp_hslot")
+		o.rawHash, o.pingHash = r.Field("raw_hashinfo", "ht"), r.Optional("ping_table", "hash")
+		o.unixBuckets = r.Optional("net", "unx.table.buckets") // 6.0; else unix_socket_table
+		o.packets, o.xdps = r.Optional("net", "packet.sklist"), r.Optional("net", "xdp.list")
+		o.nlHash, o.nlSize = r.Field("netlink_table", "hash"), r.Size("netlink_table")
+		o.nlNode, o.nlGroups = r.Field("netlink_sock", "node"), r.Optional("netlink_table", "mc_list")
 	})
 }
 
@@ -119,7 +120,7 @@ func (l *socketLister) one(a virt.Addr, kind string, way SeenIn) bool {
 		return true
 	}
 	if len(l.seen) >= l.most {
-		l.fail(fmt.Errorf("sockets: %w: more than %d", ErrBroken, l.most))
+		l.fail(fmt.Errorf("sockets: %w: more than %d", kobj.ErrBroken, l.most))
 		l.stopped = true
 		return false
 	}
@@ -150,8 +151,8 @@ func (l *socketLister) one(a virt.Addr, kind string, way SeenIn) bool {
 }
 
 // read reads words of the kernel's, guarded, and reports what fails.
-func (l *socketLister) read(f func(r *reader)) bool {
-	_, err := netGuarded(&l.w.r, func() int { f(&l.w.r); return 0 })
+func (l *socketLister) read(f func(r *kobj.Reader)) bool {
+	_, err := kobj.Guarded(&l.w.r, func() int { f(&l.w.r); return 0 })
 	l.fail(err)
 	return err == nil && !l.stopped
 }
@@ -170,11 +171,11 @@ func (l *socketLister) global() {
 	}
 	for _, name := range []string{"raw_v4_hashinfo", "raw_v6_hashinfo"} {
 		if a, ok := l.s.Address(name); ok {
-			l.chains("raw", at(a, t.rawHash), uint64(t.rawHash.Size/8), 8, 0)
+			l.chains("raw", t.rawHash.At(a), uint64(t.rawHash.Size/8), 8, 0)
 		}
 	}
-	if a, ok := l.s.Address("ping_table"); ok && has(t.pingHash) {
-		l.chains("icmp", at(a, t.pingHash), uint64(t.pingHash.Size/8), 8, 0)
+	if a, ok := l.s.Address("ping_table"); ok && t.pingHash.Present() {
+		l.chains("icmp", t.pingHash.At(a), uint64(t.pingHash.Size/8), 8, 0)
 	}
 	l.netlink()
 }
@@ -186,16 +187,16 @@ const unixBuckets = 512
 func (l *socketLister) namespace(n NetNS) {
 	t := l.t
 	var info, udp virt.Addr
-	if !l.read(func(r *reader) { info, udp = r.pointer(n.Addr, t.tcpInfo), r.pointer(n.Addr, t.udpTable) }) {
+	if !l.read(func(r *kobj.Reader) { info, udp = r.Pointer(n.Addr, t.tcpInfo), r.Pointer(n.Addr, t.udpTable) }) {
 		return
 	}
 	l.tcp(info)
 	l.udp("udp", udp)
-	if has(t.packets) && !l.stopped {
-		l.chain(&socketTable{kind: "packet", base: n.Addr}, at(n.Addr, t.packets), l.w.o.node.Offset)
+	if t.packets.Present() && !l.stopped {
+		l.chain(&socketTable{kind: "packet", base: n.Addr}, t.packets.At(n.Addr), l.w.o.node.Offset)
 	}
-	if has(t.xdps) && !l.stopped {
-		l.chain(&socketTable{kind: "xdp", base: n.Addr}, at(n.Addr, t.xdps), l.w.o.node.Offset)
+	if t.xdps.Present() && !l.stopped {
+		l.chain(&socketTable{kind: "xdp", base: n.Addr}, t.xdps.At(n.Addr), l.w.o.node.Offset)
 	}
 }
 
@@ -207,14 +208,14 @@ func (l *socketLister) tcp(info virt.Addr) {
 	l.tables[info] = struct{}{}
 	var ehash, lhash2 virt.Addr
 	var emask, lmask uint64
-	if !l.read(func(r *reader) {
-		ehash, emask = r.pointer(info, t.ehash), r.num(info, t.ehashMask)
-		lhash2, lmask = r.pointer(info, t.lhash2), r.num(info, t.lhash2Mask)
+	if !l.read(func(r *kobj.Reader) {
+		ehash, emask = r.Pointer(info, t.ehash), r.Uint(info, t.ehashMask)
+		lhash2, lmask = r.Pointer(info, t.lhash2), r.Uint(info, t.lhash2Mask)
 	}) {
 		return
 	}
-	if has(t.listening) {
-		l.chains("tcp", at(info, t.listening), uint64(t.listening.Size/t.listenSize), t.listenSize, t.listenHead.Offset)
+	if t.listening.Present() {
+		l.chains("tcp", t.listening.At(info), uint64(t.listening.Size/t.listenSize), t.listenSize, t.listenHead.Offset)
 	} else {
 		l.chains("tcp", lhash2, lmask+1, t.listenSize, t.listenHead.Offset)
 	}
@@ -227,7 +228,7 @@ func (l *socketLister) udp(kind string, table virt.Addr) {
 	}
 	var hash virt.Addr
 	var mask uint64
-	if l.read(func(r *reader) { hash, mask = r.pointer(table, l.t.udpHash), r.num(table, l.t.udpMask) }) {
+	if l.read(func(r *kobj.Reader) { hash, mask = r.Pointer(table, l.t.udpHash), r.Uint(table, l.t.udpMask) }) {
 		l.chains(kind, hash, mask+1, l.t.udpSize, l.t.udpHead.Offset)
 	}
 }
@@ -243,7 +244,7 @@ func (l *socketLister) netlink() {
 	for i := range maxLinks {
 		table := p + virt.Addr(uint32(i)*l.t.nlSize)
 		t := &socketTable{kind: "netlink", base: table}
-		for node, err := range l.s.rhashtable(l.ctx, at(table, l.t.nlHash), l.most) {
+		for node, err := range l.s.RHashTable(l.ctx, l.t.nlHash.At(table), l.most) {
 			a := node - virt.Addr(l.t.nlNode.Offset)
 			if err == nil {
 				err = l.w.plausible(a, t.kind)
@@ -261,8 +262,8 @@ func (l *socketLister) netlink() {
 		if l.stopped {
 			return
 		}
-		if has(l.t.nlGroups) && has(l.w.o.bindNode) {
-			l.chain(t, at(table, l.t.nlGroups), l.w.o.bindNode.Offset)
+		if l.t.nlGroups.Present() && l.w.o.bindNode.Present() {
+			l.chain(t, l.t.nlGroups.At(table), l.w.o.bindNode.Offset)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -23,25 +24,25 @@ type socketOwners struct {
 type heldSocket struct{ socket, sk virt.Addr }
 
 type socketFDLayout struct {
-	files, fdt, maxFDs, fd, open, cloexec, fop, private, sk Field
+	files, fdt, maxFDs, fd, open, cloexec, fop, private, sk kobj.Field
 }
 
 // socketCollector prepares to find the sockets behind files. With an error it finds none.
 func (s *System) socketCollector() (c *socketCollector, err error) {
-	c = &socketCollector{s: s, r: s.reader(), left: maxOwned, held: map[virt.Addr][]heldSocket{}, file: map[virt.Addr]heldSocket{}}
-	o, err := layoutOf(s.Walker, "descriptors of sockets", func(r *resolver, o *socketFDLayout) {
-		o.files, o.fdt = r.field("task_struct", "files"), r.field("files_struct", "fdt")
-		o.maxFDs, o.fd = r.field("fdtable", "max_fds"), r.field("fdtable", "fd")
-		o.open, o.cloexec = r.field("fdtable", "open_fds"), r.field("fdtable", "close_on_exec")
-		o.fop, o.private = r.field("file", "f_op"), r.field("file", "private_data")
-		o.sk = r.field("socket", "sk")
+	c = &socketCollector{s: s, r: s.Reader(), left: maxOwned, held: map[virt.Addr][]heldSocket{}, file: map[virt.Addr]heldSocket{}}
+	o, err := kobj.LayoutOf(s.Walker, "descriptors of sockets", func(r *kobj.Resolver, o *socketFDLayout) {
+		o.files, o.fdt = r.Field("task_struct", "files"), r.Field("files_struct", "fdt")
+		o.maxFDs, o.fd = r.Field("fdtable", "max_fds"), r.Field("fdtable", "fd")
+		o.open, o.cloexec = r.Field("fdtable", "open_fds"), r.Field("fdtable", "close_on_exec")
+		o.fop, o.private = r.Field("file", "f_op"), r.Field("file", "private_data")
+		o.sk = r.Field("socket", "sk")
 	})
 	if err != nil {
 		return c, err
 	}
-	fops, err := s.symbol("socket_file_ops")
+	fops, err := s.SymbolAddr("socket_file_ops")
 	if err != nil {
-		return c, fmt.Errorf("descriptors of sockets: %w: %w", ErrUnsupported, err)
+		return c, fmt.Errorf("descriptors of sockets: %w: %w", kobj.ErrUnsupported, err)
 	}
 	c.o, c.fops = o, fops
 	c.ringOps, _ = s.Address("io_uring_fops")
@@ -117,7 +118,7 @@ type socketCollector struct {
 	fops    virt.Addr   // of sockets
 	ringOps virt.Addr   // of rings of io_uring; 0 without
 	rings   []virt.Addr // each once
-	r       reader
+	r       kobj.Reader
 	left    int                        // descriptors that may still be looked at
 	strays  int                        // elements of the lists of tasks that were none
 	held    map[virt.Addr][]heldSocket // by files_struct
@@ -136,12 +137,12 @@ func (c *socketCollector) stray() bool {
 // leader is the number of a process, whose first thread t is.
 func (c *socketCollector) leader(t Task) (pid int32, err error) {
 	var leader virt.Addr
-	pid, err = netGuarded(&c.r, func() int32 {
-		leader = c.r.ptr(t.Addr + virt.Addr(c.s.o.groupLeader))
-		return int32(c.r.u32(t.Addr + virt.Addr(c.s.o.pid)))
+	pid, err = kobj.Guarded(&c.r, func() int32 {
+		leader = c.r.Ptr(t.Addr + virt.Addr(c.s.o.groupLeader))
+		return int32(c.r.U32(t.Addr + virt.Addr(c.s.o.pid)))
 	})
 	if err == nil && leader != t.Addr {
-		err = fmt.Errorf("%w: it leads no process", ErrBroken)
+		err = fmt.Errorf("%w: it leads no process", kobj.ErrBroken)
 	}
 	if err != nil {
 		err = fmt.Errorf("descriptors of task %#x: %w", uint64(t.Addr), err)
@@ -152,12 +153,12 @@ func (c *socketCollector) leader(t Task) (pid int32, err error) {
 // files is the files_struct of a thread of the process that leader leads.
 func (c *socketCollector) files(thread, leader Task) (files virt.Addr, err error) {
 	var its virt.Addr
-	files, err = netGuarded(&c.r, func() virt.Addr {
-		its = c.r.ptr(thread.Addr + virt.Addr(c.s.o.groupLeader))
-		return c.r.pointer(thread.Addr, c.o.files)
+	files, err = kobj.Guarded(&c.r, func() virt.Addr {
+		its = c.r.Ptr(thread.Addr + virt.Addr(c.s.o.groupLeader))
+		return c.r.Pointer(thread.Addr, c.o.files)
 	})
 	if err == nil && its != leader.Addr {
-		err = fmt.Errorf("%w: it is no thread of %#x", ErrBroken, uint64(leader.Addr))
+		err = fmt.Errorf("%w: it is no thread of %#x", kobj.ErrBroken, uint64(leader.Addr))
 	}
 	if err != nil {
 		err = fmt.Errorf("descriptors of task %#x: %w", uint64(thread.Addr), err)
@@ -178,38 +179,38 @@ func (c *socketCollector) table(files virt.Addr) ([]heldSocket, error) {
 		return known, nil
 	}
 	var socks []heldSocket
-	_, err := netGuarded(&c.r, func() int {
+	_, err := kobj.Guarded(&c.r, func() int {
 		r := &c.r
 		n, array, wrong := c.size(files)
 		bad := 0
 		var page [phys.PageSize]byte
-		for at := uint64(0); at < n && r.err == nil && c.left > 0; at += phys.PageSize / 8 {
+		for at := uint64(0); at < n && r.Err == nil && c.left > 0; at += phys.PageSize / 8 {
 			count := min(n-at, phys.PageSize/8)
 			c.left -= int(count)
-			copy(page[:], r.bytes(array+virt.Addr(8*at), int(8*count)))
+			copy(page[:], r.Bytes(array+virt.Addr(8*at), int(8*count)))
 			for i := range count {
 				f := virt.Addr(binary.LittleEndian.Uint64(page[8*i:]))
-				if f == 0 || r.err != nil {
+				if f == 0 || r.Err != nil {
 					continue
 				}
 				k := c.sock(f)
-				if r.err != nil {
+				if r.Err != nil {
 					// The others may be fine, unless none of them is a file.
-					if wrong = r.err; bad < maxNotHeld {
-						bad, r.err = bad+1, nil
+					if wrong = r.Err; bad < maxNotHeld {
+						bad, r.Err = bad+1, nil
 					}
 				} else if k.sk != 0 && !slices.Contains(socks[max(0, len(socks)-8):], k) {
 					socks = append(socks, k)
 				}
 			}
 		}
-		if r.err == nil {
-			r.err = wrong
+		if r.Err == nil {
+			r.Err = wrong
 		}
 		return 0
 	})
 	if err == nil && c.left <= 0 {
-		err = errBudget
+		err = kobj.ErrBudget
 	}
 	c.held[files] = socks
 	return socks, err
@@ -219,11 +220,11 @@ func (c *socketCollector) table(files virt.Addr) ([]heldSocket, error) {
 // apart as one is long, which shows a number that lies.
 func (c *socketCollector) size(files virt.Addr) (n uint64, array virt.Addr, wrong error) {
 	o, r := c.o, &c.r
-	fdt := r.pointer(files, o.fdt)
-	n, array = r.num(fdt, o.maxFDs), r.pointer(fdt, o.fd)
-	apart := int64(r.pointer(fdt, o.open) - r.pointer(fdt, o.cloexec))
-	if room := 8 * uint64(max(apart, -apart)); n != room && r.err == nil {
-		wrong = fmt.Errorf("%w: %d descriptors, with bitmaps of %d", ErrBroken, n, room)
+	fdt := r.Pointer(files, o.fdt)
+	n, array = r.Uint(fdt, o.maxFDs), r.Pointer(fdt, o.fd)
+	apart := int64(r.Pointer(fdt, o.open) - r.Pointer(fdt, o.cloexec))
+	if room := 8 * uint64(max(apart, -apart)); n != room && r.Err == nil {
+		wrong = fmt.Errorf("%w: %d descriptors, with bitmaps of %d", kobj.ErrBroken, n, room)
 		n = min(n, room)
 	}
 	return min(n, maxFDs), array, wrong
@@ -236,17 +237,17 @@ func (c *socketCollector) sock(f virt.Addr) heldSocket {
 	}
 	o, r := c.o, &c.r
 	var k heldSocket
-	switch r.pointer(f, o.fop) {
+	switch r.Pointer(f, o.fop) {
 	case c.fops:
-		if k.socket = r.pointer(f, o.private); k.socket != 0 {
-			k.sk = r.pointer(k.socket, o.sk)
+		if k.socket = r.Pointer(f, o.private); k.socket != 0 {
+			k.sk = r.Pointer(k.socket, o.sk)
 		}
 	case c.ringOps:
-		if ring := r.pointer(f, o.private); ring != 0 && !slices.Contains(c.rings, ring) && len(c.rings) < maxRings {
+		if ring := r.Pointer(f, o.private); ring != 0 && !slices.Contains(c.rings, ring) && len(c.rings) < maxRings {
 			c.rings = append(c.rings, ring)
 		}
 	}
-	if r.err == nil {
+	if r.Err == nil {
 		c.file[f] = k
 	}
 	return k

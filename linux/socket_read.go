@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -16,7 +17,7 @@ type socketReader struct {
 	s     *System
 	o     *socketLayout
 	ns    *netNSLayout
-	r     reader
+	r     kobj.Reader
 	names *netNames
 	kinds map[virt.Addr]string // name of a struct proto
 	nets  map[virt.Addr]uint64
@@ -31,61 +32,61 @@ func (s *System) socketReader() (*socketReader, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &socketReader{s: s, o: o, ns: ns, r: s.reader(), names: s.netNames(), kinds: map[virt.Addr]string{}, nets: map[virt.Addr]uint64{}}, nil
+	return &socketReader{s: s, o: o, ns: ns, r: s.Reader(), names: s.netNames(), kinds: map[virt.Addr]string{}, nets: map[virt.Addr]uint64{}}, nil
 }
 
 // socket reads the sock at a, which is plausible. kind is what the table that it was found in holds;
 // empty if it was found otherwise.
 func (w *socketReader) socket(ctx context.Context, a virt.Addr, kind string) (*Socket, error) {
-	k, err := netGuarded(&w.r, func() *Socket { return w.once(ctx, a, kind) })
+	k, err := kobj.Guarded(&w.r, func() *Socket { return w.once(ctx, a, kind) })
 	if err != nil {
 		return nil, fmt.Errorf("socket at %#x: %w", uint64(a), err)
 	}
 	if k.whole {
-		k.Filter, k.FilterErr = netGuarded(&w.r, func() *SocketFilter { return w.filter(a) })
+		k.Filter, k.FilterErr = kobj.Guarded(&w.r, func() *SocketFilter { return w.filter(a) })
 	}
 	return k, nil
 }
 
 func (w *socketReader) once(ctx context.Context, a virt.Addr, kind string) *Socket {
 	o, r := w.o, &w.r
-	k := &Socket{Addr: a, Protocol: kind, Family: uint16(r.num(a, o.family)), State: uint8(r.num(a, o.state))}
-	k.Net.Addr = r.pointer(a, o.net)
+	k := &Socket{Addr: a, Protocol: kind, Family: uint16(r.Uint(a, o.family)), State: uint8(r.Uint(a, o.state))}
+	k.Net.Addr = r.Pointer(a, o.net)
 	inum, known := w.nets[k.Net.Addr]
 	if !known {
-		inum = r.num(k.Net.Addr, w.ns.inum)
+		inum = r.Uint(k.Net.Addr, w.ns.inum)
 		w.nets[k.Net.Addr] = inum
 	}
 	k.Net.Inode = inum
 	if k.whole = k.State != tcpTimeWait && k.State != tcpNewSynRecv; k.whole {
-		k.Type = uint16(r.num(a, o.typ))
+		k.Type = uint16(r.Uint(a, o.typ))
 		w.owner(k)
 	} else {
 		k.Type = 1
 	}
-	number := uint32(r.num(a, o.protocol))
+	number := uint32(r.Uint(a, o.protocol))
 	if k.Protocol == "" {
 		k.Protocol = w.protocol(k, number)
 	}
-	index := int32(r.num(a, o.boundDev))
+	index := int32(r.Uint(a, o.boundDev))
 	switch k.Family {
 	case FamilyInet, FamilyInet6:
 		w.inet(k, number)
 	case FamilyUnix:
 		w.unix(k)
 	case FamilyPacket:
-		k.Number, k.HasNumber = uint32(bits.ReverseBytes16(uint16(r.num(a, o.packetNum)))), true
-		index = int32(r.num(a, o.packetIndex))
+		k.Number, k.HasNumber = uint32(bits.ReverseBytes16(uint16(r.Uint(a, o.packetNum)))), true
+		index = int32(r.Uint(a, o.packetIndex))
 		w.memory(k)
 	case FamilyNetlink:
 		k.Number, k.HasNumber = number, true
-		k.LocalPort, k.RemotePort = uint32(r.num(a, o.portid)), uint32(r.num(a, o.dstPortid))
+		k.LocalPort, k.RemotePort = uint32(r.Uint(a, o.portid)), uint32(r.Uint(a, o.dstPortid))
 		w.memory(k)
 	case FamilyVsock:
 		w.vsock(k)
 	case FamilyXDP:
-		if has(o.xdpDev) {
-			k.Interface = w.names.name(r.pointer(a, o.xdpDev))
+		if o.xdpDev.Present() {
+			k.Interface = w.names.name(r.Pointer(a, o.xdpDev))
 		}
 	}
 	if index > 0 {
@@ -98,14 +99,14 @@ func (w *socketReader) once(ctx context.Context, a virt.Addr, kind string) *Sock
 // lost its inode.
 func (w *socketReader) owner(k *Socket) {
 	o, r := w.o, &w.r
-	k.socket = r.pointer(k.Addr, o.socket)
-	if has(o.ino) { // 6.16
-		k.Inode, k.UID = r.num(k.Addr, o.ino), uint32(r.num(k.Addr, o.uid))
+	k.socket = r.Pointer(k.Addr, o.socket)
+	if o.ino.Present() { // 6.16
+		k.Inode, k.UID = r.Uint(k.Addr, o.ino), uint32(r.Uint(k.Addr, o.uid))
 		return
 	}
 	if k.socket != 0 {
 		inode := k.socket - virt.Addr(o.allocSocket.Offset) + virt.Addr(o.vfsInode.Offset)
-		k.Inode, k.UID = r.num(inode, o.inodeNumber), uint32(r.num(inode, o.inodeUID))
+		k.Inode, k.UID = r.Uint(inode, o.inodeNumber), uint32(r.Uint(inode, o.inodeUID))
 	}
 }
 
@@ -141,10 +142,10 @@ func (w *socketReader) protocol(k *Socket, number uint32) string {
 			return "mptcp"
 		}
 	}
-	prot := w.r.pointer(k.Addr, w.o.prot)
+	prot := w.r.Pointer(k.Addr, w.o.prot)
 	name, ok := w.kinds[prot]
 	if !ok && prot != 0 {
-		name = strings.ToLower(w.r.cString(at(prot, w.o.protName), 32))
+		name = strings.ToLower(w.r.CString(w.o.protName.At(prot), 32))
 		w.kinds[prot] = name
 	}
 	return name
@@ -152,22 +153,22 @@ func (w *socketReader) protocol(k *Socket, number uint32) string {
 
 func (w *socketReader) inet(k *Socket, number uint32) {
 	o, r, a := w.o, &w.r, k.Addr
-	if k.Family == FamilyInet6 && has(o.daddr6) {
+	if k.Family == FamilyInet6 && o.daddr6.Present() {
 		var local, remote [16]byte
-		copy(local[:], r.bytes(at(a, o.rcvSaddr6), 16))
-		copy(remote[:], r.bytes(at(a, o.daddr6), 16))
+		copy(local[:], r.Bytes(o.rcvSaddr6.At(a), 16))
+		copy(remote[:], r.Bytes(o.daddr6.At(a), 16))
 		k.Local, k.Remote = netip.AddrFrom16(local), netip.AddrFrom16(remote)
 	} else {
-		k.Local, k.Remote = netIPv4(uint32(r.num(a, o.rcvSaddr))), netIPv4(uint32(r.num(a, o.daddr)))
+		k.Local, k.Remote = netIPv4(uint32(r.Uint(a, o.rcvSaddr))), netIPv4(uint32(r.Uint(a, o.daddr)))
 	}
-	k.LocalPort = uint32(r.num(a, o.num))
-	k.RemotePort = uint32(bits.ReverseBytes16(uint16(r.num(a, o.dport))))
+	k.LocalPort = uint32(r.Uint(a, o.num))
+	k.RemotePort = uint32(bits.ReverseBytes16(uint16(r.Uint(a, o.dport))))
 	switch k.Protocol {
 	case "tcp":
 		if k.LocalPort == 0 && k.whole && k.State == tcpClose {
 			// It was connected once: it gave its port back, and remembers which it was,
 			// as getsockname(2) tells (inet_getname).
-			k.LocalPort = uint32(bits.ReverseBytes16(uint16(r.num(a, o.sport))))
+			k.LocalPort = uint32(bits.ReverseBytes16(uint16(r.Uint(a, o.sport))))
 		}
 		w.tcp(k)
 	case "raw":
@@ -175,14 +176,14 @@ func (w *socketReader) inet(k *Socket, number uint32) {
 		w.memory(k)
 	case "udp", "udplite":
 		w.memory(k)
-		if has(o.deficit) { // what was read but not accounted for yet (udp_rqueue_get)
-			k.RecvQueue -= min(k.RecvQueue, r.num(a, o.deficit))
+		if o.deficit.Present() { // what was read but not accounted for yet (udp_rqueue_get)
+			k.RecvQueue -= min(k.RecvQueue, r.Uint(a, o.deficit))
 		}
 	case "mptcp":
 		w.memory(k)
-		if k.State == tcpListen && has(o.first) {
-			if first := r.pointer(a, o.first); first != 0 {
-				k.RecvQueue, k.SendQueue = r.num(first, o.ackBacklog), r.num(first, o.maxAckBacklog)
+		if k.State == tcpListen && o.first.Present() {
+			if first := r.Pointer(a, o.first); first != 0 {
+				k.RecvQueue, k.SendQueue = r.Uint(first, o.ackBacklog), r.Uint(first, o.maxAckBacklog)
 			}
 		}
 	default:
@@ -201,13 +202,13 @@ func (w *socketReader) tcp(k *Socket) {
 	o, r, a := w.o, &w.r, k.Addr
 	switch k.State {
 	case tcpTimeWait:
-		k.State = uint8(r.num(a, o.substate)) // FIN_WAIT2 can be kept as small too
+		k.State = uint8(r.Uint(a, o.substate)) // FIN_WAIT2 can be kept as small too
 	case tcpNewSynRecv:
 	case tcpListen:
-		k.RecvQueue, k.SendQueue = r.num(a, o.ackBacklog), r.num(a, o.maxAckBacklog)
+		k.RecvQueue, k.SendQueue = r.Uint(a, o.ackBacklog), r.Uint(a, o.maxAckBacklog)
 	default:
-		k.RecvQueue = uint64(max(0, int32(uint32(r.num(a, o.rcvNxt))-uint32(r.num(a, o.copiedSeq)))))
-		k.SendQueue = uint64(uint32(r.num(a, o.writeSeq)) - uint32(r.num(a, o.sndUna)))
+		k.RecvQueue = uint64(max(0, int32(uint32(r.Uint(a, o.rcvNxt))-uint32(r.Uint(a, o.copiedSeq)))))
+		k.SendQueue = uint64(uint32(r.Uint(a, o.writeSeq)) - uint32(r.Uint(a, o.sndUna)))
 	}
 	k.HasQueues = true
 }
@@ -216,30 +217,30 @@ func (w *socketReader) tcp(k *Socket) {
 // (sk_rmem_alloc_get, sk_wmem_alloc_get).
 func (w *socketReader) memory(k *Socket) {
 	o, r := w.o, &w.r
-	k.RecvQueue = uint64(max(0, r.signed(k.Addr, o.rmem)))
-	k.SendQueue = uint64(max(0, int64(int32(r.num(k.Addr, o.wmem)))-1))
+	k.RecvQueue = uint64(max(0, r.Int(k.Addr, o.rmem)))
+	k.SendQueue = uint64(max(0, int64(int32(r.Uint(k.Addr, o.wmem)))-1))
 	k.HasQueues = true
 }
 
 func (w *socketReader) unix(k *Socket) {
 	o, r := w.o, &w.r
-	if !has(o.unixAddr) || !has(o.unixLen) || !has(o.unixName) {
+	if !o.unixAddr.Present() || !o.unixLen.Present() || !o.unixName.Present() {
 		return
 	}
-	if addr := r.pointer(k.Addr, o.unixAddr); addr != 0 {
+	if addr := r.Pointer(k.Addr, o.unixAddr); addr != 0 {
 		const family, longest = 2, 110 // sizeof(struct sockaddr_un)
-		n := min(max(int(r.num(addr, o.unixLen))-family, 0), longest)
-		path := string(r.bytes(at(addr, o.unixName)+family, n))
+		n := min(max(int(r.Uint(addr, o.unixLen))-family, 0), longest)
+		path := string(r.Bytes(o.unixName.At(addr)+family, n))
 		if strings.HasPrefix(path, "\x00") {
 			// As /proc/net/unix: any byte but the last may be zero.
 			k.Path = strings.ReplaceAll(path, "\x00", "@")
 		} else {
-			k.Path = cString([]byte(path))
+			k.Path = kobj.CString([]byte(path))
 		}
 	}
-	queue := at(k.Addr, o.recvQ)
+	queue := o.recvQ.At(k.Addr)
 	if k.State == tcpListen {
-		k.RecvQueue, k.SendQueue = r.num(queue, o.recvN), r.num(k.Addr, o.maxAckBacklog)
+		k.RecvQueue, k.SendQueue = r.Uint(queue, o.recvN), r.Uint(k.Addr, o.maxAckBacklog)
 	} else {
 		w.memory(k)
 		k.RecvQueue = w.unread(k, queue)
@@ -252,19 +253,19 @@ func (w *socketReader) unix(k *Socket) {
 func (w *socketReader) unread(k *Socket, queue virt.Addr) (n uint64) {
 	const dgram, most = 2, 4096
 	o, r := w.o, &w.r
-	skb := r.pointer(queue, o.skbNext)
-	for range min(most, r.num(queue, o.recvN)) {
-		if skb == queue || skb == 0 || r.err != nil {
+	skb := r.Pointer(queue, o.skbNext)
+	for range min(most, r.Uint(queue, o.recvN)) {
+		if skb == queue || skb == 0 || r.Err != nil {
 			break
 		}
-		n += r.num(skb, o.skbLen)
+		n += r.Uint(skb, o.skbLen)
 		if k.Type == dgram {
 			break
 		}
-		if has(o.consumed) {
-			n -= min(n, r.num(at(skb, o.skbCB), o.consumed))
+		if o.consumed.Present() {
+			n -= min(n, r.Uint(o.skbCB.At(skb), o.consumed))
 		}
-		skb = r.pointer(skb, o.skbNext)
+		skb = r.Pointer(skb, o.skbNext)
 	}
 	return n
 }
@@ -274,7 +275,7 @@ func (w *socketReader) unread(k *Socket, queue virt.Addr) (n uint64) {
 // at most a pointer before them; they are believed if both say that they are such.
 func (w *socketReader) vsock(k *Socket) {
 	r := &w.r
-	b := r.bytes(k.Addr+virt.Addr(w.o.sockSize), 64)
+	b := r.Bytes(k.Addr+virt.Addr(w.o.sockSize), 64)
 	for off := 0; off+32 <= len(b); off += 4 {
 		local, remote := b[off:off+16], b[off+16:off+32]
 		if binary.LittleEndian.Uint32(local) == FamilyVsock && binary.LittleEndian.Uint32(remote) == FamilyVsock {
@@ -289,21 +290,21 @@ func (w *socketReader) vsock(k *Socket) {
 // filter reads the socket's filter; nil if it has none.
 func (w *socketReader) filter(a virt.Addr) *SocketFilter {
 	o, r := w.o, &w.r
-	filter := r.pointer(a, o.filter)
+	filter := r.Pointer(a, o.filter)
 	if filter == 0 {
 		return nil
 	}
-	prog := r.pointer(filter, o.filterProg)
-	orig := r.pointer(prog, o.origProg)
+	prog := r.Pointer(filter, o.filterProg)
+	orig := r.Pointer(prog, o.origProg)
 	if orig == 0 {
-		f := &SocketFilter{Insns: uint32(r.num(prog, o.progLen))}
-		if has(o.auxID) {
-			f.ID = uint32(r.num(r.pointer(prog, o.progAux), o.auxID))
+		f := &SocketFilter{Insns: uint32(r.Uint(prog, o.progLen))}
+		if o.auxID.Present() {
+			f.ID = uint32(r.Uint(r.Pointer(prog, o.progAux), o.auxID))
 		}
 		return f
 	}
-	f := &SocketFilter{Insns: uint32(r.num(orig, o.origLen))}
+	f := &SocketFilter{Insns: uint32(r.Uint(orig, o.origLen))}
 	n := min(f.Insns, cbpfMax)
-	f.Classic = append(make([]byte, 0, 8*n), r.bytes(r.pointer(orig, o.origCode), int(8*n))...)
+	f.Classic = append(make([]byte, 0, 8*n), r.Bytes(r.Pointer(orig, o.origCode), int(8*n))...)
 	return f
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime/debug"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -49,32 +50,32 @@ type Execution struct {
 func (u *Unwinder) Run(processors []Execution) { u.running = processors }
 
 type stackLayout struct {
-	sp, stack, onCPU, refs Field
-	cpu                    Field
-	bp, ret                Field
+	sp, stack, onCPU, refs kobj.Field
+	cpu                    kobj.Field
+	bp, ret                kobj.Field
 	frame, size            uint32
-	regs                   struct{ bp, ip, cs, sp Field }
+	regs                   struct{ bp, ip, cs, sp kobj.Field }
 }
 
 const maxStack = 1 << 17
 
 // Unwinder prepares to walk stacks.
 func (s *System) Unwinder(ctx context.Context) (*Unwinder, error) {
-	o, err := layoutOf(s.Walker, "stacks", func(r *resolver, o *stackLayout) {
+	o, err := kobj.LayoutOf(s.Walker, "stacks", func(r *kobj.Resolver, o *stackLayout) {
 		const t, f, p = "task_struct", "inactive_task_frame", "pt_regs"
-		o.sp, o.stack, o.onCPU = r.field(t, "thread.sp"), r.field(t, "stack"), r.field(t, "on_cpu")
-		o.refs, o.cpu = r.optional(t, "stack_refcount"), r.field(t, "thread_info.cpu", "cpu")
-		o.bp, o.ret, o.frame = r.field(f, "bp"), r.field(f, "ret_addr"), r.size(f)
+		o.sp, o.stack, o.onCPU = r.Field(t, "thread.sp"), r.Field(t, "stack"), r.Field(t, "on_cpu")
+		o.refs, o.cpu = r.Optional(t, "stack_refcount"), r.Field(t, "thread_info.cpu", "cpu")
+		o.bp, o.ret, o.frame = r.Field(f, "bp"), r.Field(f, "ret_addr"), r.Size(f)
 		// THREAD_SIZE is four pages, with KASAN eight: as large as that of the first task.
 		o.size = 4 * phys.PageSize
-		r.symbols("init_stack", "__end_init_task", "__end_init_stack")
+		r.Prefetch("init_stack", "__end_init_task", "__end_init_stack")
 		for _, name := range []string{"__end_init_task", "__end_init_stack"} { // renamed in 6.10
 			start, ok1 := s.Address("init_stack")
 			if end, ok2 := s.Address(name); ok1 && ok2 && end > start && uint64(end-start) <= maxStack && (end-start)%phys.PageSize == 0 {
 				o.size = uint32(end - start)
 			}
 		}
-		o.regs.bp, o.regs.ip, o.regs.cs, o.regs.sp = r.field(p, "bp"), r.field(p, "ip"), r.field(p, "cs"), r.field(p, "sp")
+		o.regs.bp, o.regs.ip, o.regs.cs, o.regs.sp = r.Field(p, "bp"), r.Field(p, "ip"), r.Field(p, "cs"), r.Field(p, "sp")
 	})
 	if err != nil {
 		return nil, err
@@ -112,12 +113,12 @@ func (u *Unwinder) StackOf(t Task) (_ *Stack, err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	var k *Stack
 	err = u.l.steady(t, func(id identity) error {
-		u.l.r.err = nil // who it is may be unknown
-		sp := u.l.r.pointer(t.Addr, u.o.sp)
-		if k = u.stack(t, id, sp); u.l.r.err != nil {
-			return fmt.Errorf("stack of task %#x: %w", uint64(t.Addr), u.l.r.err)
+		u.l.r.Err = nil // who it is may be unknown
+		sp := u.l.r.Pointer(t.Addr, u.o.sp)
+		if k = u.stack(t, id, sp); u.l.r.Err != nil {
+			return fmt.Errorf("stack of task %#x: %w", uint64(t.Addr), u.l.r.Err)
 		}
-		if again := u.l.r.pointer(t.Addr, u.o.sp); again != sp {
+		if again := u.l.r.Pointer(t.Addr, u.o.sp); again != sp {
 			return errChanged
 		}
 		return nil
@@ -130,15 +131,15 @@ func (u *Unwinder) StackOf(t Task) (_ *Stack, err error) {
 
 func (u *Unwinder) stack(t Task, id identity, sp virt.Addr) *Stack {
 	r, a := &u.l.r, t.Addr
-	k := &Stack{Task: t, PID: id.pid, TID: id.tid, Comm: u.l.comm(a, r.u32(a+virt.Addr(u.l.s.o.flags))), State: u.l.state(a)}
-	k.Running = r.num(a, u.o.onCPU) != 0
-	base := r.pointer(a, u.o.stack)
-	on, known := u.processor(k.Running, base, r.num(a, u.o.cpu))
-	if k.User = known && on.User; k.User || k.Running && !known || base == 0 || r.err != nil || has(u.o.refs) && r.num(a, u.o.refs) == 0 {
+	k := &Stack{Task: t, PID: id.pid, TID: id.tid, Comm: u.l.comm(a, r.U32(a+virt.Addr(u.l.s.o.flags))), State: u.l.state(a)}
+	k.Running = r.Uint(a, u.o.onCPU) != 0
+	base := r.Pointer(a, u.o.stack)
+	on, known := u.processor(k.Running, base, r.Uint(a, u.o.cpu))
+	if k.User = known && on.User; k.User || k.Running && !known || base == 0 || r.Err != nil || u.o.refs.Present() && r.Uint(a, u.o.refs) == 0 {
 		return k // one that has ended gives its stack back
 	}
 	copied := make([]byte, u.o.size)
-	if !r.readInto(copied, base) {
+	if !r.ReadInto(copied, base) {
 		return k
 	}
 	w := unwinding{u: u, r: r, base: base, b: copied}
@@ -147,8 +148,8 @@ func (u *Unwinder) stack(t Task, id identity, sp virt.Addr) *Stack {
 		k.Cut = w.walk(k)
 		return k
 	}
-	w.sp, w.bp = sp+virt.Addr(u.o.frame), virt.Addr(w.word(at(sp, u.o.bp)))
-	w.ip = virt.Addr(w.word(at(sp, u.o.ret)))
+	w.sp, w.bp = sp+virt.Addr(u.o.frame), virt.Addr(w.word(u.o.bp.At(sp)))
+	w.ip = virt.Addr(w.word(u.o.ret.At(sp)))
 	for _, f := range u.born {
 		w.signal = w.signal || w.ip == f
 	}
@@ -176,7 +177,7 @@ func (u *Unwinder) processor(running bool, base virt.Addr, cpu uint64) (p Execut
 // unwinding is a walk over a copy of one stack.
 type unwinding struct {
 	u          *Unwinder
-	r          *reader
+	r          *kobj.Reader
 	base       virt.Addr
 	b          []byte
 	sp, bp, ip virt.Addr
@@ -190,15 +191,15 @@ type unwinding struct {
 func (w *unwinding) word(a virt.Addr) uint64 {
 	off := uint64(a - w.base)
 	if !w.own(a) {
-		if w.exact && w.r.space.KernelHalf(a) {
-			v := w.r.u64(a)
-			if w.r.err != nil {
-				w.bad = fmt.Errorf("%w: the stack leads to %#x: %w", ErrBroken, uint64(a), w.r.err)
-				w.r.err = nil
+		if w.exact && w.r.Space.KernelHalf(a) {
+			v := w.r.U64(a)
+			if w.r.Err != nil {
+				w.bad = fmt.Errorf("%w: the stack leads to %#x: %w", kobj.ErrBroken, uint64(a), w.r.Err)
+				w.r.Err = nil
 			}
 			return v
 		}
-		w.bad = fmt.Errorf("%w: the stack leads to %#x, outside", ErrBroken, uint64(a))
+		w.bad = fmt.Errorf("%w: the stack leads to %#x, outside", kobj.ErrBroken, uint64(a))
 		return 0
 	}
 	return binary.LittleEndian.Uint64(w.b[off:])
@@ -216,7 +217,7 @@ func (w *unwinding) walk(k *Stack) error {
 			return w.bad
 		}
 		if w.u.owners.Of(w.ip).Kind == OwnerNone {
-			return fmt.Errorf("%w: the stack leads to %#x, which is nobody's code", ErrBroken, uint64(w.ip))
+			return fmt.Errorf("%w: the stack leads to %#x, which is nobody's code", kobj.ErrBroken, uint64(w.ip))
 		}
 		if here := w.exact && k.Frames == nil; here || !w.skipped() {
 			if k.Frames = append(k.Frames, w.ip); len(k.Frames) == maxFrames {
@@ -228,14 +229,14 @@ func (w *unwinding) walk(k *Stack) error {
 			place-- // the call may be the last of its function
 		}
 		e, ok := w.u.orcs.at(w.r, place)
-		if w.r.err != nil {
+		if w.r.Err != nil {
 			return nil //nolint:nilerr // whoever asks looks at the reader
 		}
 		if ok && e.kind == orcEnd {
 			return nil
 		}
 		if e.kind == orcUndefined {
-			return fmt.Errorf("%w: the kernel does not know the stack at %#x", ErrUnsupported, uint64(w.ip))
+			return fmt.Errorf("%w: the kernel does not know the stack at %#x", kobj.ErrUnsupported, uint64(w.ip))
 		}
 		before := w.sp
 		done, err := w.step(e)
@@ -243,10 +244,10 @@ func (w *unwinding) walk(k *Stack) error {
 			return err
 		}
 		if w.sp <= before && w.bad == nil && (w.own(before) || !w.own(w.sp)) { // from another stack to its own is no way back
-			return fmt.Errorf("%w: the stack leads back", ErrBroken)
+			return fmt.Errorf("%w: the stack leads back", kobj.ErrBroken)
 		}
 	}
-	return fmt.Errorf("%w: the stack does not end", ErrBroken)
+	return fmt.Errorf("%w: the stack does not end", kobj.ErrBroken)
 }
 
 func (w *unwinding) skipped() bool {
@@ -271,7 +272,7 @@ func (w *unwinding) step(e orc) (done bool, err error) {
 	case orcBPIndirect:
 		sp = virt.Addr(w.word(w.bp + virt.Addr(e.spOffset)))
 	default:
-		return false, fmt.Errorf("%w: the stack at %#x hangs on a register that is not kept", ErrUnsupported, uint64(w.ip))
+		return false, fmt.Errorf("%w: the stack at %#x hangs on a register that is not kept", kobj.ErrUnsupported, uint64(w.ip))
 	}
 	regs, whole := sp, true
 	oldBP := w.bp
@@ -284,10 +285,10 @@ func (w *unwinding) step(e orc) (done bool, err error) {
 			regs, whole = sp-virt.Addr(w.u.o.regs.ip.Offset), false
 		}
 		const userRing = 3
-		if w.word(at(regs, w.u.o.regs.cs))&userRing == userRing {
+		if w.word(w.u.o.regs.cs.At(regs))&userRing == userRing {
 			return true, nil
 		}
-		w.ip, w.sp = virt.Addr(w.word(at(regs, w.u.o.regs.ip))), virt.Addr(w.word(at(regs, w.u.o.regs.sp)))
+		w.ip, w.sp = virt.Addr(w.word(w.u.o.regs.ip.At(regs))), virt.Addr(w.word(w.u.o.regs.sp.At(regs)))
 	}
 	switch e.bpReg {
 	case orcPrevSP:
@@ -296,7 +297,7 @@ func (w *unwinding) step(e orc) (done bool, err error) {
 		w.bp = virt.Addr(w.word(oldBP + virt.Addr(e.bpOffset)))
 	case orcNoReg:
 		if e.kind == orcRegs && whole {
-			w.bp = virt.Addr(w.word(at(regs, w.u.o.regs.bp)))
+			w.bp = virt.Addr(w.word(w.u.o.regs.bp.At(regs)))
 		}
 	}
 	return false, nil

@@ -77,10 +77,10 @@ func (s *System) Strings(ctx context.Context, least int) iter.Seq2[Found, error]
 // taskSpace is the address space of the process that t leads; nil without one.
 func (s *System) taskSpace(t Task) (_ *virt.Space, err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
-	r := s.reader()
-	flags, mm := r.u32(t.Addr+virt.Addr(s.o.flags)), r.ptr(t.Addr+virt.Addr(s.o.mm))
-	if r.err != nil {
-		return nil, fmt.Errorf("memory of task %#x: %w", uint64(t.Addr), r.err)
+	r := s.Reader()
+	flags, mm := r.U32(t.Addr+virt.Addr(s.o.flags)), r.Ptr(t.Addr+virt.Addr(s.o.mm))
+	if r.Err != nil {
+		return nil, fmt.Errorf("memory of task %#x: %w", uint64(t.Addr), r.Err)
 	}
 	if mm == 0 || flags&flagKthread != 0 {
 		return nil, nil

@@ -6,13 +6,14 @@ import (
 	"iter"
 	"runtime/debug"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
 type swapsLayout struct {
-	flags, prio, pages, inuse, file Field
-	inode, iMode                    Field
+	flags, prio, pages, inuse, file kobj.Field
+	inode, iMode                    kobj.Field
 	table                           virt.Addr
 }
 
@@ -32,15 +33,15 @@ type Swap struct {
 func (l *Lister) Swaps(ctx context.Context) iter.Seq2[*Swap, error] {
 	s := l.s
 	return func(yield func(*Swap, error) bool) {
-		o, err := layoutOf(s.Walker, "swap areas", func(r *resolver, o *swapsLayout) {
+		o, err := kobj.LayoutOf(s.Walker, "swap areas", func(r *kobj.Resolver, o *swapsLayout) {
 			const i = "swap_info_struct"
-			r.symbols("swap_info")
-			o.flags, o.prio, o.file = r.field(i, "flags"), r.field(i, "prio"), r.field(i, "swap_file")
-			o.pages, o.inuse = r.field(i, "pages"), r.field(i, "inuse_pages")
-			o.inode, o.iMode = r.field("file", "f_inode"), r.field("inode", "i_mode")
+			r.Prefetch("swap_info")
+			o.flags, o.prio, o.file = r.Field(i, "flags"), r.Field(i, "prio"), r.Field(i, "swap_file")
+			o.pages, o.inuse = r.Field(i, "pages"), r.Field(i, "inuse_pages")
+			o.inode, o.iMode = r.Field("file", "f_inode"), r.Field("inode", "i_mode")
 			var err error
-			if o.table, err = s.symbol("swap_info"); err != nil {
-				r.errs = append(r.errs, err)
+			if o.table, err = s.SymbolAddr("swap_info"); err != nil {
+				r.Errs = append(r.Errs, err)
 			}
 		})
 		if err != nil {
@@ -52,7 +53,7 @@ func (l *Lister) Swaps(ctx context.Context) iter.Seq2[*Swap, error] {
 			if ctx.Err() != nil {
 				return
 			}
-			info, err := s.word(o.table + virt.Addr(8*area))
+			info, err := s.Word(o.table + virt.Addr(8*area))
 			if err != nil {
 				yield(nil, fmt.Errorf("swap area %d: %w", area, err))
 				return
@@ -76,21 +77,21 @@ func (l *Lister) swap(a virt.Addr, area int, o *swapsLayout) (_ *Swap, err error
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	const used = 1 // SWP_USED
 	r := &l.r
-	r.err = nil
-	file := r.pointer(a, o.file)
-	if r.num(a, o.flags)&used == 0 || file == 0 {
-		return nil, r.err
+	r.Err = nil
+	file := r.Pointer(a, o.file)
+	if r.Uint(a, o.flags)&used == 0 || file == 0 {
+		return nil, r.Err
 	}
-	w := &Swap{Area: area, Addr: a, Priority: int16(r.num(a, o.prio))}
-	w.Size, w.Used = r.num(a, o.pages)*phys.PageSize, r.num(a, o.inuse)*phys.PageSize
+	w := &Swap{Area: area, Addr: a, Priority: int16(r.Uint(a, o.prio))}
+	w.Size, w.Used = r.Uint(a, o.pages)*phys.PageSize, r.Uint(a, o.inuse)*phys.PageSize
 	// 6.11 marks usage above the counter (SWAP_USAGE_OFFLIST_BIT).
 	if o.inuse.Size == 8 {
-		w.Used = r.num(a, o.inuse) &^ (3 << 62) * phys.PageSize
+		w.Used = r.Uint(a, o.inuse) &^ (3 << 62) * phys.PageSize
 	}
-	w.Device = r.num(r.pointer(file, o.inode), o.iMode)>>12 == 0o6
+	w.Device = r.Uint(r.Pointer(file, o.inode), o.iMode)>>12 == 0o6
 	w.Path, w.Deleted, _ = l.fileName(file)
-	if r.err != nil {
-		return nil, fmt.Errorf("swap area %d at %#x: %w", area, uint64(a), r.err)
+	if r.Err != nil {
+		return nil, fmt.Errorf("swap area %d at %#x: %w", area, uint64(a), r.Err)
 	}
 	return w, nil
 }

@@ -7,6 +7,7 @@ import (
 	"unicode"
 
 	"github.com/outsight-vmi/outsight/kernel/kallsyms"
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -97,7 +98,7 @@ func (m *Module) yieldSymbols(yield func(*KernelSymbol, error) bool) bool {
 		return false
 	}
 	for _, e := range t.table {
-		name := cString(names[min(int(e.name), len(names)):])
+		name := kobj.CString(names[min(int(e.name), len(names)):])
 		if exported[name] == e.at {
 			e.kind = byte(unicode.ToUpper(rune(e.kind)))
 		} else {
@@ -111,8 +112,8 @@ func (m *Module) yieldSymbols(yield func(*KernelSymbol, error) bool) bool {
 }
 
 type exportLayout struct {
-	symbols, count Field // module
-	value, name    Field // kernel_symbol
+	symbols, count kobj.Field // module
+	value, name    kobj.Field // kernel_symbol
 	size           uint32
 }
 
@@ -120,29 +121,29 @@ type exportLayout struct {
 // those in capitals. Up to 7.0 those for GPL modules alone stand in a table of their own,
 // where it does not look.
 func (m *Module) exported() (map[string]virt.Addr, error) {
-	o, err := layoutOf(m.s.Walker, "exported symbols", func(r *resolver, o *exportLayout) {
+	o, err := kobj.LayoutOf(m.s.Walker, "exported symbols", func(r *kobj.Resolver, o *exportLayout) {
 		const t, k = "module", "kernel_symbol"
-		o.symbols, o.count = r.field(t, "syms"), r.field(t, "num_syms")
-		o.value, o.name, o.size = r.field(k, "value_offset"), r.field(k, "name_offset"), r.size(k)
+		o.symbols, o.count = r.Field(t, "syms"), r.Field(t, "num_syms")
+		o.value, o.name, o.size = r.Field(k, "value_offset"), r.Field(k, "name_offset"), r.Size(k)
 	})
 	if err != nil {
 		return nil, err
 	}
 	found := map[string]virt.Addr{}
-	err = safely(func() error {
-		r := m.s.reader()
-		symbols, n := r.pointer(m.Addr, o.symbols), r.num(m.Addr, o.count)
-		if r.err == nil && n > maxModuleSymbols {
-			return fmt.Errorf("%w: %d symbols", ErrBroken, n)
+	err = kobj.Safely(func() error {
+		r := m.s.Reader()
+		symbols, n := r.Pointer(m.Addr, o.symbols), r.Uint(m.Addr, o.count)
+		if r.Err == nil && n > maxModuleSymbols {
+			return fmt.Errorf("%w: %d symbols", kobj.ErrBroken, n)
 		}
 		// Each offset counts from its own place (CONFIG_HAVE_ARCH_PREL32_RELOCATIONS).
-		place := func(a virt.Addr) virt.Addr { return a + virt.Addr(int64(int32(r.u32(a)))) }
+		place := func(a virt.Addr) virt.Addr { return a + virt.Addr(int64(int32(r.U32(a)))) }
 		for i := range n {
 			e := symbols + virt.Addr(i)*virt.Addr(o.size)
-			name := r.cString(place(at(e, o.name)), maxSymbolName)
-			found[name] = place(at(e, o.value))
+			name := r.CString(place(o.name.At(e)), maxSymbolName)
+			found[name] = place(o.value.At(e))
 		}
-		return r.err
+		return r.Err
 	})
 	return found, err
 }

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/arch/x86/x86asm"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 	"github.com/outsight-vmi/outsight/virt/x86"
 )
@@ -36,7 +37,7 @@ type Syscall struct {
 	Expected bool
 }
 
-type syscallLayout struct{ name, nr Field }
+type syscallLayout struct{ name, nr kobj.Field }
 
 // abiWay is where the ways of one ABI start.
 type abiWay struct{ abi, table, dispatcher string }
@@ -79,17 +80,17 @@ func (s *System) Syscalls(ctx context.Context, owners *Owners) iter.Seq2[*Syscal
 			}
 		}
 		if !any {
-			yield(nil, fmt.Errorf("system calls: %w", ErrUnsupported))
+			yield(nil, fmt.Errorf("system calls: %w", kobj.ErrUnsupported))
 		}
 	}
 }
 
 func (s *System) syscallsOf(ctx context.Context, owners *Owners, w abiWay) (calls []*Syscall, errs []error) {
 	var table []virt.Addr
-	slot, size, hasTable := s.tableAt(w.table)
+	slot, size, hasTable := s.TableAt(w.table)
 	if hasTable {
 		var err error
-		if table, err = s.pointers(slot, int(min(size/8, maxSyscalls))); err != nil {
+		if table, err = s.Pointers(slot, int(min(size/8, maxSyscalls))); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", w.table, err))
 		}
 		for len(table) > 0 && table[len(table)-1] == 0 { // what aligns the next symbol
@@ -152,7 +153,7 @@ func syscallName(symbol string) (string, bool) {
 // dispatched follows the dispatcher of an ABI for each number: for n of them, or,
 // where that is 0, up to the last that differs from those without a call.
 func (s *System) dispatched(ctx context.Context, owners *Owners, w abiWay, n int) ([]x86.Target, error) {
-	start, size, ok := s.tableAt(w.dispatcher)
+	start, size, ok := s.TableAt(w.dispatcher)
 	if !ok {
 		return nil, nil
 	}
@@ -192,7 +193,7 @@ func (s *System) dispatched(ctx context.Context, owners *Owners, w abiWay, n int
 type safeSpace struct{ s *System }
 
 func (m safeSpace) ReadAt(p []byte, a virt.Addr) (n int, err error) {
-	err = safely(func() error {
+	err = kobj.Safely(func() error {
 		n, err = m.s.Space.ReadAt(p, a)
 		return err
 	})
@@ -202,8 +203,8 @@ func (m safeSpace) ReadAt(p []byte, a virt.Addr) (n int, err error) {
 // syscallNames are the names that the kernel noted for tracing when it booted (with
 // CONFIG_FTRACE_SYSCALLS), by number, without "sys_".
 func (s *System) syscallNames(n int) ([]string, error) {
-	o, err := layoutOf(s.Walker, "names of system calls", func(r *resolver, o *syscallLayout) {
-		o.name, o.nr = r.field("syscall_metadata", "name"), r.field("syscall_metadata", "syscall_nr")
+	o, err := kobj.LayoutOf(s.Walker, "names of system calls", func(r *kobj.Resolver, o *syscallLayout) {
+		o.name, o.nr = r.Field("syscall_metadata", "name"), r.Field("syscall_metadata", "syscall_nr")
 	})
 	if err != nil {
 		return nil, nil //nolint:nilerr // built without: the symbols alone tell
@@ -212,20 +213,20 @@ func (s *System) syscallNames(n int) ([]string, error) {
 	if err != nil || array == 0 {
 		return nil, nil //nolint:nilerr // built without
 	}
-	entries, err := s.pointers(array, n)
+	entries, err := s.Pointers(array, n)
 	if err != nil {
 		return nil, fmt.Errorf("names of system calls: %w", err)
 	}
 	names := make([]string, n)
-	err = safely(func() error {
-		r := s.reader()
+	err = kobj.Safely(func() error {
+		r := s.Reader()
 		for nr, e := range entries {
-			if e == 0 || r.signed(e, o.nr) != int64(nr) {
+			if e == 0 || r.Int(e, o.nr) != int64(nr) {
 				continue
 			}
-			names[nr] = strings.TrimPrefix(r.cString(r.pointer(e, o.name), 64), "sys_")
+			names[nr] = strings.TrimPrefix(r.CString(r.Pointer(e, o.name), 64), "sys_")
 		}
-		return r.err
+		return r.Err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("names of system calls: %w", err)

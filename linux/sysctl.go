@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 	"strings"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -29,32 +30,32 @@ type Sysctl struct {
 }
 
 type sysctlLayout struct {
-	table, node, setDir, root              Field
-	nodeNode, nodeHeader                   Field
-	procname, data, maxlen, mode, handler  Field
+	table, node, setDir, root              kobj.Field
+	nodeNode, nodeHeader                   kobj.Field
+	procname, data, maxlen, mode, handler  kobj.Field
 	tableSize, nodeSize                    uint32
-	defaultSet                             Field
-	netSet, userSet, ipcSet, mqSet, pidSet Field
+	defaultSet                             kobj.Field
+	netSet, userSet, ipcSet, mqSet, pidSet kobj.Field
 	handlers                               map[virt.Addr]sysctlKind
 }
 
 func (s *System) sysctlLayout() (*sysctlLayout, error) {
-	return layoutOf(s.Walker, "sysctls", func(r *resolver, o *sysctlLayout) {
+	return kobj.LayoutOf(s.Walker, "sysctls", func(r *kobj.Resolver, o *sysctlLayout) {
 		names := []string{"sysctl_table_root", "init_net", "init_user_ns", "init_ipc_ns", "init_pid_ns", "tick_nsec", "tsc_khz", "lpj_fine", "jiffies_64", "tainted_mask", "dac_mmap_min_addr", "sysrq_enabled", "sysrq_always_enabled", "seccomp_actions_logged"}
 		for name := range sysctlKinds {
 			names = append(names, name)
 		}
-		r.symbols(names...)
+		r.Prefetch(names...)
 		const h, t = "ctl_table_header", "ctl_table"
-		o.table, o.node = r.field(h, "ctl_table"), r.field(h, "node")
-		o.root, o.setDir = r.field("ctl_dir", "root"), r.field("ctl_table_set", "dir")
-		o.nodeNode, o.nodeHeader, o.nodeSize = r.field("ctl_node", "node"), r.field("ctl_node", "header"), r.size("ctl_node")
-		o.procname, o.data, o.maxlen = r.field(t, "procname"), r.field(t, "data"), r.field(t, "maxlen")
-		o.mode, o.handler, o.tableSize = r.field(t, "mode"), r.field(t, "proc_handler"), r.size(t)
-		o.defaultSet = r.field("ctl_table_root", "default_set")
-		o.netSet, o.userSet = r.optional("net", "sysctls"), r.optional("user_namespace", "set")
-		o.ipcSet, o.mqSet = r.optional("ipc_namespace", "ipc_set"), r.optional("ipc_namespace", "mq_set") // 5.19
-		o.pidSet = r.optional("pid_namespace", "set")                                                     // 6.14
+		o.table, o.node = r.Field(h, "ctl_table"), r.Field(h, "node")
+		o.root, o.setDir = r.Field("ctl_dir", "root"), r.Field("ctl_table_set", "dir")
+		o.nodeNode, o.nodeHeader, o.nodeSize = r.Field("ctl_node", "node"), r.Field("ctl_node", "header"), r.Size("ctl_node")
+		o.procname, o.data, o.maxlen = r.Field(t, "procname"), r.Field(t, "data"), r.Field(t, "maxlen")
+		o.mode, o.handler, o.tableSize = r.Field(t, "mode"), r.Field(t, "proc_handler"), r.Size(t)
+		o.defaultSet = r.Field("ctl_table_root", "default_set")
+		o.netSet, o.userSet = r.Optional("net", "sysctls"), r.Optional("user_namespace", "set")
+		o.ipcSet, o.mqSet = r.Optional("ipc_namespace", "ipc_set"), r.Optional("ipc_namespace", "mq_set") // 5.19
+		o.pidSet = r.Optional("pid_namespace", "set")                                                     // 6.14
 		o.handlers = map[virt.Addr]sysctlKind{}
 		for name, kind := range sysctlKinds {
 			if a, ok := s.Address(name); ok {
@@ -74,23 +75,23 @@ func (s *System) Sysctls(ctx context.Context) iter.Seq2[*Sysctl, error] {
 			yield(nil, err)
 			return
 		}
-		root, err := s.symbol("sysctl_table_root")
+		root, err := s.SymbolAddr("sysctl_table_root")
 		if err != nil {
-			yield(nil, fmt.Errorf("sysctls: %w: %w", ErrUnsupported, err))
+			yield(nil, fmt.Errorf("sysctls: %w: %w", kobj.ErrUnsupported, err))
 			return
 		}
-		w := sysctlWalk{s: s, ctx: ctx, o: o, r: s.reader(), left: maxSysctls, yield: yield, hz: s.hz()}
-		sets := []virt.Addr{at(root, o.defaultSet)}
+		w := sysctlWalk{s: s, ctx: ctx, o: o, r: s.Reader(), left: maxSysctls, yield: yield, hz: s.hz()}
+		sets := []virt.Addr{o.defaultSet.At(root)}
 		for _, n := range []struct {
 			symbol string
-			set    Field
+			set    kobj.Field
 		}{{"init_net", o.netSet}, {"init_user_ns", o.userSet}, {"init_ipc_ns", o.ipcSet}, {"init_ipc_ns", o.mqSet}, {"init_pid_ns", o.pidSet}} {
-			if a, ok := s.Address(n.symbol); ok && has(n.set) {
-				sets = append(sets, at(a, n.set))
+			if a, ok := s.Address(n.symbol); ok && n.set.Present() {
+				sets = append(sets, n.set.At(a))
 			}
 		}
 		for _, set := range sets {
-			if !w.dir(at(set, o.setDir), "", maxSysctlDepth) {
+			if !w.dir(o.setDir.At(set), "", maxSysctlDepth) {
 				return
 			}
 		}
@@ -103,7 +104,7 @@ var usualHZ = []uint64{100, 250, 300, 1000}
 // hz is how many jiffies a second has (CONFIG_HZ); 0 where the kernel does not tell.
 func (s *System) hz() uint64 {
 	if a, ok := s.Address("tick_nsec"); ok { // until 7.0
-		if v, err := s.word(a); err == nil && v > 1e5 && v < 1e8 {
+		if v, err := s.Word(a); err == nil && v > 1e5 && v < 1e8 {
 			return (1e9 + v/2) / v
 		}
 	}
@@ -121,8 +122,8 @@ func (s *System) hzByDelay() uint64 {
 	if !ok1 || !ok2 {
 		return 0
 	}
-	loops, err1 := s.word(lpj)
-	freq, err2 := s.word(khz)
+	loops, err1 := s.Word(lpj)
+	freq, err2 := s.Word(khz)
 	freq = uint64(uint32(freq)) * 1000
 	if err1 != nil || err2 != nil || loops == 0 {
 		return 0
@@ -142,7 +143,7 @@ func (s *System) hzByClock() uint64 {
 	if !ok || err1 != nil {
 		return 0
 	}
-	now, err := s.word(a)
+	now, err := s.Word(a)
 	if err != nil {
 		return 0
 	}
@@ -174,7 +175,7 @@ type sysctlWalk struct {
 	s     *System
 	ctx   context.Context
 	o     *sysctlLayout
-	r     reader
+	r     kobj.Reader
 	left  int
 	hz    uint64
 	yield func(*Sysctl, error) bool
@@ -182,9 +183,9 @@ type sysctlWalk struct {
 
 // dir walks the ctl_dir at a; false ends the walk.
 func (w *sysctlWalk) dir(a virt.Addr, path string, depth int) bool {
-	for node, err := range w.s.rbtree(w.ctx, at(a, w.o.root), maxSysctls) {
+	for node, err := range w.s.RBTree(w.ctx, w.o.root.At(a), maxSysctls) {
 		if w.left--; w.left < 0 || depth == 0 {
-			w.yield(nil, fmt.Errorf("sysctls: %s: %w: too many, or too deep", path, ErrBroken))
+			w.yield(nil, fmt.Errorf("sysctls: %s: %w: too many, or too deep", path, kobj.ErrBroken))
 			return false
 		}
 		var e sysctlEntry
@@ -225,38 +226,38 @@ type sysctlEntry struct {
 func (w *sysctlWalk) entry(a virt.Addr, path string) (e sysctlEntry, err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	o, r := w.o, &w.r
-	r.err = nil
-	e.header = r.pointer(a, o.nodeHeader)
-	nodes, table := r.pointer(e.header, o.node), r.pointer(e.header, o.table)
+	r.Err = nil
+	e.header = r.Pointer(a, o.nodeHeader)
+	nodes, table := r.Pointer(e.header, o.node), r.Pointer(e.header, o.table)
 	index := uint64(a-nodes) / uint64(o.nodeSize)
-	if r.err == nil && (a < nodes || index > maxSysctlTable) {
-		return e, fmt.Errorf("node at %#x: %w: not one of those at %#x", uint64(a), ErrBroken, uint64(nodes))
+	if r.Err == nil && (a < nodes || index > maxSysctlTable) {
+		return e, fmt.Errorf("node at %#x: %w: not one of those at %#x", uint64(a), kobj.ErrBroken, uint64(nodes))
 	}
 	t := table + virt.Addr(index*uint64(o.tableSize))
-	name := strings.ReplaceAll(r.cString(r.pointer(t, o.procname), maxName), ".", "/")
+	name := strings.ReplaceAll(r.CString(r.Pointer(t, o.procname), maxName), ".", "/")
 	if e.Name = name; path != "" {
 		e.Name = path + "." + name
 	}
 	if len(e.Name) > maxPath {
-		return e, fmt.Errorf("node at %#x: %w: a name of %d bytes", uint64(a), ErrBroken, len(e.Name))
+		return e, fmt.Errorf("node at %#x: %w: a name of %d bytes", uint64(a), kobj.ErrBroken, len(e.Name))
 	}
-	e.mode = r.num(t, o.mode)
+	e.mode = r.Uint(t, o.mode)
 	e.Mode = uint16(e.mode & 0o7777)
-	e.Data, e.Handler = r.pointer(t, o.data), r.pointer(t, o.handler)
-	if kind := o.handlers[e.Handler]; r.err == nil && kind.read != nil {
-		data, n := e.Data, r.num(t, o.maxlen)
+	e.Data, e.Handler = r.Pointer(t, o.data), r.Pointer(t, o.handler)
+	if kind := o.handlers[e.Handler]; r.Err == nil && kind.read != nil {
+		data, n := e.Data, r.Uint(t, o.maxlen)
 		if kind.variable != "" {
 			data, _ = w.s.Address(kind.variable)
 		}
 		if data != 0 {
 			e.Value, e.Known = kind.read(r, data, n, w.hz)
 		}
-		if a, ok := w.s.Address(kind.always); kind.always != "" && ok && r.num(a, FieldAt(0, 1)) != 0 {
+		if a, ok := w.s.Address(kind.always); kind.always != "" && ok && r.Uint(a, kobj.FieldAt(0, 1)) != 0 {
 			e.Value = "1"
 		}
 	}
-	if r.err != nil {
-		return e, fmt.Errorf("node at %#x: %w", uint64(a), r.err)
+	if r.Err != nil {
+		return e, fmt.Errorf("node at %#x: %w", uint64(a), r.Err)
 	}
 	return e, nil
 }

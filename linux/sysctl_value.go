@@ -5,12 +5,13 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
 // sysctlKind is how a handler shows the variable at data, of maxlen bytes.
 type sysctlKind struct {
-	read func(r *reader, data virt.Addr, maxlen, hz uint64) (string, bool)
+	read func(r *kobj.Reader, data virt.Addr, maxlen, hz uint64) (string, bool)
 	// variable is the one that the handler reads; empty: the one of the entry.
 	variable string
 	// always is one that makes it 1, if it is true; empty: none does.
@@ -68,7 +69,7 @@ var sysctlKinds = map[string]sysctlKind{
 }
 
 // sysctlBySize shows one number, which became smaller in time.
-func sysctlBySize(r *reader, data virt.Addr, maxlen, hz uint64) (string, bool) {
+func sysctlBySize(r *kobj.Reader, data virt.Addr, maxlen, hz uint64) (string, bool) {
 	if maxlen == 1 {
 		return sysctlU8.read(r, data, 1, hz)
 	}
@@ -76,17 +77,17 @@ func sysctlBySize(r *reader, data virt.Addr, maxlen, hz uint64) (string, bool) {
 }
 
 // sysctlOne shows an int, and sysctlTwo two numbers, of which the entry does not tell the size.
-func sysctlOne(r *reader, data virt.Addr, _, hz uint64) (string, bool) {
+func sysctlOne(r *kobj.Reader, data virt.Addr, _, hz uint64) (string, bool) {
 	return sysctlInt.read(r, data, 4, hz)
 }
 
-func sysctlTwo(r *reader, data virt.Addr, _, hz uint64) (string, bool) {
+func sysctlTwo(r *kobj.Reader, data virt.Addr, _, hz uint64) (string, bool) {
 	return sysctlUint.read(r, data, 8, hz)
 }
 
 // sysctlCapabilities shows a set of capabilities. Up to 6.2 the entry has a number where its
 // address should be (CAP_BSET, CAP_PI).
-func sysctlCapabilities(r *reader, data virt.Addr, maxlen, hz uint64) (string, bool) {
+func sysctlCapabilities(r *kobj.Reader, data virt.Addr, maxlen, hz uint64) (string, bool) {
 	const numbers = 4096
 	if data < numbers {
 		return "", false
@@ -100,15 +101,15 @@ var seccompActions = []struct {
 	name string
 }{{0, "kill_process"}, {1, "kill_thread"}, {2, "trap"}, {3, "errno"}, {7, "user_notif"}, {4, "trace"}, {5, "log"}, {6, "allow"}}
 
-func sysctlSeccomp(r *reader, data virt.Addr, _, _ uint64) (string, bool) {
-	logged := r.u32(data)
+func sysctlSeccomp(r *kobj.Reader, data virt.Addr, _, _ uint64) (string, bool) {
+	logged := r.U32(data)
 	var names []string
 	for _, a := range seccompActions {
 		if logged>>a.bit&1 != 0 {
 			names = append(names, a.name)
 		}
 	}
-	return strings.Join(names, " "), r.err == nil
+	return strings.Join(names, " "), r.Err == nil
 }
 
 // jiffies converts ticks of which a second has hz to those of which it has to.
@@ -126,8 +127,8 @@ func jiffies(v, hz, to int64) int64 {
 
 // sysctlNumbers shows the numbers of an array, with tabs between them. convert, where
 // there is one, needs to know how long a jiffy is.
-func sysctlNumbers(size uint32, signed bool, convert func(v, hz int64) int64) func(*reader, virt.Addr, uint64, uint64) (string, bool) {
-	return func(r *reader, data virt.Addr, maxlen, hz uint64) (string, bool) {
+func sysctlNumbers(size uint32, signed bool, convert func(v, hz int64) int64) func(*kobj.Reader, virt.Addr, uint64, uint64) (string, bool) {
+	return func(r *kobj.Reader, data virt.Addr, maxlen, hz uint64) (string, bool) {
 		if convert != nil && hz == 0 {
 			return "", false
 		}
@@ -136,33 +137,33 @@ func sysctlNumbers(size uint32, signed bool, convert func(v, hz int64) int64) fu
 			if i > 0 {
 				b.WriteByte('\t')
 			}
-			a, f := data+virt.Addr(i*uint64(size)), FieldAt(0, size)
+			a, f := data+virt.Addr(i*uint64(size)), kobj.FieldAt(0, size)
 			switch {
 			case convert != nil:
-				b.WriteString(strconv.FormatInt(convert(r.signed(a, f), int64(hz)), 10))
+				b.WriteString(strconv.FormatInt(convert(r.Int(a, f), int64(hz)), 10))
 			case signed:
-				b.WriteString(strconv.FormatInt(r.signed(a, f), 10))
+				b.WriteString(strconv.FormatInt(r.Int(a, f), 10))
 			default:
-				b.WriteString(strconv.FormatUint(r.num(a, f), 10))
+				b.WriteString(strconv.FormatUint(r.Uint(a, f), 10))
 			}
 		}
-		return b.String(), r.err == nil
+		return b.String(), r.Err == nil
 	}
 }
 
-func sysctlString(r *reader, data virt.Addr, maxlen, _ uint64) (string, bool) {
-	return r.cString(data, int(min(maxlen, maxPath))), r.err == nil
+func sysctlString(r *kobj.Reader, data virt.Addr, maxlen, _ uint64) (string, bool) {
+	return r.CString(data, int(min(maxlen, maxPath))), r.Err == nil
 }
 
-func sysctlBool(r *reader, data virt.Addr, _, _ uint64) (string, bool) {
-	return strconv.FormatUint(min(1, r.num(data, FieldAt(0, 1))), 10), r.err == nil
+func sysctlBool(r *kobj.Reader, data virt.Addr, _, _ uint64) (string, bool) {
+	return strconv.FormatUint(min(1, r.Uint(data, kobj.FieldAt(0, 1))), 10), r.Err == nil
 }
 
 // sysctlStaticKey shows whether the count, with which a struct static_key begins, is
 // above zero.
-func sysctlStaticKey(r *reader, data virt.Addr, _, _ uint64) (string, bool) {
-	if int32(r.u32(data)) > 0 {
-		return "1", r.err == nil
+func sysctlStaticKey(r *kobj.Reader, data virt.Addr, _, _ uint64) (string, bool) {
+	if int32(r.U32(data)) > 0 {
+		return "1", r.Err == nil
 	}
-	return "0", r.err == nil
+	return "0", r.Err == nil
 }

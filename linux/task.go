@@ -34,7 +34,7 @@ func (s *System) TaskAt(a virt.Addr) Task { return Task{s, a} }
 func (s *System) Processes(ctx context.Context) iter.Seq2[Task, error] {
 	head := s.initTask + virt.Addr(s.o.tasks)
 	return func(yield func(Task, error) bool) {
-		for node, err := range s.list(ctx, head, s.maxTasks) {
+		for node, err := range s.List(ctx, head, s.maxTasks) {
 			if err != nil {
 				err = fmt.Errorf("tasks: %w", err)
 			}
@@ -55,7 +55,7 @@ func (t Task) Threads(ctx context.Context) iter.Seq2[Task, error] {
 			return
 		}
 		// 6.7 took the other list, task_struct.thread_group, away.
-		for node, err := range s.list(ctx, signal+virt.Addr(s.o.threadHead), s.maxTasks) {
+		for node, err := range s.List(ctx, signal+virt.Addr(s.o.threadHead), s.maxTasks) {
 			if err != nil {
 				err = fmt.Errorf("threads of task %#x: %w", uint64(t.Addr), err)
 			}
@@ -75,10 +75,10 @@ func (t Task) signal() (_ virt.Addr, err error) {
 // IDs is the process and the thread identifier of t in the initial PID namespace.
 func (t Task) IDs() (pid, tid int32, err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
-	r := t.s.reader()
-	pid = int32(r.u32(t.Addr + virt.Addr(t.s.o.tgid)))
-	tid = int32(r.u32(t.Addr + virt.Addr(t.s.o.pid)))
-	return pid, tid, r.err
+	r := t.s.Reader()
+	pid = int32(r.U32(t.Addr + virt.Addr(t.s.o.tgid)))
+	tid = int32(r.U32(t.Addr + virt.Addr(t.s.o.pid)))
+	return pid, tid, r.Err
 }
 
 // State is a task's state as /proc shows it.

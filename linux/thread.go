@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -42,17 +43,17 @@ func (p Policy) String() string {
 }
 
 type threadLayout struct {
-	cpu, policy, prio, static, rt, voluntary, involuntary, allowed Field
+	cpu, policy, prio, static, rt, voluntary, involuntary, allowed kobj.Field
 }
 
 func (s *System) threadLayout() (*threadLayout, error) {
-	return layoutOf(s.Walker, "threads", func(r *resolver, o *threadLayout) {
+	return kobj.LayoutOf(s.Walker, "threads", func(r *kobj.Resolver, o *threadLayout) {
 		const t = "task_struct"
-		o.cpu = r.field(t, "thread_info.cpu", "cpu") // moved in 5.16
-		o.policy, o.prio, o.static = r.field(t, "policy"), r.field(t, "prio"), r.field(t, "static_prio")
-		o.rt = r.field(t, "rt_priority")
-		o.voluntary, o.involuntary = r.field(t, "nvcsw"), r.field(t, "nivcsw")
-		o.allowed = r.field(t, "cpus_mask") // 5.3
+		o.cpu = r.Field(t, "thread_info.cpu", "cpu") // moved in 5.16
+		o.policy, o.prio, o.static = r.Field(t, "policy"), r.Field(t, "prio"), r.Field(t, "static_prio")
+		o.rt = r.Field(t, "rt_priority")
+		o.voluntary, o.involuntary = r.Field(t, "nvcsw"), r.Field(t, "nivcsw")
+		o.allowed = r.Field(t, "cpus_mask") // 5.3
 	})
 }
 
@@ -79,32 +80,32 @@ func (l *Lister) thread(t Task, o *threadLayout, id identity) (*Thread, error) {
 	const firstNormal, defaultPrio = 100, 120 // MAX_RT_PRIO, DEFAULT_PRIO
 	r, a := &l.r, t.Addr
 	th := &Thread{Task: t, PID: id.pid, TID: id.tid, Started: l.s.started(id.born)}
-	flags := r.u32(a + virt.Addr(l.s.o.flags))
+	flags := r.U32(a + virt.Addr(l.s.o.flags))
 	th.KernelThread = flags&flagKthread != 0
 	th.Comm = l.comm(a, flags)
 	th.State = l.state(a)
-	th.CPUTime = time.Duration(r.u64(a + virt.Addr(l.s.o.sumExec)))
-	th.CPU = int32(r.num(a, o.cpu))
-	th.Policy = Policy(r.num(a, o.policy))
-	th.Priority = int32(r.num(a, o.prio)) - firstNormal
-	th.Nice = int32(r.num(a, o.static)) - defaultPrio
-	th.RTPriority = uint32(r.num(a, o.rt))
-	th.Voluntary, th.Involuntary = r.num(a, o.voluntary), r.num(a, o.involuntary)
-	th.Allowed = l.cpuList(at(a, o.allowed), int(o.allowed.Size))
-	if r.err != nil {
-		return nil, fmt.Errorf("task at %#x: %w", uint64(a), r.err)
+	th.CPUTime = time.Duration(r.U64(a + virt.Addr(l.s.o.sumExec)))
+	th.CPU = int32(r.Uint(a, o.cpu))
+	th.Policy = Policy(r.Uint(a, o.policy))
+	th.Priority = int32(r.Uint(a, o.prio)) - firstNormal
+	th.Nice = int32(r.Uint(a, o.static)) - defaultPrio
+	th.RTPriority = uint32(r.Uint(a, o.rt))
+	th.Voluntary, th.Involuntary = r.Uint(a, o.voluntary), r.Uint(a, o.involuntary)
+	th.Allowed = l.cpuList(o.allowed.At(a), int(o.allowed.Size))
+	if r.Err != nil {
+		return nil, fmt.Errorf("task at %#x: %w", uint64(a), r.Err)
 	}
 	if th.PID <= 0 || th.PID > maxTasks || th.TID <= 0 || th.TID > maxTasks {
-		return nil, fmt.Errorf("task at %#x: %w: process %d, thread %d", uint64(a), ErrBroken, th.PID, th.TID)
+		return nil, fmt.Errorf("task at %#x: %w: process %d, thread %d", uint64(a), kobj.ErrBroken, th.PID, th.TID)
 	}
 	return th, nil
 }
 
 // cpuList reads a mask of processors of so many bytes, in the form of /proc.
 func (l *Lister) cpuList(mask virt.Addr, size int) string {
-	cpus := max(len(l.s.cpus), 1)
+	cpus := max(len(l.s.CPUAreas), 1)
 	n := min(size, (cpus+63)/64*8)
-	b := l.r.bytes(mask, n)
+	b := l.r.Bytes(mask, n)
 	return bitList(b, cpus)
 }
 
@@ -136,8 +137,8 @@ func bitList(b []byte, n int) string {
 // Name is the process identifier and the name of t.
 func (l *Lister) Name(t Task) (pid int32, comm string, err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
-	l.r.err = nil
-	pid = int32(l.r.u32(t.Addr + virt.Addr(l.s.o.tgid)))
-	comm = l.comm(t.Addr, l.r.u32(t.Addr+virt.Addr(l.s.o.flags)))
-	return pid, comm, l.r.err
+	l.r.Err = nil
+	pid = int32(l.r.U32(t.Addr + virt.Addr(l.s.o.tgid)))
+	comm = l.comm(t.Addr, l.r.U32(t.Addr+virt.Addr(l.s.o.flags)))
+	return pid, comm, l.r.Err
 }

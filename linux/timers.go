@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -30,10 +31,10 @@ type Timer struct {
 func (t *Timer) Clock() time.Duration { return time.Duration(t.Expires) }
 
 type timerLayout struct {
-	vectors, entry, expires, fn, flags      Field
+	vectors, entry, expires, fn, flags      kobj.Field
 	baseSize, clockSize                     uint32
-	clocks, active, node, nodeExpires, hrFn Field
-	delayedTimer, delayedWork, workFn       Field
+	clocks, active, node, nodeExpires, hrFn kobj.Field
+	delayedTimer, delayedWork, workFn       kobj.Field
 	wheels                                  int // for each processor
 }
 
@@ -41,21 +42,21 @@ type timerLayout struct {
 var clockNames = []string{"monotonic", "realtime", "boottime", "tai", "monotonic_soft", "realtime_soft", "boottime_soft", "tai_soft"}
 
 func (s *System) timerLayout() (*timerLayout, error) {
-	return layoutOf(s.Walker, "timers", func(r *resolver, o *timerLayout) {
-		r.symbols("timer_bases", "hrtimer_bases", "delayed_work_timer_fn")
+	return kobj.LayoutOf(s.Walker, "timers", func(r *kobj.Resolver, o *timerLayout) {
+		r.Prefetch("timer_bases", "hrtimer_bases", "delayed_work_timer_fn")
 		const t, h, c = "timer_list", "hrtimer", "hrtimer_clock_base"
-		o.vectors, o.baseSize = r.field("timer_base", "vectors"), r.size("timer_base")
-		o.entry, o.expires, o.fn, o.flags = r.field(t, "entry"), r.field(t, "expires"), r.field(t, "function"), r.field(t, "flags")
-		o.clocks, o.clockSize = r.field("hrtimer_cpu_base", "clock_base"), r.size(c)
-		o.active = r.field(c, "active.rb_root.rb_root", "active.rb_root")
+		o.vectors, o.baseSize = r.Field("timer_base", "vectors"), r.Size("timer_base")
+		o.entry, o.expires, o.fn, o.flags = r.Field(t, "entry"), r.Field(t, "expires"), r.Field(t, "function"), r.Field(t, "flags")
+		o.clocks, o.clockSize = r.Field("hrtimer_cpu_base", "clock_base"), r.Size(c)
+		o.active = r.Field(c, "active.rb_root.rb_root", "active.rb_root")
 		// The tree's nodes are linked with each other since 7.1.
-		o.node = r.field(h, "node.node")
-		o.nodeExpires, o.hrFn = r.field(h, "node.expires"), r.field(h, "function")
-		o.delayedTimer, o.delayedWork = r.field("delayed_work", "timer"), r.field("delayed_work", "work")
-		o.workFn = r.field("work_struct", "func")
-		bases, ok := r.p.Extent("timer_bases")
+		o.node = r.Field(h, "node.node")
+		o.nodeExpires, o.hrFn = r.Field(h, "node.expires"), r.Field(h, "function")
+		o.delayedTimer, o.delayedWork = r.Field("delayed_work", "timer"), r.Field("delayed_work", "work")
+		o.workFn = r.Field("work_struct", "func")
+		bases, ok := r.Profile.Extent("timer_bases")
 		if !ok || o.baseSize == 0 {
-			r.errs = append(r.errs, fmt.Errorf("symbol timer_bases: %w", kernel.ErrNoSymbol))
+			r.Errs = append(r.Errs, fmt.Errorf("symbol timer_bases: %w", kernel.ErrNoSymbol))
 			return
 		}
 		o.wheels = wheels(bases, o.baseSize)
@@ -88,7 +89,7 @@ func (s *System) Timers(ctx context.Context) iter.Seq2[*Timer, error] {
 			yield(nil, err)
 			return
 		}
-		for cpu := range s.cpus {
+		for cpu := range s.CPUAreas {
 			bases, err := s.PerCPU("timer_bases", cpu)
 			if err != nil {
 				yield(nil, err)
@@ -105,7 +106,7 @@ func (s *System) Timers(ctx context.Context) iter.Seq2[*Timer, error] {
 				return
 			}
 			for i := range int(min(o.clocks.Size/max(o.clockSize, 1), uint32(len(clockNames)))) {
-				base := at(clocks, o.clocks) + virt.Addr(uint32(i)*o.clockSize)
+				base := o.clocks.At(clocks) + virt.Addr(uint32(i)*o.clockSize)
 				if !s.clock(ctx, o, cpu, clockNames[i], base, yield) {
 					return
 				}
@@ -118,7 +119,7 @@ func (s *System) Timers(ctx context.Context) iter.Seq2[*Timer, error] {
 const maxTimers = 1 << 20
 
 func (s *System) wheel(ctx context.Context, o *timerLayout, cpu int, name string, base virt.Addr, yield func(*Timer, error) bool) bool {
-	buckets, err := s.pointers(at(base, o.vectors), int(min(o.vectors.Size/8, 4096)))
+	buckets, err := s.Pointers(o.vectors.At(base), int(min(o.vectors.Size/8, 4096)))
 	if err != nil {
 		return yield(nil, fmt.Errorf("timers of processor %d: %w", cpu, err))
 	}
@@ -127,18 +128,18 @@ func (s *System) wheel(ctx context.Context, o *timerLayout, cpu int, name string
 		if first == 0 {
 			continue
 		}
-		for node, err := range s.hlist(ctx, at(base, o.vectors)+virt.Addr(8*i), maxTimers) {
+		for node, err := range s.HList(ctx, o.vectors.At(base)+virt.Addr(8*i), maxTimers) {
 			var t *Timer
 			if err == nil {
 				t = &Timer{Kind: "wheel", CPU: cpu, Base: name, Addr: node - virt.Addr(o.entry.Offset)}
-				err = safely(func() error {
-					r := s.reader()
-					t.Expires, t.Func = r.num(t.Addr, o.expires), r.pointer(t.Addr, o.fn)
+				err = kobj.Safely(func() error {
+					r := s.Reader()
+					t.Expires, t.Func = r.Uint(t.Addr, o.expires), r.Pointer(t.Addr, o.fn)
 					if t.Func == delayed && delayed != 0 {
 						work := t.Addr - virt.Addr(o.delayedTimer.Offset) + virt.Addr(o.delayedWork.Offset)
-						t.Work = r.pointer(work, o.workFn)
+						t.Work = r.Pointer(work, o.workFn)
 					}
-					return r.err
+					return r.Err
 				})
 			}
 			if err != nil {
@@ -153,14 +154,14 @@ func (s *System) wheel(ctx context.Context, o *timerLayout, cpu int, name string
 }
 
 func (s *System) clock(ctx context.Context, o *timerLayout, cpu int, name string, base virt.Addr, yield func(*Timer, error) bool) bool {
-	for node, err := range s.rbtree(ctx, at(base, o.active), maxTimers) {
+	for node, err := range s.RBTree(ctx, o.active.At(base), maxTimers) {
 		var t *Timer
 		if err == nil {
 			t = &Timer{Kind: "high resolution", CPU: cpu, Base: name, Addr: node - virt.Addr(o.node.Offset)}
-			err = safely(func() error {
-				r := s.reader()
-				t.Expires, t.Func = r.num(t.Addr, o.nodeExpires), r.pointer(t.Addr, o.hrFn)
-				return r.err
+			err = kobj.Safely(func() error {
+				r := s.Reader()
+				t.Expires, t.Func = r.Uint(t.Addr, o.nodeExpires), r.Pointer(t.Addr, o.hrFn)
+				return r.Err
 			})
 		}
 		if err != nil {

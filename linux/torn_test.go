@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/linux/synth"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/phys/mapped"
@@ -93,8 +94,8 @@ func TestProcessorsMissing(t *testing.T) {
 			g.Add(synth.Process{PID: 1, Comm: "p", Exe: "/p", RSS: 5})
 			s := open(t, g)
 			g.Put64(g.Address("nr_cpu_ids"), 0)
-			if s.Walker = NewWalker(s.Kernel); unreadable {
-				s.cpusErr = phys.ErrNotPresent
+			if s.Walker = kobj.New(s.Kernel); unreadable {
+				s.CPUAreasErr = phys.ErrNotPresent
 			}
 			ps, errs := processes(t, s)
 			if len(ps) != 1 || len(errs) > 0 {
@@ -111,12 +112,12 @@ func TestReadBudget(t *testing.T) {
 	g := row(3)
 	s := open(t, g)
 	l := s.NewLister()
-	l.r.left = 150
+	l.r.Left = 150
 	whole, cut, none := 0, 0, 0
 	for _, pid := range []int32{1, 2, 3} {
 		p, err := l.Process(t.Context(), s.TaskAt(virt.Addr(g.Tasks[pid])))
 		switch {
-		case errors.Is(err, errBudget):
+		case errors.Is(err, kobj.ErrBudget):
 			none++
 		case err != nil:
 			t.Error(err)

@@ -7,6 +7,7 @@ import (
 	"iter"
 
 	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -26,23 +27,23 @@ type TracepointProbe struct {
 }
 
 type tracepointLayout struct {
-	name, key, funcs, fn, data, prio Field
+	name, key, funcs, fn, data, prio kobj.Field
 	size                             uint32
 	// modules
-	list, module, count, ptrs Field
+	list, module, count, ptrs kobj.Field
 }
 
 // maxTracepoints bounds the tracepoints of the kernel, and of one module.
 const maxTracepoints = 1 << 16
 
 func (s *System) tracepointLayout() (*tracepointLayout, error) {
-	return layoutOf(s.Walker, "tracepoints", func(r *resolver, o *tracepointLayout) {
-		r.symbols("__start___tracepoints_ptrs", "__stop___tracepoints_ptrs", "modules")
+	return kobj.LayoutOf(s.Walker, "tracepoints", func(r *kobj.Resolver, o *tracepointLayout) {
+		r.Prefetch("__start___tracepoints_ptrs", "__stop___tracepoints_ptrs", "modules")
 		const t, f, m = "tracepoint", "tracepoint_func", "module"
-		o.name, o.key, o.funcs = r.field(t, "name"), r.field(t, "key.key.enabled", "key.enabled"), r.field(t, "funcs")
-		o.fn, o.data, o.prio, o.size = r.field(f, "func"), r.field(f, "data"), r.optional(f, "prio"), r.size(f)
-		o.list, o.module = r.optional(m, "list"), r.optional(m, "name")
-		o.count, o.ptrs = r.optional(m, "num_tracepoints"), r.optional(m, "tracepoints_ptrs")
+		o.name, o.key, o.funcs = r.Field(t, "name"), r.Field(t, "key.key.enabled", "key.enabled"), r.Field(t, "funcs")
+		o.fn, o.data, o.prio, o.size = r.Field(f, "func"), r.Field(f, "data"), r.Optional(f, "prio"), r.Size(f)
+		o.list, o.module = r.Optional(m, "list"), r.Optional(m, "name")
+		o.count, o.ptrs = r.Optional(m, "num_tracepoints"), r.Optional(m, "tracepoints_ptrs")
 	})
 }
 
@@ -58,28 +59,28 @@ func (s *System) Tracepoints(ctx context.Context) iter.Seq2[*Tracepoint, error] 
 		start, ok1 := s.Address("__start___tracepoints_ptrs")
 		stop, ok2 := s.Address("__stop___tracepoints_ptrs")
 		if !ok1 || !ok2 || stop < start {
-			yield(nil, fmt.Errorf("tracepoints: %w: %w", ErrUnsupported, kernel.ErrNoSymbol))
+			yield(nil, fmt.Errorf("tracepoints: %w: %w", kobj.ErrUnsupported, kernel.ErrNoSymbol))
 			return
 		}
 		if !s.tracepointsAt(ctx, o, "", start, uint64(stop-start)/4, yield) {
 			return
 		}
-		modules, err := s.listHead("modules")
-		if err != nil || !has(o.ptrs) || !has(o.list) {
+		modules, err := s.ListHead("modules")
+		if err != nil || !o.ptrs.Present() || !o.list.Present() {
 			return
 		}
-		for node, err := range s.list(ctx, modules, maxMachinery) {
+		for node, err := range s.List(ctx, modules, kobj.MaxElements) {
 			var (
 				name  string
 				count uint64
 				array virt.Addr
 			)
 			if err == nil {
-				err = safely(func() error {
-					r, m := s.reader(), node-virt.Addr(o.list.Offset)
-					name = r.cString(at(m, o.module), 56)
-					count, array = r.num(m, o.count), r.pointer(m, o.ptrs)
-					return r.err
+				err = kobj.Safely(func() error {
+					r, m := s.Reader(), node-virt.Addr(o.list.Offset)
+					name = r.CString(o.module.At(m), 56)
+					count, array = r.Uint(m, o.count), r.Pointer(m, o.ptrs)
+					return r.Err
 				})
 			}
 			if err != nil {
@@ -99,7 +100,7 @@ func (s *System) Tracepoints(ctx context.Context) iter.Seq2[*Tracepoint, error] 
 // themselves) that leads to them.
 func (s *System) tracepointsAt(ctx context.Context, o *tracepointLayout, module string, array virt.Addr, n uint64, yield func(*Tracepoint, error) bool) bool {
 	b := make([]byte, 4*min(n, maxTracepoints))
-	if err := s.readAt(b, array); err != nil {
+	if err := s.ReadAt(b, array); err != nil {
 		return yield(nil, fmt.Errorf("tracepoints of %q at %#x: %w", module, uint64(array), err))
 	}
 	for i := 0; i < len(b); i += 4 {
@@ -123,22 +124,22 @@ func (s *System) tracepointsAt(ctx context.Context, o *tracepointLayout, module 
 const maxProbes = 1024
 
 func (s *System) tracepoint(o *tracepointLayout, t *Tracepoint) error {
-	return safely(func() error {
-		r := s.reader()
-		t.Name = r.cString(r.pointer(t.Addr, o.name), 256)
-		t.Enabled = r.signed(t.Addr, o.key) > 0
-		f := r.pointer(t.Addr, o.funcs)
+	return kobj.Safely(func() error {
+		r := s.Reader()
+		t.Name = r.CString(r.Pointer(t.Addr, o.name), 256)
+		t.Enabled = r.Int(t.Addr, o.key) > 0
+		f := r.Pointer(t.Addr, o.funcs)
 		if f == 0 {
-			return r.err
+			return r.Err
 		}
 		for range maxProbes {
-			fn := r.pointer(f, o.fn)
-			if fn == 0 || r.err != nil {
-				return r.err
+			fn := r.Pointer(f, o.fn)
+			if fn == 0 || r.Err != nil {
+				return r.Err
 			}
-			t.Probes = append(t.Probes, TracepointProbe{Func: fn, Data: r.pointer(f, o.data), Priority: int(r.signed(f, o.prio))})
+			t.Probes = append(t.Probes, TracepointProbe{Func: fn, Data: r.Pointer(f, o.data), Priority: int(r.Int(f, o.prio))})
 			f += virt.Addr(o.size)
 		}
-		return fmt.Errorf("%w: more than %d functions", ErrBroken, maxProbes)
+		return fmt.Errorf("%w: more than %d functions", kobj.ErrBroken, maxProbes)
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"iter"
 	"slices"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -34,33 +35,33 @@ type Terminal struct {
 
 type ttyLayout struct {
 	drivers                                      virt.Addr
-	list, driverName, module, major, minor, n    Field // of tty_driver
-	ttys                                         Field
-	driver, index, name, ops, ldisc, link, count Field // of tty_struct
-	session, group, rows, cols                   Field
-	write                                        Field // of tty_operations
-	discOps, discName, receive, receive2         Field
-	private                                      Field
+	list, driverName, module, major, minor, n    kobj.Field // of tty_driver
+	ttys                                         kobj.Field
+	driver, index, name, ops, ldisc, link, count kobj.Field // of tty_struct
+	session, group, rows, cols                   kobj.Field
+	write                                        kobj.Field // of tty_operations
+	discOps, discName, receive, receive2         kobj.Field
+	private                                      kobj.Field
 }
 
 func (s *System) ttyLayout() (*ttyLayout, error) {
-	return layoutOf(s.Walker, "terminals", func(r *resolver, o *ttyLayout) {
-		r.symbols("tty_drivers")
+	return kobj.LayoutOf(s.Walker, "terminals", func(r *kobj.Resolver, o *ttyLayout) {
+		r.Prefetch("tty_drivers")
 		var err error
-		if o.drivers, err = s.listHead("tty_drivers"); err != nil {
-			r.errs = append(r.errs, err)
+		if o.drivers, err = s.ListHead("tty_drivers"); err != nil {
+			r.Errs = append(r.Errs, err)
 		}
 		const d, t, l = "tty_driver", "tty_struct", "tty_ldisc_ops"
-		o.list, o.driverName, o.module = r.field(d, "tty_drivers"), r.field(d, "driver_name"), r.field(d, "owner")
-		o.major, o.minor, o.n, o.ttys = r.field(d, "major"), r.field(d, "minor_start"), r.field(d, "num"), r.field(d, "ttys")
-		o.driver, o.index, o.name = r.field(t, "driver"), r.field(t, "index"), r.field(t, "name")
-		o.ops, o.ldisc, o.link, o.count = r.field(t, "ops"), r.field(t, "ldisc"), r.field(t, "link"), r.field(t, "count")
-		o.session, o.group = r.field(t, "ctrl.session", "session"), r.field(t, "ctrl.pgrp", "pgrp") // 5.16
-		o.rows, o.cols = r.field(t, "winsize.ws_row"), r.field(t, "winsize.ws_col")
-		o.write = r.field("tty_operations", "write")
-		o.discOps, o.discName = r.field("tty_ldisc", "ops"), r.field(l, "name")
-		o.receive, o.receive2 = r.field(l, "receive_buf"), r.field(l, "receive_buf2")
-		o.private = r.field("tty_file_private", "tty")
+		o.list, o.driverName, o.module = r.Field(d, "tty_drivers"), r.Field(d, "driver_name"), r.Field(d, "owner")
+		o.major, o.minor, o.n, o.ttys = r.Field(d, "major"), r.Field(d, "minor_start"), r.Field(d, "num"), r.Field(d, "ttys")
+		o.driver, o.index, o.name = r.Field(t, "driver"), r.Field(t, "index"), r.Field(t, "name")
+		o.ops, o.ldisc, o.link, o.count = r.Field(t, "ops"), r.Field(t, "ldisc"), r.Field(t, "link"), r.Field(t, "count")
+		o.session, o.group = r.Field(t, "ctrl.session", "session"), r.Field(t, "ctrl.pgrp", "pgrp") // 5.16
+		o.rows, o.cols = r.Field(t, "winsize.ws_row"), r.Field(t, "winsize.ws_col")
+		o.write = r.Field("tty_operations", "write")
+		o.discOps, o.discName = r.Field("tty_ldisc", "ops"), r.Field(l, "name")
+		o.receive, o.receive2 = r.Field(l, "receive_buf"), r.Field(l, "receive_buf2")
+		o.private = r.Field("tty_file_private", "tty")
 	})
 }
 
@@ -152,24 +153,24 @@ func (c *ttyScan) fail(err error) {
 func (c *ttyScan) drivers(ctx context.Context) {
 	s := c.l.s
 	const maxDrivers = 1 << 12
-	for node, err := range s.list(ctx, c.o.drivers, maxDrivers) {
+	for node, err := range s.List(ctx, c.o.drivers, maxDrivers) {
 		a := node - virt.Addr(c.o.list.Offset)
 		var table virt.Addr
 		var n uint64
 		if err == nil {
-			err = safely(func() error {
-				r := s.reader()
-				table, n = r.pointer(a, c.o.ttys), r.num(a, c.o.n)
-				return r.err
+			err = kobj.Safely(func() error {
+				r := s.Reader()
+				table, n = r.Pointer(a, c.o.ttys), r.Uint(a, c.o.n)
+				return r.Err
 			})
 		}
 		if err == nil && table != 0 {
 			if n > maxTerminals {
-				c.fail(fmt.Errorf("terminals of the driver at %#x: %w: a table of %d", uint64(a), ErrBroken, n))
+				c.fail(fmt.Errorf("terminals of the driver at %#x: %w: a table of %d", uint64(a), kobj.ErrBroken, n))
 				n = maxTerminals
 			}
 			var ttys []virt.Addr
-			ttys, err = s.pointers(table, int(n))
+			ttys, err = s.Pointers(table, int(n))
 			for _, tty := range ttys {
 				c.found(tty, 0)
 			}
@@ -187,10 +188,10 @@ func (c *ttyScan) processes(ctx context.Context) {
 		if h.object == 0 {
 			return // being opened just now
 		}
-		if err := safely(func() error {
-			r.err = nil
-			c.found(r.pointer(h.object, c.o.private), h.PID)
-			return r.err
+		if err := kobj.Safely(func() error {
+			r.Err = nil
+			c.found(r.Pointer(h.object, c.o.private), h.PID)
+			return r.Err
 		}); err != nil {
 			c.fail(fmt.Errorf("terminal of descriptor %s: %w", h.FileHolder, err))
 		}
@@ -200,12 +201,12 @@ func (c *ttyScan) processes(ctx context.Context) {
 	}
 	for t, err := range s.Processes(ctx) {
 		if err == nil {
-			err = safely(func() error {
-				r.err = nil
-				if signal := r.ptr(t.Addr + virt.Addr(s.o.signal)); r.err == nil {
-					c.found(r.ptr(signal+virt.Addr(s.o.tty)), 0)
+			err = kobj.Safely(func() error {
+				r.Err = nil
+				if signal := r.Ptr(t.Addr + virt.Addr(s.o.signal)); r.Err == nil {
+					c.found(r.Ptr(signal+virt.Addr(s.o.tty)), 0)
 				}
-				return r.err
+				return r.Err
 			})
 		}
 		if err != nil {
@@ -217,39 +218,39 @@ func (c *ttyScan) processes(ctx context.Context) {
 // terminal reads the tty_struct at a.
 func (c *ttyScan) terminal(a virt.Addr) (t *Terminal, err error) {
 	s, o := c.l.s, c.o
-	err = safely(func() error {
+	err = kobj.Safely(func() error {
 		r := &c.l.r
-		r.err = nil
-		t = &Terminal{Addr: a, Name: devName(r.cString(at(a, o.name), int(min(o.name.Size, 64)))), Index: int(int32(r.num(a, o.index)))}
-		if driver := r.pointer(a, o.driver); driver != 0 {
-			if name := r.pointer(driver, o.driverName); name != 0 {
-				t.Driver = r.cString(name, 64)
+		r.Err = nil
+		t = &Terminal{Addr: a, Name: devName(r.CString(o.name.At(a), int(min(o.name.Size, 64)))), Index: int(int32(r.Uint(a, o.index)))}
+		if driver := r.Pointer(a, o.driver); driver != 0 {
+			if name := r.Pointer(driver, o.driverName); name != 0 {
+				t.Driver = r.CString(name, 64)
 			}
-			t.DriverModule = s.moduleNameAt(r, r.pointer(driver, o.module))
-			t.Device = Device(r.num(driver, o.major)<<20 | (r.num(driver, o.minor)+uint64(t.Index))&0xf_ffff)
+			t.DriverModule = s.moduleNameAt(r, r.Pointer(driver, o.module))
+			t.Device = Device(r.Uint(driver, o.major)<<20 | (r.Uint(driver, o.minor)+uint64(t.Index))&0xf_ffff)
 		}
-		id := func(f Field) int32 {
-			pid := r.pointer(a, f)
+		id := func(f kobj.Field) int32 {
+			pid := r.Pointer(a, f)
 			if pid == 0 {
 				return 0
 			}
-			return int32(r.u32(pid + virt.Addr(s.o.pidNumbers+s.o.upidNr)))
+			return int32(r.U32(pid + virt.Addr(s.o.pidNumbers+s.o.upidNr)))
 		}
 		t.Session, t.Group = id(o.session), id(o.group)
-		t.Count, t.Rows, t.Columns = r.signed(a, o.count), int(r.num(a, o.rows)), int(r.num(a, o.cols))
-		t.Peer, t.Ops = r.pointer(a, o.link), r.pointer(a, o.ops)
+		t.Count, t.Rows, t.Columns = r.Int(a, o.count), int(r.Uint(a, o.rows)), int(r.Uint(a, o.cols))
+		t.Peer, t.Ops = r.Pointer(a, o.link), r.Pointer(a, o.ops)
 		if t.Ops != 0 {
-			t.Write = r.pointer(t.Ops, o.write)
+			t.Write = r.Pointer(t.Ops, o.write)
 		}
-		if ldisc := r.pointer(a, o.ldisc); ldisc != 0 {
-			t.DisciplineOps = r.pointer(ldisc, o.discOps)
+		if ldisc := r.Pointer(a, o.ldisc); ldisc != 0 {
+			t.DisciplineOps = r.Pointer(ldisc, o.discOps)
 		}
 		if t.DisciplineOps != 0 {
-			t.Discipline = r.cString(r.pointer(t.DisciplineOps, o.discName), 64)
-			t.Receive, t.Receive2 = r.pointer(t.DisciplineOps, o.receive), r.pointer(t.DisciplineOps, o.receive2)
+			t.Discipline = r.CString(r.Pointer(t.DisciplineOps, o.discName), 64)
+			t.Receive, t.Receive2 = r.Pointer(t.DisciplineOps, o.receive), r.Pointer(t.DisciplineOps, o.receive2)
 		}
-		if r.err != nil {
-			return fmt.Errorf("terminal at %#x: %w", uint64(a), r.err)
+		if r.Err != nil {
+			return fmt.Errorf("terminal at %#x: %w", uint64(a), r.Err)
 		}
 		return nil
 	})

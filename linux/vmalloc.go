@@ -7,6 +7,7 @@ import (
 	"iter"
 	"slices"
 
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -22,24 +23,24 @@ type VMArea struct {
 }
 
 type vmallocLayout struct {
-	start, end, list, vm                       Field // vmap_area
-	areaFlags                                  Field
-	vmSize, vmFlags, vmPages, vmPhys, vmCaller Field
-	vmAddr                                     Field
-	busy                                       Field // vmap_node
+	start, end, list, vm                       kobj.Field // vmap_area
+	areaFlags                                  kobj.Field
+	vmSize, vmFlags, vmPages, vmPhys, vmCaller kobj.Field
+	vmAddr                                     kobj.Field
+	busy                                       kobj.Field // vmap_node
 	nodeSize                                   uint32
 }
 
 func (s *System) vmallocLayout() (*vmallocLayout, error) {
-	return layoutOf(s.Walker, "vmalloc areas", func(r *resolver, o *vmallocLayout) {
-		r.symbols("vmap_area_list", "vmap_nodes", "nr_vmap_nodes")
+	return kobj.LayoutOf(s.Walker, "vmalloc areas", func(r *kobj.Resolver, o *vmallocLayout) {
+		r.Prefetch("vmap_area_list", "vmap_nodes", "nr_vmap_nodes")
 		const a, v = "vmap_area", "vm_struct"
-		o.start, o.end, o.list, o.vm = r.field(a, "va_start"), r.field(a, "va_end"), r.field(a, "list"), r.field(a, "vm")
-		o.areaFlags = r.optional(a, "flags") // 6.3
-		o.vmAddr, o.vmSize, o.vmFlags, o.vmPages = r.field(v, "addr"), r.field(v, "size"), r.field(v, "flags"), r.field(v, "nr_pages")
-		o.vmPhys, o.vmCaller = r.field(v, "phys_addr"), r.field(v, "caller")
-		if o.busy = r.optional("vmap_node", "busy.head"); has(o.busy) { // 6.9
-			o.nodeSize = r.size("vmap_node")
+		o.start, o.end, o.list, o.vm = r.Field(a, "va_start"), r.Field(a, "va_end"), r.Field(a, "list"), r.Field(a, "vm")
+		o.areaFlags = r.Optional(a, "flags") // 6.3
+		o.vmAddr, o.vmSize, o.vmFlags, o.vmPages = r.Field(v, "addr"), r.Field(v, "size"), r.Field(v, "flags"), r.Field(v, "nr_pages")
+		o.vmPhys, o.vmCaller = r.Field(v, "phys_addr"), r.Field(v, "caller")
+		if o.busy = r.Optional("vmap_node", "busy.head"); o.busy.Present() { // 6.9
+			o.nodeSize = r.Size("vmap_node")
 		}
 	})
 }
@@ -73,7 +74,7 @@ func (s *System) VMAreas(ctx context.Context) iter.Seq2[*VMArea, error] {
 		var all []*VMArea
 		left := maxVMAreas
 		for _, head := range heads {
-			for node, err := range s.list(ctx, head, left) {
+			for node, err := range s.List(ctx, head, left) {
 				var a *VMArea
 				if err == nil {
 					left--
@@ -100,58 +101,58 @@ func (s *System) VMAreas(ctx context.Context) iter.Seq2[*VMArea, error] {
 // vmapHeads is where the lists of areas begin: there is one up to 6.8, and one in each
 // struct vmap_node since.
 func (s *System) vmapHeads(o *vmallocLayout) ([]virt.Addr, error) {
-	if !has(o.busy) {
-		head, err := s.listHead("vmap_area_list")
+	if !o.busy.Present() {
+		head, err := s.ListHead("vmap_area_list")
 		return []virt.Addr{head}, err
 	}
 	nodes, err := s.Pointer("vmap_nodes")
 	if err != nil {
 		return nil, err
 	}
-	count, err := s.symbol("nr_vmap_nodes")
+	count, err := s.SymbolAddr("nr_vmap_nodes")
 	if err != nil {
 		return nil, err
 	}
 	var heads []virt.Addr
-	err = safely(func() error {
-		r := s.reader()
-		n := r.u32(count)
-		if r.err == nil && n > maxVmapNodes {
-			return fmt.Errorf("%w: nr_vmap_nodes is %d", ErrBroken, n)
+	err = kobj.Safely(func() error {
+		r := s.Reader()
+		n := r.U32(count)
+		if r.Err == nil && n > maxVmapNodes {
+			return fmt.Errorf("%w: nr_vmap_nodes is %d", kobj.ErrBroken, n)
 		}
 		for i := range n {
-			heads = append(heads, at(nodes+virt.Addr(i)*virt.Addr(o.nodeSize), o.busy))
+			heads = append(heads, o.busy.At(nodes+virt.Addr(i)*virt.Addr(o.nodeSize)))
 		}
-		return r.err
+		return r.Err
 	})
 	return heads, err
 }
 
 func (s *System) vmArea(o *vmallocLayout, a virt.Addr) (*VMArea, error) {
 	v := &VMArea{Address: a}
-	err := safely(func() error {
-		r := s.reader()
-		v.Start, v.End = r.pointer(a, o.start), r.pointer(a, o.end)
-		vm := r.pointer(a, o.vm)
+	err := kobj.Safely(func() error {
+		r := s.Reader()
+		v.Start, v.End = r.Pointer(a, o.start), r.Pointer(a, o.end)
+		vm := r.Pointer(a, o.vm)
 		if vm == 0 {
 			const ram = 1 // VMAP_RAM; before 6.3 such an area has no other mark
-			if !has(o.areaFlags) || r.num(a, o.areaFlags)&ram != 0 {
+			if !o.areaFlags.Present() || r.Uint(a, o.areaFlags)&ram != 0 {
 				v.Kinds = []string{"vm_map_ram"}
 			}
-			return r.err
+			return r.Err
 		}
 		// What is mapped can be less than the area, which is aligned.
-		if start, size := r.pointer(vm, o.vmAddr), r.num(vm, o.vmSize); start >= v.Start && start <= v.End && size <= uint64(v.End-start) {
+		if start, size := r.Pointer(vm, o.vmAddr), r.Uint(vm, o.vmSize); start >= v.Start && start <= v.End && size <= uint64(v.End-start) {
 			v.Start, v.End = start, start+virt.Addr(size)
 		}
-		flags := r.num(vm, o.vmFlags)
+		flags := r.Uint(vm, o.vmFlags)
 		for _, k := range vmKinds {
 			if flags&k.bit != 0 {
 				v.Kinds = append(v.Kinds, k.name)
 			}
 		}
-		v.Pages, v.Physical, v.Caller = r.num(vm, o.vmPages), r.num(vm, o.vmPhys), r.pointer(vm, o.vmCaller)
-		return r.err
+		v.Pages, v.Physical, v.Caller = r.Uint(vm, o.vmPages), r.Uint(vm, o.vmPhys), r.Pointer(vm, o.vmCaller)
+		return r.Err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("area at %#x: %w", uint64(a), err)

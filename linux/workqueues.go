@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -35,11 +36,11 @@ type Work struct {
 }
 
 type workLayout struct {
-	list, pwqs, name, flags, maxActive, rescuer             Field // workqueue_struct
-	pool, wq, active, inactive, node                        Field // pool_workqueue
-	worklist, busy, id, cpu                                 Field // worker_pool
-	hentry, current, currentFn, currentPwq, desc, scheduled Field // worker
-	data, entry, fn                                         Field // work_struct
+	list, pwqs, name, flags, maxActive, rescuer             kobj.Field // workqueue_struct
+	pool, wq, active, inactive, node                        kobj.Field // pool_workqueue
+	worklist, busy, id, cpu                                 kobj.Field // worker_pool
+	hentry, current, currentFn, currentPwq, desc, scheduled kobj.Field // worker
+	data, entry, fn                                         kobj.Field // work_struct
 	flagNames                                               map[uint]string
 }
 
@@ -50,24 +51,24 @@ var workqueueFlags = []string{
 }
 
 func (s *System) workLayout() (*workLayout, error) {
-	return layoutOf(s.Walker, "workqueues", func(r *resolver, o *workLayout) {
-		r.symbols("workqueues", "worker_pool_idr")
+	return kobj.LayoutOf(s.Walker, "workqueues", func(r *kobj.Resolver, o *workLayout) {
+		r.Prefetch("workqueues", "worker_pool_idr")
 		o.flagNames = map[uint]string{}
 		for _, name := range workqueueFlags {
-			if v, err := r.types.EnumValue("wq_flags", name); err == nil && v > 0 {
+			if v, err := r.Types.EnumValue("wq_flags", name); err == nil && v > 0 {
 				o.flagNames[uint(bits.TrailingZeros64(uint64(v)))] = strings.ToLower(strings.TrimPrefix(strings.TrimLeft(name, "_"), "WQ_"))
 			}
 		}
 		const q, p, w, k = "workqueue_struct", "pool_workqueue", "worker_pool", "worker"
-		o.list, o.pwqs, o.name, o.flags = r.field(q, "list"), r.field(q, "pwqs"), r.field(q, "name"), r.field(q, "flags")
-		o.maxActive = r.field(q, "max_active", "saved_max_active") // of the whole queue since 6.9
-		o.rescuer = r.field(q, "rescuer")
-		o.pool, o.wq, o.active = r.field(p, "pool"), r.field(p, "wq"), r.field(p, "nr_active")
-		o.inactive, o.node = r.field(p, "inactive_works", "delayed_works"), r.field(p, "pwqs_node") // 5.15
-		o.worklist, o.busy, o.id, o.cpu = r.field(w, "worklist"), r.field(w, "busy_hash"), r.field(w, "id"), r.field(w, "cpu")
-		o.hentry, o.current, o.currentFn = r.field(k, "hentry"), r.field(k, "current_work"), r.field(k, "current_func")
-		o.currentPwq, o.desc, o.scheduled = r.field(k, "current_pwq"), r.field(k, "desc"), r.field(k, "scheduled")
-		o.data, o.entry, o.fn = r.field("work_struct", "data"), r.field("work_struct", "entry"), r.field("work_struct", "func")
+		o.list, o.pwqs, o.name, o.flags = r.Field(q, "list"), r.Field(q, "pwqs"), r.Field(q, "name"), r.Field(q, "flags")
+		o.maxActive = r.Field(q, "max_active", "saved_max_active") // of the whole queue since 6.9
+		o.rescuer = r.Field(q, "rescuer")
+		o.pool, o.wq, o.active = r.Field(p, "pool"), r.Field(p, "wq"), r.Field(p, "nr_active")
+		o.inactive, o.node = r.Field(p, "inactive_works", "delayed_works"), r.Field(p, "pwqs_node") // 5.15
+		o.worklist, o.busy, o.id, o.cpu = r.Field(w, "worklist"), r.Field(w, "busy_hash"), r.Field(w, "id"), r.Field(w, "cpu")
+		o.hentry, o.current, o.currentFn = r.Field(k, "hentry"), r.Field(k, "current_work"), r.Field(k, "current_func")
+		o.currentPwq, o.desc, o.scheduled = r.Field(k, "current_pwq"), r.Field(k, "desc"), r.Field(k, "scheduled")
+		o.data, o.entry, o.fn = r.Field("work_struct", "data"), r.Field("work_struct", "entry"), r.Field("work_struct", "func")
 	})
 }
 
@@ -79,12 +80,12 @@ func (s *System) Workqueues(ctx context.Context) iter.Seq2[*Workqueue, error] {
 			yield(nil, err)
 			return
 		}
-		head, err := s.listHead("workqueues")
+		head, err := s.ListHead("workqueues")
 		if err != nil {
-			yield(nil, fmt.Errorf("%w: %w", ErrUnsupported, err))
+			yield(nil, fmt.Errorf("%w: %w", kobj.ErrUnsupported, err))
 			return
 		}
-		for node, err := range s.list(ctx, head, maxMachinery) {
+		for node, err := range s.List(ctx, head, kobj.MaxElements) {
 			var q *Workqueue
 			if err == nil {
 				q, err = s.workqueue(ctx, o, node-virt.Addr(o.list.Offset))
@@ -101,29 +102,29 @@ func (s *System) Workqueues(ctx context.Context) iter.Seq2[*Workqueue, error] {
 
 func (s *System) workqueue(ctx context.Context, o *workLayout, a virt.Addr) (*Workqueue, error) {
 	q := &Workqueue{Addr: a}
-	err := safely(func() error {
-		r := s.reader()
-		q.Name = cString(r.bytes(at(a, o.name), int(min(o.name.Size, 64))))
-		q.Flags = bitNames(r.num(a, o.flags), o.flagNames)
-		q.MaxActive = int(r.signed(a, o.maxActive))
-		q.Rescuer = r.pointer(a, o.rescuer) != 0
-		return r.err
+	err := kobj.Safely(func() error {
+		r := s.Reader()
+		q.Name = kobj.CString(r.Bytes(o.name.At(a), int(min(o.name.Size, 64))))
+		q.Flags = kobj.BitNames(r.Uint(a, o.flags), o.flagNames)
+		q.MaxActive = int(r.Int(a, o.maxActive))
+		q.Rescuer = r.Pointer(a, o.rescuer) != 0
+		return r.Err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("workqueue at %#x: %w", uint64(a), err)
 	}
-	for node, err := range s.list(ctx, at(a, o.pwqs), maxMachinery) {
+	for node, err := range s.List(ctx, o.pwqs.At(a), kobj.MaxElements) {
 		if err != nil {
 			return nil, fmt.Errorf("pools of workqueue %q: %w", q.Name, err)
 		}
-		err := safely(func() error {
-			r, p := s.reader(), node-virt.Addr(o.node.Offset)
-			pool, active := r.pointer(p, o.pool), r.signed(p, o.active)
-			id := r.signed(pool, o.id)
-			if r.err == nil {
+		err := kobj.Safely(func() error {
+			r, p := s.Reader(), node-virt.Addr(o.node.Offset)
+			pool, active := r.Pointer(p, o.pool), r.Int(p, o.active)
+			id := r.Int(pool, o.id)
+			if r.Err == nil {
 				q.Pools, q.Active = append(q.Pools, id), q.Active+int(active)
 			}
-			return r.err
+			return r.Err
 		})
 		if err != nil {
 			return nil, fmt.Errorf("pools of workqueue %q: %w", q.Name, err)
@@ -142,35 +143,35 @@ func (s *System) Works(ctx context.Context) iter.Seq2[*Work, error] {
 			yield(nil, err)
 			return
 		}
-		pools, err1 := s.symbol("worker_pool_idr")
-		queues, err2 := s.listHead("workqueues")
+		pools, err1 := s.SymbolAddr("worker_pool_idr")
+		queues, err2 := s.ListHead("workqueues")
 		if err1 != nil || err2 != nil {
-			yield(nil, fmt.Errorf("works: %w: %w", ErrUnsupported, kernel.ErrNoSymbol))
+			yield(nil, fmt.Errorf("works: %w: %w", kobj.ErrUnsupported, kernel.ErrNoSymbol))
 			return
 		}
-		for e, err := range s.xarray(ctx, pools, maxMachinery) {
+		for e, err := range s.IDR(ctx, pools, kobj.MaxElements) {
 			if err != nil {
 				if !yield(nil, fmt.Errorf("pools of workers: %w", err)) {
 					return
 				}
 				continue
 			}
-			if !s.worksOf(ctx, o, e.value, yield) {
+			if !s.worksOf(ctx, o, e.Value, yield) {
 				return
 			}
 		}
-		for node, err := range s.list(ctx, queues, maxMachinery) {
+		for node, err := range s.List(ctx, queues, kobj.MaxElements) {
 			if err != nil {
 				continue // Workqueues tells
 			}
 			q := node - virt.Addr(o.list.Offset)
-			for pn, err := range s.list(ctx, at(q, o.pwqs), maxMachinery) {
+			for pn, err := range s.List(ctx, o.pwqs.At(q), kobj.MaxElements) {
 				if err != nil {
 					continue
 				}
 				pwq := pn - virt.Addr(o.node.Offset)
-				pool, err := s.word(at(pwq, o.pool))
-				if err == nil && !s.workList(ctx, o, virt.Addr(pool), at(pwq, o.inactive), "inactive", yield) {
+				pool, err := s.Word(o.pool.At(pwq))
+				if err == nil && !s.workList(ctx, o, virt.Addr(pool), o.inactive.At(pwq), "inactive", yield) {
 					return
 				}
 			}
@@ -179,7 +180,7 @@ func (s *System) Works(ctx context.Context) iter.Seq2[*Work, error] {
 }
 
 func (s *System) worksOf(ctx context.Context, o *workLayout, pool virt.Addr, yield func(*Work, error) bool) bool {
-	buckets, err := s.pointers(at(pool, o.busy), int(min(o.busy.Size/8, 1024)))
+	buckets, err := s.Pointers(o.busy.At(pool), int(min(o.busy.Size/8, 1024)))
 	if err != nil {
 		return yield(nil, fmt.Errorf("pool of workers at %#x: %w", uint64(pool), err))
 	}
@@ -187,18 +188,18 @@ func (s *System) worksOf(ctx context.Context, o *workLayout, pool virt.Addr, yie
 		if first == 0 {
 			continue
 		}
-		for node, err := range s.hlist(ctx, at(pool, o.busy)+virt.Addr(8*i), maxMachinery) {
+		for node, err := range s.HList(ctx, o.busy.At(pool)+virt.Addr(8*i), kobj.MaxElements) {
 			worker := node - virt.Addr(o.hentry.Offset)
 			var w *Work
 			if err == nil {
 				w = &Work{State: "running"}
-				err = safely(func() error {
-					r := s.reader()
+				err = kobj.Safely(func() error {
+					r := s.Reader()
 					s.poolOf(&r, o, w, pool)
-					w.Addr, w.Func = r.pointer(worker, o.current), r.pointer(worker, o.currentFn)
-					w.Worker = cString(r.bytes(at(worker, o.desc), int(min(o.desc.Size, 64))))
-					s.queueOf(&r, o, w, r.pointer(worker, o.currentPwq))
-					return r.err
+					w.Addr, w.Func = r.Pointer(worker, o.current), r.Pointer(worker, o.currentFn)
+					w.Worker = kobj.CString(r.Bytes(o.desc.At(worker), int(min(o.desc.Size, 64))))
+					s.queueOf(&r, o, w, r.Pointer(worker, o.currentPwq))
+					return r.Err
 				})
 			}
 			if err != nil {
@@ -207,42 +208,42 @@ func (s *System) worksOf(ctx context.Context, o *workLayout, pool virt.Addr, yie
 			if !yield(w, err) {
 				return false
 			}
-			if w != nil && !s.workList(ctx, o, pool, at(worker, o.scheduled), "pending", yield) {
+			if w != nil && !s.workList(ctx, o, pool, o.scheduled.At(worker), "pending", yield) {
 				return false
 			}
 		}
 	}
-	return s.workList(ctx, o, pool, at(pool, o.worklist), "pending", yield)
+	return s.workList(ctx, o, pool, o.worklist.At(pool), "pending", yield)
 }
 
-func (s *System) poolOf(r *reader, o *workLayout, w *Work, pool virt.Addr) {
-	w.Pool, w.CPU = r.signed(pool, o.id), int(r.signed(pool, o.cpu))
+func (s *System) poolOf(r *kobj.Reader, o *workLayout, w *Work, pool virt.Addr) {
+	w.Pool, w.CPU = r.Int(pool, o.id), int(r.Int(pool, o.cpu))
 }
 
-func (s *System) queueOf(r *reader, o *workLayout, w *Work, pwq virt.Addr) {
+func (s *System) queueOf(r *kobj.Reader, o *workLayout, w *Work, pwq virt.Addr) {
 	if pwq == 0 || !s.Space.KernelHalf(pwq) {
 		return
 	}
-	if q := r.pointer(pwq, o.wq); q != 0 {
-		w.Queue = cString(r.bytes(at(q, o.name), int(min(o.name.Size, 64))))
+	if q := r.Pointer(pwq, o.wq); q != 0 {
+		w.Queue = kobj.CString(r.Bytes(o.name.At(q), int(min(o.name.Size, 64))))
 	}
 }
 
 // workList yields the works in a list.
 func (s *System) workList(ctx context.Context, o *workLayout, pool, head virt.Addr, state string, yield func(*Work, error) bool) bool {
 	const hasQueue = 1 << 2 // WORK_STRUCT_PWQ: the rest of data is a pool_workqueue
-	for node, err := range s.list(ctx, head, maxMachinery) {
+	for node, err := range s.List(ctx, head, kobj.MaxElements) {
 		var w *Work
 		if err == nil {
 			w = &Work{State: state, Addr: node - virt.Addr(o.entry.Offset)}
-			err = safely(func() error {
-				r := s.reader()
+			err = kobj.Safely(func() error {
+				r := s.Reader()
 				s.poolOf(&r, o, w, pool)
-				w.Func = r.pointer(w.Addr, o.fn)
-				if data := r.num(w.Addr, o.data); data&hasQueue != 0 {
+				w.Func = r.Pointer(w.Addr, o.fn)
+				if data := r.Uint(w.Addr, o.data); data&hasQueue != 0 {
 					s.queueOf(&r, o, w, virt.Addr(data&^0xff))
 				}
-				return r.err
+				return r.Err
 			})
 		}
 		if err != nil {

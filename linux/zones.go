@@ -6,6 +6,7 @@ import (
 	"iter"
 
 	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -26,27 +27,27 @@ type Zone struct {
 }
 
 type zoneLayout struct {
-	zones                             Field // of pglist_data
-	name, start, spanned              Field
-	present, managed, watermark, stat Field
-	boost                             Field
-	areas, areaFree                   Field
+	zones                             kobj.Field // of pglist_data
+	name, start, spanned              kobj.Field
+	present, managed, watermark, stat kobj.Field
+	boost                             kobj.Field
+	areas, areaFree                   kobj.Field
 	size, areaSize                    uint32
 	freePages                         uint64 // index of NR_FREE_PAGES
 }
 
 func (s *System) zoneLayout() (*zoneLayout, error) {
-	return layoutOf(s.Walker, "zones", func(r *resolver, o *zoneLayout) {
-		r.symbols("node_data", "nr_node_ids")
+	return kobj.LayoutOf(s.Walker, "zones", func(r *kobj.Resolver, o *zoneLayout) {
+		r.Prefetch("node_data", "nr_node_ids")
 		const t = "zone"
-		o.zones, o.size = r.field("pglist_data", "node_zones"), r.size(t)
-		o.name, o.start, o.spanned = r.field(t, "name"), r.field(t, "zone_start_pfn"), r.field(t, "spanned_pages")
-		o.present, o.managed = r.field(t, "present_pages"), r.field(t, "managed_pages")
-		o.watermark, o.boost, o.stat = r.field(t, "_watermark"), r.optional(t, "watermark_boost"), r.field(t, "vm_stat")
-		o.areas, o.areaFree, o.areaSize = r.field(t, "free_area"), r.field("free_area", "nr_free"), r.size("free_area")
-		i, err := r.p.EnumValue("zone_stat_item", "NR_FREE_PAGES")
+		o.zones, o.size = r.Field("pglist_data", "node_zones"), r.Size(t)
+		o.name, o.start, o.spanned = r.Field(t, "name"), r.Field(t, "zone_start_pfn"), r.Field(t, "spanned_pages")
+		o.present, o.managed = r.Field(t, "present_pages"), r.Field(t, "managed_pages")
+		o.watermark, o.boost, o.stat = r.Field(t, "_watermark"), r.Optional(t, "watermark_boost"), r.Field(t, "vm_stat")
+		o.areas, o.areaFree, o.areaSize = r.Field(t, "free_area"), r.Field("free_area", "nr_free"), r.Size("free_area")
+		i, err := r.Profile.EnumValue("zone_stat_item", "NR_FREE_PAGES")
 		if err != nil || i < 0 || uint64(i) >= uint64(o.stat.Size/8) {
-			r.errs = append(r.errs, fmt.Errorf("counter NR_FREE_PAGES: %w", kernel.ErrNoSymbol))
+			r.Errs = append(r.Errs, fmt.Errorf("counter NR_FREE_PAGES: %w", kernel.ErrNoSymbol))
 		}
 		o.freePages = uint64(i)
 	})
@@ -67,7 +68,7 @@ func (s *System) Zones(ctx context.Context) iter.Seq2[*Zone, error] {
 		}
 		nodes, ok := s.Address("node_data")
 		if !ok {
-			yield(nil, fmt.Errorf("zones: symbol node_data: %w", ErrUnsupported)) // without CONFIG_NUMA
+			yield(nil, fmt.Errorf("zones: symbol node_data: %w", kobj.ErrUnsupported)) // without CONFIG_NUMA
 			return
 		}
 		count, err := s.numaNodes()
@@ -76,12 +77,12 @@ func (s *System) Zones(ctx context.Context) iter.Seq2[*Zone, error] {
 			return
 		}
 		for n := range count {
-			node, err := s.word(nodes + virt.Addr(8*n))
+			node, err := s.Word(nodes + virt.Addr(8*n))
 			if err != nil {
 				err = fmt.Errorf("node %d: %w", n, err)
 			}
 			for i := uint32(0); err == nil && node != 0 && i < min(o.zones.Size/max(o.size, 1), maxZones); i++ {
-				z, err := s.zone(o, n, at(virt.Addr(node), o.zones)+virt.Addr(i*o.size))
+				z, err := s.zone(o, n, o.zones.At(virt.Addr(node))+virt.Addr(i*o.size))
 				if err == nil && z.Present == 0 {
 					continue
 				}
@@ -100,24 +101,24 @@ func (s *System) Zones(ctx context.Context) iter.Seq2[*Zone, error] {
 }
 
 func (s *System) zone(o *zoneLayout, node uint32, a virt.Addr) (z *Zone, err error) {
-	err = safely(func() error {
-		r := s.reader()
-		pages := func(f Field) uint64 { return r.num(a, f) * phys.PageSize }
-		mark := func(i virt.Addr) uint64 { return r.u64(at(a, o.watermark)+8*i)*phys.PageSize + pages(o.boost) }
+	err = kobj.Safely(func() error {
+		r := s.Reader()
+		pages := func(f kobj.Field) uint64 { return r.Uint(a, f) * phys.PageSize }
+		mark := func(i virt.Addr) uint64 { return r.U64(o.watermark.At(a)+8*i)*phys.PageSize + pages(o.boost) }
 		z = &Zone{
 			Node: node, Addr: a, Start: phys.Addr(pages(o.start)),
 			Spanned: pages(o.spanned), Present: pages(o.present), Managed: pages(o.managed),
 			// What processors have not added up yet can make it less than nothing.
-			Free: uint64(max(0, int64(r.u64(at(a, o.stat)+virt.Addr(8*o.freePages))))) * phys.PageSize,
+			Free: uint64(max(0, int64(r.U64(o.stat.At(a)+virt.Addr(8*o.freePages))))) * phys.PageSize,
 			Min:  mark(0), Low: mark(1), High: mark(2),
 		}
-		if name := r.pointer(a, o.name); name != 0 {
-			z.Name = r.cString(name, maxName)
+		if name := r.Pointer(a, o.name); name != 0 {
+			z.Name = r.CString(name, maxName)
 		}
 		for i := range min(o.areas.Size/max(o.areaSize, 1), maxOrders) {
-			z.FreeBlocks = append(z.FreeBlocks, r.num(at(a, o.areas)+virt.Addr(i*o.areaSize), o.areaFree))
+			z.FreeBlocks = append(z.FreeBlocks, r.Uint(o.areas.At(a)+virt.Addr(i*o.areaSize), o.areaFree))
 		}
-		return r.err
+		return r.Err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("zone at %#x: %w", uint64(a), err)

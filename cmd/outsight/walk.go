@@ -7,7 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/linux/peek"
 	"github.com/outsight-vmi/outsight/table"
 )
@@ -61,12 +61,12 @@ func newWalkCommand() *cobra.Command {
 			return err
 		}
 		defer func() { err = errors.Join(err, done()) }()
-		var kind linux.ChainKind
+		var kind kobj.ChainKind
 		switch {
 		case xarray:
-			kind = linux.ChainXArray
+			kind = kobj.ChainXArray
 		case maple:
-			kind = linux.ChainMaple
+			kind = kobj.ChainMaple
 		}
 		chain, err := m.Chain(args[2], kind)
 		if err != nil {

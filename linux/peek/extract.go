@@ -9,6 +9,7 @@ import (
 	"io"
 
 	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -58,7 +59,7 @@ const maxSegments = 0xfffe
 // segment without any has no bytes in it. It returns how many bytes it wrote.
 func (m *Memory) WriteELF(ctx context.Context, w io.WriterAt, segments []Segment) (written uint64, err error) {
 	if len(segments) > maxSegments {
-		return 0, fmt.Errorf("%w: %d segments", linux.ErrBroken, len(segments))
+		return 0, fmt.Errorf("%w: %d segments", kobj.ErrBroken, len(segments))
 	}
 	const header, program, page = 64, 56, phys.PageSize
 	head := elf.Header64{
@@ -79,7 +80,7 @@ func (m *Memory) WriteELF(ctx context.Context, w io.WriterAt, segments []Segment
 			return written, err
 		}
 		if next+last < next || next+last > 1<<62 {
-			return written, fmt.Errorf("segment at %#x: %w: %d bytes", s.Addr, linux.ErrBroken, s.Size)
+			return written, fmt.Errorf("segment at %#x: %w: %d bytes", s.Addr, kobj.ErrBroken, s.Size)
 		}
 		for _, r := range runs {
 			n, err := m.copyRun(ctx, w, int64(next+r.Addr-s.Addr), r)
@@ -156,14 +157,14 @@ func (m *Memory) WriteImage(w io.WriterAt, a uint64) (gaps []Gap, err error) {
 		}
 	}
 	if !found {
-		return nil, fmt.Errorf("ELF header at %#x: %w: it has no segments", a, linux.ErrBroken)
+		return nil, fmt.Errorf("ELF header at %#x: %w: it has no segments", a, kobj.ErrBroken)
 	}
 	for _, p := range programs {
 		if p.Type != uint32(elf.PT_LOAD) {
 			continue
 		}
 		if p.Filesz > maxImage || p.Off > maxImage {
-			return gaps, fmt.Errorf("ELF header at %#x: %w: a segment of %d bytes", a, linux.ErrBroken, p.Filesz)
+			return gaps, fmt.Errorf("ELF header at %#x: %w: a segment of %d bytes", a, kobj.ErrBroken, p.Filesz)
 		}
 		missing, err := m.Copy(&offsetWriter{w, int64(p.Off)}, base+p.Vaddr, p.Filesz)
 		if gaps = append(gaps, missing...); err != nil {
@@ -185,7 +186,7 @@ func (m *Memory) programs(a uint64) (all []elf.Prog64, err error) {
 	}
 	const programSize = 56
 	if string(h.Ident[:4]) != elf.ELFMAG || h.Ident[elf.EI_CLASS] != byte(elf.ELFCLASS64) || h.Phentsize != programSize {
-		return nil, fmt.Errorf("%w: no 64-bit ELF image begins there", linux.ErrBroken)
+		return nil, fmt.Errorf("%w: no 64-bit ELF image begins there", kobj.ErrBroken)
 	}
 	table := make([]byte, int(h.Phnum)*programSize)
 	if _, err := m.ReadAt(table, a+h.Phoff); err != nil {

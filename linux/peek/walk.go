@@ -6,7 +6,7 @@ import (
 	"iter"
 
 	"github.com/outsight-vmi/outsight/kernel/btf"
-	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -19,19 +19,19 @@ type Object struct {
 // Chain is how objects of a type are chained: by a member of theirs, or by pointers.
 type Chain struct {
 	m      *Memory
-	kind   linux.ChainKind // empty: the member points to the next object
-	offset uint64          // of the member
+	kind   kobj.ChainKind // empty: the member points to the next object
+	offset uint64         // of the member
 }
 
 // links are the types of members that chain objects.
-var links = map[string]linux.ChainKind{
-	"struct list_head": linux.ChainList, "struct hlist_node": linux.ChainHList, "struct rb_node": linux.ChainRBTree,
+var links = map[string]kobj.ChainKind{
+	"struct list_head": kobj.ChainList, "struct hlist_node": kobj.ChainHList, "struct rb_node": kobj.ChainRBTree,
 }
 
 // Chain is how the objects that link names are chained: "module.list" is a member in which
 // lists, trees or other objects of that type meet; a type alone ("task_struct") is that of the objects
 // to which an XArray or a maple tree points, as kind says.
-func (m *Memory) Chain(link string, kind linux.ChainKind) (*Chain, error) {
+func (m *Memory) Chain(link string, kind kobj.ChainKind) (*Chain, error) {
 	t, err := m.Type(link)
 	if err != nil {
 		return nil, err
@@ -72,7 +72,7 @@ func (c *Chain) pointers(ctx context.Context, head uint64, yield func(Object, er
 		case err != nil:
 			err = fmt.Errorf("pointer at %#x: %w", at, err)
 		case n > most:
-			err = fmt.Errorf("pointer at %#x: %w: more than %d objects", at, linux.ErrBroken, most)
+			err = fmt.Errorf("pointer at %#x: %w: more than %d objects", at, kobj.ErrBroken, most)
 		default:
 			err = ctx.Err()
 		}

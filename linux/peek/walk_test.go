@@ -5,13 +5,13 @@ import (
 	"fmt"
 	"testing"
 
-	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/linux/peek"
 	"github.com/outsight-vmi/outsight/linux/synth"
 )
 
 // objects are what is on a chain, up to ten, and its last error.
-func objects(t *testing.T, m *peek.Memory, head uint64, link string, kind linux.ChainKind) (all []uint64, failed error) {
+func objects(t *testing.T, m *peek.Memory, head uint64, link string, kind kobj.ChainKind) (all []uint64, failed error) {
 	t.Helper()
 	c, err := m.Chain(link, kind)
 	if err != nil {
@@ -55,13 +55,13 @@ func TestChain(t *testing.T) {
 	}
 	// A list that leads into itself.
 	g.Put64(tasks[1]+g.Member("task_struct", "tasks"), tasks[0]+g.Member("task_struct", "tasks"))
-	if _, err := objects(t, m, head, "task_struct.tasks", ""); !errors.Is(err, linux.ErrBroken) {
+	if _, err := objects(t, m, head, "task_struct.tasks", ""); !errors.Is(err, kobj.ErrBroken) {
 		t.Errorf("a loop: %v", err)
 	}
 	// One entry, in the head itself.
 	array := g.Object("xarray")
 	g.Put64(array+g.Member("xarray", "xa_head"), tasks[1])
-	if got, err := objects(t, m, array, "task_struct", linux.ChainXArray); len(got) != 1 || got[0] != tasks[1] || err != nil {
+	if got, err := objects(t, m, array, "task_struct", kobj.ChainXArray); len(got) != 1 || got[0] != tasks[1] || err != nil {
 		t.Errorf("xarray: %#x, %v", got, err)
 	}
 	for _, link := range []string{"task_struct.comm", "task_struct", "nosuch.list", "task_struct.nosuch"} {

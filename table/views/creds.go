@@ -10,6 +10,7 @@ import (
 
 	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/table"
 )
 
@@ -102,14 +103,14 @@ func credRow(c *linux.Cred) (row table.Row, partly error) {
 	}
 	label := text(c.Label)
 	switch {
-	case errors.Is(c.LabelErr, linux.ErrUnsupported):
+	case errors.Is(c.LabelErr, kobj.ErrUnsupported):
 		label = table.Missing(table.Unsupported)
 	case c.LabelErr != nil:
 		label = unreadable(c.LabelErr)
 		partly = fmt.Errorf("label of process %d: %w", c.PID, c.LabelErr)
 	}
 	if c.GroupsLost > 0 {
-		partly = fmt.Errorf("groups of process %d: %w: %d are not shown", c.PID, linux.ErrBroken, c.GroupsLost)
+		partly = fmt.Errorf("groups of process %d: %w: %d are not shown", c.PID, kobj.ErrBroken, c.GroupsLost)
 	}
 	filters := id(c.Filters)
 	if c.Seccomp == "" {

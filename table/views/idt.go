@@ -7,6 +7,7 @@ import (
 
 	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/table"
 	"github.com/outsight-vmi/outsight/virt"
 	"github.com/outsight-vmi/outsight/vm"
@@ -54,7 +55,7 @@ func idtRows(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[tabl
 				return
 			}
 			if err == nil && !d.SameMemory {
-				err = fmt.Errorf("idt_descr leads to %#x, which is not the kernel's idt_table at %#x: %w", uint64(d.Base), uint64(d.Table), linux.ErrBroken)
+				err = fmt.Errorf("idt_descr leads to %#x, which is not the kernel's idt_table at %#x: %w", uint64(d.Base), uint64(d.Table), kobj.ErrBroken)
 			}
 			if err != nil && !yield(gate{}, err) {
 				return

@@ -10,6 +10,7 @@ import (
 
 	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/table"
 )
 
@@ -167,7 +168,7 @@ func interfaceRow(owners *linux.Owners, d *linux.NetDevice) table.Row {
 // unknown is a cell of what this kernel keeps in a way that is not known, or of what
 // could not be read.
 func unknown(err error) table.Value {
-	if errors.Is(err, linux.ErrUnsupported) || errors.Is(err, linux.ErrNoModuleTypes) || errors.Is(err, linux.ErrNotLoaded) {
+	if errors.Is(err, kobj.ErrUnsupported) || errors.Is(err, linux.ErrNoModuleTypes) || errors.Is(err, linux.ErrNotLoaded) {
 		return table.Missing(table.Unsupported)
 	}
 	return unreadable(err)

@@ -8,6 +8,7 @@ import (
 	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/linux/synth"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/table"
@@ -76,7 +77,7 @@ func TestPsWithoutList(t *testing.T) {
 	g = few()
 	head = g.Tasks[0] + g.Member("task_struct", "tasks")
 	rows, rep = ps(t, g, func(*leaving) { g.Put64(head, 8); g.Put64(head+8, 8) })
-	if len(rows) != 0 || !errors.Is(rep.Err, linux.ErrBroken) {
+	if len(rows) != 0 || !errors.Is(rep.Err, kobj.ErrBroken) {
 		t.Errorf("no way is left: %d rows, %+v", len(rows), rep)
 	}
 }

@@ -1,4 +1,4 @@
-package linux
+package kobj
 
 import (
 	"errors"
@@ -17,7 +17,7 @@ func walkerGuest(t testing.TB) (*synth.Guest, *Walker, func(words int) uint64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return g, NewWalker(k), func(words int) uint64 { return g.Alloc(uint64(8*words), 8) }
+	return g, New(k), func(words int) uint64 { return g.Alloc(uint64(8*words), 8) }
 }
 
 func TestChain(t *testing.T) {
@@ -34,7 +34,7 @@ func TestChain(t *testing.T) {
 	}
 	g.Put64(link, 7) // the mark of a nulls list
 	count := func(limit int) (n int, last error) {
-		for a, err := range s.hlist(t.Context(), virt.Addr(head), limit) {
+		for a, err := range s.HList(t.Context(), virt.Addr(head), limit) {
 			if err != nil {
 				last = err
 				continue
@@ -54,7 +54,7 @@ func TestChain(t *testing.T) {
 	}
 	g.Put64(nodes[4], nodes[2]) // a cycle
 	total := 0
-	for _, err := range s.hlist(t.Context(), virt.Addr(head), 1<<30) {
+	for _, err := range s.HList(t.Context(), virt.Addr(head), 1<<30) {
 		if total++; err != nil && !errors.Is(err, ErrBroken) {
 			t.Error(err)
 		}
@@ -81,7 +81,7 @@ func TestRBTree(t *testing.T) {
 	child(nodes[1], nodes[0], nodes[2])
 	child(nodes[5], nodes[4], nodes[6])
 	i := 0
-	for a, err := range s.rbtree(t.Context(), virt.Addr(root), 100) {
+	for a, err := range s.RBTree(t.Context(), virt.Addr(root), 100) {
 		if err != nil || uint64(a) != nodes[i] {
 			t.Errorf("node %d: %#x, %v", i, uint64(a), err)
 		}
@@ -92,7 +92,7 @@ func TestRBTree(t *testing.T) {
 	}
 	child(nodes[6], nodes[3], 1) // a cycle, and a wild pointer
 	good, bad := 0, 0
-	for _, err := range s.rbtree(t.Context(), virt.Addr(root), 100) {
+	for _, err := range s.RBTree(t.Context(), virt.Addr(root), 100) {
 		if err != nil {
 			bad++
 			continue
@@ -121,14 +121,14 @@ func TestXArray(t *testing.T) {
 	leaf := node(0, map[int]uint64{0: 0x1001, 3: 0x2001, 4: 3<<2 | 2, 5: 256<<2 | 2})
 	top := node(6, map[int]uint64{2: leaf | 2, 63: 0x3001})
 	g.Put64(array+head, top|2)
-	var got []entry
-	for e, err := range s.xarray(t.Context(), virt.Addr(array), 100) {
+	var got []XArrayEntry
+	for e, err := range s.XArray(t.Context(), virt.Addr(array), 100) {
 		if err != nil {
 			t.Error(err)
 		}
 		got = append(got, e)
 	}
-	want := []entry{{128, 0x1001}, {131, 0x2001}, {63 << 6, 0x3001}}
+	want := []XArrayEntry{{128, 0x1001}, {131, 0x2001}, {63 << 6, 0x3001}}
 	if len(got) != len(want) {
 		t.Fatalf("%v", got)
 	}
@@ -141,7 +141,7 @@ func TestXArray(t *testing.T) {
 	for index, want := range map[uint64]virt.Addr{
 		128: 0x1001, 131: 0x2001, 132: 0x2001, 133: 0, 129: 0, 1: 0, 63 << 6: 0x3001, 63<<6 | 5: 0x3001, 1 << 12: 0,
 	} {
-		if v, err := s.xarrayAt(virt.Addr(array), index); v != want || err != nil {
+		if v, err := s.XArrayAt(virt.Addr(array), index); v != want || err != nil {
 			t.Errorf("index %d: %#x, %v", index, uint64(v), err)
 		}
 	}
@@ -149,7 +149,7 @@ func TestXArray(t *testing.T) {
 	off := g.Member("xa_node", "slots")
 	g.Put64(leaf+off, top|2)
 	bad := 0
-	for _, err := range s.xarray(t.Context(), virt.Addr(array), 100) {
+	for _, err := range s.XArray(t.Context(), virt.Addr(array), 100) {
 		if errors.Is(err, ErrBroken) {
 			bad++
 		}
@@ -157,7 +157,7 @@ func TestXArray(t *testing.T) {
 	if bad != 1 {
 		t.Errorf("%d errors", bad)
 	}
-	if _, err := s.xarrayAt(virt.Addr(array), 128); !errors.Is(err, ErrBroken) {
+	if _, err := s.XArrayAt(virt.Addr(array), 128); !errors.Is(err, ErrBroken) {
 		t.Error(err)
 	}
 }

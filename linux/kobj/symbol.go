@@ -1,4 +1,4 @@
-package linux
+package kobj
 
 import (
 	"fmt"
@@ -7,8 +7,8 @@ import (
 	"github.com/outsight-vmi/outsight/virt"
 )
 
-// symbol is the address of a variable or function that this kernel must have.
-func (s *Walker) symbol(name string) (virt.Addr, error) {
+// SymbolAddr is the address of a variable or function that this kernel must have.
+func (s *Walker) SymbolAddr(name string) (virt.Addr, error) {
 	a, ok := s.Address(name)
 	if !ok {
 		return 0, fmt.Errorf("symbol %s: %w", name, kernel.ErrNoSymbol)
@@ -16,11 +16,11 @@ func (s *Walker) symbol(name string) (virt.Addr, error) {
 	return a, nil
 }
 
-// listHead finds a list head by its name, which static variables of several files may
+// ListHead finds a list head by its name, which static variables of several files may
 // share ("formats" with CONFIG_PREEMPT_RT): the first from which a list with elements leads
 // out and back. Where there is none it is the first of all, so that damage is told.
-func (s *Walker) listHead(name string) (virt.Addr, error) {
-	first, err := s.symbol(name)
+func (s *Walker) ListHead(name string) (virt.Addr, error) {
+	first, err := s.SymbolAddr(name)
 	if err != nil || s.leadsBack(first) {
 		return first, err
 	}
@@ -38,17 +38,17 @@ func (s *Walker) listHead(name string) (virt.Addr, error) {
 
 // leadsBack reports whether there is an element behind a list head that has it before itself.
 func (s *Walker) leadsBack(head virt.Addr) bool {
-	next, err := s.word(head)
+	next, err := s.Word(head)
 	if err != nil || virt.Addr(next) == head || !s.Space.KernelHalf(virt.Addr(next)) {
 		return false
 	}
-	back, err := s.word(virt.Addr(next) + 8)
+	back, err := s.Word(virt.Addr(next) + 8)
 	return err == nil && virt.Addr(back) == head
 }
 
-// since reports whether the kernel is of that release or later: for what changed and
+// Since reports whether the kernel is of that release or later: for what changed and
 // left no trace in its types. A back-port can make it wrong.
-func (s *Walker) since(major, minor int) bool {
+func (s *Walker) Since(major, minor int) bool {
 	var a, b int
 	n, _ := fmt.Sscanf(s.Release, "%d.%d", &a, &b)
 	return n == 2 && (a > major || a == major && b >= minor)

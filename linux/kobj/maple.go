@@ -1,4 +1,4 @@
-package linux
+package kobj
 
 import (
 	"context"
@@ -19,10 +19,10 @@ type mapleLayout struct {
 	nodeSize                uint32
 }
 
-// mapleEntry is one element of a maple tree: a pointer, for a range of indexes.
-type mapleEntry struct {
+// MapleEntry is one element of a maple tree: a pointer, for a range of indexes.
+type MapleEntry struct {
 	first, last uint64
-	value       virt.Addr
+	Value       virt.Addr
 }
 
 const (
@@ -34,35 +34,35 @@ const (
 )
 
 func (s *Walker) mapleLayout() (*mapleLayout, error) {
-	return layoutOf(s, "maple trees", func(r *resolver, o *mapleLayout) {
-		o.root = r.field("maple_tree", "ma_root")
-		o.rangePivot, o.rangeSlot = r.field("maple_range_64", "pivot"), r.field("maple_range_64", "slot")
-		o.arangePivot, o.arangeSlot = r.field("maple_arange_64", "pivot"), r.field("maple_arange_64", "slot")
-		o.nodeSize = r.size("maple_node")
-		if len(r.errs) > 0 {
+	return LayoutOf(s, "maple trees", func(r *Resolver, o *mapleLayout) {
+		o.root = r.Field("maple_tree", "ma_root")
+		o.rangePivot, o.rangeSlot = r.Field("maple_range_64", "pivot"), r.Field("maple_range_64", "slot")
+		o.arangePivot, o.arangeSlot = r.Field("maple_arange_64", "pivot"), r.Field("maple_arange_64", "slot")
+		o.nodeSize = r.Size("maple_node")
+		if len(r.Errs) > 0 {
 			return
 		}
 		for _, f := range []Field{o.rangePivot, o.rangeSlot, o.arangePivot, o.arangeSlot} {
 			if o.nodeSize > 4096 || f.Offset > o.nodeSize || f.Size > o.nodeSize-f.Offset {
-				r.errs = append(r.errs, fmt.Errorf("struct maple_node of %d bytes: a member lies outside", o.nodeSize))
+				r.Errs = append(r.Errs, fmt.Errorf("struct maple_node of %d bytes: a member lies outside", o.nodeSize))
 			}
 		}
 	})
 }
 
-// maple walks the struct maple_tree at a in order of index, limit entries at most.
+// Maple walks the struct maple_tree at a in order of index, limit entries at most.
 // Every child must lie within its parent's range and no node may be there twice, so
 // that a tree made by an enemy ends.
-func (s *Walker) maple(ctx context.Context, a virt.Addr, limit int) iter.Seq2[mapleEntry, error] {
-	return func(yield func(mapleEntry, error) bool) {
+func (s *Walker) Maple(ctx context.Context, a virt.Addr, limit int) iter.Seq2[MapleEntry, error] {
+	return func(yield func(MapleEntry, error) bool) {
 		o, err := s.mapleLayout()
 		if err != nil {
-			yield(mapleEntry{}, err)
+			yield(MapleEntry{}, err)
 			return
 		}
-		root, err := s.word(at(a, o.root))
+		root, err := s.Word(o.root.At(a))
 		if err != nil {
-			yield(mapleEntry{}, fmt.Errorf("maple tree at %#x: %w", uint64(a), err))
+			yield(MapleEntry{}, fmt.Errorf("maple tree at %#x: %w", uint64(a), err))
 			return
 		}
 		w := mapleWalk{s: s, ctx: ctx, o: o, root: a, left: limit, seen: map[virt.Addr]struct{}{}, yield: yield}
@@ -72,7 +72,7 @@ func (s *Walker) maple(ctx context.Context, a virt.Addr, limit int) iter.Seq2[ma
 		case root&3 == internal && root > 4096: // xa_is_node
 			w.node(root, 0, ^uint64(0), maxMapleDepth)
 		case root&3 == 0: // one entry, at index 0
-			yield(mapleEntry{value: virt.Addr(root)}, nil)
+			yield(MapleEntry{Value: virt.Addr(root)}, nil)
 		}
 	}
 }
@@ -84,7 +84,7 @@ type mapleWalk struct {
 	root  virt.Addr
 	left  int
 	seen  map[virt.Addr]struct{}
-	yield func(mapleEntry, error) bool
+	yield func(MapleEntry, error) bool
 }
 
 // node visits the node that a slot leads to, which covers [lo, hi]; it returns
@@ -96,7 +96,7 @@ func (w *mapleWalk) node(slot, lo, hi uint64, depth int) bool {
 	}
 	w.seen[at] = struct{}{}
 	if w.ctx.Err() != nil {
-		w.yield(mapleEntry{}, w.ctx.Err())
+		w.yield(MapleEntry{}, w.ctx.Err())
 		return false
 	}
 	b := make([]byte, w.o.nodeSize)
@@ -149,7 +149,7 @@ func (w *mapleWalk) slot(v, first, last uint64, leaf bool, depth int) bool {
 		w.fail(fmt.Errorf("%w: too many entries", ErrBroken))
 		return false
 	}
-	return w.yield(mapleEntry{first, last, virt.Addr(v)}, nil)
+	return w.yield(MapleEntry{first, last, virt.Addr(v)}, nil)
 }
 
 func (w *mapleWalk) read(a virt.Addr, b []byte) (err error) {
@@ -162,5 +162,5 @@ func (w *mapleWalk) read(a virt.Addr, b []byte) (err error) {
 }
 
 func (w *mapleWalk) fail(err error) bool {
-	return w.yield(mapleEntry{}, fmt.Errorf("maple tree at %#x: %w", uint64(w.root), err))
+	return w.yield(MapleEntry{}, fmt.Errorf("maple tree at %#x: %w", uint64(w.root), err))
 }

@@ -1,4 +1,4 @@
-package linux
+package kobj
 
 import (
 	"context"
@@ -11,11 +11,11 @@ import (
 // maxRBDepth is how deep a red-black tree of as many nodes as fit in memory can be.
 const maxRBDepth = 100
 
-// rbtree walks a red-black tree in order and yields the address of every struct
+// RBTree walks a red-black tree in order and yields the address of every struct
 // rb_node, limit of them at most. root is the address of the struct rb_root (or
 // rb_root_cached, which begins with one). Linux has laid rb_node out as parent and
 // colour, right, left since 2.6.19.
-func (s *Walker) rbtree(ctx context.Context, root virt.Addr, limit int) iter.Seq2[virt.Addr, error] {
+func (s *Walker) RBTree(ctx context.Context, root virt.Addr, limit int) iter.Seq2[virt.Addr, error] {
 	const right, left = 8, 16
 	return func(yield func(virt.Addr, error) bool) {
 		seen := map[virt.Addr]struct{}{}
@@ -25,7 +25,7 @@ func (s *Walker) rbtree(ctx context.Context, root virt.Addr, limit int) iter.Seq
 		}
 		var walk func(link virt.Addr, depth int)
 		walk = func(link virt.Addr, depth int) {
-			v, err := s.word(link)
+			v, err := s.Word(link)
 			at := virt.Addr(v)
 			switch {
 			case err != nil:

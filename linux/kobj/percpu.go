@@ -1,4 +1,4 @@
-package linux
+package kobj
 
 import (
 	"fmt"
@@ -28,7 +28,7 @@ func (s *Walker) readCPUs() error {
 		if err != nil {
 			return fmt.Errorf("area of processor %d: %w", cpu, err)
 		}
-		s.cpus = append(s.cpus, virt.Addr(off))
+		s.CPUAreas = append(s.CPUAreas, virt.Addr(off))
 	}
 	if count == 0 || count > maxCPUs || known && count != possible {
 		return fmt.Errorf("%w: the kernel prepared for %d processors", ErrBroken, count)
@@ -44,7 +44,7 @@ func (s *Walker) possibleCPUs() (n uint32, known bool) {
 		return maxCPUs, false
 	}
 	var b [maxCPUs / 8]byte
-	size := s.cpuMaskSize()
+	size := s.CPUMaskSize()
 	if _, err := s.Space.ReadAt(b[:size], mask); err != nil {
 		return maxCPUs, false
 	}
@@ -57,27 +57,27 @@ func (s *Walker) possibleCPUs() (n uint32, known bool) {
 }
 
 // CPUs is how many processors the kernel prepared for (nr_cpu_ids).
-func (s *Walker) CPUs() int { return len(s.cpus) }
+func (s *Walker) CPUs() int { return len(s.CPUAreas) }
 
 // PerCPU is where the per-CPU variable name lies for a possible CPU. Its symbol is
 // an offset in each CPU's area up to 6.14, and an address since: what the kernel
 // adds is the same.
 func (s *Walker) PerCPU(name string, cpu int) (virt.Addr, error) {
-	if cpu < 0 || cpu >= len(s.cpus) {
-		return 0, fmt.Errorf("processor %d: %w: there are %d", cpu, ErrBroken, len(s.cpus))
+	if cpu < 0 || cpu >= len(s.CPUAreas) {
+		return 0, fmt.Errorf("processor %d: %w: there are %d", cpu, ErrBroken, len(s.CPUAreas))
 	}
 	sym, ok := s.Symbol(name)
 	if !ok {
 		return 0, fmt.Errorf("symbol %s: %w: %w", name, ErrUnsupported, kernel.ErrNoSymbol)
 	}
 	if sym.Percpu {
-		return virt.Addr(sym.Rel) + s.cpus[cpu], nil
+		return virt.Addr(sym.Rel) + s.CPUAreas[cpu], nil
 	}
-	return s.Text + virt.Addr(sym.Rel) + s.cpus[cpu], nil
+	return s.Text + virt.Addr(sym.Rel) + s.CPUAreas[cpu], nil
 }
 
-// cpuMaskSize is how many bytes a mask of processors has.
-func (s *Walker) cpuMaskSize() int {
+// CPUMaskSize is how many bytes a mask of processors has.
+func (s *Walker) CPUMaskSize() int {
 	// NR_CPUS of distributions is 8192 or, in small kernels, 64 and more: what lies
 	// behind a shorter mask are others' variables, so its length is the type's.
 	if n, err := s.StructSize("cpumask"); err == nil {

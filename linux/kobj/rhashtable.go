@@ -1,4 +1,4 @@
-package linux
+package kobj
 
 import (
 	"context"
@@ -14,21 +14,21 @@ type rhashLayout struct {
 	table, size, nest, future, buckets Field
 }
 
-// rhashtable walks the struct rhashtable at a and yields the address of every
+// RHashTable walks the struct rhashtable at a and yields the address of every
 // rhash_head, limit of them at most; while the table grows, the future one too.
-func (s *Walker) rhashtable(ctx context.Context, a virt.Addr, limit int) iter.Seq2[virt.Addr, error] {
+func (s *Walker) RHashTable(ctx context.Context, a virt.Addr, limit int) iter.Seq2[virt.Addr, error] {
 	return func(yield func(virt.Addr, error) bool) {
-		o, err := layoutOf(s, "resizable hash tables", func(r *resolver, o *rhashLayout) {
-			o.table = r.field("rhashtable", "tbl")
-			o.size, o.nest = r.field("bucket_table", "size"), r.field("bucket_table", "nest")
-			o.future, o.buckets = r.field("bucket_table", "future_tbl"), r.field("bucket_table", "buckets")
+		o, err := LayoutOf(s, "resizable hash tables", func(r *Resolver, o *rhashLayout) {
+			o.table = r.Field("rhashtable", "tbl")
+			o.size, o.nest = r.Field("bucket_table", "size"), r.Field("bucket_table", "nest")
+			o.future, o.buckets = r.Field("bucket_table", "future_tbl"), r.Field("bucket_table", "buckets")
 		})
 		if err != nil {
 			yield(0, err)
 			return
 		}
-		r := s.reader()
-		table, err := s.word(at(a, o.table))
+		r := s.Reader()
+		table, err := s.Word(o.table.At(a))
 		fail := func(err error) bool {
 			return yield(0, fmt.Errorf("hash table at %#x: %w", uint64(a), err))
 		}
@@ -36,7 +36,7 @@ func (s *Walker) rhashtable(ctx context.Context, a virt.Addr, limit int) iter.Se
 			fail(err)
 			return
 		}
-		seen := map[virt.Addr]struct{}{}
+		n, seen := 0, map[virt.Addr]struct{}{}
 		const generations = 4
 		for t := virt.Addr(table); t != 0 && len(seen) < generations; {
 			if _, twice := seen[t]; twice {
@@ -44,9 +44,9 @@ func (s *Walker) rhashtable(ctx context.Context, a virt.Addr, limit int) iter.Se
 			}
 			seen[t] = struct{}{}
 			var size, nest uint64
-			next, err := netGuarded(&r, func() virt.Addr {
-				size, nest = r.num(t, o.size), r.num(t, o.nest)
-				return r.pointer(t, o.future)
+			next, err := Guarded(&r, func() virt.Addr {
+				size, nest = r.Uint(t, o.size), r.Uint(t, o.nest)
+				return r.Pointer(t, o.future)
 			})
 			switch {
 			case err != nil:
@@ -59,7 +59,14 @@ func (s *Walker) rhashtable(ctx context.Context, a virt.Addr, limit int) iter.Se
 				}
 			default:
 				stopped := false
-				if err := s.rhashBuckets(ctx, &r, at(t, o.buckets), size, limit, func(node virt.Addr, err error) bool {
+				if err := s.rhashBuckets(ctx, &r, o.buckets.At(t), size, limit, func(node virt.Addr, err error) bool {
+					if err == nil {
+						if n++; n > limit {
+							stopped = true
+							fail(fmt.Errorf("%w: more than %d elements", ErrBroken, limit))
+							return false
+						}
+					}
 					stopped = !yield(node, err)
 					return !stopped
 				}); err != nil && !stopped && !fail(err) {
@@ -76,7 +83,7 @@ func (s *Walker) rhashtable(ctx context.Context, a virt.Addr, limit int) iter.Se
 
 // rhashBuckets walks the buckets: bit 0 of one is its lock, and a chain ends in an
 // odd pointer.
-func (s *Walker) rhashBuckets(ctx context.Context, r *reader, base virt.Addr, size uint64, limit int, yield func(virt.Addr, error) bool) error {
+func (s *Walker) rhashBuckets(ctx context.Context, r *Reader, base virt.Addr, size uint64, limit int, yield func(virt.Addr, error) bool) error {
 	const maxSize = 1 << 22
 	if size > maxSize || size&(size-1) != 0 {
 		return fmt.Errorf("%w: %d buckets", ErrBroken, size)
@@ -85,8 +92,8 @@ func (s *Walker) rhashBuckets(ctx context.Context, r *reader, base virt.Addr, si
 	var heads [piece]virt.Addr
 	for from := uint64(0); from < size; from += piece {
 		n := min(piece, size-from)
-		if _, err := netGuarded(r, func() int {
-			b := r.bytes(base+virt.Addr(8*from), int(8*n))
+		if _, err := Guarded(r, func() int {
+			b := r.Bytes(base+virt.Addr(8*from), int(8*n))
 			for i := range n {
 				heads[i] = virt.Addr(binary.LittleEndian.Uint64(b[8*i:]))
 			}
@@ -107,7 +114,7 @@ func (s *Walker) rhashBuckets(ctx context.Context, r *reader, base virt.Addr, si
 				}
 				continue
 			}
-			if !yield(node, nil) || !s.chain(ctx, node, limit, yield) {
+			if !yield(node, nil) || !s.chain(ctx, node, 0, limit, yield) {
 				return nil
 			}
 		}

@@ -1,4 +1,4 @@
-package linux
+package kobj
 
 import (
 	"context"
@@ -19,17 +19,17 @@ type xarrayLayout struct {
 }
 
 func (s *Walker) xarrayLayout() (*xarrayLayout, error) {
-	return layoutOf(s, "xarrays", func(r *resolver, o *xarrayLayout) {
-		o.head = r.field("xarray", "xa_head")
-		o.shift, o.offset = r.field("xa_node", "shift"), r.field("xa_node", "offset")
-		o.slots = r.field("xa_node", "slots")
+	return LayoutOf(s, "xarrays", func(r *Resolver, o *xarrayLayout) {
+		o.head = r.Field("xarray", "xa_head")
+		o.shift, o.offset = r.Field("xa_node", "shift"), r.Field("xa_node", "offset")
+		o.slots = r.Field("xa_node", "slots")
 	})
 }
 
-// entry is one element of an xarray.
-type entry struct {
-	index uint64
-	value virt.Addr // a pointer, or with bit 0 set a value (xa_is_value)
+// XArrayEntry is one element of an xarray.
+type XArrayEntry struct {
+	Index uint64
+	Value virt.Addr // a pointer, or with bit 0 set a value (xa_is_value)
 }
 
 const (
@@ -38,19 +38,19 @@ const (
 	xaInternal = 2  // in the lowest two bits: a node, a sibling or a mark
 )
 
-// xarray walks the struct xarray (or the radix_tree_root in a struct idr) at a in
+// XArray walks the struct xarray (or the radix_tree_root in a struct idr) at a in
 // order of index, limit entries at most. Sibling entries and those that are being
 // changed (xa_is_retry) are left out; an entry of several indexes comes once.
-func (s *Walker) xarray(ctx context.Context, a virt.Addr, limit int) iter.Seq2[entry, error] {
-	return func(yield func(entry, error) bool) {
+func (s *Walker) XArray(ctx context.Context, a virt.Addr, limit int) iter.Seq2[XArrayEntry, error] {
+	return func(yield func(XArrayEntry, error) bool) {
 		o, err := s.xarrayLayout()
 		if err != nil {
-			yield(entry{}, err)
+			yield(XArrayEntry{}, err)
 			return
 		}
-		head, err := s.word(at(a, o.head))
+		head, err := s.Word(o.head.At(a))
 		if err != nil {
-			yield(entry{}, fmt.Errorf("xarray at %#x: %w", uint64(a), err))
+			yield(XArrayEntry{}, fmt.Errorf("xarray at %#x: %w", uint64(a), err))
 			return
 		}
 		w := xarrayWalk{s: s, ctx: ctx, o: o, root: a, left: limit, nodes: limit/2 + 2*maxXADepth, yield: yield}
@@ -58,13 +58,13 @@ func (s *Walker) xarray(ctx context.Context, a virt.Addr, limit int) iter.Seq2[e
 	}
 }
 
-// xarrayAt is the entry of the struct xarray at a for index; 0 if there is none.
-func (s *Walker) xarrayAt(a virt.Addr, index uint64) (virt.Addr, error) {
+// XArrayAt is the entry of the struct xarray at a for index; 0 if there is none.
+func (s *Walker) XArrayAt(a virt.Addr, index uint64) (virt.Addr, error) {
 	o, err := s.xarrayLayout()
 	if err != nil {
 		return 0, err
 	}
-	head, err := s.word(at(a, o.head))
+	head, err := s.Word(o.head.At(a))
 	if err != nil {
 		return 0, fmt.Errorf("xarray at %#x: %w", uint64(a), err)
 	}
@@ -91,10 +91,10 @@ func (s *Walker) xarraySlot(o *xarrayLayout, node virt.Addr, index uint64, above
 	if !s.Space.KernelHalf(node) {
 		return 0, 0, fmt.Errorf("%w: no kernel pointer", ErrBroken)
 	}
-	r := s.reader()
+	r := s.Reader()
 	slots := uint64(o.slots.Size / 8)
-	if shift = int(r.num(node, o.shift)); r.err != nil {
-		return 0, 0, r.err
+	if shift = int(r.Uint(node, o.shift)); r.Err != nil {
+		return 0, 0, r.Err
 	}
 	if shift >= above || slots == 0 {
 		return 0, 0, fmt.Errorf("%w: shift %d below %d", ErrBroken, shift, above)
@@ -104,14 +104,14 @@ func (s *Walker) xarraySlot(o *xarrayLayout, node virt.Addr, index uint64, above
 		return 0, shift, nil // beyond the last that there can be
 	}
 	slot %= slots
-	if v = r.ptr(at(node, o.slots) + virt.Addr(8*slot)); v&3 == xaInternal && v < 4*xaChunk {
+	if v = r.Ptr(o.slots.At(node) + virt.Addr(8*slot)); v&3 == xaInternal && v < 4*xaChunk {
 		// A sibling names the slot of the entry that it belongs to (xa_is_sibling).
-		v = r.ptr(at(node, o.slots) + virt.Addr(8*(uint64(v>>2)%slots)))
+		v = r.Ptr(o.slots.At(node) + virt.Addr(8*(uint64(v>>2)%slots)))
 	}
 	if v&3 == xaInternal && v <= 4096 {
 		v = 0 // it is being changed
 	}
-	return v, shift, r.err
+	return v, shift, r.Err
 }
 
 type xarrayWalk struct {
@@ -120,7 +120,7 @@ type xarrayWalk struct {
 	o           *xarrayLayout
 	root        virt.Addr
 	left, nodes int
-	yield       func(entry, error) bool
+	yield       func(XArrayEntry, error) bool
 }
 
 // slot visits one entry, which is a node or an element; it returns false to end
@@ -138,7 +138,7 @@ func (w *xarrayWalk) slot(v virt.Addr, index uint64, above, depth int) bool {
 		w.fail(fmt.Errorf("%w: too many entries", ErrBroken))
 		return false
 	}
-	return w.yield(entry{index, v}, nil)
+	return w.yield(XArrayEntry{index, v}, nil)
 }
 
 func (w *xarrayWalk) node(at virt.Addr, index uint64, above, depth int) bool {
@@ -147,7 +147,7 @@ func (w *xarrayWalk) node(at virt.Addr, index uint64, above, depth int) bool {
 		return false
 	}
 	if w.ctx.Err() != nil {
-		w.yield(entry{}, w.ctx.Err())
+		w.yield(XArrayEntry{}, w.ctx.Err())
 		return false
 	}
 	var raw [xaChunk * 8]byte
@@ -173,16 +173,46 @@ func (w *xarrayWalk) read(a virt.Addr, slots []byte) (shift int, err error) {
 	if !w.s.Space.KernelHalf(a) {
 		return 0, fmt.Errorf("%w: no kernel pointer", ErrBroken)
 	}
-	r := w.s.reader()
-	shift = int(r.num(a, w.o.shift))
-	if r.err != nil {
-		return 0, r.err
+	r := w.s.Reader()
+	shift = int(r.Uint(a, w.o.shift))
+	if r.Err != nil {
+		return 0, r.Err
 	}
-	_, err = w.s.Space.ReadAt(slots, at(a, w.o.slots))
+	_, err = w.s.Space.ReadAt(slots, w.o.slots.At(a))
 	return shift, err
 }
 
 // fail reports an error; it returns false when the consumer wants no more.
 func (w *xarrayWalk) fail(err error) bool {
-	return w.yield(entry{}, fmt.Errorf("xarray at %#x: %w", uint64(w.root), err))
+	return w.yield(XArrayEntry{}, fmt.Errorf("xarray at %#x: %w", uint64(w.root), err))
+}
+
+type idrLayout struct{ tree, base Field }
+
+// IDR walks the struct idr at a in order of ID, limit entries at most: Index is the ID,
+// which counts from the IDR's own base.
+func (s *Walker) IDR(ctx context.Context, a virt.Addr, limit int) iter.Seq2[XArrayEntry, error] {
+	return func(yield func(XArrayEntry, error) bool) {
+		o, err := LayoutOf(s, "IDRs", func(r *Resolver, o *idrLayout) {
+			o.tree, o.base = r.Field("idr", "idr_rt"), r.Optional("idr", "idr_base") // 4.16
+		})
+		if err != nil {
+			yield(XArrayEntry{}, err)
+			return
+		}
+		r := s.Reader()
+		base, err := Guarded(&r, func() uint64 { return r.Uint(a, o.base) })
+		if err != nil {
+			yield(XArrayEntry{}, fmt.Errorf("idr at %#x: %w", uint64(a), err))
+			return
+		}
+		for e, err := range s.XArray(ctx, o.tree.At(a), limit) {
+			if err == nil {
+				e.Index += base
+			}
+			if !yield(e, err) {
+				return
+			}
+		}
+	}
 }

@@ -1,4 +1,4 @@
-package linux
+package kobj
 
 import (
 	"errors"
@@ -14,8 +14,8 @@ import (
 // without the feature.
 var ErrUnsupported = errors.New("this kernel does not have them in a known form")
 
-// layouts are the groups of members resolved so far, by the type of the group.
-type layouts struct {
+// Layouts are the groups of members resolved so far, by the type of the group.
+type Layouts struct {
 	mu    sync.Mutex
 	known map[reflect.Type]any
 }
@@ -26,24 +26,24 @@ type layout[T any] struct {
 	err   error
 }
 
-// layoutOf is the members that one kind of object needs, resolved at its first use:
+// LayoutOf is the members that one kind of object needs, resolved at its first use:
 // what one view needs and this kernel lacks does not concern the others. T is a
 // struct of the caller's own, and names the group; its members are best kept as
-// [Field], which say their width too. resolve first calls symbols, which
+// [Field], which say their width too. resolve first calls [Resolver.Prefetch], which
 // finds all names in one pass over the kernel's table.
-func layoutOf[T any](s *Walker, what string, resolve func(*resolver, *T)) (*T, error) {
-	return layoutFrom(s, &s.layouts, s.Profile, what, resolve)
+func LayoutOf[T any](s *Walker, what string, resolve func(*Resolver, *T)) (*T, error) {
+	return LayoutFrom(s, &s.layouts, s.Profile, what, resolve)
 }
 
-// types is where members are looked up: a kernel's types, or those of a module.
-type types interface {
+// Types is where members are looked up: a kernel's types, or those of a module.
+type Types interface {
 	Field(structure, path string) (kernel.Field, error)
 	StructSize(structure string) (uint32, error)
 	EnumValue(enum, enumerator string) (int64, error)
 }
 
-// layoutFrom resolves a group in the given types, or takes it from those known.
-func layoutFrom[T any](s *Walker, all *layouts, from types, what string, resolve func(*resolver, *T)) (*T, error) {
+// LayoutFrom resolves a group in the given types, or takes it from those known.
+func LayoutFrom[T any](s *Walker, all *Layouts, from Types, what string, resolve func(*Resolver, *T)) (*T, error) {
 	key := reflect.TypeFor[T]()
 	all.mu.Lock()
 	if all.known == nil {
@@ -56,10 +56,10 @@ func layoutFrom[T any](s *Walker, all *layouts, from types, what string, resolve
 	}
 	all.mu.Unlock()
 	l.once.Do(func() {
-		r := &resolver{p: s.Profile, types: from}
+		r := &Resolver{Profile: s.Profile, Types: from}
 		resolve(r, &l.value)
-		if len(r.errs) > 0 {
-			l.err = fmt.Errorf("%s: kernel %s: %w: %w", what, s.Release, ErrUnsupported, errors.Join(r.errs...))
+		if len(r.Errs) > 0 {
+			l.err = fmt.Errorf("%s: kernel %s: %w: %w", what, s.Release, ErrUnsupported, errors.Join(r.Errs...))
 		}
 	})
 	if l.err != nil {

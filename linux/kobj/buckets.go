@@ -1,4 +1,4 @@
-package linux
+package kobj
 
 import (
 	"fmt"
@@ -7,10 +7,10 @@ import (
 	"github.com/outsight-vmi/outsight/virt"
 )
 
-// netBuckets reads the count heads of a hash table at base, stride bytes apart, in
+// HashBuckets reads the count heads of a hash table at base, stride bytes apart, in
 // large pieces, and calls visit with the address of each that is not empty, until
 // it returns false. The head lies off bytes into a bucket.
-func (s *Walker) netBuckets(r *reader, base virt.Addr, count uint64, stride, off uint32, visit func(head virt.Addr) bool) error {
+func (s *Walker) HashBuckets(r *Reader, base virt.Addr, count uint64, stride, off uint32, visit func(head virt.Addr) bool) error {
 	const maxBuckets = 1 << 24 // the kernel itself stops at 512 Ki unless told otherwise
 	if base == 0 || count == 0 {
 		return nil
@@ -27,8 +27,8 @@ func (s *Walker) netBuckets(r *reader, base virt.Addr, count uint64, stride, off
 		n := min(perPiece, count-at)
 		start := base + virt.Addr(at*uint64(stride))
 		heads = heads[:0]
-		_, err := netGuarded(r, func() int {
-			b := r.bytes(start, int(n)*int(stride))
+		_, err := Guarded(r, func() int {
+			b := r.Bytes(start, int(n)*int(stride))
 			for i := range n {
 				w := b[i*uint64(stride)+uint64(off):]
 				// 0 ends a chain, and an odd word ends a nulls chain.

@@ -1,4 +1,4 @@
-package linux
+package kobj
 
 import (
 	"context"
@@ -18,14 +18,14 @@ var ErrBroken = errors.New("the list is broken")
 // taken off an RCU list (LIST_POISON2). Its next pointer stays good for a while.
 const poisonPrev = 0xdead_0000_0000_0122
 
-// list walks the kernel's doubly linked list (struct list_head) at head and
+// List walks the kernel's doubly linked list (struct list_head) at head and
 // yields the address of every element's own list_head, limit of them at most.
 //
 // In a whole list each element points back at the one before, which also rules out
 // cycles, so the common walk costs two words an element and no memory. Where that
 // fails, what is wrong is reported, and the walk goes on with a set of what it has
 // seen: first forward as far as it leads, then from the head backward.
-func (s *Walker) list(ctx context.Context, head virt.Addr, limit int) iter.Seq2[virt.Addr, error] {
+func (s *Walker) List(ctx context.Context, head virt.Addr, limit int) iter.Seq2[virt.Addr, error] {
 	return func(yield func(virt.Addr, error) bool) {
 		w := listWalk{s: s, ctx: ctx, head: head, limit: limit, yield: yield}
 		w.forward()

@@ -1,4 +1,4 @@
-package linux
+package kobj
 
 import (
 	"errors"
@@ -26,8 +26,8 @@ func TestMaple(t *testing.T) {
 	top := node("maple_arange_64", []uint64{29}, low|leaf, high|leaf)
 	tree := g.Object("maple_tree")
 	g.Set(tree, "maple_tree", "ma_root", top|inner|2)
-	walk := func(limit int) (got []mapleEntry, bad int) {
-		for e, err := range s.maple(t.Context(), virt.Addr(tree), limit) {
+	walk := func(limit int) (got []MapleEntry, bad int) {
+		for e, err := range s.Maple(t.Context(), virt.Addr(tree), limit) {
 			if err == nil {
 				got = append(got, e)
 			} else if bad++; !errors.Is(err, ErrBroken) {
@@ -36,7 +36,7 @@ func TestMaple(t *testing.T) {
 		}
 		return got, bad
 	}
-	want := []mapleEntry{{10, 19, 0x1000}, {20, 29, 0x2000}, {30, 99, 0x3000}}
+	want := []MapleEntry{{10, 19, 0x1000}, {20, 29, 0x2000}, {30, 99, 0x3000}}
 	got, bad := walk(100)
 	if bad != 0 || len(got) != len(want) {
 		t.Fatalf("%v, %d errors", got, bad)

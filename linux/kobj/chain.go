@@ -1,4 +1,4 @@
-package linux
+package kobj
 
 import (
 	"context"
@@ -36,23 +36,23 @@ const maxLinks = 8 << 20
 func (s *Walker) Chain(ctx context.Context, kind ChainKind, head virt.Addr) iter.Seq2[Link, error] {
 	switch kind {
 	case ChainList:
-		return numbered(s.list(ctx, head, maxLinks))
+		return numbered(s.List(ctx, head, maxLinks))
 	case ChainHList:
-		return numbered(s.hlist(ctx, head, maxLinks))
+		return numbered(s.HList(ctx, head, maxLinks))
 	case ChainRBTree:
-		return numbered(s.rbtree(ctx, head, maxLinks))
+		return numbered(s.RBTree(ctx, head, maxLinks))
 	case ChainXArray:
 		return func(yield func(Link, error) bool) {
-			for e, err := range s.xarray(ctx, head, maxLinks) {
-				if !yield(Link{Addr: e.value, Index: e.index}, err) {
+			for e, err := range s.XArray(ctx, head, maxLinks) {
+				if !yield(Link{Addr: e.Value, Index: e.Index}, err) {
 					return
 				}
 			}
 		}
 	case ChainMaple:
 		return func(yield func(Link, error) bool) {
-			for e, err := range s.maple(ctx, head, maxLinks) {
-				if !yield(Link{Addr: e.value, Index: e.first}, err) {
+			for e, err := range s.Maple(ctx, head, maxLinks) {
+				if !yield(Link{Addr: e.Value, Index: e.first}, err) {
 					return
 				}
 			}

@@ -1,0 +1,76 @@
+package kobj
+
+import (
+	"encoding/binary"
+	"fmt"
+	"runtime/debug"
+
+	"github.com/outsight-vmi/outsight/phys"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// MaxElements bounds the elements of one list or table of kernel internals.
+const MaxElements = 1 << 18
+
+// Safely does some reads, guarded by itself, so that no fault of the consumer's is
+// taken for the guest's.
+func Safely(read func() error) (err error) {
+	defer phys.Recover(debug.SetPanicOnFault(true), &err)
+	return read()
+}
+
+// ReadAt reads len(p) bytes at a.
+func (s *Walker) ReadAt(p []byte, a virt.Addr) error {
+	return Safely(func() error {
+		_, err := s.Space.ReadAt(p, a)
+		return err
+	})
+}
+
+// StringAt reads a string of the kernel's, of at most limit bytes.
+func (s *Walker) StringAt(a virt.Addr, limit int) (text string, err error) {
+	err = Safely(func() error {
+		r := s.Reader()
+		text = r.CString(a, limit)
+		return r.Err
+	})
+	return text, err
+}
+
+// TableAt is where a symbol lies and how many bytes it can have.
+func (s *Walker) TableAt(name string) (a virt.Addr, size uint64, ok bool) {
+	sym, ok := s.Extent(name)
+	if !ok || sym.Percpu {
+		return 0, 0, false
+	}
+	return s.Text + virt.Addr(sym.Rel), sym.Size, true
+}
+
+// Pointers reads the array of n pointers at a.
+func (s *Walker) Pointers(a virt.Addr, n int) ([]virt.Addr, error) {
+	b := make([]byte, 8*min(max(n, 0), MaxElements))
+	if err := s.ReadAt(b, a); err != nil {
+		return nil, fmt.Errorf("table at %#x: %w", uint64(a), err)
+	}
+	p := make([]virt.Addr, len(b)/8)
+	for i := range p {
+		p[i] = virt.Addr(binary.LittleEndian.Uint64(b[8*i:]))
+	}
+	return p, nil
+}
+
+// BitNames are the names of the bits set in v; those without one come as bitN.
+func BitNames(v uint64, names map[uint]string) []string {
+	var set []string
+	for bit := range uint(64) {
+		if v>>bit&1 == 0 {
+			continue
+		}
+		if n, ok := names[bit]; ok {
+			set = append(set, n)
+		} else {
+			set = append(set, fmt.Sprintf("bit%d", bit))
+		}
+	}
+	return set
+}

@@ -16,7 +16,7 @@ var stair = []string{
 	"phys/file phys/note", // what readers of dumps stand on
 	"phys/*",
 	"phys/dump phys/acquire", // all formats together
-	"vm/qmp vm/gdb vm/proc lab/state",
+	"vm/qmp vm/gdb vm/proc vm/guardian lab/state",
 	"vm",
 	"vm/ram", // what drivers stand on
 	"vm/*",

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/outsight-vmi/outsight/vm"
+	"github.com/outsight-vmi/outsight/vm/guardian"
 	"github.com/outsight-vmi/outsight/vm/proc"
 	"github.com/outsight-vmi/outsight/vm/ram"
 )
@@ -84,11 +85,20 @@ func (c *control) pauseByAPI(ctx context.Context) (func(context.Context) error, 
 	case vm.StatePaused, vm.StatePrelaunch, vm.StateShutdown: // whoever stopped it will know when to start it
 		return func(context.Context) error { return nil }, nil
 	}
+	g, err := c.guard(ctx)
+	if err != nil {
+		return nil, err
+	}
 	resume := func(ctx context.Context) error {
-		if err := c.api.setPaused(ctx, false); err != nil {
-			return c.failed("resume the machine", err)
+		err := c.api.setPaused(ctx, false)
+		if err == nil {
+			g.Done()
+			return nil
 		}
-		return nil
+		if g.Abandon(ctx) == nil { // it has done it
+			return nil
+		}
+		return c.failed("resume the machine", err)
 	}
 	if err := c.api.setPaused(ctx, true); err != nil {
 		e := c.failed("pause the machine", err)
@@ -100,19 +110,40 @@ func (c *control) pauseByAPI(ctx context.Context) (func(context.Context) error, 
 			if again != nil {
 				e.Why += ", and it is paused now: " + again.Error()
 			}
+			return nil, e
 		}
+		_ = g.Abandon(late) // which looks once more
 		return nil, e
 	}
 	return resume, nil
 }
 
 func (c *control) pauseBySignal(ctx context.Context) (func(context.Context) error, error) {
-	thaw, err := freeze(ctx, c.p)
+	var g *guardian.Guard
+	thaw, err := freeze(ctx, c.p, func() (err error) {
+		g, err = c.guard(ctx)
+		return err
+	})
 	if err != nil {
+		if g != nil {
+			g.Done() // freeze has thawed it
+		}
+		var e *vm.Error
+		if errors.As(err, &e) {
+			return nil, e
+		}
 		return nil, signalError("pause the machine", c.p, c.info, err)
 	}
-	return func(context.Context) error {
-		if err := thaw(); err != nil {
+	return func(ctx context.Context) error {
+		err := thaw()
+		if g != nil {
+			if err == nil {
+				g.Done()
+			} else {
+				_ = g.Abandon(ctx)
+			}
+		}
+		if err != nil {
 			e := signalError("resume the machine", c.p, c.info, err)
 			if !errors.Is(err, unix.ESRCH) {
 				e.Do = fmt.Sprintf("kill -CONT %d", c.p.PID)

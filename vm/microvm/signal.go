@@ -17,8 +17,9 @@ import (
 const patienceStop = 2 * time.Second
 
 // freeze stops process p, and with it the CPUs of its guest: KVM runs one only while its
-// thread runs. thaw lets it go on.
-func freeze(ctx context.Context, p proc.Process) (thaw func() error, err error) {
+// thread runs. before is called just before, unless it is stopped already. thaw continues
+// it.
+func freeze(ctx context.Context, p proc.Process, before func() error) (thaw func() error, err error) {
 	fd, err := unix.PidfdOpen(p.PID, 0)
 	if err != nil {
 		return nil, err
@@ -30,6 +31,10 @@ func freeze(ctx context.Context, p proc.Process) (thaw func() error, err error) 
 	if stopped, err := proc.Stopped(p.PID); stopped || err != nil {
 		unix.Close(fd)
 		return func() error { return nil }, err // whoever stopped it will know when to start it
+	}
+	if err := before(); err != nil {
+		unix.Close(fd)
+		return nil, err
 	}
 	thaw = func() error {
 		defer unix.Close(fd)

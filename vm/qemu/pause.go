@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/outsight-vmi/outsight/vm"
+	"github.com/outsight-vmi/outsight/vm/guardian"
 	"github.com/outsight-vmi/outsight/vm/qmp"
 )
 
@@ -20,7 +21,8 @@ var errClosed = errors.New("the machine has been closed")
 
 // hold is a machine that we have paused.
 type hold struct {
-	conn *conn
+	conn  *conn
+	guard *guardian.Guard // resumes it if this process is killed
 }
 
 // Pause implements [vm.Pauser]. From stop to cont the connection is kept, so that nobody
@@ -45,7 +47,17 @@ func (m *monitor) Pause(ctx context.Context) (resume func(context.Context) error
 		m.release(k)
 		return func(context.Context) error { return nil }, nil
 	}
-	h := &hold{conn: k}
+	g, err := m.guard(ctx)
+	if err == nil {
+		if err = g.Arm(); err != nil {
+			g.Done()
+		}
+	}
+	if err != nil {
+		m.release(k)
+		return nil, &vm.Error{What: what, Why: err.Error(), Do: "leave the pause out", Err: err}
+	}
+	h := &hold{conn: k, guard: g}
 	if err := k.Execute(ctx, "stop", nil, nil); err != nil {
 		// QEMU may have done it all the same, or be about to.
 		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), patienceCont)
@@ -98,20 +110,28 @@ func (m *monitor) resumeHeld() error {
 }
 
 // cont resumes the machine that was stopped by h, and releases its connection. Where
-// that is broken it takes a new one.
+// that is broken it takes a new one, and at last leaves it to the guardian.
 func (m *monitor) cont(ctx context.Context, h *hold) error {
 	err := contOver(ctx, h.conn.Client)
 	if err == nil {
 		m.release(h.conn)
+		h.guard.Done()
 		return nil
 	}
 	m.drop(h.conn, false)
 	k, err := m.acquire(ctx)
-	if err != nil {
-		return err
+	if err == nil {
+		if err = contOver(ctx, k.Client); err == nil {
+			m.release(k)
+			h.guard.Done()
+			return nil
+		}
+		m.drop(k, false)
 	}
-	defer m.release(k)
-	return contOver(ctx, k.Client)
+	if h.guard.Abandon(ctx) == nil {
+		return nil
+	}
+	return err
 }
 
 // contOver starts nothing that our stop did not stop: since then a migration may

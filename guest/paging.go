@@ -28,11 +28,16 @@ func askPaging(ctx context.Context, m *vm.Machine) (p paging) {
 
 func pagingOf(regs []vm.Registers) (p paging) {
 	const pg = 1 << 31
+	known := false
 	for _, cpu := range regs {
+		if cpu.Partial {
+			continue
+		}
+		known = true
 		if cpu.CR0&pg != 0 {
 			p.roots = append(p.roots, cpu.CR3)
 		}
 	}
-	p.off = len(p.roots) == 0 && len(regs) > 0
+	p.off = known && len(p.roots) == 0
 	return p
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/phys/dump"
 	"github.com/outsight-vmi/outsight/phys/note"
 )
@@ -23,8 +24,12 @@ func openDump(what, path string) (*Machine, error) {
 	for _, r := range d.Memory.Ranges() {
 		m.RAM += r.Size()
 	}
-	if d.Short > 0 {
-		m.Notes = append(m.Notes, fmt.Sprintf("%s was cut off: %d bytes of memory that it tells of are not in it, and what was there cannot be seen", path, d.Short))
+	if d.Lost > 0 {
+		m.Notes = append(m.Notes, fmt.Sprintf("%s was cut off, or its disk was full: %d bytes of memory (%d pages) that it should have are not in it, and what was there is unknown", path, d.Lost, (d.Lost+phys.PageSize-1)/phys.PageSize))
+	}
+	m.Notes = append(m.Notes, d.Notes...)
+	if d.Foreign != "" {
+		m.Notes = append(m.Notes, fmt.Sprintf("the header of %s says that it is of %s; memory decides", path, d.Foreign))
 	}
 	if len(d.CPUs) > 0 {
 		m.Control.Registers, m.CPUs = stillRegisters(registersOf(d)), len(d.CPUs)
@@ -43,7 +48,7 @@ func (r stillRegisters) Registers(context.Context) ([]Registers, error) { return
 func registersOf(d *dump.Dump) (rs []Registers) {
 	for i, c := range d.CPUs {
 		rs = append(rs, Registers{
-			CPU: i, RIP: c.RIP, RSP: c.RSP, RFLAGS: c.RFLAGS, General: c.General, Selectors: c.Selectors, CR0: c.CR0, CR2: c.CR2, CR3: c.CR3, CR4: c.CR4,
+			CPU: i, Partial: c.Partial, RIP: c.RIP, RSP: c.RSP, RFLAGS: c.RFLAGS, General: c.General, Selectors: c.Selectors, CR0: c.CR0, CR2: c.CR2, CR3: c.CR3, CR4: c.CR4,
 			FSBase: c.FSBase, GSBase: c.GSBase, KernelGSBase: c.KernelGSBase,
 			GDT: c.GDT, IDT: c.IDT, TR: c.TR, LDT: c.LDT, CPL: c.CPL,
 		})
@@ -55,7 +60,7 @@ func registersOf(d *dump.Dump) (rs []Registers) {
 func NotesOf(rs []Registers) (cpus []note.CPU) {
 	for _, r := range rs {
 		cpus = append(cpus, note.CPU{
-			RIP: r.RIP, RSP: r.RSP, RFLAGS: r.RFLAGS, General: r.General, Selectors: r.Selectors,
+			Partial: r.Partial, RIP: r.RIP, RSP: r.RSP, RFLAGS: r.RFLAGS, General: r.General, Selectors: r.Selectors,
 			CR0: r.CR0, CR2: r.CR2, CR3: r.CR3, CR4: r.CR4,
 			FSBase: r.FSBase, GSBase: r.GSBase, KernelGSBase: r.KernelGSBase,
 			GDT: r.GDT, IDT: r.IDT, TR: r.TR, LDT: r.LDT, CPL: r.CPL,

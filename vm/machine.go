@@ -138,4 +138,7 @@ type Registers struct {
 	GDT, IDT, TR, LDT  uint64 // linear base addresses
 	CPL                int    // privilege level: 0 kernel, 3 user
 	Halted             bool
+	// Partial says that only RIP, RSP, RFLAGS, General, Selectors, FSBase and CPL are known,
+	// as in the dump that a crashed kernel's kdump made.
+	Partial bool
 }

@@ -2,12 +2,15 @@
 // its format): each range of memory behind a header with its addresses, as a
 // stream of Snappy frames. The streams are indexed when a dump is opened, which
 // hops over what they hold; a frame is unpacked when memory in it is asked for.
+// Version 1 of the format is LiME's.
 package avml
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"sort"
 
 	"github.com/klauspost/compress/snappy"
@@ -40,29 +43,39 @@ const (
 // Memory is a machine's memory in an AVML file.
 type Memory struct {
 	src    file.Source
+	blocks []phys.Range
 	frames []frame // ascending by start, not overlapping
 	ranges []phys.Range
 	cache  *file.Cache
+	lost   uint64
 }
 
-// frame is one chunk of a stream that holds memory.
+// frame is one chunk of a stream that holds memory, or memory that is zeros.
 type frame struct {
 	start  phys.Addr
 	offset uint64 // of what follows the checksum, in the file
-	packed uint32 // length there, in bytes
-	size   uint32 // length in memory, in bytes
+	size   uint64 // in memory, in bytes
+	packed uint32 // length in the file, in bytes; 0: it is zeros
 	plain  bool
 }
 
-// New indexes src, which the Memory takes over.
+// New indexes src, which the Memory takes over. A dump that was cut off is read as far
+// as it goes.
 func New(src file.Source) (*Memory, error) {
 	m := &Memory{src: src}
 	for at := uint64(0); at < src.Size(); {
 		next, err := m.block(at)
+		if errors.Is(err, phys.ErrGone) && len(m.frames) > 0 {
+			break
+		}
 		if err != nil {
 			return nil, fmt.Errorf("AVML dump at offset %#x: %w", at, err)
 		}
 		at = next
+	}
+	slices.SortStableFunc(m.blocks, func(a, b phys.Range) int { return cmp.Compare(a.Start, b.Start) })
+	for _, r := range file.Omitted(m.blocks) {
+		m.frames = append(m.frames, frame{start: r.Start, size: r.Size()})
 	}
 	sort.SliceStable(m.frames, func(i, j int) bool { return m.frames[i].start < m.frames[j].start })
 	kept := m.frames[:0]
@@ -86,6 +99,13 @@ func New(src file.Source) (*Memory, error) {
 	return m, nil
 }
 
+// Lost implements [phys.Incomplete]: what the last block should have and the file has not.
+// Blocks behind it left no trace.
+func (m *Memory) Lost() uint64 { return m.lost }
+
+// CutOff reports whether the file ends in the middle of a block.
+func (m *Memory) CutOff() bool { return m.lost > 0 }
+
 // block indexes the range whose header is at offset at, and returns where the next
 // one begins.
 func (m *Memory) block(at uint64) (uint64, error) {
@@ -93,22 +113,31 @@ func (m *Memory) block(at uint64) (uint64, error) {
 	if err := file.ReadFull(m.src, h[:], at); err != nil {
 		return 0, err
 	}
-	if g, v := binary.LittleEndian.Uint32(h[:]), binary.LittleEndian.Uint32(h[4:]); g != magic || v != version {
-		return 0, fmt.Errorf("magic %#x, version %d: not AVML's version 2", g, v)
+	if !isHeader(h[:]) {
+		return 0, fmt.Errorf("magic %#x, version %d: not AVML's version 2", binary.LittleEndian.Uint32(h[:]), binary.LittleEndian.Uint32(h[4:]))
 	}
 	start, last := binary.LittleEndian.Uint64(h[8:]), binary.LittleEndian.Uint64(h[16:])
 	if last < start || last == ^uint64(0) {
 		return 0, fmt.Errorf("a range from %#x to %#x", start, last)
 	}
+	r := phys.Range{Start: phys.Addr(start), End: phys.Addr(last) + 1}
+	m.blocks = append(m.blocks, r)
 	at += headSize
+	if m.isBlank(at, r) {
+		m.frames = append(m.frames, frame{start: r.Start, size: r.Size()})
+		return at, nil
+	}
 	begin := at
-	for left := last - start + 1; left > 0; {
+	for left := r.Size(); left > 0; {
 		n, err := m.chunk(&at, phys.Addr(last-left+1))
+		if errors.Is(err, phys.ErrGone) {
+			m.lost += left
+		}
 		if err != nil {
 			return 0, err
 		}
 		if n > left {
-			return 0, fmt.Errorf("a stream of more than the %d bytes of its range", last-start+1)
+			return 0, fmt.Errorf("a stream of more than the %d bytes of its range", r.Size())
 		}
 		left -= n
 	}
@@ -121,6 +150,20 @@ func (m *Memory) block(at uint64) (uint64, error) {
 		return 0, fmt.Errorf("a stream of %d bytes that says %d of itself", at-begin, n)
 	}
 	return at + uint64(len(size)), nil
+}
+
+func isHeader(b []byte) bool {
+	return binary.LittleEndian.Uint32(b) == magic && binary.LittleEndian.Uint32(b[4:]) == version
+}
+
+// isBlank reports whether the block r, whose stream would be at offset at, has none: the
+// next header follows at once, or nothing.
+func (m *Memory) isBlank(at uint64, r phys.Range) bool {
+	if r.Size() > file.AVMLBlock {
+		return false
+	}
+	var next [8]byte
+	return at == m.src.Size() || file.ReadFull(m.src, next[:], at) == nil && isHeader(next[:])
 }
 
 // chunk indexes the chunk at *at, moves *at behind it, and returns how much memory
@@ -142,7 +185,7 @@ func (m *Memory) chunk(at *uint64, start phys.Addr) (uint64, error) {
 		return 0, fmt.Errorf("a chunk of %d bytes", size)
 	}
 	f := frame{start: start, offset: body + chunkSum, packed: uint32(size - chunkSum), plain: kind == chunkPlain}
-	f.size = f.packed
+	f.size = uint64(f.packed)
 	if !f.plain {
 		head := h[:min(binary.MaxVarintLen32, uint64(f.packed))]
 		if err := file.ReadFull(m.src, head, f.offset); err != nil {
@@ -152,15 +195,18 @@ func (m *Memory) chunk(at *uint64, start phys.Addr) (uint64, error) {
 		if k <= 0 || n > maxFrame {
 			return 0, fmt.Errorf("a frame of %d bytes", n)
 		}
-		f.size = uint32(n)
+		f.size = n
+	}
+	if body+size > m.src.Size() {
+		return 0, fmt.Errorf("a chunk of %d bytes at offset %#x: the file was cut short: %w", size, body, phys.ErrGone)
 	}
 	if f.size > maxFrame || f.packed > readMax || len(m.frames) == maxFrames {
 		return 0, fmt.Errorf("a frame of %d bytes in %d", f.size, f.packed)
 	}
-	if f.size > 0 {
+	if f.size > 0 && f.packed > 0 {
 		m.frames = append(m.frames, f)
 	}
-	return uint64(f.size), nil
+	return f.size, nil
 }
 
 func (m *Memory) unpack(i uint64, p []byte) ([]byte, error) {
@@ -183,6 +229,23 @@ func (m *Memory) unpack(i uint64, p []byte) ([]byte, error) {
 // Close closes the source.
 func (m *Memory) Close() error { return m.src.Close() }
 
+// NextPopulated implements [phys.Populated].
+func (m *Memory) NextPopulated(pa phys.Addr) (phys.Range, bool) {
+	i := sort.Search(len(m.frames), func(i int) bool { return m.frames[i].start+phys.Addr(m.frames[i].size) > pa })
+	for ; i < len(m.frames); i++ {
+		f := &m.frames[i]
+		if f.packed == 0 {
+			continue
+		}
+		r := phys.Range{Start: max(pa, f.start), End: f.start + phys.Addr(f.size)}
+		for i++; i < len(m.frames) && m.frames[i].packed > 0 && m.frames[i].start == r.End; i++ {
+			r.End += phys.Addr(m.frames[i].size)
+		}
+		return r, true
+	}
+	return phys.Range{}, false
+}
+
 // Ranges implements [phys.Memory].
 func (m *Memory) Ranges() []phys.Range { return m.ranges }
 
@@ -191,12 +254,14 @@ func (m *Memory) ReadAt(p []byte, pa phys.Addr) (n int, err error) {
 	for n < len(p) {
 		at := pa + phys.Addr(n)
 		i := sort.Search(len(m.frames), func(i int) bool { return m.frames[i].start > at }) - 1
-		if i < 0 || uint64(at-m.frames[i].start) >= uint64(m.frames[i].size) {
+		if i < 0 || uint64(at-m.frames[i].start) >= m.frames[i].size {
 			return n, phys.NotPresent(at, len(p)-n)
 		}
 		in := uint64(at - m.frames[i].start)
-		k := int(min(uint64(len(p)-n), uint64(m.frames[i].size)-in))
-		if err := m.cache.ReadAt(p[n:n+k], uint64(i), in); err != nil {
+		k := int(min(uint64(len(p)-n), m.frames[i].size-in))
+		if m.frames[i].packed == 0 {
+			clear(p[n : n+k])
+		} else if err := m.cache.ReadAt(p[n:n+k], uint64(i), in); err != nil {
 			return n, fmt.Errorf("read %d bytes at guest-physical %#x: %w", k, uint64(at), err)
 		}
 		n += k

@@ -4,6 +4,8 @@ package dump
 
 import (
 	"bytes"
+	"debug/elf"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -29,12 +31,16 @@ type Dump struct {
 	// Placed says that the dump tells the guest-physical address of what it holds.
 	// Without that Memory is [phys.Placeable].
 	Placed bool
-	// CPUs are the processors' registers, where the dump has them as QEMU writes
-	// them.
+	// CPUs are the processors' registers, where the dump has them.
 	CPUs []note.CPU
-	// Short is how many bytes of memory the dump tells of that the file does not have: it
-	// was cut off.
-	Short uint64
+	// Lost is how many bytes of memory the dump names that the file does not have: it was
+	// cut off, or the disk had no room. [phys.Lost] of Memory is the same.
+	Lost uint64
+	// Foreign is the architecture that the dump's header names, where that is not x86-64.
+	// It is a hint: headers were seen to be wrong.
+	Foreign string
+	// Notes say what a user should know of how the dump was read.
+	Notes []string
 	// Vmcoreinfo is the kernel's own note for crash-dump tools; nil: there is none.
 	Vmcoreinfo []byte
 }
@@ -49,6 +55,9 @@ func (d *Dump) Close() error {
 
 // headSize is how much of a file is looked at to recognise it, in bytes.
 const headSize = 4096
+
+// cutOff is a layer that knows whether it has an end.
+type cutOff interface{ CutOff() bool }
 
 // format is one that can be read. What a layer unwraps is recognised anew.
 type format struct {
@@ -84,11 +93,19 @@ func Open(path string) (*Dump, error) {
 		src.Close()
 		return nil, err
 	}
+	d.Lost = phys.Lost(d.Memory)
 	return d, nil
 }
 
 // New opens the dump in src, and takes it over unless there is an error.
-func New(src file.Source) (*Dump, error) { return open(src, 0) }
+func New(src file.Source) (*Dump, error) {
+	d, err := open(src, 0)
+	if err != nil {
+		return nil, err
+	}
+	d.Lost = phys.Lost(d.Memory)
+	return d, nil
+}
 
 // maxLayers is how often a file may be wrapped in another.
 const maxLayers = 3
@@ -120,6 +137,9 @@ func open(src file.Source, depth int) (*Dump, error) {
 			return nil, err
 		}
 		d.Format += ", " + f.name
+		if c, ok := inner.(cutOff); ok && c.CutOff() {
+			d.Notes = append(d.Notes, fmt.Sprintf("the file was cut off: its %s layer has no end", f.name))
+		}
 		return d, nil
 	}
 	if isELFCore(head) {
@@ -147,9 +167,23 @@ func (f *format) matches(head []byte) bool {
 func openELF(src file.Source) (*Dump, error) {
 	m, err := elfcore.New(src)
 	if err != nil {
-		return nil, err
+		return nil, explainELF(src, err)
 	}
-	return &Dump{Memory: m, Format: "ELF core", Placed: true, Short: m.Short(), CPUs: m.CPUs(), Vmcoreinfo: m.Vmcoreinfo()}, nil
+	d := &Dump{Memory: m, Format: "ELF core", Placed: true, CPUs: m.CPUs(), Vmcoreinfo: m.Vmcoreinfo()}
+	if a := m.Machine(); a != elf.EM_X86_64 {
+		d.Foreign = machine(a)
+	}
+	return d, nil
+}
+
+// explainELF says what an ELF core is that cannot be read, where its header names another
+// machine.
+func explainELF(src file.Source, err error) error {
+	head, e := file.Head(src, headSize)
+	if e != nil || len(head) < 20 || elf.Machine(binary.LittleEndian.Uint16(head[18:])) == elf.EM_X86_64 {
+		return err
+	}
+	return &FormatError{Format: elfKind(head), Do: fmt.Sprintf("%s (%v)", giveDump, err)}
 }
 
 func openLime(src file.Source) (*Dump, error) {
@@ -157,7 +191,7 @@ func openLime(src file.Source) (*Dump, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Dump{Memory: m, Format: "LiME", Placed: true, Short: m.Short()}, nil
+	return &Dump{Memory: m, Format: "LiME", Placed: true, Notes: m.Notes()}, nil
 }
 
 func openAVML(src file.Source) (*Dump, error) {
@@ -165,7 +199,11 @@ func openAVML(src file.Source) (*Dump, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Dump{Memory: m, Format: "AVML", Placed: true}, nil
+	d := &Dump{Memory: m, Format: "AVML", Placed: true}
+	if m.CutOff() {
+		d.Notes = append(d.Notes, "the AVML file was cut off: what it should have behind that left no trace")
+	}
+	return d, nil
 }
 
 func openKdump(src file.Source) (*Dump, error) {
@@ -177,7 +215,7 @@ func openKdump(src file.Source) (*Dump, error) {
 	if m.Level() > 1 {
 		format += fmt.Sprintf(", pages left out (level %d)", m.Level())
 	}
-	return &Dump{Memory: m, Format: format, Placed: true, CPUs: m.CPUs(), Vmcoreinfo: m.Vmcoreinfo()}, nil
+	return &Dump{Memory: m, Format: format, Placed: true, CPUs: m.CPUs(), Vmcoreinfo: m.Vmcoreinfo(), Foreign: m.Foreign(), Notes: m.Notes()}, nil
 }
 
 func openState(src file.Source) (*Dump, error) {

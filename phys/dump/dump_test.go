@@ -37,6 +37,31 @@ func Example() {
 	// Output: LiME: hello <nil>
 }
 
+// TestHeaderIsAHint: the machine that a header names is told, and memory is read all the
+// same; what the file lacks is counted.
+func TestHeaderIsAHint(t *testing.T) {
+	b := make([]byte, 64+56)
+	copy(b, "\x7fELF\x02\x01\x01")
+	for at, v := range map[int]byte{16: 4, 18: 0xb7, 32: 64, 54: 56, 56: 1, 64: 1, 64 + 8: 120, 64 + 33: 0x10} {
+		b[at] = v
+	}
+	path := filepath.Join(t.TempDir(), "core")
+	if err := os.WriteFile(path, append(b, make([]byte, 0xff0)...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d, err := dump.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if d.Foreign != "arm64, another architecture than x86-64" || d.Lost != 0x10 || !d.Placed {
+		t.Errorf("%+v", d)
+	}
+	if _, err := d.Memory.ReadAt(make([]byte, 0xff0), 0); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestWhatIsNotADump(t *testing.T) {
 	pad := strings.Repeat("\x00", 2<<20)
 	dir := t.TempDir()

@@ -66,12 +66,12 @@ func recogniseForeign(head []byte) error {
 	return nil
 }
 
-// isELFCore reports whether head begins an ELF core dump for x86-64.
+// isELFCore reports whether head begins an ELF core dump that may be read: the machine that
+// it names is a hint.
 func isELFCore(head []byte) bool {
 	return len(head) >= 20 && bytes.HasPrefix(head, []byte(elf.ELFMAG)) &&
-		elf.Class(head[elf.EI_CLASS]) == elf.ELFCLASS64 && elf.Data(head[elf.EI_DATA]) == elf.ELFDATA2LSB &&
-		elf.Type(binary.LittleEndian.Uint16(head[16:])) == elf.ET_CORE &&
-		elf.Machine(binary.LittleEndian.Uint16(head[18:])) == elf.EM_X86_64
+		elf.Data(head[elf.EI_DATA]) == elf.ELFDATA2LSB &&
+		elf.Type(binary.LittleEndian.Uint16(head[16:])) == elf.ET_CORE
 }
 
 func elfKind(head []byte) string {
@@ -91,10 +91,10 @@ func elfKind(head []byte) string {
 	case elf.ET_REL:
 		kind = "an object file or kernel module (ELF)"
 	}
-	return fmt.Sprintf("%s for %s", kind, machine(elf.Machine(order.Uint16(head[18:])), elf.Class(head[elf.EI_CLASS])))
+	return fmt.Sprintf("%s for %s", kind, machine(elf.Machine(order.Uint16(head[18:]))))
 }
 
-func machine(m elf.Machine, class elf.Class) string {
+func machine(m elf.Machine) string {
 	other := ", another architecture than x86-64"
 	switch m {
 	case elf.EM_X86_64:
@@ -112,5 +112,5 @@ func machine(m elf.Machine, class elf.Class) string {
 	case elf.EM_S390:
 		return "s390x" + other
 	}
-	return fmt.Sprintf("%s (%s)%s", m, class, other)
+	return fmt.Sprintf("%s%s", m, other)
 }

@@ -20,51 +20,77 @@ import (
 // since nothing tells that it was zeros.
 type Memory struct {
 	*file.Memory
-	notes []byte
+	notes   []byte
+	machine elf.Machine
 }
 
 // Bounds, far above what dumps have.
 const (
 	maxSegments = 1 << 20
 	maxNotes    = 16 << 20 // bytes
-
-	headSize = 64
-	progSize = 56
 )
+
+// form is where the headers of a class of ELF files have what, in bytes.
+type form struct {
+	word                                              int // size of an address
+	head, phoff, shoff, phentsize, phnum              int
+	prog, progOffset, progPaddr, progFileSize, shInfo int
+}
+
+var (
+	form64 = form{8, 64, 32, 40, 54, 56, 56, 8, 24, 32, 44}
+	// QEMU writes this class where no processor was in 64-bit mode when the dump began
+	// (cpu_get_dump_info in target/i386/arch_dump.c).
+	form32 = form{4, 52, 28, 32, 42, 44, 32, 4, 12, 16, 28}
+)
+
+// none is the physical address of what has none.
+func (f *form) none() uint64 { return 1<<(8*f.word-1)<<1 - 1 }
+
+// at is the word at offset off of b.
+func (f *form) at(b []byte, off int) uint64 {
+	if f.word == 4 {
+		return uint64(binary.LittleEndian.Uint32(b[off:]))
+	}
+	return binary.LittleEndian.Uint64(b[off:])
+}
 
 // Errors of [New].
 var (
-	errCut     = errors.New("the ELF core dump was cut off")
-	errMachine = errors.New("an ELF core dump of another architecture than x86-64")
-	errEmpty   = errors.New("the ELF core dump has no memory at physical addresses: it is a process's core, or was cut off")
+	errCut    = errors.New("the ELF core dump was cut off")
+	errEndian = errors.New("a big-endian ELF core dump: it is of another architecture than x86-64")
+	errEmpty  = errors.New("the ELF core dump has no memory at physical addresses: it is a process's core, or was cut off")
 )
 
 // New reads the headers of src, which the Memory takes over.
 func New(src file.Source) (*Memory, error) {
-	h, err := file.Head(src, headSize)
+	h, err := file.Head(src, form64.head)
 	if err != nil {
 		return nil, fmt.Errorf("ELF header: %w", err)
 	}
 	switch {
-	case len(h) < headSize || string(h[:4]) != elf.ELFMAG:
+	case len(h) < form64.head || string(h[:4]) != elf.ELFMAG:
 		return nil, fmt.Errorf("%w in its header", errCut)
-	case elf.Class(h[elf.EI_CLASS]) != elf.ELFCLASS64, elf.Data(h[elf.EI_DATA]) != elf.ELFDATA2LSB,
-		elf.Machine(binary.LittleEndian.Uint16(h[18:])) != elf.EM_X86_64:
-		return nil, errMachine
+	case elf.Data(h[elf.EI_DATA]) != elf.ELFDATA2LSB:
+		return nil, errEndian
 	case elf.Type(binary.LittleEndian.Uint16(h[16:])) != elf.ET_CORE:
-		return nil, errors.New("an ELF file that is no core dump")
+		return nil, errors.New("an ELF file that is not a core dump")
 	}
-	progs, err := programs(src, h)
+	f := &form64
+	if elf.Class(h[elf.EI_CLASS]) == elf.ELFCLASS32 {
+		f = &form32
+	}
+	progs, err := f.programs(src, h)
 	if err != nil {
 		return nil, err
 	}
-	m := &Memory{}
+	m := &Memory{machine: elf.Machine(binary.LittleEndian.Uint16(h[18:]))}
 	var extents []file.Extent
-	for ; len(progs) >= progSize; progs = progs[progSize:] {
-		u := func(at int) uint64 { return binary.LittleEndian.Uint64(progs[at:]) }
-		offset, paddr, fileSize := u(8), u(24), u(32)
+	for ; len(progs) >= f.prog; progs = progs[f.prog:] {
+		offset, paddr, fileSize := f.at(progs, f.progOffset), f.at(progs, f.progPaddr), f.at(progs, f.progFileSize)
 		switch elf.ProgType(binary.LittleEndian.Uint32(progs)) {
 		case elf.PT_NOTE:
+			// Notes that a dump lacks do not stop its memory from being read.
 			if b := min(fileSize, maxNotes-uint64(len(m.notes))); offset < src.Size() && b > 0 {
 				notes := make([]byte, min(b, src.Size()-offset))
 				if err := file.ReadFull(src, notes, offset); err != nil {
@@ -74,7 +100,7 @@ func New(src file.Source) (*Memory, error) {
 			}
 		case elf.PT_LOAD:
 			// Kernels mark what has no physical address with all ones.
-			if end := paddr + fileSize; end > paddr && paddr != ^uint64(0) {
+			if end := paddr + fileSize; end > paddr && paddr != f.none() {
 				extents = append(extents, file.Extent{Range: phys.Range{Start: phys.Addr(paddr), End: phys.Addr(end)}, Offset: offset})
 			}
 		}
@@ -88,16 +114,15 @@ func New(src file.Source) (*Memory, error) {
 
 // programs reads the program headers. Where there are more than fit the file
 // header, a section header has their number.
-func programs(src file.Source, h []byte) ([]byte, error) {
-	phoff, count := binary.LittleEndian.Uint64(h[32:]), uint64(binary.LittleEndian.Uint16(h[56:]))
-	if size := binary.LittleEndian.Uint16(h[54:]); size != progSize {
+func (f *form) programs(src file.Source, h []byte) ([]byte, error) {
+	phoff, count := f.at(h, f.phoff), uint64(binary.LittleEndian.Uint16(h[f.phnum:]))
+	if size := binary.LittleEndian.Uint16(h[f.phentsize:]); int(size) != f.prog {
 		return nil, fmt.Errorf("an ELF core dump with program headers of %d bytes", size)
 	}
 	const many = 0xffff // PN_XNUM
 	if count == many {
 		var info [4]byte
-		const shInfo = 44
-		if err := file.ReadFull(src, info[:], binary.LittleEndian.Uint64(h[40:])+shInfo); err != nil {
+		if err := file.ReadFull(src, info[:], f.at(h, f.shoff)+uint64(f.shInfo)); err != nil {
 			return nil, fmt.Errorf("number of segments: %w", err)
 		}
 		count = uint64(binary.LittleEndian.Uint32(info[:]))
@@ -105,6 +130,7 @@ func programs(src file.Source, h []byte) ([]byte, error) {
 	if count > maxSegments {
 		return nil, fmt.Errorf("an ELF core dump with %d segments, more than %d", count, maxSegments)
 	}
+	progSize := uint64(f.prog)
 	if size := src.Size(); phoff > size || count*progSize > size-phoff {
 		return nil, fmt.Errorf("%w in its %d program headers", errCut, count)
 	}
@@ -115,7 +141,10 @@ func programs(src file.Source, h []byte) ([]byte, error) {
 	return progs, nil
 }
 
-// CPUs are the processors' registers, if QEMU wrote the dump; see [note.CPUs].
+// Machine is the architecture that the header names. It is a hint: memory decides.
+func (m *Memory) Machine() elf.Machine { return m.machine }
+
+// CPUs are the processors' registers; see [note.CPUs].
 func (m *Memory) CPUs() []note.CPU { return note.CPUs(m.notes) }
 
 // Vmcoreinfo is the kernel's own note for crash-dump tools; nil if there is none.

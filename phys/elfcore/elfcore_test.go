@@ -2,6 +2,7 @@ package elfcore_test
 
 import (
 	"bytes"
+	"debug/elf"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -108,6 +109,66 @@ func TestManySegments(t *testing.T) {
 	}
 }
 
+// TestMachineIsAHint: which architecture a header names does not decide what can be read.
+func TestMachineIsAHint(t *testing.T) {
+	b := small()
+	b[18] = 0xb7
+	m, err := open(b)
+	if err != nil || m.Machine() != elf.EM_AARCH64 {
+		t.Fatalf("%v %v", m, err)
+	}
+	got := make([]byte, 8)
+	if _, err := m.ReadAt(got, 0x2000); err != nil || string(got) != "89abcdef" {
+		t.Errorf("%q %v", got, err)
+	}
+}
+
+// small32 is a core in the form of 32-bit machines.
+func small32() []byte {
+	put16, put32 := binary.LittleEndian.PutUint16, binary.LittleEndian.PutUint32
+	b := make([]byte, 52+3*32)
+	copy(b, "\x7fELF\x01\x01\x01")
+	put16(b[16:], 4)
+	put16(b[18:], uint16(elf.EM_386))
+	put32(b[28:], 52)
+	put16(b[42:], 32)
+	put16(b[44:], 3)
+	for i, s := range []segment{
+		{kind: 1, offset: 8, paddr: 0x2000, length: 8}, {kind: 1, paddr: 0x1000, length: 8}, {kind: 1, paddr: 0xffff_ffff, length: 8},
+	} {
+		p := b[52+32*i:]
+		put32(p, s.kind)
+		put32(p[4:], uint32(len(b))+uint32(s.offset))
+		put32(p[12:], uint32(s.paddr))
+		put32(p[16:], uint32(s.length))
+	}
+	return append(b, "0123456789abcdef"...)
+}
+
+// Test32: QEMU writes this form for a 64-bit machine whose processors were in their firmware.
+func Test32(t *testing.T) {
+	m, err := open(small32())
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, 8)
+	if _, err := m.ReadAt(got, 0x2000); err != nil || string(got) != "89abcdef" || len(m.Ranges()) != 2 {
+		t.Errorf("%q %v %v", got, m.Ranges(), err)
+	}
+}
+
+// TestCutOff: what a dump lacks is counted.
+func TestCutOff(t *testing.T) {
+	b := small()
+	m, err := open(b[:len(b)-5])
+	if err != nil || m.Lost() != 5 {
+		t.Errorf("%v", err)
+	}
+	if m, err := open(b); err != nil || m.Lost() != 0 {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestHostile(t *testing.T) {
 	whole := small()
 	for n := range whole {
@@ -122,7 +183,7 @@ func TestHostile(t *testing.T) {
 	}
 	for name, b := range map[string][]byte{
 		"32 bit":                patch(4, 1),
-		"another architecture":  patch(18, 0xb7),
+		"big-endian":            patch(5, 2),
 		"no core":               patch(16, 2),
 		"headers of no size":    patch(54, 0, 0),
 		"segments beyond":       patch(56, 0xfe, 0xff),
@@ -138,6 +199,7 @@ func TestHostile(t *testing.T) {
 
 func FuzzELF(f *testing.F) {
 	f.Add(small())
+	f.Add(small32())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, err := open(b)
 		if err != nil {

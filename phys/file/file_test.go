@@ -86,6 +86,26 @@ func TestExtents(t *testing.T) {
 	})
 }
 
+// TestZeros: an extent of zeros is there without a byte in the source, and is not populated.
+func TestZeros(t *testing.T) {
+	m := file.NewMemory(bytesSource{bytes.NewReader([]byte("abcdefgh"))}, []file.Extent{
+		{Range: phys.Range{Start: 0x1000, End: 0x1004}},
+		{Range: phys.Range{Start: 0x1004, End: 1 << 40}, Zeros: true},
+		{Range: phys.Range{Start: 1 << 40, End: 1<<40 + 8}, Offset: 4},
+	})
+	b := []byte("........")
+	if _, err := m.ReadAt(b, 0x1002); err != nil || string(b) != "cd\x00\x00\x00\x00\x00\x00" {
+		t.Errorf("%q %v", b, err)
+	}
+	if _, err := m.ReadAt(b, 1<<40-4); err != nil || string(b) != "\x00\x00\x00\x00efgh" {
+		t.Errorf("%q %v", b, err)
+	}
+	r, ok := m.NextPopulated(0x1004)
+	if want := (phys.Range{Start: 1 << 40, End: 1<<40 + 4}); !ok || r != want || m.Lost() != 4 || len(m.Ranges()) != 1 {
+		t.Errorf("%v %v, %d lost, %v", r, ok, m.Lost(), m.Ranges())
+	}
+}
+
 func TestCache(t *testing.T) {
 	var mu sync.Mutex
 	unpacked := 0

@@ -12,17 +12,18 @@ import (
 type Extent struct {
 	Range  phys.Range
 	Offset uint64 // in bytes from the start of the source
+	Zeros  bool   // it is zeros, which the source does not have
 }
 
 // Memory is guest-physical memory in extents of a [Source]. It implements
-// [phys.Memory], [phys.Mapper] and [phys.Populated].
+// [phys.Memory], [phys.Mapper], [phys.Populated] and [phys.Incomplete].
 type Memory struct {
 	src     Source
 	slicer  Slicer // nil: none
 	sparse  Sparse
 	extents []Extent // ascending, not overlapping
 	ranges  []phys.Range
-	short   uint64
+	lost    uint64
 }
 
 // NewMemory makes memory of extents in any order, of which it keeps what is inside
@@ -30,7 +31,7 @@ type Memory struct {
 // kernel name the kernel's own text twice. It takes over the slice.
 func NewMemory(src Source, extents []Extent) *Memory {
 	m := &Memory{src: src}
-	m.extents, m.short = tidy(extents, src.Size())
+	m.extents, m.lost = tidy(extents, src.Size())
 	m.slicer, _ = src.(Slicer)
 	m.sparse, _ = src.(Sparse)
 	for _, e := range m.extents {
@@ -39,9 +40,12 @@ func NewMemory(src Source, extents []Extent) *Memory {
 	return m
 }
 
-// Short is how many bytes of memory the extents were to have behind the end of the source,
-// which was cut off there.
-func (m *Memory) Short() uint64 { return m.short }
+// Lost implements [phys.Incomplete]: what the extents were to have behind the end of the
+// source, which was cut off there, and what [Memory.Lose] added.
+func (m *Memory) Lost() uint64 { return m.lost }
+
+// Lose adds n bytes to what is known to be lost, as a format's reader found out.
+func (m *Memory) Lose(n uint64) { m.lost += n }
 
 func appendRange(rs []phys.Range, r phys.Range) []phys.Range {
 	if n := len(rs); n > 0 && rs[n-1].End == r.Start {
@@ -52,8 +56,8 @@ func appendRange(rs []phys.Range, r phys.Range) []phys.Range {
 }
 
 // tidy sorts extents, cuts them to the size of the source and where they overlap,
-// and joins those that continue each other. short is how much the source lacks of them.
-func tidy(es []Extent, size uint64) (out []Extent, short uint64) {
+// and joins those that continue each other. lost is how much the source lacks of them.
+func tidy(es []Extent, size uint64) (out []Extent, lost uint64) {
 	slices.SortStableFunc(es, func(a, b Extent) int { return cmp.Compare(a.Range.Start, b.Range.Start) })
 	out = es[:0]
 	var end phys.Addr
@@ -69,19 +73,22 @@ func tidy(es []Extent, size uint64) (out []Extent, short uint64) {
 			continue
 		}
 		there := min(e.Range.Size(), size-min(size, e.Offset))
-		short += e.Range.Size() - there
+		if e.Zeros {
+			e.Offset, there = 0, e.Range.Size()
+		}
+		lost += e.Range.Size() - there
 		if there == 0 {
 			continue
 		}
 		e.Range.End = e.Range.Start + phys.Addr(there)
 		end = e.Range.End
-		if n := len(out); n > 0 && out[n-1].Range.End == e.Range.Start && out[n-1].Offset+out[n-1].Range.Size() == e.Offset {
+		if n := len(out); n > 0 && out[n-1].Range.End == e.Range.Start && out[n-1].Zeros == e.Zeros && (e.Zeros || out[n-1].Offset+out[n-1].Range.Size() == e.Offset) {
 			out[n-1].Range.End = e.Range.End
 			continue
 		}
 		out = append(out, e)
 	}
-	return out, short
+	return out, lost
 }
 
 // Close closes the source.
@@ -122,7 +129,9 @@ func (m *Memory) ReadAt(p []byte, pa phys.Addr) (n int, err error) {
 		e := &m.extents[i]
 		in := uint64(at - e.Range.Start)
 		dst := p[n : n+int(min(uint64(len(p)-n), e.Range.Size()-in))]
-		if err := ReadFull(m.src, dst, e.Offset+in); err != nil {
+		if e.Zeros {
+			clear(dst)
+		} else if err := ReadFull(m.src, dst, e.Offset+in); err != nil {
 			return n, fmt.Errorf("read %d bytes at guest-physical %#x: %w", len(dst), uint64(at), err)
 		}
 		n += len(dst)
@@ -133,7 +142,7 @@ func (m *Memory) ReadAt(p []byte, pa phys.Addr) (n int, err error) {
 // Map implements [phys.Mapper] for up to a page.
 func (m *Memory) Map(pa phys.Addr, n int) ([]byte, bool) {
 	i, ok := m.find(pa)
-	if !ok || m.slicer == nil || n < 0 || !m.extents[i].Range.Contains(pa, uint64(n)) {
+	if !ok || m.slicer == nil || n < 0 || m.extents[i].Zeros || !m.extents[i].Range.Contains(pa, uint64(n)) {
 		return nil, false
 	}
 	return m.slicer.Slice(m.extents[i].Offset+uint64(pa-m.extents[i].Range.Start), n)
@@ -144,6 +153,9 @@ func (m *Memory) Map(pa phys.Addr, n int) ([]byte, bool) {
 func (m *Memory) NextPopulated(pa phys.Addr) (phys.Range, bool) {
 	for i, _ := m.find(pa); i < len(m.extents); i++ {
 		e := &m.extents[i]
+		if e.Zeros {
+			continue
+		}
 		r := phys.Range{Start: max(pa, e.Range.Start), End: e.Range.End}
 		if m.sparse == nil {
 			return r, true

@@ -20,6 +20,8 @@ type header struct {
 	descs                uint64
 	infoOffset, infoSize uint64
 	noteOffset, noteSize uint64
+	incomplete           bool
+	machine              string // of the kernel's utsname; "": not told
 }
 
 const (
@@ -43,12 +45,7 @@ func readHeader(src file.Source) (*header, error) {
 	case version < 1 || version > 1<<16:
 		return nil, errors.New("a kdump file of a big-endian machine, another architecture than x86-64")
 	case block != pageSize:
-		return nil, fmt.Errorf("a kdump file with pages of %d bytes, not %d: it is of another architecture than x86-64", block, pageSize)
-	case status&statusIncomplete != 0:
-		return nil, errors.New("the kdump file says that it is incomplete: writing it ran out of space")
-	}
-	if machine := utsMachine(b[12:402]); machine != "" && machine != "x86_64" && machine != "Unknown" {
-		return nil, fmt.Errorf("a kdump file of another architecture than x86-64: %q", machine)
+		return nil, fmt.Errorf("a kdump file with pages of %d bytes, not %d: it is of another architecture than x86-64 (its header names %q)", block, pageSize, utsMachine(b[12:402]))
 	}
 	subBlocks, bitmapBlocks := uint64(u32(432)), uint64(u32(436))
 	h := &header{
@@ -56,13 +53,15 @@ func readHeader(src file.Source) (*header, error) {
 		bitmaps:    (1 + subBlocks) * pageSize,
 		bitmapSize: bitmapBlocks * pageSize,
 		descs:      (1 + subBlocks + bitmapBlocks) * pageSize,
+		incomplete: status&statusIncomplete != 0,
+		machine:    utsMachine(b[12:402]),
 	}
 	if subBlocks > 0 {
 		if err := h.readSub(src, version); err != nil {
 			return nil, err
 		}
 	}
-	if h.pages == 0 || h.pages > maxPages {
+	if h.pages > maxPages {
 		return nil, fmt.Errorf("a kdump file of %d pages", h.pages)
 	}
 	return h, nil

@@ -6,7 +6,7 @@
 //
 // makedumpfile can leave pages out. What a page held that was left out is not
 // known, so reading it is [ErrExcluded], unless zero pages are all that the dump
-// was told to leave out.
+// was told to leave out. A dump that is incomplete is read as far as it goes.
 package kdump
 
 import (
@@ -51,6 +51,12 @@ type Memory struct {
 	info     []byte
 	packing  string
 	level    uint32
+	data     uint64 // offset behind the page descriptors
+	lost     uint64 // pages that should be in the file and are not
+
+	incomplete bool // says the header
+	machine    string
+	warnings   []string
 }
 
 // New reads the headers of src, which the Memory takes over.
@@ -59,61 +65,77 @@ func New(src file.Source) (*Memory, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Memory{src: src, descs: h.descs, level: h.level, zeros: h.level == excludeZero}
-	if err := m.readBitmaps(h); err != nil {
+	m := &Memory{src: src, descs: h.descs, level: h.level, zeros: h.level == excludeZero, incomplete: h.incomplete, machine: h.machine}
+	count, err := m.readBitmaps(h)
+	if err != nil {
 		return nil, err
 	}
-	if h.infoSize > 0 {
-		if m.info, err = part(src, h.infoOffset, h.infoSize); err != nil {
-			return nil, fmt.Errorf("VMCOREINFO of the kdump file: %w", err)
-		}
-	}
-	if h.noteSize > 0 {
-		if m.notes, err = part(src, h.noteOffset, h.noteSize); err != nil {
-			return nil, fmt.Errorf("notes of the kdump file: %w", err)
-		}
-	}
+	m.info = m.part("VMCOREINFO", h.infoOffset, h.infoSize)
+	m.notes = m.part("notes", h.noteOffset, h.noteSize)
 	m.cache = file.NewCache(cacheSize, pageSize, m.unpack)
 	if err := m.lookAtFirst(); err != nil {
 		return nil, err
 	}
-	return m, nil
+	return m, m.findLost(count)
 }
 
-func part(src file.Source, offset, size uint64) ([]byte, error) {
-	if size > maxNotes {
-		return nil, fmt.Errorf("%d bytes are too many", size)
+// part reads what the header says lies beside memory; nil: it is not there, which does
+// not keep memory from being read.
+func (m *Memory) part(what string, offset, size uint64) []byte {
+	if size == 0 {
+		return nil
 	}
-	b := make([]byte, size)
-	return b, file.ReadFull(src, b, offset)
+	b := make([]byte, min(size, maxNotes))
+	if err := file.ReadFull(m.src, b, offset); err != nil || size > maxNotes {
+		m.warnings = append(m.warnings, fmt.Sprintf("the kdump file has no %s where its header says (%d bytes at offset %#x)", what, size, offset))
+		return nil
+	}
+	return b
+}
+
+// Notes say what in the headers did not hold.
+func (m *Memory) Notes() []string {
+	if m.incomplete && m.lost == 0 {
+		return append(m.warnings, "the kdump file says that it is incomplete, but has all of its pages")
+	}
+	return m.warnings
+}
+
+// Foreign is the architecture that the header names where it is not x86-64, else "".
+// Memory decides: QEMU and makedumpfile were seen to write others.
+func (m *Memory) Foreign() string {
+	switch m.machine {
+	case "", "x86_64", "Unknown":
+		return ""
+	}
+	return fmt.Sprintf("%q", m.machine)
 }
 
 // readBitmaps reads the two bitmaps, each half of their blocks: which pages exist,
-// and which are in the dump.
-func (m *Memory) readBitmaps(h *header) error {
+// and which are in the dump. It returns how many those are.
+func (m *Memory) readBitmaps(h *header) (count uint64, err error) {
 	half := h.bitmapSize / 2
-	need := (h.pages + 7) / 8
-	if need > half {
-		return fmt.Errorf("a kdump file with bitmaps of %d bytes for %d pages", half, h.pages)
-	}
 	if size := m.src.Size(); h.bitmaps > size || h.bitmapSize > size-h.bitmaps {
-		return fmt.Errorf("the kdump file was cut off in its bitmaps: %w", phys.ErrGone)
+		return 0, fmt.Errorf("the kdump file was cut off in its bitmaps: %w", phys.ErrGone)
 	}
+	if h.pages == 0 || (h.pages+7)/8 > half {
+		m.warnings = append(m.warnings, fmt.Sprintf("the kdump file says that it has %d pages, and has bitmaps for %d", h.pages, half*8))
+		h.pages = half * 8
+	}
+	need := (h.pages + 7) / 8
 	read := func(off uint64) (bitmap, error) {
 		b := make(bitmap, (need+7)&^7)
 		err := file.ReadFull(m.src, b[:need], off)
 		b.clearFrom(h.pages)
 		return b, err
 	}
-	var err error
 	if m.exists, err = read(h.bitmaps); err != nil {
-		return fmt.Errorf("first bitmap of the kdump file: %w", err)
+		return 0, fmt.Errorf("first bitmap of the kdump file: %w", err)
 	}
 	if m.kept, err = read(h.bitmaps + half); err != nil {
-		return fmt.Errorf("second bitmap of the kdump file: %w", err)
+		return 0, fmt.Errorf("second bitmap of the kdump file: %w", err)
 	}
 	// What is kept exists, whatever the first bitmap says.
-	var count uint64
 	for w := uint64(0); w < uint64(len(m.kept)); w += 8 {
 		if w*8%rankEvery == 0 {
 			m.rank = append(m.rank, count)
@@ -124,12 +146,13 @@ func (m *Memory) readBitmaps(h *header) error {
 	}
 	m.ranges = m.exists.ranges()
 	if count == 0 {
-		return errors.New("the kdump file has no pages: it was not finished")
+		return 0, errors.New("the kdump file has no pages: it was not finished")
 	}
-	if end := h.descs + count*descSize; end > m.src.Size() {
-		return fmt.Errorf("the kdump file was cut off in the descriptors of its %d pages: %w", count, phys.ErrGone)
+	m.data = h.descs + count*descSize
+	if m.data > m.src.Size() {
+		return 0, fmt.Errorf("the kdump file was cut off in the descriptors of its %d pages, before the first page: %w", count, phys.ErrGone)
 	}
-	return nil
+	return count, nil
 }
 
 // index is the number of page pfn's descriptor.
@@ -143,7 +166,7 @@ func (m *Memory) Close() error { return m.src.Close() }
 // Ranges implements [phys.Memory]: what the machine has, left out or not.
 func (m *Memory) Ranges() []phys.Range { return m.ranges }
 
-// CPUs are the processors' registers, if QEMU wrote the dump; see [note.CPUs].
+// CPUs are the processors' registers; see [note.CPUs].
 func (m *Memory) CPUs() []note.CPU { return note.CPUs(m.notes) }
 
 // Vmcoreinfo is the kernel's own note for crash-dump tools; nil if there is none.
@@ -201,6 +224,9 @@ func (m *Memory) readPage(dst []byte, pfn, in uint64) error {
 		clear(dst)
 		return nil
 	}
+	if m.lost > 0 && !m.there(d) {
+		return ErrLost
+	}
 	return m.cache.ReadAt(dst, d.key(), in)
 }
 
@@ -212,6 +238,9 @@ func (m *Memory) Backed(pa phys.Addr) bool {
 		return false
 	}
 	d, err := m.descriptor(m.index(pfn))
+	if err == nil && m.lost > 0 && !m.there(d) {
+		return false
+	}
 	return err != nil || d.offset != m.zeroPage || d.offset == 0
 }
 

@@ -4,9 +4,11 @@
 package lime
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/phys/file"
@@ -19,36 +21,42 @@ const (
 	magic     = 0x4c694d45 // "EMiL" in the file
 	version   = 1
 	maxRanges = 1 << 20
+	// maxPadding is how many zeros behind the last range are no range that was lost: what
+	// fills up a block of a device or of dd.
+	maxPadding = 1 << 20
+	// maxBlank is the longest range of which the header can be alone.
+	maxBlank = file.AVMLBlock
 )
 
+// Memory is a machine's memory in a LiME file.
+type Memory struct {
+	*file.Memory
+	notes []string
+}
+
+// Notes say what of the file is damaged.
+func (m *Memory) Notes() []string { return m.notes }
+
 // New reads the headers of src, which the Memory takes over. A dump that was cut
-// off is read as far as it goes, if a range has begun.
-func New(src file.Source) (*file.Memory, error) {
-	var extents []file.Extent
-	var b [HeaderSize]byte
-	size := src.Size()
-	for at := uint64(0); at < size && size-at >= HeaderSize; {
-		if err := file.ReadFull(src, b[:], at); err != nil {
-			return nil, fmt.Errorf("LiME header: %w", err)
-		}
-		if b == [HeaderSize]byte{} && len(extents) > 0 {
-			break // padding
-		}
-		r, err := parse(b[:])
-		if err != nil {
-			return nil, fmt.Errorf("LiME header at offset %#x: %w", at, err)
-		}
-		if len(extents) == maxRanges {
-			return nil, fmt.Errorf("a LiME dump of more than %d ranges", maxRanges)
-		}
-		at += HeaderSize
-		extents = append(extents, file.Extent{Range: r, Offset: at})
-		if r.Size() > size-at {
-			break
-		}
-		at += r.Size()
+// off is read as far as it goes, if a range has begun. A range of which the file has less
+// than its header says is read up to the next header.
+func New(src file.Source) (*Memory, error) {
+	w := walker{src: src, size: src.Size()}
+	w.scans = scanFactor * w.size
+	if err := w.walk(); err != nil {
+		return nil, err
 	}
-	m := file.NewMemory(src, extents)
+	var ranges []phys.Range
+	for _, e := range w.extents {
+		ranges = append(ranges, e.Range)
+	}
+	if inBlocks(ranges) && slices.IsSortedFunc(ranges, func(a, b phys.Range) int { return cmp.Compare(a.Start, b.Start) }) {
+		for _, r := range file.Omitted(ranges) {
+			w.extents = append(w.extents, file.Extent{Range: r, Zeros: true})
+		}
+	}
+	m := &Memory{file.NewMemory(src, w.extents), w.notes}
+	m.Lose(w.lost)
 	if len(m.Ranges()) == 0 {
 		return nil, errors.New("the LiME dump has no memory in it: it was cut off")
 	}

@@ -5,6 +5,9 @@ import "encoding/binary"
 // CPU is one processor's registers as QEMU's note has them (QEMUCPUState in
 // target/i386/arch_dump.c), as far as they matter here.
 type CPU struct {
+	// Partial says that only RIP, RSP, RFLAGS, General, Selectors, FSBase and CPL are
+	// known, as an NT_PRSTATUS has them.
+	Partial            bool
 	RIP, RSP, RFLAGS   uint64
 	General            [16]uint64 // RAX, RBX, RCX, RDX, RSI, RDI, RSP, RBP, R8 to R15
 	Selectors          [6]uint16  // CS, DS, ES, FS, GS, SS
@@ -31,8 +34,22 @@ const (
 	maxCPUs      = 4096
 )
 
-// CPUs are the processors that QEMU's notes in b tell of, in their order.
+// CPUs are the processors whose registers are in the notes in b, in their order: QEMU's
+// notes have all of them. A kernel that crashed writes an NT_PRSTATUS for each processor
+// (crash_save_cpu in kernel/crash_core.c), which makes them [CPU.Partial].
 func CPUs(b []byte) (cpus []CPU) {
+	if cpus = qemuCPUs(b); len(cpus) > 0 {
+		return cpus
+	}
+	for n := range All(b) {
+		if n.Name == "CORE" && n.Type == prstatus && len(n.Desc) >= prstatusMin && len(cpus) < maxCPUs {
+			cpus = append(cpus, parsePrstatus(n.Desc))
+		}
+	}
+	return cpus
+}
+
+func qemuCPUs(b []byte) (cpus []CPU) {
 	for n := range All(b) {
 		if n.Name != "QEMU" || len(n.Desc) < stateMin || len(cpus) == maxCPUs {
 			continue
@@ -66,17 +83,38 @@ const (
 	prstatusSize = 336
 	prstatusPID  = 32
 	prstatusRegs = 112
+	prstatusMin  = prstatusRegs + 27*8 // of user_regs_struct
 )
 
+// parsePrstatus is what an NT_PRSTATUS tells. Its gs_base is the one that the running
+// program has, not the processor's (ELF_CORE_COPY_REGS in arch/x86/include/asm/elf.h), and
+// is left out.
+func parsePrstatus(desc []byte) CPU {
+	u := func(i int) uint64 { return binary.LittleEndian.Uint64(desc[prstatusRegs+8*i:]) }
+	c := CPU{Partial: true, RIP: u(16), RFLAGS: u(18), RSP: u(19), FSBase: u(21)}
+	// In the order of user_regs_struct: R15 to R12, RBP, RBX, R11 to R8, RAX, RCX, RDX, RSI, RDI.
+	for i, to := range [...]int{15, 14, 13, 12, 7, 1, 11, 10, 9, 8, 0, 2, 3, 4, 5} {
+		c.General[to] = u(i)
+	}
+	c.General[6] = c.RSP
+	for i, at := range [...]int{17, 23, 24, 25, 26, 20} {
+		c.Selectors[i] = uint16(u(at))
+	}
+	c.CPL = int(c.Selectors[0] & 3)
+	return c
+}
+
 // AppendCPUs appends to b what dumps tell of processors: for each an NT_PRSTATUS, as
-// crash-dump tools read it, and behind those for each QEMU's note, which has the
-// control registers too.
+// crash-dump tools read it, and behind those QEMU's note, which has the control
+// registers too, for each that is not [CPU.Partial].
 func AppendCPUs(b []byte, cpus []CPU) []byte {
 	for i, c := range cpus {
 		b = Append(b, Note{Name: "CORE", Type: prstatus, Desc: c.prstatus(i)})
 	}
 	for _, c := range cpus {
-		b = Append(b, Note{Name: "QEMU", Desc: c.state()})
+		if !c.Partial {
+			b = Append(b, Note{Name: "QEMU", Desc: c.state()})
+		}
 	}
 	return b
 }

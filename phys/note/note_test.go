@@ -78,9 +78,29 @@ func TestAppendCPUs(t *testing.T) {
 	}
 }
 
+// TestPrstatus: without QEMU's notes, an NT_PRSTATUS for each processor is what is known.
+func TestPrstatus(t *testing.T) {
+	c := note.CPU{Partial: true, RIP: 1, RSP: 2, RFLAGS: 3, FSBase: 8, CPL: 3, Selectors: [6]uint16{0x33, 1, 2, 3, 4, 0x2b}}
+	for i := range c.General {
+		c.General[i] = uint64(100 + i)
+	}
+	c.General[6] = c.RSP
+	b := note.AppendCPUs(nil, []note.CPU{c, {Partial: true, RIP: 7}})
+	got := note.CPUs(b)
+	if len(got) != 2 || got[0] != c || got[1].RIP != 7 || !got[1].Partial {
+		t.Errorf("%+v", got)
+	}
+	b = note.Append(nil, note.Note{Name: "CORE", Type: 1, Desc: make([]byte, 327)})
+	b = note.Append(b, note.Note{Name: "CORE", Type: 3, Desc: make([]byte, 336)})
+	if got := note.CPUs(b); got != nil {
+		t.Errorf("%+v", got)
+	}
+}
+
 func FuzzNotes(f *testing.F) {
 	f.Add(note.Append(nil, note.Note{Name: "QEMU", Desc: make([]byte, 440)}))
 	f.Add(note.AppendCPUs(nil, make([]note.CPU, 2)))
+	f.Add(note.AppendCPUs(nil, []note.CPU{{Partial: true}}))
 	f.Fuzz(func(_ *testing.T, b []byte) {
 		note.CPUs(b)
 		note.Vmcoreinfo(b)

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"sort"
 
+	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/phys/file"
 )
 
@@ -32,6 +33,7 @@ type Source struct {
 	src    file.Source
 	pieces []piece // ascending, not overlapping
 	size   uint64
+	cut    bool
 }
 
 // piece is a part of the real file.
@@ -40,7 +42,11 @@ type piece struct {
 	at         uint64 // in the flattened one
 }
 
-// New indexes src, which the Source takes over.
+// CutOff reports whether the flattened file has no end.
+func (s *Source) CutOff() bool { return s.cut }
+
+// New indexes src, which the Source takes over. One that was cut off is read as far as it
+// goes.
 func New(src file.Source) (*Source, error) {
 	var head [pieceHead + 16]byte
 	if err := file.ReadFull(src, head[:], 0); err != nil {
@@ -50,10 +56,15 @@ func New(src file.Source) (*Source, error) {
 	if string(head[:16]) != Signature || kind != 1 || version != 1 {
 		return nil, fmt.Errorf("a flattened dump of type %d, version %d", kind, version)
 	}
+	s := &Source{src: src}
 	var all []piece
 	for at := uint64(headSize); ; {
 		var h [pieceHead]byte
 		if err := file.ReadFull(src, h[:], at); err != nil {
+			if errors.Is(err, phys.ErrGone) && len(all) > 0 {
+				s.cut = true
+				break
+			}
 			return nil, fmt.Errorf("the flattened dump has no end: %w", err)
 		}
 		start, n := binary.BigEndian.Uint64(h[:]), binary.BigEndian.Uint64(h[8:])
@@ -61,8 +72,15 @@ func New(src file.Source) (*Source, error) {
 			break
 		}
 		at += pieceHead
-		if n == 0 || n > src.Size()-at || start > math.MaxInt64-n {
-			return nil, fmt.Errorf("a piece of %d bytes for offset %#x at offset %#x of the flattened dump: it was cut off", n, start, at)
+		if n == 0 || start > math.MaxInt64 || n > math.MaxInt64-start {
+			return nil, fmt.Errorf("a piece of %d bytes for offset %#x at offset %#x of the flattened dump: it is damaged", n, start, at)
+		}
+		if left := src.Size() - at; n > left {
+			s.cut = true
+			if left > 0 {
+				all = append(all, piece{start, start + left, at})
+			}
+			break
 		}
 		if len(all) == maxPieces {
 			return nil, fmt.Errorf("a flattened dump of more than %d pieces", maxPieces)
@@ -70,7 +88,7 @@ func New(src file.Source) (*Source, error) {
 		all = append(all, piece{start, start + n, at})
 		at += n
 	}
-	s := &Source{src: src, pieces: arrange(all)}
+	s.pieces = arrange(all)
 	if len(s.pieces) == 0 {
 		return nil, errors.New("the flattened dump has nothing in it")
 	}

@@ -77,8 +77,18 @@ func TestArrange(t *testing.T) {
 func TestHostile(t *testing.T) {
 	whole := flat(piece{6, "world"}, piece{0, "hello "})
 	for n := range whole {
-		if _, err := flattened.New(source{bytes.NewReader(whole[:n])}); err == nil {
+		s, err := flattened.New(source{bytes.NewReader(whole[:n])})
+		const first = 4096 + 16 + 1 // the least that has something of a piece
+		switch {
+		case n < first && err == nil:
 			t.Errorf("%d of %d bytes: no error", n, len(whole))
+		case n >= first && (err != nil || !s.CutOff()):
+			t.Errorf("%d of %d bytes: %v, not said to be cut off", n, len(whole), err)
+		case n >= first+4+16+6: // both pieces
+			b := make([]byte, 11)
+			if _, err := s.ReadAt(b, 0); err != nil || string(b) != "hello world" {
+				t.Errorf("%d of %d bytes: %q %v", n, len(whole), b, err)
+			}
 		}
 	}
 	for name, b := range map[string][]byte{
@@ -93,7 +103,7 @@ func TestHostile(t *testing.T) {
 		}
 	}
 	s, err := flattened.New(source{bytes.NewReader(whole)})
-	if err != nil {
+	if err != nil || s.CutOff() {
 		t.Fatal(err)
 	}
 	if n, err := s.ReadAt(make([]byte, 20), 6); n != 5 || !errors.Is(err, io.EOF) {

@@ -25,7 +25,7 @@ type Mapping struct {
 }
 
 // Memory is guest RAM in another process. It implements [phys.Memory],
-// [phys.Populated], [phys.Placeable] and [phys.Batcher].
+// [phys.Populated] and [phys.Placeable].
 type Memory struct {
 	*target
 	pieces  []piece
@@ -129,7 +129,7 @@ func (m *Memory) find(pa phys.Addr) *piece {
 }
 
 // ReadAt implements [phys.Memory]. It costs one system call for each piece that
-// it touches: see [Memory.ReadBatch] for many small reads.
+// it touches.
 //
 // It goes through /proc/PID/mem, which costs the same as process_vm_readv for one
 // read and cannot hit a later process that got the same pid.

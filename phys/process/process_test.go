@@ -1,7 +1,6 @@
 package process_test
 
 import (
-	"bytes"
 	"errors"
 	"math/rand/v2"
 	"os"
@@ -91,31 +90,6 @@ func TestNextPopulated(t *testing.T) {
 	}
 }
 
-func TestReadBatch(t *testing.T) {
-	b, where := ram(t, 1<<20)
-	for i := range b {
-		b[i] = byte(i >> 3)
-	}
-	m := open(t, []process.Mapping{where}, phys.Identity(1<<20))
-	var reads []phys.Read
-	for range 1000 {
-		reads = append(reads, phys.Read{P: make([]byte, 8), Addr: phys.Addr(rand.IntN(1<<20 - 8))})
-	}
-	reads[500].Addr = 2 << 20
-	reads[10].P = nil
-	if err := phys.ReadBatch(m, reads); !errors.Is(err, phys.ErrNotPresent) {
-		t.Fatalf("got %v", err)
-	}
-	for i, r := range reads {
-		if (r.Err != nil) != (i == 500) {
-			t.Fatalf("read %d: %v", i, r.Err)
-		}
-		if r.Err == nil && !bytes.Equal(r.P, b[r.Addr:][:len(r.P)]) {
-			t.Fatalf("read %d at %v is wrong", i, r.Addr)
-		}
-	}
-}
-
 func TestProcessExits(t *testing.T) {
 	cmd := exec.Command("sleep", "60")
 	if err := cmd.Start(); err != nil {
@@ -146,9 +120,6 @@ func TestProcessExits(t *testing.T) {
 	if _, err := m.ReadAt(b[:], 0); !errors.Is(err, phys.ErrGone) {
 		t.Errorf("read: %v", err)
 	}
-	if err := m.ReadBatch([]phys.Read{{P: b[:]}}); !errors.Is(err, phys.ErrGone) {
-		t.Errorf("batch: %v", err)
-	}
 	if _, err := process.Open(cmd.Process.Pid, []process.Mapping{stack}, phys.Identity(1)); err == nil {
 		t.Error("opened a process that is gone")
 	}
@@ -175,18 +146,6 @@ func BenchmarkRead8Process(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
 			_, _ = m.ReadAt(buf, phys.Addr(rand.Uint64N(size)&^7))
-		}
-	})
-	b.Run("batch", func(b *testing.B) { // time is per read
-		reads := make([]phys.Read, 256)
-		for i := range reads {
-			reads[i] = phys.Read{P: make([]byte, 8), Addr: phys.Addr(rand.Uint64N(size) &^ 7)}
-		}
-		b.ReportAllocs()
-		for n := 0; n < b.N; n += len(reads) {
-			if err := m.ReadBatch(reads); err != nil {
-				b.Fatal(err)
-			}
 		}
 	})
 }

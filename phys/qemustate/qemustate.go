@@ -4,7 +4,8 @@
 //
 // The stream names blocks of RAM and not guest-physical addresses, so a Memory is
 // [phys.Placeable], like a raw dump. A page may come more than once, when the guest
-// wrote to it meanwhile: the last one counts. Opening one hops over the pages.
+// wrote to it meanwhile: the last one counts. Opening one hops over the pages. A stream
+// that was cut off is read as far as it goes.
 package qemustate
 
 import (
@@ -81,6 +82,18 @@ func (m *Memory) place(l phys.Layout) {
 // Machine is the machine type, such as pc-q35-10.0; "" if the stream has none.
 func (m *Memory) Machine() string { return m.machine }
 
+// Lost implements [phys.Incomplete]: every page comes at least once in a stream that has an
+// end.
+func (m *Memory) Lost() (n uint64) {
+	if !m.cut {
+		return 0
+	}
+	for _, b := range m.ram {
+		n += b.missing() * phys.PageSize
+	}
+	return n
+}
+
 // Close closes the source.
 func (m *Memory) Close() error { return m.src.Close() }
 
@@ -124,7 +137,11 @@ func (m *Memory) ReadAt(p []byte, pa phys.Addr) (n int, err error) {
 		}
 		in := q.Offset + uint64(at-q.Range.Start) // of the block
 		dst := p[n : n+int(min(uint64(len(p)-n), uint64(q.Range.End-at), phys.PageSize-in%phys.PageSize))]
-		if off := m.ram[q.Backing].offset(in / phys.PageSize); off == 0 {
+		b := m.ram[q.Backing]
+		if m.cut && !b.has(in/phys.PageSize) {
+			return n, fmt.Errorf("the saved state was cut off before this page: %w", phys.NotPresent(at, len(p)-n))
+		}
+		if off := b.offset(in / phys.PageSize); off == 0 {
 			clear(dst)
 		} else if err := file.ReadFull(m.src, dst, off+in%phys.PageSize); err != nil {
 			return n, fmt.Errorf("read %d bytes at guest-physical %#x: %w", len(dst), uint64(at), err)

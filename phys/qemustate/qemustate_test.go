@@ -3,6 +3,7 @@ package qemustate_test
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -189,12 +190,38 @@ func TestLibvirt(t *testing.T) {
 	}
 }
 
+// TestCutOff: a stream that was cut off has the pages that came before, and the others are
+// lost, not zeros.
+func TestCutOff(t *testing.T) {
+	whole := small()
+	n := bytes.Index(whole, []byte("vga vga "))
+	m, err := open(whole[:n+100])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := uint64(ramSize - 2*4096); m.Lost() != want {
+		t.Errorf("%d bytes lost, want %d", m.Lost(), want)
+	}
+	b := make([]byte, 4)
+	if _, err := m.ReadAt(b, 0x1000); err != nil || string(b) != "old " {
+		t.Errorf("%q %v", b, err)
+	}
+	for _, at := range []phys.Addr{0, 0x4000, ramSize - 4} {
+		if _, err := m.ReadAt(b, at); !errors.Is(err, phys.ErrNotPresent) {
+			t.Errorf("%#x: %v", uint64(at), err)
+		}
+	}
+	if m, err := open(whole); err != nil || m.Lost() != 0 {
+		t.Errorf("whole: %v", err)
+	}
+}
+
 func TestHostile(t *testing.T) {
 	whole := small()
 	for n := range len(whole) - 10 {
 		if n%7 == 0 {
-			if _, err := open(whole[:n]); err == nil {
-				t.Errorf("%d of %d bytes: no error", n, len(whole))
+			if m, err := open(whole[:n]); err == nil && m.Lost() == 0 {
+				t.Errorf("%d of %d bytes: nothing is lost", n, len(whole))
 			}
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/bits"
 
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/phys/file"
@@ -55,6 +56,7 @@ type stream struct {
 	blocks  []*block
 	last    *block // that a page belongs to which names none
 	sizes   uint64
+	cut     bool // the stream ends before its memory does
 }
 
 // block is a block of RAM, with the offset in the file of each of its pages; 0: it
@@ -63,6 +65,21 @@ type block struct {
 	name   string
 	size   uint64
 	leaves []*[leafSize / phys.PageSize]uint64
+	seen   []uint64 // a bit for each page that the stream has
+}
+
+func (b *block) see(page uint64) { b.seen[page/64] |= 1 << (page % 64) }
+
+// has reports whether the stream has the page: of one that was cut off it may not.
+func (b *block) has(page uint64) bool { return b.seen[page/64]>>(page%64)&1 != 0 }
+
+// missing is how many pages the stream does not have.
+func (b *block) missing() (n uint64) {
+	n = b.size / phys.PageSize
+	for _, w := range b.seen {
+		n -= uint64(bits.OnesCount64(w))
+	}
+	return n
 }
 
 func (b *block) offset(page uint64) uint64 {
@@ -128,7 +145,7 @@ func (s *stream) read() error {
 	for {
 		kind, err := s.number(1)
 		if errors.Is(err, phys.ErrGone) {
-			return errNoEnd
+			return s.ends(errNoEnd)
 		}
 		if err != nil {
 			return err
@@ -149,10 +166,22 @@ func (s *stream) read() error {
 		default:
 			err = fmt.Errorf("a section of kind %#x before the end of memory", kind)
 		}
+		if errors.Is(err, phys.ErrGone) {
+			return s.ends(err)
+		}
 		if err != nil {
 			return err
 		}
 	}
+}
+
+// ends makes the best of a stream that was cut off: memory that it has is read.
+func (s *stream) ends(err error) error {
+	if len(s.blocks) == 0 {
+		return err
+	}
+	s.cut = true
+	return nil
 }
 
 // configuration reads the machine type and the capabilities.
@@ -312,13 +341,17 @@ func (s *stream) page(addr, flags uint64) error {
 		if err == nil && fill != 0 {
 			err = fmt.Errorf("a page filled with %#x, which is not supported", fill)
 		}
-		b.set(addr/phys.PageSize, 0)
+		if err == nil {
+			b.set(addr/phys.PageSize, 0)
+			b.see(addr / phys.PageSize)
+		}
 		return err
 	}
 	if s.at+phys.PageSize > s.src.Size() {
-		return errNoEnd
+		return fmt.Errorf("%w: %w", errNoEnd, phys.ErrGone)
 	}
 	b.set(addr/phys.PageSize, s.at)
+	b.see(addr / phys.PageSize)
 	s.at += phys.PageSize
 	return nil
 }
@@ -339,7 +372,10 @@ func (s *stream) blockList(total uint64) error {
 		}
 		total -= size
 		s.sizes += size
-		b := &block{name: name, size: size, leaves: make([]*[leafSize / phys.PageSize]uint64, (size+leafSize-1)/leafSize)}
+		b := &block{
+			name: name, size: size, leaves: make([]*[leafSize / phys.PageSize]uint64, (size+leafSize-1)/leafSize),
+			seen: make([]uint64, (size/phys.PageSize+63)/64),
+		}
 		s.blocks = append(s.blocks, b)
 		if s.mapped {
 			if err := s.mappedBlock(b); err != nil {
@@ -362,21 +398,29 @@ func (s *stream) mappedBlock(b *block) error {
 	if v := binary.BigEndian.Uint32(h); v != 1 || pageSize != phys.PageSize {
 		return fmt.Errorf("version %d of mapped-ram with pages of %d bytes", v, pageSize)
 	}
-	if end := s.src.Size(); bitmap > end || pages > end {
-		return errNoEnd
+	end := s.src.Size()
+	if bitmap > end || pages > end {
+		return fmt.Errorf("%w: %w", errNoEnd, phys.ErrGone)
 	}
 	count := b.size / phys.PageSize
 	const step = 512 // bytes of the bitmap, read at a time
-	var bits [step]byte
+	var bitsOf [step]byte
 	for done := uint64(0); done < count; done += step * 8 {
 		n := min(step, (count-done+7)/8)
-		if err := file.ReadFull(s.src, bits[:n], bitmap+done/8); err != nil {
+		if err := file.ReadFull(s.src, bitsOf[:n], bitmap+done/8); err != nil {
 			return err
 		}
 		for i := range min(step*8, count-done) {
-			if bits[i/8]>>(i%8)&1 != 0 {
-				b.set(done+i, pages+(done+i)*phys.PageSize)
+			written := bitsOf[i/8]>>(i%8)&1 != 0
+			at := pages + (done+i)*phys.PageSize
+			if written && at+phys.PageSize > end {
+				s.cut = true
+				continue
 			}
+			if written {
+				b.set(done+i, at)
+			}
+			b.see(done + i)
 		}
 	}
 	s.at = pages + b.size

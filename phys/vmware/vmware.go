@@ -112,14 +112,15 @@ func (s *State) Memory(src file.Source) (*file.Memory, error) {
 		regions = []Region{{Range: phys.Range{End: phys.Addr(size)}}}
 	}
 	var extents []file.Extent
+	var lost uint64
 	for _, r := range regions {
-		if r.Offset >= size {
-			continue // cut off
-		}
-		r.Range.End = r.Range.Start + phys.Addr(min(r.Range.Size(), size-r.Offset))
+		there := min(r.Range.Size(), size-min(size, r.Offset))
+		lost += r.Range.Size() - there
+		r.Range.End = r.Range.Start + phys.Addr(there)
 		extents = append(extents, file.Extent{Range: r.Range, Offset: base + r.Offset})
 	}
 	m := file.NewMemory(src, extents)
+	m.Lose(lost)
 	if len(m.Ranges()) == 0 {
 		return nil, errors.New("nothing of the VMware machine's memory is in the file: it was cut off")
 	}

@@ -22,7 +22,7 @@ type guestFlags struct {
 }
 
 func (f *guestFlags) add(c *cobra.Command) {
-	c.Flags().BoolVar(&f.pause, "pause", false, "stop the guest while it is read, and let it go on afterwards; if outsight itself is killed (SIGKILL) meanwhile, it stays stopped until QMP cont, or whatever resumes it in another monitor")
+	c.Flags().BoolVar(&f.pause, "pause", false, "stop the guest while it is read, and resume it afterwards, even if outsight is killed meanwhile (by a second process: a SIGKILL to the whole cgroup or container leaves the guest stopped)")
 	c.Flags().BoolVar(&f.noCache, "no-cache", false, "learn the kernel anew, without the profiles kept on disk")
 	c.Flags().BoolVar(&f.postMortem, "post-mortem", false, "read a guest that has shut down or crashed")
 	c.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "tell on standard error which kernel was found, and where its profile came from")

@@ -52,20 +52,27 @@ func resumeGuarded(ctx context.Context, data json.RawMessage) error {
 	if err := json.Unmarshal(data, &r); err != nil {
 		return err
 	}
-	// A request to pause, or the signal, may take effect only now.
+	// A request to pause may be carried out only now.
 	const looks = 3
 	for n := range looks {
 		if n > 0 {
 			time.Sleep(100 * time.Millisecond)
 		}
-		if err := guardian.Retry(ctx, r.resume); err != nil {
+		err := guardian.Retry(ctx, r.resume)
+		if errors.Is(err, errResumed) {
+			return nil
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// resume resumes the machine if it is paused. A machine that is gone needs nothing.
+var errResumed = errors.New("the machine was resumed")
+
+// resume resumes the machine if it is paused: [errResumed]. A machine that is gone needs
+// nothing.
 func (r recipe) resume(ctx context.Context) error {
 	p, err := proc.Get(r.PID)
 	switch {
@@ -74,18 +81,23 @@ func (r recipe) resume(ctx context.Context) error {
 	case err != nil:
 		return fmt.Errorf("%w: %w", guardian.ErrAgain, err)
 	case r.API == "":
-		if stopped, err := proc.Stopped(r.PID); err != nil || !stopped {
+		// Some of its threads may not have stopped yet. It was not stopped when this
+		// guardian was armed, and a SIGCONT does nothing to what runs.
+		if err := unix.Kill(r.PID, unix.SIGCONT); err != nil && !errors.Is(err, unix.ESRCH) {
 			return err
 		}
-		return unix.Kill(r.PID, unix.SIGCONT)
+		return errResumed
 	}
 	a := api{vmm: r.VMM, path: r.API, pid: r.PID}
 	t, err := a.ask(ctx)
-	if err == nil && t.state == vm.StatePaused {
+	if err == nil && t.state != vm.StatePaused {
+		return nil
+	}
+	if err == nil {
 		err = a.setPaused(ctx, false)
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", guardian.ErrAgain, err)
 	}
-	return nil
+	return errResumed
 }

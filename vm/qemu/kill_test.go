@@ -87,8 +87,8 @@ func TestPauserKilled(t *testing.T) {
 	f := &fakeQMP{state: vm.StateRunning}
 	path := f.serve(t).path
 	paused := 0
-	for range times {
-		killPauser(t, path, rand.N(100*time.Millisecond))
+	for n := range times {
+		killPauser(t, path, time.Duration(n%2)*rand.N(100*time.Millisecond)) // at once: most likely in the pause
 		f.mu.Lock()
 		if f.state == vm.StatePaused {
 			paused++

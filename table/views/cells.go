@@ -1,12 +1,8 @@
 package views
 
 import (
-	"context"
-	"iter"
 	"time"
 
-	"github.com/outsight-vmi/outsight/guest"
-	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/table"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -28,12 +24,12 @@ func integer[N ~int | ~int8 | ~int16 | ~int32 | ~int64 | ~uint8 | ~uint16](n N) 
 }
 
 // unsigned is a cell of an unsigned number of any size.
-func unsigned[N ~uint | ~uint8 | ~uint16 | ~uint32 | ~uint64](n N) table.Value {
+func unsigned[N ~int | ~int32 | ~uint | ~uint8 | ~uint16 | ~uint32 | ~uint64](n N) table.Value {
 	return table.UintValue(uint64(n))
 }
 
 // positive is a cell of a number of which 0 says that there is none.
-func positive[N ~uint | ~uint8 | ~uint16 | ~uint32 | ~uint64](n N) table.Value {
+func positive[N ~int | ~int32 | ~uint | ~uint8 | ~uint16 | ~uint32 | ~uint64](n N) table.Value {
 	if n == 0 {
 		return none
 	}
@@ -73,7 +69,7 @@ func address(a virt.Addr) table.Value {
 }
 
 // size is a cell of a number of bytes.
-func size[N ~int | ~int32 | ~uint8 | ~uint16 | ~uint32 | ~uint64](n N) table.Value {
+func size[N ~int | ~int32 | ~int64 | ~uint8 | ~uint16 | ~uint32 | ~uint64](n N) table.Value {
 	return table.SizeValue(uint64(n))
 }
 
@@ -99,18 +95,4 @@ func list(words []string) table.Value {
 		return none
 	}
 	return table.ListValue(words)
-}
-
-// from makes the objects of a view of a reader in package linux that yields pointers: an
-// error that says that the whole view is unavailable ends them.
-func from[T any](objects func(context.Context, *linux.System) iter.Seq2[*T, error]) table.Objects[T] {
-	return func(ctx context.Context, l *guest.Look, _ table.Request) iter.Seq2[*T, error] {
-		return func(yield func(*T, error) bool) {
-			for v, err := range objects(ctx, l.Linux) {
-				if !yield(v, ended(err)) {
-					return
-				}
-			}
-		}
-	}
 }

@@ -10,25 +10,36 @@ import (
 )
 
 func init() {
-	table.Register(table.New(table.Spec{
+	table.Register(table.Of(table.Spec{
 		Name: "cmdline", Group: table.Kernel,
 		Doc: `Show what a guest's kernel was booted with.
 
 A line for each word of the command line that the kernel keeps for /proc/cmdline, with
 quotes around what has spaces.`,
-		Columns: []table.Column{
-			{Name: "position", Type: table.Int, Extra: true, Doc: "Number of the word, from 0."},
-			{Name: "name", Type: table.Text, Doc: "What stands before the equals sign, or the whole word."},
-			{Name: "value", Type: table.Text, Doc: "What stands behind it, quotes left out; missing without an equals sign."},
-		},
-		Rows:    cmdlineRows,
+		Source:  "saved_command_line",
+		Key:     []string{"position"},
 		Example: "lab:demo",
-	}))
+	}, cmdlineColumns, parameters))
 }
 
-func cmdlineRows(_ context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
-	return func(yield func(table.Row, error) bool) {
-		line, err := g.Linux.CommandLine()
+var cmdlineColumns = table.Columns[parameter]{
+	{Name: "position", Type: table.Int, Extra: true, Doc: "Number of the word, from 0.", Get: func(p *parameter) table.Value { return integer(p.position) }},
+	{Name: "name", Type: table.Text, Doc: "What stands before the equals sign, or the whole word.",
+		Get: func(p *parameter) table.Value { return table.TextValue(p.name) }},
+	{Name: "value", Type: table.Text, Doc: "What stands behind it, quotes left out; missing without an equals sign.",
+		Get: func(p *parameter) table.Value { return when(p.set, table.TextValue(p.value)) }},
+}
+
+// parameter is a word of the command line.
+type parameter struct {
+	position    int
+	name, value string
+	set         bool // has an equals sign
+}
+
+func parameters(_ context.Context, l *guest.Look, _ table.Request) iter.Seq2[*parameter, error] {
+	return func(yield func(*parameter, error) bool) {
+		line, err := l.Linux.CommandLine()
 		if err != nil {
 			yield(nil, table.Failure(err))
 			return
@@ -40,12 +51,10 @@ func cmdlineRows(_ context.Context, g *guest.Look, _ table.Request) iter.Seq2[ta
 			}
 			return !quoted && (r == ' ' || r == '\n' || r == '\t')
 		}) {
-			name, value, ok := strings.Cut(word, "=")
-			cell := table.Missing(table.None)
-			if ok {
-				cell = table.TextValue(strings.ReplaceAll(value, `"`, ""))
-			}
-			if !yield(table.Row{table.IntValue(int64(i)), table.TextValue(strings.ReplaceAll(name, `"`, "")), cell}, nil) {
+			p := parameter{position: i}
+			p.name, p.value, p.set = strings.Cut(word, "=")
+			p.name, p.value = strings.ReplaceAll(p.name, `"`, ""), strings.ReplaceAll(p.value, `"`, "")
+			if !yield(&p, nil) {
 				return
 			}
 		}

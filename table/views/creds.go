@@ -15,7 +15,7 @@ import (
 )
 
 func init() {
-	table.Register(table.New(table.Spec{
+	table.Register(table.Of(table.Spec{
 		Name: "creds",
 		Doc: `Show what processes may do: users, groups, capabilities, seccomp, labels.
 
@@ -24,60 +24,58 @@ says that it acts with others for the moment. Users and groups are numbered as i
 initial user namespace; capabilities count in "user_ns" only. Threads have credentials
 of their own: --threads shows a line for each. The label is AppArmor's; SELinux's is a
 number that only its policy can tell, and is not shown.`,
-		Columns: credColumns,
-		Rows:    credRows,
+		Source:  "task_struct.real_cred and cred: struct cred, group_info, task_struct.seccomp, the AppArmor blob, task_struct.loginuid",
+		Key:     []string{"pid", "tid"},
 		Example: "lab:demo --pid 1",
-	}))
+	}, credColumns, credentials))
 }
 
-var credColumns = []table.Column{
-	{Name: "pid", Type: table.Int, Doc: "Process, as numbered in the initial PID namespace."},
-	{Name: "tid", Type: table.Int, Extra: true, Doc: "Thread; the leading thread has the number of the process."},
-	{Name: "comm", Type: table.Text, Doc: "Name."},
-	{Name: "uid", Type: table.Uint, Doc: "Real user."},
-	{Name: "euid", Type: table.Uint, Doc: "Effective user."},
-	{Name: "suid", Type: table.Uint, Extra: true, Doc: "Saved user."},
-	{Name: "fsuid", Type: table.Uint, Extra: true, Doc: "User for files."},
-	{Name: "gid", Type: table.Uint, Doc: "Real group."},
-	{Name: "egid", Type: table.Uint, Extra: true, Doc: "Effective group."},
-	{Name: "sgid", Type: table.Uint, Extra: true, Doc: "Saved group."},
-	{Name: "fsgid", Type: table.Uint, Extra: true, Doc: "Group for files."},
-	{Name: "groups", Type: table.Numbers, Doc: "Supplementary groups."},
-	{Name: "caps", Type: table.Text, Doc: "The effective capabilities in one word: all, none, or how many."},
-	{Name: "effective", Type: table.List, Extra: true, Doc: "Capabilities that count now, without \"cap_\"."},
-	{Name: "permitted", Type: table.List, Extra: true, Doc: "Capabilities that it may make effective."},
-	{Name: "inheritable", Type: table.List, Extra: true, Doc: "Capabilities that a program with the same in its file keeps."},
-	{Name: "bounding", Type: table.List, Extra: true, Doc: "Capabilities that it can gain at all."},
-	{Name: "ambient", Type: table.List, Extra: true, Doc: "Capabilities that every program it executes keeps."},
-	{Name: "securebits", Type: table.List, Extra: true, Doc: "Securebits that are set."},
-	{Name: "no_new_privs", Type: table.Bool, Doc: "Whether executing a program can gain it nothing."},
-	{Name: "seccomp", Type: table.Text, Doc: "disabled, strict or filter; missing where the kernel has none."},
-	{Name: "seccomp_filters", Type: table.Uint, Extra: true, Doc: "Number of seccomp filters, inherited ones included."},
-	{Name: "label", Type: table.Text, Doc: "AppArmor's label with its mode; missing without AppArmor."},
-	{Name: "login_uid", Type: table.Uint, Extra: true, Doc: "User who logged in, as audit has it; missing if unset."},
-	{Name: "session", Type: table.Uint, Extra: true, Doc: "Login session, as audit has it; missing if unset."},
-	{Name: "user_ns", Type: table.Uint, Doc: "Inode of the user namespace."},
-	{Name: "overridden", Type: table.Bool, Extra: true, Doc: "Whether it acts with other credentials for the moment."},
-	{Name: "cred", Type: table.Addr, Extra: true, Doc: "Address of the struct cred; tasks can share one."},
+var credColumns = table.Columns[linux.Cred]{
+	{Name: "pid", Type: table.Int, Doc: "Process, as numbered in the initial PID namespace.", Get: func(c *linux.Cred) table.Value { return integer(c.PID) }},
+	{Name: "tid", Type: table.Int, Extra: true, Doc: "Thread; the leading thread has the number of the process.",
+		Get: func(c *linux.Cred) table.Value { return integer(c.TID) }},
+	{Name: "comm", Type: table.Text, Doc: "Name.", Get: func(c *linux.Cred) table.Value { return table.TextValue(c.Comm) }},
+	{Name: "uid", Type: table.Uint, Doc: "Real user.", Get: func(c *linux.Cred) table.Value { return unsigned(c.UID) }},
+	{Name: "euid", Type: table.Uint, Doc: "Effective user.", Get: func(c *linux.Cred) table.Value { return unsigned(c.EUID) }},
+	{Name: "suid", Type: table.Uint, Extra: true, Doc: "Saved user.", Get: func(c *linux.Cred) table.Value { return unsigned(c.SUID) }},
+	{Name: "fsuid", Type: table.Uint, Extra: true, Doc: "User for files.", Get: func(c *linux.Cred) table.Value { return unsigned(c.FSUID) }},
+	{Name: "gid", Type: table.Uint, Doc: "Real group.", Get: func(c *linux.Cred) table.Value { return unsigned(c.GID) }},
+	{Name: "egid", Type: table.Uint, Extra: true, Doc: "Effective group.", Get: func(c *linux.Cred) table.Value { return unsigned(c.EGID) }},
+	{Name: "sgid", Type: table.Uint, Extra: true, Doc: "Saved group.", Get: func(c *linux.Cred) table.Value { return unsigned(c.SGID) }},
+	{Name: "fsgid", Type: table.Uint, Extra: true, Doc: "Group for files.", Get: func(c *linux.Cred) table.Value { return unsigned(c.FSGID) }},
+	{Name: "groups", Type: table.Numbers, Doc: "Supplementary groups.", Get: func(c *linux.Cred) table.Value { return table.NumbersValue(c.Groups) }},
+	{Name: "caps", Type: table.Text, Doc: "The effective capabilities in one word: all, none, or how many.",
+		Get: func(c *linux.Cred) table.Value { return table.TextValue(howMany(c.Caps.Effective)) }},
+	{Name: "effective", Type: table.List, Extra: true, Doc: "Capabilities that count now, without \"cap_\".",
+		Get: func(c *linux.Cred) table.Value { return capabilities(c.Caps.Effective) }},
+	{Name: "permitted", Type: table.List, Extra: true, Doc: "Capabilities that it may make effective.",
+		Get: func(c *linux.Cred) table.Value { return capabilities(c.Caps.Permitted) }},
+	{Name: "inheritable", Type: table.List, Extra: true, Doc: "Capabilities that a program with the same in its file keeps.",
+		Get: func(c *linux.Cred) table.Value { return capabilities(c.Caps.Inheritable) }},
+	{Name: "bounding", Type: table.List, Extra: true, Doc: "Capabilities that it can gain at all.",
+		Get: func(c *linux.Cred) table.Value { return capabilities(c.Caps.Bounding) }},
+	{Name: "ambient", Type: table.List, Extra: true, Doc: "Capabilities that every program it executes keeps.",
+		Get: func(c *linux.Cred) table.Value { return capabilities(c.Caps.Ambient) }},
+	{Name: "securebits", Type: table.List, Extra: true, Doc: "Securebits that are set.",
+		Get: func(c *linux.Cred) table.Value { return table.ListValue(c.Securebits) }},
+	{Name: "no_new_privs", Type: table.Bool, Doc: "Whether executing a program can gain it nothing.",
+		Get: func(c *linux.Cred) table.Value { return table.BoolValue(c.NoNewPrivs) }},
+	{Name: "seccomp", Type: table.Text, Doc: "disabled, strict or filter; missing where the kernel has none.",
+		Get: func(c *linux.Cred) table.Value { return text(c.Seccomp) }},
+	{Name: "seccomp_filters", Type: table.Uint, Extra: true, Doc: "Number of seccomp filters, inherited ones included.",
+		Get: func(c *linux.Cred) table.Value { return when(c.Seccomp != "", unsigned(c.Filters)) }},
+	{Name: "label", Type: table.Text, Doc: "AppArmor's label with its mode; missing without AppArmor.",
+		Get: credLabel},
+	{Name: "login_uid", Type: table.Uint, Extra: true, Doc: "User who logged in, as audit has it; missing if unset.",
+		Get: func(c *linux.Cred) table.Value { return when(c.LoginUID != unset, unsigned(c.LoginUID)) }},
+	{Name: "session", Type: table.Uint, Extra: true, Doc: "Login session, as audit has it; missing if unset.",
+		Get: func(c *linux.Cred) table.Value { return when(c.SessionID != unset, unsigned(c.SessionID)) }},
+	{Name: "user_ns", Type: table.Uint, Doc: "Inode of the user namespace.", Get: func(c *linux.Cred) table.Value { return unsigned(c.UserNS) }},
+	{Name: "overridden", Type: table.Bool, Extra: true, Doc: "Whether it acts with other credentials for the moment.",
+		Get: func(c *linux.Cred) table.Value { return table.BoolValue(c.Overridden) }},
+	{Name: "cred", Type: table.Addr, Extra: true, Doc: "Address of the struct cred; tasks can share one.",
+		Get: func(c *linux.Cred) table.Value { return address(c.Addr) }},
 	{Name: "with_threads", Type: table.Bool, Option: true, Doc: "A line for every thread."},
-}
-
-func credRows(ctx context.Context, g *guest.Look, where table.Request) iter.Seq2[table.Row, error] {
-	return func(yield func(table.Row, error) bool) {
-		l := g.Linux.NewLister()
-		for t, err := range chosen(ctx, g, l, where, where.Option("with_threads")) {
-			var row table.Row
-			if err == nil {
-				var c *linux.Cred
-				if c, err = l.CredOf(t); c != nil {
-					row, err = credRow(c)
-				}
-			}
-			if !yield(row, ended(err)) {
-				return
-			}
-		}
-	}
 }
 
 // howMany is a set of capabilities in one word. Linux has had 41 since 5.9.
@@ -92,36 +90,44 @@ func howMany(set uint64) string {
 	return strconv.Itoa(bits.OnesCount64(set))
 }
 
-func credRow(c *linux.Cred) (row table.Row, partly error) {
-	id := func(n uint32) table.Value { return table.UintValue(uint64(n)) }
-	caps := func(set uint64) table.Value { return table.ListValue(linux.CapabilityNames(set)) }
-	unset := func(n uint32) table.Value {
-		if n == ^uint32(0) {
-			return table.Missing(table.None)
-		}
-		return id(n)
-	}
-	label := text(c.Label)
+const unset = ^uint32(0) // of audit's numbers
+
+func capabilities(set uint64) table.Value { return table.ListValue(linux.CapabilityNames(set)) }
+
+func credLabel(c *linux.Cred) table.Value {
 	switch {
 	case errors.Is(c.LabelErr, kobj.ErrUnsupported):
-		label = table.Missing(table.Unsupported)
+		return table.Missing(table.Unsupported)
 	case c.LabelErr != nil:
-		label = unreadable(c.LabelErr)
-		partly = fmt.Errorf("label of process %d: %w", c.PID, c.LabelErr)
+		return unreadable(c.LabelErr)
 	}
-	if c.GroupsLost > 0 {
-		partly = fmt.Errorf("groups of process %d: %w: %d are not shown", c.PID, kobj.ErrBroken, c.GroupsLost)
+	return text(c.Label)
+}
+
+func credentials(ctx context.Context, l *guest.Look, r table.Request) iter.Seq2[*linux.Cred, error] {
+	return func(yield func(*linux.Cred, error) bool) {
+		reader := l.Linux.NewLister()
+		for t, err := range chosen(ctx, l, reader, r, r.Option("with_threads")) {
+			var c *linux.Cred
+			if err == nil {
+				if c, err = reader.CredOf(t); c != nil {
+					err = credLost(c, r)
+				}
+			}
+			if !yield(c, ended(err)) {
+				return
+			}
+		}
 	}
-	filters := id(c.Filters)
-	if c.Seccomp == "" {
-		filters = table.Missing(table.None)
+}
+
+// credLost is what could not be read of the wanted columns of c.
+func credLost(c *linux.Cred, r table.Request) error {
+	switch {
+	case c.GroupsLost > 0 && r.Wants("groups"):
+		return fmt.Errorf("groups of process %d: %w: %d are not shown", c.PID, kobj.ErrBroken, c.GroupsLost)
+	case c.LabelErr != nil && !errors.Is(c.LabelErr, kobj.ErrUnsupported) && r.Wants("label"):
+		return fmt.Errorf("label of process %d: %w", c.PID, c.LabelErr)
 	}
-	return table.Row{
-		table.IntValue(int64(c.PID)), table.IntValue(int64(c.TID)), table.TextValue(c.Comm),
-		id(c.UID), id(c.EUID), id(c.SUID), id(c.FSUID), id(c.GID), id(c.EGID), id(c.SGID), id(c.FSGID),
-		table.NumbersValue(c.Groups), table.TextValue(howMany(c.Caps.Effective)), caps(c.Caps.Effective), caps(c.Caps.Permitted), caps(c.Caps.Inheritable),
-		caps(c.Caps.Bounding), caps(c.Caps.Ambient), table.ListValue(c.Securebits), table.BoolValue(c.NoNewPrivs),
-		text(c.Seccomp), filters, label, unset(c.LoginUID), unset(c.SessionID),
-		table.UintValue(c.UserNS), table.BoolValue(c.Overridden), address(c.Addr), table.Missing(table.None),
-	}, partly
+	return nil
 }

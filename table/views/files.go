@@ -12,7 +12,7 @@ import (
 )
 
 func init() {
-	table.Register(table.New(table.Spec{
+	table.Register(table.Of(table.Spec{
 		Name:  "files",
 		Group: table.Files,
 		Doc: `Show the open files of processes.
@@ -23,58 +23,44 @@ table. Pipes, sockets and the kernel's anonymous files have the names that links
 process' first thread: one that a thread keeps for itself is not shown, nor are files
 that are only mapped (see maps), passed on in a message under way, or registered with
 io_uring.`,
-		Columns: filesColumns,
-		Rows:    filesRows,
+		Source:  "files_struct and fdtable of every process: struct file, dentry, inode; struct sock for endpoints",
+		Key:     []string{"pid", "fd"},
 		Example: "lab:demo --pid 1",
-	}))
+	}, filesColumns, openFiles))
 }
 
-var filesColumns = []table.Column{
-	{Name: "pid", Type: table.Int, Doc: "Process, as numbered in the initial PID namespace."},
-	{Name: "fd", Type: table.Int, Doc: "Descriptor."},
-	{Name: "type", Type: table.Text, Doc: "file, directory, char, block, fifo, symlink, socket, pipe, anon_inode, namespace."},
-	{Name: "path", Type: table.Text, Doc: "Path in its mount namespace, or the name that the link in /proc/PID/fd shows."},
-	{Name: "endpoint", Type: table.Text, Doc: "Of a socket, its protocol, local and remote address; missing for others."},
-	{Name: "deleted", Type: table.Bool, Doc: "Whether that name was unlinked, or never existed (memfd)."},
-	{Name: "flags", Type: table.List, Doc: "Flags of open(2), by name."},
-	{Name: "flags_number", Type: table.Uint, Extra: true, Doc: "Flags as a number; fdinfo shows it in octal."},
-	{Name: "position", Type: table.Int, Doc: "Offset of the next read or write, in bytes."},
-	{Name: "size", Type: table.Int, Extra: true, Doc: "Size of the file in bytes, as its inode has it."},
-	{Name: "device", Type: table.Text, Extra: true, Doc: "Device of its file system, major:minor."},
-	{Name: "inode", Type: table.Uint, Extra: true, Doc: "Inode."},
-	{Name: "mode", Type: table.Uint, Extra: true, Doc: "Type and permissions, as st_mode."},
-	{Name: "links", Type: table.Uint, Extra: true, Doc: "Number of hard links."},
-	{Name: "rdev", Type: table.Text, Extra: true, Doc: "Which device a device file stands for, major:minor; missing for others."},
-	{Name: "mount_id", Type: table.Int, Extra: true, Doc: "Mount that it was opened through, as in the view mounts."},
-	{Name: "file", Type: table.Addr, Extra: true, Doc: "Address of the struct file: descriptors that share a position have the same."},
-}
-
-func filesRows(ctx context.Context, g *guest.Look, where table.Request) iter.Seq2[table.Row, error] {
-	return func(yield func(table.Row, error) bool) {
-		l := g.Linux.NewLister()
-		sockets := &fileSockets{s: g.Linux}
-		for p, err := range wantedProcesses(ctx, g, where) {
-			if err != nil {
-				if !yield(nil, err) {
-					return
-				}
-				continue
+var filesColumns = table.Columns[openFile]{
+	{Name: "pid", Type: table.Int, Doc: "Process, as numbered in the initial PID namespace.", Get: func(f *openFile) table.Value { return integer(f.pid) }},
+	{Name: "fd", Type: table.Int, Doc: "Descriptor.", Get: func(f *openFile) table.Value { return integer(f.FD) }},
+	{Name: "type", Type: table.Text, Doc: "file, directory, char, block, fifo, symlink, socket, pipe, anon_inode, namespace.",
+		Get: func(f *openFile) table.Value { return table.TextValue(f.Type()) }},
+	{Name: "path", Type: table.Text, Doc: "Path in its mount namespace, or the name that the link in /proc/PID/fd shows.",
+		Get: func(f *openFile) table.Value { return text(f.Path) }},
+	{Name: "endpoint", Type: table.Text, Doc: "Of a socket, its protocol, local and remote address; missing for others.", Get: (*openFile).endpoint},
+	{Name: "deleted", Type: table.Bool, Doc: "Whether that name was unlinked, or never existed (memfd).",
+		Get: func(f *openFile) table.Value { return table.BoolValue(f.Deleted) }},
+	{Name: "flags", Type: table.List, Doc: "Flags of open(2), by name.", Get: func(f *openFile) table.Value { return table.ListValue(f.FlagNames()) }},
+	{Name: "flags_number", Type: table.Uint, Extra: true, Doc: "Flags as a number; fdinfo shows it in octal.",
+		Get: func(f *openFile) table.Value { return unsigned(f.Flags) }},
+	{Name: "position", Type: table.Int, Doc: "Offset of the next read or write, in bytes.", Get: func(f *openFile) table.Value { return integer(f.Pos) }},
+	{Name: "size", Type: table.Int, Extra: true, Doc: "Size of the file in bytes, as its inode has it.",
+		Get: func(f *openFile) table.Value { return integer(f.Size) }},
+	{Name: "device", Type: table.Text, Extra: true, Doc: "Device of its file system, major:minor.",
+		Get: func(f *openFile) table.Value { return table.TextValue(f.Device.String()) }},
+	{Name: "inode", Type: table.Uint, Extra: true, Doc: "Inode.", Get: func(f *openFile) table.Value { return unsigned(f.Inode) }},
+	{Name: "mode", Type: table.Uint, Extra: true, Doc: "Type and permissions, as st_mode.", Get: func(f *openFile) table.Value { return unsigned(f.Mode) }},
+	{Name: "links", Type: table.Uint, Extra: true, Doc: "Number of hard links.", Get: func(f *openFile) table.Value { return unsigned(f.Links) }},
+	{Name: "rdev", Type: table.Text, Extra: true, Doc: "Which device a device file stands for, major:minor; missing for others.",
+		Get: func(f *openFile) table.Value {
+			if t := f.Type(); t != "char" && t != "block" {
+				return none
 			}
-			for f, err := range l.Files(ctx, p.Task) {
-				var row table.Row
-				if err != nil {
-					err = fmt.Errorf("process %d: %w", p.pid, err)
-				} else {
-					var endpoint table.Value
-					endpoint, err = sockets.endpoint(ctx, f)
-					row = filesRow(p.pid, f, endpoint)
-				}
-				if !yield(row, err) {
-					return
-				}
-			}
-		}
-	}
+			return table.TextValue(f.Rdev.String())
+		}},
+	{Name: "mount_id", Type: table.Int, Extra: true, Doc: "Mount that it was opened through, as in the view mounts.",
+		Get: func(f *openFile) table.Value { return integer(f.MountID) }},
+	{Name: "file", Type: table.Addr, Extra: true, Doc: "Address of the struct file: descriptors that share a position have the same.",
+		Get: func(f *openFile) table.Value { return address(f.Addr) }},
 }
 
 // fileSockets reads the sockets behind files, prepared when the first is met.
@@ -134,16 +120,46 @@ func endpoint(k *linux.Socket) string {
 	return s
 }
 
-func filesRow(pid int32, f *linux.File, endpoint table.Value) table.Row {
-	rdev := table.Missing(table.None)
-	if t := f.Type(); t == "char" || t == "block" {
-		rdev = table.TextValue(f.Rdev.String())
-	}
-	return table.Row{
-		table.IntValue(int64(pid)), table.IntValue(int64(f.FD)), table.TextValue(f.Type()), text(f.Path), endpoint,
-		table.BoolValue(f.Deleted), table.ListValue(f.FlagNames()), table.UintValue(uint64(f.Flags)),
-		table.IntValue(f.Pos), table.IntValue(f.Size), table.TextValue(f.Device.String()), table.UintValue(f.Inode),
-		table.UintValue(uint64(f.Mode)), table.UintValue(uint64(f.Links)), rdev,
-		table.IntValue(int64(f.MountID)), table.AddrValue(uint64(f.Addr)),
+// openFile is a row of files.
+type openFile struct {
+	*linux.File
+	pid     int32
+	ctx     context.Context
+	sockets *fileSockets
+	unread  error
+}
+
+// Unread is part of [table.Partial].
+func (f *openFile) Unread() error { return f.unread }
+
+func (f *openFile) endpoint() (cell table.Value) {
+	cell, f.unread = f.sockets.endpoint(f.ctx, f.File)
+	return cell
+}
+
+func openFiles(ctx context.Context, l *guest.Look, r table.Request) iter.Seq2[*openFile, error] {
+	return func(yield func(*openFile, error) bool) {
+		reader := l.Linux.NewLister()
+		row := openFile{ctx: ctx, sockets: &fileSockets{s: l.Linux}}
+		for p, err := range wantedProcesses(ctx, l, r) {
+			if err != nil {
+				if !yield(nil, err) {
+					return
+				}
+				continue
+			}
+			row.pid = p.pid
+			for f, err := range reader.Files(ctx, p.Task) {
+				if row.File, row.unread = f, nil; err != nil {
+					if !yield(nil, fmt.Errorf("process %d: %w", p.pid, err)) {
+						return
+					}
+					continue
+				}
+				if !yield(&row, nil) {
+					return
+				}
+			}
+		}
 	}
 }

@@ -5,87 +5,72 @@ import (
 	"iter"
 
 	"github.com/outsight-vmi/outsight/guest"
+	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/table"
 )
 
 func init() {
-	table.Register(table.New(table.Spec{
+	table.Register(table.Of(table.Spec{
 		Name:  "filesystems",
 		Group: table.Files,
 		Doc: `Show the types of file systems that the kernel can mount.
 
 They are those that are registered, as in /proc/filesystems; what is mounted is shown by
 the view mounts. A type whose module is not loaded yet is not among them.`,
-		Columns: []table.Column{
-			{Name: "name", Type: table.Text, Doc: "Type."},
-			{Name: "nodev", Type: table.Bool, Doc: "Whether it needs no block device."},
-			{Name: "flags", Type: table.List, Doc: "What it can and needs: FS_… of the kernel, in lower case."},
-			{Name: "owner", Type: table.Text, Doc: "Whose code it is: kernel or [module]."},
-			{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the file_system_type."},
-		},
-		Rows:    fileSystemRows,
+		Source:  "file_systems: struct file_system_type",
+		Key:     []string{"name"},
 		Example: "lab:demo",
-	}))
-	table.Register(table.New(table.Spec{
+	}, filesystemsColumns, fromEach((*linux.System).FileSystems)))
+	table.Register(table.Of(table.Spec{
 		Name:  "swaps",
 		Group: table.Files,
 		Doc: `Show the areas that memory is swapped out to.
 
 The rows are those of /proc/swaps. Memory that zswap keeps compressed counts as used
 here too.`,
-		Columns: []table.Column{
-			{Name: "path", Type: table.Text, Doc: "Device or file, in the mount namespace where it was swapped on."},
-			{Name: "type", Type: table.Text, Doc: "partition (any block device) or file."},
-			{Name: "size", Type: table.Size, Doc: "Bytes in all."},
-			{Name: "used", Type: table.Size, Doc: "Bytes in use."},
-			{Name: "priority", Type: table.Int, Doc: "The highest is used first."},
-			{Name: "deleted", Type: table.Bool, Extra: true, Doc: "Whether the path was unlinked."},
-			{Name: "area", Type: table.Int, Extra: true, Doc: "Number of the area, which page tables name."},
-			{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the swap_info_struct."},
-		},
-		Rows:    swapRows,
+		Source:  "swap_info: struct swap_info_struct",
+		Key:     []string{"path"},
 		Example: "lab:demo",
-	}))
+	}, swapsColumns, swaps))
 }
 
-func fileSystemRows(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
-	return func(yield func(table.Row, error) bool) {
-		for f, err := range g.Linux.FileSystems(ctx) {
-			var row table.Row
-			if err == nil {
-				owner := "kernel"
-				if f.Module != "" {
-					owner = "[" + f.Module + "]"
-				}
-				row = table.Row{
-					table.TextValue(f.Name), table.BoolValue(!f.NeedsDevice()), table.ListValue(f.FlagNames()),
-					table.TextValue(owner), address(f.Addr),
-				}
+var swapsColumns = table.Columns[linux.Swap]{
+	{Name: "path", Type: table.Text, Doc: "Device or file, in the mount namespace where it was swapped on.",
+		Get: func(s *linux.Swap) table.Value { return text(s.Path) }},
+	{Name: "type", Type: table.Text, Doc: "partition (any block device) or file.",
+		Get: func(s *linux.Swap) table.Value {
+			if s.Device {
+				return table.TextValue("partition")
 			}
-			if !yield(row, err) {
-				return
-			}
-		}
-	}
+			return table.TextValue("file")
+		}},
+	{Name: "size", Type: table.Size, Doc: "Bytes in all.", Get: func(s *linux.Swap) table.Value { return size(s.Size) }},
+	{Name: "used", Type: table.Size, Doc: "Bytes in use.", Get: func(s *linux.Swap) table.Value { return size(s.Used) }},
+	{Name: "priority", Type: table.Int, Doc: "The highest is used first.", Get: func(s *linux.Swap) table.Value { return integer(s.Priority) }},
+	{Name: "deleted", Type: table.Bool, Extra: true, Doc: "Whether the path was unlinked.",
+		Get: func(s *linux.Swap) table.Value { return table.BoolValue(s.Deleted) }},
+	{Name: "area", Type: table.Int, Extra: true, Doc: "Number of the area, which page tables name.",
+		Get: func(s *linux.Swap) table.Value { return integer(s.Area) }},
+	{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the swap_info_struct.", Get: func(s *linux.Swap) table.Value { return address(s.Addr) }},
 }
 
-func swapRows(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
-	return func(yield func(table.Row, error) bool) {
-		for s, err := range g.Linux.NewLister().Swaps(ctx) {
-			var row table.Row
-			if err == nil {
-				kind := "file"
-				if s.Device {
-					kind = "partition"
-				}
-				row = table.Row{
-					text(s.Path), table.TextValue(kind), table.SizeValue(s.Size), table.SizeValue(s.Used),
-					table.IntValue(int64(s.Priority)), table.BoolValue(s.Deleted), table.IntValue(int64(s.Area)), address(s.Addr),
-				}
+var filesystemsColumns = table.Columns[linux.FileSystem]{
+	{Name: "name", Type: table.Text, Doc: "Type.", Get: func(f *linux.FileSystem) table.Value { return table.TextValue(f.Name) }},
+	{Name: "nodev", Type: table.Bool, Doc: "Whether it needs no block device.",
+		Get: func(f *linux.FileSystem) table.Value { return table.BoolValue(!f.NeedsDevice()) }},
+	{Name: "flags", Type: table.List, Doc: "What it can and needs: FS_… of the kernel, in lower case.",
+		Get: func(f *linux.FileSystem) table.Value { return table.ListValue(f.FlagNames()) }},
+	{Name: "owner", Type: table.Text, Doc: "Whose code it is: kernel or [module].",
+		Get: func(f *linux.FileSystem) table.Value {
+			if f.Module == "" {
+				return table.TextValue("kernel")
 			}
-			if !yield(row, err) {
-				return
-			}
-		}
-	}
+			return table.TextValue("[" + f.Module + "]")
+		}},
+	{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the file_system_type.",
+		Get: func(f *linux.FileSystem) table.Value { return address(f.Addr) }},
+}
+
+func swaps(ctx context.Context, l *guest.Look, _ table.Request) iter.Seq2[*linux.Swap, error] {
+	return whole(l.Linux.NewLister().Swaps(ctx))
 }

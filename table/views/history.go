@@ -6,11 +6,12 @@ import (
 	"iter"
 
 	"github.com/outsight-vmi/outsight/guest"
+	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/table"
 )
 
 func init() {
-	table.Register(table.New(table.Spec{
+	table.Register(table.Of(table.Spec{
 		Name: "history",
 		Doc: `Show the command lines that shells remember.
 
@@ -24,50 +25,56 @@ is not seen, and neither are the histories of other shells, such as fish; dash k
 
 A shell is known by the name of its program or process: bash, rbash, zsh, sh, ash, busybox.
 Processes that are asked for by --pid are searched whatever their name.`,
-		Columns: []table.Column{
-			{Name: "pid", Type: table.Int, Doc: "Process of the shell."},
-			{Name: "comm", Type: table.Text, Doc: "Its name."},
-			{Name: "shell", Type: table.Text, Extra: true, Doc: "Whose form of list it is: bash, zsh or busybox."},
-			{Name: "index", Type: table.Int, Doc: "Number in the list, as the shell's own \"history\" shows it; missing for a stray."},
-			{Name: "time", Type: table.Time, Doc: "When it was entered, by the guest's clock; missing where the shell keeps none."},
-			{Name: "command", Type: table.Text, Doc: "The command line."},
-			{Name: "how", Type: table.Text, Doc: "How it was found: symbol, shape or stray."},
-			{Name: "address", Type: table.Addr, Extra: true, Doc: "Where it is: the entry of bash's or zsh's, or ash's pointer to it."},
-		},
-		Rows:    historyRows,
+		Source:  "the memory of shells: bash's history_list, zsh's hist_ring, busybox's line_input_t, by symbol or by shape",
+		Key:     []string{"pid", "address"},
 		Example: "lab:demo",
-	}))
+	}, historyColumns, history))
 }
 
-func historyRows(ctx context.Context, g *guest.Look, where table.Request) iter.Seq2[table.Row, error] {
-	_, asked := where.Values("pid")
-	return func(yield func(table.Row, error) bool) {
-		l := g.Linux.NewLister()
-		row := make(table.Row, 8)
-		for t, err := range chosenByName(ctx, g, l, where) {
+var historyColumns = table.Columns[command]{
+	{Name: "pid", Type: table.Int, Doc: "Process of the shell.", Get: func(c *command) table.Value { return integer(c.pid) }},
+	{Name: "comm", Type: table.Text, Doc: "Its name.", Get: func(c *command) table.Value { return table.TextValue(c.comm) }},
+	{Name: "shell", Type: table.Text, Extra: true, Doc: "Whose form of list it is: bash, zsh or busybox.",
+		Get: func(c *command) table.Value { return table.TextValue(c.Shell) }},
+	{Name: "index", Type: table.Int, Doc: "Number in the list, as the shell's own \"history\" shows it; missing for a stray.",
+		Get: func(c *command) table.Value { return when(c.Index >= 0, integer(c.Index)) }},
+	{Name: "time", Type: table.Time, Doc: "When it was entered, by the guest's clock; missing where the shell keeps none.",
+		Get: func(c *command) table.Value { return moment(c.Time) }},
+	{Name: "command", Type: table.Text, Doc: "The command line.", Get: func(c *command) table.Value { return table.TextValue(c.Command) }},
+	{Name: "how", Type: table.Text, Doc: "How it was found: symbol, shape or stray.",
+		Get: func(c *command) table.Value { return table.TextValue(string(c.How)) }},
+	{Name: "address", Type: table.Addr, Extra: true, Doc: "Where it is: the entry of bash's or zsh's, or ash's pointer to it.",
+		Get: func(c *command) table.Value { return address(c.Addr) }},
+}
+
+// command is a row of history.
+type command struct {
+	*linux.HistoryEntry
+	pid  int32
+	comm string
+}
+
+func history(ctx context.Context, l *guest.Look, r table.Request) iter.Seq2[*command, error] {
+	_, asked := r.Values("pid")
+	return func(yield func(*command, error) bool) {
+		reader := l.Linux.NewLister()
+		var row command
+		for t, err := range chosenByName(ctx, l, reader, r) {
 			if err != nil {
 				if !yield(nil, err) {
 					return
 				}
 				continue
 			}
-			for e, err := range l.History(ctx, t.Task, asked) {
-				if err != nil {
+			row.pid, row.comm = t.pid, t.comm
+			for e, err := range reader.History(ctx, t.Task, asked) {
+				if row.HistoryEntry = e; err != nil {
 					if !yield(nil, ended(fmt.Errorf("process %d: %w", t.pid, err))) {
 						return
 					}
 					continue
 				}
-				row[0], row[1], row[2] = table.IntValue(int64(t.pid)), table.TextValue(t.comm), table.TextValue(e.Shell)
-				row[3], row[4] = table.Missing(table.None), table.Missing(table.None)
-				if e.Index >= 0 {
-					row[3] = table.IntValue(int64(e.Index))
-				}
-				if !e.Time.IsZero() {
-					row[4] = table.TimeValue(e.Time)
-				}
-				row[5], row[6], row[7] = table.TextValue(e.Command), table.TextValue(string(e.How)), table.AddrValue(uint64(e.Addr))
-				if !yield(row, nil) {
+				if !yield(&row, nil) {
 					return
 				}
 			}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"slices"
 
 	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
@@ -14,7 +15,7 @@ import (
 )
 
 func init() {
-	table.Register(table.New(table.Spec{
+	table.Register(table.Of(table.Spec{
 		Name: "idt", Group: table.Machinery,
 		Doc: `Show the interrupt descriptor table.
 
@@ -22,23 +23,31 @@ There is a line for every vector: what the processors do on an exception, an int
 INT instruction. It is the table that the kernel loads; where the machine shows registers,
 the tables that the processors really use have lines as well if they are others, with their
 "cpu". A guest whose processors deliver events by FRED does not use this table.`,
-		Columns: idtColumns,
-		Rows:    idtRows,
+		Source:  "idt_table, and the CPUs' IDT registers where the machine shows them",
+		Key:     []string{"cpu", "vector"},
 		Example: "lab:demo",
-	}))
+	}, idtColumns, gates))
 }
 
-var idtColumns = columns([]table.Column{
-	{Name: "cpu", Type: table.Int, Extra: true, Doc: "Processor that uses this table; missing for the kernel's own table."},
-	{Name: "vector", Type: table.Int, Doc: "Number of the exception or interrupt."},
-	{Name: "type", Type: table.Text, Doc: "interrupt, trap or task gate; a number for what is none of these."},
-	{Name: "dpl", Type: table.Int, Doc: "Ring from which an INT instruction may call it: 3 for programs."},
-	{Name: "ist", Type: table.Int, Doc: "Stack that the processor switches to; 0 for none."},
-	{Name: "segment", Type: table.Addr, Doc: "Code segment selector: 0x10 is the kernel's."},
-	{Name: "present", Type: table.Bool, Doc: "Whether the gate is in use."},
-}, functionColumns("handler", "the handler"), []table.Column{
-	{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the gate."},
-})
+var idtColumns = slices.Concat(
+	plain(table.Columns[gate]{
+		{Name: "cpu", Type: table.Int, Extra: true, Doc: "Processor that uses this table; missing for the kernel's own table.",
+			Get: func(e *gate) table.Value { return when(e.cpu >= 0, integer(e.cpu)) }},
+		{Name: "vector", Type: table.Int, Doc: "Number of the exception or interrupt.", Get: func(e *gate) table.Value { return integer(e.Vector) }},
+		{Name: "type", Type: table.Text, Doc: "interrupt, trap or task gate; a number for what is none of these.",
+			Get: func(e *gate) table.Value { return table.TextValue(e.Type) }},
+		{Name: "dpl", Type: table.Int, Doc: "Ring from which an INT instruction may call it: 3 for programs.",
+			Get: func(e *gate) table.Value { return integer(e.DPL) }},
+		{Name: "ist", Type: table.Int, Doc: "Stack that the processor switches to; 0 for none.", Get: func(e *gate) table.Value { return integer(e.IST) }},
+		{Name: "segment", Type: table.Addr, Doc: "Code segment selector: 0x10 is the kernel's.",
+			Get: func(e *gate) table.Value { return table.AddrValue(uint64(e.Segment)) }},
+		{Name: "present", Type: table.Bool, Doc: "Whether the gate is in use.", Get: func(e *gate) table.Value { return table.BoolValue(e.Present) }},
+	}),
+	code("handler", "the handler", func(e *gate) virt.Addr { return e.Handler }),
+	plain(table.Columns[gate]{
+		{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the gate.", Get: func(e *gate) table.Value { return address(e.Address) }},
+	}),
+)
 
 // gate is a gate of one table.
 type gate struct {
@@ -46,46 +55,12 @@ type gate struct {
 	cpu int // -1: the kernel's own
 }
 
-func idtRows(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
-	return machineryOf(ctx, g, func(ctx context.Context) iter.Seq2[gate, error] {
-		return func(yield func(gate, error) bool) {
-			d, err := g.Linux.IDTDescriptor()
-			if d.Base == 0 {
-				yield(gate{}, err)
-				return
-			}
-			if err == nil && !d.SameMemory {
-				err = fmt.Errorf("idt_descr leads to %#x, which is not the kernel's idt_table at %#x: %w", uint64(d.Base), uint64(d.Table), kobj.ErrBroken)
-			}
-			if err != nil && !yield(gate{}, err) {
-				return
-			}
-			one := func(base virt.Addr, cpu int) bool {
-				for e, err := range g.Linux.Gates(ctx, base, d.Limit) {
-					if !yield(gate{e, cpu}, err) {
-						return false
-					}
-				}
-				return true
-			}
-			if !one(d.Base, -1) {
-				return
-			}
-			for _, r := range registers(ctx, g) {
-				if base := virt.Addr(r.IDT); base != 0 && base != d.Base && base != d.Table && !one(base, r.CPU) {
-					return
-				}
-			}
-		}
-	}, gateRow)
-}
-
 // registers are those of the guest's processors, if its machine shows them.
-func registers(ctx context.Context, g *guest.Look) []vm.Registers {
-	if g.Machine == nil {
+func registers(ctx context.Context, l *guest.Look) []vm.Registers {
+	if l.Machine == nil {
 		return nil
 	}
-	reader := g.Machine.Control.Registers
+	reader := l.Machine.Control.Registers
 	if reader == nil {
 		return nil
 	}
@@ -96,15 +71,40 @@ func registers(ctx context.Context, g *guest.Look) []vm.Registers {
 	return all
 }
 
-func gateRow(o *linux.Owners, e gate) table.Row {
-	at, symbol, owner := function(o, e.Handler)
-	cpu := table.Missing(table.None)
-	if e.cpu >= 0 {
-		cpu = table.IntValue(int64(e.cpu))
-	}
-	return table.Row{
-		cpu, table.IntValue(int64(e.Vector)), table.TextValue(e.Type), table.IntValue(int64(e.DPL)),
-		table.IntValue(int64(e.IST)), table.AddrValue(uint64(e.Segment)), table.BoolValue(e.Present),
-		at, symbol, owner, address(e.Address),
-	}
+func gates(ctx context.Context, l *guest.Look, _ table.Request) iter.Seq2[*owned[gate], error] {
+	return ownedOf(ctx, l.Linux, func(ctx context.Context, s *linux.System, _ *owners) iter.Seq2[*gate, error] {
+		return func(yield func(*gate, error) bool) {
+			d, err := s.IDTDescriptor()
+			if d.Base == 0 {
+				yield(nil, err)
+				return
+			}
+			if err == nil && !d.SameMemory {
+				err = fmt.Errorf("idt_descr leads to %#x, which is not the kernel's idt_table at %#x: %w", uint64(d.Base), uint64(d.Table), kobj.ErrBroken)
+			}
+			if err != nil && !yield(nil, err) {
+				return
+			}
+			one := func(base virt.Addr, cpu int) bool {
+				for e, err := range s.Gates(ctx, base, d.Limit) {
+					var row *gate
+					if err == nil {
+						row = &gate{e, cpu}
+					}
+					if !yield(row, err) {
+						return false
+					}
+				}
+				return true
+			}
+			if !one(d.Base, -1) {
+				return
+			}
+			for _, r := range registers(ctx, l) {
+				if base := virt.Addr(r.IDT); base != 0 && base != d.Base && base != d.Table && !one(base, r.CPU) {
+					return
+				}
+			}
+		}
+	})
 }

@@ -6,16 +6,17 @@ import (
 	"fmt"
 	"iter"
 	"net"
+	"slices"
 	"strconv"
 
-	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/table"
+	"github.com/outsight-vmi/outsight/virt"
 )
 
 func init() {
-	table.Register(table.New(table.Spec{
+	table.Register(table.Of(table.Spec{
 		Name: "interfaces", Group: table.Network,
 		Doc: `Show the network devices of a guest, those of all network namespaces.
 
@@ -32,43 +33,102 @@ virtio_net are missing, and so is "tc" where such a filter is.
 What is not seen: programs that tc has in actions of filters other than bpf and matchall,
 on classes of htb below its root, and in queueing disciplines other than prio, htb and
 fq_codel ("tc" is missing where such a one could have filters).`,
-		Columns: interfaceColumns,
-		Rows:    interfaceRows,
+		Source:  "net_device of every network namespace, in_device and inet6_dev, Qdisc and tcf_proto, the private data of drivers",
+		Key:     []string{"net_ns", "index"},
 		Of:      inNetwork,
 		Example: "lab:demo",
-	}))
+	}, interfaceColumns, withOwners(netDevices)))
 }
 
-var interfaceColumns = append([]table.Column{
-	{Name: "name", Type: table.Text, Doc: "Name of the device."},
-	{Name: "index", Type: table.Int, Doc: "Its index in its namespace."},
-	{Name: "net_ns", Type: table.Uint, Doc: "Inode of the network namespace."},
-	{Name: "mac", Type: table.Text, Doc: "Hardware address; missing where the kind has none."},
-	{Name: "addresses", Type: table.List, Doc: "IPv4 and IPv6 addresses with the lengths of their prefixes."},
-	{Name: "peers", Type: table.List, Extra: true, Doc: "Addresses with another one at the other end: the device's, and that with the length of its prefix."},
-	{Name: "labels", Type: table.List, Extra: true, Doc: "IPv4 addresses with a label that is not the device's name."},
-	{Name: "flags", Type: table.List, Doc: "Flags, as ip shows them."},
-	{Name: "promiscuity", Type: table.Uint, Doc: "How often promiscuous mode was asked for."},
-	{Name: "allmulti", Type: table.Uint, Extra: true, Doc: "How often all multicast frames were asked for."},
-	{Name: "mtu", Type: table.Uint, Doc: "Largest packet, in bytes."},
-	{Name: "state", Type: table.Text, Doc: "Operational state (RFC 2863): unknown, up, down, lowerlayerdown, dormant …"},
-	{Name: "kind", Type: table.Text, Doc: "Kind of a virtual device: bridge, veth, vxlan …; missing for lo and hardware."},
-	{Name: "master", Type: table.Text, Doc: "Bridge, bond or other device that it belongs to."},
-	{Name: "qdisc", Type: table.Text, Extra: true, Doc: "Queueing discipline."},
-	{Name: "alias", Type: table.Text, Extra: true, Doc: "Alias given by the administrator."},
-	{Name: "rx_bytes", Type: table.Size, Doc: "Bytes received; like all counters, missing where the driver keeps them its own way."},
-	{Name: "rx_packets", Type: table.Uint, Extra: true, Doc: "Packets received."},
-	{Name: "rx_errors", Type: table.Uint, Extra: true, Doc: "Packets received in error."},
-	{Name: "rx_dropped", Type: table.Uint, Extra: true, Doc: "Packets received and dropped."},
-	{Name: "tx_bytes", Type: table.Size, Doc: "Bytes sent."},
-	{Name: "tx_packets", Type: table.Uint, Extra: true, Doc: "Packets sent."},
-	{Name: "tx_errors", Type: table.Uint, Extra: true, Doc: "Packets not sent for an error."},
-	{Name: "tx_dropped", Type: table.Uint, Extra: true, Doc: "Packets dropped instead of sent."},
-	{Name: "xdp", Type: table.List, Doc: "XDP programs: mode, identifier and name."},
-	{Name: "tc", Type: table.List, Doc: "Programs of tc, in the order in which they run: side, or the handle of a qdisc; identifier and name, or bytecode; how attached: tcx, cls_bpf (direct-action), act_bpf."},
-	{Name: "device", Type: table.Addr, Extra: true, Doc: "Address of the struct net_device."},
-	{Name: "ops", Type: table.Addr, Extra: true, Doc: "Address of its net_device_ops."},
-}, functionColumns("transmit", "the function that sends a packet (ndo_start_xmit)")...)
+var interfaceColumns = slices.Concat(
+	plain(table.Columns[linux.NetDevice]{
+		{Name: "name", Type: table.Text, Doc: "Name of the device.", Get: func(d *linux.NetDevice) table.Value { return table.TextValue(d.Name) }},
+		{Name: "index", Type: table.Int, Doc: "Its index in its namespace.", Get: func(d *linux.NetDevice) table.Value { return integer(d.Index) }},
+		{Name: "net_ns", Type: table.Uint, Doc: "Inode of the network namespace.", Get: func(d *linux.NetDevice) table.Value { return unsigned(d.Net.Inode) }},
+		{Name: "mac", Type: table.Text, Doc: "Hardware address; missing where the kind has none.",
+			Get: func(d *linux.NetDevice) table.Value { return text(net.HardwareAddr(d.MAC).String()) }},
+		{Name: "addresses", Type: table.List, Doc: "IPv4 and IPv6 addresses with the lengths of their prefixes.",
+			Get: func(d *linux.NetDevice) table.Value { return list(linkAddresses(d)) }},
+		{Name: "peers", Type: table.List, Extra: true, Doc: "Addresses with another one at the other end: the device's, and that with the length of its prefix.",
+			Get: func(d *linux.NetDevice) table.Value { return list(linkPeers(d)) }},
+		{Name: "labels", Type: table.List, Extra: true, Doc: "IPv4 addresses with a label that is not the device's name.",
+			Get: func(d *linux.NetDevice) table.Value { return list(linkLabels(d)) }},
+		{Name: "flags", Type: table.List, Doc: "Flags, as ip shows them.",
+			Get: func(d *linux.NetDevice) table.Value { return table.ListValue(bitNames(d.Flags, linkFlags[:])) }},
+		{Name: "promiscuity", Type: table.Uint, Doc: "How often promiscuous mode was asked for.",
+			Get: func(d *linux.NetDevice) table.Value { return unsigned(d.Promisc) }},
+		{Name: "allmulti", Type: table.Uint, Extra: true, Doc: "How often all multicast frames were asked for.",
+			Get: func(d *linux.NetDevice) table.Value { return unsigned(d.AllMulti) }},
+		{Name: "mtu", Type: table.Uint, Doc: "Largest packet, in bytes.", Get: func(d *linux.NetDevice) table.Value { return unsigned(d.MTU) }},
+		{Name: "state", Type: table.Text, Doc: "Operational state (RFC 2863): unknown, up, down, lowerlayerdown, dormant …",
+			Get: func(d *linux.NetDevice) table.Value {
+				if int(d.OperState) < len(operStates) {
+					return table.TextValue(operStates[d.OperState])
+				}
+				return table.TextValue(strconv.Itoa(int(d.OperState)))
+			}},
+		{Name: "kind", Type: table.Text, Doc: "Kind of a virtual device: bridge, veth, vxlan …; missing for lo and hardware.",
+			Get: func(d *linux.NetDevice) table.Value { return text(d.Kind) }},
+		{Name: "master", Type: table.Text, Doc: "Bridge, bond or other device that it belongs to.",
+			Get: func(d *linux.NetDevice) table.Value { return text(d.Master) }},
+		{Name: "qdisc", Type: table.Text, Extra: true, Doc: "Queueing discipline.", Get: func(d *linux.NetDevice) table.Value { return text(d.Qdisc) }},
+		{Name: "alias", Type: table.Text, Extra: true, Doc: "Alias given by the administrator.",
+			Get: func(d *linux.NetDevice) table.Value { return text(d.Alias) }},
+		{Name: "rx_bytes", Type: table.Size, Doc: "Bytes received; like all counters, missing where the driver keeps them its own way.",
+			Get: func(d *linux.NetDevice) table.Value {
+				return counter(d, func(c *linux.NetCounters) table.Value { return size(c.RxBytes) })
+
+			}},
+		{Name: "rx_packets", Type: table.Uint, Extra: true, Doc: "Packets received.",
+			Get: func(d *linux.NetDevice) table.Value {
+				return counter(d, func(c *linux.NetCounters) table.Value { return unsigned(c.RxPackets) })
+
+			}},
+		{Name: "rx_errors", Type: table.Uint, Extra: true, Doc: "Packets received in error.",
+			Get: func(d *linux.NetDevice) table.Value {
+				return counter(d, func(c *linux.NetCounters) table.Value { return unsigned(c.RxErrors) })
+
+			}},
+		{Name: "rx_dropped", Type: table.Uint, Extra: true, Doc: "Packets received and dropped.",
+			Get: func(d *linux.NetDevice) table.Value {
+				return counter(d, func(c *linux.NetCounters) table.Value { return unsigned(c.RxDropped) })
+
+			}},
+		{Name: "tx_bytes", Type: table.Size, Doc: "Bytes sent.",
+			Get: func(d *linux.NetDevice) table.Value {
+				return counter(d, func(c *linux.NetCounters) table.Value { return size(c.TxBytes) })
+
+			}},
+		{Name: "tx_packets", Type: table.Uint, Extra: true, Doc: "Packets sent.",
+			Get: func(d *linux.NetDevice) table.Value {
+				return counter(d, func(c *linux.NetCounters) table.Value { return unsigned(c.TxPackets) })
+
+			}},
+		{Name: "tx_errors", Type: table.Uint, Extra: true, Doc: "Packets not sent for an error.",
+			Get: func(d *linux.NetDevice) table.Value {
+				return counter(d, func(c *linux.NetCounters) table.Value { return unsigned(c.TxErrors) })
+
+			}},
+		{Name: "tx_dropped", Type: table.Uint, Extra: true, Doc: "Packets dropped instead of sent.",
+			Get: func(d *linux.NetDevice) table.Value {
+				return counter(d, func(c *linux.NetCounters) table.Value { return unsigned(c.TxDropped) })
+
+			}},
+		{Name: "xdp", Type: table.List, Doc: "XDP programs: mode, identifier and name.",
+			Get: func(d *linux.NetDevice) table.Value { return list(xdpPrograms(d)) }},
+		{Name: "tc", Type: table.List, Doc: "Programs of tc, in the order in which they run: side, or the handle of a qdisc; identifier and name, or bytecode; how attached: tcx, cls_bpf (direct-action), act_bpf.",
+			Get: func(d *linux.NetDevice) table.Value {
+				if d.TCErr != nil {
+					return unknown(d.TCErr)
+				}
+				return list(tcPrograms(d))
+			}},
+		{Name: "device", Type: table.Addr, Extra: true, Doc: "Address of the struct net_device.",
+			Get: func(d *linux.NetDevice) table.Value { return address(d.Addr) }},
+		{Name: "ops", Type: table.Addr, Extra: true, Doc: "Address of its net_device_ops.", Get: func(d *linux.NetDevice) table.Value { return address(d.Ops) }},
+	}),
+	code("transmit", "the function that sends a packet (ndo_start_xmit)", func(d *linux.NetDevice) virt.Addr { return d.Transmit }),
+)
 
 var linkFlags = [...]string{
 	"UP", "BROADCAST", "DEBUG", "LOOPBACK", "POINTOPOINT", "NOTRAILERS", "RUNNING", "NOARP", "PROMISC", "ALLMULTI",
@@ -92,79 +152,6 @@ func bitNames(v uint32, names []string) []string {
 	return set
 }
 
-func interfaceRows(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
-	return func(yield func(table.Row, error) bool) {
-		owners, err := g.Linux.Owners()
-		if err != nil {
-			yield(nil, table.Failure(err))
-			return
-		}
-		for d, err := range g.Linux.NetDevices(ctx, owners) {
-			if err != nil {
-				if !yield(nil, err) {
-					return
-				}
-				continue
-			}
-			if !yield(interfaceRow(owners, d), errors.Join(d.Errs...)) {
-				return
-			}
-		}
-	}
-}
-
-func interfaceRow(owners *linux.Owners, d *linux.NetDevice) table.Row {
-	state := strconv.Itoa(int(d.OperState))
-	if int(d.OperState) < len(operStates) {
-		state = operStates[d.OperState]
-	}
-	var addresses, peers, labels []string
-	for _, a := range d.Addresses {
-		addresses = append(addresses, a.String())
-		if a.Peer.IsValid() {
-			peers = append(peers, fmt.Sprintf("%s %s/%d", a.Addr(), a.Peer, a.Bits()))
-		}
-		if a.Label != "" && a.Label != d.Name {
-			labels = append(labels, fmt.Sprintf("%s %s", a.Addr(), a.Label))
-		}
-	}
-	var xdp, tc []string
-	for _, p := range d.XDP {
-		xdp = append(xdp, fmt.Sprintf("%s %d %s", p.Mode, p.ID, p.Name))
-	}
-	for _, p := range d.TC {
-		if p.ID == 0 {
-			tc = append(tc, fmt.Sprintf("%s bytecode %s", p.Mode, p.How))
-		} else {
-			tc = append(tc, fmt.Sprintf("%s %d %s %s", p.Mode, p.ID, p.Name, p.How))
-		}
-	}
-	tcCell := someList(tc)
-	if d.TCErr != nil {
-		tcCell = unknown(d.TCErr)
-	}
-	var counters [8]table.Value
-	for i := range counters {
-		counters[i] = unknown(d.CountersErr)
-	}
-	if c := d.Counters; c != nil {
-		u := table.UintValue
-		counters = [8]table.Value{
-			table.SizeValue(c.RxBytes), u(c.RxPackets), u(c.RxErrors), u(c.RxDropped),
-			table.SizeValue(c.TxBytes), u(c.TxPackets), u(c.TxErrors), u(c.TxDropped),
-		}
-	}
-	row := table.Row{
-		table.TextValue(d.Name), table.IntValue(int64(d.Index)), table.UintValue(d.Net.Inode), text(net.HardwareAddr(d.MAC).String()),
-		someList(addresses), someList(peers), someList(labels), table.ListValue(bitNames(d.Flags, linkFlags[:])), table.UintValue(uint64(d.Promisc)),
-		table.UintValue(uint64(d.AllMulti)), table.UintValue(uint64(d.MTU)), table.TextValue(state), text(d.Kind),
-		text(d.Master), text(d.Qdisc), text(d.Alias),
-	}
-	row = append(row, counters[:]...)
-	at, symbol, owner := function(owners, d.Transmit)
-	return append(row, someList(xdp), tcCell, address(d.Addr), address(d.Ops), at, symbol, owner)
-}
-
 // unknown is a cell of what this kernel keeps in a way that is not known, or of what
 // could not be read.
 func unknown(err error) table.Value {
@@ -174,10 +161,68 @@ func unknown(err error) table.Value {
 	return unreadable(err)
 }
 
-// someList is a cell of a list; an empty one is missing.
-func someList(l []string) table.Value {
-	if len(l) == 0 {
-		return table.Missing(table.None)
+func linkAddresses(d *linux.NetDevice) (addresses []string) {
+	for _, a := range d.Addresses {
+		addresses = append(addresses, a.String())
 	}
-	return table.ListValue(l)
+	return addresses
+}
+
+func linkPeers(d *linux.NetDevice) (peers []string) {
+	for _, a := range d.Addresses {
+		if a.Peer.IsValid() {
+			peers = append(peers, fmt.Sprintf("%s %s/%d", a.Addr(), a.Peer, a.Bits()))
+		}
+	}
+	return peers
+}
+
+func linkLabels(d *linux.NetDevice) (labels []string) {
+	for _, a := range d.Addresses {
+		if a.Label != "" && a.Label != d.Name {
+			labels = append(labels, fmt.Sprintf("%s %s", a.Addr(), a.Label))
+		}
+	}
+	return labels
+}
+
+func xdpPrograms(d *linux.NetDevice) (programs []string) {
+	for _, p := range d.XDP {
+		programs = append(programs, fmt.Sprintf("%s %d %s", p.Mode, p.ID, p.Name))
+	}
+	return programs
+}
+
+func tcPrograms(d *linux.NetDevice) (programs []string) {
+	for _, p := range d.TC {
+		if p.ID == 0 {
+			programs = append(programs, fmt.Sprintf("%s bytecode %s", p.Mode, p.How))
+		} else {
+			programs = append(programs, fmt.Sprintf("%s %d %s %s", p.Mode, p.ID, p.Name, p.How))
+		}
+	}
+	return programs
+}
+
+// counter is a cell of a counter of a device.
+func counter(d *linux.NetDevice, cell func(*linux.NetCounters) table.Value) table.Value {
+	if d.Counters == nil {
+		return unknown(d.CountersErr)
+	}
+	return cell(d.Counters)
+}
+
+func netDevices(ctx context.Context, s *linux.System, o *owners) iter.Seq2[*linux.NetDevice, error] {
+	return withCode(o, func(owners *linux.Owners) iter.Seq2[*linux.NetDevice, error] {
+		return func(yield func(*linux.NetDevice, error) bool) {
+			for d, err := range whole(s.NetDevices(ctx, owners)) {
+				if d != nil {
+					err = errors.Join(d.Errs...)
+				}
+				if !yield(d, err) {
+					return
+				}
+			}
+		}
+	})
 }

@@ -2,17 +2,17 @@ package views
 
 import (
 	"context"
-	"fmt"
 	"iter"
 	"slices"
 
 	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/table"
+	"github.com/outsight-vmi/outsight/virt"
 )
 
 func init() {
-	table.Register(table.New(table.Spec{
+	table.Register(table.Of(table.Spec{
 		Name: "kthreads",
 		Doc: `Show the kernel's own threads, and whose code they run.
 
@@ -20,85 +20,88 @@ Each has the function that it was made to run, with its owner; for a thread that
 serves workqueues also its pool, the workqueue, and the function that it executes or
 executed last. A process that only calls itself [kworker/0:1] is not among them. The
 idle threads of the processors are on no list and are not shown.`,
-		Columns: kthreadColumns,
-		Rows:    kthreadRows,
+		Source:  "struct kthread, worker and worker_pool behind every task_struct with PF_KTHREAD",
+		Key:     []string{"pid"},
 		Example: "lab:demo",
-	}))
+	}, kthreadColumns, kernelThreads))
 }
 
-var kthreadColumns = slices.Concat([]table.Column{
-	{Name: "pid", Type: table.Int, Doc: "Number of the thread."},
-	{Name: "ppid", Type: table.Int, Extra: true, Doc: "Parent: kthreadd, or 0."},
-	{Name: "comm", Type: table.Text, Doc: "Name in full, as in /proc/PID/comm."},
-	{Name: "state", Type: table.Text, Doc: "As in /proc: R running, S sleeping, D waiting, I idle."},
-	{Name: "cpu", Type: table.Int, Extra: true, Doc: "Processor on which it runs or ran last."},
-	{Name: "cpus_allowed", Type: table.Text, Doc: "Processors that it may run on."},
-	{Name: "nice", Type: table.Int, Extra: true, Doc: "-20 to 19."},
-	{Name: "policy", Type: table.Text, Extra: true, Doc: "Scheduling policy: other, fifo, rr, deadline …"},
-	{Name: "cpu_time", Type: table.Duration, Doc: "Processor time used."},
-	{Name: "started", Type: table.Time, Extra: true, Doc: "When it was made, by the guest's clock."},
-}, functionColumns("function", "the function that it was made to run (kthread.threadfn)"), []table.Column{
-	{Name: "data", Type: table.Addr, Extra: true, Doc: "Argument of that function."},
-	{Name: "pool", Type: table.Int, Doc: "Number of its pool of workers; missing unless it serves workqueues, or is a rescuer that rests."},
-	{Name: "pool_cpu", Type: table.Int, Extra: true, Doc: "Processor of that pool; -1 for an unbound one."},
-	{Name: "rescuer", Type: table.Bool, Extra: true, Doc: "Whether it serves one workqueue when memory is short; missing for others than workers."},
-	{Name: "workqueue", Type: table.Text, Doc: "Workqueue for which it works, of which it is the rescuer, or which it served last."},
-}, functionColumns("work", "the function that a worker executes, or executed last"), []table.Column{
-	{Name: "busy", Type: table.Bool, Extra: true, Doc: "Whether a worker executes that function now."},
-	{Name: "task", Type: table.Addr, Extra: true, Doc: "Address of the task_struct."},
-})
+var kthreadColumns = slices.Concat(
+	plain(table.Columns[kernelThread]{
+		{Name: "pid", Type: table.Int, Doc: "Number of the thread.", Get: func(k *kernelThread) table.Value { return integer(k.TID) }},
+		{Name: "ppid", Type: table.Int, Extra: true, Doc: "Parent: kthreadd, or 0.", Get: func(k *kernelThread) table.Value { return integer(k.PPID) }},
+		{Name: "comm", Type: table.Text, Doc: "Name in full, as in /proc/PID/comm.", Get: func(k *kernelThread) table.Value { return table.TextValue(k.Comm) }},
+		{Name: "state", Type: table.Text, Doc: "As in /proc: R running, S sleeping, D waiting, I idle.",
+			Get: func(k *kernelThread) table.Value { return table.TextValue(k.State.String()) }},
+		{Name: "cpu", Type: table.Int, Extra: true, Doc: "Processor on which it runs or ran last.",
+			Get: func(k *kernelThread) table.Value { return integer(k.CPU) }},
+		{Name: "cpus_allowed", Type: table.Text, Doc: "Processors that it may run on.",
+			Get: func(k *kernelThread) table.Value { return table.TextValue(k.Allowed) }},
+		{Name: "nice", Type: table.Int, Extra: true, Doc: "-20 to 19.", Get: func(k *kernelThread) table.Value { return integer(k.Nice) }},
+		{Name: "policy", Type: table.Text, Extra: true, Doc: "Scheduling policy: other, fifo, rr, deadline …",
+			Get: func(k *kernelThread) table.Value { return table.TextValue(k.Policy.String()) }},
+		{Name: "cpu_time", Type: table.Duration, Doc: "Processor time used.", Get: func(k *kernelThread) table.Value { return table.DurationValue(k.CPUTime) }},
+		{Name: "started", Type: table.Time, Extra: true, Doc: "When it was made, by the guest's clock.",
+			Get: func(k *kernelThread) table.Value { return started(k.Started) }},
+	}),
+	code("function", "the function that it was made to run (kthread.threadfn)", func(k *kernelThread) virt.Addr { return k.Function }),
+	plain(table.Columns[kernelThread]{
+		{Name: "data", Type: table.Addr, Extra: true, Doc: "Argument of that function.", Get: func(k *kernelThread) table.Value { return address(k.Data) }},
+		{Name: "pool", Type: table.Int, Doc: "Number of its pool of workers; missing unless it serves workqueues, or is a rescuer that rests.",
+			Get: func(k *kernelThread) table.Value { return when(k.worker.Pool >= 0, integer(k.worker.Pool)) }},
+		{Name: "pool_cpu", Type: table.Int, Extra: true, Doc: "Processor of that pool; -1 for an unbound one.",
+			Get: func(k *kernelThread) table.Value { return when(k.worker.Pool >= 0, integer(k.worker.PoolCPU)) }},
+		{Name: "rescuer", Type: table.Bool, Extra: true, Doc: "Whether it serves one workqueue when memory is short; missing for others than workers.",
+			Get: func(k *kernelThread) table.Value { return when(k.Worker != nil, table.BoolValue(k.worker.Rescuer)) }},
+		{Name: "workqueue", Type: table.Text, Doc: "Workqueue for which it works, of which it is the rescuer, or which it served last.",
+			Get: func(k *kernelThread) table.Value { return text(k.worker.Workqueue) }},
+	}),
+	code("work", "the function that a worker executes, or executed last", (*kernelThread).work),
+	plain(table.Columns[kernelThread]{
+		{Name: "busy", Type: table.Bool, Extra: true, Doc: "Whether a worker executes that function now.",
+			Get: func(k *kernelThread) table.Value {
+				return when(k.Worker != nil, table.BoolValue(k.worker.Current != 0))
+			}},
+		{Name: "task", Type: table.Addr, Extra: true, Doc: "Address of the task_struct.", Get: func(k *kernelThread) table.Value { return address(k.Task.Addr) }},
+	}),
+)
 
-func kthreadRows(ctx context.Context, g *guest.Look, where table.Request) iter.Seq2[table.Row, error] {
-	return func(yield func(table.Row, error) bool) {
-		owners, err := g.Linux.Owners()
-		if err != nil {
-			yield(nil, table.Failure(fmt.Errorf("owners of functions: %w", err)))
-			return
-		}
-		l := g.Linux.NewLister()
-		for t, err := range chosen(ctx, g, l, where, false) {
-			var row table.Row
-			if err == nil {
-				var k *linux.KernelThread
-				if k, err = l.KernelThreadOf(t); k == nil && err == nil {
-					continue
-				}
-				if k != nil {
-					row = kthreadRow(k, owners)
-				}
-			}
-			if !yield(row, ended(err)) {
-				return
-			}
-		}
-	}
+// kernelThread is a row of kthreads.
+type kernelThread struct {
+	*linux.KernelThread
+	worker linux.Worker // without a pool where it is none
 }
 
-func kthreadRow(k *linux.KernelThread, owners *linux.Owners) table.Row {
-	none := table.Missing(table.None)
-	started := table.Missing(table.Unreadable)
-	if !k.Started.IsZero() {
-		started = table.TimeValue(k.Started)
+// work is the function that a worker executes, or executed last.
+func (k *kernelThread) work() virt.Addr {
+	if k.worker.Current != 0 {
+		return k.worker.Current
 	}
-	fn, fnSymbol, fnOwner := function(owners, k.Function)
-	row := table.Row{
-		table.IntValue(int64(k.TID)), table.IntValue(int64(k.PPID)), table.TextValue(k.Comm), table.TextValue(k.State.String()),
-		table.IntValue(int64(k.CPU)), table.TextValue(k.Allowed), table.IntValue(int64(k.Nice)), table.TextValue(k.Policy.String()),
-		table.DurationValue(k.CPUTime), started, fn, fnSymbol, fnOwner, address(k.Data),
-	}
-	w := k.Worker
-	if w == nil {
-		return append(row, none, none, none, none, none, none, none, none, address(k.Task.Addr))
-	}
-	pool, cpu := none, none
-	if w.Pool >= 0 {
-		pool, cpu = table.IntValue(int64(w.Pool)), table.IntValue(int64(w.PoolCPU))
-	}
-	work := w.Current
-	if work == 0 {
-		work = w.Last
-	}
-	at, symbol, owner := function(owners, work)
-	return append(row, pool, cpu, table.BoolValue(w.Rescuer), text(w.Workqueue), at, symbol, owner,
-		table.BoolValue(w.Current != 0), address(k.Task.Addr))
+	return k.worker.Last
+}
+
+func kernelThreads(ctx context.Context, l *guest.Look, r table.Request) iter.Seq2[*owned[kernelThread], error] {
+	return ownedOf(ctx, l.Linux, func(ctx context.Context, s *linux.System, _ *owners) iter.Seq2[*kernelThread, error] {
+		return func(yield func(*kernelThread, error) bool) {
+			reader := s.NewLister()
+			for t, err := range chosen(ctx, l, reader, r, false) {
+				var row *kernelThread
+				if err == nil {
+					var k *linux.KernelThread
+					if k, err = reader.KernelThreadOf(t); k == nil && err == nil {
+						continue
+					}
+					if k != nil {
+						row = &kernelThread{k, linux.Worker{Pool: -1}}
+						if k.Worker != nil {
+							row.worker = *k.Worker
+						}
+					}
+				}
+				if !yield(row, ended(err)) {
+					return
+				}
+			}
+		}
+	})
 }

@@ -9,10 +9,11 @@ import (
 	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/table"
+	"github.com/outsight-vmi/outsight/virt"
 )
 
 func init() {
-	table.Register(table.New(table.Spec{
+	table.Register(table.Of(table.Spec{
 		Name: "lsm", Group: table.Machinery,
 		Doc: `Show the functions on the kernel's security hooks.
 
@@ -21,11 +22,11 @@ BPF …) has on a hook, in the order in which they are called. "rank" is the mod
 in /sys/kernel/security/lsm. Since Linux 6.12 the kernel calls them by static calls: "called" is
 where such a call really leads, if that is not the module's function. What is patched into the
 code itself is not compared.`,
-		Columns: lsmColumns,
-		Rows:    lsmRows,
+		Source:  "security_hook_heads, or since 6.12 static_calls_table: security_hook_list; lsm_active_cnt, lsm_names",
+		Key:     []string{"address"},
 		Example: "lab:demo",
-	}))
-	table.Register(table.New(table.Spec{
+	}, lsmColumns, securityHooks))
+	table.Register(table.Of(table.Spec{
 		Name: "notifiers", Group: table.Machinery,
 		Doc: `Show the functions on the kernel's notifier chains.
 
@@ -34,58 +35,78 @@ pressed, a module loaded, a network address changed. Chains are found by the nam
 kernel's variables and by what they hold, and that of network devices of the initial network
 namespace. Not shown are chains in other structures, and in modules. A guest lists its
 notifiers nowhere.`,
-		Columns: notifierColumns,
-		Rows: func(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
-			return machinery(g, func(o *linux.Owners) iter.Seq2[*linux.Notifier, error] { return g.Linux.Notifiers(ctx, o) }, notifierRow)
-		},
+		Source:  "notifier heads among the kernel's variables: notifier_block",
+		Key:     []string{"address"},
 		Example: "lab:demo",
-	}))
+	}, notifierColumns, withOwners(notifiers)))
 }
 
-var lsmColumns = columns([]table.Column{
-	{Name: "hook", Type: table.Text, Doc: "Name of the hook."},
-	{Name: "lsm", Type: table.Text, Doc: "Security module; missing where none is named."},
-	{Name: "rank", Type: table.Int, Doc: "Its place among the active modules, from 0; missing for one that is not."},
-	{Name: "order", Type: table.Int, Extra: true, Doc: "Place of the function on its hook, from 0."},
-	{Name: "active", Type: table.Bool, Doc: "Whether the kernel calls it."},
-}, functionColumns("function", "the function"),
-	functionColumns("called", "the function that is called instead"),
-	[]table.Column{{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct security_hook_list."}})
-
-func lsmRows(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
-	return func(yield func(table.Row, error) bool) {
-		order, err := g.Linux.LSMs()
-		if err != nil && !yield(nil, fmt.Errorf("order of the security modules: %w", err)) {
-			return
+var lsmColumns = slices.Concat(
+	plain(table.Columns[securityHook]{
+		{Name: "hook", Type: table.Text, Doc: "Name of the hook.", Get: func(h *securityHook) table.Value { return text(h.Hook) }},
+		{Name: "lsm", Type: table.Text, Doc: "Security module; missing where none is named.", Get: func(h *securityHook) table.Value { return text(h.LSM) }},
+		{Name: "rank", Type: table.Int, Doc: "Its place among the active modules, from 0; missing for one that is not.",
+			Get: func(h *securityHook) table.Value { return when(h.rank >= 0, integer(h.rank)) }},
+		{Name: "order", Type: table.Int, Extra: true, Doc: "Place of the function on its hook, from 0.",
+			Get: func(h *securityHook) table.Value { return integer(h.Order) }},
+		{Name: "active", Type: table.Bool, Doc: "Whether the kernel calls it.", Get: func(h *securityHook) table.Value { return table.BoolValue(h.Active) }},
+	}),
+	code("function", "the function", func(h *securityHook) virt.Addr { return h.Func }),
+	code("called", "the function that is called instead", func(h *securityHook) virt.Addr {
+		if h.Called == h.Func {
+			return 0
 		}
-		for row, err := range machineryOf(ctx, g, g.Linux.SecurityHooks, func(o *linux.Owners, h *linux.SecurityHook) table.Row {
-			rank := table.Missing(table.None)
-			if i := slices.Index(order, h.LSM); i >= 0 {
-				rank = table.IntValue(int64(i))
-			}
-			called := h.Called
-			if called == h.Func {
-				called = 0
-			}
-			row := table.Row{text(h.Hook), text(h.LSM), rank, table.IntValue(int64(h.Order)), table.BoolValue(h.Active)}
-			return append(append(row, functions(o, h.Func, called)...), address(h.Addr))
-		}) {
-			if !yield(row, err) {
+		return h.Called
+	}),
+	plain(table.Columns[securityHook]{
+		{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct security_hook_list.",
+			Get: func(h *securityHook) table.Value { return address(h.Addr) }},
+	}),
+)
+
+var notifierColumns = slices.Concat(
+	plain(table.Columns[linux.Notifier]{
+		{Name: "chain", Type: table.Text, Doc: "Variable that heads the chain.", Get: func(n *linux.Notifier) table.Value { return text(n.Chain) }},
+		{Name: "kind", Type: table.Text, Doc: "atomic, blocking, raw or srcu: how the kernel locks it.",
+			Get: func(n *linux.Notifier) table.Value { return text(n.Kind) }},
+		{Name: "priority", Type: table.Int, Doc: "Those with higher ones are called first.",
+			Get: func(n *linux.Notifier) table.Value { return integer(n.Priority) }},
+	}),
+	code("function", "the function", func(n *linux.Notifier) virt.Addr { return n.Func }),
+	plain(table.Columns[linux.Notifier]{
+		{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct notifier_block.",
+			Get: func(n *linux.Notifier) table.Value { return address(n.Addr) }},
+	}),
+)
+
+func notifiers(ctx context.Context, s *linux.System, o *owners) iter.Seq2[*linux.Notifier, error] {
+	return withCode(o, func(owners *linux.Owners) iter.Seq2[*linux.Notifier, error] { return whole(s.Notifiers(ctx, owners)) })
+}
+
+// securityHook is a row of lsm.
+type securityHook struct {
+	*linux.SecurityHook
+	rank int // -1 for a module that is not active
+}
+
+func securityHooks(ctx context.Context, l *guest.Look, _ table.Request) iter.Seq2[*owned[securityHook], error] {
+	return ownedOf(ctx, l.Linux, func(ctx context.Context, s *linux.System, _ *owners) iter.Seq2[*securityHook, error] {
+		return func(yield func(*securityHook, error) bool) {
+			order, err := s.LSMs()
+			if err != nil && !yield(nil, fmt.Errorf("order of the security modules: %w", err)) {
 				return
 			}
+			for h, err := range whole(s.SecurityHooks(ctx)) {
+				if h == nil {
+					if !yield(nil, err) {
+						return
+					}
+					continue
+				}
+				if !yield(&securityHook{h, slices.Index(order, h.LSM)}, nil) {
+					return
+				}
+			}
 		}
-	}
-}
-
-var notifierColumns = columns([]table.Column{
-	{Name: "chain", Type: table.Text, Doc: "Variable that heads the chain."},
-	{Name: "kind", Type: table.Text, Doc: "atomic, blocking, raw or srcu: how the kernel locks it."},
-	{Name: "priority", Type: table.Int, Doc: "Those with higher ones are called first."},
-}, functionColumns("function", "the function"), []table.Column{
-	{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct notifier_block."},
-})
-
-func notifierRow(o *linux.Owners, n *linux.Notifier) table.Row {
-	row := table.Row{text(n.Chain), text(n.Kind), table.IntValue(int64(n.Priority))}
-	return append(append(row, functions(o, n.Func)...), address(n.Addr))
+	})
 }

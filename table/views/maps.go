@@ -12,7 +12,7 @@ import (
 )
 
 func init() {
-	table.Register(table.New(table.Spec{
+	table.Register(table.Of(table.Spec{
 		Name:  "maps",
 		Group: table.Files,
 		Doc: `Show the memory mappings of processes.
@@ -24,58 +24,50 @@ in swap; that takes longer. Shared memory
 that is in swap is not told by page tables and not counted, and neither is the legacy
 vsyscall page, which belongs to no process. Code that was mapped past the kernel's tree,
 by changing page tables, is not shown.`,
-		Columns: mapsColumns,
-		Rows:    mapsRows,
+		Source:  "mm_struct.mm_mt, or mmap before 6.1: vm_area_struct; page tables for what is resident",
+		Key:     []string{"pid", "start"},
 		Example: "lab:demo --pid 1",
-	}))
+	}, mapsColumns, mappings))
 }
 
-var mapsColumns = []table.Column{
-	{Name: "pid", Type: table.Int, Doc: "Process, as numbered in the initial PID namespace."},
-	{Name: "start", Type: table.Addr, Doc: "First address of the range."},
-	{Name: "end", Type: table.Addr, Doc: "First address behind the range."},
-	{Name: "size", Type: table.Size, Extra: true, Doc: "Bytes from start to end."},
-	{Name: "perms", Type: table.Text, Doc: "r read, w write, x execute; s shared, p private."},
-	{Name: "offset", Type: table.Uint, Doc: "Where in the file the range begins, in bytes; 0 without a file."},
-	{Name: "path", Type: table.Text, Doc: "File, in its mount namespace, or [heap], [stack], [vdso], [anon:NAME]; missing for other anonymous memory."},
-	{Name: "deleted", Type: table.Bool, Extra: true, Doc: "Whether that file was unlinked since, or never had a name (memfd); missing without a file."},
-	{Name: "device", Type: table.Text, Extra: true, Doc: "Device of the file's file system, major:minor; missing without a file."},
-	{Name: "inode", Type: table.Uint, Extra: true, Doc: "Inode of the file; missing without a file."},
-	{Name: "anonymous", Type: table.Bool, Extra: true, Doc: "Whether there is no file behind it."},
-	{Name: "flags", Type: table.List, Extra: true, Doc: "Flags in the two letters of VmFlags in /proc/PID/smaps, those that all kernels from 5.10 on share."},
-	{Name: "resident", Type: table.Size, Doc: "Bytes in memory, as Rss in smaps, which leaves hugetlbfs out; missing where neither --pid nor --resident asks for it."},
-	{Name: "swapped", Type: table.Size, Extra: true, Doc: "Bytes of anonymous memory in swap; missing where neither --pid nor --resident asks for it."},
-	{Name: "dirty", Type: table.Size, Extra: true, Doc: "Resident bytes that this mapping wrote to, by its page tables; missing where neither --pid nor --resident asks for it."},
-	{Name: "vma", Type: table.Addr, Extra: true, Doc: "Address of the vm_area_struct."},
+var mapsColumns = table.Columns[mapping]{
+	{Name: "pid", Type: table.Int, Doc: "Process, as numbered in the initial PID namespace.", Get: func(m *mapping) table.Value { return integer(m.pid) }},
+	{Name: "start", Type: table.Addr, Doc: "First address of the range.", Get: func(m *mapping) table.Value { return table.AddrValue(uint64(m.Start)) }},
+	{Name: "end", Type: table.Addr, Doc: "First address behind the range.", Get: func(m *mapping) table.Value { return table.AddrValue(uint64(m.End)) }},
+	{Name: "size", Type: table.Size, Extra: true, Doc: "Bytes from start to end.", Get: func(m *mapping) table.Value { return size(m.End - m.Start) }},
+	{Name: "perms", Type: table.Text, Doc: "r read, w write, x execute; s shared, p private.",
+		Get: func(m *mapping) table.Value { return table.TextValue(m.Perms()) }},
+	{Name: "offset", Type: table.Uint, Doc: "Where in the file the range begins, in bytes; 0 without a file.",
+		Get: func(m *mapping) table.Value { return unsigned(m.Offset) }},
+	{Name: "path", Type: table.Text, Doc: "File, in its mount namespace, or [heap], [stack], [vdso], [anon:NAME]; missing for other anonymous memory.",
+		Get: func(m *mapping) table.Value { return readable(text(m.Path), m.Err) }},
+	{Name: "deleted", Type: table.Bool, Extra: true, Doc: "Whether that file was unlinked since, or never had a name (memfd); missing without a file.",
+		Get: func(m *mapping) table.Value { return m.ofFile(table.BoolValue(m.Deleted)) }},
+	{Name: "device", Type: table.Text, Extra: true, Doc: "Device of the file's file system, major:minor; missing without a file.",
+		Get: func(m *mapping) table.Value { return m.ofFile(table.TextValue(m.Device.String())) }},
+	{Name: "inode", Type: table.Uint, Extra: true, Doc: "Inode of the file; missing without a file.",
+		Get: func(m *mapping) table.Value { return m.ofFile(unsigned(m.Inode)) }},
+	{Name: "anonymous", Type: table.Bool, Extra: true, Doc: "Whether there is no file behind it.",
+		Get: func(m *mapping) table.Value { return table.BoolValue(m.File == 0) }},
+	{Name: "flags", Type: table.List, Extra: true, Doc: "Flags in the two letters of VmFlags in /proc/PID/smaps, those that all kernels from 5.10 on share.",
+		Get: func(m *mapping) table.Value { return table.ListValue(m.FlagNames()) }},
+	{Name: "resident", Type: table.Size, Doc: "Bytes in memory, as Rss in smaps, which leaves hugetlbfs out; missing where neither --pid nor --resident asks for it.",
+		Get: func(m *mapping) table.Value {
+			return m.present(func(r linux.Residency) uint64 { return r.Resident })
+
+		}},
+	{Name: "swapped", Type: table.Size, Extra: true, Doc: "Bytes of anonymous memory in swap; missing where neither --pid nor --resident asks for it.",
+		Get: func(m *mapping) table.Value {
+			return m.present(func(r linux.Residency) uint64 { return r.Swapped })
+
+		}},
+	{Name: "dirty", Type: table.Size, Extra: true, Doc: "Resident bytes that this mapping wrote to, by its page tables; missing where neither --pid nor --resident asks for it.",
+		Get: func(m *mapping) table.Value {
+			return m.present(func(r linux.Residency) uint64 { return r.Dirty })
+
+		}},
+	{Name: "vma", Type: table.Addr, Extra: true, Doc: "Address of the vm_area_struct.", Get: func(m *mapping) table.Value { return address(m.Addr) }},
 	{Name: "with_resident", Type: table.Bool, Option: true, Doc: "Walk the page tables to tell what is in memory, without --pid too."},
-}
-
-func mapsRows(ctx context.Context, g *guest.Look, where table.Request) iter.Seq2[table.Row, error] {
-	_, chosen := where.Values("pid")
-	resident := chosen || where.Option("with_resident")
-	return func(yield func(table.Row, error) bool) {
-		l := g.Linux.NewLister()
-		for p, err := range wantedProcesses(ctx, g, where) {
-			if err != nil {
-				if !yield(nil, err) {
-					return
-				}
-				continue
-			}
-			for m, err := range l.Mappings(ctx, p.Task) {
-				if err != nil {
-					if !yield(nil, fmt.Errorf("process %d: %w", p.pid, err)) {
-						return
-					}
-					continue
-				}
-				row, err := mapsRow(p.pid, m, g.Linux, resident)
-				if !yield(row, err) {
-					return
-				}
-			}
-		}
-	}
 }
 
 // process is one that a view should look at.
@@ -85,10 +77,10 @@ type process struct {
 }
 
 // wantedProcesses is the processes that where asks for, by their pid.
-func wantedProcesses(ctx context.Context, g *guest.Look, where table.Request) iter.Seq2[process, error] {
+func wantedProcesses(ctx context.Context, l *guest.Look, where table.Request) iter.Seq2[process, error] {
 	wanted, some := where.Values("pid")
 	return func(yield func(process, error) bool) {
-		for t, err := range tasks(ctx, g.Linux) {
+		for t, err := range tasks(ctx, l.Linux) {
 			var pid int32
 			if err == nil {
 				pid, _, err = t.IDs()
@@ -103,33 +95,64 @@ func wantedProcesses(ctx context.Context, g *guest.Look, where table.Request) it
 	}
 }
 
-func mapsRow(pid int32, m *linux.Mapping, s *linux.System, resident bool) (table.Row, error) {
-	none := table.Missing(table.None)
-	row := table.Row{
-		table.IntValue(int64(pid)), table.AddrValue(uint64(m.Start)), table.AddrValue(uint64(m.End)),
-		table.SizeValue(uint64(m.End - m.Start)), table.TextValue(m.Perms()), table.UintValue(m.Offset),
-		text(m.Path), none, none, none, table.BoolValue(m.File == 0), table.ListValue(m.FlagNames()),
-		none, none, none, table.AddrValue(uint64(m.Addr)), none,
+// mapping is a row of maps.
+type mapping struct {
+	*linux.Mapping
+	pid      int32
+	resident *linux.Residency // nil where nobody asked for it
+	walkErr  error
+	partly   error
+}
+
+// Unread is part of [table.Partial].
+func (m *mapping) Unread() error { return m.partly }
+
+// ofFile is a cell of the file behind a mapping.
+func (m *mapping) ofFile(v table.Value) table.Value {
+	return when(m.File != 0, readable(v, m.Err))
+}
+
+// present is a cell of what the page tables say.
+func (m *mapping) present(bytes func(linux.Residency) uint64) table.Value {
+	if m.resident == nil {
+		return none
 	}
-	const path, swapped = 6, 13
-	if m.File != 0 {
-		row[path+1], row[path+2], row[path+3] = table.BoolValue(m.Deleted), table.TextValue(m.Device.String()), table.UintValue(m.Inode)
-	}
-	var partly error
-	if m.Err != nil {
-		partly = fmt.Errorf("process %d: mapping at %#x: %w", pid, uint64(m.Start), m.Err)
-		row[path] = unreadable(m.Err)
-		if m.File != 0 {
-			row[path+1], row[path+2], row[path+3] = row[path], row[path], row[path]
+	return readable(size(bytes(*m.resident)), m.walkErr)
+}
+
+func mappings(ctx context.Context, l *guest.Look, r table.Request) iter.Seq2[*mapping, error] {
+	_, chosen := r.Values("pid")
+	resident := (chosen || r.Option("with_resident")) && r.Wants("resident", "swapped", "dirty")
+	return func(yield func(*mapping, error) bool) {
+		reader := l.Linux.NewLister()
+		for p, err := range wantedProcesses(ctx, l, r) {
+			if err != nil {
+				if !yield(nil, err) {
+					return
+				}
+				continue
+			}
+			for m, err := range reader.Mappings(ctx, p.Task) {
+				if err != nil {
+					if !yield(nil, fmt.Errorf("process %d: %w", p.pid, err)) {
+						return
+					}
+					continue
+				}
+				row := mapping{Mapping: m, pid: p.pid}
+				if m.Err != nil {
+					row.partly = fmt.Errorf("process %d: mapping at %#x: %w", p.pid, uint64(m.Start), m.Err)
+				}
+				if resident {
+					r, err := l.Linux.Residency(m)
+					if row.resident, row.walkErr = &r, err; err != nil {
+						row.partly = fmt.Errorf("process %d: page tables of the mapping at %#x: %w", p.pid, uint64(m.Start), err)
+					}
+				}
+				if !yield(&row, nil) {
+					return
+				}
+			}
 		}
 	}
-	if resident {
-		r, err := s.Residency(m)
-		row[swapped-1], row[swapped], row[swapped+1] = table.SizeValue(r.Resident), table.SizeValue(r.Swapped), table.SizeValue(r.Dirty)
-		if err != nil {
-			partly = fmt.Errorf("process %d: page tables of the mapping at %#x: %w", pid, uint64(m.Start), err)
-			row[swapped-1], row[swapped], row[swapped+1] = unreadable(err), unreadable(err), unreadable(err)
-		}
-	}
-	return row, partly
 }

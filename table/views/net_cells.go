@@ -19,11 +19,3 @@ func ipCell(a netip.Addr) table.Value {
 	}
 	return table.TextValue(a.String())
 }
-
-// numberIf is a cell of a number that is there only if ok.
-func numberIf(ok bool, n uint64) table.Value {
-	if !ok {
-		return table.Missing(table.None)
-	}
-	return table.UintValue(n)
-}

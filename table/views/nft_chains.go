@@ -3,6 +3,7 @@ package views
 import (
 	"context"
 	"iter"
+	"slices"
 
 	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
@@ -10,7 +11,7 @@ import (
 )
 
 func init() {
-	table.Register(table.New(table.Spec{
+	table.Register(table.Of(table.Spec{
 		Name: "nft_chains", Group: table.Network,
 		Doc: `Show the chains of nf_tables.
 
@@ -19,42 +20,58 @@ packets come by themselves, with their hook. How many rules are listed and how m
 are read from different places, and equal in a healthy kernel. What is not seen: tables
 without chains; anything of a kernel before 5.11, which keeps no description of
 nf_tables' structures.`,
-		Columns: nftChainColumns,
-		Rows:    nftChainRows,
+		Source:  "nf_tables of every network namespace: nft_table, nft_chain, nft_base_chain",
+		Key:     []string{"net_ns", "family", "table", "chain"},
 		Of:      inNetwork,
 		Example: "lab:demo",
-	}))
+	}, nftChainColumns, nftChains))
 }
 
-var nftChainColumns = append(append([]table.Column(nil), nftPlace...), []table.Column{
-	{Name: "chain", Type: table.Text, Doc: "Name of the chain."},
-	{Name: "type", Type: table.Text, Doc: "filter, nat, route; missing for a chain that only rules lead to."},
-	{Name: "hook", Type: table.Text, Doc: "prerouting, input, forward, output, postrouting, ingress, egress."},
-	{Name: "priority", Type: table.Int, Doc: "Priority among the functions of the hook: the lowest runs first."},
-	{Name: "policy", Type: table.Text, Doc: "What becomes of packets that no rule decides on: accept, drop."},
-	{Name: "devices", Type: table.List, Extra: true, Doc: "Devices of ingress and egress."},
-	{Name: "rules", Type: table.Uint, Doc: "How many rules are listed."},
-	{Name: "running", Type: table.Uint, Doc: "How many rules the kernel runs."},
-	{Name: "handle", Type: table.Uint, Extra: true, Doc: "Its number in the table."},
-	{Name: "table_handle", Type: table.Uint, Extra: true, Doc: "The table's number."},
-	{Name: "dormant", Type: table.Bool, Extra: true, Doc: "Whether the table is switched off."},
-	{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the nft_chain."},
-}...)
+var nftChainColumns = slices.Concat(
+	nftPlace(func(c *nftChain) *linux.NFTTable { return c.Table }),
+	table.Columns[nftChain]{
+		{Name: "chain", Type: table.Text, Doc: "Name of the chain.", Get: func(c *nftChain) table.Value { return table.TextValue(c.Name) }},
+		{Name: "type", Type: table.Text, Doc: "filter, nat, route; missing for a chain that only rules lead to.",
+			Get: func(c *nftChain) table.Value { return text(c.Type) }},
+		{Name: "hook", Type: table.Text, Doc: "prerouting, input, forward, output, postrouting, ingress, egress.",
+			Get: func(c *nftChain) table.Value { return text(c.Hook) }},
+		{Name: "priority", Type: table.Int, Doc: "Priority among the functions of the hook: the lowest runs first.",
+			Get: func(c *nftChain) table.Value { return when(c.Base, integer(c.Priority)) }},
+		{Name: "policy", Type: table.Text, Doc: "What becomes of packets that no rule decides on: accept, drop.",
+			Get: func(c *nftChain) table.Value { return text(c.Policy) }},
+		{Name: "devices", Type: table.List, Extra: true, Doc: "Devices of ingress and egress.", Get: func(c *nftChain) table.Value { return list(c.Devices) }},
+		{Name: "rules", Type: table.Uint, Doc: "How many rules are listed.", Get: func(c *nftChain) table.Value { return unsigned(c.listed) }},
+		{Name: "running", Type: table.Uint, Doc: "How many rules the kernel runs.", Get: func(c *nftChain) table.Value { return unsigned(c.running) }},
+		{Name: "handle", Type: table.Uint, Extra: true, Doc: "Its number in the table.", Get: func(c *nftChain) table.Value { return unsigned(c.Handle) }},
+		{Name: "table_handle", Type: table.Uint, Extra: true, Doc: "The table's number.", Get: func(c *nftChain) table.Value { return unsigned(c.Table.Handle) }},
+		{Name: "dormant", Type: table.Bool, Extra: true, Doc: "Whether the table is switched off.",
+			Get: func(c *nftChain) table.Value { return table.BoolValue(c.Table.Flags&nftDormant != 0) }},
+		{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the nft_chain.", Get: func(c *nftChain) table.Value { return address(c.Addr) }},
+	},
+)
 
-func nftChainRows(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
-	return rowsOf(g.Linux.NFTChains(ctx), nftChainRow)
+const nftDormant = 1 // NFT_TABLE_F_DORMANT
+
+// nftChain is a row of nft_chains.
+type nftChain struct {
+	*linux.NFTChain
+	listed, running int
 }
 
-func nftChainRow(c *linux.NFTChain) table.Row {
-	const dormant = 1 // NFT_TABLE_F_DORMANT
-	priority := table.Missing(table.None)
-	if c.Base {
-		priority = table.IntValue(int64(c.Priority))
-	}
-	listed, running := c.Rules()
-	return table.Row{
-		table.UintValue(c.Table.Net.Inode), text(c.Table.Family), table.TextValue(c.Table.Name), table.TextValue(c.Name), text(c.Type),
-		text(c.Hook), priority, text(c.Policy), texts(c.Devices), table.UintValue(uint64(listed)), table.UintValue(uint64(running)),
-		table.UintValue(c.Handle), table.UintValue(c.Table.Handle), table.BoolValue(c.Table.Flags&dormant != 0), address(c.Addr),
+func nftChains(ctx context.Context, l *guest.Look, r table.Request) iter.Seq2[*nftChain, error] {
+	count := r.Wants("rules", "running")
+	return func(yield func(*nftChain, error) bool) {
+		for c, err := range ending(whole(l.Linux.NFTChains(ctx))) {
+			var row *nftChain
+			if c != nil {
+				row = &nftChain{NFTChain: c}
+				if count {
+					row.listed, row.running = c.Rules()
+				}
+			}
+			if !yield(row, err) {
+				return
+			}
+		}
 	}
 }

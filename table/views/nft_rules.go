@@ -1,16 +1,14 @@
 package views
 
 import (
-	"context"
-	"iter"
+	"slices"
 
-	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/table"
 )
 
 func init() {
-	table.Register(table.New(table.Spec{
+	table.Register(table.Of(table.Spec{
 		Name: "nft_rules", Group: table.Network,
 		Doc: `Show the rules of nf_tables, in nft's syntax.
 
@@ -24,44 +22,53 @@ Expressions that are not understood stand in square brackets, with their bytes. 
 not seen: rules of a kernel before 5.11, which keeps no description of nf_tables'
 structures; rules of the older iptables; what flow tables took over; sets of more than
 4096 elements that belong to one rule are cut.`,
-		Columns: nftRuleColumns,
-		Rows:    nftRuleRows,
+		Source:  "nf_tables of every network namespace: nft_table, nft_chain, nft_rule, and the blobs of rules that run",
+		Key:     []string{"net_ns", "family", "table", "chain", "handle"},
 		Of:      inNetwork,
 		Example: "lab:demo",
-	}))
+	}, nftRuleColumns, from((*linux.System).NFTRules)))
 }
 
-var nftPlace = []table.Column{
-	{Name: "net_ns", Type: table.Uint, Extra: true, Doc: "Inode of the network namespace."},
-	{Name: "family", Type: table.Text, Doc: "Family of the table: ip, ip6, inet, arp, bridge, netdev."},
-	{Name: "table", Type: table.Text, Doc: "Name of the table."},
-}
-
-var nftRuleColumns = append(append([]table.Column(nil), nftPlace...), []table.Column{
-	{Name: "chain", Type: table.Text, Doc: "Name of the chain."},
-	{Name: "position", Type: table.Uint, Extra: true, Doc: "Its place in the chain; 0 is the first."},
-	{Name: "handle", Type: table.Uint, Doc: "Its number in the table."},
-	{Name: "rule", Type: table.Text, Doc: "The rule in nft's syntax."},
-	{Name: "comment", Type: table.Text, Doc: "Comment of whoever made it; missing without one."},
-	{Name: "packets", Type: table.Uint, Doc: "Packets that its counter counted; missing without a counter."},
-	{Name: "bytes", Type: table.Uint, Doc: "Bytes that its counter counted."},
-	{Name: "listed", Type: table.Bool, Extra: true, Doc: "Whether it is on the list that nft reads."},
-	{Name: "running", Type: table.Bool, Doc: "Whether the kernel runs it, as it is listed and in that order."},
-	{Name: "running_rule", Type: table.Text, Extra: true, Doc: "What the kernel runs instead; missing where that is what is listed."},
-	{Name: "unknown", Type: table.List, Extra: true, Doc: "Names of the expressions that are not understood."},
-	{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the nft_rule."},
-}...)
-
-func nftRuleRows(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
-	return rowsOf(g.Linux.NFTRules(ctx), nftRuleRow)
-}
-
-func nftRuleRow(r *linux.NFTRule) table.Row {
-	c := r.Chain
-	return table.Row{
-		table.UintValue(c.Table.Net.Inode), text(c.Table.Family), table.TextValue(c.Table.Name), table.TextValue(c.Name),
-		table.UintValue(uint64(r.Position)), table.UintValue(r.Handle), text(r.Text), text(r.Comment),
-		numberIf(r.Counted, r.Packets), numberIf(r.Counted, r.Bytes), table.BoolValue(r.Listed), table.BoolValue(r.Running),
-		text(r.RunningText), texts(r.Unknown), address(r.Addr),
+// nftPlace are the columns that say which table an object is in.
+func nftPlace[T any](of func(*T) *linux.NFTTable) table.Columns[T] {
+	return table.Columns[T]{
+		{
+			Name: "net_ns", Type: table.Uint, Extra: true, Doc: "Inode of the network namespace.",
+			Get: func(v *T) table.Value { return unsigned(of(v).Net.Inode) },
+		},
+		{
+			Name: "family", Type: table.Text, Doc: "Family of the table: ip, ip6, inet, arp, bridge, netdev.",
+			Get: func(v *T) table.Value { return text(of(v).Family) },
+		},
+		{
+			Name: "table", Type: table.Text, Doc: "Name of the table.",
+			Get: func(v *T) table.Value { return table.TextValue(of(v).Name) },
+		},
 	}
 }
+
+var nftRuleColumns = slices.Concat(
+	nftPlace(func(r *linux.NFTRule) *linux.NFTTable { return r.Chain.Table }),
+	table.Columns[linux.NFTRule]{
+		{Name: "chain", Type: table.Text, Doc: "Name of the chain.", Get: func(r *linux.NFTRule) table.Value { return table.TextValue(r.Chain.Name) }},
+		{Name: "position", Type: table.Uint, Extra: true, Doc: "Its place in the chain; 0 is the first.",
+			Get: func(r *linux.NFTRule) table.Value { return unsigned(r.Position) }},
+		{Name: "handle", Type: table.Uint, Doc: "Its number in the table.", Get: func(r *linux.NFTRule) table.Value { return unsigned(r.Handle) }},
+		{Name: "rule", Type: table.Text, Doc: "The rule in nft's syntax.", Get: func(r *linux.NFTRule) table.Value { return text(r.Text) }},
+		{Name: "comment", Type: table.Text, Doc: "Comment of whoever made it; missing without one.",
+			Get: func(r *linux.NFTRule) table.Value { return text(r.Comment) }},
+		{Name: "packets", Type: table.Uint, Doc: "Packets that its counter counted; missing without a counter.",
+			Get: func(r *linux.NFTRule) table.Value { return when(r.Counted, unsigned(r.Packets)) }},
+		{Name: "bytes", Type: table.Uint, Doc: "Bytes that its counter counted.",
+			Get: func(r *linux.NFTRule) table.Value { return when(r.Counted, unsigned(r.Bytes)) }},
+		{Name: "listed", Type: table.Bool, Extra: true, Doc: "Whether it is on the list that nft reads.",
+			Get: func(r *linux.NFTRule) table.Value { return table.BoolValue(r.Listed) }},
+		{Name: "running", Type: table.Bool, Doc: "Whether the kernel runs it, as it is listed and in that order.",
+			Get: func(r *linux.NFTRule) table.Value { return table.BoolValue(r.Running) }},
+		{Name: "running_rule", Type: table.Text, Extra: true, Doc: "What the kernel runs instead; missing where that is what is listed.",
+			Get: func(r *linux.NFTRule) table.Value { return text(r.RunningText) }},
+		{Name: "unknown", Type: table.List, Extra: true, Doc: "Names of the expressions that are not understood.",
+			Get: func(r *linux.NFTRule) table.Value { return list(r.Unknown) }},
+		{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the nft_rule.", Get: func(r *linux.NFTRule) table.Value { return address(r.Addr) }},
+	},
+)

@@ -3,6 +3,7 @@ package views
 import (
 	"context"
 	"iter"
+	"slices"
 	"strings"
 
 	"github.com/outsight-vmi/outsight/guest"
@@ -11,7 +12,7 @@ import (
 )
 
 func init() {
-	table.Register(table.New(table.Spec{
+	table.Register(table.Of(table.Spec{
 		Name: "nft_sets", Group: table.Network,
 		Doc: `Show the sets and maps of nf_tables with their elements.
 
@@ -20,51 +21,52 @@ themselves (anonymous) too. At most 1000 elements of each are shown; "more" says
 there are others. What is not seen: counters and timeouts of single elements; elements
 that stand for everything else (catch-all); anything of a kernel before 5.11, which
 keeps no description of nf_tables' structures.`,
-		Columns: nftSetColumns,
-		Rows:    nftSetRows,
+		Source:  "nf_tables of every network namespace: nft_set, and the structures of its backend",
+		Key:     []string{"net_ns", "family", "table", "set"},
 		Of:      inNetwork,
 		Example: "lab:demo",
-	}))
+	}, nftSetColumns, nftSets))
 }
 
 // nftElements is how many elements of a set are shown.
 const nftElements = 1000
 
-var nftSetColumns = append(append([]table.Column(nil), nftPlace...), []table.Column{
-	{Name: "set", Type: table.Text, Doc: "Name of the set."},
-	{Name: "type", Type: table.Text, Doc: "Type of its keys, in nft's words."},
-	{Name: "data", Type: table.Text, Doc: "Type of what a map leads to; missing for a set."},
-	{Name: "flags", Type: table.List, Doc: "anonymous, constant, interval, map, timeout, dynamic, object, concat, expr."},
-	{Name: "elements", Type: table.List, Doc: "Its elements, in order of their keys."},
-	{Name: "more", Type: table.Bool, Extra: true, Doc: "Whether it has elements that are not shown, or that cannot be read."},
-	{Name: "count", Type: table.Int, Extra: true, Doc: "How many elements the kernel counts; both ends of an interval can count."},
-	{Name: "backend", Type: table.Text, Extra: true, Doc: "How it is kept: hash, rhash, bitmap, rbtree, pipapo."},
-	{Name: "handle", Type: table.Uint, Extra: true, Doc: "Its number in the table."},
-	{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the nft_set."},
-}...)
+var nftSetColumns = slices.Concat(
+	nftPlace(func(s *linux.NFTSet) *linux.NFTTable { return s.Table }),
+	table.Columns[linux.NFTSet]{
+		{Name: "set", Type: table.Text, Doc: "Name of the set.", Get: func(s *linux.NFTSet) table.Value { return table.TextValue(s.Name) }},
+		{Name: "type", Type: table.Text, Doc: "Type of its keys, in nft's words.",
+			Get: func(s *linux.NFTSet) table.Value { return text(strings.Join(s.Key, " . ")) }},
+		{Name: "data", Type: table.Text, Doc: "Type of what a map leads to; missing for a set.", Get: func(s *linux.NFTSet) table.Value { return text(s.Data) }},
+		{Name: "flags", Type: table.List, Doc: "anonymous, constant, interval, map, timeout, dynamic, object, concat, expr.",
+			Get: func(s *linux.NFTSet) table.Value { return list(bitNames(uint32(s.Flags), nftSetFlags)) }},
+		{Name: "elements", Type: table.List, Doc: "Its elements, in order of their keys.", Get: func(s *linux.NFTSet) table.Value { return list(s.Elements) }},
+		{Name: "more", Type: table.Bool, Extra: true, Doc: "Whether it has elements that are not shown, or that cannot be read.",
+			Get: func(s *linux.NFTSet) table.Value { return table.BoolValue(s.More || s.Err != nil) }},
+		{Name: "count", Type: table.Int, Extra: true, Doc: "How many elements the kernel counts; both ends of an interval can count.",
+			Get: func(s *linux.NFTSet) table.Value { return integer(s.Count) }},
+		{Name: "backend", Type: table.Text, Extra: true, Doc: "How it is kept: hash, rhash, bitmap, rbtree, pipapo.",
+			Get: func(s *linux.NFTSet) table.Value { return text(s.Backend) }},
+		{Name: "handle", Type: table.Uint, Extra: true, Doc: "Its number in the table.", Get: func(s *linux.NFTSet) table.Value { return unsigned(s.Handle) }},
+		{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the nft_set.", Get: func(s *linux.NFTSet) table.Value { return address(s.Addr) }},
+	},
+)
 
 var nftSetFlags = []string{"anonymous", "constant", "interval", "map", "timeout", "dynamic", "object", "concat", "expr"}
 
-func nftSetRows(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
-	return func(yield func(table.Row, error) bool) {
-		for s, err := range g.Linux.NFTSets(ctx, nftElements) {
-			var row table.Row
-			if err == nil {
-				row, err = nftSetRow(s), s.Err
-			} else {
-				err = ended(err)
+func nftSets(ctx context.Context, l *guest.Look, r table.Request) iter.Seq2[*linux.NFTSet, error] {
+	elements := 0
+	if r.Wants("elements", "more") {
+		elements = nftElements
+	}
+	return func(yield func(*linux.NFTSet, error) bool) {
+		for s, err := range ending(whole(l.Linux.NFTSets(ctx, elements))) {
+			if s != nil {
+				err = s.Err
 			}
-			if !yield(row, err) {
+			if !yield(s, err) {
 				return
 			}
 		}
-	}
-}
-
-func nftSetRow(s *linux.NFTSet) table.Row {
-	return table.Row{
-		table.UintValue(s.Table.Net.Inode), text(s.Table.Family), table.TextValue(s.Table.Name), table.TextValue(s.Name),
-		text(strings.Join(s.Key, " . ")), text(s.Data), someList(bitNames(uint32(s.Flags), nftSetFlags)), texts(s.Elements),
-		table.BoolValue(s.More || s.Err != nil), table.IntValue(s.Count), text(s.Backend), table.UintValue(s.Handle), address(s.Addr),
 	}
 }

@@ -11,7 +11,7 @@ import (
 )
 
 func init() {
-	table.Register(table.New(table.Spec{
+	table.Register(table.Of(table.Spec{
 		Name: "pages", Group: table.Machinery, Exhaustive: true,
 		Doc: `Show what a guest uses its memory for, page by page.
 
@@ -20,46 +20,45 @@ block of the buddy allocator. What the kernel took for itself is told no closer 
 nobody keeps books of that, and large allocations are part of it. "pcp" is free memory that a processor keeps at hand, told by being
 on a list. The rows are many; ask for sums with
 "outsight query TARGET 'select use, sum(size) from pages group by use'".`,
-		Columns: []table.Column{
-			{Name: "physical", Type: table.Addr, Doc: "Guest-physical address of its first byte."},
-			{Name: "size", Type: table.Size, Doc: "Bytes."},
-			{Name: "use", Type: table.Text, Doc: "What it is used for: free, pcp, reserved, slab, table, file, anonymous, ksm, hugetlb, movable, offline, guard or kernel."},
-			{Name: "flags", Type: table.List, Doc: "Flags of its first page, as the kernel calls them."},
-			{Name: "refs", Type: table.Int, Doc: "References to it."},
-			{Name: "maps", Type: table.Int, Doc: "How often it is mapped into processes; missing where that is not counted in one place."},
-			{Name: "cache", Type: table.Text, Doc: "Of slab: the cache whose objects lie there."},
-			{Name: "path", Type: table.Text, Doc: "Of file: the file, as in pagecache."},
-			{Name: "offset", Type: table.Size, Doc: "Of file: where it is in the file, in bytes."},
-			{Name: "inode", Type: table.Uint, Extra: true, Doc: "Of file: its inode."},
-			{Name: "device", Type: table.Text, Extra: true, Doc: "Of file: device of its file system, major:minor."},
-			{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct page."},
-		},
-		Rows:    pageRows,
+		Source:  "struct page of every frame (vmemmap), kmem_cache and address_space behind it",
+		Key:     []string{"physical"},
 		Example: `lab:demo --where 'use == "slab" && cache == "task_struct"'`,
-	}))
+	}, pagesColumns, pages))
 }
 
-func pageRows(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
-	return func(yield func(table.Row, error) bool) {
-		n, ok := newPageNames(ctx, g, func(err error) bool { return yield(nil, err) })
-		if !ok {
-			return
-		}
-		for p, err := range g.Linux.Pages(ctx) {
-			var row table.Row
-			if err == nil {
-				row = n.row(p)
+var pagesColumns = table.Columns[page]{
+	{Name: "physical", Type: table.Addr, Doc: "Guest-physical address of its first byte.",
+		Get: func(p *page) table.Value { return table.AddrValue(uint64(p.PA)) }},
+	{Name: "size", Type: table.Size, Doc: "Bytes.", Get: func(p *page) table.Value { return size(p.Size) }},
+	{Name: "use", Type: table.Text, Doc: "What it is used for: free, pcp, reserved, slab, table, file, anonymous, ksm, hugetlb, movable, offline, guard or kernel.",
+		Get: func(p *page) table.Value { return table.TextValue(string(p.Use)) }},
+	{Name: "flags", Type: table.List, Doc: "Flags of its first page, as the kernel calls them.",
+		Get: func(p *page) table.Value { return table.ListValue(p.Flags) }},
+	{Name: "refs", Type: table.Int, Doc: "References to it.", Get: func(p *page) table.Value { return integer(p.Refs) }},
+	{Name: "maps", Type: table.Int, Doc: "How often it is mapped into processes; missing where that is not counted in one place.",
+		Get: func(p *page) table.Value { return when(p.Maps >= 0, integer(p.Maps)) }},
+	{Name: "cache", Type: table.Text, Doc: "Of slab: the cache whose objects lie there.",
+		Get: func(p *page) table.Value {
+			if p.Use != linux.PageSlab {
+				return none
 			}
-			if !yield(row, err) {
-				return
+			if name, ok := p.names.caches[p.Cache]; ok {
+				return table.TextValue(name)
 			}
-		}
-	}
+			return table.Missing(table.Unreadable)
+		}},
+	{Name: "path", Type: table.Text, Doc: "Of file: the file, as in pagecache.", Get: func(p *page) table.Value { return p.file().path }},
+	{Name: "offset", Type: table.Size, Doc: "Of file: where it is in the file, in bytes.",
+		Get: func(p *page) table.Value { return when(p.Use == linux.PageFile, size(p.Offset)) }},
+	{Name: "inode", Type: table.Uint, Extra: true, Doc: "Of file: its inode.", Get: func(p *page) table.Value { return p.file().inode }},
+	{Name: "device", Type: table.Text, Extra: true, Doc: "Of file: device of its file system, major:minor.",
+		Get: func(p *page) table.Value { return p.file().device }},
+	{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct page.", Get: func(p *page) table.Value { return address(p.Addr) }},
 }
 
 // pageNames has names for what struct pages lead to, each looked up once.
 type pageNames struct {
-	g      *guest.Look
+	s      *linux.System
 	places *linux.Places
 	caches map[virt.Addr]string
 	files  map[virt.Addr]pageFile
@@ -67,40 +66,23 @@ type pageNames struct {
 
 type pageFile struct{ path, device, inode table.Value }
 
-func newPageNames(ctx context.Context, g *guest.Look, told func(error) bool) (n *pageNames, ok bool) {
-	n = &pageNames{g: g, caches: map[virt.Addr]string{}, files: map[virt.Addr]pageFile{}}
-	if n.places, ok = everyPlace(ctx, g, told); !ok {
-		return nil, false
+func newPageNames(ctx context.Context, l *guest.Look, r table.Request, told func(error) bool) (n *pageNames, ok bool) {
+	n = &pageNames{s: l.Linux, caches: map[virt.Addr]string{}, files: map[virt.Addr]pageFile{}}
+	if r.Wants("path") {
+		if n.places, ok = everyPlace(ctx, l, told); !ok {
+			return nil, false
+		}
 	}
-	for c, err := range g.Linux.SlabCaches(ctx) {
+	if !r.Wants("cache") {
+		return n, true
+	}
+	for c, err := range l.Linux.SlabCaches(ctx) {
 		if err != nil { // a list of slabs that moves, which matters little here
 			continue
 		}
 		n.caches[c.Address] = c.Name
 	}
 	return n, true
-}
-
-func (n *pageNames) row(p *linux.Page) table.Row {
-	none := table.Missing(table.None)
-	f := pageFile{none, none, none}
-	cache, offset, maps := none, none, none
-	switch p.Use {
-	case linux.PageSlab:
-		cache = table.Missing(table.Unreadable)
-		if name, ok := n.caches[p.Cache]; ok {
-			cache = table.TextValue(name)
-		}
-	case linux.PageFile:
-		f, offset = n.file(p.Mapping), table.SizeValue(p.Offset)
-	}
-	if p.Maps >= 0 {
-		maps = table.IntValue(int64(p.Maps))
-	}
-	return table.Row{
-		table.AddrValue(uint64(p.PA)), table.SizeValue(p.Size), table.TextValue(string(p.Use)), table.ListValue(p.Flags), table.IntValue(int64(p.Refs)), maps,
-		cache, f.path, offset, f.inode, f.device, address(p.Addr),
-	}
 }
 
 // file is the file that an address_space belongs to.
@@ -110,12 +92,50 @@ func (n *pageNames) file(mapping virt.Addr) pageFile {
 	}
 	lost := table.Missing(table.Unreadable)
 	f := pageFile{lost, lost, lost}
-	if i, err := n.g.Linux.CachedFile(mapping); err == nil {
+	if i, err := n.s.CachedFile(mapping); err == nil {
 		f.device, f.inode = text(i.Super.Device.String()), table.UintValue(i.Number)
-		if path, _, _, err := n.places.Path(i); err == nil {
-			f.path = text(path)
+		if n.places != nil {
+			if path, _, _, err := n.places.Path(i); err == nil {
+				f.path = text(path)
+			}
 		}
 	}
 	n.files[mapping] = f
 	return f
+}
+
+// page is a row of pages.
+type page struct {
+	*linux.Page
+	names *pageNames
+}
+
+// file is the file that a page is of, if it is of one.
+func (p *page) file() pageFile {
+	if p.Use != linux.PageFile {
+		return pageFile{none, none, none}
+	}
+	return p.names.file(p.Mapping)
+}
+
+func pages(ctx context.Context, l *guest.Look, r table.Request) iter.Seq2[*page, error] {
+	return func(yield func(*page, error) bool) {
+		n, ok := newPageNames(ctx, l, r, func(err error) bool { return yield(nil, err) })
+		if !ok {
+			return
+		}
+		row := page{names: n}
+		for p, err := range l.Linux.Pages(ctx) {
+			if err != nil {
+				if !yield(nil, err) {
+					return
+				}
+				continue
+			}
+			row.Page = p
+			if !yield(&row, nil) {
+				return
+			}
+		}
+	}
 }

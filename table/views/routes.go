@@ -1,19 +1,16 @@
 package views
 
 import (
-	"context"
 	"fmt"
-	"iter"
 	"net/netip"
 	"strconv"
 
-	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/table"
 )
 
 func init() {
-	table.Register(table.New(table.Spec{
+	table.Register(table.Of(table.Spec{
 		Name: "routes", Group: table.Network,
 		Doc: `Show the routes of a guest: all tables of all network namespaces, IPv4 and IPv6.
 
@@ -22,33 +19,52 @@ own (ip nexthop) are followed. Which table is asked is in the view rules. What i
 seen: routes learnt for single destinations (exceptions), what an encapsulation does, the
 algorithm against congestion that a route asks for, when a route expires, multicast
 forwarding.`,
-		Columns: routeColumns,
-		Rows:    routeRows,
+		Source:  "fib_table_hash: the trie of fib_alias and fib_info; fib6_table: fib6_node and fib6_info; struct nexthop",
+		Key:     []string{"net_ns", "table", "destination", "from", "tos", "metric", "type", "gateway", "interface"},
 		Of:      inNetwork,
 		Example: "lab:demo",
-	}))
+	}, routeColumns, fromEach((*linux.System).Routes)))
 }
 
-var routeColumns = []table.Column{
-	{Name: "table", Type: table.Uint, Doc: "Routing table: 254 is main, 255 local."},
-	{Name: "destination", Type: table.Text, Doc: "Destination with the length of its prefix."},
-	{Name: "gateway", Type: table.Text, Doc: "Next hop; missing where the destination is on the link."},
-	{Name: "interface", Type: table.Text, Doc: "Device; missing for routes that lead nowhere."},
-	{Name: "source", Type: table.Text, Doc: "Preferred source address; missing without one."},
-	{Name: "metric", Type: table.Uint, Doc: "Priority: the lowest is taken."},
-	{Name: "type", Type: table.Text, Doc: "unicast, local, broadcast, anycast, multicast, blackhole, unreachable, prohibit, throw."},
-	{Name: "protocol", Type: table.Text, Doc: "Who made it: kernel, boot, static, ra, dhcp, bird, zebra …; a number if it has no name here."},
-	{Name: "from", Type: table.Text, Extra: true, Doc: "Sources that an IPv6 route is for; missing for all."},
-	{Name: "tos", Type: table.Uint, Extra: true, Doc: "Type of service that an IPv4 route is for; missing for all."},
-	{Name: "scope", Type: table.Text, Extra: true, Doc: "Scope of an IPv4 route: global, site, link, host, nowhere; missing for IPv6."},
-	{Name: "flags", Type: table.List, Extra: true, Doc: "Flags of the next hop: dead, pervasive, onlink, offload, linkdown, unresolved, trap."},
-	{Name: "nexthop", Type: table.Uint, Extra: true, Doc: "Identifier of its nexthop object; missing without one."},
-	{Name: "weight", Type: table.Uint, Extra: true, Doc: "Share of this next hop among several; missing for a single one."},
-	{Name: "encap", Type: table.Text, Extra: true, Doc: "Encapsulation: mpls, ip, ip6, seg6, bpf …; missing without."},
-	{Name: "preference", Type: table.Text, Extra: true, Doc: "Preference of the router that told of an IPv6 route: low, medium, high."},
-	{Name: "metrics", Type: table.List, Extra: true, Doc: "What else it asks for: mtu, advmss, hoplimit, initcwnd …; missing where nothing."},
-	{Name: "net_ns", Type: table.Uint, Extra: true, Doc: "Inode of the network namespace."},
-	{Name: "route", Type: table.Addr, Extra: true, Doc: "Address of the fib_alias (IPv4) or fib6_info."},
+var routeColumns = table.Columns[linux.Route]{
+	{Name: "table", Type: table.Uint, Doc: "Routing table: 254 is main, 255 local.", Get: func(r *linux.Route) table.Value { return unsigned(r.Table) }},
+	{Name: "destination", Type: table.Text, Doc: "Destination with the length of its prefix.",
+		Get: func(r *linux.Route) table.Value { return table.TextValue(r.Dst.String()) }},
+	{Name: "gateway", Type: table.Text, Doc: "Next hop; missing where the destination is on the link.",
+		Get: func(r *linux.Route) table.Value { return ipCell(r.Gateway) }},
+	{Name: "interface", Type: table.Text, Doc: "Device; missing for routes that lead nowhere.",
+		Get: func(r *linux.Route) table.Value { return text(r.Interface) }},
+	{Name: "source", Type: table.Text, Doc: "Preferred source address; missing without one.",
+		Get: func(r *linux.Route) table.Value { return ipCell(r.Source) }},
+	{Name: "metric", Type: table.Uint, Doc: "Priority: the lowest is taken.", Get: func(r *linux.Route) table.Value { return unsigned(r.Metric) }},
+	{Name: "type", Type: table.Text, Doc: "unicast, local, broadcast, anycast, multicast, blackhole, unreachable, prohibit, throw.",
+		Get: func(r *linux.Route) table.Value { return table.TextValue(listed(routeTypes, uint64(r.Type))) }},
+	{Name: "protocol", Type: table.Text, Doc: "Who made it: kernel, boot, static, ra, dhcp, bird, zebra …; a number if it has no name here.",
+		Get: func(r *linux.Route) table.Value { return routeNamed(routeProtos, r.Protocol) }},
+	{Name: "from", Type: table.Text, Extra: true, Doc: "Sources that an IPv6 route is for; missing for all.",
+		Get: func(r *linux.Route) table.Value { return prefixCell(r.From) }},
+	{Name: "tos", Type: table.Uint, Extra: true, Doc: "Type of service that an IPv4 route is for; missing for all.",
+		Get: func(r *linux.Route) table.Value { return positive(r.TOS) }},
+	{Name: "scope", Type: table.Text, Extra: true, Doc: "Scope of an IPv4 route: global, site, link, host, nowhere; missing for IPv6.",
+		Get: func(r *linux.Route) table.Value { return when(r.Dst.Addr().Is4(), routeNamed(routeScopes, r.Scope)) }},
+	{Name: "flags", Type: table.List, Extra: true, Doc: "Flags of the next hop: dead, pervasive, onlink, offload, linkdown, unresolved, trap.",
+		Get: func(r *linux.Route) table.Value { return list(bitNames(uint32(r.Flags), routeFlags)) }},
+	{Name: "nexthop", Type: table.Uint, Extra: true, Doc: "Identifier of its nexthop object; missing without one.",
+		Get: func(r *linux.Route) table.Value { return positive(r.Nexthop) }},
+	{Name: "weight", Type: table.Uint, Extra: true, Doc: "Share of this next hop among several; missing for a single one.",
+		Get: func(r *linux.Route) table.Value { return positive(r.Weight) }},
+	{Name: "encap", Type: table.Text, Extra: true, Doc: "Encapsulation: mpls, ip, ip6, seg6, bpf …; missing without.",
+		Get: func(r *linux.Route) table.Value { return text(listed(routeEncaps, uint64(r.Encap))) }},
+	{Name: "preference", Type: table.Text, Extra: true, Doc: "Preference of the router that told of an IPv6 route: low, medium, high.",
+		Get: func(r *linux.Route) table.Value {
+			return when(!r.Dst.Addr().Is4(), table.TextValue(listed(routePreferences, uint64(r.Preference))))
+		}},
+	{Name: "metrics", Type: table.List, Extra: true, Doc: "What else it asks for: mtu, advmss, hoplimit, initcwnd …; missing where nothing.",
+		Get: func(r *linux.Route) table.Value { return list(routeMetricList(r)) }},
+	{Name: "net_ns", Type: table.Uint, Extra: true, Doc: "Inode of the network namespace.",
+		Get: func(r *linux.Route) table.Value { return unsigned(r.Net.Inode) }},
+	{Name: "route", Type: table.Addr, Extra: true, Doc: "Address of the fib_alias (IPv4) or fib6_info.",
+		Get: func(r *linux.Route) table.Value { return address(r.Addr) }},
 }
 
 var (
@@ -66,22 +82,6 @@ var (
 	routeEncaps = []string{"", "mpls", "ip", "ila", "ip6", "seg6", "bpf", "seg6local", "rpl", "ioam6", "xfrm"}
 	routeScopes = map[uint8]string{0: "global", 200: "site", 253: "link", 254: "host", 255: "nowhere"}
 )
-
-func routeRows(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
-	return func(yield func(table.Row, error) bool) {
-		for r, err := range g.Linux.Routes(ctx) {
-			if err != nil {
-				if !yield(nil, err) {
-					return
-				}
-				continue
-			}
-			if !yield(routeRow(r), nil) {
-				return
-			}
-		}
-	}
-}
 
 // routeNamed is a number by its name in names, or as it is.
 func routeNamed(names map[uint8]string, n uint8) table.Value {
@@ -107,25 +107,14 @@ func prefixCell(p netip.Prefix) table.Value {
 	return table.TextValue(p.String())
 }
 
-func routeRow(r *linux.Route) table.Row {
-	scope, preference := table.Missing(table.None), table.Missing(table.None)
-	if r.Dst.Addr().Is4() {
-		scope = routeNamed(routeScopes, r.Scope)
-	} else {
-		preference = table.TextValue(listed([]string{"medium", "high", "invalid", "low"}, uint64(r.Preference)))
-	}
-	var metrics []string
+var routePreferences = []string{"medium", "high", "invalid", "low"}
+
+// routeMetricList are the metrics of a route that are set, by name.
+func routeMetricList(r *linux.Route) (metrics []string) {
 	for i, v := range r.Metrics {
 		if name := listed(routeMetrics, uint64(i)); v != 0 && name != "" {
 			metrics = append(metrics, fmt.Sprintf("%s %d", name, v))
 		}
 	}
-	return table.Row{
-		table.UintValue(uint64(r.Table)), table.TextValue(r.Dst.String()), ipCell(r.Gateway), text(r.Interface), ipCell(r.Source),
-		table.UintValue(uint64(r.Metric)), table.TextValue(listed(routeTypes, uint64(r.Type))), routeNamed(routeProtos, r.Protocol),
-		prefixCell(r.From), numberIf(r.TOS != 0, uint64(r.TOS)), scope,
-		someList(bitNames(uint32(r.Flags), routeFlags)), numberIf(r.Nexthop != 0, uint64(r.Nexthop)),
-		numberIf(r.Weight != 0, uint64(r.Weight)), text(listed(routeEncaps, uint64(r.Encap))), preference, texts(metrics),
-		table.UintValue(r.Net.Inode), address(r.Addr),
-	}
+	return metrics
 }

@@ -13,7 +13,7 @@ import (
 const leastString = 6
 
 func init() {
-	table.Register(table.New(table.Spec{
+	table.Register(table.Of(table.Spec{
 		Name: "strings", Group: table.Files, Exhaustive: true,
 		Doc: `Show the printable strings in memory.
 
@@ -22,66 +22,26 @@ else those in all of the guest's memory, by guest-physical address. Strings of A
 and of UTF-16LE are found, of 6 characters and more, or of as many as a condition on
 "length" says. What is swapped out is not seen, a string that crosses pages which lie
 apart in physical memory comes in parts, and one of more than 4096 is cut.`,
-		Columns: []table.Column{
-			{Name: "pid", Type: table.Int, Doc: "Process; missing in a search of all memory."},
-			{Name: "address", Type: table.Addr, Doc: "Where it begins: virtual address of the process, or guest-physical."},
-			{Name: "encoding", Type: table.Text, Extra: true, Doc: "ascii or utf-16le."},
-			{Name: "length", Type: table.Int, Extra: true, Doc: "Number of characters; --where 'length >= 12' looks for longer ones only."},
-			{Name: "text", Type: table.Text, Doc: "The string."},
-		},
-		Rows:    stringRows,
+		Source:  "the present pages of a process by its page tables, or all of the guest's RAM",
+		Key:     []string{"pid", "address"},
 		Example: "lab:demo --pid 1",
-	}))
+	}, stringsColumns, foundStrings))
 }
 
-func stringRows(ctx context.Context, g *guest.Look, where table.Request) iter.Seq2[table.Row, error] {
-	least := leastOf(where)
-	return func(yield func(table.Row, error) bool) {
-		row := make(table.Row, 5)
-		show := func(pid table.Value, found iter.Seq2[linux.Found, error]) bool {
-			for f, err := range found {
-				if err != nil {
-					if !yield(nil, err) {
-						return false
-					}
-					continue
-				}
-				encoding := "ascii"
-				if f.Wide {
-					encoding = "utf-16le"
-				}
-				row[0], row[1], row[2] = pid, table.AddrValue(f.Addr), table.TextValue(encoding)
-				row[3], row[4] = table.IntValue(int64(len(f.Text))), table.TextValue(f.Text)
-				if !yield(row, nil) {
-					return false
-				}
+var stringsColumns = table.Columns[foundString]{
+	{Name: "pid", Type: table.Int, Doc: "Process; missing in a search of all memory.", Get: func(f *foundString) table.Value { return f.pid }},
+	{Name: "address", Type: table.Addr, Doc: "Where it begins: virtual address of the process, or guest-physical.",
+		Get: func(f *foundString) table.Value { return table.AddrValue(f.Addr) }},
+	{Name: "encoding", Type: table.Text, Extra: true, Doc: "ascii or utf-16le.",
+		Get: func(f *foundString) table.Value {
+			if f.Wide {
+				return table.TextValue("utf-16le")
 			}
-			return true
-		}
-		if _, some := where.Values("pid"); !some {
-			show(table.Missing(table.None), g.Linux.Strings(ctx, least))
-			return
-		}
-		l := g.Linux.NewLister()
-		for t, err := range chosen(ctx, g, l, where, false) {
-			if err != nil {
-				if !yield(nil, err) {
-					return
-				}
-				continue
-			}
-			pid, _, err := t.IDs()
-			if err != nil {
-				if !yield(nil, err) {
-					return
-				}
-				continue
-			}
-			if !show(table.IntValue(int64(pid)), g.Linux.StringsOf(ctx, t, least)) {
-				return
-			}
-		}
-	}
+			return table.TextValue("ascii")
+		}},
+	{Name: "length", Type: table.Int, Extra: true, Doc: "Number of characters; --where 'length >= 12' looks for longer ones only.",
+		Get: func(f *foundString) table.Value { return integer(len(f.Text)) }},
+	{Name: "text", Type: table.Text, Doc: "The string.", Get: func(f *foundString) table.Value { return table.TextValue(f.Text) }},
 }
 
 // leastOf is the least length that where lets through.
@@ -103,4 +63,52 @@ func leastOf(where table.Request) int {
 		return leastString
 	}
 	return least
+}
+
+// foundString is a row of strings.
+type foundString struct {
+	linux.Found
+	pid table.Value
+}
+
+func foundStrings(ctx context.Context, l *guest.Look, r table.Request) iter.Seq2[*foundString, error] {
+	least := leastOf(r)
+	return func(yield func(*foundString, error) bool) {
+		var row foundString
+		show := func(found iter.Seq2[linux.Found, error]) bool {
+			for f, err := range found {
+				if err != nil {
+					if !yield(nil, err) {
+						return false
+					}
+					continue
+				}
+				row.Found = f
+				if !yield(&row, nil) {
+					return false
+				}
+			}
+			return true
+		}
+		if _, some := r.Values("pid"); !some {
+			show(l.Linux.Strings(ctx, least))
+			return
+		}
+		for t, err := range chosen(ctx, l, l.Linux.NewLister(), r, false) {
+			var pid int32
+			if err == nil {
+				pid, _, err = t.IDs()
+			}
+			if err != nil {
+				if !yield(nil, err) {
+					return
+				}
+				continue
+			}
+			row.pid = table.IntValue(int64(pid))
+			if !show(l.Linux.StringsOf(ctx, t, least)) {
+				return
+			}
+		}
+	}
 }

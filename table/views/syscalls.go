@@ -3,14 +3,15 @@ package views
 import (
 	"context"
 	"iter"
+	"slices"
 
-	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/table"
+	"github.com/outsight-vmi/outsight/virt"
 )
 
 func init() {
-	table.Register(table.New(table.Spec{
+	table.Register(table.Of(table.Spec{
 		Name: "syscalls", Group: table.Machinery,
 		Doc: `Show which function does each system call.
 
@@ -21,29 +22,33 @@ since April 2024) use instead. What a dispatcher does is read from its machine c
 begin there, is not the kernel's own, or where table and dispatcher disagree. A function
 that was changed itself is still the expected one here; and where the processor goes on a
 system call (its register LSTAR) no memory tells.`,
-		Columns: syscallColumns,
-		Rows: func(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
-			return machinery(g, func(o *linux.Owners) iter.Seq2[*linux.Syscall, error] { return g.Linux.Syscalls(ctx, o) }, syscallRow)
-		},
+		Source:  "sys_call_table, ia32_sys_call_table, x32_sys_call_table; the machine code of x64_sys_call, ia32_sys_call, x32_sys_call; syscalls_metadata",
+		Key:     []string{"abi", "nr", "via"},
 		Example: "lab:demo",
-	}))
+	}, syscallColumns, withOwners(syscalls)))
 }
 
-var syscallColumns = columns([]table.Column{
-	{Name: "abi", Type: table.Text, Doc: "64 for 64-bit programs, ia32 for 32-bit ones, x32."},
-	{Name: "nr", Type: table.Int, Doc: "Number of the system call."},
-	{Name: "name", Type: table.Text, Doc: "Its name, as the kernel noted it for tracing at boot, or as its function is called; missing for none."},
-	{Name: "via", Type: table.Text, Doc: "table: an array of pointers; dispatcher: a function that selects by number."},
-	{Name: "used", Type: table.Bool, Doc: "Whether system calls take this way; next to a dispatcher, a table is only for tracing."},
-	{Name: "expected", Type: table.Bool, Doc: "Whether the function is the one that belongs to the number."},
-}, functionColumns("handler", "the function"), []table.Column{
-	{Name: "site", Type: table.Addr, Extra: true, Doc: "Address of the table's entry, or of the dispatcher's instruction, that leads there."},
-})
+var syscallColumns = slices.Concat(
+	plain(table.Columns[linux.Syscall]{
+		{Name: "abi", Type: table.Text, Doc: "64 for 64-bit programs, ia32 for 32-bit ones, x32.",
+			Get: func(c *linux.Syscall) table.Value { return table.TextValue(c.ABI) }},
+		{Name: "nr", Type: table.Int, Doc: "Number of the system call.", Get: func(c *linux.Syscall) table.Value { return integer(c.Number) }},
+		{Name: "name", Type: table.Text, Doc: "Its name, as the kernel noted it for tracing at boot, or as its function is called; missing for none.",
+			Get: func(c *linux.Syscall) table.Value { return text(c.Name) }},
+		{Name: "via", Type: table.Text, Doc: "table: an array of pointers; dispatcher: a function that selects by number.",
+			Get: func(c *linux.Syscall) table.Value { return table.TextValue(c.Via) }},
+		{Name: "used", Type: table.Bool, Doc: "Whether system calls take this way; next to a dispatcher, a table is only for tracing.",
+			Get: func(c *linux.Syscall) table.Value { return table.BoolValue(c.Used) }},
+		{Name: "expected", Type: table.Bool, Doc: "Whether the function is the one that belongs to the number.",
+			Get: func(c *linux.Syscall) table.Value { return table.BoolValue(c.Expected) }},
+	}),
+	code("handler", "the function", func(c *linux.Syscall) virt.Addr { return c.Handler }),
+	plain(table.Columns[linux.Syscall]{
+		{Name: "site", Type: table.Addr, Extra: true, Doc: "Address of the table's entry, or of the dispatcher's instruction, that leads there.",
+			Get: func(c *linux.Syscall) table.Value { return address(c.Site) }},
+	}),
+)
 
-func syscallRow(o *linux.Owners, c *linux.Syscall) table.Row {
-	at, symbol, owner := function(o, c.Handler)
-	return table.Row{
-		table.TextValue(c.ABI), table.IntValue(int64(c.Number)), text(c.Name), table.TextValue(c.Via),
-		table.BoolValue(c.Used), table.BoolValue(c.Expected), at, symbol, owner, address(c.Site),
-	}
+func syscalls(ctx context.Context, s *linux.System, o *owners) iter.Seq2[*linux.Syscall, error] {
+	return withCode(o, func(owners *linux.Owners) iter.Seq2[*linux.Syscall, error] { return whole(s.Syscalls(ctx, owners)) })
 }

@@ -10,10 +10,11 @@ import (
 	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/table"
+	"github.com/outsight-vmi/outsight/virt"
 )
 
 func init() {
-	table.Register(table.New(table.Spec{
+	table.Register(table.Of(table.Spec{
 		Name: "sysctl", Group: table.Kernel,
 		Doc: `Show the settings of a guest's kernel.
 
@@ -22,20 +23,36 @@ read from the variables behind them: what a changed handler would answer in the 
 does not count here, and whose handler it is stands beside it. Some handlers compute
 their answer; those settings are listed without a value. "security" marks those that
 weaken or harden a system.`,
-		Columns: sysctlColumns,
-		Rows:    sysctlRows,
+		Source:  "sysctl_table_root: ctl_table_header, ctl_table, and the variables that they lead to",
+		Key:     []string{"name"},
 		Example: "lab:demo",
-	}))
+	}, sysctlColumns, sysctls))
 }
 
-var sysctlColumns = slices.Concat([]table.Column{
-	{Name: "name", Type: table.Text, Doc: "Name, as sysctl has it: with dots, and a slash where a part has a dot."},
-	{Name: "value", Type: table.Text, Doc: "Value, as its file in /proc/sys reads; missing where the handler computes it."},
-	{Name: "security", Type: table.Bool, Doc: "Whether it is known to weaken or harden the system."},
-	{Name: "mode", Type: table.Text, Extra: true, Doc: "Permissions of its file, in octal."},
-	{Name: "data", Type: table.Addr, Extra: true, Doc: "Address of the variable; missing where the handler has its own."},
-	{Name: "variable", Type: table.Text, Extra: true, Doc: "Symbol that covers the variable; missing for allocated memory."},
-}, functionColumns("handler", "the function that reads and sets it"))
+var sysctlColumns = slices.Concat(
+	plain(table.Columns[linux.Sysctl]{
+		{Name: "name", Type: table.Text, Doc: "Name, as sysctl has it: with dots, and a slash where a part has a dot.",
+			Get: func(c *linux.Sysctl) table.Value { return table.TextValue(c.Name) }},
+		{Name: "value", Type: table.Text, Doc: "Value, as its file in /proc/sys reads; missing where the handler computes it.",
+			Get: func(c *linux.Sysctl) table.Value {
+				if !c.Known {
+					return table.Missing(table.Unsupported)
+				}
+				return table.TextValue(c.Value)
+			}},
+		{Name: "security", Type: table.Bool, Doc: "Whether it is known to weaken or harden the system.",
+			Get: func(c *linux.Sysctl) table.Value { return table.BoolValue(sysctlMatters(c.Name)) }},
+		{Name: "mode", Type: table.Text, Extra: true, Doc: "Permissions of its file, in octal.",
+			Get: func(c *linux.Sysctl) table.Value { return table.TextValue(fmt.Sprintf("%04o", c.Mode)) }},
+		{Name: "data", Type: table.Addr, Extra: true, Doc: "Address of the variable; missing where the handler has its own.",
+			Get: func(c *linux.Sysctl) table.Value { return address(c.Data) }},
+	}),
+	table.Columns[owned[linux.Sysctl]]{
+		{Name: "variable", Type: table.Text, Extra: true, Doc: "Symbol that covers the variable; missing for allocated memory.",
+			Get: func(o *owned[linux.Sysctl]) table.Value { return text(o.memory(o.it.Data).Function()) }},
+	},
+	code("handler", "the function that reads and sets it", func(c *linux.Sysctl) virt.Addr { return c.Handler }),
+)
 
 // sysctlSecurity are settings that weaken or harden a system, by their names or the
 // beginnings of them (Documentation/admin-guide/sysctl).
@@ -65,39 +82,18 @@ func sysctlMatters(name string) bool {
 	return strings.Contains(name, ".conf.") && slices.ContainsFunc(sysctlInterface, func(s string) bool { return strings.HasSuffix(name, s) })
 }
 
-func sysctlRows(ctx context.Context, g *guest.Look, where table.Request) iter.Seq2[table.Row, error] {
-	wanted, some := where.Values("name")
-	return func(yield func(table.Row, error) bool) {
-		owners, err := g.Linux.Owners()
-		if err != nil {
-			yield(nil, table.Failure(err))
-			return
-		}
-		for c, err := range g.Linux.Sysctls(ctx) {
-			if err != nil {
-				if !yield(nil, err) {
+func sysctls(ctx context.Context, l *guest.Look, r table.Request) iter.Seq2[*owned[linux.Sysctl], error] {
+	wanted, some := r.Values("name")
+	return ownedOf(ctx, l.Linux, func(ctx context.Context, s *linux.System, _ *owners) iter.Seq2[*linux.Sysctl, error] {
+		return func(yield func(*linux.Sysctl, error) bool) {
+			for c, err := range whole(s.Sysctls(ctx)) {
+				if c != nil && some && !slices.ContainsFunc(wanted, func(v table.Value) bool { return v.Text() == c.Name }) {
+					continue
+				}
+				if !yield(c, err) {
 					return
 				}
-				continue
-			}
-			if some && !slices.ContainsFunc(wanted, func(v table.Value) bool { return v.Text() == c.Name }) {
-				continue
-			}
-			if !yield(sysctlRow(owners, c), nil) {
-				return
 			}
 		}
-	}
-}
-
-func sysctlRow(owners *linux.Owners, c *linux.Sysctl) table.Row {
-	value := table.Missing(table.Unsupported)
-	if c.Known {
-		value = table.TextValue(c.Value)
-	}
-	handler, symbol, owner := function(owners, c.Handler)
-	return table.Row{
-		table.TextValue(c.Name), value, table.BoolValue(sysctlMatters(c.Name)), table.TextValue(fmt.Sprintf("%04o", c.Mode)),
-		address(c.Data), text(owners.Holder(c.Data).Function()), handler, symbol, owner,
-	}
+	})
 }

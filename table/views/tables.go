@@ -9,48 +9,60 @@ import (
 )
 
 func init() {
-	table.Register(table.New(table.Spec{
+	table.Register(table.Of(table.Spec{
 		Name: "tables",
 		Doc: `Show every view: the tables of "outsight query", and verbs by the same names.
 
 With --details there is a line for every column instead.`,
-		Columns: []table.Column{
-			{Name: "view", Type: table.Text, Doc: "Name of the view: a verb, and a table."},
-			{Name: "group", Type: table.Text, Extra: true, Doc: "What it is about, as in the help."},
-			{Name: "summary", Type: table.Text, Doc: "What it shows; with --details, what the column holds."},
-			{Name: "column", Type: table.Text, Doc: "Name of the column; only with --details."},
-			{Name: "type", Type: table.Text, Doc: "Type of the column; only with --details."},
-			{Name: "option", Type: table.Bool, Extra: true, Doc: "Whether it is a switch: a hidden column in SQL, a flag of the verb; only with --details."},
-			{Name: "columns", Type: table.List, Extra: true, Doc: "Names of all columns; only without --details."},
-			{Name: "with_details", Type: table.Bool, Option: true, Doc: "A line for every column."},
-		},
-		Rows:    tablesRows,
+		Source:  "the registry of this program",
+		Key:     []string{"view", "column"},
 		Example: "--details",
 		Host:    true,
-	}))
+	}, tablesColumns, tables))
 }
 
-func tablesRows(_ context.Context, _ *guest.Look, where table.Request) iter.Seq2[table.Row, error] {
-	details := where.Option("with_details")
-	return func(yield func(table.Row, error) bool) {
+var tablesColumns = table.Columns[viewRow]{
+	{Name: "view", Type: table.Text, Doc: "Name of the view: a verb, and a table.", Get: func(t *viewRow) table.Value { return table.TextValue(t.view) }},
+	{Name: "group", Type: table.Text, Extra: true, Doc: "What it is about, as in the help.", Get: func(t *viewRow) table.Value { return text(t.group) }},
+	{Name: "summary", Type: table.Text, Doc: "What it shows; with --details, what the column holds.",
+		Get: func(t *viewRow) table.Value { return text(t.summary) }},
+	{Name: "column", Type: table.Text, Doc: "Name of the column; only with --details.", Get: func(t *viewRow) table.Value { return text(t.column.Name) }},
+	{Name: "type", Type: table.Text, Doc: "Type of the column; only with --details.",
+		Get: func(t *viewRow) table.Value {
+			return when(t.column.Name != "", table.TextValue(t.column.Type.String()))
+		}},
+	{Name: "option", Type: table.Bool, Extra: true, Doc: "Whether it is a switch: a hidden column in SQL, a flag of the verb; only with --details.",
+		Get: func(t *viewRow) table.Value { return when(t.column.Name != "", table.BoolValue(t.column.Option)) }},
+	{Name: "columns", Type: table.List, Extra: true, Doc: "Names of all columns; only without --details.",
+		Get: func(t *viewRow) table.Value { return list(t.names) }},
+	{Name: "with_details", Type: table.Bool, Option: true, Doc: "A line for every column."},
+}
+
+// viewRow is a row of tables.
+type viewRow struct {
+	view, group, summary string
+	column               table.Column // without a name where the row is a view
+	names                []string
+}
+
+func tables(_ context.Context, _ *guest.Look, r table.Request) iter.Seq2[*viewRow, error] {
+	details := r.Option("with_details")
+	return func(yield func(*viewRow, error) bool) {
 		for _, v := range table.All() {
-			name, group := table.TextValue(v.Name()), text(string(table.SpecOf(v).Group))
-			if !details {
-				var names []string
-				for _, c := range v.Columns() {
-					if !c.Option {
-						names = append(names, c.Name)
+			row := viewRow{view: v.Name(), group: string(table.SpecOf(v).Group), summary: table.Summary(v)}
+			for _, c := range v.Columns() {
+				if !details && !c.Option {
+					row.names = append(row.names, c.Name)
+				}
+				if row.column = c; details {
+					row.summary = c.Doc
+					if !yield(&row, nil) {
+						return
 					}
 				}
-				if !yield(table.Row{name, group, text(table.Summary(v)), {}, {}, {}, table.ListValue(names), {}}, nil) {
-					return
-				}
-				continue
 			}
-			for _, c := range v.Columns() {
-				if !yield(table.Row{name, group, text(c.Doc), table.TextValue(c.Name), text(c.Type.String()), table.BoolValue(c.Option), {}, {}}, nil) {
-					return
-				}
+			if row.column = (table.Column{}); !details && !yield(&row, nil) {
+				return
 			}
 		}
 	}

@@ -2,13 +2,11 @@ package views
 
 import (
 	"context"
-	"errors"
 	"iter"
 	"slices"
 
 	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
-	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/table"
 )
 
@@ -92,13 +90,4 @@ func chosenByName(ctx context.Context, l *guest.Look, reader *linux.Lister, r ta
 			}
 		}
 	}
-}
-
-// ended makes an error that says that a view is unavailable as a whole into one that
-// ends its rows: every further element would only repeat it.
-func ended(err error) error {
-	if errors.Is(err, kobj.ErrUnsupported) || errors.Is(err, linux.ErrNoModuleTypes) {
-		return table.Failure(err)
-	}
-	return err
 }

@@ -1,16 +1,15 @@
 package views
 
 import (
-	"context"
-	"iter"
+	"slices"
 
-	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/table"
+	"github.com/outsight-vmi/outsight/virt"
 )
 
 func init() {
-	table.Register(table.New(table.Spec{
+	table.Register(table.Of(table.Spec{
 		Name: "timers", Group: table.Machinery,
 		Doc: `Show the kernel's timers that wait.
 
@@ -18,24 +17,25 @@ There is a line for every timer on a processor's wheels (struct timer_list, in j
 clocks (struct hrtimer, in nanoseconds), with the function that it calls. Programs' sleeps and
 timers are among them. "work" is the function of a delayed work, which the timer queues. A
 timer that is just being run is not on a list.`,
-		Columns: timerColumns,
-		Rows: func(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
-			return machineryOf(ctx, g, g.Linux.Timers, timerRow)
-		},
+		Source:  "timer_bases and hrtimer_bases of every CPU: timer_list, hrtimer",
+		Key:     []string{"address"},
 		Example: "lab:demo",
-	}))
+	}, timerColumns, each((*linux.System).Timers)))
 }
 
-var timerColumns = columns([]table.Column{
-	{Name: "cpu", Type: table.Int, Doc: "Processor that it waits on."},
-	{Name: "kind", Type: table.Text, Doc: "wheel, or high resolution."},
-	{Name: "base", Type: table.Text, Doc: "Wheel (standard, deferrable, local, global) or clock (monotonic, realtime, boottime, tai; _soft runs in softirq)."},
-	{Name: "expires", Type: table.Uint, Doc: "When it runs: jiffies on a wheel, nanoseconds of its clock."},
-}, functionColumns("function", "the function that it calls"),
-	functionColumns("work", "the function of the work that it queues"),
-	[]table.Column{{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct timer_list or hrtimer."}})
-
-func timerRow(o *linux.Owners, t *linux.Timer) table.Row {
-	row := table.Row{table.IntValue(int64(t.CPU)), table.TextValue(t.Kind), table.TextValue(t.Base), table.UintValue(t.Expires)}
-	return append(append(row, functions(o, t.Func, t.Work)...), address(t.Addr))
-}
+var timerColumns = slices.Concat(
+	plain(table.Columns[linux.Timer]{
+		{Name: "cpu", Type: table.Int, Doc: "Processor that it waits on.", Get: func(t *linux.Timer) table.Value { return integer(t.CPU) }},
+		{Name: "kind", Type: table.Text, Doc: "wheel, or high resolution.", Get: func(t *linux.Timer) table.Value { return table.TextValue(t.Kind) }},
+		{Name: "base", Type: table.Text, Doc: "Wheel (standard, deferrable, local, global) or clock (monotonic, realtime, boottime, tai; _soft runs in softirq).",
+			Get: func(t *linux.Timer) table.Value { return table.TextValue(t.Base) }},
+		{Name: "expires", Type: table.Uint, Doc: "When it runs: jiffies on a wheel, nanoseconds of its clock.",
+			Get: func(t *linux.Timer) table.Value { return unsigned(t.Expires) }},
+	}),
+	code("function", "the function that it calls", func(t *linux.Timer) virt.Addr { return t.Func }),
+	code("work", "the function of the work that it queues", func(t *linux.Timer) virt.Addr { return t.Work }),
+	plain(table.Columns[linux.Timer]{
+		{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct timer_list or hrtimer.",
+			Get: func(t *linux.Timer) table.Value { return address(t.Addr) }},
+	}),
+)

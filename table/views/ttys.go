@@ -1,16 +1,15 @@
 package views
 
 import (
-	"context"
-	"iter"
+	"slices"
 
-	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/table"
+	"github.com/outsight-vmi/outsight/virt"
 )
 
 func init() {
-	table.Register(table.New(table.Spec{
+	table.Register(table.Of(table.Spec{
 		Name: "ttys", Group: table.Machinery,
 		Doc: `Show the terminals of a guest, and through whose hands goes what is typed there.
 
@@ -20,53 +19,61 @@ discipline (receive2 where there is one, else receive), and what is printed thro
 write function of its driver: a hook on either sees passwords. Pseudo-terminals that no
 process has open, and that control none, are not found. "open_by" looks at the descriptors
 of processes, not at those of threads that do not share them.`,
-		Columns: ttysColumns,
-		Rows:    ttysRows,
+		Source:  "tty_drivers: tty_struct, tty_ldisc; file descriptors for open_by",
+		Key:     []string{"device"},
 		Of:      itsTerminals,
 		Example: "lab:demo",
-	}))
+	}, ttysColumns, each((*linux.System).Terminals)))
 }
 
-var ttysColumns = columns([]table.Column{
-	{Name: "name", Type: table.Text, Doc: "Name below /dev; ptmN is the master side of pts/N."},
-	{Name: "driver", Type: table.Text, Doc: "Its driver, as in /proc/tty/drivers; missing where the driver has no name."},
-	{Name: "driver_module", Type: table.Text, Extra: true, Doc: "Module that says the driver is its own; missing where it is built in."},
-	{Name: "index", Type: table.Int, Extra: true, Doc: "Which of its driver's terminals it is."},
-	{Name: "device", Type: table.Text, Doc: "Device number, major:minor."},
-	{Name: "session", Type: table.Int, Doc: "Process that leads the session that it controls; missing for none."},
-	{Name: "pgrp", Type: table.Int, Doc: "Process group in the foreground; missing for none."},
-	{Name: "opens", Type: table.Int, Extra: true, Doc: "How often it is open, as the kernel counts."},
-	{Name: "open_by", Type: table.Numbers, Doc: "Processes that have it open; missing for none."},
-	{Name: "rows", Type: table.Int, Extra: true, Doc: "Lines of its window; 0 where nobody said."},
-	{Name: "columns", Type: table.Int, Extra: true, Doc: "Characters of a line of its window; 0 where nobody said."},
-	{Name: "discipline", Type: table.Text, Doc: "Line discipline; missing while it is being changed."},
-	{Name: "discipline_ops", Type: table.Addr, Extra: true, Doc: "Address of its struct tty_ldisc_ops."},
-	{Name: "discipline_owner", Type: table.Text, Extra: true, Doc: "Whose memory that lies in: kernel or [module]; none is nobody's that is known."},
-	{Name: "peer", Type: table.Addr, Extra: true, Doc: "Address of the other side of a pseudo-terminal."},
-	{Name: "ops", Type: table.Addr, Extra: true, Doc: "Address of the driver's struct tty_operations."},
-	{Name: "ops_owner", Type: table.Text, Extra: true, Doc: "Whose memory that lies in."},
-	{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct tty_struct."},
-}, functionColumns("receive", "the discipline's receive_buf"), functionColumns("receive2", "the discipline's receive_buf2, which is called instead"),
-	functionColumns("write", "the driver's function that writes to the terminal"))
-
-func ttysRows(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
-	return machineryOf(ctx, g, g.Linux.Terminals, ttyRow)
-}
-
-func ttyRow(o *linux.Owners, t *linux.Terminal) table.Row {
-	process := func(pid int32) table.Value {
-		if pid == 0 {
-			return table.Missing(table.None)
-		}
-		return table.IntValue(int64(pid))
-	}
-	open := table.Missing(table.None)
-	if len(t.OpenBy) > 0 {
-		open = table.NumbersValue(t.OpenBy)
-	}
-	return append(table.Row{
-		text(t.Name), text(t.Driver), text(t.DriverModule), table.IntValue(int64(t.Index)), table.TextValue(t.Device.String()),
-		process(t.Session), process(t.Group), table.IntValue(t.Count), open, table.IntValue(int64(t.Rows)), table.IntValue(int64(t.Columns)),
-		text(t.Discipline), address(t.DisciplineOps), holder(o, t.DisciplineOps), address(t.Peer), address(t.Ops), holder(o, t.Ops), address(t.Addr),
-	}, functions(o, t.Receive, t.Receive2, t.Write)...)
-}
+var ttysColumns = slices.Concat(
+	plain(table.Columns[linux.Terminal]{
+		{Name: "name", Type: table.Text, Doc: "Name below /dev; ptmN is the master side of pts/N.",
+			Get: func(t *linux.Terminal) table.Value { return text(t.Name) }},
+		{Name: "driver", Type: table.Text, Doc: "Its driver, as in /proc/tty/drivers; missing where the driver has no name.",
+			Get: func(t *linux.Terminal) table.Value { return text(t.Driver) }},
+		{Name: "driver_module", Type: table.Text, Extra: true, Doc: "Module that says the driver is its own; missing where it is built in.",
+			Get: func(t *linux.Terminal) table.Value { return text(t.DriverModule) }},
+		{Name: "index", Type: table.Int, Extra: true, Doc: "Which of its driver's terminals it is.",
+			Get: func(t *linux.Terminal) table.Value { return integer(t.Index) }},
+		{Name: "device", Type: table.Text, Doc: "Device number, major:minor.",
+			Get: func(t *linux.Terminal) table.Value { return table.TextValue(t.Device.String()) }},
+		{Name: "session", Type: table.Int, Doc: "Process that leads the session that it controls; missing for none.",
+			Get: func(t *linux.Terminal) table.Value { return when(t.Session != 0, integer(t.Session)) }},
+		{Name: "pgrp", Type: table.Int, Doc: "Process group in the foreground; missing for none.",
+			Get: func(t *linux.Terminal) table.Value { return when(t.Group != 0, integer(t.Group)) }},
+		{Name: "opens", Type: table.Int, Extra: true, Doc: "How often it is open, as the kernel counts.",
+			Get: func(t *linux.Terminal) table.Value { return integer(t.Count) }},
+		{Name: "open_by", Type: table.Numbers, Doc: "Processes that have it open; missing for none.",
+			Get: func(t *linux.Terminal) table.Value { return when(len(t.OpenBy) > 0, table.NumbersValue(t.OpenBy)) }},
+		{Name: "rows", Type: table.Int, Extra: true, Doc: "Lines of its window; 0 where nobody said.",
+			Get: func(t *linux.Terminal) table.Value { return integer(t.Rows) }},
+		{Name: "columns", Type: table.Int, Extra: true, Doc: "Characters of a line of its window; 0 where nobody said.",
+			Get: func(t *linux.Terminal) table.Value { return integer(t.Columns) }},
+		{Name: "discipline", Type: table.Text, Doc: "Line discipline; missing while it is being changed.",
+			Get: func(t *linux.Terminal) table.Value { return text(t.Discipline) }},
+		{Name: "discipline_ops", Type: table.Addr, Extra: true, Doc: "Address of its struct tty_ldisc_ops.",
+			Get: func(t *linux.Terminal) table.Value { return address(t.DisciplineOps) }},
+	}),
+	table.Columns[owned[linux.Terminal]]{
+		{Name: "discipline_owner", Type: table.Text, Extra: true, Doc: "Whose memory that lies in: kernel or [module]; none is nobody's that is known.",
+			Get: func(o *owned[linux.Terminal]) table.Value { return o.holder(o.it.DisciplineOps) }},
+	},
+	plain(table.Columns[linux.Terminal]{
+		{Name: "peer", Type: table.Addr, Extra: true, Doc: "Address of the other side of a pseudo-terminal.",
+			Get: func(t *linux.Terminal) table.Value { return address(t.Peer) }},
+		{Name: "ops", Type: table.Addr, Extra: true, Doc: "Address of the driver's struct tty_operations.",
+			Get: func(t *linux.Terminal) table.Value { return address(t.Ops) }},
+	}),
+	table.Columns[owned[linux.Terminal]]{
+		{Name: "ops_owner", Type: table.Text, Extra: true, Doc: "Whose memory that lies in.",
+			Get: func(o *owned[linux.Terminal]) table.Value { return o.holder(o.it.Ops) }},
+	},
+	plain(table.Columns[linux.Terminal]{
+		{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct tty_struct.",
+			Get: func(t *linux.Terminal) table.Value { return address(t.Addr) }},
+	}),
+	code("receive", "the discipline's receive_buf", func(t *linux.Terminal) virt.Addr { return t.Receive }),
+	code("receive2", "the discipline's receive_buf2, which is called instead", func(t *linux.Terminal) virt.Addr { return t.Receive2 }),
+	code("write", "the driver's function that writes to the terminal", func(t *linux.Terminal) virt.Addr { return t.Write }),
+)

@@ -1,74 +1,64 @@
 package views
 
 import (
-	"context"
-	"iter"
+	"slices"
 
-	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/table"
+	"github.com/outsight-vmi/outsight/virt"
 )
 
 func init() {
-	table.Register(table.New(table.Spec{
+	table.Register(table.Of(table.Spec{
 		Name: "workqueues", Group: table.Machinery,
 		Doc: `Show the kernel's workqueues.
 
 There is a line for every queue of work that is done in the background; the work itself, and
 its functions, are shown by "works".`,
-		Columns: workqueueColumns,
-		Rows: func(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
-			return machineryOf(ctx, g, g.Linux.Workqueues, workqueueRow)
-		},
+		Source:  "workqueues: workqueue_struct and its pool_workqueue",
+		Key:     []string{"name"},
 		Example: "lab:demo",
-	}))
-	table.Register(table.New(table.Spec{
+	}, workqueueColumns, fromEach((*linux.System).Workqueues)))
+	table.Register(table.Of(table.Spec{
 		Name: "works", Group: table.Machinery,
 		Doc: `Show the work on the kernel's workqueues.
 
 There is a line for every work that runs now, or waits: "pending" in a pool of workers, or
 "inactive" in a queue that has enough going on. Work that only starts later is a timer until
 then, and shown by "timers". An idle guest has none most of the time.`,
-		Columns: workColumns,
-		Rows: func(ctx context.Context, g *guest.Look, _ table.Request) iter.Seq2[table.Row, error] {
-			return machineryOf(ctx, g, g.Linux.Works, workRow)
-		},
+		Source:  "worker_pool of every CPU and unbound_pool_hash: worker, work_struct; pool_workqueue.inactive_works",
+		Key:     []string{"address"},
 		Example: "lab:demo",
-	}))
+	}, workColumns, each((*linux.System).Works)))
 }
 
-var workqueueColumns = []table.Column{
-	{Name: "name", Type: table.Text, Doc: "Name of the queue."},
-	{Name: "flags", Type: table.List, Doc: "WQ_*, in lower case."},
-	{Name: "max_active", Type: table.Int, Doc: "How many works it does at once, for each processor or in all."},
-	{Name: "active", Type: table.Int, Doc: "Works that its pools have taken on."},
-	{Name: "pools", Type: table.Numbers, Extra: true, Doc: "Numbers of the pools of workers that do its work."},
-	{Name: "rescuer", Type: table.Bool, Extra: true, Doc: "Whether it has a thread of its own for when memory is short."},
-	{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct workqueue_struct."},
+var workqueueColumns = table.Columns[linux.Workqueue]{
+	{Name: "name", Type: table.Text, Doc: "Name of the queue.", Get: func(q *linux.Workqueue) table.Value { return text(q.Name) }},
+	{Name: "flags", Type: table.List, Doc: "WQ_*, in lower case.", Get: func(q *linux.Workqueue) table.Value { return list(q.Flags) }},
+	{Name: "max_active", Type: table.Int, Doc: "How many works it does at once, for each processor or in all.",
+		Get: func(q *linux.Workqueue) table.Value { return integer(q.MaxActive) }},
+	{Name: "active", Type: table.Int, Doc: "Works that its pools have taken on.", Get: func(q *linux.Workqueue) table.Value { return integer(q.Active) }},
+	{Name: "pools", Type: table.Numbers, Extra: true, Doc: "Numbers of the pools of workers that do its work.",
+		Get: func(q *linux.Workqueue) table.Value { return table.NumbersValue(q.Pools) }},
+	{Name: "rescuer", Type: table.Bool, Extra: true, Doc: "Whether it has a thread of its own for when memory is short.",
+		Get: func(q *linux.Workqueue) table.Value { return table.BoolValue(q.Rescuer) }},
+	{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct workqueue_struct.",
+		Get: func(q *linux.Workqueue) table.Value { return address(q.Addr) }},
 }
 
-var workColumns = columns([]table.Column{
-	{Name: "state", Type: table.Text, Doc: "running, pending or inactive."},
-	{Name: "queue", Type: table.Text, Doc: "Its workqueue; missing if that is not known."},
-	{Name: "pool", Type: table.Int, Doc: "Number of the pool of workers."},
-	{Name: "cpu", Type: table.Int, Doc: "Processor of the pool; missing for one that is bound to none."},
-	{Name: "worker", Type: table.Text, Extra: true, Doc: "What the worker says that it does; missing if nothing."},
-}, functionColumns("function", "the function that does the work"), []table.Column{
-	{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct work_struct."},
-})
-
-func workqueueRow(_ *linux.Owners, q *linux.Workqueue) table.Row {
-	return table.Row{
-		text(q.Name), list(q.Flags), table.IntValue(int64(q.MaxActive)), table.IntValue(int64(q.Active)),
-		table.NumbersValue(q.Pools), table.BoolValue(q.Rescuer), address(q.Addr),
-	}
-}
-
-func workRow(o *linux.Owners, w *linux.Work) table.Row {
-	cpu := table.Missing(table.None)
-	if w.CPU >= 0 {
-		cpu = table.IntValue(int64(w.CPU))
-	}
-	row := table.Row{table.TextValue(w.State), text(w.Queue), table.IntValue(w.Pool), cpu, text(w.Worker)}
-	return append(append(row, functions(o, w.Func)...), address(w.Addr))
-}
+var workColumns = slices.Concat(
+	plain(table.Columns[linux.Work]{
+		{Name: "state", Type: table.Text, Doc: "running, pending or inactive.", Get: func(w *linux.Work) table.Value { return table.TextValue(w.State) }},
+		{Name: "queue", Type: table.Text, Doc: "Its workqueue; missing if that is not known.", Get: func(w *linux.Work) table.Value { return text(w.Queue) }},
+		{Name: "pool", Type: table.Int, Doc: "Number of the pool of workers.", Get: func(w *linux.Work) table.Value { return integer(w.Pool) }},
+		{Name: "cpu", Type: table.Int, Doc: "Processor of the pool; missing for one that is bound to none.",
+			Get: func(w *linux.Work) table.Value { return when(w.CPU >= 0, integer(w.CPU)) }},
+		{Name: "worker", Type: table.Text, Extra: true, Doc: "What the worker says that it does; missing if nothing.",
+			Get: func(w *linux.Work) table.Value { return text(w.Worker) }},
+	}),
+	code("function", "the function that does the work", func(w *linux.Work) virt.Addr { return w.Func }),
+	plain(table.Columns[linux.Work]{
+		{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct work_struct.",
+			Get: func(w *linux.Work) table.Value { return address(w.Addr) }},
+	}),
+)

@@ -54,50 +54,91 @@ func ModuleSegments(m *linux.Module) (segments []Segment) {
 // maxSegments is how many program headers an ELF file has without further ado.
 const maxSegments = 0xfffe
 
+// leastGap is the least number of bytes not in place that make the part behind them a
+// segment of the file of its own. Smaller ones become holes of the file.
+const leastGap = 1 << 20
+
 // WriteELF writes memory as an ELF core file of those segments: pages that are in place,
-// at the addresses that they have. Where none is in place the file has holes, and a
-// segment without any has no bytes in it. It returns how many bytes it wrote.
+// at the addresses that they have. Where none is in place over a long stretch, as in terabytes
+// that a program reserved, a segment has no bytes in the file, and is cut in two where others
+// follow: offsets stay small enough for any file system. It returns how many bytes it wrote.
 func (m *Memory) WriteELF(ctx context.Context, w io.WriterAt, segments []Segment) (written uint64, err error) {
 	if len(segments) > maxSegments {
 		return 0, fmt.Errorf("%w: %d segments", kobj.ErrBroken, len(segments))
 	}
 	const header, program, page = 64, 56, phys.PageSize
+	var parts []filled
+	for gap := uint64(leastGap); ; gap *= 2 {
+		parts = parts[:0]
+		for _, s := range segments {
+			if s.Addr+s.Size < s.Addr {
+				return 0, fmt.Errorf("segment at %#x: %w: %d bytes", s.Addr, kobj.ErrBroken, s.Size)
+			}
+			parts = cut(parts, s, m.present(s), gap)
+		}
+		if len(parts) <= maxSegments {
+			break
+		}
+	}
 	head := elf.Header64{
 		Ident: [16]byte{0x7f, 'E', 'L', 'F', byte(elf.ELFCLASS64), byte(elf.ELFDATA2LSB), byte(elf.EV_CURRENT)},
 		Type:  uint16(elf.ET_CORE), Machine: uint16(elf.EM_X86_64), Version: uint32(elf.EV_CURRENT),
-		Phoff: header, Ehsize: header, Phentsize: program, Phnum: uint16(len(segments)),
+		Phoff: header, Ehsize: header, Phentsize: program, Phnum: uint16(len(parts)),
 	}
 	out, err := binary.Append(nil, binary.LittleEndian, head)
 	if err != nil {
 		return 0, err
 	}
-	next := uint64(header + program*len(segments))
+	next := uint64(header + program*len(parts))
 	next += -next % page
-	for _, s := range segments {
-		runs, last := m.present(s)
-		p := elf.Prog64{Type: uint32(elf.PT_LOAD), Flags: uint32(s.Flags), Off: next, Vaddr: s.Addr, Memsz: s.Size, Filesz: last, Align: 1}
+	for _, s := range parts {
+		p := elf.Prog64{Type: uint32(elf.PT_LOAD), Flags: uint32(s.Flags), Off: next, Vaddr: s.Addr, Memsz: s.Size, Filesz: s.last, Align: 1}
 		if out, err = binary.Append(out, binary.LittleEndian, p); err != nil {
 			return written, err
 		}
-		if next+last < next || next+last > 1<<62 {
+		if next+s.last < next || next+s.last > 1<<62 {
 			return written, fmt.Errorf("segment at %#x: %w: %d bytes", s.Addr, kobj.ErrBroken, s.Size)
 		}
-		for _, r := range runs {
+		for _, r := range s.runs {
 			n, err := m.copyRun(ctx, w, int64(next+r.Addr-s.Addr), r)
 			if written += n; err != nil {
 				return written, err
 			}
 		}
-		next += last + -last%page
+		next += s.last + -s.last%page
 	}
 	_, err = w.WriteAt(out, 0)
 	return written, err
 }
 
-// present is which pages of a segment are in place, and how far they reach.
-func (m *Memory) present(s Segment) (runs []Segment, last uint64) {
+// filled is a segment of the file: the runs of pages that are in place, and how far they reach.
+type filled struct {
+	Segment
+	runs []Segment
+	last uint64 // in bytes from its start
+}
+
+// cut appends segment s to parts, cut before each run that so many bytes are before which
+// are not in place.
+func cut(parts []filled, s Segment, runs []Segment, gap uint64) []filled {
+	part := filled{Segment: s}
+	for i, r := range runs {
+		if r.Addr-(part.Addr+part.last) >= gap {
+			rest := part.Addr + part.Size - r.Addr
+			part.Size = r.Addr - part.Addr
+			parts = append(parts, part)
+			part = filled{Segment: Segment{Addr: r.Addr, Size: rest, Flags: s.Flags}}
+		}
+		first := i - len(part.runs)
+		part.runs, part.last = runs[first:i+1], r.Addr+r.Size-part.Addr
+	}
+	return append(parts, part)
+}
+
+// present is which pages of a segment are in place.
+func (m *Memory) present(s Segment) (runs []Segment) {
 	if s.Size == 0 {
-		return nil, 0
+		return nil
 	}
 	end := s.Addr + s.Size
 	_ = phys.Guard(func() error { // what cannot be read is not in place
@@ -111,11 +152,10 @@ func (m *Memory) present(s Segment) (runs []Segment, last uint64) {
 			} else {
 				runs = append(runs, Segment{Addr: from, Size: to - from})
 			}
-			last = to - s.Addr
 		}
 		return nil
 	})
-	return runs, last
+	return runs
 }
 
 func (m *Memory) copyRun(ctx context.Context, w io.WriterAt, off int64, r Segment) (written uint64, err error) {

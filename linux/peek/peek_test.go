@@ -238,6 +238,50 @@ func TestExtract(t *testing.T) {
 	}
 }
 
+// TestReserved: a program may reserve terabytes and touch a few pages. The file is as large as
+// those, whatever the file system can hold at most.
+func TestReserved(t *testing.T) {
+	const start, size = 0x1000_0000_0000, 20 << 40
+	g := synth.New(synth.Options{})
+	tables := g.Tables(g.Root)
+	for i, off := range []uint64{0x5000, 0x9000, 1 << 30, size - 4096} {
+		a := g.Alloc(4096, 4096)
+		g.Put(a, []byte{byte('a' + i)})
+		tables.Map(start+off, g.Phys(a), 4096, synth.Present|synth.User)
+	}
+	out, err := os.Create(filepath.Join(t.TempDir(), "core"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	n, err := peek.Kernel(open(t, g)).WriteELF(t.Context(), out, []peek.Segment{{Addr: start, Size: size, Flags: elf.PF_R | elf.PF_W}})
+	if err != nil || n != 4*4096 {
+		t.Fatalf("%d bytes, %v", n, err)
+	}
+	if st, err := out.Stat(); err != nil || st.Size() > 1<<20 {
+		t.Errorf("the file has %d bytes: %v", st.Size(), err)
+	}
+	f, err := elf.NewFile(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next, found := uint64(start), ""
+	for _, p := range f.Progs {
+		if p.Vaddr != next || p.Flags != elf.PF_R|elf.PF_W {
+			t.Errorf("%+v does not begin at %#x", p.ProgHeader, next)
+		}
+		next = p.Vaddr + p.Memsz
+		b, err := io.ReadAll(p.Open())
+		if err != nil {
+			t.Error(err)
+		}
+		found += string(bytes.Trim(b, "\x00"))
+	}
+	if want := "a\x00\x00"; next != start+size || !strings.HasPrefix(found, want) || !strings.HasSuffix(found, "bcd") {
+		t.Errorf("up to %#x: %.20q", next, found)
+	}
+}
+
 // nowhere takes what is written, and counts it.
 type nowhere struct{ n int }
 

@@ -52,6 +52,9 @@ func Find(ctx context.Context, mem phys.Memory, opts Options) (*Kernel, error) {
 	if k := f.thorough(); k != nil {
 		return k, nil
 	}
+	if k := f.concatenated(); k != nil {
+		return k, nil
+	}
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -80,6 +83,7 @@ type finder struct {
 	zero   bool
 	cr3    []uint64 // as last asked for
 	asks   int
+	moved  []phys.Addr // images off the boundary where kernels lie
 }
 
 // candidate is a place where a kernel's read-only data may begin.
@@ -185,6 +189,9 @@ func (f *finder) thorough() *Kernel {
 		im, err := parseAt(f.mem, start, int(hit-start), windowMax, f.opts.Symbols, &budget)
 		if err != nil {
 			f.failed = err
+			if e, ok := errors.AsType[*movedError](err); ok {
+				f.moved = append(f.moved, e.text)
+			}
 			if errors.Is(err, errTooMany) {
 				break
 			}

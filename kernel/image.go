@@ -144,6 +144,9 @@ func anchor(mem phys.Memory, start phys.Addr, w []byte, t *kallsyms.Table, symbo
 		im.identify()
 		return im, nil
 	}
+	if text, ok := im.moved(start, w); ok {
+		return nil, &movedError{text}
+	}
 	return nil, fmt.Errorf("symbol table at %#x belongs to no kernel image in memory", uint64(start)+uint64(t.Start))
 }
 

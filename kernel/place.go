@@ -31,6 +31,11 @@ func (k *Kernel) place(im *image, levels int, text phys.Addr) error {
 	if l, ok := splitBy(p.Size(), low, top); ok {
 		layouts = append([]phys.Layout{l}, layouts...)
 	}
+	if off%align != uint64(text)%align { // no map of one piece fits
+		if l, ok := im.concatLayout(p, levels, text, off, low, top); ok {
+			layouts = append([]phys.Layout{l}, layouts...)
+		}
+	}
 	for _, l := range layouts {
 		if at, ok := l.At(off); !ok || at != text || !covers(l, low, top) {
 			continue

@@ -33,6 +33,7 @@ func (g *Guest) variables() []variable {
 		{"init_uts_ns", g.types.size("uts_namespace"), 64},
 		{"init_pid_ns", g.types.size("pid_namespace"), 64},
 		{"page_offset_base", 8, 8},
+		{"iomem_resource", g.types.size("resource"), 8},
 		{"vmcoreinfo_data", 8, 8},
 		{"vmcoreinfo_size", 8, 8},
 		{"max_pfn", 8, 8},

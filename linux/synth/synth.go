@@ -244,7 +244,7 @@ func (g *Guest) Raw(f *os.File, l phys.Layout) error {
 				if _, err := g.Memory.ReadAt(buf, at); err != nil {
 					return err
 				}
-				if _, err := f.WriteAt(buf, int64(s.Offset+uint64(at-s.Start))); err != nil {
+				if _, err := f.WriteAt(buf[:min(phys.PageSize, uint64(s.Range().End-at))], int64(s.Offset+uint64(at-s.Start))); err != nil {
 					return err
 				}
 			}

@@ -14,6 +14,7 @@ import (
 // generation only.
 const structures = `
 list_head next ptr, prev ptr
+resource start u64, end u64, name ptr, flags u64, desc u64, parent ptr, sibling ptr, child ptr
 hlist_bl_node next ptr, pprev ptr
 sched_entity load u64, sum_exec_runtime u64
 task_rss_stat events s32, count s32[4]

@@ -10,9 +10,10 @@ import (
 
 // Two halves make the top of a tree, in whatever order they were summed up.
 func Example() {
-	content := make([]byte, 2*subtree.Size)
-	right := subtree.Value(content[subtree.Size:], subtree.Size/guts.ChunkSize)
-	left := subtree.Value(content[:subtree.Size], 0)
+	const size = 256 << 10
+	content := make([]byte, 2*size)
+	right := subtree.Value(content[size:], size/guts.ChunkSize)
+	left := subtree.Value(content[:size], 0)
 	top := subtree.Parent(left, right)
 	top.Flags |= guts.FlagRoot
 	fmt.Printf("%08x\n", guts.CompressNode(top)[0])

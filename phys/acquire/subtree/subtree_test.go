@@ -9,6 +9,9 @@ import (
 	"lukechampine.com/blake3/guts"
 )
 
+// A dump is summed up in parts of so many chunks, so many bytes.
+const chunks, size256 = 256, 256 * chunkSize
+
 func random(n int, seed uint64) []byte {
 	r := rand.New(rand.NewPCG(seed, 1))
 	b := make([]byte, n)
@@ -28,8 +31,8 @@ func library(b []byte, n uint64) [8]uint32 {
 }
 
 func TestValue(t *testing.T) {
-	for _, n := range []uint64{0, most, 7 * most, 1<<32 - most, 1 << 32, 1<<44 + 3*most} {
-		for _, size := range []int{1, 1024, 1025, 16 << 10, 100<<10 + 7, Size - 1, Size} {
+	for _, n := range []uint64{0, chunks, 7 * chunks, 1<<32 - chunks, 1 << 32, 1<<44 + 3*chunks} {
+		for _, size := range []int{1, 1024, 1025, 16 << 10, 100<<10 + 7, size256 - 1, size256} {
 			b := random(size, n)
 			if got, want := Value(b, n), library(b, n); got != want {
 				t.Errorf("%d bytes from chunk %#x: %x, not %x", size, n, got, want)
@@ -38,30 +41,10 @@ func TestValue(t *testing.T) {
 	}
 }
 
-// TestCounters: a count beyond 32 bits within one call carries over in the right lane.
-func TestCounters(t *testing.T) {
-	if !fast {
-		t.Skip("this processor has no AVX-512")
-	}
-	b := random(Size, 9)
-	const n = 1<<32 - 5 // no tree begins there, but chunks do
-	var counters [2][lanes]uint32
-	for lane := range uint64(lanes) {
-		counters[0][lane], counters[1][lane] = uint32((n+lane)&0xffffffff), uint32((n+lane)>>32)
-	}
-	var got [lanes][8]uint32
-	chunks(&got, (*[lanes * chunkSize]byte)(b), &counters)
-	for i, v := range got {
-		if want := library(b[i*chunkSize:][:chunkSize], n+uint64(i)); v != want {
-			t.Errorf("chunk %d: %x, not %x", i, v, want)
-		}
-	}
-}
-
 // TestWhole compares with the sum that everybody computes.
 func TestWhole(t *testing.T) {
-	b := random(2*Size, 3)
-	node := Parent(Value(b[:Size], 0), Value(b[Size:], most))
+	b := random(2*size256, 3)
+	node := Parent(Value(b[:size256], 0), Value(b[size256:], chunks))
 	node.Flags |= guts.FlagRoot
 	words := guts.CompressNode(node)
 	var got []byte
@@ -74,9 +57,9 @@ func TestWhole(t *testing.T) {
 }
 
 func FuzzValue(f *testing.F) {
-	f.Add(uint64(1), uint64(3), uint32(Size))
+	f.Add(uint64(1), uint64(3), uint32(size256))
 	f.Fuzz(func(t *testing.T, seed, n uint64, size uint32) {
-		b := random(int(size%Size)+1, seed)
+		b := random(int(size%size256)+1, seed)
 		n = n >> 8 << 8
 		if got, want := Value(b, n), library(b, n); got != want {
 			t.Errorf("%d bytes from chunk %#x: %x, not %x", len(b), n, got, want)
@@ -85,9 +68,9 @@ func FuzzValue(f *testing.F) {
 }
 
 func BenchmarkValue(b *testing.B) {
-	buf := random(Size, 1)
-	b.SetBytes(Size)
+	buf := random(size256, 1)
+	b.SetBytes(size256)
 	for b.Loop() {
-		Value(buf, most)
+		Value(buf, chunks)
 	}
 }

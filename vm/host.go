@@ -202,11 +202,17 @@ func (h *Host) byName(ctx context.Context, name string, opts Options) (*Machine,
 	if err != nil {
 		return nil, err
 	}
-	var named []Found
+	var named, also []Found
 	for _, f := range found {
-		if f.Info.Name == name {
+		switch name {
+		case f.Info.Name:
 			named = append(named, f)
+		case f.Info.Alias:
+			also = append(also, f)
 		}
+	}
+	if len(named) == 0 {
+		named = also
 	}
 	what := "open " + strconv.Quote(name)
 	switch len(named) {

@@ -43,6 +43,7 @@ const (
 // Info is what is known of a machine without opening it.
 type Info struct {
 	Name    string // as given to the monitor; "" when it has none
+	Alias   string // what else its manager calls it: Proxmox's VMID, Incus's PROJECT_NAME; "": nothing
 	PID     int    // 0 for a dump
 	UID     int    // user that runs it
 	User    string // its name, or the number

@@ -16,8 +16,9 @@ import (
 //
 //	qemu:SOCKET   the machine behind a QMP socket
 //	pid:N         the machine that runs as process N
-//	NAME          the machine that its monitor calls NAME
-//	PATH          a QMP socket or a dump, told apart by looking
+//	NAME          the machine that its monitor or manager calls NAME
+//	PATH          a QMP socket or a dump, told apart by looking; ./NAME where a
+//	              machine has that name
 //	PREFIX:NAME   what the resolver for PREFIX makes of NAME
 //	(empty)       the only machine of this host
 //
@@ -50,13 +51,18 @@ func (h *Host) Open(ctx context.Context, target string, opts Options) (*Machine,
 	switch {
 	case err == nil && st.Mode()&fs.ModeSocket != 0:
 		return h.bySocket(ctx, what, target, opts)
-	case err == nil && st.IsDir():
-		// A machine may have the name of a folder that happens to be here.
-		if !strings.ContainsRune(target, os.PathSeparator) {
-			if m, err := h.byName(ctx, target, opts); err == nil || !errors.Is(err, ErrNotFound) {
-				return m, err
-			}
+	case err == nil && !strings.ContainsRune(target, os.PathSeparator):
+		// A machine may have the name of a file or folder that happens to be here.
+		m, err := h.byName(ctx, target, opts)
+		if err == nil {
+			m.Notes = append(m.Notes, fmt.Sprintf("%s is the machine of that name; the file that is here too is ./%s", target, target))
 		}
+		if err == nil || !errors.Is(err, ErrNotFound) {
+			return m, err
+		}
+	}
+	switch {
+	case err == nil && st.IsDir():
 		return nil, dumpError(what, file.ErrDirectory)
 	case err == nil:
 		return openDump(what, target)

@@ -10,6 +10,7 @@ import (
 // config is what a command line of QEMU says that matters here.
 type config struct {
 	name      string
+	id        string // -id, which Proxmox's QEMU has: the VMID
 	machine   string // type: "q35"; "": the default
 	accel     string // "kvm", "tcg"; "": the default, TCG unless built otherwise
 	ram       uint64 // in bytes
@@ -39,6 +40,7 @@ type backend struct {
 // valued are the flags of interest that take a value, without dashes.
 var valued = map[string]func(c *config, v string){
 	"name": func(c *config, v string) { c.name = parseOptions(v, "guest")["guest"] },
+	"id":   func(c *config, v string) { c.id = v },
 	"machine": func(c *config, v string) {
 		o := parseOptions(v, "type")
 		c.setMachine(o)
@@ -170,6 +172,24 @@ func (c *config) addMonitor(o options) {
 	if o["mode"] == "control" {
 		c.monitors = append(c.monitors, o["chardev"])
 	}
+}
+
+// alias is what else the manager of the machine calls it. Incus and LXD give QEMU a name
+// without its project, and keep its files in a folder PROJECT_NAME, or NAME in the
+// default project (internal/project in Incus).
+func (c *config) alias() string {
+	if c.id != "" {
+		return c.id
+	}
+	for _, f := range c.readFiles {
+		if filepath.Base(f) != "qemu.conf" {
+			continue
+		}
+		if dir := filepath.Base(filepath.Dir(f)); strings.HasSuffix(dir, "_"+c.name) && c.name != "" {
+			return dir
+		}
+	}
+	return ""
 }
 
 // sockets are the paths of QMP sockets, as given.

@@ -97,8 +97,13 @@ func TestCommandLines(t *testing.T) {
 		},
 		{
 			"Proxmox", "-id 100 -name web,debug-threads=on -no-shutdown -chardev socket,id=qmp,path=/var/run/qemu-server/100.qmp,server=on,wait=off -mon chardev=qmp,mode=control -chardev socket,id=qmp-event,path=/var/run/qmeventd.sock,reconnect=5 -mon chardev=qmp-event,mode=control -daemonize -smp 4,sockets=1,cores=4,maxcpus=4 -m 4096 -machine type=pc-i440fx-8.1+pve0",
-			config{name: "web", machine: "pc-i440fx-8.1+pve0", ram: 4 << 30, cpus: 4},
+			config{name: "web", id: "100", machine: "pc-i440fx-8.1+pve0", ram: 4 << 30, cpus: 4},
 			false, "/var/run/qemu-server/100.qmp",
+		},
+		{ // as Proxmox VE 9 writes it (src/test/cfg2cmd/memory-hotplug.conf.cmd in qemu-server)
+			"Proxmox with nodes", "-id 8006 -name simple -no-shutdown -chardev socket,id=qmp,path=/var/run/qemu-server/8006.qmp,server=on,wait=off -mon chardev=qmp,mode=control -chardev socket,id=qmp-event,path=/var/run/qmeventd.sock,reconnect-ms=5000 -mon chardev=qmp-event,mode=control -pidfile /var/run/qemu-server/8006.pid -daemonize -smp 4,sockets=2,cores=2,maxcpus=4 -m size=1024 -object memory-backend-ram,id=ram-node0,size=512M -numa node,nodeid=0,cpus=0-1,memdev=ram-node0 -object memory-backend-ram,id=ram-node1,size=512M -numa node,nodeid=1,cpus=2-3,memdev=ram-node1 -machine hpet=off,type=pc+pve0",
+			config{name: "simple", id: "8006", machine: "pc+pve0", ram: 1 << 30, cpus: 4, numa: []string{"ram-node0", "ram-node1"}},
+			false, "/var/run/qemu-server/8006.qmp",
 		},
 		{
 			"two nodes", "-m 2G -object memory-backend-ram,size=1G,id=a -object memory-backend-ram,size=1G,id=b -numa node,nodeid=0,memdev=a -numa node,memdev=b -smp sockets=2,cores=3",
@@ -164,6 +169,22 @@ memdev = "mem0"
 	if c.machine != "q35" || c.accel != "kvm" || c.ram != 1<<30 || c.cpus != 2 || !c.shared() ||
 		strings.Join(c.sockets(), " ") != "/run/incus/u1/qemu.monitor" {
 		t.Errorf("%+v", c)
+	}
+}
+
+// TestAlias: what Proxmox, Incus and LXD call a machine, beside its name.
+func TestAlias(t *testing.T) {
+	for line, want := range map[string]string{
+		"-id 100 -name web": "100",
+		"-S -name u1 -uuid x -daemonize -cpu host -readconfig /run/incus/u1/qemu.conf -pidfile /run/incus/u1/qemu.pid":                    "",
+		"-S -name u1 -uuid x -daemonize -cpu host -readconfig /run/incus/dev_u1/qemu.conf -pidfile /run/incus/dev_u1/qemu.pid":            "dev_u1",
+		"-S -name u1 -uuid x -cpu host -readconfig /var/snap/lxd/common/lxd/logs/dev_u1/qemu.conf -D /var/snap/lxd/common/lxd/logs/x.log": "dev_u1",
+		"-name u1 -readconfig /etc/dev_u1/other.conf": "",
+		"-readconfig /run/incus/dev_/qemu.conf":       "",
+	} {
+		if got := parseCommandLine(strings.Fields(line)).alias(); got != want {
+			t.Errorf("%s: %q, want %q", line, got, want)
+		}
 	}
 }
 

@@ -49,7 +49,7 @@ func (Driver) Recognise(p proc.Process) (vm.Info, bool) {
 	}
 	c := configOf(p)
 	i := vm.Info{
-		Name: c.name, VMM: "qemu", Arch: arch, Accel: c.accel, Machine: c.machine,
+		Name: c.name, Alias: c.alias(), VMM: "qemu", Arch: arch, Accel: c.accel, Machine: c.machine,
 		RAM: c.ram, CPUs: c.cpus,
 	}
 	for _, s := range c.sockets() {

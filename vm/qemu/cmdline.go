@@ -20,9 +20,11 @@ type config struct {
 	main      string    // id of the backend that is all of RAM
 	numa      []string  // ids of the backends that are RAM together
 	memPath   string    // -mem-path
-	qmp       []string  // paths of QMP sockets, as given
-	stopped   bool      // -S
-	readFiles []string  // -readconfig
+	maxram    uint64    // -m maxmem, in bytes; 0: nothing can be plugged in
+	dimms     []dimm
+	qmp       []string // paths of QMP sockets, as given
+	stopped   bool     // -S
+	readFiles []string // -readconfig
 
 	chardevs map[string]string // socket path by id
 	monitors []string          // ids of chardevs with a QMP monitor
@@ -63,6 +65,7 @@ var valued = map[string]func(c *config, v string){
 	"qmp-pretty": func(c *config, v string) { c.addQMP(v) },
 	"chardev":    func(c *config, v string) { c.addChardev(parseOptions(v, "backend")) },
 	"mon":        func(c *config, v string) { c.addMonitor(parseOptions(v, "chardev")) },
+	"device":     func(c *config, v string) { c.addDevice(parseOptions(v, "driver")) },
 	"readconfig": func(c *config, v string) { c.readFiles = append(c.readFiles, v) },
 }
 
@@ -110,6 +113,9 @@ func (c *config) setMachine(o options) {
 func (c *config) setMemory(o options) {
 	if n := parseSize(o["size"], 1<<20); n != 0 {
 		c.ram = n
+	}
+	if n := parseSize(o["maxmem"], 1<<20); n != 0 {
+		c.maxram = n
 	}
 }
 

@@ -50,7 +50,7 @@ func (Driver) Recognise(p proc.Process) (vm.Info, bool) {
 	c := configOf(p)
 	i := vm.Info{
 		Name: c.name, Alias: c.alias(), VMM: "qemu", Arch: arch, Accel: c.accel, Machine: c.machine,
-		RAM: c.ram, CPUs: c.cpus,
+		RAM: c.total(), CPUs: c.cpus,
 	}
 	for _, s := range c.sockets() {
 		path := p.Path(s)
@@ -295,7 +295,10 @@ func (d Driver) open(p proc.Process, m *vm.Machine, t *told, opts vm.Options) er
 		if blocks, err = findRAM(maps, c); err != nil {
 			return accessError(what, p, m.Info, err)
 		}
-		layouts = guesses(c, sizes(blocks))
+		layouts = c.layouts(blocks)
+		if n := c.pluggedNote(maps, blocks); n != "" {
+			m.Notes = append(m.Notes, n)
+		}
 	}
 	var why error
 	m.Memory, m.Source, why, err = ram.Open(p.PID, maps, blocks, opts.NoMap, layouts)

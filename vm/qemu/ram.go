@@ -10,20 +10,47 @@ import (
 	"github.com/outsight-vmi/outsight/vm/ram"
 )
 
-// findRAM finds the blocks of c in maps, without QEMU's help: by size, kind and
-// name of their mappings.
+// findRAM finds the blocks of c in maps, and behind them those that are plugged in,
+// without QEMU's help: by size, kind and name of their mappings.
 func findRAM(maps []proc.Map, c *config) ([]ram.Block, error) {
-	var found []ram.Block
+	_, plugged := c.plugged()
+	all := append(c.blocks(), plugged...)
+	// QEMU makes the backends of the command line in their order, and then RAM without one.
+	made := func(i int) int {
+		at := slices.IndexFunc(c.backends, func(b backend) bool { return b.id == all[i].id && b.id != "" })
+		if at < 0 {
+			return len(c.backends)
+		}
+		return at
+	}
+	order := make([]int, len(all))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return made(a) - made(b) })
+	found := make([]ram.Block, len(all))
 	taken := map[uint64]bool{}
-	for _, b := range c.blocks() {
+	for _, i := range order {
+		b := all[i]
 		h, ok := findBlock(maps, b, taken)
 		if !ok {
 			return nil, fmt.Errorf("%w: no mapping fits block %q of %d bytes", ram.ErrNone, b.id, b.size)
 		}
 		taken[h.HVA] = true
-		found = append(found, h)
+		found[i] = h
 	}
 	return found, nil
+}
+
+// layouts are the maps that blocks, as [findRAM] found them, can have.
+func (c *config) layouts(blocks []ram.Block) []phys.Layout {
+	_, plugged := c.plugged()
+	own := blocks[:len(blocks)-len(plugged)]
+	ls := guesses(c, sizes(own))
+	for i := range ls {
+		ls[i] = c.place(ls[i], ram.Total(own))
+	}
+	return ls
 }
 
 // findBlock finds one block. QEMU maps one after the other downwards, so of two

@@ -34,6 +34,8 @@ func (c *config) readConfig(r io.Reader) {
 			c.addObject(o)
 		case "chardev":
 			c.addChardev(o)
+		case "device":
+			c.addDevice(o)
 		case "mon":
 			c.addMonitor(o)
 		case "numa":

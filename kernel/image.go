@@ -39,7 +39,7 @@ type region struct {
 
 // The symbols that finding a kernel needs.
 var ownSymbols = []string{
-	"_text", "__start_rodata", "linux_banner", "__start_BTF", "_binary__btf_vmlinux_bin_start",
+	"_text", "_end", "__start_rodata", "linux_banner", "__start_BTF", "_binary__btf_vmlinux_bin_start",
 	"__start_notes", "__stop_notes", "init_top_pgt", "level3_kernel_pgt", "level4_kernel_pgt",
 	"page_offset_base", "vmcoreinfo_data", "vmcoreinfo_size", "max_pfn", "max_low_pfn",
 	"system_state", "boot_cpu_data", "init_task",
@@ -147,6 +147,14 @@ func anchor(mem phys.Memory, start phys.Addr, w []byte, t *kallsyms.Table, symbo
 	if text, ok := im.moved(start, w); ok {
 		return nil, &movedError{text}
 	}
+	if !im.namesData() {
+		if err := im.anchorText(start + phys.Addr(t.Start)); err != nil {
+			return nil, err
+		}
+		im.symbols = region{Rel: int64(start) + int64(t.Start) - int64(im.text), Len: uint64(t.End - t.Start)}
+		im.symbolBytes = w[t.Start:t.End]
+		return im, nil
+	}
 	return nil, fmt.Errorf("symbol table at %#x belongs to no kernel image in memory", uint64(start)+uint64(t.Start))
 }
 
@@ -173,10 +181,13 @@ func (im *image) bannerHolds() bool {
 	if !ok {
 		return false
 	}
-	im.profile.Banner = banner
-	release, _, _ := bytes.Cut([]byte(banner[len(bannerPrefix):]), []byte{' '})
-	im.profile.Release = string(release)
+	im.setBanner(banner)
 	return true
+}
+
+func (im *image) setBanner(banner string) {
+	im.profile.Banner = banner
+	im.profile.Release, _, _ = strings.Cut(banner[len(bannerPrefix):], " ")
 }
 
 // findTypes locates BTF by its section's symbols and arranges for it to be

@@ -119,6 +119,9 @@ func (im *image) settle() (*Kernel, error) {
 	if err := k.findDirectMap(); err != nil {
 		return nil, err
 	}
+	if _, named := k.Symbol("init_uts_ns"); !named {
+		k.follow()
+	}
 	k.readState()
 	k.readVmcoreinfo()
 	return k, nil
@@ -183,6 +186,8 @@ func (k *Kernel) findDirectMap() error {
 			return fmt.Errorf("direct map: %w", err)
 		}
 		base = b
+	} else if found, ok := k.searchDirectMap(); ok {
+		base = found // not randomized, or built without CONFIG_KALLSYMS_ALL
 	}
 	space := k.Space.WithDirectMap(base)
 	if pa, ok := space.DirectMapped(base + virt.Addr(k.TextPA)); !ok || pa != k.TextPA {

@@ -3,6 +3,7 @@ package synth
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"github.com/outsight-vmi/outsight/phys"
 )
@@ -106,6 +107,9 @@ func (g *Guest) buildImage() {
 		next += int64(v.size)
 	}
 	add("_end", 'B', imageSize)
+	if g.FunctionsOnly { // scripts/kallsyms.c leaves out what lies at the text's end, too
+		list = slices.DeleteFunc(list, func(s Symbol) bool { return s.Type|0x20 != 't' || s.Name == "_etext" })
+	}
 	blob := Kallsyms(g.Layout, list, tables, g.Text)
 	if tables+int64(len(blob)) > data {
 		panic("too many symbols")

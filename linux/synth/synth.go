@@ -47,6 +47,9 @@ type Options struct {
 	// Displaced puts other data before the banner, so that the read-only data does
 	// not begin with it.
 	Displaced bool
+	// FunctionsOnly names no variables in the symbol table, as a kernel without
+	// CONFIG_KALLSYMS_ALL.
+	FunctionsOnly bool
 	// NoTypes leaves the type information out.
 	NoTypes bool
 	// ExtraMember shifts the members of task_struct by eight bytes: another build

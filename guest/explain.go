@@ -19,6 +19,8 @@ func firmware(target, why string) error {
 func explain(err error, target string, live bool) error {
 	e := &vm.Error{What: "look into " + target, Why: err.Error(), Err: err}
 	switch {
+	case errors.Is(err, kernel.ErrForeign):
+		e.Kind, e.Do = vm.ErrUnsupported, "only Linux on amd64 can be read"
 	case errors.Is(err, kernel.ErrEmpty) && live:
 		e.Kind, e.Why, e.Do = vm.ErrNotStarted, "its memory is all zeros: nothing has run in it yet", "try again when it has booted"
 	case errors.Is(err, kernel.ErrEmpty):

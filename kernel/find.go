@@ -38,6 +38,8 @@ var (
 	ErrEmpty = errors.New("memory is all zeros")
 	// ErrNotRunning says that a kernel is there, but is not what runs.
 	ErrNotRunning = errors.New("the kernel in memory does not run")
+	// ErrForeign says that memory holds another system than Linux on amd64.
+	ErrForeign = errors.New("another system is in memory")
 )
 
 // Find finds the kernel that runs in mem.
@@ -61,6 +63,11 @@ func Find(ctx context.Context, mem phys.Memory, opts Options) (*Kernel, error) {
 	var size uint64
 	for _, r := range mem.Ranges() {
 		size += r.Size()
+	}
+	if f.idle == nil && !f.zero {
+		if what := foreign(ctx, mem); what != "" {
+			return nil, fmt.Errorf("%w: %s", ErrForeign, what)
+		}
 	}
 	switch {
 	case f.idle != nil:

@@ -7,7 +7,6 @@ import (
 	"math/bits"
 	"strings"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -40,6 +39,7 @@ type workLayout struct {
 	pool, wq, active, inactive, node                        kobj.Field // pool_workqueue
 	worklist, busy, id, cpu                                 kobj.Field // worker_pool
 	hentry, current, currentFn, currentPwq, desc, scheduled kobj.Field // worker
+	workerPool                                              kobj.Field // worker
 	data, entry, fn                                         kobj.Field // work_struct
 	flagNames                                               map[uint]string
 }
@@ -68,6 +68,7 @@ func (s *System) workLayout() (*workLayout, error) {
 		o.worklist, o.busy, o.id, o.cpu = r.Field(w, "worklist"), r.Field(w, "busy_hash"), r.Field(w, "id"), r.Field(w, "cpu")
 		o.hentry, o.current, o.currentFn = r.Field(k, "hentry"), r.Field(k, "current_work"), r.Field(k, "current_func")
 		o.currentPwq, o.desc, o.scheduled = r.Field(k, "current_pwq"), r.Field(k, "desc"), r.Field(k, "scheduled")
+		o.workerPool = r.Field(k, "pool")
 		o.data, o.entry, o.fn = r.Field("work_struct", "data"), r.Field("work_struct", "entry"), r.Field("work_struct", "func")
 	})
 }
@@ -131,127 +132,4 @@ func (s *System) workqueue(ctx context.Context, o *workLayout, a virt.Addr) (*Wo
 		}
 	}
 	return q, nil
-}
-
-// Works yields the work that is being done or waits, pool by pool, then what waits
-// in its queue because the queue has enough to do. Work that only starts later is
-// a timer until then.
-func (s *System) Works(ctx context.Context) iter.Seq2[*Work, error] {
-	return func(yield func(*Work, error) bool) {
-		o, err := s.workLayout()
-		if err != nil {
-			yield(nil, err)
-			return
-		}
-		pools, err1 := s.SymbolAddr("worker_pool_idr")
-		queues, err2 := s.ListHead("workqueues")
-		if err1 != nil || err2 != nil {
-			yield(nil, fmt.Errorf("works: %w: %w", kobj.ErrUnsupported, kernel.ErrNoSymbol))
-			return
-		}
-		for e, err := range s.IDR(ctx, pools, kobj.MaxElements) {
-			if err != nil {
-				if !yield(nil, fmt.Errorf("pools of workers: %w", err)) {
-					return
-				}
-				continue
-			}
-			if !s.worksOf(ctx, o, e.Value, yield) {
-				return
-			}
-		}
-		for node, err := range s.List(ctx, queues, kobj.MaxElements) {
-			if err != nil {
-				continue // Workqueues tells
-			}
-			q := node - virt.Addr(o.list.Offset)
-			for pn, err := range s.List(ctx, o.pwqs.At(q), kobj.MaxElements) {
-				if err != nil {
-					continue
-				}
-				pwq := pn - virt.Addr(o.node.Offset)
-				pool, err := s.Word(o.pool.At(pwq))
-				if err == nil && !s.workList(ctx, o, virt.Addr(pool), o.inactive.At(pwq), "inactive", yield) {
-					return
-				}
-			}
-		}
-	}
-}
-
-func (s *System) worksOf(ctx context.Context, o *workLayout, pool virt.Addr, yield func(*Work, error) bool) bool {
-	buckets, err := s.Pointers(o.busy.At(pool), int(min(o.busy.Size/8, 1024)))
-	if err != nil {
-		return yield(nil, fmt.Errorf("pool of workers at %#x: %w", uint64(pool), err))
-	}
-	for i, first := range buckets {
-		if first == 0 {
-			continue
-		}
-		for node, err := range s.HList(ctx, o.busy.At(pool)+virt.Addr(8*i), kobj.MaxElements) {
-			worker := node - virt.Addr(o.hentry.Offset)
-			var w *Work
-			if err == nil {
-				w = &Work{State: "running"}
-				err = kobj.Safely(func() error {
-					r := s.Reader()
-					s.poolOf(&r, o, w, pool)
-					w.Addr, w.Func = r.Pointer(worker, o.current), r.Pointer(worker, o.currentFn)
-					w.Worker = kobj.CString(r.Bytes(o.desc.At(worker), int(min(o.desc.Size, 64))))
-					s.queueOf(&r, o, w, r.Pointer(worker, o.currentPwq))
-					return r.Err
-				})
-			}
-			if err != nil {
-				w, err = nil, fmt.Errorf("pool of workers at %#x: %w", uint64(pool), err)
-			}
-			if !yield(w, err) {
-				return false
-			}
-			if w != nil && !s.workList(ctx, o, pool, o.scheduled.At(worker), "pending", yield) {
-				return false
-			}
-		}
-	}
-	return s.workList(ctx, o, pool, o.worklist.At(pool), "pending", yield)
-}
-
-func (s *System) poolOf(r *kobj.Reader, o *workLayout, w *Work, pool virt.Addr) {
-	w.Pool, w.CPU = r.Int(pool, o.id), int(r.Int(pool, o.cpu))
-}
-
-func (s *System) queueOf(r *kobj.Reader, o *workLayout, w *Work, pwq virt.Addr) {
-	if pwq == 0 || !s.Space.KernelHalf(pwq) {
-		return
-	}
-	if q := r.Pointer(pwq, o.wq); q != 0 {
-		w.Queue = kobj.CString(r.Bytes(o.name.At(q), int(min(o.name.Size, 64))))
-	}
-}
-
-// workList yields the works in a list.
-func (s *System) workList(ctx context.Context, o *workLayout, pool, head virt.Addr, state string, yield func(*Work, error) bool) bool {
-	const hasQueue = 1 << 2 // WORK_STRUCT_PWQ: the rest of data is a pool_workqueue
-	for node, err := range s.List(ctx, head, kobj.MaxElements) {
-		var w *Work
-		if err == nil {
-			w = &Work{State: state, Addr: node - virt.Addr(o.entry.Offset)}
-			err = kobj.Safely(func() error {
-				r := s.Reader()
-				s.poolOf(&r, o, w, pool)
-				w.Func = r.Pointer(w.Addr, o.fn)
-				if data := r.Uint(w.Addr, o.data); data&hasQueue != 0 {
-					s.queueOf(&r, o, w, virt.Addr(data&^0xff))
-				}
-				return r.Err
-			})
-		}
-		if err != nil {
-			w, err = nil, fmt.Errorf("works at %#x: %w", uint64(head), err)
-		}
-		if !yield(w, err) {
-			return false
-		}
-	}
-	return true
 }

@@ -20,6 +20,7 @@ var stair = []string{
 	"vm",
 	"vm/ram", // what drivers stand on
 	"vm/*",
+	"vm/libvirt", // QEMU, with a daemon that has its monitor
 	"vm/local", // the drivers together
 	"virt",
 	"virt/*",

@@ -44,6 +44,8 @@ const (
 type Info struct {
 	Name    string // as given to the monitor; "" when it has none
 	Alias   string // what else its manager calls it: Proxmox's VMID, Incus's PROJECT_NAME; "": nothing
+	UUID    string // as given to the monitor; "": unknown
+	Manager string // what runs the monitor: "libvirt"; "": unknown
 	PID     int    // 0 for a dump
 	UID     int    // user that runs it
 	User    string // its name, or the number

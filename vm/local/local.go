@@ -8,6 +8,7 @@ import (
 	"github.com/outsight-vmi/outsight/lab/state"
 	"github.com/outsight-vmi/outsight/vm"
 	"github.com/outsight-vmi/outsight/vm/kvm"
+	"github.com/outsight-vmi/outsight/vm/libvirt"
 	"github.com/outsight-vmi/outsight/vm/microvm"
 	"github.com/outsight-vmi/outsight/vm/qemu"
 )
@@ -15,9 +16,10 @@ import (
 // Host returns a host with every driver, which knows the guests of outsight lab too.
 // Callers may add resolvers to it.
 func Host() *vm.Host {
+	domains := libvirt.New()
 	return &vm.Host{
-		Drivers:   []vm.Driver{qemu.Driver{}, microvm.Driver{}, kvm.Driver{}},
-		Resolvers: map[string]vm.Resolver{"lab": state.Target},
+		Drivers:   []vm.Driver{domains, qemu.Driver{}, microvm.Driver{}, kvm.Driver{}},
+		Resolvers: map[string]vm.Resolver{"lab": state.Target, "libvirt": domains.Resolve},
 	}
 }
 

@@ -24,8 +24,7 @@ type told struct {
 
 // ask asks for state, memory map and registers, in as few round trips as will do: each
 // costs a wake-up of QEMU's main loop.
-func ask(ctx context.Context, c *qmp.Client) (t told, err error) {
-	t.version = c.Version
+func ask(ctx context.Context, c Commander) (t told, err error) {
 	var status status
 	var devs []struct {
 		ID   string `json:"id"`
@@ -85,7 +84,7 @@ type status struct {
 
 func (s *status) query() *qmp.Command { return &qmp.Command{Name: "query-status", Result: s} }
 
-func state(ctx context.Context, c *qmp.Client) (vm.State, error) {
+func state(ctx context.Context, c Commander) (vm.State, error) {
 	var s status
 	err := c.ExecuteAll(ctx, s.query())
 	return s.Status, err
@@ -103,10 +102,7 @@ func (m *monitor) State(ctx context.Context) (s vm.State, err error) {
 // Registers implements [vm.RegisterReader].
 func (m *monitor) Registers(ctx context.Context) (regs []vm.Registers, err error) {
 	err = m.with(ctx, "read the registers", func(c *qmp.Client) error {
-		out, err := c.HMP(ctx, infoRegisters)
-		if regs = parseRegisters(out); err == nil && len(regs) == 0 {
-			err = fmt.Errorf("QEMU shows none: %.80q", out)
-		}
+		regs, err = Registers(ctx, c)
 		return err
 	})
 	return regs, err

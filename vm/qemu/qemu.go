@@ -79,16 +79,8 @@ func configOf(p proc.Process) *config {
 }
 
 // Survey implements [vm.Driver].
-func (Driver) Survey(ctx context.Context, p proc.Process, i *vm.Info) {
-	c := configOf(p)
-	i.Accel = accel(p, i.Accel)
-	i.Source = vm.SourcePrivate
-	if c.shared() {
-		i.Source = vm.SourceShared
-	}
-	if err := checkAccess("", p, *i); err != nil {
-		i.Source, i.Missing = vm.SourceNone, err.Why
-	}
+func (d Driver) Survey(ctx context.Context, p proc.Process, i *vm.Info) {
+	d.SurveyProcess(p, i)
 	if i.QMP == "" {
 		i.State = vm.StateUnknown
 		if i.Missing == "" {
@@ -199,6 +191,7 @@ func tell(ctx context.Context, c *qmp.Client) (*told, error) {
 		c.Close()
 		return nil, err
 	}
+	t.version = c.Version
 	return &t, nil
 }
 

@@ -1,0 +1,140 @@
+package libvirt
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	golibvirt "github.com/digitalocean/go-libvirt"
+
+	"github.com/outsight-vmi/outsight/vm"
+	"github.com/outsight-vmi/outsight/vm/qemu"
+	"github.com/outsight-vmi/outsight/vm/qmp"
+)
+
+// control is what can be done with an open domain.
+func (d *domain) control() vm.Control {
+	return vm.Control{Pauser: d, Stater: d, Registers: d, Monitor: d, Closer: d}
+}
+
+// State implements [vm.Stater]. It is QEMU's own, which knows more states than libvirt.
+func (d *domain) State(ctx context.Context) (vm.State, error) {
+	s, err := qemu.State(ctx, d)
+	if err != nil {
+		return s, explain("ask for the run state", err)
+	}
+	return s, nil
+}
+
+// Registers implements [vm.RegisterReader].
+func (d *domain) Registers(ctx context.Context) ([]vm.Registers, error) {
+	regs, err := qemu.Registers(ctx, d)
+	if err != nil {
+		return regs, explain("read the registers", err)
+	}
+	return regs, nil
+}
+
+// QMP implements [vm.Monitor].
+func (d *domain) QMP(ctx context.Context, command string, args, result any) error {
+	if err := d.ExecuteAll(ctx, &qmp.Command{Name: command, Args: args, Result: result}); err != nil {
+		return explain("run "+command, err)
+	}
+	return nil
+}
+
+// HMP implements [vm.Monitor].
+func (d *domain) HMP(ctx context.Context, line string) (out string, err error) {
+	if err := d.ExecuteAll(ctx, qmp.HMP(line, &out)); err != nil {
+		return "", explain(fmt.Sprintf("run %q", line), err)
+	}
+	return out, nil
+}
+
+// state is the state of the domain in libvirt's words.
+func (d *domain) state(ctx context.Context) (s golibvirt.DomainState, reason int32, err error) {
+	err = d.with(ctx, func(c *conn) error {
+		n, r, err := c.l.DomainGetState(d.dom, 0)
+		s, reason = golibvirt.DomainState(n), r
+		return err
+	})
+	return s, reason, err
+}
+
+// listState is the state as libvirt has it, which costs QEMU nothing.
+func (d *domain) listState(ctx context.Context) (vm.State, error) {
+	s, reason, err := d.state(ctx)
+	if err != nil {
+		return vm.StateUnknown, err
+	}
+	return stateOf(s, reason), nil
+}
+
+// stateOf brings a state of libvirt's into QEMU's words. libvirt calls a domain paused
+// that was never started, too.
+func stateOf(s golibvirt.DomainState, reason int32) vm.State {
+	switch s {
+	case golibvirt.DomainRunning, golibvirt.DomainBlocked:
+		return vm.StateRunning
+	case golibvirt.DomainPaused:
+		switch golibvirt.DomainPausedReason(reason) {
+		case golibvirt.DomainPausedIoerror:
+			return "io-error"
+		case golibvirt.DomainPausedWatchdog:
+			return "watchdog"
+		case golibvirt.DomainPausedCrashed:
+			return "guest-panicked"
+		case golibvirt.DomainPausedStartingUp:
+			return vm.StatePrelaunch
+		}
+		return vm.StatePaused
+	case golibvirt.DomainShutdown, golibvirt.DomainShutoff:
+		return vm.StateShutdown
+	case golibvirt.DomainCrashed:
+		return "guest-panicked"
+	case golibvirt.DomainPmsuspended:
+		return "suspended"
+	}
+	return vm.StateUnknown
+}
+
+// patienceResume is how long resuming may take after a suspension that failed.
+const patienceResume = 10 * time.Second
+
+// Pause implements [vm.Pauser] with libvirt's suspension.
+func (d *domain) Pause(ctx context.Context) (resume func(context.Context) error, err error) {
+	const what = "pause the domain"
+	s, _, err := d.state(ctx)
+	if err != nil {
+		return nil, explain(what, err)
+	}
+	if s != golibvirt.DomainRunning { // whoever stopped it will know when to start it
+		return func(context.Context) error { return nil }, nil
+	}
+	if err := d.with(ctx, func(c *conn) error { return c.l.DomainSuspend(d.dom) }); err != nil {
+		// It may have been done all the same, or be about to.
+		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), patienceResume)
+		defer cancel()
+		e := explain(what, err)
+		if again := d.resume(late); again != nil {
+			e.Why += ", and it may be paused now: " + again.Error()
+		}
+		return nil, e
+	}
+	return func(ctx context.Context) error {
+		if err := d.resume(ctx); err != nil {
+			return explain("resume the domain", err)
+		}
+		return nil
+	}, nil
+}
+
+// resume starts nothing that a suspension did not stop: since then a migration may have
+// ended, or the disk may have failed.
+func (d *domain) resume(ctx context.Context) error {
+	s, reason, err := d.state(ctx)
+	if err == nil && (s != golibvirt.DomainPaused || golibvirt.DomainPausedReason(reason) != golibvirt.DomainPausedUser) {
+		return nil
+	}
+	return d.with(ctx, func(c *conn) error { return c.l.DomainResume(d.dom) })
+}

@@ -21,7 +21,7 @@ var stair = []string{
 	"vm/ram", // what drivers stand on
 	"vm/*",
 	"vm/libvirt", // QEMU, with a daemon that has its monitor
-	"vm/local", // the drivers together
+	"vm/local",   // the drivers together
 	"virt",
 	"virt/*",
 	"kernel/*", // the tables in a kernel image, each on its own

@@ -19,7 +19,7 @@ import (
 //	NAME          the machine that its monitor or manager calls NAME
 //	PATH          a QMP socket or a dump, told apart by looking; ./NAME where a
 //	              machine has that name
-//	PREFIX:NAME   what the resolver for PREFIX makes of NAME
+//	PREFIX:NAME   what the resolver for PREFIX makes of NAME: libvirt:NAME is a domain
 //	(empty)       the only machine of this host
 //
 // Every failure is an [*Error]. Nothing waits longer than about two seconds.

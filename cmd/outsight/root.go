@@ -19,6 +19,7 @@ running Linux VM from its host, with nothing in the guest and nothing prepared.
 
 const targetHelp = `TARGET is one of
   qemu:SOCKET  a QEMU by its QMP socket
+  libvirt:NAME a domain of libvirt, by its name or UUID
   pid:N        the process of a virtual machine
   NAME         a virtual machine of this host, as "outsight vms" lists it
   lab:NAME     a guest of "outsight lab"

@@ -42,6 +42,8 @@ var vmColumns = table.Columns[vm.Info]{
 		Get: func(m *vm.Info) table.Value { return text(string(m.Source)) }},
 	{Name: "missing", Type: table.Text, Doc: "Why it cannot be read, or cannot be read better.", Get: func(m *vm.Info) table.Value { return text(m.Missing) }},
 	{Name: "uid", Type: table.Int, Extra: true, Doc: "Number of that user.", Get: func(m *vm.Info) table.Value { return integer(m.UID) }},
+	{Name: "uuid", Type: table.Text, Extra: true, Doc: "UUID, as libvirt gives one to each domain.", Get: func(m *vm.Info) table.Value { return text(m.UUID) }},
+	{Name: "manager", Type: table.Text, Extra: true, Doc: "What runs the monitor: libvirt.", Get: func(m *vm.Info) table.Value { return text(m.Manager) }},
 	{Name: "machine", Type: table.Text, Extra: true, Doc: "Machine type of the monitor.", Get: func(m *vm.Info) table.Value { return text(m.Machine) }},
 	{Name: "qmp", Type: table.Text, Extra: true, Doc: "Path of a QMP socket.", Get: func(m *vm.Info) table.Value { return text(m.QMP) }},
 	{Name: "version", Type: table.Text, Extra: true, Doc: "Version of the monitor.", Get: func(m *vm.Info) table.Value { return text(m.Version) }},

@@ -121,5 +121,8 @@ func targetOf(g *lab.Guest) string {
 	if os.Getenv(microVM) != "" {
 		return fmt.Sprintf("pid:%d", g.PID())
 	}
+	if isDomain(g) {
+		return "libvirt:" + g.Name
+	}
 	return "qemu:" + g.QMP()
 }

@@ -11,7 +11,7 @@ import (
 )
 
 // live are the sources that are not dumps, as sourceOf names them.
-var live = []string{"shared", "private", "kvm", "debian", "firecracker", "cloud-hypervisor"}
+var live = []string{"shared", "private", "kvm", "debian", "libvirt", "firecracker", "cloud-hypervisor"}
 
 // kernels are those in which views are compared.
 func kernels() []string {

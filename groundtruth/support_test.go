@@ -41,6 +41,8 @@ func sourceOf(g *lab.Guest) string {
 	switch {
 	case os.Getenv(microVM) != "":
 		return os.Getenv(microVM)
+	case isDomain(g):
+		return "libvirt"
 	case g.Accel == lab.KVM:
 		return "kvm"
 	case g.Userland == lab.Debian:

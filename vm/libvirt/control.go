@@ -14,7 +14,7 @@ import (
 
 // control is what can be done with an open domain.
 func (d *domain) control() vm.Control {
-	return vm.Control{Pauser: d, Stater: d, Registers: d, Monitor: d, Closer: d}
+	return vm.Control{Pauser: d, Stater: d, Registers: d, Events: d, Monitor: d, Closer: d}
 }
 
 // State implements [vm.Stater]. It is QEMU's own, which knows more states than libvirt.

@@ -10,6 +10,7 @@ import (
 	golibvirt "github.com/digitalocean/go-libvirt"
 
 	"github.com/outsight-vmi/outsight/vm"
+	"github.com/outsight-vmi/outsight/vm/proc"
 	"github.com/outsight-vmi/outsight/vm/qemu"
 	"github.com/outsight-vmi/outsight/vm/qmp"
 )
@@ -17,10 +18,10 @@ import (
 // domain is a domain of a daemon, and a connection while it is open. It is a
 // [qemu.Commander].
 type domain struct {
-	hub *hub
-	at  daemon
-	pid int
-	dom golibvirt.Domain
+	hub     *hub
+	at      daemon
+	process proc.Process // its QEMU
+	dom     golibvirt.Domain
 
 	mu     sync.Mutex
 	c      *conn // nil: none yet, or lost

@@ -54,14 +54,27 @@ func (f *frames) next() error {
 	if err := checkFrame(f.buf.Bytes()); err != nil {
 		return err
 	}
-	f.rest = f.buf.Bytes()
+	f.rest = complete(&f.buf)
 	return nil
+}
+
+// complete adds what the library misses in an event of QEMU's without details: it reads
+// the optional string as if it were always there, and drops the event else.
+func complete(frame *bytes.Buffer) []byte {
+	b := frame.Bytes()
+	if binary.BigEndian.Uint32(b[4:]) == programQEMU && binary.BigEndian.Uint32(b[12:]) == procQEMUEvent {
+		frame.Write(make([]byte, 4)) // its length; behind one that is there, nothing is read
+		b = frame.Bytes()
+		binary.BigEndian.PutUint32(b, uint32(len(b)))
+	}
+	return b
 }
 
 // What a frame can be: the values of type and status in its header (virNetMessageType,
 // virNetMessageStatus).
 const (
 	typeReply   = 1
+	typeMessage = 2
 	statusOK    = 0
 	statusError = 1
 )
@@ -80,6 +93,9 @@ const (
 	programRemote = 0x20008086
 	programQEMU   = 0x20008087
 )
+
+// procQEMUEvent is QEMU_PROC_DOMAIN_MONITOR_EVENT.
+const procQEMUEvent = 6
 
 // checkFrame compares the lengths within a frame with the frame's own. It has its header.
 func checkFrame(frame []byte) error {

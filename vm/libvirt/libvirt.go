@@ -79,7 +79,11 @@ func (d *Driver) Survey(ctx context.Context, p proc.Process, i *vm.Info) {
 // Open implements [vm.Driver].
 func (d *Driver) Open(ctx context.Context, p proc.Process, i vm.Info, opts vm.Options) (*vm.Machine, error) {
 	if opts.NoQMP {
-		return qemu.Driver{}.OpenWith(p, i, nil, opts)
+		m, err := qemu.Driver{}.OpenWith(p, i, nil, opts)
+		if err == nil {
+			m.Control.Events = vm.ExitEvents{Process: p}
+		}
+		return m, err
 	}
 	dom, err := d.find(ctx, p, i, false)
 	var answers *qemu.Answers
@@ -103,7 +107,7 @@ func (d *Driver) Open(ctx context.Context, p proc.Process, i vm.Info, opts vm.Op
 			note += "; " + why.Do
 		}
 		m.Notes = append(m.Notes, note)
-		m.Control.Pauser = unavailable{err}
+		m.Control = vm.Control{Pauser: unavailable{err}, Events: vm.ExitEvents{Process: p}}
 		return m, nil
 	}
 	m.Control = dom.control()
@@ -125,7 +129,7 @@ func (d *Driver) find(ctx context.Context, p proc.Process, i vm.Info, readOnly b
 	uuid, _ := managed(p)
 	var best error = errNone
 	for _, at := range daemonsOf(p, readOnly) {
-		dom, err := d.lookUp(ctx, at, uuid, p.PID)
+		dom, err := d.lookUp(ctx, at, uuid, p)
 		if err == nil {
 			return dom, nil
 		}
@@ -139,9 +143,9 @@ func (d *Driver) find(ctx context.Context, p proc.Process, i vm.Info, readOnly b
 	return nil, best
 }
 
-// lookUp finds a domain at one daemon, and is content only if it runs as process pid.
-func (d *Driver) lookUp(ctx context.Context, at daemon, uuid UUID, pid int) (*domain, error) {
-	dom := &domain{hub: &d.hub, at: at, pid: pid}
+// lookUp finds a domain at one daemon, and is content only if it runs as process p.
+func (d *Driver) lookUp(ctx context.Context, at daemon, uuid UUID, p proc.Process) (*domain, error) {
+	dom := &domain{hub: &d.hub, at: at, process: p}
 	err := dom.with(ctx, func(c *conn) (err error) {
 		dom.dom, err = c.lookUp(uuid)
 		return err
@@ -150,7 +154,7 @@ func (d *Driver) lookUp(ctx context.Context, at daemon, uuid UUID, pid int) (*do
 	case err != nil:
 	case dom.dom.ID <= 0:
 		err = &unknownError{at.socket} // another daemon runs one of that UUID
-	case !at.runs(dom.dom.Name, pid):
+	case !at.runs(dom.dom.Name, p.PID):
 		err = &unknownError{at.socket}
 	}
 	if err != nil {

@@ -20,7 +20,7 @@ import (
 func open(t *testing.T, f *fake) *domain {
 	t.Helper()
 	d := New()
-	dom, err := d.lookUp(t.Context(), f.at, f.uuid, 71)
+	dom, err := d.lookUp(t.Context(), f.at, f.uuid, proc.Process{PID: 71})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,7 +132,7 @@ func TestHang(t *testing.T) {
 			go func() {
 				ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 				defer cancel()
-				_, err := d.lookUp(ctx, f.at, f.uuid, 71)
+				_, err := d.lookUp(ctx, f.at, f.uuid, proc.Process{PID: 71})
 				results <- err
 			}()
 		}
@@ -151,7 +151,7 @@ func TestHang(t *testing.T) {
 func TestLookUp(t *testing.T) {
 	f := startFake(t, "web")
 	d := New()
-	if _, err := d.lookUp(t.Context(), f.at, UUID{9}, 71); !errors.As(err, new(*unknownError)) {
+	if _, err := d.lookUp(t.Context(), f.at, UUID{9}, proc.Process{PID: 71}); !errors.As(err, new(*unknownError)) {
 		t.Errorf("an unknown UUID: %v", err)
 	}
 	dir := filepath.Join(filepath.Dir(f.at.socket), "qemu")
@@ -162,7 +162,7 @@ func TestLookUp(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, "web.pid"), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		dom, err := d.lookUp(t.Context(), f.at, f.uuid, 71)
+		dom, err := d.lookUp(t.Context(), f.at, f.uuid, proc.Process{PID: 71})
 		if (err == nil) != ok {
 			t.Errorf("it runs as %q: %v", text, err)
 		}
@@ -181,7 +181,7 @@ func TestShared(t *testing.T) {
 	d := New()
 	var all []*domain
 	for range 3 {
-		dom, err := d.lookUp(t.Context(), f.at, f.uuid, 71)
+		dom, err := d.lookUp(t.Context(), f.at, f.uuid, proc.Process{PID: 71})
 		if err != nil {
 			t.Fatal(err)
 		}

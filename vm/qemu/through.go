@@ -62,6 +62,9 @@ func (Driver) SurveyProcess(p proc.Process, i *vm.Info) {
 	}
 }
 
+// EventOf is an event of QEMU's, however it arrived.
+func EventOf(e qmp.Event) vm.Event { return eventOf(e) }
+
 // State asks through c for the run state.
 func State(ctx context.Context, c Commander) (vm.State, error) { return state(ctx, c) }
 

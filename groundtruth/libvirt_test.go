@@ -67,6 +67,7 @@ func TestGuestLibvirt(t *testing.T) {
 		t.Run(g.Name, func(t *testing.T) { compareDomain(t, l, g, sources[g]) })
 	}
 	t.Run("pause", func(t *testing.T) { pauseDomain(t, l, shared) })
+	t.Run("killed", func(t *testing.T) { killPauser(t, l, hole) })
 	t.Run("plugged", func(t *testing.T) { plugRAM(t, l, shared) })
 	t.Run("daemon", func(t *testing.T) { withoutDaemon(t, l, hole) })
 	t.Run("views", func(t *testing.T) {
@@ -168,7 +169,7 @@ func pauseDomain(t *testing.T, l *labtest.Libvirt, g *lab.Guest) {
 	w := witness{t: t, g: g, few: true}
 	w.agree("dump", func() seen {
 		path := filepath.Join(t.TempDir(), "memory.elf")
-		a := run(t, nil, "dump", targetOf(g), path, "--pause", "--format", "elf")
+		a := run(t, nil, "dump", targetOf(g), "-o", path, "--pause", "--format", "elf")
 		if a.status != 0 {
 			t.Fatalf("status %d: %s", a.status, a.stderr)
 		}
@@ -189,6 +190,48 @@ func pauseDomain(t *testing.T, l *labtest.Libvirt, g *lab.Guest) {
 		t.Errorf("listed as %v, missing %v", row["state"], row["missing"])
 	}
 	l.Virsh(t, "resume", g.Name)
+}
+
+// killPauser kills commands that have paused a domain, at any moment: it runs on.
+func killPauser(t *testing.T, l *labtest.Libvirt, g *lab.Guest) {
+	m, err := local.Open(t.Context(), targetOf(g))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	events, err := m.Control.Events.Events(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cut := 0 // commands that were killed after they had paused it
+	for try := range 30 {
+		c := exec.Command(command(t), "dump", targetOf(g), "-o", filepath.Join(t.TempDir(), "memory"), "--pause")
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Duration(try) * 15 * time.Millisecond)
+		killed := c.Process.Kill() == nil
+		_ = c.Wait()
+		for end := time.Now().Add(20 * time.Second); l.Virsh(t, "domstate", g.Name) != "running"; time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatal("it stays paused after the command was killed")
+			}
+		}
+		for stopped := false; !stopped; {
+			select {
+			case e := <-events:
+				if stopped = e.Kind == vm.EventStop; stopped && killed {
+					cut++
+				}
+			case <-time.After(20 * time.Millisecond):
+				stopped = true // not yet
+			}
+		}
+	}
+	t.Logf("%d commands were killed after they had paused it", cut)
+	if cut == 0 {
+		t.Error("no command was killed after it had paused the domain")
+	}
 }
 
 // domainEvents: what happens to a domain arrives, whoever did it.

@@ -8,6 +8,7 @@ import (
 	golibvirt "github.com/digitalocean/go-libvirt"
 
 	"github.com/outsight-vmi/outsight/vm"
+	"github.com/outsight-vmi/outsight/vm/guardian"
 	"github.com/outsight-vmi/outsight/vm/qemu"
 	"github.com/outsight-vmi/outsight/vm/qmp"
 )
@@ -101,9 +102,19 @@ func stateOf(s golibvirt.DomainState, reason int32) vm.State {
 // patienceResume is how long resuming may take after a suspension that failed.
 const patienceResume = 10 * time.Second
 
+// hold is a domain that we have paused.
+type hold struct {
+	guard *guardian.Guard // resumes it if this process is killed
+}
+
 // Pause implements [vm.Pauser] with libvirt's suspension.
 func (d *domain) Pause(ctx context.Context) (resume func(context.Context) error, err error) {
 	const what = "pause the domain"
+	d.pause.Lock()
+	defer d.pause.Unlock()
+	if d.held != nil {
+		return nil, &vm.Error{Kind: vm.ErrBusy, What: what, Why: "it is paused already", Do: "resume it first"}
+	}
 	s, _, err := d.state(ctx)
 	if err != nil {
 		return nil, explain(what, err)
@@ -111,29 +122,59 @@ func (d *domain) Pause(ctx context.Context) (resume func(context.Context) error,
 	if s != golibvirt.DomainRunning { // whoever stopped it will know when to start it
 		return func(context.Context) error { return nil }, nil
 	}
+	g, err := d.guard(ctx)
+	if err != nil {
+		return nil, &vm.Error{What: what, Why: err.Error(), Do: "leave the pause out", Err: err}
+	}
+	h := &hold{guard: g}
 	if err := d.with(ctx, func(c *conn) error { return c.l.DomainSuspend(d.dom) }); err != nil {
-		// It may have been done all the same, or be about to.
+		// It may have been done all the same, or be about to: the guardian looks again.
 		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), patienceResume)
 		defer cancel()
 		e := explain(what, err)
-		if again := d.resume(late); again != nil {
+		if again := d.resumeNow(late); again != nil {
 			e.Why += ", and it may be paused now: " + again.Error()
 		}
+		_ = g.Abandon(late)
 		return nil, e
 	}
-	return func(ctx context.Context) error {
-		if err := d.resume(ctx); err != nil {
-			return explain("resume the domain", err)
-		}
-		return nil
-	}, nil
+	d.held = h
+	return func(ctx context.Context) error { return d.resume(ctx, h) }, nil
 }
 
-// resume starts nothing that a suspension did not stop: since then a migration may have
+// resume resumes what h paused, once.
+func (d *domain) resume(ctx context.Context, h *hold) error {
+	d.pause.Lock()
+	defer d.pause.Unlock()
+	if d.held != h || h == nil {
+		return nil
+	}
+	d.held = nil
+	err := d.resumeNow(ctx)
+	if err == nil {
+		h.guard.Done()
+		return nil
+	}
+	if h.guard.Abandon(ctx) == nil { // it has done it
+		return nil
+	}
+	return explain("resume the domain", err)
+}
+
+// resumeHeld resumes the domain if it is paused.
+func (d *domain) resumeHeld() error {
+	d.pause.Lock()
+	h := d.held
+	d.pause.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), patienceResume)
+	defer cancel()
+	return d.resume(ctx, h)
+}
+
+// resumeNow starts nothing that a suspension did not stop: since then a migration may have
 // ended, or the disk may have failed.
-func (d *domain) resume(ctx context.Context) error {
-	s, reason, err := d.state(ctx)
-	if err == nil && (s != golibvirt.DomainPaused || golibvirt.DomainPausedReason(reason) != golibvirt.DomainPausedUser) {
+func (d *domain) resumeNow(ctx context.Context) error {
+	if s, reason, err := d.state(ctx); err == nil && !suspended(s, reason) {
 		return nil
 	}
 	return d.with(ctx, func(c *conn) error { return c.l.DomainResume(d.dom) })

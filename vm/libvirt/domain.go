@@ -26,6 +26,9 @@ type domain struct {
 	mu     sync.Mutex
 	c      *conn // nil: none yet, or lost
 	closed bool
+
+	pause sync.Mutex // a pause is made and undone by one caller at a time
+	held  *hold      // nil: we have not paused it
 }
 
 var _ qemu.Commander = (*domain)(nil)
@@ -88,8 +91,9 @@ func (d *domain) drop(c *conn) {
 	}
 }
 
-// Close implements [io.Closer].
+// Close resumes the domain if it is paused, and disconnects.
 func (d *domain) Close() error {
+	err := d.resumeHeld()
 	d.mu.Lock()
 	c := d.c
 	d.c, d.closed = nil, true
@@ -97,7 +101,7 @@ func (d *domain) Close() error {
 	if c != nil {
 		d.hub.release(c, false)
 	}
-	return nil
+	return err
 }
 
 // ExecuteAll implements [qemu.Commander]: the daemon passes each command on.

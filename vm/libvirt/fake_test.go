@@ -38,6 +38,9 @@ const (
 	procAuthList, procGetState     = 66, 212
 )
 
+// fakeUUID is the UUID of its domain.
+var fakeUUID = UUID{1, 2, 3}
+
 // startFake serves until the test ends. The socket is in a folder of its own.
 func startFake(t *testing.T, name string) *fake {
 	t.Helper()
@@ -45,7 +48,7 @@ func startFake(t *testing.T, name string) *fake {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fake{t: t, at: daemon{socket: filepath.Join(dir, "libvirt-sock")}, uuid: UUID{1, 2, 3}, name: name, state: 1}
+	f := &fake{t: t, at: daemon{socket: filepath.Join(dir, "libvirt-sock")}, uuid: fakeUUID, name: name, state: 1}
 	l, err := net.Listen("unix", f.at.socket)
 	if err != nil {
 		t.Fatal(err)

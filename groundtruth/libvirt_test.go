@@ -210,8 +210,9 @@ func killPauser(t *testing.T, l *labtest.Libvirt, g *lab.Guest) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Duration(try) * 15 * time.Millisecond)
-		killed := c.Process.Kill() == nil
+		_ = c.Process.Kill()
 		_ = c.Wait()
+		status, _ := c.ProcessState.Sys().(syscall.WaitStatus)
 		for end := time.Now().Add(20 * time.Second); l.Virsh(t, "domstate", g.Name) != "running"; time.Sleep(10 * time.Millisecond) {
 			if time.Now().After(end) {
 				t.Fatal("it stays paused after the command was killed")
@@ -220,7 +221,7 @@ func killPauser(t *testing.T, l *labtest.Libvirt, g *lab.Guest) {
 		for stopped := false; !stopped; {
 			select {
 			case e := <-events:
-				if stopped = e.Kind == vm.EventStop; stopped && killed {
+				if stopped = e.Kind == vm.EventStop; stopped && status.Signaled() {
 					cut++
 				}
 			case <-time.After(20 * time.Millisecond):

@@ -91,8 +91,7 @@ type Client struct {
 func Dial(ctx context.Context, path string) (*Client, error) {
 	ctx, cancel := context.WithTimeout(ctx, GreetingTimeout)
 	defer cancel()
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "unix", path)
+	conn, err := connect(ctx, path)
 	switch {
 	case errors.Is(err, unix.ECONNREFUSED):
 		return nil, fmt.Errorf("qmp %s: %w", path, ErrStale)
@@ -117,6 +116,24 @@ func Dial(ctx context.Context, path string) (*Client, error) {
 	_ = conn.SetDeadline(time.Time{})
 	go c.read()
 	return c, nil
+}
+
+// connect connects to the socket at path. QEMU listens with a backlog of one, and Linux
+// does not let a connection that does not block wait for a place in it: it is tried again.
+func connect(ctx context.Context, path string) (net.Conn, error) {
+	const pace = 10 * time.Millisecond
+	var d net.Dialer
+	for {
+		conn, err := d.DialContext(ctx, "unix", path)
+		if !errors.Is(err, unix.EAGAIN) {
+			return conn, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(pace):
+		}
+	}
 }
 
 // peer notes who listens.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"github.com/outsight-vmi/outsight/vm/qmp"
 )
@@ -125,6 +126,52 @@ func TestGreetsOnly(t *testing.T) {
 	}
 	if d := time.Since(start); d > qmp.CommandTimeout/2 {
 		t.Errorf("the negotiation was waited for too long: %v", d)
+	}
+}
+
+// TestBacklog: QEMU listens with a backlog of one; whoever comes when it is full waits for
+// a place in it.
+func TestBacklog(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(unix.Bind(fd, &unix.SockaddrUnix{Name: path}), unix.Listen(fd, 1)); err != nil {
+		t.Fatal(err)
+	}
+	f := os.NewFile(uintptr(fd), "listener")
+	l, err := net.FileListener(f)
+	f.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	const clients = 6
+	errs := make(chan error, clients)
+	for range clients {
+		go func() {
+			c, err := qmp.Dial(t.Context(), path)
+			if err == nil {
+				err = c.Execute(t.Context(), "query-status", nil, nil)
+				c.Close()
+			}
+			errs <- err
+		}()
+	}
+	time.Sleep(50 * time.Millisecond) // the backlog is full
+	for range clients {
+		c, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer(`{"return": {}, "id": 2}`+"\n")(c, bufio.NewReader(c))
+		c.Close()
+	}
+	for range clients {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
 	}
 }
 

@@ -25,7 +25,7 @@ func TestGuestDebian(t *testing.T) {
 		if skipped := guests.StartServer(t, g, "-only", "shell"); skipped != "" {
 			t.Error(skipped)
 		}
-		for _, name := range []string{"cgroups", "cpus", "creds", "elves", "filesystems", "history", "libs", "modules", "mounts", "namespaces", "ttys"} {
+		for _, name := range []string{"cgroups", "cpus", "creds", "elfs", "filesystems", "history", "libs", "modules", "mounts", "namespaces", "ttys"} {
 			t.Run(name, func(t *testing.T) { viewCases[name].compare(t, g) })
 		}
 	})

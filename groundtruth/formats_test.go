@@ -202,7 +202,7 @@ func (f *formats) migrate(t *testing.T, name string) {
 
 // userData are the views that show what lies in pages of processes, which
 // makedumpfile's level 31 leaves out.
-var userData = []string{"elves", "env", "history", "ps", "strings"}
+var userData = []string{"elfs", "env", "history", "ps", "strings"}
 
 // byMakedumpfile packs an ELF dump in every way that this makedumpfile was built for.
 func (f *formats) byMakedumpfile(t *testing.T) {

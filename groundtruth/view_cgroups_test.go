@@ -8,7 +8,7 @@ import (
 
 func init() {
 	register(viewCase{
-		view: "cgroups", keys: []string{"hierarchy", "path"},
+		view: "cgroups",
 		// The guest tells of the unified hierarchy only, and not of groups without a folder.
 		ignore: func(row map[string]any) bool {
 			if row["removed"] == true {

@@ -1,3 +1,3 @@
 package groundtruth
 
-func init() { register(viewCase{view: "cpus", keys: []string{"cpu"}}) }
+func init() { register(viewCase{view: "cpus"}) }

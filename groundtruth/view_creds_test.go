@@ -1,5 +1,5 @@
 package groundtruth
 
 func init() {
-	register(viewCase{view: "creds", keys: []string{"pid", "tid"}, args: []string{"--threads"}, ignore: ofTeller})
+	register(viewCase{view: "creds", args: []string{"--threads"}, ignore: ofTeller})
 }

@@ -1,3 +1,3 @@
 package groundtruth
 
-func init() { register(viewCase{view: "crypto", keys: []string{"name", "driver"}}) }
+func init() { register(viewCase{view: "crypto"}) }

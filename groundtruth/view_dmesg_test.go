@@ -1,3 +1,3 @@
 package groundtruth
 
-func init() { register(viewCase{view: "dmesg", keys: []string{"seq"}}) }
+func init() { register(viewCase{view: "dmesg"}) }

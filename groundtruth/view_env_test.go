@@ -1,5 +1,5 @@
 package groundtruth
 
 func init() {
-	register(viewCase{view: "env", keys: []string{"pid", "index"}, ignore: ofTeller})
+	register(viewCase{view: "env", ignore: ofTeller})
 }

@@ -1,5 +1,5 @@
 package groundtruth
 
 func init() {
-	register(viewCase{view: "files", keys: []string{"pid", "fd"}})
+	register(viewCase{view: "files"})
 }

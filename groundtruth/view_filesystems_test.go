@@ -1,6 +1,6 @@
 package groundtruth
 
 func init() {
-	register(viewCase{view: "filesystems", keys: []string{"name"}})
-	register(viewCase{view: "swaps", keys: []string{"path"}})
+	register(viewCase{view: "filesystems"})
+	register(viewCase{view: "swaps"})
 }

@@ -1,3 +1,3 @@
 package groundtruth
 
-func init() { register(viewCase{view: "iomem", keys: []string{"kind", "start", "end", "name"}}) }
+func init() { register(viewCase{view: "iomem"}) }

@@ -1,5 +1,5 @@
 package groundtruth
 
 func init() {
-	register(viewCase{view: "kthreads", keys: []string{"pid"}, ignore: ofTeller})
+	register(viewCase{view: "kthreads", ignore: ofTeller})
 }

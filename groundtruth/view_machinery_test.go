@@ -32,14 +32,14 @@ mount -t outsight-nothing none /tmp >/dev/null 2>&1 </dev/null & sleep 1; echo $
 
 func init() {
 	register(viewCase{view: "ftrace", keys: []string{"function_symbol", "filter"}, prepare: traced, subset: true})
-	register(viewCase{view: "notifiers", keys: []string{"address"}, subset: true})
-	register(viewCase{view: "works", keys: []string{"worker", "function_symbol"}, prepare: busyWork, subset: true})
+	register(viewCase{view: "notifiers", subset: true})
+	register(viewCase{view: "work_items", keys: []string{"worker", "function_symbol"}, prepare: busyWork, subset: true})
 	register(viewCase{view: "kprobes", keys: []string{"probed", "return"}, prepare: traced})
 	register(viewCase{view: "ftrace_functions", keys: []string{"name"}, prepare: traced})
 	register(viewCase{view: "tracepoints", keys: []string{"name"}, prepare: traced, subset: true})
 	register(viewCase{view: "lsm", keys: []string{"lsm", "rank"}, subset: true})
 	register(viewCase{view: "timers", keys: []string{"cpu", "base", "expires", "function_symbol"}, subset: true})
-	register(viewCase{view: "workqueues", keys: []string{"name"}, subset: true})
+	register(viewCase{view: "workqueues", subset: true})
 	register(viewCase{view: "syscalls", keys: []string{"abi", "nr"}, subset: true, ignore: func(row map[string]any) bool { return row["used"] == false }})
 	register(viewCase{view: "idt", keys: []string{"vector"}, subset: true, ignore: func(row map[string]any) bool { return row["cpu"] != nil }})
 }

@@ -1,5 +1,5 @@
 package groundtruth
 
 func init() {
-	register(viewCase{view: "maps", keys: []string{"pid", "start"}, args: []string{"--resident"}})
+	register(viewCase{view: "maps", args: []string{"--resident"}})
 }

@@ -30,7 +30,7 @@ func init() {
 	const mib = 1 << 20
 	// The sums move with everything that runs, the program that tells most of all.
 	register(viewCase{
-		view: "meminfo", keys: []string{"name"}, near: map[string]float64{"size": 8 * mib},
+		view: "meminfo", near: map[string]float64{"size": 8 * mib},
 		exact: func(row map[string]any) bool {
 			name, _ := row["name"].(string)
 			return strings.HasPrefix(name, "DirectMap") || slices.Contains([]string{"MemTotal", "SwapTotal", "CmaTotal", "HardwareCorrupted", "Hugetlb", "CommitLimit", "Buffers", "Mlocked", "SecPageTables"}, name)
@@ -43,32 +43,32 @@ func init() {
 			}, row["name"].(string))
 		},
 	})
-	register(viewCase{view: "zones", keys: []string{"node", "zone"}, near: map[string]float64{"free": 8 * mib}, blur: func(row map[string]any) {
+	register(viewCase{view: "zones", near: map[string]float64{"free": 8 * mib}, blur: func(row map[string]any) {
 		// Nobody takes from the lowest while there is another; of that the lists never rest.
 		if blocks, _ := row["free_blocks"].([]any); row["zone"] != "DMA" {
 			row["free_blocks"] = len(blocks)
 		}
 	}})
-	register(viewCase{view: "slabs", keys: []string{"name"}, near: map[string]float64{"active": 2000, "objects": 2000, "slabs": 100}, exact: func(row map[string]any) bool {
+	register(viewCase{view: "slabs", near: map[string]float64{"active": 2000, "objects": 2000, "slabs": 100}, exact: func(row map[string]any) bool {
 		// Caches that no program's start touches.
 		name, _ := row["name"].(string)
 		return slices.Contains([]string{"task_group", "bdev_cache", "shared_policy_node", "dma-kmalloc-8", "mqueue_inode_cache", "net_namespace", "Acpi-Operand", "Acpi-Namespace", "Acpi-Parse"}, name)
 	}})
 	// Stacks of threads come and go with them.
-	register(viewCase{view: "vmallocs", keys: []string{"start"}, ignore: func(row map[string]any) bool {
+	register(viewCase{view: "vmalloc", ignore: func(row map[string]any) bool {
 		caller, _ := row["caller_symbol"].(string)
 		return strings.HasPrefix(caller, "kernel_clone+")
 	}})
-	register(viewCase{view: "symbols", keys: []string{"address", "name", "module"}, subset: true})
-	register(viewCase{view: "disks", keys: []string{"name"}})
-	register(viewCase{view: "pci", keys: []string{"slot"}})
-	register(viewCase{view: "vmcoreinfo", keys: []string{"key"}})
+	register(viewCase{view: "symbols", subset: true})
+	register(viewCase{view: "disks"})
+	register(viewCase{view: "pci"})
+	register(viewCase{view: "vmcoreinfo"})
 	register(viewCase{view: "runqueues", keys: []string{"pid"}, prepare: spinning, undo: stopSpinning, subset: true})
 }
 
 func init() {
 	// With colours, a line that was drawn, and one that went off the screen.
-	register(viewCase{view: "consoles", keys: []string{"console", "line"}, prepare: func(t *testing.T, g *lab.Guest) {
+	register(viewCase{view: "consoles", prepare: func(t *testing.T, g *lab.Guest) {
 		labtest.Output(t, g, `{ seq 30; printf 'hello \342\224\200\342\224\200 \033[1;31mred\033[0m\033[3;40Hthere'; } >/dev/tty5`)
 	}})
 }

@@ -1,3 +1,3 @@
 package groundtruth
 
-func init() { register(viewCase{view: "modules", keys: []string{"name"}}) }
+func init() { register(viewCase{view: "modules"}) }

@@ -20,8 +20,8 @@ func init() {
 		flags, _ := row["flags"].([]any)
 		return len(flags) > 0 && flags[0] == "anonymous"
 	}
-	register(viewCase{view: "nft_rules", keys: []string{"net_ns", "family", "table", "chain", "handle"}, only: nftKernels, prepare: load})
-	register(viewCase{view: "nft_chains", keys: []string{"net_ns", "family", "table", "chain"}, only: nftKernels, prepare: load})
-	register(viewCase{view: "nft_objects", keys: []string{"net_ns", "family", "table", "kind", "object"}, only: nftKernels, prepare: load})
-	register(viewCase{view: "nft_sets", keys: []string{"net_ns", "family", "table", "set"}, only: nftKernels, prepare: load, ignore: anonymous})
+	register(viewCase{view: "nft_rules", only: nftKernels, prepare: load})
+	register(viewCase{view: "nft_chains", only: nftKernels, prepare: load})
+	register(viewCase{view: "nft_objects", only: nftKernels, prepare: load})
+	register(viewCase{view: "nft_sets", only: nftKernels, prepare: load, ignore: anonymous})
 }

@@ -11,7 +11,7 @@ import (
 )
 
 func init() {
-	register(viewCase{view: "stacks", keys: []string{"pid", "tid"}, ignore: awake})
+	register(viewCase{view: "stacks", ignore: awake})
 }
 
 // awake says of a thread that it may be somewhere else at every look: it is the

@@ -1,3 +1,3 @@
 package groundtruth
 
-func init() { register(viewCase{view: "sysctl", keys: []string{"name"}, subset: true}) }
+func init() { register(viewCase{view: "sysctl", subset: true}) }

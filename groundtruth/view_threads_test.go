@@ -1,5 +1,5 @@
 package groundtruth
 
 func init() {
-	register(viewCase{view: "threads", keys: []string{"pid", "tid"}, ignore: ofTeller})
+	register(viewCase{view: "threads", ignore: ofTeller})
 }

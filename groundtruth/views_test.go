@@ -17,12 +17,13 @@ import (
 	"github.com/outsight-vmi/outsight/groundtruth/guests"
 	"github.com/outsight-vmi/outsight/lab"
 	"github.com/outsight-vmi/outsight/lab/labtest"
+	"github.com/outsight-vmi/outsight/table"
 )
 
 // viewCase compares one view with what the guest tells itself.
 type viewCase struct {
 	view string
-	keys []string // columns that name a row; none for a view of one row
+	keys []string // columns that name a row where the guest does not know the view's own key
 	args []string // of the command, such as --with-something
 	// ignore says of a row, the guest's or outsight's, that it is not compared: it is
 	// of the program that tells, or the other side cannot know of it.
@@ -53,6 +54,9 @@ var viewCases = map[string]viewCase{}
 func register(c viewCase) {
 	if _, taken := viewCases[c.view]; taken {
 		panic("two cases for view " + c.view)
+	}
+	if v, ok := table.Lookup(c.view); ok && c.keys == nil {
+		c.keys = table.SpecOf(v).Key
 	}
 	viewCases[c.view] = c
 }

@@ -13,12 +13,15 @@ type Selection []int
 // them; "all"; or "+name,…", the default ones and these. "" gives the default:
 // all columns in the forms for programs, those that are not Extra in the form
 // for people.
-func Select(columns []Column, list string, f Format) (Selection, error) {
+//
+// The options are the option columns that are on: those [Column.With] them are default
+// ones too.
+func Select(columns []Column, list string, f Format, options ...string) (Selection, error) {
 	var s Selection
 	list, more := strings.CutPrefix(list, "+")
 	if list == "" || list == "all" || more {
 		for i, c := range columns {
-			if !c.Option && (!c.Extra || f != Table || list == "all") {
+			if !c.Option && (f != Table || list == "all" || !c.Extra && (c.With == "" || slices.Contains(options, c.With))) {
 				s = append(s, i)
 			}
 		}
@@ -41,7 +44,7 @@ func Select(columns []Column, list string, f Format) (Selection, error) {
 		}
 	}
 	if all {
-		return Select(columns, "all", f)
+		return Select(columns, "all", f, options...)
 	}
 	return s, nil
 }

@@ -48,10 +48,12 @@ func (e *csvEncoder) Row(r Row) error {
 	if len(e.line) < flushAt {
 		return nil
 	}
-	return e.Close()
+	return e.Flush()
 }
 
-func (e *csvEncoder) Close() error {
+func (e *csvEncoder) Close() error { return e.Flush() }
+
+func (e *csvEncoder) Flush() error {
 	_, err := e.w.Write(e.line)
 	e.line = e.line[:0]
 	return err

@@ -49,10 +49,14 @@ type Options struct {
 	Zone *time.Location
 }
 
-// Encoder writes rows. Output may be held back until Close.
+// Encoder writes rows. Output may be held back until Flush or Close.
 type Encoder interface {
 	// Row writes one row. It does not keep it.
 	Row(r Row) error
+	// Flush writes what is held back, so that a stream shows each row at once. The table
+	// form takes the widths of its columns from the rows that came before the first Flush;
+	// afterwards a column grows with a wider cell, and never shrinks.
+	Flush() error
 	// Close writes what is left. It does not close the writer below.
 	Close() error
 }

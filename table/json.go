@@ -41,16 +41,18 @@ func (e *jsonEncoder) Row(r Row) error {
 	if len(e.line) < flushAt {
 		return nil
 	}
-	return e.Close()
+	return e.Flush()
 }
 
-func (e *jsonEncoder) Close() error {
+func (e *jsonEncoder) Close() error { return e.Flush() }
+
+func (e *jsonEncoder) Flush() error {
 	_, err := e.w.Write(e.line)
 	e.line = e.line[:0]
 	return err
 }
 
-// AppendJSON appends v to dst as JSON, in the form that [Type] tells for each
+// AppendJSON appends v to dst as JSON, in the form that [Type] gives for each
 // type.
 func AppendJSON(dst []byte, v Value) []byte {
 	switch v.kind {

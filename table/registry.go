@@ -72,13 +72,39 @@ func Validate(v View) error {
 		case c.Option && c.Type != Bool:
 			return fmt.Errorf("view %s: option %s is of type %s, not bool", v.Name(), c.Name, c.Type)
 		}
+		if i := ColumnIndex(v.Columns(), c.With); c.With != "" && (i < 0 || !v.Columns()[i].Option) {
+			return fmt.Errorf("view %s: column %s: no option %s", v.Name(), c.Name, c.With)
+		}
 		seen[c.Name] = true
 	}
 	if len(seen) == 0 {
 		return fmt.Errorf("view %s: no columns", v.Name())
 	}
+	if err := validateKey(SpecOf(v), seen); err != nil {
+		return err
+	}
 	if c, ok := v.(interface{ check() error }); ok {
 		return c.check()
+	}
+	return nil
+}
+
+// validateKey checks what a view says of its rows: where they are read from, and what tells
+// them apart.
+func validateKey(s Spec, columns map[string]bool) error {
+	if s.Source == "" {
+		return fmt.Errorf("view %s: no source: which structures is it read from?", s.Name)
+	}
+	if s.Single != (len(s.Key) == 0) {
+		return fmt.Errorf("view %s: a view of several rows has a key, one of a single row has none", s.Name)
+	}
+	for i, name := range s.Key {
+		if !columns[name] {
+			return fmt.Errorf("view %s: the key has no column %q", s.Name, name)
+		}
+		if slices.Contains(s.Key[:i], name) {
+			return fmt.Errorf("view %s: the key names %s twice", s.Name, name)
+		}
 	}
 	return nil
 }

@@ -377,10 +377,58 @@ func TestValuesDoNotAllocate(t *testing.T) {
 	}
 }
 
-func TestRegisteredViewsAreWellFormed(t *testing.T) {
-	for _, v := range table.All() {
-		if err := table.Validate(v); err != nil {
-			t.Error(err)
+func TestValidate(t *testing.T) {
+	good := table.Spec{Name: "sample", Doc: "Show samples.", Source: "task_struct", Key: []string{"pid"}, Columns: columns}
+	if err := table.Validate(table.New(good)); err != nil {
+		t.Error(err)
+	}
+	for word, spoil := range map[string]func(*table.Spec){
+		"lower-case":       func(s *table.Spec) { s.Name = "Sample" },
+		"no documentation": func(s *table.Spec) { s.Doc = "" },
+		"no source":        func(s *table.Spec) { s.Source = "" },
+		"has a key":        func(s *table.Spec) { s.Key = nil },
+		"has none":         func(s *table.Spec) { s.Single = true },
+		"no column":        func(s *table.Spec) { s.Key = []string{"pid", "nosuch"} },
+		"twice":            func(s *table.Spec) { s.Key = []string{"pid", "pid"} },
+		"no option": func(s *table.Spec) {
+			s.Columns = []table.Column{{Name: "pid", Type: table.Int, Doc: "Process.", With: "comm"}}
+		},
+	} {
+		s := good
+		spoil(&s)
+		if err := table.Validate(table.New(s)); err == nil || !strings.Contains(err.Error(), word) {
+			t.Errorf("%s: %v", word, err)
+		}
+	}
+	getter := table.Of(good, table.Columns[process]{{Name: "pid", Type: table.Int, Doc: "Process."}}, nil)
+	if err := table.Validate(getter); err == nil || !strings.Contains(err.Error(), "getter") {
+		t.Errorf("a column without getter: %v", err)
+	}
+}
+
+// A stream shows each row at once, and its columns grow.
+func TestFlush(t *testing.T) {
+	two := table.Selection{1, 0}
+	for f, want := range map[table.Format][3]string{
+		table.JSON:  {"{\"comm\":\"a\",\"pid\":1}\n", "{\"comm\":\"longer\",\"pid\":200}\n", "{\"comm\":\"b\",\"pid\":3}\n"},
+		table.CSV:   {"comm,pid\r\na,1\r\n", "longer,200\r\n", "b,3\r\n"},
+		table.Table: {"COMM  PID\na       1\n", "longer  200\n", "b         3\n"},
+	} {
+		var out bytes.Buffer
+		enc, err := table.NewEncoder(&out, f, columns, table.Options{Columns: two})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, r := range []table.Row{row(1, "a"), row(200, "longer"), row(3, "b")} {
+			out.Reset()
+			if err := errors.Join(enc.Row(r), enc.Flush()); err != nil {
+				t.Fatal(err)
+			}
+			same(t, fmt.Sprint(f, " ", i), out.String(), want[i])
+		}
+		out.Reset()
+		if err := enc.Close(); err != nil || out.Len() > 0 {
+			t.Errorf("%s: %q after the last row, %v", f, out.String(), err)
 		}
 	}
 }

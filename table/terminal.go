@@ -43,6 +43,7 @@ func (e *tableEncoder) Row(r Row) error {
 		cells[place] = e.o.cell(r[i])
 	}
 	if e.widths != nil {
+		e.grow(cells)
 		return e.write(cells)
 	}
 	e.held = append(e.held, cells)
@@ -59,22 +60,31 @@ func (o Options) cell(v Value) string {
 	return v.String()
 }
 
-func (e *tableEncoder) Close() error {
+func (e *tableEncoder) Close() error { return e.Flush() }
+
+func (e *tableEncoder) Flush() error {
 	if e.widths == nil {
 		if err := e.release(); err != nil {
 			return err
 		}
 	}
-	return e.flush()
+	_, err := e.w.Write(e.out)
+	e.out = e.out[:0]
+	return err
 }
 
-// release fixes the widths and writes the rows that were held back for them.
+// grow makes columns as wide as the cells of a row.
+func (e *tableEncoder) grow(cells []string) {
+	for i, c := range cells {
+		e.widths[i] = min(max(e.widths[i], text.Width(c)), maxWidth)
+	}
+}
+
+// release sets the widths and writes the rows that were held back for them.
 func (e *tableEncoder) release() error {
 	e.widths = make([]int, len(e.o.Columns))
 	for _, cells := range e.held {
-		for i, c := range cells {
-			e.widths[i] = min(max(e.widths[i], text.Width(c)), maxWidth)
-		}
+		e.grow(cells)
 	}
 	for _, cells := range e.held {
 		if err := e.write(cells); err != nil {
@@ -113,13 +123,7 @@ func (e *tableEncoder) write(cells []string) error {
 	if len(e.out) < flushAt {
 		return nil
 	}
-	return e.flush()
-}
-
-func (e *tableEncoder) flush() error {
-	_, err := e.w.Write(e.out)
-	e.out = e.out[:0]
-	return err
+	return e.Flush()
 }
 
 func alignRight(t Type) bool {
@@ -168,3 +172,5 @@ func (e *recordEncoder) Row(r Row) error {
 }
 
 func (e *recordEncoder) Close() error { return nil }
+
+func (e *recordEncoder) Flush() error { return nil }

@@ -16,10 +16,11 @@ type Columns[T any] []Col[T]
 // Col is one column of such a view, declared in one place: what it is called, what it
 // holds, and where that comes from.
 type Col[T any] struct {
-	Name   string // as in [Column], and so the next four
+	Name   string // as in [Column], and so the next five
 	Type   Type
 	Doc    string
 	Extra  bool
+	With   string
 	Option bool // has no Get
 	// Get makes the cell. It is called where the column is wanted only, so it may do what
 	// takes long. It must not keep the object, which is reused for the next row.
@@ -57,7 +58,7 @@ func (v *typed[T]) Columns() []Column {
 	v.once.Do(func() {
 		v.list = make([]Column, len(v.columns))
 		for i, c := range v.columns {
-			v.list[i] = Column{Name: c.Name, Type: c.Type, Doc: c.Doc, Extra: c.Extra, Option: c.Option}
+			v.list[i] = Column{Name: c.Name, Type: c.Type, Doc: c.Doc, Extra: c.Extra, With: c.With, Option: c.Option}
 		}
 	})
 	return v.list

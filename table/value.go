@@ -13,7 +13,7 @@ type Type uint8
 // The types, with what becomes of them in JSON; [Value] has a constructor for
 // each.
 const (
-	Null     Type = iota // nothing to tell; no column is of this type
+	Null     Type = iota // no value; no column is of this type
 	Bool                 // true, false
 	Int                  // number
 	Uint                 // number

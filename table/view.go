@@ -18,6 +18,9 @@ type Column struct {
 	Doc string
 	// Extra columns are in JSON and CSV, and in the table form only on request.
 	Extra bool
+	// With is the option column without which it is empty: the table form shows it with the
+	// option, and otherwise on request.
+	With string
 	// Option columns hold no data. They are the view's own switches, of type
 	// Bool: a constraint that sets one to true changes what the view does, as the
 	// hidden columns of a table-valued function in SQL do. One named with_x is
@@ -62,6 +65,8 @@ type Spec struct {
 	// Exhaustive says that the view reads all of the guest's memory, or has more rows than
 	// anybody reads: it is taken only where it is asked for by name.
 	Exhaustive bool
+	// Live says that rows come as things happen: each is to be shown at once.
+	Live bool
 	// Single says that there is one row, shown as lines of name and value.
 	Single bool
 	// Of chooses rows by process, of a view without a column pid or pids; nil: its rows have
@@ -87,11 +92,11 @@ const (
 	Files     Group = "Files and memory"
 	Network   Group = "Network"
 	Kernel    Group = "The system"
-	Machinery Group = "Machinery of the kernel"
+	Internals Group = "Kernel internals"
 )
 
 // Groups are all of them, in order.
-var Groups = []Group{Processes, Files, Network, Kernel, Machinery}
+var Groups = []Group{Processes, Files, Network, Kernel, Internals}
 
 // New makes a view.
 func New(s Spec) View { return &written{s} }

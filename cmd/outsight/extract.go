@@ -23,7 +23,7 @@ and with --elf too the ELF image that begins there, in the layout of its file. W
 have. gdb and objdump read these.
 
 What is swapped out, or never was in memory, is a hole in the file. "outsight maps",
-"outsight elves" and "outsight modules" show what there is; "outsight recover" takes files
+"outsight elfs" and "outsight modules" show what there is; "outsight recover" takes files
 out of the page cache.`
 
 type extractFlags struct {

@@ -185,6 +185,16 @@ func (f *filterFlags) request(shown table.Selection, expression *where.Filter, o
 	return r
 }
 
+// on are the option columns that are switched on.
+func (f *filterFlags) on() (names []string) {
+	for name, on := range f.options {
+		if *on {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
 func (f *filterFlags) constraints() (conditions []table.Constraint) {
 	if len(f.pids) > 0 && table.ColumnIndex(f.columns, "pid") >= 0 {
 		pids := table.Constraint{Column: "pid"}
@@ -193,10 +203,8 @@ func (f *filterFlags) constraints() (conditions []table.Constraint) {
 		}
 		conditions = append(conditions, pids)
 	}
-	for name, on := range f.options {
-		if *on {
-			conditions = append(conditions, table.Constraint{Column: name, Values: []table.Value{table.BoolValue(true)}})
-		}
+	for _, name := range f.on() {
+		conditions = append(conditions, table.Constraint{Column: name, Values: []table.Value{table.BoolValue(true)}})
 	}
 	return conditions
 }
@@ -208,7 +216,7 @@ func (l *pidList) Set(s string) error {
 	for field := range strings.SplitSeq(s, ",") {
 		pid, err := strconv.ParseInt(strings.TrimSpace(field), 10, 32)
 		if err != nil || pid < 0 {
-			return usagef("%q is no pid", field)
+			return usagef("invalid pid %q", field)
 		}
 		*l = append(*l, pid)
 	}

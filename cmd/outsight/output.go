@@ -1,11 +1,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"iter"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -51,14 +53,16 @@ type output struct {
 	format  table.Format
 	options table.Options
 	order   table.Order
+	live    bool // each row is shown at once
 }
 
-func (f *outputFlags) parse(w io.Writer, columns []table.Column) (out output, err error) {
+// parse reads the flags; options are the option columns that are on.
+func (f *outputFlags) parse(w io.Writer, columns []table.Column, options ...string) (out output, err error) {
 	if out.format, err = table.ParseFormat(f.format); err != nil {
 		return out, usagef("%w", err)
 	}
 	out.options = table.Options{NoHeader: f.noHeader, Width: terminalWidth(w), Zone: time.Local, Single: f.single}
-	if out.options.Columns, err = table.Select(columns, f.columns, out.format); err != nil {
+	if out.options.Columns, err = table.Select(columns, f.columns, out.format, options...); err != nil {
 		return out, usagef("--columns: %w", err)
 	}
 	if out.order, err = table.ParseOrder(columns, f.sort); err != nil {
@@ -89,15 +93,62 @@ func (out output) write(w io.Writer, columns []table.Column, rows iter.Seq[table
 	if out.order != nil {
 		rows = sorted(rows, out.order)
 	}
+	f := &flusher{Encoder: enc, each: out.live, later: out.options.Width > 0}
 	for row := range rows {
-		if err := enc.Row(row); err != nil {
+		if err := f.Row(row); err != nil {
 			return fmt.Errorf("write the output: %w", err)
 		}
 	}
-	if err := enc.Close(); err != nil {
+	if err := f.Close(); err != nil {
 		return fmt.Errorf("write the output: %w", err)
 	}
 	return nil
+}
+
+// flushAfter is how long a terminal shows less than was read. Most views end sooner, and so
+// have columns that are as wide as their widest cells.
+const flushAfter = 250 * time.Millisecond
+
+// flusher shows rows in time: each at once, or those that have waited for flushAfter, also
+// where the next one takes long to come.
+type flusher struct {
+	table.Encoder
+	each, later bool
+
+	mu    sync.Mutex
+	timer *time.Timer // runs while rows are held back
+	err   error       // of a flush that the timer began
+}
+
+func (f *flusher) Row(r table.Row) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := errors.Join(f.err, f.Encoder.Row(r)); err != nil {
+		return err
+	}
+	if f.each {
+		return f.Flush()
+	}
+	if f.later && f.timer == nil {
+		f.timer = time.AfterFunc(flushAfter, func() {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			if f.timer != nil {
+				f.timer, f.err = nil, f.Flush()
+			}
+		})
+	}
+	return nil
+}
+
+func (f *flusher) Close() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.timer != nil {
+		f.timer.Stop()
+		f.timer = nil
+	}
+	return errors.Join(f.err, f.Encoder.Close())
 }
 
 func collect(rows iter.Seq[table.Row]) []table.Row {

@@ -37,11 +37,11 @@ func newViewCommand(v table.View) *cobra.Command {
 	setLongHelp(c, v)
 
 	c.RunE = func(c *cobra.Command, args []string) (err error) {
-		o, err := out.parse(c.OutOrStdout(), v.Columns())
+		o, err := out.parse(c.OutOrStdout(), v.Columns(), filter.on()...)
 		if err != nil {
 			return err
 		}
-		o.options.Single = spec.Single
+		o.options.Single, o.live = spec.Single, spec.Live
 		where, err := filter.expression()
 		if err != nil {
 			return err
@@ -105,7 +105,28 @@ func viewHelp(v table.View) string {
 		}
 		fmt.Fprintf(&b, "  %-*s%s %-8s  %s\n", width, col.Name, star, col.Type, col.Doc)
 	}
+	if spec := table.SpecOf(v); spec.Source != "" {
+		b.WriteString("\nRead from " + wrapped(spec.Source+".", 80, len("Read from ")))
+	}
 	return strings.TrimRight(b.String(), "\n")
+}
+
+// wrapped is s in lines of so many characters, of which the first has some already.
+func wrapped(s string, width, taken int) string {
+	var b strings.Builder
+	for i, word := range strings.Fields(s) {
+		if n := len([]rune(word)); taken+1+n > width {
+			b.WriteByte('\n')
+			taken = n
+		} else {
+			if i > 0 {
+				b.WriteByte(' ')
+			}
+			taken += 1 + n
+		}
+		b.WriteString(word)
+	}
+	return b.String()
 }
 
 func lowerFirst(s string) string {

@@ -117,7 +117,7 @@ func (c *cursor) Column(n int) (vtab.Value, error) {
 
 // Rowid is made of what is in the row, so that it is the same in every scan: where a
 // statement has several conditions with "or" between them, SQLite may scan once for each,
-// and tells by the rowid which rows it had before.
+// and knows by the rowid which rows it had before.
 func (c *cursor) Rowid() (int64, error) {
 	if c.rowid != 0 {
 		return c.rowid, nil

@@ -125,7 +125,7 @@ func (t *view) request(plan string, vals []vtab.Value) (ask table.Request, targe
 	used, plan, _ := strings.Cut(plan, ":")
 	bits, err := strconv.ParseUint(used, 16, 64)
 	if err != nil {
-		return ask, nil, fmt.Errorf("plan %q makes no sense", used)
+		return ask, nil, fmt.Errorf("plan %q is invalid", used)
 	}
 	ask.Columns = t.used(bits)
 	if plan == "" {
@@ -136,7 +136,7 @@ func (t *view) request(plan string, vals []vtab.Value) (ask table.Request, targe
 		n, err1 := strconv.Atoi(col)
 		o, err2 := strconv.Atoi(op)
 		if err1 != nil || err2 != nil || i >= len(vals) || n >= len(t.columns)+t.before {
-			return ask, nil, fmt.Errorf("plan %q makes no sense", plan)
+			return ask, nil, fmt.Errorf("plan %q is invalid", plan)
 		}
 		c := table.Constraint{Column: "target", Op: table.Op(o)}
 		if n < t.before {

@@ -114,7 +114,7 @@ func (d *DB) Close() error {
 	return d.db.Close()
 }
 
-// ErrStatement says that a statement makes no sense, or wants what cannot be had here.
+// ErrStatement says that a statement makes no sense, or needs what is unavailable here.
 var ErrStatement = errors.New("the statement")
 
 // Query runs one statement. The rows are to be read, and closed, before the next.

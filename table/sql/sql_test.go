@@ -25,7 +25,7 @@ var used table.Selection
 
 func init() {
 	table.Register(table.New(table.Spec{
-		Name: "sample", Doc: "Show what was asked.",
+		Name: "sample", Doc: "Show what was asked.", Source: "nothing", Key: []string{"pid"},
 		Columns: []table.Column{
 			{Name: "pid", Type: table.Int, Doc: "A number."},
 			{Name: "path", Type: table.Text, Doc: "A text."},

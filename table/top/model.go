@@ -48,7 +48,7 @@ func (m *model) sampled(s *Sample) {
 	m.arrange()
 }
 
-// arrange makes the lines anew and keeps the selected process selected.
+// arrange makes the lines again and keeps the selected process selected.
 func (m *model) arrange() {
 	if m.now == nil {
 		return

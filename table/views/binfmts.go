@@ -13,7 +13,7 @@ import (
 
 func init() {
 	table.Register(table.Of(table.Spec{
-		Name: "binfmts", Group: table.Machinery,
+		Name: "binfmts", Group: table.Internals,
 		Doc: `Show what runs the executable files of a guest.
 
 First come the handlers that exec asks one after the other whether a file is theirs: a hook

@@ -13,7 +13,7 @@ import (
 
 func init() {
 	table.Register(table.Of(table.Spec{
-		Name: "bpf", Group: table.Machinery,
+		Name: "bpf", Group: table.Internals,
 		Doc: `Show the BPF programs of a guest.
 
 The programs are those in the kernel's table of identifiers, which bpf(2) and bpftool
@@ -74,7 +74,7 @@ var bpfColumns = table.Columns[bpfProgram]{
 		Get: func(p *bpfProgram) table.Value { return unsigned(p.Runs) }},
 	{Name: "run_time", Type: table.Duration, Extra: true, Doc: "How long those runs took.",
 		Get: func(p *bpfProgram) table.Value { return table.DurationValue(p.RunTime) }},
-	{Name: "missed", Type: table.Uint, Extra: true, Doc: "Runs left out because it was running already on that processor.",
+	{Name: "missed", Type: table.Uint, Extra: true, Doc: "Runs left out because it was running already on that CPU.",
 		Get: func(p *bpfProgram) table.Value { return unsigned(p.Missed) }},
 	{Name: "holders", Type: table.List, Doc: "File descriptors of it: process/descriptor.",
 		Get: func(p *bpfProgram) table.Value { return p.around.holders.files(p.Addr) }},
@@ -92,7 +92,7 @@ var bpfColumns = table.Columns[bpfProgram]{
 			}
 			return none
 		}},
-	{Name: "code_owner", Type: table.Text, Extra: true, Doc: "Whose code that is; anything but a program's is a program redirected.",
+	{Name: "code_owner", Type: table.Text, Extra: true, Doc: "Owner of that code; anything but a program means that it was redirected.",
 		Get: func(p *bpfProgram) table.Value {
 			if o := p.around.owners; o != nil && p.JITAddr != 0 {
 				return table.TextValue(o.Of(p.JITAddr).String())

@@ -11,7 +11,7 @@ import (
 
 func init() {
 	table.Register(table.Of(table.Spec{
-		Name: "bpf_links", Group: table.Machinery,
+		Name: "bpf_links", Group: table.Internals,
 		Doc: `Show the links that tie BPF programs of a guest to what runs them.
 
 The links are those in the kernel's table of identifiers, which bpf(2) and bpftool

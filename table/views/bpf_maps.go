@@ -12,7 +12,7 @@ import (
 
 func init() {
 	table.Register(table.Of(table.Spec{
-		Name: "bpf_maps", Group: table.Machinery,
+		Name: "bpf_maps", Group: table.Internals,
 		Doc: `Show the maps of BPF programs of a guest.
 
 The maps are those in the kernel's table of identifiers, which bpf(2) and bpftool

@@ -38,7 +38,7 @@ var cgroupColumns = table.Columns[linux.Cgroup]{
 	{Name: "descendants", Type: table.Int, Extra: true, Doc: "Number of groups below it.", Get: func(c *linux.Cgroup) table.Value { return integer(c.Below) }},
 	{Name: "frozen", Type: table.Bool, Extra: true, Doc: "Whether it was told to freeze, in version 2.",
 		Get: func(c *linux.Cgroup) table.Value { return table.BoolValue(c.Frozen) }},
-	{Name: "cpu_time", Type: table.Duration, Doc: "Processor time used, by those below too; missing for a root and in version 1.",
+	{Name: "cpu_time", Type: table.Duration, Doc: "CPU time used, by those below too; missing for a root and in version 1.",
 		Get: func(c *linux.Cgroup) table.Value { return when(c.HasCPU, table.DurationValue(c.CPUTime)) }},
 	{Name: "memory", Type: table.Size, Doc: "Memory charged to it; missing without that controller.",
 		Get: func(c *linux.Cgroup) table.Value { return when(c.Memory.Known, size(c.Memory.Now)) }},

@@ -70,7 +70,7 @@ func (o *owned[T]) Unread() error {
 func plain[T any](columns table.Columns[T]) table.Columns[owned[T]] {
 	all := make(table.Columns[owned[T]], len(columns))
 	for i, c := range columns {
-		all[i] = table.Col[owned[T]]{Name: c.Name, Type: c.Type, Doc: c.Doc, Extra: c.Extra, Option: c.Option}
+		all[i] = table.Col[owned[T]]{Name: c.Name, Type: c.Type, Doc: c.Doc, Extra: c.Extra, With: c.With, Option: c.Option}
 		if get := c.Get; get != nil {
 			all[i].Get = func(o *owned[T]) table.Value { return get(o.it) }
 		}
@@ -118,7 +118,7 @@ func (o *owned[T]) holder(a virt.Addr) table.Value {
 }
 
 // holderDoc documents the columns of such cells.
-const holderDoc = "Owner of the memory that they are in: kernel, [module]; none if the owner is unknown."
+const holderDoc = "Owner of the memory that it is in: kernel, [module]; none if the owner is unknown."
 
 // withOwners makes the objects of a view that shows functions of what package linux yields.
 func withOwners[T any](objects func(context.Context, *linux.System, *owners) iter.Seq2[*T, error]) table.Objects[owned[T]] {

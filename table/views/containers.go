@@ -10,11 +10,11 @@ func init() {
 		Name: "containers",
 		Doc: `Show the containers that run in a guest.
 
-A container is known by its control group, whose name tells the runtime and the
+A container is known by its control group, whose name gives the runtime and the
 identifier: docker, podman, containerd (Kubernetes), cri-o, LXC, systemd-nspawn. Where
 that tells nothing, the first process of a PID namespace is looked at: the arguments of
-the monitor above it, and "container=" in its environment, which are the words of
-programs. One that has none of these is not seen here, but its namespaces are. Names that
+the monitor above it, and "container=" in its environment, which programs can
+set freely. One that has none of these is not seen here, but its namespaces are. Names that
 only a runtime's files hold (docker's) are not found. A container without processes is
 not shown.`,
 		Source:  "task_struct, its css_set and nsproxy, and the mounts of its root; the arguments of monitors, and environments",
@@ -27,7 +27,7 @@ not shown.`,
 var containersColumns = table.Columns[linux.ContainerInfo]{
 	{Name: "id", Type: table.Text, Doc: "The runtime's identifier, or the container's name.",
 		Get: func(c *linux.ContainerInfo) table.Value { return text(c.ID) }},
-	{Name: "runtime", Type: table.Text, Doc: "docker, containerd, cri-o, podman, lxc, nspawn, or another in the words of its environment; missing if the control group's name does not tell.",
+	{Name: "runtime", Type: table.Text, Doc: "docker, containerd, cri-o, podman, lxc, nspawn, or another name from its environment; missing if the control group's name does not say.",
 		Get: func(c *linux.ContainerInfo) table.Value { return text(c.Runtime) }},
 	{Name: "name", Type: table.Text, Doc: "What people call it: from podman's and CRI-O's monitor, or, in a pod, from the kubelet's mount.",
 		Get: func(c *linux.ContainerInfo) table.Value { return text(c.Name) }},

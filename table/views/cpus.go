@@ -12,10 +12,10 @@ import (
 func init() {
 	table.Register(table.Of(table.Spec{
 		Name: "cpus", Group: table.Kernel,
-		Doc: `Show the processors of a guest, as its kernel knows them.
+		Doc: `Show the CPUs of a guest, as its kernel knows them.
 
-There is a line for every processor that the kernel made room for, online or not. What a
-processor is and can do is what the kernel found out when it started it, and what
+There is a line for every CPU that the kernel made room for, online or not. What a
+CPU is and can do is what the kernel found out when it started it, and what
 /proc/cpuinfo shows; one that was never started has no more than its number. The names of
 flags are the kernel's own: bits that it does not name are not shown.`,
 		Source:  "the CPU masks (__cpu_online_mask and others), cpu_info of every CPU (cpuinfo_x86), cpu_khz",
@@ -25,7 +25,7 @@ flags are the kernel's own: bits that it does not name are not shown.`,
 }
 
 var cpusColumns = table.Columns[cpu]{
-	{Name: "cpu", Type: table.Int, Doc: "Number of the processor.", Get: func(p *cpu) table.Value { return integer(p.Number) }},
+	{Name: "cpu", Type: table.Int, Doc: "Number of the CPU.", Get: func(p *cpu) table.Value { return integer(p.Number) }},
 	{Name: "online", Type: table.Bool, Doc: "Whether it runs tasks (cpu_online_mask).", Get: func(p *cpu) table.Value { return table.BoolValue(p.Online) }},
 	{Name: "present", Type: table.Bool, Extra: true, Doc: "Whether it is plugged in (cpu_present_mask).",
 		Get: func(p *cpu) table.Value { return table.BoolValue(p.Present) }},
@@ -35,7 +35,7 @@ var cpusColumns = table.Columns[cpu]{
 	{Name: "family", Type: table.Int, Doc: "Family of the model.", Get: func(p *cpu) table.Value { return p.known(integer(p.Family)) }},
 	{Name: "model", Type: table.Int, Doc: "Number of the model in its family.", Get: func(p *cpu) table.Value { return p.known(integer(p.Model)) }},
 	{Name: "stepping", Type: table.Int, Doc: "Revision of the model.", Get: func(p *cpu) table.Value { return p.known(integer(p.Stepping)) }},
-	{Name: "model_name", Type: table.Text, Doc: "What the processor calls itself.", Get: func(p *cpu) table.Value { return p.known(text(p.ModelName)) }},
+	{Name: "model_name", Type: table.Text, Doc: "What the CPU calls itself.", Get: func(p *cpu) table.Value { return p.known(text(p.ModelName)) }},
 	{Name: "microcode", Type: table.Addr, Extra: true, Doc: "Revision of its microcode, a number.",
 		Get: func(p *cpu) table.Value { return p.known(table.AddrValue(uint64(p.Microcode))) }},
 	{Name: "khz", Type: table.Uint, Doc: "Frequency in kHz as measured at boot (cpu_khz); what it runs at this moment is not in memory.",

@@ -23,7 +23,7 @@ The credentials are the task's own, which /proc/PID/status shows too; "overridde
 says that it acts with others for the moment. Users and groups are numbered as in the
 initial user namespace; capabilities count in "user_ns" only. Threads have credentials
 of their own: --threads shows a line for each. The label is AppArmor's; SELinux's is a
-number that only its policy can tell, and is not shown.`,
+number that only its policy can translate, and is not shown.`,
 		Source:  "task_struct.real_cred and cred: struct cred, group_info, task_struct.seccomp, the AppArmor blob, task_struct.loginuid",
 		Key:     []string{"pid", "tid"},
 		Example: "lab:demo --pid 1",

@@ -11,7 +11,7 @@ import (
 
 func init() {
 	table.Register(table.Of(table.Spec{
-		Name: "crypto", Group: table.Machinery,
+		Name: "crypto", Group: table.Internals,
 		Doc: `Show the algorithms of a guest's crypto API.
 
 Each implementation that is registered, as /proc/crypto lists them, the last one

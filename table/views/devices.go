@@ -10,11 +10,11 @@ import (
 
 func init() {
 	table.Register(table.Of(table.Spec{
-		Name: "devices", Group: table.Machinery,
+		Name: "devices", Group: table.Internals,
 		Doc: `Show which drivers serve which device numbers, and by whose functions.
 
 Character devices and block devices as /proc/devices has them, and the character devices that
-share major number 10 one by one (misc). Of block devices there is no function to tell.
+share major number 10 one by one (misc). Block devices have no such functions.
 Numbers that a driver took without serving them yet have no functions either.`,
 		Source:  "chrdevs and cdev_map, misc_list, major_names: cdev, file_operations",
 		Key:     []string{"kind", "major", "minor", "name"},
@@ -35,7 +35,7 @@ var devicesColumns = slices.Concat(
 			Get: func(d *linux.Driver) table.Value { return address(d.Ops) }},
 	}),
 	table.Columns[owned[linux.Driver]]{
-		{Name: "operations_holder", Type: table.Text, Doc: "Whose memory that is: kernel, [module]; none is nobody's that is known.",
+		{Name: "operations_holder", Type: table.Text, Doc: holderDoc,
 			Get: func(o *owned[linux.Driver]) table.Value { return o.holder(o.it.Ops) }},
 	},
 	code("open", "the function that opens it", func(d *linux.Driver) virt.Addr { return d.Open }),

@@ -29,7 +29,7 @@ var dmesgColumns = table.Columns[linux.Message]{
 		Get: func(m *linux.Message) table.Value { return unsigned(m.Facility) }},
 	{Name: "level", Type: table.Uint, Doc: "Level, as in syslog: 0 emergency, 1 alert, 2 critical, 3 error, 4 warning, 5 notice, 6 information, 7 debugging.",
 		Get: func(m *linux.Message) table.Value { return unsigned(m.Level) }},
-	{Name: "caller", Type: table.Text, Extra: true, Doc: "Thread (T1) or processor (C0) that wrote it; missing where the kernel does not keep it.",
+	{Name: "caller", Type: table.Text, Extra: true, Doc: "Thread (T1) or CPU (C0) that wrote it; missing where the kernel does not keep it.",
 		Get: func(m *linux.Message) table.Value { return logCaller(m.Caller) }},
 	{Name: "subsystem", Type: table.Text, Extra: true, Doc: "Subsystem that it is about; missing if it does not say.",
 		Get: func(m *linux.Message) table.Value { return text(m.Subsystem) }},

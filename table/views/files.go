@@ -19,7 +19,7 @@ func init() {
 
 A row is one descriptor, as in /proc/PID/fd and fdinfo, read from the kernel's own
 table. Pipes, sockets and the kernel's anonymous files have the names that links in
-/proc/PID/fd show; the view sockets tells more of sockets. The table is that of the
+/proc/PID/fd show; the view sockets shows more of sockets. The table is that of the
 process' first thread: one that a thread keeps for itself is not shown, nor are files
 that are only mapped (see maps), passed on in a message under way, or registered with
 io_uring.`,

@@ -60,7 +60,7 @@ var filesystemsColumns = table.Columns[linux.FileSystem]{
 		Get: func(f *linux.FileSystem) table.Value { return table.BoolValue(!f.NeedsDevice()) }},
 	{Name: "flags", Type: table.List, Doc: "What it can and needs: FS_… of the kernel, in lower case.",
 		Get: func(f *linux.FileSystem) table.Value { return table.ListValue(f.FlagNames()) }},
-	{Name: "owner", Type: table.Text, Doc: "Whose code it is: kernel or [module].",
+	{Name: "owner", Type: table.Text, Doc: "Owner of its code: kernel or [module].",
 		Get: func(f *linux.FileSystem) table.Value {
 			if f.Module == "" {
 				return table.TextValue("kernel")

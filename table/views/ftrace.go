@@ -13,7 +13,7 @@ import (
 
 func init() {
 	table.Register(table.Of(table.Spec{
-		Name: "ftrace", Group: table.Machinery,
+		Name: "ftrace", Group: table.Internals,
 		Doc: `Show who traces the kernel's functions.
 
 There is a line for each registered user of ftrace (struct ftrace_ops): the function that is
@@ -26,7 +26,7 @@ neither.`,
 		Example: "lab:demo",
 	}, ftraceColumns, each((*linux.System).FtraceOps)))
 	table.Register(table.Of(table.Spec{
-		Name: "ftrace_functions", Group: table.Machinery,
+		Name: "ftrace_functions", Group: table.Internals,
 		Doc: `Show which functions of the kernel are being traced.
 
 There is a line for each function whose beginning calls ftrace, as the kernel's own records

@@ -24,7 +24,7 @@ them is shown by the view mounts.`,
 		Doc: `Show the PCI devices of a guest, and which driver has each.
 
 As lspci -nn shows them, from what the kernel read when it found them. What the machine
-really has is the emulator's to say.`,
+really has, only the emulator knows.`,
 		Source:  "pci_root_buses: struct pci_bus, pci_dev",
 		Key:     []string{"slot"},
 		Example: "lab:demo",
@@ -53,7 +53,7 @@ var disksColumns = slices.Concat(
 			Get: func(d *linux.Disk) table.Value { return address(d.Ops) }},
 	}),
 	table.Columns[owned[linux.Disk]]{
-		{Name: "operations_holder", Type: table.Text, Doc: "Whose memory that is: kernel, [module]; none is nobody's that is known.",
+		{Name: "operations_holder", Type: table.Text, Doc: holderDoc,
 			Get: func(o *owned[linux.Disk]) table.Value { return o.holder(o.it.Ops) }},
 	},
 	plain(table.Columns[linux.Disk]{

@@ -16,7 +16,7 @@ func init() {
 		Doc: `Show the command lines that shells remember.
 
 They are read from the memory of running shells, whether or not they ever reach a file:
-those of bash, of zsh, and of the ash of busybox. "how" says how sure that is. symbol: the
+those of bash, of zsh, and of the ash of busybox. "how" says how certain that is. symbol: the
 shell's own symbols led to its list, which is exact. shape: a list that looks like it was
 found in its memory; the longest one is shown, and another may have been meant. stray: what
 looks like an entry of bash's and is in no list, which may be one that was removed; of the

@@ -16,13 +16,13 @@ import (
 
 func init() {
 	table.Register(table.Of(table.Spec{
-		Name: "idt", Group: table.Machinery,
+		Name: "idt", Group: table.Internals,
 		Doc: `Show the interrupt descriptor table.
 
-There is a line for every vector: what the processors do on an exception, an interrupt or
+There is a line for every vector: what the CPUs do on an exception, an interrupt or
 INT instruction. It is the table that the kernel loads; where the machine shows registers,
-the tables that the processors really use have lines as well if they are others, with their
-"cpu". A guest whose processors deliver events by FRED does not use this table.`,
+the tables that the CPUs really use have lines as well if they are others, with their
+"cpu". A guest whose CPUs deliver events by FRED does not use this table.`,
 		Source:  "idt_table, and the CPUs' IDT registers where the machine shows them",
 		Key:     []string{"cpu", "vector"},
 		Example: "lab:demo",
@@ -31,14 +31,14 @@ the tables that the processors really use have lines as well if they are others,
 
 var idtColumns = slices.Concat(
 	plain(table.Columns[gate]{
-		{Name: "cpu", Type: table.Int, Extra: true, Doc: "Processor that uses this table; missing for the kernel's own table.",
+		{Name: "cpu", Type: table.Int, Extra: true, Doc: "CPU that uses this table; missing for the kernel's own table.",
 			Get: func(e *gate) table.Value { return when(e.cpu >= 0, integer(e.cpu)) }},
 		{Name: "vector", Type: table.Int, Doc: "Number of the exception or interrupt.", Get: func(e *gate) table.Value { return integer(e.Vector) }},
 		{Name: "type", Type: table.Text, Doc: "interrupt, trap or task gate; a number for what is none of these.",
 			Get: func(e *gate) table.Value { return table.TextValue(e.Type) }},
 		{Name: "dpl", Type: table.Int, Doc: "Ring from which an INT instruction may call it: 3 for programs.",
 			Get: func(e *gate) table.Value { return integer(e.DPL) }},
-		{Name: "ist", Type: table.Int, Doc: "Stack that the processor switches to; 0 for none.", Get: func(e *gate) table.Value { return integer(e.IST) }},
+		{Name: "ist", Type: table.Int, Doc: "Stack that the CPU switches to; 0 for none.", Get: func(e *gate) table.Value { return integer(e.IST) }},
 		{Name: "segment", Type: table.Addr, Doc: "Code segment selector: 0x10 is the kernel's.",
 			Get: func(e *gate) table.Value { return table.AddrValue(uint64(e.Segment)) }},
 		{Name: "present", Type: table.Bool, Doc: "Whether the gate is in use.", Get: func(e *gate) table.Value { return table.BoolValue(e.Present) }},

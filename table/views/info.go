@@ -69,7 +69,7 @@ var infoColumns = table.Columns[information]{
 		Get: func(i *information) table.Value { return integer(i.Linux.Space.Levels()) }},
 	{Name: "pti", Type: table.Bool, Doc: "Whether page tables are isolated: two roots for each process.",
 		Get: func(i *information) table.Value { return table.BoolValue(i.Linux.PTI) }},
-	{Name: "cpus", Type: table.Int, Doc: "Processors that the kernel prepared for.", Get: func(i *information) table.Value { return integer(i.Linux.CPUs()) }},
+	{Name: "cpus", Type: table.Int, Doc: "CPUs that the kernel prepared for.", Get: func(i *information) table.Value { return integer(i.Linux.CPUs()) }},
 	{Name: "booted", Type: table.Time, Doc: "When the guest booted, by its own clock.",
 		Get: func(i *information) table.Value { return readable(table.TimeValue(i.clock.Boot), i.clockErr) }},
 	{Name: "clock", Type: table.Time, Doc: "The guest's clock when it last ticked.",

@@ -21,7 +21,7 @@ func init() {
 		Doc: `Show the network devices of a guest, those of all network namespaces.
 
 Flags are those that ip shows; "promiscuity" counts how often something asked for all
-frames, a packet socket included, which no flag tells. The owner of the transmit function
+frames, a packet socket included, which no flag shows. The owner of the transmit function
 is the driver.
 
 Counters are added up as the kernel does it for ip -s link: those of the kernel's core,

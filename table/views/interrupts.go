@@ -12,11 +12,11 @@ import (
 
 func init() {
 	table.Register(table.Of(table.Spec{
-		Name: "interrupts", Group: table.Machinery,
+		Name: "interrupts", Group: table.Internals,
 		Doc: `Show the interrupt lines of a guest and the kernel's software interrupts, with who handles them.
 
 There is a line for every driver that takes part in an interrupt, and one without a handler
-for an interrupt that nobody handles. Interrupts that processors send each other, and those
+for an interrupt that is not handled. Interrupts that CPUs send each other, and those
 of their own timers, have no such line; "outsight idt" shows where all of them begin.`,
 		Source:  "irq_desc (sparse_irqs or irq_desc_tree), irqaction, kstat_irqs of every CPU; softirq_vec",
 		Key:     []string{"kind", "number", "address"},
@@ -35,8 +35,8 @@ var interruptsColumns = slices.Concat(
 			}},
 		{Name: "number", Type: table.Int, Doc: "As in /proc/interrupts; of a software interrupt, its rank.",
 			Get: func(i *line) table.Value { return integer(i.Number) }},
-		{Name: "count", Type: table.Uint, Doc: "How often it came, on all processors together.", Get: (*line).count},
-		{Name: "counts", Type: table.Numbers, Extra: true, Doc: "The same for each possible processor.",
+		{Name: "count", Type: table.Uint, Doc: "How often it came, on all CPUs together.", Get: (*line).count},
+		{Name: "counts", Type: table.Numbers, Extra: true, Doc: "The same for each possible CPU.",
 			Get: func(i *line) table.Value { return table.NumbersValue(i.Counts) }},
 		{Name: "chip", Type: table.Text, Doc: "Controller that it comes from.", Get: func(i *line) table.Value { return text(i.Chip) }},
 		{Name: "hardware", Type: table.Uint, Extra: true, Doc: "Its number at the controller.",

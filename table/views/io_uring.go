@@ -7,7 +7,7 @@ import (
 
 func init() {
 	table.Register(table.Of(table.Spec{
-		Name: "io_uring", Group: table.Machinery,
+		Name: "io_uring", Group: table.Internals,
 		Doc: `Show the rings of io_uring of a guest: input and output without system calls.
 
 A row is a ring and a descriptor that holds it, with the requests that wait and can be
@@ -42,9 +42,9 @@ var ioUringColumns = table.Columns[linux.IOUring]{
 		Get: func(u *linux.IOUring) table.Value { return unsigned(u.CQTail - u.CQHead) }},
 	{Name: "overflow", Type: table.Uint, Extra: true, Doc: "Completions for which there was no room.",
 		Get: func(u *linux.IOUring) table.Value { return unsigned(u.Overflow) }},
-	{Name: "sq_thread", Type: table.Int, Doc: "Thread of the kernel's that takes submissions; missing without.",
+	{Name: "sq_thread", Type: table.Int, Doc: "Kernel thread that takes submissions; missing without.",
 		Get: func(u *linux.IOUring) table.Value { return when(u.SQThread != 0, integer(u.SQThread)) }},
-	{Name: "sq_thread_cpu", Type: table.Int, Extra: true, Doc: "Processor that this thread is bound to; missing if to none.",
+	{Name: "sq_thread_cpu", Type: table.Int, Extra: true, Doc: "CPU that this thread is bound to; missing if to none.",
 		Get: func(u *linux.IOUring) table.Value { return when(u.SQThreadCPU >= 0, integer(u.SQThreadCPU)) }},
 	{Name: "files", Type: table.List, Doc: "Registered files by path.",
 		Get: func(u *linux.IOUring) table.Value { return table.ListValue(append([]string{}, u.Files...)) }},

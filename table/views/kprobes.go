@@ -10,7 +10,7 @@ import (
 
 func init() {
 	table.Register(table.Of(table.Spec{
-		Name: "kprobes", Group: table.Machinery,
+		Name: "kprobes", Group: table.Internals,
 		Doc: `Show the kernel's dynamic probes (kprobes and kretprobes).
 
 There is a line for each one that was asked for, also where several share an instruction.

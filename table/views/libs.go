@@ -16,9 +16,9 @@ func init() {
 		Doc: `Show the libraries that processes have mapped.
 
 A row is a file that a process has mapped, with code in it: its program, the loader and
-its shared libraries. They are told by the mappings that the kernel keeps, not by the list
+its shared libraries. They are known by the mappings that the kernel keeps, not by the list
 of the guest's own loader, which a process can change. Code in memory without a file, and
-files of which no part is executable, are not shown: "outsight elves" and "outsight maps"
+files of which no part is executable, are not shown: "outsight elfs" and "outsight maps"
 do that.`,
 		Source:  "mm_struct.mm_mt or mmap: vm_area_struct, struct file",
 		Key:     []string{"pid", "base"},

@@ -14,7 +14,7 @@ import (
 
 func init() {
 	table.Register(table.Of(table.Spec{
-		Name: "lsm", Group: table.Machinery,
+		Name: "lsm", Group: table.Internals,
 		Doc: `Show the functions on the kernel's security hooks.
 
 There is a line for every function that a security module (capability, SELinux, AppArmor,
@@ -27,7 +27,7 @@ code itself is not compared.`,
 		Example: "lab:demo",
 	}, lsmColumns, securityHooks))
 	table.Register(table.Of(table.Spec{
-		Name: "notifiers", Group: table.Machinery,
+		Name: "notifiers", Group: table.Internals,
 		Doc: `Show the functions on the kernel's notifier chains.
 
 There is a line for every function that is called on an event: a panic, a reboot, a key

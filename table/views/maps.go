@@ -19,9 +19,9 @@ func init() {
 
 A row is one range of a process' address space, as in /proc/PID/maps, read from the
 kernel's own tree of them. Of processes that are chosen by their pid, or of all with
---resident, the page tables are walked too, and tell how much of each range is in memory or
+--resident, the page tables are walked too, and show how much of each range is in memory or
 in swap; that takes longer. Shared memory
-that is in swap is not told by page tables and not counted, and neither is the legacy
+that is in swap is not visible in page tables and not counted, and neither is the legacy
 vsyscall page, which belongs to no process. Code that was mapped past the kernel's tree,
 by changing page tables, is not shown.`,
 		Source:  "mm_struct.mm_mt, or mmap before 6.1: vm_area_struct; page tables for what is resident",
@@ -67,7 +67,7 @@ var mapsColumns = table.Columns[mapping]{
 
 		}},
 	{Name: "vma", Type: table.Addr, Extra: true, Doc: "Address of the vm_area_struct.", Get: func(m *mapping) table.Value { return address(m.Addr) }},
-	{Name: "with_resident", Type: table.Bool, Option: true, Doc: "Walk the page tables to tell what is in memory, without --pid too."},
+	{Name: "with_resident", Type: table.Bool, Option: true, Doc: "Walk the page tables to see what is in memory, without --pid too."},
 }
 
 // process is one that a view should look at.

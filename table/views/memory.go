@@ -24,25 +24,25 @@ here.`,
 		Name: "zones", Group: table.Kernel,
 		Doc: `Show the zones that a guest's memory is handed out from, and what is free in them.
 
-As /proc/zoneinfo and /proc/buddyinfo have it, in bytes. Pages that a processor keeps at hand
+As /proc/zoneinfo and /proc/buddyinfo have it, in bytes. Pages that a CPU keeps at hand
 are not among the free ones. Zones without memory are left out.`,
 		Source:  "node_data: pglist_data.node_zones, free_area",
 		Key:     []string{"node", "zone"},
 		Example: "lab:demo",
 	}, zonesColumns, from((*linux.System).Zones)))
 	table.Register(table.Of(table.Spec{
-		Name: "slabs", Group: table.Machinery,
+		Name: "slabs", Group: table.Internals,
 		Doc: `Show the caches that the kernel allocates its objects from.
 
 As /proc/slabinfo has them, with the constructor of each and its owner. Caches of one size
 are merged: those that have no line are among the aliases of another's. Objects that a
-processor keeps at hand count as active. Without CONFIG_SLUB_DEBUG nothing is counted.`,
+CPU keeps at hand count as active. Without CONFIG_SLUB_DEBUG nothing is counted.`,
 		Source:  "slab_caches: kmem_cache and its kmem_cache_node",
 		Key:     []string{"name"},
 		Example: "lab:demo --sort -active",
 	}, slabsColumns, each((*linux.System).SlabCaches)))
 	table.Register(table.Of(table.Spec{
-		Name: "vmallocs", Group: table.Machinery,
+		Name: "vmalloc", Group: table.Internals,
 		Doc: `Show what the kernel has mapped into its address space page by page, and for whom.
 
 As /proc/vmallocinfo has it: memory of vmalloc, which is what modules, compiled programs and
@@ -61,7 +61,7 @@ var vmallocsColumns = slices.Concat(
 		{Name: "size", Type: table.Size, Doc: "Bytes, with the guard page.", Get: func(a *linux.VMArea) table.Value { return size(a.End - a.Start) }},
 		{Name: "kinds", Type: table.List, Doc: "vmalloc, vmap, ioremap, user, dma-coherent, sparse; vm_map_ram.",
 			Get: func(a *linux.VMArea) table.Value { return list(a.Kinds) }},
-		{Name: "pages", Type: table.Uint, Doc: "Pages that were allocated for it; missing for other people's.",
+		{Name: "pages", Type: table.Uint, Doc: "Pages that were allocated for it; missing where others allocated them.",
 			Get: func(a *linux.VMArea) table.Value { return positive(a.Pages) }},
 		{Name: "physical", Type: table.Addr, Doc: "Physical address that it shows; missing where it shows pages from here and there.",
 			Get: func(a *linux.VMArea) table.Value { return when(a.Physical != 0, table.AddrValue(uint64(a.Physical))) }},

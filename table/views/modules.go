@@ -15,7 +15,7 @@ import (
 
 func init() {
 	table.Register(table.Of(table.Spec{
-		Name: "modules", Group: table.Machinery,
+		Name: "modules", Group: table.Internals,
 		Doc: `Show the modules of a guest's kernel.
 
 The modules are those on the kernel's list, the newest first, as lsmod in the guest
@@ -68,7 +68,7 @@ var modulesColumns = slices.Concat(
 	}),
 	code("exit", "its exit function; missing where it cannot be unloaded", func(m *module) virt.Addr { return m.Exit }),
 	plain(table.Columns[module]{
-		{Name: "percpu_size", Type: table.Size, Extra: true, Doc: "Memory that it takes in each processor's area, in bytes.",
+		{Name: "percpu_size", Type: table.Size, Extra: true, Doc: "Memory that it takes in each CPU's area, in bytes.",
 			Get: func(m *module) table.Value { return size(m.PercpuSize) }},
 		{Name: "module", Type: table.Addr, Extra: true, Doc: "Address of the struct module.", Get: func(m *module) table.Value { return address(m.Addr) }},
 	}),

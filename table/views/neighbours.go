@@ -32,7 +32,7 @@ var neighbourColumns = table.Columns[linux.Neighbour]{
 		Get: func(n *linux.Neighbour) table.Value { return list(bitNames(uint32(n.State), nudStates)) }},
 	{Name: "flags", Type: table.List, Extra: true, Doc: "Flags: USE, SELF, MASTER, PROXY, EXT_LEARNED, OFFLOADED, STICKY, ROUTER, MANAGED, LOCKED, EXT_VALIDATED.",
 		Get: func(n *linux.Neighbour) table.Value { return list(bitNames(n.Flags, nudFlags)) }},
-	{Name: "protocol", Type: table.Text, Extra: true, Doc: "Who made it: static, zebra, bird …; missing where nobody said.",
+	{Name: "protocol", Type: table.Text, Extra: true, Doc: "Who made it: static, zebra, bird …; missing if unset.",
 		Get: func(n *linux.Neighbour) table.Value {
 			return when(n.Protocol != 0, routeNamed(routeProtos, n.Protocol))
 		}},

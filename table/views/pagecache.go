@@ -73,13 +73,13 @@ var pagecacheColumns = table.Columns[namedFile]{
 	{Name: "inode", Type: table.Uint, Doc: "Inode.", Get: func(f *namedFile) table.Value { return unsigned(f.Number) }},
 	{Name: "size", Type: table.Size, Doc: "Bytes of the file.", Get: func(f *namedFile) table.Value { return size(f.Size) }},
 	{Name: "cached", Type: table.Size, Doc: "Bytes of it in memory, in whole pages.", Get: func(f *namedFile) table.Value { return size(f.Cached) }},
-	{Name: "dirty", Type: table.Size, Doc: "Cached bytes that are not yet on the disk; missing without --dirty.", Get: (*namedFile).dirty},
+	{Name: "dirty", Type: table.Size, With: "with_dirty", Doc: "Cached bytes that are not yet on the disk; missing without --dirty.", Get: (*namedFile).dirty},
 	{Name: "deleted", Type: table.Bool, Extra: true, Doc: "Whether it was unlinked, or never had a name.",
 		Get: func(f *namedFile) table.Value { return table.BoolValue(f.deleted) }},
 	{Name: "mounted", Type: table.Bool, Extra: true, Doc: "Whether some process' mounts show it.",
 		Get: func(f *namedFile) table.Value { return table.BoolValue(f.mounted) }},
 	{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct inode.", Get: func(f *namedFile) table.Value { return address(f.Addr) }},
-	{Name: "with_dirty", Type: table.Bool, Option: true, Doc: "Look at each page to tell what is not yet written."},
+	{Name: "with_dirty", Type: table.Bool, Option: true, Doc: "Look at each page to see what is not yet written."},
 }
 
 // namedFile is a file with its name: a row of pagecache and of tmpfs.

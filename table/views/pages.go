@@ -12,12 +12,12 @@ import (
 
 func init() {
 	table.Register(table.Of(table.Spec{
-		Name: "pages", Group: table.Machinery, Exhaustive: true,
+		Name: "pages", Group: table.Internals, Exhaustive: true,
 		Doc: `Show what a guest uses its memory for, page by page.
 
-As the kernel's own books (struct page) have it: a row is a page, a compound page, or a free
-block of the buddy allocator. What the kernel took for itself is told no closer than "kernel":
-nobody keeps books of that, and large allocations are part of it. "pcp" is free memory that a processor keeps at hand, told by being
+As the kernel records it (struct page): a row is a page, a compound page, or a free
+block of the buddy allocator. What the kernel took for itself is shown as "kernel" only:
+it keeps no record of the use, and large allocations are part of it. "pcp" is free memory that a CPU keeps at hand, known by being
 on a list. The rows are many; ask for sums with
 "outsight query TARGET 'select use, sum(size) from pages group by use'".`,
 		Source:  "struct page of every frame (vmemmap), kmem_cache and address_space behind it",

@@ -11,10 +11,10 @@ import (
 
 func init() {
 	table.Register(table.Of(table.Spec{
-		Name: "perf", Group: table.Machinery,
+		Name: "perf", Group: table.Internals,
 		Doc: `Show the events of perf of a guest: counters, samplers, breakpoints and probes.
 
-The events are those in the contexts of tasks and of processors, whoever made them:
+The events are those in the contexts of tasks and of CPUs, whoever made them:
 perf, a BPF loader, a debugger (hardware breakpoints), or the kernel itself (its
 watchdog). Probes made through tracefs run without an event and are not shown here.`,
 		Source:  "perf_event_context of tasks and CPUs: struct perf_event",
@@ -25,9 +25,9 @@ watchdog). Probes made through tracefs run without an event and are not shown he
 
 var perfColumns = slices.Concat(
 	plain(table.Columns[linux.PerfEvent]{
-		{Name: "pid", Type: table.Int, Doc: "Thread that it is about; missing where it is about all of a processor.",
+		{Name: "pid", Type: table.Int, Doc: "Thread that it is about; missing where it is about all of a CPU.",
 			Get: func(e *linux.PerfEvent) table.Value { return when(e.PID != 0, integer(e.PID)) }},
-		{Name: "cpu", Type: table.Int, Doc: "Processor that it is about; missing for every one.",
+		{Name: "cpu", Type: table.Int, Doc: "CPU that it is about; missing for every one.",
 			Get: func(e *linux.PerfEvent) table.Value { return when(e.CPU >= 0, integer(e.CPU)) }},
 		{Name: "pmu", Type: table.Text, Doc: "What counts it: software, tracepoint, kprobe, breakpoint, cpu and so on.",
 			Get: func(e *linux.PerfEvent) table.Value { return text(e.PMU) }},
@@ -54,7 +54,7 @@ var perfColumns = slices.Concat(
 			Get: func(e *linux.PerfEvent) table.Value { return positive(e.ProgID) }},
 		{Name: "owner", Type: table.Int, Doc: "Thread that made it; missing where that ended, or it is the kernel's own.",
 			Get: func(e *linux.PerfEvent) table.Value { return when(e.Owner != 0, integer(e.Owner)) }},
-		{Name: "id", Type: table.Uint, Extra: true, Doc: "Number of the event, as PERF_EVENT_IOC_ID tells.",
+		{Name: "id", Type: table.Uint, Extra: true, Doc: "Number of the event, as PERF_EVENT_IOC_ID returns it.",
 			Get: func(e *linux.PerfEvent) table.Value { return unsigned(e.ID) }},
 		{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct perf_event.",
 			Get: func(e *linux.PerfEvent) table.Value { return address(e.Addr) }},

@@ -15,7 +15,7 @@ func init() {
 		Doc: `Show the routes of a guest: all tables of all network namespaces, IPv4 and IPv6.
 
 A route with several next hops has a line for each; next hops that are objects of their
-own (ip nexthop) are followed. Which table is asked is in the view rules. What is not
+own (ip nexthop) are followed. The view ip_rules shows which table is asked. What is not
 seen: routes learnt for single destinations (exceptions), what an encapsulation does, the
 algorithm against congestion that a route asks for, when a route expires, multicast
 forwarding.`,

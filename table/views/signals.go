@@ -26,7 +26,7 @@ the functions that catch them.`,
 		Doc: `Show what processes have set to be done on signals.
 
 There is a line for every signal that a process catches or ignores; what happens by default
-has none. "outsight maps" tells in which file's code a handler lies.`,
+has none. "outsight maps" shows in which file's code a handler lies.`,
 		Source:  "sighand_struct.action of every process",
 		Key:     []string{"pid", "signal"},
 		Example: "lab:demo --where 'action == \"caught\"'",

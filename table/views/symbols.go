@@ -12,7 +12,7 @@ import (
 
 func init() {
 	table.Register(table.Of(table.Spec{
-		Name: "symbols", Group: table.Machinery, Exhaustive: true,
+		Name: "symbols", Group: table.Internals, Exhaustive: true,
 		Doc: `Show the symbols of the kernel, of its modules and of code that was made at run time.
 
 As /proc/kallsyms shows them to root. There are more than a hundred thousand, so that
@@ -23,7 +23,7 @@ collect leaves them out. The verbs read, struct and disassemble take their names
 	}, symbolsColumns, from((*linux.System).Symbols)))
 	table.Register(table.Of(table.Spec{
 		Name: "vmcoreinfo", Group: table.Kernel,
-		Doc: `Show what the kernel tells of itself to tools that read crash dumps.
+		Doc: `Show what the kernel reports about itself to tools that read crash dumps.
 
 The lines of its VMCOREINFO note, in their order. It was made at boot; outsight does not
 rest on it, but says where it contradicts what is found.`,
@@ -32,12 +32,12 @@ rest on it, but says where it contradicts what is found.`,
 		Example: "lab:demo",
 	}, vmcoreinfoColumns, vmcoreinfo))
 	table.Register(table.Of(table.Spec{
-		Name: "runqueues", Group: table.Machinery,
+		Name: "runqueues", Group: table.Internals,
 		Doc: `Show the threads that run or want to, as the scheduler knows them.
 
-For each processor the one that has it, then those that wait for it. Who runs must be here,
+For each CPU the one that has it, then those that wait for it. Who runs must be here,
 whatever lists of processes it was taken off. A guest that is not paused changes while it is
-read: a thread can be missing, or be told of two processors.`,
+read: a thread can be missing, or appear on two CPUs.`,
 		Source:  "struct rq of every CPU: curr, cfs_tasks, the arrays and trees of the real-time and deadline classes, scx",
 		Key:     []string{"cpu", "tid"},
 		Example: "lab:demo",
@@ -48,7 +48,7 @@ var runqueuesColumns = table.Columns[linux.Queued]{
 	{Name: "cpu", Type: table.Uint, Doc: "Processor.", Get: func(q *linux.Queued) table.Value { return unsigned(q.CPU) }},
 	{Name: "class", Type: table.Text, Doc: "Scheduling class: fair, rt, deadline, stop, ext; idle where there is nothing to do; missing if it is none of the kernel's.",
 		Get: func(q *linux.Queued) table.Value { return text(q.Class) }},
-	{Name: "current", Type: table.Bool, Doc: "Whether it has the processor.", Get: func(q *linux.Queued) table.Value { return table.BoolValue(q.Current) }},
+	{Name: "current", Type: table.Bool, Doc: "Whether it has the CPU.", Get: func(q *linux.Queued) table.Value { return table.BoolValue(q.Current) }},
 	{Name: "pid", Type: table.Int, Doc: "Process; 0 for the idle threads.", Get: func(q *linux.Queued) table.Value { return integer(q.PID) }},
 	{Name: "tid", Type: table.Int, Doc: "Thread.", Get: func(q *linux.Queued) table.Value { return integer(q.TID) }},
 	{Name: "comm", Type: table.Text, Doc: "Name of the thread.", Get: func(q *linux.Queued) table.Value { return text(q.Comm) }},
@@ -60,13 +60,13 @@ var runqueuesColumns = table.Columns[linux.Queued]{
 }
 
 var vmcoreinfoColumns = table.Columns[infoLine]{
-	{Name: "key", Type: table.Text, Doc: "What is told: OSRELEASE, SYMBOL(name), OFFSET(type.member) …",
+	{Name: "key", Type: table.Text, Doc: "What is reported: OSRELEASE, SYMBOL(name), OFFSET(type.member) …",
 		Get: func(n *infoLine) table.Value { return table.TextValue(n.key) }},
 	{Name: "value", Type: table.Text, Doc: "Its value.", Get: func(n *infoLine) table.Value { return table.TextValue(n.value) }},
 }
 
 var symbolsColumns = table.Columns[linux.KernelSymbol]{
-	{Name: "address", Type: table.Addr, Doc: "Address; of per-CPU variables up to 6.14, the offset in each processor's area.",
+	{Name: "address", Type: table.Addr, Doc: "Address; of per-CPU variables up to 6.14, the offset in each CPU's area.",
 		Get: func(s *linux.KernelSymbol) table.Value { return table.AddrValue(uint64(s.Address)) }},
 	{Name: "type", Type: table.Text, Doc: "Type as nm prints it: T code, D data, R read-only, B zeroed; small where it is local.",
 		Get: func(s *linux.KernelSymbol) table.Value { return table.TextValue(string(rune(s.Type))) }},

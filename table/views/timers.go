@@ -10,10 +10,10 @@ import (
 
 func init() {
 	table.Register(table.Of(table.Spec{
-		Name: "timers", Group: table.Machinery,
+		Name: "timers", Group: table.Internals,
 		Doc: `Show the kernel's timers that wait.
 
-There is a line for every timer on a processor's wheels (struct timer_list, in jiffies) and
+There is a line for every timer on a CPU's wheels (struct timer_list, in jiffies) and
 clocks (struct hrtimer, in nanoseconds), with the function that it calls. Programs' sleeps and
 timers are among them. "work" is the function of a delayed work, which the timer queues. A
 timer that is just being run is not on a list.`,
@@ -25,7 +25,7 @@ timer that is just being run is not on a list.`,
 
 var timerColumns = slices.Concat(
 	plain(table.Columns[linux.Timer]{
-		{Name: "cpu", Type: table.Int, Doc: "Processor that it waits on.", Get: func(t *linux.Timer) table.Value { return integer(t.CPU) }},
+		{Name: "cpu", Type: table.Int, Doc: "CPU that it waits on.", Get: func(t *linux.Timer) table.Value { return integer(t.CPU) }},
 		{Name: "kind", Type: table.Text, Doc: "wheel, or high resolution.", Get: func(t *linux.Timer) table.Value { return table.TextValue(t.Kind) }},
 		{Name: "base", Type: table.Text, Doc: "Wheel (standard, deferrable, local, global) or clock (monotonic, realtime, boottime, tai; _soft runs in softirq).",
 			Get: func(t *linux.Timer) table.Value { return table.TextValue(t.Base) }},

@@ -13,7 +13,7 @@ import (
 
 func init() {
 	table.Register(table.Of(table.Spec{
-		Name: "tracepoints", Group: table.Machinery,
+		Name: "tracepoints", Group: table.Internals,
 		Doc: `Show the kernel's tracepoints that functions are attached to.
 
 There is a line for every function of every tracepoint, of the kernel and its modules; with

@@ -10,7 +10,7 @@ import (
 
 func init() {
 	table.Register(table.Of(table.Spec{
-		Name: "ttys", Group: table.Machinery,
+		Name: "ttys", Group: table.Internals,
 		Doc: `Show the terminals of a guest, and through whose hands goes what is typed there.
 
 There is a line for every terminal in use: virtual consoles, serial lines, and both sides
@@ -46,9 +46,9 @@ var ttysColumns = slices.Concat(
 			Get: func(t *linux.Terminal) table.Value { return integer(t.Count) }},
 		{Name: "open_by", Type: table.Numbers, Doc: "Processes that have it open; missing for none.",
 			Get: func(t *linux.Terminal) table.Value { return when(len(t.OpenBy) > 0, table.NumbersValue(t.OpenBy)) }},
-		{Name: "rows", Type: table.Int, Extra: true, Doc: "Lines of its window; 0 where nobody said.",
+		{Name: "rows", Type: table.Int, Extra: true, Doc: "Lines of its window; 0 if unset.",
 			Get: func(t *linux.Terminal) table.Value { return integer(t.Rows) }},
-		{Name: "columns", Type: table.Int, Extra: true, Doc: "Characters of a line of its window; 0 where nobody said.",
+		{Name: "columns", Type: table.Int, Extra: true, Doc: "Characters of a line of its window; 0 if unset.",
 			Get: func(t *linux.Terminal) table.Value { return integer(t.Columns) }},
 		{Name: "discipline", Type: table.Text, Doc: "Line discipline; missing while it is being changed.",
 			Get: func(t *linux.Terminal) table.Value { return text(t.Discipline) }},
@@ -56,7 +56,7 @@ var ttysColumns = slices.Concat(
 			Get: func(t *linux.Terminal) table.Value { return address(t.DisciplineOps) }},
 	}),
 	table.Columns[owned[linux.Terminal]]{
-		{Name: "discipline_owner", Type: table.Text, Extra: true, Doc: "Whose memory that lies in: kernel or [module]; none is nobody's that is known.",
+		{Name: "discipline_owner", Type: table.Text, Extra: true, Doc: holderDoc,
 			Get: func(o *owned[linux.Terminal]) table.Value { return o.holder(o.it.DisciplineOps) }},
 	},
 	plain(table.Columns[linux.Terminal]{
@@ -66,7 +66,7 @@ var ttysColumns = slices.Concat(
 			Get: func(t *linux.Terminal) table.Value { return address(t.Ops) }},
 	}),
 	table.Columns[owned[linux.Terminal]]{
-		{Name: "ops_owner", Type: table.Text, Extra: true, Doc: "Whose memory that lies in.",
+		{Name: "ops_owner", Type: table.Text, Extra: true, Doc: "Owner of the memory that it is in.",
 			Get: func(o *owned[linux.Terminal]) table.Value { return o.holder(o.it.Ops) }},
 	},
 	plain(table.Columns[linux.Terminal]{

@@ -10,17 +10,17 @@ import (
 
 func init() {
 	table.Register(table.Of(table.Spec{
-		Name: "workqueues", Group: table.Machinery,
+		Name: "workqueues", Group: table.Internals,
 		Doc: `Show the kernel's workqueues.
 
 There is a line for every queue of work that is done in the background; the work itself, and
-its functions, are shown by "works".`,
+its functions, are shown by "work_items".`,
 		Source:  "workqueues: workqueue_struct and its pool_workqueue",
 		Key:     []string{"name"},
 		Example: "lab:demo",
 	}, workqueueColumns, fromEach((*linux.System).Workqueues)))
 	table.Register(table.Of(table.Spec{
-		Name: "works", Group: table.Machinery,
+		Name: "work_items", Group: table.Internals,
 		Doc: `Show the work on the kernel's workqueues.
 
 There is a line for every work that runs now, or waits: "pending" in a pool of workers, or
@@ -35,7 +35,7 @@ then, and shown by "timers". An idle guest has none most of the time.`,
 var workqueueColumns = table.Columns[linux.Workqueue]{
 	{Name: "name", Type: table.Text, Doc: "Name of the queue.", Get: func(q *linux.Workqueue) table.Value { return text(q.Name) }},
 	{Name: "flags", Type: table.List, Doc: "WQ_*, in lower case.", Get: func(q *linux.Workqueue) table.Value { return list(q.Flags) }},
-	{Name: "max_active", Type: table.Int, Doc: "How many works it does at once, for each processor or in all.",
+	{Name: "max_active", Type: table.Int, Doc: "How many works it does at once, for each CPU or in all.",
 		Get: func(q *linux.Workqueue) table.Value { return integer(q.MaxActive) }},
 	{Name: "active", Type: table.Int, Doc: "Works that its pools have taken on.", Get: func(q *linux.Workqueue) table.Value { return integer(q.Active) }},
 	{Name: "pools", Type: table.Numbers, Extra: true, Doc: "Numbers of the pools of workers that do its work.",
@@ -51,7 +51,7 @@ var workColumns = slices.Concat(
 		{Name: "state", Type: table.Text, Doc: "running, pending or inactive.", Get: func(w *linux.Work) table.Value { return table.TextValue(w.State) }},
 		{Name: "queue", Type: table.Text, Doc: "Its workqueue; missing if that is not known.", Get: func(w *linux.Work) table.Value { return text(w.Queue) }},
 		{Name: "pool", Type: table.Int, Doc: "Number of the pool of workers.", Get: func(w *linux.Work) table.Value { return integer(w.Pool) }},
-		{Name: "cpu", Type: table.Int, Doc: "Processor of the pool; missing for one that is bound to none.",
+		{Name: "cpu", Type: table.Int, Doc: "CPU of the pool; missing for one that is bound to none.",
 			Get: func(w *linux.Work) table.Value { return when(w.CPU >= 0, integer(w.CPU)) }},
 		{Name: "worker", Type: table.Text, Extra: true, Doc: "What the worker says that it does; missing if nothing.",
 			Get: func(w *linux.Work) table.Value { return text(w.Worker) }},

@@ -35,7 +35,7 @@ type Filter struct {
 // slow.
 const costLimit = 10_000_000
 
-// Compile reads an expression. Its error tells where it is wrong, over several
+// Compile reads an expression. Its error says where it is wrong, over several
 // lines.
 func Compile(columns []table.Column, expression string) (*Filter, error) {
 	opts := []cel.EnvOption{ext.Strings(), ext.Lists()}

@@ -9,7 +9,7 @@ import (
 func init() {
 	views["meminfo"] = tellMeminfo
 	views["slabs"] = tellSlabs
-	views["vmallocs"] = tellVmallocs
+	views["vmalloc"] = tellVmallocs
 	views["symbols"] = tellSymbols
 }
 

@@ -13,7 +13,7 @@ import (
 
 func init() {
 	table.Register(table.Of(table.Spec{
-		Name: "elves", Group: table.Files,
+		Name: "elfs", Group: table.Files,
 		Doc: `Show the ELF images in the memory of processes.
 
 Every page that a process' page tables have in place is looked at, so that an image is
@@ -21,7 +21,7 @@ found whether a file is behind it or not, and whether the kernel's list of mappi
 or not: a program that was loaded by hand, without a file, has its header there unless it
 was wiped. What a mapped file has not in place is read from the page cache. Of files with
 code that are mapped the first page may be missing there too (not read yet, or dropped), or
-swapped out: they have a row without what the header would tell. An image whose header does not begin a page, or says that it is of no type, is not found.`,
+swapped out: they have a row without what the header would say. An image whose header does not begin a page, or says that it is of no type, is not found.`,
 		Source:  "the page tables of processes and the pages that begin an ELF image; vm_area_struct, and the page cache of mapped files",
 		Key:     []string{"pid", "start"},
 		Example: "lab:demo --pid 1",
@@ -69,7 +69,7 @@ var elvesColumns = table.Columns[elfImage]{
 				return table.TextValue(strings.TrimPrefix(h.Type.String(), "ET_"))
 			})
 		}},
-	{Name: "machine", Type: table.Text, Extra: true, Doc: "Processor that it is for, as ELF calls it.",
+	{Name: "machine", Type: table.Text, Extra: true, Doc: "CPU that it is for, as ELF calls it.",
 		Get: func(i *elfImage) table.Value {
 			return i.header(func(h *linux.ELFHeader) table.Value {
 				return table.TextValue(strings.TrimPrefix(h.Machine.String(), "EM_"))

@@ -9,7 +9,7 @@ import (
 
 func init() {
 	table.Register(table.Of(table.Spec{
-		Name: "rules", Group: table.Network,
+		Name: "ip_rules", Group: table.Network,
 		Doc: `Show the rules by which a guest chooses routing tables (ip rule).
 
 Those of all network namespaces are shown, of IPv4, IPv6 and multicast, in the order in

@@ -10,7 +10,7 @@ func init() {
 	// Of work that runs the guest tells by its worker: behind the + in its name is the queue,
 	// and its stack shows what process_one_work called. Of work that waits it tells nothing
 	// that can be read without disturbing it.
-	views["works"] = func(emit func(any) error) error {
+	views["work_items"] = func(emit func(any) error) error {
 		return eachProcess(func(pid int) error {
 			comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
 			name, queue, busy := strings.Cut(strings.TrimSuffix(string(comm), "\n"), "+")

@@ -13,7 +13,7 @@ import (
 )
 
 func init() {
-	views["elves"] = func(emit func(any) error) error {
+	views["elfs"] = func(emit func(any) error) error {
 		return eachProcess(func(pid int) error { return tellELFs(pid, emit) })
 	}
 }

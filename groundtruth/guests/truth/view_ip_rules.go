@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func init() { views["rules"] = viewRules }
+func init() { views["ip_rules"] = viewRules }
 
 var (
 	ruleFamilies = map[byte]string{unix.AF_INET: "inet", unix.AF_INET6: "inet6", 128: "ipmr", 129: "ip6mr"}

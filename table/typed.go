@@ -43,11 +43,18 @@ func Of[T any](s Spec, columns Columns[T], objects Objects[T]) View {
 	return &typed[T]{spec: s, columns: columns, objects: objects}
 }
 
+// OfGroups is [Of] of columns that are put together when they are first asked for: most
+// views of a program never are, and it need not pay for them when it starts.
+func OfGroups[T any](s Spec, columns func() Columns[T], objects Objects[T]) View {
+	return &typed[T]{spec: s, groups: columns, objects: objects}
+}
+
 type typed[T any] struct {
 	spec    Spec
 	columns Columns[T]
+	groups  func() Columns[T] // nil if columns are there from the start
 	objects Objects[T]
-	once    sync.Once // most views of a program are never asked for their columns
+	once    sync.Once
 	list    []Column
 }
 
@@ -56,6 +63,9 @@ func (v *typed[T]) Doc() string  { return v.spec.Doc }
 
 func (v *typed[T]) Columns() []Column {
 	v.once.Do(func() {
+		if v.groups != nil {
+			v.columns = v.groups()
+		}
 		v.list = make([]Column, len(v.columns))
 		for i, c := range v.columns {
 			v.list[i] = Column{Name: c.Name, Type: c.Type, Doc: c.Doc, Extra: c.Extra, With: c.With, Option: c.Option}
@@ -71,6 +81,7 @@ func (v *typed[T]) written() Spec {
 }
 
 func (v *typed[T]) Rows(ctx context.Context, l *guest.Look, r Request) iter.Seq2[Row, error] {
+	v.Columns()
 	return func(yield func(Row, error) bool) {
 		row := make(Row, len(v.columns))
 		wanted := v.wanted(r)
@@ -113,6 +124,7 @@ func (v *typed[T]) wanted(r Request) (wanted Selection) {
 
 // check is what [Validate] cannot see in the columns alone.
 func (v *typed[T]) check() error {
+	v.Columns()
 	for _, c := range v.columns {
 		if c.Option == (c.Get != nil) {
 			return fmt.Errorf("view %s: column %s: an option has no getter, any other column has one", v.Name(), c.Name)

@@ -9,7 +9,7 @@ import (
 )
 
 func init() {
-	table.Register(table.Of(table.Spec{
+	table.Register(table.OfGroups(table.Spec{
 		Name: "devices", Group: table.Internals,
 		Doc: `Show which drivers serve which device numbers, and by whose functions.
 
@@ -22,28 +22,30 @@ Numbers that a driver took without serving them yet have no functions either.`,
 	}, devicesColumns, each((*linux.System).Drivers)))
 }
 
-var devicesColumns = slices.Concat(
-	plain(table.Columns[linux.Driver]{
-		{Name: "kind", Type: table.Text, Doc: "char, misc or block.", Get: func(d *linux.Driver) table.Value { return table.TextValue(d.Kind) }},
-		{Name: "major", Type: table.Uint, Doc: "Major device number.", Get: func(d *linux.Driver) table.Value { return unsigned(d.Major) }},
-		{Name: "minor", Type: table.Uint, Doc: "First minor number; missing for block devices.",
-			Get: func(d *linux.Driver) table.Value { return when(d.Kind != "block", unsigned(d.First)) }},
-		{Name: "count", Type: table.Uint, Extra: true, Doc: "How many minor numbers.",
-			Get: func(d *linux.Driver) table.Value { return when(d.Kind != "block", unsigned(d.Count)) }},
-		{Name: "name", Type: table.Text, Doc: "What the driver calls itself.", Get: func(d *linux.Driver) table.Value { return text(d.Name) }},
-		{Name: "operations", Type: table.Addr, Extra: true, Doc: "Address of its file_operations.",
-			Get: func(d *linux.Driver) table.Value { return address(d.Ops) }},
-	}),
-	table.Columns[owned[linux.Driver]]{
-		{Name: "operations_holder", Type: table.Text, Doc: holderDoc,
-			Get: func(o *owned[linux.Driver]) table.Value { return o.holder(o.it.Ops) }},
-	},
-	code("open", "the function that opens it", func(d *linux.Driver) virt.Addr { return d.Open }),
-	code("read", "the function that reads from it", func(d *linux.Driver) virt.Addr { return d.Read }),
-	code("write", "the function that writes to it", func(d *linux.Driver) virt.Addr { return d.Write }),
-	code("ioctl", "the function for everything else", func(d *linux.Driver) virt.Addr { return d.Ioctl }),
-	plain(table.Columns[linux.Driver]{
-		{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the kernel's entry.",
-			Get: func(d *linux.Driver) table.Value { return address(d.Address) }},
-	}),
-)
+func devicesColumns() table.Columns[owned[linux.Driver]] {
+	return slices.Concat(
+		plain(table.Columns[linux.Driver]{
+			{Name: "kind", Type: table.Text, Doc: "char, misc or block.", Get: func(d *linux.Driver) table.Value { return table.TextValue(d.Kind) }},
+			{Name: "major", Type: table.Uint, Doc: "Major device number.", Get: func(d *linux.Driver) table.Value { return unsigned(d.Major) }},
+			{Name: "minor", Type: table.Uint, Doc: "First minor number; missing for block devices.",
+				Get: func(d *linux.Driver) table.Value { return when(d.Kind != "block", unsigned(d.First)) }},
+			{Name: "count", Type: table.Uint, Extra: true, Doc: "How many minor numbers.",
+				Get: func(d *linux.Driver) table.Value { return when(d.Kind != "block", unsigned(d.Count)) }},
+			{Name: "name", Type: table.Text, Doc: "What the driver calls itself.", Get: func(d *linux.Driver) table.Value { return text(d.Name) }},
+			{Name: "operations", Type: table.Addr, Extra: true, Doc: "Address of its file_operations.",
+				Get: func(d *linux.Driver) table.Value { return address(d.Ops) }},
+		}),
+		table.Columns[owned[linux.Driver]]{
+			{Name: "operations_holder", Type: table.Text, Doc: holderDoc,
+				Get: func(o *owned[linux.Driver]) table.Value { return o.holder(o.it.Ops) }},
+		},
+		code("open", "the function that opens it", func(d *linux.Driver) virt.Addr { return d.Open }),
+		code("read", "the function that reads from it", func(d *linux.Driver) virt.Addr { return d.Read }),
+		code("write", "the function that writes to it", func(d *linux.Driver) virt.Addr { return d.Write }),
+		code("ioctl", "the function for everything else", func(d *linux.Driver) virt.Addr { return d.Ioctl }),
+		plain(table.Columns[linux.Driver]{
+			{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the kernel's entry.",
+				Get: func(d *linux.Driver) table.Value { return address(d.Address) }},
+		}),
+	)
+}

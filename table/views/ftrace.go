@@ -12,7 +12,7 @@ import (
 )
 
 func init() {
-	table.Register(table.Of(table.Spec{
+	table.Register(table.OfGroups(table.Spec{
 		Name: "ftrace", Group: table.Internals,
 		Doc: `Show who traces the kernel's functions.
 
@@ -25,7 +25,7 @@ neither.`,
 		Key:     []string{"address"},
 		Example: "lab:demo",
 	}, ftraceColumns, each((*linux.System).FtraceOps)))
-	table.Register(table.Of(table.Spec{
+	table.Register(table.OfGroups(table.Spec{
 		Name: "ftrace_functions", Group: table.Internals,
 		Doc: `Show which functions of the kernel are being traced.
 
@@ -38,50 +38,54 @@ such as, since Linux 6.4, that they were traced once. The users are shown by "ft
 	}, ftraceSiteColumns, ftraceSites))
 }
 
-var ftraceColumns = slices.Concat(
-	code("function", "the function that is called", func(f *linux.FtraceOps) virt.Addr { return f.Func }),
-	plain(table.Columns[linux.FtraceOps]{
-		{Name: "flags", Type: table.List, Doc: "FTRACE_OPS_FL_*, in lower case.", Get: func(f *linux.FtraceOps) table.Value { return list(f.Flags) }},
-	}),
-	table.Columns[owned[linux.FtraceOps]]{
-		{Name: "filter", Type: table.List, Doc: "Functions that are traced; missing where it is every one.",
-			Get: func(o *owned[linux.FtraceOps]) table.Value { return list(o.names(o.it.Filter)) }},
-		{Name: "notrace", Type: table.List, Extra: true, Doc: "Functions that are left out.",
-			Get: func(o *owned[linux.FtraceOps]) table.Value { return list(o.names(o.it.NoTrace)) }},
-	},
-	plain(table.Columns[linux.FtraceOps]{
-		{Name: "private", Type: table.Addr, Extra: true, Doc: "What the function gets.", Get: func(f *linux.FtraceOps) table.Value { return address(f.Private) }},
-	}),
-	code("trampoline", "code that was made for it alone", func(f *linux.FtraceOps) virt.Addr { return f.Trampoline }),
-	code("direct", "the code that traced functions call directly instead", func(f *linux.FtraceOps) virt.Addr { return f.Direct }),
-	code("behind", "the function that is called behind it, where it filters by process", func(f *linux.FtraceOps) virt.Addr {
-		if f.Saved == f.Func {
-			return 0
-		}
-		return f.Saved
-	}),
-	plain(table.Columns[linux.FtraceOps]{
-		{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct ftrace_ops.",
-			Get: func(f *linux.FtraceOps) table.Value { return address(f.Addr) }},
-	}),
-)
+func ftraceColumns() table.Columns[owned[linux.FtraceOps]] {
+	return slices.Concat(
+		code("function", "the function that is called", func(f *linux.FtraceOps) virt.Addr { return f.Func }),
+		plain(table.Columns[linux.FtraceOps]{
+			{Name: "flags", Type: table.List, Doc: "FTRACE_OPS_FL_*, in lower case.", Get: func(f *linux.FtraceOps) table.Value { return list(f.Flags) }},
+		}),
+		table.Columns[owned[linux.FtraceOps]]{
+			{Name: "filter", Type: table.List, Doc: "Functions that are traced; missing where it is every one.",
+				Get: func(o *owned[linux.FtraceOps]) table.Value { return list(o.names(o.it.Filter)) }},
+			{Name: "notrace", Type: table.List, Extra: true, Doc: "Functions that are left out.",
+				Get: func(o *owned[linux.FtraceOps]) table.Value { return list(o.names(o.it.NoTrace)) }},
+		},
+		plain(table.Columns[linux.FtraceOps]{
+			{Name: "private", Type: table.Addr, Extra: true, Doc: "What the function gets.", Get: func(f *linux.FtraceOps) table.Value { return address(f.Private) }},
+		}),
+		code("trampoline", "code that was made for it alone", func(f *linux.FtraceOps) virt.Addr { return f.Trampoline }),
+		code("direct", "the code that traced functions call directly instead", func(f *linux.FtraceOps) virt.Addr { return f.Direct }),
+		code("behind", "the function that is called behind it, where it filters by process", func(f *linux.FtraceOps) virt.Addr {
+			if f.Saved == f.Func {
+				return 0
+			}
+			return f.Saved
+		}),
+		plain(table.Columns[linux.FtraceOps]{
+			{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct ftrace_ops.",
+				Get: func(f *linux.FtraceOps) table.Value { return address(f.Addr) }},
+		}),
+	)
+}
 
-var ftraceSiteColumns = slices.Concat(
-	table.Columns[owned[linux.FtraceSite]]{
-		{Name: "name", Type: table.Text, Doc: "The function; missing where no symbol covers it.",
-			Get: func(o *owned[linux.FtraceSite]) table.Value { return text(o.of(o.it.Site).Symbol) }},
-	},
-	code("site", "the call in the function", func(f *linux.FtraceSite) virt.Addr { return f.Site }),
-	plain(table.Columns[linux.FtraceSite]{
-		{Name: "enabled", Type: table.Bool, Doc: "Whether the call is in place.",
-			Get: func(f *linux.FtraceSite) table.Value { return table.BoolValue(f.Enabled) }},
-		{Name: "users", Type: table.Int, Doc: "Number of users that trace it.", Get: func(f *linux.FtraceSite) table.Value { return integer(f.Users) }},
-		{Name: "flags", Type: table.List, Doc: "FTRACE_FL_*, in lower case.", Get: func(f *linux.FtraceSite) table.Value { return list(f.Flags) }},
-		{Name: "record", Type: table.Addr, Extra: true, Doc: "Address of the struct dyn_ftrace.",
-			Get: func(f *linux.FtraceSite) table.Value { return address(f.Record) }},
-		{Name: "all", Type: table.Bool, Option: true, Doc: "A line also for functions that are not traced now."},
-	}),
-)
+func ftraceSiteColumns() table.Columns[owned[linux.FtraceSite]] {
+	return slices.Concat(
+		table.Columns[owned[linux.FtraceSite]]{
+			{Name: "name", Type: table.Text, Doc: "The function; missing where no symbol covers it.",
+				Get: func(o *owned[linux.FtraceSite]) table.Value { return text(o.of(o.it.Site).Symbol) }},
+		},
+		code("site", "the call in the function", func(f *linux.FtraceSite) virt.Addr { return f.Site }),
+		plain(table.Columns[linux.FtraceSite]{
+			{Name: "enabled", Type: table.Bool, Doc: "Whether the call is in place.",
+				Get: func(f *linux.FtraceSite) table.Value { return table.BoolValue(f.Enabled) }},
+			{Name: "users", Type: table.Int, Doc: "Number of users that trace it.", Get: func(f *linux.FtraceSite) table.Value { return integer(f.Users) }},
+			{Name: "flags", Type: table.List, Doc: "FTRACE_FL_*, in lower case.", Get: func(f *linux.FtraceSite) table.Value { return list(f.Flags) }},
+			{Name: "record", Type: table.Addr, Extra: true, Doc: "Address of the struct dyn_ftrace.",
+				Get: func(f *linux.FtraceSite) table.Value { return address(f.Record) }},
+			{Name: "all", Type: table.Bool, Option: true, Doc: "A line also for functions that are not traced now."},
+		}),
+	)
+}
 
 func ftraceSites(ctx context.Context, l *guest.Look, r table.Request) iter.Seq2[*owned[linux.FtraceSite], error] {
 	all := r.Option("all")

@@ -9,7 +9,7 @@ import (
 )
 
 func init() {
-	table.Register(table.Of(table.Spec{
+	table.Register(table.OfGroups(table.Spec{
 		Name: "disks", Group: table.Kernel,
 		Doc: `Show the block devices of a guest: disks, partitions, and what looks like them.
 
@@ -31,36 +31,38 @@ really has, only the emulator knows.`,
 	}, pciColumns, from((*linux.System).PCIDevices)))
 }
 
-var disksColumns = slices.Concat(
-	plain(table.Columns[linux.Disk]{
-		{Name: "name", Type: table.Text, Doc: "Name of the device.", Get: func(d *linux.Disk) table.Value { return text(d.Name) }},
-		{Name: "major", Type: table.Uint, Doc: "Major device number.", Get: func(d *linux.Disk) table.Value { return unsigned(d.Major) }},
-		{Name: "minor", Type: table.Uint, Doc: "Minor device number.", Get: func(d *linux.Disk) table.Value { return unsigned(d.Minor) }},
-		{Name: "partition", Type: table.Uint, Doc: "Number of the partition; missing for a whole disk.",
-			Get: func(d *linux.Disk) table.Value { return positive(d.Partition) }},
-		{Name: "start", Type: table.Size, Extra: true, Doc: "Where a partition begins, in bytes.",
-			Get: func(d *linux.Disk) table.Value { return when(d.Partition != 0, size(d.Start)) }},
-		{Name: "size", Type: table.Size, Doc: "Bytes.", Get: func(d *linux.Disk) table.Value { return size(d.Size) }},
-		{Name: "read_only", Type: table.Bool, Doc: "Whether it cannot be written.", Get: func(d *linux.Disk) table.Value { return table.BoolValue(d.ReadOnly) }},
-		{Name: "removable", Type: table.Bool, Extra: true, Doc: "Whether its medium can be taken out.",
-			Get: func(d *linux.Disk) table.Value { return table.BoolValue(d.Removable) }},
-		{Name: "reads", Type: table.Uint, Extra: true, Doc: "Requests to read that were done.", Get: func(d *linux.Disk) table.Value { return unsigned(d.Reads) }},
-		{Name: "read_bytes", Type: table.Size, Doc: "Bytes that they read.", Get: func(d *linux.Disk) table.Value { return size(d.ReadBytes) }},
-		{Name: "writes", Type: table.Uint, Extra: true, Doc: "Requests to write that were done.",
-			Get: func(d *linux.Disk) table.Value { return unsigned(d.Writes) }},
-		{Name: "write_bytes", Type: table.Size, Doc: "Bytes that they wrote.", Get: func(d *linux.Disk) table.Value { return size(d.WriteBytes) }},
-		{Name: "operations", Type: table.Addr, Extra: true, Doc: "Address of the driver's block_device_operations.",
-			Get: func(d *linux.Disk) table.Value { return address(d.Ops) }},
-	}),
-	table.Columns[owned[linux.Disk]]{
-		{Name: "operations_holder", Type: table.Text, Doc: holderDoc,
-			Get: func(o *owned[linux.Disk]) table.Value { return o.holder(o.it.Ops) }},
-	},
-	plain(table.Columns[linux.Disk]{
-		{Name: "disk", Type: table.Addr, Extra: true, Doc: "Address of the gendisk.", Get: func(d *linux.Disk) table.Value { return address(d.Disk) }},
-		{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct device.", Get: func(d *linux.Disk) table.Value { return address(d.Device) }},
-	}),
-)
+func disksColumns() table.Columns[owned[linux.Disk]] {
+	return slices.Concat(
+		plain(table.Columns[linux.Disk]{
+			{Name: "name", Type: table.Text, Doc: "Name of the device.", Get: func(d *linux.Disk) table.Value { return text(d.Name) }},
+			{Name: "major", Type: table.Uint, Doc: "Major device number.", Get: func(d *linux.Disk) table.Value { return unsigned(d.Major) }},
+			{Name: "minor", Type: table.Uint, Doc: "Minor device number.", Get: func(d *linux.Disk) table.Value { return unsigned(d.Minor) }},
+			{Name: "partition", Type: table.Uint, Doc: "Number of the partition; missing for a whole disk.",
+				Get: func(d *linux.Disk) table.Value { return positive(d.Partition) }},
+			{Name: "start", Type: table.Size, Extra: true, Doc: "Where a partition begins, in bytes.",
+				Get: func(d *linux.Disk) table.Value { return when(d.Partition != 0, size(d.Start)) }},
+			{Name: "size", Type: table.Size, Doc: "Bytes.", Get: func(d *linux.Disk) table.Value { return size(d.Size) }},
+			{Name: "read_only", Type: table.Bool, Doc: "Whether it cannot be written.", Get: func(d *linux.Disk) table.Value { return table.BoolValue(d.ReadOnly) }},
+			{Name: "removable", Type: table.Bool, Extra: true, Doc: "Whether its medium can be taken out.",
+				Get: func(d *linux.Disk) table.Value { return table.BoolValue(d.Removable) }},
+			{Name: "reads", Type: table.Uint, Extra: true, Doc: "Requests to read that were done.", Get: func(d *linux.Disk) table.Value { return unsigned(d.Reads) }},
+			{Name: "read_bytes", Type: table.Size, Doc: "Bytes that they read.", Get: func(d *linux.Disk) table.Value { return size(d.ReadBytes) }},
+			{Name: "writes", Type: table.Uint, Extra: true, Doc: "Requests to write that were done.",
+				Get: func(d *linux.Disk) table.Value { return unsigned(d.Writes) }},
+			{Name: "write_bytes", Type: table.Size, Doc: "Bytes that they wrote.", Get: func(d *linux.Disk) table.Value { return size(d.WriteBytes) }},
+			{Name: "operations", Type: table.Addr, Extra: true, Doc: "Address of the driver's block_device_operations.",
+				Get: func(d *linux.Disk) table.Value { return address(d.Ops) }},
+		}),
+		table.Columns[owned[linux.Disk]]{
+			{Name: "operations_holder", Type: table.Text, Doc: holderDoc,
+				Get: func(o *owned[linux.Disk]) table.Value { return o.holder(o.it.Ops) }},
+		},
+		plain(table.Columns[linux.Disk]{
+			{Name: "disk", Type: table.Addr, Extra: true, Doc: "Address of the gendisk.", Get: func(d *linux.Disk) table.Value { return address(d.Disk) }},
+			{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct device.", Get: func(d *linux.Disk) table.Value { return address(d.Device) }},
+		}),
+	)
+}
 
 var pciColumns = table.Columns[linux.PCIDevice]{
 	{Name: "slot", Type: table.Text, Doc: "Address: domain:bus:device.function.",

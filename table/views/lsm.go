@@ -13,7 +13,7 @@ import (
 )
 
 func init() {
-	table.Register(table.Of(table.Spec{
+	table.Register(table.OfGroups(table.Spec{
 		Name: "lsm", Group: table.Internals,
 		Doc: `Show the functions on the kernel's security hooks.
 
@@ -26,7 +26,7 @@ code itself is not compared.`,
 		Key:     []string{"address"},
 		Example: "lab:demo",
 	}, lsmColumns, securityHooks))
-	table.Register(table.Of(table.Spec{
+	table.Register(table.OfGroups(table.Spec{
 		Name: "notifiers", Group: table.Internals,
 		Doc: `Show the functions on the kernel's notifier chains.
 
@@ -41,43 +41,47 @@ notifiers nowhere.`,
 	}, notifierColumns, withOwners(notifiers)))
 }
 
-var lsmColumns = slices.Concat(
-	plain(table.Columns[securityHook]{
-		{Name: "hook", Type: table.Text, Doc: "Name of the hook.", Get: func(h *securityHook) table.Value { return text(h.Hook) }},
-		{Name: "lsm", Type: table.Text, Doc: "Security module; missing where none is named.", Get: func(h *securityHook) table.Value { return text(h.LSM) }},
-		{Name: "rank", Type: table.Int, Doc: "Its place among the active modules, from 0; missing for one that is not.",
-			Get: func(h *securityHook) table.Value { return when(h.rank >= 0, integer(h.rank)) }},
-		{Name: "order", Type: table.Int, Extra: true, Doc: "Place of the function on its hook, from 0.",
-			Get: func(h *securityHook) table.Value { return integer(h.Order) }},
-		{Name: "active", Type: table.Bool, Doc: "Whether the kernel calls it.", Get: func(h *securityHook) table.Value { return table.BoolValue(h.Active) }},
-	}),
-	code("function", "the function", func(h *securityHook) virt.Addr { return h.Func }),
-	code("called", "the function that is called instead", func(h *securityHook) virt.Addr {
-		if h.Called == h.Func {
-			return 0
-		}
-		return h.Called
-	}),
-	plain(table.Columns[securityHook]{
-		{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct security_hook_list.",
-			Get: func(h *securityHook) table.Value { return address(h.Addr) }},
-	}),
-)
+func lsmColumns() table.Columns[owned[securityHook]] {
+	return slices.Concat(
+		plain(table.Columns[securityHook]{
+			{Name: "hook", Type: table.Text, Doc: "Name of the hook.", Get: func(h *securityHook) table.Value { return text(h.Hook) }},
+			{Name: "lsm", Type: table.Text, Doc: "Security module; missing where none is named.", Get: func(h *securityHook) table.Value { return text(h.LSM) }},
+			{Name: "rank", Type: table.Int, Doc: "Its place among the active modules, from 0; missing for one that is not.",
+				Get: func(h *securityHook) table.Value { return when(h.rank >= 0, integer(h.rank)) }},
+			{Name: "order", Type: table.Int, Extra: true, Doc: "Place of the function on its hook, from 0.",
+				Get: func(h *securityHook) table.Value { return integer(h.Order) }},
+			{Name: "active", Type: table.Bool, Doc: "Whether the kernel calls it.", Get: func(h *securityHook) table.Value { return table.BoolValue(h.Active) }},
+		}),
+		code("function", "the function", func(h *securityHook) virt.Addr { return h.Func }),
+		code("called", "the function that is called instead", func(h *securityHook) virt.Addr {
+			if h.Called == h.Func {
+				return 0
+			}
+			return h.Called
+		}),
+		plain(table.Columns[securityHook]{
+			{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct security_hook_list.",
+				Get: func(h *securityHook) table.Value { return address(h.Addr) }},
+		}),
+	)
+}
 
-var notifierColumns = slices.Concat(
-	plain(table.Columns[linux.Notifier]{
-		{Name: "chain", Type: table.Text, Doc: "Variable that heads the chain.", Get: func(n *linux.Notifier) table.Value { return text(n.Chain) }},
-		{Name: "kind", Type: table.Text, Doc: "atomic, blocking, raw or srcu: how the kernel locks it.",
-			Get: func(n *linux.Notifier) table.Value { return text(n.Kind) }},
-		{Name: "priority", Type: table.Int, Doc: "Those with higher ones are called first.",
-			Get: func(n *linux.Notifier) table.Value { return integer(n.Priority) }},
-	}),
-	code("function", "the function", func(n *linux.Notifier) virt.Addr { return n.Func }),
-	plain(table.Columns[linux.Notifier]{
-		{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct notifier_block.",
-			Get: func(n *linux.Notifier) table.Value { return address(n.Addr) }},
-	}),
-)
+func notifierColumns() table.Columns[owned[linux.Notifier]] {
+	return slices.Concat(
+		plain(table.Columns[linux.Notifier]{
+			{Name: "chain", Type: table.Text, Doc: "Variable that heads the chain.", Get: func(n *linux.Notifier) table.Value { return text(n.Chain) }},
+			{Name: "kind", Type: table.Text, Doc: "atomic, blocking, raw or srcu: how the kernel locks it.",
+				Get: func(n *linux.Notifier) table.Value { return text(n.Kind) }},
+			{Name: "priority", Type: table.Int, Doc: "Those with higher ones are called first.",
+				Get: func(n *linux.Notifier) table.Value { return integer(n.Priority) }},
+		}),
+		code("function", "the function", func(n *linux.Notifier) virt.Addr { return n.Func }),
+		plain(table.Columns[linux.Notifier]{
+			{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct notifier_block.",
+				Get: func(n *linux.Notifier) table.Value { return address(n.Addr) }},
+		}),
+	)
+}
 
 func notifiers(ctx context.Context, s *linux.System, o *owners) iter.Seq2[*linux.Notifier, error] {
 	return withCode(o, func(owners *linux.Owners) iter.Seq2[*linux.Notifier, error] { return whole(s.Notifiers(ctx, owners)) })

@@ -30,7 +30,7 @@ are not among the free ones. Zones without memory are left out.`,
 		Key:     []string{"node", "zone"},
 		Example: "lab:demo",
 	}, zonesColumns, from((*linux.System).Zones)))
-	table.Register(table.Of(table.Spec{
+	table.Register(table.OfGroups(table.Spec{
 		Name: "slabs", Group: table.Internals,
 		Doc: `Show the caches that the kernel allocates its objects from.
 
@@ -41,7 +41,7 @@ CPU keeps at hand count as active. Without CONFIG_SLUB_DEBUG nothing is counted.
 		Key:     []string{"name"},
 		Example: "lab:demo --sort -active",
 	}, slabsColumns, each((*linux.System).SlabCaches)))
-	table.Register(table.Of(table.Spec{
+	table.Register(table.OfGroups(table.Spec{
 		Name: "vmalloc", Group: table.Internals,
 		Doc: `Show what the kernel has mapped into its address space page by page, and for whom.
 
@@ -54,54 +54,58 @@ asked for it. Areas that were given back and wait to be taken down are left out.
 	}, vmallocsColumns, each((*linux.System).VMAreas)))
 }
 
-var vmallocsColumns = slices.Concat(
-	plain(table.Columns[linux.VMArea]{
-		{Name: "start", Type: table.Addr, Doc: "First address.", Get: func(a *linux.VMArea) table.Value { return address(a.Start) }},
-		{Name: "end", Type: table.Addr, Doc: "Address behind it, with the guard page.", Get: func(a *linux.VMArea) table.Value { return address(a.End) }},
-		{Name: "size", Type: table.Size, Doc: "Bytes, with the guard page.", Get: func(a *linux.VMArea) table.Value { return size(a.End - a.Start) }},
-		{Name: "kinds", Type: table.List, Doc: "vmalloc, vmap, ioremap, user, dma-coherent, sparse; vm_map_ram.",
-			Get: func(a *linux.VMArea) table.Value { return list(a.Kinds) }},
-		{Name: "pages", Type: table.Uint, Doc: "Pages that were allocated for it; missing where others allocated them.",
-			Get: func(a *linux.VMArea) table.Value { return positive(a.Pages) }},
-		{Name: "physical", Type: table.Addr, Doc: "Physical address that it shows; missing where it shows pages from here and there.",
-			Get: func(a *linux.VMArea) table.Value { return when(a.Physical != 0, table.AddrValue(uint64(a.Physical))) }},
-	}),
-	code("caller", "the function that asked for it", func(a *linux.VMArea) virt.Addr { return a.Caller }),
-	plain(table.Columns[linux.VMArea]{
-		{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the vmap_area.", Get: func(a *linux.VMArea) table.Value { return address(a.Address) }},
-	}),
-)
+func vmallocsColumns() table.Columns[owned[linux.VMArea]] {
+	return slices.Concat(
+		plain(table.Columns[linux.VMArea]{
+			{Name: "start", Type: table.Addr, Doc: "First address.", Get: func(a *linux.VMArea) table.Value { return address(a.Start) }},
+			{Name: "end", Type: table.Addr, Doc: "Address behind it, with the guard page.", Get: func(a *linux.VMArea) table.Value { return address(a.End) }},
+			{Name: "size", Type: table.Size, Doc: "Bytes, with the guard page.", Get: func(a *linux.VMArea) table.Value { return size(a.End - a.Start) }},
+			{Name: "kinds", Type: table.List, Doc: "vmalloc, vmap, ioremap, user, dma-coherent, sparse; vm_map_ram.",
+				Get: func(a *linux.VMArea) table.Value { return list(a.Kinds) }},
+			{Name: "pages", Type: table.Uint, Doc: "Pages that were allocated for it; missing where others allocated them.",
+				Get: func(a *linux.VMArea) table.Value { return positive(a.Pages) }},
+			{Name: "physical", Type: table.Addr, Doc: "Physical address that it shows; missing where it shows pages from here and there.",
+				Get: func(a *linux.VMArea) table.Value { return when(a.Physical != 0, table.AddrValue(uint64(a.Physical))) }},
+		}),
+		code("caller", "the function that asked for it", func(a *linux.VMArea) virt.Addr { return a.Caller }),
+		plain(table.Columns[linux.VMArea]{
+			{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the vmap_area.", Get: func(a *linux.VMArea) table.Value { return address(a.Address) }},
+		}),
+	)
+}
 
-var slabsColumns = slices.Concat(
-	plain(table.Columns[linux.SlabCache]{
-		{Name: "name", Type: table.Text, Doc: "Name of the cache.", Get: func(c *linux.SlabCache) table.Value { return text(c.Name) }},
-		{Name: "size", Type: table.Size, Doc: "Bytes that an object takes.", Get: func(c *linux.SlabCache) table.Value { return size(c.Size) }},
-		{Name: "object_size", Type: table.Size, Extra: true, Doc: "Bytes of the object alone.",
-			Get: func(c *linux.SlabCache) table.Value { return size(c.ObjectSize) }},
-		{Name: "align", Type: table.Size, Extra: true, Doc: "Bytes that objects are aligned to.",
-			Get: func(c *linux.SlabCache) table.Value { return size(c.Align) }},
-		{Name: "active", Type: table.Uint, Doc: "Objects in use.",
-			Get: func(c *linux.SlabCache) table.Value {
-				if c.Torn {
-					return table.Missing(table.Unreadable)
-				}
-				return unsigned(c.Active)
-			}},
-		{Name: "objects", Type: table.Uint, Doc: "Objects there is room for.", Get: func(c *linux.SlabCache) table.Value { return unsigned(c.Objects) }},
-		{Name: "slabs", Type: table.Uint, Doc: "Slabs, runs of pages that hold objects.", Get: func(c *linux.SlabCache) table.Value { return unsigned(c.Slabs) }},
-		{Name: "per_slab", Type: table.Uint, Extra: true, Doc: "Objects in a slab.", Get: func(c *linux.SlabCache) table.Value { return unsigned(c.PerSlab) }},
-		{Name: "pages_per_slab", Type: table.Uint, Extra: true, Doc: "Pages of a slab.", Get: func(c *linux.SlabCache) table.Value { return unsigned(c.Pages) }},
-		{Name: "aliases", Type: table.Int, Extra: true, Doc: "Caches that were merged into it.",
-			Get: func(c *linux.SlabCache) table.Value { return integer(c.Aliases) }},
-		{Name: "flags", Type: table.Addr, Extra: true, Doc: "Flags of the cache (SLAB_*), in hexadecimal.",
-			Get: func(c *linux.SlabCache) table.Value { return table.AddrValue(c.Flags) }},
-	}),
-	code("constructor", "the function that prepares an object", func(c *linux.SlabCache) virt.Addr { return c.Constructor }),
-	plain(table.Columns[linux.SlabCache]{
-		{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the kmem_cache.",
-			Get: func(c *linux.SlabCache) table.Value { return address(c.Address) }},
-	}),
-)
+func slabsColumns() table.Columns[owned[linux.SlabCache]] {
+	return slices.Concat(
+		plain(table.Columns[linux.SlabCache]{
+			{Name: "name", Type: table.Text, Doc: "Name of the cache.", Get: func(c *linux.SlabCache) table.Value { return text(c.Name) }},
+			{Name: "size", Type: table.Size, Doc: "Bytes that an object takes.", Get: func(c *linux.SlabCache) table.Value { return size(c.Size) }},
+			{Name: "object_size", Type: table.Size, Extra: true, Doc: "Bytes of the object alone.",
+				Get: func(c *linux.SlabCache) table.Value { return size(c.ObjectSize) }},
+			{Name: "align", Type: table.Size, Extra: true, Doc: "Bytes that objects are aligned to.",
+				Get: func(c *linux.SlabCache) table.Value { return size(c.Align) }},
+			{Name: "active", Type: table.Uint, Doc: "Objects in use.",
+				Get: func(c *linux.SlabCache) table.Value {
+					if c.Torn {
+						return table.Missing(table.Unreadable)
+					}
+					return unsigned(c.Active)
+				}},
+			{Name: "objects", Type: table.Uint, Doc: "Objects there is room for.", Get: func(c *linux.SlabCache) table.Value { return unsigned(c.Objects) }},
+			{Name: "slabs", Type: table.Uint, Doc: "Slabs, runs of pages that hold objects.", Get: func(c *linux.SlabCache) table.Value { return unsigned(c.Slabs) }},
+			{Name: "per_slab", Type: table.Uint, Extra: true, Doc: "Objects in a slab.", Get: func(c *linux.SlabCache) table.Value { return unsigned(c.PerSlab) }},
+			{Name: "pages_per_slab", Type: table.Uint, Extra: true, Doc: "Pages of a slab.", Get: func(c *linux.SlabCache) table.Value { return unsigned(c.Pages) }},
+			{Name: "aliases", Type: table.Int, Extra: true, Doc: "Caches that were merged into it.",
+				Get: func(c *linux.SlabCache) table.Value { return integer(c.Aliases) }},
+			{Name: "flags", Type: table.Addr, Extra: true, Doc: "Flags of the cache (SLAB_*), in hexadecimal.",
+				Get: func(c *linux.SlabCache) table.Value { return table.AddrValue(c.Flags) }},
+		}),
+		code("constructor", "the function that prepares an object", func(c *linux.SlabCache) virt.Addr { return c.Constructor }),
+		plain(table.Columns[linux.SlabCache]{
+			{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the kmem_cache.",
+				Get: func(c *linux.SlabCache) table.Value { return address(c.Address) }},
+		}),
+	)
+}
 
 var zonesColumns = table.Columns[linux.Zone]{
 	{Name: "node", Type: table.Uint, Doc: "NUMA node.", Get: func(z *linux.Zone) table.Value { return unsigned(z.Node) }},

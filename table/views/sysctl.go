@@ -14,7 +14,7 @@ import (
 )
 
 func init() {
-	table.Register(table.Of(table.Spec{
+	table.Register(table.OfGroups(table.Spec{
 		Name: "sysctl", Group: table.Kernel,
 		Doc: `Show the settings of a guest's kernel.
 
@@ -29,30 +29,32 @@ weaken or harden a system.`,
 	}, sysctlColumns, sysctls))
 }
 
-var sysctlColumns = slices.Concat(
-	plain(table.Columns[linux.Sysctl]{
-		{Name: "name", Type: table.Text, Doc: "Name, as sysctl has it: with dots, and a slash where a part has a dot.",
-			Get: func(c *linux.Sysctl) table.Value { return table.TextValue(c.Name) }},
-		{Name: "value", Type: table.Text, Doc: "Value, as its file in /proc/sys reads; missing where the handler computes it.",
-			Get: func(c *linux.Sysctl) table.Value {
-				if !c.Known {
-					return table.Missing(table.Unsupported)
-				}
-				return table.TextValue(c.Value)
-			}},
-		{Name: "security", Type: table.Bool, Doc: "Whether it is known to weaken or harden the system.",
-			Get: func(c *linux.Sysctl) table.Value { return table.BoolValue(sysctlMatters(c.Name)) }},
-		{Name: "mode", Type: table.Text, Extra: true, Doc: "Permissions of its file, in octal.",
-			Get: func(c *linux.Sysctl) table.Value { return table.TextValue(fmt.Sprintf("%04o", c.Mode)) }},
-		{Name: "data", Type: table.Addr, Extra: true, Doc: "Address of the variable; missing where the handler has its own.",
-			Get: func(c *linux.Sysctl) table.Value { return address(c.Data) }},
-	}),
-	table.Columns[owned[linux.Sysctl]]{
-		{Name: "variable", Type: table.Text, Extra: true, Doc: "Symbol that covers the variable; missing for allocated memory.",
-			Get: func(o *owned[linux.Sysctl]) table.Value { return text(o.memory(o.it.Data).Function()) }},
-	},
-	code("handler", "the function that reads and sets it", func(c *linux.Sysctl) virt.Addr { return c.Handler }),
-)
+func sysctlColumns() table.Columns[owned[linux.Sysctl]] {
+	return slices.Concat(
+		plain(table.Columns[linux.Sysctl]{
+			{Name: "name", Type: table.Text, Doc: "Name, as sysctl has it: with dots, and a slash where a part has a dot.",
+				Get: func(c *linux.Sysctl) table.Value { return table.TextValue(c.Name) }},
+			{Name: "value", Type: table.Text, Doc: "Value, as its file in /proc/sys reads; missing where the handler computes it.",
+				Get: func(c *linux.Sysctl) table.Value {
+					if !c.Known {
+						return table.Missing(table.Unsupported)
+					}
+					return table.TextValue(c.Value)
+				}},
+			{Name: "security", Type: table.Bool, Doc: "Whether it is known to weaken or harden the system.",
+				Get: func(c *linux.Sysctl) table.Value { return table.BoolValue(sysctlMatters(c.Name)) }},
+			{Name: "mode", Type: table.Text, Extra: true, Doc: "Permissions of its file, in octal.",
+				Get: func(c *linux.Sysctl) table.Value { return table.TextValue(fmt.Sprintf("%04o", c.Mode)) }},
+			{Name: "data", Type: table.Addr, Extra: true, Doc: "Address of the variable; missing where the handler has its own.",
+				Get: func(c *linux.Sysctl) table.Value { return address(c.Data) }},
+		}),
+		table.Columns[owned[linux.Sysctl]]{
+			{Name: "variable", Type: table.Text, Extra: true, Doc: "Symbol that covers the variable; missing for allocated memory.",
+				Get: func(o *owned[linux.Sysctl]) table.Value { return text(o.memory(o.it.Data).Function()) }},
+		},
+		code("handler", "the function that reads and sets it", func(c *linux.Sysctl) virt.Addr { return c.Handler }),
+	)
+}
 
 // sysctlSecurity are settings that weaken or harden a system, by their names or the
 // beginnings of them (Documentation/admin-guide/sysctl).

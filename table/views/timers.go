@@ -9,7 +9,7 @@ import (
 )
 
 func init() {
-	table.Register(table.Of(table.Spec{
+	table.Register(table.OfGroups(table.Spec{
 		Name: "timers", Group: table.Internals,
 		Doc: `Show the kernel's timers that wait.
 
@@ -23,19 +23,21 @@ timer that is just being run is not on a list.`,
 	}, timerColumns, each((*linux.System).Timers)))
 }
 
-var timerColumns = slices.Concat(
-	plain(table.Columns[linux.Timer]{
-		{Name: "cpu", Type: table.Int, Doc: "CPU that it waits on.", Get: func(t *linux.Timer) table.Value { return integer(t.CPU) }},
-		{Name: "kind", Type: table.Text, Doc: "wheel, or high resolution.", Get: func(t *linux.Timer) table.Value { return table.TextValue(t.Kind) }},
-		{Name: "base", Type: table.Text, Doc: "Wheel (standard, deferrable, local, global) or clock (monotonic, realtime, boottime, tai; _soft runs in softirq).",
-			Get: func(t *linux.Timer) table.Value { return table.TextValue(t.Base) }},
-		{Name: "expires", Type: table.Uint, Doc: "When it runs: jiffies on a wheel, nanoseconds of its clock.",
-			Get: func(t *linux.Timer) table.Value { return unsigned(t.Expires) }},
-	}),
-	code("function", "the function that it calls", func(t *linux.Timer) virt.Addr { return t.Func }),
-	code("work", "the function of the work that it queues", func(t *linux.Timer) virt.Addr { return t.Work }),
-	plain(table.Columns[linux.Timer]{
-		{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct timer_list or hrtimer.",
-			Get: func(t *linux.Timer) table.Value { return address(t.Addr) }},
-	}),
-)
+func timerColumns() table.Columns[owned[linux.Timer]] {
+	return slices.Concat(
+		plain(table.Columns[linux.Timer]{
+			{Name: "cpu", Type: table.Int, Doc: "CPU that it waits on.", Get: func(t *linux.Timer) table.Value { return integer(t.CPU) }},
+			{Name: "kind", Type: table.Text, Doc: "wheel, or high resolution.", Get: func(t *linux.Timer) table.Value { return table.TextValue(t.Kind) }},
+			{Name: "base", Type: table.Text, Doc: "Wheel (standard, deferrable, local, global) or clock (monotonic, realtime, boottime, tai; _soft runs in softirq).",
+				Get: func(t *linux.Timer) table.Value { return table.TextValue(t.Base) }},
+			{Name: "expires", Type: table.Uint, Doc: "When it runs: jiffies on a wheel, nanoseconds of its clock.",
+				Get: func(t *linux.Timer) table.Value { return unsigned(t.Expires) }},
+		}),
+		code("function", "the function that it calls", func(t *linux.Timer) virt.Addr { return t.Func }),
+		code("work", "the function of the work that it queues", func(t *linux.Timer) virt.Addr { return t.Work }),
+		plain(table.Columns[linux.Timer]{
+			{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct timer_list or hrtimer.",
+				Get: func(t *linux.Timer) table.Value { return address(t.Addr) }},
+		}),
+	)
+}

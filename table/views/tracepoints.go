@@ -12,7 +12,7 @@ import (
 )
 
 func init() {
-	table.Register(table.Of(table.Spec{
+	table.Register(table.OfGroups(table.Spec{
 		Name: "tracepoints", Group: table.Internals,
 		Doc: `Show the kernel's tracepoints that functions are attached to.
 
@@ -25,23 +25,25 @@ through functions of the kernel's own; "data" is what those get.`,
 	}, tracepointColumns, tracepoints))
 }
 
-var tracepointColumns = slices.Concat(
-	plain(table.Columns[attached]{
-		{Name: "name", Type: table.Text, Doc: "Name of the tracepoint.", Get: func(a *attached) table.Value { return text(a.Name) }},
-		{Name: "module", Type: table.Text, Doc: "Module that has it; missing for the kernel itself.",
-			Get: func(a *attached) table.Value { return text(a.Module) }},
-		{Name: "enabled", Type: table.Bool, Doc: "Whether the code calls it: its static key is on.",
-			Get: func(a *attached) table.Value { return table.BoolValue(a.Enabled) }},
-		{Name: "priority", Type: table.Int, Extra: true, Doc: "Functions with higher ones are called first.",
-			Get: func(a *attached) table.Value { return when(a.probe.Func != 0, integer(a.probe.Priority)) }},
-	}),
-	code("function", "the function that is called", func(a *attached) virt.Addr { return a.probe.Func }),
-	plain(table.Columns[attached]{
-		{Name: "data", Type: table.Addr, Extra: true, Doc: "What the function gets.", Get: func(a *attached) table.Value { return address(a.probe.Data) }},
-		{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct tracepoint.", Get: func(a *attached) table.Value { return address(a.Addr) }},
-		{Name: "all", Type: table.Bool, Option: true, Doc: "A line also for tracepoints without functions."},
-	}),
-)
+func tracepointColumns() table.Columns[owned[attached]] {
+	return slices.Concat(
+		plain(table.Columns[attached]{
+			{Name: "name", Type: table.Text, Doc: "Name of the tracepoint.", Get: func(a *attached) table.Value { return text(a.Name) }},
+			{Name: "module", Type: table.Text, Doc: "Module that has it; missing for the kernel itself.",
+				Get: func(a *attached) table.Value { return text(a.Module) }},
+			{Name: "enabled", Type: table.Bool, Doc: "Whether the code calls it: its static key is on.",
+				Get: func(a *attached) table.Value { return table.BoolValue(a.Enabled) }},
+			{Name: "priority", Type: table.Int, Extra: true, Doc: "Functions with higher ones are called first.",
+				Get: func(a *attached) table.Value { return when(a.probe.Func != 0, integer(a.probe.Priority)) }},
+		}),
+		code("function", "the function that is called", func(a *attached) virt.Addr { return a.probe.Func }),
+		plain(table.Columns[attached]{
+			{Name: "data", Type: table.Addr, Extra: true, Doc: "What the function gets.", Get: func(a *attached) table.Value { return address(a.probe.Data) }},
+			{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct tracepoint.", Get: func(a *attached) table.Value { return address(a.Addr) }},
+			{Name: "all", Type: table.Bool, Option: true, Doc: "A line also for tracepoints without functions."},
+		}),
+	)
+}
 
 // attached is one function of a tracepoint.
 type attached struct {

@@ -19,7 +19,7 @@ its functions, are shown by "work_items".`,
 		Key:     []string{"name"},
 		Example: "lab:demo",
 	}, workqueueColumns, fromEach((*linux.System).Workqueues)))
-	table.Register(table.Of(table.Spec{
+	table.Register(table.OfGroups(table.Spec{
 		Name: "work_items", Group: table.Internals,
 		Doc: `Show the work on the kernel's workqueues.
 
@@ -46,19 +46,21 @@ var workqueueColumns = table.Columns[linux.Workqueue]{
 		Get: func(q *linux.Workqueue) table.Value { return address(q.Addr) }},
 }
 
-var workColumns = slices.Concat(
-	plain(table.Columns[linux.Work]{
-		{Name: "state", Type: table.Text, Doc: "running, pending or inactive.", Get: func(w *linux.Work) table.Value { return table.TextValue(w.State) }},
-		{Name: "queue", Type: table.Text, Doc: "Its workqueue; missing if that is not known.", Get: func(w *linux.Work) table.Value { return text(w.Queue) }},
-		{Name: "pool", Type: table.Int, Doc: "Number of the pool of workers.", Get: func(w *linux.Work) table.Value { return integer(w.Pool) }},
-		{Name: "cpu", Type: table.Int, Doc: "CPU of the pool; missing for one that is bound to none.",
-			Get: func(w *linux.Work) table.Value { return when(w.CPU >= 0, integer(w.CPU)) }},
-		{Name: "worker", Type: table.Text, Extra: true, Doc: "What the worker says that it does; missing if nothing.",
-			Get: func(w *linux.Work) table.Value { return text(w.Worker) }},
-	}),
-	code("function", "the function that does the work", func(w *linux.Work) virt.Addr { return w.Func }),
-	plain(table.Columns[linux.Work]{
-		{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct work_struct.",
-			Get: func(w *linux.Work) table.Value { return address(w.Addr) }},
-	}),
-)
+func workColumns() table.Columns[owned[linux.Work]] {
+	return slices.Concat(
+		plain(table.Columns[linux.Work]{
+			{Name: "state", Type: table.Text, Doc: "running, pending or inactive.", Get: func(w *linux.Work) table.Value { return table.TextValue(w.State) }},
+			{Name: "queue", Type: table.Text, Doc: "Its workqueue; missing if that is not known.", Get: func(w *linux.Work) table.Value { return text(w.Queue) }},
+			{Name: "pool", Type: table.Int, Doc: "Number of the pool of workers.", Get: func(w *linux.Work) table.Value { return integer(w.Pool) }},
+			{Name: "cpu", Type: table.Int, Doc: "CPU of the pool; missing for one that is bound to none.",
+				Get: func(w *linux.Work) table.Value { return when(w.CPU >= 0, integer(w.CPU)) }},
+			{Name: "worker", Type: table.Text, Extra: true, Doc: "What the worker says that it does; missing if nothing.",
+				Get: func(w *linux.Work) table.Value { return text(w.Worker) }},
+		}),
+		code("function", "the function that does the work", func(w *linux.Work) virt.Addr { return w.Func }),
+		plain(table.Columns[linux.Work]{
+			{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct work_struct.",
+				Get: func(w *linux.Work) table.Value { return address(w.Addr) }},
+		}),
+	)
+}

@@ -58,6 +58,16 @@ type Kernel struct {
 	cache      *cacheEntry
 }
 
+// Over is the same kernel in other memory: the same guest at another time. Nothing is
+// searched or proven again, but its state is read, and the direct map is trusted only
+// where that memory still shows it.
+func (k *Kernel) Over(mem phys.Memory) *Kernel {
+	c := *k
+	c.Memory, c.Space = mem, k.Space.Over(mem)
+	c.readState()
+	return &c
+}
+
 // VmcoreinfoText is [Kernel.Vmcoreinfo] as the kernel wrote it, up to a page; nil
 // if there is none.
 func (k *Kernel) VmcoreinfoText() []byte { return k.vmcoreinfo }

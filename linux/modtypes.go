@@ -168,7 +168,7 @@ type moduleSpec struct {
 // moduleSpec reads the types of a module, unless they are known already. What was
 // loaded again since has another identifier.
 func (s *System) moduleSpec(m *ModuleTypes) (*moduleSpec, error) {
-	c := &s.moduleTypes
+	c := s.moduleTypes
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if k := c.known[m.Module]; k != nil && k.of == *m {

@@ -85,6 +85,16 @@ type Prober interface {
 	Backed(pa Addr) bool
 }
 
+// Refresher is memory that keeps what was read of a source which may change meanwhile.
+type Refresher interface {
+	// Fresh is the same memory, but what is read through it was read from the source
+	// after the call.
+	Fresh() Memory
+	// Loads counts what was read from the source so far: while it stays the same, all
+	// answers were of what is kept.
+	Loads() uint64
+}
+
 // Writer is memory that can be changed. Nothing in outsight writes unless the
 // user said so with a flag of its own.
 type Writer interface {

@@ -15,7 +15,8 @@ const regionShift = 21
 // directMap is Linux's linear window on RAM (page_offset_base). A 2 MiB region of
 // it is believed once the page tables were seen to map it linearly, all of it;
 // any other region (a hole punched by secretmem, a remapped page, a lie) goes
-// through the page tables at each access.
+// through the page tables at each access. What is believed stays so for the life of a
+// Space: [Space.Over] begins a new one.
 type directMap struct {
 	base     Addr
 	size     uint64 // in bytes
@@ -32,11 +33,15 @@ func (s *Space) WithDirectMap(base Addr) *Space {
 	}
 	// No processor has more than 52 physical address bits; a source that claims
 	// so must not make us allocate for it.
-	size := min(uint64(end), 1<<46)
-	words := (size>>regionShift + 64) / 64
 	c := *s
-	c.direct = &directMap{base: base, size: size, verified: make([]atomic.Uint64, words), refused: make([]atomic.Uint64, words)}
+	c.direct = newDirectMap(base, min(uint64(end), 1<<46))
 	return &c
+}
+
+// newDirectMap believes nothing yet.
+func newDirectMap(base Addr, size uint64) *directMap {
+	words := (size>>regionShift + 64) / 64
+	return &directMap{base: base, size: size, verified: make([]atomic.Uint64, words), refused: make([]atomic.Uint64, words)}
 }
 
 // DirectBase is where the direct map begins, or 0 without a fast path.

@@ -5,6 +5,7 @@ import (
 
 	"github.com/outsight-vmi/outsight/linux/synth"
 	"github.com/outsight-vmi/outsight/phys"
+	"github.com/outsight-vmi/outsight/phys/look"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -135,5 +136,59 @@ func TestHotPathAllocatesNothing(t *testing.T) {
 		}); n >= 1 { // a pool may be emptied by the collector at any time
 			t.Errorf("%s: %v allocations", name, n)
 		}
+	}
+}
+
+// TestOver begins again with nothing believed, in the same memory or in another.
+func TestOver(t *testing.T) {
+	tab, plain := linear()
+	s := plain.WithDirectMap(direct)
+	tab.Memory.Uint64(4<<20+8, 0x1111)
+	at := virt.Addr(direct + 4<<20 + 8)
+	if v, err := s.U64(at); err != nil || v != 0x1111 {
+		t.Fatalf("%#x, %v", v, err)
+	}
+	first := s.Over(look.New(tab.Memory, 0))
+	if v, err := first.U64(at); err != nil || v != 0x1111 {
+		t.Fatalf("%#x, %v", v, err)
+	}
+	tab.Memory.Uint64(tab.Entry(direct+4<<20, 2), 0)
+	if _, err := s.Translate(at); err == nil {
+		t.Fatal("the entry was not cleared")
+	}
+	// The look that saw the entry goes on as it began, and a new one sees it no more.
+	if _, err := first.Translate(at); err != nil {
+		t.Errorf("a look that was under way: %v", err)
+	}
+	for name, s := range map[string]*virt.Space{"memory": s.Over(tab.Memory), "a look": s.Over(look.New(tab.Memory, 0)), "a look again": first.Over(look.New(tab.Memory, 0)), "Fresh": first.Over(tab.Memory).Fresh()} {
+		if v, err := s.U64(at); err == nil {
+			t.Errorf("over %s: U64 still reads %#x", name, v)
+		}
+		if p, err := s.Translate(at); err == nil {
+			t.Errorf("over %s: Translate still leads to %#x", name, uint64(p.PA))
+		}
+		if s.DirectBase() != direct || s.Root() != plain.Root() || s.Levels() != plain.Levels() {
+			t.Errorf("over %s: another space", name)
+		}
+	}
+}
+
+// TestFreshSpace reads again what contradicted itself.
+func TestFreshSpace(t *testing.T) {
+	tab, plain := linear()
+	s := plain.WithDirectMap(direct).Over(look.New(tab.Memory, 0))
+	tab.Memory.Uint64(0x5000, 1)
+	if v, err := s.U64(direct + 0x5000); err != nil || v != 1 {
+		t.Fatalf("%#x, %v", v, err)
+	}
+	tab.Memory.Uint64(0x5000, 2)
+	if v, err := s.U64(direct + 0x5000); err != nil || v != 1 {
+		t.Errorf("%#x, %v: the look does not keep it", v, err)
+	}
+	if v, err := s.Fresh().U64(direct + 0x5000); err != nil || v != 2 {
+		t.Errorf("%#x, %v: it was not read again", v, err)
+	}
+	if v, err := s.U64(direct + 0x5000); err != nil || v != 2 {
+		t.Errorf("%#x, %v: others still see what was", v, err)
 	}
 }

@@ -127,6 +127,30 @@ func (s *Space) WithRoot(root phys.Addr) *Space {
 	return &c
 }
 
+// Over is the same address space in other memory: the same guest at another time. What
+// is known of the direct map is not believed of it, but verified again at its first use.
+func (s *Space) Over(mem phys.Memory) *Space {
+	c := New(mem, s.root, s.levels)
+	if s.direct != nil {
+		c.direct = newDirectMap(s.direct.base, s.direct.size)
+	}
+	return c
+}
+
+// Fresh is the same address space, read again from the source for what is kept of it
+// (package phys/look): for somebody who found that what was read contradicts itself. Where
+// nothing is kept it is s.
+func (s *Space) Fresh() *Space {
+	kept, ok := phys.As[phys.Refresher](s.mem)
+	if !ok {
+		return s
+	}
+	c := *s
+	c.mem = kept.Fresh()
+	c.mapper, _ = phys.As[phys.Mapper](c.mem)
+	return &c
+}
+
 // Canonical reports whether the bits above the translated ones repeat the
 // topmost translated bit, as the processor demands.
 func (s *Space) Canonical(va Addr) bool {

@@ -32,7 +32,7 @@ type layout[T any] struct {
 // [Field], which say their width too. resolve first calls [Resolver.Prefetch], which
 // finds all names in one pass over the kernel's table.
 func LayoutOf[T any](s *Walker, what string, resolve func(*Resolver, *T)) (*T, error) {
-	return LayoutFrom(s, &s.layouts, s.Profile, what, resolve)
+	return LayoutFrom(s, s.layouts, s.Profile, what, resolve)
 }
 
 // Types is where members are looked up: a kernel's types, or those of a module.

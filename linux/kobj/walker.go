@@ -21,6 +21,7 @@ package kobj
 
 import (
 	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -30,12 +31,20 @@ type Walker struct {
 
 	CPUAreas    []virt.Addr // __per_cpu_offset of each possible CPU
 	CPUAreasErr error       // why CPUAreas does not have all of them
-	layouts     Layouts
+	layouts     *Layouts
 }
 
 // New prepares to read the objects of the guest that runs k.
 func New(k *kernel.Kernel) *Walker {
-	w := &Walker{Kernel: k}
+	w := &Walker{Kernel: k, layouts: &Layouts{}}
 	w.CPUAreasErr = w.readCPUs()
 	return w
+}
+
+// Over reads the objects of the same kernel in other memory: the guest at another time.
+// What was resolved for this kernel is shared.
+func (s *Walker) Over(mem phys.Memory) *Walker {
+	c := *s
+	c.Kernel = s.Kernel.Over(mem)
+	return &c
 }

@@ -140,7 +140,7 @@ func (m *Memory) ReadAt(p []byte, pa phys.Addr) (n int, err error) {
 			return n, phys.NotPresent(at, len(p)-n)
 		}
 		in := uint64(at - s.Start)
-		if page := (s.off + in) / phys.PageSize; len(p)-n >= bulk || !s.file.seen(page) && (len(p)-n >= phys.PageSize || s.file.first(page)) {
+		if page := (s.off + in) / phys.PageSize; len(p)-n >= bulk || !s.file.seen(page) && (len(p)-n > phys.PageSize || s.file.first(page)) {
 			k := int(min(uint64(len(p)-n), s.Size()-in))
 			if err := s.file.readBulk(p[n:n+k], s.off+in); err != nil {
 				return n, fmt.Errorf("read %d bytes at guest-physical %#x: %w", k, uint64(at), err)

@@ -106,13 +106,14 @@ func (l *Lister) CredOf(t Task) (_ *Cred, err error) {
 	}
 	var c *Cred
 	err = l.steady(t, func(id identity) error {
+		loads := l.now.loads()
 		if c = l.cred(t, o, id); l.r.Err != nil {
 			return fmt.Errorf("credentials of task %#x: %w", uint64(t.Addr), l.r.Err)
 		}
 		if c.PID <= 0 || c.PID > maxTasks || c.TID <= 0 || c.TID > maxTasks {
 			return fmt.Errorf("task at %#x: %w: process %d, thread %d", uint64(t.Addr), kobj.ErrBroken, c.PID, c.TID)
 		}
-		if again := l.r.Ptr(t.Addr + virt.Addr(l.s.o.realCred)); again != c.Addr {
+		if again := l.ptrAfter(t.Addr+virt.Addr(l.s.o.realCred), c.Addr, loads); again != c.Addr {
 			return errChanged
 		}
 		return nil

@@ -168,14 +168,16 @@ func (l *Lister) file(slot virt.Addr, o *filesLayout) (f *File, err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	const tries = 3
 	r := &l.r
-	for range tries {
-		r.Err = nil
+	defer l.use(l.s)
+	for try := range tries {
+		l.attempt(try)
+		loads := l.now.loads()
 		file := r.Ptr(slot)
 		if file == 0 || r.Err != nil {
 			return nil, r.Err
 		}
 		f, err = l.fileAt(file, o)
-		if again := r.Ptr(slot); again == file {
+		if again := l.ptrAfter(slot, file, loads); again == file {
 			return f, err
 		}
 		err = errChanged

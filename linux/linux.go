@@ -27,7 +27,7 @@ type System struct {
 	initTask    virt.Addr
 	boot        time.Time
 	maxTasks    int
-	modules     moduleCache
+	modules     *moduleCache
 	moduleTypes *moduleSpecs
 }
 
@@ -43,7 +43,7 @@ func Open(ctx context.Context, mem phys.Memory, opts kernel.Options) (*System, e
 
 // New prepares to read the objects of the guest that runs k.
 func New(k *kernel.Kernel) (*System, error) {
-	s := &System{Walker: kobj.New(k), maxTasks: taskLimit(k), moduleTypes: &moduleSpecs{}}
+	s := &System{Walker: kobj.New(k), maxTasks: taskLimit(k), modules: &moduleCache{}, moduleTypes: &moduleSpecs{}}
 	var err error
 	if s.o, err = resolveOffsets(k.Profile); err != nil {
 		return nil, fmt.Errorf("kernel %s: %w", k.Release, err)
@@ -62,7 +62,7 @@ func New(k *kernel.Kernel) (*System, error) {
 // or the guest at another time. It takes microseconds. What is known of the kernel's build
 // is shared with s; what is known of the guest's state, such as its modules, is not.
 func (s *System) Over(mem phys.Memory) *System {
-	o := &System{Walker: s.Walker.Over(mem), o: s.o, initTask: s.initTask, boot: s.boot, maxTasks: s.maxTasks, moduleTypes: s.moduleTypes}
+	o := &System{Walker: s.Walker.Over(mem), o: s.o, initTask: s.initTask, boot: s.boot, maxTasks: s.maxTasks, modules: &moduleCache{}, moduleTypes: s.moduleTypes}
 	if c, err := o.Clock(); err == nil {
 		o.boot = c.Boot // who sets the guest's clock moves it
 	}

@@ -177,13 +177,19 @@ func (l *Lister) vmas(ctx context.Context, mm virt.Addr) (best []vma, errs []err
 		return nil, []error{err}
 	}
 	const tries = 3
+	defer l.use(l.s)
 	for try := range tries {
+		l.attempt(try)
+		loads := l.now.loads()
 		before, err := l.mapCount(mm, o)
 		if err != nil {
 			return nil, []error{err}
 		}
 		maps, bad := l.copyVMAs(ctx, mm, o, before, try == tries-1)
-		after, err := l.mapCount(mm, o)
+		after := before
+		if l.now.kept == nil || l.now.stale(loads) {
+			after, err = l.mapCountNow(mm, o)
+		}
 		if len(bad) == 0 && (err != nil || before != after || len(maps) != before) {
 			bad = []error{fmt.Errorf("%w: the kernel counts %d of them, and %d were found", kobj.ErrBroken, after, len(maps))}
 		}
@@ -205,6 +211,14 @@ func (l *Lister) mapCount(mm virt.Addr, o *mapsLayout) (_ int, err error) {
 	l.r.Err = nil
 	n := l.r.Uint(mm, o.mapCount)
 	return int(int32(n)), l.r.Err
+}
+
+// mapCountNow is the number in the guest by now, whatever a look keeps.
+func (l *Lister) mapCountNow(mm virt.Addr, o *mapsLayout) (int, error) {
+	was := l.r.Space
+	l.r.Space = l.now.space
+	defer func() { l.r.Space = was }()
+	return l.mapCount(mm, o)
 }
 
 // copyVMAs copies them in order of address, about as many as counted; tree takes the

@@ -215,7 +215,7 @@ func (s *System) ModuleSymbol(module, name string) (virt.Addr, bool) {
 	if err != nil || m == nil {
 		return 0, false
 	}
-	c := &s.modules
+	c := s.modules
 	c.mu.Lock()
 	// A module that was loaded again lies elsewhere.
 	if k, ok := c.known[module]; ok && k.Addr == m.Addr && k.Start() == m.Start() {

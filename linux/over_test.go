@@ -8,6 +8,7 @@ import (
 
 	"github.com/outsight-vmi/outsight/linux/synth"
 	"github.com/outsight-vmi/outsight/phys/look"
+	"github.com/outsight-vmi/outsight/virt"
 )
 
 // TestOver looks at a guest that changes: a look agrees with itself, and the next one sees
@@ -52,5 +53,54 @@ func TestOver(t *testing.T) {
 	}
 	if diff := cmp.Diff(s.CPUs(), first.CPUs()); diff != "" || !s.BootTime().Equal(first.BootTime()) || first.State != s.State {
 		t.Errorf("another system: %s", diff)
+	}
+}
+
+// TestLookAtChange changes a guest whose pages are kept in part: what contradicts itself is
+// read again.
+func TestLookAtChange(t *testing.T) {
+	g := synth.New(synth.Options{})
+	g.Add(synth.Process{PID: 1, Comm: "init"})
+	a := g.Add(synth.Process{PID: 42, PPID: 1, Comm: "before", Exe: "/bin/before", Args: []string{"before"}})
+	s := open(t, g)
+	field := func(name string) uint64 {
+		f, err := s.Field("task_struct", name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a + uint64(f.Offset)
+	}
+	now := s.Over(look.New(g.Memory, 0))
+	l := now.NewLister()
+	l.Only(PartName)
+	task := Task{Addr: virt.Addr(a)}
+	p, err := l.Process(t.Context(), task)
+	if err != nil || p.Comm != "before" {
+		t.Fatalf("%+v, %v", p, err)
+	}
+	// Another task takes its place.
+	g.Put(field("comm"), []byte("after\x00"))
+	g.Put64(field("start_boottime"), 77e9)
+	if p, err := l.Process(t.Context(), task); err != nil || p.Comm != "before" {
+		t.Errorf("what is kept of one time changed: %+v, %v", p, err)
+	}
+	p, err = now.NewLister().Process(t.Context(), task)
+	if err != nil || p.Comm != "after" || p.SinceBoot != 77e9 {
+		t.Errorf("a row of two tasks: %+v, %v", p, err)
+	}
+
+	// The head of the list is kept, and the list grows.
+	grown := s.Over(look.New(g.Memory, 0))
+	tasks, err := s.Field("task_struct", "tasks")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := grown.Space.U64(grown.initTask + virt.Addr(tasks.Offset)); err != nil {
+		t.Fatal(err)
+	}
+	g.Add(synth.Process{PID: 43, PPID: 1, Comm: "late"})
+	ps, errs := processes(t, grown)
+	if len(errs) > 0 || !slices.ContainsFunc(ps, func(p *Process) bool { return p.PID == 43 }) {
+		t.Errorf("%d processes, %v", len(ps), errs)
 	}
 }

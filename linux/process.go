@@ -77,6 +77,7 @@ func (p *Process) Has() bool { return p.MM != 0 && !p.KernelThread }
 // paths of executables. It is not safe for concurrent use.
 type Lister struct {
 	s       *System
+	now     guestNow
 	r       kobj.Reader
 	cgroups map[virt.Addr]groupName
 	proxies map[virt.Addr]Namespaces // by nsproxy
@@ -108,7 +109,7 @@ const textBudget = 64 << 20
 // NewLister begins a listing. What it remembers must not grow old: make one for
 // each look at the guest.
 func (s *System) NewLister() *Lister {
-	return &Lister{s: s, r: s.Reader(), cgroups: map[virt.Addr]groupName{}, proxies: map[virt.Addr]Namespaces{}, paths: map[[2]virt.Addr]knownPath{}, elfBits: map[phys.Addr]elfPage{}, textLeft: textBudget, threadsLeft: 4 * s.maxTasks}
+	return &Lister{s: s, now: newGuestNow(s), r: s.Reader(), cgroups: map[virt.Addr]groupName{}, proxies: map[virt.Addr]Namespaces{}, paths: map[[2]virt.Addr]knownPath{}, elfBits: map[phys.Addr]elfPage{}, textLeft: textBudget, threadsLeft: 4 * s.maxTasks}
 }
 
 // Only makes [Lister.Process] and [Lister.Thread] read these parts alone, beside what
@@ -160,15 +161,17 @@ const steadyTries = 3
 // steady has once read something of t, again if t has become another thread meanwhile, or
 // if once says that what it reads has become another by errChanged.
 func (l *Lister) steady(t Task, once func(id identity) error) error {
-	for range steadyTries {
-		l.r.Err = nil
+	defer l.use(l.s)
+	for try := range steadyTries {
+		l.attempt(try)
+		loads := l.now.loads()
 		before, _ := l.identity(t.Addr)
 		if err := once(before); errors.Is(err, errChanged) {
 			continue
 		} else if err != nil {
 			return err
 		}
-		after, _ := l.identity(t.Addr)
+		after := l.identityAfter(t.Addr, before, loads)
 		after.mm = before.mm // nothing is read from there
 		if after == before {
 			return nil
@@ -181,14 +184,16 @@ func (l *Lister) steady(t Task, once func(id identity) error) error {
 // place meanwhile: the row would be of both.
 func (l *Lister) read(t Task, once func(id identity, mmErr error) (*Process, error)) (_ *Process, err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
-	for range steadyTries {
-		l.r.Err = nil
+	defer l.use(l.s)
+	for try := range steadyTries {
+		l.attempt(try)
+		loads := l.now.loads()
 		before, mmErr := l.identity(t.Addr)
 		p, err := once(before, mmErr)
 		if err != nil {
 			return nil, err
 		}
-		after, _ := l.identity(t.Addr)
+		after := l.identityAfter(t.Addr, before, loads)
 		if l.r.Err != nil {
 			return nil, fmt.Errorf("task at %#x: %w", uint64(t.Addr), l.r.Err)
 		}

@@ -114,11 +114,12 @@ func (u *Unwinder) StackOf(t Task) (_ *Stack, err error) {
 	var k *Stack
 	err = u.l.steady(t, func(id identity) error {
 		u.l.r.Err = nil // who it is may be unknown
+		loads := u.l.now.loads()
 		sp := u.l.r.Pointer(t.Addr, u.o.sp)
 		if k = u.stack(t, id, sp); u.l.r.Err != nil {
 			return fmt.Errorf("stack of task %#x: %w", uint64(t.Addr), u.l.r.Err)
 		}
-		if again := u.l.r.Pointer(t.Addr, u.o.sp); again != sp {
+		if again := u.l.ptrAfter(t.Addr+virt.Addr(u.o.sp.Offset), sp, loads); again != sp {
 			return errChanged
 		}
 		return nil

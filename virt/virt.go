@@ -151,6 +151,18 @@ func (s *Space) Fresh() *Space {
 	return &c
 }
 
+// Live is the same address space in the memory below what is kept of it (package
+// phys/look): in the guest as it is now. Where nothing is kept it is s.
+func (s *Space) Live() *Space {
+	w, ok := s.mem.(phys.Wrapper)
+	if _, kept := s.mem.(phys.Refresher); !ok || !kept {
+		return s
+	}
+	c := New(w.Unwrap(), s.root, s.levels)
+	c.direct = s.direct
+	return c
+}
+
 // Canonical reports whether the bits above the translated ones repeat the
 // topmost translated bit, as the processor demands.
 func (s *Space) Canonical(va Addr) bool {

@@ -94,11 +94,13 @@ func (w *listWalk) forward() {
 func (w *listWalk) settle(at, next virt.Addr) (_, after virt.Addr, err error) {
 	const tries = 8
 	for range tries {
+		fresh := *w
+		fresh.s = w.s.Fresh()
 		var prev, back virt.Addr
-		if next, prev, err = w.links(at); err != nil {
+		if next, prev, err = fresh.links(at); err != nil {
 			continue
 		}
-		if after, back, err = w.links(next); err != nil {
+		if after, back, err = fresh.links(next); err != nil {
 			continue
 		}
 		// Either in order now, or this element was taken off just now: then its

@@ -41,6 +41,19 @@ func New(k *kernel.Kernel) *Walker {
 	return w
 }
 
+// Fresh reads again what is kept of the guest's memory (see [virt.Space.Fresh]): for who
+// found that what was read contradicts itself. Where nothing is kept it is s.
+func (s *Walker) Fresh() *Walker {
+	space := s.Space.Fresh()
+	if space == s.Space {
+		return s
+	}
+	k, c := *s.Kernel, *s
+	k.Space, k.Memory = space, space.Memory()
+	c.Kernel = &k
+	return &c
+}
+
 // Over reads the objects of the same kernel in other memory: the guest at another time.
 // What was resolved for this kernel is shared.
 func (s *Walker) Over(mem phys.Memory) *Walker {

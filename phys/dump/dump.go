@@ -170,15 +170,21 @@ func openELF(src file.Source) (*Dump, error) {
 		return nil, explainELF(src, err)
 	}
 	d := &Dump{Memory: m, Format: "ELF core", Placed: true, CPUs: m.CPUs(), Vmcoreinfo: m.Vmcoreinfo()}
+	if m.VirtualBox() {
+		d.Format = "ELF core of VirtualBox"
+	}
 	if a := m.Machine(); a != elf.EM_X86_64 {
 		d.Foreign = machine(a)
 	}
 	return d, nil
 }
 
-// explainELF says what an ELF core is that cannot be read, where its header names another
-// machine.
+// explainELF says what an ELF core is that cannot be read: Xen's, whose memory is in a
+// section instead of segments, or of another machine.
 func explainELF(src file.Source, err error) error {
+	if f, e := elf.NewFile(src); e == nil && f.Section(".xen_pages") != nil {
+		return &FormatError{Format: "a Xen core dump (xl dump-core)", Do: "write the guest's memory from within, with AVML or LiME"}
+	}
 	head, e := file.Head(src, headSize)
 	if e != nil || len(head) < 20 || elf.Machine(binary.LittleEndian.Uint16(head[18:])) == elf.EM_X86_64 {
 		return err

@@ -1,6 +1,9 @@
 package dump_test
 
 import (
+	"bytes"
+	"compress/zlib"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -59,6 +62,49 @@ func TestHeaderIsAHint(t *testing.T) {
 	}
 	if _, err := d.Memory.ReadAt(make([]byte, 0xff0), 0); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestNamed: dumps that cannot be read are named.
+func TestNamed(t *testing.T) {
+	var packed bytes.Buffer
+	w := zlib.NewWriter(&packed)
+	_, _ = w.Write(append(lime.AppendHeader(nil, phys.Range{End: 1 << 20}), make([]byte, 1<<20)...))
+	_ = w.Close()
+	// A core of Xen's has sections and no segments.
+	const names = "\x00.xen_pages\x00.shstrtab\x00"
+	xen := make([]byte, 64, 64+len(names)+3*64)
+	copy(xen, "\x7fELF\x02\x01\x01")
+	put16, put32, put64 := binary.LittleEndian.PutUint16, binary.LittleEndian.PutUint32, binary.LittleEndian.PutUint64
+	put16(xen[16:], 4)
+	put16(xen[18:], 62)
+	put32(xen[20:], 1)
+	put64(xen[40:], uint64(64+len(names)))
+	put16(xen[52:], 64)
+	put16(xen[54:], 56)
+	put16(xen[58:], 64)
+	put16(xen[60:], 3)
+	put16(xen[62:], 2)
+	xen = append(xen, names...)
+	for i, name := range []uint32{0, 1, 12} {
+		section := make([]byte, 64)
+		put32(section, name)
+		put32(section[4:], uint32([]int{0, 1, 3}[i]))
+		if i == 2 {
+			put64(section[24:], 64)
+			put64(section[32:], uint64(len(names)))
+		}
+		xen = append(xen, section...)
+	}
+	for want, b := range map[string][]byte{"compress=1": packed.Bytes(), "a Xen core dump": xen} {
+		path := filepath.Join(t.TempDir(), "dump")
+		if err := os.WriteFile(path, append(b, make([]byte, 2<<20)...), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := dump.Open(path)
+		if _, ok := errors.AsType[*dump.FormatError](err); !ok || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", want, err)
+		}
 	}
 }
 

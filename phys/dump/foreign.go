@@ -2,9 +2,11 @@ package dump
 
 import (
 	"bytes"
+	"compress/zlib"
 	"debug/elf"
 	"encoding/binary"
 	"fmt"
+	"io"
 )
 
 // FormatError says that a file is of a known format that cannot be read.
@@ -58,12 +60,29 @@ func recogniseForeign(head []byte) error {
 	if bytes.HasPrefix(head, []byte(elf.ELFMAG)) {
 		return &FormatError{Format: elfKind(head), Do: giveDump}
 	}
+	if isPackedLime(head) {
+		return &FormatError{Format: "a LiME dump that LiME compressed (compress=1)", Do: decompress + ", as a zlib stream (zlib-flate -uncompress)"}
+	}
 	for _, m := range foreign {
 		if bytes.HasPrefix(head, []byte(m.magic)) {
 			return &FormatError{Format: m.format, Do: m.do}
 		}
 	}
 	return nil
+}
+
+// isPackedLime reports whether head is a zlib stream of a LiME dump.
+func isPackedLime(head []byte) bool {
+	if len(head) == 0 || head[0] != 0x78 { // as zlib streams begin, and memory hardly does
+		return false
+	}
+	r, err := zlib.NewReader(bytes.NewReader(head))
+	if err != nil {
+		return false
+	}
+	var magic [4]byte
+	_, err = io.ReadFull(r, magic[:])
+	return err == nil && string(magic[:]) == "EMiL"
 }
 
 // isELFCore reports whether head begins an ELF core dump that may be read: the machine that

@@ -144,6 +144,17 @@ func (f *form) programs(src file.Source, h []byte) ([]byte, error) {
 // Machine is the architecture that the header names. It is a hint: memory decides.
 func (m *Memory) Machine() elf.Machine { return m.machine }
 
+// VirtualBox reports whether VirtualBox wrote the dump (debugvm dumpvmcore). Its notes have
+// the registers in a form that is not read.
+func (m *Memory) VirtualBox() bool {
+	for n := range note.All(m.notes) {
+		if n.Name == "VBCORE" {
+			return true
+		}
+	}
+	return false
+}
+
 // CPUs are the processors' registers; see [note.CPUs].
 func (m *Memory) CPUs() []note.CPU { return note.CPUs(m.notes) }
 

@@ -109,7 +109,9 @@ func (f *formats) few(t *testing.T) {
 	f.check(t, "outsight.lime.zst")
 	monitor(t, f.guest, f.core("qemu.kdump", "kdump-zlib"))
 	f.check(t, "qemu.kdump")
+	f.cutOff(t, "qemu.kdump")
 	f.vmware(t)
+	f.limeRaw(t)
 	f.migrate(t, "qemu.state")
 	f.check(t, "qemu.state")
 }

@@ -65,19 +65,37 @@ type block struct {
 	name   string
 	size   uint64
 	leaves []*[leafSize / phys.PageSize]uint64
-	seen   []uint64 // a bit for each page that the stream has
+	seen   []*[seenPages / 64]uint64 // a bit for each page that the stream has; nil: none
 }
 
-func (b *block) see(page uint64) { b.seen[page/64] |= 1 << (page % 64) }
+// seenPages is how many pages a part of block.seen covers. Sizes are the file's claims: what
+// it has nothing of takes a pointer.
+const seenPages = 4096
+
+func (b *block) see(page uint64) {
+	s := &b.seen[page/seenPages]
+	if *s == nil {
+		*s = new([seenPages / 64]uint64)
+	}
+	(*s)[page%seenPages/64] |= 1 << (page % 64)
+}
 
 // has reports whether the stream has the page: of one that was cut off it may not.
-func (b *block) has(page uint64) bool { return b.seen[page/64]>>(page%64)&1 != 0 }
+func (b *block) has(page uint64) bool {
+	s := b.seen[page/seenPages]
+	return s != nil && s[page%seenPages/64]>>(page%64)&1 != 0
+}
 
 // missing is how many pages the stream does not have.
 func (b *block) missing() (n uint64) {
 	n = b.size / phys.PageSize
-	for _, w := range b.seen {
-		n -= uint64(bits.OnesCount64(w))
+	for _, s := range b.seen {
+		if s == nil {
+			continue
+		}
+		for _, w := range s {
+			n -= uint64(bits.OnesCount64(w))
+		}
 	}
 	return n
 }
@@ -374,7 +392,7 @@ func (s *stream) blockList(total uint64) error {
 		s.sizes += size
 		b := &block{
 			name: name, size: size, leaves: make([]*[leafSize / phys.PageSize]uint64, (size+leafSize-1)/leafSize),
-			seen: make([]uint64, (size/phys.PageSize+63)/64),
+			seen: make([]*[seenPages / 64]uint64, (size/phys.PageSize+seenPages-1)/seenPages),
 		}
 		s.blocks = append(s.blocks, b)
 		if s.mapped {

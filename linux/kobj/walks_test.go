@@ -160,4 +160,21 @@ func TestXArray(t *testing.T) {
 	if _, err := s.XArrayAt(virt.Addr(array), 128); !errors.Is(err, ErrBroken) {
 		t.Error(err)
 	}
+	// A node in many slots: its entries come once.
+	g.Put64(leaf+off, 0x1001)
+	for i := range uint64(64) {
+		g.Put64(top+off+8*i, leaf|2)
+	}
+	good := 0
+	bad = 0
+	for _, err := range s.XArray(t.Context(), virt.Addr(array), 100) {
+		if errors.Is(err, ErrBroken) {
+			bad++
+		} else {
+			good++
+		}
+	}
+	if good != 2 || bad != 63 {
+		t.Errorf("a node in 64 slots: %d entries and %d errors", good, bad)
+	}
 }

@@ -120,6 +120,7 @@ type xarrayWalk struct {
 	o           *xarrayLayout
 	root        virt.Addr
 	left, nodes int
+	seen        map[virt.Addr]struct{} // nodes below the topmost, which may be the only one
 	yield       func(XArrayEntry, error) bool
 }
 
@@ -145,6 +146,15 @@ func (w *xarrayWalk) node(at virt.Addr, index uint64, above, depth int) bool {
 	if w.nodes--; w.nodes < 0 || depth == 0 {
 		w.fail(fmt.Errorf("%w: too many nodes, or too deep", ErrBroken))
 		return false
+	}
+	if depth < maxXADepth {
+		if _, twice := w.seen[at]; twice {
+			return w.fail(fmt.Errorf("node at %#x: %w: it is there twice", uint64(at), ErrBroken))
+		}
+		if w.seen == nil {
+			w.seen = map[virt.Addr]struct{}{}
+		}
+		w.seen[at] = struct{}{}
 	}
 	if w.ctx.Err() != nil {
 		w.yield(XArrayEntry{}, w.ctx.Err())

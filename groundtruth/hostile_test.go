@@ -259,9 +259,10 @@ func (g *hostileGuest) lieTo(t *testing.T, v table.View, seed uint64) {
 		})
 	}
 	wait.Wait()
-	t.Logf("%d times in %v; %d words; healthy: %v, %d reads, %d rows; worst: %v, %d reads, %d rows, %d MiB",
+	t.Logf("%d times in %v; %d words; healthy: %v, %d reads, %d rows; worst: %v, %d reads, %d rows, %d MiB; so far %d guests and %d reads",
 		n, h.total.Round(time.Millisecond), len(told.small)+len(told.bulk), truth.took.Round(time.Millisecond), truth.reads, truth.rows,
-		h.worst.took.Round(time.Millisecond), h.worst.reads, h.worst.rows, g.watcher.held()>>20)
+		h.worst.took.Round(time.Millisecond), h.worst.reads, h.worst.rows, g.watcher.held()>>20,
+		g.runs.Load(), g.reads.Load())
 }
 
 // hostileView is a view that is lied to.

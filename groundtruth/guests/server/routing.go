@@ -18,10 +18,10 @@ func (s *server) routing() error {
 	hop := func(dev string, weight byte, gateway string) []byte {
 		in := &rtnl{}
 		in.attr(unix.RTA_GATEWAY, netip.MustParseAddr(gateway).AsSlice())
-		b := binary.NativeEndian.AppendUint16(nil, uint16(8+len(in.data)))
+		b := binary.NativeEndian.AppendUint16(nil, uint16(8+len(in.data())))
 		b = append(b, 0, weight-1)
 		b = binary.NativeEndian.AppendUint32(b, uint32(interfaceIndex(dev)))
-		return append(b, in.data...)
+		return append(b, in.data()...)
 	}
 	do(
 		nexthop(11, unix.AF_INET, func(m *rtnl) { nexthopVia(m, "dummy0", "10.99.0.11") }),

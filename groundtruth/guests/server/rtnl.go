@@ -4,35 +4,30 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net"
-	"sync"
-	"syscall"
+	"slices"
 
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
-// An rtnl is a request to the kernel's network configuration, built by hand: the guest
+// An rtnl is a request to the kernel's network configuration, or a part of one: the guest
 // need not have an ip command.
-type rtnl struct{ data []byte }
-
-// request begins a message with its fixed part.
-func request(kind, flags uint16, fixed ...byte) *rtnl {
-	m := &rtnl{data: make([]byte, unix.NLMSG_HDRLEN)}
-	binary.NativeEndian.PutUint16(m.data[4:], kind)
-	binary.NativeEndian.PutUint16(m.data[6:], flags|unix.NLM_F_REQUEST|unix.NLM_F_ACK)
-	m.data = append(m.data, fixed...)
-	return m
+type rtnl struct {
+	netlink.Header
+	fixed []byte
+	attrs []netlink.Attribute
 }
 
-const create = unix.NLM_F_CREATE | unix.NLM_F_EXCL
+// request begins a message with its fixed part.
+func request(kind netlink.HeaderType, flags netlink.HeaderFlags, fixed ...byte) *rtnl {
+	return &rtnl{Header: netlink.Header{Type: kind, Flags: flags | netlink.Request | netlink.Acknowledge}, fixed: fixed}
+}
+
+const create = netlink.Create | netlink.Excl
 
 // attr adds an attribute.
 func (m *rtnl) attr(kind int, value []byte) *rtnl {
-	head := binary.NativeEndian.AppendUint16(nil, uint16(4+len(value)))
-	m.data = append(m.data, binary.NativeEndian.AppendUint16(head, uint16(kind))...)
-	m.data = append(m.data, value...)
-	for len(m.data)%4 != 0 {
-		m.data = append(m.data, 0)
-	}
+	m.attrs = append(m.attrs, netlink.Attribute{Type: uint16(kind), Data: value})
 	return m
 }
 
@@ -46,41 +41,26 @@ func (m *rtnl) u32(kind int, value uint32) *rtnl {
 func (m *rtnl) nest(kind int, fill func(*rtnl)) *rtnl {
 	inner := &rtnl{}
 	fill(inner)
-	return m.attr(kind|unix.NLA_F_NESTED, inner.data)
+	return m.attr(kind|unix.NLA_F_NESTED, inner.data())
 }
 
-var rtnlLock sync.Mutex
+func (m *rtnl) data() []byte {
+	b, err := netlink.MarshalAttributes(m.attrs)
+	if err != nil {
+		panic(err) // an attribute of 64 KiB
+	}
+	return append(slices.Clip(m.fixed), b...)
+}
 
 // do sends the request and waits for the answer.
 func (m *rtnl) do() error {
-	rtnlLock.Lock()
-	defer rtnlLock.Unlock()
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+	c, err := netlink.Dial(unix.NETLINK_ROUTE, nil)
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
-	binary.NativeEndian.PutUint32(m.data, uint32(len(m.data)))
-	if err := unix.Sendto(fd, m.data, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		return err
-	}
-	buf := make([]byte, 16<<10)
-	n, _, err := unix.Recvfrom(fd, buf, 0)
-	if err != nil {
-		return err
-	}
-	messages, err := syscall.ParseNetlinkMessage(buf[:n])
-	if err != nil {
-		return err
-	}
-	for _, a := range messages {
-		if a.Header.Type == unix.NLMSG_ERROR && len(a.Data) >= 4 {
-			if code := int32(binary.NativeEndian.Uint32(a.Data)); code != 0 {
-				return syscall.Errno(-code)
-			}
-		}
-	}
-	return nil
+	defer c.Close()
+	_, err = c.Execute(netlink.Message{Header: m.Header, Data: m.data()})
+	return err
 }
 
 // interfaceIndex is 0 for an interface that is not there.
@@ -120,12 +100,12 @@ func addVeth(name, peer string, pid int) error {
 	m := request(unix.RTM_NEWLINK, create, ifinfo(0, 0, 0)...).str(unix.IFLA_IFNAME, name)
 	m.nest(unix.IFLA_LINKINFO, func(in *rtnl) {
 		in.str(unix.IFLA_INFO_KIND, "veth").nest(unix.IFLA_INFO_DATA, func(in *rtnl) {
-			p := &rtnl{data: ifinfo(0, 0, 0)}
+			p := &rtnl{fixed: ifinfo(0, 0, 0)}
 			p.str(unix.IFLA_IFNAME, peer)
 			if pid != 0 {
 				p.u32(unix.IFLA_NET_NS_PID, uint32(pid))
 			}
-			in.attr(1|unix.NLA_F_NESTED, p.data) // VETH_INFO_PEER
+			in.attr(1|unix.NLA_F_NESTED, p.data()) // VETH_INFO_PEER
 		})
 	})
 	if err := m.do(); err != nil {

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -69,45 +70,25 @@ func rtnlDump(kind uint16, fixed []byte, f func(m []byte) error) error {
 
 // netlinkDump does so with any protocol of netlink's.
 func netlinkDump(protocol int, kind uint16, fixed []byte, f func(m []byte) error) error {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, protocol)
+	c, err := netlink.Dial(protocol, nil)
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
-	ask := make([]byte, unix.NLMSG_HDRLEN, unix.NLMSG_HDRLEN+len(fixed))
-	ask = append(ask, fixed...)
-	binary.NativeEndian.PutUint32(ask, uint32(len(ask)))
-	binary.NativeEndian.PutUint16(ask[4:], kind)
-	binary.NativeEndian.PutUint16(ask[6:], unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
-	if err := unix.Sendto(fd, ask, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+	defer c.Close()
+	ask := netlink.Message{Header: netlink.Header{Type: netlink.HeaderType(kind), Flags: netlink.Request | netlink.Dump}, Data: fixed}
+	answers, err := c.Execute(ask)
+	if err != nil {
 		return err
 	}
-	buf := make([]byte, 1<<18)
-	for {
-		n, _, err := unix.Recvfrom(fd, buf, 0)
-		if err != nil {
+	for _, m := range answers {
+		if m.Header.Flags&netlink.DumpInterrupted != 0 {
+			return errors.New("netlink: it changed meanwhile")
+		}
+		if err := f(m.Data); err != nil {
 			return err
 		}
-		for b := buf[:n]; len(b) >= unix.NLMSG_HDRLEN; {
-			size := int(binary.NativeEndian.Uint32(b))
-			if size < unix.NLMSG_HDRLEN || size > len(b) {
-				return errors.New("netlink: message of no size")
-			}
-			body := b[unix.NLMSG_HDRLEN:size]
-			switch kind, flags := binary.NativeEndian.Uint16(b[4:]), binary.NativeEndian.Uint16(b[6:]); {
-			case flags&unix.NLM_F_DUMP_INTR != 0:
-				return errors.New("netlink: it changed meanwhile")
-			case kind == unix.NLMSG_DONE:
-				return nil
-			case kind == unix.NLMSG_ERROR:
-				return unix.Errno(-int32(binary.NativeEndian.Uint32(body)))
-			}
-			if err := f(slices.Clone(body)); err != nil {
-				return err
-			}
-			b = b[min(len(b), (size+3)&^3):]
-		}
 	}
+	return nil
 }
 
 // rtAttrs are the attributes of a message or of an attribute, by type without flags.
@@ -115,13 +96,12 @@ type rtAttrs map[uint16][]byte
 
 func rtAttributes(b []byte) rtAttrs {
 	a := rtAttrs{}
-	for len(b) >= 4 {
-		n := int(binary.NativeEndian.Uint16(b))
-		if n < 4 || n > len(b) {
-			break
-		}
-		a[binary.NativeEndian.Uint16(b[2:])&0x3fff] = b[4:n]
-		b = b[min(len(b), (n+3)&^3):]
+	all, err := netlink.UnmarshalAttributes(b)
+	if err != nil {
+		return a
+	}
+	for _, x := range all {
+		a[x.Type&^(netlink.Nested|netlink.NetByteOrder)] = x.Data
 	}
 	return a
 }

@@ -291,6 +291,7 @@ func withoutDaemon(t *testing.T, l *labtest.Libvirt, g *lab.Guest) {
 	defer m.Close()
 	read := func(why string) {
 		t.Helper()
+		command(t) // or building it would count
 		began := time.Now()
 		row := rowsOf(t, "vms", "--where", fmt.Sprintf("pid == %d", g.PID()))[0]
 		if text := fmt.Sprint(row["missing"]); row["state"] != nil || !strings.Contains(text, why) || row["source"] != "private" {

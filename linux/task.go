@@ -29,16 +29,25 @@ func (s *System) TaskAt(a virt.Addr) Task { return Task{s, a} }
 
 // Processes yields the leader of every thread group on the kernel's list of
 // tasks, which is what /proc lists, in order of birth. Process 0, the idle task,
-// is not among them. An error stands for one element that could not be followed;
-// the walk goes on.
+// is not among them. An error stands for one element that could not be followed; the
+// walk goes on from the other end of the list, and then by the PID structures.
 func (s *System) Processes(ctx context.Context) iter.Seq2[Task, error] {
 	head := s.initTask + virt.Addr(s.o.tasks)
 	return func(yield func(Task, error) bool) {
+		broken := false
 		for node, err := range s.List(ctx, head, s.maxTasks) {
 			if err != nil {
-				err = fmt.Errorf("tasks: %w", err)
+				broken, err = true, fmt.Errorf("tasks: %w", err)
 			}
 			if !yield(Task{s, node - virt.Addr(s.o.tasks)}, err) {
+				return
+			}
+		}
+		if !broken {
+			return
+		}
+		for t, err := range s.unlisted(ctx) {
+			if !yield(t, err) {
 				return
 			}
 		}

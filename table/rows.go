@@ -17,6 +17,8 @@ type Report struct {
 	// Unreadable is how many of them came with an error; First is the first one's.
 	Unreadable int
 	First      error
+	// Absent is how many of those have no row: the view is known to be incomplete.
+	Absent int
 	// Err is why the rows ended early; nil when they did not.
 	Err error
 
@@ -88,6 +90,9 @@ func (r *Report) count(row Row, wanted Selection, err error) {
 	r.Rows++
 	if err != nil {
 		r.Unreadable++
+		if row == nil {
+			r.Absent++
+		}
 		if r.First == nil {
 			r.First = err
 		}
@@ -122,7 +127,11 @@ func (r *Report) gap(column int, v Value) {
 func (r *Report) Diagnostics(v View) []string {
 	var lines []string
 	if r.Unreadable > 0 {
-		lines = append(lines, fmt.Sprintf("%s: %d of %d unreadable; the first: %v", v.Name(), r.Unreadable, r.Rows, r.First))
+		absent := ""
+		if r.Absent > 0 {
+			absent = fmt.Sprintf(", %d of them not shown", r.Absent)
+		}
+		lines = append(lines, fmt.Sprintf("%s: %d of %d unreadable%s; the first: %v", v.Name(), r.Unreadable, r.Rows, absent, r.First))
 	}
 	for i, c := range v.Columns() {
 		for _, why := range []Reason{Unreadable, SwappedOut, Unsupported} {

@@ -181,7 +181,7 @@ func TestReport(t *testing.T) {
 		t.Fatalf("%d rows, %v", n, rep.Err)
 	}
 	want := []string{
-		"sample: 2 of 4 unreadable; the first: torn",
+		"sample: 2 of 4 unreadable, 1 of them not shown; the first: torn",
 		"sample: args missing in 1 of 4 rows: swapped out",
 	}
 	if diff := cmp.Diff(want, rep.Diagnostics(view(sample))); diff != "" {

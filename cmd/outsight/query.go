@@ -93,6 +93,9 @@ func newQueryCommand() *cobra.Command {
 		for _, line := range gaps(db.Reports()) {
 			fmt.Fprintln(c.ErrOrStderr(), "outsight: "+sentence(line))
 		}
+		if rows.Err() == nil && slices.ContainsFunc(db.Reports(), func(r *sql.Report) bool { return r.Absent > 0 }) {
+			return errIncomplete{}
+		}
 		return queryError(rows.Err())
 	}
 	return c

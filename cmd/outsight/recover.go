@@ -31,10 +31,10 @@ type recoverFlags struct {
 	ranges bool
 }
 
-// errIncomplete ends a recovery that lacked bytes; they have been told by then.
+// errIncomplete ends what lacked something, which has been reported by then.
 type errIncomplete struct{}
 
-func (errIncomplete) Error() string   { return "the file is not whole in memory" }
+func (errIncomplete) Error() string   { return "not everything could be read" }
 func (errIncomplete) ExitStatus() int { return exitTarget }
 
 func newRecoverCommand() *cobra.Command {

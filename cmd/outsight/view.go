@@ -68,10 +68,14 @@ func newViewCommand(v table.View) *cobra.Command {
 	return c
 }
 
-// finish prints what a view could not read, and returns why it ended early.
+// finish prints what a view could not read, and returns why it ended early, or that it is
+// incomplete.
 func finish(stderr io.Writer, v table.View, r *table.Report) error {
 	for _, line := range r.Diagnostics(v) {
 		fmt.Fprintln(stderr, "outsight: "+sentence(line))
+	}
+	if r.Err == nil && r.Absent > 0 {
+		return errIncomplete{}
 	}
 	return r.Err
 }

@@ -127,6 +127,11 @@ func (g *Guest) cred(p Process) uint64 {
 func (g *Guest) pid(p Process, tid int32) uint64 {
 	size := g.Size("upid")
 	a := g.Alloc(g.Size("pid")+size, 64)
+	if tid == p.PID {
+		g.index(uint64(tid), a)
+		const leader = 1 // PIDTYPE_TGID
+		g.Put64(a+g.Member("pid", "tasks")+8*leader, g.Tasks[tid]+g.Member("task_struct", "pid_links")+16*leader)
+	}
 	upid := a + g.Member("pid", "numbers")
 	g.Set(upid, "upid", "nr", uint64(tid))
 	g.Set(upid, "upid", "ns", g.Address("init_pid_ns"))
@@ -138,6 +143,21 @@ func (g *Guest) pid(p Process, tid int32) uint64 {
 		g.Set(upid+size, "upid", "ns", ns)
 	}
 	return a
+}
+
+// index adds a PID structure to the initial namespace's, if its number is below 64: they
+// have one node.
+func (g *Guest) index(nr, pid uint64) {
+	if nr == 0 || nr >= 64 { // that of the idle task is in no namespace's IDR
+		return
+	}
+	head := g.Address("init_pid_ns") + g.Member("pid_namespace", "idr.idr_rt.xa_head")
+	node := g.word(head) &^ 2
+	if node == 0 {
+		node = g.Object("xa_node")
+		g.Put64(head, node|2) // xa_mk_node
+	}
+	g.Put64(node+g.Member("xa_node", "slots")+8*nr, pid)
 }
 
 // memory makes an mm_struct with page tables and arguments.

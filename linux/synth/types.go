@@ -19,8 +19,8 @@ hlist_bl_node next ptr, pprev ptr
 sched_entity load u64, sum_exec_runtime u64
 task_rss_stat events s32, count s32[4]
 prev_cputime utime u64, stime u64, lock u32
-old task_struct thread_info u64[3]EXTRA, state u64, stack ptr, flags u32, se sched_entity, tasks list_head, mm ptr, exit_state s32, rss_stat task_rss_stat, pid s32, tgid s32, real_parent ptr, group_leader ptr, thread_pid ptr, thread_node list_head, set_child_tid ptr, start_boottime u64, real_cred ptr, cred ptr, comm char[16], fs ptr, files ptr, nsproxy ptr, signal ptr, cgroups ptr
-new task_struct thread_info u64[3]EXTRA, __state u32, saved_state u32, stack ptr, flags u32, se sched_entity, tasks list_head, mm ptr, exit_state s32, pid s32, tgid s32, real_parent ptr, group_leader ptr, thread_pid ptr, thread_node list_head, worker_private ptr, start_boottime u64, real_cred ptr, cred ptr, comm char[16], fs ptr, files ptr, nsproxy ptr, signal ptr, cgroups ptr
+old task_struct thread_info u64[3]EXTRA, state u64, stack ptr, flags u32, se sched_entity, tasks list_head, mm ptr, exit_state s32, rss_stat task_rss_stat, pid s32, tgid s32, real_parent ptr, group_leader ptr, thread_pid ptr, pid_links ptr[8], thread_node list_head, set_child_tid ptr, start_boottime u64, real_cred ptr, cred ptr, comm char[16], fs ptr, files ptr, nsproxy ptr, signal ptr, cgroups ptr
+new task_struct thread_info u64[3]EXTRA, __state u32, saved_state u32, stack ptr, flags u32, se sched_entity, tasks list_head, mm ptr, exit_state s32, pid s32, tgid s32, real_parent ptr, group_leader ptr, thread_pid ptr, pid_links ptr[8], thread_node list_head, worker_private ptr, start_boottime u64, real_cred ptr, cred ptr, comm char[16], fs ptr, files ptr, nsproxy ptr, signal ptr, cgroups ptr
 signal_struct sigcnt u32, live u32, nr_threads s32, thread_head list_head, sum_sched_runtime u64, prev_cputime prev_cputime, tty ptr
 winsize ws_row u16, ws_col u16
 tty_ctrl_anon pgrp ptr, session ptr
@@ -41,13 +41,15 @@ old mm_struct _ mm_inner_anon, rss_stat mm_rss_stat
 new mm_struct _ mm_inner_anon, rss_stat percpu_counter[4]
 cred usage u32, uid u32, gid u32, suid u32, sgid u32, euid u32, egid u32, fsuid u32, fsgid u32, user_ns ptr
 upid nr s32, ns ptr
-pid count u32, level u32, numbers upid[1]
+pid count u32, level u32, tasks ptr[4], numbers upid[1]
 ns_common ops ptr, inum u32
 new_utsname sysname char[65], nodename char[65], release char[65], version char[65], machine char[65], domainname char[65]
 uts_namespace name new_utsname, ns ns_common
 ipc_namespace used u32, ns ns_common
 mnt_namespace ns ns_common, root ptr
-pid_namespace level u32, parent ptr, ns ns_common
+xarray xa_lock u32, xa_flags u32, xa_head ptr
+idr idr_rt xarray, idr_base u32, idr_next u32
+pid_namespace idr idr, level u32, parent ptr, ns ns_common
 net passive u32, ns ns_common
 time_namespace owner ptr, ns ns_common
 cgroup_namespace owner ptr, ns ns_common
@@ -71,7 +73,6 @@ cgroup_subsys_state cgroup ptr, ss ptr
 cgroup self cgroup_subsys_state, kn ptr
 old kernfs_node count u32, parent ptr, name ptr
 new kernfs_node count u32, __parent ptr, name ptr
-xarray xa_lock u32, xa_flags u32, xa_head ptr
 xa_node shift u8, offset u8, count u8, nr_values u8, parent ptr, array ptr, private_list list_head, slots ptr[64]
 maple_tree ma_lock u32, ma_flags u32, ma_root ptr
 maple_node words u64[32]

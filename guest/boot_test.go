@@ -29,7 +29,7 @@ func web(t *testing.T, pid int, events vm.EventSource) (*synth.Guest, *Guest) {
 	return s, g
 }
 
-func look(t *testing.T, g *Guest) *Look {
+func lookAt(t *testing.T, g *Guest) *Look {
 	t.Helper()
 	l, err := g.Look(t.Context())
 	if err != nil {
@@ -41,25 +41,25 @@ func look(t *testing.T, g *Guest) *Look {
 
 func TestReboot(t *testing.T) {
 	s, g := web(t, 0, nil)
-	first := look(t, g)
-	if l := look(t, g); l.Boot != 0 {
+	first := lookAt(t, g)
+	if l := lookAt(t, g); l.Boot != 0 {
 		t.Errorf("boot %d without a reboot", l.Boot)
 	}
 	// In doubt, the kernel is looked for again, and is the same.
 	g.doubt.Store(true)
-	if l := look(t, g); l.Boot != 0 || l.Linux.Kernel.Text != first.Linux.Kernel.Text || g.doubt.Load() {
+	if l := lookAt(t, g); l.Boot != 0 || l.Linux.Kernel.Text != first.Linux.Kernel.Text || g.doubt.Load() {
 		t.Errorf("boot %d after a doubt; still in doubt: %v", l.Boot, g.doubt.Load())
 	}
 	// A clock that went back is a snapshot that was restored: the same boot.
 	g.marks.up += time.Hour
-	if l := look(t, g); l.Boot != 0 {
+	if l := lookAt(t, g); l.Boot != 0 {
 		t.Errorf("boot %d after a clock that went back", l.Boot)
 	}
 	s.Set(s.Tasks[1], "task_struct", "start_boottime", 77)
-	if l := look(t, g); l.Boot != 1 || g.Boot() != 1 {
+	if l := lookAt(t, g); l.Boot != 1 || g.Boot() != 1 {
 		t.Errorf("boot %d with another first process", l.Boot)
 	}
-	if l := look(t, g); l.Boot != 1 {
+	if l := lookAt(t, g); l.Boot != 1 {
 		t.Errorf("boot %d one look later", l.Boot)
 	}
 }
@@ -110,7 +110,7 @@ func TestGone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	look(t, g)
+	lookAt(t, g)
 	_ = cmd.Process.Kill()
 	defer func() { _ = cmd.Wait() }()
 	select {

@@ -7,11 +7,13 @@ import (
 	"time"
 
 	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/phys/look"
 	"github.com/outsight-vmi/outsight/vm"
 )
 
-// Look is what one look at a guest shows: what views and checks get. Close it, so
-// that what it keeps of the guest's memory is let go.
+// Look is what one look at a guest shows: what views and checks get. Each page of a live
+// guest is read once and kept, for all that read through Linux (package phys/look). Close
+// it, so that what it keeps of the guest's memory is let go.
 type Look struct {
 	// Target is the TARGET as the user gave it, for messages.
 	Target string
@@ -25,6 +27,7 @@ type Look struct {
 	Boot int
 
 	paused bool
+	kept   *look.Memory // nil for a dump
 }
 
 // Look begins a look at the guest. A guest that was rebooted since the last look is
@@ -40,11 +43,21 @@ func (g *Guest) Look(ctx context.Context) (*Look, error) {
 	if err := g.current(ctx); err != nil {
 		return nil, err
 	}
-	return &Look{Target: g.target, Machine: g.machine, Linux: g.system, At: time.Now(), Boot: g.boot, paused: g.resume != nil}, nil
+	l := &Look{Target: g.target, Machine: g.machine, Linux: g.system, At: time.Now(), Boot: g.boot, paused: g.resume != nil}
+	if g.machine.Live() { // a dump does not change, and is mapped as a whole
+		l.kept = look.New(g.system.Memory, look.DefaultLimit)
+		l.Linux = g.system.Over(l.kept)
+	}
+	return l, nil
 }
 
-// Close ends the look.
-func (l *Look) Close() {}
+// Close ends the look, and lets go of what it kept. Nothing may be read through it any
+// more.
+func (l *Look) Close() {
+	if l.kept != nil {
+		l.kept.Close()
+	}
+}
 
 // Profile is one line that says which kernel was found, and where what is known of
 // it came from: every answer about the guest rests on that.

@@ -67,6 +67,13 @@ type Mapper interface {
 	Map(pa Addr, n int) ([]byte, bool)
 }
 
+// Worder is memory from which single words that lie far from each other, such as the
+// entries of page tables, are had for less than the pages around them.
+type Worder interface {
+	// Word reads the little-endian word at pa, which is a multiple of 8.
+	Word(pa Addr) (uint64, error)
+}
+
 // Populated is memory that knows which of its parts the host has ever backed.
 // The others read as zeros; reading them would be a waste, and on shared memory
 // would allocate pages on the host.

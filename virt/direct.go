@@ -131,7 +131,7 @@ func (s *Space) table(va Addr, level int) (phys.Addr, error) {
 	table := s.root
 	for l := s.levels; l > level; l-- {
 		shift := pageShift + tableShift*(l-1)
-		e, err := s.entry(table + phys.Addr(uint64(va)>>shift&0x1ff)*8)
+		e, err := s.pte(table + phys.Addr(uint64(va)>>shift&0x1ff)*8)
 		if err != nil {
 			return 0, &Fault{VA: va, Level: l, Kind: Unreadable, Err: err}
 		}

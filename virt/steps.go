@@ -26,7 +26,7 @@ func (s *Space) Steps(va Addr) (steps []Step, page Page, err error) {
 	table := s.root
 	for level := s.levels; level > 0; level-- {
 		at := table + phys.Addr(uint64(va)>>(pageShift+tableShift*(level-1))&0x1ff)*8
-		e, failed := s.entry(at)
+		e, failed := s.pte(at)
 		if failed != nil {
 			return steps, page, err
 		}

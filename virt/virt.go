@@ -85,6 +85,7 @@ func (p Page) rest() uint64 { return p.Size - uint64(p.PA)&(p.Size-1) }
 type Space struct {
 	mem    phys.Memory
 	mapper phys.Mapper // nil if mem has none
+	words  phys.Worder // nil if mem has none
 	root   phys.Addr
 	levels int
 	direct *directMap // nil without a fast path
@@ -95,6 +96,7 @@ type Space struct {
 func New(mem phys.Memory, root phys.Addr, levels int) *Space {
 	s := &Space{mem: mem, root: root, levels: levels}
 	s.mapper, _ = phys.As[phys.Mapper](mem)
+	s.words, _ = phys.As[phys.Worder](mem)
 	return s
 }
 
@@ -148,6 +150,7 @@ func (s *Space) Fresh() *Space {
 	c := *s
 	c.mem = kept.Fresh()
 	c.mapper, _ = phys.As[phys.Mapper](c.mem)
+	c.words, _ = phys.As[phys.Worder](c.mem)
 	return &c
 }
 
@@ -211,7 +214,7 @@ func (s *Space) walk(va Addr) (Page, error) {
 	for level := s.levels; ; level-- {
 		shift := pageShift + tableShift*(level-1)
 		entryPA := table + phys.Addr(uint64(va)>>shift&0x1ff)*8
-		e, err := s.entry(entryPA)
+		e, err := s.pte(entryPA)
 		if err != nil {
 			return Page{}, &Fault{VA: va, Level: level, Kind: Unreadable, Err: err}
 		}
@@ -256,7 +259,15 @@ func (s *Space) absent(va Addr, level int, e uint64) (Page, error) {
 // move to the heap.
 var scratch = sync.Pool{New: func() any { return new([8]byte) }}
 
-// entry reads one page-table entry.
+// pte reads one page-table entry.
+func (s *Space) pte(pa phys.Addr) (uint64, error) {
+	if s.words != nil {
+		return s.words.Word(pa)
+	}
+	return s.entry(pa)
+}
+
+// entry reads one word.
 func (s *Space) entry(pa phys.Addr) (uint64, error) {
 	if s.mapper != nil {
 		if b, ok := s.mapper.Map(pa, 8); ok {

@@ -33,7 +33,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	defer signal.Stop(pipe)
 
 	// A run is short and its memory small: collecting late saves time.
-	debug.SetGCPercent(400)
+	debug.SetGCPercent(800)
 	root := newRootCommand(args...)
 	root.SetArgs(args)
 	root.SetOut(stdout)

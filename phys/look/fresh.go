@@ -15,4 +15,6 @@ type fresh struct {
 
 func (f *fresh) ReadAt(p []byte, pa phys.Addr) (int, error) { return f.readAt(p, pa, f.since) }
 
+func (f *fresh) Word(pa phys.Addr) (uint64, error) { return f.word(pa, f.since) }
+
 func (f *fresh) Map(pa phys.Addr, n int) ([]byte, bool) { return f.view(pa, n, f.since) }

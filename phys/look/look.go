@@ -40,11 +40,15 @@ type Memory struct {
 	end   phys.Addr // beyond it nothing is kept
 	index atomic.Pointer[index]
 
+	closed atomic.Bool
+
 	loads atomic.Uint64
 	now   atomic.Uint32 // how many Fresh were made
 
 	mu    sync.Mutex
-	slabs slabs // under mu
+	slabs slabs // under mu, as what follows
+	free  []line
+	lines int // made
 }
 
 type page [phys.PageSize]byte
@@ -62,8 +66,12 @@ type chunk struct {
 	pages [1 << (chunkShift - pageShift)]atomic.Pointer[page]
 	// since is what now was when the page was read.
 	since [1 << (chunkShift - pageShift)]atomic.Uint32
-	mu    sync.Mutex // held while a page is read
+	// lines are those of pages of which no more is kept.
+	lines [1 << (chunkShift - pageShift)]atomic.Pointer[line]
+	mu    sync.Mutex // held while a page or line is read
 }
+
+func (c *chunk) slot(pa phys.Addr) phys.Addr { return pa >> pageShift % phys.Addr(len(c.pages)) }
 
 // New begins a look at src that keeps about limit bytes: when more are read the oldest are
 // let go, and read again if they are asked for. Slices that [Memory.Map] returned stay as
@@ -178,7 +186,7 @@ func (m *Memory) kept(pa phys.Addr, since uint32) *page {
 	if c == nil {
 		return nil
 	}
-	slot := pa >> pageShift % phys.Addr(len(c.pages))
+	slot := c.slot(pa)
 	// In the reverse order of load: what is found to be new enough has its page in place.
 	if since != 0 && int32(c.since[slot].Load()-since) < 0 {
 		return nil
@@ -186,10 +194,21 @@ func (m *Memory) kept(pa phys.Addr, since uint32) *page {
 	return c.pages[slot].Load()
 }
 
+// find is the chunk that pa lies in; nil if nothing of it is kept.
+func (m *Memory) find(pa phys.Addr) *chunk {
+	dirs := m.index.Load().dirs
+	if i := uint64(pa) >> dirShift; i < uint64(len(dirs)) {
+		if d := dirs[i].Load(); d != nil {
+			return d[pa>>chunkShift%phys.Addr(len(d))].Load()
+		}
+	}
+	return nil
+}
+
 // load reads the page at pa and keeps it. It returns nil for one that cannot be read whole:
 // it is asked for again by the next who needs it.
 func (m *Memory) load(pa phys.Addr, since uint32) (*page, error) {
-	if pa >= m.end {
+	if pa >= m.end || m.closed.Load() {
 		return nil, phys.NotPresent(pa, 1)
 	}
 	c := m.chunk(pa)
@@ -206,9 +225,11 @@ func (m *Memory) load(pa phys.Addr, since uint32) (*page, error) {
 		return nil, err
 	}
 	m.loads.Add(1)
-	slot := pa >> pageShift % phys.Addr(len(c.pages))
+	c.overlay(p, pa, since)
+	slot := c.slot(pa)
 	c.pages[slot].Store(p)
 	c.since[slot].Store(now)
+	c.lines[slot].Store(nil)
 	m.note(s, held{&c.pages[slot], p})
 	return p, nil
 }
@@ -236,6 +257,13 @@ func (m *Memory) chunk(pa phys.Addr) *chunk {
 // pages are met so far from each other that more are needed has most of them empty.
 func (m *Memory) maxChunks() int64 { return int64(m.slabs.limit/phys.PageSize) + 64 }
 
+// Close lets go of what is kept. Slices that [Memory.Map] returned must not be used any
+// more: the next look takes over their room. What is still read comes from the source.
+func (m *Memory) Close() {
+	m.closed.Store(true)
+	m.forget(m.index.Load())
+}
+
 // forget lets go of all that is kept, and of the index x.
 func (m *Memory) forget(x *index) {
 	m.mu.Lock()
@@ -246,6 +274,10 @@ func (m *Memory) forget(x *index) {
 	m.index.Store(m.newIndex())
 	for _, s := range m.slabs.all {
 		m.slabs.drop(s)
+		if m.closed.Load() && len(s.room) == hugeSlab {
+			rooms.Put(&s.room)
+		}
 	}
 	m.slabs.all, m.slabs.spare = nil, nil
+	m.free, m.lines = nil, 0
 }

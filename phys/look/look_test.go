@@ -169,6 +169,70 @@ func TestErrors(t *testing.T) {
 	}
 }
 
+// TestWord reads words whose pages are not kept: they agree with the pages that are read
+// later, are read again by Fresh, and are bounded too.
+func TestWord(t *testing.T) {
+	src := newSource()
+	m := look.New(src, 1<<20)
+	word := func(m phys.Memory, pa phys.Addr) uint64 {
+		t.Helper()
+		v, err := m.(phys.Worder).Word(pa)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	was := binary.LittleEndian.Uint64(src.data[0x5040:])
+	if got := word(m, 0x5040); got != was || len(src.reads) != 0 {
+		t.Fatalf("%#x, and %d pages were read", got, len(src.reads))
+	}
+	src.put(0x5040, bytes.Repeat([]byte{0xaa}, 0x80)...)
+	if got := word(m, 0x5040); got != was {
+		t.Errorf("%#x: the word was read twice", got)
+	}
+	if got := word(m, 0x5080); got != 0xaaaa_aaaa_aaaa_aaaa {
+		t.Errorf("%#x: a line that was not read is kept", got)
+	}
+	if got := read(t, m, 0x5040, 0x48); binary.LittleEndian.Uint64(got) != was || got[0x40] != 0xaa {
+		t.Errorf("%x: the page contradicts a word that was read before", got)
+	}
+	if got := word(m, 0x5040); got != was {
+		t.Errorf("%#x: the word contradicts the page", got)
+	}
+	if got := word(m.Fresh(), 0x5040); got != 0xaaaa_aaaa_aaaa_aaaa {
+		t.Errorf("%#x: Fresh returned what was kept", got)
+	}
+	src.put(0x9000, 1, 0, 0, 0, 0, 0, 0, 0)
+	word(m, 0x9000)
+	src.put(0x9000, 2)
+	if got := word(m.Fresh(), 0x9000); got != 2 {
+		t.Errorf("%d: Fresh returned a line that was kept", got)
+	}
+	if got := word(m, 0x9000); got != 2 {
+		t.Errorf("%d: others still see the old line", got)
+	}
+	src.put(0x9000, 3)
+	if got := read(t, m.Fresh(), 0x9000, 1); got[0] != 3 {
+		t.Errorf("%d: an old line lies over a fresh page", got[0])
+	}
+	for pa := phys.Addr(0); pa < ram-phys.PageSize; pa += lineSize {
+		if got := word(m, pa); pa != 0x5040 && got != binary.LittleEndian.Uint64(src.data[pa:]) {
+			t.Fatalf("at %#x: %#x", uint64(pa), got)
+		}
+	}
+	for _, pa := range []phys.Addr{ram - 96, ram - 104} { // memory ends within a line
+		_, err := m.Word(pa)
+		if inside := pa+8 <= ram-100; inside != (err == nil) {
+			t.Errorf("at %#x: %v", uint64(pa), err)
+		}
+	}
+	if n := testing.AllocsPerRun(100, func() { word(m, 0x40) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+const lineSize = 64
+
 // TestLimit reads more than is kept.
 func TestLimit(t *testing.T) {
 	src := newSource()
@@ -218,6 +282,32 @@ func TestScattered(t *testing.T) {
 		t.Errorf("the heap grew by %d bytes", grown)
 	}
 	runtime.KeepAlive(m)
+}
+
+// TestClose reads on from the source, and gives room to the next look, which sees nothing
+// of the last one's.
+func TestClose(t *testing.T) {
+	src := newSource()
+	for range 3 {
+		m := look.New(src, 0)
+		for pa := phys.Addr(0); pa < 8<<20; pa += phys.PageSize {
+			if got := read(t, m, pa, 8); !bytes.Equal(got, src.data[pa:pa+8]) {
+				t.Fatalf("the page at %#x is another", uint64(pa))
+			}
+		}
+		m.Close()
+		if m.Size() != 0 {
+			t.Errorf("%d bytes are kept", m.Size())
+		}
+		src.put(0x1000, src.data[0x1000]+1)
+		if got := read(t, m, 0x1000, 1); got[0] != src.data[0x1000] {
+			t.Error("a closed look still keeps a page")
+		}
+		if _, ok := m.Map(0x1000, 1); ok {
+			t.Error("a closed look still maps")
+		}
+		m.Close()
+	}
 }
 
 // TestConcurrent has readers agree on words that the source never shows twice, also

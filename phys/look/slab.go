@@ -1,6 +1,7 @@
 package look
 
 import (
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -15,9 +16,13 @@ var slabSizes = [...]int{64 << 10, 256 << 10, hugeSlab}
 
 const hugeSlab = 4 << 20 // two huge pages or, if the heap did not align it, one
 
+// rooms are those of the large slabs of looks that were closed: who looks again and again
+// need not have them cleared each time.
+var rooms sync.Pool
+
 type slab struct {
-	free    []byte // of its room
-	size    int
+	room    []byte
+	free    []byte // the rest of room
 	held    []held
 	dropped bool
 }
@@ -63,10 +68,19 @@ func (l *slabs) grow() {
 		l.drop(l.all[0])
 		l.all = append(l.all[:0], l.all[1:]...)
 	}
-	s := &slab{free: make([]byte, size), size: size, held: make([]held, 0, size/phys.PageSize)}
+	s := &slab{held: make([]held, 0, size/phys.PageSize)}
 	if size == hugeSlab {
-		_ = unix.Madvise(s.free, unix.MADV_HUGEPAGE) // an optimization: the host may not know it
+		if used, ok := rooms.Get().(*[]byte); ok {
+			s.room = *used
+		}
 	}
+	if s.room == nil {
+		s.room = make([]byte, size)
+	}
+	if size == hugeSlab {
+		_ = unix.Madvise(s.room, unix.MADV_HUGEPAGE) // an optimization: the host may not know it
+	}
+	s.free = s.room
 	l.all, l.total, l.made = append(l.all, s), l.total+size, l.made+1
 }
 
@@ -77,7 +91,7 @@ func (l *slabs) drop(s *slab) {
 		h.at.CompareAndSwap(h.p, nil)
 	}
 	s.dropped, s.held = true, nil
-	l.total -= s.size
+	l.total -= len(s.room)
 }
 
 // note records where a page of s is found.

@@ -68,7 +68,8 @@ func shifted(start phys.Addr, size uint64) phys.Layout {
 }
 
 // moved reports whether window w, which begins at start, has the banner of the image
-// whose symbols these are, off the boundary where kernels lie.
+// whose symbols these are, off the boundary where kernels lie. A banner is in the kernel's log
+// too, and may be anywhere: the type information must be where the symbols say.
 func (im *image) moved(start phys.Addr, w []byte) (text phys.Addr, ok bool) {
 	s, ok := im.profile.Symbol("linux_banner")
 	if !ok {
@@ -82,7 +83,7 @@ func (im *image) moved(start phys.Addr, w []byte) (text phys.Addr, ok bool) {
 		}
 		at += from
 		text := start + phys.Addr(at) - phys.Addr(s.Rel)
-		if im.text = text; text%align != 0 && im.bannerHolds() {
+		if im.text = text; text%align != 0 && im.bannerHolds() && im.findTypes() == nil {
 			return text, true
 		}
 		from = at + 1

@@ -64,6 +64,7 @@ func TestConcatenated(t *testing.T) {
 				g.Add(synth.Process{PID: 1 + pid, Comm: "x"})
 			}
 			g.SetResources(c.ranges...)
+			g.Memory.CString(g.TextPA+0x160, g.Banner()+"\n") // as in the kernel's log
 			k := find(t, concatenated(t, g, c.ranges, 0), Options{})
 			same(t, k, g)
 			if !strings.Contains(k.Layout, "System RAM") {

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/outsight-vmi/outsight/phys"
+	snapshot "github.com/outsight-vmi/outsight/phys/look" // look is a helper of this package
 )
 
 // hostileImage is the memory of a still guest in a file, so that each worker can map it
@@ -128,6 +129,11 @@ func (m *hostileMemory) ReadAt(p []byte, pa phys.Addr) (int, error) {
 	if !m.count(len(p)) {
 		return 0, phys.ErrGone
 	}
+	return m.read(p, pa)
+}
+
+// read is ReadAt without a limit.
+func (m *hostileMemory) read(p []byte, pa phys.Addr) (int, error) {
 	at := m.at(pa, len(p))
 	if at < 0 {
 		return 0, phys.NotPresent(pa, len(p))
@@ -170,3 +176,37 @@ func (m mappedMemory) Map(pa phys.Addr, n int) ([]byte, bool) {
 	}
 	return m.data[at : at+n : at+n], true
 }
+
+// lookedMemory is hostileMemory behind a look, as that of a guest with private RAM is. What
+// is read of the look is counted, and not what the look reads: an endless walk stays on
+// pages that it has.
+type lookedMemory struct {
+	*snapshot.Memory
+	m *hostileMemory
+}
+
+func newLookedMemory(m *hostileMemory) lookedMemory {
+	return lookedMemory{snapshot.New(belowLook{m}, snapshot.DefaultLimit), m}
+}
+
+// ReadAt implements [phys.Memory].
+func (l lookedMemory) ReadAt(p []byte, pa phys.Addr) (int, error) {
+	if !l.m.count(len(p)) {
+		return 0, phys.ErrGone
+	}
+	return l.Memory.ReadAt(p, pa)
+}
+
+// Map implements [phys.Mapper].
+func (l lookedMemory) Map(pa phys.Addr, n int) ([]byte, bool) {
+	if !l.m.count(n) {
+		return nil, false
+	}
+	return l.Memory.Map(pa, n)
+}
+
+// belowLook is hostileMemory that does not count.
+type belowLook struct{ *hostileMemory }
+
+// ReadAt implements [phys.Memory].
+func (b belowLook) ReadAt(p []byte, pa phys.Addr) (int, error) { return b.read(p, pa) }

@@ -27,7 +27,6 @@ import (
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/table"
-	"github.com/outsight-vmi/outsight/virt"
 	"github.com/outsight-vmi/outsight/vm"
 	"github.com/outsight-vmi/outsight/vm/local"
 )
@@ -46,8 +45,8 @@ type hostileGuest struct {
 
 // TestGuestHostile runs every view over a dump of a busy guest in which one to
 // eight of the words that the view reads are lies. Whatever they say, the view ends
-// without a panic, after bounded work and with bounded memory. Every other time the
-// memory is mapped, as that of a guest with shared RAM is.
+// without a panic, after bounded work and with bounded memory. The memory is read in every
+// way that there is: copied, mapped, and through a look.
 //
 // OUTSIGHT_DUMP is a dump to take instead of booting a guest, OUTSIGHT_HOSTILE how
 // often to lie to a cheap view (expensive ones get less), OUTSIGHT_HOSTILE_SEED the first
@@ -69,7 +68,7 @@ func TestGuestHostile(t *testing.T) {
 			t.Run(v.Name(), func(t *testing.T) { g.lieTo(t, v, seed) })
 		}
 	}
-	t.Logf("lies of %d guests and %d hostile reads (%d of them mapped) with %d rows, from seed %d on, in %v",
+	t.Logf("lies of %d guests and %d hostile reads (%d of them mapped or through a look) with %d rows, from seed %d on, in %v",
 		g.runs.Load(), g.reads.Load(), g.mapped.Load(), g.rows.Load(), seed, time.Since(start).Round(time.Second))
 }
 
@@ -149,8 +148,28 @@ type result struct {
 	err      error
 }
 
-// look runs v once over m, or over m as memory that is mapped.
-func (g *hostileGuest) look(ctx context.Context, v table.View, m *hostileMemory, mapped bool, regs hostileRegisters, where []table.Constraint) (res result) {
+// hostileWay is how memory is read.
+type hostileWay int
+
+const (
+	private hostileWay = iota // each read copies
+	mapped                    // seen without a copy
+	looked                    // by pages that are kept
+	ways
+)
+
+func (g *hostileGuest) memory(m *hostileMemory, way hostileWay) phys.Memory {
+	switch way {
+	case mapped:
+		return mappedMemory{m}
+	case looked:
+		return newLookedMemory(m)
+	}
+	return m
+}
+
+// look runs v once over m, read in one of the ways.
+func (g *hostileGuest) look(ctx context.Context, v table.View, m *hostileMemory, way hostileWay, regs hostileRegisters, where []table.Constraint) (res result) {
 	start := time.Now()
 	g.watcher.begin(m, v.Name())
 	defer func() {
@@ -162,22 +181,12 @@ func (g *hostileGuest) look(ctx context.Context, v table.View, m *hostileMemory,
 		g.runs.Add(1)
 		g.reads.Add(res.reads)
 		g.rows.Add(res.rows)
-		if mapped {
+		if way != private {
 			g.mapped.Add(res.reads)
 		}
 	}()
-	memory := phys.Memory(m)
-	if mapped {
-		memory = mappedMemory{m}
-	}
-	k := *g.linux.Kernel // which was found in memory that did not lie
-	k.Memory = memory
-	k.Space = virt.New(memory, k.Space.Root(), k.Space.Levels()).WithDirectMap(k.Space.DirectBase())
-	s, err := linux.New(&k)
-	if err != nil {
-		res.err = err
-		return res
-	}
+	memory := g.memory(m, way)
+	s := g.linux.Over(memory) // the kernel was found in memory that did not lie
 	machine := &vm.Machine{Info: g.info, Memory: memory, Proven: true, Control: vm.Control{Registers: regs}}
 	look := &guest.Look{Target: "dump", Linux: s, Machine: machine}
 	out, err := table.NewEncoder(io.Discard, table.JSON, v.Columns(), table.Options{})
@@ -210,26 +219,29 @@ func options(v table.View, r *rand.Rand) (where []table.Constraint) {
 	return where
 }
 
-// healthy runs v over the truth, both ways, and notes what it reads.
+// healthy runs v over the truth, in every way, and notes what it reads.
 func (g *hostileGuest) healthy(t *testing.T, v table.View) (*notes, result) {
 	t.Helper()
 	told := &notes{seen: map[phys.Addr]bool{}, direct: uint64(g.linux.Space.DirectBase())}
 	m := g.workers[0]
 	m.reset(nil, 0)
 	m.notes = told
-	private := g.look(t.Context(), v, m, false, g.registers, options(v, nil))
+	truth := g.look(t.Context(), v, m, private, g.registers, options(v, nil))
 	m.notes, told.seen = nil, nil
-	m.reset(nil, 0)
-	mapped := g.look(t.Context(), v, m, true, g.registers, options(v, nil))
-	for _, res := range []result{private, mapped} {
+	all := []result{truth}
+	for _, way := range []hostileWay{mapped, looked} {
+		m.reset(nil, 0)
+		all = append(all, g.look(t.Context(), v, m, way, g.registers, options(v, nil)))
+	}
+	for way, res := range all {
 		if res.panicked != "" || res.err != nil {
 			t.Fatalf("of a healthy guest: %v %s", res.err, res.panicked)
 		}
+		if res.rows != truth.rows {
+			t.Fatalf("of a healthy guest: %d rows, and %d when read in way %d", truth.rows, res.rows, way)
+		}
 	}
-	if private.rows != mapped.rows {
-		t.Fatalf("of a healthy guest: %d rows, and %d where it is mapped", private.rows, mapped.rows)
-	}
-	return told, private
+	return told, truth
 }
 
 func (g *hostileGuest) lieTo(t *testing.T, v table.View, seed uint64) {
@@ -287,7 +299,7 @@ func (h *hostileView) run(ctx context.Context, m *hostileMemory, i uint64) strin
 		r := rand.New(rand.NewPCG(h.seed+i, h.name))
 		m.reset(h.told.lies(h.guest.image, r), h.limit)
 		regs := h.told.registers(h.guest.image, r, h.guest.registers)
-		return h.guest.look(ctx, h.view, m, r.IntN(2) == 0, regs, options(h.view, r))
+		return h.guest.look(ctx, h.view, m, hostileWay(r.IntN(int(ways))), regs, options(h.view, r))
 	}
 	w := h.guest.watcher
 	w.alone.RLock()

@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"github.com/outsight-vmi/outsight/guest"
-	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/device"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/vm/local"
 )
@@ -28,7 +28,7 @@ func (f *formats) limeRaw(t *testing.T) {
 	defer done()
 	var out []byte
 	unaligned := false
-	for r, err := range l.Linux.Resources(t.Context(), linux.MemoryResources) {
+	for r, err := range device.Resources(t.Context(), l.Linux, device.MemoryResources) {
 		if err != nil {
 			t.Fatal(err)
 		}

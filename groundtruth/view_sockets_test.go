@@ -6,7 +6,7 @@ import (
 
 	"github.com/outsight-vmi/outsight/lab"
 	"github.com/outsight-vmi/outsight/lab/labtest"
-	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/network"
 )
 
 func init() {
@@ -47,7 +47,7 @@ func disassembled(t *testing.T, row map[string]any) {
 		t.Fatalf("truth: %v", err)
 	}
 	row["filter"] = nil
-	if lines := linux.DisassembleClassic(b); len(lines) > 0 {
+	if lines := network.DisassembleClassic(b); len(lines) > 0 {
 		list := make([]any, len(lines))
 		for i, line := range lines {
 			list[i] = line

@@ -28,6 +28,8 @@ var stair = []string{
 	"kernel",
 	"linux/kobj", // how kernel objects are linked, whatever they are
 	"linux",
+	"linux/network", // netfilter names its devices
+	"linux/netfilter linux/mm linux/hooks linux/sched linux/device linux/sysctl",
 	"linux/*",
 	"disk wire",
 	"disk/* wire/*",
@@ -52,6 +54,7 @@ var beside = map[string]string{
 	"lab":                  "vm/qmp lab/state", // what is tested must not help to make the test's guest
 	"lab/labtest":          "lab",
 	"bench":                "lab vm/qmp",
+	"linux/linuxtest":      "lab lab/labtest linux kernel vm/local",
 	"guard":                "",
 	"groundtruth":          "", // tests only
 	"groundtruth/guests":   "lab lab/labtest",
@@ -60,8 +63,9 @@ var beside = map[string]string{
 
 // onlyFor are packages that few may import, tests apart.
 var onlyFor = map[string]string{
-	"lab":                "cmd/outsight bench lab/labtest groundtruth/guests",
-	"lab/labtest":        "groundtruth/guests",
+	"lab":                "cmd/outsight bench lab/labtest groundtruth/guests linux/linuxtest",
+	"lab/labtest":        "groundtruth/guests linux/linuxtest",
+	"linux/linuxtest":    "", // tests only
 	"groundtruth/guests": "", // tests only
 }
 

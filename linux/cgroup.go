@@ -52,14 +52,14 @@ func (l *Lister) groupPath(cgroup virt.Addr) string {
 	comps, size := l.comps[:0], 0
 	node := r.Ptr(cgroup + virt.Addr(o.cgroupKn))
 	for range maxDepth {
-		if node == 0 || r.Err != nil || size > maxPath {
+		if node == 0 || r.Err != nil || size > MaxPath {
 			break
 		}
 		parent := r.Ptr(node + virt.Addr(o.knParent))
 		if parent == 0 {
 			break // the root has no name
 		}
-		name := r.CString(r.Ptr(node+virt.Addr(o.knName)), maxName+1)
+		name := r.CString(r.Ptr(node+virt.Addr(o.knName)), MaxName+1)
 		comps, size = append(comps, name), size+len(name)+1
 		node = parent
 	}

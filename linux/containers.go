@@ -222,7 +222,7 @@ func (l *Lister) container(ctx context.Context, t Task, c *ContainerInfo, o *con
 		c.Root, _ = l.path(mnt, r.Pointer(o.root.At(fs), o.dentry))
 		sb = r.Pointer(mnt, o.sb)
 		c.RootType = r.CString(r.Pointer(r.Pointer(sb, o.sbType), o.typeName), 32)
-		c.RootFrom = r.CString(r.Pointer(mnt-virt.Addr(so.mountMnt), o.dev), maxPath)
+		c.RootFrom = r.CString(r.Pointer(mnt-virt.Addr(so.mountMnt), o.dev), MaxPath)
 	}
 	if r.Err != nil {
 		return fmt.Errorf("container %s: %w", c.ID, r.Err)

@@ -189,13 +189,13 @@ func (l *Lister) fileAt(a virt.Addr, o *filesLayout) (*File, error) {
 	r := &l.r
 	f := &File{Addr: a}
 	b := r.Bytes(a, int(min(o.fileSize, 4096)))
-	f.INode = virt.Addr(fieldIn(b, o.inode))
-	f.Flags, f.Pos = uint32(fieldIn(b, o.flags))&^closeOnExec, int64(fieldIn(b, o.pos))
+	f.INode = virt.Addr(FieldIn(b, o.inode))
+	f.Flags, f.Pos = uint32(FieldIn(b, o.flags))&^closeOnExec, int64(FieldIn(b, o.pos))
 	if f.INode != 0 {
 		b = r.Bytes(f.INode, int(min(o.inodeSize, 4096)))
-		f.Mode, f.Inode, f.Links = uint32(fieldIn(b, o.iMode)), fieldIn(b, o.ino), uint32(fieldIn(b, o.nlink))
-		f.Rdev, f.Size = Device(fieldIn(b, o.rdev)), int64(fieldIn(b, o.size))
-		f.Device = Device(r.Uint(virt.Addr(fieldIn(b, o.super)), o.dev))
+		f.Mode, f.Inode, f.Links = uint32(FieldIn(b, o.iMode)), FieldIn(b, o.ino), uint32(FieldIn(b, o.nlink))
+		f.Rdev, f.Size = Device(FieldIn(b, o.rdev)), int64(FieldIn(b, o.size))
+		f.Device = Device(r.Uint(virt.Addr(FieldIn(b, o.super)), o.dev))
 	}
 	f.Path, f.Deleted, f.Class = l.fileName(a)
 	if f.Class == AnonInodeFile {

@@ -104,7 +104,7 @@ func (s *System) FileSystems(ctx context.Context) iter.Seq2[*FileSystem, error] 
 func (s *System) fileSystem(a virt.Addr, o *fileSystemsLayout) (_ *FileSystem, err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	r := s.Reader()
-	f := &FileSystem{Addr: a, Name: r.CString(r.Pointer(a, o.name), maxName), Flags: uint32(r.Uint(a, o.flags))}
+	f := &FileSystem{Addr: a, Name: r.CString(r.Pointer(a, o.name), MaxName), Flags: uint32(r.Uint(a, o.flags))}
 	if m := r.Pointer(a, o.owner); m != 0 {
 		f.Module = r.CString(o.modName.At(m), int(min(o.modName.Size, 64)))
 	}

@@ -102,7 +102,7 @@ func (s *System) search(ctx context.Context, places *Places, name string) (f sea
 
 // LinkTarget is where a symbolic link leads to.
 func (s *System) LinkTarget(i *INode) (target string, err error) {
-	o, err := s.inodesLayout()
+	o, err := s.InodesLayout()
 	if err != nil {
 		return "", err
 	}

@@ -2,7 +2,6 @@ package linux_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log"
 	"os"
@@ -17,18 +16,6 @@ var (
 	ctx    = context.Background()
 	system *linux.System // of the guest that the examples look at
 )
-
-// openGuest opens the guest that a TARGET names, and sets what the examples use.
-func openGuest(target string) (func() error, error) {
-	machine, err := local.Open(ctx, target)
-	if err != nil {
-		return nil, err
-	}
-	if system, err = linux.Open(ctx, machine.Memory, kernel.Options{}); err != nil {
-		return nil, errors.Join(err, machine.Close())
-	}
-	return machine.Close, nil
-}
 
 // A live guest, by any TARGET that the command line takes.
 func ExampleOpen() {

@@ -127,7 +127,7 @@ func TestHostilePaths(t *testing.T) {
 		},
 	} {
 		p := one(t, synth.Options{}, func(g *synth.Guest, _, _ uint64) { damage(g, g.Dentry("/a/b/c")) })
-		if len(p.Exe) > maxPath+maxName+2 {
+		if len(p.Exe) > MaxPath+MaxName+2 {
 			t.Errorf("%s: a path of %d bytes", name, len(p.Exe))
 		}
 		if strings.Join(p.Args, " ") != "one two" {
@@ -170,7 +170,7 @@ func TestHostileGroups(t *testing.T) {
 			},
 		} {
 			p := one(t, synth.Options{Old: old}, func(g *synth.Guest, _, _ uint64) { damage(g) })
-			if len(p.Cgroup) > maxPath+maxName+2 {
+			if len(p.Cgroup) > MaxPath+MaxName+2 {
 				t.Errorf("%s: a path of %d bytes", name, len(p.Cgroup))
 			}
 			if p.Exe != "/a/b/c" {

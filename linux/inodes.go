@@ -25,7 +25,7 @@ type inodesLayout struct {
 	inodeSize                                      uint32
 }
 
-func (s *System) inodesLayout() (*inodesLayout, error) {
+func (s *System) InodesLayout() (*inodesLayout, error) {
 	return kobj.LayoutOf(s.Walker, "inodes", func(r *kobj.Resolver, o *inodesLayout) {
 		r.Prefetch("super_blocks", "shmem_ops")
 		var err error
@@ -87,7 +87,7 @@ const (
 // SuperBlocks yields the file systems that exist, in order of their making.
 func (s *System) SuperBlocks(ctx context.Context) iter.Seq2[*SuperBlock, error] {
 	return func(yield func(*SuperBlock, error) bool) {
-		o, err := s.inodesLayout()
+		o, err := s.InodesLayout()
 		if err != nil {
 			yield(nil, err)
 			return
@@ -95,7 +95,7 @@ func (s *System) SuperBlocks(ctx context.Context) iter.Seq2[*SuperBlock, error] 
 		for node, err := range s.List(ctx, o.supers, maxSupers) {
 			var sb *SuperBlock
 			if err == nil {
-				sb, err = s.superBlock(node-virt.Addr(o.list.Offset), o)
+				sb, err = s.SuperBlock(node-virt.Addr(o.list.Offset), o)
 			}
 			if err != nil {
 				err = fmt.Errorf("file systems: %w", err)
@@ -107,11 +107,11 @@ func (s *System) SuperBlocks(ctx context.Context) iter.Seq2[*SuperBlock, error] 
 	}
 }
 
-func (s *System) superBlock(a virt.Addr, o *inodesLayout) (_ *SuperBlock, err error) {
+func (s *System) SuperBlock(a virt.Addr, o *inodesLayout) (_ *SuperBlock, err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	r := s.Reader()
 	sb := &SuperBlock{Addr: a, Device: Device(r.Uint(a, o.sbDev)), Root: r.Pointer(a, o.sbRoot)}
-	sb.Type = r.CString(r.Pointer(r.Pointer(a, o.sbType), o.typeName), maxName)
+	sb.Type = r.CString(r.Pointer(r.Pointer(a, o.sbType), o.typeName), MaxName)
 	sb.Shmem = o.shmemOps != 0 && r.Pointer(a, o.sbOps) == o.shmemOps
 	if r.Err != nil {
 		return nil, fmt.Errorf("super_block at %#x: %w", uint64(a), r.Err)
@@ -122,7 +122,7 @@ func (s *System) superBlock(a virt.Addr, o *inodesLayout) (_ *SuperBlock, err er
 // INodes yields the files of sb that the kernel has in memory.
 func (s *System) INodes(ctx context.Context, sb *SuperBlock) iter.Seq2[*INode, error] {
 	return func(yield func(*INode, error) bool) {
-		o, err := s.inodesLayout()
+		o, err := s.InodesLayout()
 		if err != nil {
 			yield(nil, err)
 			return
@@ -131,7 +131,7 @@ func (s *System) INodes(ctx context.Context, sb *SuperBlock) iter.Seq2[*INode, e
 		for node, err := range s.List(ctx, o.inodes.At(sb.Addr), maxInodes) {
 			var i *INode
 			if err == nil {
-				i, err = s.inode(&r, node-virt.Addr(o.sbList.Offset), sb, o)
+				i, err = s.Inode(&r, node-virt.Addr(o.sbList.Offset), sb, o)
 			}
 			if err != nil {
 				err = fmt.Errorf("files of the %s at %#x: %w", sb.Type, uint64(sb.Addr), err)
@@ -143,19 +143,19 @@ func (s *System) INodes(ctx context.Context, sb *SuperBlock) iter.Seq2[*INode, e
 	}
 }
 
-func (s *System) inode(r *kobj.Reader, a virt.Addr, sb *SuperBlock, o *inodesLayout) (_ *INode, err error) {
+func (s *System) Inode(r *kobj.Reader, a virt.Addr, sb *SuperBlock, o *inodesLayout) (_ *INode, err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	r.Err = nil
 	b := r.Bytes(a, int(min(o.inodeSize, 4096)))
-	i := &INode{Super: sb, Addr: a, Number: fieldIn(b, o.ino), Mode: uint32(fieldIn(b, o.mode)), Links: uint32(fieldIn(b, o.nlink))}
-	i.UID, i.GID = uint32(fieldIn(b, o.uid)), uint32(fieldIn(b, o.gid))
-	i.Size, i.Mapping = fieldIn(b, o.size), virt.Addr(fieldIn(b, o.mapping))
+	i := &INode{Super: sb, Addr: a, Number: FieldIn(b, o.ino), Mode: uint32(FieldIn(b, o.mode)), Links: uint32(FieldIn(b, o.nlink))}
+	i.UID, i.GID = uint32(FieldIn(b, o.uid)), uint32(FieldIn(b, o.gid))
+	i.Size, i.Mapping = FieldIn(b, o.size), virt.Addr(FieldIn(b, o.mapping))
 	stamp := func(sec, ns kobj.Field) time.Time {
 		// Bit 31 of i_ctime_nsec says that someone has asked for it (I_CTIME_QUERIED, since 6.13).
-		return time.Unix(int64(fieldIn(b, sec)), int64(fieldIn(b, ns)&^(1<<31))).UTC()
+		return time.Unix(int64(FieldIn(b, sec)), int64(FieldIn(b, ns)&^(1<<31))).UTC()
 	}
 	i.ATime, i.MTime, i.CTime = stamp(o.atime, o.atimeNs), stamp(o.mtime, o.mtimeNs), stamp(o.ctime, o.ctimeNs)
-	if first := virt.Addr(fieldIn(b, o.dentry)); first != 0 {
+	if first := virt.Addr(FieldIn(b, o.dentry)); first != 0 {
 		i.Dentry = first - virt.Addr(o.alias.Offset)
 	}
 	if i.Mapping != 0 {

@@ -184,6 +184,16 @@ func (o *ioUringLayout) registered(l *Lister, u *IOUring) {
 	})
 }
 
+// RegisteredFiles returns a function that calls f with each file that is registered with
+// the io_uring at a (a struct io_ring_ctx), until it returns false; an error stays in r.
+func (s *System) RegisteredFiles() (func(r *kobj.Reader, a virt.Addr, f func(file virt.Addr) bool), error) {
+	o, err := s.ioUringLayout()
+	if err != nil {
+		return nil, err
+	}
+	return o.registeredFiles, nil
+}
+
 // registeredFiles calls f with each registered file of the ring at a.
 func (o *ioUringLayout) registeredFiles(r *kobj.Reader, a virt.Addr, f func(file virt.Addr) bool) {
 	n := min(r.Uint(a, o.fileNr), maxRingFiles)

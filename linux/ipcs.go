@@ -172,7 +172,7 @@ func (s *System) queues(ctx context.Context, o *ipcLayout, ns *NamespaceInfo, yi
 	fail := func(err error) bool {
 		return yield(nil, fmt.Errorf("message queues of IPC namespace %d: %w", ns.Inode, err))
 	}
-	io, err := s.inodesLayout()
+	io, err := s.InodesLayout()
 	if err != nil {
 		return fail(err)
 	}
@@ -188,7 +188,7 @@ func (s *System) queues(ctx context.Context, o *ipcLayout, ns *NamespaceInfo, yi
 			return r.Err
 		}
 		var err error
-		sb, err = s.superBlock(super, io)
+		sb, err = s.SuperBlock(super, io)
 		return err
 	})
 	if err != nil || sb == nil {

@@ -76,7 +76,7 @@ func (s *System) key(o *keyLayout, a virt.Addr) (_ *Key, err error) {
 		k.Type = r.CString(r.Pointer(kind, o.kindName), 64)
 	}
 	if desc := r.Pointer(a, o.desc); desc != 0 {
-		k.Description = r.CString(desc, maxPath)
+		k.Description = r.CString(desc, MaxPath)
 	}
 	const never = 1<<63 - 1 // TIME64_MAX, since 6.8; 0 before
 	if t := r.Int(a, o.expiry); t > 0 && t < never {

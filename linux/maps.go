@@ -291,14 +291,14 @@ func (l *Lister) vma(a virt.Addr, o *mapsLayout) (v vma, err error) {
 		return v, fmt.Errorf("vma at %#x: %w", uint64(a), r.Err)
 	}
 	v.Addr = a
-	v.Start, v.End = virt.Addr(fieldIn(b, o.start)), virt.Addr(fieldIn(b, o.end))
-	v.Flags, v.File = fieldIn(b, o.flags), virt.Addr(fieldIn(b, o.file))
-	v.ops, v.private = virt.Addr(fieldIn(b, o.ops)), virt.Addr(fieldIn(b, o.private))
+	v.Start, v.End = virt.Addr(FieldIn(b, o.start)), virt.Addr(FieldIn(b, o.end))
+	v.Flags, v.File = FieldIn(b, o.flags), virt.Addr(FieldIn(b, o.file))
+	v.ops, v.private = virt.Addr(FieldIn(b, o.ops)), virt.Addr(FieldIn(b, o.private))
 	if o.anonName.Present() && (v.File == 0 || !o.anonNameShared) {
-		v.anonName = virt.Addr(fieldIn(b, o.anonName))
+		v.anonName = virt.Addr(FieldIn(b, o.anonName))
 	}
 	if v.File != 0 {
-		v.Offset = fieldIn(b, o.pgoff) << 12
+		v.Offset = FieldIn(b, o.pgoff) << 12
 	}
 	if v.Start >= v.End || v.Start%phys.PageSize != 0 || v.End%phys.PageSize != 0 || l.s.Space.KernelHalf(v.End-1) || !l.s.Space.Canonical(v.End-1) {
 		return v, fmt.Errorf("vma at %#x: %w: it covers [%#x, %#x)", uint64(a), kobj.ErrBroken, uint64(v.Start), uint64(v.End))

@@ -57,9 +57,9 @@ func (s *System) mapsLayout() (*mapsLayout, error) {
 	})
 }
 
-// fieldIn is member f in b, a copy of the structure; 0 where the kernel lacks it or
+// FieldIn is member f in b, a copy of the structure; 0 where the kernel lacks it or
 // b is too short.
-func fieldIn(b []byte, f kobj.Field) uint64 {
+func FieldIn(b []byte, f kobj.Field) uint64 {
 	if !f.Present() || f.Size == 0 || uint64(f.Offset)+uint64(f.Size) > uint64(len(b)) {
 		return 0
 	}

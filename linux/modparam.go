@@ -90,7 +90,7 @@ func (m *Module) Parameters() (ps []Parameter, err error) {
 	for i := range n {
 		p := kp + virt.Addr(uint32(i)*o.stride)
 		// parse_args and sysfs leave out what stands before a point.
-		name := r.CString(r.Pointer(p, o.name), maxName)
+		name := r.CString(r.Pointer(p, o.name), MaxName)
 		v := Parameter{Name: name[strings.LastIndexByte(name, '.')+1:], Ops: r.Pointer(p, o.ops), Mode: uint16(r.Uint(p, o.perm))}
 		v.Type = o.types[r.Pointer(v.Ops, o.get)]
 		if v.Type == "" {
@@ -220,7 +220,7 @@ func (m *Module) Sections(ctx context.Context) (sections []Section, err error) {
 		if bin == 0 || ctx.Err() != nil {
 			break
 		}
-		sections = append(sections, Section{r.CString(r.Pointer(bin, o.name), maxName), r.Pointer(bin, o.addr)})
+		sections = append(sections, Section{r.CString(r.Pointer(bin, o.name), MaxName), r.Pointer(bin, o.addr)})
 		if r.Err != nil {
 			break
 		}

@@ -211,7 +211,7 @@ type moduleCache struct {
 // ModuleSymbol is where a symbol of a module lies: a function or a variable, which
 // modules keep in tables of their own.
 func (s *System) ModuleSymbol(module, name string) (virt.Addr, bool) {
-	m, err := s.moduleNamed(module)
+	m, err := s.ModuleNamed(module)
 	if err != nil || m == nil {
 		return 0, false
 	}

@@ -75,7 +75,7 @@ func (s *System) ModuleTypes(ctx context.Context) iter.Seq2[*ModuleTypes, error]
 			return
 		}
 		r := s.Reader()
-		for node, err := range s.List(ctx, head, maxModules) {
+		for node, err := range s.List(ctx, head, MaxModules) {
 			var m *ModuleTypes
 			if err == nil {
 				m, err = o.read(&r, node-virt.Addr(o.list.Offset))
@@ -138,8 +138,8 @@ func (s *System) TypesOf(m *ModuleTypes) (_ *btf.Spec, err error) {
 	return btf.ParseSplit(b, base)
 }
 
-// moduleTypesNamed finds the types of a module; nil if the kernel keeps none of it.
-func (s *System) moduleTypesNamed(name string) (*ModuleTypes, error) {
+// ModuleTypesNamed finds the types of a module; nil if the kernel keeps none of it.
+func (s *System) ModuleTypesNamed(name string) (*ModuleTypes, error) {
 	var first error
 	for m, err := range s.ModuleTypes(context.Background()) {
 		if err == nil && m.Module == name {
@@ -161,13 +161,13 @@ type moduleSpecs struct {
 // moduleSpec is a module's types with the members that were resolved in them.
 type moduleSpec struct {
 	of      ModuleTypes
-	spec    *btf.Spec
+	Spec    *btf.Spec
 	layouts kobj.Layouts
 }
 
-// moduleSpec reads the types of a module, unless they are known already. What was
+// ModuleSpec reads the types of a module, unless they are known already. What was
 // loaded again since has another identifier.
-func (s *System) moduleSpec(m *ModuleTypes) (*moduleSpec, error) {
+func (s *System) ModuleSpec(m *ModuleTypes) (*moduleSpec, error) {
 	c := s.moduleTypes
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -181,23 +181,23 @@ func (s *System) moduleSpec(m *ModuleTypes) (*moduleSpec, error) {
 	if c.known == nil {
 		c.known = map[string]*moduleSpec{}
 	}
-	k := &moduleSpec{of: *m, spec: spec}
+	k := &moduleSpec{of: *m, Spec: spec}
 	c.known[m.Module] = k
 	return k, nil
 }
 
-// layoutIn is [kobj.LayoutOf] with the types of a module: its own come first, then the
+// LayoutIn is [kobj.LayoutOf] with the types of a module: its own come first, then the
 // kernel's. A module that is built into the kernel has all its types there. The error
 // wraps [ErrNotLoaded] where the module is not loaded, and [ErrNoModuleTypes] where its
 // types cannot be known. Ask once in a listing: a module can come and go at any time.
-func layoutIn[T any](s *System, module, what string, resolve func(*kobj.Resolver, *T)) (*T, error) {
-	m, listErr := s.moduleTypesNamed(module)
+func LayoutIn[T any](s *System, module, what string, resolve func(*kobj.Resolver, *T)) (*T, error) {
+	m, listErr := s.ModuleTypesNamed(module)
 	if m != nil {
-		k, err := s.moduleSpec(m)
+		k, err := s.ModuleSpec(m)
 		if err != nil {
 			return nil, fmt.Errorf("%s: kernel %s: %w", what, s.Release, err)
 		}
-		return kobj.LayoutFrom(s.Walker, &k.layouts, k.spec, what, resolve)
+		return kobj.LayoutFrom(s.Walker, &k.layouts, k.Spec, what, resolve)
 	}
 	v, err := kobj.LayoutOf(s.Walker, what, resolve)
 	if err == nil {
@@ -206,7 +206,7 @@ func layoutIn[T any](s *System, module, what string, resolve func(*kobj.Resolver
 	if listErr != nil && !errors.Is(listErr, ErrNoModuleTypes) {
 		return nil, fmt.Errorf("%s: module %s: %w", what, module, listErr)
 	}
-	loaded, err := s.moduleNamed(module)
+	loaded, err := s.ModuleNamed(module)
 	switch {
 	case loaded != nil:
 		err = ErrNoModuleTypes

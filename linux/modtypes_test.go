@@ -37,7 +37,7 @@ func thingTypes(t testing.TB, base *btf.Spec) []byte {
 type thingLayout struct{ comm, pid kobj.Field }
 
 func thing(s *System, module string) (*thingLayout, error) {
-	return layoutIn(s, module, "things", func(r *kobj.Resolver, o *thingLayout) {
+	return LayoutIn(s, module, "things", func(r *kobj.Resolver, o *thingLayout) {
 		o.comm, o.pid = r.Field("thing", "task.comm"), r.Field("task_struct", "pid")
 	})
 }
@@ -93,7 +93,7 @@ func TestNoModuleTypes(t *testing.T) {
 		}
 	}
 	// What is built into the kernel is found all the same.
-	o, err := layoutIn(s, "thing", "tasks", func(r *kobj.Resolver, o *thingLayout) { o.pid = r.Field("task_struct", "pid") })
+	o, err := LayoutIn(s, "thing", "tasks", func(r *kobj.Resolver, o *thingLayout) { o.pid = r.Field("task_struct", "pid") })
 	if err != nil || !o.pid.Present() {
 		t.Errorf("%+v, %v", o, err)
 	}

@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	maxModules    = 4096    // on the list; distributions build some 4000 in all
+	MaxModules    = 4096    // on the list; distributions build some 4000 in all
 	maxModuleSize = 1 << 30 // bytes: modules live in a window of 1 GiB
 	maxModuleName = 64 - 8  // MODULE_NAME_LEN
 )
@@ -180,7 +180,7 @@ func (s *System) Modules(ctx context.Context) iter.Seq2[*Module, error] {
 			yield(nil, fmt.Errorf("modules: %w: %w", kobj.ErrUnsupported, err))
 			return
 		}
-		for node, err := range s.List(ctx, head, maxModules) {
+		for node, err := range s.List(ctx, head, MaxModules) {
 			var m *Module
 			if err != nil {
 				err = fmt.Errorf("modules: %w", err)
@@ -194,8 +194,8 @@ func (s *System) Modules(ctx context.Context) iter.Seq2[*Module, error] {
 	}
 }
 
-// moduleNamed finds a module by its name; nil where there is none of that name.
-func (s *System) moduleNamed(name string) (*Module, error) {
+// ModuleNamed finds a module by its name; nil where there is none of that name.
+func (s *System) ModuleNamed(name string) (*Module, error) {
 	var first error
 	for m, err := range s.Modules(context.Background()) {
 		if err == nil && m.Name == name {
@@ -217,8 +217,8 @@ func (s *System) ModuleAt(a virt.Addr) (*Module, error) {
 	return s.module(o, a)
 }
 
-// moduleNameAt is the name alone; empty for a null pointer, which stands for the kernel.
-func (s *System) moduleNameAt(r *kobj.Reader, a virt.Addr) string {
+// ModuleNameAt is the name alone; empty for a null pointer, which stands for the kernel.
+func (s *System) ModuleNameAt(r *kobj.Reader, a virt.Addr) string {
 	o, err := s.moduleLayout()
 	if err != nil || a == 0 {
 		return ""
@@ -293,11 +293,11 @@ func (m *Module) Dependants(ctx context.Context) (names []string, err error) {
 	}
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	r := m.s.Reader()
-	for node, err := range m.s.List(ctx, o.sourceList.At(m.Addr), maxModules) {
+	for node, err := range m.s.List(ctx, o.sourceList.At(m.Addr), MaxModules) {
 		if err != nil {
 			return names, fmt.Errorf("users of module %s: %w", m.Name, err)
 		}
-		name := m.s.moduleNameAt(&r, r.Pointer(node-virt.Addr(o.useSourceList.Offset), o.useSource))
+		name := m.s.ModuleNameAt(&r, r.Pointer(node-virt.Addr(o.useSourceList.Offset), o.useSource))
 		if r.Err != nil {
 			return names, fmt.Errorf("users of module %s: %w", m.Name, r.Err)
 		}

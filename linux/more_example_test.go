@@ -3,8 +3,6 @@ package linux_test
 import (
 	"fmt"
 	"log"
-
-	"github.com/outsight-vmi/outsight/linux"
 )
 
 func ExampleLister_SignalsOf() {
@@ -36,16 +34,6 @@ func ExampleLister_TracingOf() {
 	}
 }
 
-func ExampleSystem_Interrupts() {
-	for i, err := range system.Interrupts(ctx) {
-		if err != nil {
-			log.Print(err) // one that cannot be read is not the end
-			continue
-		}
-		fmt.Println(i.Number, i.Chip, i.Counts, len(i.Actions))
-	}
-}
-
 func ExampleSystem_IPCs() {
 	for o, err := range system.IPCs(ctx) {
 		if err != nil {
@@ -63,21 +51,6 @@ func ExampleSystem_FileLocks() {
 			continue
 		}
 		fmt.Println(l.Kind, l.Mode, l.PID, l.Path)
-	}
-}
-
-func ExampleSystem_Drivers() {
-	owners, err := system.Owners()
-	if err != nil {
-		log.Print(err)
-		return
-	}
-	for d, err := range system.Drivers(ctx) {
-		if err != nil {
-			log.Print(err) // one that cannot be read is not the end
-			continue
-		}
-		fmt.Println(d.Kind, d.Major, d.First, d.Name, owners.Of(d.Open))
 	}
 }
 
@@ -112,102 +85,5 @@ func ExampleSystem_Symbols() {
 		if s.Module == "dummy" {
 			fmt.Printf("%#x %c %s\n", uint64(s.Address), s.Type, s.Name)
 		}
-	}
-}
-
-func ExampleSystem_MemoryCounters() {
-	for c, err := range system.MemoryCounters(ctx) {
-		if err != nil {
-			log.Print(err) // one that cannot be read is not the end
-			continue
-		}
-		fmt.Println(c.Name, c.Bytes)
-	}
-}
-
-func ExampleSystem_Zones() {
-	for z, err := range system.Zones(ctx) {
-		if err != nil {
-			log.Print(err) // one that cannot be read is not the end
-			continue
-		}
-		fmt.Println(z.Node, z.Name, z.Free, "of", z.Managed, "bytes free; blocks:", z.FreeBlocks)
-	}
-}
-
-func ExampleSystem_Pages() {
-	sums := map[linux.PageUse]uint64{}
-	for p, err := range system.Pages(ctx) {
-		if err != nil {
-			log.Print(err) // what cannot be read is not the end
-			continue
-		}
-		sums[p.Use] += p.Size
-	}
-	fmt.Println(sums)
-}
-
-func ExampleSystem_ConsoleLines() {
-	for l, err := range system.ConsoleLines(ctx) {
-		if err != nil {
-			log.Print(err) // one that cannot be read is not the end
-			continue
-		}
-		fmt.Printf("tty%d: %s\n", l.Console, l.Text)
-	}
-}
-
-func ExampleSystem_SlabCaches() {
-	for c, err := range system.SlabCaches(ctx) {
-		if err != nil {
-			log.Print(err) // one that cannot be read is not the end
-			continue
-		}
-		fmt.Println(c.Name, c.Size, c.Active, "of", c.Objects)
-	}
-}
-
-func ExampleSystem_VMAreas() {
-	owners, err := system.Owners()
-	if err != nil {
-		log.Print(err)
-		return
-	}
-	for a, err := range system.VMAreas(ctx) {
-		if err != nil {
-			log.Print(err) // one that cannot be read is not the end
-			continue
-		}
-		fmt.Printf("%#x-%#x %v %s\n", uint64(a.Start), uint64(a.End), a.Kinds, owners.Of(a.Caller).Function())
-	}
-}
-
-func ExampleSystem_RunQueues() {
-	for q, err := range system.RunQueues(ctx) {
-		if err != nil {
-			log.Print(err) // one that cannot be read is not the end
-			continue
-		}
-		fmt.Println(q.CPU, q.Class, q.TID, q.Comm)
-	}
-}
-
-func ExampleSystem_PCIDevices() {
-	for d, err := range system.PCIDevices(ctx) {
-		if err != nil {
-			log.Print(err) // one that cannot be read is not the end
-			continue
-		}
-		fmt.Printf("%s %04x:%04x %s\n", d.Name(), d.Vendor, d.Device, d.Driver)
-	}
-}
-
-func ExampleSystem_Disks() {
-	for d, err := range system.Disks(ctx) {
-		if err != nil {
-			log.Print(err) // one that cannot be read is not the end
-			continue
-		}
-		fmt.Println(d.Name, d.Size, d.ReadBytes, d.WriteBytes)
 	}
 }

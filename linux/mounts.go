@@ -141,13 +141,13 @@ func (l *Lister) mount(a, ns virt.Addr, o *mountsLayout) (_ *Mount, err error) {
 	m.Super = r.Pointer(mnt, o.sb)
 	m.Device = Device(r.Uint(m.Super, o.sbDev))
 	m.SuperOptions = superOptions(r.Uint(m.Super, o.sbFlags))
-	m.Type = r.CString(r.Pointer(r.Pointer(m.Super, o.sbType), o.typeName), maxName)
+	m.Type = r.CString(r.Pointer(r.Pointer(m.Super, o.sbType), o.typeName), MaxName)
 	if sub := r.Pointer(m.Super, o.sbSubtype); sub != 0 {
-		m.Type += "." + r.CString(sub, maxName)
+		m.Type += "." + r.CString(sub, MaxName)
 	}
 	m.Source = "none"
 	if dev := r.Pointer(a, o.dev); dev != 0 {
-		m.Source = r.CString(dev, maxPath)
+		m.Source = r.CString(dev, MaxPath)
 	}
 	root := r.Ptr(mnt + virt.Addr(p.mntRoot))
 	m.Root = l.dentryPath(root)
@@ -172,7 +172,7 @@ func (l *Lister) dentryPath(dentry virt.Addr) string {
 	size := 0
 	for range maxHops {
 		parent := r.Ptr(dentry + virt.Addr(o.dParent))
-		if r.Err != nil || parent == dentry || size > maxPath {
+		if r.Err != nil || parent == dentry || size > MaxPath {
 			break
 		}
 		name := l.dentryName(dentry)

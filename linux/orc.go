@@ -150,7 +150,7 @@ func (u *orcs) learn(t orcTable) error {
 	var count [16]int
 	best := uint64(1)
 	for ; len(b) > 0; b = b[u.o.size:] {
-		if reg := fieldIn(b, u.o.spReg) & 15; reg != 0 {
+		if reg := FieldIn(b, u.o.spReg) & 15; reg != 0 {
 			if count[reg]++; count[reg] > count[best] {
 				best = reg
 			}
@@ -203,17 +203,17 @@ func (u *orcs) at(r *kobj.Reader, ip virt.Addr) (e orc, ok bool) {
 func (u *orcs) parse(b []byte) orc {
 	o := u.o
 	e := orc{
-		spOffset: int64(int16(fieldIn(b, o.spOffset))), bpOffset: int64(int16(fieldIn(b, o.bpOffset))),
-		spReg: u.regs[fieldIn(b, o.spReg)&15], bpReg: u.regs[fieldIn(b, o.bpReg)&15], signal: fieldIn(b, o.signal) != 0,
+		spOffset: int64(int16(FieldIn(b, o.spOffset))), bpOffset: int64(int16(FieldIn(b, o.bpOffset))),
+		spReg: u.regs[FieldIn(b, o.spReg)&15], bpReg: u.regs[FieldIn(b, o.bpReg)&15], signal: FieldIn(b, o.signal) != 0,
 	}
 	kinds := [...]orcKind{orcUndefined, orcEnd, orcCall, orcRegs, orcPartial}
 	if o.end.Present() {
 		kinds = [...]orcKind{orcCall, orcRegs, orcPartial, orcUndefined, orcUndefined}
 	}
-	if k := fieldIn(b, o.kind); k < uint64(len(kinds)) {
+	if k := FieldIn(b, o.kind); k < uint64(len(kinds)) {
 		e.kind = kinds[k]
 	}
-	if fieldIn(b, o.end) != 0 {
+	if FieldIn(b, o.end) != 0 {
 		e.kind = orcEnd
 	}
 	if !o.signal.Present() {

@@ -34,7 +34,7 @@ type oldOverlayLayout overlayLayout
 
 // overlayLayout finds the members; struct ovl_fs is the module's.
 func (s *System) overlayLayout() (*overlayLayout, error) {
-	o, err := layoutIn(s, overlayType, overlayType, func(r *kobj.Resolver, o *overlayLayout) {
+	o, err := LayoutIn(s, overlayType, overlayType, func(r *kobj.Resolver, o *overlayLayout) {
 		const f = "ovl_fs"
 		o.info, o.layers = r.Field("super_block", "s_fs_info"), r.Field(f, "numlayer", "numlower")
 		o.lowers = r.Optional(f, "config.lowerdirs") // 6.7
@@ -71,7 +71,7 @@ func (l *Lister) overlay(sb virt.Addr) (*Overlay, error) {
 			if a == 0 {
 				return ""
 			}
-			s := r.CString(a, maxLayers*maxPath)
+			s := r.CString(a, maxLayers*MaxPath)
 			if !l.spend(len(s) + stringSize) {
 				r.Err = kobj.ErrBudget
 			}

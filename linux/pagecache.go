@@ -12,14 +12,14 @@ import (
 	"github.com/outsight-vmi/outsight/virt"
 )
 
-type pageCacheLayout struct {
+type PageCacheLayout struct {
 	pages        kobj.Field // xarray of an address_space
-	flags, index kobj.Field // of the first struct page of a folio
-	order        kobj.Field // of the folio, from its first page
+	Flags, Index kobj.Field // of the first struct page of a folio
+	Order        kobj.Field // of the folio, from its first page
 
-	pageSize              uint32
-	dirty, uptodate, head uint
-	vmemmap               virt.Addr
+	PageSize              uint32
+	dirty, uptodate, Head uint
+	Vmemmap               virt.Addr
 }
 
 // minStructPage and maxStructPage bound the size of a struct page, in bytes. It is 64, with
@@ -29,46 +29,46 @@ const (
 	maxStructPage = 256
 )
 
-// maxFolioOrder is the largest order of a block of pages: that of a huge page of 1 GiB.
-const maxFolioOrder = 18
+// MaxFolioOrder is the largest order of a block of pages: that of a huge page of 1 GiB.
+const MaxFolioOrder = 18
 
-// vmemmap4 is where struct pages begin without CONFIG_RANDOMIZE_MEMORY.
-const vmemmap4 = 0xffff_ea00_0000_0000
+// Vmemmap4 is where struct pages begin without CONFIG_RANDOMIZE_MEMORY.
+const Vmemmap4 = 0xffff_ea00_0000_0000
 
-func (s *System) pageCacheLayout() (*pageCacheLayout, error) {
-	return kobj.LayoutOf(s.Walker, "the page cache", func(r *kobj.Resolver, o *pageCacheLayout) {
+func (s *System) PageCacheLayout() (*PageCacheLayout, error) {
+	return kobj.LayoutOf(s.Walker, "the page cache", func(r *kobj.Resolver, o *PageCacheLayout) {
 		r.Prefetch("vmemmap_base")
-		o.pages, o.pageSize = r.Field("address_space", "i_pages"), r.Size("page")
-		if o.pageSize < minStructPage || o.pageSize > maxStructPage {
-			r.Errs = append(r.Errs, fmt.Errorf("struct page of %d bytes: %w", o.pageSize, kobj.ErrBroken))
+		o.pages, o.PageSize = r.Field("address_space", "i_pages"), r.Size("page")
+		if o.PageSize < minStructPage || o.PageSize > maxStructPage {
+			r.Errs = append(r.Errs, fmt.Errorf("struct page of %d bytes: %w", o.PageSize, kobj.ErrBroken))
 		}
-		o.flags, o.index = r.Field("page", "flags"), r.Field("page", "index", "__folio_index")
+		o.Flags, o.Index = r.Field("page", "flags"), r.Field("page", "index", "__folio_index")
 
 		if f, err := r.Find("folio", "_flags_1"); err == nil && !r.Optional("folio", "_folio_order").Present() {
-			o.order = f // 6.6: the low byte of the second page's flags
+			o.Order = f // 6.6: the low byte of the second page's flags
 		} else if f := r.Optional("folio", "_folio_order"); f.Present() {
-			o.order = f // 5.16
+			o.Order = f // 5.16
 		} else {
-			o.order = r.Field("page", "compound_order")
-			o.order.Offset += o.pageSize // of the second page
+			o.Order = r.Field("page", "compound_order")
+			o.Order.Offset += o.PageSize // of the second page
 		}
-		for name, to := range map[string]*uint{"PG_dirty": &o.dirty, "PG_uptodate": &o.uptodate, "PG_head": &o.head} {
-			bit, ok := s.pageFlag(name)
+		for name, to := range map[string]*uint{"PG_dirty": &o.dirty, "PG_uptodate": &o.uptodate, "PG_head": &o.Head} {
+			bit, ok := s.PageFlag(name)
 			if !ok {
 				r.Errs = append(r.Errs, fmt.Errorf("page flag %s: %w", name, kernel.ErrNoSymbol))
 				continue
 			}
 			*to = bit
 		}
-		o.vmemmap = vmemmap4
+		o.Vmemmap = Vmemmap4
 		if p, err := s.Pointer("vmemmap_base"); err == nil {
-			o.vmemmap = p
+			o.Vmemmap = p
 		}
 	})
 }
 
-// pageFlag is the bit of a flag of struct page (PG_…); false where the kernel has no such flag.
-func (s *System) pageFlag(name string) (bit uint, ok bool) {
+// PageFlag is the bit of a flag of struct page (PG_…); false where the kernel has no such flag.
+func (s *System) PageFlag(name string) (bit uint, ok bool) {
 	v, err := s.EnumValue("pageflags", name)
 	return uint(v), err == nil && v >= 0 && v < 64
 }
@@ -87,7 +87,7 @@ type CachedRange struct {
 // CachedPages yields what of a file is in the page cache, in order of offset.
 func (s *System) CachedPages(ctx context.Context, i *INode) iter.Seq2[CachedRange, error] {
 	return func(yield func(CachedRange, error) bool) {
-		o, err := s.pageCacheLayout()
+		o, err := s.PageCacheLayout()
 		if err != nil {
 			yield(CachedRange{}, err)
 			return
@@ -124,25 +124,25 @@ func (s *System) CachedPages(ctx context.Context, i *INode) iter.Seq2[CachedRang
 }
 
 // folio reads the struct page that an entry of the page cache leads to.
-func (s *System) folio(e kobj.XArrayEntry, o *pageCacheLayout) (c CachedRange, err error) {
+func (s *System) folio(e kobj.XArrayEntry, o *PageCacheLayout) (c CachedRange, err error) {
 	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	r := s.Reader()
 	a := e.Value
-	if a < o.vmemmap || o.pageSize == 0 || uint64(a-o.vmemmap)%uint64(o.pageSize) != 0 {
+	if a < o.Vmemmap || o.PageSize == 0 || uint64(a-o.Vmemmap)%uint64(o.PageSize) != 0 {
 		return c, fmt.Errorf("%w: page %d at %#x is no struct page", kobj.ErrBroken, e.Index, uint64(a))
 	}
-	flags, index := r.Uint(a, o.flags), r.Uint(a, o.index)
+	flags, index := r.Uint(a, o.Flags), r.Uint(a, o.Index)
 	order := uint64(0)
-	if flags>>o.head&1 != 0 {
-		order = r.Uint(a, o.order) & 0xff
+	if flags>>o.Head&1 != 0 {
+		order = r.Uint(a, o.Order) & 0xff
 	}
 	if r.Err != nil {
 		return c, fmt.Errorf("page %d: %w", e.Index, r.Err)
 	}
-	if order > maxFolioOrder || e.Index < index || e.Index >= index+1<<order {
+	if order > MaxFolioOrder || e.Index < index || e.Index >= index+1<<order {
 		return c, fmt.Errorf("page %d: %w: its folio at %#x is of %d pages from %d on", e.Index, kobj.ErrBroken, uint64(a), uint64(1)<<order, index)
 	}
-	pfn := uint64(a-o.vmemmap) / uint64(o.pageSize)
+	pfn := uint64(a-o.Vmemmap) / uint64(o.PageSize)
 	skip := e.Index - index
 	return CachedRange{
 		Offset: e.Index * phys.PageSize, Size: (1<<order - skip) * phys.PageSize, PA: phys.Addr((pfn + skip) * phys.PageSize),
@@ -153,7 +153,7 @@ func (s *System) folio(e kobj.XArrayEntry, o *pageCacheLayout) (c CachedRange, e
 // cachedPage finds the page of a file that has the bytes from off on, of whose mapping
 // (struct address_space) is known; ok tells whether the page cache has it.
 func (s *System) cachedPage(mapping virt.Addr, off uint64) (pa phys.Addr, ok bool, err error) {
-	o, err := s.pageCacheLayout()
+	o, err := s.PageCacheLayout()
 	if err != nil || mapping == 0 {
 		return 0, false, err
 	}

@@ -8,8 +8,8 @@ import (
 )
 
 const (
-	maxPath = 4096 // PATH_MAX, in bytes
-	maxName = 255  // NAME_MAX
+	MaxPath = 4096 // PATH_MAX, in bytes
+	MaxName = 255  // NAME_MAX
 	// maxHops bounds the steps of one path: components and mounts.
 	maxHops = 4096
 )
@@ -38,7 +38,7 @@ func (l *Lister) path(mnt, dentry virt.Addr) (path string, deleted bool) {
 	pseudo := false
 	comps, size := l.comps[:0], 0
 	for range maxHops {
-		if r.Err != nil || size > maxPath {
+		if r.Err != nil || size > MaxPath {
 			break
 		}
 		parent := r.Ptr(dentry + virt.Addr(o.dParent))
@@ -87,6 +87,6 @@ func (l *Lister) path(mnt, dentry virt.Addr) (path string, deleted bool) {
 func (l *Lister) dentryName(dentry virt.Addr) string {
 	o, r := l.s.o, &l.r
 	at := dentry + virt.Addr(o.dName)
-	n := min(r.U32(at+virt.Addr(o.qLen)), maxName)
+	n := min(r.U32(at+virt.Addr(o.qLen)), MaxName)
 	return string(r.Bytes(r.Ptr(at+virt.Addr(o.qName)), int(n)))
 }

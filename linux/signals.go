@@ -113,7 +113,7 @@ func (l *Lister) signals(t Task, o *signalLayout, id identity) *Signals {
 	b := r.Bytes(o.actions.At(hand), actions*int(o.stride))
 	for i := range actions {
 		action := b[i*int(o.stride) : (i+1)*int(o.stride)]
-		handler := fieldIn(action, o.handler)
+		handler := FieldIn(action, o.handler)
 		switch handler {
 		case 0: // SIG_DFL
 			continue
@@ -123,8 +123,8 @@ func (l *Lister) signals(t Task, o *signalLayout, id identity) *Signals {
 			g.Caught |= 1 << i
 		}
 		h := SignalHandler{
-			Signal: i + 1, Ignored: handler == ignore, Flags: signalFlags(fieldIn(action, o.flags)),
-			Restorer: virt.Addr(fieldIn(action, o.restorer)), Mask: SignalSet(fieldIn(action, o.mask)),
+			Signal: i + 1, Ignored: handler == ignore, Flags: signalFlags(FieldIn(action, o.flags)),
+			Restorer: virt.Addr(FieldIn(action, o.restorer)), Mask: SignalSet(FieldIn(action, o.mask)),
 		}
 		if !h.Ignored {
 			h.Handler = virt.Addr(handler)

@@ -158,6 +158,9 @@ func (s *System) started(sinceBoot uint64) time.Time {
 // maxTasks bounds walks over tasks: the kernel's own limit, PID_MAX_LIMIT.
 const maxTasks = 4 << 20
 
+// MaxTasks is how many tasks the guest can have: no more than fit in its memory.
+func (s *System) MaxTasks() int { return s.maxTasks }
+
 // taskLimit is how many tasks the guest can have: no more than fit in its memory.
 func taskLimit(k *kernel.Kernel) int {
 	var ram uint64

@@ -226,7 +226,7 @@ func (c *ttyScan) terminal(a virt.Addr) (t *Terminal, err error) {
 			if name := r.Pointer(driver, o.driverName); name != 0 {
 				t.Driver = r.CString(name, 64)
 			}
-			t.DriverModule = s.moduleNameAt(r, r.Pointer(driver, o.module))
+			t.DriverModule = s.ModuleNameAt(r, r.Pointer(driver, o.module))
 			t.Device = Device(r.Uint(driver, o.major)<<20 | (r.Uint(driver, o.minor)+uint64(t.Index))&0xf_ffff)
 		}
 		id := func(f kobj.Field) int32 {

@@ -5,16 +5,6 @@ import (
 	"log"
 )
 
-func ExampleSystem_Processors() {
-	for p, err := range system.Processors(ctx) {
-		if err != nil {
-			log.Print(err) // one that cannot be read is not the end
-			continue
-		}
-		fmt.Println(p.Number, p.Online, p.ModelName, p.Flags)
-	}
-}
-
 func ExampleSystem_Terminals() {
 	for t, err := range system.Terminals(ctx) {
 		if err != nil {
@@ -22,16 +12,6 @@ func ExampleSystem_Terminals() {
 			continue
 		}
 		fmt.Println(t.Name, t.Discipline, t.OpenBy)
-	}
-}
-
-func ExampleSystem_MiscFormats() {
-	for f, err := range system.MiscFormats(ctx) {
-		if err != nil {
-			log.Print(err) // one that cannot be read is not the end
-			continue
-		}
-		fmt.Println(f.Name, f.Active, f.Interpreter)
 	}
 }
 

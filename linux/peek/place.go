@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/device"
+	"github.com/outsight-vmi/outsight/linux/mm"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -22,12 +24,12 @@ type Place struct {
 	Region  string
 	Symbol  string         // of the kernel or a module, with the distance
 	Owner   linux.Owner    // whose code or data, of the kernel's half
-	Area    *linux.VMArea  // of vmalloc
+	Area    *mm.VMArea     // of vmalloc
 	Mapping *linux.Mapping // of a process
-	Page    *linux.Page    // nil: the kernel has no struct page for it
+	Page    *mm.Page       // nil: the kernel has no struct page for it
 	// Resource is whose a physical address is that is no memory, as /proc/iomem has it.
 	Resource string
-	Object   *linux.SlabObject
+	Object   *mm.SlabObject
 	File     *linux.INode // whose bytes the page caches
 	Path     string       // of File, as the first process has it
 	Offset   uint64       // of the address in File, in bytes
@@ -73,14 +75,14 @@ func (p *Placer) At(ctx context.Context, a uint64) *Place {
 	if x.Fault != nil {
 		return x
 	}
-	page, err := m.s.PageAt(x.Physical)
+	page, err := mm.PageAt(m.s, x.Physical)
 	if err != nil {
-		if m.s.HasMemory(x.Physical) {
+		if mm.HasMemory(m.s, x.Physical) {
 			missing(err)
 			return x
 		}
 		// The innermost comes last.
-		for r, err := range m.s.Resources(ctx, linux.MemoryResources) {
+		for r, err := range device.Resources(ctx, m.s, device.MemoryResources) {
 			if err != nil {
 				missing(err)
 			} else if uint64(x.Physical) >= r.Start && uint64(x.Physical) <= r.End && r.Name != "" {
@@ -95,12 +97,12 @@ func (p *Placer) At(ctx context.Context, a uint64) *Place {
 	x.Page = page
 	in := uint64(x.Physical - page.PA)
 	switch page.Use {
-	case linux.PageSlab:
-		x.Object, err = m.s.ObjectAt(page, in, p.direct(page.PA))
+	case mm.PageSlab:
+		x.Object, err = mm.ObjectAt(m.s, page, in, p.direct(page.PA))
 		missing(err)
-	case linux.PageFile:
+	case mm.PageFile:
 		x.Offset = page.Offset + in
-		if x.File, err = m.s.CachedFile(page.Mapping); err != nil {
+		if x.File, err = mm.CachedFile(m.s, page.Mapping); err != nil {
 			missing(err)
 			break
 		}
@@ -149,7 +151,7 @@ func (p *Placer) region(ctx context.Context, x *Place, va virt.Addr) error {
 		x.Region = x.Owner.String()
 	}
 	var first error
-	for v, err := range m.s.VMAreas(ctx) {
+	for v, err := range mm.VMAreas(ctx, m.s) {
 		if err != nil {
 			first = errors.Join(first, err)
 			continue
@@ -162,7 +164,7 @@ func (p *Placer) region(ctx context.Context, x *Place, va virt.Addr) error {
 			return nil
 		}
 	}
-	if pa, ok := m.s.StructPage(va); ok {
+	if pa, ok := mm.StructPage(m.s, va); ok {
 		x.Region = fmt.Sprintf("struct page of physical %#x", uint64(pa))
 		return nil
 	}
@@ -204,18 +206,18 @@ func (p *Placer) Name(a uint64) string {
 	if !ok {
 		return ""
 	}
-	page, err := p.m.s.PageAt(pa)
-	if err != nil || page.Use != linux.PageSlab {
+	page, err := mm.PageAt(p.m.s, pa)
+	if err != nil || page.Use != mm.PageSlab {
 		return ""
 	}
-	x, err := p.m.s.ObjectAt(page, uint64(pa-page.PA), p.direct(page.PA))
+	x, err := mm.ObjectAt(p.m.s, page, uint64(pa-page.PA), p.direct(page.PA))
 	if err != nil || x.Padded {
 		return ""
 	}
 	return objectName(x)
 }
 
-func objectName(x *linux.SlabObject) string {
+func objectName(x *mm.SlabObject) string {
 	name := "{" + x.Cache.Name
 	if x.Offset != 0 {
 		name += "+" + virt.Addr(x.Offset).String()

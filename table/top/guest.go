@@ -14,6 +14,8 @@ import (
 
 	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/mm"
+	"github.com/outsight-vmi/outsight/linux/sched"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/table"
 	"github.com/outsight-vmi/outsight/table/text"
@@ -119,13 +121,13 @@ func (s *Guest) sample(ctx context.Context, l *linux.System, now time.Time) (*Sa
 	if c, err := l.Clock(); err == nil {
 		out.Up = table.DurationValue(c.Up)
 	}
-	if load, err := l.Load(); err == nil {
+	if load, err := sched.ReadLoad(l); err == nil {
 		for i, v := range load.Averages {
 			out.Load[i] = table.FloatValue(v)
 		}
 		out.Threads = table.IntValue(load.Threads)
 	}
-	if m, err := l.RAM(); err == nil {
+	if m, err := mm.ReadRAM(l); err == nil {
 		out.Total, out.Free = table.SizeValue(m.Total), table.SizeValue(m.Free)
 	}
 	lister := l.NewLister()

@@ -7,6 +7,7 @@ import (
 
 	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/hooks"
 	"github.com/outsight-vmi/outsight/table"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -39,49 +40,49 @@ func binfmtsColumns() table.Columns[owned[binaryFormat]] {
 				}},
 			{Name: "name", Type: table.Text, Doc: "Name of the interpreter's entry; missing for a handler.",
 				Get: func(b *binaryFormat) table.Value {
-					return b.entry(func(f *linux.MiscFormat) table.Value { return text(f.Name) })
+					return b.entry(func(f *hooks.MiscFormat) table.Value { return text(f.Name) })
 
 				}},
 			{Name: "enabled", Type: table.Bool, Doc: "Whether exec asks it: the entry is on, and so is binfmt_misc; missing for a handler.",
 				Get: func(b *binaryFormat) table.Value {
-					return b.entry(func(f *linux.MiscFormat) table.Value { return table.BoolValue(f.Active) })
+					return b.entry(func(f *hooks.MiscFormat) table.Value { return table.BoolValue(f.Active) })
 
 				}},
 			{Name: "interpreter", Type: table.Text, Doc: "Program that runs the files; missing for a handler.",
 				Get: func(b *binaryFormat) table.Value {
-					return b.entry(func(f *linux.MiscFormat) table.Value { return text(f.Interpreter) })
+					return b.entry(func(f *hooks.MiscFormat) table.Value { return text(f.Interpreter) })
 
 				}},
 			{Name: "flags", Type: table.Text, Doc: "Of the entry: P keeps argv[0], O opens the file, C takes its credentials, F opened the interpreter when registered; missing for none.",
 				Get: func(b *binaryFormat) table.Value {
-					return b.entry(func(f *linux.MiscFormat) table.Value { return text(f.Flags) })
+					return b.entry(func(f *hooks.MiscFormat) table.Value { return text(f.Flags) })
 
 				}},
 			{Name: "extension", Type: table.Text, Doc: "What names of its files end in, behind the dot; missing where a magic tells.",
 				Get: func(b *binaryFormat) table.Value {
-					return b.entry(func(f *linux.MiscFormat) table.Value { return text(f.Extension) })
+					return b.entry(func(f *hooks.MiscFormat) table.Value { return text(f.Extension) })
 
 				}},
 			{Name: "offset", Type: table.Int, Extra: true, Doc: "Where in the file the magic is, in bytes; missing without one.",
 				Get: func(b *binaryFormat) table.Value {
-					return b.entry(func(f *linux.MiscFormat) table.Value { return when(f.Extension == "", integer(f.Offset)) })
+					return b.entry(func(f *hooks.MiscFormat) table.Value { return when(f.Extension == "", integer(f.Offset)) })
 
 				}},
 			{Name: "magic", Type: table.Bytes, Doc: "Bytes by which its files are known; missing where the extension tells.",
 				Get: func(b *binaryFormat) table.Value {
-					return b.entry(func(f *linux.MiscFormat) table.Value {
+					return b.entry(func(f *hooks.MiscFormat) table.Value {
 						return when(f.Extension == "", table.BytesValue(string(f.Magic)))
 					})
 
 				}},
 			{Name: "mask", Type: table.Bytes, Extra: true, Doc: "Which bits of the magic count; missing where all do.",
 				Get: func(b *binaryFormat) table.Value {
-					return b.entry(func(f *linux.MiscFormat) table.Value { return when(len(f.Mask) > 0, table.BytesValue(string(f.Mask))) })
+					return b.entry(func(f *hooks.MiscFormat) table.Value { return when(len(f.Mask) > 0, table.BytesValue(string(f.Mask))) })
 
 				}},
 			{Name: "user_ns", Type: table.Uint, Extra: true, Doc: "User namespace of the entry; missing before 6.7, and for a handler.",
 				Get: func(b *binaryFormat) table.Value {
-					return b.entry(func(f *linux.MiscFormat) table.Value { return positive(f.Namespace) })
+					return b.entry(func(f *hooks.MiscFormat) table.Value { return positive(f.Namespace) })
 
 				}},
 			{Name: "format", Type: table.Addr, Extra: true, Doc: "Address of the struct linux_binfmt, or of the entry.",
@@ -101,12 +102,12 @@ func binfmtsColumns() table.Columns[owned[binaryFormat]] {
 
 // binaryFormat is a row of binfmts: a handler, or an interpreter of binfmt_misc.
 type binaryFormat struct {
-	handler linux.BinaryFormat
-	misc    *linux.MiscFormat
+	handler hooks.BinaryFormat
+	misc    *hooks.MiscFormat
 }
 
 // entry is a cell of an interpreter.
-func (b *binaryFormat) entry(cell func(*linux.MiscFormat) table.Value) table.Value {
+func (b *binaryFormat) entry(cell func(*hooks.MiscFormat) table.Value) table.Value {
 	if b.misc == nil {
 		return none
 	}
@@ -116,7 +117,7 @@ func (b *binaryFormat) entry(cell func(*linux.MiscFormat) table.Value) table.Val
 func binaryFormats(ctx context.Context, l *guest.Look, _ table.Request) iter.Seq2[*owned[binaryFormat], error] {
 	return ownedOf(ctx, l.Linux, func(ctx context.Context, s *linux.System, _ *owners) iter.Seq2[*binaryFormat, error] {
 		return func(yield func(*binaryFormat, error) bool) {
-			for b, err := range s.BinaryFormats(ctx) {
+			for b, err := range hooks.BinaryFormats(ctx, s) {
 				var row *binaryFormat
 				if b != nil {
 					row = &binaryFormat{handler: *b}
@@ -125,7 +126,7 @@ func binaryFormats(ctx context.Context, l *guest.Look, _ table.Request) iter.Seq
 					return
 				}
 			}
-			for f, err := range s.MiscFormats(ctx) {
+			for f, err := range hooks.MiscFormats(ctx, s) {
 				var row *binaryFormat
 				if f != nil {
 					row = &binaryFormat{misc: f}

@@ -154,6 +154,11 @@ func withCode[T any](o *owners, objects func(*linux.Owners) iter.Seq2[*T, error]
 	return objects(owners)
 }
 
+// of is a function of one of linux's packages in the form of a method of System.
+func of[T any](objects func(context.Context, *linux.System) iter.Seq2[T, error]) func(*linux.System, context.Context) iter.Seq2[T, error] {
+	return func(s *linux.System, ctx context.Context) iter.Seq2[T, error] { return objects(ctx, s) }
+}
+
 // each is withOwners of objects that need no owners to be read. One that came with an error
 // is left out.
 func each[T any](objects func(*linux.System, context.Context) iter.Seq2[*T, error]) table.Objects[owned[T]] {

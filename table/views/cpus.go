@@ -5,7 +5,7 @@ import (
 	"iter"
 
 	"github.com/outsight-vmi/outsight/guest"
-	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/device"
 	"github.com/outsight-vmi/outsight/table"
 )
 
@@ -63,7 +63,7 @@ var cpusColumns = table.Columns[cpu]{
 
 // cpu is a row of cpus.
 type cpu struct {
-	*linux.Processor
+	*device.Processor
 	khz table.Value
 	err error
 }
@@ -78,9 +78,9 @@ func (p *cpu) known(v table.Value) table.Value {
 
 func cpus(ctx context.Context, l *guest.Look, _ table.Request) iter.Seq2[*cpu, error] {
 	return func(yield func(*cpu, error) bool) {
-		khz, err := l.Linux.ProcessorKHz()
+		khz, err := device.ProcessorKHz(l.Linux)
 		row := cpu{khz: readable(positive(khz), err)}
-		for p, err := range l.Linux.Processors(ctx) {
+		for p, err := range device.Processors(ctx, l.Linux) {
 			if p == nil {
 				if !yield(nil, ended(err)) {
 					return

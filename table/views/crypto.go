@@ -4,7 +4,7 @@ import (
 	"cmp"
 	"slices"
 
-	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/hooks"
 	"github.com/outsight-vmi/outsight/table"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -20,38 +20,38 @@ sockets.`,
 		Source:  "crypto_alg_list: struct crypto_alg",
 		Key:     []string{"name", "driver"},
 		Example: "lab:demo",
-	}, cryptoColumns, eachPartly((*linux.System).Algorithms)))
+	}, cryptoColumns, eachPartly(of(hooks.Algorithms))))
 }
 
-func cryptoColumns() table.Columns[owned[linux.Algorithm]] {
+func cryptoColumns() table.Columns[owned[hooks.Algorithm]] {
 	return slices.Concat(
-		plain(table.Columns[linux.Algorithm]{
-			{Name: "name", Type: table.Text, Doc: "Algorithm.", Get: func(a *linux.Algorithm) table.Value { return table.TextValue(a.Name) }},
-			{Name: "driver", Type: table.Text, Doc: "Implementation.", Get: func(a *linux.Algorithm) table.Value { return table.TextValue(a.Driver) }},
+		plain(table.Columns[hooks.Algorithm]{
+			{Name: "name", Type: table.Text, Doc: "Algorithm.", Get: func(a *hooks.Algorithm) table.Value { return table.TextValue(a.Name) }},
+			{Name: "driver", Type: table.Text, Doc: "Implementation.", Get: func(a *hooks.Algorithm) table.Value { return table.TextValue(a.Driver) }},
 			{Name: "module", Type: table.Text, Doc: "Module that it is in; kernel where it is built in.",
-				Get: func(a *linux.Algorithm) table.Value { return table.TextValue(cmp.Or(a.Module, "kernel")) }},
+				Get: func(a *hooks.Algorithm) table.Value { return table.TextValue(cmp.Or(a.Module, "kernel")) }},
 		}),
-		table.Columns[owned[linux.Algorithm]]{
+		table.Columns[owned[hooks.Algorithm]]{
 			{Name: "type", Type: table.Text, Doc: "Kind of algorithm: skcipher, shash, aead …; larval for one that is being looked for; missing where it is not known.",
-				Get: func(o *owned[linux.Algorithm]) table.Value { return algorithmType(o) }},
+				Get: func(o *owned[hooks.Algorithm]) table.Value { return algorithmType(o) }},
 		},
-		plain(table.Columns[linux.Algorithm]{
-			{Name: "priority", Type: table.Int, Doc: "The highest of a name is taken.", Get: func(a *linux.Algorithm) table.Value { return integer(a.Priority) }},
-			{Name: "refcount", Type: table.Int, Doc: "How many uses it has.", Get: func(a *linux.Algorithm) table.Value { return integer(a.RefCount) }},
+		plain(table.Columns[hooks.Algorithm]{
+			{Name: "priority", Type: table.Int, Doc: "The highest of a name is taken.", Get: func(a *hooks.Algorithm) table.Value { return integer(a.Priority) }},
+			{Name: "refcount", Type: table.Int, Doc: "How many uses it has.", Get: func(a *hooks.Algorithm) table.Value { return integer(a.RefCount) }},
 			{Name: "selftest", Type: table.Text, Doc: "passed, or unknown.",
-				Get: func(a *linux.Algorithm) table.Value {
-					return algorithmFlag(a, linux.AlgorithmTested, "passed", "unknown")
+				Get: func(a *hooks.Algorithm) table.Value {
+					return algorithmFlag(a, hooks.AlgorithmTested, "passed", "unknown")
 				}},
 			{Name: "internal", Type: table.Text, Doc: "yes if only other algorithms may use it.",
-				Get: func(a *linux.Algorithm) table.Value { return algorithmFlag(a, linux.AlgorithmInternal, "yes", "no") }},
+				Get: func(a *hooks.Algorithm) table.Value { return algorithmFlag(a, hooks.AlgorithmInternal, "yes", "no") }},
 			{Name: "block_size", Type: table.Size, Extra: true, Doc: "Size of a block in bytes.",
-				Get: func(a *linux.Algorithm) table.Value { return size(a.BlockSize) }},
+				Get: func(a *hooks.Algorithm) table.Value { return size(a.BlockSize) }},
 			{Name: "flags", Type: table.Addr, Extra: true, Doc: "Flags (CRYPTO_ALG_*), in hexadecimal.",
-				Get: func(a *linux.Algorithm) table.Value { return table.AddrValue(a.Flags) }},
+				Get: func(a *hooks.Algorithm) table.Value { return table.AddrValue(a.Flags) }},
 			{Name: "algorithm", Type: table.Addr, Extra: true, Doc: "Address of the struct crypto_alg.",
-				Get: func(a *linux.Algorithm) table.Value { return address(a.Addr) }},
+				Get: func(a *hooks.Algorithm) table.Value { return address(a.Addr) }},
 		}),
-		code("init", "the function that begins a use of it; missing if it has none", func(a *linux.Algorithm) virt.Addr { return a.Init }),
+		code("init", "the function that begins a use of it; missing if it has none", func(a *hooks.Algorithm) virt.Addr { return a.Init }),
 	)
 }
 
@@ -62,10 +62,10 @@ var cryptoTypes = map[string]string{
 	"crypto_scomp_show": "scomp", "crypto_acomp_show": "acomp", "crypto_sig_show": "sig",
 }
 
-func algorithmType(o *owned[linux.Algorithm]) table.Value {
+func algorithmType(o *owned[hooks.Algorithm]) table.Value {
 	const mask, cipher, compression = 0xf, 1, 2 // CRYPTO_ALG_TYPE_*
 	switch a := o.it; {
-	case a.Flags&linux.AlgorithmLarval != 0:
+	case a.Flags&hooks.AlgorithmLarval != 0:
 		return table.TextValue("larval")
 	case a.Show == 0 && a.Flags&mask == cipher:
 		return table.TextValue("cipher")
@@ -76,7 +76,7 @@ func algorithmType(o *owned[linux.Algorithm]) table.Value {
 	}
 }
 
-func algorithmFlag(a *linux.Algorithm, flag uint64, yes, no string) table.Value {
+func algorithmFlag(a *hooks.Algorithm, flag uint64, yes, no string) table.Value {
 	if a.Flags&flag != 0 {
 		return table.TextValue(yes)
 	}

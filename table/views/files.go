@@ -8,6 +8,7 @@ import (
 
 	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/network"
 	"github.com/outsight-vmi/outsight/table"
 )
 
@@ -66,7 +67,7 @@ var filesColumns = table.Columns[openFile]{
 // fileSockets reads the sockets behind files, prepared when the first is met.
 type fileSockets struct {
 	s       *linux.System
-	sockets *linux.SocketFiles
+	sockets *network.SocketFiles
 	err     error
 }
 
@@ -76,7 +77,7 @@ func (f *fileSockets) endpoint(ctx context.Context, file *linux.File) (table.Val
 		return table.Missing(table.None), nil
 	}
 	if f.sockets == nil && f.err == nil {
-		f.sockets, f.err = f.s.SocketFiles()
+		f.sockets, f.err = network.NewSocketFiles(f.s)
 	}
 	if f.err != nil {
 		return unreadable(f.err), nil //nolint:nilerr // the cell tells
@@ -89,7 +90,7 @@ func (f *fileSockets) endpoint(ctx context.Context, file *linux.File) (table.Val
 }
 
 // endpoint writes a socket as one text; empty for none. A socket file in a file system is none.
-func endpoint(k *linux.Socket) string {
+func endpoint(k *network.Socket) string {
 	if k == nil {
 		return ""
 	}
@@ -101,14 +102,14 @@ func endpoint(k *linux.Socket) string {
 			return fmt.Sprintf("[%s]:%d", address, port)
 		case address.IsValid():
 			return fmt.Sprintf("%s:%d", address, port)
-		case k.Family == linux.FamilyNetlink:
+		case k.Family == network.FamilyNetlink:
 			return fmt.Sprintf(":%d", port)
 		}
 		return ""
 	}
 	s := k.Protocol
 	here := side(k.Local, k.LocalCID, k.LocalPort)
-	if k.Family == linux.FamilyUnix {
+	if k.Family == network.FamilyUnix {
 		here = k.Path
 	}
 	if here != "" {

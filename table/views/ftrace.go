@@ -7,6 +7,7 @@ import (
 
 	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/hooks"
 	"github.com/outsight-vmi/outsight/table"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -24,7 +25,7 @@ neither.`,
 		Source:  "ftrace_ops_list: struct ftrace_ops, ftrace_hash",
 		Key:     []string{"address"},
 		Example: "lab:demo",
-	}, ftraceColumns, each((*linux.System).FtraceOps)))
+	}, ftraceColumns, each(of(hooks.FtraceOps))))
 	table.Register(table.OfGroups(table.Spec{
 		Name: "ftrace_functions", Group: table.Internals,
 		Doc: `Show which functions of the kernel are being traced.
@@ -38,60 +39,60 @@ such as, since Linux 6.4, that they were traced once. The users are shown by "ft
 	}, ftraceSiteColumns, ftraceSites))
 }
 
-func ftraceColumns() table.Columns[owned[linux.FtraceOps]] {
+func ftraceColumns() table.Columns[owned[hooks.FtraceOp]] {
 	return slices.Concat(
-		code("function", "the function that is called", func(f *linux.FtraceOps) virt.Addr { return f.Func }),
-		plain(table.Columns[linux.FtraceOps]{
-			{Name: "flags", Type: table.List, Doc: "FTRACE_OPS_FL_*, in lower case.", Get: func(f *linux.FtraceOps) table.Value { return list(f.Flags) }},
+		code("function", "the function that is called", func(f *hooks.FtraceOp) virt.Addr { return f.Func }),
+		plain(table.Columns[hooks.FtraceOp]{
+			{Name: "flags", Type: table.List, Doc: "FTRACE_OPS_FL_*, in lower case.", Get: func(f *hooks.FtraceOp) table.Value { return list(f.Flags) }},
 		}),
-		table.Columns[owned[linux.FtraceOps]]{
+		table.Columns[owned[hooks.FtraceOp]]{
 			{Name: "filter", Type: table.List, Doc: "Functions that are traced; missing where it is every one.",
-				Get: func(o *owned[linux.FtraceOps]) table.Value { return list(o.names(o.it.Filter)) }},
+				Get: func(o *owned[hooks.FtraceOp]) table.Value { return list(o.names(o.it.Filter)) }},
 			{Name: "notrace", Type: table.List, Extra: true, Doc: "Functions that are left out.",
-				Get: func(o *owned[linux.FtraceOps]) table.Value { return list(o.names(o.it.NoTrace)) }},
+				Get: func(o *owned[hooks.FtraceOp]) table.Value { return list(o.names(o.it.NoTrace)) }},
 		},
-		plain(table.Columns[linux.FtraceOps]{
-			{Name: "private", Type: table.Addr, Extra: true, Doc: "What the function gets.", Get: func(f *linux.FtraceOps) table.Value { return address(f.Private) }},
+		plain(table.Columns[hooks.FtraceOp]{
+			{Name: "private", Type: table.Addr, Extra: true, Doc: "What the function gets.", Get: func(f *hooks.FtraceOp) table.Value { return address(f.Private) }},
 		}),
-		code("trampoline", "code that was made for it alone", func(f *linux.FtraceOps) virt.Addr { return f.Trampoline }),
-		code("direct", "the code that traced functions call directly instead", func(f *linux.FtraceOps) virt.Addr { return f.Direct }),
-		code("behind", "the function that is called behind it, where it filters by process", func(f *linux.FtraceOps) virt.Addr {
+		code("trampoline", "code that was made for it alone", func(f *hooks.FtraceOp) virt.Addr { return f.Trampoline }),
+		code("direct", "the code that traced functions call directly instead", func(f *hooks.FtraceOp) virt.Addr { return f.Direct }),
+		code("behind", "the function that is called behind it, where it filters by process", func(f *hooks.FtraceOp) virt.Addr {
 			if f.Saved == f.Func {
 				return 0
 			}
 			return f.Saved
 		}),
-		plain(table.Columns[linux.FtraceOps]{
+		plain(table.Columns[hooks.FtraceOp]{
 			{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct ftrace_ops.",
-				Get: func(f *linux.FtraceOps) table.Value { return address(f.Addr) }},
+				Get: func(f *hooks.FtraceOp) table.Value { return address(f.Addr) }},
 		}),
 	)
 }
 
-func ftraceSiteColumns() table.Columns[owned[linux.FtraceSite]] {
+func ftraceSiteColumns() table.Columns[owned[hooks.FtraceSite]] {
 	return slices.Concat(
-		table.Columns[owned[linux.FtraceSite]]{
+		table.Columns[owned[hooks.FtraceSite]]{
 			{Name: "name", Type: table.Text, Doc: "The function; missing where no symbol covers it.",
-				Get: func(o *owned[linux.FtraceSite]) table.Value { return text(o.of(o.it.Site).Symbol) }},
+				Get: func(o *owned[hooks.FtraceSite]) table.Value { return text(o.of(o.it.Site).Symbol) }},
 		},
-		code("site", "the call in the function", func(f *linux.FtraceSite) virt.Addr { return f.Site }),
-		plain(table.Columns[linux.FtraceSite]{
+		code("site", "the call in the function", func(f *hooks.FtraceSite) virt.Addr { return f.Site }),
+		plain(table.Columns[hooks.FtraceSite]{
 			{Name: "enabled", Type: table.Bool, Doc: "Whether the call is in place.",
-				Get: func(f *linux.FtraceSite) table.Value { return table.BoolValue(f.Enabled) }},
-			{Name: "users", Type: table.Int, Doc: "Number of users that trace it.", Get: func(f *linux.FtraceSite) table.Value { return integer(f.Users) }},
-			{Name: "flags", Type: table.List, Doc: "FTRACE_FL_*, in lower case.", Get: func(f *linux.FtraceSite) table.Value { return list(f.Flags) }},
+				Get: func(f *hooks.FtraceSite) table.Value { return table.BoolValue(f.Enabled) }},
+			{Name: "users", Type: table.Int, Doc: "Number of users that trace it.", Get: func(f *hooks.FtraceSite) table.Value { return integer(f.Users) }},
+			{Name: "flags", Type: table.List, Doc: "FTRACE_FL_*, in lower case.", Get: func(f *hooks.FtraceSite) table.Value { return list(f.Flags) }},
 			{Name: "record", Type: table.Addr, Extra: true, Doc: "Address of the struct dyn_ftrace.",
-				Get: func(f *linux.FtraceSite) table.Value { return address(f.Record) }},
+				Get: func(f *hooks.FtraceSite) table.Value { return address(f.Record) }},
 			{Name: "all", Type: table.Bool, Option: true, Doc: "A line also for functions that are not traced now."},
 		}),
 	)
 }
 
-func ftraceSites(ctx context.Context, l *guest.Look, r table.Request) iter.Seq2[*owned[linux.FtraceSite], error] {
+func ftraceSites(ctx context.Context, l *guest.Look, r table.Request) iter.Seq2[*owned[hooks.FtraceSite], error] {
 	all := r.Option("all")
-	return ownedOf(ctx, l.Linux, func(ctx context.Context, s *linux.System, _ *owners) iter.Seq2[*linux.FtraceSite, error] {
-		return func(yield func(*linux.FtraceSite, error) bool) {
-			for f, err := range whole(s.FtraceSites(ctx)) {
+	return ownedOf(ctx, l.Linux, func(ctx context.Context, s *linux.System, _ *owners) iter.Seq2[*hooks.FtraceSite, error] {
+		return func(yield func(*hooks.FtraceSite, error) bool) {
+			for f, err := range whole(hooks.FtraceSites(ctx, s)) {
 				if f != nil && !all && !f.Enabled && f.Users == 0 {
 					continue
 				}

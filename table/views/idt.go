@@ -8,6 +8,7 @@ import (
 
 	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/hooks"
 	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/table"
 	"github.com/outsight-vmi/outsight/virt"
@@ -53,7 +54,7 @@ func idtColumns() table.Columns[owned[gate]] {
 
 // gate is a gate of one table.
 type gate struct {
-	*linux.Gate
+	*hooks.Gate
 	cpu int // -1: the kernel's own
 }
 
@@ -76,7 +77,7 @@ func registers(ctx context.Context, l *guest.Look) []vm.Registers {
 func gates(ctx context.Context, l *guest.Look, _ table.Request) iter.Seq2[*owned[gate], error] {
 	return ownedOf(ctx, l.Linux, func(ctx context.Context, s *linux.System, _ *owners) iter.Seq2[*gate, error] {
 		return func(yield func(*gate, error) bool) {
-			d, err := s.IDTDescriptor()
+			d, err := hooks.IDTDescriptor(s)
 			if d.Base == 0 {
 				yield(nil, err)
 				return
@@ -88,7 +89,7 @@ func gates(ctx context.Context, l *guest.Look, _ table.Request) iter.Seq2[*owned
 				return
 			}
 			one := func(base virt.Addr, cpu int) bool {
-				for e, err := range s.Gates(ctx, base, d.Limit) {
+				for e, err := range hooks.Gates(ctx, s, base, d.Limit) {
 					var row *gate
 					if err == nil {
 						row = &gate{e, cpu}

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/sched"
 	"github.com/outsight-vmi/outsight/table"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -65,8 +66,8 @@ func interruptsColumns() table.Columns[owned[line]] {
 
 // line is one driver's part in an interrupt.
 type line struct {
-	*linux.Interrupt
-	action linux.InterruptAction
+	*sched.Interrupt
+	action sched.InterruptAction
 }
 
 func (i *line) count() table.Value {
@@ -79,14 +80,14 @@ func (i *line) count() table.Value {
 
 func interruptLines(ctx context.Context, s *linux.System, _ *owners) iter.Seq2[*line, error] {
 	return func(yield func(*line, error) bool) {
-		for i, err := range s.Interrupts(ctx) {
+		for i, err := range sched.Interrupts(ctx, s) {
 			if err != nil {
 				if !yield(nil, err) {
 					return
 				}
 				continue
 			}
-			if len(i.Actions) == 0 && !yield(&line{i, linux.InterruptAction{Address: i.Address}}, nil) {
+			if len(i.Actions) == 0 && !yield(&line{i, sched.InterruptAction{Address: i.Address}}, nil) {
 				return
 			}
 			for _, a := range i.Actions {

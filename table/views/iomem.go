@@ -5,7 +5,7 @@ import (
 	"iter"
 
 	"github.com/outsight-vmi/outsight/guest"
-	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/device"
 	"github.com/outsight-vmi/outsight/table"
 )
 
@@ -40,18 +40,18 @@ const resourceBusy = 1 << 31 // IORESOURCE_BUSY
 
 // resource is a row of iomem.
 type resource struct {
-	*linux.Resource
+	*device.Resource
 	kind string
 }
 
 func resources(ctx context.Context, l *guest.Look, _ table.Request) iter.Seq2[*resource, error] {
 	return func(yield func(*resource, error) bool) {
-		for _, tree := range []string{linux.MemoryResources, linux.PortResources} {
+		for _, tree := range []string{device.MemoryResources, device.PortResources} {
 			row := resource{kind: "memory"}
-			if tree == linux.PortResources {
+			if tree == device.PortResources {
 				row.kind = "port"
 			}
-			for r, err := range l.Linux.Resources(ctx, tree) {
+			for r, err := range device.Resources(ctx, l.Linux, tree) {
 				if row.Resource = r; err != nil {
 					if !yield(nil, err) {
 						return

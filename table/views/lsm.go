@@ -8,6 +8,7 @@ import (
 
 	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/hooks"
 	"github.com/outsight-vmi/outsight/table"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -66,41 +67,43 @@ func lsmColumns() table.Columns[owned[securityHook]] {
 	)
 }
 
-func notifierColumns() table.Columns[owned[linux.Notifier]] {
+func notifierColumns() table.Columns[owned[hooks.Notifier]] {
 	return slices.Concat(
-		plain(table.Columns[linux.Notifier]{
-			{Name: "chain", Type: table.Text, Doc: "Variable that heads the chain.", Get: func(n *linux.Notifier) table.Value { return text(n.Chain) }},
+		plain(table.Columns[hooks.Notifier]{
+			{Name: "chain", Type: table.Text, Doc: "Variable that heads the chain.", Get: func(n *hooks.Notifier) table.Value { return text(n.Chain) }},
 			{Name: "kind", Type: table.Text, Doc: "atomic, blocking, raw or srcu: how the kernel locks it.",
-				Get: func(n *linux.Notifier) table.Value { return text(n.Kind) }},
+				Get: func(n *hooks.Notifier) table.Value { return text(n.Kind) }},
 			{Name: "priority", Type: table.Int, Doc: "Those with higher ones are called first.",
-				Get: func(n *linux.Notifier) table.Value { return integer(n.Priority) }},
+				Get: func(n *hooks.Notifier) table.Value { return integer(n.Priority) }},
 		}),
-		code("function", "the function", func(n *linux.Notifier) virt.Addr { return n.Func }),
-		plain(table.Columns[linux.Notifier]{
+		code("function", "the function", func(n *hooks.Notifier) virt.Addr { return n.Func }),
+		plain(table.Columns[hooks.Notifier]{
 			{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct notifier_block.",
-				Get: func(n *linux.Notifier) table.Value { return address(n.Addr) }},
+				Get: func(n *hooks.Notifier) table.Value { return address(n.Addr) }},
 		}),
 	)
 }
 
-func notifiers(ctx context.Context, s *linux.System, o *owners) iter.Seq2[*linux.Notifier, error] {
-	return withCode(o, func(owners *linux.Owners) iter.Seq2[*linux.Notifier, error] { return whole(s.Notifiers(ctx, owners)) })
+func notifiers(ctx context.Context, s *linux.System, o *owners) iter.Seq2[*hooks.Notifier, error] {
+	return withCode(o, func(owners *linux.Owners) iter.Seq2[*hooks.Notifier, error] {
+		return whole(hooks.Notifiers(ctx, s, owners))
+	})
 }
 
 // securityHook is a row of lsm.
 type securityHook struct {
-	*linux.SecurityHook
+	*hooks.SecurityHook
 	rank int // -1 for a module that is not active
 }
 
 func securityHooks(ctx context.Context, l *guest.Look, _ table.Request) iter.Seq2[*owned[securityHook], error] {
 	return ownedOf(ctx, l.Linux, func(ctx context.Context, s *linux.System, _ *owners) iter.Seq2[*securityHook, error] {
 		return func(yield func(*securityHook, error) bool) {
-			order, err := s.LSMs()
+			order, err := hooks.LSMs(s)
 			if err != nil && !yield(nil, fmt.Errorf("order of the security modules: %w", err)) {
 				return
 			}
-			for h, err := range whole(s.SecurityHooks(ctx)) {
+			for h, err := range whole(hooks.SecurityHooks(ctx, s)) {
 				if h == nil {
 					if !yield(nil, err) {
 						return

@@ -6,7 +6,7 @@ import (
 	"slices"
 
 	"github.com/outsight-vmi/outsight/guest"
-	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/netfilter"
 	"github.com/outsight-vmi/outsight/table"
 )
 
@@ -29,7 +29,7 @@ nf_tables' structures.`,
 
 func nftChainColumns() table.Columns[nftChain] {
 	return slices.Concat(
-		nftPlace(func(c *nftChain) *linux.NFTTable { return c.Table }),
+		nftPlace(func(c *nftChain) *netfilter.Table { return c.Table }),
 		table.Columns[nftChain]{
 			{Name: "chain", Type: table.Text, Doc: "Name of the chain.", Get: func(c *nftChain) table.Value { return table.TextValue(c.Name) }},
 			{Name: "type", Type: table.Text, Doc: "filter, nat, route; missing for a chain that only rules lead to.",
@@ -56,17 +56,17 @@ const nftDormant = 1 // NFT_TABLE_F_DORMANT
 
 // nftChain is a row of nft_chains.
 type nftChain struct {
-	*linux.NFTChain
+	*netfilter.Chain
 	listed, running int
 }
 
 func nftChains(ctx context.Context, l *guest.Look, r table.Request) iter.Seq2[*nftChain, error] {
 	count := r.Wants("rules", "running")
 	return func(yield func(*nftChain, error) bool) {
-		for c, err := range ending(whole(l.Linux.NFTChains(ctx))) {
+		for c, err := range ending(whole(netfilter.Chains(ctx, l.Linux))) {
 			var row *nftChain
 			if c != nil {
-				row = &nftChain{NFTChain: c}
+				row = &nftChain{Chain: c}
 				if count {
 					row.listed, row.running = c.Rules()
 				}

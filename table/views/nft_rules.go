@@ -3,7 +3,7 @@ package views
 import (
 	"slices"
 
-	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/netfilter"
 	"github.com/outsight-vmi/outsight/table"
 )
 
@@ -26,11 +26,11 @@ structures; rules of the older iptables; what flow tables took over; sets of mor
 		Key:     []string{"net_ns", "family", "table", "chain", "handle"},
 		Of:      inNetwork,
 		Example: "lab:demo",
-	}, nftRuleColumns, from((*linux.System).NFTRules)))
+	}, nftRuleColumns, from(of(netfilter.Rules))))
 }
 
 // nftPlace are the columns that say which table an object is in.
-func nftPlace[T any](of func(*T) *linux.NFTTable) table.Columns[T] {
+func nftPlace[T any](of func(*T) *netfilter.Table) table.Columns[T] {
 	return table.Columns[T]{
 		{
 			Name: "net_ns", Type: table.Uint, Extra: true, Doc: "Inode of the network namespace.",
@@ -47,30 +47,30 @@ func nftPlace[T any](of func(*T) *linux.NFTTable) table.Columns[T] {
 	}
 }
 
-func nftRuleColumns() table.Columns[linux.NFTRule] {
+func nftRuleColumns() table.Columns[netfilter.Rule] {
 	return slices.Concat(
-		nftPlace(func(r *linux.NFTRule) *linux.NFTTable { return r.Chain.Table }),
-		table.Columns[linux.NFTRule]{
-			{Name: "chain", Type: table.Text, Doc: "Name of the chain.", Get: func(r *linux.NFTRule) table.Value { return table.TextValue(r.Chain.Name) }},
+		nftPlace(func(r *netfilter.Rule) *netfilter.Table { return r.Chain.Table }),
+		table.Columns[netfilter.Rule]{
+			{Name: "chain", Type: table.Text, Doc: "Name of the chain.", Get: func(r *netfilter.Rule) table.Value { return table.TextValue(r.Chain.Name) }},
 			{Name: "position", Type: table.Uint, Extra: true, Doc: "Its place in the chain; 0 is the first.",
-				Get: func(r *linux.NFTRule) table.Value { return unsigned(r.Position) }},
-			{Name: "handle", Type: table.Uint, Doc: "Its number in the table.", Get: func(r *linux.NFTRule) table.Value { return unsigned(r.Handle) }},
-			{Name: "rule", Type: table.Text, Doc: "The rule in nft's syntax.", Get: func(r *linux.NFTRule) table.Value { return text(r.Text) }},
+				Get: func(r *netfilter.Rule) table.Value { return unsigned(r.Position) }},
+			{Name: "handle", Type: table.Uint, Doc: "Its number in the table.", Get: func(r *netfilter.Rule) table.Value { return unsigned(r.Handle) }},
+			{Name: "rule", Type: table.Text, Doc: "The rule in nft's syntax.", Get: func(r *netfilter.Rule) table.Value { return text(r.Text) }},
 			{Name: "comment", Type: table.Text, Doc: "Comment of whoever made it; missing without one.",
-				Get: func(r *linux.NFTRule) table.Value { return text(r.Comment) }},
+				Get: func(r *netfilter.Rule) table.Value { return text(r.Comment) }},
 			{Name: "packets", Type: table.Uint, Doc: "Packets that its counter counted; missing without a counter.",
-				Get: func(r *linux.NFTRule) table.Value { return when(r.Counted, unsigned(r.Packets)) }},
+				Get: func(r *netfilter.Rule) table.Value { return when(r.Counted, unsigned(r.Packets)) }},
 			{Name: "bytes", Type: table.Uint, Doc: "Bytes that its counter counted.",
-				Get: func(r *linux.NFTRule) table.Value { return when(r.Counted, unsigned(r.Bytes)) }},
+				Get: func(r *netfilter.Rule) table.Value { return when(r.Counted, unsigned(r.Bytes)) }},
 			{Name: "listed", Type: table.Bool, Extra: true, Doc: "Whether it is on the list that nft reads.",
-				Get: func(r *linux.NFTRule) table.Value { return table.BoolValue(r.Listed) }},
+				Get: func(r *netfilter.Rule) table.Value { return table.BoolValue(r.Listed) }},
 			{Name: "running", Type: table.Bool, Doc: "Whether the kernel runs it, as it is listed and in that order.",
-				Get: func(r *linux.NFTRule) table.Value { return table.BoolValue(r.Running) }},
+				Get: func(r *netfilter.Rule) table.Value { return table.BoolValue(r.Running) }},
 			{Name: "running_rule", Type: table.Text, Extra: true, Doc: "What the kernel runs instead; missing where that is what is listed.",
-				Get: func(r *linux.NFTRule) table.Value { return text(r.RunningText) }},
+				Get: func(r *netfilter.Rule) table.Value { return text(r.RunningText) }},
 			{Name: "unknown", Type: table.List, Extra: true, Doc: "Names of the expressions that are not understood.",
-				Get: func(r *linux.NFTRule) table.Value { return list(r.Unknown) }},
-			{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the nft_rule.", Get: func(r *linux.NFTRule) table.Value { return address(r.Addr) }},
+				Get: func(r *netfilter.Rule) table.Value { return list(r.Unknown) }},
+			{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the nft_rule.", Get: func(r *netfilter.Rule) table.Value { return address(r.Addr) }},
 		},
 	)
 }

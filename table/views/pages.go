@@ -6,6 +6,7 @@ import (
 
 	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/mm"
 	"github.com/outsight-vmi/outsight/table"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -39,7 +40,7 @@ var pagesColumns = table.Columns[page]{
 		Get: func(p *page) table.Value { return when(p.Maps >= 0, integer(p.Maps)) }},
 	{Name: "cache", Type: table.Text, Doc: "Of slab: the cache whose objects lie there.",
 		Get: func(p *page) table.Value {
-			if p.Use != linux.PageSlab {
+			if p.Use != mm.PageSlab {
 				return none
 			}
 			if name, ok := p.names.caches[p.Cache]; ok {
@@ -49,7 +50,7 @@ var pagesColumns = table.Columns[page]{
 		}},
 	{Name: "path", Type: table.Text, Doc: "Of file: the file, as in pagecache.", Get: func(p *page) table.Value { return p.file().path }},
 	{Name: "offset", Type: table.Size, Doc: "Of file: where it is in the file, in bytes.",
-		Get: func(p *page) table.Value { return when(p.Use == linux.PageFile, size(p.Offset)) }},
+		Get: func(p *page) table.Value { return when(p.Use == mm.PageFile, size(p.Offset)) }},
 	{Name: "inode", Type: table.Uint, Extra: true, Doc: "Of file: its inode.", Get: func(p *page) table.Value { return p.file().inode }},
 	{Name: "device", Type: table.Text, Extra: true, Doc: "Of file: device of its file system, major:minor.",
 		Get: func(p *page) table.Value { return p.file().device }},
@@ -76,7 +77,7 @@ func newPageNames(ctx context.Context, l *guest.Look, r table.Request, told func
 	if !r.Wants("cache") {
 		return n, true
 	}
-	for c, err := range l.Linux.SlabCaches(ctx) {
+	for c, err := range mm.SlabCaches(ctx, l.Linux) {
 		if err != nil { // a list of slabs that moves, which matters little here
 			continue
 		}
@@ -92,7 +93,7 @@ func (n *pageNames) file(mapping virt.Addr) pageFile {
 	}
 	lost := table.Missing(table.Unreadable)
 	f := pageFile{lost, lost, lost}
-	if i, err := n.s.CachedFile(mapping); err == nil {
+	if i, err := mm.CachedFile(n.s, mapping); err == nil {
 		f.device, f.inode = text(i.Super.Device.String()), table.UintValue(i.Number)
 		if n.places != nil {
 			if path, _, _, err := n.places.Path(i); err == nil {
@@ -106,13 +107,13 @@ func (n *pageNames) file(mapping virt.Addr) pageFile {
 
 // page is a row of pages.
 type page struct {
-	*linux.Page
+	*mm.Page
 	names *pageNames
 }
 
 // file is the file that a page is of, if it is of one.
 func (p *page) file() pageFile {
-	if p.Use != linux.PageFile {
+	if p.Use != mm.PageFile {
 		return pageFile{none, none, none}
 	}
 	return p.names.file(p.Mapping)
@@ -125,7 +126,7 @@ func pages(ctx context.Context, l *guest.Look, r table.Request) iter.Seq2[*page,
 			return
 		}
 		row := page{names: n}
-		for p, err := range l.Linux.Pages(ctx) {
+		for p, err := range mm.Pages(ctx, l.Linux) {
 			if err != nil {
 				if !yield(nil, err) {
 					return

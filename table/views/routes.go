@@ -5,7 +5,7 @@ import (
 	"net/netip"
 	"strconv"
 
-	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/network"
 	"github.com/outsight-vmi/outsight/table"
 )
 
@@ -23,48 +23,48 @@ forwarding.`,
 		Key:     []string{"net_ns", "table", "destination", "from", "tos", "metric", "type", "gateway", "interface"},
 		Of:      inNetwork,
 		Example: "lab:demo",
-	}, routeColumns, fromEach((*linux.System).Routes)))
+	}, routeColumns, fromEach(of(network.Routes))))
 }
 
-var routeColumns = table.Columns[linux.Route]{
-	{Name: "table", Type: table.Uint, Doc: "Routing table: 254 is main, 255 local.", Get: func(r *linux.Route) table.Value { return unsigned(r.Table) }},
+var routeColumns = table.Columns[network.Route]{
+	{Name: "table", Type: table.Uint, Doc: "Routing table: 254 is main, 255 local.", Get: func(r *network.Route) table.Value { return unsigned(r.Table) }},
 	{Name: "destination", Type: table.Text, Doc: "Destination with the length of its prefix.",
-		Get: func(r *linux.Route) table.Value { return table.TextValue(r.Dst.String()) }},
+		Get: func(r *network.Route) table.Value { return table.TextValue(r.Dst.String()) }},
 	{Name: "gateway", Type: table.Text, Doc: "Next hop; missing where the destination is on the link.",
-		Get: func(r *linux.Route) table.Value { return ipCell(r.Gateway) }},
+		Get: func(r *network.Route) table.Value { return ipCell(r.Gateway) }},
 	{Name: "interface", Type: table.Text, Doc: "Device; missing for routes that lead nowhere.",
-		Get: func(r *linux.Route) table.Value { return text(r.Interface) }},
+		Get: func(r *network.Route) table.Value { return text(r.Interface) }},
 	{Name: "source", Type: table.Text, Doc: "Preferred source address; missing without one.",
-		Get: func(r *linux.Route) table.Value { return ipCell(r.Source) }},
-	{Name: "metric", Type: table.Uint, Doc: "Priority: the lowest is taken.", Get: func(r *linux.Route) table.Value { return unsigned(r.Metric) }},
+		Get: func(r *network.Route) table.Value { return ipCell(r.Source) }},
+	{Name: "metric", Type: table.Uint, Doc: "Priority: the lowest is taken.", Get: func(r *network.Route) table.Value { return unsigned(r.Metric) }},
 	{Name: "type", Type: table.Text, Doc: "unicast, local, broadcast, anycast, multicast, blackhole, unreachable, prohibit, throw.",
-		Get: func(r *linux.Route) table.Value { return table.TextValue(listed(routeTypes, uint64(r.Type))) }},
+		Get: func(r *network.Route) table.Value { return table.TextValue(listed(routeTypes, uint64(r.Type))) }},
 	{Name: "protocol", Type: table.Text, Doc: "Who made it: kernel, boot, static, ra, dhcp, bird, zebra …; a number if it has no name here.",
-		Get: func(r *linux.Route) table.Value { return routeNamed(routeProtos, r.Protocol) }},
+		Get: func(r *network.Route) table.Value { return routeNamed(routeProtos, r.Protocol) }},
 	{Name: "from", Type: table.Text, Extra: true, Doc: "Sources that an IPv6 route is for; missing for all.",
-		Get: func(r *linux.Route) table.Value { return prefixCell(r.From) }},
+		Get: func(r *network.Route) table.Value { return prefixCell(r.From) }},
 	{Name: "tos", Type: table.Uint, Extra: true, Doc: "Type of service that an IPv4 route is for; missing for all.",
-		Get: func(r *linux.Route) table.Value { return positive(r.TOS) }},
+		Get: func(r *network.Route) table.Value { return positive(r.TOS) }},
 	{Name: "scope", Type: table.Text, Extra: true, Doc: "Scope of an IPv4 route: global, site, link, host, nowhere; missing for IPv6.",
-		Get: func(r *linux.Route) table.Value { return when(r.Dst.Addr().Is4(), routeNamed(routeScopes, r.Scope)) }},
+		Get: func(r *network.Route) table.Value { return when(r.Dst.Addr().Is4(), routeNamed(routeScopes, r.Scope)) }},
 	{Name: "flags", Type: table.List, Extra: true, Doc: "Flags of the next hop: dead, pervasive, onlink, offload, linkdown, unresolved, trap.",
-		Get: func(r *linux.Route) table.Value { return list(bitNames(uint32(r.Flags), routeFlags)) }},
+		Get: func(r *network.Route) table.Value { return list(bitNames(uint32(r.Flags), routeFlags)) }},
 	{Name: "nexthop", Type: table.Uint, Extra: true, Doc: "Identifier of its nexthop object; missing without one.",
-		Get: func(r *linux.Route) table.Value { return positive(r.Nexthop) }},
+		Get: func(r *network.Route) table.Value { return positive(r.Nexthop) }},
 	{Name: "weight", Type: table.Uint, Extra: true, Doc: "Share of this next hop among several; missing for a single one.",
-		Get: func(r *linux.Route) table.Value { return positive(r.Weight) }},
+		Get: func(r *network.Route) table.Value { return positive(r.Weight) }},
 	{Name: "encap", Type: table.Text, Extra: true, Doc: "Encapsulation: mpls, ip, ip6, seg6, bpf …; missing without.",
-		Get: func(r *linux.Route) table.Value { return text(listed(routeEncaps, uint64(r.Encap))) }},
+		Get: func(r *network.Route) table.Value { return text(listed(routeEncaps, uint64(r.Encap))) }},
 	{Name: "preference", Type: table.Text, Extra: true, Doc: "Preference of the router that told of an IPv6 route: low, medium, high.",
-		Get: func(r *linux.Route) table.Value {
+		Get: func(r *network.Route) table.Value {
 			return when(!r.Dst.Addr().Is4(), table.TextValue(listed(routePreferences, uint64(r.Preference))))
 		}},
 	{Name: "metrics", Type: table.List, Extra: true, Doc: "What else it asks for: mtu, advmss, hoplimit, initcwnd …; missing where nothing.",
-		Get: func(r *linux.Route) table.Value { return list(routeMetricList(r)) }},
+		Get: func(r *network.Route) table.Value { return list(routeMetricList(r)) }},
 	{Name: "net_ns", Type: table.Uint, Extra: true, Doc: "Inode of the network namespace.",
-		Get: func(r *linux.Route) table.Value { return unsigned(r.Net.Inode) }},
+		Get: func(r *network.Route) table.Value { return unsigned(r.Net.Inode) }},
 	{Name: "route", Type: table.Addr, Extra: true, Doc: "Address of the fib_alias (IPv4) or fib6_info.",
-		Get: func(r *linux.Route) table.Value { return address(r.Addr) }},
+		Get: func(r *network.Route) table.Value { return address(r.Addr) }},
 }
 
 var (
@@ -110,7 +110,7 @@ func prefixCell(p netip.Prefix) table.Value {
 var routePreferences = []string{"medium", "high", "invalid", "low"}
 
 // routeMetricList are the metrics of a route that are set, by name.
-func routeMetricList(r *linux.Route) (metrics []string) {
+func routeMetricList(r *network.Route) (metrics []string) {
 	for i, v := range r.Metrics {
 		if name := listed(routeMetrics, uint64(i)); v != 0 && name != "" {
 			metrics = append(metrics, fmt.Sprintf("%s %d", name, v))

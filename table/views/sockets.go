@@ -7,7 +7,7 @@ import (
 	"strconv"
 
 	"github.com/outsight-vmi/outsight/guest"
-	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/network"
 	"github.com/outsight-vmi/outsight/table"
 )
 
@@ -33,93 +33,93 @@ chain to another meanwhile can be missing.`,
 	}, socketColumns, sockets))
 }
 
-var socketColumns = table.Columns[linux.Socket]{
+var socketColumns = table.Columns[network.Socket]{
 	{Name: "protocol", Type: table.Text, Doc: "tcp, udp, udplite, icmp (ping), raw, unix, packet, netlink, vsock, xdp, sctp; else as the kernel calls it.",
-		Get: func(k *linux.Socket) table.Value { return table.TextValue(k.Protocol) }},
+		Get: func(k *network.Socket) table.Value { return table.TextValue(k.Protocol) }},
 	{Name: "family", Type: table.Text, Doc: "Address family: inet, inet6, unix, netlink, packet, vsock, xdp; a number if it has no name here.",
-		Get: func(k *linux.Socket) table.Value {
+		Get: func(k *network.Socket) table.Value {
 			if family, ok := familyNames[k.Family]; ok {
 				return table.TextValue(family)
 			}
 			return table.TextValue(strconv.Itoa(int(k.Family)))
 		}},
 	{Name: "type", Type: table.Text, Extra: true, Doc: "Type of the socket: stream, dgram, raw, seqpacket.",
-		Get: func(k *linux.Socket) table.Value { return text(k.TypeName()) }},
+		Get: func(k *network.Socket) table.Value { return text(k.TypeName()) }},
 	{Name: "state", Type: table.Text, Doc: "State, in TCP's words; UNCONNECTED for what has no connection.",
-		Get: func(k *linux.Socket) table.Value { return text(k.StateName()) }},
+		Get: func(k *network.Socket) table.Value { return text(k.StateName()) }},
 	{Name: "local", Type: table.Text, Doc: "Local address: IP address; path of a unix socket as bound, abstract ones with @; CID of vsock.",
-		Get: func(k *linux.Socket) table.Value {
+		Get: func(k *network.Socket) table.Value {
 			switch {
 			case k.HasCID:
 				return table.TextValue(strconv.FormatUint(uint64(k.LocalCID), 10))
-			case k.Family == linux.FamilyUnix:
+			case k.Family == network.FamilyUnix:
 				return text(k.Path)
 			}
 			return ipCell(k.Local)
 		}},
 	{Name: "local_port", Type: table.Uint, Doc: "Local port; of netlink, the port identifier; of raw sockets, their protocol; missing for unix and packet.",
-		Get: func(k *linux.Socket) table.Value { return when(hasPorts(k), unsigned(k.LocalPort)) }},
+		Get: func(k *network.Socket) table.Value { return when(hasPorts(k), unsigned(k.LocalPort)) }},
 	{Name: "remote", Type: table.Text, Doc: "Remote address, likewise.",
-		Get: func(k *linux.Socket) table.Value {
+		Get: func(k *network.Socket) table.Value {
 			if k.HasCID {
 				return table.TextValue(strconv.FormatUint(uint64(k.RemoteCID), 10))
 			}
 			return ipCell(k.Remote)
 		}},
 	{Name: "remote_port", Type: table.Uint, Doc: "Remote port, likewise.",
-		Get: func(k *linux.Socket) table.Value { return when(hasPorts(k), unsigned(k.RemotePort)) }},
+		Get: func(k *network.Socket) table.Value { return when(hasPorts(k), unsigned(k.RemotePort)) }},
 	{Name: "interface", Type: table.Text, Doc: "Device that it is bound to; missing when to none.",
-		Get: func(k *linux.Socket) table.Value { return text(k.Interface) }},
+		Get: func(k *network.Socket) table.Value { return text(k.Interface) }},
 	{Name: "number", Type: table.Uint, Extra: true, Doc: "IP protocol of a raw socket, EtherType of a packet socket, family of a netlink socket (0 is route).",
-		Get: func(k *linux.Socket) table.Value { return when(k.HasNumber, unsigned(k.Number)) }},
+		Get: func(k *network.Socket) table.Value { return when(k.HasNumber, unsigned(k.Number)) }},
 	{Name: "recv_queue", Type: table.Uint, Doc: "As ss shows it: bytes not yet read, for some protocols with their overhead; connections to accept of a listening one.",
-		Get: func(k *linux.Socket) table.Value { return when(k.HasQueues, unsigned(k.RecvQueue)) }},
+		Get: func(k *network.Socket) table.Value { return when(k.HasQueues, unsigned(k.RecvQueue)) }},
 	{Name: "send_queue", Type: table.Uint, Doc: "As ss shows it: bytes not yet sent or acknowledged; the limit of connections to accept of a listening one.",
-		Get: func(k *linux.Socket) table.Value { return when(k.HasQueues, unsigned(k.SendQueue)) }},
+		Get: func(k *network.Socket) table.Value { return when(k.HasQueues, unsigned(k.SendQueue)) }},
 	{Name: "pids", Type: table.Numbers, Doc: "Processes that have a descriptor of it; missing without one.",
-		Get: func(k *linux.Socket) table.Value {
+		Get: func(k *network.Socket) table.Value {
 			if len(k.PIDs) == 0 {
 				return none
 			}
 			return table.NumbersValue(k.PIDs)
 		}},
-	{Name: "uid", Type: table.Uint, Doc: "Owner of the socket.", Get: func(k *linux.Socket) table.Value { return unsigned(k.UID) }},
+	{Name: "uid", Type: table.Uint, Doc: "Owner of the socket.", Get: func(k *network.Socket) table.Value { return unsigned(k.UID) }},
 	{Name: "inode", Type: table.Uint, Doc: "Inode, as in /proc/PID/fd; missing once it is closed.",
-		Get: func(k *linux.Socket) table.Value { return positive(k.Inode) }},
+		Get: func(k *network.Socket) table.Value { return positive(k.Inode) }},
 	{Name: "net_ns", Type: table.Uint, Extra: true, Doc: "Inode of the network namespace.",
-		Get: func(k *linux.Socket) table.Value { return positive(k.Net.Inode) }},
+		Get: func(k *network.Socket) table.Value { return positive(k.Net.Inode) }},
 	{Name: "seen_in", Type: table.Text, Doc: "What led to it: hash (a protocol's table), fd (a descriptor) or both; io_uring (a registered file), flight (a descriptor under way).",
-		Get: func(k *linux.Socket) table.Value { return table.TextValue(k.SeenIn.String()) }},
+		Get: func(k *network.Socket) table.Value { return table.TextValue(k.SeenIn.String()) }},
 	{Name: "filter_length", Type: table.Uint, Doc: "Number of instructions of an attached BPF filter; missing without one.",
-		Get: func(k *linux.Socket) table.Value {
-			return socketFilter(k, func(f *linux.SocketFilter) table.Value { return unsigned(f.Insns) })
+		Get: func(k *network.Socket) table.Value {
+			return socketFilter(k, func(f *network.SocketFilter) table.Value { return unsigned(f.Insns) })
 
 		}},
 	{Name: "filter_program", Type: table.Uint, Doc: "Identifier of an attached eBPF program; missing for a classic filter.",
-		Get: func(k *linux.Socket) table.Value {
-			return socketFilter(k, func(f *linux.SocketFilter) table.Value { return when(f.Classic == nil, unsigned(f.ID)) })
+		Get: func(k *network.Socket) table.Value {
+			return socketFilter(k, func(f *network.SocketFilter) table.Value { return when(f.Classic == nil, unsigned(f.ID)) })
 
 		}},
 	{Name: "filter", Type: table.List, Extra: true, Doc: "An attached classic filter, disassembled as tcpdump -d does.",
-		Get: func(k *linux.Socket) table.Value {
-			return socketFilter(k, func(f *linux.SocketFilter) table.Value {
+		Get: func(k *network.Socket) table.Value {
+			return socketFilter(k, func(f *network.SocketFilter) table.Value {
 				if f.Classic == nil {
 					return none
 				}
-				return table.ListValue(linux.DisassembleClassic(f.Classic))
+				return table.ListValue(network.DisassembleClassic(f.Classic))
 			})
 		}},
 	{Name: "sock", Type: table.Addr, Extra: true, Doc: "Address of the struct sock, or of what stands for it in TIME_WAIT and SYN_RECV.",
-		Get: func(k *linux.Socket) table.Value { return address(k.Addr) }},
+		Get: func(k *network.Socket) table.Value { return address(k.Addr) }},
 }
 
 // hasPorts reports whether the addresses of a socket have ports.
-func hasPorts(k *linux.Socket) bool {
-	return k.Local.IsValid() || k.HasCID || k.Family == linux.FamilyNetlink
+func hasPorts(k *network.Socket) bool {
+	return k.Local.IsValid() || k.HasCID || k.Family == network.FamilyNetlink
 }
 
 // socketFilter is a cell of the filter that is attached, if there is one.
-func socketFilter(k *linux.Socket, cell func(*linux.SocketFilter) table.Value) table.Value {
+func socketFilter(k *network.Socket, cell func(*network.SocketFilter) table.Value) table.Value {
 	switch {
 	case k.FilterErr != nil:
 		return unreadable(k.FilterErr)
@@ -129,10 +129,10 @@ func socketFilter(k *linux.Socket, cell func(*linux.SocketFilter) table.Value) t
 	return cell(k.Filter)
 }
 
-func sockets(ctx context.Context, l *guest.Look, r table.Request) iter.Seq2[*linux.Socket, error] {
+func sockets(ctx context.Context, l *guest.Look, r table.Request) iter.Seq2[*network.Socket, error] {
 	filter := r.Wants("filter_length", "filter_program", "filter")
-	return func(yield func(*linux.Socket, error) bool) {
-		for k, err := range whole(l.Linux.Sockets(ctx)) {
+	return func(yield func(*network.Socket, error) bool) {
+		for k, err := range whole(network.Sockets(ctx, l.Linux)) {
 			if k != nil && k.FilterErr != nil && filter {
 				err = fmt.Errorf("filter of socket at %#x: %w", uint64(k.Addr), k.FilterErr)
 			}

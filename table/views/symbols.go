@@ -7,6 +7,7 @@ import (
 
 	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/sched"
 	"github.com/outsight-vmi/outsight/table"
 )
 
@@ -41,22 +42,22 @@ read: a thread can be missing, or appear on two CPUs.`,
 		Source:  "struct rq of every CPU: curr, cfs_tasks, the arrays and trees of the real-time and deadline classes, scx",
 		Key:     []string{"cpu", "tid"},
 		Example: "lab:demo",
-	}, runqueuesColumns, from((*linux.System).RunQueues)))
+	}, runqueuesColumns, from(of(sched.RunQueues))))
 }
 
-var runqueuesColumns = table.Columns[linux.Queued]{
-	{Name: "cpu", Type: table.Uint, Doc: "Processor.", Get: func(q *linux.Queued) table.Value { return unsigned(q.CPU) }},
+var runqueuesColumns = table.Columns[sched.QueuedTask]{
+	{Name: "cpu", Type: table.Uint, Doc: "Processor.", Get: func(q *sched.QueuedTask) table.Value { return unsigned(q.CPU) }},
 	{Name: "class", Type: table.Text, Doc: "Scheduling class: fair, rt, deadline, stop, ext; idle where there is nothing to do; missing if it is none of the kernel's.",
-		Get: func(q *linux.Queued) table.Value { return text(q.Class) }},
-	{Name: "current", Type: table.Bool, Doc: "Whether it has the CPU.", Get: func(q *linux.Queued) table.Value { return table.BoolValue(q.Current) }},
-	{Name: "pid", Type: table.Int, Doc: "Process; 0 for the idle threads.", Get: func(q *linux.Queued) table.Value { return integer(q.PID) }},
-	{Name: "tid", Type: table.Int, Doc: "Thread.", Get: func(q *linux.Queued) table.Value { return integer(q.TID) }},
-	{Name: "comm", Type: table.Text, Doc: "Name of the thread.", Get: func(q *linux.Queued) table.Value { return text(q.Comm) }},
+		Get: func(q *sched.QueuedTask) table.Value { return text(q.Class) }},
+	{Name: "current", Type: table.Bool, Doc: "Whether it has the CPU.", Get: func(q *sched.QueuedTask) table.Value { return table.BoolValue(q.Current) }},
+	{Name: "pid", Type: table.Int, Doc: "Process; 0 for the idle threads.", Get: func(q *sched.QueuedTask) table.Value { return integer(q.PID) }},
+	{Name: "tid", Type: table.Int, Doc: "Thread.", Get: func(q *sched.QueuedTask) table.Value { return integer(q.TID) }},
+	{Name: "comm", Type: table.Text, Doc: "Name of the thread.", Get: func(q *sched.QueuedTask) table.Value { return text(q.Comm) }},
 	{Name: "priority", Type: table.Int, Doc: "The lower the sooner: -1 deadline, 0 to 99 real time, 100 to 139 nice -20 to 19.",
-		Get: func(q *linux.Queued) table.Value { return integer(q.Priority) }},
+		Get: func(q *sched.QueuedTask) table.Value { return integer(q.Priority) }},
 	{Name: "delayed", Type: table.Bool, Extra: true, Doc: "Whether it sleeps already and is taken off later (since 6.12).",
-		Get: func(q *linux.Queued) table.Value { return table.BoolValue(q.Delayed) }},
-	{Name: "task", Type: table.Addr, Extra: true, Doc: "Address of the task_struct.", Get: func(q *linux.Queued) table.Value { return address(q.Task) }},
+		Get: func(q *sched.QueuedTask) table.Value { return table.BoolValue(q.Delayed) }},
+	{Name: "task", Type: table.Addr, Extra: true, Doc: "Address of the task_struct.", Get: func(q *sched.QueuedTask) table.Value { return address(q.Task) }},
 }
 
 var vmcoreinfoColumns = table.Columns[infoLine]{

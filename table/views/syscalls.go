@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/hooks"
 	"github.com/outsight-vmi/outsight/table"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -28,29 +29,31 @@ system call (its register LSTAR) memory does not show.`,
 	}, syscallColumns, withOwners(syscalls)))
 }
 
-func syscallColumns() table.Columns[owned[linux.Syscall]] {
+func syscallColumns() table.Columns[owned[hooks.Syscall]] {
 	return slices.Concat(
-		plain(table.Columns[linux.Syscall]{
+		plain(table.Columns[hooks.Syscall]{
 			{Name: "abi", Type: table.Text, Doc: "64 for 64-bit programs, ia32 for 32-bit ones, x32.",
-				Get: func(c *linux.Syscall) table.Value { return table.TextValue(c.ABI) }},
-			{Name: "nr", Type: table.Int, Doc: "Number of the system call.", Get: func(c *linux.Syscall) table.Value { return integer(c.Number) }},
+				Get: func(c *hooks.Syscall) table.Value { return table.TextValue(c.ABI) }},
+			{Name: "nr", Type: table.Int, Doc: "Number of the system call.", Get: func(c *hooks.Syscall) table.Value { return integer(c.Number) }},
 			{Name: "name", Type: table.Text, Doc: "Its name, as the kernel noted it for tracing at boot, or as its function is called; missing for none.",
-				Get: func(c *linux.Syscall) table.Value { return text(c.Name) }},
+				Get: func(c *hooks.Syscall) table.Value { return text(c.Name) }},
 			{Name: "via", Type: table.Text, Doc: "table: an array of pointers; dispatcher: a function that selects by number.",
-				Get: func(c *linux.Syscall) table.Value { return table.TextValue(c.Via) }},
+				Get: func(c *hooks.Syscall) table.Value { return table.TextValue(c.Via) }},
 			{Name: "used", Type: table.Bool, Doc: "Whether system calls take this way; next to a dispatcher, a table is only for tracing.",
-				Get: func(c *linux.Syscall) table.Value { return table.BoolValue(c.Used) }},
+				Get: func(c *hooks.Syscall) table.Value { return table.BoolValue(c.Used) }},
 			{Name: "expected", Type: table.Bool, Doc: "Whether the function is the one that belongs to the number.",
-				Get: func(c *linux.Syscall) table.Value { return table.BoolValue(c.Expected) }},
+				Get: func(c *hooks.Syscall) table.Value { return table.BoolValue(c.Expected) }},
 		}),
-		code("handler", "the function", func(c *linux.Syscall) virt.Addr { return c.Handler }),
-		plain(table.Columns[linux.Syscall]{
+		code("handler", "the function", func(c *hooks.Syscall) virt.Addr { return c.Handler }),
+		plain(table.Columns[hooks.Syscall]{
 			{Name: "site", Type: table.Addr, Extra: true, Doc: "Address of the table's entry, or of the dispatcher's instruction, that leads there.",
-				Get: func(c *linux.Syscall) table.Value { return address(c.Site) }},
+				Get: func(c *hooks.Syscall) table.Value { return address(c.Site) }},
 		}),
 	)
 }
 
-func syscalls(ctx context.Context, s *linux.System, o *owners) iter.Seq2[*linux.Syscall, error] {
-	return withCode(o, func(owners *linux.Owners) iter.Seq2[*linux.Syscall, error] { return whole(s.Syscalls(ctx, owners)) })
+func syscalls(ctx context.Context, s *linux.System, o *owners) iter.Seq2[*hooks.Syscall, error] {
+	return withCode(o, func(owners *linux.Owners) iter.Seq2[*hooks.Syscall, error] {
+		return whole(hooks.Syscalls(ctx, s, owners))
+	})
 }

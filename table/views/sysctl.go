@@ -9,6 +9,7 @@ import (
 
 	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/sysctl"
 	"github.com/outsight-vmi/outsight/table"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -29,30 +30,30 @@ weaken or harden a system.`,
 	}, sysctlColumns, sysctls))
 }
 
-func sysctlColumns() table.Columns[owned[linux.Sysctl]] {
+func sysctlColumns() table.Columns[owned[sysctl.Sysctl]] {
 	return slices.Concat(
-		plain(table.Columns[linux.Sysctl]{
+		plain(table.Columns[sysctl.Sysctl]{
 			{Name: "name", Type: table.Text, Doc: "Name, as sysctl has it: with dots, and a slash where a part has a dot.",
-				Get: func(c *linux.Sysctl) table.Value { return table.TextValue(c.Name) }},
+				Get: func(c *sysctl.Sysctl) table.Value { return table.TextValue(c.Name) }},
 			{Name: "value", Type: table.Text, Doc: "Value, as its file in /proc/sys reads; missing where the handler computes it.",
-				Get: func(c *linux.Sysctl) table.Value {
+				Get: func(c *sysctl.Sysctl) table.Value {
 					if !c.Known {
 						return table.Missing(table.Unsupported)
 					}
 					return table.TextValue(c.Value)
 				}},
 			{Name: "security", Type: table.Bool, Doc: "Whether it is known to weaken or harden the system.",
-				Get: func(c *linux.Sysctl) table.Value { return table.BoolValue(sysctlMatters(c.Name)) }},
+				Get: func(c *sysctl.Sysctl) table.Value { return table.BoolValue(sysctlMatters(c.Name)) }},
 			{Name: "mode", Type: table.Text, Extra: true, Doc: "Permissions of its file, in octal.",
-				Get: func(c *linux.Sysctl) table.Value { return table.TextValue(fmt.Sprintf("%04o", c.Mode)) }},
+				Get: func(c *sysctl.Sysctl) table.Value { return table.TextValue(fmt.Sprintf("%04o", c.Mode)) }},
 			{Name: "data", Type: table.Addr, Extra: true, Doc: "Address of the variable; missing where the handler has its own.",
-				Get: func(c *linux.Sysctl) table.Value { return address(c.Data) }},
+				Get: func(c *sysctl.Sysctl) table.Value { return address(c.Data) }},
 		}),
-		table.Columns[owned[linux.Sysctl]]{
+		table.Columns[owned[sysctl.Sysctl]]{
 			{Name: "variable", Type: table.Text, Extra: true, Doc: "Symbol that covers the variable; missing for allocated memory.",
-				Get: func(o *owned[linux.Sysctl]) table.Value { return text(o.memory(o.it.Data).Function()) }},
+				Get: func(o *owned[sysctl.Sysctl]) table.Value { return text(o.memory(o.it.Data).Function()) }},
 		},
-		code("handler", "the function that reads and sets it", func(c *linux.Sysctl) virt.Addr { return c.Handler }),
+		code("handler", "the function that reads and sets it", func(c *sysctl.Sysctl) virt.Addr { return c.Handler }),
 	)
 }
 
@@ -84,11 +85,11 @@ func sysctlMatters(name string) bool {
 	return strings.Contains(name, ".conf.") && slices.ContainsFunc(sysctlInterface, func(s string) bool { return strings.HasSuffix(name, s) })
 }
 
-func sysctls(ctx context.Context, l *guest.Look, r table.Request) iter.Seq2[*owned[linux.Sysctl], error] {
+func sysctls(ctx context.Context, l *guest.Look, r table.Request) iter.Seq2[*owned[sysctl.Sysctl], error] {
 	wanted, some := r.Values("name")
-	return ownedOf(ctx, l.Linux, func(ctx context.Context, s *linux.System, _ *owners) iter.Seq2[*linux.Sysctl, error] {
-		return func(yield func(*linux.Sysctl, error) bool) {
-			for c, err := range whole(s.Sysctls(ctx)) {
+	return ownedOf(ctx, l.Linux, func(ctx context.Context, s *linux.System, _ *owners) iter.Seq2[*sysctl.Sysctl, error] {
+		return func(yield func(*sysctl.Sysctl, error) bool) {
+			for c, err := range whole(sysctl.Sysctls(ctx, s)) {
 				if c != nil && some && !slices.ContainsFunc(wanted, func(v table.Value) bool { return v.Text() == c.Name }) {
 					continue
 				}

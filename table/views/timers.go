@@ -3,7 +3,7 @@ package views
 import (
 	"slices"
 
-	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/sched"
 	"github.com/outsight-vmi/outsight/table"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -20,24 +20,24 @@ timer that is just being run is not on a list.`,
 		Source:  "timer_bases and hrtimer_bases of every CPU: timer_list, hrtimer",
 		Key:     []string{"address"},
 		Example: "lab:demo",
-	}, timerColumns, each((*linux.System).Timers)))
+	}, timerColumns, each(of(sched.Timers))))
 }
 
-func timerColumns() table.Columns[owned[linux.Timer]] {
+func timerColumns() table.Columns[owned[sched.Timer]] {
 	return slices.Concat(
-		plain(table.Columns[linux.Timer]{
-			{Name: "cpu", Type: table.Int, Doc: "CPU that it waits on.", Get: func(t *linux.Timer) table.Value { return integer(t.CPU) }},
-			{Name: "kind", Type: table.Text, Doc: "wheel, or high resolution.", Get: func(t *linux.Timer) table.Value { return table.TextValue(t.Kind) }},
+		plain(table.Columns[sched.Timer]{
+			{Name: "cpu", Type: table.Int, Doc: "CPU that it waits on.", Get: func(t *sched.Timer) table.Value { return integer(t.CPU) }},
+			{Name: "kind", Type: table.Text, Doc: "wheel, or high resolution.", Get: func(t *sched.Timer) table.Value { return table.TextValue(t.Kind) }},
 			{Name: "base", Type: table.Text, Doc: "Wheel (standard, deferrable, local, global) or clock (monotonic, realtime, boottime, tai; _soft runs in softirq).",
-				Get: func(t *linux.Timer) table.Value { return table.TextValue(t.Base) }},
+				Get: func(t *sched.Timer) table.Value { return table.TextValue(t.Base) }},
 			{Name: "expires", Type: table.Uint, Doc: "When it runs: jiffies on a wheel, nanoseconds of its clock.",
-				Get: func(t *linux.Timer) table.Value { return unsigned(t.Expires) }},
+				Get: func(t *sched.Timer) table.Value { return unsigned(t.Expires) }},
 		}),
-		code("function", "the function that it calls", func(t *linux.Timer) virt.Addr { return t.Func }),
-		code("work", "the function of the work that it queues", func(t *linux.Timer) virt.Addr { return t.Work }),
-		plain(table.Columns[linux.Timer]{
+		code("function", "the function that it calls", func(t *sched.Timer) virt.Addr { return t.Func }),
+		code("work", "the function of the work that it queues", func(t *sched.Timer) virt.Addr { return t.Work }),
+		plain(table.Columns[sched.Timer]{
 			{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct timer_list or hrtimer.",
-				Get: func(t *linux.Timer) table.Value { return address(t.Addr) }},
+				Get: func(t *sched.Timer) table.Value { return address(t.Addr) }},
 		}),
 	)
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/hooks"
 	"github.com/outsight-vmi/outsight/table"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -47,15 +48,15 @@ func tracepointColumns() table.Columns[owned[attached]] {
 
 // attached is one function of a tracepoint.
 type attached struct {
-	*linux.Tracepoint
-	probe linux.TracepointProbe
+	*hooks.Tracepoint
+	probe hooks.TracepointProbe
 }
 
 func tracepoints(ctx context.Context, l *guest.Look, r table.Request) iter.Seq2[*owned[attached], error] {
 	all := r.Option("all")
 	return ownedOf(ctx, l.Linux, func(ctx context.Context, s *linux.System, _ *owners) iter.Seq2[*attached, error] {
 		return func(yield func(*attached, error) bool) {
-			for t, err := range s.Tracepoints(ctx) {
+			for t, err := range hooks.Tracepoints(ctx, s) {
 				if err != nil {
 					if !yield(nil, err) {
 						return

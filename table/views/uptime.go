@@ -7,7 +7,7 @@ import (
 
 	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/kernel"
-	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/sched"
 	"github.com/outsight-vmi/outsight/table"
 )
 
@@ -27,7 +27,7 @@ seconds ago. The load is computed by the guest itself; its monitor knows nothing
 // upSince is the row of uptime.
 type upSince struct {
 	clock             kernel.Clock
-	load              linux.Load
+	load              sched.Load
 	cpus              int
 	clockErr, loadErr error
 }
@@ -58,7 +58,7 @@ func uptime(_ context.Context, l *guest.Look, _ table.Request) iter.Seq2[*upSinc
 	return func(yield func(*upSince, error) bool) {
 		u := upSince{cpus: l.Linux.CPUs()}
 		u.clock, u.clockErr = l.Linux.Clock()
-		u.load, u.loadErr = l.Linux.Load()
+		u.load, u.loadErr = sched.ReadLoad(l.Linux)
 		yield(&u, nil)
 	}
 }

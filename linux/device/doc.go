@@ -1,0 +1,3 @@
+// Package device is the hardware as a Linux guest's kernel sees it: processors, PCI
+// devices, disks, drivers, consoles and the resource trees.
+package device

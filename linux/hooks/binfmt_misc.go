@@ -1,0 +1,187 @@
+package hooks
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"iter"
+	"strings"
+
+	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/kobj"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// MiscFormat is an interpreter registered with binfmt_misc.
+type MiscFormat struct {
+	Addr        virt.Addr // of the entry
+	Namespace   uint64    // inode number of its user namespace; 0 before 6.7: there is one list
+	Name        string
+	Enabled     bool   // the entry is on
+	Active      bool   // and so is binfmt_misc itself
+	Interpreter string // path of the program
+	Flags       string // of P, O, C and F, as /proc/sys/fs/binfmt_misc/NAME shows them
+	Extension   string // of file names; empty where a magic tells
+	Magic, Mask []byte // Mask is empty if all bits of Magic count
+	Offset      int    // of the magic in the file, in bytes
+}
+
+// miscNode is the entry of binfmt_misc. Its type is in the module's own types, not in the
+// kernel's, and is the same from 5.10 to 7.2: list, flags, offset, size, magic, mask,
+// interpreter, name.
+const (
+	miscFlags, miscOffset, miscSizeOf, miscMagic, miscMask, miscInterpreter, miscName = 16, 24, 28, 32, 40, 48, 56
+
+	miscNodeSize = 64
+	maxMisc      = 1 << 14
+	maxMagic     = 256 // BINPRM_BUF_SIZE
+	maxMiscText  = 1920
+)
+
+type miscLayout struct{ ofNamespace, entries, enabled kobj.Field }
+
+// miscList is one list of entries, and whether any of it is used.
+type miscList struct {
+	head      virt.Addr
+	namespace uint64
+	on        bool
+}
+
+// MiscFormats yields the interpreters registered with binfmt_misc, those registered last
+// first, as exec asks them; none where it is not loaded. Since 6.7 each user namespace can
+// have a list of its own.
+func MiscFormats(ctx context.Context, s *linux.System) iter.Seq2[*MiscFormat, error] {
+	return func(yield func(*MiscFormat, error) bool) {
+		lists, errs := miscLists(ctx, s)
+		for _, l := range lists {
+			for node, err := range s.List(ctx, l.head, maxMisc) {
+				var f *MiscFormat
+				if err == nil {
+					f, err = miscFormat(s, node)
+				}
+				if err != nil {
+					err = fmt.Errorf("binfmt_misc: %w", err)
+				} else {
+					f.Namespace, f.Active = l.namespace, f.Enabled && l.on
+				}
+				if !yield(f, err) {
+					return
+				}
+			}
+		}
+		for _, err := range errs {
+			if !yield(nil, fmt.Errorf("binfmt_misc: %w", err)) {
+				return
+			}
+		}
+	}
+}
+
+// miscLists finds the lists of entries.
+func miscLists(ctx context.Context, s *linux.System) (lists []miscList, errs []error) {
+	o, err := kobj.LayoutOf(s.Walker, "binfmt_misc", func(r *kobj.Resolver, o *miscLayout) {
+		r.Prefetch("misc_format")
+		o.ofNamespace = r.Optional("user_namespace", "binfmt_misc") // 6.7
+		o.entries, o.enabled = r.Optional("binfmt_misc", "entries"), r.Optional("binfmt_misc", "enabled")
+	})
+	if err != nil {
+		return nil, []error{err}
+	}
+	if o.ofNamespace.Present() && o.entries.Present() && o.enabled.Present() {
+		for n, err := range s.Namespaces(ctx) {
+			if n == nil {
+				errs = append(errs, err)
+				continue
+			}
+			if n.Kind != "user" {
+				continue
+			}
+			l := miscList{namespace: n.Inode}
+			var misc virt.Addr
+			err = kobj.Safely(func() error {
+				r := s.Reader()
+				if misc = r.Pointer(n.Addr, o.ofNamespace); misc != 0 {
+					l.head, l.on = o.entries.At(misc), r.Uint(misc, o.enabled) != 0
+				}
+				return r.Err
+			})
+			switch {
+			case err != nil:
+				errs = append(errs, err)
+			case misc != 0:
+				lists = append(lists, l)
+			}
+		}
+		return lists, errs
+	}
+	head, ok := s.ModuleSymbol("binfmt_misc", "entries")
+	if !ok {
+		if _, builtIn := s.Address("misc_format"); builtIn {
+			// Its list is called "entries", as others in the kernel are.
+			errs = append(errs, fmt.Errorf("%w: it is built into the kernel", kobj.ErrUnsupported))
+		}
+		return nil, errs
+	}
+	l := miscList{head: head, on: true}
+	if enabled, ok := s.ModuleSymbol("binfmt_misc", "enabled"); ok {
+		err = kobj.Safely(func() error {
+			v, err := s.Space.U32(enabled)
+			l.on = v != 0
+			return err
+		})
+		if err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return []miscList{l}, errs
+}
+
+// miscFormat reads the entry at a.
+func miscFormat(s *linux.System, a virt.Addr) (f *MiscFormat, err error) {
+	var b [miscNodeSize]byte
+	err = kobj.Safely(func() error {
+		r := s.Reader()
+		copy(b[:], r.Bytes(a, len(b)))
+		if r.Err != nil {
+			return r.Err
+		}
+		f = parseMiscNode(b[:])
+		f.Addr = a
+		word := func(off int) virt.Addr { return virt.Addr(binary.LittleEndian.Uint64(b[off:])) }
+		f.Name, f.Interpreter = r.CString(word(miscName), maxMiscText), r.CString(word(miscInterpreter), maxMiscText)
+		size := binary.LittleEndian.Uint32(b[miscSizeOf:])
+		switch {
+		case b[miscFlags]&2 == 0:
+			f.Extension = r.CString(word(miscMagic), maxMiscText)
+		case size > maxMagic:
+			return fmt.Errorf("%w: a magic of %d bytes", kobj.ErrBroken, size)
+		default:
+			f.Magic = append(f.Magic, r.Bytes(word(miscMagic), int(size))...)
+			if mask := word(miscMask); mask != 0 {
+				f.Mask = append(f.Mask, r.Bytes(mask, int(size))...)
+			}
+		}
+		return r.Err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("entry at %#x: %w", uint64(a), err)
+	}
+	return f, nil
+}
+
+// parseMiscNode takes what is in the entry itself.
+func parseMiscNode(b []byte) *MiscFormat {
+	flags := binary.LittleEndian.Uint64(b[miscFlags:])
+	f := &MiscFormat{Enabled: flags&1 != 0}
+	if flags&2 != 0 {
+		f.Offset = int(int32(binary.LittleEndian.Uint32(b[miscOffset:])))
+	}
+	var letters strings.Builder
+	for i, letter := range "POCF" { // from bit 31 downward
+		if flags>>(31-i)&1 != 0 {
+			letters.WriteRune(letter)
+		}
+	}
+	f.Flags = letters.String()
+	return f
+}

@@ -1,0 +1,161 @@
+package hooks_test
+
+import (
+	"context"
+	"fmt"
+	"log"
+
+	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/hooks"
+)
+
+var (
+	ctx    = context.Background()
+	system *linux.System // of the guest that the examples look at
+)
+
+func ExampleSyscalls() {
+	owners, err := system.Owners()
+	if err != nil {
+		log.Fatal(err)
+	}
+	for c, err := range hooks.Syscalls(ctx, system, owners) {
+		if err != nil {
+			log.Print(err) // one that cannot be read is not the end
+			continue
+		}
+		fmt.Println(c.Number, c.Name, owners.Of(c.Handler))
+	}
+}
+
+func ExampleGates() {
+	idt, err := hooks.IDTDescriptor(system)
+	if err != nil {
+		log.Fatal(err)
+	}
+	owners, err := system.Owners()
+	if err != nil {
+		log.Fatal(err)
+	}
+	for gate, err := range hooks.Gates(ctx, system, idt.Base, idt.Limit) {
+		if err == nil && gate.Present {
+			fmt.Println(gate.Vector, owners.Of(gate.Handler))
+		}
+	}
+}
+
+func ExampleSecurityHooks() {
+	owners, err := system.Owners()
+	if err != nil {
+		log.Fatal(err)
+	}
+	for h, err := range hooks.SecurityHooks(ctx, system) {
+		if err != nil {
+			log.Print(err) // one that cannot be read is not the end
+			continue
+		}
+		fmt.Println(h.Hook, h.LSM, owners.Of(h.Func))
+	}
+}
+
+func ExampleKprobes() {
+	owners, err := system.Owners()
+	if err != nil {
+		log.Fatal(err)
+	}
+	for p, err := range hooks.Kprobes(ctx, system) {
+		if err != nil {
+			log.Print(err) // one that cannot be read is not the end
+			continue
+		}
+		fmt.Println(p.Symbol, p.Offset, owners.Of(p.Handler))
+	}
+}
+
+func ExampleFtraceOps() {
+	owners, err := system.Owners()
+	if err != nil {
+		log.Fatal(err)
+	}
+	for o, err := range hooks.FtraceOps(ctx, system) {
+		if err != nil {
+			log.Print(err) // one that cannot be read is not the end
+			continue
+		}
+		fmt.Println(owners.Of(o.Func), o.Flags)
+	}
+}
+
+func ExampleFtraceSites() {
+	owners, err := system.Owners()
+	if err != nil {
+		log.Fatal(err)
+	}
+	for s, err := range hooks.FtraceSites(ctx, system) {
+		if err != nil {
+			log.Print(err) // one that cannot be read is not the end
+			continue
+		}
+		if s.Enabled {
+			fmt.Println(owners.Of(s.Site), s.Users)
+		}
+	}
+}
+
+func ExampleTracepoints() {
+	for p, err := range hooks.Tracepoints(ctx, system) {
+		if err != nil {
+			log.Print(err) // one that cannot be read is not the end
+			continue
+		}
+		fmt.Println(p.Name, p.Enabled, len(p.Probes))
+	}
+}
+
+func ExampleNotifiers() {
+	owners, err := system.Owners()
+	if err != nil {
+		log.Fatal(err)
+	}
+	for n, err := range hooks.Notifiers(ctx, system, owners) {
+		if err != nil {
+			log.Print(err) // one that cannot be read is not the end
+			continue
+		}
+		fmt.Println(n.Chain, owners.Of(n.Func))
+	}
+}
+
+func ExampleAlgorithms() {
+	for a, err := range hooks.Algorithms(ctx, system) {
+		if err != nil {
+			log.Print(err) // one that cannot be read is not the end
+			continue
+		}
+		fmt.Println(a.Name, a.Driver, a.Module)
+	}
+}
+
+func ExampleBinaryFormats() {
+	owners, err := system.Owners()
+	if err != nil {
+		log.Fatal(err)
+	}
+	for f, err := range hooks.BinaryFormats(ctx, system) {
+		if err != nil {
+			log.Print(err) // one that cannot be read is not the end
+			continue
+		}
+		fmt.Println(f.Module, owners.Of(f.Load))
+	}
+}
+
+func ExampleMiscFormats() {
+	for f, err := range hooks.MiscFormats(ctx, system) {
+		if err != nil {
+			log.Print(err) // one that cannot be read is not the end
+			continue
+		}
+		fmt.Println(f.Name, f.Active, f.Interpreter)
+	}
+}

@@ -1,0 +1,258 @@
+package hooks
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"iter"
+	"sort"
+
+	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/kobj"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// FtraceOps is one user of function tracing: a function that is called when
+// functions are entered.
+type FtraceOp struct {
+	Addr           virt.Addr // struct ftrace_ops
+	Func           virt.Addr // that is called
+	Saved          virt.Addr // that is called behind it, where it filters by process
+	Trampoline     virt.Addr // code made for it alone; 0 none
+	TrampolineSize uint64
+	Direct         virt.Addr // that traced functions call directly instead
+	Private        virt.Addr // what Func gets
+	Flags          []string
+	// Filter and NoTrace are functions that are traced, and those that are not. No
+	// filter means every function.
+	Filter, NoTrace         []virt.Addr
+	FilterSize, NoTraceSize uint64 // as the kernel counts them
+}
+
+// FtraceSite is one function that is being traced.
+type FtraceSite struct {
+	Record virt.Addr // struct dyn_ftrace
+	Site   virt.Addr // of the call in the function's beginning
+	Users  int       // how many ask for it
+	Flags  []string
+	// Enabled says that the call is in place; else it was once.
+	Enabled bool
+}
+
+type ftraceLayout struct {
+	fn, next, flags, private, saved, hash, tramp, trampSize, direct kobj.Field
+	notrace, filter, bits, buckets, count, hlist, ip                kobj.Field
+	pageNext, pageRecords, pageIndex, recIP, recFlags               kobj.Field
+	recSize                                                         uint32
+}
+
+// ftraceOpsFlags are FTRACE_OPS_FL_* (include/linux/ftrace.h).
+var ftraceOpsFlags = map[uint]string{
+	0: "enabled", 1: "dynamic", 2: "save_regs", 3: "save_regs_if_supported", 4: "recursion", 5: "stub",
+	6: "initialized", 7: "deleted", 8: "adding", 9: "removing", 10: "modifying", 11: "alloc_tramp",
+	12: "ipmodify", 13: "pid", 14: "rcu", 15: "trace_array", 16: "permanent", 17: "direct", 18: "subop", 19: "graph", 20: "jmp",
+}
+
+// ftraceSiteFlags are FTRACE_FL_* (the same). Lower ones came later; 19 bits are
+// left to count users, and all earlier kernels count as few.
+var ftraceSiteFlags = map[uint]string{
+	31: "enabled", 30: "regs", 29: "regs_enabled", 28: "trampoline", 27: "trampoline_enabled", 26: "ipmodify",
+	25: "disabled", 24: "direct", 23: "direct_enabled", 22: "call_ops", 21: "call_ops_enabled", 20: "touched", 19: "modified",
+}
+
+const ftraceUsers = 1<<19 - 1
+
+func ftraceLayoutOf(s *linux.System) (*ftraceLayout, error) {
+	return kobj.LayoutOf(s.Walker, "ftrace", func(r *kobj.Resolver, o *ftraceLayout) {
+		r.Prefetch("ftrace_ops_list", "ftrace_list_end", "ftrace_pages_start")
+		const f, h, p, d = "ftrace_ops", "ftrace_hash", "ftrace_page", "dyn_ftrace"
+		o.fn, o.next, o.flags, o.private = r.Field(f, "func"), r.Field(f, "next"), r.Field(f, "flags"), r.Field(f, "private")
+		o.saved, o.hash = r.Optional(f, "saved_func"), r.Field(f, "func_hash")
+		o.tramp, o.trampSize = r.Field(f, "trampoline"), r.Optional(f, "trampoline_size")
+		o.direct = r.Optional(f, "direct_call") // 6.0
+		o.notrace, o.filter = r.Field("ftrace_ops_hash", "notrace_hash"), r.Field("ftrace_ops_hash", "filter_hash")
+		o.bits, o.buckets, o.count = r.Field(h, "size_bits"), r.Field(h, "buckets"), r.Field(h, "count")
+		o.hlist, o.ip = r.Field("ftrace_func_entry", "hlist"), r.Field("ftrace_func_entry", "ip")
+		o.pageNext, o.pageRecords, o.pageIndex = r.Field(p, "next"), r.Field(p, "records"), r.Field(p, "index")
+		o.recIP, o.recFlags, o.recSize = r.Field(d, "ip"), r.Field(d, "flags"), r.Size(d)
+	})
+}
+
+// FtraceOps yields the users of function tracing, the latest first.
+func FtraceOps(ctx context.Context, s *linux.System) iter.Seq2[*FtraceOp, error] {
+	return func(yield func(*FtraceOp, error) bool) {
+		o, err := ftraceLayoutOf(s)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		head, ok1 := s.Address("ftrace_ops_list")
+		end, ok2 := s.Address("ftrace_list_end")
+		if !ok1 || !ok2 {
+			yield(nil, fmt.Errorf("ftrace: %w: %w", kobj.ErrUnsupported, kernel.ErrNoSymbol))
+			return
+		}
+		seen := map[virt.Addr]bool{}
+		for link := head; ctx.Err() == nil; {
+			v, err := s.Word(link)
+			a := virt.Addr(v)
+			switch {
+			case err != nil:
+				yield(nil, fmt.Errorf("users of ftrace: link at %#x: %w", uint64(link), err))
+				return
+			case a == end || a == 0:
+				return
+			case seen[a] || len(seen) > kobj.MaxElements:
+				yield(nil, fmt.Errorf("users of ftrace: %w: %#x comes twice", kobj.ErrBroken, v))
+				return
+			}
+			seen[a] = true
+			f, err := ftraceOps(ctx, s, o, a)
+			if !yield(f, err) {
+				return
+			}
+			link = o.next.At(a)
+		}
+	}
+}
+
+func ftraceOps(ctx context.Context, s *linux.System, o *ftraceLayout, a virt.Addr) (*FtraceOp, error) {
+	f := &FtraceOp{Addr: a}
+	var filter, notrace virt.Addr
+	err := kobj.Safely(func() error {
+		r := s.Reader()
+		f.Func, f.Saved, f.Private = r.Pointer(a, o.fn), r.Pointer(a, o.saved), r.Pointer(a, o.private)
+		f.Trampoline, f.TrampolineSize, f.Direct = r.Pointer(a, o.tramp), r.Uint(a, o.trampSize), r.Pointer(a, o.direct)
+		f.Flags = kobj.BitNames(r.Uint(a, o.flags), ftraceOpsFlags)
+		if h := r.Pointer(a, o.hash); h != 0 {
+			filter, notrace = r.Pointer(h, o.filter), r.Pointer(h, o.notrace)
+		}
+		return r.Err
+	})
+	if err == nil {
+		f.Filter, f.FilterSize, err = ftraceHash(ctx, s, o, filter)
+	}
+	if err == nil {
+		f.NoTrace, f.NoTraceSize, err = ftraceHash(ctx, s, o, notrace)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("ftrace_ops at %#x: %w", uint64(a), err)
+	}
+	return f, nil
+}
+
+// maxHashBits bounds a hash of functions: the kernel's own FTRACE_HASH_MAX_BITS is
+// 12.
+const maxHashBits = 16
+
+// ftraceHash are the addresses in a hash, sorted.
+func ftraceHash(ctx context.Context, s *linux.System, o *ftraceLayout, a virt.Addr) (ips []virt.Addr, count uint64, err error) {
+	if a == 0 {
+		return nil, 0, nil
+	}
+	var bits uint64
+	var buckets virt.Addr
+	err = kobj.Safely(func() error {
+		r := s.Reader()
+		bits, buckets, count = r.Uint(a, o.bits), r.Pointer(a, o.buckets), r.Uint(a, o.count)
+		return r.Err
+	})
+	if err != nil || count == 0 || buckets == 0 {
+		return nil, count, err
+	}
+	if bits > maxHashBits || count > kobj.MaxElements {
+		return nil, count, fmt.Errorf("hash at %#x: %w: %d entries in 2^%d chains", uint64(a), kobj.ErrBroken, count, bits)
+	}
+	for i := range 1 << bits {
+		for node, err := range s.HList(ctx, buckets+virt.Addr(8*i), int(count)+64) {
+			if err != nil {
+				return ips, count, err
+			}
+			ip, err := s.Word(node - virt.Addr(o.hlist.Offset) + virt.Addr(o.ip.Offset))
+			if err != nil {
+				return ips, count, err
+			}
+			if ips = append(ips, virt.Addr(ip)); len(ips) > kobj.MaxElements {
+				return ips, count, fmt.Errorf("hash at %#x: %w: too many entries", uint64(a), kobj.ErrBroken)
+			}
+		}
+	}
+	sort.Slice(ips, func(i, j int) bool { return ips[i] < ips[j] })
+	return ips, count, nil
+}
+
+// FtraceSites yields the functions that are traced, or were (since 6.4 the kernel
+// remembers that), in the order of the kernel's pages of records.
+func FtraceSites(ctx context.Context, s *linux.System) iter.Seq2[*FtraceSite, error] {
+	return func(yield func(*FtraceSite, error) bool) {
+		o, err := ftraceLayoutOf(s)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		start, ok := s.Address("ftrace_pages_start")
+		if !ok {
+			yield(nil, fmt.Errorf("ftrace: %w: %w", kobj.ErrUnsupported, kernel.ErrNoSymbol))
+			return
+		}
+		seen := map[virt.Addr]bool{}
+		for link := start; ctx.Err() == nil; {
+			v, err := s.Word(link)
+			page := virt.Addr(v)
+			if err == nil && (seen[page] || len(seen) > kobj.MaxElements) {
+				err = fmt.Errorf("%w: %#x comes twice", kobj.ErrBroken, v)
+			}
+			if err != nil {
+				yield(nil, fmt.Errorf("records of ftrace: link at %#x: %w", uint64(link), err))
+				return
+			}
+			if page == 0 {
+				return
+			}
+			seen[page] = true
+			if !ftraceRecords(s, o, page, yield) {
+				return
+			}
+			link = o.pageNext.At(page)
+		}
+	}
+}
+
+// maxRecords bounds the records of one ftrace_page: 2^order pages.
+const maxRecords = 1 << 17
+
+func ftraceRecords(s *linux.System, o *ftraceLayout, page virt.Addr, yield func(*FtraceSite, error) bool) bool {
+	var records virt.Addr
+	var n uint64
+	err := kobj.Safely(func() error {
+		r := s.Reader()
+		records, n = r.Pointer(page, o.pageRecords), r.Uint(page, o.pageIndex)
+		return r.Err
+	})
+	if err == nil && (n > maxRecords || o.recSize < o.recFlags.Offset+8 || o.recSize < o.recIP.Offset+8 || o.recSize > 256) {
+		err = fmt.Errorf("%w: %d records", kobj.ErrBroken, n)
+	}
+	b := []byte(nil)
+	if err == nil {
+		b = make([]byte, n*uint64(o.recSize))
+		err = s.ReadAt(b, records)
+	}
+	if err != nil {
+		return yield(nil, fmt.Errorf("records of ftrace at %#x: %w", uint64(page), err))
+	}
+	for i := range n {
+		rec := b[i*uint64(o.recSize):]
+		flags := binary.LittleEndian.Uint64(rec[o.recFlags.Offset:])
+		if flags == 0 {
+			continue
+		}
+		if !yield(&FtraceSite{
+			Record: records + virt.Addr(i*uint64(o.recSize)), Site: virt.Addr(binary.LittleEndian.Uint64(rec[o.recIP.Offset:])),
+			Users: int(flags & ftraceUsers), Flags: kobj.BitNames(flags&^ftraceUsers, ftraceSiteFlags), Enabled: flags>>31&1 != 0,
+		}, nil) {
+			return false
+		}
+	}
+	return true
+}

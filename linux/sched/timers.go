@@ -1,0 +1,176 @@
+package sched
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"time"
+
+	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/kobj"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// Timer is one timer that waits.
+type Timer struct {
+	Kind string // "wheel" (struct timer_list) or "high resolution" (struct hrtimer)
+	CPU  int
+	// Base is the wheel or the clock: standard, deferrable, local, global;
+	// monotonic, realtime, boottime, tai; those ending in _soft run in softirq.
+	Base string
+	// Expires is when it runs: of a wheel in jiffies, of a clock in nanoseconds of
+	// that clock.
+	Expires uint64
+	Func    virt.Addr
+	Addr    virt.Addr // struct timer_list or struct hrtimer
+	// Work is what a timer will queue, where it is that of a delayed work.
+	Work virt.Addr
+}
+
+// Clock is the time at which a high-resolution timer expires, by its clock.
+func (t *Timer) Clock() time.Duration { return time.Duration(t.Expires) }
+
+type timerLayout struct {
+	vectors, entry, expires, fn, flags      kobj.Field
+	baseSize, clockSize                     uint32
+	clocks, active, node, nodeExpires, hrFn kobj.Field
+	delayedTimer, delayedWork, workFn       kobj.Field
+	wheels                                  int // for each processor
+}
+
+// clockNames are the hrtimer bases (enum hrtimer_base_type).
+var clockNames = []string{"monotonic", "realtime", "boottime", "tai", "monotonic_soft", "realtime_soft", "boottime_soft", "tai_soft"}
+
+func timerLayoutOf(s *linux.System) (*timerLayout, error) {
+	return kobj.LayoutOf(s.Walker, "timers", func(r *kobj.Resolver, o *timerLayout) {
+		r.Prefetch("timer_bases", "hrtimer_bases", "delayed_work_timer_fn")
+		const t, h, c = "timer_list", "hrtimer", "hrtimer_clock_base"
+		o.vectors, o.baseSize = r.Field("timer_base", "vectors"), r.Size("timer_base")
+		o.entry, o.expires, o.fn, o.flags = r.Field(t, "entry"), r.Field(t, "expires"), r.Field(t, "function"), r.Field(t, "flags")
+		o.clocks, o.clockSize = r.Field("hrtimer_cpu_base", "clock_base"), r.Size(c)
+		o.active = r.Field(c, "active.rb_root.rb_root", "active.rb_root")
+		// The tree's nodes are linked with each other since 7.1.
+		o.node = r.Field(h, "node.node")
+		o.nodeExpires, o.hrFn = r.Field(h, "node.expires"), r.Field(h, "function")
+		o.delayedTimer, o.delayedWork = r.Field("delayed_work", "timer"), r.Field("delayed_work", "work")
+		o.workFn = r.Field("work_struct", "func")
+		bases, ok := r.Profile.Extent("timer_bases")
+		if !ok || o.baseSize == 0 {
+			r.Errs = append(r.Errs, fmt.Errorf("symbol timer_bases: %w", kernel.ErrNoSymbol))
+			return
+		}
+		o.wheels = wheels(bases, o.baseSize)
+	})
+}
+
+// wheels is how many wheels a processor has: one without CONFIG_NO_HZ_COMMON, two
+// up to 6.8, three since.
+func wheels(bases kernel.Extent, size uint32) int {
+	return int(min(max(bases.Size/uint64(size), 1), 3))
+}
+
+// wheelName is the name of wheel i.
+func (o *timerLayout) wheelName(i int) string {
+	switch {
+	case o.wheels == 3:
+		return [...]string{"local", "global", "deferrable"}[i]
+	case i == 1:
+		return "deferrable"
+	}
+	return "standard"
+}
+
+// Timers yields the timers that wait: by processor, those on its wheels, then those
+// of its clocks in the order in which they expire.
+func Timers(ctx context.Context, s *linux.System) iter.Seq2[*Timer, error] {
+	return func(yield func(*Timer, error) bool) {
+		o, err := timerLayoutOf(s)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		for cpu := range s.CPUAreas {
+			bases, err := s.PerCPU("timer_bases", cpu)
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			for i := range o.wheels {
+				if !wheel(ctx, s, o, cpu, o.wheelName(i), bases+virt.Addr(uint32(i)*o.baseSize), yield) {
+					return
+				}
+			}
+			clocks, err := s.PerCPU("hrtimer_bases", cpu)
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			for i := range int(min(o.clocks.Size/max(o.clockSize, 1), uint32(len(clockNames)))) {
+				base := o.clocks.At(clocks) + virt.Addr(uint32(i)*o.clockSize)
+				if !clock(ctx, s, o, cpu, clockNames[i], base, yield) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// maxTimers bounds the timers of one list.
+const maxTimers = 1 << 20
+
+func wheel(ctx context.Context, s *linux.System, o *timerLayout, cpu int, name string, base virt.Addr, yield func(*Timer, error) bool) bool {
+	buckets, err := s.Pointers(o.vectors.At(base), int(min(o.vectors.Size/8, 4096)))
+	if err != nil {
+		return yield(nil, fmt.Errorf("timers of processor %d: %w", cpu, err))
+	}
+	delayed, _ := s.Address("delayed_work_timer_fn")
+	for i, first := range buckets {
+		if first == 0 {
+			continue
+		}
+		for node, err := range s.HList(ctx, o.vectors.At(base)+virt.Addr(8*i), maxTimers) {
+			var t *Timer
+			if err == nil {
+				t = &Timer{Kind: "wheel", CPU: cpu, Base: name, Addr: node - virt.Addr(o.entry.Offset)}
+				err = kobj.Safely(func() error {
+					r := s.Reader()
+					t.Expires, t.Func = r.Uint(t.Addr, o.expires), r.Pointer(t.Addr, o.fn)
+					if t.Func == delayed && delayed != 0 {
+						work := t.Addr - virt.Addr(o.delayedTimer.Offset) + virt.Addr(o.delayedWork.Offset)
+						t.Work = r.Pointer(work, o.workFn)
+					}
+					return r.Err
+				})
+			}
+			if err != nil {
+				t, err = nil, fmt.Errorf("timers of processor %d, %s wheel: %w", cpu, name, err)
+			}
+			if !yield(t, err) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func clock(ctx context.Context, s *linux.System, o *timerLayout, cpu int, name string, base virt.Addr, yield func(*Timer, error) bool) bool {
+	for node, err := range s.RBTree(ctx, o.active.At(base), maxTimers) {
+		var t *Timer
+		if err == nil {
+			t = &Timer{Kind: "high resolution", CPU: cpu, Base: name, Addr: node - virt.Addr(o.node.Offset)}
+			err = kobj.Safely(func() error {
+				r := s.Reader()
+				t.Expires, t.Func = r.Uint(t.Addr, o.nodeExpires), r.Pointer(t.Addr, o.hrFn)
+				return r.Err
+			})
+		}
+		if err != nil {
+			t, err = nil, fmt.Errorf("timers of processor %d, clock %s: %w", cpu, name, err)
+		}
+		if !yield(t, err) {
+			return false
+		}
+	}
+	return true
+}

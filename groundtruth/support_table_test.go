@@ -118,7 +118,78 @@ const legend = `● equal, every row and every column that the guest can tell ·
 guest can tell · ○ compared, but the guest has none · – not compared · ✗ differs
 `
 
-// summary is the table of the README.
+// sentence is what the README says of the comparisons.
+func (b book) sentence() string {
+	sources := map[string]bool{}
+	var views int
+	part := 0
+	gaps, differ := exceptions{}, exceptions{}
+	for _, v := range guestViews() {
+		var none, wrong []string
+		compared, inPart := false, false
+		for _, k := range kernels() {
+			p := b.page(v.Name(), k)
+			if p != nil {
+				for s := range p.Sources {
+					sources[s] = true
+				}
+			}
+			switch p.mark() {
+			case "●":
+				compared = true
+			case "◐":
+				compared, inPart = true, true
+			case "✗":
+				wrong = append(wrong, k)
+			default:
+				none = append(none, k)
+			}
+		}
+		if compared {
+			views++
+		}
+		if inPart {
+			part++
+		}
+		gaps.add(v.Name(), none)
+		differ.add(v.Name(), wrong)
+	}
+	s := fmt.Sprintf("%d views × %d kernels (Debian's %s) × %d sources, compared field by field", views, len(kernels()), strings.Join(kernels(), ", "), len(sources))
+	var but []string
+	if len(differ) > 0 {
+		but = append(but, "different: "+differ.String())
+	}
+	if len(gaps) > 0 {
+		but = append(but, "not compared: "+gaps.String())
+	}
+	if part > 0 {
+		but = append(but, fmt.Sprintf("%d views also have rows that a guest cannot show of itself", part))
+	}
+	if len(but) > 0 {
+		s += "; the exceptions: " + strings.Join(but, "; ")
+	}
+	return s + ".\n"
+}
+
+// exceptions are views by the kernels on which they are one.
+type exceptions map[string][]string
+
+func (e exceptions) add(view string, kernels []string) {
+	if len(kernels) > 0 {
+		on := strings.Join(kernels, ", ")
+		e[on] = append(e[on], "`"+view+"`")
+	}
+}
+
+func (e exceptions) String() string {
+	var parts []string
+	for _, on := range slices.Sorted(maps.Keys(e)) {
+		parts = append(parts, strings.Join(e[on], ", ")+" on "+on)
+	}
+	return strings.Join(parts, "; ")
+}
+
+// summary is the table at the head of docs/support.md.
 func (b book) summary() string {
 	var s strings.Builder
 	head := "| view | " + strings.Join(kernels(), " | ") + " | compared in |\n|---|" + strings.Repeat("---|", len(kernels())+1) + "\n"
@@ -154,7 +225,7 @@ Each view was compared with the guest's own word, row by row and column by colum
 container. A dump was written of a paused guest, and must give, byte for byte, what the paused
 guest gives.
 
-` + legend + "\n")
+` + b.summary() + "\n")
 	for _, v := range guestViews() {
 		fmt.Fprintf(&s, "## %s\n\n", v.Name())
 		told := map[string]bool{}

@@ -186,7 +186,7 @@ func TestSupportTable(t *testing.T) {
 	if !ok1 || !ok2 {
 		t.Fatalf("%s has no place for the table", readmePath)
 	}
-	files[readmePath] = before + begin + b.summary() + end + after
+	files[readmePath] = before + begin + b.sentence() + end + after
 	for path, want := range files {
 		if *update {
 			if err := os.WriteFile(path, []byte(want), 0o644); err != nil {

@@ -35,7 +35,7 @@ func lookAt(t *testing.T, g *Guest) *Look {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(l.Close)
+	t.Cleanup(func() { l.Close() })
 	return l
 }
 

@@ -3,6 +3,7 @@ package guest_test
 import (
 	"context"
 	"fmt"
+	"log"
 
 	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux/synth"
@@ -30,17 +31,30 @@ func ExampleAttach() {
 		return
 	}
 	defer l.Close()
-	reader := l.Linux.NewLister()
-	for task, err := range l.Linux.Processes(ctx) {
+	for p, err := range l.Processes(ctx) {
 		if err != nil {
 			fmt.Println(err) // one broken element is not the end
 			continue
 		}
-		if p, err := reader.Process(ctx, task); err == nil {
-			fmt.Println(p.PID, p.Comm)
-		}
+		fmt.Println(p.PID, p.Comm)
 	}
 	// Output:
 	// 1 init
 	// 42 sleep
+}
+
+// Processes with their sockets, as the README has it.
+func Example() {
+	ctx := context.Background()
+	look, err := guest.LookAt(ctx, "web", guest.Options{}) // any TARGET
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer look.Close()
+	for p := range look.Processes(ctx) { // beside each: why it cannot be read
+		sockets, _ := look.SocketsOf(ctx, p)
+		for _, s := range sockets {
+			fmt.Println(p.PID, p.Comm, s.Protocol, s.Local, s.LocalPort)
+		}
+	}
 }

@@ -3,6 +3,7 @@ package guest
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -28,6 +29,24 @@ type Look struct {
 
 	paused bool
 	kept   *look.Memory // nil for a dump
+	guest  *Guest       // to be closed with the look; nil if others close it
+
+	sockets socketsByPID
+}
+
+// LookAt is one look at a TARGET, for those who need no more than one: [Open] and
+// [Guest.Look]. Closing the look closes the guest.
+func LookAt(ctx context.Context, target string, opts Options) (*Look, error) {
+	g, err := Open(ctx, target, opts)
+	if err != nil {
+		return nil, err
+	}
+	l, err := g.Look(ctx)
+	if err != nil {
+		return nil, errors.Join(err, g.Close())
+	}
+	l.guest = g
+	return l, nil
 }
 
 // Look begins a look at the guest. A guest that was rebooted since the last look is
@@ -53,10 +72,14 @@ func (g *Guest) Look(ctx context.Context) (*Look, error) {
 
 // Close ends the look, and lets go of what it kept. Nothing may be read through it any
 // more.
-func (l *Look) Close() {
+func (l *Look) Close() error {
 	if l.kept != nil {
 		l.kept.Close()
 	}
+	if l.guest != nil {
+		return l.guest.Close()
+	}
+	return nil
 }
 
 // Profile is one line that says which kernel was found, and where what is known of

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 
@@ -45,20 +44,20 @@ func warn(what any) { fmt.Fprintln(os.Stderr, "outsight: "+sentence(fmt.Sprint(w
 
 // session opens a TARGET; "" is the one guest of this host.
 func (f *guestFlags) session(ctx context.Context, target string) (*guest.Guest, error) {
-	return guest.Open(ctx, target, guest.Options{
+	return guest.Open(ctx, target, f.options())
+}
+
+func (f *guestFlags) options() guest.Options {
+	return guest.Options{
 		Pause: f.pause, PostMortem: f.postMortem, Cache: f.cache(),
 		Warn: func(err error) { warn(err) },
-	})
+	}
 }
 
 // open opens a TARGET for one look; done ends it and closes the guest.
 func (f *guestFlags) open(ctx context.Context, target string) (l *guest.Look, done func() error, err error) {
-	g, err := f.session(ctx, target)
-	if err != nil {
+	if l, err = guest.LookAt(ctx, target, f.options()); err != nil {
 		return nil, nil, err
-	}
-	if l, err = g.Look(ctx); err != nil {
-		return nil, nil, errors.Join(err, g.Close())
 	}
 	// Contradictions are reported unasked: an honest guest has none.
 	for _, doubt := range l.Linux.Doubts {
@@ -67,10 +66,7 @@ func (f *guestFlags) open(ctx context.Context, target string) (l *guest.Look, do
 	if f.verbose {
 		warn(l.Profile())
 	}
-	return l, func() error {
-		l.Close()
-		return g.Close()
-	}, nil
+	return l, l.Close, nil
 }
 
 // cache is the folder of kernel profiles; empty for none.

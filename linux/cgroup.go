@@ -1,6 +1,7 @@
 package linux
 
 import (
+	"fmt"
 	"strings"
 
 	"github.com/outsight-vmi/outsight/linux/kobj"
@@ -51,8 +52,9 @@ func (l *Lister) groupPath(cgroup virt.Addr) string {
 	}
 	comps, size := l.comps[:0], 0
 	node := r.Ptr(cgroup + virt.Addr(o.cgroupKn))
-	for range maxDepth {
-		if node == 0 || r.Err != nil || size > MaxPath {
+	for depth := 0; node != 0 && r.Err == nil; depth++ {
+		if depth > maxDepth || size > MaxPath {
+			r.Err = fmt.Errorf("path of the control group at %#x: %w: longer than %d bytes", uint64(cgroup), kobj.ErrBroken, MaxPath)
 			break
 		}
 		parent := r.Ptr(node + virt.Addr(o.knParent))
@@ -64,6 +66,9 @@ func (l *Lister) groupPath(cgroup virt.Addr) string {
 		node = parent
 	}
 	l.comps = comps
+	if r.Err != nil {
+		return ""
+	}
 	if len(comps) == 0 {
 		return "/"
 	}

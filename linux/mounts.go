@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"iter"
 	"runtime/debug"
-	"slices"
-	"strings"
 
 	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
@@ -157,33 +155,6 @@ func (l *Lister) mount(a, ns virt.Addr, o *mountsLayout) (_ *Mount, err error) {
 		return nil, fmt.Errorf("mount at %#x: %w", uint64(a), r.Err)
 	}
 	return m, nil
-}
-
-// dentryPath joins the names from a dentry up to the root of its file system.
-func (l *Lister) dentryPath(dentry virt.Addr) string {
-	o, r := l.s.o, &l.r
-	if n, err := l.s.nameLayout(); err == nil && n.ns != 0 {
-		if ops := r.Pointer(dentry, n.dop); ops != 0 && r.Pointer(ops, n.dname) == n.ns {
-			name, _, _ := l.nameOf(1, dentry) // a namespace that is mounted
-			return name
-		}
-	}
-	var comps []string
-	size := 0
-	for range maxHops {
-		parent := r.Ptr(dentry + virt.Addr(o.dParent))
-		if r.Err != nil || parent == dentry || size > MaxPath {
-			break
-		}
-		name := l.dentryName(dentry)
-		comps, size = append(comps, name), size+len(name)+1
-		dentry = parent
-	}
-	if !l.spend(size + 1) {
-		r.Err = kobj.ErrBudget
-	}
-	slices.Reverse(comps)
-	return "/" + strings.Join(comps, "/")
 }
 
 type mountFlag struct {

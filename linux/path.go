@@ -1,6 +1,8 @@
 package linux
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/outsight-vmi/outsight/linux/kobj"
@@ -10,9 +12,19 @@ import (
 const (
 	MaxPath = 4096 // PATH_MAX, in bytes
 	MaxName = 255  // NAME_MAX
-	// maxHops bounds the steps of one path: components and mounts.
-	maxHops = 4096
+	// maxPathText bounds one path, in bytes. PATH_MAX bounds what a system call takes, not
+	// how deep directories are nested: the kernel shows longer ones (/proc/PID/maps).
+	maxPathText = 32 << 10
+	// maxHops bounds the steps of one path: components, of two bytes at least, and mounts.
+	maxHops = maxPathText / 2
+	// maxDentryName bounds one component: FUSE allows more than NAME_MAX.
+	maxDentryName = 4096
 )
+
+// unreachable comes before a path that does not lead from the root of its mount, as
+// getcwd(2) writes it: the file was moved out of a bind mount. What follows is its path in
+// its file system.
+const unreachable = "(unreachable)"
 
 // filePath is the path of the file at file, seen from the root of its mount
 // namespace, and whether that name was unlinked.
@@ -35,10 +47,40 @@ func (l *Lister) path(mnt, dentry virt.Addr) (path string, deleted bool) {
 	if known, ok := l.paths[key]; ok {
 		return known.path, deleted || known.pseudo
 	}
-	pseudo := false
-	comps, size := l.comps[:0], 0
-	for range maxHops {
-		if r.Err != nil || size > MaxPath {
+	names, end := l.ascend(mnt, dentry)
+	if r.Err != nil {
+		return "", false
+	}
+	path = joinNames(names, end == escaped)
+	if !l.spend(len(path)) {
+		r.Err = kobj.ErrBudget
+		return "", false
+	}
+	pseudo := end == placeless
+	l.paths[key] = knownPath{path, pseudo}
+	return path, deleted || pseudo
+}
+
+// pathEnd is where the way up from a file ends.
+type pathEnd int
+
+const (
+	atRoot pathEnd = iota // of the mount namespace
+	// placeless: a file of a pseudo file system has one name and no place, and d_path
+	// calls it deleted (simple_dname): memfd, shared memory.
+	placeless
+	escaped // at the root of its file system, which its mount does not show
+)
+
+// ascend collects the names from a dentry up to the root, the last component first.
+func (l *Lister) ascend(mnt, dentry virt.Addr) (names []string, end pathEnd) {
+	o, r := l.s.o, &l.r
+	start := dentry
+	names = l.comps[:0]
+	defer func() { l.comps = names }()
+	for hops, size := 0, 0; r.Err == nil; hops++ {
+		if size > maxPathText || hops > maxHops {
+			r.Err = fmt.Errorf("path of the dentry at %#x: %w: longer than %d bytes", uint64(start), kobj.ErrBroken, maxPathText)
 			break
 		}
 		parent := r.Ptr(dentry + virt.Addr(o.dParent))
@@ -46,47 +88,86 @@ func (l *Lister) path(mnt, dentry virt.Addr) (path string, deleted bool) {
 			m := mnt - virt.Addr(o.mountMnt)
 			above := r.Ptr(m + virt.Addr(o.mountParent))
 			if above == m || above == 0 {
-				break // the root of the namespace
+				return names, atRoot
 			}
 			dentry = r.Ptr(m + virt.Addr(o.mountPoint))
 			mnt = above + virt.Addr(o.mountMnt)
 			continue
 		}
 		name := l.dentryName(dentry)
-		comps, size = append(comps, name), size+len(name)+1
 		if parent == dentry {
-			// A file of a pseudo file system has one name and no place, and
-			// d_path calls it deleted (simple_dname): memfd, shared memory.
-			pseudo = true
-			break
+			if dentry == start && name != "/" {
+				return append(names, name), placeless
+			}
+			return names, escaped
 		}
+		names, size = append(names, name), size+len(name)+1
 		dentry = parent
 	}
-	l.comps = comps
-	if r.Err != nil {
-		return "", false
+	return names, atRoot
+}
+
+// joinNames makes a path of its components, the last of them first.
+func joinNames(names []string, escaped bool) string {
+	size := len(unreachable) + 1
+	for _, name := range names {
+		size += len(name) + 1
 	}
 	var b strings.Builder
 	b.Grow(size)
-	for i := len(comps) - 1; i >= 0; i-- {
-		b.WriteByte('/')
-		b.WriteString(comps[i])
+	if escaped {
+		b.WriteString(unreachable)
 	}
-	if b.Len() == 0 {
+	if len(names) == 0 {
 		b.WriteByte('/')
 	}
-	path = b.String()
+	for _, name := range slices.Backward(names) {
+		b.WriteByte('/')
+		b.WriteString(name)
+	}
+	return b.String()
+}
+
+// dentryPath joins the names from a dentry up to the root of its file system.
+func (l *Lister) dentryPath(dentry virt.Addr) string {
+	o, r := l.s.o, &l.r
+	if n, err := l.s.nameLayout(); err == nil && n.ns != 0 {
+		if ops := r.Pointer(dentry, n.dop); ops != 0 && r.Pointer(ops, n.dname) == n.ns {
+			name, _, _ := l.nameOf(1, dentry) // a namespace that is mounted
+			return name
+		}
+	}
+	names, start := l.comps[:0], dentry
+	for size := 0; r.Err == nil; {
+		parent := r.Ptr(dentry + virt.Addr(o.dParent))
+		if parent == dentry {
+			break
+		}
+		if size > maxPathText {
+			r.Err = fmt.Errorf("path of the dentry at %#x: %w: longer than %d bytes", uint64(start), kobj.ErrBroken, maxPathText)
+			break
+		}
+		name := l.dentryName(dentry)
+		names, size = append(names, name), size+len(name)+1
+		dentry = parent
+	}
+	l.comps = names
+	path := joinNames(names, false)
 	if !l.spend(len(path)) {
 		r.Err = kobj.ErrBudget
-		return "", false
 	}
-	l.paths[key] = knownPath{path, pseudo}
-	return path, deleted || pseudo
+	return path
 }
 
 func (l *Lister) dentryName(dentry virt.Addr) string {
 	o, r := l.s.o, &l.r
 	at := dentry + virt.Addr(o.dName)
-	n := min(r.U32(at+virt.Addr(o.qLen)), MaxName)
+	n := r.U32(at + virt.Addr(o.qLen))
+	if n > maxDentryName && r.Err == nil {
+		r.Err = fmt.Errorf("name of the dentry at %#x: %w: it has %d bytes", uint64(dentry), kobj.ErrBroken, n)
+	}
+	if r.Err != nil {
+		return ""
+	}
 	return string(r.Bytes(r.Ptr(at+virt.Addr(o.qName)), int(n)))
 }

@@ -52,6 +52,8 @@ func (g *Guest) variables() []variable {
 		{"tty_fops", 64, 64},
 		{"x86_cap_flags", 22 * 32 * 8, 64},
 		{"x86_bug_flags", 2 * 32 * 8, 64},
+		{"apparmor_initialized", 4, 4},
+		{"apparmor_blob_sizes", 64, 8},
 	}
 	if g.Old {
 		return append(vs, variable{"shadow_timekeeper", g.types.size("timekeeper"), 8})

@@ -126,7 +126,7 @@ func credLost(c *linux.Cred, r table.Request) error {
 	switch {
 	case c.GroupsLost > 0 && r.Wants("groups"):
 		return fmt.Errorf("groups of process %d: %w: %d are not shown", c.PID, kobj.ErrBroken, c.GroupsLost)
-	case c.LabelErr != nil && !errors.Is(c.LabelErr, kobj.ErrUnsupported) && r.Wants("label"):
+	case c.LabelErr != nil && r.Wants("label"):
 		return fmt.Errorf("label of process %d: %w", c.PID, c.LabelErr)
 	}
 	return nil

@@ -102,3 +102,40 @@ func TestGuestPages(t *testing.T) {
 		})
 	}
 }
+
+// TestGuestPagesLimited shows what a guest does with its memory whose command line leaves
+// most of it out.
+func TestGuestPagesLimited(t *testing.T) {
+	labtest.NeedQEMU(t)
+	for _, kernel := range []string{"5.10", "7.2"} {
+		t.Run(kernel, func(t *testing.T) {
+			t.Parallel()
+			const limit = 200 << 20
+			g := labtest.Up(t, lab.Options{Name: "limited-" + kernel, Kernel: kernel, Memory: gib / 2, Append: "mem=200M"})
+			target := "qemu:" + g.QMP()
+			sums := map[any]float64{}
+			all := 0.0
+			for _, row := range rowsOf(t, "query", "--pause", target, "select use, sum(size) size, min(physical) first from pages group by use") {
+				sums[row["use"]] = numberOf(t, row["size"])
+				all += sums[row["use"]]
+			}
+			if want := float64(gib/2 - limit); sums["unmanaged"] != want {
+				t.Errorf("unmanaged: %.0f bytes, want %.0f; all: %v", sums["unmanaged"], want, sums)
+			}
+			// Free blocks and folios are counted once, so that all of it adds up.
+			const near = 64 << 10
+			if math.Abs(all-gib/2) > near {
+				t.Errorf("all uses have %.0f bytes, the guest %d: %v", all, gib/2, sums)
+			}
+			if a := run(t, nil, "pages", target, "--where", `use == "unmanaged"`, "-o", "json"); a.status != 0 || strings.Contains(a.stderr, "unreadable") {
+				t.Errorf("pages: status %d: %s", a.status, a.stderr)
+			}
+			if got := rowsOf(t, "whatis", target, "--physical", "0x18000000"); len(got) != 1 || got[0]["use"] != "unmanaged" {
+				t.Errorf("whatis beyond the limit: %v", got)
+			}
+			if got := rowsOf(t, "whatis", target, "--physical", "0xc700000"); len(got) != 1 || got[0]["use"] == "unmanaged" {
+				t.Errorf("whatis below the limit: %v", got)
+			}
+		})
+	}
+}

@@ -16,6 +16,7 @@ import (
 // apt is not touched, but its proxy settings and keyrings are used.
 type archive struct {
 	release string
+	arch    string // Debian's name of an architecture
 	dir     string
 	close   func()
 }
@@ -23,7 +24,19 @@ type archive struct {
 // openArchive sets up the private apt of one release, for example "bookworm", and keeps
 // other processes out of it until close.
 func openArchive(ctx context.Context, release string) (*archive, error) {
-	dir, err := cacheDir("apt", release)
+	return openArchiveFor(ctx, release, debianArch)
+}
+
+// debianArch is what guests are.
+const debianArch = "amd64"
+
+// openArchiveFor is openArchive for the packages of another architecture.
+func openArchiveFor(ctx context.Context, release, arch string) (*archive, error) {
+	name := release
+	if arch != debianArch {
+		name += "-" + arch
+	}
+	dir, err := cacheDir("apt", name)
 	if err != nil {
 		return nil, err
 	}
@@ -36,7 +49,7 @@ func openArchive(ctx context.Context, release string) (*archive, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &archive{release: release, dir: dir, close: unlock}
+	a := &archive{release: release, arch: arch, dir: dir, close: unlock}
 	if err := a.configure(); err != nil {
 		unlock()
 		return nil, err
@@ -57,8 +70,8 @@ Dir::Etc::sourcelist "%[1]s/debian.sources";
 Dir::Etc::sourceparts "-";
 Dir::Etc::preferences "-";
 Dir::Etc::preferencesparts "-";
-APT::Architecture "amd64";
-APT::Architectures "amd64";
+APT::Architecture "%[2]s";
+APT::Architectures "%[2]s";
 APT::Sandbox::User "";
 APT::Get::List-Cleanup "true";
 APT::Default-Release "";
@@ -73,7 +86,7 @@ Acquire::Retries "2";
 #clear APT::Update::Post-Invoke;
 #clear APT::Update::Post-Invoke-Success;
 #clear DPkg::Post-Invoke;
-`, a.dir)
+`, a.dir, a.arch)
 	if err := writeAtomic(filepath.Join(a.dir, "apt.conf"), []byte(conf)); err != nil {
 		return err
 	}

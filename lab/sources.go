@@ -151,10 +151,11 @@ func parseDeb822(text []byte) []source {
 	return all
 }
 
-// deb822 writes a source in the .sources format, for the suites given.
+// deb822 writes a source in the .sources format, for the suites given and whatever
+// architecture apt is configured for.
 func (s source) deb822(suites ...string) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "Types: deb\nURIs: %s\nSuites: %s\nComponents: main\nArchitectures: amd64\n",
+	fmt.Fprintf(&b, "Types: deb\nURIs: %s\nSuites: %s\nComponents: main\n",
 		strings.Join(s.uris, " "), strings.Join(suites, " "))
 	if s.signedBy != "" {
 		// A key that is written out keeps its lines: each begins with a space.

@@ -12,10 +12,11 @@ import (
 // errNoDynamic says that a program exports no symbols, or not in a known form.
 var errNoDynamic = errors.New("it exports no symbols")
 
-// dynamic is the symbols that a mapped 64-bit program exports, in the memory of a
+// dynamic is the symbols that a mapped program or library exports, in the memory of a
 // process.
 type dynamic struct {
 	mem                  userMemory
+	narrow               bool      // 32-bit ELF
 	bias                 virt.Addr // what to add to addresses of the file
 	symtab, strtab, hash virt.Addr
 }
@@ -30,15 +31,12 @@ func openDynamic(mem userMemory, base virt.Addr) (*dynamic, error) {
 	if err != nil {
 		return nil, err
 	}
-	if h.Class != elf.ELFCLASS64 {
-		return nil, errNoDynamic
-	}
 	segments, err := h.segments(elfAt{mem, base})
 	if err != nil {
 		return nil, err
 	}
 	linked, ok := loadBase(segments)
-	d := &dynamic{mem: mem, bias: base - virt.Addr(linked)}
+	d := &dynamic{mem: mem, narrow: h.Class == elf.ELFCLASS32, bias: base - virt.Addr(linked)}
 	var at, size virt.Addr
 	for _, s := range segments {
 		if s.kind == elf.PT_DYNAMIC {
@@ -46,20 +44,22 @@ func openDynamic(mem userMemory, base virt.Addr) (*dynamic, error) {
 		}
 	}
 	const maxEntries = 256
-	if size < 16 || !ok {
+	word := d.wordSize()
+	each := 2 * word // Elf64_Dyn, Elf32_Dyn
+	if size < virt.Addr(each) || !ok {
 		return nil, errNoDynamic
 	}
-	entries := make([]byte, min(size/16, maxEntries)*16)
-	if _, err := mem.ReadAt(entries, at+d.bias); err != nil {
+	entries := make([]byte, min(int(size)/each, maxEntries)*each)
+	if _, err := mem.ReadAt(entries, d.moved(at)); err != nil {
 		return nil, err
 	}
-	for ; len(entries) >= 16; entries = entries[16:] {
+	for ; len(entries) >= each; entries = entries[each:] {
 		// The loader replaces these by real addresses where it can.
-		v := virt.Addr(binary.LittleEndian.Uint64(entries[8:]))
+		v := wordIn(entries[word:], word)
 		if v < base {
-			v += d.bias
+			v = d.moved(v)
 		}
-		switch elf.DynTag(binary.LittleEndian.Uint64(entries)) {
+		switch elf.DynTag(wordIn(entries, word)) {
 		case elf.DT_SYMTAB:
 			d.symtab = v
 		case elf.DT_STRTAB:
@@ -72,6 +72,29 @@ func openDynamic(mem userMemory, base virt.Addr) (*dynamic, error) {
 		return nil, errNoDynamic
 	}
 	return d, nil
+}
+
+// moved is where an address of the file lies in memory.
+func (d *dynamic) moved(v virt.Addr) virt.Addr {
+	if d.narrow {
+		return virt.Addr(uint32(v + d.bias))
+	}
+	return v + d.bias
+}
+
+func (d *dynamic) wordSize() int {
+	if d.narrow {
+		return 4
+	}
+	return 8
+}
+
+// wordIn is the word of so many bytes, 4 or 8, at the beginning of b.
+func wordIn(b []byte, size int) virt.Addr {
+	if size == 4 {
+		return virt.Addr(binary.LittleEndian.Uint32(b))
+	}
+	return virt.Addr(binary.LittleEndian.Uint64(b))
 }
 
 // symbol is where a symbol lies, by the GNU hash table.
@@ -87,7 +110,7 @@ func (d *dynamic) symbol(name string) (virt.Addr, error) {
 		return 0, errNoDynamic
 	}
 	want := gnuHash(name)
-	table := d.hash + 16 + 8*virt.Addr(bloom)
+	table := d.hash + 16 + virt.Addr(d.wordSize())*virt.Addr(bloom)
 	i, err := d.word(table + 4*virt.Addr(want%buckets))
 	if err != nil {
 		return 0, err
@@ -123,18 +146,23 @@ func (d *dynamic) word(a virt.Addr) (uint32, error) {
 
 // at is where symbol i lies; ok is false if it is another one, or of another object.
 func (d *dynamic) at(i uint32, name string) (a virt.Addr, ok bool, err error) {
-	var sym [elfSymSize]byte
-	if _, err := d.mem.ReadAt(sym[:], d.symtab+elfSymSize*virt.Addr(i)); err != nil {
+	size, section, value := elfSymSize, 6, 8
+	if d.narrow {
+		size, section, value = elf.Sym32Size, 14, 4
+	}
+	var room [elfSymSize]byte
+	sym := room[:size]
+	if _, err := d.mem.ReadAt(sym, d.symtab+virt.Addr(size)*virt.Addr(i)); err != nil {
 		return 0, false, err
 	}
 	text := make([]byte, len(name)+1)
-	if _, err := d.mem.ReadAt(text, d.strtab+virt.Addr(binary.LittleEndian.Uint32(sym[:]))); err != nil {
+	if _, err := d.mem.ReadAt(text, d.strtab+virt.Addr(binary.LittleEndian.Uint32(sym))); err != nil {
 		return 0, false, err
 	}
-	if string(text) != name+"\x00" || binary.LittleEndian.Uint16(sym[6:]) == 0 {
+	if string(text) != name+"\x00" || binary.LittleEndian.Uint16(sym[section:]) == 0 {
 		return 0, false, nil
 	}
-	return virt.Addr(binary.LittleEndian.Uint64(sym[8:])) + d.bias, true, nil
+	return d.moved(wordIn(sym[value:], d.wordSize())), true, nil
 }
 
 // gnuHash is the hash of names in DT_GNU_HASH.

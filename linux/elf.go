@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
@@ -25,6 +26,31 @@ type ELFHeader struct {
 	phoff     uint64
 	phentsize int
 	phnum     int
+}
+
+// TypeName is the type as ELF calls it, without the prefix; of the ranges that belong to
+// operating systems and processors the range with the distance in it, and else the number.
+func (h *ELFHeader) TypeName() string {
+	t := h.Type
+	switch {
+	case t <= elf.ET_CORE:
+		return strings.TrimPrefix(t.String(), "ET_")
+	case t >= elf.ET_LOPROC:
+		return fmt.Sprintf("LOPROC+%#x", uint16(t-elf.ET_LOPROC))
+	case t >= elf.ET_LOOS && t <= elf.ET_HIOS:
+		return fmt.Sprintf("LOOS+%#x", uint16(t-elf.ET_LOOS))
+	}
+	return fmt.Sprintf("%#x", uint16(t))
+}
+
+// MachineName is the processor as ELF calls it, without the prefix; the number of one that
+// has no name here.
+func (h *ELFHeader) MachineName() string {
+	name := strings.TrimPrefix(h.Machine.String(), "EM_")
+	if strings.Contains(name, "+") { // debug/elf counts from the nearest name
+		return fmt.Sprintf("%#x", uint16(h.Machine))
+	}
+	return name
 }
 
 const (

@@ -132,3 +132,19 @@ func TestImageRuns(t *testing.T) {
 		}
 	}
 }
+
+func TestELFNames(t *testing.T) {
+	for value, want := range map[elf.Type]string{
+		elf.ET_NONE: "NONE", elf.ET_EXEC: "EXEC", elf.ET_DYN: "DYN", elf.ET_CORE: "CORE", 20: "0x14", 0xfdff: "0xfdff",
+		elf.ET_LOOS: "LOOS+0x0", 0xfe11: "LOOS+0x11", elf.ET_LOPROC: "LOPROC+0x0", 0xffff: "LOPROC+0xff",
+	} {
+		if got := (&ELFHeader{Type: value}).TypeName(); got != want {
+			t.Errorf("type %#x: %s, want %s", uint16(value), got, want)
+		}
+	}
+	for value, want := range map[elf.Machine]string{elf.EM_386: "386", elf.EM_X86_64: "X86_64", elf.EM_8051: "8051", 6: "486", 0xbeef: "0xbeef"} {
+		if got := (&ELFHeader{Machine: value}).MachineName(); got != want {
+			t.Errorf("machine %#x: %s, want %s", uint16(value), got, want)
+		}
+	}
+}

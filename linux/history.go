@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"iter"
@@ -21,7 +20,7 @@ import (
 // HistoryEntry is a command line that a shell remembers.
 type HistoryEntry struct {
 	Shell   string // bash, zsh or busybox
-	Index   int    // as the shell numbers them; -1 for one in no list
+	Index   int    // as the shell numbers them; -1 where that is not known, or for one in no list
 	Time    time.Time
 	Command string
 	Addr    virt.Addr // of what holds it
@@ -33,7 +32,8 @@ type HistorySource string
 
 // The sources, the surest first.
 const (
-	HistoryBySymbol HistorySource = "symbol" // the list that the shell's own symbols lead to
+	HistoryBySymbol HistorySource = "symbol" // the list that the symbols of the shell or its library lead to
+	HistoryByCode   HistorySource = "code"   // the list that the shell's own machine code leads to
 	HistoryByShape  HistorySource = "shape"  // a list that looks like the shell's
 	HistoryStray    HistorySource = "stray"  // an entry that looks like one, in no list
 )
@@ -77,12 +77,13 @@ func (l *Lister) History(ctx context.Context, t Task, all bool) iter.Seq2[*Histo
 
 // shellMemory is what a process can write to, as it was copied.
 type shellMemory struct {
-	s       *System
-	space   *virt.Space
-	files   userMemory // with what of mapped files is not in place
-	program virt.Addr  // where the file of its program begins
-	pieces  []piece    // by address, not touching
-	left    int        // bytes of text that may still be looked at
+	s      *System
+	space  *virt.Space
+	abi    ABI
+	files  userMemory // with what of mapped files is not in place
+	images []*Image   // files with code: its program first
+	pieces []piece    // by address, not touching
+	left   int        // bytes of text that may still be looked at
 }
 
 // piece is consecutive memory.
@@ -106,25 +107,39 @@ func (l *Lister) shell(ctx context.Context, t Task, all bool) (*shellMemory, err
 	if !named && !shellName(path.Base(l.executable(mm))) {
 		return nil, nil
 	}
-	var program *Image
-	for i, err := range l.Images(ctx, t) {
-		if err == nil && i.Program {
-			program = i
-			break
-		}
-	}
-	if program == nil && !named {
-		return nil, nil
+	abi, err := l.s.ABI(mm)
+	if err != nil {
+		return nil, err
 	}
 	space, err := l.s.UserSpace(mm)
 	if err != nil {
 		return nil, err
 	}
-	h := &shellMemory{s: l.s, space: space, left: 4 * maxShellMemory}
-	if program != nil {
-		h.program = program.Start
+	h := &shellMemory{s: l.s, space: space, abi: abi, left: 4 * maxShellMemory}
+	h.images, err = l.shellImages(ctx, t)
+	if err != nil || len(h.images) == 0 && !named {
+		return nil, err
 	}
 	return h, h.copy(ctx, l, mm)
+}
+
+// maxShellImages bounds the files that a shell's symbols are looked for in: bash loads
+// less than ten.
+const maxShellImages = 128
+
+// shellImages are the files with code that t has mapped, its program first.
+func (l *Lister) shellImages(ctx context.Context, t Task) (images []*Image, err error) {
+	for i, err := range l.Images(ctx, t) {
+		switch {
+		case err != nil || i == nil:
+			continue
+		case i.Program:
+			images = slices.Insert(images, 0, i)
+		case len(images) < maxShellImages:
+			images = append(images, i)
+		}
+	}
+	return images, ctx.Err()
 }
 
 // executable is the path of what a process was started from; empty where it cannot be read.
@@ -143,14 +158,22 @@ func (l *Lister) executable(mm virt.Addr) (name string) {
 	return name
 }
 
-// shellName reports whether a program of that name may be a shell.
+// shellName reports whether a program of that name may be a shell: bash, zsh-static,
+// busybox.nosuid, bash-5.2.
 func shellName(name string) bool {
-	switch strings.TrimPrefix(name, "-") {
-	case "bash", "rbash", "zsh", "zsh5", "rzsh", "sh", "ash", "busybox":
+	name = strings.TrimPrefix(name, "-") // of a login
+	if i := strings.IndexAny(name, "-._0123456789"); i > 0 {
+		name = name[:i]
+	}
+	switch name {
+	case "bash", "rbash", "zsh", "rzsh", "sh", "ash", "busybox":
 		return true
 	}
 	return false
 }
+
+// wordSize is how many bytes a pointer of the shell's has.
+func (h *shellMemory) wordSize() int { return h.abi.WordSize() }
 
 // copy copies what the process can write to and has in place, in one walk over its page
 // tables.
@@ -241,10 +264,10 @@ func (h *shellMemory) bytes(a virt.Addr) []byte {
 // word is the word at a; ok is false if it was not copied.
 func (h *shellMemory) word(a virt.Addr) (v virt.Addr, ok bool) {
 	b := h.bytes(a)
-	if len(b) < 8 {
+	if len(b) < h.wordSize() {
 		return 0, false
 	}
-	return virt.Addr(binary.LittleEndian.Uint64(b)), true
+	return wordIn(b, h.wordSize()), true
 }
 
 // command is the command line at a; ok is false for what cannot be one.

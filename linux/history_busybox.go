@@ -12,25 +12,28 @@ import (
 // pointers to the lines. Of several that look so, it is the one with most lines.
 func (h *shellMemory) busybox() (best []*HistoryEntry) {
 	const most, least = 1 << 15, 7 // busybox makes no smaller nor larger one
+	word := h.wordSize()
+	head := 16 + word // with the file; without it, and with padding
+	bare := (12 + word - 1) / word * word
 	for _, p := range h.pieces {
-		for off := 24; off+8 <= len(p.b); off += 8 {
-			if binary.LittleEndian.Uint64(p.b[off:]) == 0 {
+		for off := head; off+word <= len(p.b); off += word {
+			if wordIn(p.b[off:], word) == 0 {
 				continue
 			}
 			n := func(back int) int { return int(int32(binary.LittleEndian.Uint32(p.b[off-back:]))) }
 			fits := func(count, now, room int) bool {
 				return count > len(best) && count <= room && now >= 0 && now <= count && room >= least && room <= most
 			}
-			count, room := n(24), n(16)
-			if !fits(count, n(20), room) || !h.historyFile(virt.Addr(binary.LittleEndian.Uint64(p.b[off-8:]))) {
+			count, room := n(head), n(head-8)
+			if !fits(count, n(head-4), room) || !h.historyFile(wordIn(p.b[off-word:], word)) {
 				// Built without a file.
-				if count, room = n(16), n(8); !fits(count, n(12), room) || n(4) != 0 {
+				if count, room = n(bare), n(bare-8); !fits(count, n(bare-4), room) || bare == 16 && n(4) != 0 {
 					continue
 				}
 			}
 			// Behind the lines there is room, but for the one that is being edited.
 			const behind = 8
-			if end := off + 8*(count+1); end+8*behind > len(p.b) || !blank(p.b[end:end+8*min(behind, room-count)]) {
+			if end := off + word*(count+1); end+word*behind > len(p.b) || !blank(p.b[end:end+word*min(behind, room-count)]) {
 				continue
 			}
 			if found := h.ashLines(p.b[off:], p.at+virt.Addr(off), count); found != nil {
@@ -62,16 +65,17 @@ func (h *shellMemory) historyFile(a virt.Addr) bool {
 // ashLines reads count command lines whose pointers are b, at address a; nil if they
 // are none.
 func (h *shellMemory) ashLines(b []byte, a virt.Addr, count int) []*HistoryEntry {
-	if 8*count > len(b) {
+	word := h.wordSize()
+	if word*count > len(b) {
 		return nil
 	}
 	found := make([]*HistoryEntry, count)
 	for i := range found {
-		line, ok := h.command(virt.Addr(binary.LittleEndian.Uint64(b[8*i:])))
+		line, ok := h.command(wordIn(b[word*i:], word))
 		if !ok {
 			return nil
 		}
-		found[i] = &HistoryEntry{Shell: "busybox", Index: i, Command: line, Addr: a + virt.Addr(8*i), How: HistoryByShape}
+		found[i] = &HistoryEntry{Shell: "busybox", Index: i, Command: line, Addr: a + virt.Addr(word*i), How: HistoryByShape}
 	}
 	return found
 }

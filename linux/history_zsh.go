@@ -10,13 +10,30 @@ import (
 	"github.com/outsight-vmi/outsight/virt"
 )
 
-// histEnt is zsh's struct histent, the same since 4.0 (2001): a node of a hash table with
+// zshLayout is zsh's struct histent, the same since 4.0 (2001): a node of a hash table with
 // the text, and the neighbours in the ring of all lines, the older one up.
-const (
-	zshText, zshFlags, zshUp, zshDown                          = 8, 16, 24, 32
-	zshStarted, zshFinished, zshWords, zshWordCount, zshNumber = 48, 56, 64, 72, 80
-	zshEntrySize                                               = 88
+type zshLayout struct {
+	text, up, down, started, finished, wordCount, number, size int
+	time                                                       int // bytes of a time_t
+}
+
+var (
+	zsh64      = zshLayout{text: 8, up: 24, down: 32, started: 48, finished: 56, wordCount: 72, number: 80, size: 88, time: 8}
+	zsh32      = zshLayout{text: 4, up: 12, down: 16, started: 24, finished: 28, wordCount: 36, number: 40, size: 48, time: 4}
+	zsh32Time8 = zshLayout{text: 4, up: 12, down: 16, started: 24, finished: 32, wordCount: 44, number: 48, size: 56, time: 8}
 )
+
+// zshLayouts are those that a zsh of that ABI can have: C libraries of i386 differ in how
+// wide a time is.
+func zshLayouts(abi ABI) []zshLayout {
+	switch abi {
+	case ABIIA32:
+		return []zshLayout{zsh32, zsh32Time8}
+	case ABIX32:
+		return []zshLayout{zsh32Time8}
+	}
+	return []zshLayout{zsh64}
+}
 
 // zshEarliest and zshLatest are what times are believed: 1987 to 4147.
 const zshEarliest, zshLatest = 1 << 29, 1 << 36
@@ -27,24 +44,16 @@ const zshEarliest, zshLatest = 1 << 29, 1 << 36
 func (h *shellMemory) zsh() []*HistoryEntry {
 	ring, how := h.zshRing(), HistoryBySymbol
 	var found []*HistoryEntry
-	if ring != 0 {
-		found = h.zshWalk(ring, nil)
+	for _, o := range zshLayouts(h.abi) {
+		if ring != 0 && len(found) == 0 {
+			found = h.zshWalk(&o, ring, nil)
+		}
 	}
 	if len(found) == 0 {
 		how = HistoryByShape
-		seen := map[virt.Addr]bool{}
-		for _, p := range h.pieces {
-			for off := 0; off+zshEntrySize <= len(p.b); off += 8 {
-				at := p.at + virt.Addr(off)
-				if started := binary.LittleEndian.Uint64(p.b[off+zshStarted:]); started < zshEarliest || started > zshLatest {
-					continue // most words are none: look no further
-				}
-				if seen[at] || h.zshEntry(at) == nil {
-					continue
-				}
-				if r := h.zshWalk(at, seen); len(r) > len(found) {
-					found = r
-				}
+		for _, o := range zshLayouts(h.abi) {
+			if r := h.longestRing(&o); len(r) > len(found) {
+				found = r
 			}
 		}
 	}
@@ -55,23 +64,38 @@ func (h *shellMemory) zsh() []*HistoryEntry {
 	return found
 }
 
-// zshRing is where the newest entry lies, by the symbol hist_ring, which zsh exports to
-// its modules; 0 where that is not to be had.
-func (h *shellMemory) zshRing() (ring virt.Addr) {
-	if h.program == 0 {
-		return 0
+// longestRing is the longest ring of what looks like entries of that layout.
+func (h *shellMemory) longestRing(o *zshLayout) (found []*HistoryEntry) {
+	seen := map[virt.Addr]bool{}
+	for _, p := range h.pieces {
+		for off := 0; off+o.size <= len(p.b); off += h.wordSize() {
+			at := p.at + virt.Addr(off)
+			if started := o.stamp(p.b[off+o.started:]); started < zshEarliest || started > zshLatest {
+				continue // most words are none: look no further
+			}
+			if seen[at] || h.zshEntry(o, at) == nil {
+				continue
+			}
+			if r := h.zshWalk(o, at, seen); len(r) > len(found) {
+				found = r
+			}
+		}
 	}
+	return found
+}
+
+// stamp is the time at the beginning of b.
+func (o *zshLayout) stamp(b []byte) uint64 { return uint64(wordIn(b, o.time)) }
+
+// zshRing is where the newest entry lies, by the symbol hist_ring, which zsh exports to
+// its modules; 0 where that is unavailable.
+func (h *shellMemory) zshRing() (ring virt.Addr) {
 	_ = kobj.Safely(func() error { // what cannot be read is looked for by its shape
-		d, err := openDynamic(h.files, h.program)
+		variable, err := h.exported("hist_ring")
 		if err != nil {
 			return err
 		}
-		variable, err := d.symbol("hist_ring")
-		if err != nil {
-			return err
-		}
-		v, err := h.space.U64(variable)
-		ring = virt.Addr(v)
+		ring, err = h.load(variable)
 		return err
 	})
 	return ring
@@ -79,8 +103,9 @@ func (h *shellMemory) zshRing() (ring virt.Addr) {
 
 // zshWalk follows the ring that at is on, and notes in seen what is on it. Every element
 // must be its neighbour's neighbour; a ring that is not whole is followed both ways.
-func (h *shellMemory) zshWalk(at virt.Addr, seen map[virt.Addr]bool) (found []*HistoryEntry) {
+func (h *shellMemory) zshWalk(o *zshLayout, at virt.Addr, seen map[virt.Addr]bool) (found []*HistoryEntry) {
 	here := map[virt.Addr]bool{}
+	align := virt.Addr(h.wordSize())
 	walk := func(there, back virt.Addr) {
 		for e := at; len(here) < maxHistory; {
 			if here[e] && e != at {
@@ -91,12 +116,12 @@ func (h *shellMemory) zshWalk(at virt.Addr, seen map[virt.Addr]bool) (found []*H
 				if seen != nil {
 					seen[e] = true
 				}
-				if one := h.zshEntry(e); one != nil {
+				if one := h.zshEntry(o, e); one != nil {
 					found = append(found, one)
 				}
 			}
 			next, ok := h.word(e + there)
-			if !ok || next == at || next%8 != 0 {
+			if !ok || next == at || next%align != 0 {
 				return
 			}
 			if again, ok := h.word(next + back); !ok || again != e {
@@ -105,31 +130,32 @@ func (h *shellMemory) zshWalk(at virt.Addr, seen map[virt.Addr]bool) (found []*H
 			e = next
 		}
 	}
-	walk(zshDown, zshUp)
-	walk(zshUp, zshDown)
+	up, down := virt.Addr(o.up), virt.Addr(o.down)
+	walk(down, up)
+	walk(up, down)
 	return found
 }
 
 // zshEntry reads the entry at a; nil if it is none.
-func (h *shellMemory) zshEntry(a virt.Addr) *HistoryEntry {
+func (h *shellMemory) zshEntry(o *zshLayout, a virt.Addr) *HistoryEntry {
 	b := h.bytes(a)
-	if len(b) < zshEntrySize || a%8 != 0 {
+	if size := h.wordSize(); len(b) < o.size || a%virt.Addr(size) != 0 {
 		return nil
 	}
-	word := func(off int) uint64 { return binary.LittleEndian.Uint64(b[off:]) }
-	up, down := virt.Addr(word(zshUp)), virt.Addr(word(zshDown))
-	number, started := word(zshNumber), word(zshStarted)
-	words := int32(binary.LittleEndian.Uint32(b[zshWordCount:]))
-	if number == 0 || number > 1<<31 || started < zshEarliest || started > zshLatest || word(zshFinished) > zshLatest || words < 0 || words > maxCommand {
+	word := func(off int) virt.Addr { return wordIn(b[off:], h.wordSize()) }
+	up, down := word(o.up), word(o.down)
+	number, started := binary.LittleEndian.Uint64(b[o.number:]), o.stamp(b[o.started:])
+	words := int32(binary.LittleEndian.Uint32(b[o.wordCount:]))
+	if number == 0 || number > 1<<31 || started < zshEarliest || started > zshLatest || o.stamp(b[o.finished:]) > zshLatest || words < 0 || words > maxCommand {
 		return nil
 	}
-	if again, ok := h.word(up + zshDown); !ok || again != a {
+	if again, ok := h.word(up + virt.Addr(o.down)); !ok || again != a {
 		return nil
 	}
-	if again, ok := h.word(down + zshUp); !ok || again != a {
+	if again, ok := h.word(down + virt.Addr(o.up)); !ok || again != a {
 		return nil
 	}
-	text, ok := h.command(virt.Addr(word(zshText)))
+	text, ok := h.command(word(o.text))
 	if !ok {
 		return nil
 	}

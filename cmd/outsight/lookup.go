@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -89,6 +90,7 @@ var codeColumns = []table.Column{
 
 func newDisassembleCommand() *cobra.Command {
 	var f peekFlags
+	var bits int
 	c := &cobra.Command{
 		Use:   "disassemble TARGET ADDRESS [LENGTH]",
 		Short: "Show the machine code at an address",
@@ -97,20 +99,30 @@ function that begins there, up to the next symbol, or 64 bytes.
 
 ` + placeHelp + `
 
-What is shown is what lies in memory: with probes, alternatives and static keys applied.`,
+What is shown is what lies in memory: with probes, alternatives and static keys applied. Code of
+a process is decoded as its kernel runs it, 32-bit programs as 32-bit code; --bits is for what is
+not: 32-bit code of a 64-bit program such as Wine, or of the firmware.`,
 		Example: `  outsight disassemble lab:demo vfs_read
-  outsight disassemble lab:demo --pid 1 0x401000 32`,
+  outsight disassemble lab:demo --pid 1 0x401000 32
+  outsight disassemble lab:demo --physical --bits 16 0xffff0 16`,
 		Args:    arguments(2, 3, "a TARGET, an ADDRESS and perhaps a LENGTH"),
 		GroupID: groupMemory,
 	}
 	f.add(c)
 	f.out.add(c, codeColumns)
+	c.Flags().IntVar(&bits, "bits", 0, "decode code of 16, 32 or 64 `bits`; without it, of as many as the process has")
 	c.RunE = func(c *cobra.Command, args []string) (err error) {
+		if c.Flags().Changed("bits") && bits != 16 && bits != 32 && bits != 64 {
+			return usagef("--bits: code has 16, 32 or 64, not %d", bits)
+		}
 		m, a, done, err := f.openAt(c.Context(), args[0], args[1])
 		if err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, done()) }()
+		if bits == 0 {
+			bits = m.CodeBits()
+		}
 		n := uint64(64)
 		if len(args) == 3 {
 			if n, err = strconv.ParseUint(args[2], 0, 64); err != nil {
@@ -120,7 +132,7 @@ What is shown is what lies in memory: with probes, alternatives and static keys 
 			n = size
 		}
 		return f.show(c, codeColumns, func(yield func(table.Row, error) bool) {
-			for i, err := range m.Code(a, n) {
+			for i, err := range m.Code(a, n, bits) {
 				if err != nil {
 					yield(nil, err)
 					return
@@ -192,7 +204,13 @@ What is swapped out is not found.`,
 			if err != nil {
 				return err
 			}
-			pattern, align = binary.LittleEndian.AppendUint64(nil, a), 8
+			pattern = binary.LittleEndian.AppendUint64(nil, a)
+			if align = m.WordSize(); align == 4 {
+				if a > math.MaxUint32 {
+					return usagef("--pointer: %#x is no address of a 32-bit process", a)
+				}
+				pattern = pattern[:align]
+			}
 		}
 		if len(pattern) == 0 {
 			return usagef("%w", peek.ErrPattern)

@@ -29,8 +29,8 @@ func newReadCommand() *cobra.Command {
 		Long: `Show the bytes at an address, or with -o write them to a file as they are.
 
 ` + placeHelp + ` Without
-a LENGTH (in bytes) 256 are read. With --words they are shown eight by eight, with what they point
-to: a symbol of the kernel or of a module, or in braces the slab cache whose object lies there. What cannot be read is shown as ??, written as zeros,
+a LENGTH (in bytes) 256 are read. With --words they are shown as pointers (of four bytes in a 32-bit
+process, else of eight), with what these point to: a symbol of the kernel or of a module, or in braces the slab cache whose object lies there. What cannot be read is shown as ??, written as zeros,
 told on standard error, and ends in exit status 3.`,
 		Example: `  outsight read lab:demo linux_banner 128
   outsight read lab:demo --pid 1 0x7ffd0000 4096 -o stack.bin
@@ -55,21 +55,21 @@ told on standard error, and ends in exit status 3.`,
 				return usagef("%q is no LENGTH in bytes", args[2])
 			}
 		}
-		if words && n%peek.WordSize != 0 {
-			return usagef("with --words the LENGTH is a multiple of %d bytes, not %d", peek.WordSize, n)
-		}
 		m, a, done, err := f.openAt(c.Context(), args[0], args[1])
 		if err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, done()) }()
+		if size := m.WordSize(); words && n%size != 0 {
+			return usagef("with --words the LENGTH is a multiple of %d bytes, not %d", size, n)
+		}
 		if a+n < a {
 			n = -a // up to the end of the address space
 		}
 		return f.write(c, file.path, func(w io.Writer) ([]peek.Gap, error) {
 			switch {
 			case words:
-				return writeWords(w, m.Words(a, n/peek.WordSize))
+				return writeWords(w, m.Words(a, n/m.WordSize()), m.WordSize())
 			case file.path == "":
 				return m.Hex(w, a, n)
 			}
@@ -109,15 +109,16 @@ func (f *peekFlags) write(c *cobra.Command, path string, copyTo func(io.Writer) 
 }
 
 // writeWords writes words, a line each, with what they point to.
-func writeWords(w io.Writer, words iter.Seq2[peek.Word, error]) (gaps []peek.Gap, err error) {
+func writeWords(w io.Writer, words iter.Seq2[peek.Word, error], size uint64) (gaps []peek.Gap, err error) {
 	for word, err := range words {
 		if err != nil {
 			return gaps, err
 		}
-		value := fmt.Sprintf("%016x", word.Value)
+		digits := int(2 * size)
+		value := fmt.Sprintf("%0*x", digits, word.Value)
 		if word.Err != nil {
-			value = strings.Repeat("?", 2*peek.WordSize)
-			gaps = peek.AddGap(gaps, word.Addr, peek.WordSize, word.Err)
+			value = strings.Repeat("?", digits)
+			gaps = peek.AddGap(gaps, word.Addr, size, word.Err)
 		}
 		if word.Name != "" {
 			value += "  " + text.Visible(word.Name)

@@ -146,11 +146,13 @@ func placeRow(p *peek.Placer, x *peek.Place) table.Row {
 		if b.Flags != nil {
 			set("flags", table.ListValue(b.Flags))
 		}
-		set("refs", table.IntValue(int64(b.Refs)))
 		if b.Maps >= 0 {
 			set("maps", table.IntValue(int64(b.Maps)))
 		}
-		set("page", table.AddrValue(uint64(b.Addr)))
+		if b.Addr != 0 { // there is a struct page
+			set("refs", table.IntValue(int64(b.Refs)))
+			set("page", table.AddrValue(uint64(b.Addr)))
+		}
 	}
 	if o := x.Object; o != nil {
 		text("cache", o.Cache.Name)

@@ -78,6 +78,7 @@ func ServerOptions(t testing.TB, o lab.Options) lab.Options {
 		maps.Copy(o.Files, files)
 	}
 	maps.Copy(o.Files, zshFiles(t, o.Userland != lab.Debian))
+	maps.Copy(o.Files, shellFiles(t, o.Userland != lab.Debian))
 	return o
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math/bits"
 	"strings"
 
 	"github.com/outsight-vmi/outsight/kernel"
@@ -40,7 +41,6 @@ type processorLayout struct {
 	info                                       string // variable of each processor's
 	names, bugs                                virt.Addr
 	nNames, nBugs                              int
-	onlineMask, presentMask, possibleMask      virt.Addr
 }
 
 // maxCapabilities bounds the words of capabilities, those for bugs included: 22 and 2
@@ -49,7 +49,7 @@ const maxCapabilities = 64
 
 func processorLayoutOf(s *linux.System) (*processorLayout, error) {
 	return kobj.LayoutOf(s.Walker, "processors", func(r *kobj.Resolver, o *processorLayout) {
-		r.Prefetch("cpu_info", "boot_cpu_data", "x86_cap_flags", "x86_bug_flags", "__cpu_online_mask", "__cpu_present_mask", "__cpu_possible_mask")
+		r.Prefetch("cpu_info", "boot_cpu_data", "x86_cap_flags", "x86_bug_flags")
 		const c = "cpuinfo_x86"
 		o.vendor, o.modelName = r.Field(c, "x86_vendor_id"), r.Field(c, "x86_model_id")
 		o.family, o.model, o.stepping = r.Field(c, "x86"), r.Field(c, "x86_model"), r.Field(c, "x86_stepping")
@@ -58,15 +58,6 @@ func processorLayoutOf(s *linux.System) (*processorLayout, error) {
 		o.die, o.apic = r.Field(c, "topo.die_id", "cpu_die_id"), r.Field(c, "topo.apicid", "apicid")
 		o.physBits, o.virtBits = r.Field(c, "x86_phys_bits"), r.Field(c, "x86_virt_bits")
 		o.caps = r.Field(c, "x86_capability")
-		for name, at := range map[string]*virt.Addr{
-			"__cpu_online_mask": &o.onlineMask, "__cpu_present_mask": &o.presentMask, "__cpu_possible_mask": &o.possibleMask,
-		} {
-			a, err := s.SymbolAddr(name)
-			if err != nil {
-				r.Errs = append(r.Errs, err)
-			}
-			*at = a
-		}
 		o.info = "cpu_info"
 		if _, ok := s.Symbol(o.info); !ok {
 			o.info = "" // one processor only: boot_cpu_data is its
@@ -84,6 +75,48 @@ func processorLayoutOf(s *linux.System) (*processorLayout, error) {
 	})
 }
 
+// processorMasks are the addresses of the kernel's sets of processors.
+type processorMasks struct{ online, present, possible virt.Addr }
+
+func processorMasksOf(s *linux.System) (*processorMasks, error) {
+	return kobj.LayoutOf(s.Walker, "sets of processors", func(r *kobj.Resolver, o *processorMasks) {
+		const online, present, possible = "__cpu_online_mask", "__cpu_present_mask", "__cpu_possible_mask"
+		r.Prefetch(online, present, possible)
+		for name, at := range map[string]*virt.Addr{online: &o.online, present: &o.present, possible: &o.possible} {
+			a, err := s.SymbolAddr(name)
+			if err != nil {
+				r.Errs = append(r.Errs, err)
+			}
+			*at = a
+		}
+	})
+}
+
+// ProcessorCount is how many processors there are of a kind.
+type ProcessorCount struct {
+	Online   int // run tasks
+	Present  int // are plugged in
+	Possible int // could be
+}
+
+// CountProcessors counts the processors by the kernel's masks.
+func CountProcessors(s *linux.System) (n ProcessorCount, err error) {
+	o, err := processorMasksOf(s)
+	if err != nil {
+		return n, err
+	}
+	mask := make([]byte, s.CPUMaskSize())
+	for count, at := range map[*int]virt.Addr{&n.Online: o.online, &n.Present: o.present, &n.Possible: o.possible} {
+		if err := s.ReadAt(mask, at); err != nil {
+			return ProcessorCount{}, fmt.Errorf("processors: mask at %#x: %w", uint64(at), err)
+		}
+		for _, b := range mask {
+			*count += bits.OnesCount8(b)
+		}
+	}
+	return n, nil
+}
+
 // Processors yields the processors that are or can be in the guest, by number. An
 // error beside one says what of it could not be read.
 func Processors(ctx context.Context, s *linux.System) iter.Seq2[*Processor, error] {
@@ -93,8 +126,13 @@ func Processors(ctx context.Context, s *linux.System) iter.Seq2[*Processor, erro
 			yield(nil, err)
 			return
 		}
+		sets, err := processorMasksOf(s)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
 		var masks [3][]byte
-		for i, at := range [...]virt.Addr{o.onlineMask, o.presentMask, o.possibleMask} {
+		for i, at := range [...]virt.Addr{sets.online, sets.present, sets.possible} {
 			masks[i] = make([]byte, s.CPUMaskSize())
 			if err := s.ReadAt(masks[i], at); err != nil {
 				yield(nil, fmt.Errorf("processors: mask at %#x: %w", uint64(at), err))

@@ -30,10 +30,13 @@ const (
 	PageGuard     PageUse = "guard"
 	PageMovable   PageUse = "movable" // of a driver that lets it be moved
 	PageKernel    PageUse = "kernel"  // of whoever in the kernel asked for it
+	// PageUnmanaged is memory for which the kernel has no struct page: mem= or memmap= of its
+	// command line leaves it out, or it was plugged in and is not online yet.
+	PageUnmanaged PageUse = "unmanaged"
 )
 
 // Page is a block of memory that the kernel counts as one: a page, a compound page, or a
-// free block of the buddy allocator.
+// free block of the buddy allocator. Of a block that is unmanaged only PA and Size are known.
 type Page struct {
 	PA      phys.Addr // of its first byte
 	Size    uint64    // in bytes
@@ -110,6 +113,7 @@ func pageLayoutOf(s *linux.System) (*pageLayout, error) {
 		return nil, err
 	}
 	return kobj.LayoutOf(s.Walker, "pages", func(r *kobj.Resolver, o *pageLayout) {
+		r.Prefetch("max_pfn")
 		const p = "page"
 		o.cache = cache
 		o.compound = r.Field(p, "compound_head", "compound_info") // 7.1
@@ -191,8 +195,7 @@ func (o *pageLayout) hugetlb(s *linux.System, r *kobj.Resolver) {
 const pageWindow = 512
 
 // Pages yields the guest's memory as the kernel's struct pages have it, upwards. An error
-// stands for memory whose struct pages cannot be read: the kernel may have been told not
-// to use it.
+// stands for memory whose struct pages cannot be read.
 func Pages(ctx context.Context, s *linux.System) iter.Seq2[*Page, error] {
 	return func(yield func(*Page, error) bool) {
 		o, err := pageLayoutOf(s)
@@ -201,12 +204,34 @@ func Pages(ctx context.Context, s *linux.System) iter.Seq2[*Page, error] {
 			return
 		}
 		w := pageWalk{s: s, o: o, buf: make([]byte, pageWindow*o.cache.PageSize)}
+		top := frames(s)
 		for _, r := range s.Memory.Ranges() {
-			if !w.walk(ctx, uint64(r.Start)/phys.PageSize, uint64(r.End)/phys.PageSize, yield) {
+			pfn, end := uint64(r.Start)/phys.PageSize, uint64(r.End)/phys.PageSize
+			managed := max(pfn, min(end, top))
+			if !w.walk(ctx, pfn, managed, yield) || managed < end && !yield(unmanaged(managed, end), nil) {
 				return
 			}
 		}
 	}
+}
+
+// frames is one more than the highest page frame that the kernel uses (max_pfn), which mem=
+// lowers; the highest there can be where that is unknown.
+func frames(s *linux.System) uint64 {
+	const most = 1 << 40
+	a, err := s.SymbolAddr("max_pfn")
+	if err != nil {
+		return most
+	}
+	if n, err := s.Word(a); err == nil && n != 0 {
+		return min(n, most)
+	}
+	return most
+}
+
+// unmanaged are the page frames from pfn to end, for which there are no struct pages.
+func unmanaged(pfn, end uint64) *Page {
+	return &Page{PA: phys.Addr(pfn * phys.PageSize), Size: (end - pfn) * phys.PageSize, Use: PageUnmanaged, Maps: -1}
 }
 
 // pageWalk goes through struct pages.
@@ -225,6 +250,10 @@ func (w *pageWalk) walk(ctx context.Context, pfn, end uint64, yield func(*Page, 
 		if missing == nil {
 			return true
 		}
+		if virt.IsFault(missing, virt.NotPresent) {
+			missing = nil
+			return yield(unmanaged(lost, pfn), nil)
+		}
 		err := fmt.Errorf("struct pages of physical %#x to %#x: %w", lost*phys.PageSize, pfn*phys.PageSize, missing)
 		missing = nil
 		return yield(nil, err)
@@ -237,6 +266,9 @@ func (w *pageWalk) walk(ctx context.Context, pfn, end uint64, yield func(*Page, 
 		stop := min(end, pfn&^(pageWindow-1)+pageWindow)
 		b := w.buf[:(stop-pfn)*size]
 		if err := w.s.ReadAt(b, w.o.address(pfn)); err != nil {
+			if virt.IsFault(missing, virt.NotPresent) != virt.IsFault(err, virt.NotPresent) && !tell() {
+				return false
+			}
 			if missing == nil {
 				missing, lost = err, pfn
 			}

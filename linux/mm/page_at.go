@@ -17,6 +17,9 @@ func PageAt(s *linux.System, pa phys.Addr) (*Page, error) {
 		return nil, err
 	}
 	pfn := uint64(pa) / phys.PageSize
+	if top := frames(s); pfn >= top && HasMemory(s, pa) {
+		return unmanaged(pfn, pfn+1), nil
+	}
 	p, n, err := pageOf(s, o, o.head(s, pfn))
 	whole := err == nil && pfn-uint64(p.PA)/phys.PageSize < n
 	if whole && p.Refs != 0 {

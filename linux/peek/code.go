@@ -44,8 +44,9 @@ func (m *Memory) Function(a uint64) uint64 {
 	return low
 }
 
-// Code disassembles n bytes at a. What is no code comes byte by byte. An error ends it.
-func (m *Memory) Code(a, n uint64) iter.Seq2[Instruction, error] {
+// Code disassembles n bytes at a as code of 16, 32 or 64 bits. What is not code comes byte
+// by byte. An error ends it.
+func (m *Memory) Code(a, n uint64, bits int) iter.Seq2[Instruction, error] {
 	return func(yield func(Instruction, error) bool) {
 		b := make([]byte, min(n, maxCode))
 		got, err := m.ReadAt(b, a)
@@ -60,7 +61,7 @@ func (m *Memory) Code(a, n uint64) iter.Seq2[Instruction, error] {
 		}
 		for len(b) > 0 {
 			i := Instruction{Addr: a, Symbol: m.SymbolAt(a)}
-			inst, err := x86.Decode(b)
+			inst, err := x86.DecodeMode(b, bits)
 			size := inst.Len
 			if err != nil || size > len(b) {
 				size, i.Text = 1, fmt.Sprintf(".byte %#02x", b[0])

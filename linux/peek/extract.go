@@ -58,15 +58,15 @@ const maxSegments = 0xfffe
 // segment of the file of its own. Smaller ones become holes of the file.
 const leastGap = 1 << 20
 
-// WriteELF writes memory as an ELF core file of those segments: pages that are in place,
-// at the addresses that they have. Where none is in place over a long stretch, as in terabytes
+// WriteELF writes memory as an ELF core file of those segments, of a 32-bit process as a
+// 32-bit one: pages that are in place, at the addresses that they have. Where none is in place over a long stretch, as in terabytes
 // that a program reserved, a segment has no bytes in the file, and is cut in two where others
 // follow: offsets stay small enough for any file system. It returns how many bytes it wrote.
 func (m *Memory) WriteELF(ctx context.Context, w io.WriterAt, segments []Segment) (written uint64, err error) {
 	if len(segments) > maxSegments {
 		return 0, fmt.Errorf("%w: %d segments", kobj.ErrBroken, len(segments))
 	}
-	const header, program, page = 64, 56, phys.PageSize
+	const page = phys.PageSize
 	var parts []filled
 	for gap := uint64(leastGap); ; gap *= 2 {
 		parts = parts[:0]
@@ -80,20 +80,15 @@ func (m *Memory) WriteELF(ctx context.Context, w io.WriterAt, segments []Segment
 			break
 		}
 	}
-	head := elf.Header64{
-		Ident: [16]byte{0x7f, 'E', 'L', 'F', byte(elf.ELFCLASS64), byte(elf.ELFDATA2LSB), byte(elf.EV_CURRENT)},
-		Type:  uint16(elf.ET_CORE), Machine: uint16(elf.EM_X86_64), Version: uint32(elf.EV_CURRENT),
-		Phoff: header, Ehsize: header, Phentsize: program, Phnum: uint16(len(parts)),
-	}
-	out, err := binary.Append(nil, binary.LittleEndian, head)
+	form := m.coreFile(segments, len(parts))
+	out, err := binary.Append(nil, binary.LittleEndian, form.head(m.machine(), len(parts)))
 	if err != nil {
 		return 0, err
 	}
-	next := uint64(header + program*len(parts))
+	next := form.header + form.program*uint64(len(parts))
 	next += -next % page
 	for _, s := range parts {
-		p := elf.Prog64{Type: uint32(elf.PT_LOAD), Flags: uint32(s.Flags), Off: next, Vaddr: s.Addr, Memsz: s.Size, Filesz: s.last, Align: 1}
-		if out, err = binary.Append(out, binary.LittleEndian, p); err != nil {
+		if out, err = binary.Append(out, binary.LittleEndian, form.segment(s.Segment, next, s.last)); err != nil {
 			return written, err
 		}
 		if next+s.last < next || next+s.last > 1<<62 {
@@ -183,7 +178,7 @@ const maxImage = 1 << 32
 
 // WriteImage writes the ELF image whose header lies at a in the layout of its file, as
 // far as its program headers tell: what is in no loaded segment, such as section names
-// and debug information, is not there. Gaps are what was not in memory.
+// and debug information, is not there, nor is it in the header. Gaps are what was not in memory.
 func (m *Memory) WriteImage(w io.WriterAt, a uint64) (gaps []Gap, err error) {
 	programs, err := m.programs(a)
 	if err != nil {
@@ -211,30 +206,44 @@ func (m *Memory) WriteImage(w io.WriterAt, a uint64) (gaps []Gap, err error) {
 			return gaps, err
 		}
 	}
-	return gaps, nil
+	return gaps, m.dropSections(w, a, programs)
 }
 
-// programs are the program headers of the image at a.
+// programs are the program headers of the image at a, those of a 32-bit one widened.
 func (m *Memory) programs(a uint64) (all []elf.Prog64, err error) {
 	var b [64]byte
 	if _, err := m.ReadAt(b[:], a); err != nil {
 		return nil, err
 	}
+	if string(b[:4]) != elf.ELFMAG || b[elf.EI_DATA] != byte(elf.ELFDATA2LSB) {
+		return nil, fmt.Errorf("%w: no little-endian ELF image begins there", kobj.ErrBroken)
+	}
 	var h elf.Header64
-	if _, err := binary.Decode(b[:], binary.LittleEndian, &h); err != nil {
+	form := elf64
+	switch elf.Class(b[elf.EI_CLASS]) {
+	case elf.ELFCLASS64:
+		_, err = binary.Decode(b[:], binary.LittleEndian, &h)
+	case elf.ELFCLASS32:
+		form = elf32
+		var narrow elf.Header32
+		_, err = binary.Decode(b[:], binary.LittleEndian, &narrow)
+		h.Phoff, h.Phentsize, h.Phnum = uint64(narrow.Phoff), narrow.Phentsize, narrow.Phnum
+	default:
+		err = fmt.Errorf("%w: an ELF image of class %d", kobj.ErrBroken, b[elf.EI_CLASS])
+	}
+	if err != nil {
 		return nil, err
 	}
-	const programSize = 56
-	if string(h.Ident[:4]) != elf.ELFMAG || h.Ident[elf.EI_CLASS] != byte(elf.ELFCLASS64) || h.Phentsize != programSize {
-		return nil, fmt.Errorf("%w: no 64-bit ELF image begins there", kobj.ErrBroken)
+	if uint64(h.Phentsize) != form.program {
+		return nil, fmt.Errorf("%w: program headers of %d bytes, not %d", kobj.ErrBroken, h.Phentsize, form.program)
 	}
-	table := make([]byte, int(h.Phnum)*programSize)
+	table := make([]byte, uint64(h.Phnum)*form.program)
 	if _, err := m.ReadAt(table, a+h.Phoff); err != nil {
 		return nil, err
 	}
-	for ; len(table) > 0; table = table[programSize:] {
-		var p elf.Prog64
-		if _, err := binary.Decode(table, binary.LittleEndian, &p); err != nil {
+	for ; len(table) > 0; table = table[form.program:] {
+		p, err := form.decode(table)
+		if err != nil {
 			return nil, err
 		}
 		all = append(all, p)

@@ -55,9 +55,6 @@ func (m *Memory) Hex(w io.Writer, a, n uint64) (gaps []Gap, err error) {
 	return gaps, nil
 }
 
-// WordSize is how many bytes a word has.
-const WordSize = 8
-
 // Word is one word of memory.
 type Word struct {
 	Addr, Value uint64
@@ -65,7 +62,7 @@ type Word struct {
 	Err         error  // why it could not be read
 }
 
-// Words yields n words from a on.
+// Words yields n words, each as wide as a pointer in m, from a on.
 func (m *Memory) Words(a, n uint64) iter.Seq2[Word, error] {
 	return func(yield func(Word, error) bool) {
 		p, err := m.Placer()
@@ -73,10 +70,11 @@ func (m *Memory) Words(a, n uint64) iter.Seq2[Word, error] {
 			yield(Word{}, err)
 			return
 		}
-		for ; n > 0; a, n = a+WordSize, n-1 {
-			var b [WordSize]byte
+		var b [8]byte
+		size := m.WordSize()
+		for ; n > 0; a, n = a+size, n-1 {
 			w := Word{Addr: a}
-			if _, w.Err = m.ReadAt(b[:], a); w.Err == nil {
+			if _, w.Err = m.ReadAt(b[:size], a); w.Err == nil {
 				w.Value = binary.LittleEndian.Uint64(b[:])
 				w.Name = p.Name(w.Value)
 			}

@@ -26,6 +26,7 @@ type Memory struct {
 	s     *linux.System
 	space *virt.Space // nil: guest-physical
 	mm    virt.Addr   // of a process
+	abi   linux.ABI   // of a process; empty: the kernel's, which is 64-bit
 }
 
 // Kernel is the address space of the kernel.
@@ -51,8 +52,18 @@ func Process(ctx context.Context, s *linux.System, pid int32) (*Memory, error) {
 	if err != nil {
 		return nil, fmt.Errorf("process %d: %w", pid, err)
 	}
-	return &Memory{s: s, space: space, mm: mm}, nil
+	abi, err := s.ABI(mm)
+	if err != nil {
+		return nil, fmt.Errorf("process %d: %w", pid, err)
+	}
+	return &Memory{s: s, space: space, mm: mm, abi: abi}, nil
 }
+
+// WordSize is how many bytes a pointer has in m: 4 in the memory of a 32-bit process.
+func (m *Memory) WordSize() uint64 { return uint64(m.abi.WordSize()) }
+
+// CodeBits is the mode in which code in m is decoded: 32 in the memory of a 32-bit process.
+func (m *Memory) CodeBits() int { return m.abi.CodeBits() }
 
 // Task is the process of a number.
 func Task(ctx context.Context, s *linux.System, pid int32) (linux.Task, error) {

@@ -169,7 +169,7 @@ func TestCode(t *testing.T) {
 	a := g.Alloc(64, 64)
 	g.Put(a, []byte{0xf3, 0x0f, 0x1e, 0xfa, 0x55, 0x48, 0x89, 0xe5, 0x06, 0xc3})
 	var got []string
-	for i, err := range m.Code(a, 10) {
+	for i, err := range m.Code(a, 10, m.CodeBits()) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -179,7 +179,7 @@ func TestCode(t *testing.T) {
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("%q, want %q", got, want)
 	}
-	for _, err := range m.Code(0x1000, 4) {
+	for _, err := range m.Code(0x1000, 4, 64) {
 		if err == nil {
 			t.Error("code where nothing is mapped")
 		}
@@ -282,6 +282,72 @@ func TestReserved(t *testing.T) {
 	}
 }
 
+// narrowImage is [image] as a 32-bit file.
+func narrowImage() []byte {
+	h := elf.Header32{Ident: [16]byte{0x7f, 'E', 'L', 'F', 1, 1, 1}, Type: 2, Machine: 3, Version: 1, Phoff: 52, Ehsize: 52, Phentsize: 32, Phnum: 1}
+	b, _ := binary.Append(nil, binary.LittleEndian, h)
+	b, _ = binary.Append(b, binary.LittleEndian, elf.Prog32{Type: 1, Flags: 5, Vaddr: 0x8048000, Filesz: 256, Memsz: 256})
+	code := []byte{0xf3, 0x0f, 0x1e, 0xfb, 0x8b, 0x44, 0x24, 0x04, 0x40, 0xc3} // at 84
+	return append(append(b, code...), bytes.Repeat([]byte{0x90}, 256-len(b)-len(code))...)
+}
+
+// The memory of a 32-bit process is read as one.
+func TestNarrow(t *testing.T) {
+	const base = 0x8048000
+	g := synth.New(synth.Options{})
+	task := g.Add(synth.Process{PID: 7, Comm: "p", ABI: "ia32"})
+	g.Add(synth.Process{PID: 8, Comm: "q"})
+	page := g.Alloc(4096, 4096)
+	g.Put(page, narrowImage())
+	tables := g.Tables(g.Phys(g.Get(g.Get(task, "task_struct", "mm"), "mm_struct", "pgd")))
+	tables.Map(base, g.Phys(page), 4096, synth.Present|synth.User)
+	s := open(t, g)
+	m, err := peek.Process(t.Context(), s, 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if wide, err := peek.Process(t.Context(), s, 8); err != nil || wide.WordSize() != 8 || wide.CodeBits() != 64 {
+		t.Errorf("a 64-bit process: %v", err)
+	}
+	var got []string
+	for i, err := range m.Code(base+84, 10, m.CodeBits()) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, i.Text)
+	}
+	if want := []string{"endbr32", "mov 0x4(%esp),%eax", "inc %eax", "ret"}; fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	for w, err := range m.Words(base+4, 1) {
+		if err != nil || w.Err != nil || w.Value != 0x00010101 {
+			t.Errorf("%+v, %v", w, err)
+		}
+	}
+	path := filepath.Join(t.TempDir(), "image")
+	out, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if gaps, err := m.WriteImage(out, base); err != nil || len(gaps) > 0 {
+		t.Errorf("%v, %v", gaps, err)
+	}
+	if b, err := os.ReadFile(path); err != nil || !bytes.Equal(b, narrowImage()) {
+		t.Errorf("%v, %d bytes", err, len(b))
+	}
+	if _, err := m.WriteELF(t.Context(), out, []peek.Segment{{Addr: base, Size: 4096, Flags: elf.PF_R}}); err != nil {
+		t.Error(err)
+	}
+	f, err := elf.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if f.Class != elf.ELFCLASS32 || f.Machine != elf.EM_386 || f.Type != elf.ET_CORE || len(f.Progs) != 1 || f.Progs[0].Vaddr != base || f.Progs[0].Filesz != 4096 {
+		t.Errorf("%+v", f)
+	}
+}
+
 // nowhere takes what is written, and counts it.
 type nowhere struct{ n int }
 
@@ -298,6 +364,7 @@ func FuzzImage(f *testing.F) {
 	m := peek.Kernel(open(f, g))
 	a := g.Alloc(1<<16, 4096)
 	f.Add(image())
+	f.Add(narrowImage())
 	f.Fuzz(func(_ *testing.T, b []byte) {
 		g.Put(a, b[:min(len(b), 1<<16)])
 		_, _ = m.WriteImage(&nowhere{}, a)

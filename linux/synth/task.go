@@ -26,6 +26,7 @@ type Process struct {
 	RSS, VSize uint64   // in pages
 	Cgroup     string   // empty: the root
 	TTY        string
+	ABI        string // ia32 or x32; empty: 64
 }
 
 // Stack is where processes have their arguments.
@@ -167,6 +168,7 @@ func (g *Guest) memory(p Process) uint64 {
 	root := g.UserTables()
 	set("pgd", g.Direct(root))
 	set("total_vm", p.VSize)
+	g.abi(mm, p.ABI)
 	if p.Exe != "" {
 		set("exe_file", g.File(p.Exe))
 	}
@@ -189,6 +191,21 @@ func (g *Guest) memory(p Process) uint64 {
 	}
 	g.resident(mm, p.RSS)
 	return mm
+}
+
+// abi notes the ABI of a program as exec does.
+func (g *Guest) abi(mm uint64, abi string) {
+	const top64, top32 = 1<<47 - 4096, 0xffffe000
+	if abi == "" {
+		g.Set(mm, "mm_struct", "task_size", top64)
+	} else {
+		g.Set(mm, "mm_struct", "task_size", top32)
+	}
+	if g.Old {
+		g.Set(mm, "mm_struct", "context.ia32_compat", map[string]uint64{"ia32": 17, "x32": 30}[abi]) // TIF_IA32, TIF_X32
+	} else {
+		g.Set(mm, "mm_struct", "context.flags", map[string]uint64{"": 2, "ia32": 1}[abi]) // MM_CONTEXT_HAS_VSYSCALL, MM_CONTEXT_UPROBE_IA32
+	}
 }
 
 // resident spreads the count of resident pages over the counters.

@@ -36,9 +36,11 @@ old kthread flags u64, data ptr
 worker current_work ptr, pool ptr, desc char[24]
 percpu_counter lock u32, count s64, list list_head, counters ptr
 mm_rss_stat count u64[4]
-mm_inner_anon users u32, pgd ptr, total_vm u64, arg_start u64, arg_end u64, env_start u64, env_end u64, exe_file ptr
-old mm_struct _ mm_inner_anon, rss_stat mm_rss_stat
-new mm_struct _ mm_inner_anon, rss_stat percpu_counter[4]
+mm_inner_anon users u32, pgd ptr, total_vm u64, arg_start u64, arg_end u64, env_start u64, env_end u64, task_size u64, exe_file ptr
+old mm_context ldt ptr, ia32_compat u16
+new mm_context ldt ptr, flags u64
+old mm_struct _ mm_inner_anon, context mm_context, rss_stat mm_rss_stat
+new mm_struct _ mm_inner_anon, context mm_context, rss_stat percpu_counter[4]
 cred usage u32, uid u32, gid u32, suid u32, sgid u32, euid u32, egid u32, fsuid u32, fsgid u32, user_ns ptr
 upid nr s32, ns ptr
 pid count u32, level u32, tasks ptr[4], numbers upid[1]

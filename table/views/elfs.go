@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"iter"
-	"strings"
 
 	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
@@ -63,16 +62,16 @@ var elvesColumns = table.Columns[elfImage]{
 				return table.IntValue(map[bool]int64{true: 64, false: 32}[h.Class == 2])
 			})
 		}},
-	{Name: "type", Type: table.Text, Doc: "EXEC, DYN (also most programs), REL, CORE; missing where the header is not in memory.",
+	{Name: "type", Type: table.Text, Doc: "EXEC, DYN (also most programs), REL, CORE; LOOS+N and LOPROC+N are of an operating system and a processor, others are numbers; missing where the header is not in memory.",
 		Get: func(i *elfImage) table.Value {
 			return i.header(func(h *linux.ELFHeader) table.Value {
-				return table.TextValue(strings.TrimPrefix(h.Type.String(), "ET_"))
+				return table.TextValue(h.TypeName())
 			})
 		}},
 	{Name: "machine", Type: table.Text, Extra: true, Doc: "CPU that it is for, as ELF calls it.",
 		Get: func(i *elfImage) table.Value {
 			return i.header(func(h *linux.ELFHeader) table.Value {
-				return table.TextValue(strings.TrimPrefix(h.Machine.String(), "EM_"))
+				return table.TextValue(h.MachineName())
 			})
 		}},
 	{Name: "entry", Type: table.Addr, Extra: true, Doc: "Address of the first instruction; of a DYN, from its start.",

@@ -7,6 +7,7 @@ import (
 
 	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/linux/device"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/table"
 )
@@ -69,7 +70,12 @@ var infoColumns = table.Columns[information]{
 		Get: func(i *information) table.Value { return integer(i.Linux.Space.Levels()) }},
 	{Name: "pti", Type: table.Bool, Doc: "Whether page tables are isolated: two roots for each process.",
 		Get: func(i *information) table.Value { return table.BoolValue(i.Linux.PTI) }},
-	{Name: "cpus", Type: table.Int, Doc: "CPUs that the kernel prepared for.", Get: func(i *information) table.Value { return integer(i.Linux.CPUs()) }},
+	{Name: "cpus", Type: table.Int, Doc: "CPUs that are online: they run tasks.",
+		Get: func(i *information) table.Value { return readable(integer(i.cpus.Online), i.cpuErr) }},
+	{Name: "cpus_present", Type: table.Int, Doc: "CPUs that are plugged in.",
+		Get: func(i *information) table.Value { return readable(integer(i.cpus.Present), i.cpuErr) }},
+	{Name: "cpus_possible", Type: table.Int, Doc: "CPUs that the kernel prepared for: all that could be plugged in.",
+		Get: func(i *information) table.Value { return readable(integer(i.cpus.Possible), i.cpuErr) }},
 	{Name: "booted", Type: table.Time, Doc: "When the guest booted, by its own clock.",
 		Get: func(i *information) table.Value { return readable(table.TimeValue(i.clock.Boot), i.clockErr) }},
 	{Name: "clock", Type: table.Time, Doc: "The guest's clock when it last ticked.",
@@ -112,6 +118,8 @@ type information struct {
 	ranges   []string
 	clock    kernel.Clock
 	clockErr error
+	cpus     device.ProcessorCount
+	cpuErr   error
 }
 
 func info(_ context.Context, l *guest.Look, _ table.Request) iter.Seq2[*information, error] {
@@ -119,6 +127,7 @@ func info(_ context.Context, l *guest.Look, _ table.Request) iter.Seq2[*informat
 		i := information{Look: l}
 		i.ram, i.ranges = ramOf(l.Linux.Memory)
 		i.clock, i.clockErr = l.Linux.Clock()
+		i.cpus, i.cpuErr = device.CountProcessors(l.Linux)
 		yield(&i, nil)
 	}
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/linux/device"
 	"github.com/outsight-vmi/outsight/linux/sched"
 	"github.com/outsight-vmi/outsight/table"
 )
@@ -18,7 +19,7 @@ func init() {
 
 The guest's clock is read as it was at its last tick, which in an idle guest can be
 seconds ago. The load is computed by the guest itself; its monitor knows nothing of it.`,
-		Source:  "the timekeeper (tk_core), avenrun, nr_threads, __cpu_possible_mask",
+		Source:  "the timekeeper (tk_core), avenrun, nr_threads, __cpu_online_mask",
 		Example: "lab:demo",
 		Single:  true,
 	}, uptimeColumns, uptime))
@@ -28,12 +29,13 @@ seconds ago. The load is computed by the guest itself; its monitor knows nothing
 type upSince struct {
 	clock             kernel.Clock
 	load              sched.Load
-	cpus              int
+	cpus              device.ProcessorCount
 	clockErr, loadErr error
+	cpuErr            error
 }
 
 // Unread is part of [table.Partial].
-func (u *upSince) Unread() error { return errors.Join(u.clockErr, u.loadErr) }
+func (u *upSince) Unread() error { return errors.Join(u.clockErr, u.loadErr, u.cpuErr) }
 
 var uptimeColumns = table.Columns[upSince]{
 	{Name: "uptime", Type: table.Duration, Doc: "Since boot, at the last tick of the guest's clock, suspended time included.",
@@ -50,13 +52,14 @@ var uptimeColumns = table.Columns[upSince]{
 		Get: func(u *upSince) table.Value { return readable(table.FloatValue(u.load.Averages[2]), u.loadErr) }},
 	{Name: "threads", Type: table.Int, Doc: "Threads of all processes and of the kernel.",
 		Get: func(u *upSince) table.Value { return readable(table.IntValue(u.load.Threads), u.loadErr) }},
-	{Name: "cpus", Type: table.Int, Doc: "CPUs that the kernel has prepared for (possible CPUs).",
-		Get: func(u *upSince) table.Value { return integer(u.cpus) }},
+	{Name: "cpus", Type: table.Int, Doc: "CPUs that are online.",
+		Get: func(u *upSince) table.Value { return readable(integer(u.cpus.Online), u.cpuErr) }},
 }
 
 func uptime(_ context.Context, l *guest.Look, _ table.Request) iter.Seq2[*upSince, error] {
 	return func(yield func(*upSince, error) bool) {
-		u := upSince{cpus: l.Linux.CPUs()}
+		var u upSince
+		u.cpus, u.cpuErr = device.CountProcessors(l.Linux)
 		u.clock, u.clockErr = l.Linux.Clock()
 		u.load, u.loadErr = sched.ReadLoad(l.Linux)
 		yield(&u, nil)

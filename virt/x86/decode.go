@@ -41,10 +41,13 @@ func Name(b []byte) string {
 
 // Decode decodes the 64-bit instruction at the start of b. What it stands in for
 // comes as a NOP of the right length. Errors wrap [ErrCode].
-func Decode(b []byte) (inst x86asm.Inst, err error) {
+func Decode(b []byte) (x86asm.Inst, error) { return DecodeMode(b, 64) }
+
+// DecodeMode is Decode for code of 16, 32 or 64 bits.
+func DecodeMode(b []byte, bits int) (inst x86asm.Inst, err error) {
 	for _, f := range fixups {
 		if bytes.HasPrefix(b, f.code) {
-			return x86asm.Inst{Op: x86asm.NOP, Len: len(f.code), Mode: 64}, nil
+			return x86asm.Inst{Op: x86asm.NOP, Len: len(f.code), Mode: bits}, nil
 		}
 	}
 	// A hostile guest chooses these bytes: a slip of the decoder is an error.
@@ -58,7 +61,7 @@ func Decode(b []byte) (inst x86asm.Inst, err error) {
 	for pad < len(b)-1 && pad < 4 && b[pad] == 0x2e && (b[pad+1] == 0x2e || b[pad+1] == 0xe8 || b[pad+1] == 0xe9) {
 		pad++
 	}
-	inst, err = x86asm.Decode(b[pad:min(len(b), pad+MaxInstruction)], 64)
+	inst, err = x86asm.Decode(b[pad:min(len(b), pad+MaxInstruction)], bits)
 	if err != nil {
 		return inst, fmt.Errorf("% x: %w: %w", b[:min(len(b), MaxInstruction)], ErrCode, err)
 	}

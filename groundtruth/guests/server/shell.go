@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -36,6 +38,21 @@ func (s *server) shells() error {
 	if path, err := exec.LookPath("zsh"); err == nil {
 		errs = append(errs, s.shell("fc -l -t %s 1", path, "-f", "-i"))
 	}
+	others, err := filepath.Glob("/shells/*/*")
+	errs = append(errs, err)
+	for _, path := range others {
+		folder, name := filepath.Base(filepath.Dir(path)), filepath.Base(path)
+		switch {
+		case folder == "readline":
+			errs = append(errs, s.shell("", path, s.dir))
+		case strings.HasPrefix(name, "bash"):
+			errs = append(errs, s.shell("history", path, "--norc", "-i"))
+		case strings.HasPrefix(name, "zsh"):
+			errs = append(errs, s.shell("fc -l -t %s 1", path, "-f", "-i"))
+		default:
+			errs = append(errs, s.shell("history", path, "ash", "-i"))
+		}
+	}
 	return errors.Join(errs...)
 }
 
@@ -64,8 +81,12 @@ func (s *server) shell(list string, argv ...string) error {
 		return err
 	}
 	defer func() { _ = slave.Close() }()
+	var size []string
+	if strings.HasSuffix(argv[0], "/bash-static") {
+		size = []string{"HISTSIZE=3"} // less than what is typed: the first number is not 1
+	}
 	p, err := os.StartProcess(argv[0], argv, &os.ProcAttr{
-		Env:   []string{"HISTTIMEFORMAT=%s ", "HISTFILE=/dev/null", "PATH=/bin:/usr/bin:/sbin:/usr/sbin", "TERM=dumb"},
+		Env:   append([]string{"HISTTIMEFORMAT=%s ", "HISTFILE=/dev/null", "PATH=/bin:/usr/bin:/sbin:/usr/sbin", "TERM=dumb"}, size...),
 		Files: []*os.File{slave, slave, slave}, Sys: &syscall.SysProcAttr{Setsid: true, Setctty: true},
 	})
 	if err != nil {

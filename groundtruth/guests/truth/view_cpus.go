@@ -16,13 +16,9 @@ func init() { views["cpus"] = tellCPUs }
 func tellCPUs(emit func(any) error) error {
 	rows := map[int]map[string]any{}
 	for _, what := range []string{"possible", "present", "online"} {
-		b, err := os.ReadFile("/sys/devices/system/cpu/" + what)
+		set, err := cpuSet(what)
 		if err != nil {
 			return err
-		}
-		set, err := numbersIn(strings.TrimSpace(string(b)))
-		if err != nil {
-			return fmt.Errorf("%s: %w", what, err)
 		}
 		for _, n := range set {
 			if rows[n] == nil {
@@ -56,6 +52,19 @@ func tellCPUs(emit func(any) error) error {
 		}
 	}
 	return nil
+}
+
+// cpuSet are the processors that are possible, present or online.
+func cpuSet(what string) ([]int, error) {
+	b, err := os.ReadFile("/sys/devices/system/cpu/" + what)
+	if err != nil {
+		return nil, err
+	}
+	set, err := numbersIn(strings.TrimSpace(string(b)))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", what, err)
+	}
+	return set, nil
 }
 
 // tellCPU takes one line of /proc/cpuinfo.

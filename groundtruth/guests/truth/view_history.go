@@ -25,7 +25,7 @@ func tellHistory(emit func(any) error) error {
 		if err != nil {
 			return err
 		}
-		shell := filepath.Base(program)
+		shell, _, _ := strings.Cut(filepath.Base(program), "-") // bash-static
 		if err := lines(file, func(line string) error {
 			number, command, _ := strings.Cut(strings.TrimLeft(line, " "), " ")
 			index, err := strconv.Atoi(number)

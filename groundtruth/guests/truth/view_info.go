@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"strings"
 )
@@ -15,7 +16,13 @@ func init() {
 		if err != nil {
 			return err
 		}
+		present, err1 := cpuSet("present")
+		possible, err2 := cpuSet("possible")
+		if err := errors.Join(err1, err2); err != nil {
+			return err
+		}
 		return emit(map[string]any{
+			"cpus_present": len(present), "cpus_possible": len(possible),
 			"hostname": s.Hostname, "release": s.Release, "cpus": s.CPUs, "command_line": strings.TrimSuffix(string(line), "\n"),
 			"system_state": "running",
 		})

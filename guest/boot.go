@@ -3,7 +3,6 @@ package guest
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/outsight-vmi/outsight/kernel"
@@ -24,13 +23,12 @@ type marks struct {
 	at   time.Time     // when up last changed, by the host's clock
 }
 
-// read reads the marks of s as they are now.
+// readMarks reads the marks of s as they are now. A clock that cannot be found (in a kernel
+// that names functions only) stands still.
 func readMarks(ctx context.Context, s *linux.System) (m marks, err error) {
-	c, err := s.Clock()
-	if err != nil {
-		return m, err
+	if c, err := s.Clock(); err == nil {
+		m.up = c.Up
 	}
-	m.up = c.Up
 	reader := s.NewLister()
 	for t, err := range s.Processes(ctx) {
 		if err != nil {
@@ -82,9 +80,8 @@ func (g *Guest) again(ctx context.Context, now time.Time) error {
 		return err
 	}
 	m, err := readMarks(ctx, s)
-	if err != nil {
+	if err != nil { // no process yet: it has just begun to boot
 		g.doubt.Store(true)
-		return fmt.Errorf("look into %s: %w", g.target, err)
 	}
 	m.at = now
 	// A snapshot that was restored puts the clock back, and is the same boot.

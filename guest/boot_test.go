@@ -141,3 +141,20 @@ func TestSlowReceiver(t *testing.T) {
 		t.Errorf("lost %d, want 2", e.Lost)
 	}
 }
+
+// TestBooting: a kernel that has no process yet can be looked at, and is looked for again.
+func TestBooting(t *testing.T) {
+	s := synth.New(synth.Options{})
+	m := &vm.Machine{Info: vm.Info{Name: "web", Source: vm.SourceShared}, Memory: s.Memory, Proven: true}
+	g, err := Attach(t.Context(), m, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { g.Close() })
+	lookAt(t, g)
+	s.Add(synth.Process{PID: 1, Comm: "init"})
+	lookAt(t, g)
+	if g.doubt.Load() {
+		t.Error("still in doubt with a process")
+	}
+}

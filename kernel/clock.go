@@ -63,5 +63,5 @@ func (k *Kernel) timekeeper() (virt.Addr, error) {
 	if a, ok := k.Address("shadow_timekeeper"); ok {
 		return a, nil
 	}
-	return 0, fmt.Errorf("timekeeper: %w", ErrNoSymbol)
+	return 0, fmt.Errorf("symbols timekeeper_data, tk_core, shadow_timekeeper: %w", ErrNoSymbol)
 }

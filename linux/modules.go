@@ -194,6 +194,12 @@ func (s *System) Modules(ctx context.Context) iter.Seq2[*Module, error] {
 	}
 }
 
+// hasModules reports whether the kernel can load modules (CONFIG_MODULES).
+func (s *System) hasModules() bool {
+	_, err := s.StructSize("module")
+	return err == nil
+}
+
 // ModuleNamed finds a module by its name; nil where there is none of that name.
 func (s *System) ModuleNamed(name string) (*Module, error) {
 	var first error

@@ -102,7 +102,14 @@ type orcs struct {
 
 const maxOrcs = 16 << 20
 
+// framePointers reports whether all code of the kernel keeps frame pointers.
+func (u *orcs) framePointers() bool { return !u.o.spOffset.Present() }
+
 func (s *System) orcs(ctx context.Context) (*orcs, error) {
+	if _, err := s.StructSize("orc_entry"); err != nil {
+		// With CONFIG_UNWINDER_FRAME_POINTER all code keeps frame pointers, and no notes.
+		return &orcs{s: s, o: &orcLayout{}, known: map[virt.Addr]orc{}}, nil
+	}
 	o, err := s.orcLayout()
 	if err != nil {
 		return nil, err

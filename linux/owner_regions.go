@@ -42,6 +42,9 @@ func (o *Owners) add(start virt.Addr, n uint64, w Owner, symbol func(virt.Addr) 
 }
 
 func (o *Owners) findModules(ctx context.Context) {
+	if !o.s.hasModules() {
+		return
+	}
 	for m, err := range o.s.Modules(ctx) {
 		if err != nil {
 			o.Missing = append(o.Missing, err)

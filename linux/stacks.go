@@ -262,6 +262,9 @@ func (w *unwinding) skipped() bool {
 
 // step goes to the caller; done at the end, which is where a program was entered from.
 func (w *unwinding) step(e orc) (done bool, err error) {
+	if w.u.orcs.framePointers() && (w.bp == 0 || w.bp&1 != 0) {
+		return w.overRegs()
+	}
 	var sp virt.Addr
 	switch e.spReg {
 	case orcSP:
@@ -301,5 +304,21 @@ func (w *unwinding) step(e orc) (done bool, err error) {
 			w.bp = virt.Addr(w.word(w.u.o.regs.bp.At(regs)))
 		}
 	}
+	return false, nil
+}
+
+// overRegs goes on where the frame pointer leads to no frame: with its lowest bit set to
+// the registers at an interrupt (ENCODE_FRAME_POINTER); zero is the end.
+func (w *unwinding) overRegs() (done bool, err error) {
+	if w.bp == 0 {
+		return true, nil
+	}
+	const userRing = 3
+	o, regs := &w.u.o.regs, w.bp&^1
+	if w.word(o.cs.At(regs))&userRing == userRing || w.bad != nil {
+		return true, w.bad
+	}
+	w.ip, w.sp, w.bp = virt.Addr(w.word(o.ip.At(regs))), virt.Addr(w.word(o.sp.At(regs))), virt.Addr(w.word(o.bp.At(regs)))
+	w.signal = true
 	return false, nil
 }

@@ -40,6 +40,9 @@ func (s *System) Symbols(ctx context.Context) iter.Seq2[*KernelSymbol, error] {
 		}
 		for m, err := range s.Modules(ctx) {
 			if err != nil {
+				if !s.hasModules() {
+					break
+				}
 				err = fmt.Errorf("symbols: %w", err)
 				if !yield(nil, err) {
 					return

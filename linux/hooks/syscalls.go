@@ -81,7 +81,7 @@ func Syscalls(ctx context.Context, s *linux.System, owners *linux.Owners) iter.S
 			}
 		}
 		if !any {
-			yield(nil, fmt.Errorf("system calls: %w", kobj.ErrUnsupported))
+			yield(nil, fmt.Errorf("system calls: %w: %w", kobj.ErrUnsupported, s.NoSymbol("sys_call_table, x64_sys_call")))
 		}
 	}
 }

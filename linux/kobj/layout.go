@@ -59,7 +59,7 @@ func LayoutFrom[T any](s *Walker, all *Layouts, from Types, what string, resolve
 		r := &Resolver{Profile: s.Profile, Types: from}
 		resolve(r, &l.value)
 		if len(r.Errs) > 0 {
-			l.err = fmt.Errorf("%s: kernel %s: %w: %w", what, s.Release, ErrUnsupported, errors.Join(r.Errs...))
+			l.err = fmt.Errorf("%s: kernel %s: %w: %w", what, s.Release, ErrUnsupported, s.lacks(r.Errs))
 		}
 	})
 	if l.err != nil {

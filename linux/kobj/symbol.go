@@ -11,7 +11,7 @@ import (
 func (s *Walker) SymbolAddr(name string) (virt.Addr, error) {
 	a, ok := s.Address(name)
 	if !ok {
-		return 0, fmt.Errorf("symbol %s: %w", name, kernel.ErrNoSymbol)
+		return 0, s.NoSymbol(name)
 	}
 	return a, nil
 }

@@ -85,7 +85,7 @@ type counted struct {
 func meminfoLayoutOf(s *linux.System) (*meminfoLayout, error) {
 	return kobj.LayoutOf(s.Walker, "memory counters", func(r *kobj.Resolver, o *meminfoLayout) {
 		names := []string{
-			"vm_node_stat", "vm_zone_stat", "blockdev_superblock", "swapper_spaces", "nr_swapper_spaces", "node_data", "nr_node_ids",
+			"vm_node_stat", "vm_zone_stat", "blockdev_superblock", "swapper_spaces", "nr_swapper_spaces", "node_data", "nr_node_ids", "contig_page_data",
 			"totalreserve_pages", "sysctl_overcommit_ratio", "sysctl_overcommit_kbytes", "vm_committed_as", "pcpu_nr_populated", "pcpu_nr_units",
 			"direct_pages_count", "hstates", "hugetlb_max_hstate",
 		}

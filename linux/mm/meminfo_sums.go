@@ -3,7 +3,6 @@ package mm
 import (
 	"cmp"
 	"errors"
-	"fmt"
 
 	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/linux/kobj"
@@ -38,18 +37,13 @@ func (w *meminfoWalk) available() (uint64, bool, error) {
 
 // lowWatermarks is the sum of the zones' low watermarks, in pages.
 func (w *meminfoWalk) lowWatermarks() (sum uint64, err error) {
-	nodes, ok := w.s.Address("node_data") // with CONFIG_NUMA
-	if !ok {
-		return 0, fmt.Errorf("symbol node_data: %w", kobj.ErrUnsupported)
-	}
-	count, err := numaNodes(w.s)
+	nodes, err := memoryNodes(w.s)
 	if err != nil {
 		return 0, err
 	}
 	err = kobj.Safely(func() error {
 		r := w.s.Reader()
-		for i := range count {
-			node := r.Ptr(nodes + virt.Addr(8*i))
+		for _, node := range nodes {
 			if node == 0 || r.Err != nil {
 				continue
 			}

@@ -39,7 +39,7 @@ type zoneLayout struct {
 
 func zoneLayoutOf(s *linux.System) (*zoneLayout, error) {
 	return kobj.LayoutOf(s.Walker, "zones", func(r *kobj.Resolver, o *zoneLayout) {
-		r.Prefetch("node_data", "nr_node_ids")
+		r.Prefetch("node_data", "nr_node_ids", "contig_page_data")
 		const t = "zone"
 		o.zones, o.size = r.Field("pglist_data", "node_zones"), r.Size(t)
 		o.name, o.start, o.spanned = r.Field(t, "name"), r.Field(t, "zone_start_pfn"), r.Field(t, "spanned_pages")
@@ -67,23 +67,14 @@ func Zones(ctx context.Context, s *linux.System) iter.Seq2[*Zone, error] {
 			yield(nil, err)
 			return
 		}
-		nodes, ok := s.Address("node_data")
-		if !ok {
-			yield(nil, fmt.Errorf("zones: symbol node_data: %w", kobj.ErrUnsupported)) // without CONFIG_NUMA
-			return
-		}
-		count, err := numaNodes(s)
+		nodes, err := memoryNodes(s)
 		if err != nil {
 			yield(nil, fmt.Errorf("zones: %w", err))
 			return
 		}
-		for n := range count {
-			node, err := s.Word(nodes + virt.Addr(8*n))
-			if err != nil {
-				err = fmt.Errorf("node %d: %w", n, err)
-			}
-			for i := uint32(0); err == nil && node != 0 && i < min(o.zones.Size/max(o.size, 1), maxZones); i++ {
-				z, err := zone(s, o, n, o.zones.At(virt.Addr(node))+virt.Addr(i*o.size))
+		for n, node := range nodes {
+			for i := uint32(0); node != 0 && i < min(o.zones.Size/max(o.size, 1), maxZones); i++ {
+				z, err := zone(s, o, uint32(n), o.zones.At(node)+virt.Addr(i*o.size))
 				if err == nil && z.Present == 0 {
 					continue
 				}
@@ -93,9 +84,6 @@ func Zones(ctx context.Context, s *linux.System) iter.Seq2[*Zone, error] {
 				if !yield(z, err) || ctx.Err() != nil {
 					return
 				}
-			}
-			if err != nil && !yield(nil, err) {
-				return
 			}
 		}
 	}

@@ -2,11 +2,13 @@ package views
 
 import (
 	"context"
+	"fmt"
 	"iter"
 	"strings"
 
 	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/linux/sched"
 	"github.com/outsight-vmi/outsight/table"
 )
@@ -81,7 +83,16 @@ type infoLine struct{ key, value string }
 
 func vmcoreinfo(_ context.Context, l *guest.Look, _ table.Request) iter.Seq2[*infoLine, error] {
 	return func(yield func(*infoLine, error) bool) {
-		for line := range strings.Lines(string(l.Linux.VmcoreinfoText())) {
+		text := l.Linux.VmcoreinfoText()
+		if text == nil {
+			if _, err := l.Linux.SymbolAddr("vmcoreinfo_data"); err != nil {
+				yield(nil, err)
+				return
+			}
+			yield(nil, fmt.Errorf("vmcoreinfo: %w: vmcoreinfo_data leads to none", kobj.ErrBroken))
+			return
+		}
+		for line := range strings.Lines(string(text)) {
 			key, value, ok := strings.Cut(strings.TrimSuffix(line, "\n"), "=")
 			if ok && !yield(&infoLine{key, value}, nil) {
 				return

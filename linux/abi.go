@@ -53,11 +53,11 @@ func (s *System) ABI(mm virt.Addr) (ABI, error) {
 		return "", err
 	}
 	var abi ABI
-	err = kobj.Safely(func() error {
+	err = func() error {
 		r := s.Reader()
 		abi = o.abi(&r, mm)
 		return r.Err
-	})
+	}()
 	if err != nil {
 		return "", fmt.Errorf("ABI of mm %#x: %w", uint64(mm), err)
 	}

@@ -5,11 +5,9 @@ import (
 	"encoding/hex"
 	"fmt"
 	"iter"
-	"runtime/debug"
 	"time"
 
 	"github.com/outsight-vmi/outsight/linux/kobj"
-	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -124,7 +122,6 @@ func (s *System) BPFPrograms(ctx context.Context) iter.Seq2[*BPFProgram, error] 
 }
 
 func (o *bpfProgLayout) read(s *System, r *kobj.Reader, a virt.Addr) (_ *BPFProgram, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	r.Err = nil
 	aux := r.Pointer(a, o.aux)
 	p := &BPFProgram{Addr: a, ID: uint32(r.Uint(aux, o.id))}
@@ -214,7 +211,6 @@ func (o *bpfProgLayout) runs(s *System, r *kobj.Reader, a, aux virt.Addr, p *BPF
 // Instructions reads p's instructions as the verifier left them, 8 bytes each:
 // calls and map references hold the kernel's own addresses.
 func (s *System) Instructions(p *BPFProgram) (_ []byte, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	o, err := s.bpfProgLayout()
 	if err != nil {
 		return nil, err

@@ -4,11 +4,9 @@ import (
 	"context"
 	"fmt"
 	"iter"
-	"runtime/debug"
 	"strings"
 
 	"github.com/outsight-vmi/outsight/linux/kobj"
-	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -96,7 +94,6 @@ type bpfAttachWalk struct {
 // look runs f over the guest's memory and yields what it found, then its error.
 func (w *bpfAttachWalk) look(what string, f func() []BPFAttachment) bool {
 	found, err := func() (found []BPFAttachment, err error) {
-		defer phys.Recover(debug.SetPanicOnFault(true), &err)
 		w.l.r.Err = nil
 		found = f()
 		return found, w.l.r.Err

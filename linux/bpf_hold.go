@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"runtime/debug"
 	"slices"
 
 	"github.com/outsight-vmi/outsight/linux/kobj"
@@ -104,7 +103,6 @@ func (w *heldWalk) table(t Task, f func(heldObject)) error {
 
 // look collects first, so that no fault of the caller's is taken for the guest's.
 func (w *heldWalk) look(t Task) (found []heldObject, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	o, r := w.o, &w.r
 	r.Err = nil
 	pid := int32(r.U32(t.Addr + virt.Addr(w.s.o.tgid)))

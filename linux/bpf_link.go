@@ -4,10 +4,8 @@ import (
 	"context"
 	"fmt"
 	"iter"
-	"runtime/debug"
 
 	"github.com/outsight-vmi/outsight/linux/kobj"
-	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -92,7 +90,6 @@ func (s *System) BPFLinks(ctx context.Context) iter.Seq2[*BPFLink, error] {
 }
 
 func (o *bpfLinkLayout) read(l *Lister, a virt.Addr) (_ *BPFLink, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	r := &l.r
 	r.Err = nil
 	k := &BPFLink{Addr: a, ID: uint32(r.Uint(a, o.id)), Program: r.Pointer(a, o.prog)}

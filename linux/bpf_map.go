@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"iter"
-	"runtime/debug"
 
 	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
@@ -66,7 +65,6 @@ func (s *System) BPFMaps(ctx context.Context) iter.Seq2[*BPFMap, error] {
 }
 
 func (o *bpfMapLayout) read(s *System, r *kobj.Reader, a virt.Addr) (_ *BPFMap, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	r.Err = nil
 	num := func(f kobj.Field) uint32 { return uint32(r.Uint(a, f)) }
 	kind := r.Uint(a, o.typ)

@@ -3,10 +3,8 @@ package linux
 import (
 	"context"
 	"fmt"
-	"runtime/debug"
 
 	"github.com/outsight-vmi/outsight/linux/kobj"
-	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -71,7 +69,7 @@ func (s *System) bpfPins(ctx context.Context, pins map[virt.Addr][]string, fail 
 
 // mount is a vfsmount of the file system at sb; 0 where it is mounted nowhere.
 func (o *bpfPinLayout) mount(l *Lister, sb virt.Addr) (mnt virt.Addr) {
-	if err := phys.Guard(func() error {
+	if err := func() error {
 		l.r.Err = nil
 		m := l.r.Pointer(sb, o.mounts)
 		if !o.mntNext.Present() {
@@ -85,7 +83,7 @@ func (o *bpfPinLayout) mount(l *Lister, sb virt.Addr) (mnt virt.Addr) {
 			mnt = m + virt.Addr(l.s.o.mountMnt)
 		}
 		return nil
-	}); err != nil {
+	}(); err != nil {
 		return 0
 	}
 	return mnt
@@ -93,7 +91,6 @@ func (o *bpfPinLayout) mount(l *Lister, sb virt.Addr) (mnt virt.Addr) {
 
 // pin adds the inode at a to pins if it is a BPF object's.
 func (o *bpfPinLayout) pin(l *Lister, ops [3]virt.Addr, mnt, a virt.Addr, pins map[virt.Addr][]string) (err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	r := &l.r
 	r.Err = nil
 	op := r.Pointer(a, o.op)

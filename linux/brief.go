@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"runtime/debug"
 	"time"
 
 	"github.com/outsight-vmi/outsight/linux/kobj"
@@ -24,7 +23,6 @@ type Pulse struct {
 
 // Pulse reads that of the process that t leads.
 func (l *Lister) Pulse(t Task) (p Pulse, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	l.r.Err = nil
 	id, mmErr := l.identity(t.Addr)
 	p = Pulse{

@@ -2,7 +2,6 @@ package linux
 
 import (
 	"fmt"
-	"runtime/debug"
 	"time"
 
 	"github.com/outsight-vmi/outsight/phys"
@@ -12,7 +11,6 @@ import (
 // read fills n of the group at its address, in which the controllers of mask are
 // available.
 func (w *cgroupWalk) read(n *cgroupNode, mask uint64) (err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	r, o, a := &w.l.r, w.o, n.Addr
 	r.Err = nil
 	n.Path = w.l.groupPath(a)

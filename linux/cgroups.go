@@ -5,11 +5,9 @@ import (
 	"fmt"
 	"iter"
 	"math/bits"
-	"runtime/debug"
 	"time"
 
 	"github.com/outsight-vmi/outsight/linux/kobj"
-	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -144,7 +142,6 @@ type cgroupWalk struct {
 // census counts the processes of every control group, by way of the sets of groups
 // that they share. One that ended, but was not waited for, is in none.
 func (w *cgroupWalk) census() (_ map[virt.Addr]int, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	sets, r := map[virt.Addr]int{}, &w.l.r
 	for t, err := range w.s.Processes(w.ctx) {
 		if err != nil {
@@ -182,7 +179,7 @@ func (w *cgroupWalk) names() {
 	if !ok {
 		return
 	}
-	_ = phys.Guard(func() error {
+	_ = func() error {
 		r := &w.l.r
 		for i := range int(min(w.o.subsys.Size/8, 32)) {
 			r.Err = nil
@@ -193,7 +190,7 @@ func (w *cgroupWalk) names() {
 		}
 		r.Err = nil
 		return nil
-	})
+	}()
 }
 
 func (w *cgroupWalk) controllers(mask uint64) []string {
@@ -214,7 +211,7 @@ func (w *cgroupWalk) controllers(mask uint64) []string {
 func (w *cgroupWalk) hierarchy(root virt.Addr) bool {
 	dfl, _ := w.s.Address("cgrp_dfl_root")
 	w.dfl = root == dfl
-	err := phys.Guard(func() error {
+	err := func() error {
 		r := &w.l.r
 		r.Err = nil
 		w.root = Cgroup{Hierarchy: int32(r.Uint(root, w.o.hierarchy)), Version: 1}
@@ -230,7 +227,7 @@ func (w *cgroupWalk) hierarchy(root virt.Addr) bool {
 			}
 		}
 		return r.Err
-	})
+	}()
 	if err != nil {
 		return w.yield(nil, fmt.Errorf("hierarchy at %#x: %w", uint64(root), err))
 	}

@@ -8,14 +8,12 @@ import (
 	"iter"
 	"maps"
 	"regexp"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/outsight-vmi/outsight/linux/kobj"
-	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -156,7 +154,6 @@ func (m containerMember) join(found map[containerKey]*containerGroup, t Task) {
 
 // member says whose container t is in.
 func (l *Lister) member(t Task) (m containerMember, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	o, r := l.s.o, &l.r
 	r.Err = nil
 	m.pid = int32(r.U32(t.Addr + virt.Addr(o.tgid)))
@@ -178,7 +175,6 @@ func (l *Lister) member(t Task) (m containerMember, err error) {
 
 // signs asks the monitor of a container's first process t, and then t, who made it.
 func (l *Lister) signs(t Task) (c containerSigns, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	o, r := l.s.o, &l.r
 	r.Err = nil
 	parent := r.Ptr(t.Addr + virt.Addr(o.realParent))
@@ -200,7 +196,6 @@ func (l *Lister) signs(t Task) (c containerSigns, err error) {
 
 // container fills c from its root process t.
 func (l *Lister) container(ctx context.Context, t Task, c *ContainerInfo, o *containerLayout) (err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	so, r, a := l.s.o, &l.r, t.Addr
 	r.Err = nil
 	c.Cgroup = l.group(a).path

@@ -2,10 +2,8 @@ package linux
 
 import (
 	"fmt"
-	"runtime/debug"
 
 	"github.com/outsight-vmi/outsight/linux/kobj"
-	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -99,7 +97,6 @@ func (s *System) credLayout() (*credLayout, error) {
 // CredOf reads what t may do: its own credentials (real_cred), which is what /proc
 // shows.
 func (l *Lister) CredOf(t Task) (_ *Cred, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	o, err := l.s.credLayout()
 	if err != nil {
 		return nil, err

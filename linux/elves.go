@@ -91,15 +91,15 @@ func (l *Lister) ELFImages(ctx context.Context, t Task) iter.Seq2[*ELFImage, err
 
 // present reports whether the page at a is in place.
 func (s *System) present(space *virt.Space, a virt.Addr) bool {
-	return kobj.Safely(func() error {
+	return func() error {
 		_, err := space.Translate(a)
 		return err
-	}) == nil
+	}() == nil
 }
 
 // elfPages are the pages in place that begin as ELF files do, ascending.
 func (l *Lister) elfPages(ctx context.Context, space *virt.Space) (starts []virt.Addr, err error) {
-	err = kobj.Safely(func() error {
+	err = func() error {
 		pages := 0
 		for m := range space.Mappings(0, userTop(space)) {
 			for off := uint64(0); off < m.Size; off += phys.PageSize {
@@ -123,7 +123,7 @@ func (l *Lister) elfPages(ctx context.Context, space *virt.Space) (starts []virt
 			}
 		}
 		return nil
-	})
+	}()
 	return starts, err
 }
 
@@ -164,7 +164,7 @@ func (e elfAt) ReadAt(p []byte, off int64) (int, error) {
 func elfImage(mem userMemory, a virt.Addr) *ELFImage {
 	i := &ELFImage{Start: a}
 	var b [64]byte
-	i.Err = kobj.Safely(func() (err error) {
+	i.Err = func() (err error) {
 		if _, err := mem.ReadAt(b[:], a); err != nil {
 			return err
 		}
@@ -172,7 +172,7 @@ func elfImage(mem userMemory, a virt.Addr) *ELFImage {
 			return err
 		}
 		return i.Header.readBuildID(elfAt{mem, a})
-	})
+	}()
 	if i.Err != nil {
 		i.Err = fmt.Errorf("ELF image at %#x: %w", uint64(a), i.Err)
 	}

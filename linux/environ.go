@@ -3,10 +3,8 @@ package linux
 import (
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"strings"
 
-	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -25,7 +23,6 @@ const maxEnviron = 2 << 20
 // what the process wrote over it since. What it set anew (setenv) lies elsewhere.
 // The variables before an error are good. Kernel threads and zombies have none.
 func (l *Lister) Environment(t Task) (_ []Variable, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	o, r := l.s.o, &l.r
 	r.Err = nil
 	flags, mm := r.U32(t.Addr+virt.Addr(o.flags)), r.Ptr(t.Addr+virt.Addr(o.mm))

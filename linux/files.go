@@ -6,10 +6,8 @@ import (
 	"fmt"
 	"iter"
 	"math/bits"
-	"runtime/debug"
 
 	"github.com/outsight-vmi/outsight/linux/kobj"
-	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -127,7 +125,6 @@ type fdTable struct {
 }
 
 func (l *Lister) fdTable(t Task, o *filesLayout) (f *fdTable, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	f = &fdTable{}
 	r := &l.r
 	r.Err = nil
@@ -152,7 +149,6 @@ func (l *Lister) fdTable(t Task, o *filesLayout) (f *fdTable, err error) {
 
 // fdBits copies the bits of the descriptors from base on.
 func (l *Lister) fdBits(f *fdTable, base int) (err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	clear(f.open)
 	n := min(len(f.open), (f.max-base+63)/64*8)
 	if _, err := l.s.Space.ReadAt(f.open[:n], f.openAt+virt.Addr(base/8)); err != nil {
@@ -165,7 +161,6 @@ func (l *Lister) fdBits(f *fdTable, base int) (err error) {
 // file reads the file that the pointer at slot leads to, again if it became another
 // meanwhile; nil for none.
 func (l *Lister) file(slot virt.Addr, o *filesLayout) (f *File, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	const tries = 3
 	r := &l.r
 	defer l.use(l.s)

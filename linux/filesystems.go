@@ -4,10 +4,8 @@ import (
 	"context"
 	"fmt"
 	"iter"
-	"runtime/debug"
 
 	"github.com/outsight-vmi/outsight/linux/kobj"
-	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -102,7 +100,6 @@ func (s *System) FileSystems(ctx context.Context) iter.Seq2[*FileSystem, error] 
 }
 
 func (s *System) fileSystem(a virt.Addr, o *fileSystemsLayout) (_ *FileSystem, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	r := s.Reader()
 	f := &FileSystem{Addr: a, Name: r.CString(r.Pointer(a, o.name), MaxName), Flags: uint32(r.Uint(a, o.flags))}
 	if m := r.Pointer(a, o.owner); m != 0 {

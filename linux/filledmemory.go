@@ -1,7 +1,6 @@
 package linux
 
 import (
-	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -24,10 +23,10 @@ func (m *filledMemory) ReadAt(p []byte, start virt.Addr) (n int, err error) {
 	for n < len(p) {
 		a := start + virt.Addr(n)
 		part := p[n:min(len(p), n+phys.PageSize-int(a%phys.PageSize))]
-		err := kobj.Safely(func() error {
+		err := func() error {
 			_, err := m.space.ReadAt(part, a)
 			return err
-		})
+		}()
 		if virt.IsFault(err, virt.NotPresent) && m.fill(part, a) {
 			err = nil
 		}
@@ -50,7 +49,7 @@ func (m *filledMemory) fill(p []byte, a virt.Addr) bool {
 	if err != nil {
 		return false
 	}
-	return kobj.Safely(func() error {
+	return func() error {
 		r := m.s.Reader()
 		mapping := r.Pointer(v.File, o.fileMapping)
 		if r.Err != nil {
@@ -64,5 +63,5 @@ func (m *filledMemory) fill(p []byte, a virt.Addr) bool {
 			_, err = m.s.Memory.ReadAt(p, pa)
 		}
 		return err
-	}) == nil
+	}() == nil
 }

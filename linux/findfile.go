@@ -110,7 +110,7 @@ func (s *System) LinkTarget(i *INode) (target string, err error) {
 	if fileType(i.Mode) != "symlink" || i.Size == 0 || i.Size > longest {
 		return "", fmt.Errorf("inode at %#x: %w: no symbolic link", uint64(i.Addr), kobj.ErrBroken)
 	}
-	err = kobj.Safely(func() error {
+	err = func() error {
 		r := s.Reader()
 		if short := r.Pointer(i.Addr, o.link); short != 0 && r.Err == nil {
 			target = r.CString(short, longest)
@@ -127,6 +127,6 @@ func (s *System) LinkTarget(i *INode) (target string, err error) {
 		_, err = s.Memory.ReadAt(b, pa)
 		target = kobj.CString(b)
 		return err
-	})
+	}()
 	return target, err
 }

@@ -144,14 +144,14 @@ func (l *Lister) shellImages(ctx context.Context, t Task) (images []*Image, err 
 
 // executable is the path of what a process was started from; empty where it cannot be read.
 func (l *Lister) executable(mm virt.Addr) (name string) {
-	err := kobj.Safely(func() error {
+	err := func() error {
 		r := &l.r
 		r.Err = nil
 		if file := r.Ptr(mm + virt.Addr(l.s.o.exeFile)); file != 0 && r.Err == nil {
 			name, _ = l.filePath(file)
 		}
 		return r.Err
-	})
+	}()
 	if err != nil {
 		return ""
 	}
@@ -192,43 +192,41 @@ func (h *shellMemory) copy(ctx context.Context, l *Lister, mm virt.Addr) error {
 	if len(maps) == 0 {
 		return nil
 	}
-	return kobj.Safely(func() error {
-		var parts []part
-		total := 0
-		i := 0
-		for e := range h.space.Mappings(maps[0].Start, maps[len(maps)-1].End-1) {
-			last := e.VA + virt.Addr(e.Size)
-			for i < len(maps) && maps[i].End <= e.VA {
-				i++
-			}
-			for _, m := range maps[i:] { // a large page can lie under several
-				if m.Start >= last {
-					break
-				}
-				start, end := max(e.VA, m.Start), min(last, m.End)
-				if total += int(end - start); total > maxShellMemory {
-					return fmt.Errorf("%w: more than %d bytes to search", kobj.ErrBroken, maxShellMemory)
-				}
-				parts = append(parts, part{start, e.PA + phys.Addr(start-e.VA), int(end - start)})
-			}
+	var parts []part
+	total := 0
+	i := 0
+	for e := range h.space.Mappings(maps[0].Start, maps[len(maps)-1].End-1) {
+		last := e.VA + virt.Addr(e.Size)
+		for i < len(maps) && maps[i].End <= e.VA {
+			i++
 		}
-		if total > len(l.copied) {
-			l.copied = make([]byte, total)
-		}
-		room := l.copied[:total]
-		for _, p := range parts {
-			b := room[:p.n]
-			if _, err := h.s.Memory.ReadAt(b, p.pa); err != nil {
-				if errors.Is(err, phys.ErrGone) {
-					return err
-				}
-				continue
+		for _, m := range maps[i:] { // a large page can lie under several
+			if m.Start >= last {
+				break
 			}
-			h.add(p.at, b)
-			room = room[p.n:]
+			start, end := max(e.VA, m.Start), min(last, m.End)
+			if total += int(end - start); total > maxShellMemory {
+				return fmt.Errorf("%w: more than %d bytes to search", kobj.ErrBroken, maxShellMemory)
+			}
+			parts = append(parts, part{start, e.PA + phys.Addr(start-e.VA), int(end - start)})
 		}
-		return ctx.Err()
-	})
+	}
+	if total > len(l.copied) {
+		l.copied = make([]byte, total)
+	}
+	room := l.copied[:total]
+	for _, p := range parts {
+		b := room[:p.n]
+		if _, err := h.s.Memory.ReadAt(b, p.pa); err != nil {
+			if errors.Is(err, phys.ErrGone) {
+				return err
+			}
+			continue
+		}
+		h.add(p.at, b)
+		room = room[p.n:]
+	}
+	return ctx.Err()
 }
 
 // part is a part of a process' memory: n bytes that lie in one page.

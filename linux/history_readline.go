@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 
-	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -17,14 +16,14 @@ func (h *shellMemory) bashList() (list virt.Addr, count, base int, how HistorySo
 		how HistorySource
 		of  func() (variables, error)
 	}{{HistoryBySymbol, h.readlineSymbols}, {HistoryByCode, h.readlineCode}} {
-		err := kobj.Safely(func() error { // what cannot be read is looked for by its shape
+		err := func() error { // what cannot be read is looked for by its shape
 			v, err := find.of()
 			if err != nil {
 				return err
 			}
 			list, count, base, err = h.readline(v)
 			return err
-		})
+		}()
 		if err == nil && list != 0 {
 			return list, count, base, find.how
 		}

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -90,14 +89,14 @@ func (o *zshLayout) stamp(b []byte) uint64 { return uint64(wordIn(b, o.time)) }
 // zshRing is where the newest entry lies, by the symbol hist_ring, which zsh exports to
 // its modules; 0 where that is unavailable.
 func (h *shellMemory) zshRing() (ring virt.Addr) {
-	_ = kobj.Safely(func() error { // what cannot be read is looked for by its shape
+	_ = func() error { // what cannot be read is looked for by its shape
 		variable, err := h.exported("hist_ring")
 		if err != nil {
 			return err
 		}
 		ring, err = h.load(variable)
 		return err
-	})
+	}()
 	return ring
 }
 

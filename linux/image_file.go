@@ -4,9 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
-	"runtime/debug"
 
-	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -69,7 +67,6 @@ func (l *Lister) program(mm virt.Addr) (dentry virt.Addr) {
 		return 0
 	}
 	err = func() (err error) {
-		defer phys.Recover(debug.SetPanicOnFault(true), &err)
 		r := &l.r
 		r.Err = nil
 		if file := r.Ptr(mm + virt.Addr(l.s.o.exeFile)); file != 0 {

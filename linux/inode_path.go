@@ -3,9 +3,7 @@ package linux
 import (
 	"context"
 	"fmt"
-	"runtime/debug"
 
-	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -50,7 +48,6 @@ func (l *Lister) Places(ctx context.Context, tasks ...Task) (*Places, error) {
 // path from the root of its file system, and mounted is false; it is empty for one
 // without a name.
 func (p *Places) Path(i *INode) (path string, deleted, mounted bool, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	r, o := &p.l.r, p.l.s.o
 	r.Err = nil
 	if i.Dentry == 0 {

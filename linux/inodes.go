@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"iter"
-	"runtime/debug"
 	"time"
 
 	"github.com/outsight-vmi/outsight/linux/kobj"
@@ -108,7 +107,6 @@ func (s *System) SuperBlocks(ctx context.Context) iter.Seq2[*SuperBlock, error] 
 }
 
 func (s *System) SuperBlock(a virt.Addr, o *inodesLayout) (_ *SuperBlock, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	r := s.Reader()
 	sb := &SuperBlock{Addr: a, Device: Device(r.Uint(a, o.sbDev)), Root: r.Pointer(a, o.sbRoot)}
 	sb.Type = r.CString(r.Pointer(r.Pointer(a, o.sbType), o.typeName), MaxName)
@@ -144,7 +142,6 @@ func (s *System) INodes(ctx context.Context, sb *SuperBlock) iter.Seq2[*INode, e
 }
 
 func (s *System) Inode(r *kobj.Reader, a virt.Addr, sb *SuperBlock, o *inodesLayout) (_ *INode, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	r.Err = nil
 	b := r.Bytes(a, int(min(o.inodeSize, 4096)))
 	i := &INode{Super: sb, Addr: a, Number: FieldIn(b, o.ino), Mode: uint32(FieldIn(b, o.mode)), Links: uint32(FieldIn(b, o.nlink))}

@@ -4,10 +4,8 @@ import (
 	"context"
 	"fmt"
 	"iter"
-	"runtime/debug"
 
 	"github.com/outsight-vmi/outsight/linux/kobj"
-	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -127,7 +125,6 @@ func (s *System) IOUrings(ctx context.Context) iter.Seq2[*IOUring, error] {
 }
 
 func (o *ioUringLayout) read(ctx context.Context, l *Lister, h heldObject) (_ *IOUring, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	r, a := &l.r, h.object
 	r.Err = nil
 	u := &IOUring{FileHolder: h.FileHolder, Addr: a, SQThreadCPU: -1}

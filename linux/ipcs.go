@@ -118,7 +118,7 @@ func (s *System) IPCs(ctx context.Context) iter.Seq2[*IPCObject, error] {
 
 func (s *System) ipcObject(o *ipcLayout, kind string, perm virt.Addr) (*IPCObject, error) {
 	v := &IPCObject{Kind: kind}
-	err := kobj.Safely(func() error {
+	err := func() error {
 		r := s.Reader()
 		v.ID, v.Key, v.Mode = int32(r.Uint(perm, o.id)), int32(r.Uint(perm, o.key)), uint32(r.Uint(perm, o.mode))
 		v.UID, v.GID, v.CUID, v.CGID = uint32(r.Uint(perm, o.uid)), uint32(r.Uint(perm, o.gid)), uint32(r.Uint(perm, o.cuid)), uint32(r.Uint(perm, o.cgid))
@@ -148,7 +148,7 @@ func (s *System) ipcObject(o *ipcLayout, kind string, perm virt.Addr) (*IPCObjec
 			v.Last, v.Receiver = pid(a, o.msg.sender), pid(a, o.msg.receiver)
 		}
 		return r.Err
-	})
+	}()
 	if err != nil {
 		return nil, fmt.Errorf("at %#x: %w", uint64(perm), err)
 	}
@@ -177,7 +177,7 @@ func (s *System) queues(ctx context.Context, o *ipcLayout, ns *NamespaceInfo, yi
 		return fail(err)
 	}
 	var sb *SuperBlock
-	err = kobj.Safely(func() error {
+	err = func() error {
 		r := s.Reader()
 		mount := r.Pointer(ns.Addr, o.mount)
 		if mount == 0 || r.Err != nil {
@@ -190,7 +190,7 @@ func (s *System) queues(ctx context.Context, o *ipcLayout, ns *NamespaceInfo, yi
 		var err error
 		sb, err = s.SuperBlock(super, io)
 		return err
-	})
+	}()
 	if err != nil || sb == nil {
 		return err == nil || fail(err)
 	}
@@ -210,7 +210,7 @@ func (s *System) queues(ctx context.Context, o *ipcLayout, ns *NamespaceInfo, yi
 			Namespace: ns.Inode, Kind: "mqueue", ID: -1, Mode: i.Mode &^ typeMask, UID: i.UID, GID: i.GID, CUID: i.UID, CGID: i.GID,
 			Changed: i.CTime, Address: i.Addr - virt.Addr(o.queue.Offset),
 		}
-		err := kobj.Safely(func() error {
+		err := func() error {
 			r := &l.r
 			r.Err = nil
 			v.Size, v.Count, v.Limit = r.Uint(v.Address, o.queueBytes), r.Uint(v.Address, o.queueCurrent), r.Uint(v.Address, o.queueMax)
@@ -218,7 +218,7 @@ func (s *System) queues(ctx context.Context, o *ipcLayout, ns *NamespaceInfo, yi
 				v.Name = l.dentryName(i.Dentry)
 			}
 			return r.Err
-		})
+		}()
 		if err != nil {
 			if !fail(err) {
 				return false

@@ -4,11 +4,9 @@ import (
 	"context"
 	"fmt"
 	"iter"
-	"runtime/debug"
 	"time"
 
 	"github.com/outsight-vmi/outsight/linux/kobj"
-	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -66,7 +64,6 @@ func (s *System) Keys(ctx context.Context) iter.Seq2[*Key, error] {
 }
 
 func (s *System) key(o *keyLayout, a virt.Addr) (_ *Key, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	r := s.Reader()
 	k := &Key{
 		Addr: a, Serial: int32(r.Int(a, o.serial)), UID: uint32(r.Uint(a, o.uid)), GID: uint32(r.Uint(a, o.gid)),

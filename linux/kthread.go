@@ -2,10 +2,8 @@ package linux
 
 import (
 	"fmt"
-	"runtime/debug"
 
 	"github.com/outsight-vmi/outsight/linux/kobj"
-	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -49,7 +47,6 @@ func (s *System) kthreadLayout() (*kthreadLayout, error) {
 // KernelThreadOf reads t, a thread of the kernel's own; of any other task it
 // returns nil and no error.
 func (l *Lister) KernelThreadOf(t Task) (_ *KernelThread, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	o, err := l.s.kthreadLayout()
 	if err != nil {
 		return nil, err

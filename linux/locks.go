@@ -98,7 +98,7 @@ func (w *lockWalk) lock(a virt.Addr, depth int) bool {
 	}
 	w.seen[a] = struct{}{}
 	k := &FileLock{Address: a, Blocked: depth > 0}
-	err := kobj.Safely(func() error { return w.read(k) })
+	err := func() error { return w.read(k) }()
 	if err != nil {
 		return w.yield(nil, fmt.Errorf("file lock at %#x: %w", uint64(a), err))
 	}

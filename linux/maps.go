@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"iter"
-	"runtime/debug"
 	"slices"
 
 	"github.com/outsight-vmi/outsight/linux/kobj"
@@ -104,7 +103,6 @@ const maxMappings = 1 << 20
 
 // MM is the address of the task's mm_struct; 0 for kernel threads and zombies.
 func (t Task) MM() (_ virt.Addr, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	r := t.s.Reader()
 	if r.U32(t.Addr+virt.Addr(t.s.o.flags))&flagKthread != 0 {
 		return 0, r.Err
@@ -207,7 +205,6 @@ func (l *Lister) vmas(ctx context.Context, mm virt.Addr) (best []vma, errs []err
 }
 
 func (l *Lister) mapCount(mm virt.Addr, o *mapsLayout) (_ int, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	l.r.Err = nil
 	n := l.r.Uint(mm, o.mapCount)
 	return int(int32(n)), l.r.Err
@@ -280,7 +277,6 @@ func (l *Lister) copyVMAs(ctx context.Context, mm virt.Addr, o *mapsLayout, coun
 
 // vma copies the vm_area_struct at a.
 func (l *Lister) vma(a virt.Addr, o *mapsLayout) (v vma, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	r := &l.r
 	r.Err = nil
 	if !l.s.Space.KernelHalf(a) {

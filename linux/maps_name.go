@@ -1,8 +1,6 @@
 package linux
 
 import (
-	"runtime/debug"
-
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -11,7 +9,6 @@ import (
 type heapAndStack struct{ startBrk, brk, stack virt.Addr }
 
 func (l *Lister) heapAndStack(mm virt.Addr, o *mapsLayout) (a heapAndStack, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	r := &l.r
 	r.Err = nil
 	a.startBrk, a.brk = virt.Addr(r.Uint(mm, o.startBrk)), virt.Addr(r.Uint(mm, o.brk))
@@ -27,7 +24,6 @@ func (l *Lister) describe(m *Mapping, v *vma, o *mapsLayout, area heapAndStack) 
 }
 
 func (l *Lister) nameMapping(m *Mapping, v *vma, o *mapsLayout, area heapAndStack) (err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	r := &l.r
 	r.Err = nil
 	name := ""
@@ -107,7 +103,6 @@ type Residency struct {
 // Residency looks through the page tables what of m is in memory. It costs a read
 // for each 2 MiB that have been used.
 func (s *System) Residency(m *Mapping) (res Residency, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	const special = 1 << 9 // _PAGE_SPECIAL: a page that is nobody's
 	if m.Flags&VMHugeTLB != 0 {
 		return res, nil // smaps counts them apart

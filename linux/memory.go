@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"runtime/debug"
 	"strings"
 
 	"github.com/outsight-vmi/outsight/linux/kobj"
@@ -21,7 +20,6 @@ const stringSize = 16
 
 // UserSpace is the address space of the process whose mm_struct is at mm.
 func (s *System) UserSpace(mm virt.Addr) (_ *virt.Space, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	pgd, err := s.Space.U64(mm + virt.Addr(s.o.pgd))
 	if err != nil {
 		return nil, fmt.Errorf("mm at %#x: %w", uint64(mm), err)

@@ -3,12 +3,10 @@ package linux
 import (
 	"context"
 	"fmt"
-	"runtime/debug"
 	"strconv"
 	"strings"
 
 	"github.com/outsight-vmi/outsight/linux/kobj"
-	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -73,7 +71,6 @@ func (s *System) paramLayout() (*paramLayout, error) {
 // Parameters are m's parameters, in the order in which its author declared them.
 // Those without a file in /sys/module are among them.
 func (m *Module) Parameters() (ps []Parameter, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	ml, err := m.s.moduleLayout()
 	if err != nil {
 		return nil, err
@@ -192,7 +189,6 @@ type sectionLayout struct {
 // Sections are where m's sections were loaded, as /sys/module/*/sections shows to
 // root, in the order of its file. Those of its initialisation are gone from memory.
 func (m *Module) Sections(ctx context.Context) (sections []Section, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	ml, err := m.s.moduleLayout()
 	if err != nil {
 		return nil, err

@@ -3,12 +3,10 @@ package linux
 import (
 	"encoding/binary"
 	"fmt"
-	"runtime/debug"
 	"sort"
 	"sync"
 
 	"github.com/outsight-vmi/outsight/linux/kobj"
-	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -45,7 +43,7 @@ type modKallsyms struct {
 func (m *Module) loadSymbols() (*moduleSymbols, error) {
 	t := &m.symbols
 	t.once.Do(func() {
-		if t.err = phys.Guard(m.readSymbols); t.err != nil {
+		if t.err = m.readSymbols(); t.err != nil {
 			t.err = fmt.Errorf("symbols of module %s: %w", m.Name, t.err)
 		}
 	})
@@ -146,7 +144,6 @@ func (m *Module) region(a virt.Addr) (ModuleMemory, bool) {
 }
 
 func (m *Module) symbolName(s moduleSymbol) (_ string, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	r := m.s.Reader()
 	return r.CString(m.symbols.strtab+virt.Addr(s.name), maxSymbolName), r.Err
 }
@@ -162,7 +159,7 @@ func (m *Module) Address(name string) (virt.Addr, bool) {
 	if t.names == nil {
 		t.names = map[string]virt.Addr{}
 		// Errors leave names out: then they are not found.
-		_ = phys.Guard(func() error { return m.readNames(t) })
+		_ = func() error { return m.readNames(t) }()
 	}
 	a, ok := t.names[name]
 	return a, ok

@@ -5,12 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"runtime/debug"
 	"sync"
 
 	"github.com/outsight-vmi/outsight/kernel/btf"
 	"github.com/outsight-vmi/outsight/linux/kobj"
-	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -91,7 +89,7 @@ func (s *System) ModuleTypes(ctx context.Context) iter.Seq2[*ModuleTypes, error]
 }
 
 func (o *moduleTypesLayout) read(r *kobj.Reader, a virt.Addr) (_ *ModuleTypes, err error) {
-	return kobj.Guarded(r, func() *ModuleTypes {
+	return kobj.Read(r, func() *ModuleTypes {
 		b := r.Pointer(a, o.btf)
 		return &ModuleTypes{
 			Addr: b, Module: r.CString(o.name.At(b), int(min(o.name.Size, maxModuleName))), ID: uint32(r.Uint(b, o.id)),
@@ -108,7 +106,6 @@ func (s *System) TypesOf(m *ModuleTypes) (_ *btf.Spec, err error) {
 			err = fmt.Errorf("types of module %s: %w", m.Module, err)
 		}
 	}()
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	if m.Size > maxModuleTypes {
 		return nil, fmt.Errorf("%w: %d bytes", kobj.ErrBroken, m.Size)
 	}

@@ -4,11 +4,9 @@ import (
 	"context"
 	"fmt"
 	"iter"
-	"runtime/debug"
 	"strings"
 
 	"github.com/outsight-vmi/outsight/linux/kobj"
-	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -233,7 +231,6 @@ func (s *System) ModuleNameAt(r *kobj.Reader, a virt.Addr) string {
 }
 
 func (s *System) module(o *moduleLayout, a virt.Addr) (_ *Module, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	r := s.Reader()
 	m := &Module{s: s, Addr: a}
 	m.Name = r.CString(o.name.At(a), maxModuleName)
@@ -297,7 +294,6 @@ func (m *Module) Dependants(ctx context.Context) (names []string, err error) {
 	if err != nil || !o.sourceList.Present() || !o.useSource.Present() {
 		return nil, err
 	}
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	r := m.s.Reader()
 	for node, err := range m.s.List(ctx, o.sourceList.At(m.Addr), MaxModules) {
 		if err != nil {

@@ -4,10 +4,8 @@ import (
 	"context"
 	"fmt"
 	"iter"
-	"runtime/debug"
 
 	"github.com/outsight-vmi/outsight/linux/kobj"
-	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -64,7 +62,6 @@ const maxMounts = 1 << 20
 
 // MountNamespaceOf is the address of the mnt_namespace of t; 0 for a zombie.
 func (l *Lister) MountNamespaceOf(t Task) (_ virt.Addr, inum uint64, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	o, r := l.s.o, &l.r
 	r.Err = nil
 	proxy := r.Ptr(t.Addr + virt.Addr(o.nsproxy))
@@ -108,7 +105,6 @@ func (l *Lister) Mounts(ctx context.Context, ns virt.Addr) iter.Seq2[*Mount, err
 // mount reads the struct mount at a; nil if it is the place of someone who reads
 // the list (until 6.7).
 func (l *Lister) mount(a, ns virt.Addr, o *mountsLayout) (_ *Mount, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	const (
 		shared, unbindable   = 0x1000, 0x2000 // MNT_SHARED, MNT_UNBINDABLE
 		cursor               = 0x1000_0000    // MNT_CURSOR

@@ -7,11 +7,9 @@ import (
 	"fmt"
 	"iter"
 	"maps"
-	"runtime/debug"
 	"slices"
 
 	"github.com/outsight-vmi/outsight/linux/kobj"
-	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -184,7 +182,6 @@ func (c *nsCensus) tasks(ctx context.Context, fail func(error)) {
 
 // task counts t where it is.
 func (c *nsCensus) task(t Task) (err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	o, r, a := c.s.o, &c.l.r, t.Addr
 	r.Err = nil
 	pid, tid := int32(r.U32(a+virt.Addr(o.tgid))), int32(r.U32(a+virt.Addr(o.pid)))
@@ -255,7 +252,6 @@ func (c *nsCensus) registers(ctx context.Context, fail func(error)) {
 
 // relatives notes those above, and the owners, of all that are known.
 func (c *nsCensus) relatives() (err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	var errs []error
 	todo := slices.Sorted(maps.Keys(c.found))
 	for len(todo) > 0 {
@@ -283,7 +279,6 @@ func (c *nsCensus) relatives() (err error) {
 
 // describe reads what n tells of itself.
 func (c *nsCensus) describe(n *NamespaceInfo) (err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	r, k := &c.l.r, c.o.kinds[c.kinds[n.Addr]]
 	r.Err = nil
 	n.Inode = r.Uint(n.Addr, k.inum)

@@ -65,7 +65,7 @@ func (l *Lister) overlay(sb virt.Addr) (*Overlay, error) {
 		return nil, err
 	}
 	r := &l.r
-	v, err := kobj.Guarded(r, func() *Overlay {
+	v, err := kobj.Read(r, func() *Overlay {
 		fs := r.Pointer(sb, o.info)
 		text := func(a virt.Addr) string {
 			if a == 0 {

@@ -3,7 +3,6 @@ package linux
 import (
 	"context"
 	"fmt"
-	"runtime/debug"
 	"sort"
 
 	"github.com/outsight-vmi/outsight/linux/kobj"
@@ -197,7 +196,6 @@ func (o *Owners) walk(ctx context.Context, what, symbol string, off uint32, link
 }
 
 func (o *Owners) one(a virt.Addr, f func(*kobj.Reader, virt.Addr)) (err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	r := o.s.Reader()
 	if f(&r, a); r.Err != nil {
 		return fmt.Errorf("at %#x: %w", uint64(a), r.Err)

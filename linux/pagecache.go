@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"iter"
-	"runtime/debug"
 
 	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/linux/kobj"
@@ -125,7 +124,6 @@ func (s *System) CachedPages(ctx context.Context, i *INode) iter.Seq2[CachedRang
 
 // folio reads the struct page that an entry of the page cache leads to.
 func (s *System) folio(e kobj.XArrayEntry, o *PageCacheLayout) (c CachedRange, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	r := s.Reader()
 	a := e.Value
 	if a < o.Vmemmap || o.PageSize == 0 || uint64(a-o.Vmemmap)%uint64(o.PageSize) != 0 {

@@ -4,10 +4,8 @@ import (
 	"context"
 	"fmt"
 	"iter"
-	"runtime/debug"
 
 	"github.com/outsight-vmi/outsight/linux/kobj"
-	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -188,7 +186,6 @@ func (w *perfWalk) context(a, task virt.Addr) bool {
 }
 
 func (w *perfWalk) event(a, task virt.Addr) (_ *PerfEvent, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	o, r := w.o, &w.l.r
 	r.Err = nil
 	e := &PerfEvent{

@@ -4,11 +4,9 @@ import (
 	"context"
 	"fmt"
 	"iter"
-	"runtime/debug"
 	"time"
 
 	"github.com/outsight-vmi/outsight/linux/kobj"
-	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -43,7 +41,7 @@ const (
 func (s *System) Messages(ctx context.Context) iter.Seq2[*Message, error] {
 	return func(yield func(*Message, error) bool) {
 		w := printkWalk{s: s}
-		if err := phys.Guard(w.open); err != nil {
+		if err := w.open(); err != nil {
 			yield(nil, fmt.Errorf("kernel log: %w", err))
 			return
 		}
@@ -117,7 +115,6 @@ func (w *printkWalk) open() error {
 
 // read reads record id; nil if it is not there, or not any more.
 func (w *printkWalk) read(id uint64) (_ *Message, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	const finalized = 2 // desc_finalized
 	o, r := w.o, &w.r
 	r.Err = nil

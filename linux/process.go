@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"runtime/debug"
 	"slices"
 	"time"
 
@@ -183,7 +182,6 @@ func (l *Lister) steady(t Task, once func(id identity) error) error {
 // read reads t as once does, again if the guest has put another task or program in its
 // place meanwhile: the row would be of both.
 func (l *Lister) read(t Task, once func(id identity, mmErr error) (*Process, error)) (_ *Process, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	defer l.use(l.s)
 	for try := range steadyTries {
 		l.attempt(try)

@@ -2,10 +2,8 @@ package linux
 
 import (
 	"fmt"
-	"runtime/debug"
 
 	"github.com/outsight-vmi/outsight/linux/kobj"
-	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -24,7 +22,6 @@ type ptraceLayout struct{ flags, parent kobj.Field }
 
 // TracingOf is who traces t; nil if nobody does.
 func (l *Lister) TracingOf(t Task) (_ *Tracing, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	o, err := kobj.LayoutOf(l.s.Walker, "traced threads", func(r *kobj.Resolver, o *ptraceLayout) {
 		o.flags, o.parent = r.Field("task_struct", "ptrace"), r.Field("task_struct", "parent")
 	})

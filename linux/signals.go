@@ -2,10 +2,8 @@ package linux
 
 import (
 	"fmt"
-	"runtime/debug"
 
 	"github.com/outsight-vmi/outsight/linux/kobj"
-	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -82,7 +80,6 @@ func (s *System) signalLayout() (*signalLayout, error) {
 
 // SignalsOf reads what becomes of t's signals. A thread that has ended has none.
 func (l *Lister) SignalsOf(t Task) (_ *Signals, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	o, err := l.s.signalLayout()
 	if err != nil {
 		return nil, err

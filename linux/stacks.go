@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"runtime/debug"
 
 	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
@@ -110,7 +109,6 @@ const maxFrames = 64
 
 // StackOf walks the stack of t.
 func (u *Unwinder) StackOf(t Task) (_ *Stack, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	var k *Stack
 	err = u.l.steady(t, func(id identity) error {
 		u.l.r.Err = nil // who it is may be unknown

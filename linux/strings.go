@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"runtime/debug"
 
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
@@ -76,7 +75,6 @@ func (s *System) Strings(ctx context.Context, least int) iter.Seq2[Found, error]
 
 // taskSpace is the address space of the process that t leads; nil without one.
 func (s *System) taskSpace(t Task) (_ *virt.Space, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	r := s.Reader()
 	flags, mm := r.U32(t.Addr+virt.Addr(s.o.flags)), r.Ptr(t.Addr+virt.Addr(s.o.mm))
 	if r.Err != nil {
@@ -113,10 +111,10 @@ func (c *stringScan) region(ctx context.Context, a, size uint64, read func([]byt
 		}
 		n := int(min(stringWindow, size-off))
 		var got int
-		err := phys.Guard(func() (err error) {
+		err := func() (err error) {
 			got, err = read(c.buf[c.held:c.held+n], a+off)
 			return err
-		})
+		}()
 		if c.held == 0 {
 			c.at = a + off
 		}

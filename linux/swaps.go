@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"iter"
-	"runtime/debug"
 
 	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
@@ -74,7 +73,6 @@ func (l *Lister) Swaps(ctx context.Context) iter.Seq2[*Swap, error] {
 
 // swap reads one area; nil if it is not in use.
 func (l *Lister) swap(a virt.Addr, area int, o *swapsLayout) (_ *Swap, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	const used = 1 // SWP_USED
 	r := &l.r
 	r.Err = nil

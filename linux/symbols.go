@@ -8,7 +8,6 @@ import (
 
 	"github.com/outsight-vmi/outsight/kernel/kallsyms"
 	"github.com/outsight-vmi/outsight/linux/kobj"
-	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -90,10 +89,10 @@ func (m *Module) yieldSymbols(yield func(*KernelSymbol, error) bool) bool {
 		return yield(nil, err)
 	}
 	var names []byte
-	if err := phys.Guard(func() (err error) {
+	if err := func() (err error) {
 		names, err = m.strtab(t)
 		return err
-	}); err != nil {
+	}(); err != nil {
 		return yield(nil, fmt.Errorf("symbols of module %s: %w", m.Name, err))
 	}
 	exported, err := m.exported()
@@ -133,7 +132,7 @@ func (m *Module) exported() (map[string]virt.Addr, error) {
 		return nil, err
 	}
 	found := map[string]virt.Addr{}
-	err = kobj.Safely(func() error {
+	err = func() error {
 		r := m.s.Reader()
 		symbols, n := r.Pointer(m.Addr, o.symbols), r.Uint(m.Addr, o.count)
 		if r.Err == nil && n > maxModuleSymbols {
@@ -147,6 +146,6 @@ func (m *Module) exported() (map[string]virt.Addr, error) {
 			found[name] = place(o.value.At(e))
 		}
 		return r.Err
-	})
+	}()
 	return found, err
 }

@@ -4,11 +4,9 @@ import (
 	"context"
 	"fmt"
 	"iter"
-	"runtime/debug"
 	"time"
 
 	"github.com/outsight-vmi/outsight/kernel"
-	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -76,14 +74,12 @@ func (t Task) Threads(ctx context.Context) iter.Seq2[Task, error] {
 }
 
 func (t Task) signal() (_ virt.Addr, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	v, err := t.s.Space.U64(t.Addr + virt.Addr(t.s.o.signal))
 	return virt.Addr(v), err
 }
 
 // IDs is the process and the thread identifier of t in the initial PID namespace.
 func (t Task) IDs() (pid, tid int32, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	r := t.s.Reader()
 	pid = int32(r.U32(t.Addr + virt.Addr(t.s.o.tgid)))
 	tid = int32(r.U32(t.Addr + virt.Addr(t.s.o.pid)))

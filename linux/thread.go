@@ -2,13 +2,11 @@ package linux
 
 import (
 	"fmt"
-	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/outsight-vmi/outsight/linux/kobj"
-	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -60,7 +58,6 @@ func (s *System) threadLayout() (*threadLayout, error) {
 // ThreadOf reads t as the scheduler sees it, without its process's memory, which
 // makes it much cheaper than [Lister.Thread].
 func (l *Lister) ThreadOf(t Task) (_ *Thread, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	o, err := l.s.threadLayout()
 	if err != nil {
 		return nil, err
@@ -136,7 +133,6 @@ func bitList(b []byte, n int) string {
 
 // Name is the process identifier and the name of t.
 func (l *Lister) Name(t Task) (pid int32, comm string, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	l.r.Err = nil
 	pid = int32(l.r.U32(t.Addr + virt.Addr(l.s.o.tgid)))
 	comm = l.comm(t.Addr, l.r.U32(t.Addr+virt.Addr(l.s.o.flags)))

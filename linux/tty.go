@@ -158,11 +158,11 @@ func (c *ttyScan) drivers(ctx context.Context) {
 		var table virt.Addr
 		var n uint64
 		if err == nil {
-			err = kobj.Safely(func() error {
+			err = func() error {
 				r := s.Reader()
 				table, n = r.Pointer(a, c.o.ttys), r.Uint(a, c.o.n)
 				return r.Err
-			})
+			}()
 		}
 		if err == nil && table != 0 {
 			if n > maxTerminals {
@@ -188,11 +188,11 @@ func (c *ttyScan) processes(ctx context.Context) {
 		if h.object == 0 {
 			return // being opened just now
 		}
-		if err := kobj.Safely(func() error {
+		if err := func() error {
 			r.Err = nil
 			c.found(r.Pointer(h.object, c.o.private), h.PID)
 			return r.Err
-		}); err != nil {
+		}(); err != nil {
 			c.fail(fmt.Errorf("terminal of descriptor %s: %w", h.FileHolder, err))
 		}
 	}, c.fail)
@@ -201,13 +201,13 @@ func (c *ttyScan) processes(ctx context.Context) {
 	}
 	for t, err := range s.Processes(ctx) {
 		if err == nil {
-			err = kobj.Safely(func() error {
+			err = func() error {
 				r.Err = nil
 				if signal := r.Ptr(t.Addr + virt.Addr(s.o.signal)); r.Err == nil {
 					c.found(r.Ptr(signal+virt.Addr(s.o.tty)), 0)
 				}
 				return r.Err
-			})
+			}()
 		}
 		if err != nil {
 			c.fail(fmt.Errorf("terminals of task %#x: %w", uint64(t.Addr), err))
@@ -218,7 +218,7 @@ func (c *ttyScan) processes(ctx context.Context) {
 // terminal reads the tty_struct at a.
 func (c *ttyScan) terminal(a virt.Addr) (t *Terminal, err error) {
 	s, o := c.l.s, c.o
-	err = kobj.Safely(func() error {
+	err = func() error {
 		r := &c.l.r
 		r.Err = nil
 		t = &Terminal{Addr: a, Name: devName(r.CString(o.name.At(a), int(min(o.name.Size, 64)))), Index: int(int32(r.Uint(a, o.index)))}
@@ -253,7 +253,7 @@ func (c *ttyScan) terminal(a virt.Addr) (t *Terminal, err error) {
 			return fmt.Errorf("terminal at %#x: %w", uint64(a), r.Err)
 		}
 		return nil
-	})
+	}()
 	return t, err
 }
 

@@ -101,7 +101,7 @@ func consoleLines(s *linux.System, o *consoleLayout, vc virt.Addr, common Consol
 	var rows uint64
 	var origin virt.Addr
 	var columns, perRow, high uint64
-	err = kobj.Safely(func() error {
+	err = func() error {
 		r := s.Reader()
 		rows = r.Uint(vc, o.rows)
 		columns, perRow, high = r.Uint(vc, o.columns), r.Uint(vc, o.perRow), r.Uint(vc, o.highFont)
@@ -119,7 +119,7 @@ func consoleLines(s *linux.System, o *consoleLayout, vc virt.Addr, common Consol
 			return kobj.ErrBudget
 		}
 		return nil
-	})
+	}()
 	if err != nil {
 		return nil, err
 	}

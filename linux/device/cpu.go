@@ -216,28 +216,26 @@ func processor(s *linux.System, o *processorLayout, p *Processor, names []string
 		}
 		p.Info = a
 	}
-	return kobj.Safely(func() error {
-		r, a := s.Reader(), p.Info
-		id := func(f kobj.Field) int64 {
-			v := r.Uint(a, f)
-			if v == 1<<(8*f.Size)-1 { // BAD_APICID and the like: not known
-				return -1
-			}
-			return int64(v)
+	r, a := s.Reader(), p.Info
+	id := func(f kobj.Field) int64 {
+		v := r.Uint(a, f)
+		if v == 1<<(8*f.Size)-1 { // BAD_APICID and the like: not known
+			return -1
 		}
-		p.Vendor = kobj.CString(r.Bytes(o.vendor.At(a), int(min(o.vendor.Size, 64))))
-		p.ModelName = strings.TrimSpace(kobj.CString(r.Bytes(o.modelName.At(a), int(min(o.modelName.Size, 256)))))
-		p.Family, p.Model, p.Stepping = int(r.Uint(a, o.family)), int(r.Uint(a, o.model)), int(r.Uint(a, o.stepping))
-		p.Microcode, p.APIC = uint32(r.Uint(a, o.microcode)), uint32(r.Uint(a, o.apic))
-		p.Cache = 1024 * max(0, r.Int(a, o.cache))
-		p.Package, p.Die, p.Core = id(o.pkg), id(o.die), id(o.core)
-		p.PhysBits, p.VirtBits = int(r.Uint(a, o.physBits)), int(r.Uint(a, o.virtBits))
-		p.Flags, p.Bugs = capabilities(r.Bytes(o.caps.At(a), int(min(o.caps.Size, 4*maxCapabilities))), names, o.nBugs)
-		if r.Err != nil {
-			return fmt.Errorf("processor %d at %#x: %w", p.Number, uint64(a), r.Err)
-		}
-		return nil
-	})
+		return int64(v)
+	}
+	p.Vendor = kobj.CString(r.Bytes(o.vendor.At(a), int(min(o.vendor.Size, 64))))
+	p.ModelName = strings.TrimSpace(kobj.CString(r.Bytes(o.modelName.At(a), int(min(o.modelName.Size, 256)))))
+	p.Family, p.Model, p.Stepping = int(r.Uint(a, o.family)), int(r.Uint(a, o.model)), int(r.Uint(a, o.stepping))
+	p.Microcode, p.APIC = uint32(r.Uint(a, o.microcode)), uint32(r.Uint(a, o.apic))
+	p.Cache = 1024 * max(0, r.Int(a, o.cache))
+	p.Package, p.Die, p.Core = id(o.pkg), id(o.die), id(o.core)
+	p.PhysBits, p.VirtBits = int(r.Uint(a, o.physBits)), int(r.Uint(a, o.virtBits))
+	p.Flags, p.Bugs = capabilities(r.Bytes(o.caps.At(a), int(min(o.caps.Size, 4*maxCapabilities))), names, o.nBugs)
+	if r.Err != nil {
+		return fmt.Errorf("processor %d at %#x: %w", p.Number, uint64(a), r.Err)
+	}
+	return nil
 }
 
 // capabilities are the names of the bits set in caps, whose last words are bugs. Bits
@@ -264,9 +262,9 @@ func ProcessorKHz(s *linux.System) (uint32, error) {
 		return 0, err
 	}
 	var khz uint32
-	err = kobj.Safely(func() (err error) {
+	err = func() (err error) {
 		khz, err = s.Space.U32(a)
 		return err
-	})
+	}()
 	return khz, err
 }

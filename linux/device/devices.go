@@ -104,12 +104,12 @@ func (w *deviceWalk) buckets(table virt.Addr, next kobj.Field, f func(r *kobj.Re
 			}
 			var follow virt.Addr
 			more := true
-			err := kobj.Safely(func() error {
+			err := func() error {
 				r := w.s.Reader()
 				more = f(&r, a)
 				follow = r.Pointer(a, next)
 				return r.Err
-			})
+			}()
 			if err != nil && !w.yield(nil, fmt.Errorf("device numbers at %#x: %w", uint64(a), err)) || !more {
 				return false
 			}
@@ -171,7 +171,7 @@ func (w *deviceWalk) miscs() bool {
 		if err == nil {
 			a := node - virt.Addr(o.miscList.Offset)
 			d = &Driver{Kind: "misc", Major: 10, Count: 1, Address: a}
-			err = kobj.Safely(func() error {
+			err = func() error {
 				r := w.s.Reader()
 				d.First, d.Ops = uint32(r.Uint(a, o.miscMinor)), r.Pointer(a, o.miscOps)
 				if name := r.Pointer(a, o.miscName); name != 0 {
@@ -179,7 +179,7 @@ func (w *deviceWalk) miscs() bool {
 				}
 				w.functions(&r, d)
 				return r.Err
-			})
+			}()
 		}
 		if err != nil {
 			d, err = nil, fmt.Errorf("misc devices: %w", err)

@@ -125,7 +125,7 @@ func blockDevices(ctx context.Context, s *linux.System, o *diskLayout) (virt.Add
 
 func diskAt(s *linux.System, o *diskLayout, private virt.Addr) (*Disk, error) {
 	d := &Disk{}
-	err := kobj.Safely(func() error {
+	err := func() error {
 		r := s.Reader()
 		d.Device = r.Pointer(private, o.private)
 		if name := r.Pointer(d.Device, o.name); name != 0 {
@@ -151,7 +151,7 @@ func diskAt(s *linux.System, o *diskLayout, private virt.Addr) (*Disk, error) {
 			}
 		}
 		return r.Err
-	})
+	}()
 	if err != nil {
 		return nil, fmt.Errorf("device at %#x: %w", uint64(d.Device), err)
 	}

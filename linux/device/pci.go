@@ -119,14 +119,14 @@ func (w *pciWalk) under(head virt.Addr, depth int) bool {
 			continue
 		}
 		var number, domain uint32
-		err = kobj.Safely(func() error {
+		err = func() error {
 			r := w.s.Reader()
 			number = uint32(r.Uint(bus, w.o.busNumber))
 			if data := r.Pointer(bus, w.o.busSysdata); data != 0 {
 				domain = uint32(r.Uint(data, w.o.domain))
 			}
 			return r.Err
-		})
+		}()
 		if err != nil && !w.fail(fmt.Errorf("bus at %#x: %w", uint64(bus), err)) {
 			return false
 		}
@@ -150,7 +150,7 @@ func (w *pciWalk) under(head virt.Addr, depth int) bool {
 
 func pciDevice(s *linux.System, o *pciLayout, a virt.Addr, domain, bus uint32) (*PCIDevice, error) {
 	d := &PCIDevice{Address: a, Domain: domain, Bus: bus}
-	err := kobj.Safely(func() error {
+	err := func() error {
 		r := s.Reader()
 		devfn := uint32(r.Uint(a, o.devfn))
 		d.Slot, d.Function = devfn>>3&31, devfn&7
@@ -172,7 +172,7 @@ func pciDevice(s *linux.System, o *pciLayout, a virt.Addr, domain, bus uint32) (
 			}
 		}
 		return r.Err
-	})
+	}()
 	if err != nil {
 		return nil, fmt.Errorf("device at %#x: %w", uint64(a), err)
 	}

@@ -4,11 +4,9 @@ import (
 	"context"
 	"fmt"
 	"iter"
-	"runtime/debug"
 
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/linux/kobj"
-	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -86,7 +84,6 @@ func Resources(ctx context.Context, s *linux.System, tree string) iter.Seq2[*Res
 }
 
 func resource(s *linux.System, o *resourceLayout, a virt.Addr, depth int) (_ *Resource, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	r := s.Reader()
 	res := &Resource{Addr: a, Start: r.Uint(a, o.start), End: r.Uint(a, o.end), Flags: r.Uint(a, o.flags), Depth: depth}
 	if p := r.Pointer(a, o.name); p != 0 {

@@ -4,11 +4,9 @@ import (
 	"context"
 	"fmt"
 	"iter"
-	"runtime/debug"
 
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/linux/kobj"
-	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -56,7 +54,6 @@ func BinaryFormats(ctx context.Context, s *linux.System) iter.Seq2[*BinaryFormat
 }
 
 func binaryFormat(s *linux.System, o *binfmtLayout, a virt.Addr) (_ *BinaryFormat, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	r := s.Reader()
 	b := &BinaryFormat{Addr: a, Module: s.ModuleNameAt(&r, r.Pointer(a, o.module)), Load: r.Pointer(a, o.load), CoreDump: r.Pointer(a, o.dump)}
 	if r.Err != nil {

@@ -98,13 +98,13 @@ func miscLists(ctx context.Context, s *linux.System) (lists []miscList, errs []e
 			}
 			l := miscList{namespace: n.Inode}
 			var misc virt.Addr
-			err = kobj.Safely(func() error {
+			err = func() error {
 				r := s.Reader()
 				if misc = r.Pointer(n.Addr, o.ofNamespace); misc != 0 {
 					l.head, l.on = o.entries.At(misc), r.Uint(misc, o.enabled) != 0
 				}
 				return r.Err
-			})
+			}()
 			switch {
 			case err != nil:
 				errs = append(errs, err)
@@ -124,11 +124,11 @@ func miscLists(ctx context.Context, s *linux.System) (lists []miscList, errs []e
 	}
 	l := miscList{head: head, on: true}
 	if enabled, ok := s.ModuleSymbol("binfmt_misc", "enabled"); ok {
-		err = kobj.Safely(func() error {
+		err = func() error {
 			v, err := s.Space.U32(enabled)
 			l.on = v != 0
 			return err
-		})
+		}()
 		if err != nil {
 			errs = append(errs, err)
 		}
@@ -139,7 +139,7 @@ func miscLists(ctx context.Context, s *linux.System) (lists []miscList, errs []e
 // miscFormat reads the entry at a.
 func miscFormat(s *linux.System, a virt.Addr) (f *MiscFormat, err error) {
 	var b [miscNodeSize]byte
-	err = kobj.Safely(func() error {
+	err = func() error {
 		r := s.Reader()
 		copy(b[:], r.Bytes(a, len(b)))
 		if r.Err != nil {
@@ -162,7 +162,7 @@ func miscFormat(s *linux.System, a virt.Addr) (f *MiscFormat, err error) {
 			}
 		}
 		return r.Err
-	})
+	}()
 	if err != nil {
 		return nil, fmt.Errorf("entry at %#x: %w", uint64(a), err)
 	}

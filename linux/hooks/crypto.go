@@ -4,11 +4,9 @@ import (
 	"context"
 	"fmt"
 	"iter"
-	"runtime/debug"
 
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/linux/kobj"
-	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -76,7 +74,6 @@ func Algorithms(ctx context.Context, s *linux.System) iter.Seq2[*Algorithm, erro
 }
 
 func algorithm(s *linux.System, o *cryptoLayout, a virt.Addr) (_ *Algorithm, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	const length = 128 // CRYPTO_MAX_ALG_NAME
 	r := s.Reader()
 	alg := &Algorithm{

@@ -7,7 +7,6 @@ import (
 	"iter"
 
 	"github.com/outsight-vmi/outsight/linux"
-	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -51,7 +50,7 @@ func IDTDescriptor(s *linux.System) (IDT, error) {
 		d.Limit = binary.LittleEndian.Uint16(b[:])
 		d.Base = virt.Addr(binary.LittleEndian.Uint64(b[2:]))
 	}
-	err = kobj.Safely(func() error {
+	err = func() error {
 		a, err := s.Space.Translate(d.Base)
 		if err != nil {
 			return err
@@ -59,7 +58,7 @@ func IDTDescriptor(s *linux.System) (IDT, error) {
 		b, err := s.Space.Translate(d.Table)
 		d.SameMemory = err == nil && a.PA == b.PA
 		return err
-	})
+	}()
 	if err != nil {
 		return d, fmt.Errorf("interrupt descriptor table at %#x: %w", uint64(d.Base), err)
 	}

@@ -129,7 +129,7 @@ func appendNew(words []string, w string) []string {
 
 func kprobe(s *linux.System, o *kprobeLayout, a virt.Addr) (*Kprobe, error) {
 	p := &Kprobe{Addr: a}
-	err := kobj.Safely(func() error {
+	err := func() error {
 		r := s.Reader()
 		p.Probed, p.Pre, p.Post = r.Pointer(a, o.addr), r.Pointer(a, o.pre), r.Pointer(a, o.post)
 		p.Missed, p.Offset = r.Uint(a, o.missed), r.Uint(a, o.offset)
@@ -141,7 +141,7 @@ func kprobe(s *linux.System, o *kprobeLayout, a virt.Addr) (*Kprobe, error) {
 			p.Symbol = r.CString(name, 512)
 		}
 		return r.Err
-	})
+	}()
 	if err != nil {
 		return nil, fmt.Errorf("kprobe at %#x: %w", uint64(a), err)
 	}

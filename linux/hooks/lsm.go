@@ -62,7 +62,7 @@ func LSMs(s *linux.System) ([]string, error) {
 	list, ok1 := s.Address("lsm_idlist") // 6.8
 	count, ok2 := s.Address("lsm_active_cnt")
 	if ok1 && ok2 && o.idName.Present() {
-		err := kobj.Safely(func() error {
+		err := func() error {
 			r := s.Reader()
 			n := r.U32(count)
 			for i := range min(n, 64) {
@@ -70,7 +70,7 @@ func LSMs(s *linux.System) ([]string, error) {
 				names = append(names, r.CString(r.Pointer(id, o.idName), 64))
 			}
 			return r.Err
-		})
+		}()
 		if err != nil {
 			return nil, fmt.Errorf("names of the security modules: %w", err)
 		}
@@ -147,7 +147,7 @@ func staticHooks(s *linux.System, o *lsmLayout, hook string, table virt.Addr, n 
 	for i := range n {
 		call := table + virt.Addr(i*o.callSize)
 		var h *SecurityHook
-		err := kobj.Safely(func() error {
+		err := func() error {
 			r := s.Reader()
 			hl, active := r.Pointer(call, o.hl), r.Pointer(call, o.active)
 			on := active != 0 && int32(r.U32(active)) > 0 // a static_key_false begins with its count
@@ -167,7 +167,7 @@ func staticHooks(s *linux.System, o *lsmLayout, hook string, table virt.Addr, n 
 			h.Func = r.Pointer(hl, o.hook)
 			h.LSM = lsmName(s, &r, o, hl)
 			return r.Err
-		})
+		}()
 		if err != nil {
 			err = fmt.Errorf("security hook %s at %#x: %w", hook, uint64(call), err)
 		} else if h == nil {
@@ -201,12 +201,12 @@ func listedHooks(ctx context.Context, s *linux.System, o *lsmLayout, hook string
 		var h *SecurityHook
 		if err == nil {
 			h = &SecurityHook{Hook: hook, Order: order, Addr: node - virt.Addr(o.list.Offset), Active: true}
-			err = kobj.Safely(func() error {
+			err = func() error {
 				r := s.Reader()
 				h.Func = r.Pointer(h.Addr, o.hook)
 				h.LSM = lsmName(s, &r, o, h.Addr)
 				return r.Err
-			})
+			}()
 		}
 		order++
 		if err != nil {

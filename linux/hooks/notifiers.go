@@ -188,7 +188,7 @@ func chainAt(s *linux.System, o *notifierLayout, owners *linux.Owners, h kernel.
 // notifierChain reads the chain behind a head.
 func notifierChain(s *linux.System, o *notifierLayout, link virt.Addr) (chain []*Notifier, err error) {
 	seen := map[virt.Addr]bool{}
-	err = kobj.Safely(func() error {
+	err = func() error {
 		r := s.Reader()
 		for a := r.Ptr(link); a != 0 && r.Err == nil; a = r.Pointer(a, o.next) {
 			if seen[a] || len(seen) == maxNotifiers || !s.Space.KernelHalf(a) || a%8 != 0 {
@@ -201,17 +201,17 @@ func notifierChain(s *linux.System, o *notifierLayout, link virt.Addr) (chain []
 			}
 		}
 		return r.Err
-	})
+	}()
 	return chain, err
 }
 
 // executable reports whether the kernel's page tables let the processor run what is
 // at a.
 func executable(s *linux.System, a virt.Addr) (yes bool) {
-	_ = kobj.Safely(func() error {
+	_ = func() error {
 		p, err := s.Space.Translate(a)
 		yes = err == nil && p.Executable()
 		return nil
-	})
+	}()
 	return yes && s.Space.KernelHalf(a)
 }

@@ -158,7 +158,7 @@ func dispatched(ctx context.Context, s *linux.System, owners *linux.Owners, w ab
 	if !ok {
 		return nil, nil
 	}
-	sel := x86.Selector{Memory: safeSpace{s}, Start: start, Size: size, Name: func(a virt.Addr) string {
+	sel := x86.Selector{Memory: s.Space, Start: start, Size: size, Name: func(a virt.Addr) string {
 		if o := owners.Of(a); o.Offset == 0 {
 			return o.Symbol
 		}
@@ -190,17 +190,6 @@ func dispatched(ctx context.Context, s *linux.System, owners *linux.Owners, w ab
 	return targets[:used], nil
 }
 
-// safeSpace reads code, guarded by itself.
-type safeSpace struct{ s *linux.System }
-
-func (m safeSpace) ReadAt(p []byte, a virt.Addr) (n int, err error) {
-	err = kobj.Safely(func() error {
-		n, err = m.s.Space.ReadAt(p, a)
-		return err
-	})
-	return n, err
-}
-
 // syscallNames are the names that the kernel noted for tracing when it booted (with
 // CONFIG_FTRACE_SYSCALLS), by number, without "sys_".
 func syscallNames(s *linux.System, n int) ([]string, error) {
@@ -219,7 +208,7 @@ func syscallNames(s *linux.System, n int) ([]string, error) {
 		return nil, fmt.Errorf("names of system calls: %w", err)
 	}
 	names := make([]string, n)
-	err = kobj.Safely(func() error {
+	err = func() error {
 		r := s.Reader()
 		for nr, e := range entries {
 			if e == 0 || r.Int(e, o.nr) != int64(nr) {
@@ -228,7 +217,7 @@ func syscallNames(s *linux.System, n int) ([]string, error) {
 			names[nr] = strings.TrimPrefix(r.CString(r.Pointer(e, o.name), 64), "sys_")
 		}
 		return r.Err
-	})
+	}()
 	if err != nil {
 		return nil, fmt.Errorf("names of system calls: %w", err)
 	}

@@ -77,12 +77,12 @@ func Tracepoints(ctx context.Context, s *linux.System) iter.Seq2[*Tracepoint, er
 				array virt.Addr
 			)
 			if err == nil {
-				err = kobj.Safely(func() error {
+				err = func() error {
 					r, m := s.Reader(), node-virt.Addr(o.list.Offset)
 					name = r.CString(o.module.At(m), 56)
 					count, array = r.Uint(m, o.count), r.Pointer(m, o.ptrs)
 					return r.Err
-				})
+				}()
 			}
 			if err != nil {
 				if !yield(nil, fmt.Errorf("tracepoints of a module: %w", err)) {
@@ -125,22 +125,20 @@ func tracepointsAt(ctx context.Context, s *linux.System, o *tracepointLayout, mo
 const maxProbes = 1024
 
 func tracepoint(s *linux.System, o *tracepointLayout, t *Tracepoint) error {
-	return kobj.Safely(func() error {
-		r := s.Reader()
-		t.Name = r.CString(r.Pointer(t.Addr, o.name), 256)
-		t.Enabled = r.Int(t.Addr, o.key) > 0
-		f := r.Pointer(t.Addr, o.funcs)
-		if f == 0 {
+	r := s.Reader()
+	t.Name = r.CString(r.Pointer(t.Addr, o.name), 256)
+	t.Enabled = r.Int(t.Addr, o.key) > 0
+	f := r.Pointer(t.Addr, o.funcs)
+	if f == 0 {
+		return r.Err
+	}
+	for range maxProbes {
+		fn := r.Pointer(f, o.fn)
+		if fn == 0 || r.Err != nil {
 			return r.Err
 		}
-		for range maxProbes {
-			fn := r.Pointer(f, o.fn)
-			if fn == 0 || r.Err != nil {
-				return r.Err
-			}
-			t.Probes = append(t.Probes, TracepointProbe{Func: fn, Data: r.Pointer(f, o.data), Priority: int(r.Int(f, o.prio))})
-			f += virt.Addr(o.size)
-		}
-		return fmt.Errorf("%w: more than %d functions", kobj.ErrBroken, maxProbes)
-	})
+		t.Probes = append(t.Probes, TracepointProbe{Func: fn, Data: r.Pointer(f, o.data), Priority: int(r.Int(f, o.prio))})
+		f += virt.Addr(o.size)
+	}
+	return fmt.Errorf("%w: more than %d functions", kobj.ErrBroken, maxProbes)
 }

@@ -27,7 +27,7 @@ func (s *Walker) HashBuckets(r *Reader, base virt.Addr, count uint64, stride, of
 		n := min(perPiece, count-at)
 		start := base + virt.Addr(at*uint64(stride))
 		heads = heads[:0]
-		_, err := Guarded(r, func() int {
+		_, err := Read(r, func() int {
 			b := r.Bytes(start, int(n)*int(stride))
 			for i := range n {
 				w := b[i*uint64(stride)+uint64(off):]

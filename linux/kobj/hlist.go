@@ -4,9 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
-	"runtime/debug"
 
-	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -66,8 +64,7 @@ func (s *Walker) chain(ctx context.Context, head, next virt.Addr, limit int, yie
 	}
 }
 
-// Word reads 8 bytes, guarded by itself.
+// Word reads 8 bytes.
 func (s *Walker) Word(a virt.Addr) (v uint64, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	return s.Space.U64(a)
 }

@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"runtime/debug"
 
-	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -41,10 +39,8 @@ type listWalk struct {
 	n     int
 }
 
-// links reads an element's next and prev. It is guarded by itself, so that no
-// fault of the consumer's is taken for the guest's.
+// links reads an element's next and prev.
 func (w *listWalk) links(at virt.Addr) (next, prev virt.Addr, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	if !w.s.Space.KernelHalf(at) || at%8 != 0 {
 		return 0, 0, fmt.Errorf("element at %#x: %w: no kernel pointer", uint64(at), ErrBroken)
 	}

@@ -5,9 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"iter"
-	"runtime/debug"
 
-	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -153,7 +151,6 @@ func (w *mapleWalk) slot(v, first, last uint64, leaf bool, depth int) bool {
 }
 
 func (w *mapleWalk) read(a virt.Addr, b []byte) (err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	if !w.s.Space.KernelHalf(a) {
 		return fmt.Errorf("%w: no kernel pointer", ErrBroken)
 	}

@@ -3,38 +3,24 @@ package kobj
 import (
 	"encoding/binary"
 	"fmt"
-	"runtime/debug"
 
-	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
 // MaxElements bounds the elements of one list or table of kernel internals.
 const MaxElements = 1 << 18
 
-// Safely does some reads, guarded by itself, so that no fault of the consumer's is
-// taken for the guest's.
-func Safely(read func() error) (err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
-	return read()
-}
-
 // ReadAt reads len(p) bytes at a.
 func (s *Walker) ReadAt(p []byte, a virt.Addr) error {
-	return Safely(func() error {
-		_, err := s.Space.ReadAt(p, a)
-		return err
-	})
+	_, err := s.Space.ReadAt(p, a)
+	return err
 }
 
 // StringAt reads a string of the kernel's, of at most limit bytes.
 func (s *Walker) StringAt(a virt.Addr, limit int) (text string, err error) {
-	err = Safely(func() error {
-		r := s.Reader()
-		text = r.CString(a, limit)
-		return r.Err
-	})
-	return text, err
+	r := s.Reader()
+	text = r.CString(a, limit)
+	return text, r.Err
 }
 
 // TableAt is where a symbol lies and how many bytes it can have.

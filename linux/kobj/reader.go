@@ -3,7 +3,6 @@ package kobj
 import (
 	"bytes"
 	"fmt"
-	"runtime/debug"
 
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
@@ -118,17 +117,13 @@ func CString(b []byte) string {
 	return string(b)
 }
 
-// Guarded runs read, which uses r, guarded by itself, and returns its error with
-// r fit for the next use.
-func Guarded[T any](r *Reader, read func() T) (v T, err error) {
-	defer func() {
-		if r.Err != nil && err == nil {
-			err = r.Err
-		}
-		if r.Left > 0 {
-			r.Err = nil
-		}
-	}()
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
-	return read(), nil
+// Read runs read, which uses r, and returns the first error of its reads, with r fit for
+// the next use unless its budget is spent.
+func Read[T any](r *Reader, read func() T) (T, error) {
+	v := read()
+	err := r.Err
+	if r.Left > 0 {
+		r.Err = nil
+	}
+	return v, err
 }

@@ -44,7 +44,7 @@ func (s *Walker) RHashTable(ctx context.Context, a virt.Addr, limit int) iter.Se
 			}
 			seen[t] = struct{}{}
 			var size, nest uint64
-			next, err := Guarded(&r, func() virt.Addr {
+			next, err := Read(&r, func() virt.Addr {
 				size, nest = r.Uint(t, o.size), r.Uint(t, o.nest)
 				return r.Pointer(t, o.future)
 			})
@@ -92,7 +92,7 @@ func (s *Walker) rhashBuckets(ctx context.Context, r *Reader, base virt.Addr, si
 	var heads [piece]virt.Addr
 	for from := uint64(0); from < size; from += piece {
 		n := min(piece, size-from)
-		if _, err := Guarded(r, func() int {
+		if _, err := Read(r, func() int {
 			b := r.Bytes(base+virt.Addr(8*from), int(8*n))
 			for i := range n {
 				heads[i] = virt.Addr(binary.LittleEndian.Uint64(b[8*i:]))

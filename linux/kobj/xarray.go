@@ -5,9 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"iter"
-	"runtime/debug"
 
-	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -87,7 +85,6 @@ func (s *Walker) XArrayAt(a virt.Addr, index uint64) (virt.Addr, error) {
 
 // xarraySlot reads what a node has for an index.
 func (s *Walker) xarraySlot(o *xarrayLayout, node virt.Addr, index uint64, above int) (v virt.Addr, shift int, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	if !s.Space.KernelHalf(node) {
 		return 0, 0, fmt.Errorf("%w: no kernel pointer", ErrBroken)
 	}
@@ -179,7 +176,6 @@ func (w *xarrayWalk) node(at virt.Addr, index uint64, above, depth int) bool {
 }
 
 func (w *xarrayWalk) read(a virt.Addr, slots []byte) (shift int, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	if !w.s.Space.KernelHalf(a) {
 		return 0, fmt.Errorf("%w: no kernel pointer", ErrBroken)
 	}
@@ -211,7 +207,7 @@ func (s *Walker) IDR(ctx context.Context, a virt.Addr, limit int) iter.Seq2[XArr
 			return
 		}
 		r := s.Reader()
-		base, err := Guarded(&r, func() uint64 { return r.Uint(a, o.base) })
+		base, err := Read(&r, func() uint64 { return r.Uint(a, o.base) })
 		if err != nil {
 			yield(XArrayEntry{}, fmt.Errorf("idr at %#x: %w", uint64(a), err))
 			return

@@ -223,7 +223,7 @@ func (w *meminfoWalk) variable(name string, size int) (n uint64, ok bool, err er
 	if !ok {
 		return 0, false, nil
 	}
-	err = kobj.Safely(func() error {
+	err = func() error {
 		r := w.s.Reader()
 		if size == 4 {
 			n = uint64(r.U32(a))
@@ -231,6 +231,6 @@ func (w *meminfoWalk) variable(name string, size int) (n uint64, ok bool, err er
 			n = r.U64(a)
 		}
 		return r.Err
-	})
+	}()
 	return n, true, err
 }

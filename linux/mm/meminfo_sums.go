@@ -5,7 +5,6 @@ import (
 	"errors"
 
 	"github.com/outsight-vmi/outsight/kernel"
-	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -41,7 +40,7 @@ func (w *meminfoWalk) lowWatermarks() (sum uint64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	err = kobj.Safely(func() error {
+	err = func() error {
 		r := w.s.Reader()
 		for _, node := range nodes {
 			if node == 0 || r.Err != nil {
@@ -53,7 +52,7 @@ func (w *meminfoWalk) lowWatermarks() (sum uint64, err error) {
 			}
 		}
 		return r.Err
-	})
+	}()
 	return sum, err
 }
 
@@ -70,11 +69,11 @@ func (w *meminfoWalk) buffers() (n uint64, ok bool, err error) {
 		if err != nil {
 			return 0, true, err
 		}
-		err = kobj.Safely(func() error {
+		err = func() error {
 			r := w.s.Reader()
 			n += r.Uint(r.Pointer(node-virt.Addr(w.o.inodeList.Offset), w.o.mapping), w.o.nrpages)
 			return r.Err
-		})
+		}()
 		if err != nil {
 			return 0, true, err
 		}
@@ -106,7 +105,7 @@ func (w *meminfoWalk) swapCached() (n uint64, ok bool, err error) {
 	if !ok1 || !ok2 {
 		return 0, false, nil
 	}
-	err = kobj.Safely(func() error {
+	err = func() error {
 		r := w.s.Reader()
 		for i := range virt.Addr(maxSwapSpaces) {
 			first, parts := r.Ptr(spaces+8*i), r.U32(counts+4*i)
@@ -117,7 +116,7 @@ func (w *meminfoWalk) swapCached() (n uint64, ok bool, err error) {
 			}
 		}
 		return r.Err
-	})
+	}()
 	return n * phys.PageSize, true, err
 }
 
@@ -149,7 +148,7 @@ func (w *meminfoWalk) committed() (_ uint64, ok bool, err error) {
 		return 0, false, nil
 	}
 	var n int64
-	err = kobj.Safely(func() error {
+	err = func() error {
 		r := w.s.Reader()
 		n = int64(r.Uint(a, w.o.counterCount))
 		if counters := r.Pointer(a, w.o.counterCPUs); counters != 0 {
@@ -158,7 +157,7 @@ func (w *meminfoWalk) committed() (_ uint64, ok bool, err error) {
 			}
 		}
 		return r.Err
-	})
+	}()
 	return uint64(max(n, 0)) * phys.PageSize, true, err
 }
 
@@ -176,7 +175,7 @@ func (w *meminfoWalk) huge() (n uint64, ok bool, err error) {
 	if !ok || err != nil {
 		return 0, false, err
 	}
-	err = kobj.Safely(func() error {
+	err = func() error {
 		r := w.s.Reader()
 		for i := range min(count, maxHugeSizes) {
 			h := states + virt.Addr(i)*virt.Addr(w.o.hugeSize)
@@ -185,7 +184,7 @@ func (w *meminfoWalk) huge() (n uint64, ok bool, err error) {
 			}
 		}
 		return r.Err
-	})
+	}()
 	return n * phys.PageSize, true, err
 }
 

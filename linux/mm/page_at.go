@@ -116,7 +116,7 @@ func ObjectAt(s *linux.System, p *Page, offset uint64, base virt.Addr) (*SlabObj
 	}
 	c := &SlabCache{Address: p.Cache}
 	var left uint64
-	err = kobj.Safely(func() error {
+	err = func() error {
 		r := s.Reader()
 		c.Size, c.ObjectSize = uint32(r.Uint(p.Cache, o.size)), uint32(r.Uint(p.Cache, o.objectSize))
 		left = r.Uint(p.Cache, pad.left)
@@ -124,7 +124,7 @@ func ObjectAt(s *linux.System, p *Page, offset uint64, base virt.Addr) (*SlabObj
 			c.Name = r.CString(name, linux.MaxName)
 		}
 		return r.Err
-	})
+	}()
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("kmem_cache at %#x: %w", uint64(p.Cache), err)
@@ -148,7 +148,7 @@ func CachedFile(s *linux.System, mapping virt.Addr) (i *linux.INode, err error) 
 	if err != nil {
 		return nil, err
 	}
-	err = kobj.Safely(func() error {
+	err = func() error {
 		r := s.Reader()
 		host := r.Pointer(mapping, o.host)
 		super := r.Pointer(host, o.super)
@@ -160,6 +160,6 @@ func CachedFile(s *linux.System, mapping virt.Addr) (i *linux.INode, err error) 
 			i, err = s.Inode(&r, host, sb, inodes)
 		}
 		return err
-	})
+	}()
 	return i, err
 }

@@ -2,7 +2,6 @@ package mm
 
 import (
 	"fmt"
-	"runtime/debug"
 
 	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/linux"
@@ -23,7 +22,6 @@ type ramLayout struct{ free int64 }
 
 // ReadRAM reads how much memory the guest has, and how much is free.
 func ReadRAM(s *linux.System) (m RAM, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	o, err := kobj.LayoutOf(s.Walker, "memory", func(r *kobj.Resolver, o *ramLayout) {
 		r.Prefetch("_totalram_pages", "vm_zone_stat")
 		var err error

@@ -104,7 +104,7 @@ func slabCache(ctx context.Context, s *linux.System, o *slabLayout, a virt.Addr,
 	c := &SlabCache{Address: a}
 	var free uint64
 	var lists []virt.Addr
-	err := kobj.Safely(func() error {
+	err := func() error {
 		r := s.Reader()
 		if name := r.Pointer(a, o.name); name != 0 {
 			c.Name = r.CString(name, 128)
@@ -129,7 +129,7 @@ func slabCache(ctx context.Context, s *linux.System, o *slabLayout, a virt.Addr,
 			lists = append(lists, o.partial.At(n))
 		}
 		return r.Err
-	})
+	}()
 	// Objects of slabs on no list are in use, or at a processor's hand.
 	for _, head := range lists {
 		for node, listErr := range s.List(ctx, head, *left) {
@@ -138,13 +138,13 @@ func slabCache(ctx context.Context, s *linux.System, o *slabLayout, a virt.Addr,
 				break
 			}
 			p := node - virt.Addr(o.pageList.Offset)
-			err = cmp.Or(err, kobj.Safely(func() error {
+			err = cmp.Or(err, func() error {
 				r := s.Reader()
 				if room, used := r.Uint(p, o.pageObjects), r.Uint(p, o.pageInUse); room > used {
 					free += room - used
 				}
 				return r.Err
-			}))
+			}())
 		}
 	}
 	if c.Active = c.Objects - min(free, c.Objects); err != nil {
@@ -159,9 +159,9 @@ func numaNodes(s *linux.System) (n uint32, err error) {
 	if !ok {
 		return 1, nil
 	}
-	err = kobj.Safely(func() error {
+	err = func() error {
 		n, err = s.Space.U32(a)
 		return err
-	})
+	}()
 	return min(n, maxNUMANodes), err
 }

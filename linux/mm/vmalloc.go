@@ -115,7 +115,7 @@ func vmapHeads(s *linux.System, o *vmallocLayout) ([]virt.Addr, error) {
 		return nil, err
 	}
 	var heads []virt.Addr
-	err = kobj.Safely(func() error {
+	err = func() error {
 		r := s.Reader()
 		n := r.U32(count)
 		if r.Err == nil && n > maxVmapNodes {
@@ -125,13 +125,13 @@ func vmapHeads(s *linux.System, o *vmallocLayout) ([]virt.Addr, error) {
 			heads = append(heads, o.busy.At(nodes+virt.Addr(i)*virt.Addr(o.nodeSize)))
 		}
 		return r.Err
-	})
+	}()
 	return heads, err
 }
 
 func vmArea(s *linux.System, o *vmallocLayout, a virt.Addr) (*VMArea, error) {
 	v := &VMArea{Address: a}
-	err := kobj.Safely(func() error {
+	err := func() error {
 		r := s.Reader()
 		v.Start, v.End = r.Pointer(a, o.start), r.Pointer(a, o.end)
 		vm := r.Pointer(a, o.vm)
@@ -154,7 +154,7 @@ func vmArea(s *linux.System, o *vmallocLayout, a virt.Addr) (*VMArea, error) {
 		}
 		v.Pages, v.Physical, v.Caller = r.Uint(vm, o.vmPages), r.Uint(vm, o.vmPhys), r.Pointer(vm, o.vmCaller)
 		return r.Err
-	})
+	}()
 	if err != nil {
 		return nil, fmt.Errorf("area at %#x: %w", uint64(a), err)
 	}

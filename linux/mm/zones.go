@@ -90,7 +90,7 @@ func Zones(ctx context.Context, s *linux.System) iter.Seq2[*Zone, error] {
 }
 
 func zone(s *linux.System, o *zoneLayout, node uint32, a virt.Addr) (z *Zone, err error) {
-	err = kobj.Safely(func() error {
+	err = func() error {
 		r := s.Reader()
 		pages := func(f kobj.Field) uint64 { return r.Uint(a, f) * phys.PageSize }
 		mark := func(i virt.Addr) uint64 { return r.U64(o.watermark.At(a)+8*i)*phys.PageSize + pages(o.boost) }
@@ -108,7 +108,7 @@ func zone(s *linux.System, o *zoneLayout, node uint32, a virt.Addr) (z *Zone, er
 			z.FreeBlocks = append(z.FreeBlocks, r.Uint(o.areas.At(a)+virt.Addr(i*o.areaSize), o.areaFree))
 		}
 		return r.Err
-	})
+	}()
 	if err != nil {
 		return nil, fmt.Errorf("zone at %#x: %w", uint64(a), err)
 	}

@@ -170,7 +170,7 @@ func (w *nfWalk) namespace(ctx context.Context, n network.Namespace) bool {
 func (w *nfWalk) entries(link virt.Addr, like Hook) bool {
 	o, r := w.o, &w.r
 	var base virt.Addr
-	n, err := kobj.Guarded(r, func() uint64 {
+	n, err := kobj.Read(r, func() uint64 {
 		if base = r.Ptr(link); base == 0 {
 			return 0
 		}
@@ -186,7 +186,7 @@ func (w *nfWalk) entries(link virt.Addr, like Hook) bool {
 	for i := range n {
 		h := like
 		h.Index = int(i)
-		_, err := kobj.Guarded(r, func() int {
+		_, err := kobj.Read(r, func() int {
 			e := array + virt.Addr(i*uint64(o.entrySize))
 			h.Function, h.Private = r.Pointer(e, o.fn), r.Pointer(e, o.priv)
 			return 0
@@ -197,7 +197,7 @@ func (w *nfWalk) entries(link virt.Addr, like Hook) bool {
 			}
 			continue
 		}
-		_, err = kobj.Guarded(r, func() int {
+		_, err = kobj.Read(r, func() int {
 			ops := r.Ptr(array + virt.Addr(n*uint64(o.entrySize)+8*i))
 			h.Priority = int32(r.Int(ops, o.opsPriority))
 			h.OpsDiffer = r.Pointer(ops, o.opsFn) != h.Function

@@ -48,7 +48,7 @@ func (w *nfWalk) target(h *Hook) error {
 		return nil
 	}
 	o, r := w.t, &w.r
-	_, err := kobj.Guarded(r, func() int {
+	_, err := kobj.Read(r, func() int {
 		switch {
 		case h.Type == nfTypeBPF && o.progAux.Present() && o.auxID.Present():
 			h.ProgID = uint32(r.Uint(r.Pointer(h.Private, o.progAux), o.auxID))

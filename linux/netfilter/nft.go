@@ -136,7 +136,7 @@ func newNFTWalk(s *linux.System) *nftWalk {
 			w.err = fmt.Errorf("nf_tables: symbol nf_tables_net_id: %w", kernel.ErrNoSymbol)
 			return w
 		}
-		w.netID, w.err = kobj.Guarded(&w.r, func() uint64 { return uint64(w.r.U32(a)) })
+		w.netID, w.err = kobj.Read(&w.r, func() uint64 { return uint64(w.r.U32(a)) })
 	}
 	w.dec = newNFTDecoder(w)
 	return w
@@ -156,7 +156,7 @@ func (w *nftWalk) tables(ctx context.Context, yield func(*Table, uint, error) bo
 		var head virt.Addr
 		var gen uint64
 		if err == nil {
-			_, err = kobj.Guarded(r, func() int {
+			_, err = kobj.Read(r, func() int {
 				gen = r.Uint(n.Addr, o.gencursor)
 				if head = o.tables.At(n.Addr); w.o.netID {
 					// net_generic: an array of pointers by number, of which the first words are its header.
@@ -179,7 +179,7 @@ func (w *nftWalk) tables(ctx context.Context, yield func(*Table, uint, error) bo
 			var t *Table
 			active := true
 			if err == nil {
-				t, err = kobj.Guarded(r, func() *Table {
+				t, err = kobj.Read(r, func() *Table {
 					a := node - virt.Addr(o.tList.Offset)
 					active = r.Uint(a, o.tGenmask)&(1<<gen) == 0
 					return &Table{
@@ -217,7 +217,7 @@ func (w *nftWalk) chains(ctx context.Context, yield func(*Chain, error) bool) {
 			var c *Chain
 			active := true
 			if err == nil {
-				c, err = kobj.Guarded(&w.r, func() *Chain {
+				c, err = kobj.Read(&w.r, func() *Chain {
 					a := node - virt.Addr(w.o.cList.Offset)
 					active = w.r.Uint(a, w.o.cGenmask)&(1<<gen) == 0
 					return w.chain(ctx, t, a)

@@ -100,7 +100,7 @@ func (w *nftWalk) objects(ctx context.Context, t *Table, head virt.Addr, list, g
 		active := true
 		if err == nil {
 			a := node - virt.Addr(list.Offset)
-			x, err = kobj.Guarded(&w.r, func() *Object {
+			x, err = kobj.Read(&w.r, func() *Object {
 				active = w.r.Uint(a, genmask)&(1<<gen) == 0
 				return read(a)
 			})

@@ -48,7 +48,7 @@ func (w *nftWalk) rules(ctx context.Context, c *Chain, gen uint) {
 			continue
 		}
 		active := false
-		rule, err := kobj.Guarded(r, func() nftRuleAt {
+		rule, err := kobj.Read(r, func() nftRuleAt {
 			a := node - virt.Addr(o.rList.Offset)
 			active = r.Uint(a, o.rGenmask)&(1<<gen) == 0
 			return nftRuleAt{addr: a, data: o.rData.At(a), handle: r.Uint(a, o.rHandle), size: r.Uint(a, o.rLen), udata: r.Uint(a, o.rUdata) != 0}
@@ -63,7 +63,7 @@ func (w *nftWalk) rules(ctx context.Context, c *Chain, gen uint) {
 		c.running = c.listed // the very same rules
 		return
 	}
-	_, err := kobj.Guarded(r, func() int {
+	_, err := kobj.Read(r, func() int {
 		blob := r.Pointer(c.Addr, o.blobs[gen])
 		if blob == 0 {
 			return 0
@@ -159,7 +159,7 @@ func (w *nftWalk) rulesOf(ctx context.Context, c *Chain, yield func(*Rule, error
 }
 
 func (w *nftWalk) rule(c *Chain, a nftRuleAt) (*Rule, error) {
-	rule, err := kobj.Guarded(&w.r, func() *Rule {
+	rule, err := kobj.Read(&w.r, func() *Rule {
 		d := w.dec.begin(c)
 		d.expressions(a.data, a.size)
 		n := &Rule{

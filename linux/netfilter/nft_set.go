@@ -109,7 +109,7 @@ func Sets(ctx context.Context, s *linux.System, elements int) iter.Seq2[*Set, er
 				active := true
 				if err == nil {
 					a := node - virt.Addr(o.list.Offset)
-					set, err = kobj.Guarded(&w.r, func() *Set {
+					set, err = kobj.Read(&w.r, func() *Set {
 						active = w.r.Uint(a, o.genmask)&(1<<gen) == 0
 						return w.set(ctx, o, t, a, gen, elements)
 					})

@@ -144,7 +144,7 @@ type netDevReader struct {
 func (w *netDevReader) device(ctx context.Context, n Namespace, a virt.Addr) (*Device, error) {
 	o, r := w.o, &w.r
 	d := &Device{Addr: a, Net: n}
-	_, err := kobj.Guarded(r, func() int {
+	_, err := kobj.Read(r, func() int {
 		d.Name, d.Index = r.CString(w.ns.devName.At(a), 16), int32(r.Uint(a, w.ns.devIndex))
 		d.Promisc, d.AllMulti, d.MTU = uint32(r.Uint(a, o.promisc)), uint32(r.Uint(a, o.allmulti)), uint32(r.Uint(a, o.mtu))
 		d.OperState = uint8(r.Uint(a, o.operstate))
@@ -159,7 +159,7 @@ func (w *netDevReader) device(ctx context.Context, n Namespace, a virt.Addr) (*D
 		return nil, fmt.Errorf("network device at %#x: %w", uint64(a), err)
 	}
 	part := func(what string, read func()) {
-		if _, err := kobj.Guarded(r, func() int { read(); return 0 }); err != nil {
+		if _, err := kobj.Read(r, func() int { read(); return 0 }); err != nil {
 			d.Errs = append(d.Errs, fmt.Errorf("%s of network device %q: %w", what, d.Name, err))
 		}
 	}
@@ -303,7 +303,7 @@ func (w *netDevReader) master(ctx context.Context, d *Device) {
 			return
 		}
 		adj := node - virt.Addr(w.o.adjList.Offset)
-		dev, err := kobj.Guarded(&w.r, func() virt.Addr {
+		dev, err := kobj.Read(&w.r, func() virt.Addr {
 			if w.r.Uint(adj, w.o.adjMaster) == 0 {
 				return 0
 			}

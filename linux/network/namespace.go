@@ -56,7 +56,7 @@ func Namespaces(ctx context.Context, s *linux.System) iter.Seq2[Namespace, error
 		for node, err := range s.List(ctx, head, maxNetNS) {
 			n := Namespace{Addr: node - virt.Addr(o.list.Offset)}
 			if err == nil {
-				n.Inode, err = kobj.Guarded(&r, func() uint64 { return r.Uint(n.Addr, o.inum) })
+				n.Inode, err = kobj.Read(&r, func() uint64 { return r.Uint(n.Addr, o.inum) })
 			}
 			if err != nil {
 				n, err = Namespace{}, fmt.Errorf("network namespaces: %w", err)
@@ -111,7 +111,7 @@ func (d *DeviceNames) Of(ctx context.Context, n Namespace, index int32) string {
 				continue
 			}
 			o, _ := netNSLayoutOf(d.s)
-			_, _ = kobj.Guarded(&d.r, func() int {
+			_, _ = kobj.Read(&d.r, func() int {
 				names[int32(d.r.Uint(dev, o.devIndex))] = d.r.CString(o.devName.At(dev), 16)
 				return 0
 			})
@@ -126,6 +126,6 @@ func (d *DeviceNames) Name(dev virt.Addr) string {
 	if dev == 0 || err != nil {
 		return ""
 	}
-	name, _ := kobj.Guarded(&d.r, func() string { return d.r.CString(o.devName.At(dev), 16) })
+	name, _ := kobj.Read(&d.r, func() string { return d.r.CString(o.devName.At(dev), 16) })
 	return name
 }

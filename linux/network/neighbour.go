@@ -88,7 +88,7 @@ type neighWalk struct {
 func (w *neighWalk) table(a virt.Addr, width int) bool {
 	const maxShift, maxNeighbours = 22, 1 << 22
 	var heads virt.Addr
-	shift, err := kobj.Guarded(&w.r, func() uint64 {
+	shift, err := kobj.Read(&w.r, func() uint64 {
 		nht := w.r.Pointer(a, w.o.nht)
 		heads = w.r.Pointer(nht, w.o.heads)
 		return w.r.Uint(nht, w.o.shift)
@@ -131,7 +131,7 @@ func (w *neighWalk) one(a virt.Addr, width int) (*Neighbour, error) {
 	const valid = 0x02 | 0x04 | 0x08 | 0x10 | 0x40 | 0x80 // NUD_VALID
 	o, r := w.o, &w.r
 	n := &Neighbour{Addr: a}
-	dev, err := kobj.Guarded(r, func() virt.Addr {
+	dev, err := kobj.Read(r, func() virt.Addr {
 		n.IP, _ = netip.AddrFromSlice(r.Bytes(o.key.At(a), width))
 		n.State, n.Flags = uint8(r.Uint(a, o.state)), uint32(r.Uint(a, o.flags))
 		n.Protocol = uint8(r.Uint(a, o.proto))
@@ -154,12 +154,12 @@ func (w *neighWalk) one(a virt.Addr, width int) (*Neighbour, error) {
 func (w *neighWalk) proxies(a virt.Addr, width int) bool {
 	const buckets, maxProxies = 16, 1 << 20 // PNEIGH_HASHMASK + 1
 	o := w.o
-	base, err := kobj.Guarded(&w.r, func() virt.Addr { return w.r.Pointer(a, o.proxies) })
+	base, err := kobj.Read(&w.r, func() virt.Addr { return w.r.Pointer(a, o.proxies) })
 	if err != nil {
 		return w.yield(nil, fmt.Errorf("proxies at %#x: %w", uint64(a), err))
 	}
 	for i := range buckets {
-		at, err := kobj.Guarded(&w.r, func() virt.Addr { return w.r.Ptr(base + virt.Addr(8*i)) })
+		at, err := kobj.Read(&w.r, func() virt.Addr { return w.r.Ptr(base + virt.Addr(8*i)) })
 		for err == nil && at != 0 {
 			if _, twice := w.seen[at]; twice || len(w.seen) > maxProxies {
 				err = fmt.Errorf("%w: it does not end", kobj.ErrBroken)
@@ -186,7 +186,7 @@ func (w *neighWalk) proxy(a virt.Addr, width int) (n *Neighbour, next virt.Addr,
 	const proxy = 0x08 // NTF_PROXY
 	o, r := w.o, &w.r
 	n = &Neighbour{Addr: a, Proxy: true}
-	dev, err := kobj.Guarded(r, func() virt.Addr {
+	dev, err := kobj.Read(r, func() virt.Addr {
 		next = r.Pointer(a, o.pNext)
 		n.IP, _ = netip.AddrFromSlice(r.Bytes(o.pKey.At(a), width))
 		n.Flags, n.Protocol = uint32(r.Uint(a, o.pFlags))|proxy, uint8(r.Uint(a, o.pProto))

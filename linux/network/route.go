@@ -159,9 +159,9 @@ func (w *routeWalk) again(a virt.Addr) bool {
 	return false
 }
 
-// read runs f, guarded, and reports its error.
+// read runs f and reports its error.
 func (w *routeWalk) read(f func(r *kobj.Reader)) bool {
-	_, err := kobj.Guarded(&w.r, func() int { f(&w.r); return 0 })
+	_, err := kobj.Read(&w.r, func() int { f(&w.r); return 0 })
 	w.fail(err)
 	return err == nil && !w.stopped
 }

@@ -108,7 +108,7 @@ func Rules(ctx context.Context, s *linux.System) iter.Seq2[*Rule, error] {
 			for ops, err := range s.List(ctx, o.ops.At(n.Addr), maxRuleFamilies) {
 				var family uint16
 				if ops -= virt.Addr(o.opsList.Offset); err == nil {
-					family, err = kobj.Guarded(&r, func() uint16 { return uint16(r.Uint(ops, o.family)) })
+					family, err = kobj.Read(&r, func() uint16 { return uint16(r.Uint(ops, o.family)) })
 				}
 				if err != nil {
 					if !emit(nil, err) {
@@ -119,7 +119,7 @@ func Rules(ctx context.Context, s *linux.System) iter.Seq2[*Rule, error] {
 				for node, err := range s.List(ctx, o.rules.At(ops), maxRules) {
 					rule := &Rule{Addr: node - virt.Addr(o.list.Offset), Net: n, Family: family}
 					if err == nil {
-						_, err = kobj.Guarded(&r, func() int { o.read(&r, rule); return 0 })
+						_, err = kobj.Read(&r, func() int { o.read(&r, rule); return 0 })
 					}
 					if !emit(rule, err) {
 						break

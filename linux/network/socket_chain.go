@@ -87,7 +87,7 @@ func (w *socketReader) plausible(a virt.Addr, kind string) error {
 	}
 	o, r := w.o, &w.r
 	var prot virt.Addr
-	family, err := kobj.Guarded(r, func() uint16 {
+	family, err := kobj.Read(r, func() uint16 {
 		prot = r.Pointer(a, o.prot)
 		return uint16(r.Uint(a, o.family))
 	})

@@ -32,7 +32,7 @@ func NewSocketFiles(s *linux.System) (*SocketFiles, error) {
 // Of is the socket behind an open file; nil if there is none. Which processes have it, and
 // where it is listed, is not known.
 func (f *SocketFiles) Of(ctx context.Context, file *linux.File) (*Socket, error) {
-	held, err := kobj.Guarded(&f.files.r, func() heldSocket { return f.files.sock(file.Addr) })
+	held, err := kobj.Read(&f.files.r, func() heldSocket { return f.files.sock(file.Addr) })
 	if err != nil {
 		return nil, fmt.Errorf("socket of file at %#x: %w", uint64(file.Addr), err)
 	}

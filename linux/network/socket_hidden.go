@@ -50,7 +50,7 @@ func (l *socketLister) hidden(spaces []Namespace) *hiddenSockets {
 		quiet.seen, quiet.tables = map[virt.Addr]struct{}{}, map[virt.Addr]struct{}{}
 		quiet.yield = func(*Socket, error) bool { return true }
 		quiet.visit = func(a virt.Addr) {
-			if _, err := kobj.Guarded(&l.w.r, func() int { l.flight(o, a, &left, h); return 0 }); err != nil {
+			if _, err := kobj.Read(&l.w.r, func() int { l.flight(o, a, &left, h); return 0 }); err != nil {
 				l.fail(fmt.Errorf("files in the queue of the unix socket at %#x: %w", uint64(a), err))
 			}
 		}
@@ -63,7 +63,7 @@ func (l *socketLister) hidden(spaces []Namespace) *hiddenSockets {
 	}
 	c := l.owners.files
 	for i := 0; i < len(c.rings); i++ {
-		_, err := kobj.Guarded(&c.r, func() int {
+		_, err := kobj.Read(&c.r, func() int {
 			bad := 0
 			registered(&c.r, c.rings[i], func(file virt.Addr) bool {
 				k := c.sock(file)
@@ -96,7 +96,7 @@ func (l *socketLister) flight(o *flightLayout, a virt.Addr, left *int, h *hidden
 				if file == 0 || r.Err != nil {
 					break
 				}
-				k, err := kobj.Guarded(&l.owners.files.r, func() heldSocket { return l.owners.files.sock(file) })
+				k, err := kobj.Read(&l.owners.files.r, func() heldSocket { return l.owners.files.sock(file) })
 				if err != nil {
 					r.Err = err
 					return

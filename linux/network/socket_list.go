@@ -151,9 +151,9 @@ func (l *socketLister) one(a virt.Addr, kind string, way SeenIn) bool {
 	return !l.stopped
 }
 
-// read reads words of the kernel's, guarded, and reports what fails.
+// read reads words of the kernel's and reports what fails.
 func (l *socketLister) read(f func(r *kobj.Reader)) bool {
-	_, err := kobj.Guarded(&l.w.r, func() int { f(&l.w.r); return 0 })
+	_, err := kobj.Read(&l.w.r, func() int { f(&l.w.r); return 0 })
 	l.fail(err)
 	return err == nil && !l.stopped
 }

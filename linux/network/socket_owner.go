@@ -145,7 +145,7 @@ func (c *socketCollector) stray() bool {
 // leader is the number of a process, whose first thread t is.
 func (c *socketCollector) leader(t linux.Task) (pid int32, err error) {
 	var leader virt.Addr
-	pid, err = kobj.Guarded(&c.r, func() int32 {
+	pid, err = kobj.Read(&c.r, func() int32 {
 		leader = c.r.Pointer(t.Addr, c.o.leader)
 		return int32(c.r.Int(t.Addr, c.o.pid))
 	})
@@ -161,7 +161,7 @@ func (c *socketCollector) leader(t linux.Task) (pid int32, err error) {
 // files is the files_struct of a thread of the process that leader leads.
 func (c *socketCollector) files(thread, leader linux.Task) (files virt.Addr, err error) {
 	var its virt.Addr
-	files, err = kobj.Guarded(&c.r, func() virt.Addr {
+	files, err = kobj.Read(&c.r, func() virt.Addr {
 		its = c.r.Pointer(thread.Addr, c.o.leader)
 		return c.r.Pointer(thread.Addr, c.o.files)
 	})
@@ -187,7 +187,7 @@ func (c *socketCollector) table(files virt.Addr) ([]heldSocket, error) {
 		return known, nil
 	}
 	var socks []heldSocket
-	_, err := kobj.Guarded(&c.r, func() int {
+	_, err := kobj.Read(&c.r, func() int {
 		r := &c.r
 		n, array, wrong := c.size(files)
 		bad := 0

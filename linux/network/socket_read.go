@@ -39,12 +39,12 @@ func newSocketReader(s *linux.System) (*socketReader, error) {
 // socket reads the sock at a, which is plausible. kind is what the table that it was found in holds;
 // empty if it was found otherwise.
 func (w *socketReader) socket(ctx context.Context, a virt.Addr, kind string) (*Socket, error) {
-	k, err := kobj.Guarded(&w.r, func() *Socket { return w.once(ctx, a, kind) })
+	k, err := kobj.Read(&w.r, func() *Socket { return w.once(ctx, a, kind) })
 	if err != nil {
 		return nil, fmt.Errorf("socket at %#x: %w", uint64(a), err)
 	}
 	if k.whole {
-		k.Filter, k.FilterErr = kobj.Guarded(&w.r, func() *SocketFilter { return w.filter(a) })
+		k.Filter, k.FilterErr = kobj.Read(&w.r, func() *SocketFilter { return w.filter(a) })
 	}
 	return k, nil
 }

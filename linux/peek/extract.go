@@ -136,20 +136,18 @@ func (m *Memory) present(s Segment) (runs []Segment) {
 		return nil
 	}
 	end := s.Addr + s.Size
-	_ = phys.Guard(func() error { // what cannot be read is not in place
-		for e := range m.space.Mappings(virt.Addr(s.Addr), virt.Addr(end-1)) {
-			from, to := max(uint64(e.VA), s.Addr), min(uint64(e.VA)+e.Size, end)
-			if from >= to {
-				continue
-			}
-			if k := len(runs) - 1; k >= 0 && runs[k].Addr+runs[k].Size == from {
-				runs[k].Size += to - from
-			} else {
-				runs = append(runs, Segment{Addr: from, Size: to - from})
-			}
+	// What cannot be read is not in place.
+	for e := range m.space.Mappings(virt.Addr(s.Addr), virt.Addr(end-1)) {
+		from, to := max(uint64(e.VA), s.Addr), min(uint64(e.VA)+e.Size, end)
+		if from >= to {
+			continue
 		}
-		return nil
-	})
+		if k := len(runs) - 1; k >= 0 && runs[k].Addr+runs[k].Size == from {
+			runs[k].Size += to - from
+		} else {
+			runs = append(runs, Segment{Addr: from, Size: to - from})
+		}
+	}
 	return runs
 }
 

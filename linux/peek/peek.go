@@ -86,7 +86,7 @@ func (m *Memory) Space() *virt.Space { return m.space }
 
 // ReadAt fills p from address a.
 func (m *Memory) ReadAt(p []byte, a uint64) (n int, err error) {
-	err = phys.Guard(func() error {
+	err = func() error {
 		var err error
 		if m.space == nil {
 			n, err = m.s.Memory.ReadAt(p, phys.Addr(a))
@@ -94,7 +94,7 @@ func (m *Memory) ReadAt(p []byte, a uint64) (n int, err error) {
 			n, err = m.space.ReadAt(p, virt.Addr(a))
 		}
 		return err
-	})
+	}()
 	return n, err
 }
 
@@ -171,9 +171,9 @@ func (m *Memory) Steps(a uint64) (steps []virt.Step, page virt.Page, err error) 
 		return nil, page, fmt.Errorf("%w: physical memory is not translated", ErrPlace)
 	}
 	var fault error
-	err = phys.Guard(func() error {
+	err = func() error {
 		steps, page, fault = m.space.Steps(virt.Addr(a))
 		return nil
-	})
+	}()
 	return steps, page, errors.Join(err, fault)
 }

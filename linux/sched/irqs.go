@@ -111,7 +111,7 @@ func irqDescriptors(ctx context.Context, s *linux.System) iter.Seq2[virt.Addr, e
 
 func interrupt(s *linux.System, o *irqLayout, a virt.Addr) (*Interrupt, error) {
 	i := &Interrupt{Address: a}
-	err := kobj.Safely(func() error {
+	err := func() error {
 		r := s.Reader()
 		i.Number, i.Hardware = int(r.Uint(a, o.number)), r.Uint(a, o.hwirq)
 		i.FlowFunc, i.Depth = r.Pointer(a, o.flow), uint32(r.Uint(a, o.depth))
@@ -144,7 +144,7 @@ func interrupt(s *linux.System, o *irqLayout, a virt.Addr) (*Interrupt, error) {
 			at = r.Pointer(at, o.next)
 		}
 		return r.Err
-	})
+	}()
 	if err != nil {
 		return nil, fmt.Errorf("interrupt at %#x: %w", uint64(a), err)
 	}
@@ -163,7 +163,7 @@ func softIRQs(s *linux.System, o *irqLayout, yield func(*Interrupt, error) bool)
 	for n, name := range names[:min(len(names), int(o.softirqs.Size/4))] {
 		a := table + virt.Addr(n)*virt.Addr(o.softStride)
 		i := &Interrupt{Number: n, Soft: true, Address: a}
-		err := kobj.Safely(func() error {
+		err := func() error {
 			r := s.Reader()
 			i.Actions = []InterruptAction{{Name: name, Handler: r.Pointer(a, o.softAction), Address: a}}
 			for cpu := range s.CPUAreas {
@@ -174,7 +174,7 @@ func softIRQs(s *linux.System, o *irqLayout, yield func(*Interrupt, error) bool)
 				i.Counts = append(i.Counts, uint64(r.U32(o.softirqs.At(stat)+virt.Addr(4*n))))
 			}
 			return r.Err
-		})
+		}()
 		if err != nil {
 			i, err = nil, fmt.Errorf("software interrupt %s: %w", name, err)
 		}

@@ -2,10 +2,8 @@ package sched
 
 import (
 	"fmt"
-	"runtime/debug"
 
 	"github.com/outsight-vmi/outsight/linux"
-	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -19,7 +17,6 @@ type Load struct {
 
 // ReadLoad reads how busy the guest is.
 func ReadLoad(s *linux.System) (l Load, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	averages, err := s.SymbolAddr("avenrun")
 	if err != nil {
 		return l, fmt.Errorf("load: %w", err)

@@ -129,7 +129,7 @@ func (w *workWalk) running(pool, worker virt.Addr) (work *WorkItem, err error) {
 		return nil, fmt.Errorf("worker at %#x: %w: it comes twice", uint64(worker), kobj.ErrBroken)
 	}
 	work = &WorkItem{State: "running"}
-	err = kobj.Safely(func() error {
+	err = func() error {
 		r := s.Reader()
 		if p := r.Pointer(worker, o.workerPool); r.Err == nil && p != pool {
 			return fmt.Errorf("worker at %#x: %w: it belongs to the pool at %#x", uint64(worker), kobj.ErrBroken, uint64(p))
@@ -139,7 +139,7 @@ func (w *workWalk) running(pool, worker virt.Addr) (work *WorkItem, err error) {
 		work.Worker = kobj.CString(r.Bytes(o.desc.At(worker), int(min(o.desc.Size, 64))))
 		queueOf(s, &r, o, work, r.Pointer(worker, o.currentPwq))
 		return r.Err
-	})
+	}()
 	if err != nil {
 		return nil, err
 	}
@@ -194,7 +194,7 @@ func (w *workWalk) list(pool, head virt.Addr, state string) bool {
 		var work *WorkItem
 		if err == nil {
 			work = &WorkItem{State: state, Addr: node - virt.Addr(o.entry.Offset)}
-			err = kobj.Safely(func() error {
+			err = func() error {
 				r := s.Reader()
 				poolOf(&r, o, work, pool)
 				work.Func = r.Pointer(work.Addr, o.fn)
@@ -207,7 +207,7 @@ func (w *workWalk) list(pool, head virt.Addr, state string) bool {
 				}
 				queueOf(s, &r, o, work, pwq)
 				return r.Err
-			})
+			}()
 		}
 		if err != nil {
 			work, err = nil, fmt.Errorf("works at %#x: %w", uint64(head), err)

@@ -5,12 +5,10 @@ import (
 	"fmt"
 	"iter"
 	"math"
-	"runtime/debug"
 	"strings"
 
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/linux/kobj"
-	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -225,7 +223,6 @@ type sysctlEntry struct {
 // entry reads what the ctl_node at a stands for: the entry of its header's table that
 // has the same number as the node has among the header's nodes.
 func (w *sysctlWalk) entry(a virt.Addr, path string) (e sysctlEntry, err error) {
-	defer phys.Recover(debug.SetPanicOnFault(true), &err)
 	o, r := w.o, &w.r
 	r.Err = nil
 	e.header = r.Pointer(a, o.nodeHeader)

@@ -61,7 +61,7 @@ echo $pid; for ns in /proc/$pid/ns/cgroup /proc/$pid/ns/ipc /proc/$pid/ns/mnt /p
 		t.Error("no terminal of process 1")
 	}
 	out, err := exec.Command(command(t), "mounts", "qemu:"+g.QMP(), "--pid", "32000").CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "nothing of process 32000") {
+	if err != nil || !strings.Contains(string(out), "no rows for process 32000") {
 		t.Errorf("a process that is not there: %v: %s", err, out)
 	}
 }

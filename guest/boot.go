@@ -15,7 +15,7 @@ import (
 // for again: an idle guest does not tick, one that was reset into its firmware neither.
 const standing = 5 * time.Second
 
-// marks are what tells one boot of a guest from the next.
+// marks are what distinguishes one boot of a guest from the next.
 type marks struct {
 	task virt.Addr     // of the first process
 	born time.Duration // when it started, since boot

@@ -129,7 +129,7 @@ func TestGone(t *testing.T) {
 	}
 }
 
-// TestSlowReceiver: what a receiver loses is counted, and nobody waits for it.
+// TestSlowReceiver: what a receiver loses is counted, and nothing waits for it.
 func TestSlowReceiver(t *testing.T) {
 	l := &listener{out: make(chan vm.Event, 1)}
 	for range 3 {

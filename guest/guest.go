@@ -62,7 +62,7 @@ type Guest struct {
 
 // Open opens a TARGET (see [vm.Host.Open] for its forms) and finds the Linux system
 // that runs in it. Errors are sentences for people; those of opening are a
-// [*vm.Error], whose kind programs can tell.
+// [*vm.Error], whose kind programs can check.
 func Open(ctx context.Context, target string, opts Options) (*Guest, error) {
 	if opts.Host == nil {
 		opts.Host = local.Host()
@@ -134,7 +134,7 @@ func Attach(ctx context.Context, m *vm.Machine, opts Options) (g *Guest, err err
 }
 
 // monitorOf is the process that runs m. One of which nothing can be known (it is in
-// another PID namespace) is nil: the memory must tell then.
+// another PID namespace) is nil: then the memory must show it.
 func monitorOf(m *vm.Machine) (*proc.Handle, error) {
 	if m.PID == 0 {
 		return nil, nil
@@ -220,7 +220,7 @@ func (g *Guest) Paused() bool {
 }
 
 // Close lets the guest go on, if it was paused, keeps what was learned of its
-// kernel, and lets go of the machine.
+// kernel, and releases the machine.
 func (g *Guest) Close() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -231,7 +231,7 @@ func (g *Guest) Close() error {
 	return errors.Join(err, g.release())
 }
 
-// release lets go of the machine. g.mu is held.
+// release closes the machine. g.mu is held.
 func (g *Guest) release() error {
 	if g.process != nil {
 		g.process.Close()

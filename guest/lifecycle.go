@@ -65,7 +65,7 @@ func (l *listener) run(ctx context.Context, monitor <-chan vm.Event, ended <-cha
 			return
 		case e, ok := <-monitor:
 			if !ok {
-				monitor = nil // its process tells the end
+				monitor = nil // its process shows the end
 				if ended == nil {
 					return
 				}
@@ -88,7 +88,7 @@ func (l *listener) run(ctx context.Context, monitor <-chan vm.Event, ended <-cha
 }
 
 // look looks whether the guest was rebooted. An error says that it is between two
-// boots, or is told by other events.
+// boots, or is reported by other events.
 func (l *listener) look(ctx context.Context) {
 	look, err := l.g.Look(ctx)
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 
 // Look is what one look at a guest shows: what views and checks get. Each page of a live
 // guest is read once and kept, for all that read through Linux (package phys/look). Close
-// it, so that what it keeps of the guest's memory is let go.
+// it, so that what it keeps of the guest's memory is freed.
 type Look struct {
 	// Target is the TARGET as the user gave it, for messages.
 	Target string

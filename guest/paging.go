@@ -6,7 +6,7 @@ import (
 	"github.com/outsight-vmi/outsight/vm"
 )
 
-// paging is what the processors' registers tell of page tables.
+// paging is what the processors' registers say about page tables.
 type paging struct {
 	roots []uint64 // CR3 of those that have paging on
 	off   bool     // none has

@@ -22,7 +22,7 @@ func Pause(ctx context.Context, m *vm.Machine, target string) (resume func() err
 	}
 	p := m.Control.Pauser
 	if p == nil {
-		return nil, &vm.Error{Kind: vm.ErrUnsupported, What: "pause " + target, Why: "that needs a QMP socket, and the machine has none that can be used", Do: "leave --pause out, free its QMP socket, or add -qmp to its command line"}
+		return nil, &vm.Error{Kind: vm.ErrUnsupported, What: "pause " + target, Why: "that needs a QMP socket, and the machine has no usable one", Do: "leave --pause out, free its QMP socket, or add -qmp to its command line"}
 	}
 	goOn, err := p.Pause(ctx)
 	if err != nil {

@@ -33,7 +33,7 @@ func pausedGuest(ctx context.Context, t *testing.T, p *pauser) *Guest {
 	return g
 }
 
-// TestResumeOnCancel: the guest goes on when ctx ends, and not again on Close.
+// TestResumeOnCancel: the guest resumes when ctx ends, and not again on Close.
 func TestResumeOnCancel(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	p := &pauser{}

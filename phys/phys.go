@@ -36,7 +36,7 @@ func (r Range) Contains(a Addr, n uint64) bool {
 
 func (r Range) String() string { return fmt.Sprintf("[%#x, %#x)", uint64(r.Start), uint64(r.End)) }
 
-// Errors that every source of memory uses, so that callers can tell them apart
+// Errors that every source of memory uses, so that callers can distinguish them
 // with [errors.Is].
 var (
 	// ErrNotPresent says that no RAM exists at an address: a hole in the
@@ -60,7 +60,7 @@ type Memory interface {
 
 // Mapper is memory that can be seen without a copy.
 type Mapper interface {
-	// Map returns the n bytes at pa, and whether they could be had in one
+	// Map returns the n bytes at pa, and whether they are available in one
 	// piece. The bytes of a running guest change while they are looked at: copy
 	// first, then parse the copy. Touching them faults if the backing shrinks:
 	// use them inside [Guard]. Package virt does so for all that is read through it.
@@ -84,7 +84,7 @@ type Populated interface {
 	NextPopulated(pa Addr) (r Range, ok bool)
 }
 
-// Prober is memory that can tell cheaply about one page whether the host ever
+// Prober is memory that can report cheaply about one page whether the host ever
 // backed it, for those who look at few pages of many. Memory without it reads a
 // page that is not backed as fast as one that is, and leaves it so.
 type Prober interface {

@@ -61,7 +61,7 @@ func TestDirectMap(t *testing.T) {
 	if v, err := s.WithRoot(0).U64(direct + 8); err != nil || v != 0x1111 {
 		t.Errorf("%#x, %v", v, err)
 	}
-	// … and Translate tells what the tables say now.
+	// … and Translate reports what the tables say now.
 	if p, err := s.Translate(direct + 5); err != nil || p.PA != 6<<20+5 {
 		t.Errorf("%+v, %v", p, err)
 	}
@@ -156,7 +156,7 @@ func TestOver(t *testing.T) {
 	if _, err := s.Translate(at); err == nil {
 		t.Fatal("the entry was not cleared")
 	}
-	// The look that saw the entry goes on as it began, and a new one sees it no more.
+	// The look that saw the entry continues as it began, and a new one no longer sees it.
 	if _, err := first.Translate(at); err != nil {
 		t.Errorf("a look that was under way: %v", err)
 	}

@@ -37,7 +37,7 @@ func (s *Space) Mappings(from, to Addr) iter.Seq[Mapping] {
 }
 
 // Entries yields what [Space.Mappings] does, and also the entries of pages that are
-// mapped but not in place, whose Page has a zero Size: [Mapping.Swap] tells of
+// mapped but not in place, whose Page has a zero Size: [Mapping.Swap] reports
 // those.
 func (s *Space) Entries(from, to Addr) iter.Seq[Mapping] {
 	return func(yield func(Mapping) bool) {
@@ -55,7 +55,7 @@ func (s *Space) walkTables(w *walker) {
 var copies = sync.Pool{New: func() any { return new([Levels5][tableSize]byte) }}
 
 // Swap is the swap area and the page in it of an entry that is not in place; ok is
-// false for one that is in place, or is no swap entry but under migration,
+// false for one that is in place, or is not a swap entry but under migration,
 // poisoned, or a marker.
 func (m Mapping) Swap() (area uint8, page uint64, ok bool) {
 	if m.Size != 0 {

@@ -101,7 +101,7 @@ func New(mem phys.Memory, root phys.Addr, levels int) *Space {
 }
 
 // Root takes a CR3 value apart: bits 11..0 are the PCID (or cache bits), bit 63
-// says "do not flush", and with page-table isolation bit 12 tells the user's half
+// says "do not flush", and with page-table isolation bit 12 distinguishes the user's half
 // of a pair of roots from the kernel's (Linux, arch/x86/entry/calling.h). The
 // kernel's half is returned: it maps everything that the user's half does.
 func Root(cr3 uint64, pti bool) phys.Addr {
@@ -177,7 +177,7 @@ func (s *Space) Canonical(va Addr) bool {
 func (s *Space) KernelHalf(va Addr) bool { return int64(va) < 0 && s.Canonical(va) }
 
 // Translate walks the page tables for va. The error is a *[Fault]. It does not
-// take the fast path for the direct map, and so tells the entry as it is now.
+// take the fast path for the direct map, and so reports the entry as it is now.
 func (s *Space) Translate(va Addr) (p Page, err error) {
 	defer guard(debug.SetPanicOnFault(true), va, &err)
 	return s.walk(va)
@@ -382,7 +382,7 @@ func (s *Space) word(va Addr, n int) (uint64, error) {
 	return binary.LittleEndian.Uint64(buf[:]), nil
 }
 
-// FaultKind tells why an address leads nowhere.
+// FaultKind says why an address is not mapped.
 type FaultKind uint8
 
 // The kinds of fault.
@@ -394,7 +394,7 @@ const (
 	Unreadable                    // a page table, or the page itself, is not in guest memory
 )
 
-// specialArea is the first of the 32 swap areas that are no devices but kinds of
+// specialArea is the first of the 32 swap areas that are not devices but kinds of
 // special entries (MAX_SWAPFILES, include/linux/swap.h: 23 to 28, by version).
 const specialArea = 23
 

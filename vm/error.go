@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// Kinds of failure, to be told apart with [errors.Is]. Every error of this room
+// Kinds of failure, to be distinguished with [errors.Is]. Every error of this room
 // is an [*Error] whose text is one sentence for people.
 var (
 	ErrNotFound    = errors.New("not found")

@@ -31,7 +31,7 @@ func ExampleHost_Open() {
 	defer m.Close()
 	fmt.Println(m.Title(), m.Memory.Ranges(), "live:", m.Live())
 
-	// What else can be done depends on the machine: nobody can pause a dump.
+	// What else can be done depends on the machine: a dump cannot be paused.
 	fmt.Println("can be paused:", m.Control.Pauser != nil)
 	// Output:
 	// guest.raw [[0x0, 0x100000)] live: false
@@ -49,7 +49,7 @@ func ExampleError() {
 	fmt.Println(err)
 	fmt.Println(errors.Is(err, vm.ErrNotDump))
 	// Output:
-	// open pid:web: "web" is not a process number; write pid:N with the N that outsight vms shows
+	// open pid:web: invalid pid "web"; write pid:N with the N that outsight vms shows
 	// true
 	// open /: it is a directory, not a memory dump: name a file in it
 	// true

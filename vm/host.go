@@ -18,7 +18,7 @@ import (
 // Driver knows one monitor.
 type Driver interface {
 	// Recognise reports whether p is one of the driver's machines and what its
-	// command line tells of it. It must be fast: it sees every process.
+	// command line says about it. It must be fast: it sees every process.
 	Recognise(p proc.Process) (Info, bool)
 	// Survey completes i for a list: run state, and how the memory can be read.
 	Survey(ctx context.Context, p proc.Process, i *Info)
@@ -26,7 +26,7 @@ type Driver interface {
 	Open(ctx context.Context, p proc.Process, i Info, opts Options) (*Machine, error)
 }
 
-// Prober is a driver that can also tell a machine by a look that is too costly for
+// Prober is a driver that can also recognize a machine by a look that is too costly for
 // every process: it is taken when listing, and for a process given by pid.
 type Prober interface {
 	Driver
@@ -37,7 +37,7 @@ type Prober interface {
 type SocketDriver interface {
 	Driver
 	// OpenSocket opens the machine whose monitor listens at path. find looks up
-	// the machines of this host, for a socket that does not tell whose it is.
+	// the machines of this host, for a socket that does not say whose it is.
 	OpenSocket(ctx context.Context, path string, opts Options, find func() ([]Found, error)) (*Machine, error)
 }
 
@@ -67,7 +67,7 @@ type Host struct {
 }
 
 // find lists the machines of this host, by pid, with what their command lines
-// tell.
+// say.
 func (h *Host) find() ([]Found, error) { return h.search(h.recognise) }
 
 func (h *Host) search(is func(proc.Process) (Info, bool)) ([]Found, error) {
@@ -219,7 +219,7 @@ func (h *Host) byName(ctx context.Context, name string, opts Options) (*Machine,
 	case 1:
 		return named[0].Info.driver.Open(ctx, named[0].Process, named[0].Info, opts)
 	case 0:
-		why := "there is no such file and no virtual machine of that name runs here"
+		why := "no such file, and no virtual machine of that name runs here"
 		if len(found) > 0 {
 			why += ", only " + titles(found)
 		}

@@ -42,7 +42,7 @@ const (
 
 // Info is what is known of a machine without opening it.
 type Info struct {
-	Name    string // as given to the monitor; "" when it has none
+	Name    string // as given to the monitor; "" if it has none
 	Alias   string // what else its manager calls it: Proxmox's VMID, Incus's PROJECT_NAME; "": nothing
 	UUID    string // as given to the monitor; "": unknown
 	Manager string // what runs the monitor: "libvirt"; "": unknown
@@ -135,9 +135,9 @@ type Registers struct {
 	General            [16]uint64 // RAX, RBX, RCX, RDX, RSI, RDI, RSP, RBP, R8 to R15
 	Selectors          [6]uint16  // CS, DS, ES, FS, GS, SS
 	CR0, CR2, CR3, CR4 uint64
-	EFER               uint64 // 0 where the monitor does not tell
+	EFER               uint64 // 0 if unknown to the monitor
 	FSBase, GSBase     uint64
-	KernelGSBase       uint64 // 0 where the monitor does not tell
+	KernelGSBase       uint64 // 0 if unknown to the monitor
 	GDT, IDT, TR, LDT  uint64 // linear base addresses
 	CPL                int    // privilege level: 0 kernel, 3 user
 	Halted             bool

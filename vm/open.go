@@ -17,7 +17,7 @@ import (
 //	qemu:SOCKET   the machine behind a QMP socket
 //	pid:N         the machine that runs as process N
 //	NAME          the machine that its monitor or manager calls NAME
-//	PATH          a QMP socket or a dump, told apart by looking; ./NAME where a
+//	PATH          a QMP socket or a dump, recognized by its content; ./NAME where a
 //	              machine has that name
 //	PREFIX:NAME   what the resolver for PREFIX makes of NAME: libvirt:NAME is a domain
 //	(empty)       the only machine of this host
@@ -35,7 +35,7 @@ func (h *Host) Open(ctx context.Context, target string, opts Options) (*Machine,
 		case "pid":
 			pid, err := strconv.Atoi(rest)
 			if err != nil || pid <= 0 {
-				return nil, &Error{Kind: ErrNotFound, What: what, Why: fmt.Sprintf("%q is not a process number", rest), Do: "write pid:N with the N that outsight vms shows"}
+				return nil, &Error{Kind: ErrNotFound, What: what, Why: fmt.Sprintf("invalid pid %q", rest), Do: "write pid:N with the N that outsight vms shows"}
 			}
 			return h.byPID(ctx, what, pid, opts)
 		}
@@ -75,9 +75,9 @@ func (h *Host) Open(ctx context.Context, target string, opts Options) (*Machine,
 func pathError(what, path string, err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return &Error{Kind: ErrNotFound, What: what, Why: "there is no such file or socket", Do: "check the path, or list the machines with: outsight vms", Err: err}
+		return &Error{Kind: ErrNotFound, What: what, Why: "no such file or socket", Do: "check the path, or list the machines with: outsight vms", Err: err}
 	case errors.Is(err, fs.ErrPermission):
-		return &Error{Kind: ErrPermission, What: what, Why: "this user may not look at " + path, Do: "run as its owner or root", Err: err}
+		return &Error{Kind: ErrPermission, What: what, Why: "this user has no access to " + path, Do: "run as its owner or root", Err: err}
 	}
 	var pe *fs.PathError
 	if errors.As(err, &pe) {

@@ -50,7 +50,7 @@ func newCollectCommand() *cobra.Command {
 func (f *collectFlags) run(c *cobra.Command, target string) (err error) {
 	o := collection.Options{Views: collection.Default(), Format: table.Format(f.format), Tool: "outsight " + version()}
 	if o.Format != table.JSON && o.Format != table.CSV {
-		return usagef("--format: no format %q for files; there are json and csv", f.format)
+		return usagef("--format: unknown format %q for files; use json or csv", f.format)
 	}
 	if len(f.views) > 0 {
 		if o.Views, err = collection.Find(f.views); err != nil {

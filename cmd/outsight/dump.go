@@ -23,10 +23,10 @@ import (
 const dumpLong = `Write a guest's memory to a file, or with -o - to standard output.
 
 Formats: raw (byte N is guest-physical address N), elf (a core file for drgn, crash and
-others, with the kernel's VMCOREINFO and, where they are told, the registers) and lime. With --zstd the file is compressed so that
+others, with the kernel's VMCOREINFO and, where they are known, the registers) and lime. With --zstd the file is compressed so that
 outsight reads it in place and any zstd unpacks it. Where memory is zeros a file has holes.
 
-A guest that runs goes on changing while it is written: --pause stops it meanwhile. The file
+A running guest changes while it is written: --pause stops it meanwhile. The file
 appears when it is whole. The checksum that is printed is that of the file's content: holes
 count as zeros, and with --zstd it is that of what the file unpacks to. BLAKE3, which b3sum
 checks, is summed up by all processors beside the writing; SHA-256 goes from front to back,
@@ -64,10 +64,10 @@ func newDumpCommand() *cobra.Command {
 func (f *dumpFlags) run(c *cobra.Command, target string) (err error) {
 	o := acquire.Options{Format: acquire.Format(f.format), Zstd: f.zstd, Checksum: acquire.Checksum(f.checksum)}
 	if !slices.Contains(acquire.Formats(), o.Format) {
-		return usagef("--format: no format %q; there are raw, elf and lime", f.format)
+		return usagef("--format: unknown format %q; use raw, elf or lime", f.format)
 	}
 	if !slices.Contains(acquire.Checksums(), o.Checksum) {
-		return usagef("--checksum: no checksum %q; there are blake3, sha256 and none", f.checksum)
+		return usagef("--checksum: unknown checksum %q; use blake3, sha256 or none", f.checksum)
 	}
 	if err := f.file.check(c, "FILE, or -o - for standard output"); err != nil {
 		return err
@@ -94,7 +94,7 @@ func (f *dumpFlags) run(c *cobra.Command, target string) (err error) {
 	return f.report(c, path, r, bar)
 }
 
-// report tells what was written: the checksum as b3sum and sha256sum print it, the rest on
+// report prints what was written: the checksum as b3sum and sha256sum print it, the rest on
 // standard error.
 func (f *dumpFlags) report(c *cobra.Command, path string, r acquire.Result, bar *progress) error {
 	took := time.Since(bar.start)
@@ -144,7 +144,7 @@ func (f *dumpFlags) open(ctx context.Context, stderr io.Writer, target string) (
 		return nil, openErr
 	}
 	if p, ok := phys.As[phys.Placeable](machine.Memory); ok && !machine.Proven && len(p.Layouts()) > 1 {
-		return nil, errors.Join(fmt.Errorf("%w; and without a kernel nothing proves where its memory lies", err), machine.Close())
+		return nil, errors.Join(fmt.Errorf("%w; and without a kernel nothing proves where its memory is", err), machine.Close())
 	}
 	fmt.Fprintln(stderr, "outsight: "+sentence(err.Error())+"; its memory is written all the same")
 	done = machine.Close
@@ -158,7 +158,7 @@ func (f *dumpFlags) open(ctx context.Context, stderr io.Writer, target string) (
 	return &dumpSource{machine.Memory, nil, registers(ctx, machine), done}, nil
 }
 
-// registers are those of the machine's processors, if its monitor or its dump tells them.
+// registers are those of the machine's processors, if its monitor or its dump provides them.
 func registers(ctx context.Context, m *vm.Machine) []note.CPU {
 	r := m.Control.Registers
 	if r == nil {
@@ -166,14 +166,14 @@ func registers(ctx context.Context, m *vm.Machine) []note.CPU {
 	}
 	rs, err := r.Registers(ctx)
 	if err != nil {
-		return nil // as from a monitor that tells none
+		return nil // as from a monitor that provides none
 	}
 	return vm.NotesOf(rs)
 }
 
 // progress shows how far a dump is, on a terminal.
 type progress struct {
-	w           io.Writer // nil: nobody looks
+	w           io.Writer // nil: no progress is shown
 	start, next time.Time
 	shown       bool
 }

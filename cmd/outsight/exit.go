@@ -19,10 +19,10 @@ import (
 const (
 	exitDone        = 0
 	exitFound       = 1 // done, and something was found
-	exitUsage       = 2 // the command line makes no sense
+	exitUsage       = 2 // usage error: the command line is invalid
 	exitTarget      = 3 // the target cannot be opened or read
 	exitInterrupted = 130
-	exitPipe        = 141 // nobody reads the output any more, as after SIGPIPE
+	exitPipe        = 141 // the reader of the output is gone, as after SIGPIPE
 )
 
 // errFound is returned by a command that did its work and found something.

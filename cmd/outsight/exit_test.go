@@ -34,8 +34,8 @@ func TestConclude(t *testing.T) {
 	}
 }
 
-// TestBrokenPipe: with nobody to read the output, the command ends in silence and
-// by itself, so that what it holds is let go of.
+// TestBrokenPipe: when the reader of the output is gone, the command exits silently and
+// normally, so that what it holds is released.
 func TestBrokenPipe(t *testing.T) {
 	self, err := exec.LookPath("outsight") // made by testscript.Main
 	if err != nil {

@@ -82,15 +82,15 @@ func (f *extractFlags) check(c *cobra.Command) error {
 	case !pid && !module:
 		return usagef("extract needs --pid PROCESS or --module NAME")
 	case pid && module:
-		return usagef("--pid and --module exclude each other: a module is the kernel's")
+		return usagef("--pid and --module exclude each other: a module belongs to the kernel")
 	case pid && f.pid <= 0:
-		return usagef("--pid: %d is not the number of a process", f.pid)
+		return usagef("--pid: invalid pid %d", f.pid)
 	case module && f.address != "":
 		return usagef("--address is an address of a process: it goes with --pid, not with --module")
 	case f.elf && f.address == "":
 		return usagef("--elf needs an --address, where the image begins")
 	case f.file.path == stdoutPath:
-		return usagef("extract writes at any place of its file: -o needs the name of one")
+		return usagef("extract writes at random offsets: -o needs the name of a regular file")
 	}
 	return f.file.check(c, "FILE")
 }
@@ -102,7 +102,7 @@ func (f *extractFlags) extract(c *cobra.Command, g *guest.Look, m *peek.Memory, 
 				return f.segments(c, m, file, peek.ModuleSegments(module))
 			}
 		}
-		return &vm.Error{Kind: vm.ErrNotFound, What: "module " + f.module, Why: "there is no such module on the kernel's list", Do: `see "outsight modules"`}
+		return &vm.Error{Kind: vm.ErrNotFound, What: "module " + f.module, Why: "no such module in the kernel's list", Do: `see "outsight modules"`}
 	}
 	task, err := peek.Task(c.Context(), g.Linux, f.pid)
 	if err != nil {
@@ -158,5 +158,5 @@ func (f *extractFlags) mapping(c *cobra.Command, s *linux.System, task linux.Tas
 	if err != nil {
 		return fmt.Errorf("mappings of process %d: %w", f.pid, err)
 	}
-	return &vm.Error{Kind: vm.ErrNotFound, What: fmt.Sprintf("mapping of process %d", f.pid), Why: fmt.Sprintf("it has none at %#x", a), Do: `see "outsight maps"`}
+	return &vm.Error{Kind: vm.ErrNotFound, What: fmt.Sprintf("mapping of process %d", f.pid), Why: fmt.Sprintf("no mapping at %#x", a), Do: `see "outsight maps"`}
 }

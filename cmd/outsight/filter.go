@@ -167,7 +167,7 @@ func filtered(rows iter.Seq[table.Row], e *where.Filter, failed *error) iter.Seq
 	}
 }
 
-// optionFlag is the flag of an option column. A prefix "with_" tells it from a
+// optionFlag is the flag of an option column. A prefix "with_" distinguishes it from a
 // column of data with the same name, and is not part of the flag.
 func optionFlag(column string) string {
 	return strings.ReplaceAll(strings.TrimPrefix(column, "with_"), "_", "-")

@@ -22,9 +22,9 @@ type guestFlags struct {
 
 func (f *guestFlags) add(c *cobra.Command) {
 	c.Flags().BoolVar(&f.pause, "pause", false, "stop the guest while it is read, and resume it afterwards, even if outsight is killed meanwhile (by a second process: a SIGKILL to the whole cgroup or container leaves the guest stopped)")
-	c.Flags().BoolVar(&f.noCache, "no-cache", false, "learn the kernel anew, without the profiles kept on disk")
+	c.Flags().BoolVar(&f.noCache, "no-cache", false, "analyze the kernel again, without the profiles kept on disk")
 	c.Flags().BoolVar(&f.postMortem, "post-mortem", false, "read a guest that has shut down or crashed")
-	c.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "tell on standard error which kernel was found, and where its profile came from")
+	c.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "report on standard error which kernel was found, and where its profile came from")
 }
 
 // openFor opens what the view looks at; done is to be called when it has looked.
@@ -59,7 +59,7 @@ func (f *guestFlags) open(ctx context.Context, target string) (l *guest.Look, do
 	if l, err = guest.LookAt(ctx, target, f.options()); err != nil {
 		return nil, nil, err
 	}
-	// Contradictions are reported unasked: an honest guest has none.
+	// Contradictions are reported unasked: an honest guest shows none.
 	for _, doubt := range l.Linux.Doubts {
 		warn("the kernel contradicts itself: " + doubt)
 	}

@@ -266,7 +266,7 @@ func parseSize(s string) (uint64, error) {
 	}
 	n, err := strconv.ParseUint(number, 10, 64)
 	if err != nil || n > math.MaxUint64>>shift {
-		return 0, fmt.Errorf("%q is no size: write 512M or 2G", s)
+		return 0, fmt.Errorf("invalid size %q: write 512M or 2G", s)
 	}
 	return n << shift, nil
 }
@@ -277,7 +277,7 @@ func parseFiles(pairs []string) (map[string]string, error) {
 	for _, pair := range pairs {
 		guest, host, ok := strings.Cut(pair, "=")
 		if !ok || !strings.HasPrefix(guest, "/") {
-			return nil, fmt.Errorf("%q is no pair of files: write /path/in/guest=path/on/host", pair)
+			return nil, fmt.Errorf("invalid pair of files %q: write /path/in/guest=path/on/host", pair)
 		}
 		if _, err := os.Stat(host); err != nil {
 			return nil, err

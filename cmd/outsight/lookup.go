@@ -126,7 +126,7 @@ not: 32-bit code of a 64-bit program such as Wine, or of the firmware.`,
 		n := uint64(64)
 		if len(args) == 3 {
 			if n, err = strconv.ParseUint(args[2], 0, 64); err != nil {
-				return usagef("%q is no LENGTH in bytes", args[2])
+				return usagef("invalid LENGTH %q: give a number of bytes", args[2])
 			}
 		} else if size := m.Function(a); size > 0 {
 			n = size

@@ -38,7 +38,7 @@ func (f *peekFlags) add(c *cobra.Command) {
 // open opens a guest and the address space that the flags choose.
 func (f *peekFlags) open(ctx context.Context, target string) (*guest.Look, *peek.Memory, func() error, error) {
 	if f.physical && f.pid != 0 {
-		return nil, nil, nil, usagef("--physical and --pid exclude each other: physical memory is nobody's")
+		return nil, nil, nil, usagef("--physical and --pid exclude each other: physical memory belongs to no process")
 	}
 	g, done, err := f.guest.open(ctx, target)
 	if err != nil {
@@ -122,7 +122,7 @@ func newStructCommand() *cobra.Command {
 
 TYPE is a structure, union, enumeration or typedef ("task_struct", "enum pid_type"), one
 member of it ("task_struct.comm", "task_struct.se.vruntime"), or a function or per-CPU
-variable, whose declaration is told. Types come from the guest's own BTF.
+variable; its declaration is printed too. Types come from the guest's own BTF.
 
 ` + placeHelp,
 		Example: `  outsight struct lab:demo task_struct

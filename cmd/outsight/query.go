@@ -51,7 +51,7 @@ func newQueryCommand() *cobra.Command {
 	c.RunE = func(c *cobra.Command, args []string) (err error) {
 		targets, statement := args[:len(args)-1], args[len(args)-1]
 		if len(strings.Fields(statement)) < 2 {
-			return usagef("%q is no statement in SQL; it comes last, after the TARGETs", statement)
+			return usagef("%q is not an SQL statement; it comes last, after the TARGETs", statement)
 		}
 		if len(targets) == 0 {
 			targets = []string{""}
@@ -59,7 +59,7 @@ func newQueryCommand() *cobra.Command {
 		var guests []*guest.Look
 		for i, t := range targets {
 			if slices.Contains(targets[:i], t) {
-				return usagef("%s is named twice: its rows could not be told apart", t)
+				return usagef("%s is named twice: its rows could not be distinguished", t)
 			}
 		}
 		for _, t := range targets {
@@ -69,7 +69,7 @@ func newQueryCommand() *cobra.Command {
 			}
 			defer func() { err = errors.Join(err, done()) }()
 			if same := slices.IndexFunc(guests, func(o *guest.Look) bool { return g.Machine.PID != 0 && o.Machine.PID == g.Machine.PID }); same >= 0 {
-				return usagef("%s and %s are the same guest: its rows could not be told apart", targets[same], t)
+				return usagef("%s and %s are the same guest: its rows could not be distinguished", targets[same], t)
 			}
 			guests = append(guests, g)
 		}
@@ -101,7 +101,7 @@ func newQueryCommand() *cobra.Command {
 	return c
 }
 
-// queryError tells a statement that makes no sense from a guest that cannot be read.
+// queryError distinguishes an invalid statement from a guest that cannot be read.
 func queryError(err error) error {
 	if err == nil {
 		return nil

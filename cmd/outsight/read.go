@@ -52,7 +52,7 @@ told on standard error, and ends in exit status 3.`,
 		n := uint64(256)
 		if len(args) == 3 {
 			if n, err = strconv.ParseUint(args[2], 0, 64); err != nil || n > maxRead {
-				return usagef("%q is no LENGTH in bytes", args[2])
+				return usagef("invalid LENGTH %q: give a number of bytes", args[2])
 			}
 		}
 		m, a, done, err := f.openAt(c.Context(), args[0], args[1])
@@ -79,7 +79,7 @@ told on standard error, and ends in exit status 3.`,
 	return c
 }
 
-// write has bytes written to a file or to standard output, and tells what was missing.
+// write has bytes written to a file or to standard output, and reports what was missing.
 func (f *peekFlags) write(c *cobra.Command, path string, copyTo func(io.Writer) ([]peek.Gap, error)) (err error) {
 	out := c.OutOrStdout()
 	if path != "" && path != stdoutPath {

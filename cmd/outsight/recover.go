@@ -19,7 +19,7 @@ const recoverLong = `Write out the bytes of a file that the guest has in memory.
 
 The bytes come from the guest's page cache, not from its disk: a file that nobody used
 for long may not be there, or only a part of it. What is missing is written as zeros (a
-hole, where the output is a file), told on standard error as ranges of bytes, and ends
+hole, where the output is a file), reported on standard error as ranges of bytes, and ends
 in exit status 3. Files of tmpfs, memfd and other shared memory are whole but for pages in
 swap. PATH is as the first process sees it, or with --pid that process, through the
 symbolic links that are in memory; a file that was unlinked is found by the path it had. --map prints what there is, and no bytes.`
@@ -55,7 +55,7 @@ func newRecoverCommand() *cobra.Command {
 	c.RunE = func(c *cobra.Command, args []string) (err error) {
 		path := args[len(args)-1]
 		if !strings.HasPrefix(path, "/") {
-			return usagef("%q is no absolute path", path)
+			return usagef("%q is not an absolute path", path)
 		}
 		if err := f.file.check(c, ""); err != nil {
 			return err
@@ -85,7 +85,7 @@ func findFile(ctx context.Context, s *linux.System, path string, pid int32) (*li
 	}
 	for t, err := range s.Processes(ctx) {
 		if err != nil {
-			continue // it may be another; if it is this, that is told below
+			continue // it may be another; if it is this one, that is reported below
 		}
 		if p, _, err := t.IDs(); err != nil || p != pid {
 			continue
@@ -97,7 +97,7 @@ func findFile(ctx context.Context, s *linux.System, path string, pid int32) (*li
 		}
 		return i, err
 	}
-	return nil, notThere(fmt.Sprintf("there is no process %d", pid), "choose another with --pid")
+	return nil, notThere(fmt.Sprintf("no process with pid %d", pid), "choose another with --pid")
 }
 
 func (f *recoverFlags) write(c *cobra.Command, s *linux.System, i *linux.INode) (err error) {

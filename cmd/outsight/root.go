@@ -23,7 +23,7 @@ const targetHelp = `TARGET is one of
   pid:N        the process of a virtual machine
   NAME         a virtual machine of this host, as "outsight vms" lists it
   lab:NAME     a guest of "outsight lab"
-  PATH         a QMP socket or a memory dump: told apart by looking
+  PATH         a QMP socket or a memory dump, recognized by its content
 Without a TARGET, the one that runs on this host is meant.`
 
 const statusHelp = `Exit status: 0 done; 1 done, and something was found; 2 the command line makes no
@@ -82,9 +82,9 @@ func newRootCommand(args ...string) *cobra.Command {
 
 func unknownVerb(c *cobra.Command, name string) error {
 	if near := c.SuggestionsFor(name); len(near) > 0 {
-		return usagef("no verb %q; did you mean %s?", name, strings.Join(near, " or "))
+		return usagef("unknown verb %q; did you mean %s?", name, strings.Join(near, " or "))
 	}
-	return usagef("no verb %q; %s --help lists them", name, c.CommandPath())
+	return usagef("unknown verb %q; %s --help lists the verbs", name, c.CommandPath())
 }
 
 // oneTarget is the Args of commands with an optional TARGET.

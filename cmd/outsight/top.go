@@ -13,11 +13,11 @@ import (
 	"github.com/outsight-vmi/outsight/table/top"
 )
 
-const topLong = `Watch the processes of a guest on a screen that is drawn anew each interval.
+const topLong = `Watch the processes of a guest on a screen that is redrawn each interval.
 
 %CPU is how much of one processor a process used since the screen before. The keys are
 in the last line: they sort, filter, draw the tree, and show a process's files, sockets
-and maps. Arguments and users are read anew every few seconds, all else each time.
+and maps. Arguments and users are read again every few seconds, everything else each time.
 
 --batch prints the screens as plain text instead, -n of them. When the guest ends or is
 rebooted, top says so and ends with status 3.`
@@ -50,7 +50,7 @@ func newTopCommand() *cobra.Command {
 	c.Flags().StringVar(&sort, "sort", "cpu", "`order` at the beginning: "+strings.Join(top.Orders, ", "))
 	c.Flags().BoolVar(&o.Tree, "tree", false, "draw the tree")
 	c.Flags().StringVar(&o.Filter, "filter", "", "only processes with this `text` in their name or arguments, or this number")
-	c.Flags().BoolVar(&access.noCache, "no-cache", false, "learn the kernel anew, without the profiles kept on disk")
+	c.Flags().BoolVar(&access.noCache, "no-cache", false, "analyze the kernel again, without the profiles kept on disk")
 	_ = c.RegisterFlagCompletionFunc("sort", cobra.FixedCompletions(top.Orders, cobra.ShellCompDirectiveNoFileComp)) // it was defined above
 	c.RunE = func(c *cobra.Command, args []string) (err error) {
 		if once {

@@ -63,7 +63,7 @@ func newTreeCommand() *cobra.Command {
 		if len(pids) > 0 {
 			var absent pidList
 			if rows, absent = descendants(rows, columns, pids); len(absent) > 0 && report.Err == nil {
-				fmt.Fprintf(c.ErrOrStderr(), "outsight: tree: nothing of process %s: it is not there\n", absent.String())
+				fmt.Fprintf(c.ErrOrStderr(), "outsight: tree: no process with pid %s\n", absent.String())
 			}
 		}
 		o.order.Sort(rows) // siblings keep this order

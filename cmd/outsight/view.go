@@ -61,7 +61,7 @@ func newViewCommand(v table.View) *cobra.Command {
 			return err
 		}
 		if absent := filter.absent(); len(absent) > 0 && report.Err == nil {
-			fmt.Fprintf(c.ErrOrStderr(), "outsight: %s: nothing of process %s: it is not there, or has none\n", v.Name(), absent.String())
+			fmt.Fprintf(c.ErrOrStderr(), "outsight: %s: no rows for process %s: it does not exist, or has none\n", v.Name(), absent.String())
 		}
 		return errors.Join(failed, finish(c.ErrOrStderr(), v, &report))
 	}

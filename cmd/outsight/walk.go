@@ -25,7 +25,7 @@ HEAD is where the chain begins: a list_head, hlist_head, rb_root, xarray, maple_
 pointer to the first object. LINK is the member by which objects hang on it, with their type
 ("module.list"): a list_head, hlist_node or rb_node, or a pointer to the next object. With
 --xarray or --maple it is the type of what such a tree points to. Further arguments name members to show.
-What is not in memory is told where the chain breaks off.
+What is not in memory is reported where the chain breaks off.
 
 ` + placeHelp
 
@@ -41,7 +41,7 @@ func newWalkCommand() *cobra.Command {
   outsight walk lab:demo file_systems file_system_type.next name`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) < 3 {
-				return errors.New("walk takes a TARGET, a HEAD and a LINK, and then MEMBERs")
+				return errors.New("walk takes a TARGET, a HEAD, a LINK and optional MEMBERs")
 			}
 			return nil
 		},

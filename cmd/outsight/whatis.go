@@ -22,7 +22,7 @@ var placeColumns = []table.Column{
 	{Name: "area_size", Type: table.Size, Doc: "Its bytes."},
 	{Name: "area_caller", Type: table.Text, Doc: "The function that asked for the area."},
 	{Name: "area_path", Type: table.Text, Doc: "The file that is mapped, or what stands in its place in maps."},
-	{Name: "resource", Type: table.Text, Doc: "Of what is no memory: the device, as in iomem."},
+	{Name: "resource", Type: table.Text, Doc: "The device behind an address that is not memory, as in iomem."},
 	{Name: "use", Type: table.Text, Doc: "What its page is used for, as in pages."},
 	{Name: "block", Type: table.Addr, Doc: "Physical address of its page, compound page or free block."},
 	{Name: "block_size", Type: table.Size, Doc: "Bytes of that."},
@@ -42,14 +42,14 @@ func newWhatisCommand() *cobra.Command {
 	var f peekFlags
 	c := &cobra.Command{
 		Use:   "whatis TARGET ADDRESS",
-		Short: "Tell what lies at an address",
-		Long: `Tell what lies at an address: which part of the address space it is, the symbol or area that
+		Short: "Show what is at an address",
+		Long: `Show what is at an address: which part of the address space it is, the symbol or area that
 covers it, where it leads, and what the kernel uses that memory for: the object of a slab cache, the
 bytes of a file, a page table, nothing.
 
 ` + placeHelp + `
 
-It takes the kernel's own books at their word. Whether an object is in use is not told:
+It believes the kernel's own bookkeeping. Whether an object is in use is not reported:
 processors keep free ones at hand. An address that leads nowhere, or to what is neither memory
 nor a known device, ends in exit status 3.`,
 		Example: `  outsight whatis lab:demo init_task+0x8

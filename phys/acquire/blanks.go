@@ -7,7 +7,7 @@ import (
 
 // blanks are BLAKE3's chaining values of zeros, one after the other, of blankSize bytes
 // each: that of the n-th stands for content at n*blankSize, since BLAKE3 counts its
-// chunks. Most of the memory of most guests was never touched, and to sum up its zeros
+// chunks. Most of the memory of most guests was never touched, and to hash its zeros
 // would take longer than to write all the rest. TestBlanks checks them, and with -update
 // makes them.
 //

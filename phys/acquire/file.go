@@ -52,7 +52,7 @@ func File(ctx context.Context, mem phys.Memory, path string, force bool, o Optio
 	return r, errors.Join(os.Remove(f.Name()), f.Close())
 }
 
-// MayWrite tells early what [File] would refuse.
+// MayWrite reports early what [File] would refuse.
 func MayWrite(path string, force bool) error {
 	st, err := os.Lstat(path)
 	switch {

@@ -33,7 +33,7 @@ func newImage(mem phys.Memory, o Options) (*image, error) {
 	im.pop, _ = phys.As[phys.Populated](mem)
 	ranges := mem.Ranges()
 	if len(ranges) == 0 {
-		return nil, fmt.Errorf("nothing to write: there is no memory")
+		return nil, fmt.Errorf("nothing to write: the machine has no memory")
 	}
 	if end := ranges[len(ranges)-1].End; uint64(end) > math.MaxInt64/2 {
 		return nil, fmt.Errorf("memory that ends at %#x is too much for a file", uint64(end))

@@ -15,7 +15,7 @@ import (
 	"github.com/outsight-vmi/outsight/phys/acquire/subtree"
 )
 
-// Checksum is a way to sum up the content that is written.
+// Checksum is an algorithm that hashes the content that is written.
 type Checksum string
 
 // The checksums.
@@ -55,7 +55,7 @@ func newTree(size uint64) *tree {
 	return &tree{leaves: make([][8]uint32, n), blank: make([]bool, n)}
 }
 
-// add sums up the chunk of the content at off. Different chunks may be added at a time.
+// add hashes the chunk of the content at off. Different chunks may be added concurrently.
 func (t *tree) add(b []byte, off uint64) {
 	if len(t.leaves) == 1 {
 		t.whole = blake3.Sum256(b)
@@ -89,7 +89,7 @@ func (t *tree) sum() []byte {
 	return out
 }
 
-// sumBlanks sums up the leaves that are zeros, on all processors, but for those whose
+// sumBlanks hashes the leaves that are zeros, on all processors, but for those whose
 // sum is known beforehand.
 func (t *tree) sumBlanks() {
 	var next atomic.Uint64

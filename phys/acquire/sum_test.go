@@ -35,7 +35,7 @@ func TestTree(t *testing.T) {
 	}
 }
 
-var update = flag.Bool("update", false, "make blanks.bin anew")
+var update = flag.Bool("update", false, "regenerate blanks.bin")
 
 // TestBlanks compares some of the values that are known beforehand with what they stand
 // for.

@@ -111,7 +111,7 @@ func TestZeros(t *testing.T) {
 		for _, r := range c.zeros {
 			got := bytes.Repeat([]byte{1}, int(r.Size()))
 			if _, err := m.ReadAt(got, r.Start); err != nil || !bytes.Equal(got, make([]byte, len(got))) {
-				t.Errorf("%s: %v are no zeros: %v", name, r, err)
+				t.Errorf("%s: %v are not zeros: %v", name, r, err)
 			}
 			if p, ok := m.NextPopulated(r.Start); ok && p.Start < r.End {
 				t.Errorf("%s: %v is said to be populated in %v", name, p, r)

@@ -1,5 +1,5 @@
 // Package dump opens memory dumps of every format that the packages beside it
-// read, and tells the formats apart by looking.
+// read, and recognizes the formats by their content.
 package dump
 
 import (
@@ -28,7 +28,7 @@ import (
 type Dump struct {
 	Memory phys.Memory
 	Format string // for people: "ELF core", "kdump, zlib"
-	// Placed says that the dump tells the guest-physical address of what it holds.
+	// Placed says that the dump gives the guest-physical address of what it holds.
 	// Without that Memory is [phys.Placeable].
 	Placed bool
 	// CPUs are the processors' registers, where the dump has them.
@@ -59,7 +59,7 @@ const headSize = 4096
 // cutOff is a layer that knows whether it has an end.
 type cutOff interface{ CutOff() bool }
 
-// format is one that can be read. What a layer unwraps is recognised anew.
+// format is one that can be read. What a layer unwraps is recognized again.
 type format struct {
 	name   string
 	magics []string

@@ -40,7 +40,7 @@ func Example() {
 	// Output: LiME: hello <nil>
 }
 
-// TestHeaderIsAHint: the machine that a header names is told, and memory is read all the
+// TestHeaderIsAHint: the machine that a header names is reported, and memory is read all the
 // same; what the file lacks is counted.
 func TestHeaderIsAHint(t *testing.T) {
 	b := make([]byte, 64+56)

@@ -25,7 +25,7 @@ const (
 	decompress = "decompress it first"
 )
 
-// foreign are the first bytes of files that are no memory dump, or none that can
+// foreign are the first bytes of files that are not memory dumps, or none that can
 // be read.
 var foreign = []struct {
 	magic, format, do string
@@ -55,7 +55,7 @@ const (
 )
 
 // recogniseForeign is the error for what cannot be read, by its first bytes; nil
-// when they tell nothing, as in raw memory.
+// when they say nothing, as in raw memory.
 func recogniseForeign(head []byte) error {
 	if bytes.HasPrefix(head, []byte(elf.ELFMAG)) {
 		return &FormatError{Format: elfKind(head), Do: giveDump}

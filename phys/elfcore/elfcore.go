@@ -17,7 +17,7 @@ import (
 
 // Memory is a machine's memory in an ELF core file. What a segment has in memory
 // beyond what it has in the file was left out of the dump and does not exist here,
-// since nothing tells that it was zeros.
+// since nothing shows that it was zeros.
 type Memory struct {
 	*file.Memory
 	notes   []byte
@@ -44,7 +44,7 @@ var (
 	form32 = form{4, 52, 28, 32, 42, 44, 32, 4, 12, 16, 28}
 )
 
-// none is the physical address of what has none.
+// none is the physical address of segments without one.
 func (f *form) none() uint64 { return 1<<(8*f.word-1)<<1 - 1 }
 
 // at is the word at offset off of b.

@@ -27,7 +27,7 @@ var (
 type File struct {
 	f    *os.File
 	size uint64
-	data []byte // mapping of all of f, for small reads; nil: could not be had
+	data []byte // mapping of all of f, for small reads; nil: unavailable
 
 	once sync.Once
 	runs []run // parts of f that are not holes

@@ -34,7 +34,7 @@ func (bytesSource) Close() error   { return nil }
 func (b bytesSource) Size() uint64 { return uint64(b.Reader.Size()) }
 
 // TestExtents: whatever the extents, each byte is that of the first that begins
-// before it and has it, and ranges tell what can be read.
+// before it and has it, and ranges report what can be read.
 func TestExtents(t *testing.T) {
 	data := make([]byte, 256)
 	for i := range data {

@@ -14,7 +14,7 @@ const (
 
 // Omitted are the gaps between the blocks of an AVML file, which are ascending and do not
 // overlap, that are blocks of zeros for all that can be known: where the block before is a
-// whole one, so that its range goes on, and where the block behind is a whole number of
+// whole one, so that its range continues, and where the block behind is a whole number of
 // blocks from where a PC's RAM begins. A gap over the hole below 4 GiB, and what is behind
 // the last block, may be no memory at all.
 func Omitted(blocks []phys.Range) (zeros []phys.Range) {

@@ -29,7 +29,7 @@ type Slicer interface {
 
 // Sparse is a Source that knows its holes, which read as zeros.
 type Sparse interface {
-	// NextData returns the first part at or after off that is no hole, as
+	// NextData returns the first part at or after off that is not a hole, as
 	// offsets. ok is false when nothing follows.
 	NextData(off uint64) (start, end uint64, ok bool)
 }

@@ -11,7 +11,7 @@ import (
 // Signature is what a kdump file begins with.
 const Signature = "KDUMP   "
 
-// header is what the two headers of a file tell (diskdump_mod.h of makedumpfile;
+// header is what the two headers of a file say (diskdump_mod.h of makedumpfile;
 // offsets are those of 64-bit machines).
 type header struct {
 	level                uint32
@@ -21,7 +21,7 @@ type header struct {
 	infoOffset, infoSize uint64
 	noteOffset, noteSize uint64
 	incomplete           bool
-	machine              string // of the kernel's utsname; "": not told
+	machine              string // of the kernel's utsname; "": unknown
 }
 
 const (

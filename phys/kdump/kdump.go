@@ -1,12 +1,12 @@
 // Package kdump reads compressed dumps as makedumpfile and QEMU write them
 // ("KDUMP   ", also called diskdump): each page packed on its own with zlib, lzo,
-// snappy or zstd, behind bitmaps that tell which pages exist and which were kept.
+// snappy or zstd, behind bitmaps that say which pages exist and which were kept.
 // Opening one reads the headers and bitmaps only; a page is unpacked when it is
 // asked for.
 //
 // makedumpfile can leave pages out. What a page held that was left out is not
 // known, so reading it is [ErrExcluded], unless zero pages are all that the dump
-// was told to leave out. A dump that is incomplete is read as far as it goes.
+// was asked to leave out. A dump that is incomplete is read as far as it goes.
 package kdump
 
 import (

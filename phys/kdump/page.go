@@ -26,7 +26,7 @@ const (
 	packedZstd   = 0x20
 )
 
-// descriptor tells where a page lies in the file (page_desc_t).
+// descriptor says where a page is in the file (page_desc_t).
 type descriptor struct {
 	offset uint64
 	size   uint32 // in the file, in bytes

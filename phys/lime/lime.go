@@ -21,7 +21,7 @@ const (
 	magic     = 0x4c694d45 // "EMiL" in the file
 	version   = 1
 	maxRanges = 1 << 20
-	// maxPadding is how many zeros behind the last range are no range that was lost: what
+	// maxPadding is how many zeros after the last range are not a range that was lost: what
 	// fills up a block of a device or of dd.
 	maxPadding = 1 << 20
 	// maxBlank is the longest range of which the header can be alone.

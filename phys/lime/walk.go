@@ -84,7 +84,7 @@ func (w *walker) header(at uint64) (phys.Range, error) {
 }
 
 // resume makes next, where a header was found, the end of the last range, and returns it.
-// What the range lacks is most likely its end: LiME goes on with the next range where
+// What the range lacks is most likely its end: LiME continues with the next range where
 // writing failed.
 func (w *walker) resume(next uint64) uint64 {
 	last := &w.extents[len(w.extents)-1]

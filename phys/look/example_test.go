@@ -8,7 +8,7 @@ import (
 	"github.com/outsight-vmi/outsight/phys/synth"
 )
 
-// A look goes on showing what it read first, until somebody asks for it again.
+// A look keeps showing what it read first, until the caller asks to read it again.
 func ExampleNew() {
 	guest := synth.New(phys.Range{Start: 0, End: 1 << 20})
 	guest.CString(0x1000, "init")

@@ -3,7 +3,7 @@
 // see the same bytes, however the guest runs on meanwhile, and a guest whose memory
 // costs a system call for every read costs one for every page instead.
 //
-// It is no snapshot of one moment: two pages were read at two times. Who finds that
+// It is not a snapshot of one moment: two pages were read at two times. Who finds that
 // they contradict each other reads them again with [Memory.Fresh].
 //
 // What is kept is bounded, and reads of whole pages (the contents of files, copies of
@@ -29,7 +29,7 @@ const (
 	maxAddr = 1 << 46
 )
 
-// DefaultLimit is how much a look keeps where nobody says otherwise, in bytes: all that
+// DefaultLimit is how much a look keeps if not set otherwise, in bytes: all that
 // the views read of a guest with some thousand processes.
 const DefaultLimit = 64 << 20
 
@@ -74,7 +74,7 @@ type chunk struct {
 func (c *chunk) slot(pa phys.Addr) phys.Addr { return pa >> pageShift % phys.Addr(len(c.pages)) }
 
 // New begins a look at src that keeps about limit bytes: when more are read the oldest are
-// let go, and read again if they are asked for. Slices that [Memory.Map] returned stay as
+// dropped, and read again if they are asked for. Slices that [Memory.Map] returned stay as
 // they are. A limit of 0 is [DefaultLimit].
 func New(src phys.Memory, limit int) *Memory {
 	if limit <= 0 {
@@ -257,14 +257,14 @@ func (m *Memory) chunk(pa phys.Addr) *chunk {
 // pages are met so far from each other that more are needed has most of them empty.
 func (m *Memory) maxChunks() int64 { return int64(m.slabs.limit/phys.PageSize) + 64 }
 
-// Close lets go of what is kept. Slices that [Memory.Map] returned must not be used any
+// Close frees what is kept. Slices that [Memory.Map] returned must not be used any
 // more: the next look takes over their room. What is still read comes from the source.
 func (m *Memory) Close() {
 	m.closed.Store(true)
 	m.forget(m.index.Load())
 }
 
-// forget lets go of all that is kept, and of the index x.
+// forget frees all that is kept, and the index x.
 func (m *Memory) forget(x *index) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

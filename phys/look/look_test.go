@@ -16,7 +16,7 @@ import (
 
 const ram = 16 << 20
 
-// source is memory that counts its reads, and fails where it is told to.
+// source is memory that counts its reads, and fails where it is asked to.
 type source struct {
 	mu     sync.Mutex
 	data   []byte
@@ -81,7 +81,7 @@ func read(t *testing.T, m phys.Memory, pa phys.Addr, n int) []byte {
 }
 
 // TestOnce reads a page in every way: the source is asked once, and what it holds by then
-// is seen by nobody.
+// is never seen.
 func TestOnce(t *testing.T) {
 	src := newSource()
 	m := look.New(src, 0)

@@ -84,7 +84,7 @@ func (l *slabs) grow() {
 	l.all, l.total, l.made = append(l.all, s), l.total+size, l.made+1
 }
 
-// drop lets go of a slab's pages. Who has a slice of one keeps the slab alive until it is
+// drop frees a slab's pages. Whoever has a slice of one keeps the slab alive until it is
 // done.
 func (l *slabs) drop(s *slab) {
 	for _, h := range s.held {

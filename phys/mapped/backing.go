@@ -31,7 +31,7 @@ type backing struct {
 	known []atomic.Uint64
 	// read has one bit per page: set when some of the page was read by a system call.
 	read []atomic.Uint64
-	// honest says that mincore tells what is in memory. Of a file that is neither
+	// honest says that mincore reports what is in memory. Of a file that is neither
 	// ours nor writable it says so of everything (can_do_mincore, since 5.1).
 	honest bool
 }
@@ -134,7 +134,7 @@ func (b *backing) look(page uint64) bool {
 	case err == nil && data >= at+phys.PageSize:
 		return false
 	}
-	// Here too when the file system cannot tell: then everything is data.
+	// Here too when the file system does not know: then everything is data.
 	b.known[page/64].Or(1 << (page % 64))
 	return true
 }
@@ -166,7 +166,7 @@ func (b *backing) nextRun(off, end uint64) (start, n uint64, ok bool) {
 	if errors.Is(err, unix.ENXIO) {
 		return 0, 0, false
 	}
-	if err != nil { // the file system cannot tell
+	if err != nil { // the file system does not know
 		return off, min(maxRun, end-off), true
 	}
 	start = max(uint64(data-b.base), off)
@@ -174,7 +174,7 @@ func (b *backing) nextRun(off, end uint64) (start, n uint64, ok bool) {
 		return 0, 0, false
 	}
 	first := start &^ (phys.PageSize - 1)
-	if start-off >= maxRun { // who asked may not go there: the next question tells more
+	if start-off >= maxRun { // the caller may not go there: the next call reports more
 		return start, min(first+phys.PageSize, end) - start, true
 	}
 	window := min(maxRun, end-first)

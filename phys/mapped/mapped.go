@@ -161,7 +161,7 @@ func (m *Memory) ReadAt(p []byte, pa phys.Addr) (n int, err error) {
 	return n, nil
 }
 
-// Map implements [phys.Mapper]. Only what is populated, all of it, can be had:
+// Map implements [phys.Mapper]. Only what is populated, all of it, can be mapped:
 // touching a hole would allocate a page on the host. Nor can what was never read
 // before: that is for ReadAt.
 func (m *Memory) Map(pa phys.Addr, n int) ([]byte, bool) {

@@ -86,7 +86,7 @@ const (
 	prstatusMin  = prstatusRegs + 27*8 // of user_regs_struct
 )
 
-// parsePrstatus is what an NT_PRSTATUS tells. Its gs_base is the one that the running
+// parsePrstatus is what an NT_PRSTATUS contains. Its gs_base is the one that the running
 // program has, not the processor's (ELF_CORE_COPY_REGS in arch/x86/include/asm/elf.h), and
 // is left out.
 func parsePrstatus(desc []byte) CPU {
@@ -104,7 +104,7 @@ func parsePrstatus(desc []byte) CPU {
 	return c
 }
 
-// AppendCPUs appends to b what dumps tell of processors: for each an NT_PRSTATUS, as
+// AppendCPUs appends to b what dumps record of processors: for each an NT_PRSTATUS, as
 // crash-dump tools read it, and behind those QEMU's note, which has the control
 // registers too, for each that is not [CPU.Partial].
 func AppendCPUs(b []byte, cpus []CPU) []byte {
@@ -151,7 +151,7 @@ func (c CPU) state() []byte {
 	for i, v := range c.Selectors {
 		put32(b[stateSegs+i*segSize:], uint32(v))
 	}
-	if c.Selectors[0] == 0 { // not told: the level is, and is all that readers take from it
+	if c.Selectors[0] == 0 { // unknown: the level is, and is all that readers take from it
 		put32(b[stateSegs:], uint32(c.CPL))
 	}
 	for seg, base := range map[int]uint64{3: c.FSBase, 4: c.GSBase, 6: c.LDT, 7: c.TR, 8: c.GDT, 9: c.IDT} {

@@ -71,7 +71,7 @@ func (m *Memory) nextRun(hva, end uint64) (start, n uint64, ok bool) {
 		pages := min(chunkPages, (end-at+phys.PageSize-1)/phys.PageSize)
 		got, err := m.page.ReadAt(buf[:pages*8], int64(at/phys.PageSize*8))
 		if got < 8 || err != nil && got < int(pages*8) {
-			return max(at, hva), end - max(at, hva), true // cannot tell: all of it
+			return max(at, hva), end - max(at, hva), true // unknown: all of it
 		}
 		run := uint64(0)
 		for i := range pages {

@@ -88,7 +88,7 @@ func (m *Memory) place(l phys.Layout) {
 	m.ranges = phys.JoinRanges(ps)
 }
 
-// Close lets go of the process, for every Memory made from it with Place too.
+// Close releases the process, for every Memory made from it with Place too.
 func (m *Memory) Close() error {
 	err := m.mem.Close()
 	if m.page != nil {

@@ -150,7 +150,7 @@ func BenchmarkRead8Process(b *testing.B) {
 	})
 }
 
-// TestLookahead: one question does not look through all of a long gap, and whoever goes on
+// TestLookahead: one question does not look through all of a long gap, and whoever continues
 // asking comes to its end.
 func TestLookahead(t *testing.T) {
 	const size = 512 << 20

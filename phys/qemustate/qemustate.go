@@ -53,7 +53,7 @@ func New(src file.Source) (*Memory, error) {
 	return m, nil
 }
 
-// isRAM tells the machine's RAM from what devices have, by the name that QEMU gives
+// isRAM distinguishes the machine's RAM from what devices have, by the name that QEMU gives
 // a block: pc.ram, or the memory backend's.
 func isRAM(name string) bool {
 	if backend, ok := strings.CutPrefix(name, "/objects/"); ok { // old machine types
@@ -79,7 +79,7 @@ func (m *Memory) place(l phys.Layout) {
 	m.ranges = phys.JoinRanges(m.pieces)
 }
 
-// Machine is the machine type, such as pc-q35-10.0; "" if the stream has none.
+// Machine is the machine type, such as pc-q35-10.0; "" if the stream does not say.
 func (m *Memory) Machine() string { return m.machine }
 
 // Lost implements [phys.Incomplete]: every page comes at least once in a stream that has an

@@ -405,7 +405,7 @@ func (s *stream) blockList(total uint64) error {
 }
 
 // mappedBlock indexes a block whose pages have fixed places in the file, of which a
-// bitmap tells whether they were written (docs/devel/migration/mapped-ram.rst).
+// bitmap says whether they were written (docs/devel/migration/mapped-ram.rst).
 func (s *stream) mappedBlock(b *block) error {
 	const headSize = 4 + 3*8
 	h, err := s.bytes(headSize)

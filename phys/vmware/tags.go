@@ -52,7 +52,7 @@ func (t *tag) number() uint64 {
 	return binary.LittleEndian.Uint64(b[:])
 }
 
-// reader collects what tags tell.
+// reader collects what tags say.
 type reader struct {
 	src     file.Source
 	memory  *tag // the block
@@ -62,7 +62,7 @@ type reader struct {
 		known               [maxRegions]uint8  // a bit for each of the three
 	}
 	cpus  []note.CPU
-	known []bool // the processor's CR3 was told
+	known []bool // the processor's CR3 is known
 }
 
 // tags reads the tags from offset at on.
@@ -178,7 +178,7 @@ func (r *reader) state() (*State, error) {
 	s := &State{}
 	for i := range r.regions.count {
 		if r.regions.known[i] != 7 {
-			return nil, fmt.Errorf("the VMware state has %d regions of memory and does not tell where region %d is", r.regions.count, i)
+			return nil, fmt.Errorf("the VMware state has %d regions of memory and does not say where region %d is", r.regions.count, i)
 		}
 		page, number, pages := r.regions.page[i], r.regions.number[i], r.regions.pages[i]
 		if page >= maxPage || number >= maxPage || pages >= maxPage {

@@ -3,7 +3,7 @@
 // processors' registers. The memory itself is a block in the same file or, as a rule, a
 // .vmem file beside it.
 //
-// There is no description by VMware. This one follows what crash(8)'s vmware_vmss.c, by
+// VMware has not published a description. This one follows what crash(8)'s vmware_vmss.c, by
 // VMware's own people, and Volatility's layer for these files know.
 package vmware
 
@@ -47,12 +47,12 @@ type Region struct {
 	Offset uint64 // of its first byte among those of all regions
 }
 
-// State is what a .vmss or .vmsn file tells.
+// State is what a .vmss or .vmsn file says.
 type State struct {
-	// Regions are where memory lies. A machine with little has none: then it begins at 0,
+	// Regions are where memory is. A machine with little memory has none: then it begins at 0,
 	// in one piece.
 	Regions []Region
-	// CPUs are the processors' registers; nil where their page tables are not told.
+	// CPUs are the processors' registers; nil where their page tables are unknown.
 	CPUs []note.CPU
 	// Embedded says that memory is in the file itself.
 	Embedded bool
@@ -60,7 +60,7 @@ type State struct {
 	offset, size uint64 // of embedded memory in the file
 }
 
-// Read reads what src tells.
+// Read reads the state in src.
 func Read(src file.Source) (*State, error) {
 	head, err := file.Head(src, headerSize)
 	if err != nil || len(head) < headerSize {
@@ -96,7 +96,7 @@ func Read(src file.Source) (*State, error) {
 	return r.state()
 }
 
-// Placed reports whether the state tells the guest-physical address of size bytes of
+// Placed reports whether the state gives the guest-physical address of size bytes of
 // memory.
 func (s *State) Placed(size uint64) bool { return len(s.Regions) > 0 || size <= holeAt }
 

@@ -166,14 +166,14 @@ func TestHostile(t *testing.T) {
 		return binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint32(append(b, name...), index), v)
 	}
 	for name, b := range map[string][]byte{
-		"nothing":                nil,
-		"no groups":              append([]byte(vmware.Magics[0]), make([]byte, 8)...),
-		"too many groups":        append([]byte(vmware.Magics[0]), bytes.Repeat([]byte{0xff}, 8)...),
-		"regions nobody tells":   file(nil, tag("regionsCount", 0, 2)),
-		"too many regions":       file(nil, tag("regionsCount", 0, 1<<30)),
-		"a region far away":      file(nil, tag("regionPPN", 1<<30, 0)),
-		"a processor far away":   file(tag("rip", 1<<30, 0), nil),
-		"a block beyond the end": file(block("x", 63, 0, nil)[:10], nil),
+		"nothing":                 nil,
+		"no groups":               append([]byte(vmware.Magics[0]), make([]byte, 8)...),
+		"too many groups":         append([]byte(vmware.Magics[0]), bytes.Repeat([]byte{0xff}, 8)...),
+		"regions without entries": file(nil, tag("regionsCount", 0, 2)),
+		"too many regions":        file(nil, tag("regionsCount", 0, 1<<30)),
+		"a region far away":       file(nil, tag("regionPPN", 1<<30, 0)),
+		"a processor far away":    file(tag("rip", 1<<30, 0), nil),
+		"a block beyond the end":  file(block("x", 63, 0, nil)[:10], nil),
 	} {
 		if s, err := vmware.Read(sourceOf(b)); err == nil {
 			t.Errorf("%s: %+v", name, s)

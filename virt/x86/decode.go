@@ -13,7 +13,7 @@ import (
 // MaxInstruction is the longest instruction there is, in bytes.
 const MaxInstruction = 15
 
-// ErrCode says that bytes are no code that is understood.
+// ErrCode says that bytes are not code that is understood.
 var ErrCode = errors.New("not understood as code")
 
 // fixups are instructions of today's kernels that the decoder misreads or does not

@@ -21,7 +21,7 @@ type Selector struct {
 	Memory Reader
 	Start  virt.Addr
 	Size   uint64 // in bytes
-	// Name is the symbol that starts at an address, empty if none does. It tells
+	// Name is the symbol that starts at an address, empty if none does. It says
 	// the kernel's thunks for indirect jumps and returns.
 	Name func(virt.Addr) string
 

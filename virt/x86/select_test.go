@@ -153,7 +153,7 @@ func FuzzFollow(f *testing.F) {
 		}
 		got, err := selector(text(b), uint64(len(b)), nil).Follow(x86asm.RSI, nr)
 		if err == nil && uint64(got.Site-base) >= uint64(len(b)) {
-			t.Errorf("site %#x is no code of the function", uint64(got.Site))
+			t.Errorf("site %#x is not code of the function", uint64(got.Site))
 		}
 	})
 }

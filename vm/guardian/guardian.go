@@ -136,9 +136,9 @@ func (g *Guard) prepare(ctx context.Context, recipe []byte, ready *os.File) erro
 	var word [1]byte
 	switch _, err := ready.Read(word[:]); {
 	case ctx.Err() != nil:
-		return fmt.Errorf("it does not get ready: %w", ctx.Err())
+		return fmt.Errorf("it did not become ready: %w", ctx.Err())
 	case err != nil:
-		return errors.New("it ended at once")
+		return errors.New("it exited immediately")
 	}
 	return nil
 }
@@ -169,7 +169,7 @@ func (g *Guard) Abandon(ctx context.Context) error {
 	select {
 	case <-ended:
 		return g.err
-	case <-ctx.Done(): // it goes on trying
+	case <-ctx.Done(): // it keeps trying
 		return ctx.Err()
 	}
 }

@@ -77,7 +77,7 @@ func watch(resume Resume) int {
 	return 0
 }
 
-// Retry calls f until it succeeds, fails for good, or ctx ends, for use by a [Resume].
+// Retry calls f until it succeeds, fails permanently, or ctx ends, for use by a [Resume].
 // f returns [ErrAgain], wrapped or not, to be called again.
 func Retry(ctx context.Context, f func(ctx context.Context) error) error {
 	for wait := 20 * time.Millisecond; ; wait = min(2*wait, time.Second) {
@@ -94,4 +94,4 @@ func Retry(ctx context.Context, f func(ctx context.Context) error) error {
 }
 
 // ErrAgain says that something is worth another try.
-var ErrAgain = errors.New("it is tried again")
+var ErrAgain = errors.New("retrying")

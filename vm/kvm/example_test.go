@@ -10,7 +10,7 @@ import (
 	"github.com/outsight-vmi/outsight/vm/proc"
 )
 
-// A machine of crosvm is told by its process, and says why it cannot be opened.
+// A machine of crosvm is recognized by its process, and says why it cannot be opened.
 func ExampleDriver() {
 	p := proc.Process{
 		PID:  71,

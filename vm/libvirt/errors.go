@@ -25,10 +25,10 @@ func (e *unknownError) Error() string {
 	return fmt.Sprintf("the daemon at %s does not run this domain", e.socket)
 }
 
-// staleError is that of a socket on which nobody listens.
+// staleError is that of a socket on which no process listens.
 type staleError struct{ socket string }
 
-func (e *staleError) Error() string { return "nobody listens on " + e.socket }
+func (e *staleError) Error() string { return "no process listens on " + e.socket }
 
 // daemonError is what went wrong with the daemon at a socket.
 type daemonError struct {

@@ -28,7 +28,7 @@ func open(t *testing.T, f *fake) *domain {
 	return dom
 }
 
-// TestRecognise: libvirt's processes are told from those that others start.
+// TestRecognise: libvirt's processes are distinguished from those that others start.
 func TestRecognise(t *testing.T) {
 	const uuid = "203f250b-0ff8-4c53-9915-cb113cf8d1d9"
 	domain := []string{"/usr/bin/qemu-system-x86_64", "-name", "guest=web,debug-threads=on", "-S", "-uuid", uuid,
@@ -85,7 +85,7 @@ func TestPause(t *testing.T) {
 }
 
 // TestPauseHangs: a daemon that has not said whether it suspended the domain when the
-// caller gives up is told to resume it, over another connection.
+// caller gives up is resumed, over another connection.
 func TestPauseHangs(t *testing.T) {
 	f := startFake(t, "web")
 	dom := open(t, f)
@@ -237,7 +237,7 @@ func TestExecute(t *testing.T) {
 	}
 	reply = `{"return":[1]}`
 	if err := dom.ExecuteAll(t.Context(), &qmp.Command{Name: "query-status"}); err != nil {
-		t.Errorf("a result that nobody wants: %v", err)
+		t.Errorf("an unwanted result: %v", err)
 	}
 }
 

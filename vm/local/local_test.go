@@ -93,12 +93,12 @@ func TestBadTargets(t *testing.T) {
 		{"pid:1", vm.ErrNotVM, "is not a virtual machine"},
 		{"pid:" + strconv.Itoa(os.Getpid()), vm.ErrNotVM, "is not a virtual machine"},
 		{"pid:4194999", vm.ErrNotFound, "no process has pid"},
-		{"pid:x", vm.ErrNotFound, "not a process number"},
-		{"pid:-1", vm.ErrNotFound, "not a process number"},
+		{"pid:x", vm.ErrNotFound, "invalid pid"},
+		{"pid:-1", vm.ErrNotFound, "invalid pid"},
 		{ssh, vm.ErrNotQMP, "does not speak QMP"},
 		{silent, vm.ErrBusy, "in use by another client"},
-		{socket("stale", nil), vm.ErrGone, "nobody listens"},
-		{notQEMU, vm.ErrNotVM, "no QEMU system emulator"},
+		{socket("stale", nil), vm.ErrGone, "no process listens"},
+		{notQEMU, vm.ErrNotVM, "not a QEMU system emulator"},
 		{fifo, vm.ErrNotDump, "named pipe"},
 		{"/dev/null", vm.ErrNotDump, "character device"},
 	} {
@@ -187,7 +187,7 @@ func ExampleOpen() {
 	var first [8]byte
 	_, _ = m.Memory.ReadAt(first[:], 0x1000)
 	// Output:
-	// open /no/such/dump: there is no such file or socket; check the path, or list the machines with: outsight vms
+	// open /no/such/dump: no such file or socket; check the path, or list the machines with: outsight vms
 	// true
 }
 

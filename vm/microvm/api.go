@@ -10,7 +10,7 @@ import (
 	"github.com/outsight-vmi/outsight/vm"
 )
 
-// patience is how long a monitor may take to tell of its machine, which is then read
+// patience is how long a monitor may take to describe its machine, which is then read
 // without its help.
 const patience = time.Second
 
@@ -21,8 +21,8 @@ type api struct {
 	pid  int
 }
 
-// told is what a monitor says of its machine.
-type told struct {
+// answers is what a monitor says about its machine.
+type answers struct {
 	state   vm.State
 	version string
 	name    string
@@ -42,7 +42,7 @@ func (a *api) get(ctx context.Context, resource string, v any) error {
 }
 
 // ask asks for all that is of use.
-func (a *api) ask(ctx context.Context) (t told, err error) {
+func (a *api) ask(ctx context.Context) (t answers, err error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if a.vmm == cloudHypervisor {
@@ -64,7 +64,7 @@ func (a *api) ask(ctx context.Context) (t told, err error) {
 	return t, nil
 }
 
-func (a *api) askCloudHypervisor(ctx context.Context) (t told, err error) {
+func (a *api) askCloudHypervisor(ctx context.Context) (t answers, err error) {
 	var ping struct {
 		Version string `json:"version"`
 	}

@@ -12,24 +12,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// config is what a command line and the file that it names tell. All of it are hints: a
+// config is what a command line and the file that it names say. All of it is a hint: a
 // machine may have been configured over the API.
 type config struct {
 	vmm   string
 	name  string
 	api   string   // path of the API's socket, as the process sees it; "": none
-	ram   uint64   // in bytes; 0: not told
-	cpus  int      // 0: not told
+	ram   uint64   // in bytes; 0: unknown
+	cpus  int      // 0: unknown
 	files []string // of which RAM is a mapping
 }
 
-// defaultSocket is where Firecracker's API listens if not told otherwise.
+// defaultSocket is where Firecracker's API listens by default.
 const defaultSocket = "/run/firecracker.socket"
 
 // maxConfig bounds a configuration file, in bytes.
 const maxConfig = 1 << 20
 
-// configOf is what the command line of p tells, with the file that it names.
+// configOf is what the command line of p says, with the file that it names.
 func configOf(vmm string, p proc.Process) config {
 	if vmm == cloudHypervisor {
 		return parseCloudHypervisor(p.Args)
@@ -151,7 +151,7 @@ func options(s string) map[string]string {
 	return o
 }
 
-// parseSize parses "512M". It is 0 for what is no size.
+// parseSize parses "512M". It is 0 for an invalid size.
 func parseSize(s string) uint64 {
 	shift := 0
 	if s != "" {

@@ -51,7 +51,7 @@ func (c *control) Pause(ctx context.Context) (resume func(context.Context) error
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.resume != nil {
-		return nil, &vm.Error{Kind: vm.ErrBusy, What: "pause the machine", Why: "it is paused already", Do: "let it go on first"}
+		return nil, &vm.Error{Kind: vm.ErrBusy, What: "pause the machine", Why: "it is paused already", Do: "resume it first"}
 	}
 	if c.api == nil {
 		resume, err = c.pauseBySignal(ctx)
@@ -161,7 +161,7 @@ func (c *control) failed(what string, err error) *vm.Error {
 	case ram.IsPermission(err):
 		e.Kind, e.Why, e.Do = vm.ErrPermission, "this user may not connect to "+c.api.path, "run as the machine's user or root"
 	case errors.Is(err, unix.ECONNREFUSED), errors.Is(err, unix.ENOENT):
-		e.Kind, e.Why, e.Do = vm.ErrGone, "nobody listens at "+c.api.path+" any more", "start the machine again"
+		e.Kind, e.Why, e.Do = vm.ErrGone, "no process listens at "+c.api.path+" any more", "start the machine again"
 	case errors.Is(err, context.DeadlineExceeded):
 		e.Kind, e.Why, e.Do = vm.ErrBusy, "its API at "+c.api.path+" does not answer", "try again"
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/outsight-vmi/outsight/vm/proc"
 )
 
-// A Firecracker is told by its program. One that waits for its configuration has no RAM
+// A Firecracker is recognized by its program. One that waits for its configuration has no RAM
 // yet, and says so.
 func ExampleDriver() {
 	p, err := proc.Get(os.Getpid())

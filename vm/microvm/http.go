@@ -81,7 +81,7 @@ func because(ctx context.Context, err error) error {
 	return err
 }
 
-// peerOf is the process that listens at the other end of c: 0 when it does not tell.
+// peerOf is the process that listens at the other end of c: 0 if unknown.
 func peerOf(c net.Conn) (pid int) {
 	u, ok := c.(*net.UnixConn)
 	if !ok {

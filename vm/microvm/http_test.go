@@ -91,7 +91,7 @@ func TestAPI(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got.state != vm.StateRunning || got.ram != 256<<20 || got.cpus != 2 || got.version == "" || (got.name == "web") != (vmm == firecracker) {
-			t.Errorf("%s tells %+v", vmm, got)
+			t.Errorf("%s reports %+v", vmm, got)
 		}
 		c := &control{api: a}
 		resume, err := c.Pause(t.Context())

@@ -1,6 +1,6 @@
 // Package microvm is the driver for Firecracker and Cloud Hypervisor, on x86-64.
 //
-// Neither tells where its guest's RAM lies. It is found among the mappings of the process,
+// Neither reports where its guest's RAM is. It is found among the mappings of the process,
 // and the guest-physical map is one of a few, to be proven against the guest's own page
 // tables. docs/decisions/0004-microvms.md has the reasons.
 package microvm
@@ -56,7 +56,7 @@ func hostArch() string {
 type found struct {
 	c       config
 	api     *api // nil: none that answers
-	told    told
+	answers answers
 	maps    []proc.Map
 	regions []region
 }
@@ -69,20 +69,20 @@ func look(ctx context.Context, p proc.Process, i *vm.Info, mayAsk bool) (f found
 		f.api = &api{vmm: i.VMM, path: p.Path(f.c.api), pid: p.PID}
 		if st, err := os.Stat(f.api.path); err != nil || st.Mode()&fs.ModeSocket == 0 {
 			f.api = nil
-		} else if f.told, err = f.api.ask(ctx); err != nil {
+		} else if f.answers, err = f.api.ask(ctx); err != nil {
 			f.api = nil
 		}
 	}
 	size := f.c.ram
-	if f.told.ram != 0 {
-		size = f.told.ram
+	if f.answers.ram != 0 {
+		size = f.answers.ram
 	}
 	if i.Name == "" {
-		i.Name = f.told.name
+		i.Name = f.answers.name
 	}
-	i.State, i.Version = f.told.state, f.told.version
+	i.State, i.Version = f.answers.state, f.answers.version
 	if i.CPUs = proc.CountFiles(p.PID, proc.KVMProcessor); i.CPUs == 0 {
-		i.CPUs = max(f.told.cpus, f.c.cpus)
+		i.CPUs = max(f.answers.cpus, f.c.cpus)
 	}
 	if f.maps, err = proc.Maps(p.PID); err != nil {
 		return f, err
@@ -127,7 +127,7 @@ func (Driver) Survey(ctx context.Context, p proc.Process, i *vm.Info) {
 		i.Source = vm.SourceShared
 	}
 	if f.api == nil {
-		i.Missing = "no API socket that answers: the run state cannot be had, and --pause stops its process"
+		i.Missing = "no API socket that answers: the run state is unavailable, and --pause stops its process"
 	}
 }
 

@@ -9,7 +9,7 @@ import (
 	"github.com/outsight-vmi/outsight/vm/ram"
 )
 
-// smallest is the least size in bytes of memory that is taken for RAM when nothing tells
+// smallest is the least size in bytes of memory that is taken for RAM when nothing says
 // how much there is. Stacks and heaps of threads are smaller; Linux with its types is not.
 const smallest = 16 << 20
 
@@ -39,7 +39,7 @@ var ramNames = []string{
 	"/anon_hugepage",   // Firecracker with huge pages
 }
 
-// kindOf tells whether m can be RAM. files are those that the command line gives as RAM.
+// kindOf reports whether m can be RAM. files are those that the command line gives as RAM.
 func kindOf(m proc.Map, files []string) (kind, bool) {
 	switch {
 	case !m.Writable || m.Executable:
@@ -100,7 +100,7 @@ func arena(m, next proc.Map) uint64 {
 	return min(m.End, next.End-min(next.End, heapMax))
 }
 
-// join makes next a part of r where it goes on with the same file, or is a hole that a
+// join makes next a part of r where it continues the same file, or is a hole that a
 // balloon made in private memory of a file.
 func (r *region) join(next region) bool {
 	switch {
@@ -116,7 +116,7 @@ func (r *region) join(next region) bool {
 }
 
 // find picks what is RAM among rs. size is how much there is in bytes, 0: unknown. flags
-// are asked for only when nothing else tells, and then the answer is a guess.
+// are asked for only when nothing else says so, and then the answer is a guess.
 func find(rs []region, size uint64, flags func() proc.Flags) (found []region, guess bool) {
 	if f := only(rs, named); len(f) > 0 {
 		return f, false
@@ -208,7 +208,7 @@ func flagged(rs []region, flags proc.Flags) []region {
 }
 
 // largest is the largest of rs, and with a region that ends where a hole begins the
-// largest of the others: RAM goes on behind the hole.
+// largest of the others: RAM continues after the hole.
 func largest(rs []region) []region {
 	most := func(but region) (best region) {
 		for _, r := range rs {

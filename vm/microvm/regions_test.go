@@ -65,24 +65,24 @@ func TestFind(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		maps  []mapping
-		size  uint64 // told, in KiB
+		size  uint64 // known, in KiB
 		files []string
 		want  []uint64 // sizes in KiB
 		index []int    // which of maps, by their lower ends
 	}{
-		"one, told": {
+		"one, known": {
 			maps: []mapping{heap, anon(128 * mib), stack, guard, vcpu, binary}, size: 128 * mib,
 			want: []uint64{128 * mib}, index: []int{1},
 		},
-		"one, not told": {
+		"one, unknown": {
 			maps: []mapping{heap, anon(128 * mib), stack, guard, vcpu, binary},
 			want: []uint64{128 * mib}, index: []int{1},
 		},
-		"not told, beside something larger": {
+		"unknown, beside something larger": {
 			maps: []mapping{large, heap, anon(128 * mib), stack, guard, vcpu},
 			want: []uint64{128 * mib}, index: []int{2},
 		},
-		"told, beside something larger": {
+		"known, beside something larger": {
 			maps: []mapping{large, heap, anon(128 * mib), stack}, size: 128 * mib,
 			want: []uint64{128 * mib}, index: []int{2},
 		},
@@ -94,7 +94,7 @@ func TestFind(t *testing.T) {
 			maps: []mapping{heap, anon(3 * gib), guard, anon(1 * gib), stack}, size: 4 * gib,
 			want: []uint64{3 * gib, 1 * gib}, index: []int{1, 3},
 		},
-		"two, not told": {
+		"two, unknown": {
 			maps: []mapping{heap, anon(1 * gib), guard, anon(3 * gib), stack},
 			want: []uint64{3 * gib, 1 * gib}, index: []int{3, 1},
 		},
@@ -102,7 +102,7 @@ func TestFind(t *testing.T) {
 			maps: []mapping{heap, anon(3*gib + 256*mib), guard, anon(768 * mib), stack}, size: 4 * gib,
 			want: []uint64{3*gib + 256*mib, 768 * mib}, index: []int{1, 3},
 		},
-		"one memfd, as it goes on": {
+		"one memfd, continued": {
 			maps: []mapping{memfd(1*gib, 3<<30, "guest_mem", 5), guard, memfd(3*gib, 0, "guest_mem", 5), anon(8 * gib)}, size: 4 * gib,
 			want: []uint64{3 * gib, 1 * gib}, index: []int{2, 0},
 		},
@@ -122,7 +122,7 @@ func TestFind(t *testing.T) {
 			maps: []mapping{heap, snapshot(28*mib, 100<<20), anon(36 * mib), snapshot(64*mib, 0), stack}, size: 128 * mib,
 			want: []uint64{128 * mib}, index: []int{3},
 		},
-		"a snapshot, not told": {
+		"a snapshot, unknown": {
 			maps: []mapping{heap, snapshot(128*mib, 0), stack},
 			want: []uint64{128 * mib}, index: []int{1},
 		},
@@ -164,8 +164,8 @@ func TestFindGrown(t *testing.T) {
 		"below, both on a page": {"7f0000000000-7f0010200000 rw-p 00000000 00:00 0\n", ram256, 0x7f0000200000},
 		"something above":       {"7f0000200000-7f0010221000 rw-p 00000000 00:00 0\n", ram256, 0x7f0000200000},
 		// Seen in a Firecracker that was built with glibc.
-		"an arena above":           {"7f0000000000-7f0010021000 rw-p 00000000 00:00 0\n7f0010021000-7f0014000000 ---p 00000000 00:00 0\n", ram256, 0x7f0000000000},
-		"an arena above, not told": {"7f0000000000-7f0010021000 rw-p 00000000 00:00 0\n7f0010021000-7f0014000000 ---p 00000000 00:00 0\n", 0, 0x7f0000000000},
+		"an arena above":          {"7f0000000000-7f0010021000 rw-p 00000000 00:00 0\n7f0010021000-7f0014000000 ---p 00000000 00:00 0\n", ram256, 0x7f0000000000},
+		"an arena above, unknown": {"7f0000000000-7f0010021000 rw-p 00000000 00:00 0\n7f0010021000-7f0014000000 ---p 00000000 00:00 0\n", 0, 0x7f0000000000},
 	} {
 		maps, err := proc.ParseMaps(c.maps)
 		if err != nil {

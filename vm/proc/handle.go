@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Handle refers to one process for good: a later process with the same number is
+// Handle refers to one process permanently: a later process with the same number is
 // another. Close it.
 type Handle struct{ f *os.File }
 
@@ -55,5 +55,5 @@ func (h *Handle) Wait() {
 	_ = raw.Read(func(uintptr) bool { return !h.Alive() })
 }
 
-// Close lets go of the handle.
+// Close releases the handle.
 func (h *Handle) Close() error { return h.f.Close() }

@@ -1,4 +1,4 @@
-// Package proc reads what /proc tells about the processes of this host that run
+// Package proc reads what /proc shows about the processes of this host that run
 // virtual machines.
 package proc
 
@@ -23,7 +23,7 @@ type Process struct {
 	Exe  string   // path of the executable; "" when it may not be looked at
 	Args []string // command line
 	// Started is in clock ticks (1/100 s) after boot; with PID it names
-	// a process for good.
+	// a process permanently.
 	Started uint64
 }
 

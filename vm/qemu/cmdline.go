@@ -241,7 +241,7 @@ func (c *config) shared() bool {
 }
 
 // isQEMU reports whether program is a system emulator, and for which
-// architecture: "" when the name does not tell.
+// architecture: "" if the name does not say.
 func isQEMU(program string) (arch string, ok bool) {
 	program = filepath.Base(program)
 	if program == "kvm" || program == "qemu-kvm" { // Proxmox; RHEL

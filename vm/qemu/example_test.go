@@ -8,7 +8,7 @@ import (
 	"github.com/outsight-vmi/outsight/vm/qemu"
 )
 
-// What the command line of a QEMU tells. Nothing is asked and nothing opened.
+// What the command line of a QEMU says. Nothing is asked and nothing opened.
 func ExampleDriver_Recognise() {
 	i, ok := qemu.Driver{}.Recognise(proc.Process{
 		PID:  71,

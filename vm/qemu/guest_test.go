@@ -200,7 +200,7 @@ func compare(t *testing.T, g guest, m *vm.Machine) {
 	t.Error("every page was zero: this proves nothing")
 }
 
-// compareOnce tells how many of the pages it compared were not all zero.
+// compareOnce reports how many of the pages it compared were not all zero.
 func compareOnce(t *testing.T, g guest, m *vm.Machine) (nonzero int) {
 	t.Helper()
 	dir := filepath.Dir(g.socket) // QEMU writes there as its own user

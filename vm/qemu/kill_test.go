@@ -62,7 +62,7 @@ func killPauser(t *testing.T, path string, after time.Duration) {
 	_ = c.Wait()
 }
 
-// awaitRunning waits until nothing pauses the machine and nobody has its seat.
+// awaitRunning waits until nothing pauses the machine and its monitor is free.
 func awaitRunning(t *testing.T, path string) {
 	t.Helper()
 	for end := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {

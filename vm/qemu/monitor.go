@@ -13,8 +13,8 @@ import (
 	"github.com/outsight-vmi/outsight/vm/ram"
 )
 
-// told is what QEMU itself says of its machine.
-type told struct {
+// answers is what QEMU itself says about its machine.
+type answers struct {
 	version string
 	state   vm.State
 	blocks  []ram.Block // RAM in QEMU's address space, one after the other
@@ -24,7 +24,7 @@ type told struct {
 
 // ask asks for state, memory map and registers, in as few round trips as will do: each
 // costs a wake-up of QEMU's main loop.
-func ask(ctx context.Context, c Commander) (t told, err error) {
+func ask(ctx context.Context, c Commander) (t answers, err error) {
 	var status status
 	var devs []struct {
 		ID   string `json:"id"`
@@ -51,7 +51,7 @@ func ask(ctx context.Context, c Commander) (t told, err error) {
 		if slices.Contains(order, r.name) {
 			continue
 		}
-		// A row of plain RAM begins there, so QEMU can tell where it has it.
+		// A row of plain RAM begins there, so QEMU can say where it has it.
 		out := first
 		if r.start != 0 {
 			if err := c.ExecuteAll(ctx, askHVA(r.start, &out)); err != nil {
@@ -60,7 +60,7 @@ func ask(ctx context.Context, c Commander) (t told, err error) {
 		}
 		at, ok := parseHVA(out)
 		if !ok || at < r.offset {
-			return t, fmt.Errorf("QEMU does not tell where it has RAM block %s: %.80q", r.name, out)
+			return t, fmt.Errorf("QEMU does not say where it has RAM block %s: %.80q", r.name, out)
 		}
 		order = append(order, r.name)
 		t.blocks = append(t.blocks, ram.Block{HVA: at - r.offset, Size: sizes[r.name]})

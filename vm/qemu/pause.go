@@ -17,7 +17,7 @@ const (
 	patienceState = 4 * time.Second
 )
 
-var errClosed = errors.New("the machine has been closed")
+var errClosed = errors.New("the machine is closed")
 
 // hold is a machine that we have paused.
 type hold struct {

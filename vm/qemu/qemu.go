@@ -84,7 +84,7 @@ func (d Driver) Survey(ctx context.Context, p proc.Process, i *vm.Info) {
 	if i.QMP == "" {
 		i.State = vm.StateUnknown
 		if i.Missing == "" {
-			i.Missing = "no QMP socket: run state and registers cannot be had, and the memory map is a guess"
+			i.Missing = "no QMP socket: run state and registers are unavailable, and the memory map is a guess"
 		}
 		return
 	}
@@ -127,7 +127,7 @@ func checkArch(what string, i vm.Info) *vm.Error {
 	}
 }
 
-// dial connects to a QMP socket that nobody insists on.
+// dial connects to a QMP socket that is optional.
 func dial(ctx context.Context, path string) (*qmp.Client, error) {
 	wait := patience
 	if qmp.InUse(path) {
@@ -165,14 +165,14 @@ func (d Driver) Open(ctx context.Context, p proc.Process, i vm.Info, opts vm.Opt
 		return m, nil
 	}
 	c, err := dial(ctx, i.QMP)
-	var t *told
+	var t *answers
 	if err == nil {
-		t, err = tell(ctx, c)
+		t, err = query(ctx, c)
 	}
 	if err != nil {
 		m.Notes = append(m.Notes, qmpError("ask QEMU", i.QMP, 0, err).Why+": the memory map is a guess")
 		m.Control.Events = vm.ExitEvents{Process: p}
-	} else { // else each use of it would wait in vain
+	} else { // else each use of it would wait for nothing
 		m.Control = controlOf(newMonitor(i.QMP, p.PID, c))
 	}
 	if err := d.open(p, m, t, opts); err != nil {
@@ -182,8 +182,8 @@ func (d Driver) Open(ctx context.Context, p proc.Process, i vm.Info, opts vm.Opt
 	return m, nil
 }
 
-// tell asks over c, and closes it where that fails.
-func tell(ctx context.Context, c *qmp.Client) (*told, error) {
+// query asks over c, and closes it where that fails.
+func query(ctx context.Context, c *qmp.Client) (*answers, error) {
 	ctx, cancel := context.WithTimeout(ctx, patienceAll)
 	defer cancel()
 	t, err := ask(ctx, c)
@@ -207,7 +207,7 @@ func (d Driver) OpenSocket(ctx context.Context, path string, opts vm.Options, fi
 		c.Close()
 		return nil, err
 	}
-	t, err := tell(ctx, c)
+	t, err := query(ctx, c)
 	if err != nil {
 		return nil, qmpError(what, path, p.PID, err)
 	}
@@ -239,7 +239,7 @@ func (d Driver) behind(c *qmp.Client, path string, find func() ([]vm.Found, erro
 	}
 	return proc.Process{}, vm.Info{}, &vm.Error{
 		Kind: vm.ErrNotVM, What: "open qemu:" + path, Err: err,
-		Why: fmt.Sprintf("it speaks QMP, but the process that listens there (pid %d) is no QEMU system emulator that this user can see", c.PID),
+		Why: fmt.Sprintf("it speaks QMP, but the process that listens there (pid %d) is not a QEMU system emulator that this user can see", c.PID),
 		Do:  "run on the same host as QEMU, as root",
 	}
 }
@@ -267,8 +267,8 @@ func sameFile(a, b string) bool {
 	return err == nil && os.SameFile(x, y)
 }
 
-// open gives m its memory. t is nil when QEMU told nothing.
-func (d Driver) open(p proc.Process, m *vm.Machine, t *told, opts vm.Options) error {
+// open gives m its memory. t is nil when QEMU said nothing.
+func (d Driver) open(p proc.Process, m *vm.Machine, t *answers, opts vm.Options) error {
 	what := "open " + m.Title()
 	if err := checkArch(what, m.Info); err != nil {
 		return err

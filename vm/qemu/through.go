@@ -17,7 +17,7 @@ type Commander interface {
 }
 
 // Answers are what QEMU said about its machine.
-type Answers struct{ told told }
+type Answers struct{ answers answers }
 
 // Ask asks QEMU through c for its version, the run state, the memory map and the registers.
 func Ask(ctx context.Context, c Commander) (*Answers, error) {
@@ -39,9 +39,9 @@ func Ask(ctx context.Context, c Commander) (*Answers, error) {
 // it. With nil answers the memory map is a guess.
 func (d Driver) OpenWith(p proc.Process, i vm.Info, a *Answers, opts vm.Options) (*vm.Machine, error) {
 	m := &vm.Machine{Info: i}
-	var t *told
+	var t *answers
 	if a != nil {
-		t = &a.told
+		t = &a.answers
 	}
 	if err := d.open(p, m, t, opts); err != nil {
 		return nil, err

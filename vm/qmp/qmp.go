@@ -34,12 +34,12 @@ const maxLine = 16 << 20
 
 // What can be wrong with the other end.
 var (
-	// ErrBusy says that the socket accepts but nobody greets.
+	// ErrBusy says that the socket accepts but sends no greeting.
 	ErrBusy = errors.New("no QMP greeting: the socket is in use by another client (libvirt?) or its QEMU does not answer")
 	// ErrNotQMP says that whoever is at the other end speaks something else.
 	ErrNotQMP = errors.New("the socket does not speak QMP")
 	// ErrStale says that the socket file is there and its QEMU is not.
-	ErrStale = errors.New("nobody listens on the socket any more: its QEMU has ended")
+	ErrStale = errors.New("no process listens on the socket any more: its QEMU has ended")
 	// ErrClosed says that QEMU closed the connection.
 	ErrClosed = errors.New("QEMU closed the connection: it is shutting down")
 	// ErrTimeout says that QEMU greeted and then did not answer a command.
@@ -59,7 +59,7 @@ func (e *CommandError) Error() string { return fmt.Sprintf("QEMU refused %s: %s"
 type Client struct {
 	// Version is QEMU's, like "10.0.2".
 	Version string
-	// PID is the process that listens, 0 where the kernel does not tell (it is
+	// PID is the process that listens, 0 if unknown to the kernel (it is
 	// in a PID namespace that we cannot see into).
 	PID int
 	// UID is its user.

@@ -283,7 +283,7 @@ func Example() {
 	// Output: true
 }
 
-// TestLateAnswer: an answer that nobody waits for any more is not taken for that
+// TestLateAnswer: an answer that nothing waits for any more is not taken for that
 // of the next command.
 func TestLateAnswer(t *testing.T) {
 	c, err := qmp.Dial(t.Context(), serve(t, answer("",

@@ -18,7 +18,7 @@ func IsPermission(err error) bool {
 	return errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES)
 }
 
-// AccessError is the sentence for a process whose memory cannot be had.
+// AccessError is the sentence for a process whose memory is unavailable.
 func AccessError(what string, p proc.Process, i vm.Info, err error) *vm.Error {
 	e := &vm.Error{What: what, Err: err}
 	switch {

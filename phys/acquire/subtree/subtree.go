@@ -1,4 +1,4 @@
-// Package subtree sums up parts of what BLAKE3 sums up as a tree, so that a dump can be
+// Package subtree hashes parts of what BLAKE3 hashes as a tree, so that a dump can be
 // summed up in any order, by all processors, while it is written.
 package subtree
 
@@ -12,7 +12,7 @@ const chunkSize = guts.ChunkSize
 
 // Value is the chaining value of the tree over b, whose first chunk is the n-th of the
 // content. The tree must not be all of it, and n must be a multiple of the chunks in b,
-// rounded up to a power of two: else there is no such tree.
+// rounded up to a power of two: else no such tree exists.
 func Value(b []byte, n uint64) [8]uint32 {
 	return guts.ChainingValue(top(b, n))
 }

@@ -218,8 +218,8 @@ func (b book) details() string {
 	var s strings.Builder
 	s.WriteString(`# What was compared
 
-Made by ` + "`make support`" + ` from what the tests of ` + "`groundtruth/`" + ` found; nobody writes it by hand.
-Each view was compared with the guest's own word, row by row and column by column: its /proc,
+Made by ` + "`make support`" + ` from what the tests of ` + "`groundtruth/`" + ` found; do not edit.
+Each view was compared with the guest's own answers, row by row and column by column: its /proc,
 /sys, netlink, system calls. "shared" and "private" are ways to run a guest's RAM under TCG,
 "kvm" is a guest on KVM, "firecracker" and "cloud-hypervisor" are others' machines on KVM, "debian" a whole Debian with systemd, web server, SSH session and
 container. A dump was written of a paused guest, and must give, byte for byte, what the paused
@@ -278,7 +278,7 @@ func columnsLine(v table.View, told map[string]bool) string {
 	}
 	line := "- columns compared: " + strings.Join(with, ", ")
 	if len(without) > 0 {
-		line += "; not told by the guest: " + strings.Join(without, ", ")
+		line += "; not shown by the guest: " + strings.Join(without, ", ")
 	}
 	return line + "\n"
 }

@@ -168,7 +168,7 @@ func (t toolbox) contestants(ctx context.Context, k lab.Kernel, d dumps) []candi
 	drgn := func(args ...string) []string {
 		return append([]string{"/usr/bin/drgn", "-q", "--no-default-symbols", "-c", core}, append(args, "/bench/list.py")...)
 	}
-	// Beside its memory, drgn can be told nothing: how far does it get?
+	// drgn gets nothing but the memory: how far does it get?
 	alone := candidate{contestant: contestant{name: names[1], command: drgn(), chroot: t.root, want: "sleep"}}
 	vmlinux, err := output(ctx, "scripts/bench-tools", "debug", k.Release)
 	if err != nil {

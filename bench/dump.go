@@ -19,7 +19,7 @@ import (
 type dumps struct {
 	raw     string // for outsight
 	core    string // ELF with VMCOREINFO, for drgn and crash
-	coreErr error  // why there is no core
+	coreErr error  // why the core is missing
 }
 
 func (d dumps) remove() {

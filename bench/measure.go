@@ -31,7 +31,7 @@ type result struct {
 	name   string
 	wall   []time.Duration // sorted
 	maxRSS int64           // bytes, the largest of all runs; never less than our own
-	err    error           // why there is nothing to tell
+	err    error           // why there is nothing to report
 }
 
 func (r result) median() time.Duration { return r.wall[len(r.wall)/2] }

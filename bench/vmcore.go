@@ -10,7 +10,7 @@ import (
 	"os"
 )
 
-// addVMCoreInfo writes QEMU's ELF dump anew with the kernel's VMCOREINFO among
+// addVMCoreInfo rewrites QEMU's ELF dump with the kernel's VMCOREINFO among
 // its notes. QEMU adds that note itself only for guests with a vmcoreinfo device
 // and its module loaded, but drgn refuses a dump without it; and crash wants all
 // notes before the memory.

@@ -198,8 +198,8 @@ func look(t *testing.T, target string, o vm.Options, source vm.Source, threads b
 	}
 	g, done := attach(t, m, guest.Options{Target: target, Warn: func(err error) { t.Error(err) }})
 	defer done()
-	if len(g.Linux.Doubts) > 0 {
-		t.Errorf("doubts: %q", g.Linux.Doubts)
+	if len(g.Linux.Inconsistencies) > 0 {
+		t.Errorf("inconsistencies: %q", g.Linux.Inconsistencies)
 	}
 	return all(t, g, threads)
 }

@@ -60,7 +60,7 @@ func TestEveryPackageIsDocumented(t *testing.T) {
 	}
 }
 
-// testsOnly are packages of which nobody but a test makes use, and why an example
+// testsOnly are packages that only tests use, and why an example
 // cannot show it.
 var testsOnly = map[string]string{
 	"groundtruth/guests": "everything takes a testing.TB",

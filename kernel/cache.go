@@ -64,7 +64,7 @@ func DefaultCache() string {
 }
 
 // maxSameBanner bounds the entries of kernels with one banner: a guest could make
-// any number of them, and each costs a look.
+// any number of them, and each costs time to check.
 const maxSameBanner = 8
 
 // prefix is how the file names of kernels with one banner begin.
@@ -196,7 +196,7 @@ func newKey(dir, path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	// A link puts it in place whole, and fails where there is one by now.
+	// A link puts it in place atomically, and fails if there is one by now.
 	if err := os.Link(tmp.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
 	}
@@ -214,7 +214,7 @@ func hostKey(dir string) (cipher.AEAD, error) {
 		return nil, fmt.Errorf("profile cache: %w", err)
 	}
 	if len(key) != keySize {
-		return nil, fmt.Errorf("profile cache: %s is damaged; remove the folder and it will be made anew", path)
+		return nil, fmt.Errorf("profile cache: %s is damaged; remove the folder and it will be created again", path)
 	}
 	block, err := aes.NewCipher(key)
 	if err != nil {
@@ -238,7 +238,7 @@ func readEntry(path string, aead cipher.AEAD) (*cacheEntry, error) {
 	return e, nil
 }
 
-// errVersion is an entry of another outsight's, to be rebuilt without ado.
+// errVersion is an entry of another version of outsight, to be rebuilt silently.
 var errVersion = errors.New("file of another version")
 
 func parseEntry(b []byte, aead cipher.AEAD) (*cacheEntry, error) {
@@ -271,7 +271,7 @@ func parseEntry(b []byte, aead cipher.AEAD) (*cacheEntry, error) {
 }
 
 // save writes the entry with what p has learned. Many processes may do so at
-// once: the last one wins, and no one reads half a file.
+// once: the last one wins, and readers never see half a file.
 func (e *cacheEntry) save(p *Profile) error {
 	if e.seal != nil && e.Tags[symbolTable] == nil {
 		if err := e.seal(); err != nil {
@@ -313,11 +313,11 @@ func (e *cacheEntry) makeRoom() {
 	}
 	slices.SortFunc(names, func(a, b string) int { return age(a).Compare(age(b)) })
 	for _, name := range names[:len(names)-maxSameBanner+1] {
-		_ = os.Remove(name) // gone already, or not ours to remove: the entry is only a cache
+		_ = os.Remove(name) // gone already, or we may not remove it: the entry is only a cache
 	}
 }
 
-// writeFile puts a file in place whole.
+// writeFile replaces a file atomically.
 func writeFile(path string, b []byte) error {
 	tmp, err := os.CreateTemp(filepath.Dir(path), ".new-*")
 	if err != nil {

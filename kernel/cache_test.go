@@ -275,7 +275,7 @@ func TestUnusableCache(t *testing.T) {
 	k := find(t, g.Memory, Options{Cache: file, Warn: func(error) {}})
 	ask(t, k, g)
 	if err := k.Save(); err == nil {
-		t.Error("saved in a file that is no folder")
+		t.Error("saved in a file that is not a folder")
 	}
 }
 

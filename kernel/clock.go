@@ -8,7 +8,7 @@ import (
 )
 
 // Clock is what the guest's timekeeper said at its last update, which is a timer
-// tick away from now, or longer in an idle guest.
+// tick ago, or longer in an idle guest.
 type Clock struct {
 	Now   time.Time     // wall clock
 	Boot  time.Time     // wall clock less the time since boot, as btime in /proc/stat
@@ -48,8 +48,8 @@ func (k *Kernel) Clock() (Clock, error) {
 }
 
 // timekeeper finds the core timekeeper. 6.13 gave its wrapper a name (tk_data),
-// 6.17 made an array of it; before, a copy refreshed at each update stands by
-// itself.
+// 6.17 made an array of it; before, a copy refreshed at each update is a variable
+// of its own.
 func (k *Kernel) timekeeper() (virt.Addr, error) {
 	for _, name := range []string{"timekeeper_data", "tk_core"} {
 		a, ok := k.Address(name)

@@ -10,12 +10,12 @@ import (
 )
 
 // LiME with format=raw writes the ranges of System RAM one after the other, without what
-// is between them and without a word on where they belong. The first ends off a page's
-// boundary on most machines (at 0x9fc00), so that nothing behind it is aligned. The kernel
-// whose memory it is knows its ranges: iomem_resource, which is what LiME goes through.
+// is between them and without their addresses. The first does not end on a page
+// boundary on most machines (at 0x9fc00), so that nothing after it is aligned. The kernel
+// in that memory knows its ranges: iomem_resource, which LiME iterates over.
 
 // movedError says that a kernel's image is in memory, but not on the boundary where
-// kernels lie.
+// kernels are loaded.
 type movedError struct{ text phys.Addr }
 
 func (e *movedError) Error() string {
@@ -26,7 +26,7 @@ func (e *movedError) Error() string {
 const maxMoved = 8
 
 // concatenated looks for a kernel in memory whose ranges follow each other without what is
-// between them, behind the images that were found off their boundary.
+// between them, after the images that were found off their boundary.
 func (f *finder) concatenated() *Kernel {
 	p, ok := phys.As[phys.Placeable](f.mem)
 	if !ok || f.opts.Proven || len(f.moved) == 0 {
@@ -56,7 +56,7 @@ func (f *finder) concatenated() *Kernel {
 }
 
 // shifted is the map of a backing whose first byte would have the address start. Below 1 MiB
-// other ranges lie than the kernel's.
+// other ranges are than the kernel's.
 func shifted(start phys.Addr, size uint64) phys.Layout {
 	const firmware = 1 << 20
 	l := phys.Layout{Name: "one range, from 1 MiB on"}
@@ -68,7 +68,7 @@ func shifted(start phys.Addr, size uint64) phys.Layout {
 }
 
 // moved reports whether window w, which begins at start, has the banner of the image
-// whose symbols these are, off the boundary where kernels lie. A banner is in the kernel's log
+// whose symbols these are, off the boundary where kernels are loaded. A banner is in the kernel's log
 // too, and may be anywhere: the type information must be where the symbols say.
 func (im *image) moved(start phys.Addr, w []byte) (text phys.Addr, ok bool) {
 	s, ok := im.profile.Symbol("linux_banner")
@@ -107,7 +107,7 @@ func (im *image) concatLayout(p phys.Placeable, levels int, text phys.Addr, off 
 	}
 	t := resources{im: im, raw: p.Place(phys.Identity(size)), size: size}
 	// Some shifts are known: that of the range with the kernel in it, that of the last, which
-	// ends where RAM does, and that of the last below 4 GiB, behind which the next begins there.
+	// ends where RAM does, and that of the last below 4 GiB, after which the next begins there.
 	t.shifts = []uint64{uint64(text) - off, uint64(top) - size}
 	if top > fourGiB && low <= fourGiB {
 		t.shifts = append(t.shifts, uint64(low)-(fourGiB-t.shifts[1]))
@@ -121,7 +121,7 @@ func (im *image) concatLayout(p phys.Placeable, levels int, text phys.Addr, off 
 		l.Segments = append(l.Segments, phys.Segment{Start: r.Start, Size: r.Size(), Offset: at})
 		at += r.Size()
 	}
-	// One that was cut off has less.
+	// A truncated one has less.
 	return l, at >= size && len(l.Segments) > 0
 }
 
@@ -178,7 +178,7 @@ func (t *resources) open(p phys.Placeable, levels int, text phys.Addr) bool {
 }
 
 // read reads the resource at va, whose parent is known: that is what proves that the
-// bytes are it.
+// bytes are that resource.
 func (t *resources) read(va, parent virt.Addr) (r resource, ok bool) {
 	b := make([]byte, t.length)
 	parse := func() bool {

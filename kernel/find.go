@@ -25,7 +25,7 @@ type Options struct {
 	Proven bool
 	// Symbols will be needed; looking them all up at once is much cheaper.
 	Symbols []string
-	// Warn is told of what went wrong without being fatal, such as a damaged
+	// Warn gets what went wrong without being fatal, such as a damaged
 	// cache. It may be nil.
 	Warn func(error)
 }
@@ -100,7 +100,7 @@ type candidate struct {
 }
 
 // quick looks only where a kernel's read-only data may begin. A process in the
-// guest can make any number of places look so, and cannot be told from a kernel by
+// guest can make any number of places look so, and cannot be distinguished from a kernel by
 // a look: each place gets its turn, those that a processor maps as its kernel come
 // first, and what is far from its start is looked for only in a second round.
 func (f *finder) quick() *Kernel {

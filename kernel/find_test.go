@@ -48,7 +48,7 @@ func same(t testing.TB, k *Kernel, g *synth.Guest) {
 	check("direct map", k.Space.DirectBase(), virt.Addr(g.DirectBase))
 	check("PTI", k.PTI, g.PTI)
 	check("state", k.State, StateRunning)
-	check("doubts", strings.Join(k.Doubts, "; "), "")
+	check("inconsistencies", strings.Join(k.Inconsistencies, "; "), "")
 	for _, name := range []string{"init_task", "linux_banner", "_text", "_end"} {
 		a, ok := k.Address(name)
 		check("address of "+name, a, virt.Addr(g.Address(name)))
@@ -236,7 +236,7 @@ func TestTwoKernels(t *testing.T) {
 	}
 }
 
-func TestDoubts(t *testing.T) {
+func TestInconsistencies(t *testing.T) {
 	for what, edit := range map[string]func(string) string{
 		"release":        func(s string) string { return strings.Replace(s, "6.1.0-synth", "4.0", 1) },
 		"build-id":       func(s string) string { return strings.Replace(s, "BUILD-ID=", "BUILD-ID=00", 1) },
@@ -247,15 +247,15 @@ func TestDoubts(t *testing.T) {
 		g := synth.New(synth.Options{})
 		g.SetVmcoreinfo(edit(g.Vmcoreinfo()))
 		k := find(t, g.Memory, Options{})
-		if len(k.Doubts) != 1 || !strings.HasPrefix(k.Doubts[0], what+":") {
-			t.Errorf("%s: %q", what, k.Doubts)
+		if len(k.Inconsistencies) != 1 || !strings.HasPrefix(k.Inconsistencies[0], what+":") {
+			t.Errorf("%s: %q", what, k.Inconsistencies)
 		}
 	}
 	g := synth.New(synth.Options{DirectBase: synth.DirectBase4 + 1<<30})
 	g.Put64(g.Address("page_offset_base"), synth.DirectBase4) // a lie
 	k := find(t, g.Memory, Options{})
-	if len(k.Doubts) != 1 || !strings.Contains(k.Doubts[0], "direct map") {
-		t.Errorf("direct map: %q", k.Doubts)
+	if len(k.Inconsistencies) != 1 || !strings.Contains(k.Inconsistencies[0], "direct map") {
+		t.Errorf("direct map: %q", k.Inconsistencies)
 	}
 }
 

@@ -62,7 +62,7 @@ func TestDecoysBeforeTheKernel(t *testing.T) {
 	same(t, find(t, g.Memory, Options{Roots: func() []uint64 { return []uint64{uint64(g.Root)} }}), g)
 }
 
-// A build-id becomes part of a file's name: one that is no build-id is not taken.
+// A build-id becomes part of a file's name: an invalid one is not used.
 func TestBuildIDIsNoPath(t *testing.T) {
 	for _, id := range []string{"/../../../../pwned/", "..", "abc", "ABCDEF0123456789", "0123456789abcdef/", strings.Repeat("0", 200)} {
 		if got := validID(id); got != "" {

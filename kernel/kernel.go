@@ -2,10 +2,10 @@
 // memory alone: where it lies, its KASLR offset, its symbols and its types.
 //
 // [Find] needs no symbol file and no help from the guest. A kernel's read-only
-// data begins on a large page's boundary with the kernel's banner; behind it are
+// data begins on a large page's boundary with the kernel's banner; after it are
 // its symbol table (package kallsyms) and its type information (package btf). What
-// looks like a kernel is believed only if its own page tables map it: copies left
-// behind by the decompressor, by an earlier boot or by kexec do not pass. Kernels
+// looks like a kernel is accepted only if its own page tables map it: copies left
+// by the decompressor, by an earlier boot or by kexec do not pass. Kernels
 // built otherwise are found by a scan of all memory for the shape of a symbol
 // table.
 package kernel
@@ -50,9 +50,9 @@ type Kernel struct {
 	// Vmcoreinfo is the kernel's own note for crash-dump tools; nil if there is
 	// none yet.
 	Vmcoreinfo Vmcoreinfo
-	// Doubts are contradictions between what the kernel says of itself in
-	// different places, one sentence each. A healthy guest has none.
-	Doubts []string
+	// Inconsistencies are contradictions between what the kernel says of itself in
+	// different places, one sentence each. A healthy guest shows none.
+	Inconsistencies []string
 
 	vmcoreinfo []byte // as text
 	cache      *cacheEntry
@@ -79,7 +79,7 @@ func (k *Kernel) Offset() uint64 { return uint64(k.Text) - linkText }
 // __START_KERNEL_map, to get its guest-physical address.
 func (k *Kernel) PhysBase() int64 { return int64(k.TextPA) - int64(k.Text-startKernelMap) }
 
-// Address is where a symbol lies in this guest. Per-CPU symbols have none.
+// Address is where a symbol is in this guest. Per-CPU symbols have none.
 func (k *Kernel) Address(name string) (virt.Addr, bool) {
 	s, ok := k.Symbol(name)
 	if !ok || s.Percpu {
@@ -139,8 +139,8 @@ func (im *image) settle() (*Kernel, error) {
 
 // topLevel reads the entry of the kernel's top-level page table that maps the
 // kernel itself. It points into the image again, at level3_kernel_pgt (or
-// level4_kernel_pgt under LA57), and so tells two things at once: the paging
-// mode, and the guest-physical address at which the kernel believes to be.
+// level4_kernel_pgt under LA57), and so shows two things at once: the paging
+// mode, and the guest-physical address at which the kernel believes it is loaded.
 func (im *image) topLevel() (levels int, text phys.Addr, err error) {
 	root, ok := im.at("init_top_pgt")
 	if !ok {
@@ -163,7 +163,7 @@ func (im *image) topLevel() (levels int, text phys.Addr, err error) {
 		if text == im.text {
 			return levels, text, nil
 		}
-		// Under a guessed layout only the distance within a page can be relied
+		// Under a guessed layout only the offset within a page can be relied
 		// on; under a known one this is a copy that does not run.
 		if _, placeable := phys.As[phys.Placeable](im.mem); placeable && im.guess && text%align == 0 {
 			return levels, text, nil
@@ -183,8 +183,8 @@ func (k *Kernel) findText() bool {
 	return false
 }
 
-// findDirectMap finds the linear window on all of RAM and switches the fast path
-// on. The window itself is verified piece by piece, when used.
+// findDirectMap finds the linear mapping of all RAM and switches the fast path
+// on. The mapping itself is verified piece by piece, when used.
 func (k *Kernel) findDirectMap() error {
 	base := virt.Addr(directBase4)
 	if k.Space.Levels() == virt.Levels5 {
@@ -202,7 +202,7 @@ func (k *Kernel) findDirectMap() error {
 	space := k.Space.WithDirectMap(base)
 	if pa, ok := space.DirectMapped(base + virt.Addr(k.TextPA)); !ok || pa != k.TextPA {
 		// Not fatal: every access then walks the page tables.
-		k.Doubts = append(k.Doubts, fmt.Sprintf("the direct map at %#x does not lead to the kernel's text at %#x", uint64(base), uint64(k.TextPA)))
+		k.Inconsistencies = append(k.Inconsistencies, fmt.Sprintf("the direct map at %#x does not lead to the kernel's text at %#x", uint64(base), uint64(k.TextPA)))
 	}
 	k.Space = space
 	return nil
@@ -256,7 +256,7 @@ func (k *Kernel) readState() {
 	}
 }
 
-// readVmcoreinfo reads the kernel's note and holds it against what was found.
+// readVmcoreinfo reads the kernel's note and compares it with what was found.
 func (k *Kernel) readVmcoreinfo() {
 	p, err := k.Pointer("vmcoreinfo_data")
 	if err != nil || p == 0 {
@@ -269,26 +269,26 @@ func (k *Kernel) readVmcoreinfo() {
 	v := ParseVmcoreinfo(b)
 	k.Vmcoreinfo = v
 	k.vmcoreinfo, _, _ = bytes.Cut(b, []byte{0})
-	doubt := func(what string, says, found any) {
-		k.Doubts = append(k.Doubts, fmt.Sprintf("%s: vmcoreinfo says %v, memory says %v", what, says, found))
+	inconsistent := func(what string, says, found any) {
+		k.Inconsistencies = append(k.Inconsistencies, fmt.Sprintf("%s: vmcoreinfo says %v, memory says %v", what, says, found))
 	}
 	if r := v["OSRELEASE"]; r != k.Release {
-		doubt("release", r, k.Release)
+		inconsistent("release", r, k.Release)
 	}
 	if id := validID(v["BUILD-ID"]); id != "" && id != k.BuildID {
 		if k.BuildID == "" {
 			k.BuildID = id
 		} else {
-			doubt("build-id", id, k.BuildID)
+			inconsistent("build-id", id, k.BuildID)
 		}
 	}
 	if off, ok := v.KernelOffset(); ok && off != k.Offset() {
-		doubt("KASLR offset", fmt.Sprintf("%#x", off), fmt.Sprintf("%#x", k.Offset()))
+		inconsistent("KASLR offset", fmt.Sprintf("%#x", off), fmt.Sprintf("%#x", k.Offset()))
 	}
 	if l5, ok := v.Number("pgtable_l5_enabled"); ok && (l5 != 0) != (k.Space.Levels() == virt.Levels5) {
-		doubt("5-level paging", l5 != 0, k.Space.Levels() == virt.Levels5)
+		inconsistent("5-level paging", l5 != 0, k.Space.Levels() == virt.Levels5)
 	}
 	if base, ok := v.Number("phys_base"); ok && base != k.PhysBase() {
-		doubt("phys_base", fmt.Sprintf("%#x", base), fmt.Sprintf("%#x", k.PhysBase()))
+		inconsistent("phys_base", fmt.Sprintf("%#x", base), fmt.Sprintf("%#x", k.PhysBase()))
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/outsight-vmi/outsight/kernel/btf"
 )
 
-// memo is every answer given so far; nil pointers are remembered absences.
+// memo caches every answer given so far; nil pointers are cached absences.
 type memo struct {
 	Symbols map[string]*Symbol
 	Fields  map[string]*Field
@@ -109,7 +109,7 @@ func parseMemo(b []byte) (memo, error) {
 	return m, nil
 }
 
-// memoReader reads numbers and names, and zeros once something is amiss. Keys are pieces
+// memoReader reads numbers and names, and zeros after the first error. Keys are pieces
 // of one string, so that they cost no allocation each.
 type memoReader struct {
 	all     string

@@ -12,7 +12,7 @@ const fourGiB = 4 << 30
 
 // place settles where the memory's bytes belong, if its source could only guess:
 // under which map the kernel is where its page tables say, all the RAM that the
-// kernel counted exists, and the list of processes leads through whole objects.
+// kernel counted exists, and the list of processes leads through intact objects.
 func (k *Kernel) place(im *image, levels int, text phys.Addr) error {
 	p, placeable := phys.As[phys.Placeable](im.mem)
 	if !placeable || !im.guess {

@@ -98,7 +98,7 @@ func TestPlaceCutDump(t *testing.T) {
 	} else {
 		t.Log(err)
 	}
-	// Where the monitor told the map there is nothing to prove.
+	// If the monitor reported the map there is nothing to prove.
 	same(t, find(t, m, Options{Proven: true}), g)
 }
 

@@ -11,7 +11,7 @@ import (
 // Origin says where a profile came from, and so how far it can be trusted.
 type Origin string
 
-// The origins. What the guest's memory says of itself can be a lie.
+// The origins. What the guest's memory says about itself can be false.
 const (
 	FromGuest Origin = "guest memory"
 	// FromCache is a profile parsed from an earlier guest, after it was checked
@@ -19,10 +19,10 @@ const (
 	FromCache Origin = "guest memory, parsed before"
 )
 
-// Symbol is where a symbol lies: bytes from _text, or in each CPU's area.
+// Symbol is where a symbol is: bytes from _text, or in each CPU's area.
 type Symbol = kallsyms.Symbol
 
-// Field is where a member lies in a structure.
+// Field is where a member is in a structure.
 type Field = btf.Field
 
 // Member is one member of a structure.
@@ -45,7 +45,7 @@ type Profile struct {
 	Origin  Origin
 	Release string // as uname -r prints it
 	Banner  string // as /proc/version prints it
-	BuildID string // lower-case hex, empty if the kernel has none
+	BuildID string // lower-case hex, empty if the kernel has no build-id
 
 	mu      sync.Mutex
 	memo    memo
@@ -60,8 +60,8 @@ func (p *Profile) Table() (*kallsyms.Table, error) { return p.symbols() }
 // Types is the kernel's type information.
 func (p *Profile) Types() (*btf.Spec, error) { return p.types() }
 
-// loaded is the symbol table with all that is in it: an answer that is remembered must not
-// rest on what could not be read.
+// loaded is the symbol table with all that is in it: an answer that is cached must not
+// depend on what could not be read.
 func (p *Profile) loaded() (*kallsyms.Table, error) {
 	t, err := p.symbols()
 	if err != nil {

@@ -26,7 +26,7 @@ const (
 var sealChunks = [sealedTables]int{kallsyms.Page, 64 << 10}
 
 // seal authenticates the tables of one kernel build, chunk by chunk, so that what is read
-// of them later can be held against what was parsed once.
+// of them later can be compared with what was parsed once.
 type seal struct {
 	aead  cipher.AEAD
 	nonce []byte

@@ -12,12 +12,12 @@ import (
 )
 
 // A kernel that was built without CONFIG_KALLSYMS_ALL names its functions only
-// (scripts/kallsyms.c, symbol_valid). Where its few variables lie that everything else
-// hangs on is found by what they are: page tables by where they lead, init_task by being
+// (scripts/kallsyms.c, symbol_valid). The few variables that everything else
+// depends on are found by their content: page tables by where they lead, init_task by being
 // its own parent, types by their header. What is found is put into the profile, as if the
 // table had named it.
 
-// imageSpan is how far behind its text an image's tables and data are looked for, in bytes.
+// imageSpan is how far after its text an image's tables and data are looked for, in bytes.
 const imageSpan = 96 << 20
 
 // namesData reports whether the table names variables too.
@@ -26,7 +26,7 @@ func (im *image) namesData() bool {
 	return ok
 }
 
-// define adds a symbol that was found otherwise.
+// define adds a symbol that was found in another way.
 func (im *image) define(name string, at phys.Addr) {
 	p := im.profile
 	p.mu.Lock()
@@ -35,14 +35,14 @@ func (im *image) define(name string, at phys.Addr) {
 	p.dirty = true
 }
 
-// textBefore is where _text lies in an image whose read-only data begins at rodata: the
-// linker puts that on the first large page behind the text (arch/x86/kernel/vmlinux.lds.S).
+// textBefore is where _text is in an image whose read-only data begins at rodata: the
+// linker puts that on the first large page after the text (arch/x86/kernel/vmlinux.lds.S).
 func (im *image) textBefore(rodata phys.Addr) (phys.Addr, bool) {
 	t, err := im.profile.Table()
 	if err != nil {
 		return 0, false
 	}
-	// Behind the read-only data and the variables comes the text of the init functions.
+	// After the read-only data and the variables comes the text of the init functions.
 	last := int64(math.MinInt64)
 	for s := range t.All() {
 		if s.Percpu || s.Rel < 0 {

@@ -38,8 +38,8 @@ func TestFunctionsOnly(t *testing.T) {
 				t.Errorf("%+v: %s at %#x, %v, want %#x", o, name, a, ok, g.Address(name))
 			}
 		}
-		if len(k.Doubts) > 0 {
-			t.Errorf("%+v: %q", o, k.Doubts)
+		if len(k.Inconsistencies) > 0 {
+			t.Errorf("%+v: %q", o, k.Inconsistencies)
 		}
 		// The second time it comes from the cache, with what was found.
 		if err := k.Save(); err != nil {

@@ -9,13 +9,13 @@ import (
 // maxVmcoreinfo bounds the note, in bytes; the kernel gives it one page.
 const maxVmcoreinfo = 4096
 
-// Vmcoreinfo is what the kernel tells crash-dump tools of itself
+// Vmcoreinfo is what the kernel tells crash-dump tools about itself
 // (Documentation/admin-guide/kdump/vmcoreinfo.rst): lines KEY=VALUE, where KEY
 // may be like SYMBOL(name).
 type Vmcoreinfo map[string]string
 
-// ParseVmcoreinfo reads the text of a note. Lines that make no sense are passed
-// over.
+// ParseVmcoreinfo reads the text of a note. Malformed lines are
+// skipped.
 func ParseVmcoreinfo(text []byte) Vmcoreinfo {
 	text = text[:min(len(text), maxVmcoreinfo)]
 	if i := bytes.IndexByte(text, 0); i >= 0 {

@@ -19,7 +19,7 @@ var errStuck = errors.New("it hangs")
 
 // boot starts QEMU and waits until the guest is up. An emulated guest of several
 // processors hangs in its boot now and then, for no fault of its own (7.2 under TCG,
-// when it changes its clocksource): then it is booted anew.
+// when it changes its clocksource): then it is booted again.
 func (g *Guest) boot(ctx context.Context, o Options, qemu string, lock *os.File) error {
 	for try := 1; ; try++ {
 		ended, err := g.start(qemu, qemuArgs(o, g.Kernel, o.Userland == Debian), lock)

@@ -59,7 +59,7 @@ func lockFile(ctx context.Context, path string) (unlock func(), err error) {
 }
 
 // publish moves a finished temporary file or directory to its place in one step, so that
-// nobody ever sees half of it. Whoever came first wins: the content is the same.
+// readers never see half of it. The first writer wins: the content is the same.
 func publish(tmp, final string) error {
 	err := os.Rename(tmp, final)
 	if err == nil {

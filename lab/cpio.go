@@ -63,7 +63,7 @@ func (c *cpioWriter) hostFile(name, host string) {
 		return
 	}
 	if !st.Mode().IsRegular() {
-		c.err = fmt.Errorf("%s is no ordinary file", host)
+		c.err = fmt.Errorf("%s is not a regular file", host)
 		return
 	}
 	c.entry(name, typeFile|uint32(st.Mode()&fs.ModePerm), 0, 0, st.Size(), f)

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A socket that is there, and where nobody listens yet, is asked again; one of a QEMU that
+// A socket that is there, and where no process listens yet, is asked again; one of a QEMU that
 // has ended is not.
 func TestDialBooting(t *testing.T) {
 	g := &Guest{Name: "test", Dir: t.TempDir()}
@@ -28,7 +28,7 @@ func TestDialBooting(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	if _, err := g.dialBooting(ctx); err == nil {
-		t.Fatal("nobody listens, and someone answers")
+		t.Fatal("no process listens, but one answers")
 	}
 	time.AfterFunc(50*time.Millisecond, func() { _ = unix.Listen(fd, 1) })
 	l, err := g.dialBooting(t.Context())

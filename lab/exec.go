@@ -38,7 +38,7 @@ const (
 )
 
 // Exec runs a command in the guest and gives its exit status. It returns when the shell
-// exits, even if something the shell started goes on. Calls from several goroutines or
+// exits, even if something the shell started keeps running. Calls from several goroutines or
 // processes wait for each other. When ctx ends, the command is killed.
 func (g *Guest) Exec(ctx context.Context, c Command) (exitStatus int, err error) {
 	// Waiting for another's command is not the guest's fault: no time limit here.
@@ -278,7 +278,7 @@ func (l *agentLine) send(p []byte) error {
 	return err
 }
 
-// abandon tells the agent to stop, on a line of which nobody will read the answer.
+// abandon tells the agent to stop, on a line whose answer will not be read.
 func (l *agentLine) abandon() {
 	addr := l.conn.RemoteAddr()
 	if addr == nil {

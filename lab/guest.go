@@ -41,7 +41,7 @@ func (g *Guest) PID() int { return g.Process }
 // Console is the path of the log of the guest's console.
 func (g *Guest) Console() string { return filepath.Join(g.Dir, "console.log") }
 
-// Running tells whether the guest's QEMU is alive: it holds a lock for as long as it lives.
+// Running reports whether the guest's QEMU is alive: it holds a lock for as long as it lives.
 func (g *Guest) Running() bool { return state.Held(g.Dir) }
 
 // Open finds a running guest by name. For one that has ended by itself it gives the guest,
@@ -145,7 +145,7 @@ func (g *Guest) Down() error {
 	return nil
 }
 
-// kill ends QEMU. While the lock is held, the process id is QEMU's and nobody else's.
+// kill ends QEMU. While the lock is held, the process id is QEMU's.
 func (g *Guest) kill() error {
 	for _, signal := range []unix.Signal{unix.SIGTERM, unix.SIGKILL} {
 		if err := unix.Kill(g.Process, signal); err != nil && !errors.Is(err, unix.ESRCH) {

@@ -143,7 +143,7 @@ func findBusybox(ctx context.Context) (string, error) {
 	return "", fmt.Errorf("lab: the package busybox-static has no static busybox")
 }
 
-// isStatic tells whether a program runs without a dynamic linker.
+// isStatic reports whether a program runs without a dynamic linker.
 func isStatic(path string) bool {
 	f, err := elf.Open(path)
 	if err != nil {

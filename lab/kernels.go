@@ -101,7 +101,7 @@ func findKernel(ctx context.Context, name string, update bool, progress io.Write
 		return Kernel{Name: name, Vmlinuz: path}, nil
 	}
 	if _, _, ok := splitName(name); !ok {
-		return Kernel{}, fmt.Errorf("lab: %q is no kernel: give a series (%s), perhaps with -rt or -amd64 behind it, or the path of a vmlinuz, with a slash in it", name, strings.Join(KernelNames(), ", "))
+		return Kernel{}, fmt.Errorf("lab: unknown kernel %q: give a series (%s), optionally followed by -rt or -amd64, or the path of a vmlinuz, with a slash in it", name, strings.Join(KernelNames(), ", "))
 	}
 	dir, err := cacheDir("kernels")
 	if err != nil {

@@ -56,7 +56,7 @@ type Options struct {
 	Firmware bool      // boot no kernel: the guest stays in its firmware, without an agent
 	KVMHost  bool      // a guest that is itself a KVM host (AMD SVM under TCG) with QEMU inside
 	QEMUArgs []string  // more arguments for QEMU
-	Progress io.Writer // tells of slow steps; nil is silent
+	Progress io.Writer // reports slow steps; nil is silent
 
 	// quiet is for how long a boot may print nothing before it counts as hung; 0 is
 	// what a healthy guest needs on a busy machine.
@@ -74,7 +74,7 @@ func (o *Options) complete() error {
 		return fmt.Errorf("lab: guests are amd64 only, this host is %s", runtime.GOARCH)
 	}
 	if o.Name != "" && !state.ValidName(o.Name) {
-		return fmt.Errorf("lab: %q is no name for a guest: use up to 40 letters, digits, dots and dashes", o.Name)
+		return fmt.Errorf("lab: invalid guest name %q: use up to 40 letters, digits, dots and dashes", o.Name)
 	}
 	if o.Kernel == "" {
 		o.Kernel = DefaultKernel
@@ -90,12 +90,12 @@ func (o *Options) complete() error {
 	}
 	for _, p := range o.Packages {
 		if !packageRE().MatchString(p) {
-			return fmt.Errorf("lab: %q is no name of a Debian package", p)
+			return fmt.Errorf("lab: invalid name of a Debian package: %q", p)
 		}
 	}
 	for _, m := range o.Modules {
 		if !moduleRE().MatchString(m) {
-			return fmt.Errorf("lab: %q is no kernel module: give a name, and after it parameters as name=value", m)
+			return fmt.Errorf("lab: invalid kernel module %q: give a name, followed by parameters as name=value", m)
 		}
 	}
 	if o.KVMHost {
@@ -113,7 +113,7 @@ func (o *Options) complete() error {
 		o.Memory = 512 * mebi
 	}
 	if o.Memory < 64*mebi || o.Memory%mebi != 0 {
-		return fmt.Errorf("lab: %d bytes is no memory size for a guest: give at least 64 MiB, in whole MiB", o.Memory)
+		return fmt.Errorf("lab: invalid memory size of %d bytes: give at least 64 MiB, in whole MiB", o.Memory)
 	}
 	if o.SMP == 0 {
 		o.SMP = 1

@@ -17,7 +17,7 @@ import (
 )
 
 // Up boots a guest and returns when its agent answers (at once for a guest that stays in
-// its firmware). The guest goes on after the calling process has ended; Down ends it. If
+// its firmware). The guest keeps running after the calling process has ended; Down stops it. If
 // ctx ends before the guest is up, the guest is taken down.
 func Up(ctx context.Context, o Options) (*Guest, error) {
 	if err := o.complete(); err != nil {
@@ -51,7 +51,7 @@ func Up(ctx context.Context, o Options) (*Guest, error) {
 	return g, nil
 }
 
-// ErrNoQEMU says that there is no QEMU on this machine.
+// ErrNoQEMU says that QEMU is not installed on this machine.
 var ErrNoQEMU = errors.New("QEMU is not installed")
 
 // claim takes a name and makes its directory, with a lock held.
@@ -134,7 +134,7 @@ func lockDir(dir string) (*os.File, error) {
 		f.Close()
 		return nil, errTaken
 	}
-	// The directory may have been removed, and made anew, since we opened the file.
+	// The directory may have been removed, and created again, since we opened the file.
 	ours, err1 := f.Stat()
 	now, err2 := os.Stat(path)
 	if err1 != nil || err2 != nil || !os.SameFile(ours, now) {

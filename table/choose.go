@@ -92,7 +92,7 @@ func (o Order) Columns() (columns []int) {
 	return columns
 }
 
-// Sort sorts rows by o; rows that o does not tell apart keep their places.
+// Sort sorts rows by o; rows that compare equal keep their order.
 func (o Order) Sort(rows []Row) {
 	slices.SortStableFunc(rows, func(a, b Row) int {
 		for _, k := range o {

@@ -73,7 +73,7 @@ func (e *csvEncoder) appendCell(v Value) {
 	}
 }
 
-// appendQuoted quotes where it has to, and an empty text, which is thus told
+// appendQuoted quotes where it has to, and an empty text, which is thus distinguished
 // from a missing one.
 func (e *csvEncoder) appendQuoted(cell []byte) {
 	if len(cell) > 0 && !bytes.ContainsAny(cell, `",`) && cell[0] != ' ' && cell[len(cell)-1] != ' ' {

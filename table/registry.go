@@ -89,7 +89,7 @@ func Validate(v View) error {
 	return nil
 }
 
-// validateKey checks what a view says of its rows: where they are read from, and what tells
+// validateKey checks what a view says of its rows: where they are read from, and what identifies
 // them apart.
 func validateKey(s Spec, columns map[string]bool) error {
 	if s.Source == "" {

@@ -71,7 +71,7 @@ func Rows(ctx context.Context, v View, l *guest.Look, r Request, report *Report)
 	}
 }
 
-// rowsEnded tells an error that ends the rows from one that is a row's own.
+// rowsEnded distinguishes an error that ends the rows from one of a single row.
 func rowsEnded(ctx context.Context, err error) error {
 	if stop := ctx.Err(); stop != nil {
 		return stop

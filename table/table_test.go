@@ -152,7 +152,7 @@ func TestCSV(t *testing.T) {
 	}
 }
 
-// No text is a formula to a spreadsheet, and each can be had back.
+// No text is a formula to a spreadsheet, and each can be recovered.
 func TestCSVFormula(t *testing.T) {
 	for _, s := range []string{"=1+1", "+1", "-bash", "@sum", "＝1", "\t=1", "plain", "", " =1"} {
 		var out bytes.Buffer

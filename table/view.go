@@ -52,7 +52,7 @@ type Spec struct {
 	Rows    func(ctx context.Context, l *guest.Look, r Request) iter.Seq2[Row, error]
 	// Source says, in the kernel's own names, which structures the rows are read from.
 	Source string
-	// Key are the columns that together tell one row from all others, and that a row keeps
+	// Key are the columns that together identify a row, and that a row keeps
 	// from one look to the next. A view of one row has none.
 	Key []string
 	// Example is what follows "outsight NAME" in the example of --help.
@@ -76,7 +76,7 @@ type Spec struct {
 
 // OfProcess chooses the rows of a view that have to do with a process.
 type OfProcess struct {
-	// Columns are the names of the columns that tell.
+	// Columns are the names of the columns that select.
 	Columns []string
 	// Test makes the test for one process: it gets the cells of Columns. It is nil if there
 	// is no such process.

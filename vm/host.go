@@ -38,11 +38,11 @@ type SocketDriver interface {
 	Driver
 	// OpenSocket opens the machine whose monitor listens at path. find looks up
 	// the machines of this host, for a socket that does not say whose it is.
-	OpenSocket(ctx context.Context, path string, opts Options, find func() ([]Found, error)) (*Machine, error)
+	OpenSocket(ctx context.Context, path string, opts Options, find func() ([]HostMachine, error)) (*Machine, error)
 }
 
-// Found is a machine of this host.
-type Found struct {
+// HostMachine is a machine of this host.
+type HostMachine struct {
 	Info    Info
 	Process proc.Process
 }
@@ -68,22 +68,22 @@ type Host struct {
 
 // find lists the machines of this host, by pid, with what their command lines
 // say.
-func (h *Host) find() ([]Found, error) { return h.search(h.recognise) }
+func (h *Host) find() ([]HostMachine, error) { return h.search(h.recognise) }
 
-func (h *Host) search(is func(proc.Process) (Info, bool)) ([]Found, error) {
+func (h *Host) search(is func(proc.Process) (Info, bool)) ([]HostMachine, error) {
 	pids, err := proc.PIDs()
 	if err != nil {
 		return nil, &Error{What: "list virtual machines", Why: "/proc cannot be read: " + err.Error(), Do: "mount it", Err: err}
 	}
 	slices.Sort(pids)
-	var found []Found
+	var found []HostMachine
 	for _, pid := range pids {
 		p, err := proc.Get(pid)
 		if err != nil || len(p.Args) == 0 { // ended meanwhile, or a kernel thread
 			continue
 		}
 		if i, ok := is(p); ok {
-			found = append(found, Found{i, p})
+			found = append(found, HostMachine{i, p})
 		}
 	}
 	return found, nil
@@ -202,7 +202,7 @@ func (h *Host) byName(ctx context.Context, name string, opts Options) (*Machine,
 	if err != nil {
 		return nil, err
 	}
-	var named, also []Found
+	var named, also []HostMachine
 	for _, f := range found {
 		switch name {
 		case f.Info.Name:
@@ -229,7 +229,7 @@ func (h *Host) byName(ctx context.Context, name string, opts Options) (*Machine,
 }
 
 // titles lists machines, not more than fit a sentence.
-func titles(found []Found) string {
+func titles(found []HostMachine) string {
 	const most = 8
 	var names []string
 	for n, f := range found {

@@ -60,8 +60,8 @@ func (f *guestFlags) open(ctx context.Context, target string) (l *guest.Look, do
 		return nil, nil, err
 	}
 	// Contradictions are reported unasked: an honest guest shows none.
-	for _, doubt := range l.Linux.Doubts {
-		warn("the kernel contradicts itself: " + doubt)
+	for _, inconsistency := range l.Linux.Inconsistencies {
+		warn("the kernel contradicts itself: " + inconsistency)
 	}
 	if f.verbose {
 		warn(l.Profile())

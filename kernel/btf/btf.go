@@ -1,7 +1,7 @@
 // Package btf reads BTF, the compact type information that every current
-// distribution kernel carries of itself (Documentation/bpf/btf.rst).
+// distribution kernel describes itself with (Documentation/bpf/btf.rst).
 //
-// It works on the raw bytes as they lie in guest memory: opening a [Spec] notes
+// It works on the raw bytes as they are in guest memory: opening a [Spec] notes
 // where each type begins, and nothing is decoded until it is asked for. That
 // takes a few milliseconds for a kernel's five megabytes. The bytes come from a
 // guest and may be hostile: every offset is checked, every chain of types is
@@ -64,7 +64,7 @@ const (
 // ErrNotFound says that a type or a member does not exist in this kernel.
 var ErrNotFound = errors.New("not in this kernel's type information")
 
-// Header is what stands before the types.
+// Header precedes the types.
 type Header struct {
 	Len                uint32 // of the header itself, in bytes
 	TypeOff, TypeLen   uint32 // from the end of the header
@@ -78,7 +78,7 @@ func (h Header) Size() uint64 {
 	return uint64(h.Len) + max(n, uint64(h.layoutOff)+uint64(h.layoutN))
 }
 
-// ParseHeader reads the header at the start of b and checks that it makes sense for a
+// ParseHeader reads the header at the start of b and checks that it is plausible for a
 // kernel's types.
 func ParseHeader(b []byte) (Header, error) {
 	h, err := parseHeader(b)
@@ -284,7 +284,7 @@ func (s *Spec) name(off uint32) []byte {
 }
 
 // Type is one type, as encoded: header first, then what its kind adds. The
-// parser made sure that all of it is there.
+// parser made sure that all of it is present.
 type Type struct{ b []byte }
 
 func (t Type) nameOff() uint32 { return binary.LittleEndian.Uint32(t.b) }
@@ -315,7 +315,7 @@ func (s *Spec) Type(id TypeID) (Type, bool) {
 	return Type{s.types[s.starts[id]:]}, true
 }
 
-// Name is the name of type id, empty if it has none.
+// Name is the name of type id, empty if it is anonymous.
 func (s *Spec) Name(id TypeID) string {
 	t, ok := s.Type(id)
 	if !ok {
@@ -326,7 +326,7 @@ func (s *Spec) Name(id TypeID) string {
 
 // ByName calls f with every type of that name and one of those kinds, until f
 // returns false. Kernels may hold several different types of one name. A module's own
-// come first, as its code means those.
+// come first, as its code refers to those.
 func (s *Spec) ByName(name string, f func(TypeID, Type) bool, kinds ...Kind) {
 	if s.byName(name, f, kinds) && s.base != nil {
 		s.base.byName(name, f, kinds)
@@ -349,7 +349,7 @@ func (s *Spec) byName(name string, f func(TypeID, Type) bool, kinds []Kind) bool
 	return true
 }
 
-// Strip follows typedefs and qualifiers to the type behind them.
+// Strip follows typedefs and qualifiers to the underlying type.
 func (s *Spec) Strip(id TypeID) (TypeID, Type, bool) {
 	for range maxDepth {
 		t, ok := s.Type(id)

@@ -21,7 +21,7 @@ func (s *Spec) Declare(id TypeID, name string) string {
 }
 
 // declare puts what it knows of the type around name, from the inside out. budget
-// bounds the types looked at: functions that take functions can be nested without end.
+// bounds the types looked at: functions that take functions can be nested without limit.
 func (s *Spec) declare(id TypeID, name string, budget *int) string {
 	t, ok := s.Type(id)
 	if *budget--; *budget < 0 {
@@ -68,7 +68,7 @@ func (s *Spec) declare(id TypeID, name string, budget *int) string {
 	return joined(string(s.name(t.nameOff())), name)
 }
 
-// named reports whether id is a typedef, behind qualifiers: then C writes its name.
+// named reports whether id is a typedef, under qualifiers: then C writes its name.
 func (s *Spec) named(id TypeID) bool {
 	for range maxDepth {
 		t, ok := s.Type(id)
@@ -87,7 +87,7 @@ func (s *Spec) named(id TypeID) bool {
 	return false
 }
 
-// qualified writes a qualifier: of a pointer behind the star, of all else before it.
+// qualified writes a qualifier: of a pointer after the star, of all else before it.
 func (s *Spec) qualified(word string, id TypeID, name string, budget *int) string {
 	if t, ok := s.Type(id); ok && t.Kind() == KindPtr {
 		return s.declare(id, joined(word, name), budget)

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Field is where a member lies in a structure.
+// Field is where a member is in a structure.
 type Field struct {
 	Offset  uint32 // in bytes from the start of the outermost structure
 	Size    uint32 // in bytes; of a bit field, of the bytes that hold it
@@ -75,7 +75,7 @@ func (s *Spec) Field(structure, path string) (Field, error) {
 	}
 }
 
-// FieldOf is [Spec.Field] for a type at hand.
+// FieldOf is [Spec.Field] for a type that is already known.
 func (s *Spec) FieldOf(t Type, path string) (Field, bool) {
 	visits := maxVisits
 	return s.fieldOf(t, path, &visits)

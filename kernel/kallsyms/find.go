@@ -189,7 +189,7 @@ func walkNames(b, markers []byte, count int, steps *int) (end int, ok bool) {
 }
 
 // findOffsets looks for the addresses: before the names (until 6.3) or after
-// token_index (since 6.4), and tells their encoding by which of them makes the
+// token_index (since 6.4), and recognizes their encoding by which of them makes the
 // addresses ascend.
 func (t *Table) findOffsets(w []byte, names, after int) error {
 	size := 4 * t.N

@@ -60,7 +60,7 @@ type Table struct {
 	// Start and End enclose, in the window that was searched, all the tables.
 	Start, End int
 	// RelativeBase is the address of _text as the running kernel knows it, 0
-	// where the encoding has none, and of a table that Open made.
+	// if the encoding has none, and of a table that Open made.
 	RelativeBase uint64
 
 	layout  Layout // in the window that was searched
@@ -326,7 +326,7 @@ func (t *Table) At(rel int64) (name string, off int64, ok bool) {
 }
 
 // Extent is how many bytes lie between a symbol and the next one: at least the size of
-// what it names, with what aligns the next. 0 if there is no next one.
+// what it names, with what aligns the next. 0 if it is the last one.
 func (t *Table) Extent(s Symbol) uint64 {
 	if t.Load() != nil {
 		return 0

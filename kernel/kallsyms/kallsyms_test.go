@@ -132,7 +132,7 @@ func TestOpenReadsLittle(t *testing.T) {
 	}
 	gone = true
 	if name, _, ok := table.At(all[20000].Rel); ok {
-		t.Errorf("%q told of a table that is gone", name)
+		t.Errorf("%q returned from a table that is gone", name)
 	}
 	if found := table.Lookup(s.Name); len(found) > 0 {
 		t.Errorf("%v found in a table that is gone", found)

@@ -23,7 +23,7 @@ type Layout struct {
 	Text       int64
 }
 
-// Layout tells how to open the table without a search.
+// Layout says how to open the table without a search.
 func (t *Table) Layout() Layout {
 	l := t.layout
 	for _, p := range []*int{&l.Names, &l.NamesEnd, &l.Markers, &l.TokenTable, &l.TokenIndex, &l.Offsets, &l.Base} {

@@ -18,7 +18,7 @@ func Example() {
 		fmt.Println(err)
 		return
 	}
-	fmt.Println(k.Release, k.Space.Levels(), k.State, k.Doubts)
+	fmt.Println(k.Release, k.Space.Levels(), k.State, k.Inconsistencies)
 	fmt.Printf("%#x\n", k.Offset())
 	// Output:
 	// 6.1.0-synth 5 running []

@@ -36,7 +36,7 @@ type Options struct {
 	Format table.Format
 	// Tool is the name and version of the program, for the manifest.
 	Tool string
-	// Done is told of each view that is finished, one at a time. It may be nil.
+	// Done is called for each view that is finished, one at a time. It may be nil.
 	Done func(Entry)
 }
 

@@ -35,7 +35,7 @@ func newRows(db *DB, rows *sql.Rows) (*Rows, error) {
 		taken[unique] = true
 		r.columns = append(r.columns, table.Column{Name: unique, Type: table.Text})
 	}
-	// SQL tells the type of a value, not of a column: the first row's must do.
+	// SQL has types of values, not of columns: the first row's is used.
 	if r.first = r.scan(); r.err != nil {
 		rows.Close()
 		return nil, r.err
@@ -51,7 +51,7 @@ func newRows(db *DB, rows *sql.Rows) (*Rows, error) {
 // Columns are the columns of the answer. Their types are those of the first row.
 func (r *Rows) Columns() []table.Column { return r.columns }
 
-// All yields the rows, and closes them. Err tells then why they ended.
+// All yields the rows, and closes them. Err then says why they ended.
 func (r *Rows) All() iter.Seq[table.Row] {
 	return func(yield func(table.Row) bool) {
 		defer r.rows.Close()

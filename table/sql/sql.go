@@ -53,7 +53,7 @@ type Report struct {
 }
 
 // SQLite's modules are known to a driver, not to a database: one module serves them
-// all, and its argument tells which is meant.
+// all, and its argument says which is meant.
 var (
 	open     sync.Map // of *DB by id
 	lastID   atomic.Int64
@@ -114,11 +114,11 @@ func (d *DB) Close() error {
 	return d.db.Close()
 }
 
-// ErrStatement says that a statement makes no sense, or needs what is unavailable here.
+// ErrStatement says that a statement is invalid, or needs what is unavailable here.
 var ErrStatement = errors.New("the statement")
 
 // Query runs one statement. The rows are to be read, and closed, before the next.
-// Reports tells afterwards what could not be read. Errors of the statement itself are
+// Reports says afterwards what could not be read. Errors of the statement itself are
 // [ErrStatement].
 func (d *DB) Query(ctx context.Context, statement string) (*Rows, error) {
 	if !single(statement) {

@@ -52,7 +52,7 @@ func isMark(r rune) bool {
 	return r >= 0x300 && unicode.In(r, unicode.Mn, unicode.Me)
 }
 
-// state tells the characters that are fine where they stand from those that are
+// state distinguishes the characters that are fine where they are from those that are
 // not: a mark needs something in front of it, and not too many of its kind.
 type state struct {
 	marks int // marks since the last character with a width; -1: none to stand on

@@ -136,7 +136,7 @@ func (s *Guest) sample(ctx context.Context, l *linux.System, now time.Time) (*Sa
 		var p *linux.Process
 		var pulse linux.Pulse
 		if err == nil {
-			pulse, _ = lister.Pulse(t) // what cannot be read is no pulse, and is told by Brief
+			pulse, _ = lister.Pulse(t) // what cannot be read has no pulse, and is reported by Brief
 			if k := s.known[keyOf(t, pulse.PID, pulse.SinceBoot)]; k != nil && k.holds(pulse, now) {
 				k.seen = now
 				out.Processes = append(out.Processes, k.last)
@@ -171,7 +171,7 @@ func (s *Guest) sample(ctx context.Context, l *linux.System, now time.Time) (*Sa
 func keyOf(t linux.Task, pid int32, born time.Duration) Key { return Key{pid, uint64(t.Addr), born} }
 
 // holds reports whether a process with that pulse is as it was when last read. Of one
-// with several threads the first one's pulse does not tell.
+// with several threads the first one's pulse does not show it.
 func (k *slow) holds(pulse linux.Pulse, now time.Time) bool {
 	return k.pulse == pulse && k.last.Threads == 1 && now.Sub(k.at) < still
 }

@@ -55,7 +55,7 @@ type Process struct {
 	KernelThread, Swapped bool        // Swapped: the arguments are
 }
 
-// Key tells a process from a later one with the same number.
+// Key distinguishes a process from a later one with the same pid.
 type Key struct {
 	PID  int32
 	Task uint64

@@ -58,7 +58,7 @@ func binfmtsColumns() table.Columns[owned[binaryFormat]] {
 					return b.entry(func(f *hooks.MiscFormat) table.Value { return text(f.Flags) })
 
 				}},
-			{Name: "extension", Type: table.Text, Doc: "What names of its files end in, behind the dot; missing where a magic tells.",
+			{Name: "extension", Type: table.Text, Doc: "What names of its files end in, behind the dot; missing where a magic identifies them.",
 				Get: func(b *binaryFormat) table.Value {
 					return b.entry(func(f *hooks.MiscFormat) table.Value { return text(f.Extension) })
 
@@ -68,7 +68,7 @@ func binfmtsColumns() table.Columns[owned[binaryFormat]] {
 					return b.entry(func(f *hooks.MiscFormat) table.Value { return when(f.Extension == "", integer(f.Offset)) })
 
 				}},
-			{Name: "magic", Type: table.Bytes, Doc: "Bytes by which its files are known; missing where the extension tells.",
+			{Name: "magic", Type: table.Bytes, Doc: "Bytes by which its files are known; missing where the extension identifies them.",
 				Get: func(b *binaryFormat) table.Value {
 					return b.entry(func(f *hooks.MiscFormat) table.Value {
 						return when(f.Extension == "", table.BytesValue(string(f.Magic)))

@@ -36,7 +36,7 @@ var cgroupColumns = table.Columns[linux.Cgroup]{
 	{Name: "processes", Type: table.Int, Doc: "Number of processes in the group itself.",
 		Get: func(c *linux.Cgroup) table.Value { return integer(c.Processes) }},
 	{Name: "descendants", Type: table.Int, Extra: true, Doc: "Number of groups below it.", Get: func(c *linux.Cgroup) table.Value { return integer(c.Below) }},
-	{Name: "frozen", Type: table.Bool, Extra: true, Doc: "Whether it was told to freeze, in version 2.",
+	{Name: "frozen", Type: table.Bool, Extra: true, Doc: "Whether it was asked to freeze, in version 2.",
 		Get: func(c *linux.Cgroup) table.Value { return table.BoolValue(c.Frozen) }},
 	{Name: "cpu_time", Type: table.Duration, Doc: "CPU time used, by those below too; missing for a root and in version 1.",
 		Get: func(c *linux.Cgroup) table.Value { return when(c.HasCPU, table.DurationValue(c.CPUTime)) }},

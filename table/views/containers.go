@@ -12,7 +12,7 @@ func init() {
 
 A container is known by its control group, whose name gives the runtime and the
 identifier: docker, podman, containerd (Kubernetes), cri-o, LXC, systemd-nspawn. Where
-that tells nothing, the first process of a PID namespace is looked at: the arguments of
+that shows nothing, the first process of a PID namespace is looked at: the arguments of
 the monitor above it, and "container=" in its environment, which programs can
 set freely. One that has none of these is not seen here, but its namespaces are. Names that
 only a runtime's files hold (docker's) are not found. A container without processes is

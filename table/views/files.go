@@ -80,7 +80,7 @@ func (f *fileSockets) endpoint(ctx context.Context, file *linux.File) (table.Val
 		f.sockets, f.err = network.NewSocketFiles(f.s)
 	}
 	if f.err != nil {
-		return unreadable(f.err), nil //nolint:nilerr // the cell tells
+		return unreadable(f.err), nil //nolint:nilerr // the cell shows it
 	}
 	k, err := f.sockets.Of(ctx, file)
 	if err != nil {

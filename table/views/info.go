@@ -19,8 +19,8 @@ func init() {
 
 The kernel is found in memory alone. "profile" says where its symbols and types came
 from: they are what the guest's memory says of itself, which a hostile kernel could
-forge. "doubts" are contradictions between the places where the kernel describes
-itself; a healthy guest has none.`,
+forge. "inconsistencies" are contradictions between the places where the kernel describes
+itself; a healthy guest shows none.`,
 		Source:  "the kernel's image, uts_namespace, the timekeeper, saved_command_line; the machine's monitor or the dump's header",
 		Example: "lab:demo",
 		Single:  true,
@@ -85,8 +85,8 @@ var infoColumns = table.Columns[information]{
 			line, err := i.Linux.CommandLine()
 			return readable(table.TextValue(line), err)
 		}},
-	{Name: "doubts", Type: table.List, Doc: "Contradictions in what the kernel says of itself.",
-		Get: func(i *information) table.Value { return list(i.Linux.Doubts) }},
+	{Name: "inconsistencies", Type: table.List, Doc: "Contradictions in what the kernel says of itself.",
+		Get: func(i *information) table.Value { return list(i.Linux.Inconsistencies) }},
 }
 
 func ramOf(mem phys.Memory) (size uint64, ranges []string) {

@@ -15,8 +15,8 @@ func init() {
 		Doc: `Show what claims the physical addresses of a guest.
 
 The tree of resources: RAM, the kernel's image in it, devices; and the ports of
-devices. It is what /proc/iomem and /proc/ioports show to root: what the kernel was told
-by firmware and drivers, not what the machine really has.`,
+devices. It is what /proc/iomem and /proc/ioports show to root: what firmware and
+drivers declared to the kernel, not what the machine really has.`,
 		Source:  "the trees iomem_resource and ioport_resource: struct resource",
 		Key:     []string{"kind", "start", "end", "name"},
 		Example: "lab:demo",

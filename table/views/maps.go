@@ -99,7 +99,7 @@ func wantedProcesses(ctx context.Context, l *guest.Look, where table.Request) it
 type mapping struct {
 	*linux.Mapping
 	pid      int32
-	resident *linux.Residency // nil where nobody asked for it
+	resident *linux.Residency // nil if not wanted
 	walkErr  error
 	partly   error
 }

@@ -47,7 +47,7 @@ func modulesColumns() table.Columns[owned[module]] {
 				Get: func(m *module) table.Value { return text(linux.TaintLetters(m.Taints)) }},
 			{Name: "text", Type: table.Addr, Doc: "Where its code begins, as /proc/modules shows to root.",
 				Get: func(m *module) table.Value { return address(m.Start()) }},
-			{Name: "memory", Type: table.List, Extra: true, Doc: "Its regions of memory, as kind=start+size; kernels before 6.4 tell text from the rest only.",
+			{Name: "memory", Type: table.List, Extra: true, Doc: "Its regions of memory, as kind=start+size; kernels before 6.4 distinguish only text from the rest.",
 				Get: (*module).memory},
 			{Name: "version", Type: table.Text, Extra: true, Doc: "Version that its author declared; missing if none.",
 				Get: func(m *module) table.Value { return text(m.Version) }},

@@ -67,10 +67,10 @@ type pageNames struct {
 
 type pageFile struct{ path, device, inode table.Value }
 
-func newPageNames(ctx context.Context, l *guest.Look, r table.Request, told func(error) bool) (n *pageNames, ok bool) {
+func newPageNames(ctx context.Context, l *guest.Look, r table.Request, reported func(error) bool) (n *pageNames, ok bool) {
 	n = &pageNames{s: l.Linux, caches: map[virt.Addr]string{}, files: map[virt.Addr]pageFile{}}
 	if r.Wants("path") {
-		if n.places, ok = everyPlace(ctx, l, told); !ok {
+		if n.places, ok = everyPlace(ctx, l, reported); !ok {
 			return nil, false
 		}
 	}

@@ -131,7 +131,7 @@ func (p *psProcess) memory(part linux.Part, v table.Value) table.Value {
 }
 
 // arguments keeps the beginning of arguments that could be read; the error beside the
-// row then tells.
+// row then shows it.
 func (p *psProcess) arguments() table.Value {
 	if err := p.missing(linux.PartArguments); err != nil && len(p.Args) > 0 {
 		p.unread = fmt.Errorf("process %d: %s: %w", p.PID, linux.PartArguments, err)

@@ -16,7 +16,7 @@ func init() {
 
 A tracer reads and writes the memory and registers of what it traces; malware traces itself
 to keep debuggers out. One process can trace at a time. It is the state at this moment: who
-traced before and has let go leaves nothing here.`,
+traced before and has detached leaves nothing here.`,
 		Source:  "task_struct.ptrace, parent and real_parent of every thread",
 		Key:     []string{"pid", "tid"},
 		Example: "lab:demo",

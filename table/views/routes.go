@@ -55,7 +55,7 @@ var routeColumns = table.Columns[network.Route]{
 		Get: func(r *network.Route) table.Value { return positive(r.Weight) }},
 	{Name: "encap", Type: table.Text, Extra: true, Doc: "Encapsulation: mpls, ip, ip6, seg6, bpf …; missing without.",
 		Get: func(r *network.Route) table.Value { return text(listed(routeEncaps, uint64(r.Encap))) }},
-	{Name: "preference", Type: table.Text, Extra: true, Doc: "Preference of the router that told of an IPv6 route: low, medium, high.",
+	{Name: "preference", Type: table.Text, Extra: true, Doc: "Preference of the router that announced an IPv6 route: low, medium, high.",
 		Get: func(r *network.Route) table.Value {
 			return when(!r.Dst.Addr().Is4(), table.TextValue(listed(routePreferences, uint64(r.Preference))))
 		}},

@@ -18,7 +18,7 @@ func init() {
 
 They are looked for in the tables of their protocols, where the kernel itself looks for
 them, behind the file descriptors of all processes, among the files that rings of io_uring
-have registered, and among those in flight between processes (SCM_RIGHTS). "seen_in" tells
+have registered, and among those in flight between processes (SCM_RIGHTS). "seen_in" shows
 which ways led to one. TCP sockets that were never bound or are closed, unbound
 UDP and netlink sockets, and all of vsock, SCTP and other protocols that come as
 modules are found behind descriptors only. A connection in TIME_WAIT or SYN_RECV, one

@@ -19,9 +19,9 @@ func init() {
 There is a line for every number and for every way to its function: the tables of
 pointers, and the dispatcher functions that newer kernels (6.9, and older ones updated
 since April 2024) use instead. What a dispatcher does is read from its machine code.
-"expected" is no where the function is not the one that the number's name asks for, does not
+"expected" is "no" where the function is not the one that the number's name asks for, does not
 begin there, is not the kernel's own, or where table and dispatcher disagree. A function
-that was changed itself is still the expected one here; and where the CPU goes on a
+that was changed itself is still the expected one here; and where the CPU continues a
 system call (its register LSTAR) memory does not show.`,
 		Source:  "sys_call_table, ia32_sys_call_table, x32_sys_call_table; the machine code of x64_sys_call, ia32_sys_call, x32_sys_call; syscalls_metadata",
 		Key:     []string{"abi", "nr", "via"},

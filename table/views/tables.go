@@ -31,7 +31,7 @@ var tablesColumns = table.Columns[viewRow]{
 		Get: func(t *viewRow) table.Value {
 			return when(t.column.Name != "", table.TextValue(t.column.Type.String()))
 		}},
-	{Name: "key", Type: table.Bool, With: "with_details", Doc: "Whether it is one of those that tell a row from all others; only with --details.",
+	{Name: "key", Type: table.Bool, With: "with_details", Doc: "Whether it is one of those that identify a row; only with --details.",
 		Get: func(t *viewRow) table.Value {
 			return when(t.column.Name != "", table.BoolValue(slices.Contains(t.spec.Key, t.column.Name)))
 		}},

@@ -86,7 +86,7 @@ func (d *Driver) Open(ctx context.Context, p proc.Process, i vm.Info, opts vm.Op
 		return m, err
 	}
 	dom, err := d.find(ctx, p, i, false)
-	var answers *qemu.Answers
+	var answers *qemu.MonitorAnswers
 	if err == nil {
 		answers, err = qemu.Ask(ctx, dom)
 	}

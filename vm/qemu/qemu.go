@@ -196,7 +196,7 @@ func query(ctx context.Context, c *qmp.Client) (*answers, error) {
 }
 
 // OpenSocket implements [vm.SocketDriver].
-func (d Driver) OpenSocket(ctx context.Context, path string, opts vm.Options, find func() ([]vm.Found, error)) (*vm.Machine, error) {
+func (d Driver) OpenSocket(ctx context.Context, path string, opts vm.Options, find func() ([]vm.HostMachine, error)) (*vm.Machine, error) {
 	what := "open qemu:" + path
 	c, err := qmp.Dial(ctx, path)
 	if err != nil {
@@ -221,7 +221,7 @@ func (d Driver) OpenSocket(ctx context.Context, path string, opts vm.Options, fi
 }
 
 // behind is the process at the other end of c.
-func (d Driver) behind(c *qmp.Client, path string, find func() ([]vm.Found, error)) (proc.Process, vm.Info, error) {
+func (d Driver) behind(c *qmp.Client, path string, find func() ([]vm.HostMachine, error)) (proc.Process, vm.Info, error) {
 	if c.PID != 0 {
 		if p, err := proc.Get(c.PID); err == nil {
 			if i, ok := d.Recognise(p); ok {
@@ -245,7 +245,7 @@ func (d Driver) behind(c *qmp.Client, path string, find func() ([]vm.Found, erro
 }
 
 // ownerOf is the pid of the machine with a QMP socket at path, for a hint.
-func ownerOf(path string, find func() ([]vm.Found, error)) int {
+func ownerOf(path string, find func() ([]vm.HostMachine, error)) int {
 	found, _ := find()
 	for _, f := range found {
 		if sameFile(f.Info.QMP, path) {

@@ -16,11 +16,11 @@ type Commander interface {
 	ExecuteAll(ctx context.Context, commands ...*qmp.Command) error
 }
 
-// Answers are what QEMU said about its machine.
-type Answers struct{ answers answers }
+// MonitorAnswers are what QEMU said about its machine.
+type MonitorAnswers struct{ answers answers }
 
 // Ask asks QEMU through c for its version, the run state, the memory map and the registers.
-func Ask(ctx context.Context, c Commander) (*Answers, error) {
+func Ask(ctx context.Context, c Commander) (*MonitorAnswers, error) {
 	ctx, cancel := context.WithTimeout(ctx, patienceAll)
 	defer cancel()
 	var v version
@@ -32,12 +32,12 @@ func Ask(ctx context.Context, c Commander) (*Answers, error) {
 		return nil, err
 	}
 	t.version = v.String()
-	return &Answers{t}, nil
+	return &MonitorAnswers{t}, nil
 }
 
 // OpenWith opens the machine that runs as p, recognised as i, with what QEMU said about
 // it. With nil answers the memory map is a guess.
-func (d Driver) OpenWith(p proc.Process, i vm.Info, a *Answers, opts vm.Options) (*vm.Machine, error) {
+func (d Driver) OpenWith(p proc.Process, i vm.Info, a *MonitorAnswers, opts vm.Options) (*vm.Machine, error) {
 	m := &vm.Machine{Info: i}
 	var t *answers
 	if a != nil {

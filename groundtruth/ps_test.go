@@ -206,7 +206,7 @@ func look(t *testing.T, target string, o vm.Options, source vm.Source, threads b
 
 func all(t *testing.T, g *guest.Look, threads bool) seen {
 	s := seen{boot: g.Linux.BootTime(), pti: g.Linux.PTI, tasks: map[key]*linux.Process{}}
-	l := g.Linux.NewLister()
+	l := g.Linux.NewProcessReader()
 	for task, err := range g.Linux.Processes(t.Context()) {
 		if err != nil {
 			t.Error(err)
@@ -226,7 +226,7 @@ func all(t *testing.T, g *guest.Look, threads bool) seen {
 				t.Error(err)
 				continue
 			}
-			p, err := l.Thread(t.Context(), thread)
+			p, err := l.ThreadAsProcess(t.Context(), thread)
 			if err != nil {
 				t.Error(err)
 				continue

@@ -29,7 +29,7 @@ func readMarks(ctx context.Context, s *linux.System) (m marks, err error) {
 	if c, err := s.Clock(); err == nil {
 		m.up = c.Up
 	}
-	reader := s.NewLister()
+	reader := s.NewProcessReader()
 	for t, err := range s.Processes(ctx) {
 		if err != nil {
 			return m, err

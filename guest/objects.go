@@ -14,7 +14,7 @@ import (
 // Package linux has their files, memory, namespaces and the rest.
 func (l *Look) Processes(ctx context.Context) iter.Seq2[*linux.Process, error] {
 	return func(yield func(*linux.Process, error) bool) {
-		reader := l.Linux.NewLister()
+		reader := l.Linux.NewProcessReader()
 		for t, err := range l.Linux.Processes(ctx) {
 			var p *linux.Process
 			if err == nil {

@@ -69,7 +69,7 @@ func BenchmarkProcessRow(b *testing.B) {
 	s := benchGuest(b, n)
 	b.ReportAllocs()
 	for b.Loop() {
-		l := s.NewLister()
+		l := s.NewProcessReader()
 		for task, err := range s.Processes(b.Context()) {
 			if err != nil {
 				b.Fatal(err)

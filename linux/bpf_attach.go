@@ -69,7 +69,7 @@ func (s *System) bpfAttachLayout() (*bpfAttachLayout, error) {
 
 // BPFAttachments yields where BPF programs run: control groups of the unified
 // hierarchy, XDP and tcx of network interfaces, perf events and what they trace.
-// Tracepoints, functions and LSM hooks are told by the links ([System.BPFLinks]);
+// Tracepoints, functions and LSM hooks are listed by the links ([System.BPFLinks]);
 // traffic control filters of the older kind and sockets are not looked at.
 func (s *System) BPFAttachments(ctx context.Context) iter.Seq2[BPFAttachment, error] {
 	return func(yield func(BPFAttachment, error) bool) {
@@ -78,14 +78,14 @@ func (s *System) BPFAttachments(ctx context.Context) iter.Seq2[BPFAttachment, er
 			yield(BPFAttachment{}, err)
 			return
 		}
-		w := bpfAttachWalk{o: o, l: s.NewLister(), ctx: ctx, yield: yield, left: maxBPF}
+		w := bpfAttachWalk{o: o, l: s.NewProcessReader(), ctx: ctx, yield: yield, left: maxBPF}
 		_ = w.groups() && w.devices() && w.events()
 	}
 }
 
 type bpfAttachWalk struct {
 	o     *bpfAttachLayout
-	l     *Lister
+	l     *ProcessReader
 	ctx   context.Context
 	yield func(BPFAttachment, error) bool
 	left  int // of the places that may still be looked at

@@ -132,7 +132,7 @@ func (w *heldWalk) look(t Task) (found []heldObject, err error) {
 				if ops = r.Pointer(file, o.op); r.Err != nil {
 					err, r.Err = r.Err, nil // of this one; the others may be fine
 					if bad++; bad > maxNotHeld {
-						return found, fmt.Errorf("table at %#x: %w: its entries are no files: %w", uint64(list), kobj.ErrBroken, err)
+						return found, fmt.Errorf("table at %#x: %w: its entries are not files: %w", uint64(list), kobj.ErrBroken, err)
 					}
 					continue
 				}

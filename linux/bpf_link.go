@@ -68,7 +68,7 @@ func (s *System) bpfLinkLayout() (*bpfLinkLayout, error) {
 }
 
 // BPFLinks yields the BPF links in order of identifier: those that bpf(2) lists.
-// Programs are also attached without one, as [System.BPFAttachments] tells.
+// Programs are also attached without one, as [System.BPFAttachments] lists.
 func (s *System) BPFLinks(ctx context.Context) iter.Seq2[*BPFLink, error] {
 	return func(yield func(*BPFLink, error) bool) {
 		o, err := s.bpfLinkLayout()
@@ -76,7 +76,7 @@ func (s *System) BPFLinks(ctx context.Context) iter.Seq2[*BPFLink, error] {
 			yield(nil, err)
 			return
 		}
-		l := s.NewLister()
+		l := s.NewProcessReader()
 		for e, err := range s.bpfIDs(ctx, "link_idr") {
 			var k *BPFLink
 			if err == nil {
@@ -108,7 +108,7 @@ func (o *bpfLinkLayout) read(l *Lister, a virt.Addr) (_ *BPFLink, err error) {
 }
 
 // target finds what k is attached to, as its type has it.
-func (o *bpfLinkLayout) target(l *Lister, a virt.Addr, k *BPFLink) {
+func (o *bpfLinkLayout) target(l *ProcessReader, a virt.Addr, k *BPFLink) {
 	r := &l.r
 	attach := o.attach
 	switch k.Type {
@@ -184,7 +184,7 @@ func (o *bpfLinkLayout) mapOf(r *kobj.Reader, m virt.Addr) string {
 }
 
 // bpfString is the text at a, a name of the kernel's; empty for no pointer.
-func (l *Lister) bpfString(a virt.Addr) string {
+func (l *ProcessReader) bpfString(a virt.Addr) string {
 	if a == 0 {
 		return ""
 	}

@@ -43,7 +43,7 @@ func (s *System) bpfPins(ctx context.Context, pins map[virt.Addr][]string, fail 
 	for i, name := range []string{"bpf_prog_iops", "bpf_map_iops", "bpf_link_iops"} {
 		ops[i], _ = s.Address(name)
 	}
-	l := s.NewLister()
+	l := s.NewProcessReader()
 	seen := 0
 	for node, err := range s.HList(ctx, o.supers.At(fs), 4096) {
 		if err != nil {

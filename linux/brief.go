@@ -11,7 +11,7 @@ import (
 	"github.com/outsight-vmi/outsight/virt"
 )
 
-// Pulse is what tells cheaply whether a process ran. Between two equal pulses it was the
+// Pulse shows cheaply whether a process ran. Between two equal pulses it was the
 // same process in the same state, and its first thread used no processor time.
 type Pulse struct {
 	PID, TID  int32
@@ -37,12 +37,12 @@ func (l *Lister) Pulse(t Task) (p Pulse, err error) {
 
 // Brief reads of the process that t leads only what changes while it runs: state,
 // name, parent, threads, processor time and memory. It takes a fraction of what
-// [Lister.Process] takes, for those who look many times a second.
-func (l *Lister) Brief(ctx context.Context, t Task) (*Process, error) {
+// [ProcessReader.Process] takes, for those who look many times a second.
+func (l *ProcessReader) Brief(ctx context.Context, t Task) (*Process, error) {
 	return l.read(t, func(id identity, mmErr error) (*Process, error) { return l.brief(ctx, t, id, mmErr) })
 }
 
-func (l *Lister) brief(ctx context.Context, t Task, id identity, mmErr error) (*Process, error) {
+func (l *ProcessReader) brief(ctx context.Context, t Task, id identity, mmErr error) (*Process, error) {
 	o, r, a := l.s.o, &l.r, t.Addr
 	p := &Process{Task: t, PID: id.pid, TID: id.tid, SinceBoot: time.Duration(id.born), Started: l.s.started(id.born)}
 	if r.Err == nil && (p.PID <= 0 || p.PID > maxTasks || p.TID <= 0 || p.TID > maxTasks) {

@@ -13,7 +13,7 @@ const maxDepth = 128
 
 // group is the control group of the task at a: its path in the unified hierarchy,
 // or, if it is in that one's root, in the version 1 hierarchy where it is deepest.
-func (l *Lister) group(a virt.Addr) groupName {
+func (l *ProcessReader) group(a virt.Addr) groupName {
 	o, r := l.s.o, &l.r
 	if o.cgroups == kobj.NoOffset {
 		return groupName{}
@@ -45,7 +45,7 @@ func (l *Lister) group(a virt.Addr) groupName {
 }
 
 // groupPath joins the names of a control group's folders.
-func (l *Lister) groupPath(cgroup virt.Addr) string {
+func (l *ProcessReader) groupPath(cgroup virt.Addr) string {
 	o, r := l.s.o, &l.r
 	if cgroup == 0 {
 		return ""

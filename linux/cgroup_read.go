@@ -32,14 +32,14 @@ func (w *cgroupWalk) read(n *cgroupNode, mask uint64) (err error) {
 	// in a root, and /sys shows no usage there.
 	if n.above >= 0 || !w.dfl {
 		if m := css(o.memory); m != 0 && mask&(1<<o.memory) != 0 && o.memUsage.Present() && o.memMax.Present() {
-			n.Memory = Usage{Known: true, Now: r.Uint(m, o.memUsage) * phys.PageSize, Max: ^uint64(0)}
+			n.Memory = CgroupUsage{Known: true, Now: r.Uint(m, o.memUsage) * phys.PageSize, Max: ^uint64(0)}
 			// PAGE_COUNTER_MAX stands for none.
 			if limit := r.Uint(m, o.memMax); limit < 1<<63/phys.PageSize-1 {
 				n.Memory.Max = limit * phys.PageSize
 			}
 		}
 		if p := css(o.pids); p != 0 && n.above >= 0 && mask&(1<<o.pids) != 0 && o.pidsNow.Present() && o.pidsMax.Present() {
-			n.PIDs = Usage{Known: true, Now: r.Uint(p, o.pidsNow), Max: ^uint64(0)}
+			n.PIDs = CgroupUsage{Known: true, Now: r.Uint(p, o.pidsNow), Max: ^uint64(0)}
 			if limit := r.Uint(p, o.pidsMax); limit <= maxTasks { // PIDS_MAX is one more
 				n.PIDs.Max = limit
 			}

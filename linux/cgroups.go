@@ -27,12 +27,12 @@ type Cgroup struct {
 	Removed     bool          // its folder is gone; something still holds the group
 	CPUTime     time.Duration // with that of groups below it; see HasCPU
 	HasCPU      bool
-	Memory      Usage
-	PIDs        Usage
+	Memory      CgroupUsage
+	PIDs        CgroupUsage
 }
 
-// Usage is what a controller counts, and where it stops.
-type Usage struct {
+// CgroupUsage is what a controller counts, and where it stops.
+type CgroupUsage struct {
 	Known    bool
 	Now, Max uint64 // Max is ^0 without a limit
 }
@@ -105,7 +105,7 @@ func (s *System) Cgroups(ctx context.Context) iter.Seq2[*Cgroup, error] {
 			yield(nil, fmt.Errorf("control groups: %w", err))
 			return
 		}
-		w := &cgroupWalk{s: s, o: o, l: s.NewLister(), ctx: ctx, yield: yield, left: maxCgroups}
+		w := &cgroupWalk{s: s, o: o, l: s.NewProcessReader(), ctx: ctx, yield: yield, left: maxCgroups}
 		if w.counts, err = w.census(); err != nil && !yield(nil, err) {
 			return
 		}
@@ -127,7 +127,7 @@ func (s *System) Cgroups(ctx context.Context) iter.Seq2[*Cgroup, error] {
 type cgroupWalk struct {
 	s        *System
 	o        *cgroupLayout
-	l        *Lister
+	l        *ProcessReader
 	ctx      context.Context
 	yield    func(*Cgroup, error) bool
 	left     int

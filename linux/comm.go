@@ -10,7 +10,7 @@ import (
 // comm is the task's name as /proc shows it (proc_task_name): kernel threads may
 // have a longer one than fits the task, and a workqueue's worker adds what it
 // works on.
-func (l *Lister) comm(a virt.Addr, flags uint32) string {
+func (l *ProcessReader) comm(a virt.Addr, flags uint32) string {
 	o, r := l.s.o, &l.r
 	name := kobj.CString(r.Bytes(a+virt.Addr(o.comm), 16)) // TASK_COMM_LEN
 	if flags&flagKthread == 0 || r.Err != nil {

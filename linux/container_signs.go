@@ -80,7 +80,7 @@ func isWord(s string) bool {
 
 // environSigns reads the environment of a container's first process. All of it is the
 // container's own word, once it runs.
-func environSigns(vars []Variable) (c containerSigns) {
+func environSigns(vars []EnvVariable) (c containerSigns) {
 	for _, v := range vars {
 		if v.Name != "container" || !isWord(v.Value) {
 			continue

@@ -76,7 +76,7 @@ func (s *System) Containers(ctx context.Context) iter.Seq2[*ContainerInfo, error
 			yield(nil, err)
 			return
 		}
-		l := s.NewLister()
+		l := s.NewProcessReader()
 		found, errs := map[containerKey]*containerGroup{}, []error{}
 		for t, err := range s.Processes(ctx) {
 			var m containerMember
@@ -234,7 +234,7 @@ func (l *Lister) container(ctx context.Context, t Task, c *ContainerInfo, o *con
 }
 
 // podContainer looks for the name of a container of a pod among its mounts.
-func (l *Lister) podContainer(ctx context.Context, t Task) (string, error) {
+func (l *ProcessReader) podContainer(ctx context.Context, t Task) (string, error) {
 	ns, _, err := l.MountNamespaceOf(t)
 	if ns == 0 || err != nil {
 		return "", err

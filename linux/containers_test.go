@@ -29,7 +29,7 @@ func TestBitList(t *testing.T) {
 
 func TestSplitEnviron(t *testing.T) {
 	got := splitEnviron("A=1\x00\x00B=\x00title\x00C=x=y")
-	want := []Variable{{"A", "1", true}, {"B", "", true}, {"title", "", false}, {"C", "x=y", true}}
+	want := []EnvVariable{{"A", "1", true}, {"B", "", true}, {"title", "", false}, {"C", "x=y", true}}
 	if len(got) != len(want) {
 		t.Fatal(got)
 	}

@@ -121,7 +121,7 @@ func (l *Lister) CredOf(t Task) (_ *Cred, err error) {
 	return c, nil
 }
 
-func (l *Lister) cred(t Task, o *credLayout, id identity) *Cred {
+func (l *ProcessReader) cred(t Task, o *credLayout, id identity) *Cred {
 	r, a := &l.r, t.Addr
 	c := &Cred{Task: t, PID: id.pid, TID: id.tid}
 	c.Comm = l.comm(a, r.U32(a+virt.Addr(l.s.o.flags)))
@@ -167,7 +167,7 @@ func seccompMode(mode uint64) string {
 
 // groups reads the supplementary groups. All listings together may read so many
 // bytes only: all tasks of a hostile guest could share one long list.
-func (l *Lister) groups(c *Cred, o *credLayout) {
+func (l *ProcessReader) groups(c *Cred, o *credLayout) {
 	r := &l.r
 	info := r.Pointer(c.Addr, o.groupInfo)
 	if info == 0 || r.Err != nil {

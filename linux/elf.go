@@ -14,7 +14,7 @@ import (
 	"github.com/outsight-vmi/outsight/phys/note"
 )
 
-// ELFHeader is what the beginning of an ELF file tells.
+// ELFHeader is what the beginning of an ELF file says.
 type ELFHeader struct {
 	Class   elf.Class
 	Type    elf.Type

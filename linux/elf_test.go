@@ -83,7 +83,7 @@ func TestELFPages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	starts, err := s.NewLister().elfPages(t.Context(), space)
+	starts, err := s.NewProcessReader().elfPages(t.Context(), space)
 	if err != nil || len(starts) != 1 || starts[0] != at {
 		t.Fatalf("%#x, %v", starts, err)
 	}
@@ -95,7 +95,7 @@ func TestELFPages(t *testing.T) {
 		t.Errorf("%+v", i)
 	}
 	maps := []*Mapping{{Start: 0x1000, End: 0x2000}, {Start: at - 4096, End: at + 8192}}
-	if !i.place(maps, []*Image{{Start: at, End: at + 3*4096}}) || i.Mapping != maps[1] || i.End != at+3*4096 {
+	if !i.place(maps, []*MappedImage{{Start: at, End: at + 3*4096}}) || i.Mapping != maps[1] || i.End != at+3*4096 {
 		t.Errorf("%+v", i)
 	}
 	if i := elfImage(space, at+4096); i.Err == nil || i.Header != nil {

@@ -8,8 +8,8 @@ import (
 	"github.com/outsight-vmi/outsight/virt"
 )
 
-// Variable is one string of a process's environment.
-type Variable struct {
+// EnvVariable is one string of a process's environment.
+type EnvVariable struct {
 	Name, Value string
 	Set         bool // it has a "=": without one, all of it is the name
 }
@@ -20,7 +20,7 @@ const maxEnviron = 2 << 20
 
 // Environment is the environment of the process that t leads, in the order in which
 // it lies in its memory, as /proc/PID/environ shows it: what exec put there, with
-// what the process wrote over it since. What it set anew (setenv) lies elsewhere.
+// what the process wrote over it since. What it set later (setenv) is elsewhere.
 // The variables before an error are good. Kernel threads and zombies have none.
 func (l *Lister) Environment(t Task) (_ []Variable, err error) {
 	o, r := l.s.o, &l.r
@@ -59,15 +59,15 @@ func (l *Lister) Environment(t Task) (_ []Variable, err error) {
 
 // splitEnviron splits NUL-terminated "name=value" strings. Empty ones are what is
 // left of variables that were cleared, and are skipped.
-func splitEnviron(b string) []Variable {
-	var vars []Variable
+func splitEnviron(b string) []EnvVariable {
+	var vars []EnvVariable
 	for len(b) > 0 {
 		var one string
 		one, b, _ = strings.Cut(b, "\x00")
 		if one == "" {
 			continue
 		}
-		v := Variable{}
+		v := EnvVariable{}
 		v.Name, v.Value, v.Set = strings.Cut(one, "=")
 		vars = append(vars, v)
 	}

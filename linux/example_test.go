@@ -22,7 +22,7 @@ func Example() {
 		fmt.Println(err)
 		return
 	}
-	l := s.NewLister()
+	l := s.NewProcessReader()
 	for task, err := range s.Processes(ctx) {
 		if err != nil {
 			fmt.Println(err) // one broken element is not the end

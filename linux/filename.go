@@ -31,7 +31,7 @@ func (s *System) nameLayout() (*nameLayout, error) {
 	})
 }
 
-// FileClass tells files of the kernel's own from those in file systems.
+// FileClass distinguishes files of the kernel's own from those in file systems.
 type FileClass string
 
 // The classes.
@@ -46,13 +46,13 @@ const (
 // fileName is the name of the file at file as /proc/PID/fd shows it: its path, or
 // what the kernel calls it if it has none. A simple name is told as deleted, as the
 // kernel does.
-func (l *Lister) fileName(file virt.Addr) (name string, deleted bool, class FileClass) {
+func (l *ProcessReader) fileName(file virt.Addr) (name string, deleted bool, class FileClass) {
 	at := file + virt.Addr(l.s.o.filePath)
 	return l.nameOf(l.r.Ptr(at+virt.Addr(l.s.o.pathMnt)), l.r.Ptr(at+virt.Addr(l.s.o.pathDentry)))
 }
 
 // nameOf is fileName of a path.
-func (l *Lister) nameOf(mnt, dentry virt.Addr) (name string, deleted bool, class FileClass) {
+func (l *ProcessReader) nameOf(mnt, dentry virt.Addr) (name string, deleted bool, class FileClass) {
 	r := &l.r
 	o, err := l.s.nameLayout()
 	if err != nil || mnt == 0 || dentry == 0 {

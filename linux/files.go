@@ -62,7 +62,7 @@ const maxBrokenFDs = 1000
 
 // Files yields the open files of t in order of descriptor, as /proc/PID/fd lists
 // them; none for a task without a table of files, as kernel threads and zombies are.
-func (l *Lister) Files(ctx context.Context, t Task) iter.Seq2[*File, error] {
+func (l *ProcessReader) Files(ctx context.Context, t Task) iter.Seq2[*File, error] {
 	return func(yield func(*File, error) bool) {
 		o, err := l.s.filesLayout()
 		if err != nil {
@@ -180,7 +180,7 @@ func (l *Lister) file(slot virt.Addr, o *filesLayout) (f *File, err error) {
 	return nil, err
 }
 
-func (l *Lister) fileAt(a virt.Addr, o *filesLayout) (*File, error) {
+func (l *ProcessReader) fileAt(a virt.Addr, o *filesLayout) (*File, error) {
 	r := &l.r
 	f := &File{Addr: a}
 	b := r.Bytes(a, int(min(o.fileSize, 4096)))

@@ -15,7 +15,7 @@ import (
 // symbolic links as far as they are in memory (XFS and overlays keep none there), ".." taken
 // as text; one that was unlinked counts only where no other is there. The error wraps [fs.ErrNotExist] where there is none in memory.
 func (s *System) FindFile(ctx context.Context, t Task, name string) (*INode, error) {
-	places, err := s.NewLister().Places(ctx, t)
+	places, err := s.NewProcessReader().Places(ctx, t)
 	if err != nil {
 		return nil, fmt.Errorf("mounts of task %#x: %w", uint64(t.Addr), err)
 	}

@@ -23,7 +23,7 @@ func TestFramePointers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := s.NewLister()
+	l := s.NewProcessReader()
 	o := &stackLayout{size: 0x4000}
 	o.regs.bp, o.regs.ip, o.regs.cs, o.regs.sp = kobj.FieldAt(32, 8), kobj.FieldAt(128, 8), kobj.FieldAt(136, 8), kobj.FieldAt(152, 8)
 	u := &Unwinder{l: l, orcs: notes, owners: owners, o: o}

@@ -48,10 +48,10 @@ func (g *guestNow) loads() uint64 {
 func (g *guestNow) stale(loads uint64) bool { return g.kept != nil && g.kept.Loads() != loads }
 
 // use makes l read through s.
-func (l *Lister) use(s *System) { l.s, l.r.Space = s, s.Space }
+func (l *ProcessReader) use(s *System) { l.s, l.r.Space = s, s.Space }
 
 // attempt prepares for one more: all but the first read the guest again.
-func (l *Lister) attempt(try int) {
+func (l *ProcessReader) attempt(try int) {
 	l.r.Err = nil
 	if try > 0 {
 		l.use(l.s.fresh())
@@ -60,7 +60,7 @@ func (l *Lister) attempt(try int) {
 
 // ptrAfter is what the pointer at a, which was before, is after what was read since loads
 // was taken.
-func (l *Lister) ptrAfter(a, before virt.Addr, loads uint64) virt.Addr {
+func (l *ProcessReader) ptrAfter(a, before virt.Addr, loads uint64) virt.Addr {
 	switch {
 	case l.now.kept == nil:
 		return l.r.Ptr(a)
@@ -74,7 +74,7 @@ func (l *Lister) ptrAfter(a, before virt.Addr, loads uint64) virt.Addr {
 
 // identityAfter is the identity of the task at a, which was before, after what was read
 // since loads was taken.
-func (l *Lister) identityAfter(a virt.Addr, before identity, loads uint64) (id identity) {
+func (l *ProcessReader) identityAfter(a virt.Addr, before identity, loads uint64) (id identity) {
 	switch {
 	case l.now.kept == nil:
 		id, _ = l.identity(a)

@@ -24,7 +24,7 @@ func TestFunctionsOnly(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p, err := s.NewLister().Process(t.Context(), task)
+		p, err := s.NewProcessReader().Process(t.Context(), task)
 		if err != nil || p.PID != 1 || p.Comm != "init" || p.Exe != "/sbin/init" {
 			t.Errorf("%+v, %v", p, err)
 		}

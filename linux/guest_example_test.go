@@ -31,8 +31,8 @@ func ExampleOpen() {
 	fmt.Println(guest.Release, guest.BuildID)
 }
 
-func ExampleLister_Process() {
-	lister := system.NewLister()
+func ExampleProcessReader_Process() {
+	lister := system.NewProcessReader()
 	for task, err := range system.Processes(ctx) {
 		if err != nil {
 			log.Print(err) // one that cannot be read is not the end
@@ -47,8 +47,8 @@ func ExampleLister_Process() {
 	}
 }
 
-func ExampleLister_Threads() {
-	lister := system.NewLister()
+func ExampleProcessReader_Threads() {
+	lister := system.NewProcessReader()
 	for task, err := range system.Processes(ctx) {
 		if err != nil {
 			log.Print(err) // one that cannot be read is not the end
@@ -59,7 +59,7 @@ func ExampleLister_Threads() {
 				log.Print(err)
 				continue
 			}
-			t, err := lister.ThreadOf(thread)
+			t, err := lister.Thread(thread)
 			if err == nil {
 				fmt.Println(t.PID, t.TID, t.Comm, t.Policy, t.CPUTime)
 			}
@@ -67,8 +67,8 @@ func ExampleLister_Threads() {
 	}
 }
 
-func ExampleLister_KernelThreadOf() {
-	lister := system.NewLister()
+func ExampleProcessReader_KernelThreadOf() {
+	lister := system.NewProcessReader()
 	owners, err := system.Owners()
 	if err != nil {
 		log.Fatal(err)
@@ -80,13 +80,13 @@ func ExampleLister_KernelThreadOf() {
 		}
 		k, err := lister.KernelThreadOf(task)
 		if err == nil && k != nil {
-			fmt.Println(k.PID, k.Comm, owners.Of(k.Function))
+			fmt.Println(k.PID, k.Comm, owners.CodeAt(k.Function))
 		}
 	}
 }
 
-func ExampleLister_CredOf() {
-	lister := system.NewLister()
+func ExampleProcessReader_CredOf() {
+	lister := system.NewProcessReader()
 	for task, err := range system.Processes(ctx) {
 		if err != nil {
 			log.Print(err) // one that cannot be read is not the end
@@ -101,8 +101,8 @@ func ExampleLister_CredOf() {
 	}
 }
 
-func ExampleLister_Environment() {
-	lister := system.NewLister()
+func ExampleProcessReader_Environment() {
+	lister := system.NewProcessReader()
 	for task, err := range system.Processes(ctx) {
 		if err != nil {
 			log.Print(err) // one that cannot be read is not the end
@@ -117,8 +117,8 @@ func ExampleLister_Environment() {
 	}
 }
 
-func ExampleLister_Files() {
-	lister := system.NewLister()
+func ExampleProcessReader_Files() {
+	lister := system.NewProcessReader()
 	for task, err := range system.Processes(ctx) {
 		if err != nil {
 			log.Print(err) // one that cannot be read is not the end
@@ -134,8 +134,8 @@ func ExampleLister_Files() {
 	}
 }
 
-func ExampleLister_Mappings() {
-	lister := system.NewLister()
+func ExampleProcessReader_Mappings() {
+	lister := system.NewProcessReader()
 	for task, err := range system.Processes(ctx) {
 		if err != nil {
 			log.Print(err) // one that cannot be read is not the end
@@ -151,8 +151,8 @@ func ExampleLister_Mappings() {
 	}
 }
 
-func ExampleLister_Mounts() {
-	lister := system.NewLister()
+func ExampleProcessReader_Mounts() {
+	lister := system.NewProcessReader()
 	seen := map[virt.Addr]bool{}
 	for task, err := range system.Processes(ctx) {
 		if err != nil {
@@ -174,8 +174,8 @@ func ExampleLister_Mounts() {
 	}
 }
 
-func ExampleLister_Swaps() {
-	lister := system.NewLister()
+func ExampleProcessReader_Swaps() {
+	lister := system.NewProcessReader()
 	for area, err := range lister.Swaps(ctx) {
 		if err != nil {
 			log.Print(err) // one that cannot be read is not the end

@@ -48,7 +48,7 @@ const (
 // History yields the command lines in the memory of t, if its program is called as a
 // shell that is known here is, or in any case with all set. What cannot be read ends it
 // with an error.
-func (l *Lister) History(ctx context.Context, t Task, all bool) iter.Seq2[*HistoryEntry, error] {
+func (l *ProcessReader) History(ctx context.Context, t Task, all bool) iter.Seq2[*HistoryEntry, error] {
 	return func(yield func(*HistoryEntry, error) bool) {
 		h, err := l.shell(ctx, t, all)
 		if err != nil {
@@ -80,10 +80,10 @@ type shellMemory struct {
 	s      *System
 	space  *virt.Space
 	abi    ABI
-	files  userMemory // with what of mapped files is not in place
-	images []*Image   // files with code: its program first
-	pieces []piece    // by address, not touching
-	left   int        // bytes of text that may still be looked at
+	files  userMemory     // with what of mapped files is not in place
+	images []*MappedImage // files with code: its program first
+	pieces []piece        // by address, not touching
+	left   int            // bytes of text that may still be looked at
 }
 
 // piece is consecutive memory.
@@ -93,7 +93,7 @@ type piece struct {
 }
 
 // shell copies the memory of t if it may be a shell; nil if it is none.
-func (l *Lister) shell(ctx context.Context, t Task, all bool) (*shellMemory, error) {
+func (l *ProcessReader) shell(ctx context.Context, t Task, all bool) (*shellMemory, error) {
 	_, comm, err := l.Name(t)
 	if err != nil {
 		return nil, err
@@ -128,7 +128,7 @@ func (l *Lister) shell(ctx context.Context, t Task, all bool) (*shellMemory, err
 const maxShellImages = 128
 
 // shellImages are the files with code that t has mapped, its program first.
-func (l *Lister) shellImages(ctx context.Context, t Task) (images []*Image, err error) {
+func (l *ProcessReader) shellImages(ctx context.Context, t Task) (images []*MappedImage, err error) {
 	for i, err := range l.Images(ctx, t) {
 		switch {
 		case err != nil || i == nil:
@@ -177,7 +177,7 @@ func (h *shellMemory) wordSize() int { return h.abi.WordSize() }
 
 // copy copies what the process can write to and has in place, in one walk over its page
 // tables.
-func (h *shellMemory) copy(ctx context.Context, l *Lister, mm virt.Addr) error {
+func (h *shellMemory) copy(ctx context.Context, l *ProcessReader, mm virt.Addr) error {
 	maps, errs := l.vmas(ctx, mm)
 	if len(errs) > 0 {
 		return fmt.Errorf("mappings of mm %#x: %w", uint64(mm), errs[0])
@@ -273,7 +273,7 @@ func (h *shellMemory) command(a virt.Addr) (text string, ok bool) {
 	b := h.bytes(a)
 	b = b[:min(len(b), maxCommand)]
 	end := bytes.IndexByte(b, 0)
-	// What is looked at in vain costs as well.
+	// What is searched without a result costs as well.
 	if h.left -= max(end, 64); end < 0 {
 		h.left -= len(b)
 	}

@@ -125,7 +125,7 @@ func TestEarlyBreak(t *testing.T) {
 			t.Error("a task at 8 has threads")
 		}
 	}
-	if _, err := s.NewLister().Process(t.Context(), s.TaskAt(8)); err == nil {
+	if _, err := s.NewProcessReader().Process(t.Context(), s.TaskAt(8)); err == nil {
 		t.Error("there is a task at 8")
 	}
 }

@@ -8,9 +8,9 @@ import (
 	"github.com/outsight-vmi/outsight/virt"
 )
 
-// Image is a file with code that a process has mapped: its program, the loader, a
+// MappedImage is a file with code that a process has mapped: its program, the loader, a
 // library.
-type Image struct {
+type MappedImage struct {
 	Start, End virt.Addr // of the file's mappings; End is the first address behind the last
 	Path       string
 	Deleted    bool
@@ -25,8 +25,8 @@ type Image struct {
 // Images yields the files with code that t has mapped, by address: runs of mappings of
 // one file, of which at least one may be executed. Anonymous memory behind the last of
 // them, which holds variables without a value, is not counted.
-func (l *Lister) Images(ctx context.Context, t Task) iter.Seq2[*Image, error] {
-	return func(yield func(*Image, error) bool) {
+func (l *ProcessReader) Images(ctx context.Context, t Task) iter.Seq2[*MappedImage, error] {
+	return func(yield func(*MappedImage, error) bool) {
 		mm, err := t.MM()
 		if err != nil {
 			yield(nil, fmt.Errorf("images of task %#x: %w", uint64(t.Addr), err))
@@ -36,7 +36,7 @@ func (l *Lister) Images(ctx context.Context, t Task) iter.Seq2[*Image, error] {
 			return
 		}
 		program := l.program(mm)
-		show := func(i *Image) bool {
+		show := func(i *MappedImage) bool {
 			if i == nil {
 				return true
 			}
@@ -60,8 +60,8 @@ func (l *Lister) Images(ctx context.Context, t Task) iter.Seq2[*Image, error] {
 }
 
 // program is the dentry of the file that a process was started from; 0 where it cannot
-// be read. Of a file in an overlay the inode would not do: see [Lister.opened].
-func (l *Lister) program(mm virt.Addr) (dentry virt.Addr) {
+// be read. Of a file in an overlay the inode would not do: see [ProcessReader.opened].
+func (l *ProcessReader) program(mm virt.Addr) (dentry virt.Addr) {
 	o, err := l.s.mapsLayout()
 	if err != nil {
 		return 0
@@ -82,20 +82,20 @@ func (l *Lister) program(mm virt.Addr) (dentry virt.Addr) {
 
 // imageRuns joins mappings that come by address into runs of one file.
 type imageRuns struct {
-	run    *Image
+	run    *MappedImage
 	code   bool
 	offset uint64
 }
 
 // add takes the next mapping, and returns the run that it ends if that has code.
-func (r *imageRuns) add(m *Mapping) (done *Image) {
+func (r *imageRuns) add(m *Mapping) (done *MappedImage) {
 	if m.File == 0 {
 		return nil
 	}
 	goesOn := r.run != nil && r.run.Inode == m.Inode && r.run.Device == m.Device && m.Offset >= r.offset && m.Offset > 0
 	if !goesOn {
 		done = r.end()
-		r.run = &Image{Start: m.Start, Path: m.Path, Deleted: m.Deleted, Device: m.Device, Inode: m.Inode, dentry: m.dentry}
+		r.run = &MappedImage{Start: m.Start, Path: m.Path, Deleted: m.Deleted, Device: m.Device, Inode: m.Inode, dentry: m.dentry}
 	}
 	if m.Err != nil {
 		r.run.Err = m.Err
@@ -106,7 +106,7 @@ func (r *imageRuns) add(m *Mapping) (done *Image) {
 }
 
 // end returns the last run if it has code.
-func (r *imageRuns) end() (done *Image) {
+func (r *imageRuns) end() (done *MappedImage) {
 	if r.code {
 		done = r.run
 	}

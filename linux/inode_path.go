@@ -9,7 +9,7 @@ import (
 
 // Places names files as a mount namespace shows them.
 type Places struct {
-	l      *Lister
+	l      *ProcessReader
 	mounts map[virt.Addr][]place // by super_block
 }
 
@@ -17,7 +17,7 @@ type place struct{ mnt, root virt.Addr }
 
 // Places is how the mount namespaces of the given tasks name files; where several
 // show a file, the first does.
-func (l *Lister) Places(ctx context.Context, tasks ...Task) (*Places, error) {
+func (l *ProcessReader) Places(ctx context.Context, tasks ...Task) (*Places, error) {
 	p := &Places{l: l, mounts: map[virt.Addr][]place{}}
 	seen := map[virt.Addr]bool{0: true}
 	var first error

@@ -114,7 +114,7 @@ func (s *System) IOUrings(ctx context.Context) iter.Seq2[*IOUring, error] {
 				return
 			}
 		}
-		l := s.NewLister()
+		l := s.NewProcessReader()
 		for _, h := range held {
 			u, err := o.read(ctx, l, h)
 			if !yield(u, err) {
@@ -174,7 +174,7 @@ func (o *ioUringLayout) read(ctx context.Context, l *Lister, h heldObject) (_ *I
 }
 
 // registered names the registered files.
-func (o *ioUringLayout) registered(l *Lister, u *IOUring) {
+func (o *ioUringLayout) registered(l *ProcessReader, u *IOUring) {
 	o.registeredFiles(&l.r, u.Addr, func(file virt.Addr) bool {
 		u.Files = append(u.Files, l.ringFile(file))
 		return true
@@ -213,7 +213,7 @@ func (o *ioUringLayout) registeredFiles(r *kobj.Reader, a virt.Addr, f func(file
 }
 
 // ringFile is the path or the name of a file; an error stays in the reader.
-func (l *Lister) ringFile(a virt.Addr) string {
+func (l *ProcessReader) ringFile(a virt.Addr) string {
 	o, err := l.s.filesLayout()
 	if err != nil {
 		l.r.Err = err
@@ -228,7 +228,7 @@ func (l *Lister) ringFile(a virt.Addr) string {
 }
 
 // pending collects the requests in the tables of those that can be cancelled.
-func (o *ioUringLayout) pending(ctx context.Context, l *Lister, u *IOUring) {
+func (o *ioUringLayout) pending(ctx context.Context, l *ProcessReader, u *IOUring) {
 	r, a := &l.r, u.Addr
 	if o.hash.Present() {
 		o.bucketsAt(ctx, l, u, r.Pointer(a, o.hash), r.Uint(a, o.hashBits), 8)
@@ -240,7 +240,7 @@ func (o *ioUringLayout) pending(ctx context.Context, l *Lister, u *IOUring) {
 	}
 }
 
-func (o *ioUringLayout) bucketsAt(ctx context.Context, l *Lister, u *IOUring, list virt.Addr, bits uint64, size uint32) {
+func (o *ioUringLayout) bucketsAt(ctx context.Context, l *ProcessReader, u *IOUring, list virt.Addr, bits uint64, size uint32) {
 	r := &l.r
 	if list == 0 || r.Err != nil || !o.hashNode.Present() {
 		return

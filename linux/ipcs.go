@@ -194,7 +194,7 @@ func (s *System) queues(ctx context.Context, o *ipcLayout, ns *NamespaceInfo, yi
 	if err != nil || sb == nil {
 		return err == nil || fail(err)
 	}
-	l := s.NewLister()
+	l := s.NewProcessReader()
 	for i, err := range s.INodes(ctx, sb) {
 		if err != nil {
 			if !fail(err) {

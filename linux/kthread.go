@@ -56,7 +56,7 @@ func (l *Lister) KernelThreadOf(t Task) (_ *KernelThread, err error) {
 	if l.r.Err == nil && flags&flagKthread == 0 {
 		return nil, nil
 	}
-	th, err := l.ThreadOf(t)
+	th, err := l.Thread(t)
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +75,7 @@ func (l *Lister) KernelThreadOf(t Task) (_ *KernelThread, err error) {
 	return k, nil
 }
 
-func (l *Lister) worker(a virt.Addr, o *kthreadLayout) *Worker {
+func (l *ProcessReader) worker(a virt.Addr, o *kthreadLayout) *Worker {
 	r := &l.r
 	w := &Worker{Addr: a, PoolCPU: -1, Pool: -1}
 	w.Current, w.Last = r.Pointer(a, o.current), r.Pointer(a, o.last)

@@ -42,7 +42,7 @@ const (
 // AppArmor's namespaces: "unconfined", "name (mode)" or "a//&:inner:b (mode)". That of
 // SELinux is a number that only its policy gives a name to; it is not read. It is empty only
 // where no module gives labels.
-func (l *Lister) label(cred virt.Addr, o *labelLayout) (string, error) {
+func (l *ProcessReader) label(cred virt.Addr, o *labelLayout) (string, error) {
 	label, err := l.labelOf(cred, o)
 	if err == nil {
 		err = l.r.Err
@@ -54,7 +54,7 @@ func (l *Lister) label(cred virt.Addr, o *labelLayout) (string, error) {
 	return label, nil
 }
 
-func (l *Lister) labelOf(cred virt.Addr, o *labelLayout) (string, error) {
+func (l *ProcessReader) labelOf(cred virt.Addr, o *labelLayout) (string, error) {
 	for _, module := range [...]struct {
 		name, symbol string
 		width        int
@@ -89,7 +89,7 @@ func (l *Lister) labelOf(cred virt.Addr, o *labelLayout) (string, error) {
 }
 
 // isSet reports whether any of the bytes at a is set.
-func (l *Lister) isSet(a virt.Addr, width int) bool {
+func (l *ProcessReader) isSet(a virt.Addr, width int) bool {
 	for _, v := range l.r.Bytes(a, width) {
 		if v != 0 {
 			return true
@@ -99,7 +99,7 @@ func (l *Lister) isSet(a virt.Addr, width int) bool {
 }
 
 // credBlob is what a security module keeps in a cred.
-func (l *Lister) credBlob(cred virt.Addr, o *labelLayout, symbol string) (virt.Addr, error) {
+func (l *ProcessReader) credBlob(cred virt.Addr, o *labelLayout, symbol string) (virt.Addr, error) {
 	r := &l.r
 	sizes, ok := l.s.Address(symbol)
 	if !ok {
@@ -121,7 +121,7 @@ func (l *Lister) credBlob(cred virt.Addr, o *labelLayout, symbol string) (virt.A
 }
 
 // smack reads the label of Smack, built from the description: no kernel of the tests has it.
-func (l *Lister) smack(cred virt.Addr, o *labelLayout) (string, error) {
+func (l *ProcessReader) smack(cred virt.Addr, o *labelLayout) (string, error) {
 	if !o.known.Present() {
 		return "", fmt.Errorf("struct smack_known: %w", kobj.ErrUnsupported)
 	}
@@ -133,7 +133,7 @@ func (l *Lister) smack(cred virt.Addr, o *labelLayout) (string, error) {
 }
 
 // labelText reads a name that is part of a label.
-func (l *Lister) labelText(a virt.Addr) (string, error) {
+func (l *ProcessReader) labelText(a virt.Addr) (string, error) {
 	text := l.r.CString(a, maxLabel)
 	if l.r.Err == nil && len(text) == maxLabel {
 		return "", fmt.Errorf("%w: name at %#x is longer than %d bytes", kobj.ErrBroken, uint64(a), maxLabel)
@@ -141,7 +141,7 @@ func (l *Lister) labelText(a virt.Addr) (string, error) {
 	return text, l.r.Err
 }
 
-func (l *Lister) apparmor(cred virt.Addr, o *labelLayout) (string, error) {
+func (l *ProcessReader) apparmor(cred virt.Addr, o *labelLayout) (string, error) {
 	for _, f := range [...]kobj.Field{o.size, o.vec, o.flags, o.proxy, o.proxyLabel, o.mode, o.name, o.ns, o.nsName, o.parent, o.unconfined} {
 		if !f.Present() {
 			return "", fmt.Errorf("struct aa_label, aa_profile or aa_ns: %w", kobj.ErrUnsupported)
@@ -169,7 +169,7 @@ func (l *Lister) apparmor(cred virt.Addr, o *labelLayout) (string, error) {
 }
 
 // stacked is the label of the n profiles at vec, as aa_label_snxprint gives it.
-func (l *Lister) stacked(vec virt.Addr, n int, o *labelLayout) (string, error) {
+func (l *ProcessReader) stacked(vec virt.Addr, n int, o *labelLayout) (string, error) {
 	r := &l.r
 	var text strings.Builder
 	var shown virt.Addr // the namespace that was written last

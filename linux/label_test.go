@@ -80,7 +80,7 @@ func TestLabels(t *testing.T) {
 	c.Put64(replaced+8, 0x800)
 	c.Put64(replaced+24, proxy)
 
-	l := open(t, c.Guest).NewLister()
+	l := open(t, c.Guest).NewProcessReader()
 	for want, label := range map[string]uint64{
 		"unconfined":                                 c.label(none),
 		"h1_a (enforce)":                             c.label(a),

@@ -28,7 +28,7 @@ func open(t testing.TB, g *synth.Guest) *System {
 // processes reads all processes of s and their errors.
 func processes(t testing.TB, s *System) (ps []*Process, errs []error) {
 	t.Helper()
-	l := s.NewLister()
+	l := s.NewProcessReader()
 	for task, err := range s.Processes(t.Context()) {
 		if err != nil {
 			errs = append(errs, err)
@@ -118,8 +118,8 @@ func check(t *testing.T, g *synth.Guest, s *System, ps []*Process, old bool) {
 		p.Started = g.Boot.Add(p.SinceBoot)
 		p.Task = s.TaskAt(virt.Addr(g.Tasks[p.PID]))
 		if i < len(ps) {
-			if ps[i].Has() != (p.VSize > 0 || p.PID == 501) {
-				t.Errorf("process %d has memory: %v", p.PID, ps[i].Has())
+			if ps[i].HasAddressSpace() != (p.VSize > 0 || p.PID == 501) {
+				t.Errorf("process %d has memory: %v", p.PID, ps[i].HasAddressSpace())
 			}
 			p.MM = virt.Addr(g.Get(g.Tasks[p.PID], "task_struct", "mm"))
 		}
@@ -132,7 +132,7 @@ func check(t *testing.T, g *synth.Guest, s *System, ps []*Process, old bool) {
 func TestThreads(t *testing.T) {
 	g := crowd(synth.Options{})
 	s := open(t, g)
-	l := s.NewLister()
+	l := s.NewProcessReader()
 	var tids []int32
 	for task, err := range s.TaskAt(virt.Addr(g.Tasks[400])).Threads(t.Context()) {
 		if err != nil {
@@ -142,7 +142,7 @@ func TestThreads(t *testing.T) {
 		if err != nil || pid != 400 {
 			t.Errorf("process %d, %v", pid, err)
 		}
-		p, err := l.Thread(t.Context(), task)
+		p, err := l.ThreadAsProcess(t.Context(), task)
 		if err != nil || p.TID != tid || p.PID != 400 || p.CPUTime != time.Second || p.Comm != "server" {
 			t.Errorf("%+v, %v", p, err)
 		}

@@ -58,7 +58,7 @@ func (s *System) FileLocks(ctx context.Context) iter.Seq2[*FileLock, error] {
 			yield(nil, err)
 			return
 		}
-		w := &lockWalk{s: s, ctx: ctx, o: o, l: s.NewLister(), left: maxLocks, seen: map[virt.Addr]struct{}{}, yield: yield}
+		w := &lockWalk{s: s, ctx: ctx, o: o, l: s.NewProcessReader(), left: maxLocks, seen: map[virt.Addr]struct{}{}, yield: yield}
 		for cpu := range s.CPUAreas {
 			head, err := s.PerCPU("file_lock_list", cpu)
 			if err != nil {
@@ -81,7 +81,7 @@ type lockWalk struct {
 	s     *System
 	ctx   context.Context
 	o     *lockLayout
-	l     *Lister
+	l     *ProcessReader
 	left  int
 	seen  map[virt.Addr]struct{}
 	yield func(*FileLock, error) bool

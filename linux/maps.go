@@ -115,7 +115,7 @@ func (t Task) MM() (_ virt.Addr, err error) {
 // /proc/PID/maps lists them; none for a task without one. The legacy vsyscall page,
 // which belongs to no process, is not among them. An error is one mapping that could
 // not be read, or that the kernel's own count of them differs.
-func (l *Lister) Mappings(ctx context.Context, t Task) iter.Seq2[*Mapping, error] {
+func (l *ProcessReader) Mappings(ctx context.Context, t Task) iter.Seq2[*Mapping, error] {
 	return func(yield func(*Mapping, error) bool) {
 		mm, err := t.MM()
 		if err != nil {
@@ -133,8 +133,8 @@ func (l *Lister) Mappings(ctx context.Context, t Task) iter.Seq2[*Mapping, error
 	}
 }
 
-// MappingsOf is [Lister.Mappings] for the address space whose mm_struct is at mm.
-func (l *Lister) MappingsOf(ctx context.Context, mm virt.Addr) iter.Seq2[*Mapping, error] {
+// MappingsOf is [ProcessReader.Mappings] for the address space whose mm_struct is at mm.
+func (l *ProcessReader) MappingsOf(ctx context.Context, mm virt.Addr) iter.Seq2[*Mapping, error] {
 	return func(yield func(*Mapping, error) bool) {
 		maps, errs := l.vmas(ctx, mm)
 		for _, err := range errs {
@@ -169,7 +169,7 @@ type vma struct {
 
 // vmas copies the mappings of an address space, again if the guest changed them
 // meanwhile: their number must be the kernel's.
-func (l *Lister) vmas(ctx context.Context, mm virt.Addr) (best []vma, errs []error) {
+func (l *ProcessReader) vmas(ctx context.Context, mm virt.Addr) (best []vma, errs []error) {
 	o, err := l.s.mapsLayout()
 	if err != nil {
 		return nil, []error{err}
@@ -211,7 +211,7 @@ func (l *Lister) mapCount(mm virt.Addr, o *mapsLayout) (_ int, err error) {
 }
 
 // mapCountNow is the number in the guest by now, whatever a look keeps.
-func (l *Lister) mapCountNow(mm virt.Addr, o *mapsLayout) (int, error) {
+func (l *ProcessReader) mapCountNow(mm virt.Addr, o *mapsLayout) (int, error) {
 	was := l.r.Space
 	l.r.Space = l.now.space
 	defer func() { l.r.Space = was }()
@@ -220,7 +220,7 @@ func (l *Lister) mapCountNow(mm virt.Addr, o *mapsLayout) (int, error) {
 
 // copyVMAs copies them in order of address, about as many as counted; tree takes the
 // red-black tree of old kernels, where their list did not lead to the end.
-func (l *Lister) copyVMAs(ctx context.Context, mm virt.Addr, o *mapsLayout, counted int, tree bool) (maps []vma, errs []error) {
+func (l *ProcessReader) copyVMAs(ctx context.Context, mm virt.Addr, o *mapsLayout, counted int, tree bool) (maps []vma, errs []error) {
 	const maxErrors = 8
 	maps = make([]vma, 0, max(0, min(counted, 1024)))
 	var end virt.Addr

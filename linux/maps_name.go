@@ -5,7 +5,7 @@ import (
 	"github.com/outsight-vmi/outsight/virt"
 )
 
-// heapAndStack is what tells a mapping that is the heap or the stack.
+// heapAndStack is what identifies the heap and the stack.
 type heapAndStack struct{ startBrk, brk, stack virt.Addr }
 
 func (l *Lister) heapAndStack(mm virt.Addr, o *mapsLayout) (a heapAndStack, err error) {
@@ -17,7 +17,7 @@ func (l *Lister) heapAndStack(mm virt.Addr, o *mapsLayout) (a heapAndStack, err 
 }
 
 // describe gives m its path, device and inode, as show_map_vma does.
-func (l *Lister) describe(m *Mapping, v *vma, o *mapsLayout, area heapAndStack) {
+func (l *ProcessReader) describe(m *Mapping, v *vma, o *mapsLayout, area heapAndStack) {
 	if err := l.nameMapping(m, v, o, area); err != nil {
 		m.Err = err
 	}
@@ -56,7 +56,7 @@ func (l *Lister) nameMapping(m *Mapping, v *vma, o *mapsLayout, area heapAndStac
 // remembers what the user opened behind itself (6.8, FMODE_BACKING). That flag was moved
 // from bit 25 to 24 in 6.14, and in stable 6.12 too; who has one of them and no such
 // thing behind itself is an ordinary file.
-func (l *Lister) backing(file virt.Addr, o *mapsLayout) bool {
+func (l *ProcessReader) backing(file virt.Addr, o *mapsLayout) bool {
 	const flags = 1<<24 | 1<<25
 	r := &l.r
 	if !o.userPath.Present() || r.Uint(file, o.fileMode)&flags == 0 || r.Err != nil {
@@ -74,7 +74,7 @@ func (l *Lister) backing(file virt.Addr, o *mapsLayout) bool {
 
 // opened is the name and the inode that the user opened, as file_user_inode tells it.
 // Overlayfs before 6.8 gave the file below itself its own name, but not its inode.
-func (l *Lister) opened(file virt.Addr, o *mapsLayout) (dentry, inode virt.Addr) {
+func (l *ProcessReader) opened(file virt.Addr, o *mapsLayout) (dentry, inode virt.Addr) {
 	r := &l.r
 	if l.backing(file, o) {
 		dentry = r.Ptr(o.userPath.At(file) + virt.Addr(l.s.o.pathDentry))
@@ -84,7 +84,7 @@ func (l *Lister) opened(file virt.Addr, o *mapsLayout) (dentry, inode virt.Addr)
 }
 
 // userPath is the path by which a file was opened.
-func (l *Lister) userPath(file virt.Addr, o *mapsLayout) (path string, deleted bool) {
+func (l *ProcessReader) userPath(file virt.Addr, o *mapsLayout) (path string, deleted bool) {
 	if l.backing(file, o) {
 		p := o.userPath.At(file)
 		return l.path(l.r.Ptr(p+virt.Addr(l.s.o.pathMnt)), l.r.Ptr(p+virt.Addr(l.s.o.pathDentry)))

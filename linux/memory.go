@@ -31,8 +31,8 @@ func (s *System) UserSpace(mm virt.Addr) (_ *virt.Space, err error) {
 	return s.Space.WithRoot(page.PA), nil
 }
 
-// memory reads what p's mm_struct tells.
-func (l *Lister) memory(ctx context.Context, p *Process, mm virt.Addr) {
+// memory reads what p's mm_struct says.
+func (l *ProcessReader) memory(ctx context.Context, p *Process, mm virt.Addr) {
 	o, r := l.s.o, &l.r
 	if l.reads(PartSize) {
 		p.VSize = r.U64(mm+virt.Addr(o.totalVM)) * phys.PageSize
@@ -62,7 +62,7 @@ func (l *Lister) memory(ctx context.Context, p *Process, mm virt.Addr) {
 // /proc/PID/smaps_rollup shows. /proc/PID/stat of some kernels shows less, because
 // it leaves out what each CPU (6.2 to 6.15) or thread (until 6.1) has not yet
 // added to the sum.
-func (l *Lister) rss(ctx context.Context, p *Process, mm virt.Addr) uint64 {
+func (l *ProcessReader) rss(ctx context.Context, p *Process, mm virt.Addr) uint64 {
 	// MM_FILEPAGES, MM_ANONPAGES, MM_SWAPENTS, MM_SHMEMPAGES.
 	counters := [...]uint32{0, 1, 3}
 	o, r := l.s.o, &l.r
@@ -103,7 +103,7 @@ func (l *Lister) rss(ctx context.Context, p *Process, mm virt.Addr) uint64 {
 // args reads a process's arguments as /proc/PID/cmdline does (fs/proc/base.c,
 // get_mm_cmdline): the strings that exec put on the stack, unless the process
 // wrote a title over them.
-func (l *Lister) args(mm virt.Addr) ([]string, error) {
+func (l *ProcessReader) args(mm virt.Addr) ([]string, error) {
 	o, r := l.s.o, &l.r
 	start, end := r.Ptr(mm+virt.Addr(o.argStart)), r.Ptr(mm+virt.Addr(o.argEnd))
 	if r.Err != nil || start >= end {
@@ -137,7 +137,7 @@ func (l *Lister) args(mm virt.Addr) ([]string, error) {
 
 // title reads what a process wrote over its arguments without a terminator at the
 // end of them: up to the first NUL within a page (get_mm_proctitle).
-func (l *Lister) title(space *virt.Space, start virt.Addr) ([]string, error) {
+func (l *ProcessReader) title(space *virt.Space, start virt.Addr) ([]string, error) {
 	b := l.r.Scratch(phys.PageSize)
 	n, err := space.ReadAt(b, start)
 	if n == 0 {

@@ -5,8 +5,8 @@ import (
 	"log"
 )
 
-func ExampleLister_SignalsOf() {
-	l := system.NewLister()
+func ExampleProcessReader_SignalsOf() {
+	l := system.NewProcessReader()
 	for t, err := range system.Processes(ctx) {
 		if err != nil {
 			log.Print(err) // one that cannot be read is not the end
@@ -21,8 +21,8 @@ func ExampleLister_SignalsOf() {
 	}
 }
 
-func ExampleLister_TracingOf() {
-	l := system.NewLister()
+func ExampleProcessReader_TracingOf() {
+	l := system.NewProcessReader()
 	for t, err := range system.Processes(ctx) {
 		if err != nil {
 			log.Print(err) // one that cannot be read is not the end
@@ -71,7 +71,7 @@ func ExampleUnwinder_StackOf() {
 			continue
 		}
 		for _, a := range s.Frames {
-			fmt.Println(s.PID, s.Comm, u.Owners().Of(a).Function())
+			fmt.Println(s.PID, s.Comm, u.Owners().CodeAt(a).Function())
 		}
 	}
 }

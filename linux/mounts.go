@@ -74,7 +74,7 @@ func (l *Lister) MountNamespaceOf(t Task) (_ virt.Addr, inum uint64, err error) 
 
 // Mounts yields the mounts of the namespace whose mnt_namespace is at ns, as
 // /proc/PID/mountinfo lists them, and what lies below a process' root too.
-func (l *Lister) Mounts(ctx context.Context, ns virt.Addr) iter.Seq2[*Mount, error] {
+func (l *ProcessReader) Mounts(ctx context.Context, ns virt.Addr) iter.Seq2[*Mount, error] {
 	return func(yield func(*Mount, error) bool) {
 		o, err := l.s.mountsLayout()
 		if err != nil {

@@ -100,7 +100,7 @@ const maxNamespaces = 1 << 18
 type nsCensus struct {
 	s     *System
 	o     *namespaceLayout
-	l     *Lister
+	l     *ProcessReader
 	found map[virt.Addr]*NamespaceInfo
 	kinds map[virt.Addr]int
 }
@@ -116,7 +116,7 @@ func (s *System) Namespaces(ctx context.Context) iter.Seq2[*NamespaceInfo, error
 			yield(nil, err)
 			return
 		}
-		c := &nsCensus{s: s, o: o, l: s.NewLister(), found: map[virt.Addr]*NamespaceInfo{}, kinds: map[virt.Addr]int{}}
+		c := &nsCensus{s: s, o: o, l: s.NewProcessReader(), found: map[virt.Addr]*NamespaceInfo{}, kinds: map[virt.Addr]int{}}
 		var errs []error
 		fail := func(err error) {
 			if err != nil && len(errs) < 1000 {
@@ -277,7 +277,7 @@ func (c *nsCensus) relatives() (err error) {
 	return errors.Join(errs...)
 }
 
-// describe reads what n tells of itself.
+// describe reads what n says about itself.
 func (c *nsCensus) describe(n *NamespaceInfo) (err error) {
 	r, k := &c.l.r, c.o.kinds[c.kinds[n.Addr]]
 	r.Err = nil

@@ -71,7 +71,7 @@ func TestLookAtChange(t *testing.T) {
 		return a + uint64(f.Offset)
 	}
 	now := s.Over(look.New(g.Memory, 0))
-	l := now.NewLister()
+	l := now.NewProcessReader()
 	l.Only(PartName)
 	task := Task{Addr: virt.Addr(a)}
 	p, err := l.Process(t.Context(), task)
@@ -84,7 +84,7 @@ func TestLookAtChange(t *testing.T) {
 	if p, err := l.Process(t.Context(), task); err != nil || p.Comm != "before" {
 		t.Errorf("what is kept of one time changed: %+v, %v", p, err)
 	}
-	p, err = now.NewLister().Process(t.Context(), task)
+	p, err = now.NewProcessReader().Process(t.Context(), task)
 	if err != nil || p.Comm != "after" || p.SinceBoot != 77e9 {
 		t.Errorf("a row of two tasks: %+v, %v", p, err)
 	}

@@ -59,7 +59,7 @@ func (s *System) overlayLayout() (*overlayLayout, error) {
 }
 
 // overlay reads the folders of the overlay whose super_block is at sb.
-func (l *Lister) overlay(sb virt.Addr) (*Overlay, error) {
+func (l *ProcessReader) overlay(sb virt.Addr) (*Overlay, error) {
 	o, err := l.s.overlayLayout()
 	if err != nil {
 		return nil, err

@@ -19,7 +19,7 @@ const (
 	OwnerModule     OwnerKind = "module"     // a module on the kernel's list
 	OwnerProgram    OwnerKind = "bpf"        // a BPF program, compiled, or its trampoline or dispatcher
 	OwnerTrampoline OwnerKind = "trampoline" // made by ftrace or kprobes
-	OwnerNone       OwnerKind = "none"       // nobody's that is known: look closer
+	OwnerNone       OwnerKind = "none"       // unknown owner: look closer
 )
 
 // Owner is whose code a function pointer leads to.
@@ -62,7 +62,7 @@ type Owners struct {
 	regions []region // code, ascending, not overlapping
 	memory  []region // of modules, code and data, ascending
 	// Missing is what could not be read, an error each: whose code that is will be
-	// told as nobody's.
+	// reported as unknown.
 	Missing []error
 }
 
@@ -78,7 +78,7 @@ type region struct {
 
 // Owners looks at what code the guest has: its kernel's text, its modules, its
 // compiled BPF programs and its trampolines. What of that could not be read is
-// missing from it and told in its Missing; the error is for a guest without symbols.
+// missing from it and listed in its Missing; the error is for a guest without symbols.
 func (s *System) Owners() (*Owners, error) {
 	t, err := s.Table()
 	if err != nil {
@@ -102,8 +102,8 @@ func (s *System) Owners() (*Owners, error) {
 	return o, nil
 }
 
-// Of says whose code lies at a. Address 0 has no owner and is no code.
-func (o *Owners) Of(a virt.Addr) Owner {
+// CodeAt is the owner of the code at a. Address 0 has no owner: it is not code.
+func (o *Owners) CodeAt(a virt.Addr) Owner {
 	for _, t := range o.text {
 		if a >= t.start && a < t.end {
 			name, off, ok := o.table.At(int64(a - o.s.Text))
@@ -116,9 +116,9 @@ func (o *Owners) Of(a virt.Addr) Owner {
 	return within(o.regions, a)
 }
 
-// Holder says whose memory a is, code or data: the kernel's image or a module's.
-// Memory that was allocated is nobody's.
-func (o *Owners) Holder(a virt.Addr) Owner {
+// MemoryAt is the owner of the memory at a, code or data: the kernel's image or a module's.
+// Allocated memory has no owner.
+func (o *Owners) MemoryAt(a virt.Addr) Owner {
 	if name, off, ok := o.Symbol(a); ok && o.inImage(a) {
 		return Owner{Kind: OwnerKernel, Symbol: name, Offset: off}
 	}

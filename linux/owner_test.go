@@ -25,11 +25,11 @@ func TestOwners(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if w := o.Of(virt.Addr(g.Text + 16)); w.Kind != OwnerKernel || w.Symbol == "" {
+	if w := o.CodeAt(virt.Addr(g.Text + 16)); w.Kind != OwnerKernel || w.Symbol == "" {
 		t.Errorf("text: %+v", w)
 	}
 	for _, a := range []virt.Addr{1, 0xffff_ffff_c000_0000, s.initTask} {
-		if w := o.Of(a); w.Kind != OwnerNone || w.String() != "none" {
+		if w := o.CodeAt(a); w.Kind != OwnerNone || w.String() != "none" {
 			t.Errorf("%#x: %+v", uint64(a), w)
 		}
 	}

@@ -127,7 +127,7 @@ func (s *System) folio(e kobj.XArrayEntry, o *PageCacheLayout) (c CachedRange, e
 	r := s.Reader()
 	a := e.Value
 	if a < o.Vmemmap || o.PageSize == 0 || uint64(a-o.Vmemmap)%uint64(o.PageSize) != 0 {
-		return c, fmt.Errorf("%w: page %d at %#x is no struct page", kobj.ErrBroken, e.Index, uint64(a))
+		return c, fmt.Errorf("%w: page %d at %#x is not a struct page", kobj.ErrBroken, e.Index, uint64(a))
 	}
 	flags, index := r.Uint(a, o.Flags), r.Uint(a, o.Index)
 	order := uint64(0)

@@ -28,7 +28,7 @@ const unreachable = "(unreachable)"
 
 // filePath is the path of the file at file, seen from the root of its mount
 // namespace, and whether that name was unlinked.
-func (l *Lister) filePath(file virt.Addr) (path string, deleted bool) {
+func (l *ProcessReader) filePath(file virt.Addr) (path string, deleted bool) {
 	o, r := l.s.o, &l.r
 	at := file + virt.Addr(o.filePath)
 	return l.path(r.Ptr(at+virt.Addr(o.pathMnt)), r.Ptr(at+virt.Addr(o.pathDentry)))
@@ -36,7 +36,7 @@ func (l *Lister) filePath(file virt.Addr) (path string, deleted bool) {
 
 // path joins the names from a dentry up to the root, across mounts, as the
 // kernel's d_path does.
-func (l *Lister) path(mnt, dentry virt.Addr) (path string, deleted bool) {
+func (l *ProcessReader) path(mnt, dentry virt.Addr) (path string, deleted bool) {
 	o, r := l.s.o, &l.r
 	if dentry == 0 || mnt == 0 {
 		return "", false
@@ -73,7 +73,7 @@ const (
 )
 
 // ascend collects the names from a dentry up to the root, the last component first.
-func (l *Lister) ascend(mnt, dentry virt.Addr) (names []string, end pathEnd) {
+func (l *ProcessReader) ascend(mnt, dentry virt.Addr) (names []string, end pathEnd) {
 	o, r := l.s.o, &l.r
 	start := dentry
 	names = l.comps[:0]
@@ -129,7 +129,7 @@ func joinNames(names []string, escaped bool) string {
 }
 
 // dentryPath joins the names from a dentry up to the root of its file system.
-func (l *Lister) dentryPath(dentry virt.Addr) string {
+func (l *ProcessReader) dentryPath(dentry virt.Addr) string {
 	o, r := l.s.o, &l.r
 	if n, err := l.s.nameLayout(); err == nil && n.ns != 0 {
 		if ops := r.Pointer(dentry, n.dop); ops != 0 && r.Pointer(ops, n.dname) == n.ns {
@@ -159,7 +159,7 @@ func (l *Lister) dentryPath(dentry virt.Addr) string {
 	return path
 }
 
-func (l *Lister) dentryName(dentry virt.Addr) string {
+func (l *ProcessReader) dentryName(dentry virt.Addr) string {
 	o, r := l.s.o, &l.r
 	at := dentry + virt.Addr(o.dName)
 	n := r.U32(at + virt.Addr(o.qLen))

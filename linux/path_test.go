@@ -19,7 +19,7 @@ func pathOf(t *testing.T, name string, change func(g *synth.Guest, file uint64))
 	if change != nil {
 		change(g, file)
 	}
-	l := open(t, g).NewLister()
+	l := open(t, g).NewProcessReader()
 	path, deleted := l.filePath(virt.Addr(file))
 	again, deletedAgain := l.filePath(virt.Addr(file))
 	if l.r.Err == nil && (again != path || deletedAgain != deleted) {
@@ -103,7 +103,7 @@ func TestLongGroup(t *testing.T) {
 	for _, n := range []int{100, 300} {
 		name := strings.Repeat("/"+strings.Repeat("g", 19), n)
 		g := synth.New(synth.Options{})
-		l := open(t, g).NewLister()
+		l := open(t, g).NewProcessReader()
 		set := g.CSSSet(name)
 		path := l.groupPath(virt.Addr(g.Get(set, "css_set", "dfl_cgrp")))
 		if n == 100 && (path != name || l.r.Err != nil) || n == 300 && (path != "" || !errors.Is(l.r.Err, kobj.ErrBroken)) {

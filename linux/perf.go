@@ -67,7 +67,7 @@ func (s *System) PerfEvents(ctx context.Context) iter.Seq2[*PerfEvent, error] {
 			yield(nil, err)
 			return
 		}
-		w := perfWalk{s: s, o: o, l: s.NewLister(), ctx: ctx, yield: yield, left: maxPerfEvents, seen: map[virt.Addr]bool{}}
+		w := perfWalk{s: s, o: o, l: s.NewProcessReader(), ctx: ctx, yield: yield, left: maxPerfEvents, seen: map[virt.Addr]bool{}}
 		if w.tasks() {
 			w.processors()
 		}
@@ -77,7 +77,7 @@ func (s *System) PerfEvents(ctx context.Context) iter.Seq2[*PerfEvent, error] {
 type perfWalk struct {
 	s     *System
 	o     *perfLayout
-	l     *Lister
+	l     *ProcessReader
 	ctx   context.Context
 	yield func(*PerfEvent, error) bool
 	left  int

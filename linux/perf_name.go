@@ -12,8 +12,8 @@ type traceEventLayout struct {
 }
 
 // traceEvent is the name of the struct trace_event_call at a, "system:name"; empty
-// for 0. An error stays in the Lister's reader.
-func (l *Lister) traceEvent(a virt.Addr) string {
+// for 0. An error stays in the ProcessReader's reader.
+func (l *ProcessReader) traceEvent(a virt.Addr) string {
 	o, err := kobj.LayoutOf(l.s.Walker, "trace events", func(r *kobj.Resolver, o *traceEventLayout) {
 		const c = "trace_event_call"
 		o.class, o.name, o.tp = r.Field(c, "class"), r.Field(c, "name"), r.Field(c, "tp")

@@ -10,8 +10,8 @@ import (
 	"github.com/outsight-vmi/outsight/virt"
 )
 
-// Message is one record of the kernel's log.
-type Message struct {
+// LogMessage is one record of the kernel's log.
+type LogMessage struct {
 	Seq               uint64
 	Time              time.Duration // since boot, by the clock of the log
 	Facility, Level   uint8         // as in syslog; level 0 is an emergency, 7 debugging
@@ -38,8 +38,8 @@ const (
 // Messages yields the kernel's log, oldest record first, as /dev/kmsg does: what
 // userspace wrote to it is in it too. Records that are being written or were
 // overwritten meanwhile are left out. Kernels before 5.10 keep it in another form.
-func (s *System) Messages(ctx context.Context) iter.Seq2[*Message, error] {
-	return func(yield func(*Message, error) bool) {
+func (s *System) Messages(ctx context.Context) iter.Seq2[*LogMessage, error] {
+	return func(yield func(*LogMessage, error) bool) {
 		w := printkWalk{s: s}
 		if err := w.open(); err != nil {
 			yield(nil, fmt.Errorf("kernel log: %w", err))
@@ -124,7 +124,7 @@ func (w *printkWalk) read(id uint64) (_ *Message, err error) {
 	if r.Uint(desc, o.state) != want {
 		return nil, r.Err
 	}
-	m := &Message{
+	m := &LogMessage{
 		Seq: r.Uint(info, o.seq), Time: time.Duration(r.Uint(info, o.ts)),
 		Facility: uint8(r.Uint(info, o.facility)), Level: uint8(r.Uint(info, o.level)), Caller: uint32(r.Uint(info, o.caller)),
 	}

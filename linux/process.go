@@ -70,11 +70,11 @@ type MissingPart struct {
 
 // Has reports whether the process has memory of its own: kernel threads and
 // zombies have none, and so no arguments and no executable.
-func (p *Process) Has() bool { return p.MM != 0 && !p.KernelThread }
+func (p *Process) HasAddressSpace() bool { return p.MM != 0 && !p.KernelThread }
 
-// Lister reads many processes and remembers what they share: control groups,
+// ProcessReader reads many processes and remembers what they share: control groups,
 // paths of executables. It is not safe for concurrent use.
-type Lister struct {
+type ProcessReader struct {
 	s       *System
 	now     guestNow
 	r       kobj.Reader
@@ -101,31 +101,31 @@ type knownPath struct {
 	pseudo bool
 }
 
-// textBudget bounds the arguments and paths read by one Lister, in bytes, so that a
+// textBudget bounds the arguments and paths read by one ProcessReader, in bytes, so that a
 // guest full of processes with huge ones costs bounded memory.
 const textBudget = 64 << 20
 
-// NewLister begins a listing. What it remembers must not grow old: make one for
+// NewProcessReader begins a listing. What it remembers must not grow old: make one for
 // each look at the guest.
-func (s *System) NewLister() *Lister {
-	return &Lister{s: s, now: newGuestNow(s), r: s.Reader(), cgroups: map[virt.Addr]groupName{}, proxies: map[virt.Addr]Namespaces{}, paths: map[[2]virt.Addr]knownPath{}, elfBits: map[phys.Addr]elfPage{}, textLeft: textBudget, threadsLeft: 4 * s.maxTasks}
+func (s *System) NewProcessReader() *ProcessReader {
+	return &ProcessReader{s: s, now: newGuestNow(s), r: s.Reader(), cgroups: map[virt.Addr]groupName{}, proxies: map[virt.Addr]Namespaces{}, paths: map[[2]virt.Addr]knownPath{}, elfBits: map[phys.Addr]elfPage{}, textLeft: textBudget, threadsLeft: 4 * s.maxTasks}
 }
 
-// Only makes [Lister.Process] and [Lister.Thread] read these parts alone, beside what
+// Only makes [ProcessReader.Process] and [ProcessReader.ThreadAsProcess] read these parts alone, beside what
 // every process has: numbers, state, start, flags. The other fields stay zero. It takes a
 // fraction of the time where arguments, paths or memory are left out.
-func (l *Lister) Only(parts ...Part) { l.only = append([]Part{}, parts...) }
+func (l *ProcessReader) Only(parts ...Part) { l.only = append([]Part{}, parts...) }
 
 // reads reports whether a part is wanted.
-func (l *Lister) reads(what Part) bool { return l.only == nil || slices.Contains(l.only, what) }
+func (l *ProcessReader) reads(what Part) bool { return l.only == nil || slices.Contains(l.only, what) }
 
 // Process reads the process that t leads.
-func (l *Lister) Process(ctx context.Context, t Task) (*Process, error) {
+func (l *ProcessReader) Process(ctx context.Context, t Task) (*Process, error) {
 	return l.read(t, func(id identity, mmErr error) (*Process, error) { return l.once(ctx, t, true, id, mmErr) })
 }
 
-// Thread reads t as one thread: its own state, time and name.
-func (l *Lister) Thread(ctx context.Context, t Task) (*Process, error) {
+// ThreadAsProcess reads t as one thread: its own state, time and name.
+func (l *ProcessReader) ThreadAsProcess(ctx context.Context, t Task) (*Process, error) {
 	return l.read(t, func(id identity, mmErr error) (*Process, error) { return l.once(ctx, t, false, id, mmErr) })
 }
 
@@ -139,7 +139,7 @@ type identity struct {
 
 // identity reads it. That the mm cannot be read is an error of its own, because
 // the task does without.
-func (l *Lister) identity(a virt.Addr) (id identity, mmErr error) {
+func (l *ProcessReader) identity(a virt.Addr) (id identity, mmErr error) {
 	o, r := l.s.o, &l.r
 	id.pid, id.tid = int32(r.U32(a+virt.Addr(o.tgid))), int32(r.U32(a+virt.Addr(o.pid)))
 	id.born = r.U64(a + virt.Addr(o.startBoottime))
@@ -159,7 +159,7 @@ const steadyTries = 3
 
 // steady has once read something of t, again if t has become another thread meanwhile, or
 // if once says that what it reads has become another by errChanged.
-func (l *Lister) steady(t Task, once func(id identity) error) error {
+func (l *ProcessReader) steady(t Task, once func(id identity) error) error {
 	defer l.use(l.s)
 	for try := range steadyTries {
 		l.attempt(try)
@@ -206,7 +206,7 @@ func (l *Lister) read(t Task, once func(id identity, mmErr error) (*Process, err
 }
 
 // once reads t, of which id was just read, once.
-func (l *Lister) once(ctx context.Context, t Task, whole bool, id identity, mmErr error) (*Process, error) {
+func (l *ProcessReader) once(ctx context.Context, t Task, whole bool, id identity, mmErr error) (*Process, error) {
 	s, o, r, a := l.s, l.s.o, &l.r, t.Addr
 	p := &Process{Task: t, PID: id.pid, TID: id.tid, SinceBoot: time.Duration(id.born), Started: s.started(id.born)}
 	if r.Err == nil && (p.PID <= 0 || p.PID > maxTasks || p.TID <= 0 || p.TID > maxTasks) {
@@ -264,14 +264,14 @@ func (l *Lister) once(ctx context.Context, t Task, whole bool, id identity, mmEr
 
 // part ends the reading of one part of p: an error is noted, and the next part
 // begins without it.
-func (l *Lister) part(p *Process, what Part) {
+func (l *ProcessReader) part(p *Process, what Part) {
 	if l.r.Err != nil {
 		p.Missing = append(p.Missing, MissingPart{what, l.r.Err})
 		l.r.Err = nil
 	}
 }
 
-func (l *Lister) state(a virt.Addr) State {
+func (l *ProcessReader) state(a virt.Addr) State {
 	o, r := l.s.o, &l.r
 	var state uint64
 	if o.stateWide == 8 {
@@ -284,7 +284,7 @@ func (l *Lister) state(a virt.Addr) State {
 
 // cpuTime is the processor time that the scheduler accounted. /proc splits the
 // same sum into user and system time and never lets it fall (cputime_adjust).
-func (l *Lister) cpuTime(ctx context.Context, p *Process, signal virt.Addr, whole bool) time.Duration {
+func (l *ProcessReader) cpuTime(ctx context.Context, p *Process, signal virt.Addr, whole bool) time.Duration {
 	o, r := l.s.o, &l.r
 	if !whole {
 		d := r.U64(p.Task.Addr + virt.Addr(o.sumExec))
@@ -311,7 +311,7 @@ func (l *Lister) cpuTime(ctx context.Context, p *Process, signal virt.Addr, whol
 // Threads yields the threads of t's process, as [Task.Threads] does, but no more
 // than this listing may still read: many processes that share one huge list do not
 // cost more than it.
-func (l *Lister) Threads(ctx context.Context, t Task) iter.Seq2[Task, error] {
+func (l *ProcessReader) Threads(ctx context.Context, t Task) iter.Seq2[Task, error] {
 	return func(yield func(Task, error) bool) {
 		for t, err := range t.Threads(ctx) {
 			if l.threadsLeft--; l.threadsLeft < 0 {
@@ -326,12 +326,12 @@ func (l *Lister) Threads(ctx context.Context, t Task) iter.Seq2[Task, error] {
 }
 
 // spend takes n bytes off the budget for text.
-func (l *Lister) spend(n int) bool {
+func (l *ProcessReader) spend(n int) bool {
 	l.textLeft = max(0, l.textLeft-n)
 	return l.textLeft > 0
 }
 
-func (l *Lister) tty(signal virt.Addr) string {
+func (l *ProcessReader) tty(signal virt.Addr) string {
 	o, r := l.s.o, &l.r
 	tty := r.Ptr(signal + virt.Addr(o.tty))
 	if tty == 0 || o.ttyName == kobj.NoOffset {
@@ -340,7 +340,7 @@ func (l *Lister) tty(signal virt.Addr) string {
 	return devName(r.CString(tty+virt.Addr(o.ttyName), 64))
 }
 
-func (l *Lister) creds(p *Process, a virt.Addr) {
+func (l *ProcessReader) creds(p *Process, a virt.Addr) {
 	o, r := l.s.o, &l.r
 	cred := r.Ptr(a + virt.Addr(o.realCred))
 	id := func(off uint32) uint32 { return r.U32(cred + virt.Addr(off)) }
@@ -353,14 +353,14 @@ func (l *Lister) creds(p *Process, a virt.Addr) {
 }
 
 // inum is the inode number of the namespace at ns.
-func (l *Lister) inum(ns virt.Addr, off uint32) uint64 {
+func (l *ProcessReader) inum(ns virt.Addr, off uint32) uint64 {
 	if ns == 0 || off == kobj.NoOffset {
 		return 0
 	}
 	return uint64(l.r.U32(ns + virt.Addr(off)))
 }
 
-func (l *Lister) namespaces(p *Process, a virt.Addr) {
+func (l *ProcessReader) namespaces(p *Process, a virt.Addr) {
 	o, r := l.s.o, &l.r
 	// A task that is being reaped has lost its pid.
 	if pid := r.Ptr(a + virt.Addr(o.threadPid)); pid != 0 {

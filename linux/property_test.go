@@ -79,7 +79,7 @@ func TestHostileMemory(t *testing.T) {
 
 // list reads all that can be read and checks it against what is possible.
 func list(ctx context.Context, t *rapid.T, s *System) {
-	l := s.NewLister()
+	l := s.NewProcessReader()
 	seen, text, n := map[virt.Addr]bool{}, 0, 0
 	for task, err := range s.Processes(ctx) {
 		if n++; n > 2*s.maxTasks {
@@ -105,7 +105,7 @@ func list(ctx context.Context, t *rapid.T, s *System) {
 		threads := 0
 		for thread, err := range task.Threads(ctx) {
 			if err == nil {
-				_, _ = l.Thread(ctx, thread)
+				_, _ = l.ThreadAsProcess(ctx, thread)
 			}
 			if threads++; threads > 50 {
 				break

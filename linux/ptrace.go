@@ -14,7 +14,7 @@ type Tracing struct {
 	Tracer     int32 // process
 	TracerComm string
 	Seized     bool     // by PTRACE_SEIZE; else by PTRACE_ATTACH or PTRACE_TRACEME
-	Options    []string // what the tracer wants to be told
+	Options    []string // what the tracer is notified of
 	Task       Task
 }
 

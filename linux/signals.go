@@ -97,7 +97,7 @@ func (l *Lister) SignalsOf(t Task) (_ *Signals, err error) {
 	return g, nil
 }
 
-func (l *Lister) signals(t Task, o *signalLayout, id identity) *Signals {
+func (l *ProcessReader) signals(t Task, o *signalLayout, id identity) *Signals {
 	const ignore, actions, maxStride = 1, 64, 256 // SIG_IGN
 	r, a := &l.r, t.Addr
 	g := &Signals{PID: id.pid, TID: id.tid, Comm: l.comm(a, r.U32(a+virt.Addr(l.s.o.flags)))}

@@ -29,24 +29,24 @@ type Stack struct {
 // Unwinder walks the stacks of threads. It is of one moment, as it knows the modules,
 // and not safe for concurrent use.
 type Unwinder struct {
-	l       *Lister
+	l       *ProcessReader
 	orcs    *orcs
 	owners  *Owners
 	o       *stackLayout
 	skipped []span // of the scheduler's functions and locks
 	born    []virt.Addr
-	running []Execution
+	running []CPUState
 }
 
-// Execution is where a processor of a guest that stands still is.
-type Execution struct {
+// CPUState is where a processor of a guest that stands still is.
+type CPUState struct {
 	IP, SP, BP virt.Addr
 	User       bool // it runs a program, not the kernel
 }
 
-// Run lets u walk the stacks of running threads too: processors are all that the guest
+// SetCPUStates lets u walk the stacks of running threads too: processors are all that the guest
 // has, in the order of their numbers, of the moment at which its memory stands still.
-func (u *Unwinder) Run(processors []Execution) { u.running = processors }
+func (u *Unwinder) SetCPUStates(processors []CPUState) { u.running = processors }
 
 type stackLayout struct {
 	sp, stack, onCPU, refs kobj.Field
@@ -79,7 +79,7 @@ func (s *System) Unwinder(ctx context.Context) (*Unwinder, error) {
 	if err != nil {
 		return nil, err
 	}
-	u := &Unwinder{l: s.NewLister(), o: o}
+	u := &Unwinder{l: s.NewProcessReader(), o: o}
 	if u.orcs, err = s.orcs(ctx); err != nil {
 		return nil, err
 	}
@@ -157,7 +157,7 @@ func (u *Unwinder) stack(t Task, id identity, sp virt.Addr) *Stack {
 }
 
 // processor is the one that a thread runs on: in the kernel by its stack, else by number.
-func (u *Unwinder) processor(running bool, base virt.Addr, cpu uint64) (p Execution, known bool) {
+func (u *Unwinder) processor(running bool, base virt.Addr, cpu uint64) (p CPUState, known bool) {
 	if !running {
 		return p, false
 	}
@@ -215,8 +215,8 @@ func (w *unwinding) walk(k *Stack) error {
 		if w.bad != nil {
 			return w.bad
 		}
-		if w.u.owners.Of(w.ip).Kind == OwnerNone {
-			return fmt.Errorf("%w: the stack leads to %#x, which is nobody's code", kobj.ErrBroken, uint64(w.ip))
+		if w.u.owners.CodeAt(w.ip).Kind == OwnerNone {
+			return fmt.Errorf("%w: the stack leads to %#x, which belongs to no known code", kobj.ErrBroken, uint64(w.ip))
 		}
 		if here := w.exact && k.Frames == nil; here || !w.skipped() {
 			if k.Frames = append(k.Frames, w.ip); len(k.Frames) == maxFrames {

@@ -10,8 +10,8 @@ import (
 	"github.com/outsight-vmi/outsight/virt"
 )
 
-// Found is a printable string in memory.
-type Found struct {
+// FoundString is a printable string in memory.
+type FoundString struct {
 	Addr uint64 // of its first byte: virtual of a process, else guest-physical
 	Text string // as ASCII, whatever its encoding
 	Wide bool   // UTF-16LE; else ASCII
@@ -35,12 +35,12 @@ func userTop(s *virt.Space) virt.Addr {
 // wide ones) in what is mapped and present of the process that t leads, by
 // address. Its pages are found by its page tables, so that nothing that it maps is
 // left out; what is swapped out is.
-func (s *System) StringsOf(ctx context.Context, t Task, least int) iter.Seq2[Found, error] {
-	return func(yield func(Found, error) bool) {
+func (s *System) StringsOf(ctx context.Context, t Task, least int) iter.Seq2[FoundString, error] {
+	return func(yield func(FoundString, error) bool) {
 		space, err := s.taskSpace(t)
 		if err != nil || space == nil {
 			if err != nil {
-				yield(Found{}, err)
+				yield(FoundString{}, err)
 			}
 			return
 		}
@@ -58,8 +58,8 @@ func (s *System) StringsOf(ctx context.Context, t Task, least int) iter.Seq2[Fou
 // guest-physical address. A string in two pages that lie apart there comes in two.
 // The firmware's ROM, which some dumps have, is not looked at: it says nothing of the
 // guest, and the same guest has the same strings from wherever it is read.
-func (s *System) Strings(ctx context.Context, least int) iter.Seq2[Found, error] {
-	return func(yield func(Found, error) bool) {
+func (s *System) Strings(ctx context.Context, least int) iter.Seq2[FoundString, error] {
+	return func(yield func(FoundString, error) bool) {
 		scan := &stringScan{least: max(least, 1), yield: yield}
 		for _, r := range s.Memory.Ranges() {
 			if phys.Firmware.Contains(r.Start, r.Size()) {
@@ -90,7 +90,7 @@ func (s *System) taskSpace(t Task) (_ *virt.Space, err error) {
 // allocates once a window, not for each string: strings are parts of the window.
 type stringScan struct {
 	least int
-	yield func(Found, error) bool
+	yield func(FoundString, error) bool
 	buf   []byte
 	held  int    // bytes at the start of buf that were not decided on
 	at    uint64 // address of buf[0]
@@ -106,7 +106,7 @@ func (c *stringScan) region(ctx context.Context, a, size uint64, read func([]byt
 	}
 	for off := uint64(0); off < size; {
 		if err := ctx.Err(); err != nil {
-			c.yield(Found{}, err)
+			c.yield(FoundString{}, err)
 			return false
 		}
 		n := int(min(stringWindow, size-off))
@@ -121,7 +121,7 @@ func (c *stringScan) region(ctx context.Context, a, size uint64, read func([]byt
 		if err != nil {
 			// Holes are no news; what went away is.
 			if errors.Is(err, phys.ErrGone) {
-				c.yield(Found{}, err)
+				c.yield(FoundString{}, err)
 				return false
 			}
 			c.held += got
@@ -171,7 +171,7 @@ func (c *stringScan) window(last bool) bool {
 			chars /= 2
 		}
 		if chars >= c.least {
-			found := Found{Addr: c.at + uint64(i), Text: text[i:end], Wide: wide}
+			found := FoundString{Addr: c.at + uint64(i), Text: text[i:end], Wide: wide}
 			if wide {
 				found.Text = narrow(found.Text)
 			}

@@ -7,9 +7,9 @@ import (
 )
 
 // scanAll scans b in regions of n bytes at address 4096.
-func scanAll(b []byte, n int) map[uint64]Found {
-	got := map[uint64]Found{}
-	c := &stringScan{least: 4, yield: func(f Found, err error) bool {
+func scanAll(b []byte, n int) map[uint64]FoundString {
+	got := map[uint64]FoundString{}
+	c := &stringScan{least: 4, yield: func(f FoundString, err error) bool {
 		if err == nil {
 			got[f.Addr] = f
 		}

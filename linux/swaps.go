@@ -29,7 +29,7 @@ type Swap struct {
 }
 
 // Swaps yields the swap areas in use, as /proc/swaps lists them.
-func (l *Lister) Swaps(ctx context.Context) iter.Seq2[*Swap, error] {
+func (l *ProcessReader) Swaps(ctx context.Context) iter.Seq2[*Swap, error] {
 	s := l.s
 	return func(yield func(*Swap, error) bool) {
 		o, err := kobj.LayoutOf(s.Walker, "swap areas", func(r *kobj.Resolver, o *swapsLayout) {

@@ -73,7 +73,7 @@ func (l *Lister) ThreadOf(t Task) (_ *Thread, err error) {
 	return th, nil
 }
 
-func (l *Lister) thread(t Task, o *threadLayout, id identity) (*Thread, error) {
+func (l *ProcessReader) thread(t Task, o *threadLayout, id identity) (*Thread, error) {
 	const firstNormal, defaultPrio = 100, 120 // MAX_RT_PRIO, DEFAULT_PRIO
 	r, a := &l.r, t.Addr
 	th := &Thread{Task: t, PID: id.pid, TID: id.tid, Started: l.s.started(id.born)}
@@ -99,7 +99,7 @@ func (l *Lister) thread(t Task, o *threadLayout, id identity) (*Thread, error) {
 }
 
 // cpuList reads a mask of processors of so many bytes, in the form of /proc.
-func (l *Lister) cpuList(mask virt.Addr, size int) string {
+func (l *ProcessReader) cpuList(mask virt.Addr, size int) string {
 	cpus := max(len(l.s.CPUAreas), 1)
 	n := min(size, (cpus+63)/64*8)
 	b := l.r.Bytes(mask, n)

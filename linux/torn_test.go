@@ -55,7 +55,7 @@ func TestChangedWhileRead(t *testing.T) {
 					g.Put(task+g.Member("task_struct", "comm"), []byte{'a' + byte(n), 0})
 				}
 			}
-			p, err := s.NewLister().Process(t.Context(), s.TaskAt(virt.Addr(task)))
+			p, err := s.NewProcessReader().Process(t.Context(), s.TaskAt(virt.Addr(task)))
 			if times > 2 {
 				if !errors.Is(err, errChanged) || p != nil {
 					t.Errorf("%s changes all the time: %+v, %v", member, p, err)
@@ -79,7 +79,7 @@ func TestNameMissing(t *testing.T) {
 	s := open(t, g)
 	s.o.comm = 1 << 31 // past all memory
 	for _, pid := range []int32{1, 2} {
-		p, err := s.NewLister().Process(t.Context(), s.TaskAt(virt.Addr(g.Tasks[pid])))
+		p, err := s.NewProcessReader().Process(t.Context(), s.TaskAt(virt.Addr(g.Tasks[pid])))
 		if err != nil || len(p.Missing) != 1 || p.Missing[0].Part != PartName {
 			t.Errorf("process %d: %+v, %v", pid, p, err)
 		}
@@ -111,7 +111,7 @@ func TestProcessorsMissing(t *testing.T) {
 func TestReadBudget(t *testing.T) {
 	g := row(3)
 	s := open(t, g)
-	l := s.NewLister()
+	l := s.NewProcessReader()
 	l.r.Left = 150
 	whole, cut, none := 0, 0, 0
 	for _, pid := range []int32{1, 2, 3} {
@@ -138,7 +138,7 @@ func TestTitleBudget(t *testing.T) {
 	g := synth.New(synth.Options{})
 	g.Add(synth.Process{PID: 1, Comm: "titled", Exe: "/t", Args: []string{"x"}, Title: "titled: worker"})
 	s := open(t, g)
-	l := s.NewLister()
+	l := s.NewProcessReader()
 	l.textLeft = 80
 	var last *Process
 	for i := range 4 {
@@ -179,7 +179,7 @@ func TestMappingGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	task := s.TaskAt(virt.Addr(g.Tasks[2]))
-	_, err1 := s.NewLister().Process(t.Context(), task)
+	_, err1 := s.NewProcessReader().Process(t.Context(), task)
 	_, _, err2 := task.IDs()
 	_, err3 := s.UserSpace(virt.Addr(g.Get(g.Tasks[2], "task_struct", "mm")))
 	_, err4 := s.Hostname()

@@ -22,7 +22,7 @@ type Terminal struct {
 	Session, Group int32 // processes that lead the session and the foreground group; 0: none
 	Count          int64 // how often it is open, as the kernel counts
 	OpenBy         []int32
-	Rows, Columns  int       // size of the window; 0 if nobody set it
+	Rows, Columns  int       // size of the window; 0 if not set
 	Peer           virt.Addr // the other side of a pseudo-terminal; 0: none
 	Ops            virt.Addr // struct tty_operations
 	Write          virt.Addr // its function
@@ -67,7 +67,7 @@ func (s *System) ttyLayout() (*ttyLayout, error) {
 
 // ttyScan collects terminals and who has them open.
 type ttyScan struct {
-	l    *Lister
+	l    *ProcessReader
 	o    *ttyLayout
 	open map[virt.Addr][]int32
 	errs []error
@@ -87,7 +87,7 @@ func (s *System) Terminals(ctx context.Context) iter.Seq2[*Terminal, error] {
 			yield(nil, err)
 			return
 		}
-		c := &ttyScan{l: s.NewLister(), o: o, open: map[virt.Addr][]int32{}}
+		c := &ttyScan{l: s.NewProcessReader(), o: o, open: map[virt.Addr][]int32{}}
 		c.drivers(ctx)
 		c.processes(ctx)
 		var all []*Terminal

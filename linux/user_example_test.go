@@ -15,8 +15,8 @@ func ExampleSystem_Terminals() {
 	}
 }
 
-func ExampleLister_Images() {
-	lister := system.NewLister()
+func ExampleProcessReader_Images() {
+	lister := system.NewProcessReader()
 	for task, err := range system.Processes(ctx) {
 		if err != nil {
 			log.Print(err) // one that cannot be read is not the end
@@ -32,8 +32,8 @@ func ExampleLister_Images() {
 	}
 }
 
-func ExampleLister_ELFImages() {
-	lister := system.NewLister()
+func ExampleProcessReader_ELFImages() {
+	lister := system.NewProcessReader()
 	for task, err := range system.Processes(ctx) {
 		if err != nil {
 			log.Print(err) // one that cannot be read is not the end
@@ -48,8 +48,8 @@ func ExampleLister_ELFImages() {
 	}
 }
 
-func ExampleLister_History() {
-	lister := system.NewLister()
+func ExampleProcessReader_History() {
+	lister := system.NewProcessReader()
 	for task, err := range system.Processes(ctx) {
 		if err != nil {
 			log.Print(err) // one that cannot be read is not the end

@@ -65,7 +65,7 @@ func ExampleDrivers() {
 			log.Print(err) // one that cannot be read is not the end
 			continue
 		}
-		fmt.Println(d.Kind, d.Major, d.First, d.Name, owners.Of(d.Open))
+		fmt.Println(d.Kind, d.Major, d.First, d.Name, owners.CodeAt(d.Open))
 	}
 }
 

@@ -21,7 +21,7 @@ type MiscFormat struct {
 	Active      bool   // and so is binfmt_misc itself
 	Interpreter string // path of the program
 	Flags       string // of P, O, C and F, as /proc/sys/fs/binfmt_misc/NAME shows them
-	Extension   string // of file names; empty where a magic tells
+	Extension   string // of file names; empty where a magic identifies them
 	Magic, Mask []byte // Mask is empty if all bits of Magic count
 	Offset      int    // of the magic in the file, in bytes
 }

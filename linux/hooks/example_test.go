@@ -24,7 +24,7 @@ func ExampleSyscalls() {
 			log.Print(err) // one that cannot be read is not the end
 			continue
 		}
-		fmt.Println(c.Number, c.Name, owners.Of(c.Handler))
+		fmt.Println(c.Number, c.Name, owners.CodeAt(c.Handler))
 	}
 }
 
@@ -39,7 +39,7 @@ func ExampleGates() {
 	}
 	for gate, err := range hooks.Gates(ctx, system, idt.Base, idt.Limit) {
 		if err == nil && gate.Present {
-			fmt.Println(gate.Vector, owners.Of(gate.Handler))
+			fmt.Println(gate.Vector, owners.CodeAt(gate.Handler))
 		}
 	}
 }
@@ -54,7 +54,7 @@ func ExampleSecurityHooks() {
 			log.Print(err) // one that cannot be read is not the end
 			continue
 		}
-		fmt.Println(h.Hook, h.LSM, owners.Of(h.Func))
+		fmt.Println(h.Hook, h.LSM, owners.CodeAt(h.Func))
 	}
 }
 
@@ -68,7 +68,7 @@ func ExampleKprobes() {
 			log.Print(err) // one that cannot be read is not the end
 			continue
 		}
-		fmt.Println(p.Symbol, p.Offset, owners.Of(p.Handler))
+		fmt.Println(p.Symbol, p.Offset, owners.CodeAt(p.Handler))
 	}
 }
 
@@ -82,7 +82,7 @@ func ExampleFtraceOps() {
 			log.Print(err) // one that cannot be read is not the end
 			continue
 		}
-		fmt.Println(owners.Of(o.Func), o.Flags)
+		fmt.Println(owners.CodeAt(o.Func), o.Flags)
 	}
 }
 
@@ -97,7 +97,7 @@ func ExampleFtraceSites() {
 			continue
 		}
 		if s.Enabled {
-			fmt.Println(owners.Of(s.Site), s.Users)
+			fmt.Println(owners.CodeAt(s.Site), s.Users)
 		}
 	}
 }
@@ -122,7 +122,7 @@ func ExampleNotifiers() {
 			log.Print(err) // one that cannot be read is not the end
 			continue
 		}
-		fmt.Println(n.Chain, owners.Of(n.Func))
+		fmt.Println(n.Chain, owners.CodeAt(n.Func))
 	}
 }
 
@@ -146,7 +146,7 @@ func ExampleBinaryFormats() {
 			log.Print(err) // one that cannot be read is not the end
 			continue
 		}
-		fmt.Println(f.Module, owners.Of(f.Load))
+		fmt.Println(f.Module, owners.CodeAt(f.Load))
 	}
 }
 

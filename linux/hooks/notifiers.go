@@ -160,7 +160,7 @@ func chainAt(s *linux.System, o *notifierLayout, owners *linux.Owners, h kernel.
 				return nil
 			}
 			// Code that belongs to nobody is what is looked for: it only has to be code.
-			w := owners.Of(n.Func)
+			w := owners.CodeAt(n.Func)
 			if w.Kind == linux.OwnerKernel && w.Offset != 0 || w.Kind == linux.OwnerNone && !executable(s, n.Func) {
 				return nil
 			}

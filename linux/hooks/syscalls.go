@@ -126,7 +126,7 @@ func syscallsOf(ctx context.Context, s *linux.System, owners *linux.Owners, w ab
 
 // judge fills the name in, and whether the function is the expected one.
 func (c *Syscall) judge(owners *linux.Owners, noted []string) {
-	owner := owners.Of(c.Handler)
+	owner := owners.CodeAt(c.Handler)
 	if c.Number < len(noted) && noted[c.Number] != "" {
 		c.Name = noted[c.Number]
 		// A call without arguments has several symbols at its one address.

@@ -63,7 +63,7 @@ func (w *listWalk) forward() {
 		after, back, err := w.links(next)
 		if err != nil || back != at {
 			if next, after, err = w.settle(at, next); err != nil {
-				w.mend(at, err)
+				w.resume(at, err)
 				return
 			}
 		}
@@ -109,8 +109,8 @@ func (w *listWalk) settle(at, next virt.Addr) (_, after virt.Addr, err error) {
 	return next, after, err
 }
 
-// mend goes on after the link from at to its successor was found broken.
-func (w *listWalk) mend(at virt.Addr, cause error) {
+// resume continues after the link from at to its successor was found broken.
+func (w *listWalk) resume(at virt.Addr, cause error) {
 	if !w.yield(0, cause) {
 		return
 	}

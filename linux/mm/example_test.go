@@ -67,6 +67,6 @@ func ExampleVMAreas() {
 			log.Print(err) // one that cannot be read is not the end
 			continue
 		}
-		fmt.Printf("%#x-%#x %v %s\n", uint64(a.Start), uint64(a.End), a.Kinds, owners.Of(a.Caller).Function())
+		fmt.Printf("%#x-%#x %v %s\n", uint64(a.Start), uint64(a.End), a.Kinds, owners.CodeAt(a.Caller).Function())
 	}
 }

@@ -12,7 +12,7 @@ import (
 // The lines of /proc/meminfo that are more than a sum. Each returns bytes, and whether this
 // kernel has the line.
 
-// available is what could be had without swapping (si_mem_available of mm/page_alloc.c).
+// available is what can be allocated without swapping (si_mem_available of mm/page_alloc.c).
 func (w *meminfoWalk) available() (uint64, bool, error) {
 	reserve, ok, err := w.variable("totalreserve_pages", 8)
 	if !ok || err != nil {

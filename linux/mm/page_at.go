@@ -102,7 +102,7 @@ type SlabObject struct {
 }
 
 // ObjectAt is the object that a kernel address lies in, of a page that is one of a slab.
-// Whether it is in use is not told: processors keep free objects at hand.
+// Whether it is in use is not reported: processors keep free objects at hand.
 func ObjectAt(s *linux.System, p *Page, offset uint64, base virt.Addr) (*SlabObject, error) {
 	o, err := slabLayoutOf(s)
 	if err != nil {

@@ -24,7 +24,7 @@ func ExampleHooks() {
 			log.Print(err) // one that cannot be read is not the end
 			continue
 		}
-		fmt.Println(h.Family, h.Hook, h.Priority, owners.Of(h.Function))
+		fmt.Println(h.Family, h.Hook, h.Priority, owners.CodeAt(h.Function))
 	}
 }
 

@@ -137,7 +137,7 @@ var NetCounters = map[string]func(*netDevReader, *Device) (Counters, error){
 
 // countedBy does what the function at f does, if that is known.
 func (w *netDevReader) countedBy(d *Device, f virt.Addr) (Counters, error) {
-	who := w.owners.Of(f)
+	who := w.owners.CodeAt(f)
 	count, ok := NetCounters[who.Function()]
 	if !ok || who.Kind != linux.OwnerKernel && who.Kind != linux.OwnerModule {
 		return Counters{}, fmt.Errorf("%w: they are counted by %s of %s", kobj.ErrUnsupported, who.Function(), who)

@@ -21,7 +21,7 @@ type Neighbour struct {
 	Interface string // empty for a proxy on all of them
 	State     uint8  // NUD_ bits
 	Flags     uint32 // NTF_ bits; from bit 8 on, NTF_EXT_ ones
-	Protocol  uint8  // RTPROT_ of who made it; 0 for nobody
+	Protocol  uint8  // RTPROT_ of its creator; 0 if unspecified
 	Proxy     bool
 }
 

@@ -28,7 +28,7 @@ func (l *socketLister) strayed(t *socketTable, err error) bool {
 	case t.stray <= maxStrayErrs:
 		l.fail(fmt.Errorf("%s sockets: %w", t.kind, err))
 	case t.stray == maxStray:
-		l.fail(fmt.Errorf("%s sockets: table at %#x: %w: %d of its elements are no sockets", t.kind, uint64(t.base), kobj.ErrBroken, t.stray))
+		l.fail(fmt.Errorf("%s sockets: table at %#x: %w: %d of its elements are not sockets", t.kind, uint64(t.base), kobj.ErrBroken, t.stray))
 	}
 	return t.stray < maxStray && !l.stopped
 }
@@ -40,7 +40,7 @@ func (l *socketLister) chains(kind string, base virt.Addr, count uint64, stride,
 	}
 	l.tables[base] = struct{}{}
 	if count&(count-1) != 0 {
-		l.fail(fmt.Errorf("%s sockets: table at %#x: %w: %d buckets are no power of two", kind, uint64(base), kobj.ErrBroken, count))
+		l.fail(fmt.Errorf("%s sockets: table at %#x: %w: %d buckets, which is not a power of two", kind, uint64(base), kobj.ErrBroken, count))
 		return
 	}
 	t := &socketTable{kind: kind, base: base}

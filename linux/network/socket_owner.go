@@ -61,7 +61,7 @@ func newSocketOwners(ctx context.Context, s *linux.System, fail func(error)) *so
 		fail(err)
 		return w
 	}
-	l := s.NewLister()
+	l := s.NewProcessReader()
 	for t, err := range s.Processes(ctx) {
 		if err != nil {
 			fail(err)
@@ -166,7 +166,7 @@ func (c *socketCollector) files(thread, leader linux.Task) (files virt.Addr, err
 		return c.r.Pointer(thread.Addr, c.o.files)
 	})
 	if err == nil && its != leader.Addr {
-		err = fmt.Errorf("%w: it is no thread of %#x", kobj.ErrBroken, uint64(leader.Addr))
+		err = fmt.Errorf("%w: it is not a thread of %#x", kobj.ErrBroken, uint64(leader.Addr))
 	}
 	if err != nil {
 		err = fmt.Errorf("descriptors of task %#x: %w", uint64(thread.Addr), err)

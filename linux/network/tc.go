@@ -110,7 +110,7 @@ func (t *tcWalk) block(a virt.Addr) {
 		seen := map[virt.Addr]struct{}{}
 		for f := t.r.Pointer(chain, t.tc.chainFilters); f != 0 && t.r.Err == nil; f = t.r.Pointer(f, t.tc.next) {
 			if _, twice := seen[f]; twice || !t.visit() {
-				t.fail(fmt.Errorf("filter at %#x: %w: there is no end to them", uint64(f), kobj.ErrBroken))
+				t.fail(fmt.Errorf("filter at %#x: %w: the list does not end", uint64(f), kobj.ErrBroken))
 				return
 			}
 			seen[f] = struct{}{}

@@ -22,7 +22,7 @@ type Segment struct {
 
 // Segments are the mappings of a process.
 func Segments(ctx context.Context, s *linux.System, t linux.Task) (segments []Segment, err error) {
-	for m, err := range s.NewLister().Mappings(ctx, t) {
+	for m, err := range s.NewProcessReader().Mappings(ctx, t) {
 		if err != nil {
 			return segments, err
 		}

@@ -19,7 +19,7 @@ import (
 )
 
 // ErrNoProcess says that a guest has no process of a number, or one without memory.
-var ErrNoProcess = errors.New("there is no such process, or it has no memory of its own")
+var ErrNoProcess = errors.New("no such process, or it has no memory of its own")
 
 // Memory is an address space of a guest's.
 type Memory struct {
@@ -147,7 +147,7 @@ func (m *Memory) base(name string) (uint64, error) {
 	if percpu {
 		n, err := strconv.Atoi(cpu)
 		if err != nil || n < 0 || n >= m.s.CPUs() {
-			return 0, fmt.Errorf("%w: there is no processor %s", ErrPlace, cpu)
+			return 0, fmt.Errorf("%w: no processor %s", ErrPlace, cpu)
 		}
 		a, err := m.s.PerCPU(name, n)
 		if err != nil {

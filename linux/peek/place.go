@@ -37,7 +37,7 @@ type Place struct {
 	Missing []error
 }
 
-// Placer tells what lies at addresses, as of when it was made.
+// Placer says what is at addresses, as of when it was made.
 type Placer struct {
 	m      *Memory
 	owners *linux.Owners
@@ -112,7 +112,7 @@ func (p *Placer) At(ctx context.Context, a uint64) *Place {
 				missing(fmt.Errorf("name of the file: %w", err))
 				break
 			}
-			p.places, err = m.s.NewLister().Places(ctx, init)
+			p.places, err = m.s.NewProcessReader().Places(ctx, init)
 			missing(err)
 		}
 		x.Path, _, _, err = p.places.Path(x.File)
@@ -129,7 +129,7 @@ func (p *Placer) region(ctx context.Context, x *Place, va virt.Addr) error {
 			return nil
 		}
 		x.Region = "process"
-		for v, err := range m.s.NewLister().MappingsOf(ctx, m.mm) {
+		for v, err := range m.s.NewProcessReader().MappingsOf(ctx, m.mm) {
 			if err != nil {
 				return err
 			}
@@ -179,10 +179,10 @@ func (p *Placer) direct(pa phys.Addr) virt.Addr { return p.m.s.Space.DirectBase(
 
 // owner is whose code or data lies at va of the kernel's half.
 func (p *Placer) owner(va virt.Addr) linux.Owner {
-	if o := p.owners.Of(va); o.Kind != linux.OwnerNone {
+	if o := p.owners.CodeAt(va); o.Kind != linux.OwnerNone {
 		return o
 	}
-	return p.owners.Holder(va)
+	return p.owners.MemoryAt(va)
 }
 
 // Name is the shortest name for what a kernel address points to: a symbol, or the cache

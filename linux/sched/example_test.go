@@ -24,7 +24,7 @@ func ExampleTimers() {
 			log.Print(err) // one that cannot be read is not the end
 			continue
 		}
-		fmt.Println(t.CPU, t.Kind, owners.Of(t.Func))
+		fmt.Println(t.CPU, t.Kind, owners.CodeAt(t.Func))
 	}
 }
 
@@ -48,7 +48,7 @@ func ExampleWorkItems() {
 			log.Print(err) // one that cannot be read is not the end
 			continue
 		}
-		fmt.Println(w.Queue, w.State, owners.Of(w.Func))
+		fmt.Println(w.Queue, w.State, owners.CodeAt(w.Func))
 	}
 }
 

@@ -63,7 +63,7 @@ const (
 )
 
 // Interrupts yields the interrupt lines that are set up, by number, and then the
-// kernel's software interrupts. A line without actions is one that nobody uses.
+// kernel's software interrupts. A line without actions is unused.
 func Interrupts(ctx context.Context, s *linux.System) iter.Seq2[*Interrupt, error] {
 	return func(yield func(*Interrupt, error) bool) {
 		o, err := irqLayoutOf(s)

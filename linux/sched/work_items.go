@@ -217,7 +217,7 @@ func (w *workWalk) list(pool, head virt.Addr, state string) bool {
 			return false
 		}
 		if strangers > maxStrangers {
-			return w.yield(nil, fmt.Errorf("works at %#x: %w: these are no works of the pool at %#x", uint64(head), kobj.ErrBroken, uint64(pool)))
+			return w.yield(nil, fmt.Errorf("work items at %#x: %w: they do not belong to the pool at %#x", uint64(head), kobj.ErrBroken, uint64(pool)))
 		}
 	}
 	return true

@@ -78,7 +78,7 @@ type Guest struct {
 	shared  map[string]uint64
 }
 
-// New builds the guest that o describes. It panics when o makes no sense: it is
+// New builds the guest that o describes. It panics when o is invalid: it is
 // for tests.
 func New(o Options) *Guest {
 	o = o.withDefaults()

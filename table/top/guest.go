@@ -130,7 +130,7 @@ func (s *Guest) sample(ctx context.Context, l *linux.System, now time.Time) (*Sa
 	if m, err := mm.ReadRAM(l); err == nil {
 		out.Total, out.Free = table.SizeValue(m.Total), table.SizeValue(m.Free)
 	}
-	lister := l.NewLister()
+	lister := l.NewProcessReader()
 	var first error
 	for t, err := range l.Processes(ctx) {
 		var p *linux.Process
@@ -177,13 +177,13 @@ func (k *slow) holds(pulse linux.Pulse, now time.Time) bool {
 }
 
 // process is p with what is known of it from before, or read now.
-func (s *Guest) process(ctx context.Context, l *linux.Lister, p *linux.Process, pulse linux.Pulse, now time.Time) Process {
+func (s *Guest) process(ctx context.Context, l *linux.ProcessReader, p *linux.Process, pulse linux.Pulse, now time.Time) Process {
 	none, gap := table.Missing(table.None), table.Missing(table.Unreadable)
 	out := Process{
 		Key: keyOf(p.Task, p.PID, p.SinceBoot), PID: p.PID, PPID: p.PPID, State: p.State, Threads: p.Threads,
 		CPU: table.DurationValue(p.CPUTime), RSS: none, VSize: none, Comm: p.Comm, KernelThread: p.KernelThread,
 	}
-	if p.Has() {
+	if p.HasAddressSpace() {
 		out.RSS, out.VSize = table.SizeValue(p.RSS), table.SizeValue(p.VSize)
 	}
 	for _, m := range p.Missing {

@@ -88,14 +88,14 @@ var bpfColumns = table.Columns[bpfProgram]{
 	{Name: "code_symbol", Type: table.Text, Extra: true, Doc: "Function at that address, with the distance from its start; missing where no symbol covers it.",
 		Get: func(p *bpfProgram) table.Value {
 			if o := p.around.owners; o != nil && p.JITAddr != 0 {
-				return text(o.Of(p.JITAddr).Function())
+				return text(o.CodeAt(p.JITAddr).Function())
 			}
 			return none
 		}},
 	{Name: "code_owner", Type: table.Text, Extra: true, Doc: "Owner of that code; anything but a program means that it was redirected.",
 		Get: func(p *bpfProgram) table.Value {
 			if o := p.around.owners; o != nil && p.JITAddr != 0 {
-				return table.TextValue(o.Of(p.JITAddr).String())
+				return table.TextValue(o.CodeAt(p.JITAddr).String())
 			}
 			return none
 		}},

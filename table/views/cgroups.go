@@ -54,6 +54,6 @@ var cgroupColumns = table.Columns[linux.Cgroup]{
 }
 
 // limit is a cell of the most that a group may use; missing without a limit.
-func limit(u linux.Usage, as func(uint64) table.Value) table.Value {
+func limit(u linux.CgroupUsage, as func(uint64) table.Value) table.Value {
 	return when(u.Known && u.Max != ^uint64(0), as(u.Max))
 }

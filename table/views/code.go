@@ -40,7 +40,7 @@ func (o *owned[T]) of(a virt.Addr) linux.Owner {
 	if a != o.at {
 		o.at, o.owner = a, linux.Owner{}
 		if owners, err := o.owners.get(); err == nil {
-			o.owner = owners.Of(a)
+			o.owner = owners.CodeAt(a)
 		}
 	}
 	return o.owner
@@ -52,7 +52,7 @@ func (o *owned[T]) memory(a virt.Addr) linux.Owner {
 	if err != nil {
 		return linux.Owner{}
 	}
-	return owners.Holder(a)
+	return owners.MemoryAt(a)
 }
 
 // Unread is part of [table.Partial].

@@ -106,7 +106,7 @@ func credLabel(c *linux.Cred) table.Value {
 
 func credentials(ctx context.Context, l *guest.Look, r table.Request) iter.Seq2[*linux.Cred, error] {
 	return func(yield func(*linux.Cred, error) bool) {
-		reader := l.Linux.NewLister()
+		reader := l.Linux.NewProcessReader()
 		for t, err := range chosen(ctx, l, reader, r, r.Option("with_threads")) {
 			var c *linux.Cred
 			if err == nil {

@@ -101,7 +101,7 @@ func (i *elfImage) header(cell func(*linux.ELFHeader) table.Value) table.Value {
 
 func elfImages(ctx context.Context, l *guest.Look, r table.Request) iter.Seq2[*elfImage, error] {
 	return func(yield func(*elfImage, error) bool) {
-		reader := l.Linux.NewLister()
+		reader := l.Linux.NewProcessReader()
 		for t, err := range chosenByName(ctx, l, reader, r) {
 			if err != nil {
 				if !yield(nil, err) {

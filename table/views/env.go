@@ -37,7 +37,7 @@ var envColumns = table.Columns[variable]{
 
 // variable is a row of env.
 type variable struct {
-	linux.Variable
+	linux.EnvVariable
 	pid   int32
 	comm  string
 	index int
@@ -45,7 +45,7 @@ type variable struct {
 
 func environments(ctx context.Context, l *guest.Look, r table.Request) iter.Seq2[*variable, error] {
 	return func(yield func(*variable, error) bool) {
-		reader := l.Linux.NewLister()
+		reader := l.Linux.NewProcessReader()
 		var row variable
 		for t, err := range chosen(ctx, l, reader, r, false) {
 			if err != nil {
@@ -65,7 +65,7 @@ func environments(ctx context.Context, l *guest.Look, r table.Request) iter.Seq2
 				}
 				continue
 			}
-			for row.index, row.Variable = range vars {
+			for row.index, row.EnvVariable = range vars {
 				if !yield(&row, nil) {
 					return
 				}

@@ -140,7 +140,7 @@ func (f *openFile) endpoint() (cell table.Value) {
 
 func openFiles(ctx context.Context, l *guest.Look, r table.Request) iter.Seq2[*openFile, error] {
 	return func(yield func(*openFile, error) bool) {
-		reader := l.Linux.NewLister()
+		reader := l.Linux.NewProcessReader()
 		row := openFile{ctx: ctx, sockets: &fileSockets{s: l.Linux}}
 		for p, err := range wantedProcesses(ctx, l, r) {
 			if err != nil {

@@ -72,5 +72,5 @@ var filesystemsColumns = table.Columns[linux.FileSystem]{
 }
 
 func swaps(ctx context.Context, l *guest.Look, _ table.Request) iter.Seq2[*linux.Swap, error] {
-	return whole(l.Linux.NewLister().Swaps(ctx))
+	return whole(l.Linux.NewProcessReader().Swaps(ctx))
 }

@@ -59,7 +59,7 @@ type command struct {
 func history(ctx context.Context, l *guest.Look, r table.Request) iter.Seq2[*command, error] {
 	_, asked := r.Values("pid")
 	return func(yield func(*command, error) bool) {
-		reader := l.Linux.NewLister()
+		reader := l.Linux.NewProcessReader()
 		var row command
 		for t, err := range chosenByName(ctx, l, reader, r) {
 			if err != nil {

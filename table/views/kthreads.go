@@ -85,7 +85,7 @@ func (k *kernelThread) work() virt.Addr {
 func kernelThreads(ctx context.Context, l *guest.Look, r table.Request) iter.Seq2[*owned[kernelThread], error] {
 	return ownedOf(ctx, l.Linux, func(ctx context.Context, s *linux.System, _ *owners) iter.Seq2[*kernelThread, error] {
 		return func(yield func(*kernelThread, error) bool) {
-			reader := s.NewLister()
+			reader := s.NewProcessReader()
 			for t, err := range chosen(ctx, l, reader, r, false) {
 				var row *kernelThread
 				if err == nil {

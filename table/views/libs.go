@@ -44,14 +44,14 @@ var libsColumns = table.Columns[library]{
 
 // library is a row of libs.
 type library struct {
-	*linux.Image
+	*linux.MappedImage
 	pid  int32
 	comm string
 }
 
 func libraries(ctx context.Context, l *guest.Look, r table.Request) iter.Seq2[*library, error] {
 	return func(yield func(*library, error) bool) {
-		reader := l.Linux.NewLister()
+		reader := l.Linux.NewProcessReader()
 		for t, err := range chosenByName(ctx, l, reader, r) {
 			if err != nil {
 				if !yield(nil, err) {

@@ -124,7 +124,7 @@ func mappings(ctx context.Context, l *guest.Look, r table.Request) iter.Seq2[*ma
 	_, chosen := r.Values("pid")
 	resident := (chosen || r.Option("with_resident")) && r.Wants("resident", "swapped", "dirty")
 	return func(yield func(*mapping, error) bool) {
-		reader := l.Linux.NewLister()
+		reader := l.Linux.NewProcessReader()
 		for p, err := range wantedProcesses(ctx, l, r) {
 			if err != nil {
 				if !yield(nil, err) {

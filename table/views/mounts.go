@@ -75,7 +75,7 @@ func (m *mount) propagation() table.Value {
 
 func mounts(ctx context.Context, l *guest.Look, _ table.Request) iter.Seq2[*mount, error] {
 	return func(yield func(*mount, error) bool) {
-		reader := l.Linux.NewLister()
+		reader := l.Linux.NewProcessReader()
 		seen := map[virt.Addr]bool{0: true}
 		for p, err := range wantedProcesses(ctx, l, table.Request{}) {
 			var ns virt.Addr

@@ -13,7 +13,7 @@ import (
 // rowsWith have values in columns that want finds right for the process.
 func rowsWith(want func(p *linux.Process, v []table.Value) bool, names ...string) *table.OfProcess {
 	return &table.OfProcess{Columns: names, Test: func(ctx context.Context, l *guest.Look, pid int64) (mine func([]table.Value) bool, err error) {
-		tasks := l.Linux.NewLister()
+		tasks := l.Linux.NewProcessReader()
 		r := table.Request{Where: []table.Constraint{{Column: "pid", Values: []table.Value{table.IntValue(pid)}}}}
 		for t, err := range chosen(ctx, l, tasks, r, false) {
 			if err != nil {

@@ -135,7 +135,7 @@ func everyPlace(ctx context.Context, l *guest.Look, failed func(error) bool) (pl
 		}
 		tasks = append(tasks, p.Task)
 	}
-	places, err := l.Linux.NewLister().Places(ctx, tasks...)
+	places, err := l.Linux.NewProcessReader().Places(ctx, tasks...)
 	return places, err == nil || failed(fmt.Errorf("mounts: %w", err))
 }
 

@@ -127,7 +127,7 @@ func (p *psProcess) memory(part linux.Part, v table.Value) table.Value {
 	if err := p.missing(part, linux.PartMemory); err != nil {
 		return unreadable(err)
 	}
-	return when(p.Has(), v)
+	return when(p.HasAddressSpace(), v)
 }
 
 // arguments keeps the beginning of arguments that could be read; the error beside the
@@ -142,12 +142,12 @@ func (p *psProcess) arguments() table.Value {
 
 func psProcesses(ctx context.Context, l *guest.Look, r table.Request) iter.Seq2[*psProcess, error] {
 	return func(yield func(*psProcess, error) bool) {
-		reader := l.Linux.NewLister()
+		reader := l.Linux.NewProcessReader()
 		reader.Only(wantedParts(r)...)
 		threads := r.Option("with_threads")
 		read := reader.Process
 		if threads {
-			read = reader.Thread
+			read = reader.ThreadAsProcess
 		}
 		row := psProcess{origin: l.Linux.Origin}
 		for t, err := range chosen(ctx, l, reader, r, threads) {

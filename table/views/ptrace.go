@@ -39,7 +39,7 @@ var ptraceColumns = table.Columns[linux.Tracing]{
 
 func traced(ctx context.Context, l *guest.Look, r table.Request) iter.Seq2[*linux.Tracing, error] {
 	return func(yield func(*linux.Tracing, error) bool) {
-		reader := l.Linux.NewLister()
+		reader := l.Linux.NewProcessReader()
 		for t, err := range chosen(ctx, l, reader, r, true) {
 			var p *linux.Tracing
 			if err == nil {

@@ -102,7 +102,7 @@ func signalHandlers(ctx context.Context, l *guest.Look, r table.Request) iter.Se
 // signalsOf yields the signals of processes, or of all their threads.
 func signalsOf(ctx context.Context, l *guest.Look, r table.Request, threads bool) iter.Seq2[*linux.Signals, error] {
 	return func(yield func(*linux.Signals, error) bool) {
-		reader := l.Linux.NewLister()
+		reader := l.Linux.NewProcessReader()
 		for t, err := range chosen(ctx, l, reader, r, threads) {
 			var s *linux.Signals
 			if err == nil {

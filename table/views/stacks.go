@@ -60,9 +60,9 @@ type threadStack struct {
 func (s *threadStack) call(i int) linux.Owner {
 	a := s.Frames[i]
 	if i == 0 && s.Running {
-		return s.owners.Of(a)
+		return s.owners.CodeAt(a)
 	}
-	w := s.owners.Of(a - 1) // the call, not what follows it
+	w := s.owners.CodeAt(a - 1) // the call, not what follows it
 	w.Offset++
 	return w
 }
@@ -113,10 +113,10 @@ func stacks(ctx context.Context, l *guest.Look, r table.Request) iter.Seq2[*thre
 				yield(nil, err)
 				return
 			}
-			u.Run(states)
+			u.SetCPUStates(states)
 		}
 		row := threadStack{owners: u.Owners()}
-		for t, err := range chosen(ctx, l, l.Linux.NewLister(), r, true) {
+		for t, err := range chosen(ctx, l, l.Linux.NewProcessReader(), r, true) {
 			if err == nil {
 				row.Stack, err = u.StackOf(t)
 			}
@@ -134,13 +134,13 @@ func stacks(ctx context.Context, l *guest.Look, r table.Request) iter.Seq2[*thre
 }
 
 // cpuStates are where the CPUs of a guest that stands still are.
-func cpuStates(ctx context.Context, l *guest.Look) (all []linux.Execution, err error) {
+func cpuStates(ctx context.Context, l *guest.Look) (all []linux.CPUState, err error) {
 	if !l.Still() {
 		return nil, table.Failure(errors.New("running threads move on while they are read: add --pause"))
 	}
 	for _, r := range registers(ctx, l) {
 		const bp, user = 7, 3 // of vm.Registers.General; the ring of programs
-		all = append(all, linux.Execution{IP: virt.Addr(r.RIP), SP: virt.Addr(r.RSP), BP: virt.Addr(r.General[bp]), User: r.CPL == user})
+		all = append(all, linux.CPUState{IP: virt.Addr(r.RIP), SP: virt.Addr(r.RSP), BP: virt.Addr(r.General[bp]), User: r.CPL == user})
 	}
 	if all == nil {
 		why := "its monitor does not show them, or is busy with another client"

@@ -67,7 +67,7 @@ func leastOf(where table.Request) int {
 
 // foundString is a row of strings.
 type foundString struct {
-	linux.Found
+	linux.FoundString
 	pid table.Value
 }
 
@@ -75,7 +75,7 @@ func foundStrings(ctx context.Context, l *guest.Look, r table.Request) iter.Seq2
 	least := leastOf(r)
 	return func(yield func(*foundString, error) bool) {
 		var row foundString
-		show := func(found iter.Seq2[linux.Found, error]) bool {
+		show := func(found iter.Seq2[linux.FoundString, error]) bool {
 			for f, err := range found {
 				if err != nil {
 					if !yield(nil, err) {
@@ -83,7 +83,7 @@ func foundStrings(ctx context.Context, l *guest.Look, r table.Request) iter.Seq2
 					}
 					continue
 				}
-				row.Found = f
+				row.FoundString = f
 				if !yield(&row, nil) {
 					return false
 				}
@@ -94,7 +94,7 @@ func foundStrings(ctx context.Context, l *guest.Look, r table.Request) iter.Seq2
 			show(l.Linux.Strings(ctx, least))
 			return
 		}
-		for t, err := range chosen(ctx, l, l.Linux.NewLister(), r, false) {
+		for t, err := range chosen(ctx, l, l.Linux.NewProcessReader(), r, false) {
 			var pid int32
 			if err == nil {
 				pid, _, err = t.IDs()

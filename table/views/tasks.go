@@ -12,7 +12,7 @@ import (
 
 // chosen is the processes that r does not rule out by their pid; their threads, one by
 // one, if threads is set.
-func chosen(ctx context.Context, l *guest.Look, reader *linux.Lister, r table.Request, threads bool) iter.Seq2[linux.Task, error] {
+func chosen(ctx context.Context, l *guest.Look, reader *linux.ProcessReader, r table.Request, threads bool) iter.Seq2[linux.Task, error] {
 	wanted, some := r.Values("pid")
 	return func(yield func(linux.Task, error) bool) {
 		for t, err := range tasks(ctx, l.Linux) {
@@ -78,7 +78,7 @@ type named struct {
 }
 
 // chosenByName is [chosen] without threads, each process with its name.
-func chosenByName(ctx context.Context, l *guest.Look, reader *linux.Lister, r table.Request) iter.Seq2[named, error] {
+func chosenByName(ctx context.Context, l *guest.Look, reader *linux.ProcessReader, r table.Request) iter.Seq2[named, error] {
 	return func(yield func(named, error) bool) {
 		for t, err := range chosen(ctx, l, reader, r, false) {
 			n := named{Task: t}

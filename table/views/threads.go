@@ -55,11 +55,11 @@ var threadColumns = table.Columns[linux.Thread]{
 
 func threads(ctx context.Context, l *guest.Look, r table.Request) iter.Seq2[*linux.Thread, error] {
 	return func(yield func(*linux.Thread, error) bool) {
-		reader := l.Linux.NewLister()
+		reader := l.Linux.NewProcessReader()
 		for t, err := range chosen(ctx, l, reader, r, true) {
 			var row *linux.Thread
 			if err == nil {
-				row, err = reader.ThreadOf(t)
+				row, err = reader.Thread(t)
 			}
 			if !yield(row, ended(err)) {
 				return

@@ -29,7 +29,7 @@ const maxELFImages = 1 << 14 // of one process
 // ELFImages yields the ELF headers in the memory of t, by address: at the beginning of
 // every page that its page tables have in place, and of every file with code that it has
 // mapped. What of a file is not in place is read from the page cache.
-func (l *Lister) ELFImages(ctx context.Context, t Task) iter.Seq2[*ELFImage, error] {
+func (l *ProcessReader) ELFImages(ctx context.Context, t Task) iter.Seq2[*ELFImage, error] {
 	return func(yield func(*ELFImage, error) bool) {
 		mm, err := t.MM()
 		if err != nil || mm == 0 {
@@ -39,7 +39,7 @@ func (l *Lister) ELFImages(ctx context.Context, t Task) iter.Seq2[*ELFImage, err
 			return
 		}
 		var maps []*Mapping
-		var files []*Image
+		var files []*MappedImage
 		runs := imageRuns{}
 		for m, err := range l.MappingsOf(ctx, mm) {
 			if err != nil {
@@ -132,7 +132,7 @@ type elfPage struct{ looked, begins uint64 }
 
 // beginsELF reports whether the page at pa begins as ELF files do. Processes share most
 // of their pages, so a listing looks at each once.
-func (l *Lister) beginsELF(pa phys.Addr) (bool, error) {
+func (l *ProcessReader) beginsELF(pa phys.Addr) (bool, error) {
 	key, bit := pa/(64*phys.PageSize), uint64(1)<<(pa/phys.PageSize%64)
 	known := l.elfBits[key]
 	if known.looked&bit != 0 {
@@ -180,13 +180,13 @@ func elfImage(mem userMemory, a virt.Addr) *ELFImage {
 }
 
 // place finds what i is in, and reports whether it is the beginning of a file with code.
-func (i *ELFImage) place(maps []*Mapping, files []*Image) bool {
+func (i *ELFImage) place(maps []*Mapping, files []*MappedImage) bool {
 	if m := mappingAt(maps, i.Start); m != nil {
 		i.Mapping, i.End = m, m.End
 	} else {
 		i.End = i.Start + phys.PageSize
 	}
-	n, ok := slices.BinarySearchFunc(files, i.Start, func(f *Image, a virt.Addr) int { return cmp.Compare(f.Start, a) })
+	n, ok := slices.BinarySearchFunc(files, i.Start, func(f *MappedImage, a virt.Addr) int { return cmp.Compare(f.Start, a) })
 	if ok {
 		i.End = files[n].End
 	}

@@ -89,7 +89,7 @@ func (s *System) BPFLinks(ctx context.Context) iter.Seq2[*BPFLink, error] {
 	}
 }
 
-func (o *bpfLinkLayout) read(l *Lister, a virt.Addr) (_ *BPFLink, err error) {
+func (o *bpfLinkLayout) read(l *ProcessReader, a virt.Addr) (_ *BPFLink, err error) {
 	r := &l.r
 	r.Err = nil
 	k := &BPFLink{Addr: a, ID: uint32(r.Uint(a, o.id)), Program: r.Pointer(a, o.prog)}

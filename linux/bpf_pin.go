@@ -68,7 +68,7 @@ func (s *System) bpfPins(ctx context.Context, pins map[virt.Addr][]string, fail 
 }
 
 // mount is a vfsmount of the file system at sb; 0 where it is mounted nowhere.
-func (o *bpfPinLayout) mount(l *Lister, sb virt.Addr) (mnt virt.Addr) {
+func (o *bpfPinLayout) mount(l *ProcessReader, sb virt.Addr) (mnt virt.Addr) {
 	if err := func() error {
 		l.r.Err = nil
 		m := l.r.Pointer(sb, o.mounts)
@@ -90,7 +90,7 @@ func (o *bpfPinLayout) mount(l *Lister, sb virt.Addr) (mnt virt.Addr) {
 }
 
 // pin adds the inode at a to pins if it is a BPF object's.
-func (o *bpfPinLayout) pin(l *Lister, ops [3]virt.Addr, mnt, a virt.Addr, pins map[virt.Addr][]string) (err error) {
+func (o *bpfPinLayout) pin(l *ProcessReader, ops [3]virt.Addr, mnt, a virt.Addr, pins map[virt.Addr][]string) (err error) {
 	r := &l.r
 	r.Err = nil
 	op := r.Pointer(a, o.op)

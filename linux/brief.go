@@ -22,7 +22,7 @@ type Pulse struct {
 }
 
 // Pulse reads that of the process that t leads.
-func (l *Lister) Pulse(t Task) (p Pulse, err error) {
+func (l *ProcessReader) Pulse(t Task) (p Pulse, err error) {
 	l.r.Err = nil
 	id, mmErr := l.identity(t.Addr)
 	p = Pulse{

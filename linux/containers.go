@@ -153,7 +153,7 @@ func (m containerMember) join(found map[containerKey]*containerGroup, t Task) {
 }
 
 // member says whose container t is in.
-func (l *Lister) member(t Task) (m containerMember, err error) {
+func (l *ProcessReader) member(t Task) (m containerMember, err error) {
 	o, r := l.s.o, &l.r
 	r.Err = nil
 	m.pid = int32(r.U32(t.Addr + virt.Addr(o.tgid)))
@@ -174,7 +174,7 @@ func (l *Lister) member(t Task) (m containerMember, err error) {
 }
 
 // signs asks the monitor of a container's first process t, and then t, who made it.
-func (l *Lister) signs(t Task) (c containerSigns, err error) {
+func (l *ProcessReader) signs(t Task) (c containerSigns, err error) {
 	o, r := l.s.o, &l.r
 	r.Err = nil
 	parent := r.Ptr(t.Addr + virt.Addr(o.realParent))
@@ -195,7 +195,7 @@ func (l *Lister) signs(t Task) (c containerSigns, err error) {
 }
 
 // container fills c from its root process t.
-func (l *Lister) container(ctx context.Context, t Task, c *ContainerInfo, o *containerLayout) (err error) {
+func (l *ProcessReader) container(ctx context.Context, t Task, c *ContainerInfo, o *containerLayout) (err error) {
 	so, r, a := l.s.o, &l.r, t.Addr
 	r.Err = nil
 	c.Cgroup = l.group(a).path

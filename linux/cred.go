@@ -96,7 +96,7 @@ func (s *System) credLayout() (*credLayout, error) {
 
 // CredOf reads what t may do: its own credentials (real_cred), which is what /proc
 // shows.
-func (l *Lister) CredOf(t Task) (_ *Cred, err error) {
+func (l *ProcessReader) CredOf(t Task) (_ *Cred, err error) {
 	o, err := l.s.credLayout()
 	if err != nil {
 		return nil, err

@@ -98,7 +98,7 @@ func (s *System) present(space *virt.Space, a virt.Addr) bool {
 }
 
 // elfPages are the pages in place that begin as ELF files do, ascending.
-func (l *Lister) elfPages(ctx context.Context, space *virt.Space) (starts []virt.Addr, err error) {
+func (l *ProcessReader) elfPages(ctx context.Context, space *virt.Space) (starts []virt.Addr, err error) {
 	err = func() error {
 		pages := 0
 		for m := range space.Mappings(0, userTop(space)) {

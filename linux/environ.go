@@ -22,7 +22,7 @@ const maxEnviron = 2 << 20
 // it lies in its memory, as /proc/PID/environ shows it: what exec put there, with
 // what the process wrote over it since. What it set later (setenv) is elsewhere.
 // The variables before an error are good. Kernel threads and zombies have none.
-func (l *Lister) Environment(t Task) (_ []Variable, err error) {
+func (l *ProcessReader) Environment(t Task) (_ []EnvVariable, err error) {
 	o, r := l.s.o, &l.r
 	r.Err = nil
 	flags, mm := r.U32(t.Addr+virt.Addr(o.flags)), r.Ptr(t.Addr+virt.Addr(o.mm))

@@ -124,7 +124,7 @@ type fdTable struct {
 	openBitmap, cloexecBitmap [512]byte
 }
 
-func (l *Lister) fdTable(t Task, o *filesLayout) (f *fdTable, err error) {
+func (l *ProcessReader) fdTable(t Task, o *filesLayout) (f *fdTable, err error) {
 	f = &fdTable{}
 	r := &l.r
 	r.Err = nil
@@ -148,7 +148,7 @@ func (l *Lister) fdTable(t Task, o *filesLayout) (f *fdTable, err error) {
 }
 
 // fdBits copies the bits of the descriptors from base on.
-func (l *Lister) fdBits(f *fdTable, base int) (err error) {
+func (l *ProcessReader) fdBits(f *fdTable, base int) (err error) {
 	clear(f.open)
 	n := min(len(f.open), (f.max-base+63)/64*8)
 	if _, err := l.s.Space.ReadAt(f.open[:n], f.openAt+virt.Addr(base/8)); err != nil {
@@ -160,7 +160,7 @@ func (l *Lister) fdBits(f *fdTable, base int) (err error) {
 
 // file reads the file that the pointer at slot leads to, again if it became another
 // meanwhile; nil for none.
-func (l *Lister) file(slot virt.Addr, o *filesLayout) (f *File, err error) {
+func (l *ProcessReader) file(slot virt.Addr, o *filesLayout) (f *File, err error) {
 	const tries = 3
 	r := &l.r
 	defer l.use(l.s)

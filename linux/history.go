@@ -143,7 +143,7 @@ func (l *ProcessReader) shellImages(ctx context.Context, t Task) (images []*Mapp
 }
 
 // executable is the path of what a process was started from; empty where it cannot be read.
-func (l *Lister) executable(mm virt.Addr) (name string) {
+func (l *ProcessReader) executable(mm virt.Addr) (name string) {
 	err := func() error {
 		r := &l.r
 		r.Err = nil

@@ -124,7 +124,7 @@ func (s *System) IOUrings(ctx context.Context) iter.Seq2[*IOUring, error] {
 	}
 }
 
-func (o *ioUringLayout) read(ctx context.Context, l *Lister, h heldObject) (_ *IOUring, err error) {
+func (o *ioUringLayout) read(ctx context.Context, l *ProcessReader, h heldObject) (_ *IOUring, err error) {
 	r, a := &l.r, h.object
 	r.Err = nil
 	u := &IOUring{FileHolder: h.FileHolder, Addr: a, SQThreadCPU: -1}

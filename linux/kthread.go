@@ -46,7 +46,7 @@ func (s *System) kthreadLayout() (*kthreadLayout, error) {
 
 // KernelThreadOf reads t, a thread of the kernel's own; of any other task it
 // returns nil and no error.
-func (l *Lister) KernelThreadOf(t Task) (_ *KernelThread, err error) {
+func (l *ProcessReader) KernelThreadOf(t Task) (_ *KernelThread, err error) {
 	o, err := l.s.kthreadLayout()
 	if err != nil {
 		return nil, err

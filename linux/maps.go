@@ -204,7 +204,7 @@ func (l *ProcessReader) vmas(ctx context.Context, mm virt.Addr) (best []vma, err
 	return best, errs
 }
 
-func (l *Lister) mapCount(mm virt.Addr, o *mapsLayout) (_ int, err error) {
+func (l *ProcessReader) mapCount(mm virt.Addr, o *mapsLayout) (_ int, err error) {
 	l.r.Err = nil
 	n := l.r.Uint(mm, o.mapCount)
 	return int(int32(n)), l.r.Err
@@ -276,7 +276,7 @@ func (l *ProcessReader) copyVMAs(ctx context.Context, mm virt.Addr, o *mapsLayou
 }
 
 // vma copies the vm_area_struct at a.
-func (l *Lister) vma(a virt.Addr, o *mapsLayout) (v vma, err error) {
+func (l *ProcessReader) vma(a virt.Addr, o *mapsLayout) (v vma, err error) {
 	r := &l.r
 	r.Err = nil
 	if !l.s.Space.KernelHalf(a) {

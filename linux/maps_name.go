@@ -8,7 +8,7 @@ import (
 // heapAndStack is what identifies the heap and the stack.
 type heapAndStack struct{ startBrk, brk, stack virt.Addr }
 
-func (l *Lister) heapAndStack(mm virt.Addr, o *mapsLayout) (a heapAndStack, err error) {
+func (l *ProcessReader) heapAndStack(mm virt.Addr, o *mapsLayout) (a heapAndStack, err error) {
 	r := &l.r
 	r.Err = nil
 	a.startBrk, a.brk = virt.Addr(r.Uint(mm, o.startBrk)), virt.Addr(r.Uint(mm, o.brk))
@@ -23,7 +23,7 @@ func (l *ProcessReader) describe(m *Mapping, v *vma, o *mapsLayout, area heapAnd
 	}
 }
 
-func (l *Lister) nameMapping(m *Mapping, v *vma, o *mapsLayout, area heapAndStack) (err error) {
+func (l *ProcessReader) nameMapping(m *Mapping, v *vma, o *mapsLayout, area heapAndStack) (err error) {
 	r := &l.r
 	r.Err = nil
 	name := ""

@@ -61,7 +61,7 @@ type Mount struct {
 const maxMounts = 1 << 20
 
 // MountNamespaceOf is the address of the mnt_namespace of t; 0 for a zombie.
-func (l *Lister) MountNamespaceOf(t Task) (_ virt.Addr, inum uint64, err error) {
+func (l *ProcessReader) MountNamespaceOf(t Task) (_ virt.Addr, inum uint64, err error) {
 	o, r := l.s.o, &l.r
 	r.Err = nil
 	proxy := r.Ptr(t.Addr + virt.Addr(o.nsproxy))
@@ -104,7 +104,7 @@ func (l *ProcessReader) Mounts(ctx context.Context, ns virt.Addr) iter.Seq2[*Mou
 
 // mount reads the struct mount at a; nil if it is the place of someone who reads
 // the list (until 6.7).
-func (l *Lister) mount(a, ns virt.Addr, o *mountsLayout) (_ *Mount, err error) {
+func (l *ProcessReader) mount(a, ns virt.Addr, o *mountsLayout) (_ *Mount, err error) {
 	const (
 		shared, unbindable   = 0x1000, 0x2000 // MNT_SHARED, MNT_UNBINDABLE
 		cursor               = 0x1000_0000    // MNT_CURSOR

@@ -114,7 +114,7 @@ func (w *printkWalk) open() error {
 }
 
 // read reads record id; nil if it is not there, or not any more.
-func (w *printkWalk) read(id uint64) (_ *Message, err error) {
+func (w *printkWalk) read(id uint64) (_ *LogMessage, err error) {
 	const finalized = 2 // desc_finalized
 	o, r := w.o, &w.r
 	r.Err = nil

@@ -181,7 +181,7 @@ func (l *ProcessReader) steady(t Task, once func(id identity) error) error {
 
 // read reads t as once does, again if the guest has put another task or program in its
 // place meanwhile: the row would be of both.
-func (l *Lister) read(t Task, once func(id identity, mmErr error) (*Process, error)) (_ *Process, err error) {
+func (l *ProcessReader) read(t Task, once func(id identity, mmErr error) (*Process, error)) (_ *Process, err error) {
 	defer l.use(l.s)
 	for try := range steadyTries {
 		l.attempt(try)

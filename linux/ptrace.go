@@ -21,7 +21,7 @@ type Tracing struct {
 type ptraceLayout struct{ flags, parent kobj.Field }
 
 // TracingOf is who traces t; nil if nobody does.
-func (l *Lister) TracingOf(t Task) (_ *Tracing, err error) {
+func (l *ProcessReader) TracingOf(t Task) (_ *Tracing, err error) {
 	o, err := kobj.LayoutOf(l.s.Walker, "traced threads", func(r *kobj.Resolver, o *ptraceLayout) {
 		o.flags, o.parent = r.Field("task_struct", "ptrace"), r.Field("task_struct", "parent")
 	})

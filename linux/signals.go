@@ -79,7 +79,7 @@ func (s *System) signalLayout() (*signalLayout, error) {
 }
 
 // SignalsOf reads what becomes of t's signals. A thread that has ended has none.
-func (l *Lister) SignalsOf(t Task) (_ *Signals, err error) {
+func (l *ProcessReader) SignalsOf(t Task) (_ *Signals, err error) {
 	o, err := l.s.signalLayout()
 	if err != nil {
 		return nil, err

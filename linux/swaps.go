@@ -72,7 +72,7 @@ func (l *ProcessReader) Swaps(ctx context.Context) iter.Seq2[*Swap, error] {
 }
 
 // swap reads one area; nil if it is not in use.
-func (l *Lister) swap(a virt.Addr, area int, o *swapsLayout) (_ *Swap, err error) {
+func (l *ProcessReader) swap(a virt.Addr, area int, o *swapsLayout) (_ *Swap, err error) {
 	const used = 1 // SWP_USED
 	r := &l.r
 	r.Err = nil

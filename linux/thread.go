@@ -55,9 +55,9 @@ func (s *System) threadLayout() (*threadLayout, error) {
 	})
 }
 
-// ThreadOf reads t as the scheduler sees it, without its process's memory, which
-// makes it much cheaper than [Lister.Thread].
-func (l *Lister) ThreadOf(t Task) (_ *Thread, err error) {
+// Thread reads t as the scheduler sees it, without its process's memory, which
+// makes it much cheaper than [ProcessReader.ThreadAsProcess].
+func (l *ProcessReader) Thread(t Task) (_ *Thread, err error) {
 	o, err := l.s.threadLayout()
 	if err != nil {
 		return nil, err
@@ -132,7 +132,7 @@ func bitList(b []byte, n int) string {
 }
 
 // Name is the process identifier and the name of t.
-func (l *Lister) Name(t Task) (pid int32, comm string, err error) {
+func (l *ProcessReader) Name(t Task) (pid int32, comm string, err error) {
 	l.r.Err = nil
 	pid = int32(l.r.U32(t.Addr + virt.Addr(l.s.o.tgid)))
 	comm = l.comm(t.Addr, l.r.U32(t.Addr+virt.Addr(l.s.o.flags)))

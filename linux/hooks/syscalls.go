@@ -159,7 +159,7 @@ func dispatched(ctx context.Context, s *linux.System, owners *linux.Owners, w ab
 		return nil, nil
 	}
 	sel := x86.Selector{Memory: s.Space, Start: start, Size: size, Name: func(a virt.Addr) string {
-		if o := owners.Of(a); o.Offset == 0 {
+		if o := owners.CodeAt(a); o.Offset == 0 {
 			return o.Symbol
 		}
 		return ""

@@ -315,7 +315,7 @@ func (h *hostileView) run(ctx context.Context, m *hostileMemory, i uint64) strin
 	h.worst.rows, h.worst.reads = max(h.worst.rows, res.rows), max(h.worst.reads, res.reads)
 	h.worst.took = max(h.worst.took, res.took)
 	h.mu.Unlock()
-	what := ""
+	var what string
 	switch {
 	case m.tooBig.Load():
 		what = fmt.Sprintf("holds more than %d MiB\n%s", hostileHeap>>20, m.where)

@@ -15,7 +15,7 @@ import (
 // fresh is s for another attempt at something that changed while it was read. Where
 // nothing is kept it is s.
 func (s *System) fresh() *System {
-	w := s.Walker.Fresh()
+	w := s.Fresh()
 	if w == s.Walker {
 		return s
 	}

@@ -24,6 +24,7 @@ type inodesLayout struct {
 	inodeSize                                      uint32
 }
 
+// InodesLayout resolves what leads to file systems and their inodes.
 func (s *System) InodesLayout() (*inodesLayout, error) {
 	return kobj.LayoutOf(s.Walker, "inodes", func(r *kobj.Resolver, o *inodesLayout) {
 		r.Prefetch("super_blocks", "shmem_ops")
@@ -106,6 +107,7 @@ func (s *System) SuperBlocks(ctx context.Context) iter.Seq2[*SuperBlock, error] 
 	}
 }
 
+// SuperBlock reads the struct super_block at a.
 func (s *System) SuperBlock(a virt.Addr, o *inodesLayout) (_ *SuperBlock, err error) {
 	r := s.Reader()
 	sb := &SuperBlock{Addr: a, Device: Device(r.Uint(a, o.sbDev)), Root: r.Pointer(a, o.sbRoot)}
@@ -141,6 +143,7 @@ func (s *System) INodes(ctx context.Context, sb *SuperBlock) iter.Seq2[*INode, e
 	}
 }
 
+// Inode reads the struct inode at a, which belongs to sb.
 func (s *System) Inode(r *kobj.Reader, a virt.Addr, sb *SuperBlock, o *inodesLayout) (_ *INode, err error) {
 	r.Err = nil
 	b := r.Bytes(a, int(min(o.inodeSize, 4096)))

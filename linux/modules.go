@@ -11,7 +11,8 @@ import (
 )
 
 const (
-	MaxModules    = 4096    // on the list; distributions build some 4000 in all
+	// MaxModules bounds the list of modules; distributions build some 4000 in all.
+	MaxModules    = 4096
 	maxModuleSize = 1 << 30 // bytes: modules live in a window of 1 GiB
 	maxModuleName = 64 - 8  // MODULE_NAME_LEN
 )

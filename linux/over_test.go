@@ -38,7 +38,7 @@ func TestOver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g.Put(uint64(a)+uint64(comm.Offset), []byte("after\x00"))
+	g.Put(a+uint64(comm.Offset), []byte("after\x00"))
 	if got := comms(first); !slices.Equal(got, want) {
 		t.Errorf("one look: %q, then %q", want, got)
 	}

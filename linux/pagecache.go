@@ -11,6 +11,7 @@ import (
 	"github.com/outsight-vmi/outsight/virt"
 )
 
+// PageCacheLayout is where the pages of files are, and what a struct page says of them.
 type PageCacheLayout struct {
 	pages        kobj.Field // xarray of an address_space
 	Flags, Index kobj.Field // of the first struct page of a folio
@@ -34,6 +35,7 @@ const MaxFolioOrder = 18
 // Vmemmap4 is where struct pages begin without CONFIG_RANDOMIZE_MEMORY.
 const Vmemmap4 = 0xffff_ea00_0000_0000
 
+// PageCacheLayout resolves the layout of the page cache.
 func (s *System) PageCacheLayout() (*PageCacheLayout, error) {
 	return kobj.LayoutOf(s.Walker, "the page cache", func(r *kobj.Resolver, o *PageCacheLayout) {
 		r.Prefetch("vmemmap_base")

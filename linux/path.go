@@ -10,8 +10,10 @@ import (
 )
 
 const (
-	MaxPath = 4096 // PATH_MAX, in bytes
-	MaxName = 255  // NAME_MAX
+	// MaxPath is PATH_MAX, in bytes.
+	MaxPath = 4096
+	// MaxName is NAME_MAX, in bytes.
+	MaxName = 255
 	// maxPathText bounds one path, in bytes. PATH_MAX bounds what a system call takes, not
 	// how deep directories are nested: the kernel shows longer ones (/proc/PID/maps).
 	maxPathText = 32 << 10

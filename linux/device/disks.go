@@ -139,7 +139,7 @@ func diskAt(s *linux.System, o *diskLayout, private virt.Addr) (*Disk, error) {
 		} else {
 			d.Size = r.Uint(r.Pointer(part, o.inode), o.inodeSize)
 		}
-		diskFlags(s, &r, o, d, part)
+		diskFlags(&r, o, d, part)
 		flags := r.Uint(d.Disk, o.flags)
 		d.Ops, d.Removable = r.Pointer(d.Disk, o.fops), flags&1 != 0 // GENHD_FL_REMOVABLE
 		if stats := r.Pointer(part, o.stats); stats != 0 {
@@ -160,7 +160,7 @@ func diskAt(s *linux.System, o *diskLayout, private virt.Addr) (*Disk, error) {
 
 // diskFlags reads what each kernel keeps elsewhere: the disk, the partition's number, and
 // whether it may be written.
-func diskFlags(s *linux.System, r *kobj.Reader, o *diskLayout, d *Disk, part virt.Addr) {
+func diskFlags(r *kobj.Reader, o *diskLayout, d *Disk, part virt.Addr) {
 	switch {
 	case o.old:
 		d.Partition, d.ReadOnly = uint32(r.Uint(part, o.partno)), r.Uint(part, o.policy) != 0

@@ -13,7 +13,7 @@ import (
 	"github.com/outsight-vmi/outsight/virt"
 )
 
-// FtraceOps is one user of function tracing: a function that is called when
+// FtraceOp is one user of function tracing: a function that is called when
 // functions are entered.
 type FtraceOp struct {
 	Addr           virt.Addr // struct ftrace_ops

@@ -165,7 +165,7 @@ func staticHooks(s *linux.System, o *lsmLayout, hook string, table virt.Addr, n 
 				return nil
 			}
 			h.Func = r.Pointer(hl, o.hook)
-			h.LSM = lsmName(s, &r, o, hl)
+			h.LSM = lsmName(&r, o, hl)
 			return r.Err
 		}()
 		if err != nil {
@@ -181,7 +181,7 @@ func staticHooks(s *linux.System, o *lsmLayout, hook string, table virt.Addr, n 
 	return true
 }
 
-func lsmName(s *linux.System, r *kobj.Reader, o *lsmLayout, hl virt.Addr) string {
+func lsmName(r *kobj.Reader, o *lsmLayout, hl virt.Addr) string {
 	name := r.Pointer(hl, o.lsm)
 	if o.lsmID.Present() {
 		if id := r.Pointer(hl, o.lsmID); id != 0 {
@@ -204,7 +204,7 @@ func listedHooks(ctx context.Context, s *linux.System, o *lsmLayout, hook string
 			err = func() error {
 				r := s.Reader()
 				h.Func = r.Pointer(h.Addr, o.hook)
-				h.LSM = lsmName(s, &r, o, h.Addr)
+				h.LSM = lsmName(&r, o, h.Addr)
 				return r.Err
 			}()
 		}

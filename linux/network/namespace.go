@@ -95,6 +95,7 @@ type DeviceNames struct {
 	known map[virt.Addr]map[int32]string // by struct net
 }
 
+// NewDeviceNames prepares to look up the names of network devices by index.
 func NewDeviceNames(s *linux.System) *DeviceNames {
 	return &DeviceNames{s: s, r: s.Reader(), known: map[virt.Addr]map[int32]string{}}
 }

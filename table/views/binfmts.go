@@ -31,69 +31,84 @@ have interpreters of its own; those of a namespace without any process are not f
 func binfmtsColumns() table.Columns[owned[binaryFormat]] {
 	return slices.Concat(
 		plain(table.Columns[binaryFormat]{
-			{Name: "kind", Type: table.Text, Doc: "handler, or misc for an interpreter of binfmt_misc.",
+			{
+				Name: "kind", Type: table.Text, Doc: "handler, or misc for an interpreter of binfmt_misc.",
 				Get: func(b *binaryFormat) table.Value {
 					if b.misc == nil {
 						return table.TextValue("handler")
 					}
 					return table.TextValue("misc")
-				}},
-			{Name: "name", Type: table.Text, Doc: "Name of the interpreter's entry; missing for a handler.",
+				},
+			},
+			{
+				Name: "name", Type: table.Text, Doc: "Name of the interpreter's entry; missing for a handler.",
 				Get: func(b *binaryFormat) table.Value {
 					return b.entry(func(f *hooks.MiscFormat) table.Value { return text(f.Name) })
-
-				}},
-			{Name: "enabled", Type: table.Bool, Doc: "Whether exec asks it: the entry is on, and so is binfmt_misc; missing for a handler.",
+				},
+			},
+			{
+				Name: "enabled", Type: table.Bool, Doc: "Whether exec asks it: the entry is on, and so is binfmt_misc; missing for a handler.",
 				Get: func(b *binaryFormat) table.Value {
 					return b.entry(func(f *hooks.MiscFormat) table.Value { return table.BoolValue(f.Active) })
-
-				}},
-			{Name: "interpreter", Type: table.Text, Doc: "Program that runs the files; missing for a handler.",
+				},
+			},
+			{
+				Name: "interpreter", Type: table.Text, Doc: "Program that runs the files; missing for a handler.",
 				Get: func(b *binaryFormat) table.Value {
 					return b.entry(func(f *hooks.MiscFormat) table.Value { return text(f.Interpreter) })
-
-				}},
-			{Name: "flags", Type: table.Text, Doc: "Of the entry: P keeps argv[0], O opens the file, C takes its credentials, F opened the interpreter when registered; missing for none.",
+				},
+			},
+			{
+				Name: "flags", Type: table.Text, Doc: "Of the entry: P keeps argv[0], O opens the file, C takes its credentials, F opened the interpreter when registered; missing for none.",
 				Get: func(b *binaryFormat) table.Value {
 					return b.entry(func(f *hooks.MiscFormat) table.Value { return text(f.Flags) })
-
-				}},
-			{Name: "extension", Type: table.Text, Doc: "What names of its files end in, behind the dot; missing where a magic identifies them.",
+				},
+			},
+			{
+				Name: "extension", Type: table.Text, Doc: "What names of its files end in, behind the dot; missing where a magic identifies them.",
 				Get: func(b *binaryFormat) table.Value {
 					return b.entry(func(f *hooks.MiscFormat) table.Value { return text(f.Extension) })
-
-				}},
-			{Name: "offset", Type: table.Int, Extra: true, Doc: "Where in the file the magic is, in bytes; missing without one.",
+				},
+			},
+			{
+				Name: "offset", Type: table.Int, Extra: true, Doc: "Where in the file the magic is, in bytes; missing without one.",
 				Get: func(b *binaryFormat) table.Value {
 					return b.entry(func(f *hooks.MiscFormat) table.Value { return when(f.Extension == "", integer(f.Offset)) })
-
-				}},
-			{Name: "magic", Type: table.Bytes, Doc: "Bytes by which its files are known; missing where the extension identifies them.",
+				},
+			},
+			{
+				Name: "magic", Type: table.Bytes, Doc: "Bytes by which its files are known; missing where the extension identifies them.",
 				Get: func(b *binaryFormat) table.Value {
 					return b.entry(func(f *hooks.MiscFormat) table.Value {
 						return when(f.Extension == "", table.BytesValue(string(f.Magic)))
 					})
-
-				}},
-			{Name: "mask", Type: table.Bytes, Extra: true, Doc: "Which bits of the magic count; missing where all do.",
+				},
+			},
+			{
+				Name: "mask", Type: table.Bytes, Extra: true, Doc: "Which bits of the magic count; missing where all do.",
 				Get: func(b *binaryFormat) table.Value {
 					return b.entry(func(f *hooks.MiscFormat) table.Value { return when(len(f.Mask) > 0, table.BytesValue(string(f.Mask))) })
-
-				}},
-			{Name: "user_ns", Type: table.Uint, Extra: true, Doc: "User namespace of the entry; missing before 6.7, and for a handler.",
+				},
+			},
+			{
+				Name: "user_ns", Type: table.Uint, Extra: true, Doc: "User namespace of the entry; missing before 6.7, and for a handler.",
 				Get: func(b *binaryFormat) table.Value {
 					return b.entry(func(f *hooks.MiscFormat) table.Value { return positive(f.Namespace) })
-
-				}},
-			{Name: "format", Type: table.Addr, Extra: true, Doc: "Address of the struct linux_binfmt, or of the entry.",
+				},
+			},
+			{
+				Name: "format", Type: table.Addr, Extra: true, Doc: "Address of the struct linux_binfmt, or of the entry.",
 				Get: func(b *binaryFormat) table.Value {
 					if b.misc != nil {
 						return address(b.misc.Addr)
 					}
 					return address(b.handler.Addr)
-				}},
-			{Name: "module", Type: table.Text, Doc: "Module that says the handler is its own; missing where it is built in.",
-				Get: func(b *binaryFormat) table.Value { return text(b.handler.Module) }},
+				},
+			},
+			{
+				Name: "module", Type: table.Text, Doc: "Module that says the handler is its own; missing where it is built in.",
+				Get: func(b *binaryFormat) table.Value { return text(b.handler.Module) },
+			},
 		}),
 		code("load", "the handler's function that loads a program", func(b *binaryFormat) virt.Addr { return b.handler.Load }),
 		code("core_dump", "the function that writes a core; missing if it has none", func(b *binaryFormat) virt.Addr { return b.handler.CoreDump }),

@@ -32,73 +32,125 @@ socket are not found.`,
 
 var bpfColumns = table.Columns[bpfProgram]{
 	{Name: "id", Type: table.Uint, Doc: "Identifier.", Get: func(p *bpfProgram) table.Value { return unsigned(p.ID) }},
-	{Name: "type", Type: table.Text, Doc: "Type of program: kprobe, xdp, cgroup_skb and so on, as bpftool has it.",
-		Get: func(p *bpfProgram) table.Value { return table.TextValue(p.Type) }},
-	{Name: "name", Type: table.Text, Doc: "Name, at most 15 bytes that who loaded it chose; missing without one.",
-		Get: func(p *bpfProgram) table.Value { return text(p.Name) }},
-	{Name: "tag", Type: table.Text, Doc: "Hash of its instructions, as the kernel made it when it was loaded.",
-		Get: func(p *bpfProgram) table.Value { return table.TextValue(p.Tag) }},
-	{Name: "attach_type", Type: table.Text, Extra: true, Doc: "What it was loaded to be attached to; missing where the type leaves no choice.",
-		Get: func(p *bpfProgram) table.Value { return text(p.AttachType) }},
-	{Name: "attached", Type: table.List, Doc: "Where it runs: kind and target of each place; empty if none is known.",
+	{
+		Name: "type", Type: table.Text, Doc: "Type of program: kprobe, xdp, cgroup_skb and so on, as bpftool has it.",
+		Get: func(p *bpfProgram) table.Value { return table.TextValue(p.Type) },
+	},
+	{
+		Name: "name", Type: table.Text, Doc: "Name, at most 15 bytes that who loaded it chose; missing without one.",
+		Get: func(p *bpfProgram) table.Value { return text(p.Name) },
+	},
+	{
+		Name: "tag", Type: table.Text, Doc: "Hash of its instructions, as the kernel made it when it was loaded.",
+		Get: func(p *bpfProgram) table.Value { return table.TextValue(p.Tag) },
+	},
+	{
+		Name: "attach_type", Type: table.Text, Extra: true, Doc: "What it was loaded to be attached to; missing where the type leaves no choice.",
+		Get: func(p *bpfProgram) table.Value { return text(p.AttachType) },
+	},
+	{
+		Name: "attached", Type: table.List, Doc: "Where it runs: kind and target of each place; empty if none is known.",
 		Get: func(p *bpfProgram) table.Value {
 			return table.ListValue(append([]string{}, p.around.attached[p.Addr]...))
-		}},
-	{Name: "target", Type: table.Text, Extra: true, Doc: "Function that it was loaded for (fentry, fexit, LSM, extension); missing for others.",
-		Get: func(p *bpfProgram) table.Value { return text(p.Target) }},
+		},
+	},
+	{
+		Name: "target", Type: table.Text, Extra: true, Doc: "Function that it was loaded for (fentry, fexit, LSM, extension); missing for others.",
+		Get: func(p *bpfProgram) table.Value { return text(p.Target) },
+	},
 	{Name: "loaded", Type: table.Time, Doc: "When it was loaded, by the guest's clock.", Get: func(p *bpfProgram) table.Value { return started(p.Loaded) }},
-	{Name: "since_boot", Type: table.Duration, Extra: true, Doc: "The same, counted from the boot of the guest.",
-		Get: func(p *bpfProgram) table.Value { return table.DurationValue(p.SinceBoot) }},
-	{Name: "uid", Type: table.Uint, Doc: "User who loaded it, as numbered in the initial user namespace.",
-		Get: func(p *bpfProgram) table.Value { return unsigned(p.UID) }},
-	{Name: "btf_id", Type: table.Uint, Extra: true, Doc: "Identifier of its type information; missing without.",
-		Get: func(p *bpfProgram) table.Value { return positive(p.BTF) }},
-	{Name: "gpl", Type: table.Bool, Extra: true, Doc: "Whether it says that its licence is compatible with the GPL.",
-		Get: func(p *bpfProgram) table.Value { return table.BoolValue(p.GPL) }},
-	{Name: "sleepable", Type: table.Bool, Extra: true, Doc: "Whether it may sleep.",
-		Get: func(p *bpfProgram) table.Value { return table.BoolValue(p.Sleepable) }},
-	{Name: "jited", Type: table.Bool, Extra: true, Doc: "Whether it was compiled to machine code.",
-		Get: func(p *bpfProgram) table.Value { return table.BoolValue(p.JITAddr != 0) }},
-	{Name: "jited_size", Type: table.Size, Extra: true, Doc: "Size of its machine code in bytes, all functions; missing if interpreted.",
-		Get: func(p *bpfProgram) table.Value { return when(p.JITAddr != 0, size(p.JITSize)) }},
-	{Name: "insns", Type: table.Uint, Doc: "Number of instructions, as the verifier left them.",
-		Get: func(p *bpfProgram) table.Value { return unsigned(p.Insns) }},
-	{Name: "verified_insns", Type: table.Uint, Extra: true, Doc: "Instructions that the verifier looked at; missing before 5.16.",
-		Get: func(p *bpfProgram) table.Value { return positive(p.Verified) }},
-	{Name: "functions", Type: table.Uint, Extra: true, Doc: "Functions that it consists of.",
-		Get: func(p *bpfProgram) table.Value { return unsigned(p.Functions) }},
-	{Name: "maps", Type: table.Numbers, Doc: "Identifiers of the maps that it uses.",
-		Get: func(p *bpfProgram) table.Value { return table.NumbersValue(p.Maps) }},
+	{
+		Name: "since_boot", Type: table.Duration, Extra: true, Doc: "The same, counted from the boot of the guest.",
+		Get: func(p *bpfProgram) table.Value { return table.DurationValue(p.SinceBoot) },
+	},
+	{
+		Name: "uid", Type: table.Uint, Doc: "User who loaded it, as numbered in the initial user namespace.",
+		Get: func(p *bpfProgram) table.Value { return unsigned(p.UID) },
+	},
+	{
+		Name: "btf_id", Type: table.Uint, Extra: true, Doc: "Identifier of its type information; missing without.",
+		Get: func(p *bpfProgram) table.Value { return positive(p.BTF) },
+	},
+	{
+		Name: "gpl", Type: table.Bool, Extra: true, Doc: "Whether it says that its licence is compatible with the GPL.",
+		Get: func(p *bpfProgram) table.Value { return table.BoolValue(p.GPL) },
+	},
+	{
+		Name: "sleepable", Type: table.Bool, Extra: true, Doc: "Whether it may sleep.",
+		Get: func(p *bpfProgram) table.Value { return table.BoolValue(p.Sleepable) },
+	},
+	{
+		Name: "jited", Type: table.Bool, Extra: true, Doc: "Whether it was compiled to machine code.",
+		Get: func(p *bpfProgram) table.Value { return table.BoolValue(p.JITAddr != 0) },
+	},
+	{
+		Name: "jited_size", Type: table.Size, Extra: true, Doc: "Size of its machine code in bytes, all functions; missing if interpreted.",
+		Get: func(p *bpfProgram) table.Value { return when(p.JITAddr != 0, size(p.JITSize)) },
+	},
+	{
+		Name: "insns", Type: table.Uint, Doc: "Number of instructions, as the verifier left them.",
+		Get: func(p *bpfProgram) table.Value { return unsigned(p.Insns) },
+	},
+	{
+		Name: "verified_insns", Type: table.Uint, Extra: true, Doc: "Instructions that the verifier looked at; missing before 5.16.",
+		Get: func(p *bpfProgram) table.Value { return positive(p.Verified) },
+	},
+	{
+		Name: "functions", Type: table.Uint, Extra: true, Doc: "Functions that it consists of.",
+		Get: func(p *bpfProgram) table.Value { return unsigned(p.Functions) },
+	},
+	{
+		Name: "maps", Type: table.Numbers, Doc: "Identifiers of the maps that it uses.",
+		Get: func(p *bpfProgram) table.Value { return table.NumbersValue(p.Maps) },
+	},
 	{Name: "refs", Type: table.Int, Extra: true, Doc: "Number of references to it.", Get: func(p *bpfProgram) table.Value { return integer(p.Refs) }},
-	{Name: "run_count", Type: table.Uint, Extra: true, Doc: "How often it ran while kernel.bpf_stats_enabled was on.",
-		Get: func(p *bpfProgram) table.Value { return unsigned(p.Runs) }},
-	{Name: "run_time", Type: table.Duration, Extra: true, Doc: "How long those runs took.",
-		Get: func(p *bpfProgram) table.Value { return table.DurationValue(p.RunTime) }},
-	{Name: "missed", Type: table.Uint, Extra: true, Doc: "Runs left out because it was running already on that CPU.",
-		Get: func(p *bpfProgram) table.Value { return unsigned(p.Missed) }},
-	{Name: "holders", Type: table.List, Doc: "File descriptors of it: process/descriptor.",
-		Get: func(p *bpfProgram) table.Value { return p.around.holders.files(p.Addr) }},
-	{Name: "pinned", Type: table.List, Doc: "Paths under which it is pinned in a BPF file system.",
-		Get: func(p *bpfProgram) table.Value { return p.around.holders.pins(p.Addr) }},
-	{Name: "instructions", Type: table.List, Extra: true, Doc: "Its instructions in the verifier's notation; with --instructions only.",
-		Get: (*bpfProgram).instructions},
+	{
+		Name: "run_count", Type: table.Uint, Extra: true, Doc: "How often it ran while kernel.bpf_stats_enabled was on.",
+		Get: func(p *bpfProgram) table.Value { return unsigned(p.Runs) },
+	},
+	{
+		Name: "run_time", Type: table.Duration, Extra: true, Doc: "How long those runs took.",
+		Get: func(p *bpfProgram) table.Value { return table.DurationValue(p.RunTime) },
+	},
+	{
+		Name: "missed", Type: table.Uint, Extra: true, Doc: "Runs left out because it was running already on that CPU.",
+		Get: func(p *bpfProgram) table.Value { return unsigned(p.Missed) },
+	},
+	{
+		Name: "holders", Type: table.List, Doc: "File descriptors of it: process/descriptor.",
+		Get: func(p *bpfProgram) table.Value { return p.around.holders.files(p.Addr) },
+	},
+	{
+		Name: "pinned", Type: table.List, Doc: "Paths under which it is pinned in a BPF file system.",
+		Get: func(p *bpfProgram) table.Value { return p.around.holders.pins(p.Addr) },
+	},
+	{
+		Name: "instructions", Type: table.List, Extra: true, Doc: "Its instructions in the verifier's notation; with --instructions only.",
+		Get: (*bpfProgram).instructions,
+	},
 	{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct bpf_prog.", Get: func(p *bpfProgram) table.Value { return address(p.Addr) }},
-	{Name: "code", Type: table.Addr, Extra: true, Doc: "Address of its machine code; missing if interpreted.",
-		Get: func(p *bpfProgram) table.Value { return address(p.JITAddr) }},
-	{Name: "code_symbol", Type: table.Text, Extra: true, Doc: "Function at that address, with the distance from its start; missing where no symbol covers it.",
+	{
+		Name: "code", Type: table.Addr, Extra: true, Doc: "Address of its machine code; missing if interpreted.",
+		Get: func(p *bpfProgram) table.Value { return address(p.JITAddr) },
+	},
+	{
+		Name: "code_symbol", Type: table.Text, Extra: true, Doc: "Function at that address, with the distance from its start; missing where no symbol covers it.",
 		Get: func(p *bpfProgram) table.Value {
 			if o := p.around.owners; o != nil && p.JITAddr != 0 {
 				return text(o.CodeAt(p.JITAddr).Function())
 			}
 			return none
-		}},
-	{Name: "code_owner", Type: table.Text, Extra: true, Doc: "Owner of that code; anything but a program means that it was redirected.",
+		},
+	},
+	{
+		Name: "code_owner", Type: table.Text, Extra: true, Doc: "Owner of that code; anything but a program means that it was redirected.",
 		Get: func(p *bpfProgram) table.Value {
 			if o := p.around.owners; o != nil && p.JITAddr != 0 {
 				return table.TextValue(o.CodeAt(p.JITAddr).String())
 			}
 			return none
-		}},
+		},
+	},
 	{Name: "with_instructions", Type: table.Bool, Option: true, Doc: "Disassemble each program."},
 }
 

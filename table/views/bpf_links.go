@@ -26,18 +26,30 @@ has both. Of links to many functions the number is shown, not the functions.`,
 
 var bpfLinkColumns = table.Columns[bpfLink]{
 	{Name: "id", Type: table.Uint, Doc: "Identifier.", Get: func(l *bpfLink) table.Value { return unsigned(l.ID) }},
-	{Name: "type", Type: table.Text, Doc: "Type of link: tracing, xdp, cgroup and so on, as bpftool has it.",
-		Get: func(l *bpfLink) table.Value { return table.TextValue(l.Type) }},
-	{Name: "prog_id", Type: table.Uint, Doc: "Identifier of the program; missing where it has none.",
-		Get: func(l *bpfLink) table.Value { return positive(l.ProgramID) }},
-	{Name: "attach_type", Type: table.Text, Doc: "How it is attached; missing where the type of link leaves no choice.",
-		Get: func(l *bpfLink) table.Value { return text(l.AttachType) }},
-	{Name: "target", Type: table.Text, Doc: "Tracepoint, function, control group or interface; missing where that is gone.",
-		Get: func(l *bpfLink) table.Value { return text(l.Target) }},
-	{Name: "holders", Type: table.List, Doc: "File descriptors of it: process/descriptor.",
-		Get: func(l *bpfLink) table.Value { return l.holders.files(l.Addr) }},
-	{Name: "pinned", Type: table.List, Doc: "Paths under which it is pinned in a BPF file system.",
-		Get: func(l *bpfLink) table.Value { return l.holders.pins(l.Addr) }},
+	{
+		Name: "type", Type: table.Text, Doc: "Type of link: tracing, xdp, cgroup and so on, as bpftool has it.",
+		Get: func(l *bpfLink) table.Value { return table.TextValue(l.Type) },
+	},
+	{
+		Name: "prog_id", Type: table.Uint, Doc: "Identifier of the program; missing where it has none.",
+		Get: func(l *bpfLink) table.Value { return positive(l.ProgramID) },
+	},
+	{
+		Name: "attach_type", Type: table.Text, Doc: "How it is attached; missing where the type of link leaves no choice.",
+		Get: func(l *bpfLink) table.Value { return text(l.AttachType) },
+	},
+	{
+		Name: "target", Type: table.Text, Doc: "Tracepoint, function, control group or interface; missing where that is gone.",
+		Get: func(l *bpfLink) table.Value { return text(l.Target) },
+	},
+	{
+		Name: "holders", Type: table.List, Doc: "File descriptors of it: process/descriptor.",
+		Get: func(l *bpfLink) table.Value { return l.holders.files(l.Addr) },
+	},
+	{
+		Name: "pinned", Type: table.List, Doc: "Paths under which it is pinned in a BPF file system.",
+		Get: func(l *bpfLink) table.Value { return l.holders.pins(l.Addr) },
+	},
 	{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct bpf_link.", Get: func(l *bpfLink) table.Value { return address(l.Addr) }},
 }
 

@@ -27,28 +27,46 @@ of the view bpf. A map that was taken out of the table is not shown.`,
 
 var bpfMapColumns = table.Columns[bpfMap]{
 	{Name: "id", Type: table.Uint, Doc: "Identifier.", Get: func(m *bpfMap) table.Value { return unsigned(m.ID) }},
-	{Name: "type", Type: table.Text, Doc: "Type of map: hash, array, ringbuf and so on, as bpftool has it.",
-		Get: func(m *bpfMap) table.Value { return table.TextValue(m.Type) }},
-	{Name: "name", Type: table.Text, Doc: "Name, at most 15 bytes that who made it chose; missing without one.",
-		Get: func(m *bpfMap) table.Value { return text(m.Name) }},
+	{
+		Name: "type", Type: table.Text, Doc: "Type of map: hash, array, ringbuf and so on, as bpftool has it.",
+		Get: func(m *bpfMap) table.Value { return table.TextValue(m.Type) },
+	},
+	{
+		Name: "name", Type: table.Text, Doc: "Name, at most 15 bytes that who made it chose; missing without one.",
+		Get: func(m *bpfMap) table.Value { return text(m.Name) },
+	},
 	{Name: "key_size", Type: table.Size, Doc: "Size of a key in bytes.", Get: func(m *bpfMap) table.Value { return size(m.KeySize) }},
 	{Name: "value_size", Type: table.Size, Doc: "Size of a value in bytes.", Get: func(m *bpfMap) table.Value { return size(m.ValueSize) }},
-	{Name: "max_entries", Type: table.Uint, Doc: "Most entries that it can hold; of a ring buffer, its size in bytes.",
-		Get: func(m *bpfMap) table.Value { return unsigned(m.MaxEntries) }},
-	{Name: "flags", Type: table.Uint, Extra: true, Doc: "Flags that it was made with (BPF_F_…).",
-		Get: func(m *bpfMap) table.Value { return unsigned(m.Flags) }},
-	{Name: "memory", Type: table.Size, Doc: "What as many entries take in bytes, computed, without the kernel's overhead.",
-		Get: func(m *bpfMap) table.Value { return size(m.Memory) }},
-	{Name: "btf_id", Type: table.Uint, Extra: true, Doc: "Identifier of its type information; missing without.",
-		Get: func(m *bpfMap) table.Value { return positive(m.BTF) }},
-	{Name: "frozen", Type: table.Bool, Doc: "Whether user space can no longer change it.",
-		Get: func(m *bpfMap) table.Value { return table.BoolValue(m.Frozen) }},
+	{
+		Name: "max_entries", Type: table.Uint, Doc: "Most entries that it can hold; of a ring buffer, its size in bytes.",
+		Get: func(m *bpfMap) table.Value { return unsigned(m.MaxEntries) },
+	},
+	{
+		Name: "flags", Type: table.Uint, Extra: true, Doc: "Flags that it was made with (BPF_F_…).",
+		Get: func(m *bpfMap) table.Value { return unsigned(m.Flags) },
+	},
+	{
+		Name: "memory", Type: table.Size, Doc: "What as many entries take in bytes, computed, without the kernel's overhead.",
+		Get: func(m *bpfMap) table.Value { return size(m.Memory) },
+	},
+	{
+		Name: "btf_id", Type: table.Uint, Extra: true, Doc: "Identifier of its type information; missing without.",
+		Get: func(m *bpfMap) table.Value { return positive(m.BTF) },
+	},
+	{
+		Name: "frozen", Type: table.Bool, Doc: "Whether user space can no longer change it.",
+		Get: func(m *bpfMap) table.Value { return table.BoolValue(m.Frozen) },
+	},
 	{Name: "refs", Type: table.Int, Extra: true, Doc: "Number of references to it.", Get: func(m *bpfMap) table.Value { return integer(m.Refs) }},
 	{Name: "user_refs", Type: table.Int, Extra: true, Doc: "Of those, descriptors and pins.", Get: func(m *bpfMap) table.Value { return integer(m.UserRefs) }},
-	{Name: "holders", Type: table.List, Doc: "File descriptors of it: process/descriptor.",
-		Get: func(m *bpfMap) table.Value { return m.holders.files(m.Addr) }},
-	{Name: "pinned", Type: table.List, Doc: "Paths under which it is pinned in a BPF file system.",
-		Get: func(m *bpfMap) table.Value { return m.holders.pins(m.Addr) }},
+	{
+		Name: "holders", Type: table.List, Doc: "File descriptors of it: process/descriptor.",
+		Get: func(m *bpfMap) table.Value { return m.holders.files(m.Addr) },
+	},
+	{
+		Name: "pinned", Type: table.List, Doc: "Paths under which it is pinned in a BPF file system.",
+		Get: func(m *bpfMap) table.Value { return m.holders.pins(m.Addr) },
+	},
 	{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct bpf_map.", Get: func(m *bpfMap) table.Value { return address(m.Addr) }},
 }
 

@@ -24,10 +24,14 @@ quotes around what has spaces.`,
 
 var cmdlineColumns = table.Columns[parameter]{
 	{Name: "position", Type: table.Int, Extra: true, Doc: "Number of the word, from 0.", Get: func(p *parameter) table.Value { return integer(p.position) }},
-	{Name: "name", Type: table.Text, Doc: "What stands before the equals sign, or the whole word.",
-		Get: func(p *parameter) table.Value { return table.TextValue(p.name) }},
-	{Name: "value", Type: table.Text, Doc: "What stands behind it, quotes left out; missing without an equals sign.",
-		Get: func(p *parameter) table.Value { return when(p.set, table.TextValue(p.value)) }},
+	{
+		Name: "name", Type: table.Text, Doc: "What stands before the equals sign, or the whole word.",
+		Get: func(p *parameter) table.Value { return table.TextValue(p.name) },
+	},
+	{
+		Name: "value", Type: table.Text, Doc: "What stands behind it, quotes left out; missing without an equals sign.",
+		Get: func(p *parameter) table.Value { return when(p.set, table.TextValue(p.value)) },
+	},
 }
 
 // parameter is a word of the command line.

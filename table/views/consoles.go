@@ -23,15 +23,25 @@ QEMU's screendump has both. What is said on a serial line is kept nowhere.`,
 }
 
 var consolesColumns = table.Columns[device.ConsoleLine]{
-	{Name: "console", Type: table.Text, Doc: "tty1, tty2 …",
-		Get: func(l *device.ConsoleLine) table.Value { return table.TextValue(fmt.Sprintf("tty%d", l.Console)) }},
+	{
+		Name: "console", Type: table.Text, Doc: "tty1, tty2 …",
+		Get: func(l *device.ConsoleLine) table.Value { return table.TextValue(fmt.Sprintf("tty%d", l.Console)) },
+	},
 	{Name: "line", Type: table.Int, Doc: "Line, from 1 at the top.", Get: func(l *device.ConsoleLine) table.Value { return integer(l.Line) }},
-	{Name: "text", Type: table.Text, Doc: "What stands there, without blanks at its end.",
-		Get: func(l *device.ConsoleLine) table.Value { return table.TextValue(l.Text) }},
-	{Name: "shown", Type: table.Bool, Extra: true, Doc: "The screen shows this console.",
-		Get: func(l *device.ConsoleLine) table.Value { return table.BoolValue(l.Shown) }},
-	{Name: "graphics", Type: table.Bool, Extra: true, Doc: "A program draws on the screen while this console is shown; the text is what was there before.",
-		Get: func(l *device.ConsoleLine) table.Value { return table.BoolValue(l.Graphics) }},
-	{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of its first character.",
-		Get: func(l *device.ConsoleLine) table.Value { return address(l.Addr) }},
+	{
+		Name: "text", Type: table.Text, Doc: "What stands there, without blanks at its end.",
+		Get: func(l *device.ConsoleLine) table.Value { return table.TextValue(l.Text) },
+	},
+	{
+		Name: "shown", Type: table.Bool, Extra: true, Doc: "The screen shows this console.",
+		Get: func(l *device.ConsoleLine) table.Value { return table.BoolValue(l.Shown) },
+	},
+	{
+		Name: "graphics", Type: table.Bool, Extra: true, Doc: "A program draws on the screen while this console is shown; the text is what was there before.",
+		Get: func(l *device.ConsoleLine) table.Value { return table.BoolValue(l.Graphics) },
+	},
+	{
+		Name: "address", Type: table.Addr, Extra: true, Doc: "Address of its first character.",
+		Get: func(l *device.ConsoleLine) table.Value { return address(l.Addr) },
+	},
 }

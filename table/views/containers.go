@@ -25,43 +25,71 @@ not shown.`,
 }
 
 var containersColumns = table.Columns[linux.ContainerInfo]{
-	{Name: "id", Type: table.Text, Doc: "The runtime's identifier, or the container's name.",
-		Get: func(c *linux.ContainerInfo) table.Value { return text(c.ID) }},
-	{Name: "runtime", Type: table.Text, Doc: "docker, containerd, cri-o, podman, lxc, nspawn, or another name from its environment; missing if the control group's name does not say.",
-		Get: func(c *linux.ContainerInfo) table.Value { return text(c.Runtime) }},
-	{Name: "name", Type: table.Text, Doc: "What people call it: from podman's and CRI-O's monitor, or, in a pod, from the kubelet's mount.",
-		Get: func(c *linux.ContainerInfo) table.Value { return text(c.Name) }},
-	{Name: "pod", Type: table.Text, Extra: true, Doc: "UID of the Kubernetes pod; missing outside one.",
-		Get: func(c *linux.ContainerInfo) table.Value { return text(c.Pod) }},
-	{Name: "root_pid", Type: table.Int, Doc: "Its first process: number 1 of its PID namespace, if it has one.",
-		Get: func(c *linux.ContainerInfo) table.Value { return integer(c.RootPID) }},
+	{
+		Name: "id", Type: table.Text, Doc: "The runtime's identifier, or the container's name.",
+		Get: func(c *linux.ContainerInfo) table.Value { return text(c.ID) },
+	},
+	{
+		Name: "runtime", Type: table.Text, Doc: "docker, containerd, cri-o, podman, lxc, nspawn, or another name from its environment; missing if the control group's name does not say.",
+		Get: func(c *linux.ContainerInfo) table.Value { return text(c.Runtime) },
+	},
+	{
+		Name: "name", Type: table.Text, Doc: "What people call it: from podman's and CRI-O's monitor, or, in a pod, from the kubelet's mount.",
+		Get: func(c *linux.ContainerInfo) table.Value { return text(c.Name) },
+	},
+	{
+		Name: "pod", Type: table.Text, Extra: true, Doc: "UID of the Kubernetes pod; missing outside one.",
+		Get: func(c *linux.ContainerInfo) table.Value { return text(c.Pod) },
+	},
+	{
+		Name: "root_pid", Type: table.Int, Doc: "Its first process: number 1 of its PID namespace, if it has one.",
+		Get: func(c *linux.ContainerInfo) table.Value { return integer(c.RootPID) },
+	},
 	{Name: "comm", Type: table.Text, Doc: "Name of that process.", Get: func(c *linux.ContainerInfo) table.Value { return table.TextValue(c.RootComm) }},
 	{Name: "processes", Type: table.Int, Doc: "Number of its processes.", Get: func(c *linux.ContainerInfo) table.Value { return integer(c.Processes) }},
 	{Name: "hostname", Type: table.Text, Doc: "Node name in its UTS namespace.", Get: func(c *linux.ContainerInfo) table.Value { return text(c.Hostname) }},
-	{Name: "started", Type: table.Time, Doc: "When that process started, by the guest's clock.",
-		Get: func(c *linux.ContainerInfo) table.Value { return started(c.Started) }},
-	{Name: "root", Type: table.Text, Extra: true, Doc: "Its root folder, seen from the root of its mount namespace.",
-		Get: func(c *linux.ContainerInfo) table.Value { return text(c.Root) }},
-	{Name: "root_type", Type: table.Text, Doc: "File system of its root: overlay, ext4 …",
-		Get: func(c *linux.ContainerInfo) table.Value { return text(c.RootType) }},
-	{Name: "root_from", Type: table.Text, Extra: true, Doc: "What is mounted as its root: a device, or what the runtime called it.",
-		Get: func(c *linux.ContainerInfo) table.Value { return text(c.RootFrom) }},
-	{Name: "lower", Type: table.List, Extra: true, Doc: "Folders of the image, the uppermost first, if its root is an overlay.",
+	{
+		Name: "started", Type: table.Time, Doc: "When that process started, by the guest's clock.",
+		Get: func(c *linux.ContainerInfo) table.Value { return started(c.Started) },
+	},
+	{
+		Name: "root", Type: table.Text, Extra: true, Doc: "Its root folder, seen from the root of its mount namespace.",
+		Get: func(c *linux.ContainerInfo) table.Value { return text(c.Root) },
+	},
+	{
+		Name: "root_type", Type: table.Text, Doc: "File system of its root: overlay, ext4 …",
+		Get: func(c *linux.ContainerInfo) table.Value { return text(c.RootType) },
+	},
+	{
+		Name: "root_from", Type: table.Text, Extra: true, Doc: "What is mounted as its root: a device, or what the runtime called it.",
+		Get: func(c *linux.ContainerInfo) table.Value { return text(c.RootFrom) },
+	},
+	{
+		Name: "lower", Type: table.List, Extra: true, Doc: "Folders of the image, the uppermost first, if its root is an overlay.",
 		Get: func(c *linux.ContainerInfo) table.Value {
 			return overlay(c, func(v *linux.Overlay) table.Value { return list(v.Lower) })
-		}},
-	{Name: "upper", Type: table.Text, Extra: true, Doc: "Folder that holds what the container wrote, if its root is an overlay.",
+		},
+	},
+	{
+		Name: "upper", Type: table.Text, Extra: true, Doc: "Folder that holds what the container wrote, if its root is an overlay.",
 		Get: func(c *linux.ContainerInfo) table.Value {
 			return overlay(c, func(v *linux.Overlay) table.Value { return text(v.Upper) })
-		}},
-	{Name: "work", Type: table.Text, Extra: true, Doc: "That overlay's working folder.",
+		},
+	},
+	{
+		Name: "work", Type: table.Text, Extra: true, Doc: "That overlay's working folder.",
 		Get: func(c *linux.ContainerInfo) table.Value {
 			return overlay(c, func(v *linux.Overlay) table.Value { return text(v.Work) })
-		}},
-	{Name: "pid_ns", Type: table.Uint, Extra: true, Doc: "Inode of its PID namespace.",
-		Get: func(c *linux.ContainerInfo) table.Value { return positive(c.PIDNS) }},
-	{Name: "cgroup", Type: table.Text, Extra: true, Doc: "Control group of that process.",
-		Get: func(c *linux.ContainerInfo) table.Value { return text(c.Cgroup) }},
+		},
+	},
+	{
+		Name: "pid_ns", Type: table.Uint, Extra: true, Doc: "Inode of its PID namespace.",
+		Get: func(c *linux.ContainerInfo) table.Value { return positive(c.PIDNS) },
+	},
+	{
+		Name: "cgroup", Type: table.Text, Extra: true, Doc: "Control group of that process.",
+		Get: func(c *linux.ContainerInfo) table.Value { return text(c.Cgroup) },
+	},
 }
 
 // overlay is a cell of the overlay that a container's root is, if it is one.

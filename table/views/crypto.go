@@ -28,28 +28,42 @@ func cryptoColumns() table.Columns[owned[hooks.Algorithm]] {
 		plain(table.Columns[hooks.Algorithm]{
 			{Name: "name", Type: table.Text, Doc: "Algorithm.", Get: func(a *hooks.Algorithm) table.Value { return table.TextValue(a.Name) }},
 			{Name: "driver", Type: table.Text, Doc: "Implementation.", Get: func(a *hooks.Algorithm) table.Value { return table.TextValue(a.Driver) }},
-			{Name: "module", Type: table.Text, Doc: "Module that it is in; kernel where it is built in.",
-				Get: func(a *hooks.Algorithm) table.Value { return table.TextValue(cmp.Or(a.Module, "kernel")) }},
+			{
+				Name: "module", Type: table.Text, Doc: "Module that it is in; kernel where it is built in.",
+				Get: func(a *hooks.Algorithm) table.Value { return table.TextValue(cmp.Or(a.Module, "kernel")) },
+			},
 		}),
 		table.Columns[owned[hooks.Algorithm]]{
-			{Name: "type", Type: table.Text, Doc: "Kind of algorithm: skcipher, shash, aead …; larval for one that is being looked for; missing where it is not known.",
-				Get: func(o *owned[hooks.Algorithm]) table.Value { return algorithmType(o) }},
+			{
+				Name: "type", Type: table.Text, Doc: "Kind of algorithm: skcipher, shash, aead …; larval for one that is being looked for; missing where it is not known.",
+				Get: func(o *owned[hooks.Algorithm]) table.Value { return algorithmType(o) },
+			},
 		},
 		plain(table.Columns[hooks.Algorithm]{
 			{Name: "priority", Type: table.Int, Doc: "The highest of a name is taken.", Get: func(a *hooks.Algorithm) table.Value { return integer(a.Priority) }},
 			{Name: "refcount", Type: table.Int, Doc: "How many uses it has.", Get: func(a *hooks.Algorithm) table.Value { return integer(a.RefCount) }},
-			{Name: "selftest", Type: table.Text, Doc: "passed, or unknown.",
+			{
+				Name: "selftest", Type: table.Text, Doc: "passed, or unknown.",
 				Get: func(a *hooks.Algorithm) table.Value {
 					return algorithmFlag(a, hooks.AlgorithmTested, "passed", "unknown")
-				}},
-			{Name: "internal", Type: table.Text, Doc: "yes if only other algorithms may use it.",
-				Get: func(a *hooks.Algorithm) table.Value { return algorithmFlag(a, hooks.AlgorithmInternal, "yes", "no") }},
-			{Name: "block_size", Type: table.Size, Extra: true, Doc: "Size of a block in bytes.",
-				Get: func(a *hooks.Algorithm) table.Value { return size(a.BlockSize) }},
-			{Name: "flags", Type: table.Addr, Extra: true, Doc: "Flags (CRYPTO_ALG_*), in hexadecimal.",
-				Get: func(a *hooks.Algorithm) table.Value { return table.AddrValue(a.Flags) }},
-			{Name: "algorithm", Type: table.Addr, Extra: true, Doc: "Address of the struct crypto_alg.",
-				Get: func(a *hooks.Algorithm) table.Value { return address(a.Addr) }},
+				},
+			},
+			{
+				Name: "internal", Type: table.Text, Doc: "yes if only other algorithms may use it.",
+				Get: func(a *hooks.Algorithm) table.Value { return algorithmFlag(a, hooks.AlgorithmInternal, "yes", "no") },
+			},
+			{
+				Name: "block_size", Type: table.Size, Extra: true, Doc: "Size of a block in bytes.",
+				Get: func(a *hooks.Algorithm) table.Value { return size(a.BlockSize) },
+			},
+			{
+				Name: "flags", Type: table.Addr, Extra: true, Doc: "Flags (CRYPTO_ALG_*), in hexadecimal.",
+				Get: func(a *hooks.Algorithm) table.Value { return table.AddrValue(a.Flags) },
+			},
+			{
+				Name: "algorithm", Type: table.Addr, Extra: true, Doc: "Address of the struct crypto_alg.",
+				Get: func(a *hooks.Algorithm) table.Value { return address(a.Addr) },
+			},
 		}),
 		code("init", "the function that begins a use of it; missing if it has none", func(a *hooks.Algorithm) virt.Addr { return a.Init }),
 	)

@@ -31,57 +31,77 @@ var elvesColumns = table.Columns[elfImage]{
 	{Name: "pid", Type: table.Int, Doc: "Process, as numbered in the initial PID namespace.", Get: func(i *elfImage) table.Value { return integer(i.pid) }},
 	{Name: "comm", Type: table.Text, Doc: "Name of the process.", Get: func(i *elfImage) table.Value { return table.TextValue(i.comm) }},
 	{Name: "start", Type: table.Addr, Doc: "Where the header is.", Get: func(i *elfImage) table.Value { return table.AddrValue(uint64(i.Start)) }},
-	{Name: "end", Type: table.Addr, Doc: "End of the mappings of its file, or of the mapping that the header is in.",
-		Get: func(i *elfImage) table.Value { return table.AddrValue(uint64(i.End)) }},
-	{Name: "perms", Type: table.Text, Extra: true, Doc: "Permissions of the mapping that the header is in; missing where the kernel has no mapping there.",
+	{
+		Name: "end", Type: table.Addr, Doc: "End of the mappings of its file, or of the mapping that the header is in.",
+		Get: func(i *elfImage) table.Value { return table.AddrValue(uint64(i.End)) },
+	},
+	{
+		Name: "perms", Type: table.Text, Extra: true, Doc: "Permissions of the mapping that the header is in; missing where the kernel has no mapping there.",
 		Get: func(i *elfImage) table.Value {
 			if i.Mapping == nil {
 				return none
 			}
 			return table.TextValue(i.Mapping.Perms())
-		}},
-	{Name: "path", Type: table.Text, Doc: "File, or what the kernel calls the memory; missing for other anonymous memory.",
+		},
+	},
+	{
+		Name: "path", Type: table.Text, Doc: "File, or what the kernel calls the memory; missing for other anonymous memory.",
 		Get: func(i *elfImage) table.Value {
 			if i.Mapping == nil {
 				return none
 			}
 			return readable(text(i.Mapping.Path), i.Mapping.Err)
-		}},
-	{Name: "backed", Type: table.Bool, Doc: "Whether a file is behind it.",
-		Get: func(i *elfImage) table.Value { return table.BoolValue(i.Mapping != nil && i.Mapping.File != 0) }},
-	{Name: "deleted", Type: table.Bool, Extra: true, Doc: "Whether that file was unlinked since, or never had a name (memfd); missing without a file.",
+		},
+	},
+	{
+		Name: "backed", Type: table.Bool, Doc: "Whether a file is behind it.",
+		Get: func(i *elfImage) table.Value { return table.BoolValue(i.Mapping != nil && i.Mapping.File != 0) },
+	},
+	{
+		Name: "deleted", Type: table.Bool, Extra: true, Doc: "Whether that file was unlinked since, or never had a name (memfd); missing without a file.",
 		Get: func(i *elfImage) table.Value {
 			if i.Mapping == nil || i.Mapping.File == 0 {
 				return none
 			}
 			return table.BoolValue(i.Mapping.Deleted)
-		}},
-	{Name: "class", Type: table.Int, Extra: true, Doc: "32 or 64 bits.",
+		},
+	},
+	{
+		Name: "class", Type: table.Int, Extra: true, Doc: "32 or 64 bits.",
 		Get: func(i *elfImage) table.Value {
 			return i.header(func(h *linux.ELFHeader) table.Value {
 				return table.IntValue(map[bool]int64{true: 64, false: 32}[h.Class == 2])
 			})
-		}},
-	{Name: "type", Type: table.Text, Doc: "EXEC, DYN (also most programs), REL, CORE; LOOS+N and LOPROC+N are of an operating system and a processor, others are numbers; missing where the header is not in memory.",
+		},
+	},
+	{
+		Name: "type", Type: table.Text, Doc: "EXEC, DYN (also most programs), REL, CORE; LOOS+N and LOPROC+N are of an operating system and a processor, others are numbers; missing where the header is not in memory.",
 		Get: func(i *elfImage) table.Value {
 			return i.header(func(h *linux.ELFHeader) table.Value {
 				return table.TextValue(h.TypeName())
 			})
-		}},
-	{Name: "machine", Type: table.Text, Extra: true, Doc: "CPU that it is for, as ELF calls it.",
+		},
+	},
+	{
+		Name: "machine", Type: table.Text, Extra: true, Doc: "CPU that it is for, as ELF calls it.",
 		Get: func(i *elfImage) table.Value {
 			return i.header(func(h *linux.ELFHeader) table.Value {
 				return table.TextValue(h.MachineName())
 			})
-		}},
-	{Name: "entry", Type: table.Addr, Extra: true, Doc: "Address of the first instruction; of a DYN, from its start.",
+		},
+	},
+	{
+		Name: "entry", Type: table.Addr, Extra: true, Doc: "Address of the first instruction; of a DYN, from its start.",
 		Get: func(i *elfImage) table.Value {
 			return i.header(func(h *linux.ELFHeader) table.Value { return table.AddrValue(h.Entry) })
-		}},
-	{Name: "build_id", Type: table.Text, Doc: "Identifier of the build; missing where it has none, or none in memory.",
+		},
+	},
+	{
+		Name: "build_id", Type: table.Text, Doc: "Identifier of the build; missing where it has none, or none in memory.",
 		Get: func(i *elfImage) table.Value {
 			return i.header(func(h *linux.ELFHeader) table.Value { return readable(text(h.BuildID), i.Err) })
-		}},
+		},
+	},
 }
 
 // elfImage is a row of the view.

@@ -29,10 +29,14 @@ var envColumns = table.Columns[variable]{
 	{Name: "pid", Type: table.Int, Doc: "Process, as numbered in the initial PID namespace.", Get: func(v *variable) table.Value { return integer(v.pid) }},
 	{Name: "comm", Type: table.Text, Extra: true, Doc: "Name of the process.", Get: func(v *variable) table.Value { return table.TextValue(v.comm) }},
 	{Name: "index", Type: table.Int, Extra: true, Doc: "Place in the environment, from 0.", Get: func(v *variable) table.Value { return integer(v.index) }},
-	{Name: "name", Type: table.Text, Doc: "Name of the variable: what stands before the first \"=\".",
-		Get: func(v *variable) table.Value { return table.TextValue(v.Name) }},
-	{Name: "value", Type: table.Text, Doc: "Its value; missing where there is no \"=\", as after a process wrote its title there.",
-		Get: func(v *variable) table.Value { return when(v.Set, table.TextValue(v.Value)) }},
+	{
+		Name: "name", Type: table.Text, Doc: "Name of the variable: what stands before the first \"=\".",
+		Get: func(v *variable) table.Value { return table.TextValue(v.Name) },
+	},
+	{
+		Name: "value", Type: table.Text, Doc: "Its value; missing where there is no \"=\", as after a process wrote its title there.",
+		Get: func(v *variable) table.Value { return when(v.Set, table.TextValue(v.Value)) },
+	},
 }
 
 // variable is a row of env.

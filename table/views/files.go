@@ -33,35 +33,53 @@ io_uring.`,
 var filesColumns = table.Columns[openFile]{
 	{Name: "pid", Type: table.Int, Doc: "Process, as numbered in the initial PID namespace.", Get: func(f *openFile) table.Value { return integer(f.pid) }},
 	{Name: "fd", Type: table.Int, Doc: "Descriptor.", Get: func(f *openFile) table.Value { return integer(f.FD) }},
-	{Name: "type", Type: table.Text, Doc: "file, directory, char, block, fifo, symlink, socket, pipe, anon_inode, namespace.",
-		Get: func(f *openFile) table.Value { return table.TextValue(f.Type()) }},
-	{Name: "path", Type: table.Text, Doc: "Path in its mount namespace, or the name that the link in /proc/PID/fd shows.",
-		Get: func(f *openFile) table.Value { return text(f.Path) }},
+	{
+		Name: "type", Type: table.Text, Doc: "file, directory, char, block, fifo, symlink, socket, pipe, anon_inode, namespace.",
+		Get: func(f *openFile) table.Value { return table.TextValue(f.Type()) },
+	},
+	{
+		Name: "path", Type: table.Text, Doc: "Path in its mount namespace, or the name that the link in /proc/PID/fd shows.",
+		Get: func(f *openFile) table.Value { return text(f.Path) },
+	},
 	{Name: "endpoint", Type: table.Text, Doc: "Of a socket, its protocol, local and remote address; missing for others.", Get: (*openFile).endpoint},
-	{Name: "deleted", Type: table.Bool, Doc: "Whether that name was unlinked, or never existed (memfd).",
-		Get: func(f *openFile) table.Value { return table.BoolValue(f.Deleted) }},
+	{
+		Name: "deleted", Type: table.Bool, Doc: "Whether that name was unlinked, or never existed (memfd).",
+		Get: func(f *openFile) table.Value { return table.BoolValue(f.Deleted) },
+	},
 	{Name: "flags", Type: table.List, Doc: "Flags of open(2), by name.", Get: func(f *openFile) table.Value { return table.ListValue(f.FlagNames()) }},
-	{Name: "flags_number", Type: table.Uint, Extra: true, Doc: "Flags as a number; fdinfo shows it in octal.",
-		Get: func(f *openFile) table.Value { return unsigned(f.Flags) }},
+	{
+		Name: "flags_number", Type: table.Uint, Extra: true, Doc: "Flags as a number; fdinfo shows it in octal.",
+		Get: func(f *openFile) table.Value { return unsigned(f.Flags) },
+	},
 	{Name: "position", Type: table.Int, Doc: "Offset of the next read or write, in bytes.", Get: func(f *openFile) table.Value { return integer(f.Pos) }},
-	{Name: "size", Type: table.Int, Extra: true, Doc: "Size of the file in bytes, as its inode has it.",
-		Get: func(f *openFile) table.Value { return integer(f.Size) }},
-	{Name: "device", Type: table.Text, Extra: true, Doc: "Device of its file system, major:minor.",
-		Get: func(f *openFile) table.Value { return table.TextValue(f.Device.String()) }},
+	{
+		Name: "size", Type: table.Int, Extra: true, Doc: "Size of the file in bytes, as its inode has it.",
+		Get: func(f *openFile) table.Value { return integer(f.Size) },
+	},
+	{
+		Name: "device", Type: table.Text, Extra: true, Doc: "Device of its file system, major:minor.",
+		Get: func(f *openFile) table.Value { return table.TextValue(f.Device.String()) },
+	},
 	{Name: "inode", Type: table.Uint, Extra: true, Doc: "Inode.", Get: func(f *openFile) table.Value { return unsigned(f.Inode) }},
 	{Name: "mode", Type: table.Uint, Extra: true, Doc: "Type and permissions, as st_mode.", Get: func(f *openFile) table.Value { return unsigned(f.Mode) }},
 	{Name: "links", Type: table.Uint, Extra: true, Doc: "Number of hard links.", Get: func(f *openFile) table.Value { return unsigned(f.Links) }},
-	{Name: "rdev", Type: table.Text, Extra: true, Doc: "Which device a device file stands for, major:minor; missing for others.",
+	{
+		Name: "rdev", Type: table.Text, Extra: true, Doc: "Which device a device file stands for, major:minor; missing for others.",
 		Get: func(f *openFile) table.Value {
 			if t := f.Type(); t != "char" && t != "block" {
 				return none
 			}
 			return table.TextValue(f.Rdev.String())
-		}},
-	{Name: "mount_id", Type: table.Int, Extra: true, Doc: "Mount that it was opened through, as in the view mounts.",
-		Get: func(f *openFile) table.Value { return integer(f.MountID) }},
-	{Name: "file", Type: table.Addr, Extra: true, Doc: "Address of the struct file: descriptors that share a position have the same.",
-		Get: func(f *openFile) table.Value { return address(f.Addr) }},
+		},
+	},
+	{
+		Name: "mount_id", Type: table.Int, Extra: true, Doc: "Mount that it was opened through, as in the view mounts.",
+		Get: func(f *openFile) table.Value { return integer(f.MountID) },
+	},
+	{
+		Name: "file", Type: table.Addr, Extra: true, Doc: "Address of the struct file: descriptors that share a position have the same.",
+		Get: func(f *openFile) table.Value { return address(f.Addr) },
+	},
 }
 
 // fileSockets reads the sockets behind files, prepared when the first is met.

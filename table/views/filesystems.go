@@ -35,40 +35,56 @@ here too.`,
 }
 
 var swapsColumns = table.Columns[linux.Swap]{
-	{Name: "path", Type: table.Text, Doc: "Device or file, in the mount namespace where it was swapped on.",
-		Get: func(s *linux.Swap) table.Value { return text(s.Path) }},
-	{Name: "type", Type: table.Text, Doc: "partition (any block device) or file.",
+	{
+		Name: "path", Type: table.Text, Doc: "Device or file, in the mount namespace where it was swapped on.",
+		Get: func(s *linux.Swap) table.Value { return text(s.Path) },
+	},
+	{
+		Name: "type", Type: table.Text, Doc: "partition (any block device) or file.",
 		Get: func(s *linux.Swap) table.Value {
 			if s.Device {
 				return table.TextValue("partition")
 			}
 			return table.TextValue("file")
-		}},
+		},
+	},
 	{Name: "size", Type: table.Size, Doc: "Bytes in all.", Get: func(s *linux.Swap) table.Value { return size(s.Size) }},
 	{Name: "used", Type: table.Size, Doc: "Bytes in use.", Get: func(s *linux.Swap) table.Value { return size(s.Used) }},
 	{Name: "priority", Type: table.Int, Doc: "The highest is used first.", Get: func(s *linux.Swap) table.Value { return integer(s.Priority) }},
-	{Name: "deleted", Type: table.Bool, Extra: true, Doc: "Whether the path was unlinked.",
-		Get: func(s *linux.Swap) table.Value { return table.BoolValue(s.Deleted) }},
-	{Name: "area", Type: table.Int, Extra: true, Doc: "Number of the area, which page tables name.",
-		Get: func(s *linux.Swap) table.Value { return integer(s.Area) }},
+	{
+		Name: "deleted", Type: table.Bool, Extra: true, Doc: "Whether the path was unlinked.",
+		Get: func(s *linux.Swap) table.Value { return table.BoolValue(s.Deleted) },
+	},
+	{
+		Name: "area", Type: table.Int, Extra: true, Doc: "Number of the area, which page tables name.",
+		Get: func(s *linux.Swap) table.Value { return integer(s.Area) },
+	},
 	{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the swap_info_struct.", Get: func(s *linux.Swap) table.Value { return address(s.Addr) }},
 }
 
 var filesystemsColumns = table.Columns[linux.FileSystem]{
 	{Name: "name", Type: table.Text, Doc: "Type.", Get: func(f *linux.FileSystem) table.Value { return table.TextValue(f.Name) }},
-	{Name: "nodev", Type: table.Bool, Doc: "Whether it needs no block device.",
-		Get: func(f *linux.FileSystem) table.Value { return table.BoolValue(!f.NeedsDevice()) }},
-	{Name: "flags", Type: table.List, Doc: "What it can and needs: FS_… of the kernel, in lower case.",
-		Get: func(f *linux.FileSystem) table.Value { return table.ListValue(f.FlagNames()) }},
-	{Name: "owner", Type: table.Text, Doc: "Owner of its code: kernel or [module].",
+	{
+		Name: "nodev", Type: table.Bool, Doc: "Whether it needs no block device.",
+		Get: func(f *linux.FileSystem) table.Value { return table.BoolValue(!f.NeedsDevice()) },
+	},
+	{
+		Name: "flags", Type: table.List, Doc: "What it can and needs: FS_… of the kernel, in lower case.",
+		Get: func(f *linux.FileSystem) table.Value { return table.ListValue(f.FlagNames()) },
+	},
+	{
+		Name: "owner", Type: table.Text, Doc: "Owner of its code: kernel or [module].",
 		Get: func(f *linux.FileSystem) table.Value {
 			if f.Module == "" {
 				return table.TextValue("kernel")
 			}
 			return table.TextValue("[" + f.Module + "]")
-		}},
-	{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the file_system_type.",
-		Get: func(f *linux.FileSystem) table.Value { return address(f.Addr) }},
+		},
+	},
+	{
+		Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the file_system_type.",
+		Get: func(f *linux.FileSystem) table.Value { return address(f.Addr) },
+	},
 }
 
 func swaps(ctx context.Context, l *guest.Look, _ table.Request) iter.Seq2[*linux.Swap, error] {

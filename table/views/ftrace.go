@@ -46,10 +46,14 @@ func ftraceColumns() table.Columns[owned[hooks.FtraceOp]] {
 			{Name: "flags", Type: table.List, Doc: "FTRACE_OPS_FL_*, in lower case.", Get: func(f *hooks.FtraceOp) table.Value { return list(f.Flags) }},
 		}),
 		table.Columns[owned[hooks.FtraceOp]]{
-			{Name: "filter", Type: table.List, Doc: "Functions that are traced; missing where it is every one.",
-				Get: func(o *owned[hooks.FtraceOp]) table.Value { return list(o.names(o.it.Filter)) }},
-			{Name: "notrace", Type: table.List, Extra: true, Doc: "Functions that are left out.",
-				Get: func(o *owned[hooks.FtraceOp]) table.Value { return list(o.names(o.it.NoTrace)) }},
+			{
+				Name: "filter", Type: table.List, Doc: "Functions that are traced; missing where it is every one.",
+				Get: func(o *owned[hooks.FtraceOp]) table.Value { return list(o.names(o.it.Filter)) },
+			},
+			{
+				Name: "notrace", Type: table.List, Extra: true, Doc: "Functions that are left out.",
+				Get: func(o *owned[hooks.FtraceOp]) table.Value { return list(o.names(o.it.NoTrace)) },
+			},
 		},
 		plain(table.Columns[hooks.FtraceOp]{
 			{Name: "private", Type: table.Addr, Extra: true, Doc: "What the function gets.", Get: func(f *hooks.FtraceOp) table.Value { return address(f.Private) }},
@@ -63,8 +67,10 @@ func ftraceColumns() table.Columns[owned[hooks.FtraceOp]] {
 			return f.Saved
 		}),
 		plain(table.Columns[hooks.FtraceOp]{
-			{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct ftrace_ops.",
-				Get: func(f *hooks.FtraceOp) table.Value { return address(f.Addr) }},
+			{
+				Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct ftrace_ops.",
+				Get: func(f *hooks.FtraceOp) table.Value { return address(f.Addr) },
+			},
 		}),
 	)
 }
@@ -72,17 +78,23 @@ func ftraceColumns() table.Columns[owned[hooks.FtraceOp]] {
 func ftraceSiteColumns() table.Columns[owned[hooks.FtraceSite]] {
 	return slices.Concat(
 		table.Columns[owned[hooks.FtraceSite]]{
-			{Name: "name", Type: table.Text, Doc: "The function; missing where no symbol covers it.",
-				Get: func(o *owned[hooks.FtraceSite]) table.Value { return text(o.of(o.it.Site).Symbol) }},
+			{
+				Name: "name", Type: table.Text, Doc: "The function; missing where no symbol covers it.",
+				Get: func(o *owned[hooks.FtraceSite]) table.Value { return text(o.of(o.it.Site).Symbol) },
+			},
 		},
 		code("site", "the call in the function", func(f *hooks.FtraceSite) virt.Addr { return f.Site }),
 		plain(table.Columns[hooks.FtraceSite]{
-			{Name: "enabled", Type: table.Bool, Doc: "Whether the call is in place.",
-				Get: func(f *hooks.FtraceSite) table.Value { return table.BoolValue(f.Enabled) }},
+			{
+				Name: "enabled", Type: table.Bool, Doc: "Whether the call is in place.",
+				Get: func(f *hooks.FtraceSite) table.Value { return table.BoolValue(f.Enabled) },
+			},
 			{Name: "users", Type: table.Int, Doc: "Number of users that trace it.", Get: func(f *hooks.FtraceSite) table.Value { return integer(f.Users) }},
 			{Name: "flags", Type: table.List, Doc: "FTRACE_FL_*, in lower case.", Get: func(f *hooks.FtraceSite) table.Value { return list(f.Flags) }},
-			{Name: "record", Type: table.Addr, Extra: true, Doc: "Address of the struct dyn_ftrace.",
-				Get: func(f *hooks.FtraceSite) table.Value { return address(f.Record) }},
+			{
+				Name: "record", Type: table.Addr, Extra: true, Doc: "Address of the struct dyn_ftrace.",
+				Get: func(f *hooks.FtraceSite) table.Value { return address(f.Record) },
+			},
 			{Name: "all", Type: table.Bool, Option: true, Doc: "A line also for functions that are not traced now."},
 		}),
 	)

@@ -37,25 +37,37 @@ func disksColumns() table.Columns[owned[device.Disk]] {
 			{Name: "name", Type: table.Text, Doc: "Name of the device.", Get: func(d *device.Disk) table.Value { return text(d.Name) }},
 			{Name: "major", Type: table.Uint, Doc: "Major device number.", Get: func(d *device.Disk) table.Value { return unsigned(d.Major) }},
 			{Name: "minor", Type: table.Uint, Doc: "Minor device number.", Get: func(d *device.Disk) table.Value { return unsigned(d.Minor) }},
-			{Name: "partition", Type: table.Uint, Doc: "Number of the partition; missing for a whole disk.",
-				Get: func(d *device.Disk) table.Value { return positive(d.Partition) }},
-			{Name: "start", Type: table.Size, Extra: true, Doc: "Where a partition begins, in bytes.",
-				Get: func(d *device.Disk) table.Value { return when(d.Partition != 0, size(d.Start)) }},
+			{
+				Name: "partition", Type: table.Uint, Doc: "Number of the partition; missing for a whole disk.",
+				Get: func(d *device.Disk) table.Value { return positive(d.Partition) },
+			},
+			{
+				Name: "start", Type: table.Size, Extra: true, Doc: "Where a partition begins, in bytes.",
+				Get: func(d *device.Disk) table.Value { return when(d.Partition != 0, size(d.Start)) },
+			},
 			{Name: "size", Type: table.Size, Doc: "Bytes.", Get: func(d *device.Disk) table.Value { return size(d.Size) }},
 			{Name: "read_only", Type: table.Bool, Doc: "Whether it cannot be written.", Get: func(d *device.Disk) table.Value { return table.BoolValue(d.ReadOnly) }},
-			{Name: "removable", Type: table.Bool, Extra: true, Doc: "Whether its medium can be taken out.",
-				Get: func(d *device.Disk) table.Value { return table.BoolValue(d.Removable) }},
+			{
+				Name: "removable", Type: table.Bool, Extra: true, Doc: "Whether its medium can be taken out.",
+				Get: func(d *device.Disk) table.Value { return table.BoolValue(d.Removable) },
+			},
 			{Name: "reads", Type: table.Uint, Extra: true, Doc: "Requests to read that were done.", Get: func(d *device.Disk) table.Value { return unsigned(d.Reads) }},
 			{Name: "read_bytes", Type: table.Size, Doc: "Bytes that they read.", Get: func(d *device.Disk) table.Value { return size(d.ReadBytes) }},
-			{Name: "writes", Type: table.Uint, Extra: true, Doc: "Requests to write that were done.",
-				Get: func(d *device.Disk) table.Value { return unsigned(d.Writes) }},
+			{
+				Name: "writes", Type: table.Uint, Extra: true, Doc: "Requests to write that were done.",
+				Get: func(d *device.Disk) table.Value { return unsigned(d.Writes) },
+			},
 			{Name: "write_bytes", Type: table.Size, Doc: "Bytes that they wrote.", Get: func(d *device.Disk) table.Value { return size(d.WriteBytes) }},
-			{Name: "operations", Type: table.Addr, Extra: true, Doc: "Address of the driver's block_device_operations.",
-				Get: func(d *device.Disk) table.Value { return address(d.Ops) }},
+			{
+				Name: "operations", Type: table.Addr, Extra: true, Doc: "Address of the driver's block_device_operations.",
+				Get: func(d *device.Disk) table.Value { return address(d.Ops) },
+			},
 		}),
 		table.Columns[owned[device.Disk]]{
-			{Name: "operations_holder", Type: table.Text, Doc: holderDoc,
-				Get: func(o *owned[device.Disk]) table.Value { return o.holder(o.it.Ops) }},
+			{
+				Name: "operations_holder", Type: table.Text, Doc: holderDoc,
+				Get: func(o *owned[device.Disk]) table.Value { return o.holder(o.it.Ops) },
+			},
 		},
 		plain(table.Columns[device.Disk]{
 			{Name: "disk", Type: table.Addr, Extra: true, Doc: "Address of the gendisk.", Get: func(d *device.Disk) table.Value { return address(d.Disk) }},
@@ -65,24 +77,38 @@ func disksColumns() table.Columns[owned[device.Disk]] {
 }
 
 var pciColumns = table.Columns[device.PCIDevice]{
-	{Name: "slot", Type: table.Text, Doc: "Address: domain:bus:device.function.",
-		Get: func(d *device.PCIDevice) table.Value { return table.TextValue(d.Name()) }},
-	{Name: "class", Type: table.Text, Doc: "Class, subclass and interface, six hexadecimal digits.",
-		Get: func(d *device.PCIDevice) table.Value { return table.TextValue(fmt.Sprintf("%06x", d.Class)) }},
-	{Name: "vendor", Type: table.Text, Doc: "Vendor, four hexadecimal digits.",
-		Get: func(d *device.PCIDevice) table.Value { return table.TextValue(hex4(d.Vendor)) }},
-	{Name: "device", Type: table.Text, Doc: "Device, four hexadecimal digits.",
-		Get: func(d *device.PCIDevice) table.Value { return table.TextValue(hex4(d.Device)) }},
-	{Name: "subsystem", Type: table.Text, Extra: true, Doc: "Vendor and device of the subsystem.",
+	{
+		Name: "slot", Type: table.Text, Doc: "Address: domain:bus:device.function.",
+		Get: func(d *device.PCIDevice) table.Value { return table.TextValue(d.Name()) },
+	},
+	{
+		Name: "class", Type: table.Text, Doc: "Class, subclass and interface, six hexadecimal digits.",
+		Get: func(d *device.PCIDevice) table.Value { return table.TextValue(fmt.Sprintf("%06x", d.Class)) },
+	},
+	{
+		Name: "vendor", Type: table.Text, Doc: "Vendor, four hexadecimal digits.",
+		Get: func(d *device.PCIDevice) table.Value { return table.TextValue(hex4(d.Vendor)) },
+	},
+	{
+		Name: "device", Type: table.Text, Doc: "Device, four hexadecimal digits.",
+		Get: func(d *device.PCIDevice) table.Value { return table.TextValue(hex4(d.Device)) },
+	},
+	{
+		Name: "subsystem", Type: table.Text, Extra: true, Doc: "Vendor and device of the subsystem.",
 		Get: func(d *device.PCIDevice) table.Value {
 			return table.TextValue(hex4(d.SubVendor) + ":" + hex4(d.SubDevice))
-		}},
+		},
+	},
 	{Name: "revision", Type: table.Uint, Extra: true, Doc: "Revision.", Get: func(d *device.PCIDevice) table.Value { return unsigned(d.Revision) }},
 	{Name: "driver", Type: table.Text, Doc: "Driver that has it; missing without one.", Get: func(d *device.PCIDevice) table.Value { return text(d.Driver) }},
-	{Name: "irq", Type: table.Uint, Extra: true, Doc: "Interrupt line that it was given; those of MSI-X are with interrupts.",
-		Get: func(d *device.PCIDevice) table.Value { return unsigned(d.IRQ) }},
-	{Name: "resources", Type: table.List, Extra: true, Doc: "Addresses and ports that it answers to, ends included.",
-		Get: func(d *device.PCIDevice) table.Value { return list(pciResources(d)) }},
+	{
+		Name: "irq", Type: table.Uint, Extra: true, Doc: "Interrupt line that it was given; those of MSI-X are with interrupts.",
+		Get: func(d *device.PCIDevice) table.Value { return unsigned(d.IRQ) },
+	},
+	{
+		Name: "resources", Type: table.List, Extra: true, Doc: "Addresses and ports that it answers to, ends included.",
+		Get: func(d *device.PCIDevice) table.Value { return list(pciResources(d)) },
+	},
 	{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the pci_dev.", Get: func(d *device.PCIDevice) table.Value { return address(d.Address) }},
 }
 

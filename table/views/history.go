@@ -36,17 +36,27 @@ Processes that are asked for by --pid are searched whatever their name.`,
 var historyColumns = table.Columns[command]{
 	{Name: "pid", Type: table.Int, Doc: "Process of the shell.", Get: func(c *command) table.Value { return integer(c.pid) }},
 	{Name: "comm", Type: table.Text, Doc: "Its name.", Get: func(c *command) table.Value { return table.TextValue(c.comm) }},
-	{Name: "shell", Type: table.Text, Extra: true, Doc: "Whose form of list it is: bash, zsh or busybox.",
-		Get: func(c *command) table.Value { return table.TextValue(c.Shell) }},
-	{Name: "index", Type: table.Int, Doc: "Number in the list, as the shell's own \"history\" shows it; missing for a stray, and for bash where how is shape: how many lines it has dropped is not known then.",
-		Get: func(c *command) table.Value { return when(c.Index >= 0, integer(c.Index)) }},
-	{Name: "time", Type: table.Time, Doc: "When it was entered, by the guest's clock; missing where the shell keeps none.",
-		Get: func(c *command) table.Value { return moment(c.Time) }},
+	{
+		Name: "shell", Type: table.Text, Extra: true, Doc: "Whose form of list it is: bash, zsh or busybox.",
+		Get: func(c *command) table.Value { return table.TextValue(c.Shell) },
+	},
+	{
+		Name: "index", Type: table.Int, Doc: "Number in the list, as the shell's own \"history\" shows it; missing for a stray, and for bash where how is shape: how many lines it has dropped is not known then.",
+		Get: func(c *command) table.Value { return when(c.Index >= 0, integer(c.Index)) },
+	},
+	{
+		Name: "time", Type: table.Time, Doc: "When it was entered, by the guest's clock; missing where the shell keeps none.",
+		Get: func(c *command) table.Value { return moment(c.Time) },
+	},
 	{Name: "command", Type: table.Text, Doc: "The command line.", Get: func(c *command) table.Value { return table.TextValue(c.Command) }},
-	{Name: "how", Type: table.Text, Doc: "How it was found: symbol, code, shape or stray.",
-		Get: func(c *command) table.Value { return table.TextValue(string(c.How)) }},
-	{Name: "address", Type: table.Addr, Extra: true, Doc: "Where it is: the entry of bash's or zsh's, or ash's pointer to it.",
-		Get: func(c *command) table.Value { return address(c.Addr) }},
+	{
+		Name: "how", Type: table.Text, Doc: "How it was found: symbol, code, shape or stray.",
+		Get: func(c *command) table.Value { return table.TextValue(string(c.How)) },
+	},
+	{
+		Name: "address", Type: table.Addr, Extra: true, Doc: "Where it is: the entry of bash's or zsh's, or ash's pointer to it.",
+		Get: func(c *command) table.Value { return address(c.Addr) },
+	},
 }
 
 // command is a row of history.

@@ -33,16 +33,24 @@ the tables that the CPUs really use have lines as well if they are others, with 
 func idtColumns() table.Columns[owned[gate]] {
 	return slices.Concat(
 		plain(table.Columns[gate]{
-			{Name: "cpu", Type: table.Int, Extra: true, Doc: "CPU that uses this table; missing for the kernel's own table.",
-				Get: func(e *gate) table.Value { return when(e.cpu >= 0, integer(e.cpu)) }},
+			{
+				Name: "cpu", Type: table.Int, Extra: true, Doc: "CPU that uses this table; missing for the kernel's own table.",
+				Get: func(e *gate) table.Value { return when(e.cpu >= 0, integer(e.cpu)) },
+			},
 			{Name: "vector", Type: table.Int, Doc: "Number of the exception or interrupt.", Get: func(e *gate) table.Value { return integer(e.Vector) }},
-			{Name: "type", Type: table.Text, Doc: "interrupt, trap or task gate; a number for what is none of these.",
-				Get: func(e *gate) table.Value { return table.TextValue(e.Type) }},
-			{Name: "dpl", Type: table.Int, Doc: "Ring from which an INT instruction may call it: 3 for programs.",
-				Get: func(e *gate) table.Value { return integer(e.DPL) }},
+			{
+				Name: "type", Type: table.Text, Doc: "interrupt, trap or task gate; a number for what is none of these.",
+				Get: func(e *gate) table.Value { return table.TextValue(e.Type) },
+			},
+			{
+				Name: "dpl", Type: table.Int, Doc: "Ring from which an INT instruction may call it: 3 for programs.",
+				Get: func(e *gate) table.Value { return integer(e.DPL) },
+			},
 			{Name: "ist", Type: table.Int, Doc: "Stack that the CPU switches to; 0 for none.", Get: func(e *gate) table.Value { return integer(e.IST) }},
-			{Name: "segment", Type: table.Addr, Doc: "Code segment selector: 0x10 is the kernel's.",
-				Get: func(e *gate) table.Value { return table.AddrValue(uint64(e.Segment)) }},
+			{
+				Name: "segment", Type: table.Addr, Doc: "Code segment selector: 0x10 is the kernel's.",
+				Get: func(e *gate) table.Value { return table.AddrValue(uint64(e.Segment)) },
+			},
 			{Name: "present", Type: table.Bool, Doc: "Whether the gate is in use.", Get: func(e *gate) table.Value { return table.BoolValue(e.Present) }},
 		}),
 		code("handler", "the handler", func(e *gate) virt.Addr { return e.Handler }),

@@ -29,64 +29,112 @@ itself; a healthy guest shows none.`,
 
 var infoColumns = table.Columns[information]{
 	{Name: "target", Type: table.Text, Doc: "As it was given, or found.", Get: func(i *information) table.Value { return table.TextValue(i.Target) }},
-	{Name: "vmm", Type: table.Text, Doc: "Monitor: qemu, firecracker, cloud-hypervisor, kvm; file for a dump.",
-		Get: func(i *information) table.Value { return text(i.Machine.VMM) }},
-	{Name: "vmm_pid", Type: table.Int, Doc: "Process of the monitor; missing for a dump.",
-		Get: func(i *information) table.Value { return when(i.Machine.PID != 0, integer(i.Machine.PID)) }},
+	{
+		Name: "vmm", Type: table.Text, Doc: "Monitor: qemu, firecracker, cloud-hypervisor, kvm; file for a dump.",
+		Get: func(i *information) table.Value { return text(i.Machine.VMM) },
+	},
+	{
+		Name: "vmm_pid", Type: table.Int, Doc: "Process of the monitor; missing for a dump.",
+		Get: func(i *information) table.Value { return when(i.Machine.PID != 0, integer(i.Machine.PID)) },
+	},
 	{Name: "accel", Type: table.Text, Doc: "kvm or tcg; missing where unknown.", Get: func(i *information) table.Value { return text(i.Machine.Accel) }},
-	{Name: "run_state", Type: table.Text, Doc: "What the machine does, as its monitor says.",
-		Get: func(i *information) table.Value { return text(string(i.Machine.State)) }},
-	{Name: "source", Type: table.Text, Doc: "How memory is read: shared, private or dump.",
-		Get: func(i *information) table.Value { return text(string(i.Machine.Source)) }},
-	{Name: "format", Type: table.Text, Doc: "Of the dump: raw, ELF core, kdump and so on; missing for a live machine.",
-		Get: func(i *information) table.Value { return text(i.Machine.Format) }},
+	{
+		Name: "run_state", Type: table.Text, Doc: "What the machine does, as its monitor says.",
+		Get: func(i *information) table.Value { return text(string(i.Machine.State)) },
+	},
+	{
+		Name: "source", Type: table.Text, Doc: "How memory is read: shared, private or dump.",
+		Get: func(i *information) table.Value { return text(string(i.Machine.Source)) },
+	},
+	{
+		Name: "format", Type: table.Text, Doc: "Of the dump: raw, ELF core, kdump and so on; missing for a live machine.",
+		Get: func(i *information) table.Value { return text(i.Machine.Format) },
+	},
 	{Name: "memory", Type: table.Size, Doc: "Guest-physical memory in bytes.", Get: func(i *information) table.Value { return size(i.ram) }},
 	{Name: "memory_map", Type: table.List, Doc: "Guest-physical ranges of RAM.", Get: func(i *information) table.Value { return table.ListValue(i.ranges) }},
-	{Name: "map_from", Type: table.Text, Doc: "Who said so: the monitor, the dump, or a guess that the guest's page tables proved.",
-		Get: func(i *information) table.Value { return table.TextValue(mapFrom(i.Look)) }},
-	{Name: "hostname", Type: table.Text, Doc: "Node name of the initial UTS namespace.",
+	{
+		Name: "map_from", Type: table.Text, Doc: "Who said so: the monitor, the dump, or a guess that the guest's page tables proved.",
+		Get: func(i *information) table.Value { return table.TextValue(mapFrom(i.Look)) },
+	},
+	{
+		Name: "hostname", Type: table.Text, Doc: "Node name of the initial UTS namespace.",
 		Get: func(i *information) table.Value {
 			name, err := i.Linux.Hostname()
 			return readable(table.TextValue(name), err)
-		}},
-	{Name: "release", Type: table.Text, Doc: "Kernel release, as uname -r prints it.",
-		Get: func(i *information) table.Value { return table.TextValue(i.Linux.Release) }},
-	{Name: "version", Type: table.Text, Doc: "Kernel banner, as /proc/version prints it.",
-		Get: func(i *information) table.Value { return table.TextValue(i.Linux.Banner) }},
+		},
+	},
+	{
+		Name: "release", Type: table.Text, Doc: "Kernel release, as uname -r prints it.",
+		Get: func(i *information) table.Value { return table.TextValue(i.Linux.Release) },
+	},
+	{
+		Name: "version", Type: table.Text, Doc: "Kernel banner, as /proc/version prints it.",
+		Get: func(i *information) table.Value { return table.TextValue(i.Linux.Banner) },
+	},
 	{Name: "build_id", Type: table.Text, Doc: "Build identifier of the kernel image.", Get: func(i *information) table.Value { return text(i.Linux.BuildID) }},
-	{Name: "profile", Type: table.Text, Doc: "Where the kernel's symbols and types came from.",
-		Get: func(i *information) table.Value { return table.TextValue(string(i.Linux.Origin)) }},
-	{Name: "system_state", Type: table.Text, Doc: "What the kernel says that it does: booting, running, halted, powered off, restarting.",
-		Get: func(i *information) table.Value { return table.TextValue(i.Linux.State.String()) }},
-	{Name: "kaslr_offset", Type: table.Addr, Doc: "By how much KASLR moved the kernel's image.",
-		Get: func(i *information) table.Value { return table.AddrValue(i.Linux.Offset()) }},
-	{Name: "text", Type: table.Addr, Doc: "Virtual address of the kernel's text.",
-		Get: func(i *information) table.Value { return table.AddrValue(uint64(i.Linux.Text)) }},
-	{Name: "text_physical", Type: table.Addr, Doc: "Guest-physical address of the same.",
-		Get: func(i *information) table.Value { return table.AddrValue(uint64(i.Linux.TextPA)) }},
-	{Name: "direct_map", Type: table.Addr, Doc: "Virtual address of the direct map of all memory.",
-		Get: func(i *information) table.Value { return table.AddrValue(uint64(i.Linux.Space.DirectBase())) }},
-	{Name: "paging_levels", Type: table.Int, Doc: "Levels of page tables: 4, or 5 with LA57.",
-		Get: func(i *information) table.Value { return integer(i.Linux.Space.Levels()) }},
-	{Name: "pti", Type: table.Bool, Doc: "Whether page tables are isolated: two roots for each process.",
-		Get: func(i *information) table.Value { return table.BoolValue(i.Linux.PTI) }},
-	{Name: "cpus", Type: table.Int, Doc: "CPUs that are online: they run tasks.",
-		Get: func(i *information) table.Value { return readable(integer(i.cpus.Online), i.cpuErr) }},
-	{Name: "cpus_present", Type: table.Int, Doc: "CPUs that are plugged in.",
-		Get: func(i *information) table.Value { return readable(integer(i.cpus.Present), i.cpuErr) }},
-	{Name: "cpus_possible", Type: table.Int, Doc: "CPUs that the kernel prepared for: all that could be plugged in.",
-		Get: func(i *information) table.Value { return readable(integer(i.cpus.Possible), i.cpuErr) }},
-	{Name: "booted", Type: table.Time, Doc: "When the guest booted, by its own clock.",
-		Get: func(i *information) table.Value { return readable(table.TimeValue(i.clock.Boot), i.clockErr) }},
-	{Name: "clock", Type: table.Time, Doc: "The guest's clock when it last ticked.",
-		Get: func(i *information) table.Value { return readable(table.TimeValue(i.clock.Now), i.clockErr) }},
-	{Name: "command_line", Type: table.Text, Doc: "Command line of the kernel.",
+	{
+		Name: "profile", Type: table.Text, Doc: "Where the kernel's symbols and types came from.",
+		Get: func(i *information) table.Value { return table.TextValue(string(i.Linux.Origin)) },
+	},
+	{
+		Name: "system_state", Type: table.Text, Doc: "What the kernel says that it does: booting, running, halted, powered off, restarting.",
+		Get: func(i *information) table.Value { return table.TextValue(i.Linux.State.String()) },
+	},
+	{
+		Name: "kaslr_offset", Type: table.Addr, Doc: "By how much KASLR moved the kernel's image.",
+		Get: func(i *information) table.Value { return table.AddrValue(i.Linux.Offset()) },
+	},
+	{
+		Name: "text", Type: table.Addr, Doc: "Virtual address of the kernel's text.",
+		Get: func(i *information) table.Value { return table.AddrValue(uint64(i.Linux.Text)) },
+	},
+	{
+		Name: "text_physical", Type: table.Addr, Doc: "Guest-physical address of the same.",
+		Get: func(i *information) table.Value { return table.AddrValue(uint64(i.Linux.TextPA)) },
+	},
+	{
+		Name: "direct_map", Type: table.Addr, Doc: "Virtual address of the direct map of all memory.",
+		Get: func(i *information) table.Value { return table.AddrValue(uint64(i.Linux.Space.DirectBase())) },
+	},
+	{
+		Name: "paging_levels", Type: table.Int, Doc: "Levels of page tables: 4, or 5 with LA57.",
+		Get: func(i *information) table.Value { return integer(i.Linux.Space.Levels()) },
+	},
+	{
+		Name: "pti", Type: table.Bool, Doc: "Whether page tables are isolated: two roots for each process.",
+		Get: func(i *information) table.Value { return table.BoolValue(i.Linux.PTI) },
+	},
+	{
+		Name: "cpus", Type: table.Int, Doc: "CPUs that are online: they run tasks.",
+		Get: func(i *information) table.Value { return readable(integer(i.cpus.Online), i.cpuErr) },
+	},
+	{
+		Name: "cpus_present", Type: table.Int, Doc: "CPUs that are plugged in.",
+		Get: func(i *information) table.Value { return readable(integer(i.cpus.Present), i.cpuErr) },
+	},
+	{
+		Name: "cpus_possible", Type: table.Int, Doc: "CPUs that the kernel prepared for: all that could be plugged in.",
+		Get: func(i *information) table.Value { return readable(integer(i.cpus.Possible), i.cpuErr) },
+	},
+	{
+		Name: "booted", Type: table.Time, Doc: "When the guest booted, by its own clock.",
+		Get: func(i *information) table.Value { return readable(table.TimeValue(i.clock.Boot), i.clockErr) },
+	},
+	{
+		Name: "clock", Type: table.Time, Doc: "The guest's clock when it last ticked.",
+		Get: func(i *information) table.Value { return readable(table.TimeValue(i.clock.Now), i.clockErr) },
+	},
+	{
+		Name: "command_line", Type: table.Text, Doc: "Command line of the kernel.",
 		Get: func(i *information) table.Value {
 			line, err := i.Linux.CommandLine()
 			return readable(table.TextValue(line), err)
-		}},
-	{Name: "inconsistencies", Type: table.List, Doc: "Contradictions in what the kernel says of itself.",
-		Get: func(i *information) table.Value { return list(i.Linux.Inconsistencies) }},
+		},
+	},
+	{
+		Name: "inconsistencies", Type: table.List, Doc: "Contradictions in what the kernel says of itself.",
+		Get: func(i *information) table.Value { return list(i.Linux.Inconsistencies) },
+	},
 }
 
 func ramOf(mem phys.Memory) (size uint64, ranges []string) {

@@ -47,86 +47,122 @@ func interfaceColumns() table.Columns[owned[network.Device]] {
 			{Name: "name", Type: table.Text, Doc: "Name of the device.", Get: func(d *network.Device) table.Value { return table.TextValue(d.Name) }},
 			{Name: "index", Type: table.Int, Doc: "Its index in its namespace.", Get: func(d *network.Device) table.Value { return integer(d.Index) }},
 			{Name: "net_ns", Type: table.Uint, Doc: "Inode of the network namespace.", Get: func(d *network.Device) table.Value { return unsigned(d.Net.Inode) }},
-			{Name: "mac", Type: table.Text, Doc: "Hardware address; missing where the kind has none.",
-				Get: func(d *network.Device) table.Value { return text(net.HardwareAddr(d.MAC).String()) }},
-			{Name: "addresses", Type: table.List, Doc: "IPv4 and IPv6 addresses with the lengths of their prefixes.",
-				Get: func(d *network.Device) table.Value { return list(linkAddresses(d)) }},
-			{Name: "peers", Type: table.List, Extra: true, Doc: "Addresses with another one at the other end: the device's, and that with the length of its prefix.",
-				Get: func(d *network.Device) table.Value { return list(linkPeers(d)) }},
-			{Name: "labels", Type: table.List, Extra: true, Doc: "IPv4 addresses with a label that is not the device's name.",
-				Get: func(d *network.Device) table.Value { return list(linkLabels(d)) }},
-			{Name: "flags", Type: table.List, Doc: "Flags, as ip shows them.",
-				Get: func(d *network.Device) table.Value { return table.ListValue(bitNames(d.Flags, linkFlags[:])) }},
-			{Name: "promiscuity", Type: table.Uint, Doc: "How often promiscuous mode was asked for.",
-				Get: func(d *network.Device) table.Value { return unsigned(d.Promisc) }},
-			{Name: "allmulti", Type: table.Uint, Extra: true, Doc: "How often all multicast frames were asked for.",
-				Get: func(d *network.Device) table.Value { return unsigned(d.AllMulti) }},
+			{
+				Name: "mac", Type: table.Text, Doc: "Hardware address; missing where the kind has none.",
+				Get: func(d *network.Device) table.Value { return text(net.HardwareAddr(d.MAC).String()) },
+			},
+			{
+				Name: "addresses", Type: table.List, Doc: "IPv4 and IPv6 addresses with the lengths of their prefixes.",
+				Get: func(d *network.Device) table.Value { return list(linkAddresses(d)) },
+			},
+			{
+				Name: "peers", Type: table.List, Extra: true, Doc: "Addresses with another one at the other end: the device's, and that with the length of its prefix.",
+				Get: func(d *network.Device) table.Value { return list(linkPeers(d)) },
+			},
+			{
+				Name: "labels", Type: table.List, Extra: true, Doc: "IPv4 addresses with a label that is not the device's name.",
+				Get: func(d *network.Device) table.Value { return list(linkLabels(d)) },
+			},
+			{
+				Name: "flags", Type: table.List, Doc: "Flags, as ip shows them.",
+				Get: func(d *network.Device) table.Value { return table.ListValue(bitNames(d.Flags, linkFlags[:])) },
+			},
+			{
+				Name: "promiscuity", Type: table.Uint, Doc: "How often promiscuous mode was asked for.",
+				Get: func(d *network.Device) table.Value { return unsigned(d.Promisc) },
+			},
+			{
+				Name: "allmulti", Type: table.Uint, Extra: true, Doc: "How often all multicast frames were asked for.",
+				Get: func(d *network.Device) table.Value { return unsigned(d.AllMulti) },
+			},
 			{Name: "mtu", Type: table.Uint, Doc: "Largest packet, in bytes.", Get: func(d *network.Device) table.Value { return unsigned(d.MTU) }},
-			{Name: "state", Type: table.Text, Doc: "Operational state (RFC 2863): unknown, up, down, lowerlayerdown, dormant …",
+			{
+				Name: "state", Type: table.Text, Doc: "Operational state (RFC 2863): unknown, up, down, lowerlayerdown, dormant …",
 				Get: func(d *network.Device) table.Value {
 					if int(d.OperState) < len(operStates) {
 						return table.TextValue(operStates[d.OperState])
 					}
 					return table.TextValue(strconv.Itoa(int(d.OperState)))
-				}},
-			{Name: "kind", Type: table.Text, Doc: "Kind of a virtual device: bridge, veth, vxlan …; missing for lo and hardware.",
-				Get: func(d *network.Device) table.Value { return text(d.Kind) }},
-			{Name: "master", Type: table.Text, Doc: "Bridge, bond or other device that it belongs to.",
-				Get: func(d *network.Device) table.Value { return text(d.Master) }},
+				},
+			},
+			{
+				Name: "kind", Type: table.Text, Doc: "Kind of a virtual device: bridge, veth, vxlan …; missing for lo and hardware.",
+				Get: func(d *network.Device) table.Value { return text(d.Kind) },
+			},
+			{
+				Name: "master", Type: table.Text, Doc: "Bridge, bond or other device that it belongs to.",
+				Get: func(d *network.Device) table.Value { return text(d.Master) },
+			},
 			{Name: "qdisc", Type: table.Text, Extra: true, Doc: "Queueing discipline.", Get: func(d *network.Device) table.Value { return text(d.Qdisc) }},
-			{Name: "alias", Type: table.Text, Extra: true, Doc: "Alias given by the administrator.",
-				Get: func(d *network.Device) table.Value { return text(d.Alias) }},
-			{Name: "rx_bytes", Type: table.Size, Doc: "Bytes received; like all counters, missing where the driver keeps them its own way.",
+			{
+				Name: "alias", Type: table.Text, Extra: true, Doc: "Alias given by the administrator.",
+				Get: func(d *network.Device) table.Value { return text(d.Alias) },
+			},
+			{
+				Name: "rx_bytes", Type: table.Size, Doc: "Bytes received; like all counters, missing where the driver keeps them its own way.",
 				Get: func(d *network.Device) table.Value {
 					return counter(d, func(c *network.Counters) table.Value { return size(c.RxBytes) })
-
-				}},
-			{Name: "rx_packets", Type: table.Uint, Extra: true, Doc: "Packets received.",
+				},
+			},
+			{
+				Name: "rx_packets", Type: table.Uint, Extra: true, Doc: "Packets received.",
 				Get: func(d *network.Device) table.Value {
 					return counter(d, func(c *network.Counters) table.Value { return unsigned(c.RxPackets) })
-
-				}},
-			{Name: "rx_errors", Type: table.Uint, Extra: true, Doc: "Packets received in error.",
+				},
+			},
+			{
+				Name: "rx_errors", Type: table.Uint, Extra: true, Doc: "Packets received in error.",
 				Get: func(d *network.Device) table.Value {
 					return counter(d, func(c *network.Counters) table.Value { return unsigned(c.RxErrors) })
-
-				}},
-			{Name: "rx_dropped", Type: table.Uint, Extra: true, Doc: "Packets received and dropped.",
+				},
+			},
+			{
+				Name: "rx_dropped", Type: table.Uint, Extra: true, Doc: "Packets received and dropped.",
 				Get: func(d *network.Device) table.Value {
 					return counter(d, func(c *network.Counters) table.Value { return unsigned(c.RxDropped) })
-
-				}},
-			{Name: "tx_bytes", Type: table.Size, Doc: "Bytes sent.",
+				},
+			},
+			{
+				Name: "tx_bytes", Type: table.Size, Doc: "Bytes sent.",
 				Get: func(d *network.Device) table.Value {
 					return counter(d, func(c *network.Counters) table.Value { return size(c.TxBytes) })
-
-				}},
-			{Name: "tx_packets", Type: table.Uint, Extra: true, Doc: "Packets sent.",
+				},
+			},
+			{
+				Name: "tx_packets", Type: table.Uint, Extra: true, Doc: "Packets sent.",
 				Get: func(d *network.Device) table.Value {
 					return counter(d, func(c *network.Counters) table.Value { return unsigned(c.TxPackets) })
-
-				}},
-			{Name: "tx_errors", Type: table.Uint, Extra: true, Doc: "Packets not sent for an error.",
+				},
+			},
+			{
+				Name: "tx_errors", Type: table.Uint, Extra: true, Doc: "Packets not sent for an error.",
 				Get: func(d *network.Device) table.Value {
 					return counter(d, func(c *network.Counters) table.Value { return unsigned(c.TxErrors) })
-
-				}},
-			{Name: "tx_dropped", Type: table.Uint, Extra: true, Doc: "Packets dropped instead of sent.",
+				},
+			},
+			{
+				Name: "tx_dropped", Type: table.Uint, Extra: true, Doc: "Packets dropped instead of sent.",
 				Get: func(d *network.Device) table.Value {
 					return counter(d, func(c *network.Counters) table.Value { return unsigned(c.TxDropped) })
-
-				}},
-			{Name: "xdp", Type: table.List, Doc: "XDP programs: mode, identifier and name.",
-				Get: func(d *network.Device) table.Value { return list(xdpPrograms(d)) }},
-			{Name: "tc", Type: table.List, Doc: "Programs of tc, in the order in which they run: side, or the handle of a qdisc; identifier and name, or bytecode; how attached: tcx, cls_bpf (direct-action), act_bpf.",
+				},
+			},
+			{
+				Name: "xdp", Type: table.List, Doc: "XDP programs: mode, identifier and name.",
+				Get: func(d *network.Device) table.Value { return list(xdpPrograms(d)) },
+			},
+			{
+				Name: "tc", Type: table.List, Doc: "Programs of tc, in the order in which they run: side, or the handle of a qdisc; identifier and name, or bytecode; how attached: tcx, cls_bpf (direct-action), act_bpf.",
 				Get: func(d *network.Device) table.Value {
 					if d.TCErr != nil {
 						return unknown(d.TCErr)
 					}
 					return list(tcPrograms(d))
-				}},
-			{Name: "device", Type: table.Addr, Extra: true, Doc: "Address of the struct net_device.",
-				Get: func(d *network.Device) table.Value { return address(d.Addr) }},
+				},
+			},
+			{
+				Name: "device", Type: table.Addr, Extra: true, Doc: "Address of the struct net_device.",
+				Get: func(d *network.Device) table.Value { return address(d.Addr) },
+			},
 			{Name: "ops", Type: table.Addr, Extra: true, Doc: "Address of its net_device_ops.", Get: func(d *network.Device) table.Value { return address(d.Ops) }},
 		}),
 		code("transmit", "the function that sends a packet (ndo_start_xmit)", func(d *network.Device) virt.Addr { return d.Transmit }),

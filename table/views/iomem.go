@@ -29,10 +29,14 @@ var iomemColumns = table.Columns[resource]{
 	{Name: "end", Type: table.Addr, Doc: "Last one.", Get: func(r *resource) table.Value { return table.AddrValue(r.End) }},
 	{Name: "depth", Type: table.Int, Doc: "How deep it lies in the tree: 0 at the top.", Get: func(r *resource) table.Value { return integer(r.Depth) }},
 	{Name: "name", Type: table.Text, Doc: "Who claims it.", Get: func(r *resource) table.Value { return text(r.Name) }},
-	{Name: "busy", Type: table.Bool, Extra: true, Doc: "Whether a driver has it for itself.",
-		Get: func(r *resource) table.Value { return table.BoolValue(r.Flags&resourceBusy != 0) }},
-	{Name: "flags", Type: table.Addr, Extra: true, Doc: "Flags of the resource (IORESOURCE_*), in hexadecimal.",
-		Get: func(r *resource) table.Value { return table.AddrValue(r.Flags) }},
+	{
+		Name: "busy", Type: table.Bool, Extra: true, Doc: "Whether a driver has it for itself.",
+		Get: func(r *resource) table.Value { return table.BoolValue(r.Flags&resourceBusy != 0) },
+	},
+	{
+		Name: "flags", Type: table.Addr, Extra: true, Doc: "Flags of the resource (IORESOURCE_*), in hexadecimal.",
+		Get: func(r *resource) table.Value { return table.AddrValue(r.Flags) },
+	},
 	{Name: "resource", Type: table.Addr, Extra: true, Doc: "Address of the struct resource.", Get: func(r *resource) table.Value { return address(r.Addr) }},
 }
 

@@ -26,17 +26,27 @@ var keysColumns = table.Columns[linux.Key]{
 	{Name: "serial", Type: table.Int, Doc: "Number of the key.", Get: func(k *linux.Key) table.Value { return integer(k.Serial) }},
 	{Name: "type", Type: table.Text, Doc: "keyring, user, logon, asymmetric …", Get: func(k *linux.Key) table.Value { return text(k.Type) }},
 	{Name: "description", Type: table.Text, Doc: "Name, as its maker chose.", Get: func(k *linux.Key) table.Value { return text(k.Description) }},
-	{Name: "uid", Type: table.Uint, Doc: "User who owns it, as numbered in the initial user namespace.",
-		Get: func(k *linux.Key) table.Value { return unsigned(k.UID) }},
-	{Name: "gid", Type: table.Uint, Extra: true, Doc: "Group who owns it; 4294967295 for none.",
-		Get: func(k *linux.Key) table.Value { return unsigned(k.GID) }},
-	{Name: "perm", Type: table.Text, Doc: "Permissions of possessor, owner, group and others, in hexadecimal, as in /proc/keys.",
-		Get: func(k *linux.Key) table.Value { return table.TextValue(fmt.Sprintf("%08x", k.Perm)) }},
+	{
+		Name: "uid", Type: table.Uint, Doc: "User who owns it, as numbered in the initial user namespace.",
+		Get: func(k *linux.Key) table.Value { return unsigned(k.UID) },
+	},
+	{
+		Name: "gid", Type: table.Uint, Extra: true, Doc: "Group who owns it; 4294967295 for none.",
+		Get: func(k *linux.Key) table.Value { return unsigned(k.GID) },
+	},
+	{
+		Name: "perm", Type: table.Text, Doc: "Permissions of possessor, owner, group and others, in hexadecimal, as in /proc/keys.",
+		Get: func(k *linux.Key) table.Value { return table.TextValue(fmt.Sprintf("%08x", k.Perm)) },
+	},
 	{Name: "usage", Type: table.Int, Extra: true, Doc: "References to it.", Get: func(k *linux.Key) table.Value { return integer(k.Usage) }},
-	{Name: "expires", Type: table.Time, Doc: "When it expires, or was revoked; missing for one that stays.",
-		Get: func(k *linux.Key) table.Value { return moment(k.Expires) }},
-	{Name: "flags", Type: table.Text, Extra: true, Doc: "D dead, R revoked, Q in its owner's quota, U under construction, i invalidated; missing for none.",
-		Get: keyFlags},
+	{
+		Name: "expires", Type: table.Time, Doc: "When it expires, or was revoked; missing for one that stays.",
+		Get: func(k *linux.Key) table.Value { return moment(k.Expires) },
+	},
+	{
+		Name: "flags", Type: table.Text, Extra: true, Doc: "D dead, R revoked, Q in its owner's quota, U under construction, i invalidated; missing for none.",
+		Get: keyFlags,
+	},
 	{Name: "quota", Type: table.Size, Extra: true, Doc: "Bytes charged to its owner.", Get: func(k *linux.Key) table.Value { return size(k.Quota) }},
 	{Name: "key", Type: table.Addr, Extra: true, Doc: "Address of the struct key.", Get: func(k *linux.Key) table.Value { return address(k.Addr) }},
 }

@@ -32,37 +32,57 @@ func kthreadColumns() table.Columns[owned[kernelThread]] {
 			{Name: "pid", Type: table.Int, Doc: "Number of the thread.", Get: func(k *kernelThread) table.Value { return integer(k.TID) }},
 			{Name: "ppid", Type: table.Int, Extra: true, Doc: "Parent: kthreadd, or 0.", Get: func(k *kernelThread) table.Value { return integer(k.PPID) }},
 			{Name: "comm", Type: table.Text, Doc: "Name in full, as in /proc/PID/comm.", Get: func(k *kernelThread) table.Value { return table.TextValue(k.Comm) }},
-			{Name: "state", Type: table.Text, Doc: "As in /proc: R running, S sleeping, D waiting, I idle.",
-				Get: func(k *kernelThread) table.Value { return table.TextValue(k.State.String()) }},
-			{Name: "cpu", Type: table.Int, Extra: true, Doc: "CPU on which it runs or ran last.",
-				Get: func(k *kernelThread) table.Value { return integer(k.CPU) }},
-			{Name: "cpus_allowed", Type: table.Text, Doc: "CPUs that it may run on.",
-				Get: func(k *kernelThread) table.Value { return table.TextValue(k.Allowed) }},
+			{
+				Name: "state", Type: table.Text, Doc: "As in /proc: R running, S sleeping, D waiting, I idle.",
+				Get: func(k *kernelThread) table.Value { return table.TextValue(k.State.String()) },
+			},
+			{
+				Name: "cpu", Type: table.Int, Extra: true, Doc: "CPU on which it runs or ran last.",
+				Get: func(k *kernelThread) table.Value { return integer(k.CPU) },
+			},
+			{
+				Name: "cpus_allowed", Type: table.Text, Doc: "CPUs that it may run on.",
+				Get: func(k *kernelThread) table.Value { return table.TextValue(k.Allowed) },
+			},
 			{Name: "nice", Type: table.Int, Extra: true, Doc: "-20 to 19.", Get: func(k *kernelThread) table.Value { return integer(k.Nice) }},
-			{Name: "policy", Type: table.Text, Extra: true, Doc: "Scheduling policy: other, fifo, rr, deadline …",
-				Get: func(k *kernelThread) table.Value { return table.TextValue(k.Policy.String()) }},
+			{
+				Name: "policy", Type: table.Text, Extra: true, Doc: "Scheduling policy: other, fifo, rr, deadline …",
+				Get: func(k *kernelThread) table.Value { return table.TextValue(k.Policy.String()) },
+			},
 			{Name: "cpu_time", Type: table.Duration, Doc: "CPU time used.", Get: func(k *kernelThread) table.Value { return table.DurationValue(k.CPUTime) }},
-			{Name: "started", Type: table.Time, Extra: true, Doc: "When it was made, by the guest's clock.",
-				Get: func(k *kernelThread) table.Value { return started(k.Started) }},
+			{
+				Name: "started", Type: table.Time, Extra: true, Doc: "When it was made, by the guest's clock.",
+				Get: func(k *kernelThread) table.Value { return started(k.Started) },
+			},
 		}),
 		code("function", "the function that it was made to run (kthread.threadfn)", func(k *kernelThread) virt.Addr { return k.Function }),
 		plain(table.Columns[kernelThread]{
 			{Name: "data", Type: table.Addr, Extra: true, Doc: "Argument of that function.", Get: func(k *kernelThread) table.Value { return address(k.Data) }},
-			{Name: "pool", Type: table.Int, Doc: "Number of its pool of workers; missing unless it serves workqueues, or is a rescuer that rests.",
-				Get: func(k *kernelThread) table.Value { return when(k.worker.Pool >= 0, integer(k.worker.Pool)) }},
-			{Name: "pool_cpu", Type: table.Int, Extra: true, Doc: "CPU of that pool; -1 for an unbound one.",
-				Get: func(k *kernelThread) table.Value { return when(k.worker.Pool >= 0, integer(k.worker.PoolCPU)) }},
-			{Name: "rescuer", Type: table.Bool, Extra: true, Doc: "Whether it serves one workqueue when memory is short; missing for others than workers.",
-				Get: func(k *kernelThread) table.Value { return when(k.Worker != nil, table.BoolValue(k.worker.Rescuer)) }},
-			{Name: "workqueue", Type: table.Text, Doc: "Workqueue for which it works, of which it is the rescuer, or which it served last.",
-				Get: func(k *kernelThread) table.Value { return text(k.worker.Workqueue) }},
+			{
+				Name: "pool", Type: table.Int, Doc: "Number of its pool of workers; missing unless it serves workqueues, or is a rescuer that rests.",
+				Get: func(k *kernelThread) table.Value { return when(k.worker.Pool >= 0, integer(k.worker.Pool)) },
+			},
+			{
+				Name: "pool_cpu", Type: table.Int, Extra: true, Doc: "CPU of that pool; -1 for an unbound one.",
+				Get: func(k *kernelThread) table.Value { return when(k.worker.Pool >= 0, integer(k.worker.PoolCPU)) },
+			},
+			{
+				Name: "rescuer", Type: table.Bool, Extra: true, Doc: "Whether it serves one workqueue when memory is short; missing for others than workers.",
+				Get: func(k *kernelThread) table.Value { return when(k.Worker != nil, table.BoolValue(k.worker.Rescuer)) },
+			},
+			{
+				Name: "workqueue", Type: table.Text, Doc: "Workqueue for which it works, of which it is the rescuer, or which it served last.",
+				Get: func(k *kernelThread) table.Value { return text(k.worker.Workqueue) },
+			},
 		}),
 		code("work", "the function that a worker executes, or executed last", (*kernelThread).work),
 		plain(table.Columns[kernelThread]{
-			{Name: "busy", Type: table.Bool, Extra: true, Doc: "Whether a worker executes that function now.",
+			{
+				Name: "busy", Type: table.Bool, Extra: true, Doc: "Whether a worker executes that function now.",
 				Get: func(k *kernelThread) table.Value {
 					return when(k.Worker != nil, table.BoolValue(k.worker.Current != 0))
-				}},
+				},
+			},
 			{Name: "task", Type: table.Addr, Extra: true, Doc: "Address of the task_struct.", Get: func(k *kernelThread) table.Value { return address(k.Task.Addr) }},
 		}),
 	)

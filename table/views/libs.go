@@ -30,15 +30,23 @@ var libsColumns = table.Columns[library]{
 	{Name: "pid", Type: table.Int, Doc: "Process, as numbered in the initial PID namespace.", Get: func(i *library) table.Value { return integer(i.pid) }},
 	{Name: "comm", Type: table.Text, Doc: "Name of the process.", Get: func(i *library) table.Value { return table.TextValue(i.comm) }},
 	{Name: "base", Type: table.Addr, Doc: "Where its first mapping begins.", Get: func(i *library) table.Value { return table.AddrValue(uint64(i.Start)) }},
-	{Name: "size", Type: table.Size, Doc: "Bytes from there to the end of its last mapping, gaps included; memory behind that is not the file's.",
-		Get: func(i *library) table.Value { return size(i.End - i.Start) }},
+	{
+		Name: "size", Type: table.Size, Doc: "Bytes from there to the end of its last mapping, gaps included; memory behind that is not the file's.",
+		Get: func(i *library) table.Value { return size(i.End - i.Start) },
+	},
 	{Name: "path", Type: table.Text, Doc: "File, in its mount namespace.", Get: func(i *library) table.Value { return readable(text(i.Path), i.Err) }},
-	{Name: "deleted", Type: table.Bool, Doc: "Whether the file was unlinked since, or never had a name.",
-		Get: func(i *library) table.Value { return table.BoolValue(i.Deleted) }},
-	{Name: "program", Type: table.Bool, Extra: true, Doc: "Whether it is the program that the process was started from.",
-		Get: func(i *library) table.Value { return table.BoolValue(i.Program) }},
-	{Name: "device", Type: table.Text, Extra: true, Doc: "Device of its file system, major:minor.",
-		Get: func(i *library) table.Value { return table.TextValue(i.Device.String()) }},
+	{
+		Name: "deleted", Type: table.Bool, Doc: "Whether the file was unlinked since, or never had a name.",
+		Get: func(i *library) table.Value { return table.BoolValue(i.Deleted) },
+	},
+	{
+		Name: "program", Type: table.Bool, Extra: true, Doc: "Whether it is the program that the process was started from.",
+		Get: func(i *library) table.Value { return table.BoolValue(i.Program) },
+	},
+	{
+		Name: "device", Type: table.Text, Extra: true, Doc: "Device of its file system, major:minor.",
+		Get: func(i *library) table.Value { return table.TextValue(i.Device.String()) },
+	},
 	{Name: "inode", Type: table.Uint, Extra: true, Doc: "Its inode.", Get: func(i *library) table.Value { return unsigned(i.Inode) }},
 }
 

@@ -47,10 +47,14 @@ func lsmColumns() table.Columns[owned[securityHook]] {
 		plain(table.Columns[securityHook]{
 			{Name: "hook", Type: table.Text, Doc: "Name of the hook.", Get: func(h *securityHook) table.Value { return text(h.Hook) }},
 			{Name: "lsm", Type: table.Text, Doc: "Security module; missing where none is named.", Get: func(h *securityHook) table.Value { return text(h.LSM) }},
-			{Name: "rank", Type: table.Int, Doc: "Its place among the active modules, from 0; missing for one that is not.",
-				Get: func(h *securityHook) table.Value { return when(h.rank >= 0, integer(h.rank)) }},
-			{Name: "order", Type: table.Int, Extra: true, Doc: "Place of the function on its hook, from 0.",
-				Get: func(h *securityHook) table.Value { return integer(h.Order) }},
+			{
+				Name: "rank", Type: table.Int, Doc: "Its place among the active modules, from 0; missing for one that is not.",
+				Get: func(h *securityHook) table.Value { return when(h.rank >= 0, integer(h.rank)) },
+			},
+			{
+				Name: "order", Type: table.Int, Extra: true, Doc: "Place of the function on its hook, from 0.",
+				Get: func(h *securityHook) table.Value { return integer(h.Order) },
+			},
 			{Name: "active", Type: table.Bool, Doc: "Whether the kernel calls it.", Get: func(h *securityHook) table.Value { return table.BoolValue(h.Active) }},
 		}),
 		code("function", "the function", func(h *securityHook) virt.Addr { return h.Func }),
@@ -61,8 +65,10 @@ func lsmColumns() table.Columns[owned[securityHook]] {
 			return h.Called
 		}),
 		plain(table.Columns[securityHook]{
-			{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct security_hook_list.",
-				Get: func(h *securityHook) table.Value { return address(h.Addr) }},
+			{
+				Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct security_hook_list.",
+				Get: func(h *securityHook) table.Value { return address(h.Addr) },
+			},
 		}),
 	)
 }
@@ -71,15 +77,21 @@ func notifierColumns() table.Columns[owned[hooks.Notifier]] {
 	return slices.Concat(
 		plain(table.Columns[hooks.Notifier]{
 			{Name: "chain", Type: table.Text, Doc: "Variable that heads the chain.", Get: func(n *hooks.Notifier) table.Value { return text(n.Chain) }},
-			{Name: "kind", Type: table.Text, Doc: "atomic, blocking, raw or srcu: how the kernel locks it.",
-				Get: func(n *hooks.Notifier) table.Value { return text(n.Kind) }},
-			{Name: "priority", Type: table.Int, Doc: "Those with higher ones are called first.",
-				Get: func(n *hooks.Notifier) table.Value { return integer(n.Priority) }},
+			{
+				Name: "kind", Type: table.Text, Doc: "atomic, blocking, raw or srcu: how the kernel locks it.",
+				Get: func(n *hooks.Notifier) table.Value { return text(n.Kind) },
+			},
+			{
+				Name: "priority", Type: table.Int, Doc: "Those with higher ones are called first.",
+				Get: func(n *hooks.Notifier) table.Value { return integer(n.Priority) },
+			},
 		}),
 		code("function", "the function", func(n *hooks.Notifier) virt.Addr { return n.Func }),
 		plain(table.Columns[hooks.Notifier]{
-			{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct notifier_block.",
-				Get: func(n *hooks.Notifier) table.Value { return address(n.Addr) }},
+			{
+				Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct notifier_block.",
+				Get: func(n *hooks.Notifier) table.Value { return address(n.Addr) },
+			},
 		}),
 	)
 }

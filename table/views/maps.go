@@ -35,37 +35,56 @@ var mapsColumns = table.Columns[mapping]{
 	{Name: "start", Type: table.Addr, Doc: "First address of the range.", Get: func(m *mapping) table.Value { return table.AddrValue(uint64(m.Start)) }},
 	{Name: "end", Type: table.Addr, Doc: "First address behind the range.", Get: func(m *mapping) table.Value { return table.AddrValue(uint64(m.End)) }},
 	{Name: "size", Type: table.Size, Extra: true, Doc: "Bytes from start to end.", Get: func(m *mapping) table.Value { return size(m.End - m.Start) }},
-	{Name: "perms", Type: table.Text, Doc: "r read, w write, x execute; s shared, p private.",
-		Get: func(m *mapping) table.Value { return table.TextValue(m.Perms()) }},
-	{Name: "offset", Type: table.Uint, Doc: "Where in the file the range begins, in bytes; 0 without a file.",
-		Get: func(m *mapping) table.Value { return unsigned(m.Offset) }},
-	{Name: "path", Type: table.Text, Doc: "File, in its mount namespace, or [heap], [stack], [vdso], [anon:NAME]; missing for other anonymous memory.",
-		Get: func(m *mapping) table.Value { return readable(text(m.Path), m.Err) }},
-	{Name: "deleted", Type: table.Bool, Extra: true, Doc: "Whether that file was unlinked since, or never had a name (memfd); missing without a file.",
-		Get: func(m *mapping) table.Value { return m.ofFile(table.BoolValue(m.Deleted)) }},
-	{Name: "device", Type: table.Text, Extra: true, Doc: "Device of the file's file system, major:minor; missing without a file.",
-		Get: func(m *mapping) table.Value { return m.ofFile(table.TextValue(m.Device.String())) }},
-	{Name: "inode", Type: table.Uint, Extra: true, Doc: "Inode of the file; missing without a file.",
-		Get: func(m *mapping) table.Value { return m.ofFile(unsigned(m.Inode)) }},
-	{Name: "anonymous", Type: table.Bool, Extra: true, Doc: "Whether there is no file behind it.",
-		Get: func(m *mapping) table.Value { return table.BoolValue(m.File == 0) }},
-	{Name: "flags", Type: table.List, Extra: true, Doc: "Flags in the two letters of VmFlags in /proc/PID/smaps, those that all kernels from 5.10 on share.",
-		Get: func(m *mapping) table.Value { return table.ListValue(m.FlagNames()) }},
-	{Name: "resident", Type: table.Size, Doc: "Bytes in memory, as Rss in smaps, which leaves hugetlbfs out; missing where neither --pid nor --resident asks for it.",
+	{
+		Name: "perms", Type: table.Text, Doc: "r read, w write, x execute; s shared, p private.",
+		Get: func(m *mapping) table.Value { return table.TextValue(m.Perms()) },
+	},
+	{
+		Name: "offset", Type: table.Uint, Doc: "Where in the file the range begins, in bytes; 0 without a file.",
+		Get: func(m *mapping) table.Value { return unsigned(m.Offset) },
+	},
+	{
+		Name: "path", Type: table.Text, Doc: "File, in its mount namespace, or [heap], [stack], [vdso], [anon:NAME]; missing for other anonymous memory.",
+		Get: func(m *mapping) table.Value { return readable(text(m.Path), m.Err) },
+	},
+	{
+		Name: "deleted", Type: table.Bool, Extra: true, Doc: "Whether that file was unlinked since, or never had a name (memfd); missing without a file.",
+		Get: func(m *mapping) table.Value { return m.ofFile(table.BoolValue(m.Deleted)) },
+	},
+	{
+		Name: "device", Type: table.Text, Extra: true, Doc: "Device of the file's file system, major:minor; missing without a file.",
+		Get: func(m *mapping) table.Value { return m.ofFile(table.TextValue(m.Device.String())) },
+	},
+	{
+		Name: "inode", Type: table.Uint, Extra: true, Doc: "Inode of the file; missing without a file.",
+		Get: func(m *mapping) table.Value { return m.ofFile(unsigned(m.Inode)) },
+	},
+	{
+		Name: "anonymous", Type: table.Bool, Extra: true, Doc: "Whether there is no file behind it.",
+		Get: func(m *mapping) table.Value { return table.BoolValue(m.File == 0) },
+	},
+	{
+		Name: "flags", Type: table.List, Extra: true, Doc: "Flags in the two letters of VmFlags in /proc/PID/smaps, those that all kernels from 5.10 on share.",
+		Get: func(m *mapping) table.Value { return table.ListValue(m.FlagNames()) },
+	},
+	{
+		Name: "resident", Type: table.Size, Doc: "Bytes in memory, as Rss in smaps, which leaves hugetlbfs out; missing where neither --pid nor --resident asks for it.",
 		Get: func(m *mapping) table.Value {
 			return m.present(func(r linux.Residency) uint64 { return r.Resident })
-
-		}},
-	{Name: "swapped", Type: table.Size, Extra: true, Doc: "Bytes of anonymous memory in swap; missing where neither --pid nor --resident asks for it.",
+		},
+	},
+	{
+		Name: "swapped", Type: table.Size, Extra: true, Doc: "Bytes of anonymous memory in swap; missing where neither --pid nor --resident asks for it.",
 		Get: func(m *mapping) table.Value {
 			return m.present(func(r linux.Residency) uint64 { return r.Swapped })
-
-		}},
-	{Name: "dirty", Type: table.Size, Extra: true, Doc: "Resident bytes that this mapping wrote to, by its page tables; missing where neither --pid nor --resident asks for it.",
+		},
+	},
+	{
+		Name: "dirty", Type: table.Size, Extra: true, Doc: "Resident bytes that this mapping wrote to, by its page tables; missing where neither --pid nor --resident asks for it.",
 		Get: func(m *mapping) table.Value {
 			return m.present(func(r linux.Residency) uint64 { return r.Dirty })
-
-		}},
+		},
+	},
 	{Name: "vma", Type: table.Addr, Extra: true, Doc: "Address of the vm_area_struct.", Get: func(m *mapping) table.Value { return address(m.Addr) }},
 	{Name: "with_resident", Type: table.Bool, Option: true, Doc: "Walk the page tables to see what is in memory, without --pid too."},
 }

@@ -34,43 +34,67 @@ func modulesColumns() table.Columns[owned[module]] {
 		plain(table.Columns[module]{
 			{Name: "name", Type: table.Text, Doc: "Name of the module.", Get: func(m *module) table.Value { return table.TextValue(m.Name) }},
 			{Name: "size", Type: table.Size, Doc: "Memory that it takes, in bytes, as lsmod shows.", Get: func(m *module) table.Value { return size(m.Size()) }},
-			{Name: "refcount", Type: table.Int, Doc: "How many uses keep it from being unloaded; -1 while it is unloaded.",
-				Get: func(m *module) table.Value { return integer(m.RefCount) }},
-			{Name: "used_by", Type: table.List, Doc: "Modules that use it; missing where none does.",
+			{
+				Name: "refcount", Type: table.Int, Doc: "How many uses keep it from being unloaded; -1 while it is unloaded.",
+				Get: func(m *module) table.Value { return integer(m.RefCount) },
+			},
+			{
+				Name: "used_by", Type: table.List, Doc: "Modules that use it; missing where none does.",
 				Get: func(m *module) table.Value {
 					users, err := m.Dependants(m.ctx)
 					return m.list(users, err)
-				}},
-			{Name: "state", Type: table.Text, Doc: "Live, Loading, Unloading, or Unformed, which lsmod does not show.",
-				Get: func(m *module) table.Value { return table.TextValue(string(m.State)) }},
-			{Name: "taint", Type: table.Text, Doc: "Why it taints the kernel, by letter: O out of tree, E unsigned, P proprietary, F forced, C staging, K live patch; missing if it does not.",
-				Get: func(m *module) table.Value { return text(linux.TaintLetters(m.Taints)) }},
-			{Name: "text", Type: table.Addr, Doc: "Where its code begins, as /proc/modules shows to root.",
-				Get: func(m *module) table.Value { return address(m.Start()) }},
-			{Name: "memory", Type: table.List, Extra: true, Doc: "Its regions of memory, as kind=start+size; kernels before 6.4 distinguish only text from the rest.",
-				Get: (*module).memory},
-			{Name: "version", Type: table.Text, Extra: true, Doc: "Version that its author declared; missing if none.",
-				Get: func(m *module) table.Value { return text(m.Version) }},
-			{Name: "srcversion", Type: table.Text, Extra: true, Doc: "Checksum of its source; missing where the build made none.",
-				Get: func(m *module) table.Value { return text(m.SrcVersion) }},
-			{Name: "parameters", Type: table.List, Extra: true, Doc: "Parameters that /sys/module shows, as name=value, by name; without value where the module has its own way to show it.",
+				},
+			},
+			{
+				Name: "state", Type: table.Text, Doc: "Live, Loading, Unloading, or Unformed, which lsmod does not show.",
+				Get: func(m *module) table.Value { return table.TextValue(string(m.State)) },
+			},
+			{
+				Name: "taint", Type: table.Text, Doc: "Why it taints the kernel, by letter: O out of tree, E unsigned, P proprietary, F forced, C staging, K live patch; missing if it does not.",
+				Get: func(m *module) table.Value { return text(linux.TaintLetters(m.Taints)) },
+			},
+			{
+				Name: "text", Type: table.Addr, Doc: "Where its code begins, as /proc/modules shows to root.",
+				Get: func(m *module) table.Value { return address(m.Start()) },
+			},
+			{
+				Name: "memory", Type: table.List, Extra: true, Doc: "Its regions of memory, as kind=start+size; kernels before 6.4 distinguish only text from the rest.",
+				Get: (*module).memory,
+			},
+			{
+				Name: "version", Type: table.Text, Extra: true, Doc: "Version that its author declared; missing if none.",
+				Get: func(m *module) table.Value { return text(m.Version) },
+			},
+			{
+				Name: "srcversion", Type: table.Text, Extra: true, Doc: "Checksum of its source; missing where the build made none.",
+				Get: func(m *module) table.Value { return text(m.SrcVersion) },
+			},
+			{
+				Name: "parameters", Type: table.List, Extra: true, Doc: "Parameters that /sys/module shows, as name=value, by name; without value where the module has its own way to show it.",
 				Get: func(m *module) table.Value {
 					shown, _, err := m.parameters()
 					return m.list(shown, err)
-				}},
-			{Name: "parameters_hidden", Type: table.List, Extra: true, Doc: "Parameters that have no file there, in the same form.",
+				},
+			},
+			{
+				Name: "parameters_hidden", Type: table.List, Extra: true, Doc: "Parameters that have no file there, in the same form.",
 				Get: func(m *module) table.Value {
 					_, hidden, _ := m.parameters()
 					return list(hidden)
-				}},
+				},
+			},
 			{Name: "sections", Type: table.List, Extra: true, Doc: "Where its sections were loaded, as name=address, by name.", Get: (*module).sections},
-			{Name: "init", Type: table.Addr, Extra: true, Doc: "Address of its init function, in memory that is freed once it has run.",
-				Get: func(m *module) table.Value { return address(m.Init) }},
+			{
+				Name: "init", Type: table.Addr, Extra: true, Doc: "Address of its init function, in memory that is freed once it has run.",
+				Get: func(m *module) table.Value { return address(m.Init) },
+			},
 		}),
 		code("exit", "its exit function; missing where it cannot be unloaded", func(m *module) virt.Addr { return m.Exit }),
 		plain(table.Columns[module]{
-			{Name: "percpu_size", Type: table.Size, Extra: true, Doc: "Memory that it takes in each CPU's area, in bytes.",
-				Get: func(m *module) table.Value { return size(m.PercpuSize) }},
+			{
+				Name: "percpu_size", Type: table.Size, Extra: true, Doc: "Memory that it takes in each CPU's area, in bytes.",
+				Get: func(m *module) table.Value { return size(m.PercpuSize) },
+			},
 			{Name: "module", Type: table.Addr, Extra: true, Doc: "Address of the struct module.", Get: func(m *module) table.Value { return address(m.Addr) }},
 		}),
 	)

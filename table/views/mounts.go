@@ -32,25 +32,39 @@ var mountsColumns = table.Columns[mount]{
 	{Name: "mnt_ns", Type: table.Uint, Doc: "Inode of the mount namespace.", Get: func(m *mount) table.Value { return unsigned(m.NS) }},
 	{Name: "first_pid", Type: table.Int, Extra: true, Doc: "The oldest process in that namespace.", Get: func(m *mount) table.Value { return integer(m.pid) }},
 	{Name: "mount_id", Type: table.Int, Doc: "Mount.", Get: func(m *mount) table.Value { return integer(m.ID) }},
-	{Name: "parent_id", Type: table.Int, Extra: true, Doc: "Mount that it is mounted on; its own for the root of the tree.",
-		Get: func(m *mount) table.Value { return integer(m.Parent) }},
-	{Name: "device", Type: table.Text, Extra: true, Doc: "Device of the file system, major:minor.",
-		Get: func(m *mount) table.Value { return table.TextValue(m.Device.String()) }},
-	{Name: "root", Type: table.Text, Extra: true, Doc: "Which folder or file of the file system is mounted.",
-		Get: func(m *mount) table.Value { return table.TextValue(m.Root) }},
-	{Name: "deleted", Type: table.Bool, Extra: true, Doc: "Whether that was unlinked since: mountinfo shows //deleted.",
-		Get: func(m *mount) table.Value { return table.BoolValue(m.Deleted) }},
-	{Name: "mount_point", Type: table.Text, Doc: "Where, seen from the root of the namespace.",
-		Get: func(m *mount) table.Value { return table.TextValue(m.Point) }},
+	{
+		Name: "parent_id", Type: table.Int, Extra: true, Doc: "Mount that it is mounted on; its own for the root of the tree.",
+		Get: func(m *mount) table.Value { return integer(m.Parent) },
+	},
+	{
+		Name: "device", Type: table.Text, Extra: true, Doc: "Device of the file system, major:minor.",
+		Get: func(m *mount) table.Value { return table.TextValue(m.Device.String()) },
+	},
+	{
+		Name: "root", Type: table.Text, Extra: true, Doc: "Which folder or file of the file system is mounted.",
+		Get: func(m *mount) table.Value { return table.TextValue(m.Root) },
+	},
+	{
+		Name: "deleted", Type: table.Bool, Extra: true, Doc: "Whether that was unlinked since: mountinfo shows //deleted.",
+		Get: func(m *mount) table.Value { return table.BoolValue(m.Deleted) },
+	},
+	{
+		Name: "mount_point", Type: table.Text, Doc: "Where, seen from the root of the namespace.",
+		Get: func(m *mount) table.Value { return table.TextValue(m.Point) },
+	},
 	{Name: "type", Type: table.Text, Doc: "Type of the file system, with its subtype.", Get: func(m *mount) table.Value { return table.TextValue(m.Type) }},
 	{Name: "source", Type: table.Text, Doc: "What was mounted, as given to mount(2).", Get: func(m *mount) table.Value { return table.TextValue(m.Source) }},
 	{Name: "options", Type: table.List, Doc: "Options of this mount.", Get: func(m *mount) table.Value { return table.ListValue(m.Options) }},
-	{Name: "super_options", Type: table.List, Extra: true, Doc: "Options of the file system, those that all know.",
-		Get: func(m *mount) table.Value { return table.ListValue(m.SuperOptions) }},
+	{
+		Name: "super_options", Type: table.List, Extra: true, Doc: "Options of the file system, those that all know.",
+		Get: func(m *mount) table.Value { return table.ListValue(m.SuperOptions) },
+	},
 	{Name: "propagation", Type: table.List, Extra: true, Doc: "shared:N, master:N, unbindable; empty for a private mount.", Get: (*mount).propagation},
 	{Name: "mount", Type: table.Addr, Extra: true, Doc: "Address of the struct mount.", Get: func(m *mount) table.Value { return address(m.Addr) }},
-	{Name: "super_block", Type: table.Addr, Extra: true, Doc: "Address of the file system's super_block.",
-		Get: func(m *mount) table.Value { return address(m.Super) }},
+	{
+		Name: "super_block", Type: table.Addr, Extra: true, Doc: "Address of the file system's super_block.",
+		Get: func(m *mount) table.Value { return address(m.Super) },
+	},
 }
 
 // mount is a row of mounts.

@@ -22,23 +22,41 @@ another kind that only a bind mount or an open file keeps alive is not seen.`,
 }
 
 var namespaceColumns = table.Columns[linux.NamespaceInfo]{
-	{Name: "type", Type: table.Text, Doc: "cgroup, ipc, mnt, net, pid, time, user or uts, as in /proc/PID/ns.",
-		Get: func(n *linux.NamespaceInfo) table.Value { return table.TextValue(n.Kind) }},
-	{Name: "inode", Type: table.Uint, Doc: "Its number, as the links in /proc/PID/ns show it; 0 of one that is being made.",
-		Get: func(n *linux.NamespaceInfo) table.Value { return unsigned(n.Inode) }},
-	{Name: "processes", Type: table.Int, Doc: "Number of processes whose leading thread is in it.",
-		Get: func(n *linux.NamespaceInfo) table.Value { return integer(n.Processes) }},
-	{Name: "threads", Type: table.Int, Extra: true, Doc: "Number of threads that are in it.",
-		Get: func(n *linux.NamespaceInfo) table.Value { return integer(n.Threads) }},
-	{Name: "first_pid", Type: table.Int, Doc: "Lowest of those processes; missing without any.",
-		Get: func(n *linux.NamespaceInfo) table.Value { return when(n.FirstPID != 0, integer(n.FirstPID)) }},
-	{Name: "owner", Type: table.Uint, Doc: "Inode of the user namespace that owns it; the parent's, of a user namespace.",
-		Get: func(n *linux.NamespaceInfo) table.Value { return positive(n.Owner) }},
-	{Name: "parent", Type: table.Uint, Doc: "Inode of its parent; missing at the top, and for kinds that do not nest.",
-		Get: func(n *linux.NamespaceInfo) table.Value { return positive(n.Parent) }},
-	{Name: "creator", Type: table.Uint, Doc: "User who made it; missing where the kernel itself did.",
-		Get: func(n *linux.NamespaceInfo) table.Value { return when(n.HasCreator, unsigned(n.Creator)) }},
+	{
+		Name: "type", Type: table.Text, Doc: "cgroup, ipc, mnt, net, pid, time, user or uts, as in /proc/PID/ns.",
+		Get: func(n *linux.NamespaceInfo) table.Value { return table.TextValue(n.Kind) },
+	},
+	{
+		Name: "inode", Type: table.Uint, Doc: "Its number, as the links in /proc/PID/ns show it; 0 of one that is being made.",
+		Get: func(n *linux.NamespaceInfo) table.Value { return unsigned(n.Inode) },
+	},
+	{
+		Name: "processes", Type: table.Int, Doc: "Number of processes whose leading thread is in it.",
+		Get: func(n *linux.NamespaceInfo) table.Value { return integer(n.Processes) },
+	},
+	{
+		Name: "threads", Type: table.Int, Extra: true, Doc: "Number of threads that are in it.",
+		Get: func(n *linux.NamespaceInfo) table.Value { return integer(n.Threads) },
+	},
+	{
+		Name: "first_pid", Type: table.Int, Doc: "Lowest of those processes; missing without any.",
+		Get: func(n *linux.NamespaceInfo) table.Value { return when(n.FirstPID != 0, integer(n.FirstPID)) },
+	},
+	{
+		Name: "owner", Type: table.Uint, Doc: "Inode of the user namespace that owns it; the parent's, of a user namespace.",
+		Get: func(n *linux.NamespaceInfo) table.Value { return positive(n.Owner) },
+	},
+	{
+		Name: "parent", Type: table.Uint, Doc: "Inode of its parent; missing at the top, and for kinds that do not nest.",
+		Get: func(n *linux.NamespaceInfo) table.Value { return positive(n.Parent) },
+	},
+	{
+		Name: "creator", Type: table.Uint, Doc: "User who made it; missing where the kernel itself did.",
+		Get: func(n *linux.NamespaceInfo) table.Value { return when(n.HasCreator, unsigned(n.Creator)) },
+	},
 	{Name: "hostname", Type: table.Text, Doc: "Node name, of a uts namespace.", Get: func(n *linux.NamespaceInfo) table.Value { return text(n.Hostname) }},
-	{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the structure.",
-		Get: func(n *linux.NamespaceInfo) table.Value { return address(n.Addr) }},
+	{
+		Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the structure.",
+		Get: func(n *linux.NamespaceInfo) table.Value { return address(n.Addr) },
+	},
 }

@@ -24,22 +24,36 @@ VXLAN has learnt (bridge fdb) is not.`,
 
 var neighbourColumns = table.Columns[network.Neighbour]{
 	{Name: "address", Type: table.Text, Doc: "IP address of the neighbour.", Get: func(n *network.Neighbour) table.Value { return ipCell(n.IP) }},
-	{Name: "mac", Type: table.Text, Doc: "Its hardware address; missing where it is not known.",
-		Get: func(n *network.Neighbour) table.Value { return text(net.HardwareAddr(n.MAC).String()) }},
-	{Name: "interface", Type: table.Text, Doc: "Device through which it is reached; missing for a proxy on all of them.",
-		Get: func(n *network.Neighbour) table.Value { return text(n.Interface) }},
-	{Name: "state", Type: table.List, Doc: "State: INCOMPLETE, REACHABLE, STALE, DELAY, PROBE, FAILED, NOARP, PERMANENT; missing before the first.",
-		Get: func(n *network.Neighbour) table.Value { return list(bitNames(uint32(n.State), nudStates)) }},
-	{Name: "flags", Type: table.List, Extra: true, Doc: "Flags: USE, SELF, MASTER, PROXY, EXT_LEARNED, OFFLOADED, STICKY, ROUTER, MANAGED, LOCKED, EXT_VALIDATED.",
-		Get: func(n *network.Neighbour) table.Value { return list(bitNames(n.Flags, nudFlags)) }},
-	{Name: "protocol", Type: table.Text, Extra: true, Doc: "Who made it: static, zebra, bird …; missing if unset.",
+	{
+		Name: "mac", Type: table.Text, Doc: "Its hardware address; missing where it is not known.",
+		Get: func(n *network.Neighbour) table.Value { return text(net.HardwareAddr(n.MAC).String()) },
+	},
+	{
+		Name: "interface", Type: table.Text, Doc: "Device through which it is reached; missing for a proxy on all of them.",
+		Get: func(n *network.Neighbour) table.Value { return text(n.Interface) },
+	},
+	{
+		Name: "state", Type: table.List, Doc: "State: INCOMPLETE, REACHABLE, STALE, DELAY, PROBE, FAILED, NOARP, PERMANENT; missing before the first.",
+		Get: func(n *network.Neighbour) table.Value { return list(bitNames(uint32(n.State), nudStates)) },
+	},
+	{
+		Name: "flags", Type: table.List, Extra: true, Doc: "Flags: USE, SELF, MASTER, PROXY, EXT_LEARNED, OFFLOADED, STICKY, ROUTER, MANAGED, LOCKED, EXT_VALIDATED.",
+		Get: func(n *network.Neighbour) table.Value { return list(bitNames(n.Flags, nudFlags)) },
+	},
+	{
+		Name: "protocol", Type: table.Text, Extra: true, Doc: "Who made it: static, zebra, bird …; missing if unset.",
 		Get: func(n *network.Neighbour) table.Value {
 			return when(n.Protocol != 0, routeNamed(routeProtos, n.Protocol))
-		}},
-	{Name: "net_ns", Type: table.Uint, Extra: true, Doc: "Inode of the network namespace.",
-		Get: func(n *network.Neighbour) table.Value { return unsigned(n.Net.Inode) }},
-	{Name: "neighbour", Type: table.Addr, Extra: true, Doc: "Address of the struct neighbour, or pneigh_entry.",
-		Get: func(n *network.Neighbour) table.Value { return address(n.Addr) }},
+		},
+	},
+	{
+		Name: "net_ns", Type: table.Uint, Extra: true, Doc: "Inode of the network namespace.",
+		Get: func(n *network.Neighbour) table.Value { return unsigned(n.Net.Inode) },
+	},
+	{
+		Name: "neighbour", Type: table.Addr, Extra: true, Doc: "Address of the struct neighbour, or pneigh_entry.",
+		Get: func(n *network.Neighbour) table.Value { return address(n.Addr) },
+	},
 }
 
 var (

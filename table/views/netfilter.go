@@ -34,42 +34,62 @@ func netfilterColumns() table.Columns[owned[netfilter.Hook]] {
 	return slices.Concat(
 		plain(table.Columns[netfilter.Hook]{
 			{Name: "net_ns", Type: table.Uint, Doc: "Inode of the network namespace.", Get: func(h *netfilter.Hook) table.Value { return unsigned(h.Net.Inode) }},
-			{Name: "family", Type: table.Text, Doc: "ip, ip6, arp, bridge, netdev.",
-				Get: func(h *netfilter.Hook) table.Value { return table.TextValue(h.Family) }},
-			{Name: "hook", Type: table.Text, Doc: "prerouting, input, forward, output, postrouting; of netdev, ingress and egress.",
-				Get: func(h *netfilter.Hook) table.Value { return table.TextValue(h.Hook) }},
+			{
+				Name: "family", Type: table.Text, Doc: "ip, ip6, arp, bridge, netdev.",
+				Get: func(h *netfilter.Hook) table.Value { return table.TextValue(h.Family) },
+			},
+			{
+				Name: "hook", Type: table.Text, Doc: "prerouting, input, forward, output, postrouting; of netdev, ingress and egress.",
+				Get: func(h *netfilter.Hook) table.Value { return table.TextValue(h.Hook) },
+			},
 			{Name: "device", Type: table.Text, Doc: "Device, of netdev.", Get: func(h *netfilter.Hook) table.Value { return text(h.Device) }},
-			{Name: "position", Type: table.Uint, Extra: true, Doc: "Its place among the functions of the hook; 0 runs first.",
-				Get: func(h *netfilter.Hook) table.Value { return unsigned(h.Index) }},
-			{Name: "priority", Type: table.Int, Doc: "Priority that it was registered with: the lowest runs first.",
+			{
+				Name: "position", Type: table.Uint, Extra: true, Doc: "Its place among the functions of the hook; 0 runs first.",
+				Get: func(h *netfilter.Hook) table.Value { return unsigned(h.Index) },
+			},
+			{
+				Name: "priority", Type: table.Int, Doc: "Priority that it was registered with: the lowest runs first.",
 				Get: func(h *netfilter.Hook) table.Value {
 					if !h.HasOps {
 						return table.Missing(table.Unreadable)
 					}
 					return integer(h.Priority)
-				}},
-			{Name: "type", Type: table.Text, Doc: "Who registered it, where that says so (since 5.14): nf_tables, bpf, flowtable; missing for others.",
-				Get: func(h *netfilter.Hook) table.Value { return text(h.Type) }},
-			{Name: "table", Type: table.Text, Doc: "Family and name of the table of nf_tables behind it; missing for others.",
-				Get: func(h *netfilter.Hook) table.Value { return text(h.Table) }},
+				},
+			},
+			{
+				Name: "type", Type: table.Text, Doc: "Who registered it, where that says so (since 5.14): nf_tables, bpf, flowtable; missing for others.",
+				Get: func(h *netfilter.Hook) table.Value { return text(h.Type) },
+			},
+			{
+				Name: "table", Type: table.Text, Doc: "Family and name of the table of nf_tables behind it; missing for others.",
+				Get: func(h *netfilter.Hook) table.Value { return text(h.Table) },
+			},
 			{Name: "chain", Type: table.Text, Doc: "Chain of that table, or its flowtable.", Get: func(h *netfilter.Hook) table.Value { return text(h.Chain) }},
-			{Name: "prog_id", Type: table.Uint, Extra: true, Doc: "Number of the BPF program behind it.",
-				Get: func(h *netfilter.Hook) table.Value { return positive(h.ProgID) }},
+			{
+				Name: "prog_id", Type: table.Uint, Extra: true, Doc: "Number of the BPF program behind it.",
+				Get: func(h *netfilter.Hook) table.Value { return positive(h.ProgID) },
+			},
 		}),
 		table.Columns[owned[netfilter.Hook]]{
-			{Name: "caller", Type: table.Text, Doc: "Function of NAT's that calls it in its turn; missing for one that is hooked in itself.",
-				Get: func(o *owned[netfilter.Hook]) table.Value { return text(o.of(o.it.Caller).Function()) }},
+			{
+				Name: "caller", Type: table.Text, Doc: "Function of NAT's that calls it in its turn; missing for one that is hooked in itself.",
+				Get: func(o *owned[netfilter.Hook]) table.Value { return text(o.of(o.it.Caller).Function()) },
+			},
 		},
 		plain(table.Columns[netfilter.Hook]{
-			{Name: "forged", Type: table.Bool, Doc: "Whether its registration names another function than the one that runs: also while one is taken off.",
+			{
+				Name: "forged", Type: table.Bool, Doc: "Whether its registration names another function than the one that runs: also while one is taken off.",
 				Get: func(h *netfilter.Hook) table.Value {
 					if !h.HasOps {
 						return table.Missing(table.Unreadable)
 					}
 					return table.BoolValue(h.OpsDiffer)
-				}},
-			{Name: "private", Type: table.Addr, Extra: true, Doc: "What the function gets as its first argument.",
-				Get: func(h *netfilter.Hook) table.Value { return address(h.Private) }},
+				},
+			},
+			{
+				Name: "private", Type: table.Addr, Extra: true, Doc: "What the function gets as its first argument.",
+				Get: func(h *netfilter.Hook) table.Value { return address(h.Private) },
+			},
 		}),
 		code("function", "the function", func(h *netfilter.Hook) virt.Addr { return h.Function }),
 	)

@@ -32,21 +32,31 @@ func nftChainColumns() table.Columns[nftChain] {
 		nftPlace(func(c *nftChain) *netfilter.Table { return c.Table }),
 		table.Columns[nftChain]{
 			{Name: "chain", Type: table.Text, Doc: "Name of the chain.", Get: func(c *nftChain) table.Value { return table.TextValue(c.Name) }},
-			{Name: "type", Type: table.Text, Doc: "filter, nat, route; missing for a chain that only rules lead to.",
-				Get: func(c *nftChain) table.Value { return text(c.Type) }},
-			{Name: "hook", Type: table.Text, Doc: "prerouting, input, forward, output, postrouting, ingress, egress.",
-				Get: func(c *nftChain) table.Value { return text(c.Hook) }},
-			{Name: "priority", Type: table.Int, Doc: "Priority among the functions of the hook: the lowest runs first.",
-				Get: func(c *nftChain) table.Value { return when(c.Base, integer(c.Priority)) }},
-			{Name: "policy", Type: table.Text, Doc: "What becomes of packets that no rule decides on: accept, drop.",
-				Get: func(c *nftChain) table.Value { return text(c.Policy) }},
+			{
+				Name: "type", Type: table.Text, Doc: "filter, nat, route; missing for a chain that only rules lead to.",
+				Get: func(c *nftChain) table.Value { return text(c.Type) },
+			},
+			{
+				Name: "hook", Type: table.Text, Doc: "prerouting, input, forward, output, postrouting, ingress, egress.",
+				Get: func(c *nftChain) table.Value { return text(c.Hook) },
+			},
+			{
+				Name: "priority", Type: table.Int, Doc: "Priority among the functions of the hook: the lowest runs first.",
+				Get: func(c *nftChain) table.Value { return when(c.Base, integer(c.Priority)) },
+			},
+			{
+				Name: "policy", Type: table.Text, Doc: "What becomes of packets that no rule decides on: accept, drop.",
+				Get: func(c *nftChain) table.Value { return text(c.Policy) },
+			},
 			{Name: "devices", Type: table.List, Extra: true, Doc: "Devices of ingress and egress.", Get: func(c *nftChain) table.Value { return list(c.Devices) }},
 			{Name: "rules", Type: table.Uint, Doc: "How many rules are listed.", Get: func(c *nftChain) table.Value { return unsigned(c.listed) }},
 			{Name: "running", Type: table.Uint, Doc: "How many rules the kernel runs.", Get: func(c *nftChain) table.Value { return unsigned(c.running) }},
 			{Name: "handle", Type: table.Uint, Extra: true, Doc: "Its number in the table.", Get: func(c *nftChain) table.Value { return unsigned(c.Handle) }},
 			{Name: "table_handle", Type: table.Uint, Extra: true, Doc: "The table's number.", Get: func(c *nftChain) table.Value { return unsigned(c.Table.Handle) }},
-			{Name: "dormant", Type: table.Bool, Extra: true, Doc: "Whether the table is switched off.",
-				Get: func(c *nftChain) table.Value { return table.BoolValue(c.Table.Flags&nftDormant != 0) }},
+			{
+				Name: "dormant", Type: table.Bool, Extra: true, Doc: "Whether the table is switched off.",
+				Get: func(c *nftChain) table.Value { return table.BoolValue(c.Table.Flags&nftDormant != 0) },
+			},
 			{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the nft_chain.", Get: func(c *nftChain) table.Value { return address(c.Addr) }},
 		},
 	)

@@ -52,24 +52,40 @@ func nftRuleColumns() table.Columns[netfilter.Rule] {
 		nftPlace(func(r *netfilter.Rule) *netfilter.Table { return r.Chain.Table }),
 		table.Columns[netfilter.Rule]{
 			{Name: "chain", Type: table.Text, Doc: "Name of the chain.", Get: func(r *netfilter.Rule) table.Value { return table.TextValue(r.Chain.Name) }},
-			{Name: "position", Type: table.Uint, Extra: true, Doc: "Its place in the chain; 0 is the first.",
-				Get: func(r *netfilter.Rule) table.Value { return unsigned(r.Position) }},
+			{
+				Name: "position", Type: table.Uint, Extra: true, Doc: "Its place in the chain; 0 is the first.",
+				Get: func(r *netfilter.Rule) table.Value { return unsigned(r.Position) },
+			},
 			{Name: "handle", Type: table.Uint, Doc: "Its number in the table.", Get: func(r *netfilter.Rule) table.Value { return unsigned(r.Handle) }},
 			{Name: "rule", Type: table.Text, Doc: "The rule in nft's syntax.", Get: func(r *netfilter.Rule) table.Value { return text(r.Text) }},
-			{Name: "comment", Type: table.Text, Doc: "Comment of whoever made it; missing without one.",
-				Get: func(r *netfilter.Rule) table.Value { return text(r.Comment) }},
-			{Name: "packets", Type: table.Uint, Doc: "Packets that its counter counted; missing without a counter.",
-				Get: func(r *netfilter.Rule) table.Value { return when(r.Counted, unsigned(r.Packets)) }},
-			{Name: "bytes", Type: table.Uint, Doc: "Bytes that its counter counted.",
-				Get: func(r *netfilter.Rule) table.Value { return when(r.Counted, unsigned(r.Bytes)) }},
-			{Name: "listed", Type: table.Bool, Extra: true, Doc: "Whether it is on the list that nft reads.",
-				Get: func(r *netfilter.Rule) table.Value { return table.BoolValue(r.Listed) }},
-			{Name: "running", Type: table.Bool, Doc: "Whether the kernel runs it, as it is listed and in that order.",
-				Get: func(r *netfilter.Rule) table.Value { return table.BoolValue(r.Running) }},
-			{Name: "running_rule", Type: table.Text, Extra: true, Doc: "What the kernel runs instead; missing where that is what is listed.",
-				Get: func(r *netfilter.Rule) table.Value { return text(r.RunningText) }},
-			{Name: "unknown", Type: table.List, Extra: true, Doc: "Names of the expressions that are not understood.",
-				Get: func(r *netfilter.Rule) table.Value { return list(r.Unknown) }},
+			{
+				Name: "comment", Type: table.Text, Doc: "Comment of whoever made it; missing without one.",
+				Get: func(r *netfilter.Rule) table.Value { return text(r.Comment) },
+			},
+			{
+				Name: "packets", Type: table.Uint, Doc: "Packets that its counter counted; missing without a counter.",
+				Get: func(r *netfilter.Rule) table.Value { return when(r.Counted, unsigned(r.Packets)) },
+			},
+			{
+				Name: "bytes", Type: table.Uint, Doc: "Bytes that its counter counted.",
+				Get: func(r *netfilter.Rule) table.Value { return when(r.Counted, unsigned(r.Bytes)) },
+			},
+			{
+				Name: "listed", Type: table.Bool, Extra: true, Doc: "Whether it is on the list that nft reads.",
+				Get: func(r *netfilter.Rule) table.Value { return table.BoolValue(r.Listed) },
+			},
+			{
+				Name: "running", Type: table.Bool, Doc: "Whether the kernel runs it, as it is listed and in that order.",
+				Get: func(r *netfilter.Rule) table.Value { return table.BoolValue(r.Running) },
+			},
+			{
+				Name: "running_rule", Type: table.Text, Extra: true, Doc: "What the kernel runs instead; missing where that is what is listed.",
+				Get: func(r *netfilter.Rule) table.Value { return text(r.RunningText) },
+			},
+			{
+				Name: "unknown", Type: table.List, Extra: true, Doc: "Names of the expressions that are not understood.",
+				Get: func(r *netfilter.Rule) table.Value { return list(r.Unknown) },
+			},
 			{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the nft_rule.", Get: func(r *netfilter.Rule) table.Value { return address(r.Addr) }},
 		},
 	)

@@ -36,18 +36,28 @@ func nftSetColumns() table.Columns[netfilter.Set] {
 		nftPlace(func(s *netfilter.Set) *netfilter.Table { return s.Table }),
 		table.Columns[netfilter.Set]{
 			{Name: "set", Type: table.Text, Doc: "Name of the set.", Get: func(s *netfilter.Set) table.Value { return table.TextValue(s.Name) }},
-			{Name: "type", Type: table.Text, Doc: "Type of its keys, in nft's words.",
-				Get: func(s *netfilter.Set) table.Value { return text(strings.Join(s.Key, " . ")) }},
+			{
+				Name: "type", Type: table.Text, Doc: "Type of its keys, in nft's words.",
+				Get: func(s *netfilter.Set) table.Value { return text(strings.Join(s.Key, " . ")) },
+			},
 			{Name: "data", Type: table.Text, Doc: "Type of what a map leads to; missing for a set.", Get: func(s *netfilter.Set) table.Value { return text(s.Data) }},
-			{Name: "flags", Type: table.List, Doc: "anonymous, constant, interval, map, timeout, dynamic, object, concat, expr.",
-				Get: func(s *netfilter.Set) table.Value { return list(bitNames(uint32(s.Flags), nftSetFlags)) }},
+			{
+				Name: "flags", Type: table.List, Doc: "anonymous, constant, interval, map, timeout, dynamic, object, concat, expr.",
+				Get: func(s *netfilter.Set) table.Value { return list(bitNames(uint32(s.Flags), nftSetFlags)) },
+			},
 			{Name: "elements", Type: table.List, Doc: "Its elements, in order of their keys.", Get: func(s *netfilter.Set) table.Value { return list(s.Elements) }},
-			{Name: "more", Type: table.Bool, Extra: true, Doc: "Whether it has elements that are not shown, or that cannot be read.",
-				Get: func(s *netfilter.Set) table.Value { return table.BoolValue(s.More || s.Err != nil) }},
-			{Name: "count", Type: table.Int, Extra: true, Doc: "How many elements the kernel counts; both ends of an interval can count.",
-				Get: func(s *netfilter.Set) table.Value { return integer(s.Count) }},
-			{Name: "backend", Type: table.Text, Extra: true, Doc: "How it is kept: hash, rhash, bitmap, rbtree, pipapo.",
-				Get: func(s *netfilter.Set) table.Value { return text(s.Backend) }},
+			{
+				Name: "more", Type: table.Bool, Extra: true, Doc: "Whether it has elements that are not shown, or that cannot be read.",
+				Get: func(s *netfilter.Set) table.Value { return table.BoolValue(s.More || s.Err != nil) },
+			},
+			{
+				Name: "count", Type: table.Int, Extra: true, Doc: "How many elements the kernel counts; both ends of an interval can count.",
+				Get: func(s *netfilter.Set) table.Value { return integer(s.Count) },
+			},
+			{
+				Name: "backend", Type: table.Text, Extra: true, Doc: "How it is kept: hash, rhash, bitmap, rbtree, pipapo.",
+				Get: func(s *netfilter.Set) table.Value { return text(s.Backend) },
+			},
 			{Name: "handle", Type: table.Uint, Extra: true, Doc: "Its number in the table.", Get: func(s *netfilter.Set) table.Value { return unsigned(s.Handle) }},
 			{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the nft_set.", Get: func(s *netfilter.Set) table.Value { return address(s.Addr) }},
 		},

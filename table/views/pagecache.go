@@ -42,8 +42,10 @@ name: memfd, shared memory of System V and of mmap. The bytes of one are written
 var tmpfsColumns = table.Columns[namedFile]{
 	{Name: "path", Type: table.Text, Doc: "Path, in the initial mount namespace or else in the first that shows it.", Get: (*namedFile).name},
 	{Name: "type", Type: table.Text, Doc: "Type of its file system.", Get: func(f *namedFile) table.Value { return table.TextValue(f.Super.Type) }},
-	{Name: "device", Type: table.Text, Doc: "Device of its file system, major:minor.",
-		Get: func(f *namedFile) table.Value { return table.TextValue(f.Super.Device.String()) }},
+	{
+		Name: "device", Type: table.Text, Doc: "Device of its file system, major:minor.",
+		Get: func(f *namedFile) table.Value { return table.TextValue(f.Super.Device.String()) },
+	},
 	{Name: "inode", Type: table.Uint, Doc: "Inode.", Get: func(f *namedFile) table.Value { return unsigned(f.Number) }},
 	{Name: "mode", Type: table.Uint, Doc: "Type and permissions, as st_mode.", Get: func(f *namedFile) table.Value { return unsigned(f.Mode) }},
 	{Name: "links", Type: table.Uint, Extra: true, Doc: "Number of hard links.", Get: func(f *namedFile) table.Value { return unsigned(f.Links) }},
@@ -52,32 +54,48 @@ var tmpfsColumns = table.Columns[namedFile]{
 	{Name: "size", Type: table.Size, Doc: "Bytes of the file.", Get: func(f *namedFile) table.Value { return size(f.Size) }},
 	{Name: "resident", Type: table.Size, Doc: "Bytes in memory, in whole pages.", Get: func(f *namedFile) table.Value { return size(f.Cached) }},
 	{Name: "swapped", Type: table.Size, Doc: "Bytes in swap.", Get: func(f *namedFile) table.Value { return size(f.Swapped) }},
-	{Name: "accessed", Type: table.Time, Extra: true, Doc: "When it was last read (atime).",
-		Get: func(f *namedFile) table.Value { return table.TimeValue(f.ATime) }},
-	{Name: "modified", Type: table.Time, Doc: "When its bytes were last changed (mtime).",
-		Get: func(f *namedFile) table.Value { return table.TimeValue(f.MTime) }},
-	{Name: "changed", Type: table.Time, Extra: true, Doc: "When its inode was last changed (ctime).",
-		Get: func(f *namedFile) table.Value { return table.TimeValue(f.CTime) }},
-	{Name: "deleted", Type: table.Bool, Doc: "Whether it was unlinked, or never had a name.",
-		Get: func(f *namedFile) table.Value { return table.BoolValue(f.deleted) }},
-	{Name: "mounted", Type: table.Bool, Extra: true, Doc: "Whether some process' mounts show it.",
-		Get: func(f *namedFile) table.Value { return table.BoolValue(f.mounted) }},
+	{
+		Name: "accessed", Type: table.Time, Extra: true, Doc: "When it was last read (atime).",
+		Get: func(f *namedFile) table.Value { return table.TimeValue(f.ATime) },
+	},
+	{
+		Name: "modified", Type: table.Time, Doc: "When its bytes were last changed (mtime).",
+		Get: func(f *namedFile) table.Value { return table.TimeValue(f.MTime) },
+	},
+	{
+		Name: "changed", Type: table.Time, Extra: true, Doc: "When its inode was last changed (ctime).",
+		Get: func(f *namedFile) table.Value { return table.TimeValue(f.CTime) },
+	},
+	{
+		Name: "deleted", Type: table.Bool, Doc: "Whether it was unlinked, or never had a name.",
+		Get: func(f *namedFile) table.Value { return table.BoolValue(f.deleted) },
+	},
+	{
+		Name: "mounted", Type: table.Bool, Extra: true, Doc: "Whether some process' mounts show it.",
+		Get: func(f *namedFile) table.Value { return table.BoolValue(f.mounted) },
+	},
 	{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct inode.", Get: func(f *namedFile) table.Value { return address(f.Addr) }},
 }
 
 var pagecacheColumns = table.Columns[namedFile]{
 	{Name: "path", Type: table.Text, Doc: "Path; missing for what has no name, such as a block device's own pages.", Get: (*namedFile).name},
 	{Name: "type", Type: table.Text, Doc: "Type of its file system.", Get: func(f *namedFile) table.Value { return table.TextValue(f.Super.Type) }},
-	{Name: "device", Type: table.Text, Doc: "Device of its file system, major:minor.",
-		Get: func(f *namedFile) table.Value { return table.TextValue(f.Super.Device.String()) }},
+	{
+		Name: "device", Type: table.Text, Doc: "Device of its file system, major:minor.",
+		Get: func(f *namedFile) table.Value { return table.TextValue(f.Super.Device.String()) },
+	},
 	{Name: "inode", Type: table.Uint, Doc: "Inode.", Get: func(f *namedFile) table.Value { return unsigned(f.Number) }},
 	{Name: "size", Type: table.Size, Doc: "Bytes of the file.", Get: func(f *namedFile) table.Value { return size(f.Size) }},
 	{Name: "cached", Type: table.Size, Doc: "Bytes of it in memory, in whole pages.", Get: func(f *namedFile) table.Value { return size(f.Cached) }},
 	{Name: "dirty", Type: table.Size, With: "with_dirty", Doc: "Cached bytes that are not yet on the disk; missing without --dirty.", Get: (*namedFile).dirty},
-	{Name: "deleted", Type: table.Bool, Extra: true, Doc: "Whether it was unlinked, or never had a name.",
-		Get: func(f *namedFile) table.Value { return table.BoolValue(f.deleted) }},
-	{Name: "mounted", Type: table.Bool, Extra: true, Doc: "Whether some process' mounts show it.",
-		Get: func(f *namedFile) table.Value { return table.BoolValue(f.mounted) }},
+	{
+		Name: "deleted", Type: table.Bool, Extra: true, Doc: "Whether it was unlinked, or never had a name.",
+		Get: func(f *namedFile) table.Value { return table.BoolValue(f.deleted) },
+	},
+	{
+		Name: "mounted", Type: table.Bool, Extra: true, Doc: "Whether some process' mounts show it.",
+		Get: func(f *namedFile) table.Value { return table.BoolValue(f.mounted) },
+	},
 	{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct inode.", Get: func(f *namedFile) table.Value { return address(f.Addr) }},
 	{Name: "with_dirty", Type: table.Bool, Option: true, Doc: "Look at each page to see what is not yet written."},
 }

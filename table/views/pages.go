@@ -28,17 +28,26 @@ on a list. The rows are many; ask for sums with
 }
 
 var pagesColumns = table.Columns[page]{
-	{Name: "physical", Type: table.Addr, Doc: "Guest-physical address of its first byte.",
-		Get: func(p *page) table.Value { return table.AddrValue(uint64(p.PA)) }},
+	{
+		Name: "physical", Type: table.Addr, Doc: "Guest-physical address of its first byte.",
+		Get: func(p *page) table.Value { return table.AddrValue(uint64(p.PA)) },
+	},
 	{Name: "size", Type: table.Size, Doc: "Bytes.", Get: func(p *page) table.Value { return size(p.Size) }},
-	{Name: "use", Type: table.Text, Doc: "What it is used for: free, pcp, reserved, slab, table, file, anonymous, ksm, hugetlb, movable, offline, guard, kernel, or unmanaged: RAM of which the kernel keeps no books, because mem= or memmap= leaves it out or it is not online.",
-		Get: func(p *page) table.Value { return table.TextValue(string(p.Use)) }},
-	{Name: "flags", Type: table.List, Doc: "Flags of its first page, as the kernel calls them.",
-		Get: func(p *page) table.Value { return table.ListValue(p.Flags) }},
+	{
+		Name: "use", Type: table.Text, Doc: "What it is used for: free, pcp, reserved, slab, table, file, anonymous, ksm, hugetlb, movable, offline, guard, kernel, or unmanaged: RAM of which the kernel keeps no books, because mem= or memmap= leaves it out or it is not online.",
+		Get: func(p *page) table.Value { return table.TextValue(string(p.Use)) },
+	},
+	{
+		Name: "flags", Type: table.List, Doc: "Flags of its first page, as the kernel calls them.",
+		Get: func(p *page) table.Value { return table.ListValue(p.Flags) },
+	},
 	{Name: "refs", Type: table.Int, Doc: "References to it.", Get: func(p *page) table.Value { return when(p.Use != mm.PageUnmanaged, integer(p.Refs)) }},
-	{Name: "maps", Type: table.Int, Doc: "How often it is mapped into processes; missing where that is not counted in one place.",
-		Get: func(p *page) table.Value { return when(p.Maps >= 0, integer(p.Maps)) }},
-	{Name: "cache", Type: table.Text, Doc: "Of slab: the cache whose objects lie there.",
+	{
+		Name: "maps", Type: table.Int, Doc: "How often it is mapped into processes; missing where that is not counted in one place.",
+		Get: func(p *page) table.Value { return when(p.Maps >= 0, integer(p.Maps)) },
+	},
+	{
+		Name: "cache", Type: table.Text, Doc: "Of slab: the cache whose objects lie there.",
 		Get: func(p *page) table.Value {
 			if p.Use != mm.PageSlab {
 				return none
@@ -47,13 +56,18 @@ var pagesColumns = table.Columns[page]{
 				return table.TextValue(name)
 			}
 			return table.Missing(table.Unreadable)
-		}},
+		},
+	},
 	{Name: "path", Type: table.Text, Doc: "Of file: the file, as in pagecache.", Get: func(p *page) table.Value { return p.file().path }},
-	{Name: "offset", Type: table.Size, Doc: "Of file: where it is in the file, in bytes.",
-		Get: func(p *page) table.Value { return when(p.Use == mm.PageFile, size(p.Offset)) }},
+	{
+		Name: "offset", Type: table.Size, Doc: "Of file: where it is in the file, in bytes.",
+		Get: func(p *page) table.Value { return when(p.Use == mm.PageFile, size(p.Offset)) },
+	},
 	{Name: "inode", Type: table.Uint, Extra: true, Doc: "Of file: its inode.", Get: func(p *page) table.Value { return p.file().inode }},
-	{Name: "device", Type: table.Text, Extra: true, Doc: "Of file: device of its file system, major:minor.",
-		Get: func(p *page) table.Value { return p.file().device }},
+	{
+		Name: "device", Type: table.Text, Extra: true, Doc: "Of file: device of its file system, major:minor.",
+		Get: func(p *page) table.Value { return p.file().device },
+	},
 	{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct page.", Get: func(p *page) table.Value { return address(p.Addr) }},
 }
 

@@ -26,39 +26,67 @@ watchdog). Probes made through tracefs run without an event and are not shown he
 func perfColumns() table.Columns[owned[linux.PerfEvent]] {
 	return slices.Concat(
 		plain(table.Columns[linux.PerfEvent]{
-			{Name: "pid", Type: table.Int, Doc: "Thread that it is about; missing where it is about all of a CPU.",
-				Get: func(e *linux.PerfEvent) table.Value { return when(e.PID != 0, integer(e.PID)) }},
-			{Name: "cpu", Type: table.Int, Doc: "CPU that it is about; missing for every one.",
-				Get: func(e *linux.PerfEvent) table.Value { return when(e.CPU >= 0, integer(e.CPU)) }},
-			{Name: "pmu", Type: table.Text, Doc: "What counts it: software, tracepoint, kprobe, breakpoint, cpu and so on.",
-				Get: func(e *linux.PerfEvent) table.Value { return text(e.PMU) }},
-			{Name: "type", Type: table.Uint, Extra: true, Doc: "Type as given to perf_event_open(2).",
-				Get: func(e *linux.PerfEvent) table.Value { return unsigned(e.Type) }},
-			{Name: "config", Type: table.Uint, Doc: "Event within that type, as given to perf_event_open(2).",
-				Get: func(e *linux.PerfEvent) table.Value { return unsigned(e.Config) }},
-			{Name: "name", Type: table.Text, Doc: "Tracepoint or probe, system:name; missing for other kinds.",
-				Get: func(e *linux.PerfEvent) table.Value { return text(e.Name) }},
-			{Name: "period", Type: table.Uint, Extra: true, Doc: "Events to a sample, or samples a second; missing if it only counts.",
-				Get: func(e *linux.PerfEvent) table.Value { return positive(e.Period) }},
-			{Name: "frequency", Type: table.Bool, Extra: true, Doc: "Whether period is samples a second.",
-				Get: func(e *linux.PerfEvent) table.Value { return table.BoolValue(e.Freq) }},
-			{Name: "state", Type: table.Text, Doc: "active, inactive, off, error, exit, revoked or dead.",
+			{
+				Name: "pid", Type: table.Int, Doc: "Thread that it is about; missing where it is about all of a CPU.",
+				Get: func(e *linux.PerfEvent) table.Value { return when(e.PID != 0, integer(e.PID)) },
+			},
+			{
+				Name: "cpu", Type: table.Int, Doc: "CPU that it is about; missing for every one.",
+				Get: func(e *linux.PerfEvent) table.Value { return when(e.CPU >= 0, integer(e.CPU)) },
+			},
+			{
+				Name: "pmu", Type: table.Text, Doc: "What counts it: software, tracepoint, kprobe, breakpoint, cpu and so on.",
+				Get: func(e *linux.PerfEvent) table.Value { return text(e.PMU) },
+			},
+			{
+				Name: "type", Type: table.Uint, Extra: true, Doc: "Type as given to perf_event_open(2).",
+				Get: func(e *linux.PerfEvent) table.Value { return unsigned(e.Type) },
+			},
+			{
+				Name: "config", Type: table.Uint, Doc: "Event within that type, as given to perf_event_open(2).",
+				Get: func(e *linux.PerfEvent) table.Value { return unsigned(e.Config) },
+			},
+			{
+				Name: "name", Type: table.Text, Doc: "Tracepoint or probe, system:name; missing for other kinds.",
+				Get: func(e *linux.PerfEvent) table.Value { return text(e.Name) },
+			},
+			{
+				Name: "period", Type: table.Uint, Extra: true, Doc: "Events to a sample, or samples a second; missing if it only counts.",
+				Get: func(e *linux.PerfEvent) table.Value { return positive(e.Period) },
+			},
+			{
+				Name: "frequency", Type: table.Bool, Extra: true, Doc: "Whether period is samples a second.",
+				Get: func(e *linux.PerfEvent) table.Value { return table.BoolValue(e.Freq) },
+			},
+			{
+				Name: "state", Type: table.Text, Doc: "active, inactive, off, error, exit, revoked or dead.",
 				Get: func(e *linux.PerfEvent) table.Value {
 					if state, ok := perfStates[e.State]; ok {
 						return table.TextValue(state)
 					}
 					return table.TextValue(fmt.Sprint(e.State))
-				}},
-			{Name: "count", Type: table.Int, Extra: true, Doc: "Its count as of when the kernel last updated it.",
-				Get: func(e *linux.PerfEvent) table.Value { return integer(e.Count) }},
-			{Name: "prog_id", Type: table.Uint, Doc: "BPF program that it runs; missing without.",
-				Get: func(e *linux.PerfEvent) table.Value { return positive(e.ProgID) }},
-			{Name: "owner", Type: table.Int, Doc: "Thread that made it; missing where that ended, or it is the kernel's own.",
-				Get: func(e *linux.PerfEvent) table.Value { return when(e.Owner != 0, integer(e.Owner)) }},
-			{Name: "id", Type: table.Uint, Extra: true, Doc: "Number of the event, as PERF_EVENT_IOC_ID returns it.",
-				Get: func(e *linux.PerfEvent) table.Value { return unsigned(e.ID) }},
-			{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct perf_event.",
-				Get: func(e *linux.PerfEvent) table.Value { return address(e.Addr) }},
+				},
+			},
+			{
+				Name: "count", Type: table.Int, Extra: true, Doc: "Its count as of when the kernel last updated it.",
+				Get: func(e *linux.PerfEvent) table.Value { return integer(e.Count) },
+			},
+			{
+				Name: "prog_id", Type: table.Uint, Doc: "BPF program that it runs; missing without.",
+				Get: func(e *linux.PerfEvent) table.Value { return positive(e.ProgID) },
+			},
+			{
+				Name: "owner", Type: table.Int, Doc: "Thread that made it; missing where that ended, or it is the kernel's own.",
+				Get: func(e *linux.PerfEvent) table.Value { return when(e.Owner != 0, integer(e.Owner)) },
+			},
+			{
+				Name: "id", Type: table.Uint, Extra: true, Doc: "Number of the event, as PERF_EVENT_IOC_ID returns it.",
+				Get: func(e *linux.PerfEvent) table.Value { return unsigned(e.ID) },
+			},
+			{
+				Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct perf_event.",
+				Get: func(e *linux.PerfEvent) table.Value { return address(e.Addr) },
+			},
 		}),
 		code("overflow", "what is called with each sample", func(e *linux.PerfEvent) virt.Addr { return e.Overflow }),
 	)

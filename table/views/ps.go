@@ -30,49 +30,83 @@ or arguments is shown as it is. A process that was taken off that list is not sh
 var psColumns = table.Columns[psProcess]{
 	{Name: "pid", Type: table.Int, Doc: "Process, as numbered in the initial PID namespace.", Get: func(p *psProcess) table.Value { return integer(p.PID) }},
 	{Name: "tid", Type: table.Int, Extra: true, Doc: "Thread; the leading thread has the number of the process.", Get: func(p *psProcess) table.Value { return integer(p.TID) }},
-	{Name: "ppid", Type: table.Int, Doc: "Parent process; 0 for those that the kernel created.",
-		Get: func(p *psProcess) table.Value { return p.cell(linux.PartParent, integer(p.PPID)) }},
-	{Name: "uid", Type: table.Uint, Doc: "Effective user, as numbered in the initial user namespace.",
-		Get: func(p *psProcess) table.Value { return p.cell(linux.PartCredentials, unsigned(p.Creds.EUID)) }},
-	{Name: "gid", Type: table.Uint, Extra: true, Doc: "Effective group.",
-		Get: func(p *psProcess) table.Value { return p.cell(linux.PartCredentials, unsigned(p.Creds.EGID)) }},
+	{
+		Name: "ppid", Type: table.Int, Doc: "Parent process; 0 for those that the kernel created.",
+		Get: func(p *psProcess) table.Value { return p.cell(linux.PartParent, integer(p.PPID)) },
+	},
+	{
+		Name: "uid", Type: table.Uint, Doc: "Effective user, as numbered in the initial user namespace.",
+		Get: func(p *psProcess) table.Value { return p.cell(linux.PartCredentials, unsigned(p.Creds.EUID)) },
+	},
+	{
+		Name: "gid", Type: table.Uint, Extra: true, Doc: "Effective group.",
+		Get: func(p *psProcess) table.Value { return p.cell(linux.PartCredentials, unsigned(p.Creds.EGID)) },
+	},
 	{Name: "state", Type: table.Text, Doc: stateDoc, Get: func(p *psProcess) table.Value { return table.TextValue(p.State.String()) }},
-	{Name: "threads", Type: table.Int, Extra: true, Doc: "Number of threads.",
-		Get: func(p *psProcess) table.Value { return p.cell(linux.PartSignal, integer(p.Threads)) }},
+	{
+		Name: "threads", Type: table.Int, Extra: true, Doc: "Number of threads.",
+		Get: func(p *psProcess) table.Value { return p.cell(linux.PartSignal, integer(p.Threads)) },
+	},
 	{Name: "started", Type: table.Time, Doc: "When it started, by the guest's clock.", Get: func(p *psProcess) table.Value { return started(p.Started) }},
-	{Name: "cpu_time", Type: table.Duration, Doc: "CPU time used, user and system, by all its threads; with --threads by the one thread.",
-		Get: func(p *psProcess) table.Value { return p.cell(linux.PartTime, table.DurationValue(p.CPUTime)) }},
-	{Name: "rss", Type: table.Size, Doc: "Resident memory in bytes, exactly; missing for a process without an address space.",
-		Get: func(p *psProcess) table.Value { return p.memory(linux.PartResident, size(p.RSS)) }},
-	{Name: "vsize", Type: table.Size, Extra: true, Doc: "Address space in bytes; missing for a process without one.",
-		Get: func(p *psProcess) table.Value { return p.memory(linux.PartSize, size(p.VSize)) }},
-	{Name: "tty", Type: table.Text, Doc: "Controlling terminal; missing without one.",
-		Get: func(p *psProcess) table.Value { return p.cell(linux.PartTerminal, text(p.TTY)) }},
-	{Name: "comm", Type: table.Text, Doc: "Name, as in /proc/PID/comm: at most 15 bytes, which a process may set itself.",
-		Get: func(p *psProcess) table.Value { return p.cell(linux.PartName, table.TextValue(p.Comm)) }},
-	{Name: "exe", Type: table.Text, Extra: true, Doc: "Path of the executable in its mount namespace; missing without one.",
-		Get: func(p *psProcess) table.Value { return p.memory(linux.PartExecutable, text(p.Exe)) }},
-	{Name: "exe_deleted", Type: table.Bool, Extra: true, Doc: "Whether that path has been unlinked, or never existed (memfd).",
+	{
+		Name: "cpu_time", Type: table.Duration, Doc: "CPU time used, user and system, by all its threads; with --threads by the one thread.",
+		Get: func(p *psProcess) table.Value { return p.cell(linux.PartTime, table.DurationValue(p.CPUTime)) },
+	},
+	{
+		Name: "rss", Type: table.Size, Doc: "Resident memory in bytes, exactly; missing for a process without an address space.",
+		Get: func(p *psProcess) table.Value { return p.memory(linux.PartResident, size(p.RSS)) },
+	},
+	{
+		Name: "vsize", Type: table.Size, Extra: true, Doc: "Address space in bytes; missing for a process without one.",
+		Get: func(p *psProcess) table.Value { return p.memory(linux.PartSize, size(p.VSize)) },
+	},
+	{
+		Name: "tty", Type: table.Text, Doc: "Controlling terminal; missing without one.",
+		Get: func(p *psProcess) table.Value { return p.cell(linux.PartTerminal, text(p.TTY)) },
+	},
+	{
+		Name: "comm", Type: table.Text, Doc: "Name, as in /proc/PID/comm: at most 15 bytes, which a process may set itself.",
+		Get: func(p *psProcess) table.Value { return p.cell(linux.PartName, table.TextValue(p.Comm)) },
+	},
+	{
+		Name: "exe", Type: table.Text, Extra: true, Doc: "Path of the executable in its mount namespace; missing without one.",
+		Get: func(p *psProcess) table.Value { return p.memory(linux.PartExecutable, text(p.Exe)) },
+	},
+	{
+		Name: "exe_deleted", Type: table.Bool, Extra: true, Doc: "Whether that path has been unlinked, or never existed (memfd).",
 		Get: func(p *psProcess) table.Value {
 			return p.memory(linux.PartExecutable, when(p.Exe != "", table.BoolValue(p.ExeDeleted)))
-		}},
+		},
+	},
 	{Name: "args", Type: table.List, Doc: "Arguments; missing without an address space, or where they are swapped out.", Get: (*psProcess).arguments},
-	{Name: "cgroup", Type: table.Text, Extra: true, Doc: "Control group: of the unified hierarchy, or else the deepest of version 1.",
-		Get: func(p *psProcess) table.Value { return p.cell(linux.PartCgroup, text(p.Cgroup)) }},
-	{Name: "container", Type: table.Text, Extra: true, Doc: "Identifier of the container, from the control group's name; missing outside one.",
-		Get: func(p *psProcess) table.Value { return p.cell(linux.PartCgroup, text(p.Container.ID)) }},
-	{Name: "runtime", Type: table.Text, Extra: true, Doc: "Container runtime: docker, containerd, cri-o, podman, lxc, nspawn.",
-		Get: func(p *psProcess) table.Value { return p.cell(linux.PartCgroup, text(p.Container.Runtime)) }},
-	{Name: "pid_ns", Type: table.Uint, Extra: true, Doc: "Inode of the PID namespace; missing while a task is being reaped.",
-		Get: func(p *psProcess) table.Value { return p.cell(linux.PartNamespaces, positive(p.NS.PID)) }},
-	{Name: "ns_pid", Type: table.Int, Extra: true, Doc: "Process as numbered in that namespace; with --threads the thread.",
+	{
+		Name: "cgroup", Type: table.Text, Extra: true, Doc: "Control group: of the unified hierarchy, or else the deepest of version 1.",
+		Get: func(p *psProcess) table.Value { return p.cell(linux.PartCgroup, text(p.Cgroup)) },
+	},
+	{
+		Name: "container", Type: table.Text, Extra: true, Doc: "Identifier of the container, from the control group's name; missing outside one.",
+		Get: func(p *psProcess) table.Value { return p.cell(linux.PartCgroup, text(p.Container.ID)) },
+	},
+	{
+		Name: "runtime", Type: table.Text, Extra: true, Doc: "Container runtime: docker, containerd, cri-o, podman, lxc, nspawn.",
+		Get: func(p *psProcess) table.Value { return p.cell(linux.PartCgroup, text(p.Container.Runtime)) },
+	},
+	{
+		Name: "pid_ns", Type: table.Uint, Extra: true, Doc: "Inode of the PID namespace; missing while a task is being reaped.",
+		Get: func(p *psProcess) table.Value { return p.cell(linux.PartNamespaces, positive(p.NS.PID)) },
+	},
+	{
+		Name: "ns_pid", Type: table.Int, Extra: true, Doc: "Process as numbered in that namespace; with --threads the thread.",
 		Get: func(p *psProcess) table.Value {
 			return p.cell(linux.PartNamespaces, when(p.NS.PID != 0, integer(p.NSPID)))
-		}},
+		},
+	},
 	{Name: "kernel_thread", Type: table.Bool, Extra: true, Doc: "Whether it is a kernel thread.", Get: func(p *psProcess) table.Value { return table.BoolValue(p.KernelThread) }},
 	{Name: "task", Type: table.Addr, Extra: true, Doc: "Address of the task_struct.", Get: func(p *psProcess) table.Value { return address(p.Task.Addr) }},
-	{Name: "profile", Type: table.Text, Extra: true, Doc: "Where the kernel's symbols and types came from, on which the row relies.",
-		Get: func(p *psProcess) table.Value { return table.TextValue(string(p.origin)) }},
+	{
+		Name: "profile", Type: table.Text, Extra: true, Doc: "Where the kernel's symbols and types came from, on which the row relies.",
+		Get: func(p *psProcess) table.Value { return table.TextValue(string(p.origin)) },
+	},
 	{Name: "with_threads", Type: table.Bool, Option: true, Doc: "A line for every thread."},
 }
 

@@ -29,12 +29,18 @@ var ptraceColumns = table.Columns[linux.Tracing]{
 	{Name: "comm", Type: table.Text, Doc: "Name of the thread.", Get: func(p *linux.Tracing) table.Value { return table.TextValue(p.Comm) }},
 	{Name: "tracer", Type: table.Int, Doc: "Process that traces it.", Get: func(p *linux.Tracing) table.Value { return integer(p.Tracer) }},
 	{Name: "tracer_comm", Type: table.Text, Doc: "Its name.", Get: func(p *linux.Tracing) table.Value { return table.TextValue(p.TracerComm) }},
-	{Name: "seized", Type: table.Bool, Doc: "Whether it was seized, and not attached to nor asked to be traced.",
-		Get: func(p *linux.Tracing) table.Value { return table.BoolValue(p.Seized) }},
-	{Name: "options", Type: table.List, Doc: "Events that the tracer asked for (PTRACE_O_…).",
-		Get: func(p *linux.Tracing) table.Value { return list(p.Options) }},
-	{Name: "task", Type: table.Addr, Extra: true, Doc: "Address of the thread's task_struct.",
-		Get: func(p *linux.Tracing) table.Value { return address(p.Task.Addr) }},
+	{
+		Name: "seized", Type: table.Bool, Doc: "Whether it was seized, and not attached to nor asked to be traced.",
+		Get: func(p *linux.Tracing) table.Value { return table.BoolValue(p.Seized) },
+	},
+	{
+		Name: "options", Type: table.List, Doc: "Events that the tracer asked for (PTRACE_O_…).",
+		Get: func(p *linux.Tracing) table.Value { return list(p.Options) },
+	},
+	{
+		Name: "task", Type: table.Addr, Extra: true, Doc: "Address of the thread's task_struct.",
+		Get: func(p *linux.Tracing) table.Value { return address(p.Task.Addr) },
+	},
 }
 
 func traced(ctx context.Context, l *guest.Look, r table.Request) iter.Seq2[*linux.Tracing, error] {

@@ -28,43 +28,77 @@ forwarding.`,
 
 var routeColumns = table.Columns[network.Route]{
 	{Name: "table", Type: table.Uint, Doc: "Routing table: 254 is main, 255 local.", Get: func(r *network.Route) table.Value { return unsigned(r.Table) }},
-	{Name: "destination", Type: table.Text, Doc: "Destination with the length of its prefix.",
-		Get: func(r *network.Route) table.Value { return table.TextValue(r.Dst.String()) }},
-	{Name: "gateway", Type: table.Text, Doc: "Next hop; missing where the destination is on the link.",
-		Get: func(r *network.Route) table.Value { return ipCell(r.Gateway) }},
-	{Name: "interface", Type: table.Text, Doc: "Device; missing for routes that lead nowhere.",
-		Get: func(r *network.Route) table.Value { return text(r.Interface) }},
-	{Name: "source", Type: table.Text, Doc: "Preferred source address; missing without one.",
-		Get: func(r *network.Route) table.Value { return ipCell(r.Source) }},
+	{
+		Name: "destination", Type: table.Text, Doc: "Destination with the length of its prefix.",
+		Get: func(r *network.Route) table.Value { return table.TextValue(r.Dst.String()) },
+	},
+	{
+		Name: "gateway", Type: table.Text, Doc: "Next hop; missing where the destination is on the link.",
+		Get: func(r *network.Route) table.Value { return ipCell(r.Gateway) },
+	},
+	{
+		Name: "interface", Type: table.Text, Doc: "Device; missing for routes that lead nowhere.",
+		Get: func(r *network.Route) table.Value { return text(r.Interface) },
+	},
+	{
+		Name: "source", Type: table.Text, Doc: "Preferred source address; missing without one.",
+		Get: func(r *network.Route) table.Value { return ipCell(r.Source) },
+	},
 	{Name: "metric", Type: table.Uint, Doc: "Priority: the lowest is taken.", Get: func(r *network.Route) table.Value { return unsigned(r.Metric) }},
-	{Name: "type", Type: table.Text, Doc: "unicast, local, broadcast, anycast, multicast, blackhole, unreachable, prohibit, throw.",
-		Get: func(r *network.Route) table.Value { return table.TextValue(listed(routeTypes, uint64(r.Type))) }},
-	{Name: "protocol", Type: table.Text, Doc: "Who made it: kernel, boot, static, ra, dhcp, bird, zebra …; a number if it has no name here.",
-		Get: func(r *network.Route) table.Value { return routeNamed(routeProtos, r.Protocol) }},
-	{Name: "from", Type: table.Text, Extra: true, Doc: "Sources that an IPv6 route is for; missing for all.",
-		Get: func(r *network.Route) table.Value { return prefixCell(r.From) }},
-	{Name: "tos", Type: table.Uint, Extra: true, Doc: "Type of service that an IPv4 route is for; missing for all.",
-		Get: func(r *network.Route) table.Value { return positive(r.TOS) }},
-	{Name: "scope", Type: table.Text, Extra: true, Doc: "Scope of an IPv4 route: global, site, link, host, nowhere; missing for IPv6.",
-		Get: func(r *network.Route) table.Value { return when(r.Dst.Addr().Is4(), routeNamed(routeScopes, r.Scope)) }},
-	{Name: "flags", Type: table.List, Extra: true, Doc: "Flags of the next hop: dead, pervasive, onlink, offload, linkdown, unresolved, trap.",
-		Get: func(r *network.Route) table.Value { return list(bitNames(uint32(r.Flags), routeFlags)) }},
-	{Name: "nexthop", Type: table.Uint, Extra: true, Doc: "Identifier of its nexthop object; missing without one.",
-		Get: func(r *network.Route) table.Value { return positive(r.Nexthop) }},
-	{Name: "weight", Type: table.Uint, Extra: true, Doc: "Share of this next hop among several; missing for a single one.",
-		Get: func(r *network.Route) table.Value { return positive(r.Weight) }},
-	{Name: "encap", Type: table.Text, Extra: true, Doc: "Encapsulation: mpls, ip, ip6, seg6, bpf …; missing without.",
-		Get: func(r *network.Route) table.Value { return text(listed(routeEncaps, uint64(r.Encap))) }},
-	{Name: "preference", Type: table.Text, Extra: true, Doc: "Preference of the router that announced an IPv6 route: low, medium, high.",
+	{
+		Name: "type", Type: table.Text, Doc: "unicast, local, broadcast, anycast, multicast, blackhole, unreachable, prohibit, throw.",
+		Get: func(r *network.Route) table.Value { return table.TextValue(listed(routeTypes, uint64(r.Type))) },
+	},
+	{
+		Name: "protocol", Type: table.Text, Doc: "Who made it: kernel, boot, static, ra, dhcp, bird, zebra …; a number if it has no name here.",
+		Get: func(r *network.Route) table.Value { return routeNamed(routeProtos, r.Protocol) },
+	},
+	{
+		Name: "from", Type: table.Text, Extra: true, Doc: "Sources that an IPv6 route is for; missing for all.",
+		Get: func(r *network.Route) table.Value { return prefixCell(r.From) },
+	},
+	{
+		Name: "tos", Type: table.Uint, Extra: true, Doc: "Type of service that an IPv4 route is for; missing for all.",
+		Get: func(r *network.Route) table.Value { return positive(r.TOS) },
+	},
+	{
+		Name: "scope", Type: table.Text, Extra: true, Doc: "Scope of an IPv4 route: global, site, link, host, nowhere; missing for IPv6.",
+		Get: func(r *network.Route) table.Value { return when(r.Dst.Addr().Is4(), routeNamed(routeScopes, r.Scope)) },
+	},
+	{
+		Name: "flags", Type: table.List, Extra: true, Doc: "Flags of the next hop: dead, pervasive, onlink, offload, linkdown, unresolved, trap.",
+		Get: func(r *network.Route) table.Value { return list(bitNames(uint32(r.Flags), routeFlags)) },
+	},
+	{
+		Name: "nexthop", Type: table.Uint, Extra: true, Doc: "Identifier of its nexthop object; missing without one.",
+		Get: func(r *network.Route) table.Value { return positive(r.Nexthop) },
+	},
+	{
+		Name: "weight", Type: table.Uint, Extra: true, Doc: "Share of this next hop among several; missing for a single one.",
+		Get: func(r *network.Route) table.Value { return positive(r.Weight) },
+	},
+	{
+		Name: "encap", Type: table.Text, Extra: true, Doc: "Encapsulation: mpls, ip, ip6, seg6, bpf …; missing without.",
+		Get: func(r *network.Route) table.Value { return text(listed(routeEncaps, uint64(r.Encap))) },
+	},
+	{
+		Name: "preference", Type: table.Text, Extra: true, Doc: "Preference of the router that announced an IPv6 route: low, medium, high.",
 		Get: func(r *network.Route) table.Value {
 			return when(!r.Dst.Addr().Is4(), table.TextValue(listed(routePreferences, uint64(r.Preference))))
-		}},
-	{Name: "metrics", Type: table.List, Extra: true, Doc: "What else it asks for: mtu, advmss, hoplimit, initcwnd …; missing where nothing.",
-		Get: func(r *network.Route) table.Value { return list(routeMetricList(r)) }},
-	{Name: "net_ns", Type: table.Uint, Extra: true, Doc: "Inode of the network namespace.",
-		Get: func(r *network.Route) table.Value { return unsigned(r.Net.Inode) }},
-	{Name: "route", Type: table.Addr, Extra: true, Doc: "Address of the fib_alias (IPv4) or fib6_info.",
-		Get: func(r *network.Route) table.Value { return address(r.Addr) }},
+		},
+	},
+	{
+		Name: "metrics", Type: table.List, Extra: true, Doc: "What else it asks for: mtu, advmss, hoplimit, initcwnd …; missing where nothing.",
+		Get: func(r *network.Route) table.Value { return list(routeMetricList(r)) },
+	},
+	{
+		Name: "net_ns", Type: table.Uint, Extra: true, Doc: "Inode of the network namespace.",
+		Get: func(r *network.Route) table.Value { return unsigned(r.Net.Inode) },
+	},
+	{
+		Name: "route", Type: table.Addr, Extra: true, Doc: "Address of the fib_alias (IPv4) or fib6_info.",
+		Get: func(r *network.Route) table.Value { return address(r.Addr) },
+	},
 }
 
 var (

@@ -34,40 +34,60 @@ has none. "outsight maps" shows in which file's code a handler lies.`,
 }
 
 var signalHandlersColumns = table.Columns[signalHandler]{
-	{Name: "pid", Type: table.Int, Doc: "Process, as numbered in the initial PID namespace.",
-		Get: func(h *signalHandler) table.Value { return integer(h.process.PID) }},
+	{
+		Name: "pid", Type: table.Int, Doc: "Process, as numbered in the initial PID namespace.",
+		Get: func(h *signalHandler) table.Value { return integer(h.process.PID) },
+	},
 	{Name: "comm", Type: table.Text, Doc: "Its name.", Get: func(h *signalHandler) table.Value { return table.TextValue(h.process.Comm) }},
 	{Name: "signal", Type: table.Int, Doc: "Number of the signal.", Get: func(h *signalHandler) table.Value { return integer(h.Signal) }},
 	{Name: "name", Type: table.Text, Doc: "Its name.", Get: func(h *signalHandler) table.Value { return table.TextValue(linux.SignalName(h.Signal)) }},
-	{Name: "action", Type: table.Text, Doc: "caught or ignored.",
+	{
+		Name: "action", Type: table.Text, Doc: "caught or ignored.",
 		Get: func(h *signalHandler) table.Value {
 			if h.Ignored {
 				return table.TextValue("ignored")
 			}
 			return table.TextValue("caught")
-		}},
-	{Name: "handler", Type: table.Addr, Doc: "Function in the process; missing where it is ignored.",
-		Get: func(h *signalHandler) table.Value { return address(h.Handler) }},
+		},
+	},
+	{
+		Name: "handler", Type: table.Addr, Doc: "Function in the process; missing where it is ignored.",
+		Get: func(h *signalHandler) table.Value { return address(h.Handler) },
+	},
 	{Name: "flags", Type: table.List, Doc: "As sigaction(2) has them.", Get: func(h *signalHandler) table.Value { return list(h.Flags) }},
-	{Name: "mask", Type: table.List, Extra: true, Doc: "Signals blocked while the handler runs.",
-		Get: func(h *signalHandler) table.Value { return list(h.Mask.Names()) }},
-	{Name: "restorer", Type: table.Addr, Extra: true, Doc: "Code that the handler returns to.",
-		Get: func(h *signalHandler) table.Value { return address(h.Restorer) }},
+	{
+		Name: "mask", Type: table.List, Extra: true, Doc: "Signals blocked while the handler runs.",
+		Get: func(h *signalHandler) table.Value { return list(h.Mask.Names()) },
+	},
+	{
+		Name: "restorer", Type: table.Addr, Extra: true, Doc: "Code that the handler returns to.",
+		Get: func(h *signalHandler) table.Value { return address(h.Restorer) },
+	},
 }
 
 var signalsColumns = table.Columns[linux.Signals]{
-	{Name: "pid", Type: table.Int, Doc: "Process, as numbered in the initial PID namespace.",
-		Get: func(t *linux.Signals) table.Value { return integer(t.PID) }},
+	{
+		Name: "pid", Type: table.Int, Doc: "Process, as numbered in the initial PID namespace.",
+		Get: func(t *linux.Signals) table.Value { return integer(t.PID) },
+	},
 	{Name: "tid", Type: table.Int, Doc: "Thread.", Get: func(t *linux.Signals) table.Value { return integer(t.TID) }},
 	{Name: "comm", Type: table.Text, Doc: "Name of the thread.", Get: func(t *linux.Signals) table.Value { return table.TextValue(t.Comm) }},
-	{Name: "pending", Type: table.List, Doc: "Sent to the thread and not yet taken.",
-		Get: func(t *linux.Signals) table.Value { return list(t.Pending.Names()) }},
-	{Name: "shared_pending", Type: table.List, Doc: "Sent to the process and not yet taken.",
-		Get: func(t *linux.Signals) table.Value { return list(t.Shared.Names()) }},
-	{Name: "blocked", Type: table.List, Doc: "Held back for as long as they are blocked.",
-		Get: func(t *linux.Signals) table.Value { return list(t.Blocked.Names()) }},
-	{Name: "ignored", Type: table.List, Doc: "Thrown away, because the process asked for it; not those that are so by default.",
-		Get: func(t *linux.Signals) table.Value { return list(t.Ignored.Names()) }},
+	{
+		Name: "pending", Type: table.List, Doc: "Sent to the thread and not yet taken.",
+		Get: func(t *linux.Signals) table.Value { return list(t.Pending.Names()) },
+	},
+	{
+		Name: "shared_pending", Type: table.List, Doc: "Sent to the process and not yet taken.",
+		Get: func(t *linux.Signals) table.Value { return list(t.Shared.Names()) },
+	},
+	{
+		Name: "blocked", Type: table.List, Doc: "Held back for as long as they are blocked.",
+		Get: func(t *linux.Signals) table.Value { return list(t.Blocked.Names()) },
+	},
+	{
+		Name: "ignored", Type: table.List, Doc: "Thrown away, because the process asked for it; not those that are so by default.",
+		Get: func(t *linux.Signals) table.Value { return list(t.Ignored.Names()) },
+	},
 	{Name: "caught", Type: table.List, Doc: "Those for which there is a function.", Get: func(t *linux.Signals) table.Value { return list(t.Caught.Names()) }},
 }
 

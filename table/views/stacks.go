@@ -36,16 +36,20 @@ var stackColumns = table.Columns[threadStack]{
 	{Name: "state", Type: table.Text, Doc: stateDoc, Get: func(s *threadStack) table.Value { return table.TextValue(s.State.String()) }},
 	{Name: "running", Type: table.Bool, Extra: true, Doc: "Whether it is on a CPU.", Get: func(s *threadStack) table.Value { return table.BoolValue(s.Running) }},
 	{Name: "wchan", Type: table.Text, Doc: "Function that it waits in, or runs in: the innermost of its stack.", Get: (*threadStack).wchan},
-	{Name: "stack", Type: table.List, Doc: "Functions with the offset that the call returns to, the module in brackets; an address where no symbol covers it.",
-		Get: (*threadStack).frames},
+	{
+		Name: "stack", Type: table.List, Doc: "Functions with the offset that the call returns to, the module in brackets; an address where no symbol covers it.",
+		Get: (*threadStack).frames,
+	},
 	{Name: "owners", Type: table.List, Extra: true, Doc: "Owners of code on the stack other than the kernel: [module], bpf:program, trampoline.", Get: (*threadStack).others},
-	{Name: "cut", Type: table.Text, Extra: true, Doc: "Why the outermost calls are missing; missing for a whole stack.",
+	{
+		Name: "cut", Type: table.Text, Extra: true, Doc: "Why the outermost calls are missing; missing for a whole stack.",
 		Get: func(s *threadStack) table.Value {
 			if s.Cut == nil {
 				return none
 			}
 			return table.TextValue(s.Cut.Error())
-		}},
+		},
+	},
 	{Name: "task", Type: table.Addr, Extra: true, Doc: "Address of the task_struct.", Get: func(s *threadStack) table.Value { return address(s.Task.Addr) }},
 	{Name: "with_running", Type: table.Bool, Option: true, Doc: "Walk the stacks of running threads too, from the CPUs' registers."},
 }

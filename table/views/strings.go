@@ -30,17 +30,23 @@ apart in physical memory comes in parts, and one of more than 4096 is cut.`,
 
 var stringsColumns = table.Columns[foundString]{
 	{Name: "pid", Type: table.Int, Doc: "Process; missing in a search of all memory.", Get: func(f *foundString) table.Value { return f.pid }},
-	{Name: "address", Type: table.Addr, Doc: "Where it begins: virtual address of the process, or guest-physical.",
-		Get: func(f *foundString) table.Value { return table.AddrValue(f.Addr) }},
-	{Name: "encoding", Type: table.Text, Extra: true, Doc: "ascii or utf-16le.",
+	{
+		Name: "address", Type: table.Addr, Doc: "Where it begins: virtual address of the process, or guest-physical.",
+		Get: func(f *foundString) table.Value { return table.AddrValue(f.Addr) },
+	},
+	{
+		Name: "encoding", Type: table.Text, Extra: true, Doc: "ascii or utf-16le.",
 		Get: func(f *foundString) table.Value {
 			if f.Wide {
 				return table.TextValue("utf-16le")
 			}
 			return table.TextValue("ascii")
-		}},
-	{Name: "length", Type: table.Int, Extra: true, Doc: "Number of characters; --where 'length >= 12' looks for longer ones only.",
-		Get: func(f *foundString) table.Value { return integer(len(f.Text)) }},
+		},
+	},
+	{
+		Name: "length", Type: table.Int, Extra: true, Doc: "Number of characters; --where 'length >= 12' looks for longer ones only.",
+		Get: func(f *foundString) table.Value { return integer(len(f.Text)) },
+	},
 	{Name: "text", Type: table.Text, Doc: "The string.", Get: func(f *foundString) table.Value { return table.TextValue(f.Text) }},
 }
 

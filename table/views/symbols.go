@@ -49,33 +49,47 @@ read: a thread can be missing, or appear on two CPUs.`,
 
 var runqueuesColumns = table.Columns[sched.QueuedTask]{
 	{Name: "cpu", Type: table.Uint, Doc: "Processor.", Get: func(q *sched.QueuedTask) table.Value { return unsigned(q.CPU) }},
-	{Name: "class", Type: table.Text, Doc: "Scheduling class: fair, rt, deadline, stop, ext; idle where there is nothing to do; missing if it is none of the kernel's.",
-		Get: func(q *sched.QueuedTask) table.Value { return text(q.Class) }},
+	{
+		Name: "class", Type: table.Text, Doc: "Scheduling class: fair, rt, deadline, stop, ext; idle where there is nothing to do; missing if it is none of the kernel's.",
+		Get: func(q *sched.QueuedTask) table.Value { return text(q.Class) },
+	},
 	{Name: "current", Type: table.Bool, Doc: "Whether it has the CPU.", Get: func(q *sched.QueuedTask) table.Value { return table.BoolValue(q.Current) }},
 	{Name: "pid", Type: table.Int, Doc: "Process; 0 for the idle threads.", Get: func(q *sched.QueuedTask) table.Value { return integer(q.PID) }},
 	{Name: "tid", Type: table.Int, Doc: "Thread.", Get: func(q *sched.QueuedTask) table.Value { return integer(q.TID) }},
 	{Name: "comm", Type: table.Text, Doc: "Name of the thread.", Get: func(q *sched.QueuedTask) table.Value { return text(q.Comm) }},
-	{Name: "priority", Type: table.Int, Doc: "The lower the sooner: -1 deadline, 0 to 99 real time, 100 to 139 nice -20 to 19.",
-		Get: func(q *sched.QueuedTask) table.Value { return integer(q.Priority) }},
-	{Name: "delayed", Type: table.Bool, Extra: true, Doc: "Whether it sleeps already and is taken off later (since 6.12).",
-		Get: func(q *sched.QueuedTask) table.Value { return table.BoolValue(q.Delayed) }},
+	{
+		Name: "priority", Type: table.Int, Doc: "The lower the sooner: -1 deadline, 0 to 99 real time, 100 to 139 nice -20 to 19.",
+		Get: func(q *sched.QueuedTask) table.Value { return integer(q.Priority) },
+	},
+	{
+		Name: "delayed", Type: table.Bool, Extra: true, Doc: "Whether it sleeps already and is taken off later (since 6.12).",
+		Get: func(q *sched.QueuedTask) table.Value { return table.BoolValue(q.Delayed) },
+	},
 	{Name: "task", Type: table.Addr, Extra: true, Doc: "Address of the task_struct.", Get: func(q *sched.QueuedTask) table.Value { return address(q.Task) }},
 }
 
 var vmcoreinfoColumns = table.Columns[infoLine]{
-	{Name: "key", Type: table.Text, Doc: "What is reported: OSRELEASE, SYMBOL(name), OFFSET(type.member) …",
-		Get: func(n *infoLine) table.Value { return table.TextValue(n.key) }},
+	{
+		Name: "key", Type: table.Text, Doc: "What is reported: OSRELEASE, SYMBOL(name), OFFSET(type.member) …",
+		Get: func(n *infoLine) table.Value { return table.TextValue(n.key) },
+	},
 	{Name: "value", Type: table.Text, Doc: "Its value.", Get: func(n *infoLine) table.Value { return table.TextValue(n.value) }},
 }
 
 var symbolsColumns = table.Columns[linux.KernelSymbol]{
-	{Name: "address", Type: table.Addr, Doc: "Address; of per-CPU variables up to 6.14, the offset in each CPU's area.",
-		Get: func(s *linux.KernelSymbol) table.Value { return table.AddrValue(uint64(s.Address)) }},
-	{Name: "type", Type: table.Text, Doc: "Type as nm prints it: T code, D data, R read-only, B zeroed; small where it is local.",
-		Get: func(s *linux.KernelSymbol) table.Value { return table.TextValue(string(rune(s.Type))) }},
+	{
+		Name: "address", Type: table.Addr, Doc: "Address; of per-CPU variables up to 6.14, the offset in each CPU's area.",
+		Get: func(s *linux.KernelSymbol) table.Value { return table.AddrValue(uint64(s.Address)) },
+	},
+	{
+		Name: "type", Type: table.Text, Doc: "Type as nm prints it: T code, D data, R read-only, B zeroed; small where it is local.",
+		Get: func(s *linux.KernelSymbol) table.Value { return table.TextValue(string(rune(s.Type))) },
+	},
 	{Name: "name", Type: table.Text, Doc: "Name.", Get: func(s *linux.KernelSymbol) table.Value { return table.TextValue(s.Name) }},
-	{Name: "module", Type: table.Text, Doc: "Module, or bpf, __builtin__ftrace, __builtin__kprobes; missing for the kernel's own.",
-		Get: func(s *linux.KernelSymbol) table.Value { return text(s.Module) }},
+	{
+		Name: "module", Type: table.Text, Doc: "Module, or bpf, __builtin__ftrace, __builtin__kprobes; missing for the kernel's own.",
+		Get: func(s *linux.KernelSymbol) table.Value { return text(s.Module) },
+	},
 }
 
 // infoLine is a line of VMCOREINFO.

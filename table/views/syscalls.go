@@ -32,22 +32,34 @@ system call (its register LSTAR) memory does not show.`,
 func syscallColumns() table.Columns[owned[hooks.Syscall]] {
 	return slices.Concat(
 		plain(table.Columns[hooks.Syscall]{
-			{Name: "abi", Type: table.Text, Doc: "64 for 64-bit programs, ia32 for 32-bit ones, x32.",
-				Get: func(c *hooks.Syscall) table.Value { return table.TextValue(c.ABI) }},
+			{
+				Name: "abi", Type: table.Text, Doc: "64 for 64-bit programs, ia32 for 32-bit ones, x32.",
+				Get: func(c *hooks.Syscall) table.Value { return table.TextValue(c.ABI) },
+			},
 			{Name: "nr", Type: table.Int, Doc: "Number of the system call.", Get: func(c *hooks.Syscall) table.Value { return integer(c.Number) }},
-			{Name: "name", Type: table.Text, Doc: "Its name, as the kernel noted it for tracing at boot, or as its function is called; missing for none.",
-				Get: func(c *hooks.Syscall) table.Value { return text(c.Name) }},
-			{Name: "via", Type: table.Text, Doc: "table: an array of pointers; dispatcher: a function that selects by number.",
-				Get: func(c *hooks.Syscall) table.Value { return table.TextValue(c.Via) }},
-			{Name: "used", Type: table.Bool, Doc: "Whether system calls take this way; next to a dispatcher, a table is only for tracing.",
-				Get: func(c *hooks.Syscall) table.Value { return table.BoolValue(c.Used) }},
-			{Name: "expected", Type: table.Bool, Doc: "Whether the function is the one that belongs to the number.",
-				Get: func(c *hooks.Syscall) table.Value { return table.BoolValue(c.Expected) }},
+			{
+				Name: "name", Type: table.Text, Doc: "Its name, as the kernel noted it for tracing at boot, or as its function is called; missing for none.",
+				Get: func(c *hooks.Syscall) table.Value { return text(c.Name) },
+			},
+			{
+				Name: "via", Type: table.Text, Doc: "table: an array of pointers; dispatcher: a function that selects by number.",
+				Get: func(c *hooks.Syscall) table.Value { return table.TextValue(c.Via) },
+			},
+			{
+				Name: "used", Type: table.Bool, Doc: "Whether system calls take this way; next to a dispatcher, a table is only for tracing.",
+				Get: func(c *hooks.Syscall) table.Value { return table.BoolValue(c.Used) },
+			},
+			{
+				Name: "expected", Type: table.Bool, Doc: "Whether the function is the one that belongs to the number.",
+				Get: func(c *hooks.Syscall) table.Value { return table.BoolValue(c.Expected) },
+			},
 		}),
 		code("handler", "the function", func(c *hooks.Syscall) virt.Addr { return c.Handler }),
 		plain(table.Columns[hooks.Syscall]{
-			{Name: "site", Type: table.Addr, Extra: true, Doc: "Address of the table's entry, or of the dispatcher's instruction, that leads there.",
-				Get: func(c *hooks.Syscall) table.Value { return address(c.Site) }},
+			{
+				Name: "site", Type: table.Addr, Extra: true, Doc: "Address of the table's entry, or of the dispatcher's instruction, that leads there.",
+				Get: func(c *hooks.Syscall) table.Value { return address(c.Site) },
+			},
 		}),
 	)
 }

@@ -33,25 +33,37 @@ weaken or harden a system.`,
 func sysctlColumns() table.Columns[owned[sysctl.Sysctl]] {
 	return slices.Concat(
 		plain(table.Columns[sysctl.Sysctl]{
-			{Name: "name", Type: table.Text, Doc: "Name, as sysctl has it: with dots, and a slash where a part has a dot.",
-				Get: func(c *sysctl.Sysctl) table.Value { return table.TextValue(c.Name) }},
-			{Name: "value", Type: table.Text, Doc: "Value, as its file in /proc/sys reads; missing where the handler computes it.",
+			{
+				Name: "name", Type: table.Text, Doc: "Name, as sysctl has it: with dots, and a slash where a part has a dot.",
+				Get: func(c *sysctl.Sysctl) table.Value { return table.TextValue(c.Name) },
+			},
+			{
+				Name: "value", Type: table.Text, Doc: "Value, as its file in /proc/sys reads; missing where the handler computes it.",
 				Get: func(c *sysctl.Sysctl) table.Value {
 					if !c.Known {
 						return table.Missing(table.Unsupported)
 					}
 					return table.TextValue(c.Value)
-				}},
-			{Name: "security", Type: table.Bool, Doc: "Whether it is known to weaken or harden the system.",
-				Get: func(c *sysctl.Sysctl) table.Value { return table.BoolValue(sysctlMatters(c.Name)) }},
-			{Name: "mode", Type: table.Text, Extra: true, Doc: "Permissions of its file, in octal.",
-				Get: func(c *sysctl.Sysctl) table.Value { return table.TextValue(fmt.Sprintf("%04o", c.Mode)) }},
-			{Name: "data", Type: table.Addr, Extra: true, Doc: "Address of the variable; missing where the handler has its own.",
-				Get: func(c *sysctl.Sysctl) table.Value { return address(c.Data) }},
+				},
+			},
+			{
+				Name: "security", Type: table.Bool, Doc: "Whether it is known to weaken or harden the system.",
+				Get: func(c *sysctl.Sysctl) table.Value { return table.BoolValue(sysctlMatters(c.Name)) },
+			},
+			{
+				Name: "mode", Type: table.Text, Extra: true, Doc: "Permissions of its file, in octal.",
+				Get: func(c *sysctl.Sysctl) table.Value { return table.TextValue(fmt.Sprintf("%04o", c.Mode)) },
+			},
+			{
+				Name: "data", Type: table.Addr, Extra: true, Doc: "Address of the variable; missing where the handler has its own.",
+				Get: func(c *sysctl.Sysctl) table.Value { return address(c.Data) },
+			},
 		}),
 		table.Columns[owned[sysctl.Sysctl]]{
-			{Name: "variable", Type: table.Text, Extra: true, Doc: "Symbol that covers the variable; missing for allocated memory.",
-				Get: func(o *owned[sysctl.Sysctl]) table.Value { return text(o.memory(o.it.Data).Function()) }},
+			{
+				Name: "variable", Type: table.Text, Extra: true, Doc: "Symbol that covers the variable; missing for allocated memory.",
+				Get: func(o *owned[sysctl.Sysctl]) table.Value { return text(o.memory(o.it.Data).Function()) },
+			},
 		},
 		code("handler", "the function that reads and sets it", func(c *sysctl.Sysctl) virt.Addr { return c.Handler }),
 	)

@@ -25,23 +25,35 @@ With --details there is a line for every column instead.`,
 
 var tablesColumns = table.Columns[viewRow]{
 	{Name: "view", Type: table.Text, Doc: "Name of the view: a verb, and a table.", Get: func(t *viewRow) table.Value { return text(t.view) }},
-	{Name: "column", Type: table.Text, With: "with_details", Doc: "Name of the column; only with --details.",
-		Get: func(t *viewRow) table.Value { return text(t.column.Name) }},
-	{Name: "type", Type: table.Text, With: "with_details", Doc: "Type of the column; only with --details.",
+	{
+		Name: "column", Type: table.Text, With: "with_details", Doc: "Name of the column; only with --details.",
+		Get: func(t *viewRow) table.Value { return text(t.column.Name) },
+	},
+	{
+		Name: "type", Type: table.Text, With: "with_details", Doc: "Type of the column; only with --details.",
 		Get: func(t *viewRow) table.Value {
 			return when(t.column.Name != "", table.TextValue(t.column.Type.String()))
-		}},
-	{Name: "key", Type: table.Bool, With: "with_details", Doc: "Whether it is one of those that identify a row; only with --details.",
+		},
+	},
+	{
+		Name: "key", Type: table.Bool, With: "with_details", Doc: "Whether it is one of those that identify a row; only with --details.",
 		Get: func(t *viewRow) table.Value {
 			return when(t.column.Name != "", table.BoolValue(slices.Contains(t.spec.Key, t.column.Name)))
-		}},
-	{Name: "option", Type: table.Bool, Extra: true, Doc: "Whether it is a switch: a hidden column in SQL, a flag of the verb; only with --details.",
-		Get: func(t *viewRow) table.Value { return when(t.column.Name != "", table.BoolValue(t.column.Option)) }},
-	{Name: "group", Type: table.Text, Extra: true, Doc: "What it is about, as in the help.",
-		Get: func(t *viewRow) table.Value { return text(string(cmp.Or(t.spec.Group, table.Processes))) }},
+		},
+	},
+	{
+		Name: "option", Type: table.Bool, Extra: true, Doc: "Whether it is a switch: a hidden column in SQL, a flag of the verb; only with --details.",
+		Get: func(t *viewRow) table.Value { return when(t.column.Name != "", table.BoolValue(t.column.Option)) },
+	},
+	{
+		Name: "group", Type: table.Text, Extra: true, Doc: "What it is about, as in the help.",
+		Get: func(t *viewRow) table.Value { return text(string(cmp.Or(t.spec.Group, table.Processes))) },
+	},
 	{Name: "columns", Type: table.List, Extra: true, Doc: "Names of all columns; only without --details.", Get: func(t *viewRow) table.Value { return list(t.names) }},
-	{Name: "source", Type: table.Text, Extra: true, Doc: "Which structures of the kernel its rows are read from.",
-		Get: func(t *viewRow) table.Value { return text(t.spec.Source) }},
+	{
+		Name: "source", Type: table.Text, Extra: true, Doc: "Which structures of the kernel its rows are read from.",
+		Get: func(t *viewRow) table.Value { return text(t.spec.Source) },
+	},
 	{Name: "summary", Type: table.Text, Doc: "What it shows; with --details, what the column holds.", Get: func(t *viewRow) table.Value { return text(t.summary) }},
 	{Name: "with_details", Type: table.Bool, Option: true, Doc: "A line for every column."},
 }

@@ -28,16 +28,22 @@ func timerColumns() table.Columns[owned[sched.Timer]] {
 		plain(table.Columns[sched.Timer]{
 			{Name: "cpu", Type: table.Int, Doc: "CPU that it waits on.", Get: func(t *sched.Timer) table.Value { return integer(t.CPU) }},
 			{Name: "kind", Type: table.Text, Doc: "wheel, or high resolution.", Get: func(t *sched.Timer) table.Value { return table.TextValue(t.Kind) }},
-			{Name: "base", Type: table.Text, Doc: "Wheel (standard, deferrable, local, global) or clock (monotonic, realtime, boottime, tai; _soft runs in softirq).",
-				Get: func(t *sched.Timer) table.Value { return table.TextValue(t.Base) }},
-			{Name: "expires", Type: table.Uint, Doc: "When it runs: jiffies on a wheel, nanoseconds of its clock.",
-				Get: func(t *sched.Timer) table.Value { return unsigned(t.Expires) }},
+			{
+				Name: "base", Type: table.Text, Doc: "Wheel (standard, deferrable, local, global) or clock (monotonic, realtime, boottime, tai; _soft runs in softirq).",
+				Get: func(t *sched.Timer) table.Value { return table.TextValue(t.Base) },
+			},
+			{
+				Name: "expires", Type: table.Uint, Doc: "When it runs: jiffies on a wheel, nanoseconds of its clock.",
+				Get: func(t *sched.Timer) table.Value { return unsigned(t.Expires) },
+			},
 		}),
 		code("function", "the function that it calls", func(t *sched.Timer) virt.Addr { return t.Func }),
 		code("work", "the function of the work that it queues", func(t *sched.Timer) virt.Addr { return t.Work }),
 		plain(table.Columns[sched.Timer]{
-			{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct timer_list or hrtimer.",
-				Get: func(t *sched.Timer) table.Value { return address(t.Addr) }},
+			{
+				Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct timer_list or hrtimer.",
+				Get: func(t *sched.Timer) table.Value { return address(t.Addr) },
+			},
 		}),
 	)
 }

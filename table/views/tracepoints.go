@@ -30,12 +30,18 @@ func tracepointColumns() table.Columns[owned[attached]] {
 	return slices.Concat(
 		plain(table.Columns[attached]{
 			{Name: "name", Type: table.Text, Doc: "Name of the tracepoint.", Get: func(a *attached) table.Value { return text(a.Name) }},
-			{Name: "module", Type: table.Text, Doc: "Module that has it; missing for the kernel itself.",
-				Get: func(a *attached) table.Value { return text(a.Module) }},
-			{Name: "enabled", Type: table.Bool, Doc: "Whether the code calls it: its static key is on.",
-				Get: func(a *attached) table.Value { return table.BoolValue(a.Enabled) }},
-			{Name: "priority", Type: table.Int, Extra: true, Doc: "Functions with higher ones are called first.",
-				Get: func(a *attached) table.Value { return when(a.probe.Func != 0, integer(a.probe.Priority)) }},
+			{
+				Name: "module", Type: table.Text, Doc: "Module that has it; missing for the kernel itself.",
+				Get: func(a *attached) table.Value { return text(a.Module) },
+			},
+			{
+				Name: "enabled", Type: table.Bool, Doc: "Whether the code calls it: its static key is on.",
+				Get: func(a *attached) table.Value { return table.BoolValue(a.Enabled) },
+			},
+			{
+				Name: "priority", Type: table.Int, Extra: true, Doc: "Functions with higher ones are called first.",
+				Get: func(a *attached) table.Value { return when(a.probe.Func != 0, integer(a.probe.Priority)) },
+			},
 		}),
 		code("function", "the function that is called", func(a *attached) virt.Addr { return a.probe.Func }),
 		plain(table.Columns[attached]{

@@ -38,22 +38,38 @@ type upSince struct {
 func (u *upSince) Unread() error { return errors.Join(u.clockErr, u.loadErr, u.cpuErr) }
 
 var uptimeColumns = table.Columns[upSince]{
-	{Name: "uptime", Type: table.Duration, Doc: "Since boot, at the last tick of the guest's clock, suspended time included.",
-		Get: func(u *upSince) table.Value { return readable(table.DurationValue(u.clock.Up), u.clockErr) }},
-	{Name: "booted", Type: table.Time, Doc: "When the guest booted, by its own clock.",
-		Get: func(u *upSince) table.Value { return readable(table.TimeValue(u.clock.Boot), u.clockErr) }},
-	{Name: "clock", Type: table.Time, Doc: "The guest's clock when it last ticked.",
-		Get: func(u *upSince) table.Value { return readable(table.TimeValue(u.clock.Now), u.clockErr) }},
-	{Name: "load_1", Type: table.Float, Doc: "Load average of the last minute.",
-		Get: func(u *upSince) table.Value { return readable(table.FloatValue(u.load.Averages[0]), u.loadErr) }},
-	{Name: "load_5", Type: table.Float, Doc: "Load average of the last five minutes.",
-		Get: func(u *upSince) table.Value { return readable(table.FloatValue(u.load.Averages[1]), u.loadErr) }},
-	{Name: "load_15", Type: table.Float, Doc: "Load average of the last fifteen minutes.",
-		Get: func(u *upSince) table.Value { return readable(table.FloatValue(u.load.Averages[2]), u.loadErr) }},
-	{Name: "threads", Type: table.Int, Doc: "Threads of all processes and of the kernel.",
-		Get: func(u *upSince) table.Value { return readable(table.IntValue(u.load.Threads), u.loadErr) }},
-	{Name: "cpus", Type: table.Int, Doc: "CPUs that are online.",
-		Get: func(u *upSince) table.Value { return readable(integer(u.cpus.Online), u.cpuErr) }},
+	{
+		Name: "uptime", Type: table.Duration, Doc: "Since boot, at the last tick of the guest's clock, suspended time included.",
+		Get: func(u *upSince) table.Value { return readable(table.DurationValue(u.clock.Up), u.clockErr) },
+	},
+	{
+		Name: "booted", Type: table.Time, Doc: "When the guest booted, by its own clock.",
+		Get: func(u *upSince) table.Value { return readable(table.TimeValue(u.clock.Boot), u.clockErr) },
+	},
+	{
+		Name: "clock", Type: table.Time, Doc: "The guest's clock when it last ticked.",
+		Get: func(u *upSince) table.Value { return readable(table.TimeValue(u.clock.Now), u.clockErr) },
+	},
+	{
+		Name: "load_1", Type: table.Float, Doc: "Load average of the last minute.",
+		Get: func(u *upSince) table.Value { return readable(table.FloatValue(u.load.Averages[0]), u.loadErr) },
+	},
+	{
+		Name: "load_5", Type: table.Float, Doc: "Load average of the last five minutes.",
+		Get: func(u *upSince) table.Value { return readable(table.FloatValue(u.load.Averages[1]), u.loadErr) },
+	},
+	{
+		Name: "load_15", Type: table.Float, Doc: "Load average of the last fifteen minutes.",
+		Get: func(u *upSince) table.Value { return readable(table.FloatValue(u.load.Averages[2]), u.loadErr) },
+	},
+	{
+		Name: "threads", Type: table.Int, Doc: "Threads of all processes and of the kernel.",
+		Get: func(u *upSince) table.Value { return readable(table.IntValue(u.load.Threads), u.loadErr) },
+	},
+	{
+		Name: "cpus", Type: table.Int, Doc: "CPUs that are online.",
+		Get: func(u *upSince) table.Value { return readable(integer(u.cpus.Online), u.cpuErr) },
+	},
 }
 
 func uptime(_ context.Context, l *guest.Look, _ table.Request) iter.Seq2[*upSince, error] {

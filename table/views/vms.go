@@ -35,11 +35,15 @@ var vmColumns = table.Columns[vm.Info]{
 	{Name: "arch", Type: table.Text, Doc: "Architecture of the guest: x86_64, aarch64.", Get: func(m *vm.Info) table.Value { return text(m.Arch) }},
 	{Name: "cpus", Type: table.Int, Doc: "Number of virtual CPUs.", Get: func(m *vm.Info) table.Value { return when(m.CPUs != 0, integer(m.CPUs)) }},
 	{Name: "ram", Type: table.Size, Doc: "RAM of the guest, in bytes.", Get: func(m *vm.Info) table.Value { return when(m.RAM > 0, size(m.RAM)) }},
-	{Name: "state", Type: table.Text, Doc: "What it does: running, paused, prelaunch, shutdown …, in QEMU's words.",
-		Get: func(m *vm.Info) table.Value { return text(string(m.State)) }},
+	{
+		Name: "state", Type: table.Text, Doc: "What it does: running, paused, prelaunch, shutdown …, in QEMU's words.",
+		Get: func(m *vm.Info) table.Value { return text(string(m.State)) },
+	},
 	{Name: "user", Type: table.Text, Doc: "User who runs it.", Get: func(m *vm.Info) table.Value { return text(m.User) }},
-	{Name: "source", Type: table.Text, Doc: "How its memory can be read: shared or private; missing when it cannot.",
-		Get: func(m *vm.Info) table.Value { return text(string(m.Source)) }},
+	{
+		Name: "source", Type: table.Text, Doc: "How its memory can be read: shared or private; missing when it cannot.",
+		Get: func(m *vm.Info) table.Value { return text(string(m.Source)) },
+	},
 	{Name: "missing", Type: table.Text, Doc: "Why it cannot be read, or cannot be read better.", Get: func(m *vm.Info) table.Value { return text(m.Missing) }},
 	{Name: "uid", Type: table.Int, Extra: true, Doc: "Number of that user.", Get: func(m *vm.Info) table.Value { return integer(m.UID) }},
 	{Name: "uuid", Type: table.Text, Extra: true, Doc: "UUID, as libvirt gives one to each domain.", Get: func(m *vm.Info) table.Value { return text(m.UUID) }},
@@ -48,8 +52,10 @@ var vmColumns = table.Columns[vm.Info]{
 	{Name: "qmp", Type: table.Text, Extra: true, Doc: "Path of a QMP socket.", Get: func(m *vm.Info) table.Value { return text(m.QMP) }},
 	{Name: "version", Type: table.Text, Extra: true, Doc: "Version of the monitor.", Get: func(m *vm.Info) table.Value { return text(m.Version) }},
 	{Name: "started", Type: table.Time, Extra: true, Doc: "When its process started.", Get: func(m *vm.Info) table.Value { return moment(m.Created) }},
-	{Name: "command", Type: table.List, Extra: true, Doc: "Command line of the monitor.",
-		Get: func(m *vm.Info) table.Value { return table.ListValue(m.Command) }},
+	{
+		Name: "command", Type: table.List, Extra: true, Doc: "Command line of the monitor.",
+		Get: func(m *vm.Info) table.Value { return table.ListValue(m.Command) },
+	},
 }
 
 func machines(ctx context.Context, _ *guest.Look, _ table.Request) iter.Seq2[*vm.Info, error] {

@@ -66,7 +66,7 @@ func (d *Driver) Survey(ctx context.Context, p proc.Process, i *vm.Info) {
 	qemu.Driver{}.SurveyProcess(p, i)
 	ctx, cancel := context.WithTimeout(ctx, patienceList)
 	defer cancel()
-	dom, err := d.find(ctx, p, *i, true)
+	dom, err := d.find(ctx, p, true)
 	if err == nil {
 		i.State, err = dom.listState(ctx)
 		dom.Close()
@@ -85,7 +85,7 @@ func (d *Driver) Open(ctx context.Context, p proc.Process, i vm.Info, opts vm.Op
 		}
 		return m, err
 	}
-	dom, err := d.find(ctx, p, i, false)
+	dom, err := d.find(ctx, p, false)
 	var answers *qemu.MonitorAnswers
 	if err == nil {
 		answers, err = qemu.Ask(ctx, dom)
@@ -123,11 +123,11 @@ func (u unavailable) Pause(context.Context) (func(context.Context) error, error)
 
 // find finds the domain that runs as p, and connects to its daemon. The error is that of
 // the daemon that came closest. Close the domain.
-func (d *Driver) find(ctx context.Context, p proc.Process, i vm.Info, readOnly bool) (*domain, error) {
+func (d *Driver) find(ctx context.Context, p proc.Process, readOnly bool) (*domain, error) {
 	ctx, cancel := context.WithTimeout(ctx, patienceDial)
 	defer cancel()
 	uuid, _ := managed(p)
-	var best error = errNone
+	best := error(errNone)
 	for _, at := range daemonsOf(p, readOnly) {
 		dom, err := d.lookUp(ctx, at, uuid, p)
 		if err == nil {

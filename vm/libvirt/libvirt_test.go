@@ -31,8 +31,10 @@ func open(t *testing.T, f *fake) *domain {
 // TestRecognise: libvirt's processes are distinguished from those that others start.
 func TestRecognise(t *testing.T) {
 	const uuid = "203f250b-0ff8-4c53-9915-cb113cf8d1d9"
-	domain := []string{"/usr/bin/qemu-system-x86_64", "-name", "guest=web,debug-threads=on", "-S", "-uuid", uuid,
-		"-chardev", "socket,id=charmonitor,fd=26,server=on,wait=off", "-mon", "chardev=charmonitor,id=monitor,mode=control"}
+	domain := []string{
+		"/usr/bin/qemu-system-x86_64", "-name", "guest=web,debug-threads=on", "-S", "-uuid", uuid,
+		"-chardev", "socket,id=charmonitor,fd=26,server=on,wait=off", "-mon", "chardev=charmonitor,id=monitor,mode=control",
+	}
 	i, ok := New().Recognise(proc.Process{Exe: domain[0], Args: domain})
 	if !ok || i.Name != "web" || i.UUID != uuid || i.Manager != "libvirt" || i.QMP != "" {
 		t.Errorf("%v %+v", ok, i)

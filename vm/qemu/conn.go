@@ -145,7 +145,7 @@ func (m *monitor) drop(k *conn, ifIdle bool) {
 		m.conn = nil
 	}
 	m.mu.Unlock()
-	k.Client.Close()
+	k.Close()
 }
 
 // Close resumes the machine if it is paused, and disconnects.

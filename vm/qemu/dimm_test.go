@@ -45,8 +45,10 @@ func TestPlugged(t *testing.T) {
 			"above the hole", "-machine q35 -m 5G,slots=2,maxmem=16G -object memory-backend-ram,id=d1,size=512M -object memory-backend-ram,id=d2,size=1G -device pc-dimm,memdev=d1 -device pc-dimm,memdev=d2",
 			[]uint64{g / 2, g, 5 * g},
 			[]phys.Segment{
-				{Start: 0, Size: 2 * g, Offset: 0}, {Start: 4 * g, Size: 3 * g, Offset: 2 * g},
-				{Start: 7 * g, Size: g / 2, Offset: 5 * g}, {Start: 7*g + g/2, Size: g, Offset: 5*g + g/2},
+				{Start: 0, Size: 2 * g, Offset: 0},
+				{Start: 4 * g, Size: 3 * g, Offset: 2 * g},
+				{Start: 7 * g, Size: g / 2, Offset: 5 * g},
+				{Start: 7*g + g/2, Size: g, Offset: 5*g + g/2},
 			},
 		},
 		{
@@ -58,7 +60,8 @@ func TestPlugged(t *testing.T) {
 			"nvdimm and virtio-mem", "-machine q35,nvdimm=on -m 1G,slots=4,maxmem=16G -object memory-backend-ram,id=n,size=1G -device nvdimm,memdev=n,label-size=2M -object memory-backend-ram,id=v,size=2G -device virtio-mem-pci,memdev=v,requested-size=1G",
 			[]uint64{g, 2 * g, g},
 			[]phys.Segment{
-				{Start: 0, Size: g, Offset: 0}, {Start: 4 * g, Size: g - 2<<20, Offset: g},
+				{Start: 0, Size: g, Offset: 0},
+				{Start: 4 * g, Size: g - 2<<20, Offset: g},
 				{Start: 5*g - 2<<20, Size: 2 * g, Offset: 2 * g},
 			},
 		},

@@ -198,7 +198,7 @@ func (c *Client) watch(ctx context.Context) (stop func()) {
 // Close ends the connection and frees QEMU for the next client. Commands that wait for
 // an answer end with [ErrClosed].
 func (c *Client) Close() error {
-	c.fail(ErrClosed)
+	_ = c.fail(ErrClosed)
 	<-c.done
 	return nil
 }

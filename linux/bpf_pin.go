@@ -68,25 +68,20 @@ func (s *System) bpfPins(ctx context.Context, pins map[virt.Addr][]string, fail 
 }
 
 // mount is a vfsmount of the file system at sb; 0 where it is mounted nowhere.
-func (o *bpfPinLayout) mount(l *ProcessReader, sb virt.Addr) (mnt virt.Addr) {
-	if err := func() error {
-		l.r.Err = nil
-		m := l.r.Pointer(sb, o.mounts)
-		if !o.mntNext.Present() {
-			if m == o.mounts.At(sb) {
-				m = 0 // an empty list
-			} else {
-				m -= virt.Addr(o.mntInstance.Offset)
-			}
+func (o *bpfPinLayout) mount(l *ProcessReader, sb virt.Addr) virt.Addr {
+	l.r.Err = nil
+	m := l.r.Pointer(sb, o.mounts)
+	if !o.mntNext.Present() {
+		if m == o.mounts.At(sb) {
+			m = 0 // an empty list
+		} else {
+			m -= virt.Addr(o.mntInstance.Offset)
 		}
-		if m != 0 && l.r.Err == nil {
-			mnt = m + virt.Addr(l.s.o.mountMnt)
-		}
-		return nil
-	}(); err != nil {
+	}
+	if m == 0 || l.r.Err != nil {
 		return 0
 	}
-	return mnt
+	return m + virt.Addr(l.s.o.mountMnt)
 }
 
 // pin adds the inode at a to pins if it is a BPF object's.

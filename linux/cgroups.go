@@ -179,18 +179,15 @@ func (w *cgroupWalk) names() {
 	if !ok {
 		return
 	}
-	_ = func() error {
-		r := &w.l.r
-		for i := range int(min(w.o.subsys.Size/8, 32)) {
-			r.Err = nil
-			if ss := r.Ptr(table + virt.Addr(8*i)); ss != 0 {
-				w.modern[i] = r.CString(r.Pointer(ss, w.o.ssName), 32)
-				w.legacy[i] = r.CString(r.Pointer(ss, w.o.ssLegacy), 32)
-			}
-		}
+	r := &w.l.r
+	for i := range int(min(w.o.subsys.Size/8, 32)) {
 		r.Err = nil
-		return nil
-	}()
+		if ss := r.Ptr(table + virt.Addr(8*i)); ss != 0 {
+			w.modern[i] = r.CString(r.Pointer(ss, w.o.ssName), 32)
+			w.legacy[i] = r.CString(r.Pointer(ss, w.o.ssLegacy), 32)
+		}
+	}
+	r.Err = nil
 }
 
 func (w *cgroupWalk) controllers(mask uint64) []string {

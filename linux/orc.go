@@ -106,9 +106,10 @@ const maxOrcs = 16 << 20
 func (u *orcs) framePointers() bool { return !u.o.spOffset.Present() }
 
 func (s *System) orcs(ctx context.Context) (*orcs, error) {
-	if _, err := s.StructSize("orc_entry"); err != nil {
+	_, missing := s.StructSize("orc_entry")
+	if missing != nil {
 		// With CONFIG_UNWINDER_FRAME_POINTER all code keeps frame pointers, and no notes.
-		return &orcs{s: s, o: &orcLayout{}, known: map[virt.Addr]orc{}}, nil
+		return &orcs{s: s, o: &orcLayout{}, known: map[virt.Addr]orc{}}, nil //nolint:nilerr // that is the answer
 	}
 	o, err := s.orcLayout()
 	if err != nil {

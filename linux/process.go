@@ -68,7 +68,7 @@ type MissingPart struct {
 	Err  error
 }
 
-// Has reports whether the process has memory of its own: kernel threads and
+// HasAddressSpace reports whether the process has memory of its own: kernel threads and
 // zombies have none, and so no arguments and no executable.
 func (p *Process) HasAddressSpace() bool { return p.MM != 0 && !p.KernelThread }
 

@@ -207,11 +207,7 @@ func notifierChain(s *linux.System, o *notifierLayout, link virt.Addr) (chain []
 
 // executable reports whether the kernel's page tables let the processor run what is
 // at a.
-func executable(s *linux.System, a virt.Addr) (yes bool) {
-	_ = func() error {
-		p, err := s.Space.Translate(a)
-		yes = err == nil && p.Executable()
-		return nil
-	}()
-	return yes && s.Space.KernelHalf(a)
+func executable(s *linux.System, a virt.Addr) bool {
+	p, err := s.Space.Translate(a)
+	return err == nil && p.Executable() && s.Space.KernelHalf(a)
 }

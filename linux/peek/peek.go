@@ -170,10 +170,5 @@ func (m *Memory) Steps(a uint64) (steps []virt.Step, page virt.Page, err error) 
 	if m.space == nil {
 		return nil, page, fmt.Errorf("%w: physical memory is not translated", ErrPlace)
 	}
-	var fault error
-	err = func() error {
-		steps, page, fault = m.space.Steps(virt.Addr(a))
-		return nil
-	}()
-	return steps, page, errors.Join(err, fault)
+	return m.space.Steps(virt.Addr(a))
 }

@@ -127,7 +127,7 @@ func (d *Driver) find(ctx context.Context, p proc.Process, readOnly bool) (*doma
 	ctx, cancel := context.WithTimeout(ctx, patienceDial)
 	defer cancel()
 	uuid, _ := managed(p)
-	best := error(errNone)
+	best := errNone
 	for _, at := range daemonsOf(p, readOnly) {
 		dom, err := d.lookUp(ctx, at, uuid, p)
 		if err == nil {

@@ -206,6 +206,9 @@ func Pages(ctx context.Context, s *linux.System) iter.Seq2[*Page, error] {
 		w := pageWalk{s: s, o: o, buf: make([]byte, pageWindow*o.cache.PageSize)}
 		top := frames(s)
 		for _, r := range s.Memory.Ranges() {
+			if phys.Firmware.Contains(r.Start, r.Size()) {
+				continue // its ROM, which some dumps have, is no RAM
+			}
 			pfn, end := uint64(r.Start)/phys.PageSize, uint64(r.End)/phys.PageSize
 			managed := max(pfn, min(end, top))
 			if !w.walk(ctx, pfn, managed, yield) || managed < end && !yield(unmanaged(managed, end), nil) {

@@ -85,7 +85,7 @@ func (g *Guest) again(ctx context.Context, now time.Time) error {
 	}
 	m.at = now
 	// A snapshot that was restored puts the clock back, and is the same boot.
-	rebooted := !sameKernel(g.system.Kernel, s.Kernel) || m.task != g.marks.task || m.born != g.marks.born
+	rebooted := g.another(s, m)
 	g.marks = m
 	if !rebooted {
 		return nil
@@ -96,6 +96,11 @@ func (g *Guest) again(ctx context.Context, now time.Time) error {
 	g.system = s
 	g.boot++
 	return nil
+}
+
+// another reports whether s, with the marks m, is another boot than the session's.
+func (g *Guest) another(s *linux.System, m marks) bool {
+	return !sameKernel(g.system.Kernel, s.Kernel) || m.task != g.marks.task || m.born != g.marks.born
 }
 
 func sameKernel(a, b *kernel.Kernel) bool {
@@ -115,7 +120,7 @@ func (g *Guest) Reopen(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	rebooted := !sameKernel(g.system.Kernel, fresh.system.Kernel) || g.marks.task != fresh.marks.task || g.marks.born != fresh.marks.born
+	rebooted := g.another(fresh.system, fresh.marks)
 	if g.resume != nil {
 		err = g.resume()
 	}

@@ -41,10 +41,12 @@ func LookAt(ctx context.Context, target string, opts Options) (*Look, error) {
 	if err != nil {
 		return nil, err
 	}
-	l, err := g.Look(ctx)
-	if err != nil {
+	if err := ctx.Err(); err != nil {
 		return nil, errors.Join(err, g.Close())
 	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	l := g.look() // opening has just found what runs: nothing is checked again
 	l.guest = g
 	return l, nil
 }
@@ -62,12 +64,17 @@ func (g *Guest) Look(ctx context.Context) (*Look, error) {
 	if err := g.current(ctx); err != nil {
 		return nil, err
 	}
+	return g.look(), nil
+}
+
+// look begins a look at the system that was found. g.mu is held.
+func (g *Guest) look() *Look {
 	l := &Look{Target: g.target, Machine: g.machine, Linux: g.system, At: time.Now(), Boot: g.boot, paused: g.resume != nil}
 	if g.machine.Live() { // a dump does not change, and is mapped as a whole
 		l.kept = look.New(g.system.Memory, look.DefaultLimit)
 		l.Linux = g.system.Over(l.kept)
 	}
-	return l, nil
+	return l
 }
 
 // Close ends the look, and lets go of what it kept. Nothing may be read through it any

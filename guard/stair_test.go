@@ -28,8 +28,8 @@ var stair = []string{
 	"kernel",
 	"linux/kobj", // how kernel objects are linked, whatever they are
 	"linux",
-	"linux/network", // netfilter names its devices
-	"linux/netfilter linux/mm linux/hooks linux/sched linux/device linux/sysctl",
+	"linux/network linux/perf", // netfilter names devices, BPF names events
+	"linux/netfilter linux/bpf linux/mm linux/hooks linux/sched linux/device linux/sysctl",
 	"linux/*",
 	"disk wire",
 	"disk/* wire/*",

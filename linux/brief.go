@@ -44,7 +44,7 @@ func (l *ProcessReader) Brief(ctx context.Context, t Task) (*Process, error) {
 
 func (l *ProcessReader) brief(ctx context.Context, t Task, id identity, mmErr error) (*Process, error) {
 	o, r, a := l.s.o, &l.r, t.Addr
-	p := &Process{Task: t, PID: id.pid, TID: id.tid, SinceBoot: time.Duration(id.born), Started: l.s.started(id.born)}
+	p := &Process{Task: t, PID: id.pid, TID: id.tid, SinceBoot: time.Duration(id.born), Started: l.s.WallClock(time.Duration(id.born))}
 	if r.Err == nil && (p.PID <= 0 || p.PID > maxTasks || p.TID <= 0 || p.TID > maxTasks) {
 		return nil, fmt.Errorf("task at %#x: %w: process %d, thread %d", uint64(a), kobj.ErrBroken, p.PID, p.TID)
 	}

@@ -44,6 +44,12 @@ func (l *ProcessReader) group(a virt.Addr) groupName {
 	return g
 }
 
+// CgroupPathOf is the path of a control group (a struct cgroup) in its hierarchy; empty
+// for 0.
+func (l *ProcessReader) CgroupPathOf(cgroup virt.Addr) (string, error) {
+	return kobj.Read(&l.r, func() string { return l.groupPath(cgroup) })
+}
+
 // groupPath joins the names of a control group's folders.
 func (l *ProcessReader) groupPath(cgroup virt.Addr) string {
 	o, r := l.s.o, &l.r

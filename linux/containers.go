@@ -201,7 +201,7 @@ func (l *ProcessReader) container(ctx context.Context, t Task, c *ContainerInfo,
 	c.Cgroup = l.group(a).path
 	c.Pod = podOf(c.Cgroup)
 	c.RootComm = l.comm(a, r.U32(a+virt.Addr(so.flags)))
-	c.Started = l.s.started(r.U64(a + virt.Addr(so.startBoottime)))
+	c.Started = l.s.WallClock(time.Duration(r.U64(a + virt.Addr(so.startBoottime))))
 	p := Process{}
 	l.namespaces(&p, a)
 	c.PIDNS = p.NS.PID

@@ -87,6 +87,7 @@ const (
 	maxRingFiles    = 1 << 15 // IORING_MAX_FIXED_FILES is a million: named are so many
 	maxRingBits     = 16
 	maxRingRequests = 1 << 14
+	maxErrs         = 1000 // that are kept of descriptors
 )
 
 // IOUrings yields the rings of io_uring that processes hold by a file descriptor. A
@@ -99,10 +100,10 @@ func (s *System) IOUrings(ctx context.Context) iter.Seq2[*IOUring, error] {
 			yield(nil, err)
 			return
 		}
-		var held []heldObject
+		var held []HeldObject
 		var errs []error
-		err = s.heldFiles(ctx, []string{"io_uring_fops"}, func(h heldObject) { held = append(held, h) }, func(err error) {
-			if len(errs) < maxHeldErrs {
+		err = s.HeldObjects(ctx, []string{"io_uring_fops"}, func(h HeldObject) { held = append(held, h) }, func(err error) {
+			if len(errs) < maxErrs {
 				errs = append(errs, err)
 			}
 		})
@@ -124,8 +125,8 @@ func (s *System) IOUrings(ctx context.Context) iter.Seq2[*IOUring, error] {
 	}
 }
 
-func (o *ioUringLayout) read(ctx context.Context, l *ProcessReader, h heldObject) (_ *IOUring, err error) {
-	r, a := &l.r, h.object
+func (o *ioUringLayout) read(ctx context.Context, l *ProcessReader, h HeldObject) (_ *IOUring, err error) {
+	r, a := &l.r, h.Object
 	r.Err = nil
 	u := &IOUring{FileHolder: h.FileHolder, Addr: a, SQThreadCPU: -1}
 	flags := r.Uint(a, o.flags)
@@ -263,7 +264,7 @@ func (o *ioUringLayout) bucketsAt(ctx context.Context, l *ProcessReader, u *IOUr
 				return
 			}
 			q := node - virt.Addr(o.hashNode.Offset)
-			p := IOUringRequest{Op: bpfName(ioUringOps[:], r.Uint(q, o.opcode)), UserData: r.Uint(q, o.userData)}
+			p := IOUringRequest{Op: kobj.EnumName(ioUringOps[:], r.Uint(q, o.opcode)), UserData: r.Uint(q, o.userData)}
 			if f := r.Pointer(q, o.reqFile); f != 0 {
 				p.File = l.ringFile(f)
 			}
@@ -273,4 +274,17 @@ func (o *ioUringLayout) bucketsAt(ctx context.Context, l *ProcessReader, u *IOUr
 			u.Pending = append(u.Pending, p)
 		}
 	}
+}
+
+// ioUringOps is enum io_uring_op of Linux 7.2, of which older kernels have a beginning.
+// The names are liburing's.
+var ioUringOps = [...]string{
+	"nop", "readv", "writev", "fsync", "read_fixed", "write_fixed", "poll_add", "poll_remove",
+	"sync_file_range", "sendmsg", "recvmsg", "timeout", "timeout_remove", "accept", "async_cancel",
+	"link_timeout", "connect", "fallocate", "openat", "close", "files_update", "statx", "read", "write",
+	"fadvise", "madvise", "send", "recv", "openat2", "epoll_ctl", "splice", "provide_buffers", "remove_buffers",
+	"tee", "shutdown", "renameat", "unlinkat", "mkdirat", "symlinkat", "linkat", "msg_ring", "fsetxattr",
+	"setxattr", "fgetxattr", "getxattr", "socket", "uring_cmd", "send_zc", "sendmsg_zc", "read_multishot",
+	"waitid", "futex_wait", "futex_wake", "futex_waitv", "fixed_fd_install", "ftruncate", "bind", "listen",
+	"recv_zc", "epoll_wait", "readv_fixed", "writev_fixed", "pipe", "nop128", "uring_cmd128",
 }

@@ -35,16 +35,6 @@ func ExampleSystem_Keys() {
 	}
 }
 
-func ExampleSystem_PerfEvents() {
-	for e, err := range system.PerfEvents(ctx) {
-		if err != nil {
-			log.Print(err) // one that cannot be read is not the end
-			continue
-		}
-		fmt.Println(e.PID, e.CPU, e.PMU, e.Name)
-	}
-}
-
 func ExampleSystem_IOUrings() {
 	for r, err := range system.IOUrings(ctx) {
 		if err != nil {
@@ -52,45 +42,5 @@ func ExampleSystem_IOUrings() {
 			continue
 		}
 		fmt.Println(r.Flags, r.SQEntries, r.Files)
-	}
-}
-
-func ExampleSystem_BPFPrograms() {
-	for p, err := range system.BPFPrograms(ctx) {
-		if err != nil {
-			log.Print(err) // one that cannot be read is not the end
-			continue
-		}
-		fmt.Println(p.ID, p.Type, p.Name)
-	}
-}
-
-func ExampleSystem_BPFMaps() {
-	for m, err := range system.BPFMaps(ctx) {
-		if err != nil {
-			log.Print(err) // one that cannot be read is not the end
-			continue
-		}
-		fmt.Println(m.ID, m.Type, m.Name, m.MaxEntries)
-	}
-}
-
-func ExampleSystem_BPFLinks() {
-	for l, err := range system.BPFLinks(ctx) {
-		if err != nil {
-			log.Print(err) // one that cannot be read is not the end
-			continue
-		}
-		fmt.Println(l.ID, l.Type, l.ProgramID, l.Target)
-	}
-}
-
-func ExampleSystem_BPFAttachments() {
-	for a, err := range system.BPFAttachments(ctx) {
-		if err != nil {
-			log.Print(err) // one that cannot be read is not the end
-			continue
-		}
-		fmt.Println(a.Kind, a.Target)
 	}
 }

@@ -2,8 +2,8 @@
 // tasks with their credentials, arguments, executables, memory, times, namespaces
 // and control groups.
 //
-// What has few ties to these has a package of its own below: network, netfilter, mm,
-// hooks, sched, device, sysctl. All of them read alike: a function takes the context, if
+// What has few ties to these has a package of its own below: network, netfilter, bpf,
+// perf, mm, hooks, sched, device, sysctl. All of them read alike: a function takes the context, if
 // it can take long, and then the *[System], and yields objects with an error for each that
 // cannot be read. How kernel objects are linked is package kobj's; System embeds its
 // Walker.

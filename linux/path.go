@@ -28,6 +28,17 @@ const (
 // its file system.
 const unreachable = "(unreachable)"
 
+// PathOf is the path of a dentry as seen through a mount (a struct vfsmount), from the
+// root of the mount's namespace, and whether that name was unlinked. It is empty where
+// one of them is 0.
+func (l *ProcessReader) PathOf(mnt, dentry virt.Addr) (path string, deleted bool, err error) {
+	path, err = kobj.Read(&l.r, func() (path string) {
+		path, deleted = l.path(mnt, dentry)
+		return path
+	})
+	return path, deleted, err
+}
+
 // filePath is the path of the file at file, seen from the root of its mount
 // namespace, and whether that name was unlinked.
 func (l *ProcessReader) filePath(file virt.Addr) (path string, deleted bool) {

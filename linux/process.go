@@ -208,7 +208,7 @@ func (l *ProcessReader) read(t Task, once func(id identity, mmErr error) (*Proce
 // once reads t, of which id was just read, once.
 func (l *ProcessReader) once(ctx context.Context, t Task, whole bool, id identity, mmErr error) (*Process, error) {
 	s, o, r, a := l.s, l.s.o, &l.r, t.Addr
-	p := &Process{Task: t, PID: id.pid, TID: id.tid, SinceBoot: time.Duration(id.born), Started: s.started(id.born)}
+	p := &Process{Task: t, PID: id.pid, TID: id.tid, SinceBoot: time.Duration(id.born), Started: s.WallClock(time.Duration(id.born))}
 	if r.Err == nil && (p.PID <= 0 || p.PID > maxTasks || p.TID <= 0 || p.TID > maxTasks) {
 		return nil, fmt.Errorf("task at %#x: %w: process %d, thread %d", uint64(a), kobj.ErrBroken, p.PID, p.TID)
 	}

@@ -143,12 +143,13 @@ type Namespaces struct {
 	PID, Mount, Network, UTS, IPC, User, Cgroup, Time uint64
 }
 
-// started is the wall-clock time at which a task began.
-func (s *System) started(sinceBoot uint64) time.Time {
+// WallClock is the time of day at which the guest had been up for sinceBoot; zero if its
+// clock cannot be read.
+func (s *System) WallClock(sinceBoot time.Duration) time.Time {
 	if s.boot.IsZero() {
 		return time.Time{}
 	}
-	return s.boot.Add(time.Duration(sinceBoot))
+	return s.boot.Add(sinceBoot)
 }
 
 // maxTasks bounds walks over tasks: the kernel's own limit, PID_MAX_LIMIT.

@@ -76,7 +76,7 @@ func (l *ProcessReader) Thread(t Task) (_ *Thread, err error) {
 func (l *ProcessReader) thread(t Task, o *threadLayout, id identity) (*Thread, error) {
 	const firstNormal, defaultPrio = 100, 120 // MAX_RT_PRIO, DEFAULT_PRIO
 	r, a := &l.r, t.Addr
-	th := &Thread{Task: t, PID: id.pid, TID: id.tid, Started: l.s.started(id.born)}
+	th := &Thread{Task: t, PID: id.pid, TID: id.tid, Started: l.s.WallClock(time.Duration(id.born))}
 	flags := r.U32(a + virt.Addr(l.s.o.flags))
 	th.KernelThread = flags&flagKthread != 0
 	th.Comm = l.comm(a, flags)

@@ -184,13 +184,13 @@ func (c *ttyScan) drivers(ctx context.Context) {
 // processes finds the terminals that processes have open or are controlled by.
 func (c *ttyScan) processes(ctx context.Context) {
 	s, r := c.l.s, &c.l.r
-	err := s.heldFiles(ctx, []string{"tty_fops", "console_fops", "ptmx_fops"}, func(h heldObject) {
-		if h.object == 0 {
+	err := s.HeldObjects(ctx, []string{"tty_fops", "console_fops", "ptmx_fops"}, func(h HeldObject) {
+		if h.Object == 0 {
 			return // being opened just now
 		}
 		if err := func() error {
 			r.Err = nil
-			c.found(r.Pointer(h.object, c.o.private), h.PID)
+			c.found(r.Pointer(h.Object, c.o.private), h.PID)
 			return r.Err
 		}(); err != nil {
 			c.fail(fmt.Errorf("terminal of descriptor %s: %w", h.FileHolder, err))

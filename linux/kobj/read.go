@@ -60,3 +60,12 @@ func BitNames(v uint64, names map[uint]string) []string {
 	}
 	return set
 }
+
+// EnumName is names[n], the name of a value of an enum, or "type" and the number where
+// names ends before it: the kernel is newer, or the value is not one.
+func EnumName(names []string, n uint64) string {
+	if n < uint64(len(names)) {
+		return names[n]
+	}
+	return fmt.Sprintf("type %d", n)
+}

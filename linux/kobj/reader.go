@@ -109,6 +109,14 @@ func (r *Reader) CString(a virt.Addr, limit int) string {
 	return string(out)
 }
 
+// NameAt reads the name at a, of at most 256 bytes; it is empty for no pointer.
+func (r *Reader) NameAt(a virt.Addr) string {
+	if a == 0 {
+		return ""
+	}
+	return r.CString(a, 256)
+}
+
 // CString cuts b at its first NUL.
 func CString(b []byte) string {
 	if i := bytes.IndexByte(b, 0); i >= 0 {

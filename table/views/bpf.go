@@ -7,6 +7,7 @@ import (
 
 	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/bpf"
 	"github.com/outsight-vmi/outsight/table"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -174,8 +175,8 @@ type bpfSurroundings struct {
 	disassemble bool
 }
 
-// bpfPlace names the place of a link as [linux.BPFAttachment] names its own.
-func bpfPlace(l *linux.BPFLink) string {
+// bpfPlace names the place of a link as [bpf.Attachment] names its own.
+func bpfPlace(l *bpf.Link) string {
 	kind := l.AttachType
 	if kind == "" || l.Type == "perf_event" || l.Type == "raw_tracepoint" || l.Type == "xdp" {
 		kind = l.Type
@@ -197,7 +198,7 @@ func (b *bpfSurroundings) symbol(offset int32) string {
 
 // bpfProgram is a row of bpf.
 type bpfProgram struct {
-	*linux.BPFProgram
+	*bpf.Program
 	around *bpfSurroundings
 	unread error
 }
@@ -209,19 +210,19 @@ func (p *bpfProgram) instructions() table.Value {
 	if !p.around.disassemble {
 		return none
 	}
-	code, err := p.around.s.Instructions(p.BPFProgram)
+	code, err := bpf.Instructions(p.around.s, p.Program)
 	if err != nil {
 		p.unread = err
 		return unreadable(err)
 	}
-	return table.ListValue(linux.DisassembleBPF(code, p.around.symbol))
+	return table.ListValue(bpf.Disassemble(code, p.around.symbol))
 }
 
 func bpfPrograms(ctx context.Context, l *guest.Look, r table.Request) iter.Seq2[*bpfProgram, error] {
 	wanted, some := r.Values("id")
 	return func(yield func(*bpfProgram, error) bool) {
 		var around *bpfSurroundings
-		for p, err := range l.Linux.BPFPrograms(ctx) {
+		for p, err := range bpf.Programs(ctx, l.Linux) {
 			if p == nil {
 				if !yield(nil, err) {
 					return
@@ -237,7 +238,7 @@ func bpfPrograms(ctx context.Context, l *guest.Look, r table.Request) iter.Seq2[
 					return
 				}
 			}
-			if !yield(&bpfProgram{BPFProgram: p, around: around}, err) {
+			if !yield(&bpfProgram{Program: p, around: around}, err) {
 				return
 			}
 		}
@@ -261,7 +262,7 @@ func lookAroundBPF(ctx context.Context, s *linux.System, r table.Request, failed
 	if !r.Wants("attached") {
 		return b, true
 	}
-	for l, err := range s.BPFLinks(ctx) {
+	for l, err := range bpf.Links(ctx, s) {
 		if err != nil && !failed(err) {
 			return nil, false
 		}
@@ -269,7 +270,7 @@ func lookAroundBPF(ctx context.Context, s *linux.System, r table.Request, failed
 			b.attach(l.Program, bpfPlace(l))
 		}
 	}
-	for a, err := range s.BPFAttachments(ctx) {
+	for a, err := range bpf.Attachments(ctx, s) {
 		if err != nil {
 			if !failed(err) {
 				return nil, false

@@ -5,7 +5,7 @@ import (
 	"iter"
 
 	"github.com/outsight-vmi/outsight/guest"
-	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/bpf"
 	"github.com/outsight-vmi/outsight/table"
 )
 
@@ -55,14 +55,14 @@ var bpfLinkColumns = table.Columns[bpfLink]{
 
 // bpfLink is a row of bpf_links.
 type bpfLink struct {
-	*linux.BPFLink
+	*bpf.Link
 	holders *bpfHolders
 }
 
 func bpfLinks(ctx context.Context, l *guest.Look, r table.Request) iter.Seq2[*bpfLink, error] {
 	return func(yield func(*bpfLink, error) bool) {
 		holders := newBPFHolders(ctx, l.Linux, r)
-		for k, err := range l.Linux.BPFLinks(ctx) {
+		for k, err := range bpf.Links(ctx, l.Linux) {
 			if k == nil {
 				if !yield(nil, err) {
 					return

@@ -6,6 +6,7 @@ import (
 
 	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/bpf"
 	"github.com/outsight-vmi/outsight/table"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -72,7 +73,7 @@ var bpfMapColumns = table.Columns[bpfMap]{
 
 // bpfMap is a row of bpf_maps.
 type bpfMap struct {
-	*linux.BPFMap
+	*bpf.Map
 	holders *bpfHolders
 }
 
@@ -80,7 +81,7 @@ func bpfMaps(ctx context.Context, l *guest.Look, r table.Request) iter.Seq2[*bpf
 	wanted, some := r.Values("id")
 	return func(yield func(*bpfMap, error) bool) {
 		holders := newBPFHolders(ctx, l.Linux, r)
-		for m, err := range l.Linux.BPFMaps(ctx) {
+		for m, err := range bpf.Maps(ctx, l.Linux) {
 			if m == nil {
 				if !yield(nil, err) {
 					return
@@ -103,7 +104,7 @@ type bpfHolders struct {
 	s       *linux.System
 	wanted  bool
 	looked  bool
-	holders *linux.BPFHolders // nil if they cannot be read
+	holders *bpf.Holders // nil if they cannot be read
 }
 
 func newBPFHolders(ctx context.Context, s *linux.System, r table.Request) *bpfHolders {
@@ -118,7 +119,7 @@ func (h *bpfHolders) look(failed func(error) bool) bool {
 	}
 	h.looked = true
 	var err error
-	if h.holders, err = h.s.BPFHolders(h.ctx); err != nil {
+	if h.holders, err = bpf.FindHolders(h.ctx, h.s); err != nil {
 		h.holders = nil
 		return failed(err)
 	}

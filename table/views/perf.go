@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/perf"
 	"github.com/outsight-vmi/outsight/table"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -20,47 +20,47 @@ watchdog). Probes made through tracefs run without an event and are not shown he
 		Source:  "perf_event_context of tasks and CPUs: struct perf_event",
 		Key:     []string{"id"},
 		Example: "lab:demo",
-	}, perfColumns, eachPartly((*linux.System).PerfEvents)))
+	}, perfColumns, eachPartly(of(perf.Events))))
 }
 
-func perfColumns() table.Columns[owned[linux.PerfEvent]] {
+func perfColumns() table.Columns[owned[perf.Event]] {
 	return slices.Concat(
-		plain(table.Columns[linux.PerfEvent]{
+		plain(table.Columns[perf.Event]{
 			{
 				Name: "pid", Type: table.Int, Doc: "Thread that it is about; missing where it is about all of a CPU.",
-				Get: func(e *linux.PerfEvent) table.Value { return when(e.PID != 0, integer(e.PID)) },
+				Get: func(e *perf.Event) table.Value { return when(e.PID != 0, integer(e.PID)) },
 			},
 			{
 				Name: "cpu", Type: table.Int, Doc: "CPU that it is about; missing for every one.",
-				Get: func(e *linux.PerfEvent) table.Value { return when(e.CPU >= 0, integer(e.CPU)) },
+				Get: func(e *perf.Event) table.Value { return when(e.CPU >= 0, integer(e.CPU)) },
 			},
 			{
 				Name: "pmu", Type: table.Text, Doc: "What counts it: software, tracepoint, kprobe, breakpoint, cpu and so on.",
-				Get: func(e *linux.PerfEvent) table.Value { return text(e.PMU) },
+				Get: func(e *perf.Event) table.Value { return text(e.PMU) },
 			},
 			{
 				Name: "type", Type: table.Uint, Extra: true, Doc: "Type as given to perf_event_open(2).",
-				Get: func(e *linux.PerfEvent) table.Value { return unsigned(e.Type) },
+				Get: func(e *perf.Event) table.Value { return unsigned(e.Type) },
 			},
 			{
 				Name: "config", Type: table.Uint, Doc: "Event within that type, as given to perf_event_open(2).",
-				Get: func(e *linux.PerfEvent) table.Value { return unsigned(e.Config) },
+				Get: func(e *perf.Event) table.Value { return unsigned(e.Config) },
 			},
 			{
 				Name: "name", Type: table.Text, Doc: "Tracepoint or probe, system:name; missing for other kinds.",
-				Get: func(e *linux.PerfEvent) table.Value { return text(e.Name) },
+				Get: func(e *perf.Event) table.Value { return text(e.Name) },
 			},
 			{
 				Name: "period", Type: table.Uint, Extra: true, Doc: "Events to a sample, or samples a second; missing if it only counts.",
-				Get: func(e *linux.PerfEvent) table.Value { return positive(e.Period) },
+				Get: func(e *perf.Event) table.Value { return positive(e.Period) },
 			},
 			{
 				Name: "frequency", Type: table.Bool, Extra: true, Doc: "Whether period is samples a second.",
-				Get: func(e *linux.PerfEvent) table.Value { return table.BoolValue(e.Freq) },
+				Get: func(e *perf.Event) table.Value { return table.BoolValue(e.Freq) },
 			},
 			{
 				Name: "state", Type: table.Text, Doc: "active, inactive, off, error, exit, revoked or dead.",
-				Get: func(e *linux.PerfEvent) table.Value {
+				Get: func(e *perf.Event) table.Value {
 					if state, ok := perfStates[e.State]; ok {
 						return table.TextValue(state)
 					}
@@ -69,26 +69,26 @@ func perfColumns() table.Columns[owned[linux.PerfEvent]] {
 			},
 			{
 				Name: "count", Type: table.Int, Extra: true, Doc: "Its count as of when the kernel last updated it.",
-				Get: func(e *linux.PerfEvent) table.Value { return integer(e.Count) },
+				Get: func(e *perf.Event) table.Value { return integer(e.Count) },
 			},
 			{
 				Name: "prog_id", Type: table.Uint, Doc: "BPF program that it runs; missing without.",
-				Get: func(e *linux.PerfEvent) table.Value { return positive(e.ProgID) },
+				Get: func(e *perf.Event) table.Value { return positive(e.ProgID) },
 			},
 			{
 				Name: "owner", Type: table.Int, Doc: "Thread that made it; missing where that ended, or it is the kernel's own.",
-				Get: func(e *linux.PerfEvent) table.Value { return when(e.Owner != 0, integer(e.Owner)) },
+				Get: func(e *perf.Event) table.Value { return when(e.Owner != 0, integer(e.Owner)) },
 			},
 			{
 				Name: "id", Type: table.Uint, Extra: true, Doc: "Number of the event, as PERF_EVENT_IOC_ID returns it.",
-				Get: func(e *linux.PerfEvent) table.Value { return unsigned(e.ID) },
+				Get: func(e *perf.Event) table.Value { return unsigned(e.ID) },
 			},
 			{
 				Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the struct perf_event.",
-				Get: func(e *linux.PerfEvent) table.Value { return address(e.Addr) },
+				Get: func(e *perf.Event) table.Value { return address(e.Addr) },
 			},
 		}),
-		code("overflow", "what is called with each sample", func(e *linux.PerfEvent) virt.Addr { return e.Overflow }),
+		code("overflow", "what is called with each sample", func(e *perf.Event) virt.Addr { return e.Overflow }),
 	)
 }
 

@@ -1,12 +1,10 @@
-package linux
-
-import "fmt"
+package bpf
 
 // The tables below are the user-space interface of Linux 7.2; older kernels have a
-// beginning of each. The names are bpftool's and liburing's.
+// beginning of each. The names are bpftool's.
 
-// bpfProgTypes is enum bpf_prog_type.
-var bpfProgTypes = [...]string{
+// programTypes is enum bpf_prog_type.
+var programTypes = [...]string{
 	"unspec", "socket_filter", "kprobe", "sched_cls", "sched_act", "tracepoint", "xdp", "perf_event",
 	"cgroup_skb", "cgroup_sock", "lwt_in", "lwt_out", "lwt_xmit", "sock_ops", "sk_skb", "cgroup_device",
 	"sk_msg", "raw_tracepoint", "cgroup_sock_addr", "lwt_seg6local", "lirc_mode2", "sk_reuseport",
@@ -14,8 +12,8 @@ var bpfProgTypes = [...]string{
 	"ext", "lsm", "sk_lookup", "syscall", "netfilter",
 }
 
-// bpfMapTypes is enum bpf_map_type.
-var bpfMapTypes = [...]string{
+// mapTypes is enum bpf_map_type.
+var mapTypes = [...]string{
 	"unspec", "hash", "array", "prog_array", "perf_event_array", "percpu_hash", "percpu_array", "stack_trace",
 	"cgroup_array", "lru_hash", "lru_percpu_hash", "lpm_trie", "array_of_maps", "hash_of_maps", "devmap",
 	"sockmap", "cpumap", "xskmap", "sockhash", "cgroup_storage", "reuseport_sockarray", "percpu_cgroup_storage",
@@ -23,14 +21,14 @@ var bpfMapTypes = [...]string{
 	"bloom_filter", "user_ringbuf", "cgrp_storage", "arena", "insn_array", "rhash",
 }
 
-// bpfLinkTypes is enum bpf_link_type.
-var bpfLinkTypes = [...]string{
+// linkTypes is enum bpf_link_type.
+var linkTypes = [...]string{
 	"unspec", "raw_tracepoint", "tracing", "cgroup", "iter", "netns", "xdp", "perf_event", "kprobe_multi",
 	"struct_ops", "netfilter", "tcx", "uprobe_multi", "netkit", "sockmap", "tracing_multi",
 }
 
-// bpfAttachTypes is enum bpf_attach_type.
-var bpfAttachTypes = [...]string{
+// attachTypes is enum bpf_attach_type.
+var attachTypes = [...]string{
 	"cgroup_inet_ingress", "cgroup_inet_egress", "cgroup_inet_sock_create", "cgroup_sock_ops",
 	"sk_skb_stream_parser", "sk_skb_stream_verdict", "cgroup_device", "sk_msg_verdict", "cgroup_inet4_bind",
 	"cgroup_inet6_bind", "cgroup_inet4_connect", "cgroup_inet6_connect", "cgroup_inet4_post_bind",
@@ -45,25 +43,4 @@ var bpfAttachTypes = [...]string{
 	"cgroup_unix_getpeername", "cgroup_unix_getsockname", "netkit_primary", "netkit_peer",
 	"trace_kprobe_session", "trace_uprobe_session", "trace_fsession", "trace_fentry_multi", "trace_fexit_multi",
 	"trace_fsession_multi",
-}
-
-// ioUringOps is enum io_uring_op.
-var ioUringOps = [...]string{
-	"nop", "readv", "writev", "fsync", "read_fixed", "write_fixed", "poll_add", "poll_remove",
-	"sync_file_range", "sendmsg", "recvmsg", "timeout", "timeout_remove", "accept", "async_cancel",
-	"link_timeout", "connect", "fallocate", "openat", "close", "files_update", "statx", "read", "write",
-	"fadvise", "madvise", "send", "recv", "openat2", "epoll_ctl", "splice", "provide_buffers", "remove_buffers",
-	"tee", "shutdown", "renameat", "unlinkat", "mkdirat", "symlinkat", "linkat", "msg_ring", "fsetxattr",
-	"setxattr", "fgetxattr", "getxattr", "socket", "uring_cmd", "send_zc", "sendmsg_zc", "read_multishot",
-	"waitid", "futex_wait", "futex_wake", "futex_waitv", "fixed_fd_install", "ftruncate", "bind", "listen",
-	"recv_zc", "epoll_wait", "readv_fixed", "writev_fixed", "pipe", "nop128", "uring_cmd128",
-}
-
-// bpfName is entry n of one of the tables, or its number where this package does not
-// know it.
-func bpfName(table []string, n uint64) string {
-	if n < uint64(len(table)) {
-		return table[n]
-	}
-	return fmt.Sprintf("type %d", n)
 }

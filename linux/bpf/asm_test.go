@@ -1,4 +1,4 @@
-package linux
+package bpf
 
 import (
 	"encoding/binary"
@@ -9,8 +9,8 @@ import (
 	"github.com/cilium/ebpf/asm"
 )
 
-// TestDisassembleBPF writes down what another assembler made.
-func TestDisassembleBPF(t *testing.T) {
+// TestDisassemble writes down what another assembler made.
+func TestDisassemble(t *testing.T) {
 	code := asm.Instructions{
 		asm.Mov.Imm(asm.R0, 0),
 		asm.Mov.Reg(asm.R6, asm.R1),
@@ -31,7 +31,7 @@ func TestDisassembleBPF(t *testing.T) {
 	if err := code.Marshal(&raw, binary.LittleEndian); err != nil {
 		t.Fatal(err)
 	}
-	got := DisassembleBPF([]byte(raw.String()), func(off int32) string {
+	got := Disassemble([]byte(raw.String()), func(off int32) string {
 		if off == 14 {
 			return "bpf_get_current_pid_tgid"
 		}
@@ -48,12 +48,12 @@ func TestDisassembleBPF(t *testing.T) {
 	}
 }
 
-// FuzzDisassembleBPF writes anything down, a line for each instruction or pair.
-func FuzzDisassembleBPF(f *testing.F) {
+// FuzzDisassemble writes anything down, a line for each instruction or pair.
+func FuzzDisassemble(f *testing.F) {
 	f.Add([]byte{0x18, 0x13, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0})
 	f.Add([]byte{0x18, 0, 0, 0, 0, 0, 0, 0, 0xc4})
 	f.Fuzz(func(t *testing.T, code []byte) {
-		lines := DisassembleBPF(code, nil)
+		lines := Disassemble(code, nil)
 		if n := len(code) / 8; len(lines) > n || len(lines) < n/2 {
 			t.Fatalf("%d lines of %d instructions", len(lines), n)
 		}

@@ -32,11 +32,12 @@ func (s *System) heldLayout() (*heldLayout, error) {
 	})
 }
 
-// heldObject is a kernel object behind a file descriptor, the private data of its
-// struct file.
-type heldObject struct {
+// HeldObject is a kernel object behind a file descriptor.
+type HeldObject struct {
 	FileHolder
-	ops, file, object virt.Addr
+	Ops    virt.Addr // struct file_operations
+	File   virt.Addr // struct file
+	Object virt.Addr // its private data
 }
 
 const (
@@ -45,10 +46,11 @@ const (
 	maxNotHeld = 64      // descriptors of one process that lead to no file
 )
 
-// heldFiles calls f for each file descriptor of each process whose operations are
-// one of ops (names of struct file_operations). Processes that share a table of
-// descriptors each hold what is in it.
-func (s *System) heldFiles(ctx context.Context, ops []string, f func(heldObject), fail func(error)) error {
+// HeldObjects calls f for each file descriptor of each process whose operations are
+// one of ops (names of struct file_operations), and fail for what cannot be read.
+// Processes that share a table of descriptors each hold what is in it. Descriptors in
+// flight over a socket are not seen.
+func (s *System) HeldObjects(ctx context.Context, ops []string, f func(HeldObject), fail func(error)) error {
 	o, err := s.heldLayout()
 	if err != nil {
 		return err
@@ -90,7 +92,7 @@ type heldWalk struct {
 	known  map[virt.Addr]virt.Addr // operations by struct file, as many share one
 }
 
-func (w *heldWalk) table(t Task, f func(heldObject)) error {
+func (w *heldWalk) table(t Task, f func(HeldObject)) error {
 	found, err := w.look(t)
 	if err != nil {
 		return fmt.Errorf("file descriptors of task at %#x: %w", uint64(t.Addr), err)
@@ -102,7 +104,7 @@ func (w *heldWalk) table(t Task, f func(heldObject)) error {
 }
 
 // look collects first, so that no fault of the caller's is taken for the guest's.
-func (w *heldWalk) look(t Task) (found []heldObject, err error) {
+func (w *heldWalk) look(t Task) (found []HeldObject, err error) {
 	o, r := w.o, &w.r
 	r.Err = nil
 	pid := int32(r.U32(t.Addr + virt.Addr(w.s.o.tgid)))
@@ -139,7 +141,7 @@ func (w *heldWalk) look(t Task) (found []heldObject, err error) {
 				w.known[file] = ops
 			}
 			if slices.Contains(w.wanted, ops) {
-				found = append(found, heldObject{FileHolder{pid, first + i}, ops, file, r.Pointer(file, o.private)})
+				found = append(found, HeldObject{FileHolder{pid, first + i}, ops, file, r.Pointer(file, o.private)})
 			}
 		}
 	}
@@ -147,35 +149,4 @@ func (w *heldWalk) look(t Task) (found []heldObject, err error) {
 		return found, r.Err
 	}
 	return found, err
-}
-
-// BPFHolders says who keeps BPF objects: by the address of the program, map or
-// link, the file descriptors and the paths of pins.
-type BPFHolders struct {
-	Files map[virt.Addr][]FileHolder
-	Pins  map[virt.Addr][]string // as seen from where bpffs is mounted first
-	Errs  []error                // what could not be read; the others are there
-}
-
-// maxHeldErrs bounds the errors kept.
-const maxHeldErrs = 1000
-
-// BPFHolders looks at the file descriptors of all processes and at the BPF file
-// systems. Descriptors in flight over a socket are not seen.
-func (s *System) BPFHolders(ctx context.Context) (*BPFHolders, error) {
-	h := &BPFHolders{Files: map[virt.Addr][]FileHolder{}, Pins: map[virt.Addr][]string{}}
-	fail := func(err error) {
-		if len(h.Errs) < maxHeldErrs {
-			h.Errs = append(h.Errs, err)
-		}
-	}
-	ops := []string{"bpf_prog_fops", "bpf_map_fops", "bpf_link_fops", "bpf_link_fops_poll"}
-	err := s.heldFiles(ctx, ops, func(o heldObject) {
-		h.Files[o.object] = append(h.Files[o.object], o.FileHolder)
-	}, fail)
-	if err != nil {
-		return nil, err
-	}
-	s.bpfPins(ctx, h.Pins, fail)
-	return h, nil
 }

@@ -1,27 +1,30 @@
-package linux
+package bpf
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"iter"
 	"strings"
 
+	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/linux/kobj"
+	"github.com/outsight-vmi/outsight/linux/perf"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
-// BPFAttachment is one place that runs a program, found at that place: also
+// Attachment is one place that runs a program, found at that place: also
 // without a link, or with one that was taken off the kernel's table.
-type BPFAttachment struct {
+type Attachment struct {
 	Program virt.Addr // of the struct bpf_prog
 	Kind    string    // attach type: "cgroup_inet_egress", "xdp", "tcx_ingress", "perf_event"
 	Target  string    // path of the control group, name of the interface, name of the event
 }
 
 // String is both parts in one.
-func (a BPFAttachment) String() string { return a.Kind + ":" + a.Target }
+func (a Attachment) String() string { return a.Kind + ":" + a.Target }
 
-type bpfAttachLayout struct {
+type attachLayout struct {
 	self, children, sibling, cssCgroup, root     kobj.Field
 	progs, listProg, listLink, linkProg          kobj.Field
 	netList, devices, devList, devName, xdpState kobj.Field
@@ -33,8 +36,8 @@ type bpfAttachLayout struct {
 	kinds                                        map[int]string // by index of progs
 }
 
-func (s *System) bpfAttachLayout() (*bpfAttachLayout, error) {
-	return kobj.LayoutOf(s.Walker, "places of BPF programs", func(r *kobj.Resolver, o *bpfAttachLayout) {
+func attachLayoutOf(s *linux.System) (*attachLayout, error) {
+	return kobj.LayoutOf(s.Walker, "places of BPF programs", func(r *kobj.Resolver, o *attachLayout) {
 		r.Prefetch("cgrp_dfl_root", "net_namespace_list", "perf_fops")
 		const css, dev = "cgroup_subsys_state", "net_device"
 		o.self, o.root = r.Optional("cgroup", "self"), r.Optional("cgroup_root", "cgrp")
@@ -53,7 +56,7 @@ func (s *System) bpfAttachLayout() (*bpfAttachLayout, error) {
 		o.mprog = r.Optional("bpf_mprog_entry", "fp_items")
 		o.perfProg, o.tpEvent = r.Optional("perf_event", "prog"), r.Optional("perf_event", "tp_event")
 		o.kinds = map[int]string{}
-		for i, name := range bpfAttachTypes {
+		for i, name := range attachTypes {
 			if !strings.HasPrefix(name, "cgroup_") {
 				continue
 			}
@@ -67,37 +70,38 @@ func (s *System) bpfAttachLayout() (*bpfAttachLayout, error) {
 	})
 }
 
-// BPFAttachments yields where BPF programs run: control groups of the unified
+// Attachments yields where BPF programs run: control groups of the unified
 // hierarchy, XDP and tcx of network interfaces, perf events and what they trace.
-// Tracepoints, functions and LSM hooks are listed by the links ([System.BPFLinks]);
+// Tracepoints, functions and LSM hooks are listed by the links ([Links]);
 // traffic control filters of the older kind and sockets are not looked at.
-func (s *System) BPFAttachments(ctx context.Context) iter.Seq2[BPFAttachment, error] {
-	return func(yield func(BPFAttachment, error) bool) {
-		o, err := s.bpfAttachLayout()
+func Attachments(ctx context.Context, s *linux.System) iter.Seq2[Attachment, error] {
+	return func(yield func(Attachment, error) bool) {
+		o, err := attachLayoutOf(s)
 		if err != nil {
-			yield(BPFAttachment{}, err)
+			yield(Attachment{}, err)
 			return
 		}
-		w := bpfAttachWalk{o: o, l: s.NewProcessReader(), ctx: ctx, yield: yield, left: maxBPF}
+		w := attachWalk{s: s, o: o, r: s.Reader(), names: s.NewProcessReader(), ctx: ctx, yield: yield, left: maxObjects}
 		_ = w.groups() && w.devices() && w.events()
 	}
 }
 
-type bpfAttachWalk struct {
-	o     *bpfAttachLayout
-	l     *ProcessReader
+// maxGroupDepth bounds how deep control groups nest.
+const maxGroupDepth = 128
+
+type attachWalk struct {
+	s     *linux.System
+	o     *attachLayout
+	r     kobj.Reader
+	names *linux.ProcessReader
 	ctx   context.Context
-	yield func(BPFAttachment, error) bool
+	yield func(Attachment, error) bool
 	left  int // of the places that may still be looked at
 }
 
 // look runs f over the guest's memory and yields what it found, then its error.
-func (w *bpfAttachWalk) look(what string, f func() []BPFAttachment) bool {
-	found, err := func() (found []BPFAttachment, err error) {
-		w.l.r.Err = nil
-		found = f()
-		return found, w.l.r.Err
-	}()
+func (w *attachWalk) look(what string, f func() []Attachment) bool {
+	found, err := kobj.Read(&w.r, f)
 	for _, a := range found {
 		if a.Program != 0 && !w.yield(a, nil) {
 			return false
@@ -106,25 +110,25 @@ func (w *bpfAttachWalk) look(what string, f func() []BPFAttachment) bool {
 	return err == nil || w.fail(what, err)
 }
 
-func (w *bpfAttachWalk) fail(what string, err error) bool {
-	return w.yield(BPFAttachment{}, fmt.Errorf("BPF programs of %s: %w", what, err))
+func (w *attachWalk) fail(what string, err error) bool {
+	return w.yield(Attachment{}, fmt.Errorf("BPF programs of %s: %w", what, err))
 }
 
 // spend counts one place and says whether there may be more.
-func (w *bpfAttachWalk) spend() bool { w.left--; return w.left >= 0 }
+func (w *attachWalk) spend() bool { w.left--; return w.left >= 0 }
 
-func (w *bpfAttachWalk) groups() bool {
+func (w *attachWalk) groups() bool {
 	o := w.o
-	root, ok := w.l.s.Address("cgrp_dfl_root")
+	root, ok := w.s.Address("cgrp_dfl_root")
 	if !ok || !o.root.Present() || !o.progs.Present() || !o.listProg.Present() {
 		return true // built without CONFIG_CGROUP_BPF
 	}
-	return w.group(o.root.At(root), maxDepth)
+	return w.group(o.root.At(root), maxGroupDepth)
 }
 
 // group looks at the control group at a and those below it.
-func (w *bpfAttachWalk) group(a virt.Addr, depth int) bool {
-	o, s := w.o, w.l.s
+func (w *attachWalk) group(a virt.Addr, depth int) bool {
+	o, s := w.o, w.s
 	if !w.spend() || depth == 0 {
 		return w.fail("control groups", kobj.ErrBudget)
 	}
@@ -159,24 +163,26 @@ func (w *bpfAttachWalk) group(a virt.Addr, depth int) bool {
 			if !w.spend() {
 				return w.fail("control groups", kobj.ErrBudget)
 			}
-			if !w.look("control groups", func() []BPFAttachment {
-				p := w.l.r.Pointer(node, o.listProg) // node is the first member
+			if !w.look("control groups", func() []Attachment {
+				p := w.r.Pointer(node, o.listProg) // node is the first member
 				if p == 0 {
-					if link := w.l.r.Pointer(node, o.listLink); link != 0 {
-						p = w.l.r.Pointer(link, o.linkProg)
+					if link := w.r.Pointer(node, o.listLink); link != 0 {
+						p = w.r.Pointer(link, o.linkProg)
 					}
 				}
 				kind := o.kinds[i]
 				if kind == "" {
 					kind = "lsm_cgroup"
 				}
-				return []BPFAttachment{{p, kind, w.l.groupPath(a)}}
+				path, err := w.names.CgroupPathOf(a)
+				w.r.Err = cmp.Or(w.r.Err, err)
+				return []Attachment{{p, kind, path}}
 			}) {
 				return false
 			}
 		}
 	}
-	for node, err := range s.List(w.ctx, o.children.At(o.self.At(a)), maxBPF) {
+	for node, err := range s.List(w.ctx, o.children.At(o.self.At(a)), maxObjects) {
 		if err != nil {
 			if !w.fail("control groups", err) {
 				return false
@@ -197,20 +203,20 @@ func (w *bpfAttachWalk) group(a virt.Addr, depth int) bool {
 	return true
 }
 
-func (w *bpfAttachWalk) devices() bool {
-	o, s := w.o, w.l.s
+func (w *attachWalk) devices() bool {
+	o, s := w.o, w.s
 	nets, err := s.ListHead("net_namespace_list")
 	if err != nil || !o.devices.Present() || !o.devList.Present() {
 		return true
 	}
-	for node, err := range s.List(w.ctx, nets, maxBPF) {
+	for node, err := range s.List(w.ctx, nets, maxObjects) {
 		if err != nil {
 			if !w.fail("network namespaces", err) {
 				return false
 			}
 			continue
 		}
-		for node, err := range s.List(w.ctx, o.devices.At(node-virt.Addr(o.netList.Offset)), maxBPF) {
+		for node, err := range s.List(w.ctx, o.devices.At(node-virt.Addr(o.netList.Offset)), maxObjects) {
 			if !w.spend() {
 				return w.fail("network interfaces", kobj.ErrBudget)
 			}
@@ -221,7 +227,7 @@ func (w *bpfAttachWalk) devices() bool {
 				continue
 			}
 			dev := node - virt.Addr(o.devList.Offset)
-			if !w.look("network interfaces", func() []BPFAttachment { return w.device(dev) }) {
+			if !w.look("network interfaces", func() []Attachment { return w.device(dev) }) {
 				return false
 			}
 		}
@@ -229,8 +235,8 @@ func (w *bpfAttachWalk) devices() bool {
 	return true
 }
 
-func (w *bpfAttachWalk) device(dev virt.Addr) (found []BPFAttachment) {
-	o, r := w.o, &w.l.r
+func (w *attachWalk) device(dev virt.Addr) (found []Attachment) {
+	o, r := w.o, &w.r
 	name := kobj.CString(r.Bytes(o.devName.At(dev), int(min(o.devName.Size, 16))))
 	if o.xdpState.Present() && o.xdpSize != 0 {
 		for i := range min(o.xdpState.Size/o.xdpSize, 8) {
@@ -239,7 +245,7 @@ func (w *bpfAttachWalk) device(dev virt.Addr) (found []BPFAttachment) {
 			if link := r.Pointer(e, o.xdpLink); p == 0 && link != 0 {
 				p = r.Pointer(link, o.linkProg) // struct bpf_xdp_link begins with it
 			}
-			found = append(found, BPFAttachment{p, "xdp", name})
+			found = append(found, Attachment{p, "xdp", name})
 		}
 	}
 	for kind, f := range [...]kobj.Field{o.ingress, o.egress} {
@@ -252,28 +258,28 @@ func (w *bpfAttachWalk) device(dev virt.Addr) (found []BPFAttachment) {
 			if p == 0 {
 				break
 			}
-			found = append(found, BPFAttachment{p, [...]string{"tcx_ingress", "tcx_egress"}[kind], name})
+			found = append(found, Attachment{p, [...]string{"tcx_ingress", "tcx_egress"}[kind], name})
 		}
 	}
 	return found
 }
 
 // events looks at the perf events that processes hold.
-func (w *bpfAttachWalk) events() bool {
-	o, s := w.o, w.l.s
+func (w *attachWalk) events() bool {
+	o, s := w.o, w.s
 	if !o.perfProg.Present() {
 		return true
 	}
 	var events []virt.Addr
 	seen := map[virt.Addr]bool{}
 	var errs []error
-	err := s.heldFiles(w.ctx, []string{"perf_fops"}, func(h heldObject) {
-		if !seen[h.object] {
-			seen[h.object] = true
-			events = append(events, h.object)
+	err := s.HeldObjects(w.ctx, []string{"perf_fops"}, func(h linux.HeldObject) {
+		if !seen[h.Object] {
+			seen[h.Object] = true
+			events = append(events, h.Object)
 		}
 	}, func(err error) {
-		if len(errs) < maxHeldErrs {
+		if len(errs) < maxErrs {
 			errs = append(errs, err)
 		}
 	})
@@ -286,8 +292,8 @@ func (w *bpfAttachWalk) events() bool {
 		}
 	}
 	for _, e := range events {
-		if !w.look("perf events", func() []BPFAttachment {
-			return []BPFAttachment{{w.l.r.Pointer(e, o.perfProg), "perf_event", w.l.traceEvent(w.l.r.Pointer(e, o.tpEvent))}}
+		if !w.look("perf events", func() []Attachment {
+			return []Attachment{{w.r.Pointer(e, o.perfProg), "perf_event", perf.TraceEventName(s, &w.r, w.r.Pointer(e, o.tpEvent))}}
 		}) {
 			return false
 		}

@@ -1,16 +1,19 @@
-package linux
+package bpf
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"iter"
 
+	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/linux/kobj"
+	"github.com/outsight-vmi/outsight/linux/perf"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
-// BPFLink ties a program to what runs it.
-type BPFLink struct {
+// Link ties a program to what runs it.
+type Link struct {
 	Addr       virt.Addr // of the struct bpf_link
 	ID         uint32
 	Type       string    // "xdp", "cgroup", "tracing" …
@@ -22,8 +25,8 @@ type BPFLink struct {
 	Target string
 }
 
-// bpfLinkLayout is struct bpf_link and the structures that begin with one.
-type bpfLinkLayout struct {
+// linkLayout is struct bpf_link and the structures that begin with one.
+type linkLayout struct {
 	id, typ, prog, attach                                      kobj.Field
 	progAux, auxID, auxTarget                                  kobj.Field
 	rawTP, rawMap, tpName                                      kobj.Field
@@ -33,12 +36,12 @@ type bpfLinkLayout struct {
 	perfFile, filePrivate, tpEvent                             kobj.Field
 	multiCount, multiAddrs                                     kobj.Field
 	structMap, sockMap, mapName                                kobj.Field
-	uprobeSelf, uprobePath                                     kobj.Field
+	uprobeSelf, uprobePath, pathMount, pathDentry              kobj.Field
 	nfNet, nfHook, nfFamily                                    kobj.Field
 }
 
-func (s *System) bpfLinkLayout() (*bpfLinkLayout, error) {
-	return kobj.LayoutOf(s.Walker, "BPF links", func(r *kobj.Resolver, o *bpfLinkLayout) {
+func linkLayoutOf(s *linux.System) (*linkLayout, error) {
+	return kobj.LayoutOf(s.Walker, "BPF links", func(r *kobj.Resolver, o *linkLayout) {
 		const l = "bpf_link"
 		r.Prefetch("link_idr")
 		o.id, o.typ, o.prog = r.Field(l, "id"), r.Field(l, "type"), r.Field(l, "prog")
@@ -62,25 +65,26 @@ func (s *System) bpfLinkLayout() (*bpfLinkLayout, error) {
 		o.structMap, o.sockMap = r.Optional("bpf_struct_ops_link", "map"), r.Optional("sockmap_link", "map")
 		o.mapName = r.Optional("bpf_map", "name")
 		o.uprobeSelf, o.uprobePath = r.Optional("bpf_uprobe_multi_link", "link"), r.Optional("bpf_uprobe_multi_link", "path")
+		o.pathMount, o.pathDentry = r.Field("path", "mnt"), r.Field("path", "dentry")
 		o.nfNet, o.nfHook = r.Optional("bpf_nf_link", "net"), r.Optional("bpf_nf_link", "hook_ops.hooknum")
 		o.nfFamily = r.Optional("bpf_nf_link", "hook_ops.pf")
 	})
 }
 
-// BPFLinks yields the BPF links in order of identifier: those that bpf(2) lists.
-// Programs are also attached without one, as [System.BPFAttachments] lists.
-func (s *System) BPFLinks(ctx context.Context) iter.Seq2[*BPFLink, error] {
-	return func(yield func(*BPFLink, error) bool) {
-		o, err := s.bpfLinkLayout()
+// Links yields the BPF links in order of identifier: those that bpf(2) lists.
+// Programs are also attached without one, as [Attachments] lists.
+func Links(ctx context.Context, s *linux.System) iter.Seq2[*Link, error] {
+	return func(yield func(*Link, error) bool) {
+		o, err := linkLayoutOf(s)
 		if err != nil {
 			yield(nil, err)
 			return
 		}
-		l := s.NewProcessReader()
-		for e, err := range s.bpfIDs(ctx, "link_idr") {
-			var k *BPFLink
+		l := &linkReader{s: s, o: o, r: s.Reader(), names: s.NewProcessReader()}
+		for e, err := range objects(ctx, s, "link_idr") {
+			var k *Link
 			if err == nil {
-				k, err = o.read(l, e.Value)
+				k, err = l.read(e.Value)
 			}
 			if !yield(k, err) {
 				return
@@ -89,18 +93,26 @@ func (s *System) BPFLinks(ctx context.Context) iter.Seq2[*BPFLink, error] {
 	}
 }
 
-func (o *bpfLinkLayout) read(l *ProcessReader, a virt.Addr) (_ *BPFLink, err error) {
-	r := &l.r
+// linkReader reads links and the names of what they are attached to.
+type linkReader struct {
+	s     *linux.System
+	o     *linkLayout
+	r     kobj.Reader
+	names *linux.ProcessReader
+}
+
+func (l *linkReader) read(a virt.Addr) (_ *Link, err error) {
+	o, r := l.o, &l.r
 	r.Err = nil
-	k := &BPFLink{Addr: a, ID: uint32(r.Uint(a, o.id)), Program: r.Pointer(a, o.prog)}
-	k.Type = bpfName(bpfLinkTypes[:], r.Uint(a, o.typ))
+	k := &Link{Addr: a, ID: uint32(r.Uint(a, o.id)), Program: r.Pointer(a, o.prog)}
+	k.Type = kobj.EnumName(linkTypes[:], r.Uint(a, o.typ))
 	if k.Program != 0 {
 		k.ProgramID = uint32(r.Uint(r.Pointer(k.Program, o.progAux), o.auxID))
 	}
 	if r.Err != nil {
 		return nil, fmt.Errorf("BPF link at %#x: %w", uint64(a), r.Err)
 	}
-	o.target(l, a, k)
+	l.target(a, k)
 	if r.Err != nil {
 		return k, fmt.Errorf("BPF link %d at %#x: %w", k.ID, uint64(a), r.Err)
 	}
@@ -108,20 +120,21 @@ func (o *bpfLinkLayout) read(l *ProcessReader, a virt.Addr) (_ *BPFLink, err err
 }
 
 // target finds what k is attached to, as its type has it.
-func (o *bpfLinkLayout) target(l *ProcessReader, a virt.Addr, k *BPFLink) {
-	r := &l.r
+func (l *linkReader) target(a virt.Addr, k *Link) {
+	o, r := l.o, &l.r
 	attach := o.attach
+	var err error
 	switch k.Type {
 	case "raw_tracepoint":
-		k.Target = l.bpfString(r.Pointer(r.Pointer(r.Pointer(a, o.rawTP), o.rawMap), o.tpName))
+		k.Target = r.NameAt(r.Pointer(r.Pointer(r.Pointer(a, o.rawTP), o.rawMap), o.tpName))
 	case "tracing":
 		attach = either(attach, o.tracingType)
-		k.Target = l.bpfString(r.Pointer(r.Pointer(k.Program, o.progAux), o.auxTarget))
+		k.Target = r.NameAt(r.Pointer(r.Pointer(k.Program, o.progAux), o.auxTarget))
 	case "cgroup":
 		attach = either(attach, o.cgroupType)
-		k.Target = l.groupPath(r.Pointer(a, o.cgroup))
+		k.Target, err = l.names.CgroupPathOf(r.Pointer(a, o.cgroup))
 	case "iter":
-		k.Target = l.bpfString(r.Pointer(r.Pointer(r.Pointer(a, o.iter), o.iterReg), o.iterTarget))
+		k.Target = r.NameAt(r.Pointer(r.Pointer(r.Pointer(a, o.iter), o.iterReg), o.iterTarget))
 	case "netns":
 		attach = either(attach, o.netType)
 		if net := r.Pointer(a, o.net); net != 0 {
@@ -137,14 +150,14 @@ func (o *bpfLinkLayout) target(l *ProcessReader, a virt.Addr, k *BPFLink) {
 		k.Target = o.device(r, a, o.netkitDev)
 	case "perf_event":
 		if f := r.Pointer(a, o.perfFile); f != 0 {
-			k.Target = l.traceEvent(r.Pointer(r.Pointer(f, o.filePrivate), o.tpEvent))
+			k.Target = perf.TraceEventName(l.s, r, r.Pointer(r.Pointer(f, o.filePrivate), o.tpEvent))
 		}
 	case "kprobe_multi":
 		k.Target = fmt.Sprintf("%d functions", r.Uint(a, o.multiCount))
 	case "uprobe_multi":
 		if o.uprobePath.Present() {
 			p := a - virt.Addr(o.uprobeSelf.Offset) + virt.Addr(o.uprobePath.Offset)
-			k.Target, _ = l.path(r.Ptr(p+virt.Addr(l.s.o.pathMnt)), r.Ptr(p+virt.Addr(l.s.o.pathDentry)))
+			k.Target, _, err = l.names.PathOf(r.Pointer(p, o.pathMount), r.Pointer(p, o.pathDentry))
 		}
 	case "struct_ops":
 		k.Target = o.mapOf(r, r.Pointer(a, o.structMap))
@@ -153,9 +166,10 @@ func (o *bpfLinkLayout) target(l *ProcessReader, a virt.Addr, k *BPFLink) {
 	case "netfilter":
 		k.Target = fmt.Sprintf("family %d hook %d", r.Uint(a, o.nfFamily), r.Uint(a, o.nfHook))
 	}
+	r.Err = cmp.Or(r.Err, err)
 	// These two have one way only, which older kernels do not note down.
 	if attach.Present() && k.Type != "perf_event" && k.Type != "raw_tracepoint" {
-		k.AttachType = bpfName(bpfAttachTypes[:], r.Uint(a, attach))
+		k.AttachType = kobj.EnumName(attachTypes[:], r.Uint(a, attach))
 	}
 }
 
@@ -168,7 +182,7 @@ func either(f, or kobj.Field) kobj.Field {
 }
 
 // device is the name of the network interface that member f points to.
-func (o *bpfLinkLayout) device(r *kobj.Reader, a virt.Addr, f kobj.Field) string {
+func (o *linkLayout) device(r *kobj.Reader, a virt.Addr, f kobj.Field) string {
 	dev := r.Pointer(a, f)
 	if dev == 0 || !o.devName.Present() {
 		return "" // the interface is gone
@@ -176,17 +190,9 @@ func (o *bpfLinkLayout) device(r *kobj.Reader, a virt.Addr, f kobj.Field) string
 	return kobj.CString(r.Bytes(o.devName.At(dev), int(min(o.devName.Size, 16))))
 }
 
-func (o *bpfLinkLayout) mapOf(r *kobj.Reader, m virt.Addr) string {
+func (o *linkLayout) mapOf(r *kobj.Reader, m virt.Addr) string {
 	if m == 0 || !o.mapName.Present() {
 		return ""
 	}
 	return "map " + kobj.CString(r.Bytes(o.mapName.At(m), int(min(o.mapName.Size, 64))))
-}
-
-// bpfString is the text at a, a name of the kernel's; empty for no pointer.
-func (l *ProcessReader) bpfString(a virt.Addr) string {
-	if a == 0 {
-		return ""
-	}
-	return l.r.CString(a, 256)
 }

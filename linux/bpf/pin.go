@@ -1,36 +1,39 @@
-package linux
+package bpf
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 
+	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
-// bpfPinLayout is what lies between a file system type and the paths in it.
-type bpfPinLayout struct {
+// pinLayout is what lies between a file system type and the paths in it.
+type pinLayout struct {
 	supers, instances, inodes, mounts  kobj.Field
-	mntNext, mntInstance               kobj.Field
+	mntNext, mntInstance, mntMount     kobj.Field
 	op, private, sbList, dentries, als kobj.Field
 }
 
-func (s *System) bpfPinLayout() (*bpfPinLayout, error) {
-	return kobj.LayoutOf(s.Walker, "BPF file systems", func(r *kobj.Resolver, o *bpfPinLayout) {
+func pinLayoutOf(s *linux.System) (*pinLayout, error) {
+	return kobj.LayoutOf(s.Walker, "BPF file systems", func(r *kobj.Resolver, o *pinLayout) {
 		r.Prefetch("bpf_fs_type", "bpf_prog_iops", "bpf_map_iops", "bpf_link_iops")
 		o.supers, o.instances = r.Field("file_system_type", "fs_supers"), r.Field("super_block", "s_instances")
 		o.inodes, o.mounts = r.Field("super_block", "s_inodes"), r.Field("super_block", "s_mounts")
 		o.mntNext = r.Optional("mount", "mnt_next_for_sb") // 6.18; a list_head before
-		o.mntInstance = r.Optional("mount", "mnt_instance")
+		o.mntInstance, o.mntMount = r.Optional("mount", "mnt_instance"), r.Field("mount", "mnt")
 		o.op, o.private = r.Field("inode", "i_op"), r.Field("inode", "i_private")
 		o.sbList, o.dentries = r.Field("inode", "i_sb_list"), r.Field("inode", "i_dentry")
 		o.als = r.Field("dentry", "d_alias", "d_u.d_alias") // 7.0
 	})
 }
 
-// bpfPins finds the objects pinned in the BPF file systems of the guest.
-func (s *System) bpfPins(ctx context.Context, pins map[virt.Addr][]string, fail func(error)) {
-	o, err := s.bpfPinLayout()
+// readPins finds the objects pinned in the BPF file systems of the guest.
+func readPins(ctx context.Context, s *linux.System, pins map[virt.Addr][]string, fail func(error)) {
+	o, err := pinLayoutOf(s)
 	if err != nil {
 		fail(err)
 		return
@@ -39,11 +42,10 @@ func (s *System) bpfPins(ctx context.Context, pins map[virt.Addr][]string, fail 
 	if err != nil {
 		return // built without
 	}
-	var ops [3]virt.Addr
+	w := pinReader{o: o, r: s.Reader(), names: s.NewProcessReader(), pins: pins}
 	for i, name := range []string{"bpf_prog_iops", "bpf_map_iops", "bpf_link_iops"} {
-		ops[i], _ = s.Address(name)
+		w.ops[i], _ = s.Address(name)
 	}
-	l := s.NewProcessReader()
 	seen := 0
 	for node, err := range s.HList(ctx, o.supers.At(fs), 4096) {
 		if err != nil {
@@ -51,14 +53,14 @@ func (s *System) bpfPins(ctx context.Context, pins map[virt.Addr][]string, fail 
 			continue
 		}
 		sb := node - virt.Addr(o.instances.Offset)
-		mnt := o.mount(l, sb)
-		for node, err := range s.List(ctx, o.inodes.At(sb), maxBPF) {
-			if seen++; seen > maxBPF {
+		mnt := w.mount(sb)
+		for node, err := range s.List(ctx, o.inodes.At(sb), maxObjects) {
+			if seen++; seen > maxObjects {
 				fail(fmt.Errorf("BPF file systems: %w", kobj.ErrBudget))
 				return
 			}
 			if err == nil {
-				err = o.pin(l, ops, mnt, node-virt.Addr(o.sbList.Offset), pins)
+				err = w.pin(mnt, node-virt.Addr(o.sbList.Offset))
 			}
 			if err != nil {
 				fail(fmt.Errorf("BPF file system at %#x: %w", uint64(sb), err))
@@ -67,10 +69,20 @@ func (s *System) bpfPins(ctx context.Context, pins map[virt.Addr][]string, fail 
 	}
 }
 
+// pinReader collects what is pinned.
+type pinReader struct {
+	o     *pinLayout
+	r     kobj.Reader
+	names *linux.ProcessReader
+	ops   [3]virt.Addr // inode operations of programs, maps and links
+	pins  map[virt.Addr][]string
+}
+
 // mount is a vfsmount of the file system at sb; 0 where it is mounted nowhere.
-func (o *bpfPinLayout) mount(l *ProcessReader, sb virt.Addr) virt.Addr {
-	l.r.Err = nil
-	m := l.r.Pointer(sb, o.mounts)
+func (w *pinReader) mount(sb virt.Addr) virt.Addr {
+	o, r := w.o, &w.r
+	r.Err = nil
+	m := r.Pointer(sb, o.mounts)
 	if !o.mntNext.Present() {
 		if m == o.mounts.At(sb) {
 			m = 0 // an empty list
@@ -78,18 +90,18 @@ func (o *bpfPinLayout) mount(l *ProcessReader, sb virt.Addr) virt.Addr {
 			m -= virt.Addr(o.mntInstance.Offset)
 		}
 	}
-	if m == 0 || l.r.Err != nil {
+	if m == 0 || r.Err != nil {
 		return 0
 	}
-	return m + virt.Addr(l.s.o.mountMnt)
+	return o.mntMount.At(m)
 }
 
-// pin adds the inode at a to pins if it is a BPF object's.
-func (o *bpfPinLayout) pin(l *ProcessReader, ops [3]virt.Addr, mnt, a virt.Addr, pins map[virt.Addr][]string) (err error) {
-	r := &l.r
+// pin adds the inode at a to the pins if it is a BPF object's.
+func (w *pinReader) pin(mnt, a virt.Addr) error {
+	o, r := w.o, &w.r
 	r.Err = nil
 	op := r.Pointer(a, o.op)
-	if r.Err != nil || op == 0 || op != ops[0] && op != ops[1] && op != ops[2] {
+	if r.Err != nil || op == 0 || !slices.Contains(w.ops[:], op) {
 		return r.Err
 	}
 	object := r.Pointer(a, o.private)
@@ -97,10 +109,10 @@ func (o *bpfPinLayout) pin(l *ProcessReader, ops [3]virt.Addr, mnt, a virt.Addr,
 	if node == 0 || mnt == 0 {
 		return r.Err // has no name, or none that leads to it
 	}
-	path, _ := l.path(mnt, node-virt.Addr(o.als.Offset))
-	if r.Err != nil {
-		return fmt.Errorf("inode at %#x: %w", uint64(a), r.Err)
+	path, _, err := w.names.PathOf(mnt, node-virt.Addr(o.als.Offset))
+	if err = cmp.Or(r.Err, err); err != nil {
+		return fmt.Errorf("inode at %#x: %w", uint64(a), err)
 	}
-	pins[object] = append(pins[object], path)
+	w.pins[object] = append(w.pins[object], path)
 	return nil
 }

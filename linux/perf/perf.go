@@ -1,16 +1,18 @@
-package linux
+// Package perf is the perf events of a Linux guest.
+package perf
 
 import (
 	"context"
 	"fmt"
 	"iter"
 
+	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
-// PerfEvent is one event of perf: a counter or sampler, of a task or a processor.
-type PerfEvent struct {
+// Event is one event of perf: a counter or sampler, of a task or a processor.
+type Event struct {
 	Addr     virt.Addr // of the struct perf_event
 	ID       uint64    // as PERF_EVENT_IOC_ID tells
 	PMU      string    // that counts it: "software", "tracepoint", "breakpoint", "cpu"
@@ -29,22 +31,23 @@ type PerfEvent struct {
 	Owner    int32     // pid of the task that made it; 0 where the kernel or nobody has it
 }
 
-type perfLayout struct {
+type layout struct {
 	taskCtx, events, entry                                 kobj.Field
 	pmu, state, cpu, attrType, config, period, freq, count kobj.Field
 	owner, prog, overflow, tpEvent, pmuName                kobj.Field
 	progAux, auxID, cpuCtx, pmuCPUContext, pmuEntry, id    kobj.Field
+	pid                                                    kobj.Field // of task_struct
 }
 
-func (s *System) perfLayout() (*perfLayout, error) {
-	return kobj.LayoutOf(s.Walker, "perf events", func(r *kobj.Resolver, o *perfLayout) {
+func layoutOf(s *linux.System) (*layout, error) {
+	return kobj.LayoutOf(s.Walker, "perf events", func(r *kobj.Resolver, o *layout) {
 		const e = "perf_event"
 		r.Prefetch("pmus", "perf_cpu_context", "perf_fops")
 		// One context of each task since 6.2; one for each of two kinds of PMU before.
 		o.taskCtx = r.Field("task_struct", "perf_event_ctxp")
 		o.events, o.entry = r.Field("perf_event_context", "event_list"), r.Field(e, "event_entry")
 		o.pmu, o.state, o.cpu = r.Field(e, "pmu"), r.Field(e, "state"), r.Field(e, "cpu")
-		o.id = r.Field(e, "id")
+		o.id, o.pid = r.Field(e, "id"), r.Field("task_struct", "pid")
 		o.attrType, o.config = r.Field(e, "attr.type"), r.Field(e, "attr.config")
 		o.period, o.freq = r.Field(e, "attr.sample_period"), r.Field(e, "attr.freq")
 		o.count, o.owner = r.Field(e, "count"), r.Field(e, "owner")
@@ -56,35 +59,36 @@ func (s *System) perfLayout() (*perfLayout, error) {
 	})
 }
 
-const maxPerfEvents = 1 << 18 // of all contexts
+const maxEvents = 1 << 18 // of all contexts
 
-// PerfEvents yields the perf events of tasks, in order of the list of tasks, and then
+// Events yields the perf events of tasks, in order of the list of tasks, and then
 // those of processors. Events that hardware cannot count right now are among them.
-func (s *System) PerfEvents(ctx context.Context) iter.Seq2[*PerfEvent, error] {
-	return func(yield func(*PerfEvent, error) bool) {
-		o, err := s.perfLayout()
+func Events(ctx context.Context, s *linux.System) iter.Seq2[*Event, error] {
+	return func(yield func(*Event, error) bool) {
+		o, err := layoutOf(s)
 		if err != nil {
 			yield(nil, err)
 			return
 		}
-		w := perfWalk{s: s, o: o, l: s.NewProcessReader(), ctx: ctx, yield: yield, left: maxPerfEvents, seen: map[virt.Addr]bool{}}
+		w := walk{s: s, o: o, r: s.Reader(), l: s.NewProcessReader(), ctx: ctx, yield: yield, left: maxEvents, seen: map[virt.Addr]bool{}}
 		if w.tasks() {
 			w.processors()
 		}
 	}
 }
 
-type perfWalk struct {
-	s     *System
-	o     *perfLayout
-	l     *ProcessReader
+type walk struct {
+	s     *linux.System
+	o     *layout
+	r     kobj.Reader
+	l     *linux.ProcessReader // whose budget of threads counts
 	ctx   context.Context
-	yield func(*PerfEvent, error) bool
+	yield func(*Event, error) bool
 	left  int
 	seen  map[virt.Addr]bool // contexts and events: each event is of one context
 }
 
-func (w *perfWalk) tasks() bool {
+func (w *walk) tasks() bool {
 	n := min(w.o.taskCtx.Size/8, 2)
 	for p, err := range w.s.Processes(w.ctx) {
 		if err != nil {
@@ -117,7 +121,7 @@ func (w *perfWalk) tasks() bool {
 
 // processors looks at the context of each processor: one since 6.2, one for each PMU
 // before.
-func (w *perfWalk) processors() {
+func (w *walk) processors() {
 	if !w.o.pmuCPUContext.Present() {
 		for cpu := range w.s.CPUAreas {
 			a, err := w.s.PerCPU("perf_cpu_context", cpu)
@@ -157,17 +161,17 @@ func (w *perfWalk) processors() {
 }
 
 // context yields the events of the struct perf_event_context at a.
-func (w *perfWalk) context(a, task virt.Addr) bool {
+func (w *walk) context(a, task virt.Addr) bool {
 	if w.seen[a] {
 		return true
 	}
 	w.seen[a] = true
-	for node, err := range w.s.List(w.ctx, w.o.events.At(a), maxPerfEvents) {
+	for node, err := range w.s.List(w.ctx, w.o.events.At(a), maxEvents) {
 		if w.left--; w.left < 0 {
 			w.yield(nil, fmt.Errorf("perf events: %w", kobj.ErrBudget))
 			return false
 		}
-		var e *PerfEvent
+		var e *Event
 		if event := node - virt.Addr(w.o.entry.Offset); err == nil {
 			if w.seen[event] {
 				return w.yield(nil, fmt.Errorf("perf events at %#x: %w: event at %#x is there twice", uint64(a), kobj.ErrBroken, uint64(event)))
@@ -185,10 +189,10 @@ func (w *perfWalk) context(a, task virt.Addr) bool {
 	return true
 }
 
-func (w *perfWalk) event(a, task virt.Addr) (_ *PerfEvent, err error) {
-	o, r := w.o, &w.l.r
+func (w *walk) event(a, task virt.Addr) (_ *Event, err error) {
+	o, r := w.o, &w.r
 	r.Err = nil
-	e := &PerfEvent{
+	e := &Event{
 		Addr: a, ID: r.Uint(a, o.id), Type: uint32(r.Uint(a, o.attrType)), Config: r.Uint(a, o.config), Period: r.Uint(a, o.period),
 		Freq: r.Uint(a, o.freq) != 0, CPU: int32(r.Int(a, o.cpu)), State: int32(r.Int(a, o.state)),
 		Count: r.Int(a, o.count), Program: r.Pointer(a, o.prog), Overflow: r.Pointer(a, o.overflow),
@@ -197,20 +201,20 @@ func (w *perfWalk) event(a, task virt.Addr) (_ *PerfEvent, err error) {
 		return nil, fmt.Errorf("event at %#x: %w", uint64(a), r.Err)
 	}
 	if p := r.Pointer(a, o.pmu); p != 0 {
-		e.PMU = w.l.bpfString(r.Pointer(p, o.pmuName))
+		e.PMU = r.NameAt(r.Pointer(p, o.pmuName))
 	}
 	if task != 0 {
-		e.PID = int32(r.U32(task + virt.Addr(w.s.o.pid)))
+		e.PID = int32(r.Uint(task, o.pid))
 	}
 	// All ones: the owner ended (TASK_TOMBSTONE).
 	if owner := r.Pointer(a, o.owner); owner != 0 && owner != ^virt.Addr(0) {
-		e.Owner = int32(r.U32(owner + virt.Addr(w.s.o.pid)))
+		e.Owner = int32(r.Uint(owner, o.pid))
 	}
 	if e.Program != 0 {
 		e.ProgID = uint32(r.Uint(r.Pointer(e.Program, o.progAux), o.auxID))
 	}
 	if tp := r.Pointer(a, o.tpEvent); tp != 0 {
-		e.Name = w.l.traceEvent(tp)
+		e.Name = TraceEventName(w.s, r, tp)
 	}
 	if r.Err != nil {
 		return e, fmt.Errorf("event at %#x: %w", uint64(a), r.Err)

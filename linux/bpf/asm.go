@@ -1,25 +1,25 @@
-package linux
+package bpf
 
 import (
 	"encoding/binary"
 	"fmt"
 )
 
-// bpfALU, bpfJump and bpfSizes are the names of operations by their bits of an opcode.
+// aluOps, jumpOps and sizes are the names of operations by their bits of an opcode.
 var (
-	bpfALU   = [16]string{"+=", "-=", "*=", "/=", "|=", "&=", "<<=", ">>=", "neg", "%=", "^=", "=", "s>>=", "end", "", ""}
-	bpfJump  = [16]string{"goto", "==", ">", ">=", "&", "!=", "s>", "s>=", "call", "exit", "<", "<=", "s<", "s<=", "may_goto", "tail_call"}
-	bpfSizes = [4]string{"u32", "u16", "u8", "u64"}
+	aluOps  = [16]string{"+=", "-=", "*=", "/=", "|=", "&=", "<<=", ">>=", "neg", "%=", "^=", "=", "s>>=", "end", "", ""}
+	jumpOps = [16]string{"goto", "==", ">", ">=", "&", "!=", "s>", "s>=", "call", "exit", "<", "<=", "s<", "s<=", "may_goto", "tail_call"}
+	sizes   = [4]string{"u32", "u16", "u8", "u64"}
 )
 
-// DisassembleBPF writes BPF instructions down, 8 bytes each, in the pseudo C of the
+// Disassemble writes BPF instructions down, 8 bytes each, in the pseudo C of the
 // kernel's verifier. A 64-bit constant takes two of them and one line. symbol names
 // the kernel function at a distance from __bpf_call_base, in bytes, or gives ""; it
 // may be nil.
-func DisassembleBPF(code []byte, symbol func(offset int32) string) []string {
+func Disassemble(code []byte, symbol func(offset int32) string) []string {
 	lines := make([]string, 0, len(code)/8)
 	for pc := 0; 8*pc+8 <= len(code); pc++ {
-		i := decodeBPF(code[8*pc:])
+		i := decode(code[8*pc:])
 		text := i.text(pc, symbol)
 		if i.op == opLoad64 {
 			if 8*pc+16 <= len(code) {
@@ -38,21 +38,21 @@ func DisassembleBPF(code []byte, symbol func(offset int32) string) []string {
 
 const opLoad64 = 0x18
 
-// bpfInsn is one instruction (struct bpf_insn).
-type bpfInsn struct {
+// insn is one instruction (struct bpf_insn).
+type insn struct {
 	op, dst, src uint8
 	off          int16
 	imm          int32
 }
 
-func decodeBPF(b []byte) bpfInsn {
-	return bpfInsn{
+func decode(b []byte) insn {
+	return insn{
 		b[0], b[1] & 15, b[1] >> 4,
 		int16(binary.LittleEndian.Uint16(b[2:])), int32(binary.LittleEndian.Uint32(b[4:])),
 	}
 }
 
-func (i bpfInsn) text(pc int, symbol func(int32) string) string {
+func (i insn) text(pc int, symbol func(int32) string) string {
 	switch class := i.op & 7; class {
 	case 0: // BPF_LD
 		if mode := i.op >> 5; mode == 1 || mode == 2 { // BPF_ABS, BPF_IND
@@ -95,19 +95,19 @@ func (i bpfInsn) text(pc int, symbol func(int32) string) string {
 	return i.raw()
 }
 
-func (i bpfInsn) raw() string {
+func (i insn) raw() string {
 	return fmt.Sprintf("op %#02x r%d, r%d, %+d, %#x", i.op, i.dst, i.src, i.off, uint32(i.imm))
 }
 
-func (i bpfInsn) size() string { return bpfSizes[i.op>>3&3] }
+func (i insn) size() string { return sizes[i.op>>3&3] }
 
-func (i bpfInsn) atomic() string {
+func (i insn) atomic() string {
 	place := fmt.Sprintf("(%s *)(r%d %+d)", i.size(), i.dst, i.off)
 	switch i.imm {
 	case 0x00, 0x40, 0x50, 0xa0:
-		return fmt.Sprintf("lock *%s %s r%d", place, bpfALU[i.imm>>4], i.src)
+		return fmt.Sprintf("lock *%s %s r%d", place, aluOps[i.imm>>4], i.src)
 	case 0x01, 0x41, 0x51, 0xa1:
-		return fmt.Sprintf("r%d = atomic_fetch(%s %s r%d)", i.src, place, bpfALU[i.imm>>4], i.src)
+		return fmt.Sprintf("r%d = atomic_fetch(%s %s r%d)", i.src, place, aluOps[i.imm>>4], i.src)
 	case 0xe1:
 		return fmt.Sprintf("r%d = xchg(%s, r%d)", i.src, place, i.src)
 	case 0xf1:
@@ -116,12 +116,12 @@ func (i bpfInsn) atomic() string {
 	return i.raw()
 }
 
-func (i bpfInsn) alu(wide bool) string {
+func (i insn) alu(wide bool) string {
 	reg := "r"
 	if !wide {
 		reg = "w"
 	}
-	op := bpfALU[i.op>>4]
+	op := aluOps[i.op>>4]
 	operand := fmt.Sprintf("%s%d", reg, i.src)
 	if i.op&8 == 0 {
 		operand = fmt.Sprint(i.imm)
@@ -152,9 +152,9 @@ func (i bpfInsn) alu(wide bool) string {
 	return fmt.Sprintf("%s%d %s %s", reg, i.dst, op, operand)
 }
 
-func (i bpfInsn) jump(pc int, wide bool, symbol func(int32) string) string {
+func (i insn) jump(pc int, wide bool, symbol func(int32) string) string {
 	const kernelFunction, ownFunction = 2, 1 // BPF_PSEUDO_KFUNC_CALL, BPF_PSEUDO_CALL
-	op := bpfJump[i.op>>4]
+	op := jumpOps[i.op>>4]
 	to := pc + 1 + int(i.off)
 	switch op {
 	case "goto":

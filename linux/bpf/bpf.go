@@ -1,4 +1,6 @@
-package linux
+// Package bpf is the BPF of a Linux guest: programs, maps and links, where programs are
+// attached, and who holds them.
+package bpf
 
 import (
 	"context"
@@ -7,12 +9,13 @@ import (
 	"iter"
 	"time"
 
+	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
-// BPFProgram is a loaded BPF program.
-type BPFProgram struct {
+// Program is a loaded BPF program.
+type Program struct {
 	Addr       virt.Addr // of the struct bpf_prog
 	ID         uint32
 	Type       string // "kprobe", "cgroup_skb" …, as bpftool has them
@@ -41,8 +44,8 @@ type BPFProgram struct {
 	Missed    uint64 // runs left out because it was running already
 }
 
-// bpfProgLayout is struct bpf_prog and what it leads to.
-type bpfProgLayout struct {
+// programLayout is struct bpf_prog and what it leads to.
+type programLayout struct {
 	typ, expected, length, jitedLen, tag, aux, function, insns, jited, gpl   kobj.Field
 	sleepable, stats, auxStats                                               kobj.Field
 	refs, usedMaps, usedCount, id, funcCount, funcs, user, loaded, name, btf kobj.Field
@@ -50,8 +53,8 @@ type bpfProgLayout struct {
 	userUID, btfID, mapID, cnt, nsecs, misses                                kobj.Field
 }
 
-func (s *System) bpfProgLayout() (*bpfProgLayout, error) {
-	return kobj.LayoutOf(s.Walker, "BPF programs", func(r *kobj.Resolver, o *bpfProgLayout) {
+func programLayoutOf(s *linux.System) (*programLayout, error) {
+	return kobj.LayoutOf(s.Walker, "BPF programs", func(r *kobj.Resolver, o *programLayout) {
 		const p, a = "bpf_prog", "bpf_prog_aux"
 		r.Prefetch("prog_idr")
 		o.typ, o.expected, o.length = r.Field(p, "type"), r.Field(p, "expected_attach_type"), r.Field(p, "len")
@@ -73,22 +76,22 @@ func (s *System) bpfProgLayout() (*bpfProgLayout, error) {
 }
 
 const (
-	maxBPF       = 1 << 17 // objects of a kind
-	maxBPFMaps   = 64      // MAX_USED_MAPS
-	maxBPFFuncs  = 1024    // about BPF_MAX_SUBPROGS
-	maxBPFInsns  = 1 << 20 // BPF_COMPLEXITY_LIMIT_INSNS
-	maxBPFMemory = 64 << 20
+	maxObjects = 1 << 17 // of a kind
+	maxMaps    = 64      // MAX_USED_MAPS
+	maxFuncs   = 1024    // about BPF_MAX_SUBPROGS
+	maxInsns   = 1 << 20 // BPF_COMPLEXITY_LIMIT_INSNS
+	maxErrs    = 1000    // that are kept
 )
 
-// bpfIDs walks one of the kernel's tables of BPF objects by identifier.
-func (s *System) bpfIDs(ctx context.Context, table string) iter.Seq2[kobj.XArrayEntry, error] {
+// objects walks one of the kernel's tables of BPF objects by identifier.
+func objects(ctx context.Context, s *linux.System, table string) iter.Seq2[kobj.XArrayEntry, error] {
 	return func(yield func(kobj.XArrayEntry, error) bool) {
 		idr, err := s.SymbolAddr(table)
 		if err != nil {
 			yield(kobj.XArrayEntry{}, fmt.Errorf("%w: %w (built without CONFIG_BPF_SYSCALL?)", kobj.ErrUnsupported, err))
 			return
 		}
-		for e, err := range s.IDR(ctx, idr, maxBPF) {
+		for e, err := range s.IDR(ctx, idr, maxObjects) {
 			if err != nil {
 				err = fmt.Errorf("%s: %w", table, err)
 			}
@@ -99,18 +102,18 @@ func (s *System) bpfIDs(ctx context.Context, table string) iter.Seq2[kobj.XArray
 	}
 }
 
-// BPFPrograms yields the loaded BPF programs in order of identifier: those that
+// Programs yields the loaded BPF programs in order of identifier: those that
 // bpf(2) lists. Classic filters of sockets and seccomp are not among them.
-func (s *System) BPFPrograms(ctx context.Context) iter.Seq2[*BPFProgram, error] {
-	return func(yield func(*BPFProgram, error) bool) {
-		o, err := s.bpfProgLayout()
+func Programs(ctx context.Context, s *linux.System) iter.Seq2[*Program, error] {
+	return func(yield func(*Program, error) bool) {
+		o, err := programLayoutOf(s)
 		if err != nil {
 			yield(nil, err)
 			return
 		}
 		r := s.Reader()
-		for e, err := range s.bpfIDs(ctx, "prog_idr") {
-			var p *BPFProgram
+		for e, err := range objects(ctx, s, "prog_idr") {
+			var p *Program
 			if err == nil {
 				p, err = o.read(s, &r, e.Value)
 			}
@@ -121,15 +124,15 @@ func (s *System) BPFPrograms(ctx context.Context) iter.Seq2[*BPFProgram, error] 
 	}
 }
 
-func (o *bpfProgLayout) read(s *System, r *kobj.Reader, a virt.Addr) (_ *BPFProgram, err error) {
+func (o *programLayout) read(s *linux.System, r *kobj.Reader, a virt.Addr) (_ *Program, err error) {
 	r.Err = nil
 	aux := r.Pointer(a, o.aux)
-	p := &BPFProgram{Addr: a, ID: uint32(r.Uint(aux, o.id))}
+	p := &Program{Addr: a, ID: uint32(r.Uint(aux, o.id))}
 	kind, expected := r.Uint(a, o.typ), r.Uint(a, o.expected)
-	p.Type = bpfName(bpfProgTypes[:], kind)
+	p.Type = kobj.EnumName(programTypes[:], kind)
 	const cgroupSKB = 8 // the only type for which attach type 0 means something
 	if expected != 0 || kind == cgroupSKB {
-		p.AttachType = bpfName(bpfAttachTypes[:], expected)
+		p.AttachType = kobj.EnumName(attachTypes[:], expected)
 	}
 	p.Name = kobj.CString(r.Bytes(o.name.At(aux), int(min(o.name.Size, 64))))
 	p.Tag = hex.EncodeToString(r.Bytes(o.tag.At(a), int(min(o.tag.Size, 8))))
@@ -143,7 +146,7 @@ func (o *bpfProgLayout) read(s *System, r *kobj.Reader, a virt.Addr) (_ *BPFProg
 		p.Target = r.CString(name, 256)
 	}
 	p.SinceBoot = time.Duration(r.Uint(aux, o.loaded))
-	p.Loaded = s.started(uint64(p.SinceBoot))
+	p.Loaded = s.WallClock(p.SinceBoot)
 	if user := r.Pointer(aux, o.user); user != 0 {
 		p.UID = uint32(r.Uint(user, o.userUID))
 	}
@@ -169,8 +172,8 @@ func (o *bpfProgLayout) read(s *System, r *kobj.Reader, a virt.Addr) (_ *BPFProg
 
 // functions counts the functions of p. Each of several is compiled by itself, and
 // the first is the program.
-func (o *bpfProgLayout) functions(r *kobj.Reader, aux virt.Addr, p *BPFProgram) {
-	n, list := min(r.Uint(aux, o.funcCount), maxBPFFuncs), r.Pointer(aux, o.funcs)
+func (o *programLayout) functions(r *kobj.Reader, aux virt.Addr, p *Program) {
+	n, list := min(r.Uint(aux, o.funcCount), maxFuncs), r.Pointer(aux, o.funcs)
 	p.Functions = uint32(max(n, 1))
 	if p.JITAddr == 0 || list == 0 {
 		return
@@ -184,8 +187,8 @@ func (o *bpfProgLayout) functions(r *kobj.Reader, aux virt.Addr, p *BPFProgram) 
 	}
 }
 
-func (o *bpfProgLayout) maps(r *kobj.Reader, aux virt.Addr, p *BPFProgram) {
-	n, list := min(r.Uint(aux, o.usedCount), maxBPFMaps), r.Pointer(aux, o.usedMaps)
+func (o *programLayout) maps(r *kobj.Reader, aux virt.Addr, p *Program) {
+	n, list := min(r.Uint(aux, o.usedCount), maxMaps), r.Pointer(aux, o.usedMaps)
 	for i := range n {
 		id := r.Uint(r.Ptr(list+virt.Addr(8*i)), o.mapID)
 		if r.Err != nil {
@@ -196,7 +199,7 @@ func (o *bpfProgLayout) maps(r *kobj.Reader, aux virt.Addr, p *BPFProgram) {
 }
 
 // runs sums what each processor counted.
-func (o *bpfProgLayout) runs(s *System, r *kobj.Reader, a, aux virt.Addr, p *BPFProgram) {
+func (o *programLayout) runs(s *linux.System, r *kobj.Reader, a, aux virt.Addr, p *Program) {
 	stats := r.Pointer(a, o.stats) + r.Pointer(aux, o.auxStats) // one of them is absent
 	if stats == 0 || !o.cnt.Present() {
 		return
@@ -210,12 +213,12 @@ func (o *bpfProgLayout) runs(s *System, r *kobj.Reader, a, aux virt.Addr, p *BPF
 
 // Instructions reads p's instructions as the verifier left them, 8 bytes each:
 // calls and map references hold the kernel's own addresses.
-func (s *System) Instructions(p *BPFProgram) (_ []byte, err error) {
-	o, err := s.bpfProgLayout()
+func Instructions(s *linux.System, p *Program) (_ []byte, err error) {
+	o, err := programLayoutOf(s)
 	if err != nil {
 		return nil, err
 	}
-	if p.Insns > maxBPFInsns {
+	if p.Insns > maxInsns {
 		return nil, fmt.Errorf("BPF program %d: %w: %d instructions", p.ID, kobj.ErrBroken, p.Insns)
 	}
 	b := make([]byte, 8*p.Insns)

@@ -1,17 +1,18 @@
-package linux
+package bpf
 
 import (
 	"context"
 	"fmt"
 	"iter"
 
+	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
-// BPFMap is a map of BPF programs.
-type BPFMap struct {
+// Map is a map of BPF programs.
+type Map struct {
 	Addr       virt.Addr // of the struct bpf_map
 	ID         uint32
 	Type       string // "hash", "array" …
@@ -27,12 +28,12 @@ type BPFMap struct {
 	UserRefs   int64 // of those, held by file descriptors and pins
 }
 
-type bpfMapLayout struct {
+type mapLayout struct {
 	typ, key, value, entries, flags, id, name, frozen, refs, users, btf, btfID kobj.Field
 }
 
-func (s *System) bpfMapLayout() (*bpfMapLayout, error) {
-	return kobj.LayoutOf(s.Walker, "BPF maps", func(r *kobj.Resolver, o *bpfMapLayout) {
+func mapLayoutOf(s *linux.System) (*mapLayout, error) {
+	return kobj.LayoutOf(s.Walker, "BPF maps", func(r *kobj.Resolver, o *mapLayout) {
 		const m = "bpf_map"
 		r.Prefetch("map_idr")
 		o.typ, o.key, o.value = r.Field(m, "map_type"), r.Field(m, "key_size"), r.Field(m, "value_size")
@@ -43,17 +44,17 @@ func (s *System) bpfMapLayout() (*bpfMapLayout, error) {
 	})
 }
 
-// BPFMaps yields the BPF maps in order of identifier: those that bpf(2) lists.
-func (s *System) BPFMaps(ctx context.Context) iter.Seq2[*BPFMap, error] {
-	return func(yield func(*BPFMap, error) bool) {
-		o, err := s.bpfMapLayout()
+// Maps yields the BPF maps in order of identifier: those that bpf(2) lists.
+func Maps(ctx context.Context, s *linux.System) iter.Seq2[*Map, error] {
+	return func(yield func(*Map, error) bool) {
+		o, err := mapLayoutOf(s)
 		if err != nil {
 			yield(nil, err)
 			return
 		}
 		r := s.Reader()
-		for e, err := range s.bpfIDs(ctx, "map_idr") {
-			var m *BPFMap
+		for e, err := range objects(ctx, s, "map_idr") {
+			var m *Map
 			if err == nil {
 				m, err = o.read(s, &r, e.Value)
 			}
@@ -64,12 +65,12 @@ func (s *System) BPFMaps(ctx context.Context) iter.Seq2[*BPFMap, error] {
 	}
 }
 
-func (o *bpfMapLayout) read(s *System, r *kobj.Reader, a virt.Addr) (_ *BPFMap, err error) {
+func (o *mapLayout) read(s *linux.System, r *kobj.Reader, a virt.Addr) (_ *Map, err error) {
 	r.Err = nil
 	num := func(f kobj.Field) uint32 { return uint32(r.Uint(a, f)) }
 	kind := r.Uint(a, o.typ)
-	m := &BPFMap{
-		Addr: a, ID: num(o.id), Type: bpfName(bpfMapTypes[:], kind),
+	m := &Map{
+		Addr: a, ID: num(o.id), Type: kobj.EnumName(mapTypes[:], kind),
 		KeySize: num(o.key), ValueSize: num(o.value), MaxEntries: num(o.entries), Flags: num(o.flags),
 		Frozen: num(o.frozen) != 0, Refs: r.Int(a, o.refs), UserRefs: r.Int(a, o.users),
 	}
@@ -77,18 +78,18 @@ func (o *bpfMapLayout) read(s *System, r *kobj.Reader, a virt.Addr) (_ *BPFMap, 
 	if b := r.Pointer(a, o.btf); b != 0 {
 		m.BTF = uint32(r.Uint(b, o.btfID))
 	}
-	m.Memory = bpfMapMemory(kind, m, uint64(len(s.CPUAreas)))
+	m.Memory = mapMemory(kind, m, uint64(len(s.CPUAreas)))
 	if r.Err != nil {
 		return nil, fmt.Errorf("BPF map at %#x: %w", uint64(a), r.Err)
 	}
 	return m, nil
 }
 
-// bpfMapMemory is what the entries of a map take at most, as the kernel estimated
+// mapMemory is what the entries of a map take at most, as the kernel estimated
 // it up to 6.3 (bpf_map_memory_footprint).
-func bpfMapMemory(kind uint64, m *BPFMap, cpus uint64) uint64 {
+func mapMemory(kind uint64, m *Map, cpus uint64) uint64 {
 	key, value := uint64(m.KeySize), (uint64(m.ValueSize)+7)&^7
-	switch bpfName(bpfMapTypes[:], kind) {
+	switch kobj.EnumName(mapTypes[:], kind) {
 	case "percpu_hash", "percpu_array", "lru_percpu_hash", "percpu_cgroup_storage":
 		value *= cpus
 	case "ringbuf", "user_ringbuf":

@@ -76,10 +76,8 @@ func TestEveryPackageHasAnExample(t *testing.T) {
 		if !p.exists || p.name == "main" || testsOnly[folder] != "" {
 			continue
 		}
-		if !slices.ContainsFunc(doc.Examples(p.tests...), func(e *doc.Example) bool {
-			return e.Output != "" || e.EmptyOutput
-		}) {
-			t.Errorf("%s: no example that runs: a func Example… with an Output comment in a test file", folder)
+		if !slices.ContainsFunc(doc.Examples(p.tests...), p.runs) {
+			t.Errorf("%s: no example that runs: a func Example… with an Output comment, or one that a test passes to linuxtest.Examples", folder)
 		}
 	}
 	for folder := range testsOnly {
@@ -87,4 +85,43 @@ func TestEveryPackageHasAnExample(t *testing.T) {
 			t.Errorf("%s is exempt and does not exist", folder)
 		}
 	}
+}
+
+// TestGuestExamplesRun finds examples that look at a guest and that no test runs.
+func TestGuestExamplesRun(t *testing.T) {
+	for folder, p := range packages(t) {
+		if !slices.ContainsFunc(p.tests, importsLinuxtest) {
+			continue
+		}
+		for _, e := range doc.Examples(p.tests...) {
+			if !p.runs(e) {
+				t.Errorf("%s: Example%s has no Output comment and is not passed to linuxtest.Examples", folder, e.Name)
+			}
+		}
+	}
+}
+
+// runs reports whether go test runs e: it has output to compare, or a test passes it to
+// linuxtest.Examples.
+func (p *pkg) runs(e *doc.Example) bool {
+	return e.Output != "" || e.EmptyOutput || slices.ContainsFunc(p.tests, func(f *ast.File) bool {
+		return importsLinuxtest(f) && mentions(f, "Example"+e.Name)
+	})
+}
+
+func importsLinuxtest(f *ast.File) bool {
+	return slices.ContainsFunc(f.Imports, func(i *ast.ImportSpec) bool { return i.Path.Value == `"`+module+`/linux/linuxtest"` })
+}
+
+// mentions reports whether f uses the function name, beside declaring it.
+func mentions(f *ast.File, name string) (found bool) {
+	ast.Inspect(f, func(n ast.Node) bool {
+		if d, ok := n.(*ast.FuncDecl); ok && d.Name.Name == name {
+			return false
+		}
+		id, ok := n.(*ast.Ident)
+		found = found || ok && id.Name == name
+		return !found
+	})
+	return found
 }

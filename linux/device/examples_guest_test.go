@@ -14,5 +14,6 @@ func TestGuestExamples(t *testing.T) {
 		{Name: "Processors", Run: ExampleProcessors},
 		{Name: "Drivers", Run: ExampleDrivers},
 		{Name: "Resources", Run: ExampleResources},
+		{Name: "ConsoleLines", Run: ExampleConsoleLines, MayBeEmpty: true},
 	})
 }

@@ -12,5 +12,7 @@ func TestGuestExamples(t *testing.T) {
 		{Name: "Counters", Run: ExampleCounters},
 		{Name: "SlabCaches", Run: ExampleSlabCaches},
 		{Name: "VMAreas", Run: ExampleVMAreas},
+		{Name: "Pages", Run: ExamplePages},
+		{Name: "Zones", Run: ExampleZones},
 	})
 }

@@ -13,5 +13,6 @@ func TestGuestExamples(t *testing.T) {
 		{Name: "Rules", Run: ExampleRules, MayBeEmpty: true},
 		{Name: "Chains", Run: ExampleChains, MayBeEmpty: true},
 		{Name: "Sets", Run: ExampleSets, MayBeEmpty: true},
+		{Name: "Objects", Run: ExampleObjects, MayBeEmpty: true},
 	})
 }

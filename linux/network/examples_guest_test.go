@@ -14,5 +14,6 @@ func TestGuestExamples(t *testing.T) {
 		{Name: "Devices", Run: ExampleDevices},
 		{Name: "Routes", Run: ExampleRoutes},
 		{Name: "Neighbours", Run: ExampleNeighbours, MayBeEmpty: true},
+		{Name: "Rules", Run: ExampleRules},
 	})
 }

@@ -229,6 +229,9 @@ func (f *finder) judge(im *image, entry *cacheEntry) *Kernel {
 		entry = newCacheEntry(im, f.opts)
 	}
 	k.cache = entry
+	if k.lost != "" {
+		f.opts.Warn(errors.New(k.lost))
+	}
 	if _, named := k.Symbol("_end"); !named {
 		f.opts.Warn(fmt.Errorf("kernel %s was built without CONFIG_KALLSYMS_ALL: its variables have no names, and what only they lead to is missing", k.Release))
 	}

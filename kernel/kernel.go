@@ -54,6 +54,7 @@ type Kernel struct {
 	// different places, one sentence each. A healthy guest shows none.
 	Inconsistencies []string
 
+	lost       string // what the memory is known to lack; empty: nothing
 	vmcoreinfo []byte // as text
 	cache      *cacheEntry
 }

@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"github.com/outsight-vmi/outsight/phys"
@@ -48,7 +49,47 @@ func (k *Kernel) place(im *image, levels int, text phys.Addr) error {
 			return nil
 		}
 	}
+	if k.placeCut(im, p, layouts, levels, text, off, top) {
+		return nil
+	}
 	return fmt.Errorf("kernel %s found at offset %#x, but no guest-physical map fits its page tables (RAM ends at %#x): the dump may be cut short or have gaps", im.profile.Release, off, uint64(top))
+}
+
+// placeCut settles the map of a dump that was cut off: it is the first part of what the
+// kernel counted. Processes behind its end cannot speak for a map: of those that none
+// speaks against, it is the one that most speak for.
+func (k *Kernel) placeCut(im *image, p phys.Placeable, layouts []phys.Layout, levels int, text phys.Addr, off uint64, top phys.Addr) bool {
+	type loser interface{ Lose(n uint64) } // a running machine's memory is whole
+	most := -1
+	for _, l := range layouts {
+		n := len(l.Segments)
+		if at, ok := l.At(off); !ok || at != text || n == 0 || l.Segments[0].Start != 0 {
+			continue
+		}
+		end := l.Segments[n-1].Start + phys.Addr(l.Segments[n-1].Size)
+		if top != 0 && end >= top {
+			continue
+		}
+		moved := *im
+		moved.mem, moved.text = p.Place(l), text
+		m, ok := moved.mem.(loser)
+		if !ok {
+			return false
+		}
+		lost, wants := top-end, fmt.Sprintf("the kernel's at %#x", uint64(top))
+		switch {
+		case top == 0: // the count is lost too, or has no name
+			lost, wants = phys.PageSize, "the kernel has more"
+		case top > fourGiB: // how much was below the PCI hole is unknown
+			lost = top - max(end, fourGiB)
+		}
+		m.Lose(uint64(lost)) // page tables are among it
+		if links := moved.listLinks(levels); links > most {
+			most, k.Memory, k.TextPA, k.Layout = links, moved.mem, text, l.String()+", cut off"
+			k.lost = fmt.Sprintf("the dump was cut off: its memory ends at %#x, and %s; what was behind that is unknown", uint64(end), wants)
+		}
+	}
+	return most >= 0
 }
 
 // ram is what the kernel counted when it booted: where RAM below 4 GiB ends and
@@ -115,33 +156,67 @@ const maxProof = 4096
 // must point back at the one before. Under a wrong map it soon leads into other
 // bytes.
 func (im *image) listHolds(levels int) bool {
-	root, ok1 := im.at("init_top_pgt")
-	f, err := im.profile.Field("task_struct", "tasks")
-	if !ok1 || err != nil {
-		return false
-	}
-	k := &Kernel{Profile: im.profile, Memory: im.mem, TextPA: im.text, Space: virt.New(im.mem, root, levels)}
-	if !k.findText() || k.findDirectMap() != nil {
-		return false
-	}
-	head, ok := k.Address("init_task")
+	space, head, ok := im.list(levels)
 	if !ok {
 		return false
 	}
-	head += virt.Addr(f.Offset)
-	at := head
-	for range maxProof {
-		next, err := k.Space.U64(at)
+	_, end := followList(space, head, 0)
+	return end == nil
+}
+
+// listLinks counts the links of that list which hold, from both ends up to what the
+// memory lacks; -1 if any contradicts.
+func (im *image) listLinks(levels int) int {
+	space, head, ok := im.list(levels)
+	if !ok {
+		return -1
+	}
+	links, end := followList(space, head, 0)
+	if end == nil || links == maxProof {
+		return links
+	}
+	back, end2 := followList(space, head, 8)
+	if !errors.Is(end, phys.ErrNotPresent) || !errors.Is(end2, phys.ErrNotPresent) {
+		return -1
+	}
+	return links + back
+}
+
+// list is the space in which init_task's list can be followed, and its head.
+func (im *image) list(levels int) (space *virt.Space, head virt.Addr, ok bool) {
+	root, ok1 := im.at("init_top_pgt")
+	f, err := im.profile.Field("task_struct", "tasks")
+	if !ok1 || err != nil {
+		return nil, 0, false
+	}
+	k := &Kernel{Profile: im.profile, Memory: im.mem, TextPA: im.text, Space: virt.New(im.mem, root, levels)}
+	if !k.findText() || k.findDirectMap() != nil {
+		return nil, 0, false
+	}
+	head, ok = k.Address("init_task")
+	return k.Space, head + virt.Addr(f.Offset), ok
+}
+
+var errBroken = errors.New("an entry of the list does not point back")
+
+// followList counts the links of a list_head that hold, in the direction of the pointer
+// at offset forward (0: next, 8: prev). end is why it ended before it was round.
+func followList(space *virt.Space, head, forward virt.Addr) (links int, end error) {
+	for at := head; links < maxProof; links++ {
+		next, err := space.U64(at + forward)
 		if err != nil {
-			return false
+			return links, err
 		}
-		back, err := k.Space.U64(virt.Addr(next) + 8)
-		if err != nil || virt.Addr(back) != at {
-			return false
+		back, err := space.U64(virt.Addr(next) + 8 - forward)
+		if err != nil {
+			return links, err
+		}
+		if virt.Addr(back) != at {
+			return links, errBroken
 		}
 		if at = virt.Addr(next); at == head {
-			return true
+			return links + 1, nil
 		}
 	}
-	return true
+	return links, nil
 }

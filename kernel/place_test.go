@@ -1,9 +1,9 @@
 package kernel
 
 import (
-	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/outsight-vmi/outsight/linux/synth"
@@ -76,30 +76,57 @@ func TestPlace(t *testing.T) {
 	}
 }
 
-// A dump that was cut has no map under which all the RAM exists that the kernel
-// counted.
+// A dump that was cut off is placed by what it has, and that it was cut off is reported.
 func TestPlaceCutDump(t *testing.T) {
-	g := synth.New(synth.Options{RAM: 256 << 20})
-	f, err := os.Create(filepath.Join(t.TempDir(), "ram"))
-	if err != nil {
-		t.Fatal(err)
+	const gib = 1 << 30
+	for _, c := range []struct {
+		name     string
+		ram, low uint64
+		size     uint64
+		text     phys.Addr
+		lost     uint64
+	}{
+		{"small", 256 << 20, 0, 100 << 20, 16 << 20, 156 << 20},
+		{"pc, kernel low, cut above the hole", 5 * gib, 3 * gib, 4*gib + gib/2, 2*gib + 64<<20, gib / 2},
+		{"pc, kernel high, cut above the hole", 5 * gib, 3 * gib, 4*gib + gib/2, 4*gib + 64<<20, gib / 2},
+		{"pc, cut below the hole", 5 * gib, 3 * gib, gib, 64 << 20, 2 * gib},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			g := synth.New(synth.Options{RAM: c.ram, Low: c.low, TextPA: c.text, Offset: 0x200000})
+			for pid := range int32(20) {
+				g.Add(synth.Process{PID: 1 + pid, Comm: "x"})
+			}
+			l := phys.Identity(c.ram)
+			if c.low != 0 {
+				l = phys.Split("", c.ram, c.low)
+			}
+			f, err := os.Create(filepath.Join(t.TempDir(), "ram"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			if err := g.Raw(f, l); err != nil {
+				t.Fatal(err)
+			}
+			if err := f.Truncate(int64(c.size)); err != nil {
+				t.Fatal(err)
+			}
+			m, err := raw.Open(f.Name())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer m.Close()
+			var warned []error
+			k := find(t, m, Options{Warn: func(err error) { warned = append(warned, err) }})
+			same(t, k, g)
+			if lost := phys.Lost(k.Memory); lost != c.lost {
+				t.Errorf("%#x bytes lost, not %#x", lost, c.lost)
+			}
+			if len(warned) != 1 || !strings.Contains(warned[0].Error(), "cut off") {
+				t.Errorf("warned of %v", warned)
+			}
+		})
 	}
-	defer f.Close()
-	if err := g.Raw(f, phys.Identity(100<<20)); err != nil {
-		t.Fatal(err)
-	}
-	m, err := raw.Open(f.Name())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer m.Close()
-	if _, err := Find(t.Context(), m, Options{}); !errors.Is(err, ErrNotRunning) {
-		t.Error(err)
-	} else {
-		t.Log(err)
-	}
-	// If the monitor reported the map there is nothing to prove.
-	same(t, find(t, m, Options{Proven: true}), g)
 }
 
 func TestPlaceStaleCopy(t *testing.T) {

@@ -2,6 +2,7 @@ package virt
 
 import (
 	"encoding/binary"
+	"errors"
 	"runtime/debug"
 	"sync/atomic"
 
@@ -15,13 +16,16 @@ const regionShift = 21
 // directMap is Linux's linear window on RAM (page_offset_base). A 2 MiB region of
 // it is believed once the page tables were seen to map it linearly, all of it;
 // any other region (a hole punched by secretmem, a remapped page, a lie) goes
-// through the page tables at each access. What is believed stays so for the life of a
+// through the page tables at each access. Where memory is known to be incomplete, and the
+// page tables of a region are what it lacks, the region is believed: it has no other
+// meaning. What is believed stays so for the life of a
 // Space: [Space.Over] begins a new one.
 type directMap struct {
 	base     Addr
 	size     uint64 // in bytes
 	verified []atomic.Uint64
 	refused  []atomic.Uint64
+	lossy    bool // page tables may be lost
 }
 
 // WithDirectMap returns s with the fast path for the direct map that begins at
@@ -34,14 +38,17 @@ func (s *Space) WithDirectMap(base Addr) *Space {
 	// No processor has more than 52 physical address bits; a source that claims
 	// so must not make us allocate for it.
 	c := *s
-	c.direct = newDirectMap(base, min(uint64(end), 1<<46))
+	c.direct = newDirectMap(base, min(uint64(end), 1<<46), s.mem)
 	return &c
 }
 
 // newDirectMap believes nothing yet.
-func newDirectMap(base Addr, size uint64) *directMap {
+func newDirectMap(base Addr, size uint64, mem phys.Memory) *directMap {
 	words := (size>>regionShift + 64) / 64
-	return &directMap{base: base, size: size, verified: make([]atomic.Uint64, words), refused: make([]atomic.Uint64, words)}
+	return &directMap{
+		base: base, size: size, lossy: phys.Lost(mem) > 0,
+		verified: make([]atomic.Uint64, words), refused: make([]atomic.Uint64, words),
+	}
 }
 
 // DirectBase is where the direct map begins, or 0 without a fast path.
@@ -102,6 +109,9 @@ func (d *directMap) verify(s *Space, region uint64) bool {
 // linear reports whether the 2 MiB at va lead, all of them, to the 2 MiB at pa.
 func (s *Space) linear(va Addr, pa phys.Addr) bool {
 	page, err := s.walk(va)
+	if s.direct.misses(err) {
+		return true
+	}
 	if err != nil || page.PA != pa || !page.Present() {
 		return false
 	}
@@ -115,7 +125,7 @@ func (s *Space) linear(va Addr, pa phys.Addr) bool {
 	}
 	var buf [tableSize]byte
 	if _, err := s.mem.ReadAt(buf[:], table); err != nil {
-		return false
+		return s.direct.misses(err)
 	}
 	for i := range uint64(512) {
 		e := binary.LittleEndian.Uint64(buf[i*8:])
@@ -124,6 +134,11 @@ func (s *Space) linear(va Addr, pa phys.Addr) bool {
 		}
 	}
 	return true
+}
+
+// misses reports whether a walk ended at a page table that was lost.
+func (d *directMap) misses(err error) bool {
+	return err != nil && d.lossy && errors.Is(err, phys.ErrNotPresent)
 }
 
 // table finds the page table of the given level on the way to va.

@@ -1,6 +1,7 @@
 package virt_test
 
 import (
+	"encoding/binary"
 	"testing"
 
 	"github.com/outsight-vmi/outsight/linux/synth"
@@ -190,5 +191,48 @@ func TestFreshSpace(t *testing.T) {
 	}
 	if v, err := s.U64(direct + 0x5000); err != nil || v != 2 {
 		t.Errorf("%#x, %v: others still see what was", v, err)
+	}
+}
+
+// lossy is memory of which the page at lost is known to be missing.
+type lossy struct {
+	phys.Memory
+	lost phys.Addr
+	n    uint64
+}
+
+func (m lossy) Lost() uint64 { return m.n }
+
+func (m lossy) ReadAt(p []byte, pa phys.Addr) (int, error) {
+	if pa < m.lost+phys.PageSize && pa+phys.Addr(len(p)) > m.lost {
+		return 0, phys.NotPresent(pa, len(p))
+	}
+	return m.Memory.ReadAt(p, pa)
+}
+
+// Where page tables of the direct map are lost with a part of memory, what is there is read
+// all the same; where memory is whole, nothing is believed without them.
+func TestDirectMapWithoutTables(t *testing.T) {
+	tab, _ := linear()
+	tab.Memory.Uint64(33<<20, 0x1234)
+	middle := tab.Entry(direct+33<<20, 2) &^ (phys.PageSize - 1)
+	small := tab.Entry(direct+mib2, 1) &^ (phys.PageSize - 1)
+	tab.Memory.Uint64(mib2+8, 0x5678)
+	for _, c := range []struct{ table, at phys.Addr }{{middle, 33 << 20}, {small, mib2 + 8}} {
+		for _, lost := range []uint64{0, phys.PageSize} {
+			s := virt.New(lossy{tab.Memory, c.table, lost}, tab.Root, 4).WithDirectMap(direct)
+			v, err := s.U64(direct + virt.Addr(c.at))
+			var want [8]byte
+			_, _ = tab.Memory.ReadAt(want[:], c.at)
+			if lost > 0 && (err != nil || v != binary.LittleEndian.Uint64(want[:])) || lost == 0 && err == nil {
+				t.Errorf("%#x, %d bytes lost: %#x, %v", uint64(c.at), lost, v, err)
+			}
+		}
+	}
+	// What the tables deny is not believed because something else is lost.
+	s := virt.New(lossy{tab.Memory, 60 << 20, 1}, tab.Root, 4).WithDirectMap(direct)
+	tab.Memory.Uint64(tab.Entry(direct+33<<20, 2), 0)
+	if v, err := s.U64(direct + 33<<20); err == nil {
+		t.Errorf("not mapped, and read: %#x", v)
 	}
 }

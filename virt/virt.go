@@ -134,7 +134,7 @@ func (s *Space) WithRoot(root phys.Addr) *Space {
 func (s *Space) Over(mem phys.Memory) *Space {
 	c := New(mem, s.root, s.levels)
 	if s.direct != nil {
-		c.direct = newDirectMap(s.direct.base, s.direct.size)
+		c.direct = newDirectMap(s.direct.base, s.direct.size, mem)
 	}
 	return c
 }

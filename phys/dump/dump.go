@@ -59,6 +59,9 @@ const headSize = 4096
 // cutOff is a layer that knows whether it has an end.
 type cutOff interface{ CutOff() bool }
 
+// bare is a layer that knows whether it lacks its index.
+type bare interface{ Bare() bool }
+
 // format is one that can be read. What a layer unwraps is recognized again.
 type format struct {
 	name   string
@@ -139,6 +142,8 @@ func open(src file.Source, depth int) (*Dump, error) {
 		d.Format += ", " + f.name
 		if c, ok := inner.(cutOff); ok && c.CutOff() {
 			d.Notes = append(d.Notes, fmt.Sprintf("the file was cut off: its %s layer has no end", f.name))
+		} else if b, ok := inner.(bare); ok && b.Bare() {
+			d.Notes = append(d.Notes, fmt.Sprintf("the %s file has no table of its frames at its end: it may have been cut off, and was searched for them", f.name))
 		}
 		return d, nil
 	}

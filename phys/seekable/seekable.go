@@ -45,26 +45,36 @@ type Source struct {
 	frames []frame
 	size   uint64
 	cache  *file.Cache
+	cut    bool // it ends in the middle of a frame
+	bare   bool // it has no table
 }
+
+// CutOff reports whether the file ends in the middle of a frame.
+func (s *Source) CutOff() bool { return s.cut }
+
+// Bare reports whether the file has no table of its frames, as one that was cut off behind
+// one of them, or that something else wrote.
+func (s *Source) Bare() bool { return s.bare }
 
 type frame struct {
 	at     uint64 // in the content
 	offset uint64 // in the file
 }
 
-// New reads the table of src, which the Source takes over. The error is
-// [ErrNoTable] where there is none.
+// New reads the table of src, which the Source takes over. Without one, as in a file that
+// was cut off, the frames are looked for one after the other. The error is
+// [ErrNoTable] where they cannot be read one by one.
 func New(src file.Source) (*Source, error) {
 	size := src.Size()
 	if size < headSize+footerSize {
-		return nil, ErrNoTable
+		return withoutTable(src)
 	}
 	var foot [footerSize]byte
 	if err := file.ReadFull(src, foot[:], size-footerSize); err != nil {
 		return nil, err
 	}
 	if binary.LittleEndian.Uint32(foot[5:]) != tableMagic {
-		return nil, ErrNoTable
+		return withoutTable(src)
 	}
 	count, entry := uint64(binary.LittleEndian.Uint32(foot[:])), uint64(8)
 	if foot[4]&reserved != 0 {

@@ -83,6 +83,7 @@ type ProcessReader struct {
 	paths   map[[2]virt.Addr]knownPath
 	comps   []string
 	copied  []byte // room for the memory of one shell
+	again   []byte // room for what identityAfter reads
 	elfBits map[phys.Addr]elfPage
 	// What may still be read: hostile processes can share one huge thing, each
 	// of them, at no cost to the guest.

@@ -36,8 +36,6 @@ var guestExamples = []struct {
 	{"System_Keys", ExampleSystem_Keys, true},
 	{"System_Terminals", ExampleSystem_Terminals, false},
 	{"ProcessReader_Images", ExampleProcessReader_Images, false},
-	{"ProcessReader_ELFImages", ExampleProcessReader_ELFImages, false},
-	{"ProcessReader_History", ExampleProcessReader_History, true},
 	{"System_IOUrings", ExampleSystem_IOUrings, true},
 	{"ProcessReader_SignalsOf", ExampleProcessReader_SignalsOf, false},
 	{"ProcessReader_TracingOf", ExampleProcessReader_TracingOf, true},

@@ -82,15 +82,12 @@ func (l *ProcessReader) program(mm virt.Addr) (dentry virt.Addr) {
 	if err != nil {
 		return 0
 	}
-	err = func() (err error) {
-		r := &l.r
-		r.Err = nil
-		if file := r.Ptr(mm + virt.Addr(l.s.o.exeFile)); file != 0 {
-			dentry, _ = l.opened(file, o)
-		}
-		return r.Err
-	}()
-	if err != nil {
+	r := &l.r
+	r.Err = nil
+	if file := r.Ptr(mm + virt.Addr(l.s.o.exeFile)); file != 0 {
+		dentry, _ = l.opened(file, o)
+	}
+	if err := r.Err; err != nil {
 		return 0
 	}
 	return dentry

@@ -118,38 +118,35 @@ func (s *System) IPCs(ctx context.Context) iter.Seq2[*IPCObject, error] {
 
 func (s *System) ipcObject(o *ipcLayout, kind string, perm virt.Addr) (*IPCObject, error) {
 	v := &IPCObject{Kind: kind}
-	err := func() error {
-		r := s.Reader()
-		v.ID, v.Key, v.Mode = int32(r.Uint(perm, o.id)), int32(r.Uint(perm, o.key)), uint32(r.Uint(perm, o.mode))
-		v.UID, v.GID, v.CUID, v.CGID = uint32(r.Uint(perm, o.uid)), uint32(r.Uint(perm, o.gid)), uint32(r.Uint(perm, o.cuid)), uint32(r.Uint(perm, o.cgid))
-		base := func(f kobj.Field) virt.Addr {
-			v.Address = perm - virt.Addr(f.Offset)
-			return v.Address
+	r := s.Reader()
+	v.ID, v.Key, v.Mode = int32(r.Uint(perm, o.id)), int32(r.Uint(perm, o.key)), uint32(r.Uint(perm, o.mode))
+	v.UID, v.GID, v.CUID, v.CGID = uint32(r.Uint(perm, o.uid)), uint32(r.Uint(perm, o.gid)), uint32(r.Uint(perm, o.cuid)), uint32(r.Uint(perm, o.cgid))
+	base := func(f kobj.Field) virt.Addr {
+		v.Address = perm - virt.Addr(f.Offset)
+		return v.Address
+	}
+	pid := func(a virt.Addr, f kobj.Field) int32 {
+		if p := r.Pointer(a, f); p != 0 {
+			return int32(r.U32(p + virt.Addr(s.o.pidNumbers+s.o.upidNr)))
 		}
-		pid := func(a virt.Addr, f kobj.Field) int32 {
-			if p := r.Pointer(a, f); p != 0 {
-				return int32(r.U32(p + virt.Addr(s.o.pidNumbers+s.o.upidNr)))
-			}
-			return 0
-		}
-		switch kind {
-		case "shm":
-			a := base(o.shm.perm)
-			v.Size, v.Count = r.Uint(a, o.shm.size), r.Uint(a, o.shm.attached)
-			v.Attached, v.Detached, v.Changed = stamp(r.Uint(a, o.shm.atime)), stamp(r.Uint(a, o.shm.dtime)), stamp(r.Uint(a, o.shm.ctime))
-			v.Creator, v.Last = pid(a, o.shm.creator), pid(a, o.shm.last)
-		case "sem":
-			a := base(o.sem.perm)
-			v.Count, v.Changed = r.Uint(a, o.sem.count), stamp(r.Uint(a, o.sem.ctime))
-		case "msg":
-			a := base(o.msg.perm)
-			v.Size, v.Count, v.Limit = r.Uint(a, o.msg.bytes), r.Uint(a, o.msg.count), r.Uint(a, o.msg.limit)
-			v.Sent, v.Detached, v.Changed = stamp(r.Uint(a, o.msg.stime)), stamp(r.Uint(a, o.msg.rtime)), stamp(r.Uint(a, o.msg.ctime))
-			v.Last, v.Receiver = pid(a, o.msg.sender), pid(a, o.msg.receiver)
-		}
-		return r.Err
-	}()
-	if err != nil {
+		return 0
+	}
+	switch kind {
+	case "shm":
+		a := base(o.shm.perm)
+		v.Size, v.Count = r.Uint(a, o.shm.size), r.Uint(a, o.shm.attached)
+		v.Attached, v.Detached, v.Changed = stamp(r.Uint(a, o.shm.atime)), stamp(r.Uint(a, o.shm.dtime)), stamp(r.Uint(a, o.shm.ctime))
+		v.Creator, v.Last = pid(a, o.shm.creator), pid(a, o.shm.last)
+	case "sem":
+		a := base(o.sem.perm)
+		v.Count, v.Changed = r.Uint(a, o.sem.count), stamp(r.Uint(a, o.sem.ctime))
+	case "msg":
+		a := base(o.msg.perm)
+		v.Size, v.Count, v.Limit = r.Uint(a, o.msg.bytes), r.Uint(a, o.msg.count), r.Uint(a, o.msg.limit)
+		v.Sent, v.Detached, v.Changed = stamp(r.Uint(a, o.msg.stime)), stamp(r.Uint(a, o.msg.rtime)), stamp(r.Uint(a, o.msg.ctime))
+		v.Last, v.Receiver = pid(a, o.msg.sender), pid(a, o.msg.receiver)
+	}
+	if err := r.Err; err != nil {
 		return nil, fmt.Errorf("at %#x: %w", uint64(perm), err)
 	}
 	return v, nil
@@ -176,23 +173,18 @@ func (s *System) queues(ctx context.Context, o *ipcLayout, ns *NamespaceInfo, yi
 	if err != nil {
 		return fail(err)
 	}
-	var sb *SuperBlock
-	err = func() error {
-		r := s.Reader()
-		mount := r.Pointer(ns.Addr, o.mount)
-		if mount == 0 || r.Err != nil {
-			return r.Err
-		}
-		super := r.Pointer(mount, o.super)
-		if r.Err != nil {
-			return r.Err
-		}
-		var err error
-		sb, err = s.SuperBlock(super, io)
-		return err
-	}()
-	if err != nil || sb == nil {
-		return err == nil || fail(err)
+	r := s.Reader()
+	mount := r.Pointer(ns.Addr, o.mount)
+	if mount == 0 && r.Err == nil {
+		return true // it has none
+	}
+	super := r.Pointer(mount, o.super)
+	if r.Err != nil {
+		return fail(r.Err)
+	}
+	sb, err := s.SuperBlock(super, io)
+	if err != nil {
+		return fail(err)
 	}
 	l := s.NewProcessReader()
 	for i, err := range s.INodes(ctx, sb) {
@@ -210,16 +202,13 @@ func (s *System) queues(ctx context.Context, o *ipcLayout, ns *NamespaceInfo, yi
 			Namespace: ns.Inode, Kind: "mqueue", ID: -1, Mode: i.Mode &^ typeMask, UID: i.UID, GID: i.GID, CUID: i.UID, CGID: i.GID,
 			Changed: i.CTime, Address: i.Addr - virt.Addr(o.queue.Offset),
 		}
-		err := func() error {
-			r := &l.r
-			r.Err = nil
-			v.Size, v.Count, v.Limit = r.Uint(v.Address, o.queueBytes), r.Uint(v.Address, o.queueCurrent), r.Uint(v.Address, o.queueMax)
-			if i.Dentry != 0 {
-				v.Name = l.dentryName(i.Dentry)
-			}
-			return r.Err
-		}()
-		if err != nil {
+		r := &l.r
+		r.Err = nil
+		v.Size, v.Count, v.Limit = r.Uint(v.Address, o.queueBytes), r.Uint(v.Address, o.queueCurrent), r.Uint(v.Address, o.queueMax)
+		if i.Dentry != 0 {
+			v.Name = l.dentryName(i.Dentry)
+		}
+		if err := r.Err; err != nil {
 			if !fail(err) {
 				return false
 			}

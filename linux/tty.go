@@ -158,11 +158,9 @@ func (c *ttyScan) drivers(ctx context.Context) {
 		var table virt.Addr
 		var n uint64
 		if err == nil {
-			err = func() error {
-				r := s.Reader()
-				table, n = r.Pointer(a, c.o.ttys), r.Uint(a, c.o.n)
-				return r.Err
-			}()
+			r := s.Reader()
+			table, n = r.Pointer(a, c.o.ttys), r.Uint(a, c.o.n)
+			err = r.Err
 		}
 		if err == nil && table != 0 {
 			if n > maxTerminals {
@@ -188,11 +186,9 @@ func (c *ttyScan) processes(ctx context.Context) {
 		if h.Object == 0 {
 			return // being opened just now
 		}
-		if err := func() error {
-			r.Err = nil
-			c.found(r.Pointer(h.Object, c.o.private), h.PID)
-			return r.Err
-		}(); err != nil {
+		r.Err = nil
+		c.found(r.Pointer(h.Object, c.o.private), h.PID)
+		if err := r.Err; err != nil {
 			c.fail(fmt.Errorf("terminal of descriptor %s: %w", h.FileHolder, err))
 		}
 	}, c.fail)
@@ -201,13 +197,11 @@ func (c *ttyScan) processes(ctx context.Context) {
 	}
 	for t, err := range s.Processes(ctx) {
 		if err == nil {
-			err = func() error {
-				r.Err = nil
-				if signal := r.Ptr(t.Addr + virt.Addr(s.o.signal)); r.Err == nil {
-					c.found(r.Ptr(signal+virt.Addr(s.o.tty)), 0)
-				}
-				return r.Err
-			}()
+			r.Err = nil
+			if signal := r.Ptr(t.Addr + virt.Addr(s.o.signal)); r.Err == nil {
+				c.found(r.Ptr(signal+virt.Addr(s.o.tty)), 0)
+			}
+			err = r.Err
 		}
 		if err != nil {
 			c.fail(fmt.Errorf("terminals of task %#x: %w", uint64(t.Addr), err))
@@ -218,43 +212,40 @@ func (c *ttyScan) processes(ctx context.Context) {
 // terminal reads the tty_struct at a.
 func (c *ttyScan) terminal(a virt.Addr) (t *Terminal, err error) {
 	s, o := c.l.s, c.o
-	err = func() error {
-		r := &c.l.r
-		r.Err = nil
-		t = &Terminal{Addr: a, Name: devName(r.CString(o.name.At(a), int(min(o.name.Size, 64)))), Index: int(int32(r.Uint(a, o.index)))}
-		if driver := r.Pointer(a, o.driver); driver != 0 {
-			if name := r.Pointer(driver, o.driverName); name != 0 {
-				t.Driver = r.CString(name, 64)
-			}
-			t.DriverModule = s.ModuleNameAt(r, r.Pointer(driver, o.module))
-			t.Device = Device(r.Uint(driver, o.major)<<20 | (r.Uint(driver, o.minor)+uint64(t.Index))&0xf_ffff)
+	r := &c.l.r
+	r.Err = nil
+	t = &Terminal{Addr: a, Name: devName(r.CString(o.name.At(a), int(min(o.name.Size, 64)))), Index: int(int32(r.Uint(a, o.index)))}
+	if driver := r.Pointer(a, o.driver); driver != 0 {
+		if name := r.Pointer(driver, o.driverName); name != 0 {
+			t.Driver = r.CString(name, 64)
 		}
-		id := func(f kobj.Field) int32 {
-			pid := r.Pointer(a, f)
-			if pid == 0 {
-				return 0
-			}
-			return int32(r.U32(pid + virt.Addr(s.o.pidNumbers+s.o.upidNr)))
+		t.DriverModule = s.ModuleNameAt(r, r.Pointer(driver, o.module))
+		t.Device = Device(r.Uint(driver, o.major)<<20 | (r.Uint(driver, o.minor)+uint64(t.Index))&0xf_ffff)
+	}
+	id := func(f kobj.Field) int32 {
+		pid := r.Pointer(a, f)
+		if pid == 0 {
+			return 0
 		}
-		t.Session, t.Group = id(o.session), id(o.group)
-		t.Count, t.Rows, t.Columns = r.Int(a, o.count), int(r.Uint(a, o.rows)), int(r.Uint(a, o.cols))
-		t.Peer, t.Ops = r.Pointer(a, o.link), r.Pointer(a, o.ops)
-		if t.Ops != 0 {
-			t.Write = r.Pointer(t.Ops, o.write)
-		}
-		if ldisc := r.Pointer(a, o.ldisc); ldisc != 0 {
-			t.DisciplineOps = r.Pointer(ldisc, o.discOps)
-		}
-		if t.DisciplineOps != 0 {
-			t.Discipline = r.CString(r.Pointer(t.DisciplineOps, o.discName), 64)
-			t.Receive, t.Receive2 = r.Pointer(t.DisciplineOps, o.receive), r.Pointer(t.DisciplineOps, o.receive2)
-		}
-		if r.Err != nil {
-			return fmt.Errorf("terminal at %#x: %w", uint64(a), r.Err)
-		}
-		return nil
-	}()
-	return t, err
+		return int32(r.U32(pid + virt.Addr(s.o.pidNumbers+s.o.upidNr)))
+	}
+	t.Session, t.Group = id(o.session), id(o.group)
+	t.Count, t.Rows, t.Columns = r.Int(a, o.count), int(r.Uint(a, o.rows)), int(r.Uint(a, o.cols))
+	t.Peer, t.Ops = r.Pointer(a, o.link), r.Pointer(a, o.ops)
+	if t.Ops != 0 {
+		t.Write = r.Pointer(t.Ops, o.write)
+	}
+	if ldisc := r.Pointer(a, o.ldisc); ldisc != 0 {
+		t.DisciplineOps = r.Pointer(ldisc, o.discOps)
+	}
+	if t.DisciplineOps != 0 {
+		t.Discipline = r.CString(r.Pointer(t.DisciplineOps, o.discName), 64)
+		t.Receive, t.Receive2 = r.Pointer(t.DisciplineOps, o.receive), r.Pointer(t.DisciplineOps, o.receive2)
+	}
+	if r.Err != nil {
+		return nil, fmt.Errorf("terminal at %#x: %w", uint64(a), r.Err)
+	}
+	return t, nil
 }
 
 // devName is a terminal's name below /dev: the slaves of Unix98 pseudo-terminals live in

@@ -29,7 +29,7 @@ var stair = []string{
 	"linux/kobj", // how kernel objects are linked, whatever they are
 	"linux",
 	"linux/network linux/perf linux/image", // netfilter names devices, BPF events; shells export symbols
-	"linux/netfilter linux/bpf linux/shell linux/mm linux/hooks linux/sched linux/device linux/sysctl",
+	"linux/netfilter linux/bpf linux/shell linux/ipc linux/mm linux/hooks linux/sched linux/device linux/sysctl",
 	"linux/*",
 	"disk wire",
 	"disk/* wire/*",

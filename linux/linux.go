@@ -3,7 +3,7 @@
 // and control groups.
 //
 // What has few ties to these has a package of its own below: network, netfilter, bpf,
-// perf, image, shell, mm, hooks, sched, device, sysctl. All of them read alike: a
+// perf, image, shell, ipc, mm, hooks, sched, device, sysctl. All of them read alike: a
 // function takes the context, if it can take long, and then the *[System], and yields
 // objects with an error for each that cannot be read. How kernel objects are linked is
 // package kobj's; System embeds its Walker.

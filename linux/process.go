@@ -335,7 +335,16 @@ func (l *ProcessReader) tty(signal virt.Addr) string {
 	if tty == 0 || o.ttyName == kobj.NoOffset {
 		return ""
 	}
-	return devName(r.CString(tty+virt.Addr(o.ttyName), 64))
+	return TerminalName(r.CString(tty+virt.Addr(o.ttyName), 64))
+}
+
+// TerminalName is a terminal's name below /dev: the slaves of Unix98 pseudo-terminals are
+// in a folder, so that pts0 is pts/0.
+func TerminalName(name string) string {
+	if len(name) > 3 && name[:3] == "pts" {
+		return "pts/" + name[3:]
+	}
+	return name
 }
 
 func (l *ProcessReader) creds(p *Process, a virt.Addr) {

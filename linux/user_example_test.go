@@ -5,16 +5,6 @@ import (
 	"log"
 )
 
-func ExampleSystem_Terminals() {
-	for t, err := range system.Terminals(ctx) {
-		if err != nil {
-			log.Print(err) // one that cannot be read is not the end
-			continue
-		}
-		fmt.Println(t.Name, t.Discipline, t.OpenBy)
-	}
-}
-
 func ExampleProcessReader_Images() {
 	lister := system.NewProcessReader()
 	for task, err := range system.Processes(ctx) {

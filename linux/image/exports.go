@@ -47,7 +47,7 @@ func ExportsOf(mem Memory, base virt.Addr) (*Exports, error) {
 	if size < virt.Addr(each) || !ok {
 		return nil, ErrNoExports
 	}
-	entries := make([]byte, min(int(size)/each, maxEntries)*each)
+	entries := make([]byte, min(size/virt.Addr(each), maxEntries)*virt.Addr(each))
 	if _, err := mem.ReadAt(entries, d.moved(at)); err != nil {
 		return nil, err
 	}

@@ -103,6 +103,9 @@ func FuzzExports(f *testing.F) {
 	narrow := dynamicPage(base)
 	narrow[elf.EI_CLASS] = byte(elf.ELFCLASS32)
 	f.Add(narrow)
+	huge := dynamicPage(base)
+	binary.LittleEndian.PutUint64(huge[64+56+40:], 1<<63) // the dynamic section: negative as an int
+	f.Add(huge)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		mem := bytesAt{base, b}
 		d, err := ExportsOf(mem, base)

@@ -8,7 +8,7 @@ PREFIX ?= /usr/local
 
 export CGO_ENABLED = 0
 
-.PHONY: help build install demo test check lint fuzz hostile support bench install-deps clean
+.PHONY: help build install demo test check lint fuzz hostile minimal support bench install-deps install-slow-deps clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -35,7 +35,10 @@ fuzz: ## run every fuzz target for FUZZTIME
 hostile: install-deps ## lie to every view about a guest's memory, HOSTILE times, from SEED on
 	OUTSIGHT_HOSTILE=$(HOSTILE) OUTSIGHT_HOSTILE_SEED=$(SEED) go test -count 1 -timeout 0 -v -run '^TestGuestHostile$$' ./groundtruth
 
-support: install-deps ## run every comparison with guests, an hour or two, and write the support tables from what they found
+minimal: install-slow-deps ## build a kernel with as little in it as outsight can read, once, and read it with every view
+	OUTSIGHT_SLOW=1 go test -count 1 -timeout 90m -v -run '^TestGuestMinimal$$' ./groundtruth
+
+support: install-slow-deps ## run every comparison with guests, an hour or two, and write the support tables from what they found
 	rm -f bin/results.jsonl && mkdir -p bin
 	OUTSIGHT_SLOW=1 OUTSIGHT_KVM=all OUTSIGHT_RESULTS=$(CURDIR)/bin/results.jsonl go test -count 1 -timeout 0 -run '^TestGuest' ./groundtruth
 	OUTSIGHT_RESULTS=$(CURDIR)/bin/results.jsonl go test -count 1 -run '^TestSupportTable$$' ./groundtruth -update
@@ -52,6 +55,9 @@ install: build ## install the binary, its manual and its completions under PREFI
 
 install-deps: ## install what demo, test and bench need (Debian)
 	scripts/install-deps
+
+install-slow-deps: ## install what the slow tests need besides (Debian)
+	scripts/install-deps --slow
 
 clean:
 	rm -rf bin

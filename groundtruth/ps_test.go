@@ -189,6 +189,12 @@ func attach(t *testing.T, m *vm.Machine, o guest.Options) (l *guest.Look, done f
 // look reads all processes from outside.
 func look(t *testing.T, target string, o vm.Options, source vm.Source, threads bool) seen {
 	t.Helper()
+	return lookWith(t, target, o, source, threads, func(error) bool { return false })
+}
+
+// lookWith is look where some warnings are right.
+func lookWith(t *testing.T, target string, o vm.Options, source vm.Source, threads bool, right func(error) bool) seen {
+	t.Helper()
 	m, err := local.Host().Open(t.Context(), target, o)
 	if err != nil {
 		t.Fatal(err)
@@ -196,7 +202,11 @@ func look(t *testing.T, target string, o vm.Options, source vm.Source, threads b
 	if m.Source != source {
 		t.Errorf("memory is read as %q, not %q", m.Source, source)
 	}
-	g, done := attach(t, m, guest.Options{Target: target, Warn: func(err error) { t.Error(err) }})
+	g, done := attach(t, m, guest.Options{Target: target, Warn: func(err error) {
+		if !right(err) {
+			t.Error(err)
+		}
+	}})
 	defer done()
 	if len(g.Linux.Inconsistencies) > 0 {
 		t.Errorf("inconsistencies: %q", g.Linux.Inconsistencies)

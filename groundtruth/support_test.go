@@ -60,6 +60,8 @@ func record(t *testing.T, facts ...fact) {
 	if path == "" || os.Getenv("OUTSIGHT_FLAVOUR") != "" {
 		return
 	}
+	// A kernel that is a file has no place in the table.
+	facts = slices.DeleteFunc(facts, func(f fact) bool { return strings.Contains(f.Kernel, "/") })
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	for _, f := range facts {

@@ -29,7 +29,7 @@ import (
 // leaves this host. See docs/decisions/0002-profile-cache.md.
 
 // cacheVersion changes when the meaning of what is cached does.
-const cacheVersion = 6
+const cacheVersion = 7
 
 // maxEntry bounds a cache file, in bytes. Real ones take some tens of KiB.
 const maxEntry = 16 << 20

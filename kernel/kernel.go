@@ -132,6 +132,7 @@ func (im *image) settle() (*Kernel, error) {
 	}
 	if _, named := k.Symbol("init_uts_ns"); !named {
 		k.follow()
+		k.followCode()
 	}
 	k.readState()
 	k.readVmcoreinfo()

@@ -5,14 +5,16 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"slices"
+	"strings"
 
 	"github.com/outsight-vmi/outsight/kernel/btf"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
-// A kernel that was built without CONFIG_KALLSYMS_ALL names its functions only
-// (scripts/kallsyms.c, symbol_valid). The few variables that everything else
+// A kernel that was built without CONFIG_KALLSYMS_ALL names its functions only, and the
+// ends of some sections (scripts/kallsyms.c, symbol_valid). The few variables that everything else
 // depends on are found by their content: page tables by where they lead, init_task by being
 // its own parent, types by their header. What is found is put into the profile, as if the
 // table had named it.
@@ -38,6 +40,12 @@ func (im *image) define(name string, at phys.Addr) {
 // textBefore is where _text is in an image whose read-only data begins at rodata: the
 // linker puts that on the first large page after the text (arch/x86/kernel/vmlinux.lds.S).
 func (im *image) textBefore(rodata phys.Addr) (phys.Addr, bool) {
+	if s, ok := im.profile.Symbol("__start_rodata"); ok { // newer tables name where sections begin and end
+		if s.Rel <= 0 || s.Rel > int64(min(rodata, windowMax)) {
+			return 0, false
+		}
+		return rodata - phys.Addr(s.Rel), true
+	}
 	t, err := im.profile.Table()
 	if err != nil {
 		return 0, false
@@ -95,6 +103,7 @@ func (im *image) anchorText(tables phys.Addr) error {
 	im.text = text
 	im.setBanner(banner)
 	im.define("linux_banner", rodata+phys.Addr(bytes.Index(page, []byte(banner))))
+	im.numberedBanner(rodata)
 	im.define("__start_rodata", rodata)
 	d := dataSearch{im: im, rodata: rodata}
 	if err := d.run(); err != nil {
@@ -112,6 +121,41 @@ func (im *image) anchorText(tables phys.Addr) error {
 	}
 	im.profile.BuildID = d.buildID
 	return nil
+}
+
+// numberedBanner looks for the banner that the kernel shows, with the number and the time
+// of the build: since 6.1 the first one was linked in before these were known
+// (init/version.c), and that of the last step lies anywhere behind it.
+func (im *image) numberedBanner(rodata phys.Addr) {
+	numbered := func(banner string) bool {
+		_, after, ok := strings.Cut(banner, ") #")
+		return ok && after != "" && after[0] >= '0' && after[0] <= '9'
+	}
+	if numbered(im.profile.Banner) {
+		return
+	}
+	const piece, longest = 1 << 20, 1 << 10
+	prefix := append(slices.Clone(bannerPrefix), im.profile.Release+" "...)
+	b := make([]byte, piece+longest)
+	for at := rodata; at < rodata+windowMax; at += piece {
+		n, _ := im.mem.ReadAt(b, at)
+		for off := 0; off < n; off += len(prefix) {
+			i := bytes.Index(b[off:n], prefix)
+			if i < 0 {
+				break
+			}
+			off += i
+			line, _, ended := bytes.Cut(b[off:min(n, off+longest)], []byte{'\n'})
+			if ended && numbered(string(line)) {
+				im.setBanner(string(line))
+				im.define("linux_banner", at+phys.Addr(off))
+				return
+			}
+		}
+		if n < piece {
+			return
+		}
+	}
 }
 
 // dataSearch looks through an image's read-only data and variables.
@@ -320,6 +364,8 @@ func (k *Kernel) follow() {
 		}
 		k.defineAt(step.name, virt.Addr(p))
 	}
+	k.headOf("net_namespace_list", "init_net", "net", "list")
+	k.defineSuperBlocks(task)
 	// The initial PID namespace is that of the first number of the first task.
 	if f, err := k.Field("task_struct", "thread_pid"); err == nil {
 		pid, err := k.Space.U64(task + virt.Addr(f.Offset))
@@ -329,6 +375,63 @@ func (k *Kernel) follow() {
 			if p, err := k.Space.U64(virt.Addr(pid) + virt.Addr(numbers.Offset+ns.Offset)); err == nil {
 				k.defineAt("init_pid_ns", virt.Addr(p))
 			}
+		}
+	}
+}
+
+// headOf defines the head of the list that a structure in the image is in, of which the
+// head is the only other element in the image.
+func (k *Kernel) headOf(name, element, structure, path string) {
+	at, ok := k.Address(element)
+	if !ok {
+		return
+	}
+	if f, err := k.Field(structure, path); err == nil {
+		k.defineHead(name, at+virt.Addr(f.Offset), at+virt.Addr(f.Offset))
+	}
+}
+
+// defineSuperBlocks defines the list of file systems that are mounted, by that of the
+// first task's root.
+func (k *Kernel) defineSuperBlocks(task virt.Addr) {
+	at := task
+	for _, step := range []struct{ structure, path string }{
+		{"task_struct", "fs"}, {"fs_struct", "root.mnt"}, {"vfsmount", "mnt_sb"},
+	} {
+		f, err := k.Field(step.structure, step.path)
+		if err != nil {
+			return
+		}
+		p, err := k.Space.U64(at + virt.Addr(f.Offset))
+		if err != nil || p == 0 {
+			return
+		}
+		at = virt.Addr(p)
+	}
+	if f, err := k.Field("super_block", "s_list"); err == nil {
+		k.defineHead("super_blocks", at+virt.Addr(f.Offset), 0)
+	}
+}
+
+// defineHead follows a list from one of its elements to the head, which is in the image,
+// as no element is but one.
+func (k *Kernel) defineHead(name string, first, but virt.Addr) {
+	at := first
+	for range maxProof {
+		next, err := k.Space.U64(at)
+		if err != nil {
+			return
+		}
+		back, err := k.Space.U64(virt.Addr(next) + 8)
+		if err != nil || virt.Addr(back) != at {
+			return
+		}
+		if at = virt.Addr(next); at != but && at >= k.Text && at-k.Text < imageSpan {
+			k.defineAt(name, at)
+			return
+		}
+		if at == first {
+			return
 		}
 	}
 }

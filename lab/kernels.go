@@ -338,6 +338,11 @@ func arrangeKernel(root string, k Kernel) error {
 			return fmt.Errorf("lab: %w", err)
 		}
 	}
+	return writeKernelFile(root, k)
+}
+
+// writeKernelFile writes what [cachedKernel] reads.
+func writeKernelFile(root string, k Kernel) error {
 	text, err := json.MarshalIndent(k, "", "  ")
 	if err != nil {
 		return fmt.Errorf("lab: %w", err)

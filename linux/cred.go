@@ -78,7 +78,7 @@ type credLayout struct {
 
 func (s *System) credLayout() (*credLayout, error) {
 	return kobj.LayoutOf(s.Walker, "credentials", func(r *kobj.Resolver, o *credLayout) {
-		r.Prefetch("apparmor_initialized", "apparmor_blob_sizes", "selinux_state")
+		r.Prefetch("apparmor_initialized", "apparmor_blob_sizes", "selinux_state", "lsm_names", "lsm_idlist", "lsm_active_cnt")
 		const t, c = "task_struct", "cred"
 		o.cred = r.Field(t, "cred")
 		o.atomicFlags = r.Field(t, "atomic_flags")

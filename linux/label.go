@@ -2,6 +2,7 @@ package linux
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/outsight-vmi/outsight/kernel"
@@ -39,9 +40,8 @@ const (
 )
 
 // label reads the label of a cred as /proc/PID/attr/current shows it outside of all of
-// AppArmor's namespaces: "unconfined", "name (mode)" or "a//&:inner:b (mode)". That of
-// SELinux is a number that only its policy gives a name to; it is not read. It is empty only
-// where no module gives labels.
+// AppArmor's namespaces: "unconfined", "name (mode)" or "a//&:inner:b (mode)"; or SELinux's,
+// "user:role:type:level". It is empty only where no module gives labels.
 func (l *ProcessReader) label(cred virt.Addr, o *labelLayout) (string, error) {
 	label, err := l.labelOf(cred, o)
 	if err == nil {
@@ -62,7 +62,7 @@ func (l *ProcessReader) labelOf(cred virt.Addr, o *labelLayout) (string, error) 
 		read         func(cred virt.Addr, o *labelLayout) (string, error)
 	}{
 		{"AppArmor", "apparmor_initialized", 4, o.size, l.apparmor},
-		{"SELinux", "selinux_state", 2, o.selinux, nil}, // enforcing, or initialized
+		{"SELinux", "selinux_state", 2, o.selinux, l.selinux}, // enforcing, or initialized
 		{"Smack", "smack_enabled", 4, o.smack, l.smack},
 	} {
 		at, ok := l.s.Address(module.symbol)
@@ -71,10 +71,8 @@ func (l *ProcessReader) labelOf(cred virt.Addr, o *labelLayout) (string, error) 
 			continue
 		case !ok:
 			return "", fmt.Errorf("label of %s: whether it is on: symbol %s: %w: %w", module.name, module.symbol, kobj.ErrUnsupported, kernel.ErrNoSymbol)
-		case !l.isSet(at, module.width):
+		case !l.isSet(at, module.width) && (module.name != "SELinux" || !l.active("selinux")):
 			continue
-		case module.read == nil:
-			return "", fmt.Errorf("label of %s: it is in the policy, which is not read: %w", module.name, kobj.ErrUnsupported)
 		}
 		label, err := module.read(cred, o)
 		if err == nil {
@@ -86,6 +84,28 @@ func (l *ProcessReader) labelOf(cred virt.Addr, o *labelLayout) (string, error) 
 		return label, nil
 	}
 	return "", nil
+}
+
+// active reports whether a security module is among those that the kernel chose at boot:
+// SELinux shows labels before it is initialized.
+func (l *ProcessReader) active(module string) bool {
+	r := &l.r
+	if names, ok := l.s.Address("lsm_names"); ok { // until 6.18
+		all := r.CString(r.Ptr(names), maxLabel)
+		return r.Err == nil && slices.Contains(strings.Split(all, ","), module)
+	}
+	list, ok1 := l.s.Address("lsm_idlist")
+	count, ok2 := l.s.Address("lsm_active_cnt")
+	name, err := l.s.Member("lsm_id", "name")
+	if !ok1 || !ok2 || err != nil {
+		return false
+	}
+	for i := range min(r.U32(count), maxStacked) {
+		if r.CString(r.Pointer(r.Ptr(list+virt.Addr(8*i)), name), maxLabel) == module {
+			return r.Err == nil
+		}
+	}
+	return false
 }
 
 // isSet reports whether any of the bytes at a is set.

@@ -58,6 +58,9 @@ func (s *System) FileLocks(ctx context.Context) iter.Seq2[*FileLock, error] {
 			yield(nil, err)
 			return
 		}
+		if err := s.CPUAreasErr; err != nil && !yield(nil, fmt.Errorf("file locks: %w", err)) {
+			return
+		}
 		w := &lockWalk{s: s, ctx: ctx, o: o, l: s.NewProcessReader(), left: maxLocks, seen: map[virt.Addr]struct{}{}, yield: yield}
 		for cpu := range s.CPUAreas {
 			head, err := s.PerCPU("file_lock_list", cpu)
@@ -98,7 +101,8 @@ func (w *lockWalk) lock(a virt.Addr, depth int) bool {
 	}
 	w.seen[a] = struct{}{}
 	k := &FileLock{Address: a, Blocked: depth > 0}
-	if err := w.read(k); err != nil {
+	err := func() error { return w.read(k) }()
+	if err != nil {
 		return w.yield(nil, fmt.Errorf("file lock at %#x: %w", uint64(a), err))
 	}
 	if !w.yield(k, nil) {

@@ -22,12 +22,18 @@ type Report struct {
 	// Err is why the rows ended early; nil when they did not.
 	Err error
 
-	missing map[gap]int
+	missing map[gap]gaps
 }
 
 type gap struct {
 	column int
 	why    Reason
+}
+
+// gaps are the cells that a column lacks for one reason.
+type gaps struct {
+	n     int
+	first string // what is known of the first
 }
 
 // Failure makes an error that ends a view: the guest as a whole cannot be read,
@@ -116,9 +122,13 @@ func (r *Report) gap(column int, v Value) {
 		return
 	}
 	if r.missing == nil {
-		r.missing = map[gap]int{}
+		r.missing = map[gap]gaps{}
 	}
-	r.missing[gap{column, v.Reason()}]++
+	g := r.missing[gap{column, v.Reason()}]
+	if g.n++; g.first == "" {
+		g.first = v.text
+	}
+	r.missing[gap{column, v.Reason()}] = g
 }
 
 // Diagnostics are lines for standard error, none when all was well: how many
@@ -135,8 +145,12 @@ func (r *Report) Diagnostics(v View) []string {
 	}
 	for i, c := range v.Columns() {
 		for _, why := range []Reason{Unreadable, SwappedOut, Unsupported} {
-			if n := r.missing[gap{i, why}]; n > 0 {
-				lines = append(lines, fmt.Sprintf("%s: %s missing in %d of %d rows: %s", v.Name(), c.Name, n, r.Rows, why))
+			if g := r.missing[gap{i, why}]; g.n > 0 {
+				line := fmt.Sprintf("%s: %s missing in %d of %d rows: %s", v.Name(), c.Name, g.n, r.Rows, why)
+				if g.first != "" {
+					line += ": " + g.first
+				}
+				lines = append(lines, line)
 			}
 		}
 	}

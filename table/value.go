@@ -77,6 +77,10 @@ type Value struct {
 // Missing is a null with a reason.
 func Missing(why Reason) Value { return Value{num: uint64(why)} }
 
+// MissingBecause is a null with a reason and what is known of it, which [Report] shows once
+// for a column.
+func MissingBecause(why Reason, err error) Value { return Value{num: uint64(why), text: err.Error()} }
+
 // BoolValue is a Value of type [Bool].
 func BoolValue(b bool) Value {
 	if b {

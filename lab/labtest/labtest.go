@@ -35,6 +35,14 @@ func NeedTool(t testing.TB, name string) {
 	}
 }
 
+// NeedBuildTools does the same for what building a kernel takes.
+func NeedBuildTools(t testing.TB) {
+	t.Helper()
+	if err := lab.CheckBuildTools(); err != nil {
+		need(t, err.Error()+", or run scripts/install-deps --slow")
+	}
+}
+
 func need(t testing.TB, what string) {
 	t.Helper()
 	if os.Getenv("CI") == "true" {

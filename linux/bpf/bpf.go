@@ -88,7 +88,10 @@ func objects(ctx context.Context, s *linux.System, table string) iter.Seq2[kobj.
 	return func(yield func(kobj.XArrayEntry, error) bool) {
 		idr, err := s.SymbolAddr(table)
 		if err != nil {
-			yield(kobj.XArrayEntry{}, fmt.Errorf("%w: %w (built without CONFIG_BPF_SYSCALL?)", kobj.ErrUnsupported, err))
+			if s.NamesVariables() {
+				err = fmt.Errorf("%w (built without CONFIG_BPF_SYSCALL?)", err)
+			}
+			yield(kobj.XArrayEntry{}, fmt.Errorf("%w: %w", kobj.ErrUnsupported, err))
 			return
 		}
 		for e, err := range s.IDR(ctx, idr, maxObjects) {

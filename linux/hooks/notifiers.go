@@ -94,6 +94,10 @@ const maxNotifiers = 4096
 // or lie in memory that can be executed.
 func Notifiers(ctx context.Context, s *linux.System, owners *linux.Owners) iter.Seq2[*Notifier, error] {
 	return func(yield func(*Notifier, error) bool) {
+		if !s.NamesVariables() {
+			yield(nil, fmt.Errorf("notifier chains: %w: %w", kobj.ErrUnsupported, s.NoSymbol("reboot_notifier_list")))
+			return
+		}
 		o, err := notifierLayoutOf(s)
 		if err != nil {
 			yield(nil, err)
@@ -188,18 +192,21 @@ func chainAt(s *linux.System, o *notifierLayout, owners *linux.Owners, h kernel.
 // notifierChain reads the chain behind a head.
 func notifierChain(s *linux.System, o *notifierLayout, link virt.Addr) (chain []*Notifier, err error) {
 	seen := map[virt.Addr]bool{}
-	r := s.Reader()
-	for a := r.Ptr(link); a != 0 && r.Err == nil; a = r.Pointer(a, o.next) {
-		if seen[a] || len(seen) == maxNotifiers || !s.Space.KernelHalf(a) || a%8 != 0 {
-			return chain, fmt.Errorf("block at %#x: %w", uint64(a), kobj.ErrBroken)
+	err = func() error {
+		r := s.Reader()
+		for a := r.Ptr(link); a != 0 && r.Err == nil; a = r.Pointer(a, o.next) {
+			if seen[a] || len(seen) == maxNotifiers || !s.Space.KernelHalf(a) || a%8 != 0 {
+				return fmt.Errorf("block at %#x: %w", uint64(a), kobj.ErrBroken)
+			}
+			seen[a] = true
+			n := &Notifier{Head: link, Addr: a, Func: r.Pointer(a, o.call), Priority: int(r.Int(a, o.priority))}
+			if r.Err == nil {
+				chain = append(chain, n)
+			}
 		}
-		seen[a] = true
-		n := &Notifier{Head: link, Addr: a, Func: r.Pointer(a, o.call), Priority: int(r.Int(a, o.priority))}
-		if r.Err == nil {
-			chain = append(chain, n)
-		}
-	}
-	return chain, r.Err
+		return r.Err
+	}()
+	return chain, err
 }
 
 // executable reports whether the kernel's page tables let the processor run what is

@@ -77,10 +77,12 @@ func Tracepoints(ctx context.Context, s *linux.System) iter.Seq2[*Tracepoint, er
 				array virt.Addr
 			)
 			if err == nil {
-				r, m := s.Reader(), node-virt.Addr(o.list.Offset)
-				name = r.CString(o.module.At(m), 56)
-				count, array = r.Uint(m, o.count), r.Pointer(m, o.ptrs)
-				err = r.Err
+				err = func() error {
+					r, m := s.Reader(), node-virt.Addr(o.list.Offset)
+					name = r.CString(o.module.At(m), 56)
+					count, array = r.Uint(m, o.count), r.Pointer(m, o.ptrs)
+					return r.Err
+				}()
 			}
 			if err != nil {
 				if !yield(nil, fmt.Errorf("tracepoints of a module: %w", err)) {

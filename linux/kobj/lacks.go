@@ -53,6 +53,18 @@ func (s *Walker) NoSymbol(name string) error {
 	return s.lacks([]error{fmt.Errorf("symbol %s: %w", name, kernel.ErrNoSymbol)})
 }
 
+// lackError is what a kernel lacks, and which options explain it.
+type lackError struct {
+	err     error
+	without []string
+}
+
+func (e *lackError) Error() string {
+	return fmt.Sprintf("%v (built without %s?)", e.err, strings.Join(e.without, ", "))
+}
+
+func (e *lackError) Unwrap() error { return e.err }
+
 // lacks joins what a kernel lacks, each of it once, and says which options explain it.
 func (s *Walker) lacks(errs []error) error {
 	var once []error
@@ -66,6 +78,12 @@ func (s *Walker) lacks(errs []error) error {
 	}
 	variables := true
 	for _, err := range errs {
+		if e, ok := err.(*lackError); ok { //nolint:errorlint // one that wraps it says more
+			for _, option := range e.without {
+				need(option)
+			}
+			err = e.err
+		}
 		text := err.Error()
 		if seen[text] {
 			continue
@@ -86,5 +104,5 @@ func (s *Walker) lacks(errs []error) error {
 	if len(without) == 0 {
 		return joined
 	}
-	return fmt.Errorf("%w (built without %s?)", joined, strings.Join(without, ", "))
+	return &lackError{joined, without}
 }

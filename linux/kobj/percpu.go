@@ -15,8 +15,11 @@ const maxCPUs = 8192
 func (s *Walker) readCPUs() error {
 	n, ok1 := s.Address("nr_cpu_ids")
 	table, ok2 := s.Address("__per_cpu_offset")
-	if !ok1 || !ok2 {
-		return fmt.Errorf("processors: symbols nr_cpu_ids, __per_cpu_offset: %w", kernel.ErrNoSymbol)
+	if !ok1 && ok2 {
+		return s.countCPUs(table)
+	}
+	if !ok2 {
+		return fmt.Errorf("processors: %w", s.NoSymbol("__per_cpu_offset"))
 	}
 	count, err := s.Space.U32(n)
 	if err != nil {
@@ -32,6 +35,30 @@ func (s *Walker) readCPUs() error {
 	}
 	if count == 0 || count > maxCPUs || known && count != possible {
 		return fmt.Errorf("%w: the kernel prepared for %d processors", ErrBroken, count)
+	}
+	return nil
+}
+
+// countCPUs counts the processors of a kernel that does not name nr_cpu_ids: each has an
+// area in the direct map, and the table begins with theirs. Behind them is where the areas
+// were linked (BOOT_PERCPU_OFFSET), which is in the image, or nothing.
+func (s *Walker) countCPUs(table virt.Addr) error {
+	for cpu := range maxCPUs {
+		off, err := s.Space.U64(table + virt.Addr(cpu)*8)
+		if err != nil {
+			return fmt.Errorf("area of processor %d: %w", cpu, err)
+		}
+		area := virt.Addr(off)
+		if _, ok := s.Space.DirectMapped(area); !ok {
+			// Up to 6.14 areas are linked at 0; since, what is added is a difference.
+			if _, ok = s.Space.DirectMapped(area + s.Text); !ok {
+				break
+			}
+		}
+		s.CPUAreas = append(s.CPUAreas, area)
+	}
+	if len(s.CPUAreas) == 0 {
+		return fmt.Errorf("%w: the table of processors at %#x has none", ErrBroken, uint64(table))
 	}
 	return nil
 }

@@ -158,6 +158,10 @@ func Counters(ctx context.Context, s *linux.System) iter.Seq2[*Counter, error] {
 			yield(nil, err)
 			return
 		}
+		if !s.NamesVariables() {
+			yield(nil, fmt.Errorf("%w: %w", kobj.ErrUnsupported, s.NoSymbol("vm_node_stat")))
+			return
+		}
 		w := &meminfoWalk{s: s, ctx: ctx, o: o}
 		for _, c := range o.counters {
 			pages, err := w.sum(c.places)
@@ -223,11 +227,14 @@ func (w *meminfoWalk) variable(name string, size int) (n uint64, ok bool, err er
 	if !ok {
 		return 0, false, nil
 	}
-	r := w.s.Reader()
-	if size == 4 {
-		n = uint64(r.U32(a))
-	} else {
-		n = r.U64(a)
-	}
-	return n, true, r.Err
+	err = func() error {
+		r := w.s.Reader()
+		if size == 4 {
+			n = uint64(r.U32(a))
+		} else {
+			n = r.U64(a)
+		}
+		return r.Err
+	}()
+	return n, true, err
 }

@@ -203,6 +203,10 @@ func Pages(ctx context.Context, s *linux.System) iter.Seq2[*Page, error] {
 			yield(nil, err)
 			return
 		}
+		if err := booksKept(s, o); err != nil {
+			yield(nil, err)
+			return
+		}
 		w := pageWalk{s: s, o: o, buf: make([]byte, pageWindow*o.cache.PageSize)}
 		top := frames(s)
 		for _, r := range s.Memory.Ranges() {
@@ -216,6 +220,16 @@ func Pages(ctx context.Context, s *linux.System) iter.Seq2[*Page, error] {
 			}
 		}
 	}
+}
+
+// booksKept reports whether the kernel's own image has struct pages where CONFIG_SPARSEMEM_VMEMMAP
+// puts them. A kernel without that has them in pieces.
+func booksKept(s *linux.System, o *pageLayout) error {
+	at := o.cache.Vmemmap + virt.Addr(uint64(s.TextPA)/phys.PageSize*uint64(o.cache.PageSize))
+	if _, err := s.Word(at); virt.IsFault(err, virt.NotPresent) {
+		return fmt.Errorf("struct pages: %w: %w (built without CONFIG_SPARSEMEM_VMEMMAP?)", kobj.ErrUnsupported, err)
+	}
+	return nil
 }
 
 // frames is one more than the highest page frame that the kernel uses (max_pfn), which mem=

@@ -151,6 +151,9 @@ func (w *netDevReader) percpu(a virt.Addr, p kobj.Field, f netCountFields) (c Co
 	if base == 0 {
 		return c
 	}
+	if w.r.Err == nil {
+		w.r.Err = w.s.CPUAreasErr // the sum would lack what some of them hold
+	}
 	for _, cpu := range w.s.CPUAreas {
 		c.add(netCounts(&w.r, base+cpu, f))
 	}
@@ -191,6 +194,9 @@ func (w *netDevReader) lstats(a virt.Addr) (packets, bytes uint64, err error) {
 		return 0, 0, fmt.Errorf("struct pcpu_lstats: %w", kobj.ErrUnsupported)
 	}
 	if base := r.Pointer(a, o.percpu); base != 0 {
+		if w.s.CPUAreasErr != nil {
+			return 0, 0, w.s.CPUAreasErr
+		}
 		for _, cpu := range w.s.CPUAreas {
 			packets, bytes = packets+r.Uint(base+cpu, o.lPackets), bytes+r.Uint(base+cpu, o.lBytes)
 		}

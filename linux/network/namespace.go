@@ -38,6 +38,24 @@ func netNSLayoutOf(s *linux.System) (*netNSLayout, error) {
 	})
 }
 
+// netField is where the member of type possible_net_t leads to a network namespace. It is
+// empty in a kernel without CONFIG_NET_NS, which has the initial one only.
+func netField(r *kobj.Resolver, structure, member string) kobj.Field {
+	if whole := r.Optional(structure, member); whole.Present() && whole.Size == 0 {
+		return kobj.Field{}
+	}
+	return r.Field(structure, member+".net")
+}
+
+// netAt is the network namespace that member f, of netField, of the structure at a leads to.
+func netAt(s *linux.System, r *kobj.Reader, a virt.Addr, f kobj.Field) virt.Addr {
+	if f.Present() {
+		return r.Pointer(a, f)
+	}
+	net, _ := s.Address("init_net")
+	return net
+}
+
 // Namespaces yields the network namespaces on the kernel's list, the initial one
 // first.
 func Namespaces(ctx context.Context, s *linux.System) iter.Seq2[Namespace, error] {

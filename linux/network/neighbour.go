@@ -49,9 +49,9 @@ func Neighbours(ctx context.Context, s *linux.System) iter.Seq2[*Neighbour, erro
 			o.ha, o.key = r.Field("neighbour", "ha"), r.Field("neighbour", "primary_key")
 			o.proto = r.Optional("neighbour", "protocol") // 5.0
 			const p = "pneigh_entry"
-			o.proxies, o.pNext, o.pNet = r.Field("neigh_table", "phash_buckets"), r.Field(p, "next"), r.Field(p, "net.net")
+			o.proxies, o.pNext, o.pNet = r.Field("neigh_table", "phash_buckets"), r.Field(p, "next"), netField(r, p, "net")
 			o.pDev, o.pFlags, o.pKey, o.pProto = r.Field(p, "dev"), r.Field(p, "flags"), r.Field(p, "key"), r.Optional(p, "protocol")
-			o.devNet, o.macWidth = r.Field("net_device", "nd_net.net"), r.Field("net_device", "addr_len")
+			o.devNet, o.macWidth = netField(r, "net_device", "nd_net"), r.Field("net_device", "addr_len")
 		})
 		if err != nil {
 			yield(nil, err)
@@ -63,6 +63,10 @@ func Neighbours(ctx context.Context, s *linux.System) iter.Seq2[*Neighbour, erro
 			return
 		}
 		w := &neighWalk{s: s, ctx: ctx, o: o, ns: ns, r: s.Reader(), names: NewDeviceNames(s), yield: yield, seen: map[virt.Addr]struct{}{}}
+		if !s.NamesVariables() {
+			yield(nil, fmt.Errorf("neighbours: %w: %w", kobj.ErrUnsupported, s.NoSymbol("arp_tbl")))
+			return
+		}
 		for _, t := range []struct {
 			name  string
 			width int
@@ -136,7 +140,7 @@ func (w *neighWalk) one(a virt.Addr, width int) (*Neighbour, error) {
 		n.State, n.Flags = uint8(r.Uint(a, o.state)), uint32(r.Uint(a, o.flags))
 		n.Protocol = uint8(r.Uint(a, o.proto))
 		dev := r.Pointer(a, o.dev)
-		n.Net.Addr = r.Pointer(dev, o.devNet)
+		n.Net.Addr = netAt(w.s, r, dev, o.devNet)
 		n.Net.Inode = r.Uint(n.Net.Addr, w.ns.inum)
 		if n.State&valid != 0 {
 			n.MAC = append(n.MAC, r.Bytes(o.ha.At(a), int(min(r.Uint(dev, o.macWidth), 32)))...)
@@ -190,7 +194,7 @@ func (w *neighWalk) proxy(a virt.Addr, width int) (n *Neighbour, next virt.Addr,
 		next = r.Pointer(a, o.pNext)
 		n.IP, _ = netip.AddrFromSlice(r.Bytes(o.pKey.At(a), width))
 		n.Flags, n.Protocol = uint32(r.Uint(a, o.pFlags))|proxy, uint8(r.Uint(a, o.pProto))
-		n.Net.Addr = r.Pointer(a, o.pNet)
+		n.Net.Addr = netAt(w.s, r, a, o.pNet)
 		n.Net.Inode = r.Uint(n.Net.Addr, w.ns.inum)
 		return r.Pointer(a, o.pDev)
 	})

@@ -56,12 +56,20 @@ type routeLayout struct {
 	weight, lwt, lwtType, grpWeight, reject                kobj.Field
 	siblings                                               kobj.Field
 	nodeFlags                                              kobj.Field
+	tables4, tables6                                       uint64 // lists in the hash tables
 }
 
 func routeLayoutOf(s *linux.System) (*routeLayout, error) {
 	return kobj.LayoutOf(s.Walker, "routes", func(r *kobj.Resolver, o *routeLayout) {
 		f, m := r.Field, r.Optional
 		o.hash4, o.hash6, o.null6 = f("net", "ipv4.fib_table_hash"), m("net", "ipv6.fib_table_hash"), m("net", "ipv6.fib6_null_entry")
+		o.tables4, o.tables6 = routeTables, routeTables
+		if !m("net", "ipv4.rules_ops").Present() { // without CONFIG_IP_MULTIPLE_TABLES
+			o.tables4 = 2
+		}
+		if !m("net", "ipv6.fib6_rules_ops").Present() { // CONFIG_IPV6_MULTIPLE_TABLES
+			o.tables6 = 1
+		}
 		o.tbNode, o.tbID, o.tbData = f("fib_table", "tb_hlist"), f("fib_table", "tb_id"), f("fib_table", "tb_data")
 		o.kv, o.key, o.bits, o.leaf = f("trie", "kv"), f("key_vector", "key"), f("key_vector", "bits"), f("key_vector", "leaf")
 		o.faNode, o.faInfo, o.faType = f("fib_alias", "fa_list"), f("fib_alias", "fa_info"), f("fib_alias", "fa_type")
@@ -178,11 +186,12 @@ func (w *routeWalk) visit() bool {
 func (w *routeWalk) namespace(n Namespace) {
 	o := w.o
 	for i, f := range []kobj.Field{o.hash4, o.hash6} {
+		tables := [...]uint64{o.tables4, o.tables6}[i]
 		var base virt.Addr
 		if !f.Present() || !w.read(func(r *kobj.Reader) { base = r.Pointer(n.Addr, f) }) {
 			continue
 		}
-		w.fail(w.s.HashBuckets(&w.r, base, routeTables, 8, 0, func(head virt.Addr) bool {
+		w.fail(w.s.HashBuckets(&w.r, base, tables, 8, 0, func(head virt.Addr) bool {
 			for node, err := range w.s.HList(w.ctx, head, 1<<16) {
 				switch {
 				case err != nil:

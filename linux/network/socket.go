@@ -165,7 +165,7 @@ func socketLayoutOf(s *linux.System) (*socketLayout, error) {
 		o.family, o.state, o.num, o.dport = c("skc_family"), c("skc_state"), c("skc_num"), c("skc_dport")
 		o.daddr, o.rcvSaddr = c("skc_daddr"), c("skc_rcv_saddr")
 		o.daddr6, o.rcvSaddr6 = r.Optional("sock_common", "skc_v6_daddr"), r.Optional("sock_common", "skc_v6_rcv_saddr")
-		o.boundDev, o.prot, o.net, o.node = c("skc_bound_dev_if"), c("skc_prot"), c("skc_net.net"), c("skc_node")
+		o.boundDev, o.prot, o.net, o.node = c("skc_bound_dev_if"), c("skc_prot"), netField(r, "sock_common", "skc_net"), c("skc_node")
 		o.bindNode, o.commonSize = r.Optional("sock_common", "skc_bind_node"), r.Size("sock_common")
 		k := func(path string) kobj.Field { return r.Field("sock", path) }
 		o.protocol, o.typ, o.socket = k("sk_protocol"), k("sk_type"), k("sk_socket")

@@ -52,7 +52,7 @@ func (w *socketReader) socket(ctx context.Context, a virt.Addr, kind string) (*S
 func (w *socketReader) once(ctx context.Context, a virt.Addr, kind string) *Socket {
 	o, r := w.o, &w.r
 	k := &Socket{Addr: a, Protocol: kind, Family: uint16(r.Uint(a, o.family)), State: uint8(r.Uint(a, o.state))}
-	k.Net.Addr = r.Pointer(a, o.net)
+	k.Net.Addr = netAt(w.s, r, a, o.net)
 	inum, known := w.nets[k.Net.Addr]
 	if !known {
 		inum = r.Uint(k.Net.Addr, w.ns.inum)

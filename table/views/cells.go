@@ -1,8 +1,11 @@
 package views
 
 import (
+	"errors"
 	"time"
 
+	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/table"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -46,10 +49,15 @@ func when(ok bool, v table.Value) table.Value {
 
 // unreadable is a cell that could not be read, because of err.
 func unreadable(err error) table.Value {
-	if virt.IsFault(err, virt.Swapped) {
+	switch {
+	case err == nil:
+		return table.Missing(table.Unreadable)
+	case virt.IsFault(err, virt.Swapped):
 		return table.Missing(table.SwappedOut)
+	case errors.Is(err, kernel.ErrNoSymbol), errors.Is(err, kobj.ErrUnsupported):
+		return table.MissingBecause(table.Unsupported, err)
 	}
-	return table.Missing(table.Unreadable)
+	return table.MissingBecause(table.Unreadable, err)
 }
 
 // readable is a cell of something that was read with err.

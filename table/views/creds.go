@@ -22,9 +22,9 @@ func init() {
 The credentials are the task's own, which /proc/PID/status shows too; "overridden"
 says that it acts with others for the moment. Users and groups are numbered as in the
 initial user namespace; capabilities count in "user_ns" only. Threads have credentials
-of their own: --threads shows a line for each. The label is AppArmor's; SELinux's is a
-number that only its policy can translate, and is not shown.`,
-		Source:  "task_struct.real_cred and cred: struct cred, group_info, task_struct.seccomp, the AppArmor blob, task_struct.loginuid",
+of their own: --threads shows a line for each. The label is AppArmor's, or SELinux's in the
+words of the policy that is loaded.`,
+		Source:  "task_struct.real_cred and cred: struct cred, group_info, task_struct.seccomp, the blobs of AppArmor and SELinux, selinux_state.policy: struct sidtab, task_struct.loginuid",
 		Key:     []string{"pid", "tid"},
 		Example: "lab:demo --pid 1",
 	}, credColumns, credentials))
@@ -87,7 +87,7 @@ var credColumns = table.Columns[linux.Cred]{
 		Get: func(c *linux.Cred) table.Value { return when(c.Seccomp != "", unsigned(c.Filters)) },
 	},
 	{
-		Name: "label", Type: table.Text, Doc: "AppArmor's label with its mode; missing without AppArmor.",
+		Name: "label", Type: table.Text, Doc: "Label of AppArmor with its mode, or context of SELinux; missing without either.",
 		Get: credLabel,
 	},
 	{
@@ -129,7 +129,7 @@ func capabilities(set uint64) table.Value { return table.ListValue(linux.Capabil
 func credLabel(c *linux.Cred) table.Value {
 	switch {
 	case errors.Is(c.LabelErr, kobj.ErrUnsupported):
-		return table.Missing(table.Unsupported)
+		return table.MissingBecause(table.Unsupported, c.LabelErr)
 	case c.LabelErr != nil:
 		return unreadable(c.LabelErr)
 	}

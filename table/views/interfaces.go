@@ -195,7 +195,7 @@ func bitNames(v uint32, names []string) []string {
 // could not be read.
 func unknown(err error) table.Value {
 	if errors.Is(err, kobj.ErrUnsupported) || errors.Is(err, linux.ErrNoModuleTypes) || errors.Is(err, linux.ErrNotLoaded) {
-		return table.Missing(table.Unsupported)
+		return table.MissingBecause(table.Unsupported, err)
 	}
 	return unreadable(err)
 }

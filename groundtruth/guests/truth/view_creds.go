@@ -63,8 +63,12 @@ func credsView(emit func(any) error) error {
 		if link, err := os.Readlink(dir + "/ns/user"); err == nil {
 			row["user_ns"] = inodeOf(link)
 		}
-		if label, err := os.ReadFile(dir + "/attr/apparmor/current"); err == nil {
-			row["label"] = strings.TrimSuffix(strings.TrimRight(string(label), "\x00"), "\n")
+		// The second is SELinux's where AppArmor is off.
+		for _, file := range []string{"/attr/apparmor/current", "/attr/current"} {
+			if label, err := os.ReadFile(dir + file); err == nil {
+				row["label"] = strings.TrimSuffix(strings.TrimRight(string(label), "\x00"), "\n")
+				break
+			}
 		}
 		return emit(row)
 	})

@@ -28,8 +28,8 @@ var stair = []string{
 	"kernel",
 	"linux/kobj", // how kernel objects are linked, whatever they are
 	"linux",
-	"linux/network linux/perf", // netfilter names devices, BPF names events
-	"linux/netfilter linux/bpf linux/mm linux/hooks linux/sched linux/device linux/sysctl",
+	"linux/network linux/perf linux/image", // netfilter names devices, BPF events; shells export symbols
+	"linux/netfilter linux/bpf linux/shell linux/ipc linux/mm linux/hooks linux/sched linux/device linux/sysctl",
 	"linux/*",
 	"disk wire",
 	"disk/* wire/*",

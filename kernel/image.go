@@ -6,9 +6,11 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/outsight-vmi/outsight/kernel/btf"
 	"github.com/outsight-vmi/outsight/kernel/kallsyms"
@@ -87,7 +89,7 @@ func parseAt(mem phys.Memory, start phys.Addr, from, window int, symbols []strin
 		if have+step > cap(w) {
 			w = append(make([]byte, 0, max(2*cap(w), have+step)), w...)
 		}
-		n, err := mem.ReadAt(w[have:have+step], start+phys.Addr(have))
+		n, err := readParts(mem, w[have:have+step], start+phys.Addr(have))
 		if n == 0 {
 			return nil, fmt.Errorf("%w in the %d KiB at %#x: %w", errNoTables, have>>10, uint64(start), err)
 		}
@@ -240,8 +242,33 @@ func (im *image) read(r region) ([]byte, error) {
 		return nil, fmt.Errorf("region of %d bytes at _text%+#x is too large", r.Len, r.Rel)
 	}
 	b := make([]byte, r.Len)
-	_, err := im.mem.ReadAt(b, im.text+phys.Addr(r.Rel))
+	_, err := readParts(im.mem, b, im.text+phys.Addr(r.Rel))
 	return b, err
+}
+
+// readParts is ReadAt, a part for each processor where it is worth it: what takes long is
+// the host's page faults in fresh memory.
+func readParts(mem phys.Memory, p []byte, pa phys.Addr) (int, error) {
+	parts := min(runtime.GOMAXPROCS(0), len(p)>>20)
+	if parts <= 1 {
+		return mem.ReadAt(p, pa)
+	}
+	size := (len(p)/parts + phys.PageSize - 1) &^ (phys.PageSize - 1)
+	var failed atomic.Bool
+	var wg sync.WaitGroup
+	for off := 0; off < len(p); off += size {
+		part := p[off:min(len(p), off+size)]
+		wg.Go(func() {
+			if _, err := mem.ReadAt(part, pa+phys.Addr(off)); err != nil {
+				failed.Store(true)
+			}
+		})
+	}
+	wg.Wait()
+	if failed.Load() {
+		return mem.ReadAt(p, pa) // for how much of it is there
+	}
+	return len(p), nil
 }
 
 // identify reads the build-id from the image's notes.

@@ -1,6 +1,7 @@
 package linux
 
 import (
+	"encoding/binary"
 	"fmt"
 
 	"github.com/outsight-vmi/outsight/linux/kobj"
@@ -23,6 +24,14 @@ func (a ABI) WordSize() int {
 		return 4
 	}
 	return 8
+}
+
+// WordIn is the word of so many bytes, 4 or 8, at the beginning of b.
+func WordIn(b []byte, size int) virt.Addr {
+	if size == 4 {
+		return virt.Addr(binary.LittleEndian.Uint32(b))
+	}
+	return virt.Addr(binary.LittleEndian.Uint64(b))
 }
 
 // CodeBits is the mode in which the processor decodes its code.
@@ -52,14 +61,10 @@ func (s *System) ABI(mm virt.Addr) (ABI, error) {
 	if err != nil {
 		return "", err
 	}
-	var abi ABI
-	err = func() error {
-		r := s.Reader()
-		abi = o.abi(&r, mm)
-		return r.Err
-	}()
-	if err != nil {
-		return "", fmt.Errorf("ABI of mm %#x: %w", uint64(mm), err)
+	r := s.Reader()
+	abi := o.abi(&r, mm)
+	if r.Err != nil {
+		return "", fmt.Errorf("ABI of mm %#x: %w", uint64(mm), r.Err)
 	}
 	return abi, nil
 }

@@ -208,24 +208,21 @@ func (w *cgroupWalk) controllers(mask uint64) []string {
 func (w *cgroupWalk) hierarchy(root virt.Addr) bool {
 	dfl, _ := w.s.Address("cgrp_dfl_root")
 	w.dfl = root == dfl
-	err := func() error {
-		r := &w.l.r
-		r.Err = nil
-		w.root = Cgroup{Hierarchy: int32(r.Uint(root, w.o.hierarchy)), Version: 1}
-		w.root.Name = kobj.CString(r.Bytes(w.o.name.At(root), int(min(w.o.name.Size, 64))))
-		w.rootMask = r.Uint(root, w.o.rootMask)
-		if w.dfl {
-			w.root.Version = 2
-			for _, name := range []string{"cgrp_dfl_inhibit_ss_mask", "cgrp_dfl_implicit_ss_mask"} {
-				if a, ok := w.s.Address(name); ok {
-					width := min(w.o.control.Size, 4) // both have its type
-					w.rootMask &^= r.Uint(a, kobj.FieldAt(0, width))
-				}
+	r := &w.l.r
+	r.Err = nil
+	w.root = Cgroup{Hierarchy: int32(r.Uint(root, w.o.hierarchy)), Version: 1}
+	w.root.Name = kobj.CString(r.Bytes(w.o.name.At(root), int(min(w.o.name.Size, 64))))
+	w.rootMask = r.Uint(root, w.o.rootMask)
+	if w.dfl {
+		w.root.Version = 2
+		for _, name := range []string{"cgrp_dfl_inhibit_ss_mask", "cgrp_dfl_implicit_ss_mask"} {
+			if a, ok := w.s.Address(name); ok {
+				width := min(w.o.control.Size, 4) // both have its type
+				w.rootMask &^= r.Uint(a, kobj.FieldAt(0, width))
 			}
 		}
-		return r.Err
-	}()
-	if err != nil {
+	}
+	if err := r.Err; err != nil {
 		return w.yield(nil, fmt.Errorf("hierarchy at %#x: %w", uint64(root), err))
 	}
 	all, errs := w.tree(w.o.rootCgrp.At(root))

@@ -43,6 +43,16 @@ const (
 	NamespaceFile FileClass = "namespace"  // an entry of /proc/PID/ns
 )
 
+// FileName is the name of the file at file (a struct file) as /proc/PID/fd shows it, and
+// whether it was unlinked.
+func (l *ProcessReader) FileName(file virt.Addr) (name string, deleted bool, err error) {
+	name, err = kobj.Read(&l.r, func() (name string) {
+		name, deleted, _ = l.fileName(file)
+		return name
+	})
+	return name, deleted, err
+}
+
 // fileName is the name of the file at file as /proc/PID/fd shows it: its path, or
 // what the kernel calls it if it has none. A simple name is told as deleted, as the
 // kernel does.

@@ -110,23 +110,19 @@ func (s *System) LinkTarget(i *INode) (target string, err error) {
 	if fileType(i.Mode) != "symlink" || i.Size == 0 || i.Size > longest {
 		return "", fmt.Errorf("inode at %#x: %w: no symbolic link", uint64(i.Addr), kobj.ErrBroken)
 	}
-	err = func() error {
-		r := s.Reader()
-		if short := r.Pointer(i.Addr, o.link); short != 0 && r.Err == nil {
-			target = r.CString(short, longest)
-			return r.Err
-		}
-		pa, ok, err := s.cachedPage(i.Mapping, 0)
-		if err != nil {
-			return err
-		}
-		if !ok {
-			return errors.New("not in memory")
-		}
-		b := make([]byte, i.Size)
-		_, err = s.Memory.ReadAt(b, pa)
-		target = kobj.CString(b)
-		return err
-	}()
-	return target, err
+	r := s.Reader()
+	if short := r.Pointer(i.Addr, o.link); short != 0 && r.Err == nil {
+		target = r.CString(short, longest)
+		return target, r.Err
+	}
+	pa, ok, err := s.cachedPage(i.Mapping, 0)
+	if err != nil {
+		return "", err
+	}
+	if !ok {
+		return "", errors.New("not in memory")
+	}
+	b := make([]byte, i.Size)
+	_, err = s.Memory.ReadAt(b, pa)
+	return kobj.CString(b), err
 }

@@ -86,12 +86,15 @@ func (l *ProcessReader) identityAfter(a virt.Addr, before identity, loads uint64
 	o := l.s.o
 	first := min(o.tgid, o.pid, o.startBoottime, o.mm)
 	size := max(o.tgid, o.pid, o.startBoottime, o.mm) + 8 - first
-	var b [phys.PageSize]byte
-	if size > uint32(len(b)) {
+	if size > phys.PageSize {
 		id, _ = l.identity(a)
 		return id
 	}
-	if _, l.r.Err = l.now.space.ReadAt(b[:size], a+virt.Addr(first)); l.r.Err != nil {
+	if l.again == nil {
+		l.again = make([]byte, size)
+	}
+	b := l.again
+	if _, l.r.Err = l.now.space.ReadAt(b, a+virt.Addr(first)); l.r.Err != nil {
 		return id
 	}
 	return identity{

@@ -174,17 +174,6 @@ func ExampleProcessReader_Mounts() {
 	}
 }
 
-func ExampleProcessReader_Swaps() {
-	lister := system.NewProcessReader()
-	for area, err := range lister.Swaps(ctx) {
-		if err != nil {
-			log.Print(err) // one that cannot be read is not the end
-			continue
-		}
-		fmt.Println(area.Path, area.Size, area.Used)
-	}
-}
-
 func ExampleSystem_Cgroups() {
 	for c, err := range system.Cgroups(ctx) {
 		if err != nil {

@@ -59,6 +59,22 @@ func (l *ProcessReader) Images(ctx context.Context, t Task) iter.Seq2[*MappedIma
 	}
 }
 
+// ImagesAmong are the files with code among the mappings of one process, as
+// [ProcessReader.Images] yields them, but without which of them is the program. The
+// mappings are by address, as [ProcessReader.Mappings] yields them.
+func ImagesAmong(maps []*Mapping) (files []*MappedImage) {
+	runs := imageRuns{}
+	for _, m := range maps {
+		if i := runs.add(m); i != nil {
+			files = append(files, i)
+		}
+	}
+	if i := runs.end(); i != nil {
+		files = append(files, i)
+	}
+	return files
+}
+
 // program is the dentry of the file that a process was started from; 0 where it cannot
 // be read. Of a file in an overlay the inode would not do: see [ProcessReader.opened].
 func (l *ProcessReader) program(mm virt.Addr) (dentry virt.Addr) {
@@ -66,15 +82,12 @@ func (l *ProcessReader) program(mm virt.Addr) (dentry virt.Addr) {
 	if err != nil {
 		return 0
 	}
-	err = func() (err error) {
-		r := &l.r
-		r.Err = nil
-		if file := r.Ptr(mm + virt.Addr(l.s.o.exeFile)); file != 0 {
-			dentry, _ = l.opened(file, o)
-		}
-		return r.Err
-	}()
-	if err != nil {
+	r := &l.r
+	r.Err = nil
+	if file := r.Ptr(mm + virt.Addr(l.s.o.exeFile)); file != 0 {
+		dentry, _ = l.opened(file, o)
+	}
+	if err := r.Err; err != nil {
 		return 0
 	}
 	return dentry

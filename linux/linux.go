@@ -3,10 +3,10 @@
 // and control groups.
 //
 // What has few ties to these has a package of its own below: network, netfilter, bpf,
-// perf, mm, hooks, sched, device, sysctl. All of them read alike: a function takes the context, if
-// it can take long, and then the *[System], and yields objects with an error for each that
-// cannot be read. How kernel objects are linked is package kobj's; System embeds its
-// Walker.
+// perf, image, shell, ipc, mm, hooks, sched, device, sysctl. All of them read alike: a
+// function takes the context, if it can take long, and then the *[System], and yields
+// objects with an error for each that cannot be read. How kernel objects are linked is
+// package kobj's; System embeds its Walker.
 //
 // A [System] is a guest whose kernel was found. Iterators hand out what is there
 // and go on past what cannot be read: an element that is broken is an error beside

@@ -101,8 +101,7 @@ func (w *lockWalk) lock(a virt.Addr, depth int) bool {
 	}
 	w.seen[a] = struct{}{}
 	k := &FileLock{Address: a, Blocked: depth > 0}
-	err := func() error { return w.read(k) }()
-	if err != nil {
+	if err := w.read(k); err != nil {
 		return w.yield(nil, fmt.Errorf("file lock at %#x: %w", uint64(a), err))
 	}
 	if !w.yield(k, nil) {

@@ -31,6 +31,18 @@ func (s *System) UserSpace(mm virt.Addr) (_ *virt.Space, err error) {
 	return s.Space.WithRoot(page.PA), nil
 }
 
+// ExecutablePath is the path of what the process whose mm_struct is at mm was started
+// from, and whether it was unlinked; empty without one.
+func (l *ProcessReader) ExecutablePath(mm virt.Addr) (path string, deleted bool, err error) {
+	path, err = kobj.Read(&l.r, func() (path string) {
+		if file := l.r.Ptr(mm + virt.Addr(l.s.o.exeFile)); file != 0 && l.r.Err == nil {
+			path, deleted = l.filePath(file)
+		}
+		return path
+	})
+	return path, deleted, err
+}
+
 // memory reads what p's mm_struct says.
 func (l *ProcessReader) memory(ctx context.Context, p *Process, mm virt.Addr) {
 	o, r := l.s.o, &l.r

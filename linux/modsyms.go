@@ -159,7 +159,7 @@ func (m *Module) Address(name string) (virt.Addr, bool) {
 	if t.names == nil {
 		t.names = map[string]virt.Addr{}
 		// Errors leave names out: then they are not found.
-		_ = func() error { return m.readNames(t) }()
+		_ = m.readNames(t)
 	}
 	a, ok := t.names[name]
 	return a, ok

@@ -34,16 +34,6 @@ func ExampleProcessReader_TracingOf() {
 	}
 }
 
-func ExampleSystem_IPCs() {
-	for o, err := range system.IPCs(ctx) {
-		if err != nil {
-			log.Print(err) // one that cannot be read is not the end
-			continue
-		}
-		fmt.Println(o.Kind, o.ID, o.Name, o.Size)
-	}
-}
-
 func ExampleSystem_FileLocks() {
 	for l, err := range system.FileLocks(ctx) {
 		if err != nil {

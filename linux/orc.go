@@ -128,11 +128,9 @@ func (s *System) orcs(ctx context.Context) (*orcs, error) {
 			continue // its code has no notes then
 		}
 		t := orcTable{}
-		err := func() error {
-			r := s.Reader()
-			t.n, t.ips, t.entries = int(min(r.Uint(m.Addr, o.count), maxOrcs)), r.Pointer(m.Addr, o.ips), r.Pointer(m.Addr, o.entries)
-			return r.Err
-		}()
+		r := s.Reader()
+		t.n, t.ips, t.entries = int(min(r.Uint(m.Addr, o.count), maxOrcs)), r.Pointer(m.Addr, o.ips), r.Pointer(m.Addr, o.entries)
+		err := r.Err
 		if err != nil || t.n == 0 {
 			continue
 		}

@@ -172,6 +172,11 @@ func (l *ProcessReader) dentryPath(dentry virt.Addr) string {
 	return path
 }
 
+// DentryName is the last component of the path of the dentry at dentry.
+func (l *ProcessReader) DentryName(dentry virt.Addr) (string, error) {
+	return kobj.Read(&l.r, func() string { return l.dentryName(dentry) })
+}
+
 func (l *ProcessReader) dentryName(dentry virt.Addr) string {
 	o, r := l.s.o, &l.r
 	at := dentry + virt.Addr(o.dName)

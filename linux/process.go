@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/outsight-vmi/outsight/linux/kobj"
-	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -82,8 +81,7 @@ type ProcessReader struct {
 	proxies map[virt.Addr]Namespaces // by nsproxy
 	paths   map[[2]virt.Addr]knownPath
 	comps   []string
-	copied  []byte // room for the memory of one shell
-	elfBits map[phys.Addr]elfPage
+	again   []byte // room for what identityAfter reads
 	// What may still be read: hostile processes can share one huge thing, each
 	// of them, at no cost to the guest.
 	textLeft, threadsLeft int
@@ -108,7 +106,7 @@ const textBudget = 64 << 20
 // NewProcessReader begins a listing. What it remembers must not grow old: make one for
 // each look at the guest.
 func (s *System) NewProcessReader() *ProcessReader {
-	return &ProcessReader{s: s, now: newGuestNow(s), r: s.Reader(), cgroups: map[virt.Addr]groupName{}, proxies: map[virt.Addr]Namespaces{}, paths: map[[2]virt.Addr]knownPath{}, elfBits: map[phys.Addr]elfPage{}, textLeft: textBudget, threadsLeft: 4 * s.maxTasks}
+	return &ProcessReader{s: s, now: newGuestNow(s), r: s.Reader(), cgroups: map[virt.Addr]groupName{}, proxies: map[virt.Addr]Namespaces{}, paths: map[[2]virt.Addr]knownPath{}, textLeft: textBudget, threadsLeft: 4 * s.maxTasks}
 }
 
 // Only makes [ProcessReader.Process] and [ProcessReader.ThreadAsProcess] read these parts alone, beside what
@@ -337,7 +335,16 @@ func (l *ProcessReader) tty(signal virt.Addr) string {
 	if tty == 0 || o.ttyName == kobj.NoOffset {
 		return ""
 	}
-	return devName(r.CString(tty+virt.Addr(o.ttyName), 64))
+	return TerminalName(r.CString(tty+virt.Addr(o.ttyName), 64))
+}
+
+// TerminalName is a terminal's name below /dev: the slaves of Unix98 pseudo-terminals are
+// in a folder, so that pts0 is pts/0.
+func TerminalName(name string) string {
+	if len(name) > 3 && name[:3] == "pts" {
+		return "pts/" + name[3:]
+	}
+	return name
 }
 
 func (l *ProcessReader) creds(p *Process, a virt.Addr) {

@@ -88,11 +88,8 @@ func (m *Module) yieldSymbols(yield func(*KernelSymbol, error) bool) bool {
 	if err != nil {
 		return yield(nil, err)
 	}
-	var names []byte
-	if err := func() (err error) {
-		names, err = m.strtab(t)
-		return err
-	}(); err != nil {
+	names, err := m.strtab(t)
+	if err != nil {
 		return yield(nil, fmt.Errorf("symbols of module %s: %w", m.Name, err))
 	}
 	exported, err := m.exported()
@@ -132,20 +129,17 @@ func (m *Module) exported() (map[string]virt.Addr, error) {
 		return nil, err
 	}
 	found := map[string]virt.Addr{}
-	err = func() error {
-		r := m.s.Reader()
-		symbols, n := r.Pointer(m.Addr, o.symbols), r.Uint(m.Addr, o.count)
-		if r.Err == nil && n > maxModuleSymbols {
-			return fmt.Errorf("%w: %d symbols", kobj.ErrBroken, n)
-		}
-		// Each offset counts from its own place (CONFIG_HAVE_ARCH_PREL32_RELOCATIONS).
-		place := func(a virt.Addr) virt.Addr { return a + virt.Addr(int64(int32(r.U32(a)))) }
-		for i := range n {
-			e := symbols + virt.Addr(i)*virt.Addr(o.size)
-			name := r.CString(place(o.name.At(e)), maxSymbolName)
-			found[name] = place(o.value.At(e))
-		}
-		return r.Err
-	}()
-	return found, err
+	r := m.s.Reader()
+	symbols, n := r.Pointer(m.Addr, o.symbols), r.Uint(m.Addr, o.count)
+	if r.Err == nil && n > maxModuleSymbols {
+		return found, fmt.Errorf("%w: %d symbols", kobj.ErrBroken, n)
+	}
+	// Each offset counts from its own place (CONFIG_HAVE_ARCH_PREL32_RELOCATIONS).
+	place := func(a virt.Addr) virt.Addr { return a + virt.Addr(int64(int32(r.U32(a)))) }
+	for i := range n {
+		e := symbols + virt.Addr(i)*virt.Addr(o.size)
+		name := r.CString(place(o.name.At(e)), maxSymbolName)
+		found[name] = place(o.value.At(e))
+	}
+	return found, r.Err
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -84,6 +85,15 @@ func (t Task) IDs() (pid, tid int32, err error) {
 	pid = int32(r.U32(t.Addr + virt.Addr(t.s.o.tgid)))
 	tid = int32(r.U32(t.Addr + virt.Addr(t.s.o.pid)))
 	return pid, tid, r.Err
+}
+
+// PIDNumber is the number of the struct pid at a in the initial PID namespace; 0 for no
+// pointer. An error stays in r.
+func (s *System) PIDNumber(r *kobj.Reader, a virt.Addr) int32 {
+	if a == 0 {
+		return 0
+	}
+	return int32(r.U32(a + virt.Addr(s.o.pidNumbers+s.o.upidNr)))
 }
 
 // State is a task's state as /proc shows it.

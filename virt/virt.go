@@ -176,6 +176,9 @@ func (s *Space) Canonical(va Addr) bool {
 // KernelHalf reports whether va is a canonical address of the upper half.
 func (s *Space) KernelHalf(va Addr) bool { return int64(va) < 0 && s.Canonical(va) }
 
+// UserEnd is the last address of the lower half, which belongs to processes.
+func (s *Space) UserEnd() Addr { return 1<<(pageShift+tableShift*s.levels-1) - 1 }
+
 // Translate walks the page tables for va. The error is a *[Fault]. It does not
 // take the fast path for the direct map, and so reports the entry as it is now.
 func (s *Space) Translate(va Addr) (p Page, err error) {

@@ -187,19 +187,27 @@ func (t *Table) Lookup(names ...string) map[string]Symbol {
 	wanted := make(map[string]bool, len(names))
 	var (
 		lengths [MaxName]bool        // of wanted names, type letter included
-		heads   [1 << 16 / 64]uint64 // a bit for the first two bytes of each
+		heads   [1 << 16 / 64]uint64 // a bit for the hash of the head of each
 	)
 	for _, n := range names {
 		if len(n) >= 2 && len(n)+1 < MaxName {
 			wanted[n] = true
 			lengths[len(n)+1] = true
-			head := uint16(n[0]) | uint16(n[1])<<8
-			heads[head/64] |= 1 << (head % 64)
+			var head [4]byte
+			copy(head[:], n)
+			h := hashHead(binary.LittleEndian.Uint32(head[:]))
+			heads[h/64] |= 1 << (h % 64)
 		}
 	}
-	var tokenLen [256]int
+	var (
+		tokenLen   [256]int
+		tokenStart [256]uint64 // its first bytes
+	)
 	for i, tok := range t.tokens {
 		tokenLen[i] = len(tok)
+		var b [8]byte
+		copy(b[:], tok)
+		tokenStart[i] = binary.LittleEndian.Uint64(b[:])
 	}
 	if t.Load() != nil {
 		return nil
@@ -212,12 +220,21 @@ func (t *Table) Lookup(names ...string) map[string]Symbol {
 			break
 		}
 		b = b[size:]
-		// Nearly all names are ruled out by their first two bytes or their length.
-		head := t.head(codes)
-		if heads[head/64]&(1<<(head%64)) == 0 {
+		// Nearly all names are ruled out by their head, the four bytes after the type
+		// letter, or their length.
+		var head uint64
+		n := 0
+		for _, c := range codes {
+			head |= tokenStart[c] << (8 * n)
+			if n += tokenLen[c]; n >= 5 {
+				break
+			}
+		}
+		h := hashHead(uint32(head >> 8))
+		if heads[h/64]&(1<<(h%64)) == 0 {
 			continue
 		}
-		n := 0
+		n = 0
 		for _, c := range codes {
 			n += tokenLen[c]
 		}
@@ -238,19 +255,8 @@ func (t *Table) Lookup(names ...string) map[string]Symbol {
 	return found
 }
 
-// head is the first two bytes of the name that codes stand for, after its type
-// letter.
-func (t *Table) head(codes []byte) uint16 {
-	var b [3]byte
-	n := 0
-	for _, c := range codes {
-		n += copy(b[n:], t.tokens[c])
-		if n == len(b) {
-			break
-		}
-	}
-	return uint16(b[1]) | uint16(b[2])<<8
-}
+// hashHead is a hash of 16 bits.
+func hashHead(head uint32) uint32 { return head * 0x9e3779b1 >> 16 }
 
 // marker is where in names the n-th 256 of them begin, or their end.
 func (t *Table) marker(n int) int {

@@ -3,14 +3,18 @@ package labtest
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/xml"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -207,13 +211,11 @@ func (l *Libvirt) Virsh(t testing.TB, args ...string) string {
 // end ends everything and removes it.
 func (l *Libvirt) end(t testing.TB) {
 	if t.Failed() {
-		text, _ := os.ReadFile(filepath.Join(l.Dir, "daemon.log"))
-		t.Logf("libvirtd logged:\n%s", text[max(0, len(text)-3000):])
+		t.Logf("libvirtd logged:\n%s", end(filepath.Join(l.Dir, "daemon.log"), 3000))
 	}
 	for _, d := range l.domains {
 		if t.Failed() {
-			text, _ := os.ReadFile(d.Console())
-			t.Logf("console of domain %s ends:\n%s", d.Name, text[max(0, len(text)-2000):])
+			t.Logf("QEMU of domain %s logged:\n%s\nits console ends:\n%s", d.Name, l.monitorLog(d.Name), end(d.Console(), 2000))
 		}
 		_ = unix.Kill(d.Process, unix.SIGKILL) // our own, and it runs until here
 		d.lock.Close()
@@ -272,41 +274,85 @@ func (l *Libvirt) Up(t testing.TB, o Domain) *lab.Guest {
 	}}
 	description := filepath.Join(dir, "domain.xml")
 	write(t, description, domainXML(o, dir, kernel, initrd))
-	l.Virsh(t, "create", description)
 	l.domains = append(l.domains, d)
+	l.create(t, d, description)
+	if err := awaitAgent(t, d.Guest); err != nil {
+		// Seen once in several hundred boots: QEMU ended by itself while the guest found its
+		// devices. What is tested begins later; its log is shown, and it is booted again.
+		if !l.gone(t, o.Name) {
+			t.Fatalf("domain %s did not come up: %v; its console ends:\n%s", o.Name, err, end(d.Console(), 2000))
+		}
+		t.Logf("the QEMU of domain %s has ended (%v); it is booted again. It logged:\n%s", o.Name, err, l.monitorLog(o.Name))
+		l.create(t, d, description)
+		if err := awaitAgent(t, d.Guest); err != nil {
+			t.Fatalf("domain %s did not come up: %v; QEMU logged:\n%s\nits console ends:\n%s", o.Name, err, l.monitorLog(o.Name), end(d.Console(), 2000))
+		}
+	}
+	return d.Guest
+}
+
+// create starts a domain, and learns which process is its QEMU.
+func (l *Libvirt) create(t testing.TB, d *domain, description string) {
+	t.Helper()
+	l.Virsh(t, "create", description)
 	var pid []byte
 	for _, run := range []string{"run/qemu", "run/libvirt/qemu/run"} {
-		if text, err := os.ReadFile(filepath.Join(l.Dir, run, o.Name+".pid")); err == nil {
+		if text, err := os.ReadFile(filepath.Join(l.Dir, run, d.Name+".pid")); err == nil {
 			pid = text
 		}
 	}
 	if _, err := fmt.Sscan(string(pid), &d.Process); err != nil {
-		t.Fatalf("the process of domain %s: %v", o.Name, err)
+		t.Fatalf("the process of domain %s: %v", d.Name, err)
 	}
-	awaitAgent(t, d.Guest)
-	return d.Guest
+}
+
+// gone reports whether the daemon has noticed that a domain ended, for which it gets time.
+func (l *Libvirt) gone(t testing.TB, name string) bool {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		if !slices.Contains(strings.Fields(l.Virsh(t, "list", "--all", "--name")), name) {
+			return true
+		}
+	}
+	return false
+}
+
+// monitorLog is the end of what the QEMU of a domain logged.
+func (l *Libvirt) monitorLog(name string) (text string) {
+	_ = filepath.WalkDir(l.Dir, func(path string, e fs.DirEntry, err error) error {
+		if err == nil && e.Name() == name+".log" && e.Type().IsRegular() {
+			text += end(path, 2000)
+		}
+		return nil
+	})
+	return text
+}
+
+// end is the end of a file, n bytes at most.
+func end(path string, n int) string {
+	text, _ := os.ReadFile(path)
+	return string(text[max(0, len(text)-n):])
 }
 
 // awaitAgent waits for the agent's first word.
-func awaitAgent(t testing.TB, g *lab.Guest) {
+func awaitAgent(t testing.TB, g *lab.Guest) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", filepath.Join(g.Dir, "agent"))
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	lines := bufio.NewScanner(conn)
 	for lines.Scan() {
 		if strings.Contains(lines.Text(), "OLAB boot") {
-			return
+			return nil
 		}
 	}
-	text, _ := os.ReadFile(g.Console())
-	t.Fatalf("domain %s did not come up: %v; its console ends:\n%s", g.Name, lines.Err(), text[max(0, len(text)-2000):])
+	return cmp.Or(lines.Err(), io.ErrUnexpectedEOF)
 }
 
 // domainXML describes a domain with what the lab's guests have.

@@ -98,30 +98,22 @@ func ConsoleLines(ctx context.Context, s *linux.System) iter.Seq2[*ConsoleLine, 
 // consoleLines gives the lines of one console, also with an error: those that could be read.
 // common is what is the same in all, left how much may still be read.
 func consoleLines(s *linux.System, o *consoleLayout, vc virt.Addr, common ConsoleLine, left *int) (lines []*ConsoleLine, err error) {
-	var rows uint64
-	var origin virt.Addr
-	var columns, perRow, high uint64
-	err = func() error {
-		r := s.Reader()
-		rows = r.Uint(vc, o.rows)
-		columns, perRow, high = r.Uint(vc, o.columns), r.Uint(vc, o.perRow), r.Uint(vc, o.highFont)
-		common.Graphics = r.Uint(vc, o.mode) != 0
-		if origin = r.Pointer(vc, o.origin); common.Graphics { // the text that it had is kept there
-			origin = r.Pointer(vc, o.buffer)
-		}
-		if r.Err != nil {
-			return r.Err
-		}
-		if columns == 0 || columns > maxConsoleRow || rows > maxConsoleRow || perRow < 2*columns || perRow > 2*maxConsoleRow {
-			return fmt.Errorf("%w: %d lines of %d cells in %d bytes", kobj.ErrBroken, rows, columns, perRow)
-		}
-		if *left -= int(rows * perRow); *left < 0 {
-			return kobj.ErrBudget
-		}
-		return nil
-	}()
-	if err != nil {
-		return nil, err
+	r := s.Reader()
+	rows, columns := r.Uint(vc, o.rows), r.Uint(vc, o.columns)
+	perRow, high := r.Uint(vc, o.perRow), r.Uint(vc, o.highFont)
+	common.Graphics = r.Uint(vc, o.mode) != 0
+	origin := r.Pointer(vc, o.origin)
+	if common.Graphics { // the text that it had is kept there
+		origin = r.Pointer(vc, o.buffer)
+	}
+	if r.Err != nil {
+		return nil, r.Err
+	}
+	if columns == 0 || columns > maxConsoleRow || rows > maxConsoleRow || perRow < 2*columns || perRow > 2*maxConsoleRow {
+		return nil, fmt.Errorf("%w: %d lines of %d cells in %d bytes", kobj.ErrBroken, rows, columns, perRow)
+	}
+	if *left -= int(rows * perRow); *left < 0 {
+		return nil, kobj.ErrBudget
 	}
 	cells := make([]byte, 2*columns)
 	for i := range rows {

@@ -261,10 +261,5 @@ func ProcessorKHz(s *linux.System) (uint32, error) {
 	if err != nil {
 		return 0, err
 	}
-	var khz uint32
-	err = func() (err error) {
-		khz, err = s.Space.U32(a)
-		return err
-	}()
-	return khz, err
+	return s.Space.U32(a)
 }

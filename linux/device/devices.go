@@ -104,12 +104,10 @@ func (w *deviceWalk) buckets(table virt.Addr, next kobj.Field, f func(r *kobj.Re
 			}
 			var follow virt.Addr
 			more := true
-			err := func() error {
-				r := w.s.Reader()
-				more = f(&r, a)
-				follow = r.Pointer(a, next)
-				return r.Err
-			}()
+			r := w.s.Reader()
+			more = f(&r, a)
+			follow = r.Pointer(a, next)
+			err := r.Err
 			if err != nil && !w.yield(nil, fmt.Errorf("device numbers at %#x: %w", uint64(a), err)) || !more {
 				return false
 			}
@@ -171,15 +169,13 @@ func (w *deviceWalk) miscs() bool {
 		if err == nil {
 			a := node - virt.Addr(o.miscList.Offset)
 			d = &Driver{Kind: "misc", Major: 10, Count: 1, Address: a}
-			err = func() error {
-				r := w.s.Reader()
-				d.First, d.Ops = uint32(r.Uint(a, o.miscMinor)), r.Pointer(a, o.miscOps)
-				if name := r.Pointer(a, o.miscName); name != 0 {
-					d.Name = r.CString(name, linux.MaxName)
-				}
-				w.functions(&r, d)
-				return r.Err
-			}()
+			r := w.s.Reader()
+			d.First, d.Ops = uint32(r.Uint(a, o.miscMinor)), r.Pointer(a, o.miscOps)
+			if name := r.Pointer(a, o.miscName); name != 0 {
+				d.Name = r.CString(name, linux.MaxName)
+			}
+			w.functions(&r, d)
+			err = r.Err
 		}
 		if err != nil {
 			d, err = nil, fmt.Errorf("misc devices: %w", err)

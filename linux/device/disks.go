@@ -125,34 +125,31 @@ func blockDevices(ctx context.Context, s *linux.System, o *diskLayout) (virt.Add
 
 func diskAt(s *linux.System, o *diskLayout, private virt.Addr) (*Disk, error) {
 	d := &Disk{}
-	err := func() error {
-		r := s.Reader()
-		d.Device = r.Pointer(private, o.private)
-		if name := r.Pointer(d.Device, o.name); name != 0 {
-			d.Name = r.CString(name, linux.MaxName)
+	r := s.Reader()
+	d.Device = r.Pointer(private, o.private)
+	if name := r.Pointer(d.Device, o.name); name != 0 {
+		d.Name = r.CString(name, linux.MaxName)
+	}
+	dev := uint32(r.Uint(d.Device, o.devt))
+	d.Major, d.Minor = dev>>20, dev&(1<<20-1)
+	part := d.Device - virt.Addr(o.device.Offset)
+	if d.Start = r.Uint(part, o.start) * sector; o.size.Present() {
+		d.Size = r.Uint(part, o.size) * sector
+	} else {
+		d.Size = r.Uint(r.Pointer(part, o.inode), o.inodeSize)
+	}
+	diskFlags(&r, o, d, part)
+	flags := r.Uint(d.Disk, o.flags)
+	d.Ops, d.Removable = r.Pointer(d.Disk, o.fops), flags&1 != 0 // GENHD_FL_REMOVABLE
+	if stats := r.Pointer(part, o.stats); stats != 0 {
+		for _, cpu := range s.CPUAreas {
+			// One number each of reads, writes, discards and flushes.
+			a := stats + cpu
+			d.Reads, d.Writes = d.Reads+r.U64(o.ios.At(a)), d.Writes+r.U64(o.ios.At(a)+8)
+			d.ReadBytes, d.WriteBytes = d.ReadBytes+r.U64(o.sectors.At(a))*sector, d.WriteBytes+r.U64(o.sectors.At(a)+8)*sector
 		}
-		dev := uint32(r.Uint(d.Device, o.devt))
-		d.Major, d.Minor = dev>>20, dev&(1<<20-1)
-		part := d.Device - virt.Addr(o.device.Offset)
-		if d.Start = r.Uint(part, o.start) * sector; o.size.Present() {
-			d.Size = r.Uint(part, o.size) * sector
-		} else {
-			d.Size = r.Uint(r.Pointer(part, o.inode), o.inodeSize)
-		}
-		diskFlags(&r, o, d, part)
-		flags := r.Uint(d.Disk, o.flags)
-		d.Ops, d.Removable = r.Pointer(d.Disk, o.fops), flags&1 != 0 // GENHD_FL_REMOVABLE
-		if stats := r.Pointer(part, o.stats); stats != 0 {
-			for _, cpu := range s.CPUAreas {
-				// One number each of reads, writes, discards and flushes.
-				a := stats + cpu
-				d.Reads, d.Writes = d.Reads+r.U64(o.ios.At(a)), d.Writes+r.U64(o.ios.At(a)+8)
-				d.ReadBytes, d.WriteBytes = d.ReadBytes+r.U64(o.sectors.At(a))*sector, d.WriteBytes+r.U64(o.sectors.At(a)+8)*sector
-			}
-		}
-		return r.Err
-	}()
-	if err != nil {
+	}
+	if err := r.Err; err != nil {
 		return nil, fmt.Errorf("device at %#x: %w", uint64(d.Device), err)
 	}
 	return d, nil

@@ -1,3 +1,3 @@
 // Package device is the hardware as a Linux guest's kernel sees it: processors, PCI
-// devices, disks, drivers, consoles and the resource trees.
+// devices, disks, drivers, consoles, terminals and the resource trees.
 package device

@@ -78,3 +78,13 @@ func ExampleProcessors() {
 		fmt.Println(p.Number, p.Online, p.ModelName, p.Flags)
 	}
 }
+
+func ExampleTerminals() {
+	for t, err := range device.Terminals(ctx, system) {
+		if err != nil {
+			log.Print(err) // one that cannot be read is not the end
+			continue
+		}
+		fmt.Println(t.Name, t.Discipline, t.OpenBy)
+	}
+}

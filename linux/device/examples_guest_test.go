@@ -15,5 +15,6 @@ func TestGuestExamples(t *testing.T) {
 		{Name: "Drivers", Run: ExampleDrivers},
 		{Name: "Resources", Run: ExampleResources},
 		{Name: "ConsoleLines", Run: ExampleConsoleLines, MayBeEmpty: true},
+		{Name: "Terminals", Run: ExampleTerminals},
 	})
 }

@@ -119,14 +119,12 @@ func (w *pciWalk) under(head virt.Addr, depth int) bool {
 			continue
 		}
 		var number, domain uint32
-		err = func() error {
-			r := w.s.Reader()
-			number = uint32(r.Uint(bus, w.o.busNumber))
-			if data := r.Pointer(bus, w.o.busSysdata); data != 0 {
-				domain = uint32(r.Uint(data, w.o.domain))
-			}
-			return r.Err
-		}()
+		r := w.s.Reader()
+		number = uint32(r.Uint(bus, w.o.busNumber))
+		if data := r.Pointer(bus, w.o.busSysdata); data != 0 {
+			domain = uint32(r.Uint(data, w.o.domain))
+		}
+		err = r.Err
 		if err != nil && !w.fail(fmt.Errorf("bus at %#x: %w", uint64(bus), err)) {
 			return false
 		}
@@ -150,30 +148,27 @@ func (w *pciWalk) under(head virt.Addr, depth int) bool {
 
 func pciDevice(s *linux.System, o *pciLayout, a virt.Addr, domain, bus uint32) (*PCIDevice, error) {
 	d := &PCIDevice{Address: a, Domain: domain, Bus: bus}
-	err := func() error {
-		r := s.Reader()
-		devfn := uint32(r.Uint(a, o.devfn))
-		d.Slot, d.Function = devfn>>3&31, devfn&7
-		d.Vendor, d.Device = uint16(r.Uint(a, o.vendor)), uint16(r.Uint(a, o.device))
-		d.SubVendor, d.SubDevice = uint16(r.Uint(a, o.subVendor)), uint16(r.Uint(a, o.subDevice))
-		d.Class, d.Revision, d.IRQ = uint32(r.Uint(a, o.class)), uint8(r.Uint(a, o.revision)), uint32(r.Uint(a, o.irq))
-		if drv := r.Pointer(a, o.driver); drv != 0 {
-			if name := r.Pointer(drv, o.driverName); name != 0 {
-				d.Driver = r.CString(name, linux.MaxName)
-			}
+	r := s.Reader()
+	devfn := uint32(r.Uint(a, o.devfn))
+	d.Slot, d.Function = devfn>>3&31, devfn&7
+	d.Vendor, d.Device = uint16(r.Uint(a, o.vendor)), uint16(r.Uint(a, o.device))
+	d.SubVendor, d.SubDevice = uint16(r.Uint(a, o.subVendor)), uint16(r.Uint(a, o.subDevice))
+	d.Class, d.Revision, d.IRQ = uint32(r.Uint(a, o.class)), uint8(r.Uint(a, o.revision)), uint32(r.Uint(a, o.irq))
+	if drv := r.Pointer(a, o.driver); drv != 0 {
+		if name := r.Pointer(drv, o.driverName); name != 0 {
+			d.Driver = r.CString(name, linux.MaxName)
 		}
-		const port, mem, unset = 0x100, 0x200, 0x2000_0000 // IORESOURCE_IO, _MEM, _UNSET
-		for i := range min(o.resources.Size/max(o.resourceSize, 1), maxPCIResources) {
-			res := o.resources.At(a) + virt.Addr(i*o.resourceSize)
-			w := PCIWindow{Start: r.Uint(res, o.start), End: r.Uint(res, o.end)}
-			flags := r.Uint(res, o.resFlags)
-			if w.Port = flags&port != 0; flags&(port|mem) != 0 && flags&unset == 0 && w.End > w.Start {
-				d.Resources = append(d.Resources, w)
-			}
+	}
+	const port, mem, unset = 0x100, 0x200, 0x2000_0000 // IORESOURCE_IO, _MEM, _UNSET
+	for i := range min(o.resources.Size/max(o.resourceSize, 1), maxPCIResources) {
+		res := o.resources.At(a) + virt.Addr(i*o.resourceSize)
+		w := PCIWindow{Start: r.Uint(res, o.start), End: r.Uint(res, o.end)}
+		flags := r.Uint(res, o.resFlags)
+		if w.Port = flags&port != 0; flags&(port|mem) != 0 && flags&unset == 0 && w.End > w.Start {
+			d.Resources = append(d.Resources, w)
 		}
-		return r.Err
-	}()
-	if err != nil {
+	}
+	if err := r.Err; err != nil {
 		return nil, fmt.Errorf("device at %#x: %w", uint64(a), err)
 	}
 	return d, nil

@@ -98,13 +98,11 @@ func miscLists(ctx context.Context, s *linux.System) (lists []miscList, errs []e
 			}
 			l := miscList{namespace: n.Inode}
 			var misc virt.Addr
-			err = func() error {
-				r := s.Reader()
-				if misc = r.Pointer(n.Addr, o.ofNamespace); misc != 0 {
-					l.head, l.on = o.entries.At(misc), r.Uint(misc, o.enabled) != 0
-				}
-				return r.Err
-			}()
+			r := s.Reader()
+			if misc = r.Pointer(n.Addr, o.ofNamespace); misc != 0 {
+				l.head, l.on = o.entries.At(misc), r.Uint(misc, o.enabled) != 0
+			}
+			err = r.Err
 			switch {
 			case err != nil:
 				errs = append(errs, err)
@@ -124,11 +122,8 @@ func miscLists(ctx context.Context, s *linux.System) (lists []miscList, errs []e
 	}
 	l := miscList{head: head, on: true}
 	if enabled, ok := s.ModuleSymbol("binfmt_misc", "enabled"); ok {
-		err = func() error {
-			v, err := s.Space.U32(enabled)
-			l.on = v != 0
-			return err
-		}()
+		v, err := s.Space.U32(enabled)
+		l.on = v != 0
 		if err != nil {
 			errs = append(errs, err)
 		}
@@ -137,34 +132,31 @@ func miscLists(ctx context.Context, s *linux.System) (lists []miscList, errs []e
 }
 
 // miscFormat reads the entry at a.
-func miscFormat(s *linux.System, a virt.Addr) (f *MiscFormat, err error) {
+func miscFormat(s *linux.System, a virt.Addr) (*MiscFormat, error) {
+	fail := func(err error) (*MiscFormat, error) { return nil, fmt.Errorf("entry at %#x: %w", uint64(a), err) }
 	var b [miscNodeSize]byte
-	err = func() error {
-		r := s.Reader()
-		copy(b[:], r.Bytes(a, len(b)))
-		if r.Err != nil {
-			return r.Err
+	r := s.Reader()
+	if !r.ReadInto(b[:], a) {
+		return fail(r.Err)
+	}
+	f := parseMiscNode(b[:])
+	f.Addr = a
+	word := func(off int) virt.Addr { return virt.Addr(binary.LittleEndian.Uint64(b[off:])) }
+	f.Name, f.Interpreter = r.CString(word(miscName), maxMiscText), r.CString(word(miscInterpreter), maxMiscText)
+	size := binary.LittleEndian.Uint32(b[miscSizeOf:])
+	switch {
+	case b[miscFlags]&2 == 0:
+		f.Extension = r.CString(word(miscMagic), maxMiscText)
+	case size > maxMagic:
+		return fail(fmt.Errorf("%w: a magic of %d bytes", kobj.ErrBroken, size))
+	default:
+		f.Magic = append(f.Magic, r.Bytes(word(miscMagic), int(size))...)
+		if mask := word(miscMask); mask != 0 {
+			f.Mask = append(f.Mask, r.Bytes(mask, int(size))...)
 		}
-		f = parseMiscNode(b[:])
-		f.Addr = a
-		word := func(off int) virt.Addr { return virt.Addr(binary.LittleEndian.Uint64(b[off:])) }
-		f.Name, f.Interpreter = r.CString(word(miscName), maxMiscText), r.CString(word(miscInterpreter), maxMiscText)
-		size := binary.LittleEndian.Uint32(b[miscSizeOf:])
-		switch {
-		case b[miscFlags]&2 == 0:
-			f.Extension = r.CString(word(miscMagic), maxMiscText)
-		case size > maxMagic:
-			return fmt.Errorf("%w: a magic of %d bytes", kobj.ErrBroken, size)
-		default:
-			f.Magic = append(f.Magic, r.Bytes(word(miscMagic), int(size))...)
-			if mask := word(miscMask); mask != 0 {
-				f.Mask = append(f.Mask, r.Bytes(mask, int(size))...)
-			}
-		}
-		return r.Err
-	}()
-	if err != nil {
-		return nil, fmt.Errorf("entry at %#x: %w", uint64(a), err)
+	}
+	if r.Err != nil {
+		return fail(r.Err)
 	}
 	return f, nil
 }

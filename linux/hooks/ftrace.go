@@ -120,16 +120,14 @@ func FtraceOps(ctx context.Context, s *linux.System) iter.Seq2[*FtraceOp, error]
 func ftraceOps(ctx context.Context, s *linux.System, o *ftraceLayout, a virt.Addr) (*FtraceOp, error) {
 	f := &FtraceOp{Addr: a}
 	var filter, notrace virt.Addr
-	err := func() error {
-		r := s.Reader()
-		f.Func, f.Saved, f.Private = r.Pointer(a, o.fn), r.Pointer(a, o.saved), r.Pointer(a, o.private)
-		f.Trampoline, f.TrampolineSize, f.Direct = r.Pointer(a, o.tramp), r.Uint(a, o.trampSize), r.Pointer(a, o.direct)
-		f.Flags = kobj.BitNames(r.Uint(a, o.flags), ftraceOpsFlags)
-		if h := r.Pointer(a, o.hash); h != 0 {
-			filter, notrace = r.Pointer(h, o.filter), r.Pointer(h, o.notrace)
-		}
-		return r.Err
-	}()
+	r := s.Reader()
+	f.Func, f.Saved, f.Private = r.Pointer(a, o.fn), r.Pointer(a, o.saved), r.Pointer(a, o.private)
+	f.Trampoline, f.TrampolineSize, f.Direct = r.Pointer(a, o.tramp), r.Uint(a, o.trampSize), r.Pointer(a, o.direct)
+	f.Flags = kobj.BitNames(r.Uint(a, o.flags), ftraceOpsFlags)
+	if h := r.Pointer(a, o.hash); h != 0 {
+		filter, notrace = r.Pointer(h, o.filter), r.Pointer(h, o.notrace)
+	}
+	err := r.Err
 	if err == nil {
 		f.Filter, f.FilterSize, err = ftraceHash(ctx, s, o, filter)
 	}
@@ -153,11 +151,9 @@ func ftraceHash(ctx context.Context, s *linux.System, o *ftraceLayout, a virt.Ad
 	}
 	var bits uint64
 	var buckets virt.Addr
-	err = func() error {
-		r := s.Reader()
-		bits, buckets, count = r.Uint(a, o.bits), r.Pointer(a, o.buckets), r.Uint(a, o.count)
-		return r.Err
-	}()
+	r := s.Reader()
+	bits, buckets, count = r.Uint(a, o.bits), r.Pointer(a, o.buckets), r.Uint(a, o.count)
+	err = r.Err
 	if err != nil || count == 0 || buckets == 0 {
 		return nil, count, err
 	}
@@ -225,11 +221,9 @@ const maxRecords = 1 << 17
 func ftraceRecords(s *linux.System, o *ftraceLayout, page virt.Addr, yield func(*FtraceSite, error) bool) bool {
 	var records virt.Addr
 	var n uint64
-	err := func() error {
-		r := s.Reader()
-		records, n = r.Pointer(page, o.pageRecords), r.Uint(page, o.pageIndex)
-		return r.Err
-	}()
+	r := s.Reader()
+	records, n = r.Pointer(page, o.pageRecords), r.Uint(page, o.pageIndex)
+	err := r.Err
 	if err == nil && (n > maxRecords || o.recSize < o.recFlags.Offset+8 || o.recSize < o.recIP.Offset+8 || o.recSize > 256) {
 		err = fmt.Errorf("%w: %d records", kobj.ErrBroken, n)
 	}

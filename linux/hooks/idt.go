@@ -1,6 +1,7 @@
 package hooks
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -50,18 +51,12 @@ func IDTDescriptor(s *linux.System) (IDT, error) {
 		d.Limit = binary.LittleEndian.Uint16(b[:])
 		d.Base = virt.Addr(binary.LittleEndian.Uint64(b[2:]))
 	}
-	err = func() error {
-		a, err := s.Space.Translate(d.Base)
-		if err != nil {
-			return err
-		}
-		b, err := s.Space.Translate(d.Table)
-		d.SameMemory = err == nil && a.PA == b.PA
-		return err
-	}()
-	if err != nil {
+	a, err1 := s.Space.Translate(d.Base)
+	b, err2 := s.Space.Translate(d.Table)
+	if err := cmp.Or(err1, err2); err != nil {
 		return d, fmt.Errorf("interrupt descriptor table at %#x: %w", uint64(d.Base), err)
 	}
+	d.SameMemory = a.PA == b.PA
 	return d, nil
 }
 

@@ -129,20 +129,17 @@ func appendNew(words []string, w string) []string {
 
 func kprobe(s *linux.System, o *kprobeLayout, a virt.Addr) (*Kprobe, error) {
 	p := &Kprobe{Addr: a}
-	err := func() error {
-		r := s.Reader()
-		p.Probed, p.Pre, p.Post = r.Pointer(a, o.addr), r.Pointer(a, o.pre), r.Pointer(a, o.post)
-		p.Missed, p.Offset = r.Uint(a, o.missed), r.Uint(a, o.offset)
-		p.Flags = kobj.BitNames(r.Uint(a, o.flags), kprobeFlags)
-		if p.Return = p.Pre == o.kretprobe && p.Pre != 0; p.Return { // struct kretprobe begins with its kprobe
-			p.Handler, p.Entry = r.Pointer(a, o.handler), r.Pointer(a, o.entry)
-		}
-		if name := r.Pointer(a, o.symbol); name != 0 && r.Err == nil {
-			p.Symbol = r.CString(name, 512)
-		}
-		return r.Err
-	}()
-	if err != nil {
+	r := s.Reader()
+	p.Probed, p.Pre, p.Post = r.Pointer(a, o.addr), r.Pointer(a, o.pre), r.Pointer(a, o.post)
+	p.Missed, p.Offset = r.Uint(a, o.missed), r.Uint(a, o.offset)
+	p.Flags = kobj.BitNames(r.Uint(a, o.flags), kprobeFlags)
+	if p.Return = p.Pre == o.kretprobe && p.Pre != 0; p.Return { // struct kretprobe begins with its kprobe
+		p.Handler, p.Entry = r.Pointer(a, o.handler), r.Pointer(a, o.entry)
+	}
+	if name := r.Pointer(a, o.symbol); name != 0 && r.Err == nil {
+		p.Symbol = r.CString(name, 512)
+	}
+	if err := r.Err; err != nil {
 		return nil, fmt.Errorf("kprobe at %#x: %w", uint64(a), err)
 	}
 	return p, nil

@@ -62,16 +62,13 @@ func LSMs(s *linux.System) ([]string, error) {
 	list, ok1 := s.Address("lsm_idlist") // 6.8
 	count, ok2 := s.Address("lsm_active_cnt")
 	if ok1 && ok2 && o.idName.Present() {
-		err := func() error {
-			r := s.Reader()
-			n := r.U32(count)
-			for i := range min(n, 64) {
-				id := r.Ptr(list + virt.Addr(8*i))
-				names = append(names, r.CString(r.Pointer(id, o.idName), 64))
-			}
-			return r.Err
-		}()
-		if err != nil {
+		r := s.Reader()
+		n := r.U32(count)
+		for i := range min(n, 64) {
+			id := r.Ptr(list + virt.Addr(8*i))
+			names = append(names, r.CString(r.Pointer(id, o.idName), 64))
+		}
+		if err := r.Err; err != nil {
 			return nil, fmt.Errorf("names of the security modules: %w", err)
 		}
 		return names, nil
@@ -146,32 +143,15 @@ func staticHooks(s *linux.System, o *lsmLayout, hook string, table virt.Addr, n 
 	order := 0
 	for i := range n {
 		call := table + virt.Addr(i*o.callSize)
-		var h *SecurityHook
-		err := func() error {
-			r := s.Reader()
-			hl, active := r.Pointer(call, o.hl), r.Pointer(call, o.active)
-			on := active != 0 && int32(r.U32(active)) > 0 // a static_key_false begins with its count
-			var called virt.Addr
-			if key := r.Pointer(call, o.key); key != 0 {
-				called = r.Pointer(key, o.keyFunc)
-			}
-			// Free ones come first. One that is on without an owner is nobody's.
-			if r.Err != nil || hl == 0 && !on {
-				return r.Err
-			}
-			h = &SecurityHook{Hook: hook, Order: order, Addr: hl, Called: called, Active: on}
-			if hl == 0 {
-				h.Func = called
-				return nil
-			}
-			h.Func = r.Pointer(hl, o.hook)
-			h.LSM = lsmName(&r, o, hl)
-			return r.Err
-		}()
-		if err != nil {
+		h, err := staticHook(s, o, call)
+		switch {
+		case err != nil:
 			err = fmt.Errorf("security hook %s at %#x: %w", hook, uint64(call), err)
-		} else if h == nil {
+		case h == nil:
 			continue
+		}
+		if h != nil {
+			h.Hook, h.Order = hook, order
 		}
 		order++
 		if !yield(h, err) {
@@ -179,6 +159,29 @@ func staticHooks(s *linux.System, o *lsmLayout, hook string, table virt.Addr, n 
 		}
 	}
 	return true
+}
+
+// staticHook is what the static call at call calls; nil if it is free.
+func staticHook(s *linux.System, o *lsmLayout, call virt.Addr) (*SecurityHook, error) {
+	r := s.Reader()
+	hl, active := r.Pointer(call, o.hl), r.Pointer(call, o.active)
+	on := active != 0 && int32(r.U32(active)) > 0 // a static_key_false begins with its count
+	var called virt.Addr
+	if key := r.Pointer(call, o.key); key != 0 {
+		called = r.Pointer(key, o.keyFunc)
+	}
+	// Free ones come first. One that is on has no security module that it is known of.
+	if r.Err != nil || hl == 0 && !on {
+		return nil, r.Err
+	}
+	h := &SecurityHook{Addr: hl, Called: called, Active: on}
+	if hl == 0 {
+		h.Func = called
+		return h, nil
+	}
+	h.Func = r.Pointer(hl, o.hook)
+	h.LSM = lsmName(&r, o, hl)
+	return h, r.Err
 }
 
 func lsmName(r *kobj.Reader, o *lsmLayout, hl virt.Addr) string {
@@ -201,12 +204,10 @@ func listedHooks(ctx context.Context, s *linux.System, o *lsmLayout, hook string
 		var h *SecurityHook
 		if err == nil {
 			h = &SecurityHook{Hook: hook, Order: order, Addr: node - virt.Addr(o.list.Offset), Active: true}
-			err = func() error {
-				r := s.Reader()
-				h.Func = r.Pointer(h.Addr, o.hook)
-				h.LSM = lsmName(&r, o, h.Addr)
-				return r.Err
-			}()
+			r := s.Reader()
+			h.Func = r.Pointer(h.Addr, o.hook)
+			h.LSM = lsmName(&r, o, h.Addr)
+			err = r.Err
 		}
 		order++
 		if err != nil {

@@ -192,21 +192,18 @@ func chainAt(s *linux.System, o *notifierLayout, owners *linux.Owners, h kernel.
 // notifierChain reads the chain behind a head.
 func notifierChain(s *linux.System, o *notifierLayout, link virt.Addr) (chain []*Notifier, err error) {
 	seen := map[virt.Addr]bool{}
-	err = func() error {
-		r := s.Reader()
-		for a := r.Ptr(link); a != 0 && r.Err == nil; a = r.Pointer(a, o.next) {
-			if seen[a] || len(seen) == maxNotifiers || !s.Space.KernelHalf(a) || a%8 != 0 {
-				return fmt.Errorf("block at %#x: %w", uint64(a), kobj.ErrBroken)
-			}
-			seen[a] = true
-			n := &Notifier{Head: link, Addr: a, Func: r.Pointer(a, o.call), Priority: int(r.Int(a, o.priority))}
-			if r.Err == nil {
-				chain = append(chain, n)
-			}
+	r := s.Reader()
+	for a := r.Ptr(link); a != 0 && r.Err == nil; a = r.Pointer(a, o.next) {
+		if seen[a] || len(seen) == maxNotifiers || !s.Space.KernelHalf(a) || a%8 != 0 {
+			return chain, fmt.Errorf("block at %#x: %w", uint64(a), kobj.ErrBroken)
 		}
-		return r.Err
-	}()
-	return chain, err
+		seen[a] = true
+		n := &Notifier{Head: link, Addr: a, Func: r.Pointer(a, o.call), Priority: int(r.Int(a, o.priority))}
+		if r.Err == nil {
+			chain = append(chain, n)
+		}
+	}
+	return chain, r.Err
 }
 
 // executable reports whether the kernel's page tables let the processor run what is

@@ -208,17 +208,14 @@ func syscallNames(s *linux.System, n int) ([]string, error) {
 		return nil, fmt.Errorf("names of system calls: %w", err)
 	}
 	names := make([]string, n)
-	err = func() error {
-		r := s.Reader()
-		for nr, e := range entries {
-			if e == 0 || r.Int(e, o.nr) != int64(nr) {
-				continue
-			}
-			names[nr] = strings.TrimPrefix(r.CString(r.Pointer(e, o.name), 64), "sys_")
+	r := s.Reader()
+	for nr, e := range entries {
+		if e == 0 || r.Int(e, o.nr) != int64(nr) {
+			continue
 		}
-		return r.Err
-	}()
-	if err != nil {
+		names[nr] = strings.TrimPrefix(r.CString(r.Pointer(e, o.name), 64), "sys_")
+	}
+	if err := r.Err; err != nil {
 		return nil, fmt.Errorf("names of system calls: %w", err)
 	}
 	return names, nil

@@ -77,12 +77,10 @@ func Tracepoints(ctx context.Context, s *linux.System) iter.Seq2[*Tracepoint, er
 				array virt.Addr
 			)
 			if err == nil {
-				err = func() error {
-					r, m := s.Reader(), node-virt.Addr(o.list.Offset)
-					name = r.CString(o.module.At(m), 56)
-					count, array = r.Uint(m, o.count), r.Pointer(m, o.ptrs)
-					return r.Err
-				}()
+				r, m := s.Reader(), node-virt.Addr(o.list.Offset)
+				name = r.CString(o.module.At(m), 56)
+				count, array = r.Uint(m, o.count), r.Pointer(m, o.ptrs)
+				err = r.Err
 			}
 			if err != nil {
 				if !yield(nil, fmt.Errorf("tracepoints of a module: %w", err)) {

@@ -70,3 +70,13 @@ func ExampleVMAreas() {
 		fmt.Printf("%#x-%#x %v %s\n", uint64(a.Start), uint64(a.End), a.Kinds, owners.CodeAt(a.Caller).Function())
 	}
 }
+
+func ExampleSwaps() {
+	for area, err := range mm.Swaps(ctx, system) {
+		if err != nil {
+			log.Print(err) // one that cannot be read is not the end
+			continue
+		}
+		fmt.Println(area.Path, area.Size, area.Used)
+	}
+}

@@ -227,14 +227,11 @@ func (w *meminfoWalk) variable(name string, size int) (n uint64, ok bool, err er
 	if !ok {
 		return 0, false, nil
 	}
-	err = func() error {
-		r := w.s.Reader()
-		if size == 4 {
-			n = uint64(r.U32(a))
-		} else {
-			n = r.U64(a)
-		}
-		return r.Err
-	}()
-	return n, true, err
+	r := w.s.Reader()
+	if size == 4 {
+		n = uint64(r.U32(a))
+	} else {
+		n = r.U64(a)
+	}
+	return n, true, r.Err
 }

@@ -40,20 +40,17 @@ func (w *meminfoWalk) lowWatermarks() (sum uint64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	err = func() error {
-		r := w.s.Reader()
-		for _, node := range nodes {
-			if node == 0 || r.Err != nil {
-				continue
-			}
-			for z := range min(w.o.zones.Size/max(w.o.zoneSize, 1), 8) {
-				zone := w.o.zones.At(node) + virt.Addr(z*w.o.zoneSize)
-				sum += r.U64(w.o.watermarks.At(zone)+8) + r.Uint(zone, w.o.boost) // WMARK_LOW is 1
-			}
+	r := w.s.Reader()
+	for _, node := range nodes {
+		if node == 0 || r.Err != nil {
+			continue
 		}
-		return r.Err
-	}()
-	return sum, err
+		for z := range min(w.o.zones.Size/max(w.o.zoneSize, 1), 8) {
+			zone := w.o.zones.At(node) + virt.Addr(z*w.o.zoneSize)
+			sum += r.U64(w.o.watermarks.At(zone)+8) + r.Uint(zone, w.o.boost) // WMARK_LOW is 1
+		}
+	}
+	return sum, r.Err
 }
 
 // buffers is the cached pages of block devices themselves (nr_blockdev_pages).
@@ -69,12 +66,9 @@ func (w *meminfoWalk) buffers() (n uint64, ok bool, err error) {
 		if err != nil {
 			return 0, true, err
 		}
-		err = func() error {
-			r := w.s.Reader()
-			n += r.Uint(r.Pointer(node-virt.Addr(w.o.inodeList.Offset), w.o.mapping), w.o.nrpages)
-			return r.Err
-		}()
-		if err != nil {
+		r := w.s.Reader()
+		n += r.Uint(r.Pointer(node-virt.Addr(w.o.inodeList.Offset), w.o.mapping), w.o.nrpages)
+		if err := r.Err; err != nil {
 			return 0, true, err
 		}
 	}
@@ -105,19 +99,16 @@ func (w *meminfoWalk) swapCached() (n uint64, ok bool, err error) {
 	if !ok1 || !ok2 {
 		return 0, false, nil
 	}
-	err = func() error {
-		r := w.s.Reader()
-		for i := range virt.Addr(maxSwapSpaces) {
-			first, parts := r.Ptr(spaces+8*i), r.U32(counts+4*i)
-			for p := range virt.Addr(min(parts, maxSpaceParts)) {
-				if first != 0 && r.Err == nil {
-					n += r.Uint(first+p*virt.Addr(w.o.spaceSize), w.o.nrpages)
-				}
+	r := w.s.Reader()
+	for i := range virt.Addr(maxSwapSpaces) {
+		first, parts := r.Ptr(spaces+8*i), r.U32(counts+4*i)
+		for p := range virt.Addr(min(parts, maxSpaceParts)) {
+			if first != 0 && r.Err == nil {
+				n += r.Uint(first+p*virt.Addr(w.o.spaceSize), w.o.nrpages)
 			}
 		}
-		return r.Err
-	}()
-	return n * phys.PageSize, true, err
+	}
+	return n * phys.PageSize, true, r.Err
 }
 
 // commitLimit is what may be promised under strict overcommit (vm_commit_limit).
@@ -148,17 +139,14 @@ func (w *meminfoWalk) committed() (_ uint64, ok bool, err error) {
 		return 0, false, nil
 	}
 	var n int64
-	err = func() error {
-		r := w.s.Reader()
-		n = int64(r.Uint(a, w.o.counterCount))
-		if counters := r.Pointer(a, w.o.counterCPUs); counters != 0 {
-			for _, cpu := range w.s.CPUAreas {
-				n += int64(int32(r.U32(counters + cpu)))
-			}
+	r := w.s.Reader()
+	n = int64(r.Uint(a, w.o.counterCount))
+	if counters := r.Pointer(a, w.o.counterCPUs); counters != 0 {
+		for _, cpu := range w.s.CPUAreas {
+			n += int64(int32(r.U32(counters + cpu)))
 		}
-		return r.Err
-	}()
-	return uint64(max(n, 0)) * phys.PageSize, true, err
+	}
+	return uint64(max(n, 0)) * phys.PageSize, true, r.Err
 }
 
 // percpu is what all processors' areas of dynamic variables take.
@@ -175,17 +163,14 @@ func (w *meminfoWalk) huge() (n uint64, ok bool, err error) {
 	if !ok || err != nil {
 		return 0, false, err
 	}
-	err = func() error {
-		r := w.s.Reader()
-		for i := range min(count, maxHugeSizes) {
-			h := states + virt.Addr(i)*virt.Addr(w.o.hugeSize)
-			if order := r.Uint(h, w.o.hugeOrder); order <= 18 { // 1 GiB
-				n += r.Uint(h, w.o.hugePages) << order
-			}
+	r := w.s.Reader()
+	for i := range min(count, maxHugeSizes) {
+		h := states + virt.Addr(i)*virt.Addr(w.o.hugeSize)
+		if order := r.Uint(h, w.o.hugeOrder); order <= 18 { // 1 GiB
+			n += r.Uint(h, w.o.hugePages) << order
 		}
-		return r.Err
-	}()
-	return n * phys.PageSize, true, err
+	}
+	return n * phys.PageSize, true, r.Err
 }
 
 // direct is what the kernel's map of all memory has in pages of one size.

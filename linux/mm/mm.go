@@ -1,3 +1,3 @@
 // Package mm is a Linux guest's memory management: page frames, slab caches, vmalloc
-// areas, zones, and the counters of /proc/meminfo.
+// areas, zones, swap areas, and the counters of /proc/meminfo.
 package mm

@@ -116,15 +116,13 @@ func ObjectAt(s *linux.System, p *Page, offset uint64, base virt.Addr) (*SlabObj
 	}
 	c := &SlabCache{Address: p.Cache}
 	var left uint64
-	err = func() error {
-		r := s.Reader()
-		c.Size, c.ObjectSize = uint32(r.Uint(p.Cache, o.size)), uint32(r.Uint(p.Cache, o.objectSize))
-		left = r.Uint(p.Cache, pad.left)
-		if name := r.Pointer(p.Cache, o.name); name != 0 {
-			c.Name = r.CString(name, linux.MaxName)
-		}
-		return r.Err
-	}()
+	r := s.Reader()
+	c.Size, c.ObjectSize = uint32(r.Uint(p.Cache, o.size)), uint32(r.Uint(p.Cache, o.objectSize))
+	left = r.Uint(p.Cache, pad.left)
+	if name := r.Pointer(p.Cache, o.name); name != 0 {
+		c.Name = r.CString(name, linux.MaxName)
+	}
+	err = r.Err
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("kmem_cache at %#x: %w", uint64(p.Cache), err)
@@ -148,18 +146,15 @@ func CachedFile(s *linux.System, mapping virt.Addr) (i *linux.INode, err error) 
 	if err != nil {
 		return nil, err
 	}
-	err = func() error {
-		r := s.Reader()
-		host := r.Pointer(mapping, o.host)
-		super := r.Pointer(host, o.super)
-		if r.Err != nil {
-			return fmt.Errorf("file of the address_space at %#x: %w", uint64(mapping), r.Err)
-		}
-		sb, err := s.SuperBlock(super, inodes)
-		if err == nil {
-			i, err = s.Inode(&r, host, sb, inodes)
-		}
-		return err
-	}()
-	return i, err
+	r := s.Reader()
+	host := r.Pointer(mapping, o.host)
+	super := r.Pointer(host, o.super)
+	if r.Err != nil {
+		return nil, fmt.Errorf("file of the address_space at %#x: %w", uint64(mapping), r.Err)
+	}
+	sb, err := s.SuperBlock(super, inodes)
+	if err != nil {
+		return nil, err
+	}
+	return s.Inode(&r, host, sb, inodes)
 }

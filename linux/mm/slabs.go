@@ -104,32 +104,30 @@ func slabCache(ctx context.Context, s *linux.System, o *slabLayout, a virt.Addr,
 	c := &SlabCache{Address: a}
 	var free uint64
 	var lists []virt.Addr
-	err := func() error {
-		r := s.Reader()
-		if name := r.Pointer(a, o.name); name != 0 {
-			c.Name = r.CString(name, 128)
+	r := s.Reader()
+	if name := r.Pointer(a, o.name); name != 0 {
+		c.Name = r.CString(name, 128)
+	}
+	c.Size, c.ObjectSize, c.Align = uint32(r.Uint(a, o.size)), uint32(r.Uint(a, o.objectSize)), uint32(r.Uint(a, o.align))
+	c.Aliases, c.Flags, c.Constructor = int32(uint32(r.Uint(a, o.refcount)))-1, r.Uint(a, o.flags), r.Pointer(a, o.ctor)
+	const shift, orders = 16, 11 // OO_SHIFT, MAX_ORDER+1
+	oo := uint32(r.Uint(a, o.oo))
+	c.PerSlab = oo & (1<<shift - 1)
+	if order := oo >> shift; order < orders {
+		c.Pages = 1 << order
+	}
+	for i := range nodes {
+		n := r.Ptr(o.node.At(a) + virt.Addr(i*o.nodeStride))
+		if n == 0 || r.Err != nil {
+			continue
 		}
-		c.Size, c.ObjectSize, c.Align = uint32(r.Uint(a, o.size)), uint32(r.Uint(a, o.objectSize)), uint32(r.Uint(a, o.align))
-		c.Aliases, c.Flags, c.Constructor = int32(uint32(r.Uint(a, o.refcount)))-1, r.Uint(a, o.flags), r.Pointer(a, o.ctor)
-		const shift, orders = 16, 11 // OO_SHIFT, MAX_ORDER+1
-		oo := uint32(r.Uint(a, o.oo))
-		c.PerSlab = oo & (1<<shift - 1)
-		if order := oo >> shift; order < orders {
-			c.Pages = 1 << order
+		if o.slabs.Present() && o.objects.Present() {
+			c.Slabs += r.Uint(n, o.slabs)
+			c.Objects += r.Uint(n, o.objects)
 		}
-		for i := range nodes {
-			n := r.Ptr(o.node.At(a) + virt.Addr(i*o.nodeStride))
-			if n == 0 || r.Err != nil {
-				continue
-			}
-			if o.slabs.Present() && o.objects.Present() {
-				c.Slabs += r.Uint(n, o.slabs)
-				c.Objects += r.Uint(n, o.objects)
-			}
-			lists = append(lists, o.partial.At(n))
-		}
-		return r.Err
-	}()
+		lists = append(lists, o.partial.At(n))
+	}
+	err := r.Err
 	// Objects of slabs on no list are in use, or at a processor's hand.
 	for _, head := range lists {
 		for node, listErr := range s.List(ctx, head, *left) {
@@ -138,13 +136,11 @@ func slabCache(ctx context.Context, s *linux.System, o *slabLayout, a virt.Addr,
 				break
 			}
 			p := node - virt.Addr(o.pageList.Offset)
-			err = cmp.Or(err, func() error {
-				r := s.Reader()
-				if room, used := r.Uint(p, o.pageObjects), r.Uint(p, o.pageInUse); room > used {
-					free += room - used
-				}
-				return r.Err
-			}())
+			r := s.Reader()
+			if room, used := r.Uint(p, o.pageObjects), r.Uint(p, o.pageInUse); room > used {
+				free += room - used
+			}
+			err = cmp.Or(err, r.Err)
 		}
 	}
 	if c.Active = c.Objects - min(free, c.Objects); err != nil {
@@ -159,9 +155,6 @@ func numaNodes(s *linux.System) (n uint32, err error) {
 	if !ok {
 		return 1, nil
 	}
-	err = func() error {
-		n, err = s.Space.U32(a)
-		return err
-	}()
+	n, err = s.Space.U32(a)
 	return min(n, maxNUMANodes), err
 }

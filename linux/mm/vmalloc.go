@@ -114,49 +114,48 @@ func vmapHeads(s *linux.System, o *vmallocLayout) ([]virt.Addr, error) {
 	if err != nil {
 		return nil, err
 	}
-	var heads []virt.Addr
-	err = func() error {
-		r := s.Reader()
-		n := r.U32(count)
-		if r.Err == nil && n > maxVmapNodes {
-			return fmt.Errorf("%w: nr_vmap_nodes is %d", kobj.ErrBroken, n)
-		}
-		for i := range n {
-			heads = append(heads, o.busy.At(nodes+virt.Addr(i)*virt.Addr(o.nodeSize)))
-		}
-		return r.Err
-	}()
-	return heads, err
+	n, err := s.Space.U32(count)
+	if err == nil && n > maxVmapNodes {
+		err = fmt.Errorf("%w: nr_vmap_nodes is %d", kobj.ErrBroken, n)
+	}
+	if err != nil {
+		return nil, err
+	}
+	heads := make([]virt.Addr, n)
+	for i := range heads {
+		heads[i] = o.busy.At(nodes + virt.Addr(i)*virt.Addr(o.nodeSize))
+	}
+	return heads, nil
 }
 
 func vmArea(s *linux.System, o *vmallocLayout, a virt.Addr) (*VMArea, error) {
-	v := &VMArea{Address: a}
-	err := func() error {
-		r := s.Reader()
-		v.Start, v.End = r.Pointer(a, o.start), r.Pointer(a, o.end)
-		vm := r.Pointer(a, o.vm)
-		if vm == 0 {
-			const ram = 1 // VMAP_RAM; before 6.3 such an area has no other mark
-			if !o.areaFlags.Present() || r.Uint(a, o.areaFlags)&ram != 0 {
-				v.Kinds = []string{"vm_map_ram"}
-			}
-			return r.Err
+	r, v := s.Reader(), &VMArea{Address: a}
+	v.Start, v.End = r.Pointer(a, o.start), r.Pointer(a, o.end)
+	if vm := r.Pointer(a, o.vm); vm != 0 {
+		o.describe(&r, vm, v)
+	} else {
+		const ram = 1 // VMAP_RAM; before 6.3 such an area has no other mark
+		if !o.areaFlags.Present() || r.Uint(a, o.areaFlags)&ram != 0 {
+			v.Kinds = []string{"vm_map_ram"}
 		}
-		// What is mapped can be less than the area, which is aligned.
-		if start, size := r.Pointer(vm, o.vmAddr), r.Uint(vm, o.vmSize); start >= v.Start && start <= v.End && size <= uint64(v.End-start) {
-			v.Start, v.End = start, start+virt.Addr(size)
-		}
-		flags := r.Uint(vm, o.vmFlags)
-		for _, k := range vmKinds {
-			if flags&k.bit != 0 {
-				v.Kinds = append(v.Kinds, k.name)
-			}
-		}
-		v.Pages, v.Physical, v.Caller = r.Uint(vm, o.vmPages), r.Uint(vm, o.vmPhys), r.Pointer(vm, o.vmCaller)
-		return r.Err
-	}()
-	if err != nil {
-		return nil, fmt.Errorf("area at %#x: %w", uint64(a), err)
+	}
+	if r.Err != nil {
+		return nil, fmt.Errorf("area at %#x: %w", uint64(a), r.Err)
 	}
 	return v, nil
+}
+
+// describe reads what the struct vm_struct at vm says of v.
+func (o *vmallocLayout) describe(r *kobj.Reader, vm virt.Addr, v *VMArea) {
+	// What is mapped can be less than the area, which is aligned.
+	if start, size := r.Pointer(vm, o.vmAddr), r.Uint(vm, o.vmSize); start >= v.Start && start <= v.End && size <= uint64(v.End-start) {
+		v.Start, v.End = start, start+virt.Addr(size)
+	}
+	flags := r.Uint(vm, o.vmFlags)
+	for _, k := range vmKinds {
+		if flags&k.bit != 0 {
+			v.Kinds = append(v.Kinds, k.name)
+		}
+	}
+	v.Pages, v.Physical, v.Caller = r.Uint(vm, o.vmPages), r.Uint(vm, o.vmPhys), r.Pointer(vm, o.vmCaller)
 }

@@ -90,26 +90,23 @@ func Zones(ctx context.Context, s *linux.System) iter.Seq2[*Zone, error] {
 }
 
 func zone(s *linux.System, o *zoneLayout, node uint32, a virt.Addr) (z *Zone, err error) {
-	err = func() error {
-		r := s.Reader()
-		pages := func(f kobj.Field) uint64 { return r.Uint(a, f) * phys.PageSize }
-		mark := func(i virt.Addr) uint64 { return r.U64(o.watermark.At(a)+8*i)*phys.PageSize + pages(o.boost) }
-		z = &Zone{
-			Node: node, Addr: a, Start: phys.Addr(pages(o.start)),
-			Spanned: pages(o.spanned), Present: pages(o.present), Managed: pages(o.managed),
-			// What processors have not added up yet can make it less than nothing.
-			Free: uint64(max(0, int64(r.U64(o.stat.At(a)+virt.Addr(8*o.freePages))))) * phys.PageSize,
-			Min:  mark(0), Low: mark(1), High: mark(2),
-		}
-		if name := r.Pointer(a, o.name); name != 0 {
-			z.Name = r.CString(name, linux.MaxName)
-		}
-		for i := range min(o.areas.Size/max(o.areaSize, 1), maxOrders) {
-			z.FreeBlocks = append(z.FreeBlocks, r.Uint(o.areas.At(a)+virt.Addr(i*o.areaSize), o.areaFree))
-		}
-		return r.Err
-	}()
-	if err != nil {
+	r := s.Reader()
+	pages := func(f kobj.Field) uint64 { return r.Uint(a, f) * phys.PageSize }
+	mark := func(i virt.Addr) uint64 { return r.U64(o.watermark.At(a)+8*i)*phys.PageSize + pages(o.boost) }
+	z = &Zone{
+		Node: node, Addr: a, Start: phys.Addr(pages(o.start)),
+		Spanned: pages(o.spanned), Present: pages(o.present), Managed: pages(o.managed),
+		// What processors have not added up yet can make it less than nothing.
+		Free: uint64(max(0, int64(r.U64(o.stat.At(a)+virt.Addr(8*o.freePages))))) * phys.PageSize,
+		Min:  mark(0), Low: mark(1), High: mark(2),
+	}
+	if name := r.Pointer(a, o.name); name != 0 {
+		z.Name = r.CString(name, linux.MaxName)
+	}
+	for i := range min(o.areas.Size/max(o.areaSize, 1), maxOrders) {
+		z.FreeBlocks = append(z.FreeBlocks, r.Uint(o.areas.At(a)+virt.Addr(i*o.areaSize), o.areaFree))
+	}
+	if err := r.Err; err != nil {
 		return nil, fmt.Errorf("zone at %#x: %w", uint64(a), err)
 	}
 	return z, nil

@@ -86,15 +86,11 @@ func (m *Memory) Space() *virt.Space { return m.space }
 
 // ReadAt fills p from address a.
 func (m *Memory) ReadAt(p []byte, a uint64) (n int, err error) {
-	err = func() error {
-		var err error
-		if m.space == nil {
-			n, err = m.s.Memory.ReadAt(p, phys.Addr(a))
-		} else {
-			n, err = m.space.ReadAt(p, virt.Addr(a))
-		}
-		return err
-	}()
+	if m.space == nil {
+		n, err = m.s.Memory.ReadAt(p, phys.Addr(a))
+	} else {
+		n, err = m.space.ReadAt(p, virt.Addr(a))
+	}
 	return n, err
 }
 

@@ -65,11 +65,9 @@ func (p *Placer) At(ctx context.Context, a uint64) *Place {
 	if m.space == nil {
 		x.Physical, x.Region = phys.Addr(a), "physical"
 	} else {
-		x.Fault = func() error {
-			page, err := m.space.Translate(va)
-			x.Physical = page.PA
-			return err
-		}()
+		var page virt.Page
+		page, x.Fault = m.space.Translate(va)
+		x.Physical = page.PA
 		missing(p.region(ctx, x, va))
 	}
 	if x.Fault != nil {

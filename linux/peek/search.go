@@ -97,10 +97,7 @@ func (s *search) run(at uint64, pa phys.Addr, size uint64) bool {
 			return false
 		}
 		b := buf[:min(uint64(len(buf)), size-done)]
-		err := func() error {
-			_, err := s.m.s.Memory.ReadAt(b, pa+phys.Addr(done))
-			return err
-		}()
+		_, err := s.m.s.Memory.ReadAt(b, pa+phys.Addr(done))
 		if errors.Is(err, phys.ErrGone) {
 			s.stopped = true
 			s.yield(Match{}, err)

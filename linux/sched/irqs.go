@@ -111,44 +111,46 @@ func irqDescriptors(ctx context.Context, s *linux.System) iter.Seq2[virt.Addr, e
 
 func interrupt(s *linux.System, o *irqLayout, a virt.Addr) (*Interrupt, error) {
 	i := &Interrupt{Address: a}
-	err := func() error {
-		r := s.Reader()
-		i.Number, i.Hardware = int(r.Uint(a, o.number)), r.Uint(a, o.hwirq)
-		i.FlowFunc, i.Depth = r.Pointer(a, o.flow), uint32(r.Uint(a, o.depth))
-		if chip := r.Pointer(a, o.chip); chip != 0 {
-			if name := r.Pointer(chip, o.chipName); name != 0 {
-				i.Chip = r.CString(name, 64)
-			}
+	r := s.Reader()
+	i.Number, i.Hardware = int(r.Uint(a, o.number)), r.Uint(a, o.hwirq)
+	i.FlowFunc, i.Depth = r.Pointer(a, o.flow), uint32(r.Uint(a, o.depth))
+	if chip := r.Pointer(a, o.chip); chip != 0 {
+		if name := r.Pointer(chip, o.chipName); name != 0 {
+			i.Chip = r.CString(name, 64)
 		}
-		if name := r.Pointer(a, o.name); name != 0 {
-			i.Flow = r.CString(name, 64)
+	}
+	if name := r.Pointer(a, o.name); name != 0 {
+		i.Flow = r.CString(name, 64)
+	}
+	if counts := r.Pointer(a, o.counts); counts != 0 {
+		for _, cpu := range s.CPUAreas {
+			i.Counts = append(i.Counts, uint64(r.U32(counts+cpu)))
 		}
-		if counts := r.Pointer(a, o.counts); counts != 0 {
-			for _, cpu := range s.CPUAreas {
-				i.Counts = append(i.Counts, uint64(r.U32(counts+cpu)))
-			}
-		}
-		const shared = 0x80 // IRQF_SHARED
-		for at, n := r.Pointer(a, o.actions), 0; at != 0 && r.Err == nil; n++ {
-			if n == maxIRQActions {
-				return fmt.Errorf("%w: more than %d actions", kobj.ErrBroken, n)
-			}
-			act := InterruptAction{Address: at, Handler: r.Pointer(at, o.handler), Thread: r.Pointer(at, o.threadFn), Shared: r.Uint(at, o.flags)&shared != 0}
-			if name := r.Pointer(at, o.actionName); name != 0 {
-				act.Name = r.CString(name, 256)
-			}
-			if t := r.Pointer(at, o.thread); t != 0 {
-				act.TID = int32(r.Int(t, o.tid))
-			}
-			i.Actions = append(i.Actions, act)
-			at = r.Pointer(at, o.next)
-		}
-		return r.Err
-	}()
-	if err != nil {
-		return nil, fmt.Errorf("interrupt at %#x: %w", uint64(a), err)
+	}
+	if i.Actions = o.actionsAt(&r, r.Pointer(a, o.actions)); r.Err != nil {
+		return nil, fmt.Errorf("interrupt at %#x: %w", uint64(a), r.Err)
 	}
 	return i, nil
+}
+
+// actionsAt follows the list of struct irqaction that begins at a; an error stays in r.
+func (o *irqLayout) actionsAt(r *kobj.Reader, a virt.Addr) (actions []InterruptAction) {
+	const shared = 0x80 // IRQF_SHARED
+	for ; a != 0 && r.Err == nil; a = r.Pointer(a, o.next) {
+		if len(actions) == maxIRQActions {
+			r.Err = fmt.Errorf("%w: more than %d actions", kobj.ErrBroken, maxIRQActions)
+			break
+		}
+		act := InterruptAction{Address: a, Handler: r.Pointer(a, o.handler), Thread: r.Pointer(a, o.threadFn), Shared: r.Uint(a, o.flags)&shared != 0}
+		if name := r.Pointer(a, o.actionName); name != 0 {
+			act.Name = r.CString(name, 256)
+		}
+		if t := r.Pointer(a, o.thread); t != 0 {
+			act.TID = int32(r.Int(t, o.tid))
+		}
+		actions = append(actions, act)
+	}
+	return actions
 }
 
 // softIRQs yields the software interrupts, whose names have not changed since 4.x
@@ -163,18 +165,9 @@ func softIRQs(s *linux.System, o *irqLayout, yield func(*Interrupt, error) bool)
 	for n, name := range names[:min(len(names), int(o.softirqs.Size/4))] {
 		a := table + virt.Addr(n)*virt.Addr(o.softStride)
 		i := &Interrupt{Number: n, Soft: true, Address: a}
-		err := func() error {
-			r := s.Reader()
-			i.Actions = []InterruptAction{{Name: name, Handler: r.Pointer(a, o.softAction), Address: a}}
-			for cpu := range s.CPUAreas {
-				stat, err := s.PerCPU("kstat", cpu)
-				if err != nil {
-					return err
-				}
-				i.Counts = append(i.Counts, uint64(r.U32(o.softirqs.At(stat)+virt.Addr(4*n))))
-			}
-			return r.Err
-		}()
+		r := s.Reader()
+		i.Actions = []InterruptAction{{Name: name, Handler: r.Pointer(a, o.softAction), Address: a}}
+		err := o.softCounts(s, &r, i)
 		if err != nil {
 			i, err = nil, fmt.Errorf("software interrupt %s: %w", name, err)
 		}
@@ -182,4 +175,16 @@ func softIRQs(s *linux.System, o *irqLayout, yield func(*Interrupt, error) bool)
 			return
 		}
 	}
+}
+
+// softCounts reads how often each processor had the software interrupt i.
+func (o *irqLayout) softCounts(s *linux.System, r *kobj.Reader, i *Interrupt) error {
+	for cpu := range s.CPUAreas {
+		stat, err := s.PerCPU("kstat", cpu)
+		if err != nil {
+			return err
+		}
+		i.Counts = append(i.Counts, uint64(r.U32(o.softirqs.At(stat)+virt.Addr(4*i.Number))))
+	}
+	return r.Err
 }

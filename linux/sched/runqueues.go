@@ -94,12 +94,9 @@ func (w *queueWalk) processor(cpu int) bool {
 		return w.yield(nil, fmt.Errorf("run queue of processor %d: %w", cpu, err))
 	}
 	w.cpu = cpu
-	err = func() error {
-		r := w.s.Reader()
-		w.curr = r.Pointer(q, o.curr)
-		return r.Err
-	}()
-	if err != nil {
+	r := w.s.Reader()
+	w.curr = r.Pointer(q, o.curr)
+	if err := r.Err; err != nil {
 		return w.yield(nil, fmt.Errorf("run queue of processor %d: %w", cpu, err))
 	}
 	if w.curr == 0 {
@@ -201,14 +198,11 @@ func (w *queueWalk) classOf(task virt.Addr) string {
 func (w *queueWalk) tell(task virt.Addr, class string) bool {
 	q := &QueuedTask{CPU: w.cpu, Class: class, Current: task == w.curr, Task: task}
 	o := w.o
-	err := func() error {
-		r := w.s.Reader()
-		q.TID, q.PID, q.Priority = int32(uint32(r.Uint(task, o.tid))), int32(uint32(r.Uint(task, o.tgid))), int(int32(uint32(r.Uint(task, o.prio))))
-		q.Comm = kobj.CString(r.Bytes(o.comm.At(task), int(min(o.comm.Size, 256))))
-		q.Delayed = o.delayed.Present() && r.Uint(task, o.delayed) != 0
-		return r.Err
-	}()
-	if err != nil {
+	r := w.s.Reader()
+	q.TID, q.PID, q.Priority = int32(uint32(r.Uint(task, o.tid))), int32(uint32(r.Uint(task, o.tgid))), int(int32(uint32(r.Uint(task, o.prio))))
+	q.Comm = kobj.CString(r.Bytes(o.comm.At(task), int(min(o.comm.Size, 256))))
+	q.Delayed = o.delayed.Present() && r.Uint(task, o.delayed) != 0
+	if err := r.Err; err != nil {
 		return w.yield(nil, fmt.Errorf("run queue of processor %d: thread at %#x: %w", w.cpu, uint64(task), err))
 	}
 	return w.yield(q, nil)

@@ -133,15 +133,13 @@ func wheel(ctx context.Context, s *linux.System, o *timerLayout, cpu int, name s
 			var t *Timer
 			if err == nil {
 				t = &Timer{Kind: "wheel", CPU: cpu, Base: name, Addr: node - virt.Addr(o.entry.Offset)}
-				err = func() error {
-					r := s.Reader()
-					t.Expires, t.Func = r.Uint(t.Addr, o.expires), r.Pointer(t.Addr, o.fn)
-					if t.Func == delayed && delayed != 0 {
-						work := t.Addr - virt.Addr(o.delayedTimer.Offset) + virt.Addr(o.delayedWork.Offset)
-						t.Work = r.Pointer(work, o.workFn)
-					}
-					return r.Err
-				}()
+				r := s.Reader()
+				t.Expires, t.Func = r.Uint(t.Addr, o.expires), r.Pointer(t.Addr, o.fn)
+				if t.Func == delayed && delayed != 0 {
+					work := t.Addr - virt.Addr(o.delayedTimer.Offset) + virt.Addr(o.delayedWork.Offset)
+					t.Work = r.Pointer(work, o.workFn)
+				}
+				err = r.Err
 			}
 			if err != nil {
 				t, err = nil, fmt.Errorf("timers of processor %d, %s wheel: %w", cpu, name, err)
@@ -159,11 +157,9 @@ func clock(ctx context.Context, s *linux.System, o *timerLayout, cpu int, name s
 		var t *Timer
 		if err == nil {
 			t = &Timer{Kind: "high resolution", CPU: cpu, Base: name, Addr: node - virt.Addr(o.node.Offset)}
-			err = func() error {
-				r := s.Reader()
-				t.Expires, t.Func = r.Uint(t.Addr, o.nodeExpires), r.Pointer(t.Addr, o.hrFn)
-				return r.Err
-			}()
+			r := s.Reader()
+			t.Expires, t.Func = r.Uint(t.Addr, o.nodeExpires), r.Pointer(t.Addr, o.hrFn)
+			err = r.Err
 		}
 		if err != nil {
 			t, err = nil, fmt.Errorf("timers of processor %d, clock %s: %w", cpu, name, err)

@@ -129,19 +129,16 @@ func (w *workWalk) running(pool, worker virt.Addr) (work *WorkItem, err error) {
 		return nil, fmt.Errorf("worker at %#x: %w: it comes twice", uint64(worker), kobj.ErrBroken)
 	}
 	work = &WorkItem{State: "running"}
-	err = func() error {
-		r := s.Reader()
-		if p := r.Pointer(worker, o.workerPool); r.Err == nil && p != pool {
-			return fmt.Errorf("worker at %#x: %w: it belongs to the pool at %#x", uint64(worker), kobj.ErrBroken, uint64(p))
-		}
-		poolOf(&r, o, work, pool)
-		work.Addr, work.Func = r.Pointer(worker, o.current), r.Pointer(worker, o.currentFn)
-		work.Worker = kobj.CString(r.Bytes(o.desc.At(worker), int(min(o.desc.Size, 64))))
-		queueOf(s, &r, o, work, r.Pointer(worker, o.currentPwq))
-		return r.Err
-	}()
-	if err != nil {
-		return nil, err
+	r := s.Reader()
+	if p := r.Pointer(worker, o.workerPool); r.Err == nil && p != pool {
+		return nil, fmt.Errorf("worker at %#x: %w: it belongs to the pool at %#x", uint64(worker), kobj.ErrBroken, uint64(p))
+	}
+	poolOf(&r, o, work, pool)
+	work.Addr, work.Func = r.Pointer(worker, o.current), r.Pointer(worker, o.currentFn)
+	work.Worker = kobj.CString(r.Bytes(o.desc.At(worker), int(min(o.desc.Size, 64))))
+	queueOf(s, &r, o, work, r.Pointer(worker, o.currentPwq))
+	if r.Err != nil {
+		return nil, r.Err
 	}
 	return work, nil
 }
@@ -194,20 +191,17 @@ func (w *workWalk) list(pool, head virt.Addr, state string) bool {
 		var work *WorkItem
 		if err == nil {
 			work = &WorkItem{State: state, Addr: node - virt.Addr(o.entry.Offset)}
-			err = func() error {
-				r := s.Reader()
-				poolOf(&r, o, work, pool)
-				work.Func = r.Pointer(work.Addr, o.fn)
-				// A work that waits knows its queue, whose pool is this one.
-				data := r.Uint(work.Addr, o.data)
-				pwq := virt.Addr(data &^ 0xff)
-				if data&hasQueue == 0 || !s.Space.KernelHalf(pwq) || r.Pointer(pwq, o.pool) != pool {
-					strangers++
-					return r.Err
-				}
+			r := s.Reader()
+			poolOf(&r, o, work, pool)
+			work.Func = r.Pointer(work.Addr, o.fn)
+			// A work that waits knows its queue, whose pool is this one.
+			data := r.Uint(work.Addr, o.data)
+			if pwq := virt.Addr(data &^ 0xff); data&hasQueue == 0 || !s.Space.KernelHalf(pwq) || r.Pointer(pwq, o.pool) != pool {
+				strangers++
+			} else {
 				queueOf(s, &r, o, work, pwq)
-				return r.Err
-			}()
+			}
+			err = r.Err
 		}
 		if err != nil {
 			work, err = nil, fmt.Errorf("works at %#x: %w", uint64(head), err)

@@ -104,31 +104,25 @@ func Workqueues(ctx context.Context, s *linux.System) iter.Seq2[*Workqueue, erro
 
 func workqueue(ctx context.Context, s *linux.System, o *workLayout, a virt.Addr) (*Workqueue, error) {
 	q := &Workqueue{Addr: a}
-	err := func() error {
-		r := s.Reader()
-		q.Name = kobj.CString(r.Bytes(o.name.At(a), int(min(o.name.Size, 64))))
-		q.Flags = kobj.BitNames(r.Uint(a, o.flags), o.flagNames)
-		q.MaxActive = int(r.Int(a, o.maxActive))
-		q.Rescuer = r.Pointer(a, o.rescuer) != 0
-		return r.Err
-	}()
-	if err != nil {
+	r := s.Reader()
+	q.Name = kobj.CString(r.Bytes(o.name.At(a), int(min(o.name.Size, 64))))
+	q.Flags = kobj.BitNames(r.Uint(a, o.flags), o.flagNames)
+	q.MaxActive = int(r.Int(a, o.maxActive))
+	q.Rescuer = r.Pointer(a, o.rescuer) != 0
+	if err := r.Err; err != nil {
 		return nil, fmt.Errorf("workqueue at %#x: %w", uint64(a), err)
 	}
 	for node, err := range s.List(ctx, o.pwqs.At(a), kobj.MaxElements) {
 		if err != nil {
 			return nil, fmt.Errorf("pools of workqueue %q: %w", q.Name, err)
 		}
-		err := func() error {
-			r, p := s.Reader(), node-virt.Addr(o.node.Offset)
-			pool, active := r.Pointer(p, o.pool), r.Int(p, o.active)
-			id := r.Int(pool, o.id)
-			if r.Err == nil {
-				q.Pools, q.Active = append(q.Pools, id), q.Active+int(active)
-			}
-			return r.Err
-		}()
-		if err != nil {
+		r, p := s.Reader(), node-virt.Addr(o.node.Offset)
+		pool, active := r.Pointer(p, o.pool), r.Int(p, o.active)
+		id := r.Int(pool, o.id)
+		if r.Err == nil {
+			q.Pools, q.Active = append(q.Pools, id), q.Active+int(active)
+		}
+		if err := r.Err; err != nil {
 			return nil, fmt.Errorf("pools of workqueue %q: %w", q.Name, err)
 		}
 	}

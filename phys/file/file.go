@@ -1,6 +1,7 @@
 package file
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -104,7 +105,7 @@ func (f *File) Close() error {
 // ReadAt implements [Source]. Small reads come from the mapping (no system call),
 // large ones, as of a scan, through pread (nothing stays resident).
 func (f *File) ReadAt(p []byte, off int64) (n int, err error) {
-	if len(p) < phys.PageSize && off >= 0 && uint64(off) <= uint64(len(f.data)) && uint64(len(p)) <= uint64(len(f.data))-uint64(off) {
+	if len(p) < phys.PageSize && off >= 0 && uint64(off) < uint64(len(f.data)) && uint64(len(p)) <= uint64(len(f.data))-uint64(off) && !f.window.lone(uint64(off)) {
 		defer phys.Recover(debug.SetPanicOnFault(true), &err)
 		f.window.touch(uint64(off), uint64(len(p)))
 		return copy(p, f.data[off:]), nil
@@ -127,6 +128,20 @@ func (f *File) Slice(off uint64, n int) ([]byte, bool) {
 	}
 	f.window.touch(off, uint64(n))
 	return f.data[off : off+uint64(n) : off+uint64(n)], true
+}
+
+// Word reads the little-endian word at off.
+func (f *File) Word(off uint64) (v uint64, err error) {
+	if size := uint64(len(f.data)); off > size || 8 > size-off || f.window.lone(off) {
+		var b [8]byte
+		n, err := unix.Pread(int(f.f.Fd()), b[:], int64(off))
+		if err == nil && n < len(b) {
+			err = fmt.Errorf("the file was cut short: %w", phys.ErrGone)
+		}
+		return binary.LittleEndian.Uint64(b[:]), err
+	}
+	f.window.touch(off, 8)
+	return binary.LittleEndian.Uint64(f.data[off:]), nil
 }
 
 // NextData implements [Sparse].

@@ -2,6 +2,7 @@ package file
 
 import (
 	"cmp"
+	"encoding/binary"
 	"fmt"
 	"slices"
 
@@ -20,6 +21,7 @@ type Extent struct {
 type Memory struct {
 	src     Source
 	slicer  Slicer // nil: none
+	words   worder // nil: none
 	sparse  Sparse
 	extents []Extent // ascending, not overlapping
 	ranges  []phys.Range
@@ -33,6 +35,7 @@ func NewMemory(src Source, extents []Extent) *Memory {
 	m := &Memory{src: src}
 	m.extents, m.lost = tidy(extents, src.Size())
 	m.slicer, _ = src.(Slicer)
+	m.words, _ = src.(worder)
 	m.sparse, _ = src.(Sparse)
 	for _, e := range m.extents {
 		m.ranges = appendRange(m.ranges, e.Range)
@@ -146,6 +149,22 @@ func (m *Memory) Map(pa phys.Addr, n int) ([]byte, bool) {
 		return nil, false
 	}
 	return m.slicer.Slice(m.extents[i].Offset+uint64(pa-m.extents[i].Range.Start), n)
+}
+
+// worder is a source of which single words are had for less than what lies around them.
+type worder interface {
+	Word(off uint64) (uint64, error)
+}
+
+// Word implements [phys.Worder].
+func (m *Memory) Word(pa phys.Addr) (uint64, error) {
+	i, ok := m.find(pa)
+	if ok && m.words != nil && !m.extents[i].Zeros && m.extents[i].Range.Contains(pa, 8) {
+		return m.words.Word(m.extents[i].Offset + uint64(pa-m.extents[i].Range.Start))
+	}
+	var b [8]byte
+	_, err := m.ReadAt(b[:], pa)
+	return binary.LittleEndian.Uint64(b[:]), err
 }
 
 // NextPopulated implements [phys.Populated]: the holes of a sparse file are left

@@ -4,12 +4,15 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/outsight-vmi/outsight/phys"
 )
 
 const (
 	// windowSize is what the kernel maps around a page that is touched, in
 	// bytes (fault_around_bytes).
 	windowSize = 64 << 10
+	pageSize   = phys.PageSize
 	// maxResident is how much of the mapping may stay resident, in bytes. More
 	// is given back to the page cache, from where it is had again for a fault.
 	maxResident = 16 << 20
@@ -21,11 +24,26 @@ type residency struct {
 	data    []byte
 	touched []atomic.Uint64 // a bit for each window
 	count   atomic.Int64
+	read    []atomic.Uint64 // a bit for each page: some of it was read by a system call
 }
 
 func (r *residency) init(data []byte) {
 	r.data = data
 	r.touched = make([]atomic.Uint64, len(data)/windowSize/64+1)
+	r.read = make([]atomic.Uint64, len(data)/pageSize/64+1)
+}
+
+// lone reports whether what lies at off is better read by a system call: nothing of its
+// window is mapped, and nothing of its page was read before. Of most pages that a walk
+// meets (page tables, stacks) a few bytes are read, once, for which mapping a window costs
+// several times as much.
+func (r *residency) lone(off uint64) bool {
+	w, page := off/windowSize, off/pageSize
+	if r.touched[w/64].Load()&(1<<(w%64)) != 0 {
+		return false
+	}
+	bit := uint64(1) << (page % 64)
+	return r.read[page/64].Load()&bit == 0 && r.read[page/64].Or(bit)&bit == 0
 }
 
 // touch notes that n bytes at off are looked at; n is at most windowSize.

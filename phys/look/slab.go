@@ -14,7 +14,10 @@ import (
 // (1.3 µs on a virtual machine, more than reading the guest's page) by huge pages.
 var slabSizes = [...]int{64 << 10, 256 << 10, hugeSlab}
 
-const hugeSlab = 4 << 20 // two huge pages or, if the heap did not align it, one
+const (
+	hugePage = 2 << 20
+	hugeSlab = 8 << 20
+)
 
 // rooms are those of the large slabs of looks that were closed: who looks again and again
 // need not have them cleared each time.
@@ -57,6 +60,10 @@ func (m *Memory) room() (*page, *slab) {
 	}
 	p := (*page)(s.free)
 	s.free = s.free[phys.PageSize:]
+	// Written to first: a read, and be it the check that p is not nil, would map the page
+	// of zeros, which the guest's bytes then fault on again. For a huge page of zeros the
+	// kernel even gives small ones instead (do_huge_pmd_wp_page, before 6.13).
+	p[0] = 0
 	return p, s
 }
 
@@ -74,7 +81,9 @@ func (l *slabs) grow() {
 			s.room = *used
 		}
 	}
-	if s.room == nil {
+	if s.room == nil && size == hugeSlab {
+		s.room = aligned(make([]byte, size+hugePage), hugePage)[:size:size]
+	} else if s.room == nil {
 		s.room = make([]byte, size)
 	}
 	if size == hugeSlab {

@@ -6,7 +6,7 @@ import (
 	"iter"
 
 	"github.com/outsight-vmi/outsight/guest"
-	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/image"
 	"github.com/outsight-vmi/outsight/table"
 )
 
@@ -69,7 +69,7 @@ var elvesColumns = table.Columns[elfImage]{
 	{
 		Name: "class", Type: table.Int, Extra: true, Doc: "32 or 64 bits.",
 		Get: func(i *elfImage) table.Value {
-			return i.header(func(h *linux.ELFHeader) table.Value {
+			return i.header(func(h *image.Header) table.Value {
 				return table.IntValue(map[bool]int64{true: 64, false: 32}[h.Class == 2])
 			})
 		},
@@ -77,7 +77,7 @@ var elvesColumns = table.Columns[elfImage]{
 	{
 		Name: "type", Type: table.Text, Doc: "EXEC, DYN (also most programs), REL, CORE; LOOS+N and LOPROC+N are of an operating system and a processor, others are numbers; missing where the header is not in memory.",
 		Get: func(i *elfImage) table.Value {
-			return i.header(func(h *linux.ELFHeader) table.Value {
+			return i.header(func(h *image.Header) table.Value {
 				return table.TextValue(h.TypeName())
 			})
 		},
@@ -85,7 +85,7 @@ var elvesColumns = table.Columns[elfImage]{
 	{
 		Name: "machine", Type: table.Text, Extra: true, Doc: "CPU that it is for, as ELF calls it.",
 		Get: func(i *elfImage) table.Value {
-			return i.header(func(h *linux.ELFHeader) table.Value {
+			return i.header(func(h *image.Header) table.Value {
 				return table.TextValue(h.MachineName())
 			})
 		},
@@ -93,26 +93,26 @@ var elvesColumns = table.Columns[elfImage]{
 	{
 		Name: "entry", Type: table.Addr, Extra: true, Doc: "Address of the first instruction; of a DYN, from its start.",
 		Get: func(i *elfImage) table.Value {
-			return i.header(func(h *linux.ELFHeader) table.Value { return table.AddrValue(h.Entry) })
+			return i.header(func(h *image.Header) table.Value { return table.AddrValue(h.Entry) })
 		},
 	},
 	{
 		Name: "build_id", Type: table.Text, Doc: "Identifier of the build; missing where it has none, or none in memory.",
 		Get: func(i *elfImage) table.Value {
-			return i.header(func(h *linux.ELFHeader) table.Value { return readable(text(h.BuildID), i.Err) })
+			return i.header(func(h *image.Header) table.Value { return readable(text(h.BuildID), i.Err) })
 		},
 	},
 }
 
 // elfImage is a row of the view.
 type elfImage struct {
-	*linux.ELFImage
+	*image.Image
 	pid  int32
 	comm string
 }
 
 // header is a cell of what the header says.
-func (i *elfImage) header(cell func(*linux.ELFHeader) table.Value) table.Value {
+func (i *elfImage) header(cell func(*image.Header) table.Value) table.Value {
 	if i.Header == nil {
 		return unreadable(i.Err)
 	}
@@ -121,7 +121,7 @@ func (i *elfImage) header(cell func(*linux.ELFHeader) table.Value) table.Value {
 
 func elfImages(ctx context.Context, l *guest.Look, r table.Request) iter.Seq2[*elfImage, error] {
 	return func(yield func(*elfImage, error) bool) {
-		reader := l.Linux.NewProcessReader()
+		reader, images := l.Linux.NewProcessReader(), image.NewReader(l.Linux)
 		for t, err := range chosenByName(ctx, l, reader, r) {
 			if err != nil {
 				if !yield(nil, err) {
@@ -129,7 +129,7 @@ func elfImages(ctx context.Context, l *guest.Look, r table.Request) iter.Seq2[*e
 				}
 				continue
 			}
-			for i, err := range reader.ELFImages(ctx, t.Task) {
+			for i, err := range images.Images(ctx, t.Task) {
 				if i == nil {
 					if !yield(nil, ended(fmt.Errorf("process %d: %w", t.pid, err))) {
 						return

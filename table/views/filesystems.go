@@ -6,6 +6,7 @@ import (
 
 	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/mm"
 	"github.com/outsight-vmi/outsight/table"
 )
 
@@ -34,32 +35,32 @@ here too.`,
 	}, swapsColumns, swaps))
 }
 
-var swapsColumns = table.Columns[linux.Swap]{
+var swapsColumns = table.Columns[mm.Swap]{
 	{
 		Name: "path", Type: table.Text, Doc: "Device or file, in the mount namespace where it was swapped on.",
-		Get: func(s *linux.Swap) table.Value { return text(s.Path) },
+		Get: func(s *mm.Swap) table.Value { return text(s.Path) },
 	},
 	{
 		Name: "type", Type: table.Text, Doc: "partition (any block device) or file.",
-		Get: func(s *linux.Swap) table.Value {
+		Get: func(s *mm.Swap) table.Value {
 			if s.Device {
 				return table.TextValue("partition")
 			}
 			return table.TextValue("file")
 		},
 	},
-	{Name: "size", Type: table.Size, Doc: "Bytes in all.", Get: func(s *linux.Swap) table.Value { return size(s.Size) }},
-	{Name: "used", Type: table.Size, Doc: "Bytes in use.", Get: func(s *linux.Swap) table.Value { return size(s.Used) }},
-	{Name: "priority", Type: table.Int, Doc: "The highest is used first.", Get: func(s *linux.Swap) table.Value { return integer(s.Priority) }},
+	{Name: "size", Type: table.Size, Doc: "Bytes in all.", Get: func(s *mm.Swap) table.Value { return size(s.Size) }},
+	{Name: "used", Type: table.Size, Doc: "Bytes in use.", Get: func(s *mm.Swap) table.Value { return size(s.Used) }},
+	{Name: "priority", Type: table.Int, Doc: "The highest is used first.", Get: func(s *mm.Swap) table.Value { return integer(s.Priority) }},
 	{
 		Name: "deleted", Type: table.Bool, Extra: true, Doc: "Whether the path was unlinked.",
-		Get: func(s *linux.Swap) table.Value { return table.BoolValue(s.Deleted) },
+		Get: func(s *mm.Swap) table.Value { return table.BoolValue(s.Deleted) },
 	},
 	{
 		Name: "area", Type: table.Int, Extra: true, Doc: "Number of the area, which page tables name.",
-		Get: func(s *linux.Swap) table.Value { return integer(s.Area) },
+		Get: func(s *mm.Swap) table.Value { return integer(s.Area) },
 	},
-	{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the swap_info_struct.", Get: func(s *linux.Swap) table.Value { return address(s.Addr) }},
+	{Name: "address", Type: table.Addr, Extra: true, Doc: "Address of the swap_info_struct.", Get: func(s *mm.Swap) table.Value { return address(s.Addr) }},
 }
 
 var filesystemsColumns = table.Columns[linux.FileSystem]{
@@ -87,6 +88,6 @@ var filesystemsColumns = table.Columns[linux.FileSystem]{
 	},
 }
 
-func swaps(ctx context.Context, l *guest.Look, _ table.Request) iter.Seq2[*linux.Swap, error] {
-	return whole(l.Linux.NewProcessReader().Swaps(ctx))
+func swaps(ctx context.Context, l *guest.Look, _ table.Request) iter.Seq2[*mm.Swap, error] {
+	return whole(mm.Swaps(ctx, l.Linux))
 }

@@ -6,7 +6,7 @@ import (
 	"iter"
 
 	"github.com/outsight-vmi/outsight/guest"
-	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/shell"
 	"github.com/outsight-vmi/outsight/table"
 )
 
@@ -61,7 +61,7 @@ var historyColumns = table.Columns[command]{
 
 // command is a row of history.
 type command struct {
-	*linux.HistoryEntry
+	*shell.Entry
 	pid  int32
 	comm string
 }
@@ -69,7 +69,7 @@ type command struct {
 func history(ctx context.Context, l *guest.Look, r table.Request) iter.Seq2[*command, error] {
 	_, asked := r.Values("pid")
 	return func(yield func(*command, error) bool) {
-		reader := l.Linux.NewProcessReader()
+		reader, shells := l.Linux.NewProcessReader(), shell.NewReader(l.Linux)
 		var row command
 		for t, err := range chosenByName(ctx, l, reader, r) {
 			if err != nil {
@@ -79,8 +79,8 @@ func history(ctx context.Context, l *guest.Look, r table.Request) iter.Seq2[*com
 				continue
 			}
 			row.pid, row.comm = t.pid, t.comm
-			for e, err := range reader.History(ctx, t.Task, asked) {
-				if row.HistoryEntry = e; err != nil {
+			for e, err := range shells.History(ctx, t.Task, asked) {
+				if row.Entry = e; err != nil {
 					if !yield(nil, ended(fmt.Errorf("process %d: %w", t.pid, err))) {
 						return
 					}

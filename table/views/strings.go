@@ -5,7 +5,7 @@ import (
 	"iter"
 
 	"github.com/outsight-vmi/outsight/guest"
-	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/peek"
 	"github.com/outsight-vmi/outsight/table"
 )
 
@@ -73,7 +73,7 @@ func leastOf(where table.Request) int {
 
 // foundString is a row of strings.
 type foundString struct {
-	linux.FoundString
+	peek.FoundString
 	pid table.Value
 }
 
@@ -81,7 +81,7 @@ func foundStrings(ctx context.Context, l *guest.Look, r table.Request) iter.Seq2
 	least := leastOf(r)
 	return func(yield func(*foundString, error) bool) {
 		var row foundString
-		show := func(found iter.Seq2[linux.FoundString, error]) bool {
+		show := func(found iter.Seq2[peek.FoundString, error]) bool {
 			for f, err := range found {
 				if err != nil {
 					if !yield(nil, err) {
@@ -97,7 +97,7 @@ func foundStrings(ctx context.Context, l *guest.Look, r table.Request) iter.Seq2
 			return true
 		}
 		if _, some := r.Values("pid"); !some {
-			show(l.Linux.Strings(ctx, least))
+			show(peek.Strings(ctx, l.Linux, least))
 			return
 		}
 		for t, err := range chosen(ctx, l, l.Linux.NewProcessReader(), r, false) {
@@ -112,7 +112,7 @@ func foundStrings(ctx context.Context, l *guest.Look, r table.Request) iter.Seq2
 				continue
 			}
 			row.pid = table.IntValue(int64(pid))
-			if !show(l.Linux.StringsOf(ctx, t, least)) {
+			if !show(peek.StringsOf(ctx, l.Linux, t, least)) {
 				return
 			}
 		}

@@ -1,7 +1,6 @@
-package linux
+package shell
 
 import (
-	"debug/elf"
 	"encoding/binary"
 	"reflect"
 	"slices"
@@ -9,13 +8,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/outsight-vmi/outsight/linux/synth"
+	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
 // shellHeap is the heap of a shell, written by hand from its start.
 type shellHeap struct {
-	shellMemory
+	memory
 	b    []byte
 	used int
 }
@@ -23,11 +22,11 @@ type shellHeap struct {
 const heapStart = 0x5500_0000
 
 // abis are those that shells can have.
-var abis = []ABI{ABI64, ABIIA32, ABIX32}
+var abis = []linux.ABI{linux.ABI64, linux.ABIIA32, linux.ABIX32}
 
-func newHeap(abi ABI) *shellHeap {
+func newHeap(abi linux.ABI) *shellHeap {
 	h := &shellHeap{b: make([]byte, 8192), used: 64}
-	h.left, h.abi = maxShellMemory, abi
+	h.left, h.abi = maxMemory, abi
 	h.add(heapStart, h.b)
 	return h
 }
@@ -69,7 +68,7 @@ func (h *shellHeap) numbers(numbers []uint32, words ...uint64) uint64 {
 }
 
 // lines are what was found, in short.
-func lines(found []*HistoryEntry) (all []HistoryEntry) {
+func lines(found []*Entry) (all []Entry) {
 	for _, e := range found {
 		c := *e
 		c.Addr = 0
@@ -116,16 +115,16 @@ func TestHistoryZsh(t *testing.T) {
 	}
 }
 
-func testHistoryZsh(t *testing.T, abi ABI, o zshLayout, typing bool) {
+func testHistoryZsh(t *testing.T, abi linux.ABI, o zshLayout, typing bool) {
 	t.Helper()
 	h := newHeap(abi)
 	h.zshRing(o, false, "a shorter one")
 	at := h.zshRing(o, typing, "id", "echo \x83\xa3", "for i in 1\ndo :\ndone")
 	stamp := time.Unix(1795496586, 0).UTC()
-	want := []HistoryEntry{
-		{Shell: "zsh", Index: 1, Time: stamp, Command: "id", How: HistoryByShape},
-		{Shell: "zsh", Index: 2, Time: stamp.Add(time.Second), Command: "echo \x83", How: HistoryByShape},
-		{Shell: "zsh", Index: 3, Time: stamp.Add(2 * time.Second), Command: "for i in 1\ndo :\ndone", How: HistoryByShape},
+	want := []Entry{
+		{Shell: "zsh", Index: 1, Time: stamp, Command: "id", How: ByShape},
+		{Shell: "zsh", Index: 2, Time: stamp.Add(time.Second), Command: "echo \x83", How: ByShape},
+		{Shell: "zsh", Index: 3, Time: stamp.Add(2 * time.Second), Command: "for i in 1\ndo :\ndone", How: ByShape},
 	}
 	if got := lines(h.zsh()); !reflect.DeepEqual(got, want) {
 		t.Errorf("%s %+v, typing %v: %+v, want %+v", abi, o, typing, got, want)
@@ -148,10 +147,10 @@ func TestHistoryBash(t *testing.T) {
 		h.words(first, second, 0)
 		at := time.Unix(1795496586, 0).UTC()
 		// How many were dropped before the first is not known.
-		want := []HistoryEntry{
-			{Shell: "bash", Index: -1, Time: at, Command: "id", How: HistoryByShape},
-			{Shell: "bash", Index: -1, Time: at.Add(4 * time.Second), Command: "cat <<E\nx\nE", How: HistoryByShape},
-			{Shell: "bash", Index: -1, Time: at.Add(-586 * time.Second), Command: "rm -rf ~/.ssh", How: HistoryStray},
+		want := []Entry{
+			{Shell: "bash", Index: -1, Time: at, Command: "id", How: ByShape},
+			{Shell: "bash", Index: -1, Time: at.Add(4 * time.Second), Command: "cat <<E\nx\nE", How: ByShape},
+			{Shell: "bash", Index: -1, Time: at.Add(-586 * time.Second), Command: "rm -rf ~/.ssh", How: Stray},
 		}
 		found := h.bash()
 		if got := lines(found); !reflect.DeepEqual(got, want) {
@@ -180,9 +179,9 @@ func TestHistoryBusybox(t *testing.T) {
 			}
 			h.words(1|1<<32, h.text("x")) // one line, by chance
 			h.numbers(head, lines1...)
-			want := []HistoryEntry{
-				{Shell: "busybox", Index: 0, Command: "ls", How: HistoryByShape},
-				{Shell: "busybox", Index: 1, Command: "wget http://x/y", How: HistoryByShape},
+			want := []Entry{
+				{Shell: "busybox", Index: 0, Command: "ls", How: ByShape},
+				{Shell: "busybox", Index: 1, Command: "wget http://x/y", How: ByShape},
 			}
 			if got := lines(h.busybox()); !reflect.DeepEqual(got, want) {
 				t.Errorf("%s, with a file %v: %+v", abi, file, got)
@@ -234,22 +233,22 @@ func TestHistoryGet(t *testing.T) {
 	const noise = "\x2b\x3d\x47\x28\x23\x00\x89\x3d\x31\xe2\x23\x00" // another subtraction
 	tail := strings.Repeat("\x90", 64)
 	for _, c := range []struct {
-		abi  ABI
+		abi  linux.ABI
 		at   virt.Addr
 		code string
 		want variables
 	}{
 		{
-			ABI64, 0x4c1e24, "\x2b\x3d\x36\xf7\x18\x00\x39\x3d\xc0\xc7\x19\x00\x7e\x1e\x85\xff\x78\x1a\x48\x8b\x05\xcb\xc7\x19\x00",
+			linux.ABI64, 0x4c1e24, "\x2b\x3d\x36\xf7\x18\x00\x39\x3d\xc0\xc7\x19\x00\x7e\x1e\x85\xff\x78\x1a\x48\x8b\x05\xcb\xc7\x19\x00",
 			variables{base: 0x651560, length: 0x65e5f0, list: 0x65e608},
 		},
 		{
-			ABIIA32, 0xeea10, "\xe8\x30\x46\xf3\xff\x81\xc2\x8f\xa0\x06\x00\x8b\x44\x24\x04\x2b\x82\x20\x4b\x00\x00\x39\x82\xdc\xef\x00\x00" +
+			linux.ABIIA32, 0xeea10, "\xe8\x30\x46\xf3\xff\x81\xc2\x8f\xa0\x06\x00\x8b\x44\x24\x04\x2b\x82\x20\x4b\x00\x00\x39\x82\xdc\xef\x00\x00" +
 				"\x7e\x1b\x85\xc0\x78\x17\x8b\x92\xf4\xef\x00\x00",
 			variables{base: 0x15d5c4, length: 0x167a80, list: 0x158aa4 + 0xeff4},
 		},
 		{
-			ABIIA32, 0x8048000, "\x8b\x44\x24\x04\x2b\x05\x00\x10\x00\x00\x39\x05\x00\x20\x00\x00\x7e\x1b\x85\xc0\x78\x17\x8b\x15\x00\x30\x00\x00",
+			linux.ABIIA32, 0x8048000, "\x8b\x44\x24\x04\x2b\x05\x00\x10\x00\x00\x39\x05\x00\x20\x00\x00\x7e\x1b\x85\xc0\x78\x17\x8b\x15\x00\x30\x00\x00",
 			variables{base: 0x1000, length: 0x2000, list: 0x3000},
 		},
 	} {
@@ -274,7 +273,7 @@ func FuzzHistory(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte, which byte) {
 		abi := abis[int(which)%len(abis)]
-		h := &shellMemory{left: 1 << 16, abi: abi}
+		h := &memory{left: 1 << 16, abi: abi}
 		h.add(heapStart, b)
 		for _, e := range slices.Concat(h.bash(), h.zsh(), h.busybox()) {
 			if e.Command == "" || e.Index < -1 {
@@ -288,76 +287,13 @@ func FuzzHistory(f *testing.F) {
 	})
 }
 
-// dynamicProgram maps a program that exports one symbol, and returns its address.
-func dynamicProgram(t testing.TB, change func(page []byte)) (*virt.Space, virt.Addr) {
-	t.Helper()
-	g := synth.New(synth.Options{})
-	task := g.Add(synth.Process{PID: 7, Comm: "bash", Args: []string{"bash"}})
-	mm := g.Get(task, "task_struct", "mm")
-	b := make([]byte, 4096)
-	copy(b, elfFile(binary.LittleEndian, elf.ET_DYN, 0, nil))
-	// The second program header is the dynamic section, at 0x400.
-	ph := b[64+56:]
-	binary.LittleEndian.PutUint32(ph, uint32(elf.PT_DYNAMIC))
-	binary.LittleEndian.PutUint64(ph[16:], 0x400)
-	binary.LittleEndian.PutUint64(ph[40:], 64)
-	const base = 0x55_1234_5000
-	for i, v := range []uint64{uint64(elf.DT_SYMTAB), 0x500, uint64(elf.DT_STRTAB), base + 0x600, uint64(elf.DT_GNU_HASH), 0x700, 0, 0} {
-		binary.LittleEndian.PutUint64(b[0x400+8*i:], v)
-	}
-	copy(b[0x601:], "history_list\x00")
-	binary.LittleEndian.PutUint32(b[0x500+24:], 1)
-	binary.LittleEndian.PutUint16(b[0x500+24+6:], 1)
-	binary.LittleEndian.PutUint64(b[0x500+24+8:], 0x123)
-	for i, v := range []uint32{1, 1, 1, 0, 0, 0, 1, gnuHash("history_list") | 1} { // one bucket, one word of bloom
-		binary.LittleEndian.PutUint32(b[0x700+4*i:], v)
-	}
-	if change != nil {
-		change(b)
-	}
-	page := g.Alloc(4096, 4096)
-	g.Put(page, b)
-	tab := g.Tables(g.Phys(g.Get(mm, "mm_struct", "pgd")))
-	tab.Map(base, g.Phys(page), 4096, synth.Present|synth.User)
-	space, err := open(t, g).UserSpace(virt.Addr(mm))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return space, base
-}
-
-func TestDynamicSymbol(t *testing.T) {
-	space, base := dynamicProgram(t, nil)
-	d, err := openDynamic(space, base)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if a, err := d.symbol("history_list"); err != nil || a != base+0x123 {
-		t.Errorf("%#x, %v", uint64(a), err)
-	}
-	if a, err := d.symbol("history_length"); err == nil {
-		t.Errorf("found what is not there at %#x", uint64(a))
-	}
-	space, base = dynamicProgram(t, func(b []byte) {
-		for i := 0x700; i < 0x740; i++ {
-			b[i] = 0xff
-		}
-	})
-	if d, err = openDynamic(space, base); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := d.symbol("history_list"); err == nil {
-		t.Error("a table of four billion buckets is believed")
-	}
-}
-
 // Text without an end that everything points at costs no more than the budget.
 func TestHistoryHostile(t *testing.T) {
 	b := make([]byte, 1<<20)
 	for i := range b {
 		b[i] = 'x'
 	}
-	h := &shellMemory{left: 1 << 20}
+	h := &memory{left: 1 << 20}
 	head := []uint64{30000 | 1<<32, 30000, 0}
 	for off := 0; off+64 <= len(b)/2; off += 32 {
 		for i, v := range append(head, heapStart+uint64(len(b)/2)) {

@@ -1,4 +1,4 @@
-package linux
+package shell
 
 import (
 	"cmp"
@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -24,11 +25,11 @@ var (
 
 // zshLayouts are those that a zsh of that ABI can have: C libraries of i386 differ in how
 // wide a time is.
-func zshLayouts(abi ABI) []zshLayout {
+func zshLayouts(abi linux.ABI) []zshLayout {
 	switch abi {
-	case ABIIA32:
+	case linux.ABIIA32:
 		return []zshLayout{zsh32, zsh32Time8}
-	case ABIX32:
+	case linux.ABIX32:
 		return []zshLayout{zsh32Time8}
 	}
 	return []zshLayout{zsh64}
@@ -40,23 +41,23 @@ const zshEarliest, zshLatest = 1 << 29, 1 << 36
 // zsh finds the command lines that zsh remembers: on the ring that its symbols lead to, or
 // else on the longest ring of what looks like its entries. The line that is being typed
 // stands on the ring too, as one without text.
-func (h *shellMemory) zsh() []*HistoryEntry {
-	ring, how := h.zshRing(), HistoryBySymbol
-	var found []*HistoryEntry
+func (h *memory) zsh() []*Entry {
+	ring, how := h.zshRing(), BySymbol
+	var found []*Entry
 	for _, o := range zshLayouts(h.abi) {
 		if ring != 0 && len(found) == 0 {
 			found = h.zshWalk(&o, ring, nil)
 		}
 	}
 	if len(found) == 0 {
-		how = HistoryByShape
+		how = ByShape
 		for _, o := range zshLayouts(h.abi) {
 			if r := h.longestRing(&o); len(r) > len(found) {
 				found = r
 			}
 		}
 	}
-	slices.SortFunc(found, func(a, b *HistoryEntry) int { return cmp.Compare(a.Index, b.Index) })
+	slices.SortFunc(found, func(a, b *Entry) int { return cmp.Compare(a.Index, b.Index) })
 	for _, e := range found {
 		e.How = how
 	}
@@ -64,7 +65,7 @@ func (h *shellMemory) zsh() []*HistoryEntry {
 }
 
 // longestRing is the longest ring of what looks like entries of that layout.
-func (h *shellMemory) longestRing(o *zshLayout) (found []*HistoryEntry) {
+func (h *memory) longestRing(o *zshLayout) (found []*Entry) {
 	seen := map[virt.Addr]bool{}
 	for _, p := range h.pieces {
 		for off := 0; off+o.size <= len(p.b); off += h.wordSize() {
@@ -84,25 +85,22 @@ func (h *shellMemory) longestRing(o *zshLayout) (found []*HistoryEntry) {
 }
 
 // stamp is the time at the beginning of b.
-func (o *zshLayout) stamp(b []byte) uint64 { return uint64(wordIn(b, o.time)) }
+func (o *zshLayout) stamp(b []byte) uint64 { return uint64(linux.WordIn(b, o.time)) }
 
 // zshRing is where the newest entry lies, by the symbol hist_ring, which zsh exports to
 // its modules; 0 where that is unavailable.
-func (h *shellMemory) zshRing() (ring virt.Addr) {
-	_ = func() error { // what cannot be read is looked for by its shape
-		variable, err := h.exported("hist_ring")
-		if err != nil {
-			return err
-		}
-		ring, err = h.load(variable)
-		return err
-	}()
+func (h *memory) zshRing() (ring virt.Addr) {
+	variable, err := h.exported("hist_ring")
+	if err != nil {
+		return 0 // it is looked for by its shape
+	}
+	ring, _ = h.load(variable)
 	return ring
 }
 
 // zshWalk follows the ring that at is on, and notes in seen what is on it. Every element
 // must be its neighbour's neighbour; a ring that is not whole is followed both ways.
-func (h *shellMemory) zshWalk(o *zshLayout, at virt.Addr, seen map[virt.Addr]bool) (found []*HistoryEntry) {
+func (h *memory) zshWalk(o *zshLayout, at virt.Addr, seen map[virt.Addr]bool) (found []*Entry) {
 	here := map[virt.Addr]bool{}
 	align := virt.Addr(h.wordSize())
 	walk := func(there, back virt.Addr) {
@@ -136,12 +134,12 @@ func (h *shellMemory) zshWalk(o *zshLayout, at virt.Addr, seen map[virt.Addr]boo
 }
 
 // zshEntry reads the entry at a; nil if it is none.
-func (h *shellMemory) zshEntry(o *zshLayout, a virt.Addr) *HistoryEntry {
+func (h *memory) zshEntry(o *zshLayout, a virt.Addr) *Entry {
 	b := h.bytes(a)
 	if size := h.wordSize(); len(b) < o.size || a%virt.Addr(size) != 0 {
 		return nil
 	}
-	word := func(off int) virt.Addr { return wordIn(b[off:], h.wordSize()) }
+	word := func(off int) virt.Addr { return linux.WordIn(b[off:], h.wordSize()) }
 	up, down := word(o.up), word(o.down)
 	number, started := binary.LittleEndian.Uint64(b[o.number:]), o.stamp(b[o.started:])
 	words := int32(binary.LittleEndian.Uint32(b[o.wordCount:]))
@@ -158,7 +156,7 @@ func (h *shellMemory) zshEntry(o *zshLayout, a virt.Addr) *HistoryEntry {
 	if !ok {
 		return nil
 	}
-	return &HistoryEntry{Shell: "zsh", Index: int(number), Time: time.Unix(int64(started), 0).UTC(), Command: unmetafy(text), Addr: a}
+	return &Entry{Shell: "zsh", Index: int(number), Time: time.Unix(int64(started), 0).UTC(), Command: unmetafy(text), Addr: a}
 }
 
 // unmetafy undoes zsh's form of bytes that mean something to itself: Meta, and the byte

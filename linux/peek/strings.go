@@ -1,4 +1,4 @@
-package linux
+package peek
 
 import (
 	"context"
@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 
+	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -23,29 +24,29 @@ const (
 	maxFound = 4 << 10
 )
 
-// userTop ends the user's half of an address space.
-func userTop(s *virt.Space) virt.Addr {
-	if s.Levels() == virt.Levels5 {
-		return 1<<56 - 1
-	}
-	return 1<<47 - 1
-}
-
 // StringsOf yields the printable strings of at least least bytes (characters, of
 // wide ones) in what is mapped and present of the process that t leads, by
 // address. Its pages are found by its page tables, so that nothing that it maps is
 // left out; what is swapped out is.
-func (s *System) StringsOf(ctx context.Context, t Task, least int) iter.Seq2[FoundString, error] {
+func StringsOf(ctx context.Context, s *linux.System, t linux.Task, least int) iter.Seq2[FoundString, error] {
 	return func(yield func(FoundString, error) bool) {
-		space, err := s.taskSpace(t)
-		if err != nil || space == nil {
-			if err != nil {
-				yield(FoundString{}, err)
-			}
+		mm, err := t.MM()
+		if err != nil {
+			err = fmt.Errorf("memory of task %#x: %w", uint64(t.Addr), err)
+		}
+		if mm == 0 && err == nil {
+			return // it has none
+		}
+		var space *virt.Space
+		if err == nil {
+			space, err = s.UserSpace(mm)
+		}
+		if err != nil {
+			yield(FoundString{}, err)
 			return
 		}
 		scan := &stringScan{least: max(least, 1), yield: yield}
-		for m := range space.Mappings(0, userTop(space)) {
+		for m := range space.Mappings(0, space.UserEnd()) {
 			if !scan.region(ctx, uint64(m.VA), m.Size, func(p []byte, a uint64) (int, error) { return s.Memory.ReadAt(p, m.PA+phys.Addr(a-uint64(m.VA))) }) {
 				return
 			}
@@ -58,7 +59,7 @@ func (s *System) StringsOf(ctx context.Context, t Task, least int) iter.Seq2[Fou
 // guest-physical address. A string in two pages that lie apart there comes in two.
 // The firmware's ROM, which some dumps have, is not looked at: it says nothing of the
 // guest, and the same guest has the same strings from wherever it is read.
-func (s *System) Strings(ctx context.Context, least int) iter.Seq2[FoundString, error] {
+func Strings(ctx context.Context, s *linux.System, least int) iter.Seq2[FoundString, error] {
 	return func(yield func(FoundString, error) bool) {
 		scan := &stringScan{least: max(least, 1), yield: yield}
 		for _, r := range s.Memory.Ranges() {
@@ -71,19 +72,6 @@ func (s *System) Strings(ctx context.Context, least int) iter.Seq2[FoundString, 
 		}
 		scan.flush()
 	}
-}
-
-// taskSpace is the address space of the process that t leads; nil without one.
-func (s *System) taskSpace(t Task) (_ *virt.Space, err error) {
-	r := s.Reader()
-	flags, mm := r.U32(t.Addr+virt.Addr(s.o.flags)), r.Ptr(t.Addr+virt.Addr(s.o.mm))
-	if r.Err != nil {
-		return nil, fmt.Errorf("memory of task %#x: %w", uint64(t.Addr), r.Err)
-	}
-	if mm == 0 || flags&flagKthread != 0 {
-		return nil, nil
-	}
-	return s.UserSpace(mm)
 }
 
 // stringScan finds strings in pieces of memory that come by ascending address. It
@@ -110,11 +98,7 @@ func (c *stringScan) region(ctx context.Context, a, size uint64, read func([]byt
 			return false
 		}
 		n := int(min(stringWindow, size-off))
-		var got int
-		err := func() (err error) {
-			got, err = read(c.buf[c.held:c.held+n], a+off)
-			return err
-		}()
+		got, err := read(c.buf[c.held:c.held+n], a+off)
 		if c.held == 0 {
 			c.at = a + off
 		}

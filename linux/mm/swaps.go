@@ -1,10 +1,12 @@
-package linux
+package mm
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"iter"
 
+	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
@@ -29,8 +31,7 @@ type Swap struct {
 }
 
 // Swaps yields the swap areas in use, as /proc/swaps lists them.
-func (l *ProcessReader) Swaps(ctx context.Context) iter.Seq2[*Swap, error] {
-	s := l.s
+func Swaps(ctx context.Context, s *linux.System) iter.Seq2[*Swap, error] {
 	return func(yield func(*Swap, error) bool) {
 		o, err := kobj.LayoutOf(s.Walker, "swap areas", func(r *kobj.Resolver, o *swapsLayout) {
 			const i = "swap_info_struct"
@@ -47,6 +48,7 @@ func (l *ProcessReader) Swaps(ctx context.Context) iter.Seq2[*Swap, error] {
 			yield(nil, err)
 			return
 		}
+		r, names := s.Reader(), s.NewProcessReader()
 		// swap_info has MAX_SWAPFILES entries; one that was never used is 0.
 		for area := range 32 {
 			if ctx.Err() != nil {
@@ -60,7 +62,7 @@ func (l *ProcessReader) Swaps(ctx context.Context) iter.Seq2[*Swap, error] {
 			if info == 0 || !s.Space.KernelHalf(virt.Addr(info)) {
 				return // areas are handed out in order
 			}
-			w, err := l.swap(virt.Addr(info), area, o)
+			w, err := o.read(&r, names, virt.Addr(info), area)
 			if w == nil && err == nil {
 				continue
 			}
@@ -71,10 +73,9 @@ func (l *ProcessReader) Swaps(ctx context.Context) iter.Seq2[*Swap, error] {
 	}
 }
 
-// swap reads one area; nil if it is not in use.
-func (l *ProcessReader) swap(a virt.Addr, area int, o *swapsLayout) (_ *Swap, err error) {
+// read reads one area; nil if it is not in use.
+func (o *swapsLayout) read(r *kobj.Reader, names *linux.ProcessReader, a virt.Addr, area int) (*Swap, error) {
 	const used = 1 // SWP_USED
-	r := &l.r
 	r.Err = nil
 	file := r.Pointer(a, o.file)
 	if r.Uint(a, o.flags)&used == 0 || file == 0 {
@@ -87,9 +88,10 @@ func (l *ProcessReader) swap(a virt.Addr, area int, o *swapsLayout) (_ *Swap, er
 		w.Used = r.Uint(a, o.inuse) &^ (3 << 62) * phys.PageSize
 	}
 	w.Device = r.Uint(r.Pointer(file, o.inode), o.iMode)>>12 == 0o6
-	w.Path, w.Deleted, _ = l.fileName(file)
-	if r.Err != nil {
-		return nil, fmt.Errorf("swap area %d at %#x: %w", area, uint64(a), r.Err)
+	var err error
+	w.Path, w.Deleted, err = names.FileName(file)
+	if err = cmp.Or(r.Err, err); err != nil {
+		return nil, fmt.Errorf("swap area %d at %#x: %w", area, uint64(a), err)
 	}
 	return w, nil
 }

@@ -1,4 +1,4 @@
-package linux
+package image
 
 import (
 	"debug/elf"
@@ -6,37 +6,35 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
-// errNoDynamic says that a program exports no symbols, or not in a known form.
-var errNoDynamic = errors.New("it exports no symbols")
+// ErrNoExports says that a program exports no symbols, not in a known form, or not the one.
+var ErrNoExports = errors.New("it exports no symbols")
 
-// dynamic is the symbols that a mapped program or library exports, in the memory of a
+// Exports is the symbols that a mapped program or library exports, in the memory of a
 // process.
-type dynamic struct {
-	mem                  userMemory
+type Exports struct {
+	mem                  Memory
 	narrow               bool      // 32-bit ELF
 	bias                 virt.Addr // what to add to addresses of the file
 	symtab, strtab, hash virt.Addr
 }
 
-// openDynamic finds the symbols of the program that is mapped at base.
-func openDynamic(mem userMemory, base virt.Addr) (*dynamic, error) {
-	var b [64]byte
-	if _, err := mem.ReadAt(b[:], base); err != nil {
-		return nil, err
-	}
-	h, err := parseELF(b[:])
+// ExportsOf finds the symbols of the program that is mapped at base. An error wraps
+// [ErrNoExports] where it has none.
+func ExportsOf(mem Memory, base virt.Addr) (*Exports, error) {
+	h, err := readHeader(mem, base)
 	if err != nil {
 		return nil, err
 	}
-	segments, err := h.segments(elfAt{mem, base})
+	segments, err := h.segments(imageAt{mem, base})
 	if err != nil {
 		return nil, err
 	}
 	linked, ok := loadBase(segments)
-	d := &dynamic{mem: mem, narrow: h.Class == elf.ELFCLASS32, bias: base - virt.Addr(linked)}
+	d := &Exports{mem: mem, narrow: h.Class == elf.ELFCLASS32, bias: base - virt.Addr(linked)}
 	var at, size virt.Addr
 	for _, s := range segments {
 		if s.kind == elf.PT_DYNAMIC {
@@ -47,19 +45,19 @@ func openDynamic(mem userMemory, base virt.Addr) (*dynamic, error) {
 	word := d.wordSize()
 	each := 2 * word // Elf64_Dyn, Elf32_Dyn
 	if size < virt.Addr(each) || !ok {
-		return nil, errNoDynamic
+		return nil, ErrNoExports
 	}
-	entries := make([]byte, min(int(size)/each, maxEntries)*each)
+	entries := make([]byte, min(size/virt.Addr(each), maxEntries)*virt.Addr(each))
 	if _, err := mem.ReadAt(entries, d.moved(at)); err != nil {
 		return nil, err
 	}
 	for ; len(entries) >= each; entries = entries[each:] {
 		// The loader replaces these by real addresses where it can.
-		v := wordIn(entries[word:], word)
+		v := linux.WordIn(entries[word:], word)
 		if v < base {
 			v = d.moved(v)
 		}
-		switch elf.DynTag(wordIn(entries, word)) {
+		switch elf.DynTag(linux.WordIn(entries, word)) {
 		case elf.DT_SYMTAB:
 			d.symtab = v
 		case elf.DT_STRTAB:
@@ -69,36 +67,28 @@ func openDynamic(mem userMemory, base virt.Addr) (*dynamic, error) {
 		}
 	}
 	if d.symtab == 0 || d.strtab == 0 || d.hash == 0 {
-		return nil, errNoDynamic
+		return nil, ErrNoExports
 	}
 	return d, nil
 }
 
 // moved is where an address of the file lies in memory.
-func (d *dynamic) moved(v virt.Addr) virt.Addr {
+func (d *Exports) moved(v virt.Addr) virt.Addr {
 	if d.narrow {
 		return virt.Addr(uint32(v + d.bias))
 	}
 	return v + d.bias
 }
 
-func (d *dynamic) wordSize() int {
+func (d *Exports) wordSize() int {
 	if d.narrow {
 		return 4
 	}
 	return 8
 }
 
-// wordIn is the word of so many bytes, 4 or 8, at the beginning of b.
-func wordIn(b []byte, size int) virt.Addr {
-	if size == 4 {
-		return virt.Addr(binary.LittleEndian.Uint32(b))
-	}
-	return virt.Addr(binary.LittleEndian.Uint64(b))
-}
-
-// symbol is where a symbol lies, by the GNU hash table.
-func (d *dynamic) symbol(name string) (virt.Addr, error) {
+// Symbol is where a symbol lies, by the GNU hash table.
+func (d *Exports) Symbol(name string) (virt.Addr, error) {
 	var head [16]byte
 	if _, err := d.mem.ReadAt(head[:], d.hash); err != nil {
 		return 0, err
@@ -107,7 +97,7 @@ func (d *dynamic) symbol(name string) (virt.Addr, error) {
 	buckets, offset, bloom := n(0), n(1), n(2)
 	const maxTable = 1 << 20
 	if buckets == 0 || buckets > maxTable || bloom > maxTable {
-		return 0, errNoDynamic
+		return 0, ErrNoExports
 	}
 	want := gnuHash(name)
 	table := d.hash + 16 + virt.Addr(d.wordSize())*virt.Addr(bloom)
@@ -135,22 +125,22 @@ func (d *dynamic) symbol(name string) (virt.Addr, error) {
 		}
 		i++
 	}
-	return 0, fmt.Errorf("symbol %s: %w", name, errNoDynamic)
+	return 0, fmt.Errorf("symbol %s: %w", name, ErrNoExports)
 }
 
-func (d *dynamic) word(a virt.Addr) (uint32, error) {
+func (d *Exports) word(a virt.Addr) (uint32, error) {
 	var b [4]byte
 	_, err := d.mem.ReadAt(b[:], a)
 	return binary.LittleEndian.Uint32(b[:]), err
 }
 
 // at is where symbol i lies; ok is false if it is another one, or of another object.
-func (d *dynamic) at(i uint32, name string) (a virt.Addr, ok bool, err error) {
-	size, section, value := elfSymSize, 6, 8
+func (d *Exports) at(i uint32, name string) (a virt.Addr, ok bool, err error) {
+	size, section, value := elf.Sym64Size, 6, 8
 	if d.narrow {
 		size, section, value = elf.Sym32Size, 14, 4
 	}
-	var room [elfSymSize]byte
+	var room [elf.Sym64Size]byte
 	sym := room[:size]
 	if _, err := d.mem.ReadAt(sym, d.symtab+virt.Addr(size)*virt.Addr(i)); err != nil {
 		return 0, false, err
@@ -162,7 +152,7 @@ func (d *dynamic) at(i uint32, name string) (a virt.Addr, ok bool, err error) {
 	if string(text) != name+"\x00" || binary.LittleEndian.Uint16(sym[section:]) == 0 {
 		return 0, false, nil
 	}
-	return d.moved(wordIn(sym[value:], d.wordSize())), true, nil
+	return d.moved(linux.WordIn(sym[value:], d.wordSize())), true, nil
 }
 
 // gnuHash is the hash of names in DT_GNU_HASH.

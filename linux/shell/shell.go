@@ -1,4 +1,6 @@
-package linux
+// Package shell is the command lines that the shells of a Linux guest remember: bash,
+// zsh and busybox.
+package shell
 
 import (
 	"bytes"
@@ -12,45 +14,60 @@ import (
 	"strings"
 	"time"
 
+	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/image"
 	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
-// HistoryEntry is a command line that a shell remembers.
-type HistoryEntry struct {
+// Entry is a command line that a shell remembers.
+type Entry struct {
 	Shell   string // bash, zsh or busybox
 	Index   int    // as the shell numbers them; -1 where that is not known, or for one in no list
 	Time    time.Time
 	Command string
 	Addr    virt.Addr // of what holds it
-	How     HistorySource
+	How     Source
 }
 
-// HistorySource is how a command line was found.
-type HistorySource string
+// Source is how a command line was found.
+type Source string
 
 // The sources, the surest first.
 const (
-	HistoryBySymbol HistorySource = "symbol" // the list that the symbols of the shell or its library lead to
-	HistoryByCode   HistorySource = "code"   // the list that the shell's own machine code leads to
-	HistoryByShape  HistorySource = "shape"  // a list that looks like the shell's
-	HistoryStray    HistorySource = "stray"  // an entry that looks like one, in no list
+	BySymbol Source = "symbol" // the list that the symbols of the shell or its library lead to
+	ByCode   Source = "code"   // the list that the shell's own machine code leads to
+	ByShape  Source = "shape"  // a list that looks like the shell's
+	Stray    Source = "stray"  // an entry that looks like one, in no list
 )
 
 // Bounds of what is read of one shell.
 const (
-	maxShellMemory = 64 << 20
-	maxHistory     = 1 << 17
-	maxCommand     = 64 << 10
+	maxMemory  = 64 << 20
+	maxHistory = 1 << 17
+	maxCommand = 64 << 10
 )
+
+// Reader reads the memory of shells. It is not safe for concurrent use.
+type Reader struct {
+	s         *linux.System
+	processes *linux.ProcessReader
+	copied    []byte // room for the memory of one shell
+}
+
+// NewReader begins a listing. What it remembers must not grow old: make one for each look
+// at the guest.
+func NewReader(s *linux.System) *Reader {
+	return &Reader{s: s, processes: s.NewProcessReader()}
+}
 
 // History yields the command lines in the memory of t, if its program is called as a
 // shell that is known here is, or in any case with all set. What cannot be read ends it
 // with an error.
-func (l *ProcessReader) History(ctx context.Context, t Task, all bool) iter.Seq2[*HistoryEntry, error] {
-	return func(yield func(*HistoryEntry, error) bool) {
-		h, err := l.shell(ctx, t, all)
+func (l *Reader) History(ctx context.Context, t linux.Task, all bool) iter.Seq2[*Entry, error] {
+	return func(yield func(*Entry, error) bool) {
+		h, err := l.memory(ctx, t, all)
 		if err != nil {
 			yield(nil, fmt.Errorf("command lines of task %#x: %w", uint64(t.Addr), err))
 			return
@@ -58,8 +75,8 @@ func (l *ProcessReader) History(ctx context.Context, t Task, all bool) iter.Seq2
 		if h == nil {
 			return
 		}
-		var found []*HistoryEntry
-		for _, of := range []func() []*HistoryEntry{h.bash, h.zsh, h.busybox} {
+		var found []*Entry
+		for _, of := range []func() []*Entry{h.bash, h.zsh, h.busybox} {
 			if found = of(); len(found) > 0 {
 				break
 			}
@@ -75,15 +92,15 @@ func (l *ProcessReader) History(ctx context.Context, t Task, all bool) iter.Seq2
 	}
 }
 
-// shellMemory is what a process can write to, as it was copied.
-type shellMemory struct {
-	s      *System
+// memory is what a process can write to, as it was copied.
+type memory struct {
+	s      *linux.System
 	space  *virt.Space
-	abi    ABI
-	files  userMemory     // with what of mapped files is not in place
-	images []*MappedImage // files with code: its program first
-	pieces []piece        // by address, not touching
-	left   int            // bytes of text that may still be looked at
+	abi    linux.ABI
+	files  image.Memory         // with what of mapped files is not in place
+	images []*linux.MappedImage // files with code: its program first
+	pieces []piece              // by address, not touching
+	left   int                  // bytes of text that may still be looked at
 }
 
 // piece is consecutive memory.
@@ -92,9 +109,9 @@ type piece struct {
 	b  []byte
 }
 
-// shell copies the memory of t if it may be a shell; nil if it is none.
-func (l *ProcessReader) shell(ctx context.Context, t Task, all bool) (*shellMemory, error) {
-	_, comm, err := l.Name(t)
+// memory copies the memory of t if it may be a shell; nil if it is none.
+func (l *Reader) memory(ctx context.Context, t linux.Task, all bool) (*memory, error) {
+	_, comm, err := l.processes.Name(t)
 	if err != nil {
 		return nil, err
 	}
@@ -104,8 +121,11 @@ func (l *ProcessReader) shell(ctx context.Context, t Task, all bool) (*shellMemo
 	}
 	// To look for the program among all mappings takes long, and few are shells.
 	named := all || shellName(comm)
-	if !named && !shellName(path.Base(l.executable(mm))) {
-		return nil, nil
+	if !named {
+		// Where it cannot be read, it is none that is known.
+		if exe, _, _ := l.processes.ExecutablePath(mm); !shellName(path.Base(exe)) {
+			return nil, nil
+		}
 	}
 	abi, err := l.s.ABI(mm)
 	if err != nil {
@@ -115,47 +135,31 @@ func (l *ProcessReader) shell(ctx context.Context, t Task, all bool) (*shellMemo
 	if err != nil {
 		return nil, err
 	}
-	h := &shellMemory{s: l.s, space: space, abi: abi, left: 4 * maxShellMemory}
-	h.images, err = l.shellImages(ctx, t)
+	h := &memory{s: l.s, space: space, abi: abi, left: 4 * maxMemory}
+	h.images, err = l.images(ctx, t)
 	if err != nil || len(h.images) == 0 && !named {
 		return nil, err
 	}
 	return h, h.copy(ctx, l, mm)
 }
 
-// maxShellImages bounds the files that a shell's symbols are looked for in: bash loads
+// maxImages bounds the files that a shell's symbols are looked for in: bash loads
 // less than ten.
-const maxShellImages = 128
+const maxImages = 128
 
-// shellImages are the files with code that t has mapped, its program first.
-func (l *ProcessReader) shellImages(ctx context.Context, t Task) (images []*MappedImage, err error) {
-	for i, err := range l.Images(ctx, t) {
+// images are the files with code that t has mapped, its program first.
+func (l *Reader) images(ctx context.Context, t linux.Task) (images []*linux.MappedImage, err error) {
+	for i, err := range l.processes.Images(ctx, t) {
 		switch {
 		case err != nil || i == nil:
 			continue
 		case i.Program:
 			images = slices.Insert(images, 0, i)
-		case len(images) < maxShellImages:
+		case len(images) < maxImages:
 			images = append(images, i)
 		}
 	}
 	return images, ctx.Err()
-}
-
-// executable is the path of what a process was started from; empty where it cannot be read.
-func (l *ProcessReader) executable(mm virt.Addr) (name string) {
-	err := func() error {
-		r := &l.r
-		r.Err = nil
-		if file := r.Ptr(mm + virt.Addr(l.s.o.exeFile)); file != 0 && r.Err == nil {
-			name, _ = l.filePath(file)
-		}
-		return r.Err
-	}()
-	if err != nil {
-		return ""
-	}
-	return name
 }
 
 // shellName reports whether a program of that name may be a shell: bash, zsh-static,
@@ -173,22 +177,19 @@ func shellName(name string) bool {
 }
 
 // wordSize is how many bytes a pointer of the shell's has.
-func (h *shellMemory) wordSize() int { return h.abi.WordSize() }
+func (h *memory) wordSize() int { return h.abi.WordSize() }
 
 // copy copies what the process can write to and has in place, in one walk over its page
 // tables.
-func (h *shellMemory) copy(ctx context.Context, l *ProcessReader, mm virt.Addr) error {
-	maps, errs := l.vmas(ctx, mm)
-	if len(errs) > 0 {
-		return fmt.Errorf("mappings of mm %#x: %w", uint64(mm), errs[0])
+func (h *memory) copy(ctx context.Context, l *Reader, mm virt.Addr) error {
+	all, err := l.processes.MappedRanges(ctx, mm)
+	if err != nil {
+		return err
 	}
-	all := make([]*Mapping, len(maps))
-	for i := range maps {
-		m := maps[i].Mapping
-		all[i] = &m
-	}
-	h.files = &filledMemory{s: h.s, space: h.space, maps: all}
-	maps = slices.DeleteFunc(maps, func(v vma) bool { return v.Flags&VMWrite == 0 || v.Flags&VMShared != 0 })
+	h.files = h.s.FilledMemory(h.space, all)
+	maps := slices.DeleteFunc(slices.Clone(all), func(m *linux.Mapping) bool {
+		return m.Flags&linux.VMWrite == 0 || m.Flags&linux.VMShared != 0
+	})
 	if len(maps) == 0 {
 		return nil
 	}
@@ -205,8 +206,8 @@ func (h *shellMemory) copy(ctx context.Context, l *ProcessReader, mm virt.Addr) 
 				break
 			}
 			start, end := max(e.VA, m.Start), min(last, m.End)
-			if total += int(end - start); total > maxShellMemory {
-				return fmt.Errorf("%w: more than %d bytes to search", kobj.ErrBroken, maxShellMemory)
+			if total += int(end - start); total > maxMemory {
+				return fmt.Errorf("%w: more than %d bytes to search", kobj.ErrBroken, maxMemory)
 			}
 			parts = append(parts, part{start, e.PA + phys.Addr(start-e.VA), int(end - start)})
 		}
@@ -237,7 +238,7 @@ type part struct {
 }
 
 // add appends memory, which comes by ascending address, and behind the last in l.copied.
-func (h *shellMemory) add(at virt.Addr, b []byte) {
+func (h *memory) add(at virt.Addr, b []byte) {
 	if n := len(h.pieces); n > 0 {
 		if p := &h.pieces[n-1]; p.at+virt.Addr(len(p.b)) == at {
 			p.b = p.b[:len(p.b)+len(b)]
@@ -248,7 +249,7 @@ func (h *shellMemory) add(at virt.Addr, b []byte) {
 }
 
 // bytes is the memory from a on to the end of its piece; nil if it was not copied.
-func (h *shellMemory) bytes(a virt.Addr) []byte {
+func (h *memory) bytes(a virt.Addr) []byte {
 	i, ok := slices.BinarySearchFunc(h.pieces, a, func(p piece, a virt.Addr) int { return cmp.Compare(p.at, a) })
 	if !ok {
 		i--
@@ -260,16 +261,16 @@ func (h *shellMemory) bytes(a virt.Addr) []byte {
 }
 
 // word is the word at a; ok is false if it was not copied.
-func (h *shellMemory) word(a virt.Addr) (v virt.Addr, ok bool) {
+func (h *memory) word(a virt.Addr) (v virt.Addr, ok bool) {
 	b := h.bytes(a)
 	if len(b) < h.wordSize() {
 		return 0, false
 	}
-	return wordIn(b, h.wordSize()), true
+	return linux.WordIn(b, h.wordSize()), true
 }
 
 // command is the command line at a; ok is false for what cannot be one.
-func (h *shellMemory) command(a virt.Addr) (text string, ok bool) {
+func (h *memory) command(a virt.Addr) (text string, ok bool) {
 	b := h.bytes(a)
 	b = b[:min(len(b), maxCommand)]
 	end := bytes.IndexByte(b, 0)

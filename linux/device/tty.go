@@ -1,4 +1,4 @@
-package linux
+package device
 
 import (
 	"cmp"
@@ -7,6 +7,7 @@ import (
 	"iter"
 	"slices"
 
+	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -18,7 +19,7 @@ type Terminal struct {
 	Driver         string // as in /proc/tty/drivers; empty where the driver has no name
 	DriverModule   string // module of the driver; empty: built in
 	Index          int
-	Device         Device
+	Device         linux.Device
 	Session, Group int32 // processes that lead the session and the foreground group; 0: none
 	Count          int64 // how often it is open, as the kernel counts
 	OpenBy         []int32
@@ -42,9 +43,10 @@ type ttyLayout struct {
 	write                                        kobj.Field // of tty_operations
 	discOps, discName, receive, receive2         kobj.Field
 	private                                      kobj.Field
+	signal, controlling                          kobj.Field // of a task
 }
 
-func (s *System) ttyLayout() (*ttyLayout, error) {
+func ttyLayoutOf(s *linux.System) (*ttyLayout, error) {
 	return kobj.LayoutOf(s.Walker, "terminals", func(r *kobj.Resolver, o *ttyLayout) {
 		r.Prefetch("tty_drivers")
 		var err error
@@ -62,12 +64,14 @@ func (s *System) ttyLayout() (*ttyLayout, error) {
 		o.discOps, o.discName = r.Field("tty_ldisc", "ops"), r.Field(l, "name")
 		o.receive, o.receive2 = r.Field(l, "receive_buf"), r.Field(l, "receive_buf2")
 		o.private = r.Field("tty_file_private", "tty")
+		o.signal, o.controlling = r.Field("task_struct", "signal"), r.Field("signal_struct", "tty")
 	})
 }
 
 // ttyScan collects terminals and who has them open.
 type ttyScan struct {
-	l    *ProcessReader
+	s    *linux.System
+	r    kobj.Reader
 	o    *ttyLayout
 	open map[virt.Addr][]int32
 	errs []error
@@ -80,14 +84,14 @@ const maxTerminals = 1 << 16
 // drivers know, those that a process has open or is controlled by, and the other sides of
 // both. Pseudo-terminals are in no table of their driver's: one that no process has
 // anything to do with is not found.
-func (s *System) Terminals(ctx context.Context) iter.Seq2[*Terminal, error] {
+func Terminals(ctx context.Context, s *linux.System) iter.Seq2[*Terminal, error] {
 	return func(yield func(*Terminal, error) bool) {
-		o, err := s.ttyLayout()
+		o, err := ttyLayoutOf(s)
 		if err != nil {
 			yield(nil, err)
 			return
 		}
-		c := &ttyScan{l: s.NewProcessReader(), o: o, open: map[virt.Addr][]int32{}}
+		c := &ttyScan{s: s, r: s.Reader(), o: o, open: map[virt.Addr][]int32{}}
 		c.drivers(ctx)
 		c.processes(ctx)
 		var all []*Terminal
@@ -151,18 +155,16 @@ func (c *ttyScan) fail(err error) {
 
 // drivers finds the terminals in the drivers' tables.
 func (c *ttyScan) drivers(ctx context.Context) {
-	s := c.l.s
+	s := c.s
 	const maxDrivers = 1 << 12
 	for node, err := range s.List(ctx, c.o.drivers, maxDrivers) {
 		a := node - virt.Addr(c.o.list.Offset)
 		var table virt.Addr
 		var n uint64
 		if err == nil {
-			err = func() error {
-				r := s.Reader()
-				table, n = r.Pointer(a, c.o.ttys), r.Uint(a, c.o.n)
-				return r.Err
-			}()
+			r := s.Reader()
+			table, n = r.Pointer(a, c.o.ttys), r.Uint(a, c.o.n)
+			err = r.Err
 		}
 		if err == nil && table != 0 {
 			if n > maxTerminals {
@@ -183,16 +185,14 @@ func (c *ttyScan) drivers(ctx context.Context) {
 
 // processes finds the terminals that processes have open or are controlled by.
 func (c *ttyScan) processes(ctx context.Context) {
-	s, r := c.l.s, &c.l.r
-	err := s.HeldObjects(ctx, []string{"tty_fops", "console_fops", "ptmx_fops"}, func(h HeldObject) {
+	s, o, r := c.s, c.o, &c.r
+	err := s.HeldObjects(ctx, []string{"tty_fops", "console_fops", "ptmx_fops"}, func(h linux.HeldObject) {
 		if h.Object == 0 {
 			return // being opened just now
 		}
-		if err := func() error {
-			r.Err = nil
-			c.found(r.Pointer(h.Object, c.o.private), h.PID)
-			return r.Err
-		}(); err != nil {
+		r.Err = nil
+		c.found(r.Pointer(h.Object, o.private), h.PID)
+		if err := r.Err; err != nil {
 			c.fail(fmt.Errorf("terminal of descriptor %s: %w", h.FileHolder, err))
 		}
 	}, c.fail)
@@ -201,13 +201,11 @@ func (c *ttyScan) processes(ctx context.Context) {
 	}
 	for t, err := range s.Processes(ctx) {
 		if err == nil {
-			err = func() error {
-				r.Err = nil
-				if signal := r.Ptr(t.Addr + virt.Addr(s.o.signal)); r.Err == nil {
-					c.found(r.Ptr(signal+virt.Addr(s.o.tty)), 0)
-				}
-				return r.Err
-			}()
+			r.Err = nil
+			if signal := r.Pointer(t.Addr, o.signal); r.Err == nil {
+				c.found(r.Pointer(signal, o.controlling), 0)
+			}
+			err = r.Err
 		}
 		if err != nil {
 			c.fail(fmt.Errorf("terminals of task %#x: %w", uint64(t.Addr), err))
@@ -217,51 +215,31 @@ func (c *ttyScan) processes(ctx context.Context) {
 
 // terminal reads the tty_struct at a.
 func (c *ttyScan) terminal(a virt.Addr) (t *Terminal, err error) {
-	s, o := c.l.s, c.o
-	err = func() error {
-		r := &c.l.r
-		r.Err = nil
-		t = &Terminal{Addr: a, Name: devName(r.CString(o.name.At(a), int(min(o.name.Size, 64)))), Index: int(int32(r.Uint(a, o.index)))}
-		if driver := r.Pointer(a, o.driver); driver != 0 {
-			if name := r.Pointer(driver, o.driverName); name != 0 {
-				t.Driver = r.CString(name, 64)
-			}
-			t.DriverModule = s.ModuleNameAt(r, r.Pointer(driver, o.module))
-			t.Device = Device(r.Uint(driver, o.major)<<20 | (r.Uint(driver, o.minor)+uint64(t.Index))&0xf_ffff)
+	s, o, r := c.s, c.o, &c.r
+	r.Err = nil
+	t = &Terminal{Addr: a, Name: linux.TerminalName(r.CString(o.name.At(a), int(min(o.name.Size, 64)))), Index: int(int32(r.Uint(a, o.index)))}
+	if driver := r.Pointer(a, o.driver); driver != 0 {
+		if name := r.Pointer(driver, o.driverName); name != 0 {
+			t.Driver = r.CString(name, 64)
 		}
-		id := func(f kobj.Field) int32 {
-			pid := r.Pointer(a, f)
-			if pid == 0 {
-				return 0
-			}
-			return int32(r.U32(pid + virt.Addr(s.o.pidNumbers+s.o.upidNr)))
-		}
-		t.Session, t.Group = id(o.session), id(o.group)
-		t.Count, t.Rows, t.Columns = r.Int(a, o.count), int(r.Uint(a, o.rows)), int(r.Uint(a, o.cols))
-		t.Peer, t.Ops = r.Pointer(a, o.link), r.Pointer(a, o.ops)
-		if t.Ops != 0 {
-			t.Write = r.Pointer(t.Ops, o.write)
-		}
-		if ldisc := r.Pointer(a, o.ldisc); ldisc != 0 {
-			t.DisciplineOps = r.Pointer(ldisc, o.discOps)
-		}
-		if t.DisciplineOps != 0 {
-			t.Discipline = r.CString(r.Pointer(t.DisciplineOps, o.discName), 64)
-			t.Receive, t.Receive2 = r.Pointer(t.DisciplineOps, o.receive), r.Pointer(t.DisciplineOps, o.receive2)
-		}
-		if r.Err != nil {
-			return fmt.Errorf("terminal at %#x: %w", uint64(a), r.Err)
-		}
-		return nil
-	}()
-	return t, err
-}
-
-// devName is a terminal's name below /dev: the slaves of Unix98 pseudo-terminals live in
-// a folder, so that pts0 is pts/0.
-func devName(name string) string {
-	if len(name) > 3 && name[:3] == "pts" {
-		return "pts/" + name[3:]
+		t.DriverModule = s.ModuleNameAt(r, r.Pointer(driver, o.module))
+		t.Device = linux.Device(r.Uint(driver, o.major)<<20 | (r.Uint(driver, o.minor)+uint64(t.Index))&0xf_ffff)
 	}
-	return name
+	t.Session, t.Group = s.PIDNumber(r, r.Pointer(a, o.session)), s.PIDNumber(r, r.Pointer(a, o.group))
+	t.Count, t.Rows, t.Columns = r.Int(a, o.count), int(r.Uint(a, o.rows)), int(r.Uint(a, o.cols))
+	t.Peer, t.Ops = r.Pointer(a, o.link), r.Pointer(a, o.ops)
+	if t.Ops != 0 {
+		t.Write = r.Pointer(t.Ops, o.write)
+	}
+	if ldisc := r.Pointer(a, o.ldisc); ldisc != 0 {
+		t.DisciplineOps = r.Pointer(ldisc, o.discOps)
+	}
+	if t.DisciplineOps != 0 {
+		t.Discipline = r.CString(r.Pointer(t.DisciplineOps, o.discName), 64)
+		t.Receive, t.Receive2 = r.Pointer(t.DisciplineOps, o.receive), r.Pointer(t.DisciplineOps, o.receive2)
+	}
+	if r.Err != nil {
+		return nil, fmt.Errorf("terminal at %#x: %w", uint64(a), r.Err)
+	}
+	return t, nil
 }

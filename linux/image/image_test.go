@@ -1,4 +1,4 @@
-package linux
+package image
 
 import (
 	"bytes"
@@ -6,9 +6,21 @@ import (
 	"encoding/binary"
 	"testing"
 
+	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/linux/synth"
 	"github.com/outsight-vmi/outsight/virt"
 )
+
+// open opens the synthetic guest g.
+func open(t testing.TB, g *synth.Guest) *linux.System {
+	t.Helper()
+	s, err := linux.Open(t.Context(), g.Memory, kernel.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
 
 // elfFile is the beginning of a program that is linked at vaddr.
 func elfFile(order binary.ByteOrder, kind elf.Type, vaddr uint64, id []byte) []byte {
@@ -32,10 +44,10 @@ func elfFile(order binary.ByteOrder, kind elf.Type, vaddr uint64, id []byte) []b
 	return b.Bytes()
 }
 
-func TestParseELF(t *testing.T) {
+func TestParse(t *testing.T) {
 	for _, order := range []binary.ByteOrder{binary.LittleEndian, binary.BigEndian} {
 		b := elfFile(order, elf.ET_DYN, 0x40_0000, []byte{1, 2, 0xff, 4})
-		h, err := parseELF(b)
+		h, err := parse(b)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -47,17 +59,17 @@ func TestParseELF(t *testing.T) {
 		}
 	}
 	for name, b := range map[string][]byte{"short": []byte("\x7fELF"), "text": bytes.Repeat([]byte("text"), 20), "no class": append([]byte("\x7fELF\x07\x01"), make([]byte, 60)...)} {
-		if h, err := parseELF(b); err == nil {
+		if h, err := parse(b); err == nil {
 			t.Errorf("%s: %+v", name, h)
 		}
 	}
 }
 
-func FuzzELF(f *testing.F) {
+func FuzzHeader(f *testing.F) {
 	f.Add(elfFile(binary.LittleEndian, elf.ET_EXEC, 0x40_0000, []byte{1, 2, 3, 4}))
 	f.Add(elfFile(binary.BigEndian, elf.ET_DYN, 0, []byte{}))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		h, err := parseELF(b)
+		h, err := parse(b)
 		if err != nil {
 			return
 		}
@@ -69,7 +81,7 @@ func FuzzELF(f *testing.F) {
 }
 
 // A header in anonymous memory is found by the page tables alone.
-func TestELFPages(t *testing.T) {
+func TestStarts(t *testing.T) {
 	g := synth.New(synth.Options{})
 	task := g.Add(synth.Process{PID: 7, Comm: "p", Args: []string{"p"}})
 	mm := g.Get(task, "task_struct", "mm")
@@ -83,67 +95,37 @@ func TestELFPages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	starts, err := s.NewProcessReader().elfPages(t.Context(), space)
+	starts, err := NewReader(s).starts(t.Context(), space)
 	if err != nil || len(starts) != 1 || starts[0] != at {
 		t.Fatalf("%#x, %v", starts, err)
 	}
-	i := elfImage(space, at)
+	i := read(space, at)
 	if i.Err != nil || i.Header.Type != elf.ET_DYN || i.Header.BuildID != "ab" {
 		t.Errorf("%+v, %v", i.Header, i.Err)
 	}
 	if i.place(nil, nil) || i.Mapping != nil || i.End != at+4096 {
 		t.Errorf("%+v", i)
 	}
-	maps := []*Mapping{{Start: 0x1000, End: 0x2000}, {Start: at - 4096, End: at + 8192}}
-	if !i.place(maps, []*MappedImage{{Start: at, End: at + 3*4096}}) || i.Mapping != maps[1] || i.End != at+3*4096 {
+	maps := []*linux.Mapping{{Start: 0x1000, End: 0x2000}, {Start: at - 4096, End: at + 8192}}
+	if !i.place(maps, []*linux.MappedImage{{Start: at, End: at + 3*4096}}) || i.Mapping != maps[1] || i.End != at+3*4096 {
 		t.Errorf("%+v", i)
 	}
-	if i := elfImage(space, at+4096); i.Err == nil || i.Header != nil {
+	if i := read(space, at+4096); i.Err == nil || i.Header != nil {
 		t.Errorf("not mapped: %+v", i)
 	}
 }
 
-func TestImageRuns(t *testing.T) {
-	file := func(start, end virt.Addr, inode, offset uint64, flags uint64) *Mapping {
-		return &Mapping{Start: start, End: end, Inode: inode, Offset: offset, Flags: flags, File: 1}
-	}
-	var got []virt.Addr
-	r := imageRuns{}
-	for _, m := range []*Mapping{
-		file(1, 2, 7, 0, 0), file(2, 3, 7, 1, VMExec), {Start: 3, End: 4}, file(4, 5, 7, 2, 0), // one, with memory between
-		file(6, 7, 8, 0, 0),                                 // no code
-		file(8, 9, 9, 0, VMExec), file(9, 10, 9, 0, VMExec), // mapped twice
-	} {
-		if i := r.add(m); i != nil {
-			got = append(got, i.Start, i.End)
-		}
-	}
-	if i := r.end(); i != nil {
-		got = append(got, i.Start, i.End)
-	}
-	want := []virt.Addr{1, 5, 8, 9, 9, 10}
-	if len(got) != len(want) {
-		t.Fatalf("%v", got)
-	}
-	for i := range want {
-		if got[i] != want[i] {
-			t.Errorf("%v, not %v", got, want)
-			break
-		}
-	}
-}
-
-func TestELFNames(t *testing.T) {
+func TestNames(t *testing.T) {
 	for value, want := range map[elf.Type]string{
 		elf.ET_NONE: "NONE", elf.ET_EXEC: "EXEC", elf.ET_DYN: "DYN", elf.ET_CORE: "CORE", 20: "0x14", 0xfdff: "0xfdff",
 		elf.ET_LOOS: "LOOS+0x0", 0xfe11: "LOOS+0x11", elf.ET_LOPROC: "LOPROC+0x0", 0xffff: "LOPROC+0xff",
 	} {
-		if got := (&ELFHeader{Type: value}).TypeName(); got != want {
+		if got := (&Header{Type: value}).TypeName(); got != want {
 			t.Errorf("type %#x: %s, want %s", uint16(value), got, want)
 		}
 	}
 	for value, want := range map[elf.Machine]string{elf.EM_386: "386", elf.EM_X86_64: "X86_64", elf.EM_8051: "8051", 6: "486", 0xbeef: "0xbeef"} {
-		if got := (&ELFHeader{Machine: value}).MachineName(); got != want {
+		if got := (&Header{Machine: value}).MachineName(); got != want {
 			t.Errorf("machine %#x: %s, want %s", uint16(value), got, want)
 		}
 	}

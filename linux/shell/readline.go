@@ -1,9 +1,11 @@
-package linux
+package shell
 
 import (
 	"encoding/binary"
 	"errors"
 
+	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/image"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -11,20 +13,16 @@ import (
 // history_length says how long it is, history_base how it is numbered: in a bash that
 // exports them, in the library that it is linked with, or, of one that is linked
 // statically, in its machine code.
-func (h *shellMemory) bashList() (list virt.Addr, count, base int, how HistorySource) {
+func (h *memory) bashList() (list virt.Addr, count, base int, how Source) {
 	for _, find := range []struct {
-		how HistorySource
+		how Source
 		of  func() (variables, error)
-	}{{HistoryBySymbol, h.readlineSymbols}, {HistoryByCode, h.readlineCode}} {
-		err := func() error { // what cannot be read is looked for by its shape
-			v, err := find.of()
-			if err != nil {
-				return err
-			}
+	}{{BySymbol, h.readlineSymbols}, {ByCode, h.readlineCode}} {
+		v, err := find.of()
+		if err == nil {
 			list, count, base, err = h.readline(v)
-			return err
-		}()
-		if err == nil && list != 0 {
+		}
+		if err == nil && list != 0 { // else it is looked for by its shape
 			return list, count, base, find.how
 		}
 	}
@@ -35,7 +33,7 @@ func (h *shellMemory) bashList() (list virt.Addr, count, base int, how HistorySo
 type variables struct{ list, length, base virt.Addr }
 
 // readline reads the variables; list is 0 for a list that is empty or cannot be one.
-func (h *shellMemory) readline(v variables) (list virt.Addr, count, base int, err error) {
+func (h *memory) readline(v variables) (list virt.Addr, count, base int, err error) {
 	if list, err = h.load(v.list); err != nil {
 		return 0, 0, 0, err
 	}
@@ -51,7 +49,7 @@ func (h *shellMemory) readline(v variables) (list virt.Addr, count, base int, er
 }
 
 // load reads the pointer at a.
-func (h *shellMemory) load(a virt.Addr) (virt.Addr, error) {
+func (h *memory) load(a virt.Addr) (virt.Addr, error) {
 	if h.wordSize() == 4 {
 		v, err := h.space.U32(a)
 		return virt.Addr(v), err
@@ -63,21 +61,21 @@ func (h *shellMemory) load(a virt.Addr) (virt.Addr, error) {
 // exported is where the first of the images that exports a symbol has it, as the dynamic
 // linker looks it up. The program comes first: one that is not position-independent has a
 // copy of its library's variables.
-func (h *shellMemory) exported(name string) (a virt.Addr, err error) {
-	err = errNoDynamic
+func (h *memory) exported(name string) (a virt.Addr, err error) {
+	err = image.ErrNoExports
 	for _, i := range h.images {
-		var d *dynamic
-		if d, err = openDynamic(h.files, i.Start); err != nil {
+		var d *image.Exports
+		if d, err = image.ExportsOf(h.files, i.Start); err != nil {
 			continue
 		}
-		if a, err = d.symbol(name); err == nil {
+		if a, err = d.Symbol(name); err == nil {
 			return a, nil
 		}
 	}
 	return 0, err
 }
 
-func (h *shellMemory) readlineSymbols() (v variables, err error) {
+func (h *memory) readlineSymbols() (v variables, err error) {
 	code, err := h.exported("history_list")
 	if err != nil {
 		return v, err
@@ -94,22 +92,22 @@ func (h *shellMemory) readlineSymbols() (v variables, err error) {
 	}
 	var ok bool
 	if v.list, ok = h.returned(b[:], code); !ok {
-		return v, errNoDynamic
+		return v, image.ErrNoExports
 	}
 	return v, nil
 }
 
 // returned is the variable whose value a function at a returns, if that is all that its
 // code does.
-func (h *shellMemory) returned(code []byte, a virt.Addr) (virt.Addr, bool) {
+func (h *memory) returned(code []byte, a virt.Addr) (virt.Addr, bool) {
 	switch h.abi {
-	case ABIIA32:
+	case linux.ABIIA32:
 		return returnedVariable32(code, a, func(thunk virt.Addr) bool {
 			var b [4]byte
 			_, err := h.files.ReadAt(b[:], thunk)
 			return err == nil && string(b[:]) == "\x8b\x04\x24\xc3" // mov (%esp), %eax; ret
 		})
-	case ABIX32:
+	case linux.ABIX32:
 		return returnedVariable(code, a, "\x8b\x05")
 	}
 	return returnedVariable(code, a, "\x48\x8b\x05")
@@ -157,9 +155,9 @@ const maxShellCode = 8 << 20
 // readlineCode finds the variables by the code of history_get, which subtracts
 // history_base from its argument, compares that with history_length and then takes the
 // list: sub base, %r; cmp %r, length; jle; test %r, %r; js; mov list, %q.
-func (h *shellMemory) readlineCode() (v variables, err error) {
+func (h *memory) readlineCode() (v variables, err error) {
 	if len(h.images) == 0 {
-		return v, errNoDynamic
+		return v, image.ErrNoExports
 	}
 	program := h.images[0]
 	const chunk, overlap = 1 << 16, 64
@@ -177,11 +175,11 @@ func (h *shellMemory) readlineCode() (v variables, err error) {
 			}
 		}
 	}
-	return v, errNoDynamic
+	return v, image.ErrNoExports
 }
 
 // historyGet looks for the code of history_get in code that lies at a.
-func historyGet(code []byte, a virt.Addr, abi ABI) (v variables, ok bool) {
+func historyGet(code []byte, a virt.Addr, abi linux.ABI) (v variables, ok bool) {
 	const sub, cmp, longest = 0x2b, 0x39, 32
 	for off := 0; off+longest <= len(code); off++ {
 		if code[off] != sub {
@@ -220,7 +218,7 @@ type operand struct {
 // codeOperand decodes the ModRM byte at off and what follows: a variable by its distance
 // from the instruction pointer, by its address, or where 32-bit code is position-independent by
 // the distance from a register.
-func codeOperand(code []byte, off int, a virt.Addr, abi ABI) (o operand, ok bool) {
+func codeOperand(code []byte, off int, a virt.Addr, abi linux.ABI) (o operand, ok bool) {
 	if off+5 > len(code) {
 		return o, false
 	}
@@ -229,11 +227,11 @@ func codeOperand(code []byte, off int, a virt.Addr, abi ABI) (o operand, ok bool
 	mod, rm := modrm>>6, modrm&7
 	const near, far, inMemory, sib = 0, 2, 5, 4
 	switch {
-	case mod == near && rm == inMemory && abi == ABIIA32:
+	case mod == near && rm == inMemory && abi == linux.ABIIA32:
 		o.at = virt.Addr(value)
 	case mod == near && rm == inMemory:
 		o.at = a + virt.Addr(o.end) + virt.Addr(int64(int32(value)))
-	case mod == far && rm != sib && abi == ABIIA32:
+	case mod == far && rm != sib && abi == linux.ABIIA32:
 		got, ok := globalOffsets(code, off, a, rm)
 		if !ok {
 			return o, false

@@ -1,9 +1,11 @@
-package linux
+package device
 
 import (
 	"reflect"
 	"testing"
 
+	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/linux/synth"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -72,7 +74,11 @@ func ttyGuest(t *testing.T, old bool) (g *synth.Guest, serial, master, slave uin
 
 func terminals(t *testing.T, g *synth.Guest) (all []Terminal, errs []error) {
 	t.Helper()
-	for tty, err := range open(t, g).Terminals(t.Context()) {
+	s, err := linux.Open(t.Context(), g.Memory, kernel.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for tty, err := range Terminals(t.Context(), s) {
 		if err != nil {
 			errs = append(errs, err)
 			continue

@@ -1,4 +1,4 @@
-package linux
+package image
 
 import (
 	"debug/elf"
@@ -14,8 +14,8 @@ import (
 	"github.com/outsight-vmi/outsight/phys/note"
 )
 
-// ELFHeader is what the beginning of an ELF file says.
-type ELFHeader struct {
+// Header is what the beginning of an ELF file says.
+type Header struct {
 	Class   elf.Class
 	Type    elf.Type
 	Machine elf.Machine
@@ -30,7 +30,7 @@ type ELFHeader struct {
 
 // TypeName is the type as ELF calls it, without the prefix; of the ranges that belong to
 // operating systems and processors the range with the distance in it, and else the number.
-func (h *ELFHeader) TypeName() string {
+func (h *Header) TypeName() string {
 	t := h.Type
 	switch {
 	case t <= elf.ET_CORE:
@@ -45,7 +45,7 @@ func (h *ELFHeader) TypeName() string {
 
 // MachineName is the processor as ELF calls it, without the prefix; the number of one that
 // has no name here.
-func (h *ELFHeader) MachineName() string {
+func (h *Header) MachineName() string {
 	name := strings.TrimPrefix(h.Machine.String(), "EM_")
 	if strings.Contains(name, "+") { // debug/elf counts from the nearest name
 		return fmt.Sprintf("%#x", uint16(h.Machine))
@@ -59,12 +59,12 @@ const (
 	maxNotes          = phys.PageSize
 )
 
-// parseELF reads the header of an ELF file.
-func parseELF(b []byte) (*ELFHeader, error) {
+// parse reads the header of an ELF file.
+func parse(b []byte) (*Header, error) {
 	if len(b) < 52 || string(b[:4]) != elf.ELFMAG {
 		return nil, fmt.Errorf("%w: no ELF header", kobj.ErrBroken)
 	}
-	h := &ELFHeader{Class: elf.Class(b[elf.EI_CLASS]), order: binary.LittleEndian}
+	h := &Header{Class: elf.Class(b[elf.EI_CLASS]), order: binary.LittleEndian}
 	switch elf.Data(b[elf.EI_DATA]) {
 	case elf.ELFDATA2LSB:
 	case elf.ELFDATA2MSB:
@@ -94,7 +94,7 @@ type segment struct {
 }
 
 // segments reads the program headers of an image that begins at offset 0 of r.
-func (h *ELFHeader) segments(r io.ReaderAt) ([]segment, error) {
+func (h *Header) segments(r io.ReaderAt) ([]segment, error) {
 	least := 56
 	if h.Class == elf.ELFCLASS32 {
 		least = 32
@@ -132,7 +132,7 @@ func loadBase(segments []segment) (base uint64, ok bool) {
 }
 
 // readBuildID finds the build-id of an image that begins at offset 0 of r.
-func (h *ELFHeader) readBuildID(r io.ReaderAt) error {
+func (h *Header) readBuildID(r io.ReaderAt) error {
 	segments, err := h.segments(r)
 	if err != nil {
 		return err

@@ -1,8 +1,9 @@
-package linux
+package shell
 
 import (
 	"encoding/binary"
 
+	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -10,14 +11,14 @@ import (
 // line_input_t: three numbers (how many there are, which is being edited, how many there
 // can be), in most builds how many of them came from a file, and its name; then the
 // pointers to the lines. Of several that look so, it is the one with most lines.
-func (h *shellMemory) busybox() (best []*HistoryEntry) {
+func (h *memory) busybox() (best []*Entry) {
 	const most, least = 1 << 15, 7 // busybox makes no smaller nor larger one
 	word := h.wordSize()
 	head := 16 + word // with the file; without it, and with padding
 	bare := (12 + word - 1) / word * word
 	for _, p := range h.pieces {
 		for off := head; off+word <= len(p.b); off += word {
-			if wordIn(p.b[off:], word) == 0 {
+			if linux.WordIn(p.b[off:], word) == 0 {
 				continue
 			}
 			n := func(back int) int { return int(int32(binary.LittleEndian.Uint32(p.b[off-back:]))) }
@@ -25,7 +26,7 @@ func (h *shellMemory) busybox() (best []*HistoryEntry) {
 				return count > len(best) && count <= room && now >= 0 && now <= count && room >= least && room <= most
 			}
 			count, room := n(head), n(head-8)
-			if !fits(count, n(head-4), room) || !h.historyFile(wordIn(p.b[off-word:], word)) {
+			if !fits(count, n(head-4), room) || !h.historyFile(linux.WordIn(p.b[off-word:], word)) {
 				// Built without a file.
 				if count, room = n(bare), n(bare-8); !fits(count, n(bare-4), room) || bare == 16 && n(4) != 0 {
 					continue
@@ -54,7 +55,7 @@ func blank(b []byte) bool {
 }
 
 // historyFile reports whether a is a name of a file, or none.
-func (h *shellMemory) historyFile(a virt.Addr) bool {
+func (h *memory) historyFile(a virt.Addr) bool {
 	if a == 0 {
 		return true
 	}
@@ -64,18 +65,18 @@ func (h *shellMemory) historyFile(a virt.Addr) bool {
 
 // ashLines reads count command lines whose pointers are b, at address a; nil if they
 // are none.
-func (h *shellMemory) ashLines(b []byte, a virt.Addr, count int) []*HistoryEntry {
+func (h *memory) ashLines(b []byte, a virt.Addr, count int) []*Entry {
 	word := h.wordSize()
 	if word*count > len(b) {
 		return nil
 	}
-	found := make([]*HistoryEntry, count)
+	found := make([]*Entry, count)
 	for i := range found {
-		line, ok := h.command(wordIn(b[word*i:], word))
+		line, ok := h.command(linux.WordIn(b[word*i:], word))
 		if !ok {
 			return nil
 		}
-		found[i] = &HistoryEntry{Shell: "busybox", Index: i, Command: line, Addr: a + virt.Addr(word*i), How: HistoryByShape}
+		found[i] = &Entry{Shell: "busybox", Index: i, Command: line, Addr: a + virt.Addr(word*i), How: ByShape}
 	}
 	return found
 }

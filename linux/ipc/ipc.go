@@ -1,18 +1,21 @@
-package linux
+// Package ipc is the System V IPC objects and POSIX message queues of a Linux guest.
+package ipc
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"iter"
 	"time"
 
+	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
-// IPCObject is a means of communication between processes that outlives them: a System
+// Object is a means of communication between processes that outlives them: a System
 // V shared memory segment, semaphore set or message queue, or a POSIX message queue.
-type IPCObject struct {
+type Object struct {
 	Namespace      uint64 // inode of its IPC namespace
 	Kind           string // shm, sem, msg, mqueue
 	ID             int32  // -1: of a POSIX queue
@@ -32,7 +35,7 @@ type IPCObject struct {
 	Address        virt.Addr
 }
 
-type ipcLayout struct {
+type layout struct {
 	ids, tree                                   kobj.Field
 	idsStride                                   uint32
 	id, key, uid, gid, cuid, cgid, mode         kobj.Field
@@ -44,8 +47,8 @@ type ipcLayout struct {
 	queueBytes                                  kobj.Field
 }
 
-func (s *System) ipcLayout() (*ipcLayout, error) {
-	return kobj.LayoutOf(s.Walker, "communication between processes", func(r *kobj.Resolver, o *ipcLayout) {
+func layoutOf(s *linux.System) (*layout, error) {
+	return kobj.LayoutOf(s.Walker, "communication between processes", func(r *kobj.Resolver, o *layout) {
 		o.ids, o.idsStride, o.tree = r.Field("ipc_namespace", "ids"), r.Size("ipc_ids"), r.Field("ipc_ids", "ipcs_idr.idr_rt")
 		const p = "kern_ipc_perm"
 		o.id, o.key, o.mode = r.Field(p, "id"), r.Field(p, "key"), r.Field(p, "mode")
@@ -71,13 +74,14 @@ func (s *System) ipcLayout() (*ipcLayout, error) {
 	})
 }
 
-// maxIPC bounds the objects of one kind in one namespace: IPCMNI_EXTEND.
-const maxIPC = 1 << 24
+// maxObjects bounds the objects of one kind in one namespace: IPCMNI_EXTEND.
+const maxObjects = 1 << 24
 
-// IPCs yields the objects of every IPC namespace that is known; see [System.Namespaces].
-func (s *System) IPCs(ctx context.Context) iter.Seq2[*IPCObject, error] {
-	return func(yield func(*IPCObject, error) bool) {
-		o, err := s.ipcLayout()
+// Objects yields the objects of every IPC namespace that is known; see
+// [linux.System.Namespaces].
+func Objects(ctx context.Context, s *linux.System) iter.Seq2[*Object, error] {
+	return func(yield func(*Object, error) bool) {
+		o, err := layoutOf(s)
 		if err != nil {
 			yield(nil, err)
 			return
@@ -94,10 +98,10 @@ func (s *System) IPCs(ctx context.Context) iter.Seq2[*IPCObject, error] {
 			}
 			for i, kind := range []string{"sem", "msg", "shm"} { // IPC_SEM_IDS, IPC_MSG_IDS, IPC_SHM_IDS
 				ids := o.ids.At(ns.Addr) + virt.Addr(i)*virt.Addr(o.idsStride)
-				for e, err := range s.XArray(ctx, o.tree.At(ids), maxIPC) {
-					var v *IPCObject
+				for e, err := range s.XArray(ctx, o.tree.At(ids), maxObjects) {
+					var v *Object
 					if err == nil {
-						v, err = s.ipcObject(o, kind, e.Value)
+						v, err = o.read(s, kind, e.Value)
 					}
 					if err != nil {
 						err = fmt.Errorf("%s of IPC namespace %d: %w", kind, ns.Inode, err)
@@ -109,47 +113,39 @@ func (s *System) IPCs(ctx context.Context) iter.Seq2[*IPCObject, error] {
 					}
 				}
 			}
-			if !s.queues(ctx, o, ns, yield) {
+			if !o.queues(ctx, s, ns, yield) {
 				return
 			}
 		}
 	}
 }
 
-func (s *System) ipcObject(o *ipcLayout, kind string, perm virt.Addr) (*IPCObject, error) {
-	v := &IPCObject{Kind: kind}
-	err := func() error {
-		r := s.Reader()
-		v.ID, v.Key, v.Mode = int32(r.Uint(perm, o.id)), int32(r.Uint(perm, o.key)), uint32(r.Uint(perm, o.mode))
-		v.UID, v.GID, v.CUID, v.CGID = uint32(r.Uint(perm, o.uid)), uint32(r.Uint(perm, o.gid)), uint32(r.Uint(perm, o.cuid)), uint32(r.Uint(perm, o.cgid))
-		base := func(f kobj.Field) virt.Addr {
-			v.Address = perm - virt.Addr(f.Offset)
-			return v.Address
-		}
-		pid := func(a virt.Addr, f kobj.Field) int32 {
-			if p := r.Pointer(a, f); p != 0 {
-				return int32(r.U32(p + virt.Addr(s.o.pidNumbers+s.o.upidNr)))
-			}
-			return 0
-		}
-		switch kind {
-		case "shm":
-			a := base(o.shm.perm)
-			v.Size, v.Count = r.Uint(a, o.shm.size), r.Uint(a, o.shm.attached)
-			v.Attached, v.Detached, v.Changed = stamp(r.Uint(a, o.shm.atime)), stamp(r.Uint(a, o.shm.dtime)), stamp(r.Uint(a, o.shm.ctime))
-			v.Creator, v.Last = pid(a, o.shm.creator), pid(a, o.shm.last)
-		case "sem":
-			a := base(o.sem.perm)
-			v.Count, v.Changed = r.Uint(a, o.sem.count), stamp(r.Uint(a, o.sem.ctime))
-		case "msg":
-			a := base(o.msg.perm)
-			v.Size, v.Count, v.Limit = r.Uint(a, o.msg.bytes), r.Uint(a, o.msg.count), r.Uint(a, o.msg.limit)
-			v.Sent, v.Detached, v.Changed = stamp(r.Uint(a, o.msg.stime)), stamp(r.Uint(a, o.msg.rtime)), stamp(r.Uint(a, o.msg.ctime))
-			v.Last, v.Receiver = pid(a, o.msg.sender), pid(a, o.msg.receiver)
-		}
-		return r.Err
-	}()
-	if err != nil {
+func (o *layout) read(s *linux.System, kind string, perm virt.Addr) (*Object, error) {
+	v := &Object{Kind: kind}
+	r := s.Reader()
+	v.ID, v.Key, v.Mode = int32(r.Uint(perm, o.id)), int32(r.Uint(perm, o.key)), uint32(r.Uint(perm, o.mode))
+	v.UID, v.GID, v.CUID, v.CGID = uint32(r.Uint(perm, o.uid)), uint32(r.Uint(perm, o.gid)), uint32(r.Uint(perm, o.cuid)), uint32(r.Uint(perm, o.cgid))
+	base := func(f kobj.Field) virt.Addr {
+		v.Address = perm - virt.Addr(f.Offset)
+		return v.Address
+	}
+	pid := func(a virt.Addr, f kobj.Field) int32 { return s.PIDNumber(&r, r.Pointer(a, f)) }
+	switch kind {
+	case "shm":
+		a := base(o.shm.perm)
+		v.Size, v.Count = r.Uint(a, o.shm.size), r.Uint(a, o.shm.attached)
+		v.Attached, v.Detached, v.Changed = stamp(r.Uint(a, o.shm.atime)), stamp(r.Uint(a, o.shm.dtime)), stamp(r.Uint(a, o.shm.ctime))
+		v.Creator, v.Last = pid(a, o.shm.creator), pid(a, o.shm.last)
+	case "sem":
+		a := base(o.sem.perm)
+		v.Count, v.Changed = r.Uint(a, o.sem.count), stamp(r.Uint(a, o.sem.ctime))
+	case "msg":
+		a := base(o.msg.perm)
+		v.Size, v.Count, v.Limit = r.Uint(a, o.msg.bytes), r.Uint(a, o.msg.count), r.Uint(a, o.msg.limit)
+		v.Sent, v.Detached, v.Changed = stamp(r.Uint(a, o.msg.stime)), stamp(r.Uint(a, o.msg.rtime)), stamp(r.Uint(a, o.msg.ctime))
+		v.Last, v.Receiver = pid(a, o.msg.sender), pid(a, o.msg.receiver)
+	}
+	if err := r.Err; err != nil {
 		return nil, fmt.Errorf("at %#x: %w", uint64(perm), err)
 	}
 	return v, nil
@@ -165,7 +161,7 @@ func stamp(seconds uint64) time.Time {
 
 // queues yields the POSIX message queues of a namespace: the files of a file system that
 // the kernel has mounted for it.
-func (s *System) queues(ctx context.Context, o *ipcLayout, ns *NamespaceInfo, yield func(*IPCObject, error) bool) bool {
+func (o *layout) queues(ctx context.Context, s *linux.System, ns *linux.NamespaceInfo, yield func(*Object, error) bool) bool {
 	if !o.mount.Present() || !o.queue.Present() {
 		return true
 	}
@@ -176,25 +172,20 @@ func (s *System) queues(ctx context.Context, o *ipcLayout, ns *NamespaceInfo, yi
 	if err != nil {
 		return fail(err)
 	}
-	var sb *SuperBlock
-	err = func() error {
-		r := s.Reader()
-		mount := r.Pointer(ns.Addr, o.mount)
-		if mount == 0 || r.Err != nil {
-			return r.Err
-		}
-		super := r.Pointer(mount, o.super)
-		if r.Err != nil {
-			return r.Err
-		}
-		var err error
-		sb, err = s.SuperBlock(super, io)
-		return err
-	}()
-	if err != nil || sb == nil {
-		return err == nil || fail(err)
+	r := s.Reader()
+	mount := r.Pointer(ns.Addr, o.mount)
+	if mount == 0 && r.Err == nil {
+		return true // it has none
 	}
-	l := s.NewProcessReader()
+	super := r.Pointer(mount, o.super)
+	if r.Err != nil {
+		return fail(r.Err)
+	}
+	sb, err := s.SuperBlock(super, io)
+	if err != nil {
+		return fail(err)
+	}
+	names := s.NewProcessReader()
 	for i, err := range s.INodes(ctx, sb) {
 		if err != nil {
 			if !fail(err) {
@@ -206,20 +197,17 @@ func (s *System) queues(ctx context.Context, o *ipcLayout, ns *NamespaceInfo, yi
 		if i.Mode&typeMask != regular {
 			continue // the directory itself
 		}
-		v := &IPCObject{
+		v := &Object{
 			Namespace: ns.Inode, Kind: "mqueue", ID: -1, Mode: i.Mode &^ typeMask, UID: i.UID, GID: i.GID, CUID: i.UID, CGID: i.GID,
 			Changed: i.CTime, Address: i.Addr - virt.Addr(o.queue.Offset),
 		}
-		err := func() error {
-			r := &l.r
-			r.Err = nil
-			v.Size, v.Count, v.Limit = r.Uint(v.Address, o.queueBytes), r.Uint(v.Address, o.queueCurrent), r.Uint(v.Address, o.queueMax)
-			if i.Dentry != 0 {
-				v.Name = l.dentryName(i.Dentry)
-			}
-			return r.Err
-		}()
-		if err != nil {
+		r.Err = nil
+		v.Size, v.Count, v.Limit = r.Uint(v.Address, o.queueBytes), r.Uint(v.Address, o.queueCurrent), r.Uint(v.Address, o.queueMax)
+		var err error
+		if i.Dentry != 0 {
+			v.Name, err = names.DentryName(i.Dentry)
+		}
+		if err := cmp.Or(r.Err, err); err != nil {
 			if !fail(err) {
 				return false
 			}

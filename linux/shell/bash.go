@@ -1,9 +1,10 @@
-package linux
+package shell
 
 import (
 	"strconv"
 	"time"
 
+	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -13,11 +14,11 @@ const histEntryWords = 3
 // bash finds the command lines that bash remembers: in the list that its symbols lead
 // to, or else in the longest list of what looks like its entries. Entries in no list come
 // last, by address.
-func (h *shellMemory) bash() (found []*HistoryEntry) {
+func (h *memory) bash() (found []*Entry) {
 	list, count, base, how := h.bashList()
 	entries, order := h.bashEntries()
 	if list == 0 {
-		how, base = HistoryByShape, -1
+		how, base = ByShape, -1
 		list, count = h.longestList(entries)
 	}
 	listed := map[virt.Addr]bool{}
@@ -36,7 +37,7 @@ func (h *shellMemory) bash() (found []*HistoryEntry) {
 	for _, at := range order {
 		if !listed[at] {
 			e := entries[at]
-			e.Index, e.How = -1, HistoryStray
+			e.Index, e.How = -1, Stray
 			found = append(found, e)
 		}
 	}
@@ -44,14 +45,14 @@ func (h *shellMemory) bash() (found []*HistoryEntry) {
 }
 
 // bashEntry reads the entry at a; nil if it is none.
-func (h *shellMemory) bashEntry(a virt.Addr) *HistoryEntry {
+func (h *memory) bashEntry(a virt.Addr) *Entry {
 	word := virt.Addr(h.wordSize())
 	line, ok1 := h.word(a)
 	stamp, ok2 := h.word(a + word)
 	if !ok1 || !ok2 || a%word != 0 {
 		return nil
 	}
-	e := &HistoryEntry{Shell: "bash", Addr: a}
+	e := &Entry{Shell: "bash", Addr: a}
 	var ok bool
 	if e.Command, ok = h.command(line); !ok {
 		return nil
@@ -83,8 +84,8 @@ func parseStamp(b []byte) (time.Time, bool) {
 }
 
 // bashEntries finds what looks like an entry: a command line beside a time.
-func (h *shellMemory) bashEntries() (entries map[virt.Addr]*HistoryEntry, order []virt.Addr) {
-	entries = map[virt.Addr]*HistoryEntry{}
+func (h *memory) bashEntries() (entries map[virt.Addr]*Entry, order []virt.Addr) {
+	entries = map[virt.Addr]*Entry{}
 	stamps := map[virt.Addr]bool{}
 	word := h.wordSize()
 	for _, p := range h.pieces {
@@ -101,7 +102,7 @@ func (h *shellMemory) bashEntries() (entries map[virt.Addr]*HistoryEntry, order 
 	}
 	for _, p := range h.pieces {
 		for off := 0; off+histEntryWords*word <= len(p.b) && len(order) < maxHistory; off += word {
-			if !stamps[wordIn(p.b[off+word:], word)] {
+			if !stamps[linux.WordIn(p.b[off+word:], word)] {
 				continue
 			}
 			at := p.at + virt.Addr(off)
@@ -115,7 +116,7 @@ func (h *shellMemory) bashEntries() (entries map[virt.Addr]*HistoryEntry, order 
 }
 
 // longestList is the longest run of pointers to entries.
-func (h *shellMemory) longestList(entries map[virt.Addr]*HistoryEntry) (list virt.Addr, count int) {
+func (h *memory) longestList(entries map[virt.Addr]*Entry) (list virt.Addr, count int) {
 	if len(entries) == 0 {
 		return 0, 0
 	}
@@ -123,7 +124,7 @@ func (h *shellMemory) longestList(entries map[virt.Addr]*HistoryEntry) (list vir
 	for _, p := range h.pieces {
 		run := 0
 		for off := 0; off+word <= len(p.b); off += word {
-			if entries[wordIn(p.b[off:], word)] == nil {
+			if entries[linux.WordIn(p.b[off:], word)] == nil {
 				run = 0
 				continue
 			}

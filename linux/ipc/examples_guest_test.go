@@ -1,0 +1,14 @@
+package ipc_test
+
+import (
+	"testing"
+
+	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/linuxtest"
+)
+
+func TestGuestExamples(t *testing.T) {
+	linuxtest.Examples(t, func(s *linux.System) { system = s }, []linuxtest.Example{
+		{Name: "Objects", Run: ExampleObjects, MayBeEmpty: true},
+	})
+}

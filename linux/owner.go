@@ -151,3 +151,14 @@ func (o *Owners) Symbol(a virt.Addr) (name string, offset uint64, ok bool) {
 	n, off, ok := o.table.At(int64(a - o.s.Text))
 	return n, uint64(off), ok
 }
+
+// CodeBetween reports whether some of [start, end) is code with an owner.
+func (o *Owners) CodeBetween(start, end virt.Addr) bool {
+	for _, t := range o.text {
+		if start < t.end && end > t.start {
+			return true
+		}
+	}
+	i := sort.Search(len(o.regions), func(i int) bool { return o.regions[i].end > start })
+	return i < len(o.regions) && o.regions[i].start < end
+}

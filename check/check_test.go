@@ -1,0 +1,88 @@
+package check
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"strings"
+	"testing"
+
+	"github.com/outsight-vmi/outsight/linux/kobj"
+)
+
+func found(kind, name string, pid int32) *Finding {
+	return &Finding{Check: &Check{ID: "x"}, Object: Object{Kind: kind, Name: name, PID: pid}}
+}
+
+// TestStaying: a finding counts if it is found again, also where its words differ.
+func TestStaying(t *testing.T) {
+	before := []*Finding{found("process", "sh", 7), found("process", "sh", 8)}
+	again := found("process", "sh", 8)
+	again.Title = "other words"
+	now := []*Finding{again, found("process", "sh", 9), found("thread", "sh", 7)}
+	if got := staying(now, before); len(got) != 1 || got[0] != again {
+		t.Errorf("%d findings stay: %v", len(got), got)
+	}
+}
+
+// TestRunCheck: what a check says of a guest ends where it belongs.
+func TestRunCheck(t *testing.T) {
+	run := func(yield ...any) Result {
+		return runCheck(t.Context(), nil, &Check{ID: "x", Severity: High, Run: func(context.Context, *Subject) iter.Seq2[*Finding, error] {
+			return func(next func(*Finding, error) bool) {
+				for _, y := range yield {
+					f, _ := y.(*Finding)
+					err, _ := y.(error)
+					if !next(f, err) {
+						return
+					}
+				}
+			}
+		}})
+	}
+	r := run(&Finding{Title: "a"}, errors.New("broken"), kobj.ErrUnsupported, &Finding{Title: "b", Severity: Low})
+	if len(r.Findings) != 2 || r.Findings[0].Severity != High || r.Findings[1].Severity != Low || r.Findings[0].Check.ID != "x" {
+		t.Errorf("findings: %+v", r.Findings)
+	}
+	if len(r.Gaps) != 1 || len(r.Unsupported) != 1 || r.Ran != 1 {
+		t.Errorf("gaps %v, unsupported %v, %d ran", r.Gaps, r.Unsupported, r.Ran)
+	}
+	many := make([]any, 5*maxFindings)
+	for i := range many {
+		many[i] = &Finding{}
+	}
+	if r := run(many...); len(r.Findings) != maxFindings || len(r.Gaps) != 1 {
+		t.Errorf("of a guest of lies there are %d findings and %d gaps", len(r.Findings), len(r.Gaps))
+	}
+}
+
+// TestDocumented: what a check says of itself reads as documentation.
+func TestDocumented(t *testing.T) {
+	for _, c := range All() {
+		for what, s := range map[string]string{"proves": c.Proves, "blind": c.Blind, "next": c.Next} {
+			if !strings.HasSuffix(s, ".") {
+				t.Errorf("%s: %s is not in sentences: %q", c.ID, what, s)
+			}
+		}
+		if strings.HasSuffix(c.Title, ".") || !strings.HasPrefix(c.Technique, "T") {
+			t.Errorf("%s: title %q, technique %q", c.ID, c.Title, c.Technique)
+		}
+	}
+}
+
+func TestSelect(t *testing.T) {
+	all, err := Select(nil, nil)
+	if err != nil || len(all) == 0 || len(all) != len(All()) {
+		t.Fatalf("%d checks, %v", len(all), err)
+	}
+	id := all[0].ID
+	if only, err := Select([]string{id}, nil); err != nil || len(only) != 1 || only[0].ID != id {
+		t.Errorf("only %s: %v, %v", id, only, err)
+	}
+	if rest, err := Select(nil, []string{id}); err != nil || len(rest) != len(all)-1 {
+		t.Errorf("without %s: %d of %d, %v", id, len(rest), len(all), err)
+	}
+	if _, err := Select([]string{"no-such"}, nil); err == nil || !strings.Contains(err.Error(), "--list") {
+		t.Errorf("an unknown check: %v", err)
+	}
+}

@@ -1,0 +1,84 @@
+package check
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// Finding is one thing that is not as it must be.
+type Finding struct {
+	Check      *Check
+	Severity   Severity
+	Confidence Confidence
+	// Title is one sentence without a full stop: what was found, and on what.
+	Title  string
+	Object Object
+	// Expected and Seen are what should be there and what is.
+	Expected, Seen string
+	Evidence       []Evidence
+	// Basis is what the finding rests on: what was compared with what, and whose word that is.
+	Basis string
+	// Show is the command that shows it by hand; {} stands for the TARGET.
+	Show string
+}
+
+// Object is what a finding is about.
+type Object struct {
+	Kind string // process, module, function pointer, …
+	Name string
+	PID  int32     // 0: it is not a process
+	Addr virt.Addr // 0: it has none
+}
+
+func (o Object) String() string {
+	var b strings.Builder
+	b.WriteString(o.Kind)
+	if o.PID != 0 {
+		b.WriteString(" " + strconv.Itoa(int(o.PID)))
+	}
+	if o.Name != "" {
+		b.WriteString(" " + o.Name)
+	}
+	if o.Addr != 0 && o.PID == 0 && o.Name == "" {
+		b.WriteString(" at " + o.Addr.String())
+	}
+	return b.String()
+}
+
+// Evidence is one fact that a finding rests on.
+type Evidence struct {
+	Text  string    // what it is
+	Addr  virt.Addr // where it is in the guest; 0: nowhere
+	Bytes []byte    // what is there; nil: nothing that was compared
+}
+
+func (e Evidence) String() string {
+	s := e.Text
+	if e.Addr != 0 {
+		s += " at " + e.Addr.String()
+	}
+	if e.Bytes != nil {
+		s += fmt.Sprintf(": % x", e.Bytes)
+	}
+	return s
+}
+
+// Key names what was found, the same for as long as it is there: two looks at it agree in
+// the key.
+func (f *Finding) Key() string {
+	return strings.Join([]string{f.Check.ID, f.Object.Kind, f.Object.Name, strconv.Itoa(int(f.Object.PID)), f.Object.Addr.String(), f.Expected}, "\x00")
+}
+
+// sortFindings sorts, the worst first.
+func sortFindings(fs []*Finding) {
+	rank := func(f *Finding) int { return slices.Index(Severities, f.Severity) }
+	slices.SortStableFunc(fs, func(a, b *Finding) int {
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), strings.Compare(a.Check.ID, b.Check.ID),
+			cmp.Compare(a.Object.PID, b.Object.PID), strings.Compare(a.Object.Name, b.Object.Name), cmp.Compare(a.Object.Addr, b.Object.Addr))
+	})
+}

@@ -1,0 +1,182 @@
+package check
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"iter"
+	"strings"
+
+	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/kobj"
+	"github.com/outsight-vmi/outsight/linux/mm"
+	"github.com/outsight-vmi/outsight/phys"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+func init() {
+	Register(Check{
+		ID:        "hidden-code",
+		Title:     "Memory that the kernel could execute and that belongs to nobody",
+		Severity:  Critical,
+		Technique: "T1014", // Rootkit
+		Source:    "the kernel's page tables against its text, modules, BPF programs (bpf_ksym, prog packs), ftrace and kprobe trampolines",
+		Proves: `A page is executable in the kernel's address space, holds something, and lies in nothing that the kernel has on its lists of code: the text of a
+module that took itself off the list, a stub of an inline hook, shellcode. Or it can be written and executed, which no kernel needs after it has booted.`,
+		Blind: `Code that was put into pages of a module or of the kernel itself: the check of kernel text finds that.`,
+		Next: `Take the pages out with the command shown and disassemble them. Search for pointers to them ("outsight search --pointer"): what leads there says what is
+hooked.`,
+		Run: hiddenCode,
+	})
+}
+
+// run is executable pages that follow each other, of nobody.
+type run struct {
+	start, end virt.Addr
+	writable   bool
+}
+
+func hiddenCode(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
+	return func(yield func(*Finding, error) bool) {
+		owners, err := s.Owners()
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		for _, missing := range owners.Missing {
+			if !yield(nil, missing) {
+				return
+			}
+		}
+		for _, r := range s.strangeCode(ctx, owners) {
+			if !yield(s.foundCode(r), nil) {
+				return
+			}
+		}
+	}
+}
+
+// strangeCode is the executable memory of the kernel that nobody owns, or that can be
+// written too.
+func (s *Subject) strangeCode(ctx context.Context, owners *linux.Owners) (runs []run) {
+	known := append(s.knownCode(), s.classicPrograms(ctx, owners)...)
+	strange := func(from, to virt.Addr) bool {
+		for _, k := range known {
+			if from < k.end && to > k.start {
+				return false
+			}
+		}
+		// Large pages are shared out in pieces, to BPF programs since 5.18 (57631054fae6) and
+		// modules since 6.13; what is free of them is filled.
+		return !owners.CodeBetween(from, to) && !s.fill(from)
+	}
+	note := func(from, to virt.Addr, writable bool) {
+		if n := len(runs); n > 0 && runs[n-1].end == from && runs[n-1].writable == writable {
+			runs[n-1].end = to
+		} else {
+			runs = append(runs, run{from, to, writable})
+		}
+	}
+	const kernelHalf = 1 << 63
+	for m := range s.Linux.Space.Mappings(kernelHalf, ^virt.Addr(0)) {
+		switch end := m.VA + virt.Addr(m.Size); {
+		case !m.Executable() || !m.Present():
+		case m.Writable():
+			note(m.VA, end, true)
+		default:
+			for page := m.VA; page < end; page += phys.PageSize {
+				if strange(page, page+phys.PageSize) {
+					note(page, page+phys.PageSize, false)
+				}
+			}
+		}
+		if len(runs) > maxFindings {
+			break
+		}
+	}
+	return runs
+}
+
+func (s *Subject) foundCode(r run) *Finding {
+	what := "executable, and belongs to nothing that the kernel lists"
+	if r.writable {
+		what = "both writable and executable"
+	}
+	return &Finding{
+		Confidence: Certain,
+		Title:      fmt.Sprintf("%d KiB of kernel memory at %#x are %s", (r.end-r.start)>>10, uint64(r.start), what),
+		Object:     Object{Kind: "kernel memory", Addr: r.start},
+		Expected:   "executable memory is read-only, and is the text of the kernel, a module or a BPF program, or a trampoline",
+		Seen:       fmt.Sprintf("%#x-%#x", uint64(r.start), uint64(r.end)),
+		Evidence:   []Evidence{{Text: "its first bytes", Addr: r.start, Bytes: codeAt(s, uint64(r.start))}},
+		Basis:      "the guest's page tables, and its lists of code",
+		Show:       fmt.Sprintf("outsight disassemble {} %#x", uint64(r.start)),
+	}
+}
+
+// fill reports whether a page holds nothing but what kernels fill the rest of code with:
+// breakpoints, zeros or nops of one byte.
+func (s *Subject) fill(a virt.Addr) bool {
+	var page [phys.PageSize]byte
+	if s.Linux.ReadAt(page[:], a) != nil {
+		return false
+	}
+	first := page[0]
+	return (first == 0xcc || first == 0 || first == 0x90) && bytes.Count(page[:], page[:1]) == len(page)
+}
+
+// knownCode is executable memory that Owners does not know, for nothing there has a name.
+func (s *Subject) knownCode() (known []run) {
+	r := s.Linux.Reader()
+	variable := func(name string) virt.Addr {
+		a, ok := s.Linux.Address(name)
+		if !ok {
+			return 0
+		}
+		r.Err = nil
+		return r.Ptr(a)
+	}
+	// The code that starts processors, below 1 MiB: executable in the direct map where the
+	// kernel does not take that back (before 5.19).
+	if a := variable("real_mode_header"); a != 0 {
+		if start, ok := s.Linux.Address("real_mode_blob"); ok {
+			if end, ok := s.Linux.Address("real_mode_blob_end"); ok && end > start && end-start < 1<<20 {
+				known = append(known, run{start: a, end: a + end - start})
+			}
+		}
+	}
+	if a := variable("hv_hypercall_pg"); a != 0 {
+		known = append(known, run{start: a, end: a + phys.PageSize})
+	}
+	return known
+}
+
+// classicPrograms is the code of BPF programs that the kernel keeps no list of: those that
+// were classic BPF, as filters of sockets and of seccomp are. The program itself is in an
+// area of vmalloc that was made for it.
+func (s *Subject) classicPrograms(ctx context.Context, owners *linux.Owners) (code []run) {
+	o, err := kobj.LayoutOf(s.Linux.Walker, "BPF programs", func(r *kobj.Resolver, o *struct{ function, length, aux, program kobj.Field }) {
+		o.function, o.length, o.aux = r.Field("bpf_prog", "bpf_func"), r.Field("bpf_prog", "jited_len"), r.Field("bpf_prog", "aux")
+		o.program = r.Field("bpf_prog_aux", "prog")
+	})
+	if err != nil {
+		return nil
+	}
+	r := s.Linux.Reader()
+	for area, err := range mm.VMAreas(ctx, s.Linux) {
+		if err != nil || !strings.HasPrefix(owners.CodeAt(area.Caller).Symbol, "bpf_prog_") {
+			continue
+		}
+		r.Err = nil
+		start, n := r.Pointer(area.Start, o.function), r.Uint(area.Start, o.length)
+		aux := r.Pointer(area.Start, o.aux)
+		if n == 0 || n > maxProgram || r.Pointer(aux, o.program) != area.Start || r.Err != nil {
+			continue
+		}
+		code = append(code, run{start: start, end: start + virt.Addr(n)})
+	}
+	return code
+}
+
+// maxProgram is how much code one program may become, in bytes.
+const maxProgram = 64 << 20

@@ -1,0 +1,201 @@
+package check
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/kobj"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+func init() {
+	Register(Check{
+		ID:        "hidden-module",
+		Title:     "Modules that a list of the kernel leaves out",
+		Severity:  Critical,
+		Technique: "T1547.006", // Kernel Modules and Extensions
+		Source:    "modules, module_kset, mod_tree, module_bug_list",
+		Proves: `A module is known to one part of the kernel and not to another that knows every module for as long as it is loaded. lsmod goes by the list, /sys/module by the
+set of kernel objects, and a fault in its code by the tree of addresses. Somebody took it out of one.`,
+		Blind: `A module that was taken out of all of them, or that copied its code to memory of its own: hidden-code and code-pointer find these by what they left.`,
+		Next:  `Take the module's memory out with the command shown. Look at what it hooked with code-pointer, and when it was loaded with "outsight dmesg".`,
+		Run:   hiddenModules,
+	})
+}
+
+// moduleWay is one of the ways that lead to the modules of a kernel.
+type moduleWay struct {
+	name  string
+	holds map[virt.Addr]bool
+}
+
+func hiddenModules(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
+	return func(yield func(*Finding, error) bool) {
+		ways, errs := moduleWays(ctx, s)
+		for _, err := range errs {
+			if !yield(nil, err) {
+				return
+			}
+		}
+		all := map[virt.Addr]bool{}
+		for _, w := range ways {
+			maps.Copy(all, w.holds)
+		}
+		for _, m := range slices.Sorted(maps.Keys(all)) {
+			var in, out []string
+			for _, w := range ways {
+				if w.holds[m] {
+					in = append(in, w.name)
+				} else {
+					out = append(out, w.name)
+				}
+			}
+			if len(out) == 0 {
+				continue
+			}
+			name, state, err := moduleState(s, m)
+			if err != nil {
+				if !yield(nil, fmt.Errorf("module at %#x: %w", uint64(m), err)) {
+					return
+				}
+				continue
+			}
+			// One that is being loaded or unloaded is in some of them.
+			if state != moduleLive {
+				continue
+			}
+			f := &Finding{
+				Confidence: Certain,
+				Title:      fmt.Sprintf("module %s is missing from %s", name, strings.Join(out, " and ")),
+				Object:     Object{Kind: "module", Name: name, Addr: m},
+				Expected:   "in " + strings.Join(append(slices.Clone(in), out...), ", "),
+				Seen:       "in " + strings.Join(in, ", ") + " alone",
+				Evidence:   []Evidence{{Text: "its struct module", Addr: m}},
+				Basis:      "lists of the guest's kernel, compared with each other at one look",
+				Show:       fmt.Sprintf("outsight struct {} module %#x", uint64(m)),
+			}
+			if !yield(f, nil) {
+				return
+			}
+		}
+	}
+}
+
+// moduleLayout is where members of the structures lie that lead to modules.
+type moduleLayout struct {
+	list, name, state, sysfs     kobj.Field // of module
+	ksetList, entry, kobj, owner kobj.Field
+	root, node, nodeModule       kobj.Field // of mod_tree_root and mod_tree_node
+}
+
+const (
+	moduleLive = 0 // MODULE_STATE_LIVE
+	maxName    = 64
+)
+
+func layoutOfModules(s *linux.System) (*moduleLayout, error) {
+	return kobj.LayoutOf(s.Walker, "ways to modules", func(r *kobj.Resolver, o *moduleLayout) {
+		*o = moduleLayout{
+			list: r.Field("module", "list"), name: r.Field("module", "name"), state: r.Field("module", "state"), sysfs: r.Optional("module", "mkobj"),
+			ksetList: r.Optional("kset", "list"), entry: r.Optional("kobject", "entry"), kobj: r.Optional("module_kobject", "kobj"), owner: r.Optional("module_kobject", "mod"),
+			root: r.Optional("mod_tree_root", "root.tree"), node: r.Optional("mod_tree_node", "node.node"), nodeModule: r.Optional("mod_tree_node", "mod"),
+		}
+	})
+}
+
+func moduleWays(ctx context.Context, s *Subject) (ways []moduleWay, errs []error) {
+	o, err := layoutOfModules(s.Linux)
+	if err != nil {
+		return nil, []error{err}
+	}
+	for _, w := range []struct {
+		name string
+		read func(context.Context, *moduleLayout, func(virt.Addr)) error
+	}{{"the list of modules", s.modulesByList}, {"the modules in sysfs", s.modulesBySysfs}, {"the tree of module addresses", s.modulesByTree}} {
+		holds := map[virt.Addr]bool{}
+		switch err := w.read(ctx, o, func(a virt.Addr) { holds[a] = true }); {
+		case errors.Is(err, kobj.ErrUnsupported):
+		case err != nil:
+			errs = append(errs, fmt.Errorf("%s: %w", w.name, err))
+		default:
+			ways = append(ways, moduleWay{w.name, holds})
+		}
+	}
+	return ways, errs
+}
+
+func moduleState(s *Subject, m virt.Addr) (name string, state uint64, err error) {
+	o, err := layoutOfModules(s.Linux)
+	if err != nil {
+		return "", 0, err
+	}
+	r := s.Linux.Reader()
+	state = r.Uint(m, o.state)
+	name = r.CString(o.name.At(m), maxName)
+	return name, state, r.Err
+}
+
+func (s *Subject) modulesByList(ctx context.Context, o *moduleLayout, met func(virt.Addr)) error {
+	head, err := s.Linux.ListHead("modules")
+	if err != nil {
+		return fmt.Errorf("%w: %w", kobj.ErrUnsupported, err)
+	}
+	for node, err := range s.Linux.List(ctx, head, linux.MaxModules) {
+		if err != nil {
+			return err
+		}
+		met(node - o.list.At(0))
+	}
+	return nil
+}
+
+// modulesBySysfs goes by /sys/module, where built-in modules with parameters are too.
+func (s *Subject) modulesBySysfs(ctx context.Context, o *moduleLayout, met func(virt.Addr)) error {
+	at, ok := s.Linux.Address("module_kset")
+	if !ok || !o.ksetList.Present() || !o.entry.Present() || !o.owner.Present() {
+		return kobj.ErrUnsupported
+	}
+	r := s.Linux.Reader()
+	set := r.Ptr(at)
+	if r.Err != nil || set == 0 {
+		return kobj.ErrUnsupported // without CONFIG_SYSFS
+	}
+	for node, err := range s.Linux.List(ctx, o.ksetList.At(set), 2*linux.MaxModules) {
+		if err != nil {
+			return err
+		}
+		if m := r.Pointer(node-o.entry.At(0)-o.kobj.At(0), o.owner); r.Err != nil {
+			return r.Err
+		} else if m != 0 {
+			met(m)
+		}
+	}
+	return nil
+}
+
+// modulesByTree goes by the tree in which the kernel looks up whose an address is.
+func (s *Subject) modulesByTree(ctx context.Context, o *moduleLayout, met func(virt.Addr)) error {
+	tree, ok := s.Linux.Address("mod_tree")
+	if !ok || !o.root.Present() || !o.node.Present() || !o.nodeModule.Present() {
+		return kobj.ErrUnsupported // without CONFIG_MODULES_TREE_LOOKUP
+	}
+	r := s.Linux.Reader()
+	const perModule = 8 // kinds of memory, a node each (since 6.4, ac3b43283923)
+	for node, err := range s.Linux.RBTree(ctx, o.root.At(tree), perModule*linux.MaxModules) {
+		if err != nil {
+			return err
+		}
+		if m := r.Pointer(node-o.node.At(0), o.nodeModule); r.Err != nil {
+			return r.Err
+		} else if m != 0 {
+			met(m)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,123 @@
+package check
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"strings"
+
+	"github.com/outsight-vmi/outsight/table"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+func init() {
+	Register(Check{
+		ID:        "code-pointer",
+		Title:     "Pointers to functions that lead to code of nobody",
+		Severity:  Critical,
+		Technique: "T1014", // Rootkit
+		Source:    "every view with columns NAME_owner: system calls, IDT, notifiers, netfilter, LSM, kprobes, ftrace, tracepoints, timers, work, kernel threads, drivers, file and network operations …",
+		Proves: `The kernel will call, or has been told to call, code that belongs neither to its own text nor to a module, BPF program or trampoline that it has on its
+lists. A kernel that nobody tampered with has no such pointer.`,
+		Blind: `A pointer that leads to a wrong function of the kernel's own, or into a module that is on the list: look at the owner in the view. Pointers in objects
+that no view shows.`,
+		Next: `Disassemble the code that the pointer leads to with the command shown, and take it out with "outsight read -o FILE". What is hooked says what for: reading
+of directories and of /proc hides, netfilter and protocols wait for a signal from the network, keyboard notifiers log keys.`,
+		Run: codePointers,
+	})
+}
+
+func codePointers(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
+	return func(yield func(*Finding, error) bool) {
+		for _, v := range table.All() {
+			columns := codeColumns(v)
+			if len(columns) == 0 || ctx.Err() != nil {
+				continue
+			}
+			if !pointersOf(ctx, s, v, columns, yield) {
+				return
+			}
+		}
+	}
+}
+
+// codeColumn is where a view has a pointer to a function, and whose function that is.
+type codeColumn struct{ at, owner int }
+
+// noOwner is what a column NAME_owner shows of code whose owner is unknown.
+const noOwner = "none"
+
+// codeColumns are the columns of a view that show pointers to functions.
+func codeColumns(v table.View) (cs []codeColumn) {
+	spec := table.SpecOf(v)
+	if spec.Host || spec.Exhaustive {
+		return nil
+	}
+	columns := v.Columns()
+	for i, c := range columns {
+		name, ok := strings.CutSuffix(c.Name, "_owner")
+		if at := table.ColumnIndex(columns, name); ok && at >= 0 && columns[at].Type == table.Addr && table.ColumnIndex(columns, name+"_symbol") >= 0 {
+			cs = append(cs, codeColumn{at, i})
+		}
+	}
+	return cs
+}
+
+func pointersOf(ctx context.Context, s *Subject, v table.View, cs []codeColumn, yield func(*Finding, error) bool) bool {
+	columns := v.Columns()
+	var report table.Report
+	for row := range table.Rows(ctx, v, s.Look, table.Request{}, &report) {
+		for _, c := range cs {
+			if row[c.owner].Text() != noOwner {
+				continue
+			}
+			name := columns[c.at].Name
+			address := row[c.at].Uint()
+			f := &Finding{
+				Confidence: Certain,
+				Title:      fmt.Sprintf("%s of %s leads to %#x, which is code of nobody", name, describe(v, columns, row), address),
+				Object:     Object{Kind: "pointer", Name: v.Name() + " " + describe(v, columns, row) + " " + name},
+				Expected:   "the address of a function of the kernel, a module or a BPF program",
+				Seen:       fmt.Sprintf("%#x", address),
+				Evidence:   []Evidence{{Text: "what it leads to", Addr: addr(address), Bytes: codeAt(s, address)}},
+				Basis:      "the guest's kernel text, and its lists of modules, BPF programs and trampolines",
+				Show:       fmt.Sprintf("outsight disassemble {} %#x", address),
+			}
+			if !yield(f, nil) {
+				return false
+			}
+		}
+	}
+	if report.Err != nil {
+		return yield(nil, fmt.Errorf("%s: %w", v.Name(), report.Err))
+	}
+	return true
+}
+
+// describe names a row of a view by its keys.
+func describe(v table.View, columns []table.Column, row table.Row) string {
+	var words []string
+	for _, name := range append([]string{"name", "symbol"}, table.SpecOf(v).Key...) {
+		if i := table.ColumnIndex(columns, name); i >= 0 {
+			if text := row[i].String(); text != "" {
+				words = append(words, text)
+				break
+			}
+		}
+	}
+	return strings.Join(append([]string{v.Name()}, words...), " ")
+}
+
+// codeShown is how many bytes of code are evidence.
+const codeShown = 16
+
+// codeAt is the beginning of the code at an address; nil if there is none.
+func codeAt(s *Subject, a uint64) []byte {
+	b := make([]byte, codeShown)
+	if err := s.Linux.ReadAt(b, addr(a)); err != nil {
+		return nil
+	}
+	return b
+}
+
+func addr(a uint64) virt.Addr { return virt.Addr(a) }

@@ -1,0 +1,146 @@
+package check
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/outsight-vmi/outsight/guest"
+	"github.com/outsight-vmi/outsight/linux/kobj"
+)
+
+// Result is what checks found.
+type Result struct {
+	Findings []*Finding
+	// Ran is how many checks were run to their end.
+	Ran int
+	// Unsupported are checks that the guest's kernel gives nothing to do, with why.
+	Unsupported []Gap
+	// Gaps are what could not be checked, though it is there.
+	Gaps []Gap
+}
+
+// Gap is something that a check could not do.
+type Gap struct {
+	Check *Check
+	Err   error
+}
+
+func (g Gap) String() string { return fmt.Sprintf("%s: %v", g.Check.ID, g.Err) }
+
+// How often and how long after each other a running guest is looked at again before a
+// finding counts: a process that is just being made or ended is not in every list, for as
+// long as its CPU needs, which may have been taken away from it.
+var settleAfter = []time.Duration{20 * time.Millisecond, 100 * time.Millisecond, 500 * time.Millisecond}
+
+// Run runs checks over the guest of a session. What is found is looked at again until it is
+// certain that it stays: unless the guest stands still, as in a dump or under --pause.
+func Run(ctx context.Context, g *guest.Guest, checks []*Check) (*Result, error) {
+	l, err := g.Look(ctx)
+	if err != nil {
+		return nil, err
+	}
+	still := l.Still()
+	result := runOnce(ctx, l, checks)
+	if err := l.Close(); err != nil {
+		return nil, err
+	}
+	for _, after := range settleAfter {
+		if still || len(result.Findings) == 0 || ctx.Err() != nil {
+			break
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(after):
+		}
+		if l, err = g.Look(ctx); err != nil {
+			return nil, err
+		}
+		var again []*Check
+		for _, c := range checks {
+			for _, f := range result.Findings {
+				if f.Check == c {
+					again = append(again, c)
+					break
+				}
+			}
+		}
+		second := runOnce(ctx, l, again)
+		if err := l.Close(); err != nil {
+			return nil, err
+		}
+		result.Findings = staying(second.Findings, result.Findings)
+	}
+	sortFindings(result.Findings)
+	return result, ctx.Err()
+}
+
+// staying are those of now that were found before, too.
+func staying(now, before []*Finding) (both []*Finding) {
+	known := map[string]bool{}
+	for _, f := range before {
+		known[f.Key()] = true
+	}
+	for _, f := range now {
+		if known[f.Key()] {
+			both = append(both, f)
+		}
+	}
+	return both
+}
+
+// maxFindings bounds what one check finds: a guest of lies must not fill memory.
+const maxFindings = 1000
+
+// runOnce runs checks over one look, as many at once as there are processors.
+func runOnce(ctx context.Context, l *guest.Look, checks []*Check) *Result {
+	s := newSubject(ctx, l)
+	results := make([]Result, len(checks))
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, runtime.GOMAXPROCS(0))
+	for i, c := range checks {
+		wg.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			results[i] = runCheck(ctx, s, c)
+		})
+	}
+	wg.Wait()
+	all := &Result{}
+	for _, r := range results {
+		all.Findings = append(all.Findings, r.Findings...)
+		all.Unsupported = append(all.Unsupported, r.Unsupported...)
+		all.Gaps = append(all.Gaps, r.Gaps...)
+		all.Ran += r.Ran
+	}
+	return all
+}
+
+func runCheck(ctx context.Context, s *Subject, c *Check) (r Result) {
+	for f, err := range c.Run(ctx, s) {
+		switch {
+		case ctx.Err() != nil:
+			return r
+		case errors.Is(err, kobj.ErrUnsupported):
+			r.Unsupported = append(r.Unsupported, Gap{c, err})
+		case err != nil:
+			r.Gaps = append(r.Gaps, Gap{c, err})
+		}
+		if f != nil {
+			f.Check = c
+			if f.Severity == "" {
+				f.Severity = c.Severity
+			}
+			r.Findings = append(r.Findings, f)
+		}
+		if len(r.Findings)+len(r.Gaps) >= maxFindings {
+			r.Gaps = append(r.Gaps, Gap{c, fmt.Errorf("more than %d findings; the rest is left out", maxFindings)})
+			break
+		}
+	}
+	r.Ran++
+	return r
+}

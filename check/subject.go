@@ -1,0 +1,37 @@
+package check
+
+import (
+	"context"
+	"sync"
+
+	"github.com/outsight-vmi/outsight/guest"
+	"github.com/outsight-vmi/outsight/linux"
+)
+
+// Subject is the guest that is judged, at one look, with what several checks need of it:
+// each is read once, by the first that asks.
+type Subject struct {
+	*guest.Look
+
+	// Owners knows whose code lies where.
+	Owners func() (*linux.Owners, error)
+	// Modules are those on the kernel's list.
+	Modules func() ([]*linux.Module, error)
+	// Tasks are the processes and threads, by every way that leads to them.
+	Tasks func() (*tasks, error)
+}
+
+func newSubject(ctx context.Context, l *guest.Look) *Subject {
+	s := &Subject{Look: l, Owners: sync.OnceValues(l.Linux.Owners)}
+	s.Modules = sync.OnceValues(func() (ms []*linux.Module, err error) {
+		for m, err := range l.Linux.Modules(ctx) {
+			if err != nil {
+				return nil, err
+			}
+			ms = append(ms, m)
+		}
+		return ms, nil
+	})
+	s.Tasks = sync.OnceValues(func() (*tasks, error) { return readTasks(ctx, l.Linux) })
+	return s
+}

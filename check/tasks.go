@@ -1,0 +1,285 @@
+package check
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/kobj"
+	"github.com/outsight-vmi/outsight/linux/sched"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// via says by which way a task was reached.
+type via uint8
+
+const (
+	viaList     via = 1 << iota // init_task.tasks: what ps of the guest goes by in part, and for_each_process
+	viaPIDs                     // the PID structures: /proc goes by them, and kill
+	viaChildren                 // children and sibling of the parent
+	viaThreads                  // signal_struct.thread_head
+	viaCgroups                  // css_set.tasks
+	viaQueues                   // a run queue: the scheduler's own
+)
+
+var viaNames = []string{"the task list", "the PID structures", "the children of its parent", "the threads of its process", "the cgroup sets", "the run queues"}
+
+func (v via) String() string {
+	var names []string
+	for i, n := range viaNames {
+		if v&(1<<i) != 0 {
+			names = append(names, n)
+		}
+	}
+	if len(names) > 1 {
+		names = append(names[:len(names)-2], names[len(names)-2]+" and "+names[len(names)-1])
+	}
+	return strings.Join(names, ", ")
+}
+
+// task is a task_struct, and how it was reached.
+type task struct {
+	addr, leader virt.Addr
+	pid, tgid    int32
+	comm         string
+	flags        uint32
+	exitState    uint32
+	via          via
+}
+
+// leads reports whether it is a process, not one more thread of one.
+func (t *task) leads() bool { return t.leader == t.addr }
+
+// tasks are all that was reached.
+type tasks struct {
+	all   map[virt.Addr]*task
+	ways  via     // that this kernel has
+	holes []error // what could not be followed
+
+	s    *linux.System
+	o    *taskLayout
+	r    kobj.Reader
+	init virt.Addr
+}
+
+// taskLayout is where members of the structures lie that lead to tasks.
+type taskLayout struct {
+	pid, tgid, comm, flags, exitState, leader, tasks, children, sibling, signal, thread, links kobj.Field // of task_struct
+	threads                                                                                    kobj.Field // signal_struct.thread_head
+	idr, level0, pidTasks                                                                      kobj.Field
+	cgList, setTasks, setDying, setNode                                                        kobj.Field
+	buckets                                                                                    uint64
+}
+
+const (
+	exitDead  = 0x10 // EXIT_DEAD, include/linux/sched.h
+	pfExiting = 0x4  // PF_EXITING
+	commSize  = 16   // TASK_COMM_LEN
+	pidTypes  = 2    // PIDTYPE_PID and PIDTYPE_TGID (include/linux/pid.h, since 4.19)
+)
+
+func readTasks(ctx context.Context, s *linux.System) (*tasks, error) {
+	o, err := kobj.LayoutOf(s.Walker, "ways to tasks", func(r *kobj.Resolver, o *taskLayout) {
+		*o = taskLayout{
+			pid: r.Field("task_struct", "pid"), tgid: r.Field("task_struct", "tgid"), comm: r.Field("task_struct", "comm"),
+			flags: r.Field("task_struct", "flags"), exitState: r.Field("task_struct", "exit_state"), leader: r.Field("task_struct", "group_leader"),
+			tasks: r.Field("task_struct", "tasks"), children: r.Field("task_struct", "children"), sibling: r.Field("task_struct", "sibling"),
+			signal: r.Field("task_struct", "signal"), thread: r.Field("task_struct", "thread_node"), links: r.Field("task_struct", "pid_links"),
+			threads: r.Field("signal_struct", "thread_head"), idr: r.Field("pid_namespace", "idr"), pidTasks: r.Field("pid", "tasks"),
+			cgList: r.Optional("task_struct", "cg_list"), setTasks: r.Optional("css_set", "tasks"), setDying: r.Optional("css_set", "dying_tasks"), setNode: r.Optional("css_set", "hlist"),
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	first, err := s.SymbolAddr("init_task")
+	if err != nil {
+		return nil, err
+	}
+	t := &tasks{all: map[virt.Addr]*task{}, s: s, o: o, r: s.Reader(), init: first}
+	for _, way := range []func(context.Context) error{t.byList, t.byPIDs, t.byChildren, t.byThreads, t.byCgroups, t.byQueues} {
+		if err := way(ctx); err != nil && !errors.Is(err, kobj.ErrUnsupported) {
+			t.holes = append(t.holes, err)
+		}
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+	}
+	return t, nil
+}
+
+// met notes that a way leads to the task at a, which is read when it is met first.
+func (t *tasks) met(a virt.Addr, by via) {
+	if a == t.init {
+		return
+	}
+	if known := t.all[a]; known != nil {
+		known.via |= by
+		return
+	}
+	o, r := t.o, &t.r
+	r.Err = nil
+	n := &task{
+		addr: a, leader: r.Pointer(a, o.leader), pid: int32(r.Uint(a, o.pid)), tgid: int32(r.Uint(a, o.tgid)), comm: kobj.CString(r.Bytes(o.comm.At(a), commSize)),
+		flags: uint32(r.Uint(a, o.flags)), exitState: uint32(r.Uint(a, o.exitState)), via: by,
+	}
+	switch {
+	case r.Err != nil:
+		t.holes = append(t.holes, fmt.Errorf("task at %#x, to which %s lead: %w", uint64(a), by, r.Err))
+	case n.pid != 0 && n.exitState != exitDead: // else a processor's own, or one that is being freed
+		t.all[a] = n
+	}
+}
+
+// list follows a list_head of tasks, linked by a member of task_struct.
+func (t *tasks) list(ctx context.Context, head virt.Addr, link kobj.Field, by via) error {
+	var failed error
+	for node, err := range t.s.List(ctx, head, t.s.MaxTasks()) {
+		if err != nil {
+			failed = err
+			continue
+		}
+		t.met(node-link.At(0), by)
+	}
+	return failed
+}
+
+func (t *tasks) byList(ctx context.Context) error {
+	t.ways |= viaList
+	if err := t.list(ctx, t.o.tasks.At(t.init), t.o.tasks, viaList); err != nil {
+		return fmt.Errorf("task list: %w", err)
+	}
+	return nil
+}
+
+func (t *tasks) byPIDs(ctx context.Context) error {
+	ns, err := t.s.SymbolAddr("init_pid_ns")
+	if err != nil {
+		return err
+	}
+	t.ways |= viaPIDs
+	for e, err := range t.s.IDR(ctx, t.o.idr.At(ns), t.s.MaxTasks()) {
+		if err != nil {
+			return fmt.Errorf("PID structures: %w", err)
+		}
+		for kind := range virt.Addr(pidTypes) {
+			t.r.Err = nil
+			node := t.r.Ptr(t.o.pidTasks.At(e.Value) + 8*kind)
+			if t.r.Err != nil {
+				t.holes = append(t.holes, fmt.Errorf("PID %d: %w", e.Index, t.r.Err))
+			} else if node != 0 {
+				t.met(node-t.o.links.At(0)-16*kind, viaPIDs)
+			}
+		}
+	}
+	return nil
+}
+
+// byChildren follows the tree of processes down from the one that the kernel began with.
+func (t *tasks) byChildren(ctx context.Context) error {
+	t.ways |= viaChildren
+	seen := map[virt.Addr]bool{t.init: true}
+	for parents := []virt.Addr{t.init}; len(parents) > 0; parents = parents[1:] {
+		for node, err := range t.s.List(ctx, t.o.children.At(parents[0]), t.s.MaxTasks()) {
+			if err != nil {
+				return fmt.Errorf("children of the task at %#x: %w", uint64(parents[0]), err)
+			}
+			a := node - t.o.sibling.At(0)
+			if seen[a] || len(seen) > t.s.MaxTasks() {
+				continue
+			}
+			seen[a] = true
+			t.met(a, viaChildren)
+			// Children are those of the thread that forked.
+			parents = append(parents, a)
+			for _, thread := range t.threads(ctx, a) {
+				if !seen[thread] {
+					seen[thread] = true
+					parents = append(parents, thread)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// threads are the threads of the process of a task.
+func (t *tasks) threads(ctx context.Context, a virt.Addr) (all []virt.Addr) {
+	t.r.Err = nil
+	signal := t.r.Pointer(a, t.o.signal)
+	if t.r.Err != nil || signal == 0 {
+		return nil
+	}
+	for node, err := range t.s.List(ctx, t.o.threads.At(signal), t.s.MaxTasks()) {
+		if err != nil {
+			break // byThreads reports it
+		}
+		all = append(all, node-t.o.thread.At(0))
+	}
+	return all
+}
+
+func (t *tasks) byThreads(ctx context.Context) error {
+	t.ways |= viaThreads
+	signals := map[virt.Addr]bool{}
+	for _, a := range slices.Collect(maps.Keys(t.all)) {
+		t.r.Err = nil
+		signal := t.r.Pointer(a, t.o.signal)
+		if t.r.Err != nil || signal == 0 || signals[signal] {
+			continue
+		}
+		signals[signal] = true
+		if err := t.list(ctx, t.o.threads.At(signal), t.o.thread, viaThreads); err != nil {
+			return fmt.Errorf("threads of process %d: %w", t.all[a].tgid, err)
+		}
+	}
+	return nil
+}
+
+// byCgroups follows the sets of cgroups, each of which has its tasks.
+func (t *tasks) byCgroups(ctx context.Context) error {
+	table, size, ok := t.s.TableAt("css_set_table")
+	if !ok || !t.o.setTasks.Present() || !t.o.cgList.Present() {
+		return kobj.ErrUnsupported
+	}
+	sets := []virt.Addr{}
+	if first, ok := t.s.Address("init_css_set"); ok {
+		sets = append(sets, first) // is in the table since cgroup_init_early
+	}
+	for bucket := table; bucket < table+virt.Addr(size); bucket += 8 {
+		for node, err := range t.s.HList(ctx, bucket, t.s.MaxTasks()) {
+			if err != nil {
+				return fmt.Errorf("cgroup sets: %w", err)
+			}
+			sets = append(sets, node-t.o.setNode.At(0))
+		}
+	}
+	t.ways |= viaCgroups
+	for _, set := range sets {
+		heads := []kobj.Field{t.o.setTasks}
+		if t.o.setDying.Present() {
+			heads = append(heads, t.o.setDying)
+		}
+		for _, head := range heads {
+			if err := t.list(ctx, head.At(set), t.o.cgList, viaCgroups); err != nil {
+				return fmt.Errorf("tasks of the cgroup set at %#x: %w", uint64(set), err)
+			}
+		}
+	}
+	return nil
+}
+
+func (t *tasks) byQueues(ctx context.Context) error {
+	t.ways |= viaQueues
+	for q, err := range sched.RunQueues(ctx, t.s) {
+		if err != nil {
+			return fmt.Errorf("run queues: %w", err)
+		}
+		t.met(q.Task, viaQueues)
+	}
+	return nil
+}

@@ -1,0 +1,296 @@
+package check_test
+
+import (
+	"encoding/binary"
+	"maps"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/outsight-vmi/outsight/check"
+	"github.com/outsight-vmi/outsight/guest"
+	"github.com/outsight-vmi/outsight/lab"
+	"github.com/outsight-vmi/outsight/lab/labtest"
+	_ "github.com/outsight-vmi/outsight/lab/state"
+	"github.com/outsight-vmi/outsight/phys"
+	_ "github.com/outsight-vmi/outsight/table/views"
+	"github.com/outsight-vmi/outsight/virt"
+	"github.com/outsight-vmi/outsight/vm/proc"
+)
+
+// kernels are those that the zoo lives on.
+var kernels = []string{"5.10", "6.1", "6.12", "7.2"}
+
+// zooModules are loaded, so that there is something to hide.
+var zooModules = []string{"loop", "veth", "tun", "nf_tables"}
+
+// trick is one thing that a rootkit does, done from outside by a change in the guest's
+// memory: so it works on every kernel.
+type trick struct {
+	name string
+	do   func(z *zoo)
+	want []string // the checks that must find it; no other may
+}
+
+// zoo is a guest in whose memory tricks are done.
+type zoo struct {
+	*testing.T
+	g    *lab.Guest
+	s    *guest.Guest
+	look *guest.Look
+	undo []func()
+}
+
+func TestGuestZoo(t *testing.T) {
+	labtest.NeedQEMU(t)
+	for _, kernel := range kernels {
+		t.Run(kernel, func(t *testing.T) {
+			t.Parallel()
+			g := labtest.Up(t, lab.Options{Kernel: kernel, Memory: 512 << 20, SMP: 2, Modules: zooModules})
+			labtest.Output(t, g, "for m in "+strings.Join(zooModules, " ")+"; do modprobe $m; done; sleep 100000 </dev/null >/dev/null 2>&1 & echo ok")
+			s, err := guest.Open(t.Context(), "lab:"+g.Name, guest.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			silent(t, s)
+			for _, k := range tricks() {
+				t.Run(k.name, func(t *testing.T) { perform(t, g, s, k) })
+			}
+			silent(t, s)
+		})
+	}
+}
+
+// silent checks that nothing is found.
+func silent(t *testing.T, s *guest.Guest) {
+	t.Helper()
+	r, err := check.Run(t.Context(), s, check.All())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range r.Findings {
+		t.Errorf("in a clean guest %s found: %s; %v", f.Check.ID, f.Title, f.Evidence)
+	}
+	for _, gap := range r.Gaps {
+		t.Errorf("in a clean guest %v", gap)
+	}
+}
+
+func perform(t *testing.T, g *lab.Guest, s *guest.Guest, k trick) {
+	look, err := s.Look(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer look.Close()
+	z := &zoo{T: t, g: g, s: s, look: look}
+	defer func() {
+		for _, undo := range slices.Backward(z.undo) {
+			undo()
+		}
+	}()
+	k.do(z)
+	r, err := check.Run(t.Context(), s, check.All())
+	if err != nil {
+		t.Fatal(err)
+	}
+	fired := map[string]bool{}
+	for _, f := range r.Findings {
+		fired[f.Check.ID] = true
+		if f.Title == "" || f.Expected == "" || f.Seen == "" || f.Basis == "" || f.Show == "" || len(f.Evidence) == 0 {
+			t.Errorf("a finding of %s does not say all: %+v", f.Check.ID, f)
+		}
+		t.Logf("%s: %s; expected %s; seen %s; %v", f.Check.ID, f.Title, f.Expected, f.Seen, f.Evidence)
+	}
+	if got, want := slices.Sorted(maps.Keys(fired)), slices.Sorted(slices.Values(k.want)); !slices.Equal(got, want) {
+		t.Errorf("found by %v, not by %v; gaps: %v", got, want, r.Gaps)
+	}
+}
+
+// tricks are those of the zoo that need nothing in the guest.
+func tricks() []trick {
+	return []trick{
+		{"task off the list", func(z *zoo) { z.unlink(z.victim() + z.offset("task_struct", "tasks")) }, []string{"hidden-process"}},
+		{"task off its parent's children", func(z *zoo) { z.unlink(z.victim() + z.offset("task_struct", "sibling")) }, []string{"hidden-process"}},
+		{"task off its cgroup set", func(z *zoo) { z.unlink(z.victim() + z.offset("task_struct", "cg_list")) }, []string{"hidden-process"}},
+		{"task off its PID", func(z *zoo) {
+			pid := z.ptr(z.victim() + z.offset("task_struct", "thread_pid"))
+			for kind := range virt.Addr(2) {
+				z.put(pid+z.offset("pid", "tasks")+8*kind, 0)
+			}
+		}, []string{"hidden-process"}},
+		{"module off the list", func(z *zoo) { z.unlink(z.module() + z.offset("module", "list")) }, []string{"hidden-module", "hidden-code", "code-pointer"}},
+		{"module off sysfs", func(z *zoo) { z.unlink(z.module() + z.offset("module", "mkobj.kobj.entry")) }, []string{"hidden-module"}},
+		{"system call elsewhere", func(z *zoo) { z.put(z.symbol("sys_call_table")+8*17, uint64(z.heap())) }, []string{"code-pointer"}},
+		{"gate elsewhere", func(z *zoo) {
+			gate := z.symbol("idt_table") + 16*3
+			b := z.read(gate, 12)
+			a := uint64(z.heap())
+			binary.LittleEndian.PutUint16(b, uint16(a))
+			binary.LittleEndian.PutUint16(b[6:], uint16(a>>16))
+			binary.LittleEndian.PutUint32(b[8:], uint32(a>>32))
+			z.write(gate, b)
+		}, []string{"code-pointer"}},
+		{"notifier in code of nobody", func(z *zoo) {
+			z.entry(z.heap(), func(e uint64) uint64 { return e &^ (1 << 63) })
+			z.put(z.ptr(z.symbol("die_chain")+8), uint64(z.heap()))
+		}, []string{"code-pointer", "hidden-code"}},
+		{"heap executable", func(z *zoo) { z.entry(z.heap(), func(e uint64) uint64 { return e &^ (1 << 63) }) }, []string{"hidden-code"}},
+		{"text writable", func(z *zoo) { z.entry(z.symbol("_text"), func(e uint64) uint64 { return e | 1<<1 }) }, []string{"hidden-code"}},
+	}
+}
+
+// victim is the task_struct of the process that is to be hidden.
+func (z *zoo) victim() virt.Addr {
+	z.Helper()
+	for p, err := range z.look.Processes(z.Context()) {
+		if err == nil && len(p.Args) > 0 && p.Args[0] == "sleep" {
+			return p.Task.Addr
+		}
+	}
+	z.Fatal("the process that is to be hidden does not run")
+	return 0
+}
+
+// module is the struct module of one that nothing uses.
+func (z *zoo) module() virt.Addr {
+	z.Helper()
+	m, err := z.look.Linux.ModuleNamed("loop")
+	if err != nil {
+		z.Fatal(err)
+	}
+	return m.Addr
+}
+
+func (z *zoo) symbol(name string) virt.Addr {
+	z.Helper()
+	a, err := z.look.Linux.SymbolAddr(name)
+	if err != nil {
+		z.Fatal(err)
+	}
+	return a
+}
+
+func (z *zoo) offset(structure, member string) virt.Addr {
+	z.Helper()
+	f, err := z.look.Linux.Member(structure, member)
+	if err != nil {
+		z.Fatal(err)
+	}
+	return f.At(0)
+}
+
+// heap is an address in memory that the kernel allocated, which is not code: where the
+// task_struct of the victim is.
+func (z *zoo) heap() virt.Addr { return z.victim() }
+
+func (z *zoo) read(a virt.Addr, n int) []byte {
+	z.Helper()
+	b := make([]byte, n)
+	if _, err := z.look.Linux.Space.ReadAt(b, a); err != nil {
+		z.Fatal(err)
+	}
+	return b
+}
+
+func (z *zoo) ptr(a virt.Addr) virt.Addr {
+	z.Helper()
+	return virt.Addr(binary.LittleEndian.Uint64(z.read(a, 8)))
+}
+
+func (z *zoo) put(a virt.Addr, v uint64) {
+	z.Helper()
+	z.write(a, binary.LittleEndian.AppendUint64(nil, v))
+}
+
+// unlink takes an entry out of the list that it is in, and leaves its own links alone, so
+// that it can be put back.
+func (z *zoo) unlink(node virt.Addr) {
+	z.Helper()
+	next, prev := z.ptr(node), z.ptr(node+8)
+	z.put(prev, uint64(next))
+	z.put(next+8, uint64(prev))
+}
+
+// entry changes the page-table entry that maps a.
+func (z *zoo) entry(a virt.Addr, change func(uint64) uint64) {
+	z.Helper()
+	space := z.look.Linux.Space
+	page, err := space.Translate(a)
+	if err != nil {
+		z.Fatal(err)
+	}
+	table := space.Root()
+	for level := space.Levels(); ; level-- {
+		shift := 12 + 9*(level-1)
+		at := uint64(table) + uint64(a)>>shift&0x1ff*8
+		var b [8]byte
+		if _, err := z.look.Machine.Memory.ReadAt(b[:], phys.Addr(at)); err != nil {
+			z.Fatal(err)
+		}
+		e := binary.LittleEndian.Uint64(b[:])
+		if e == page.Entry {
+			z.writePhysical(at, binary.LittleEndian.AppendUint64(nil, change(e)))
+			return
+		}
+		table = phys.Addr(e & 0x000f_ffff_ffff_f000)
+	}
+}
+
+// write changes memory, and changes it back at the end of the trick.
+func (z *zoo) write(a virt.Addr, b []byte) {
+	z.Helper()
+	page, err := z.look.Linux.Space.Translate(a)
+	if err != nil {
+		z.Fatal(err)
+	}
+	z.writePhysical(uint64(page.PA), b)
+}
+
+func (z *zoo) writePhysical(pa uint64, b []byte) {
+	z.Helper()
+	f, base := z.ram()
+	defer f.Close()
+	was := make([]byte, len(b))
+	if _, err := f.ReadAt(was, base+int64(pa)); err != nil {
+		z.Fatal(err)
+	}
+	if _, err := f.WriteAt(b, base+int64(pa)); err != nil {
+		z.Fatal(err)
+	}
+	z.undo = append(z.undo, func() {
+		f, base := z.ram()
+		defer f.Close()
+		if _, err := f.WriteAt(was, base+int64(pa)); err != nil {
+			z.Error(err)
+		}
+	})
+}
+
+// ram is the memory of QEMU's process, and where the guest's begins in it: in one piece,
+// for it is too small for a hole.
+func (z *zoo) ram() (*os.File, int64) {
+	z.Helper()
+	dir := "/proc/" + strconv.Itoa(z.g.PID())
+	text, err := os.ReadFile(dir + "/maps")
+	if err != nil {
+		z.Fatal(err)
+	}
+	all, err := proc.ParseMaps(string(text))
+	if err != nil {
+		z.Fatal(err)
+	}
+	f, err := os.OpenFile(dir+"/mem", os.O_RDWR, 0)
+	if err != nil {
+		z.Fatal(err)
+	}
+	for _, m := range all {
+		if uint64(m.End-m.Start) == z.g.Memory && m.Writable {
+			return f, int64(m.Start)
+		}
+	}
+	z.Fatal("QEMU has no mapping of the size of the guest's RAM")
+	return nil, 0
+}

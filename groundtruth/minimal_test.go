@@ -29,7 +29,14 @@ func TestGuestMinimal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := labtest.Up(t, lab.Options{Name: "minimal", Kernel: k.Vmlinuz, Memory: gib / 4, SMP: 2, Files: map[string]string{"/truth": guests.Program(t, "truth")}})
+	g := labtest.Up(t, lab.Options{
+		Kernel: k.Vmlinuz, Memory: gib / 4, SMP: 2, Files: map[string]string{"/truth": guests.Program(t, "truth")},
+		// Without ACPI the kernel finds processors in the MP table, which has one of each socket.
+		QEMUArgs: []string{"-smp", "2,sockets=2"},
+	})
+	if n := strings.Count(labtest.Output(t, g, "cat /proc/cpuinfo"), "processor\t"); n != 2 {
+		t.Errorf("the guest has %d processors", n)
+	}
 	labtest.Output(t, g, minimalScene)
 	target := "qemu:" + g.QMP()
 	t.Run("ps", func(t *testing.T) {
@@ -61,7 +68,6 @@ sleep 1000 &
 sh -c 'sleep 0.1 & exec sleep 1000' & # a zombie
 sleep 1000 & kill -STOP $!
 nc -l -p 7777 </dev/null &
-nc -u -l -p 7778 </dev/null &
 echo marked >/tmp/file; tail -f /tmp/file >/dev/null &
 sleep 1`
 

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/outsight-vmi/outsight/phys"
 )
@@ -110,7 +111,12 @@ func (g *Guest) buildImage() {
 	}
 	add("_end", 'B', imageSize)
 	if g.FunctionsOnly { // scripts/kallsyms.c leaves out what lies at the text's end, too
-		list = slices.DeleteFunc(list, func(s Symbol) bool { return s.Type|0x20 != 't' || s.Name == "_etext" })
+		list = slices.DeleteFunc(list, func(s Symbol) bool {
+			if !g.Old && (strings.HasPrefix(s.Name, "__start_") || strings.HasPrefix(s.Name, "__stop_")) {
+				return false // newer ones keep these
+			}
+			return s.Type|0x20 != 't' || s.Name == "_etext"
+		})
 	}
 	blob := Kallsyms(g.Layout, list, tables, g.Text)
 	if tables+int64(len(blob)) > data {

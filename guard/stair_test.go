@@ -25,6 +25,7 @@ var stair = []string{
 	"virt",
 	"virt/*",
 	"kernel/*", // the tables in a kernel image, each on its own
+	"kernel/image",
 	"kernel",
 	"linux/kobj", // how kernel objects are linked, whatever they are
 	"linux",

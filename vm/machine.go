@@ -56,6 +56,7 @@ type Info struct {
 	RAM     uint64 // in bytes; 0: unknown
 	CPUs    int    // number of virtual CPUs; 0: unknown
 	QMP     string // path of a QMP socket; "": none
+	Kernel  string // path of the kernel that the monitor itself boots; "": none, its firmware boots
 	State   State
 	Format  string    // of a dump, for people: "raw", "ELF core"; "" for a live machine
 	Source  Source    // how the memory can be read

@@ -21,6 +21,8 @@ type config struct {
 	ram   uint64   // in bytes; 0: unknown
 	cpus  int      // 0: unknown
 	files []string // of which RAM is a mapping
+	// kernel is the path of what is booted, as the process sees it; "": unknown.
+	kernel string
 }
 
 // defaultSocket is where Firecracker's API listens by default.
@@ -108,9 +110,13 @@ func (m machineConfig) ram() uint64 {
 func (c *config) readFile(r io.Reader) {
 	var file struct {
 		Machine machineConfig `json:"machine-config"`
+		Boot    struct {
+			Kernel string `json:"kernel_image_path"`
+		} `json:"boot-source"`
 	}
 	if json.NewDecoder(io.LimitReader(r, maxConfig)).Decode(&file) == nil {
 		c.ram, c.cpus = file.Machine.ram(), max(file.Machine.CPUs, 0)
+		c.kernel = file.Boot.Kernel
 	}
 }
 
@@ -125,6 +131,8 @@ func parseCloudHypervisor(args []string) config {
 			if !strings.Contains(value, "=") {
 				c.api = value
 			}
+		case "kernel":
+			c.kernel = value
 		case "memory":
 			c.ram += parseSize(o["size"])
 		case "memory-zone":

@@ -13,16 +13,17 @@ import (
 
 func TestConfig(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "vm.json")
-	if err := os.WriteFile(file, []byte(`{"boot-source":{},"machine-config":{"vcpu_count":2,"mem_size_mib":256}}`), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(`{"boot-source":{"kernel_image_path":"/k/vmlinux"},"machine-config":{"vcpu_count":2,"mem_size_mib":256}}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for line, want := range map[string]config{
 		"firecracker": {vmm: firecracker, api: defaultSocket},
-		"firecracker --no-api --config-file " + file:                                       {vmm: firecracker, ram: 256 << 20, cpus: 2},
+		"firecracker --no-api --config-file " + file:                                       {vmm: firecracker, ram: 256 << 20, cpus: 2, kernel: "/k/vmlinux"},
 		"firecracker --id web --api-sock=/run/web.sock":                                    {vmm: firecracker, name: "web", api: "/run/web.sock"},
 		"firecracker --id web --api-sock a -- --id other":                                  {vmm: firecracker, name: "web", api: "a"},
 		"cloud-hypervisor --memory size=512M,shared=on --cpus boot=4 --api-socket /run/ch": {vmm: cloudHypervisor, ram: 512 << 20, cpus: 4, api: "/run/ch"},
 		"cloud-hypervisor --api-socket path=/run/ch --memory=size=2G":                      {vmm: cloudHypervisor, ram: 2 << 30, api: "/run/ch"},
+		"cloud-hypervisor --kernel vmlinux --memory size=1G":                               {vmm: cloudHypervisor, ram: 1 << 30, kernel: "vmlinux"},
 		"cloud-hypervisor --api-socket fd=3":                                               {vmm: cloudHypervisor},
 		"cloud-hypervisor --memory size=0 --memory-zone id=a,size=1G id=b,size=1G,file=/r": {vmm: cloudHypervisor, ram: 2 << 30, files: []string{"/r"}},
 		"cloud-hypervisor --memory size=99999999999999999999G --cpus boot=-1":              {vmm: cloudHypervisor},

@@ -24,6 +24,7 @@ type config struct {
 	dimms     []dimm
 	qmp       []string // paths of QMP sockets, as given
 	stopped   bool     // -S
+	kernel    string   // -kernel
 	readFiles []string // -readconfig
 
 	chardevs map[string]string // socket path by id
@@ -54,6 +55,7 @@ var valued = map[string]func(c *config, v string){
 	},
 	"m":        func(c *config, v string) { c.setMemory(parseOptions(v, "size")) },
 	"mem-path": func(c *config, v string) { c.memPath = v },
+	"kernel":   func(c *config, v string) { c.kernel = v },
 	"smp":      func(c *config, v string) { c.setSMP(parseOptions(v, "cpus")) },
 	"object":   func(c *config, v string) { c.addObject(parseOptions(v, "qom-type")) },
 	"numa": func(c *config, v string) {
@@ -107,6 +109,9 @@ func (c *config) setMachine(o options) {
 	}
 	if l := parseSize(o["max-ram-below-4g"], 1); l != 0 {
 		c.low = l
+	}
+	if k := o["kernel"]; k != "" {
+		c.kernel = k
 	}
 }
 

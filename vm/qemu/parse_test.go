@@ -84,6 +84,8 @@ func TestCommandLines(t *testing.T) {
 		sockets    string
 	}{
 		{"plain", "-m 512 -enable-kvm -smp 4", config{ram: 512 << 20, cpus: 4, accel: "kvm"}, false, ""},
+		{"a kernel", "-kernel /boot/vmlinuz -append quiet", config{ram: 128 << 20, cpus: 1, kernel: "/boot/vmlinuz"}, false, ""},
+		{"a kernel of the machine", "-machine q35,kernel=vmlinuz", config{machine: "q35", ram: 128 << 20, cpus: 1, kernel: "vmlinuz"}, false, ""},
 		{"nothing", "-nodefaults", config{ram: 128 << 20, cpus: 1}, false, ""},
 		{
 			"memfd", "-name web,,1 -M q35,memory-backend=m,accel=kvm:tcg -m 8G -object memory-backend-memfd,id=m,size=8G,share=on -qmp unix:/run/a,server=on,wait=off -S",

@@ -1,0 +1,244 @@
+package groundtruth
+
+import (
+	"bytes"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/kernel/image"
+	"github.com/outsight-vmi/outsight/lab"
+	"github.com/outsight-vmi/outsight/lab/labtest"
+	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/text"
+	"github.com/outsight-vmi/outsight/phys"
+	"github.com/outsight-vmi/outsight/virt"
+	"github.com/outsight-vmi/outsight/vm/local"
+)
+
+// textGuests run every kernel, with processors and options that patch its text in
+// different ways.
+var textGuests = []lab.Options{
+	{Kernel: "5.10", CPU: "max"}, // one processor: no lock prefixes
+	{Kernel: "6.1", SMP: 2, CPU: "EPYC-Rome"},
+	{Kernel: "6.12", SMP: 2, CPU: "Skylake-Client", Append: "retbleed=stuff"}, // calls are counted
+	{Kernel: "6.12", SMP: 2, CPU: "max"},
+	{Kernel: "7.2", SMP: 2, CPU: "Skylake-Server"},
+}
+
+// What changes a kernel's text legally, each with what undoes it.
+var textChanges = []struct{ name, do, undo string }{
+	{"static keys", "echo 1 > /proc/sys/kernel/sched_schedstats", "echo 0 > /proc/sys/kernel/sched_schedstats"},
+	{
+		"kprobes",
+		`echo p:otp1 do_sys_openat2 > kprobe_events && echo r:otr1 vfs_read >> kprobe_events && echo p:otp2 vfs_write+9 >> kprobe_events || echo p:otp2 vfs_write+5 >> kprobe_events; echo 1 > events/kprobes/enable`,
+		"echo 0 > events/kprobes/enable; echo > kprobe_events",
+	},
+	{"tracepoints", "echo 1 > events/sched/enable", "echo 0 > events/sched/enable"},
+	{"function tracer", "echo function > current_tracer", "echo nop > current_tracer"},
+	{"function graph tracer", "echo function_graph > current_tracer", "echo nop > current_tracer"},
+}
+
+// TestGuestTextDiff compares the text of live kernels with the files that they were booted
+// from: clean, while they patch themselves, and after a byte was changed from outside.
+func TestGuestTextDiff(t *testing.T) {
+	labtest.NeedQEMU(t)
+	for _, o := range textGuests {
+		o.Memory = gib / 4
+		t.Run(strings.Join([]string{o.Kernel, o.CPU, o.Append}, " "), func(t *testing.T) {
+			g := labtest.Up(t, o)
+			labtest.Output(t, g, "[ -e /sys/kernel/tracing/kprobe_events ] || mount -t tracefs t /sys/kernel/tracing")
+			x, s := openText(t, g)
+			textClean(t, x, "booted")
+			for _, c := range textChanges {
+				labtest.Output(t, g, "cd /sys/kernel/tracing && "+c.do)
+				textClean(t, x, c.name)
+				labtest.Output(t, g, "cd /sys/kernel/tracing && "+c.undo)
+				textClean(t, x, "after "+c.name)
+			}
+			whilePatching(t, g, x)
+			textTricks(t, g, x, s)
+			textClean(t, x, "at the end")
+		})
+	}
+}
+
+func openText(t *testing.T, g *lab.Guest) (*text.Text, *linux.System) {
+	t.Helper()
+	machine, err := local.Open(t.Context(), "qemu:"+g.QMP())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { machine.Close() })
+	s, err := linux.Open(t.Context(), machine.Memory, kernel.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	im, err := image.OpenFile(g.Kernel.Vmlinuz)
+	if err != nil {
+		t.Fatal(err)
+	}
+	opened := time.Now()
+	ref, err := text.NewReference(im)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%s: image unpacked in %v, tables read in %v", s.Release, opened.Sub(start), time.Since(opened))
+	x, err := text.New(s, ref, text.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return x, s
+}
+
+// textDifferences compares, and fails on what could not be read.
+func textDifferences(t *testing.T, x *text.Text) (all []text.Difference) {
+	t.Helper()
+	for d, err := range x.Differences(t.Context()) {
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		all = append(all, d)
+	}
+	return all
+}
+
+func textClean(t *testing.T, x *text.Text, when string) {
+	t.Helper()
+	start := time.Now()
+	all := textDifferences(t, x)
+	took := time.Since(start)
+	for i, d := range all {
+		if i < 10 {
+			t.Errorf("%s: %s+%#x at %v, %s: %s: want %x, got %x", when, d.Symbol, d.Offset, d.Addr, d.Kind, d.Reason, d.Want, d.Got)
+		}
+	}
+	start2, end := x.Range()
+	t.Logf("%s: %d differences in %d KiB with %d patch sites, %v", when, len(all), (end-start2)>>10, x.Sites(), took.Round(time.Microsecond))
+}
+
+// whilePatching compares while the guest patches its text all the time.
+func whilePatching(t *testing.T, g *lab.Guest, x *text.Text) {
+	t.Helper()
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for range 4 {
+			if _, err := g.Output(t.Context(), `cd /sys/kernel/tracing; for i in 1 2 3; do echo 1 > /proc/sys/kernel/sched_schedstats; echo 1 > events/sched/enable; echo function > current_tracer; echo nop > current_tracer; echo 0 > events/sched/enable; echo 0 > /proc/sys/kernel/sched_schedstats; done`); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	done := make(chan struct{})
+	go func() { wg.Wait(); close(done) }()
+	rounds := 0
+	for running := true; running && !t.Failed(); rounds++ {
+		for i, d := range textDifferences(t, x) {
+			if i < 10 {
+				t.Errorf("while the guest patches itself: %s+%#x, %s: %s: want %x, got %x", d.Symbol, d.Offset, d.Kind, d.Reason, d.Want, d.Got)
+			}
+		}
+		select {
+		case <-done:
+			running = false
+		default:
+		}
+	}
+	<-done
+	t.Logf("compared %d times while the guest patched itself", rounds)
+}
+
+// textTricks changes bytes of the text from outside, each as a rootkit would.
+func textTricks(t *testing.T, g *lab.Guest, x *text.Text, s *linux.System) {
+	t.Helper()
+	ram := guestRAM(t, g)
+	at := func(symbol string, off int) virt.Addr {
+		a, ok := s.Address(symbol)
+		if !ok {
+			t.Fatalf("no symbol %s", symbol)
+		}
+		return a + virt.Addr(off)
+	}
+	for _, c := range []struct {
+		name, symbol string
+		within       int    // bytes of the function in which the change is to be looked for
+		find, write  string // in hex; an empty find is the function's start
+		kind         image.Kind
+	}{
+		{name: "a flipped byte", symbol: "kernel_halt", within: 64, find: "48c7c7", write: "48c7c6"},
+		{name: "a hook at the start", symbol: "kernel_halt", within: 16, find: "0f1f440000", write: "e900100000", kind: image.Fentry},
+		{name: "a call for tracing that is none", symbol: "kernel_halt", within: 16, find: "0f1f440000", write: "e800100000", kind: image.Fentry},
+		{name: "a return instead of a function", symbol: "kernel_power_off", within: 1, write: "c3"},
+	} {
+		from := at(c.symbol, 0)
+		b := make([]byte, c.within)
+		if _, err := s.Space.ReadAt(b, from); err != nil {
+			t.Fatal(err)
+		}
+		find, _ := hex.DecodeString(c.find)
+		write, _ := hex.DecodeString(c.write)
+		i := bytes.Index(b, find)
+		if i < 0 {
+			t.Errorf("%s: % x not in % x", c.name, find, b)
+			continue
+		}
+		place, err := s.Space.Translate(from + virt.Addr(i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		old := make([]byte, len(write))
+		if _, err := s.Space.ReadAt(old, from+virt.Addr(i)); err != nil {
+			t.Fatal(err)
+		}
+		poke(t, ram, place.PA, write)
+		found := textDifferences(t, x)
+		poke(t, ram, place.PA, old)
+		if len(found) != 1 {
+			t.Errorf("%s: %d differences: %+v", c.name, len(found), found)
+			continue
+		}
+		d := found[0]
+		end := d.Addr + virt.Addr(d.Len)
+		if d.Symbol != c.symbol || d.Kind != c.kind || from+virt.Addr(i) > end || d.Addr >= from+virt.Addr(i+len(write)) || d.Offset != int64(d.Addr-from) {
+			t.Errorf("%s at %v: %+v", c.name, from+virt.Addr(i), d)
+		}
+		t.Logf("%s: %s+%#x: %s: want %x, got %x", c.name, d.Symbol, d.Offset, d.Reason, d.Want, d.Got)
+	}
+}
+
+// guestRAM opens the RAM of a guest for writing: a memfd that its QEMU has, of less than
+// what a PCI hole would divide.
+func guestRAM(t *testing.T, g *lab.Guest) *os.File {
+	t.Helper()
+	fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", g.PID()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, fd := range fds {
+		if to, err := os.Readlink(fd); err == nil && strings.HasPrefix(to, "/memfd:memory-backend-memfd") {
+			f, err := os.OpenFile(fd, os.O_RDWR, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { f.Close() })
+			return f
+		}
+	}
+	t.Fatal("the guest's QEMU has no memfd")
+	return nil
+}
+
+func poke(t *testing.T, ram *os.File, at phys.Addr, b []byte) {
+	t.Helper()
+	if _, err := ram.WriteAt(b, int64(at)); err != nil {
+		t.Fatal(err)
+	}
+}

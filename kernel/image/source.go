@@ -1,0 +1,91 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// Trust is why a boot image is believed.
+type Trust struct {
+	Basis Basis
+	// By is who vouches for it: the distribution whose signature it has.
+	By string
+	// Where the image was found, for people: a path.
+	Where string
+}
+
+// Basis is what trust in a reference rests on.
+type Basis uint8
+
+// The bases, the strongest last.
+const (
+	// MemoryAlone: there is no image. The guest's memory can only be compared with itself.
+	MemoryAlone Basis = iota
+	// GuestFile: a file of the guest's own, which whoever owns the guest can change.
+	GuestFile
+	// HostFile: the file that the host boots the guest with.
+	HostFile
+	// UserFile: the user said that this is the reference.
+	UserFile
+	// Signed: a distribution's signature, wherever the file was found.
+	Signed
+)
+
+func (t Trust) String() string {
+	switch t.Basis {
+	case GuestFile:
+		return "the guest's own file " + t.Where
+	case HostFile:
+		return "the host's file " + t.Where
+	case UserFile:
+		return "the reference " + t.Where
+	case Signed:
+		return "the signature of " + t.By + " on " + t.Where
+	}
+	return "the guest's memory alone"
+}
+
+// ErrNone says that a source has no image of a kernel.
+var ErrNone = errors.New("no boot image of this kernel")
+
+// Source gives boot images.
+type Source interface {
+	// Image is the image of the kernel with that build-id. Errors wrap [ErrNone] if the
+	// source works, but does not have it.
+	Image(ctx context.Context, buildID string) (*Image, Trust, error)
+}
+
+// File is a source of one file.
+type File struct {
+	Path  string
+	Basis Basis
+}
+
+// Image implements [Source].
+func (f File) Image(_ context.Context, buildID string) (*Image, Trust, error) {
+	im, err := OpenFile(f.Path)
+	if err != nil {
+		return nil, Trust{}, err
+	}
+	if im.BuildID == "" || im.BuildID != buildID {
+		return nil, Trust{}, fmt.Errorf("%s: %w: it is %s with build-id %s, not %s", f.Path, ErrNone, im.Release, im.BuildID, buildID)
+	}
+	return im, Trust{Basis: f.Basis, Where: f.Path}, nil
+}
+
+// Sources are several, the best first. The first that has an image gives it.
+type Sources []Source
+
+// Image implements [Source].
+func (all Sources) Image(ctx context.Context, buildID string) (*Image, Trust, error) {
+	err := ErrNone
+	for _, s := range all {
+		im, trust, e := s.Image(ctx, buildID)
+		if e == nil {
+			return im, trust, nil
+		}
+		err = errors.Join(err, e)
+	}
+	return nil, Trust{}, err
+}

@@ -1,0 +1,272 @@
+package text
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sort"
+	"sync"
+
+	"github.com/outsight-vmi/outsight/kernel/image"
+	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/hooks"
+	"github.com/outsight-vmi/outsight/linux/kobj"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// state is what governs patch sites in one guest, as far as it is not read beside each.
+type state struct {
+	t      *Text
+	probes []probe // by address
+
+	consts map[string]uint64
+	thunks bool // calls are counted
+
+	// Of constants whose variable the compiler left out, the value that the first site has,
+	// and the caches of slab objects, one of which it must be.
+	unnamedMu sync.Mutex
+	values    map[string]uint64
+	caches    map[uint64]bool
+
+	// Of ftrace, read when the first call for tracing is seen.
+	tracing     sync.Once
+	sites       []uint64          // functions that are traced, by address
+	trampolines []uint64          // code that ftrace made, or calls directly
+	funcs       []uint64          // of its users
+	direct      map[uint64]uint64 // by function
+}
+
+func newState(t *Text) *state { return &state{t: t} }
+
+// load reads what every comparison needs.
+func (st *state) load(ctx context.Context, s *linux.System) error {
+	st.consts = map[string]uint64{}
+	for name, at := range st.t.ref.names.vars {
+		if v, err := s.Space.U64(virt.Addr(at + st.t.offset)); err == nil {
+			st.consts[name] = v
+		}
+	}
+	st.readThunks()
+	probes, err := readProbes(ctx, s)
+	st.probes = probes
+	if errors.Is(err, kobj.ErrUnsupported) {
+		return nil // a kernel without kprobes
+	}
+	return err
+}
+
+func (st *state) constant(name string) (uint64, bool) {
+	if v, ok := st.consts[name]; ok {
+		return v, true
+	}
+	return 0, name == "USER_PTR_MAX" // no variable outside of the function that sets it
+}
+
+// unnamed reports whether value may be a constant that has no variable. Since 7.0 some
+// caches of slab objects are kept in code alone: all sites must have the same one, and it
+// must be in the kernel's list of caches.
+func (st *state) unnamed(c *image.RuntimeConst, value uint64) bool {
+	st.unnamedMu.Lock()
+	defer st.unnamedMu.Unlock()
+	if st.caches == nil {
+		st.values, st.caches = map[string]uint64{}, map[uint64]bool{}
+		s := st.t.s
+		head, err := s.SymbolAddr("slab_caches")
+		if err != nil {
+			return false
+		}
+		list, err := s.Member("kmem_cache", "list")
+		if err != nil {
+			return false
+		}
+		for node, err := range s.List(context.Background(), head, kobj.MaxElements) {
+			if err != nil {
+				break
+			}
+			st.caches[uint64(node)-uint64(list.Offset)] = true
+		}
+	}
+	first, ok := st.values[c.Name]
+	if !ok {
+		st.values[c.Name], first = value, value
+	}
+	return first == value && st.caches[value]
+}
+
+// trace reads what ftrace knows.
+func (st *state) trace() {
+	ctx, s := context.Background(), st.t.s
+	st.direct = map[uint64]uint64{}
+	for f, err := range hooks.FtraceSites(ctx, s) {
+		if err == nil && (f.Enabled || f.Users > 0) {
+			st.sites = append(st.sites, uint64(f.Site))
+		}
+	}
+	slices.Sort(st.sites)
+	for o, err := range hooks.FtraceOps(ctx, s) {
+		if err != nil {
+			continue
+		}
+		st.funcs = append(st.funcs, uint64(o.Func), uint64(o.Saved))
+		for _, a := range []virt.Addr{o.Trampoline, o.Direct} {
+			if a != 0 {
+				st.trampolines = append(st.trampolines, uint64(a))
+			}
+		}
+	}
+	if fn, err := s.Pointer("ftrace_trace_function"); err == nil {
+		st.funcs = append(st.funcs, uint64(fn))
+	}
+	slices.Sort(st.trampolines)
+	slices.Sort(st.funcs)
+	st.readDirect(ctx)
+}
+
+// readDirect reads which functions call what directly (direct_functions).
+func (st *state) readDirect(ctx context.Context) {
+	s := st.t.s
+	hash, err := s.Pointer("direct_functions")
+	if err != nil || hash == 0 {
+		return
+	}
+	var fields [5]kobj.Field
+	for i, f := range [][2]string{{"ftrace_hash", "size_bits"}, {"ftrace_hash", "buckets"}, {"ftrace_func_entry", "hlist"}, {"ftrace_func_entry", "ip"}, {"ftrace_func_entry", "direct"}} {
+		if fields[i], err = s.Member(f[0], f[1]); err != nil {
+			return
+		}
+	}
+	r := s.Reader()
+	bits, buckets := r.Uint(hash, fields[0]), r.Pointer(hash, fields[1])
+	if r.Err != nil || bits > 16 {
+		return
+	}
+	for i := range virt.Addr(1) << bits {
+		for node, err := range s.HList(ctx, buckets+8*i, kobj.MaxElements) {
+			if err != nil {
+				break
+			}
+			e := node - virt.Addr(fields[2].Offset)
+			if ip, to := r.Pointer(e, fields[3]), r.Pointer(e, fields[4]); r.Err == nil {
+				st.direct[uint64(ip)] = uint64(to)
+			}
+		}
+	}
+}
+
+// traced reports whether ftrace's records say that the function at at is traced.
+func (st *state) traced(at uint64) bool {
+	st.tracing.Do(st.trace)
+	_, found := slices.BinarySearch(st.sites, at)
+	return found
+}
+
+// trampoline reports whether a traced function at at may call target.
+func (st *state) trampoline(at, target uint64) bool {
+	st.tracing.Do(st.trace)
+	if to, ok := st.direct[at]; ok && to == target {
+		return true
+	}
+	_, found := slices.BinarySearch(st.trampolines, target)
+	return found
+}
+
+// tracer reports whether a user of ftrace is at target.
+func (st *state) tracer(target uint64) bool {
+	st.tracing.Do(st.trace)
+	_, found := slices.BinarySearch(st.funcs, target)
+	return found
+}
+
+// probe is an instruction with a kprobe on it.
+type probe struct {
+	at        uint64
+	original  byte
+	optimized bool
+	copied    [4]byte // that the jump of an optimized probe took the place of
+	slot      uint64  // that it leads to
+}
+
+type probeLayout struct {
+	hlist, addr, opcode, flags kobj.Field
+	optKP, optCopied, optInsn  kobj.Field
+}
+
+const (
+	probeTable    = 64 // KPROBE_TABLE_SIZE
+	flagGone      = 1
+	flagDisabled  = 2
+	flagOptimized = 4
+	flagFtrace    = 8
+)
+
+// readProbes reads the instructions that kprobes have replaced. Those on a function's
+// start are ftrace's.
+func readProbes(ctx context.Context, s *linux.System) (probes []probe, err error) {
+	o, err := kobj.LayoutOf(s.Walker, "kprobes in text", func(r *kobj.Resolver, o *probeLayout) {
+		r.Prefetch("kprobe_table")
+		o.hlist, o.addr, o.opcode, o.flags = r.Field("kprobe", "hlist"), r.Field("kprobe", "addr"), r.Field("kprobe", "opcode"), r.Field("kprobe", "flags")
+		o.optKP, o.optCopied, o.optInsn = r.Optional("optimized_kprobe", "kp"), r.Optional("optimized_kprobe", "optinsn.copied_insn"), r.Optional("optimized_kprobe", "optinsn.insn")
+	})
+	if err != nil {
+		return nil, err
+	}
+	table, err := s.SymbolAddr("kprobe_table")
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", kobj.ErrUnsupported, err)
+	}
+	r := s.Reader()
+	for i := range virt.Addr(probeTable) {
+		for node, e := range s.HList(ctx, table+8*i, kobj.MaxElements) {
+			if e != nil {
+				err = fmt.Errorf("kprobe_table[%d]: %w", i, e)
+				break
+			}
+			k := node - virt.Addr(o.hlist.Offset)
+			p := probe{at: uint64(r.Pointer(k, o.addr)), original: byte(r.Uint(k, o.opcode))}
+			flags := r.Uint(k, o.flags)
+			if flags&flagOptimized != 0 && o.optInsn.Present() {
+				kp := k - virt.Addr(o.optKP.Offset)
+				p.optimized, p.slot = true, uint64(r.Pointer(kp, o.optInsn))
+				r.ReadInto(p.copied[:], o.optCopied.At(kp))
+			}
+			if r.Err != nil {
+				err, r.Err = fmt.Errorf("kprobe at %#x: %w", uint64(k), r.Err), nil
+				continue
+			}
+			if flags&(flagGone|flagFtrace) == 0 {
+				probes = append(probes, p)
+			}
+		}
+	}
+	sort.Slice(probes, func(i, j int) bool { return probes[i].at < probes[j].at })
+	return probes, err
+}
+
+// withoutProbes puts back in got, which begins at from as linked, what kprobes have
+// replaced, where their bytes are what they should be: what is under a probe is compared as
+// if it was not there.
+func (st *state) withoutProbes(from uint64, got []byte) {
+	if len(st.probes) == 0 {
+		return
+	}
+	base := from + st.t.offset
+	i := sort.Search(len(st.probes), func(i int) bool { return st.probes[i].at+5 > base })
+	for ; i < len(st.probes) && st.probes[i].at < base+uint64(len(got)); i++ {
+		p := &st.probes[i]
+		if p.at < base {
+			continue // of an optimized one, the chunk before shows the difference
+		}
+		at := int(p.at - base)
+		code := got[at:]
+		switch {
+		case code[0] == 0xcc:
+			code[0] = p.original
+		case p.optimized && len(code) >= 5:
+			if to, ok := jumpTarget(code[:5], p.at); ok && to == p.slot {
+				code[0] = p.original
+				copy(code[1:5], p.copied[:])
+			}
+		}
+	}
+}

@@ -1,0 +1,280 @@
+// Package text compares a running kernel's text with the image that it was booted from.
+//
+// A kernel patches its own text in a hundred thousand places: for the processor that it
+// finds, for tracing, for static keys. Each is in a table of the image (package image).
+// So every byte of the text is either what the image says, moved by KASLR, or in such a
+// place, and then it must be one of the values that the kernel itself writes there, and
+// agree with what governs it: the static key's count, the static call's target, the list
+// of kprobes, the users of ftrace. What is neither is a [Difference].
+//
+// The tables, and the symbols that lead to them, are the image's own. Of the guest's
+// memory only the text and what governs it is read.
+package text
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/outsight-vmi/outsight/kernel/image"
+	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// ErrOtherKernel says that an image is not that of the guest's kernel.
+var ErrOtherKernel = errors.New("boot image is of another kernel")
+
+// Reference is a boot image with its tables, ready to compare any guest that runs it.
+type Reference struct {
+	Image *image.Image
+	sites *image.Sites
+	start uint64 // of .text, as linked
+	end   uint64 // of what is mapped as text
+	tops  []image.Site
+	names names
+
+	callsOnce sync.Once
+	callSites []uint64
+}
+
+// NewReference prepares an image. It takes some ten milliseconds; keep the answer.
+func NewReference(im *image.Image) (*Reference, error) {
+	sites, err := im.Sites()
+	if err != nil {
+		return nil, err
+	}
+	s, _ := im.Section(".text")
+	r := &Reference{Image: im, sites: sites, start: s.Addr, end: s.End()}
+	if r.names, err = namesOf(im); err != nil {
+		return nil, err
+	}
+	for i, p := range sites.Paras {
+		r.names.paras[p.Addr] = i
+	}
+	r.tops = r.outermost()
+	return r, nil
+}
+
+// calls reports whether a direct call is at addr, as linked.
+func (r *Reference) calls(addr uint64) bool {
+	r.callsOnce.Do(func() { r.callSites = r.Image.CallSites() })
+	_, found := slices.BinarySearch(r.callSites, addr)
+	return found
+}
+
+// starts reports whether a function may start at addr, as linked.
+func (r *Reference) starts(addr uint64) bool {
+	if addr%16 == 0 {
+		return true
+	}
+	t, err := r.Image.Symbols()
+	if err != nil {
+		return false
+	}
+	_, off, ok := t.At(int64(addr - r.start)) // functions written in Rust need not be aligned
+	return ok && off == 0
+}
+
+// outermost are the sites that lie in no other: the others are explained as part of what
+// encloses them.
+func (r *Reference) outermost() []image.Site {
+	all := append(slices.Clone(r.sites.All), r.names.tracerSites...)
+	slices.SortStableFunc(all, func(a, b image.Site) int {
+		switch {
+		case a.Addr < b.Addr:
+			return -1
+		case a.Addr > b.Addr:
+			return 1
+		}
+		return int(b.Len) - int(a.Len)
+	})
+	tops := all[:0]
+	end := uint64(0)
+	for _, s := range all {
+		if s.Addr < end {
+			continue
+		}
+		tops, end = append(tops, s), s.End()
+	}
+	return slices.Clip(tops)
+}
+
+// Difference is a piece of a kernel's text that is not as it should be.
+type Difference struct {
+	Addr      virt.Addr
+	Want, Got []byte // up to maxBytes of them
+	Len       int    // of the piece, in bytes
+	Symbol    string // of the function that it is in, by the image's table
+	Offset    int64  // in that
+	Kind      image.Kind
+	Reason    string
+}
+
+// maxBytes bounds the bytes of a difference that are kept.
+const maxBytes = 64
+
+// maxDifferences bounds what one comparison yields: the text of another kernel differs
+// everywhere.
+const maxDifferences = 10_000
+
+// How long what differs is looked at again: a kernel that enables function tracing
+// patches 40,000 sites in batches.
+const (
+	settleTries = 8
+	settleWait  = 5 * time.Millisecond // doubled each time
+)
+
+// Text is the text of a guest's kernel, beside its reference.
+type Text struct {
+	ref    *Reference
+	s      *linux.System
+	offset uint64 // by KASLR
+	state  *state
+	pool   sync.Pool // of *worker
+	static bool      // the memory does not change
+}
+
+// Options change how text is compared.
+type Options struct {
+	Static bool // the memory does not change (a dump): nothing is looked at twice
+}
+
+// New compares the text of a guest with a reference. That the image is the guest's
+// kernel is checked by its build-id.
+func New(s *linux.System, ref *Reference, o Options) (*Text, error) {
+	if im := ref.Image; im.BuildID == "" || im.BuildID != s.BuildID {
+		return nil, fmt.Errorf("%w: its build-id is %s, the guest's kernel %s has %s", ErrOtherKernel, orNone(im.BuildID), s.Release, orNone(s.BuildID))
+	}
+	t := &Text{ref: ref, s: s, offset: uint64(s.Text) - ref.start, static: o.Static}
+	t.state = newState(t)
+	t.pool.New = func() any { return t.newWorker() }
+	return t, nil
+}
+
+func orNone(id string) string {
+	if id == "" {
+		return "none"
+	}
+	return id
+}
+
+// Range is the text that is compared.
+func (t *Text) Range() (start, end virt.Addr) {
+	return virt.Addr(t.ref.start + t.offset), virt.Addr(t.ref.end + t.offset)
+}
+
+// Sites is how many patch sites the text has.
+func (t *Text) Sites() int { return len(t.ref.tops) }
+
+// Differences compares the whole text and yields what nothing explains, in the order of
+// addresses. What differs is looked at again until it settles, so that a kernel that is
+// just patching itself is not reported.
+func (t *Text) Differences(ctx context.Context) iter.Seq2[Difference, error] {
+	return func(yield func(Difference, error) bool) {
+		if err := t.state.load(ctx, t.s); err != nil {
+			if !yield(Difference{}, err) {
+				return
+			}
+		}
+		found := t.compare(ctx, nil)
+		for try, wait := 0, settleWait; len(found) > 0 && try < settleTries && !t.static; try, wait = try+1, 2*wait {
+			select {
+			case <-ctx.Done():
+				yield(Difference{}, ctx.Err())
+				return
+			case <-time.After(wait):
+			}
+			again := t.again()
+			_ = again.state.load(ctx, again.s) // its error was yielded
+			found = again.compare(ctx, found)
+		}
+		for _, f := range found {
+			if f.err != nil {
+				if !yield(Difference{}, f.err) {
+					return
+				}
+				continue
+			}
+			if !yield(t.describe(f), nil) {
+				return
+			}
+		}
+	}
+}
+
+// again is t over the guest as it is now, whatever a look keeps of it.
+func (t *Text) again() *Text {
+	w := t.s.Fresh()
+	c := &Text{ref: t.ref, s: t.s, offset: t.offset, static: t.static}
+	if w != t.s.Walker {
+		s := *t.s
+		s.Walker = w
+		c.s = &s
+	}
+	c.state = newState(c)
+	c.pool.New = func() any { return c.newWorker() }
+	return c
+}
+
+// finding is a difference before it is described.
+type finding struct {
+	addr   uint64 // as linked
+	n      int
+	kind   image.Kind
+	reason string
+	want   [maxBytes]byte
+	got    [maxBytes]byte
+	chunk  int
+	err    error
+}
+
+// chunkSize is how much is compared at a time: it fits into a core's cache.
+const chunkSize = 32 << 10
+
+// compare compares the text on all processors; with only, the chunks alone in which
+// something was found before.
+func (t *Text) compare(ctx context.Context, only []finding) []finding {
+	chunks := int((t.ref.end - t.ref.start + chunkSize - 1) / chunkSize)
+	todo := make([]bool, 0)
+	if only != nil {
+		todo = make([]bool, chunks)
+		for _, f := range only {
+			todo[f.chunk] = true
+		}
+	}
+	workers := min(runtime.GOMAXPROCS(0), chunks)
+	results := make([][]finding, workers)
+	var wg sync.WaitGroup
+	for i := range workers {
+		wg.Go(func() {
+			w := t.pool.Get().(*worker)
+			defer t.pool.Put(w)
+			// Neighbouring chunks share tables and pages, so each has its own part.
+			for c := i * chunks / workers; c < (i+1)*chunks/workers && ctx.Err() == nil; c++ {
+				if only == nil || todo[c] {
+					w.chunk(c)
+				}
+			}
+			results[i], w.found = w.found, nil
+		})
+	}
+	wg.Wait()
+	return slices.Concat(results...)
+}
+
+func (t *Text) describe(f finding) Difference {
+	d := Difference{Addr: virt.Addr(f.addr + t.offset), Len: f.n, Kind: f.kind, Reason: f.reason}
+	n := min(f.n, maxBytes)
+	d.Want, d.Got = slices.Clone(f.want[:n]), slices.Clone(f.got[:n])
+	if table, err := t.ref.Image.Symbols(); err == nil {
+		if name, off, ok := table.At(int64(f.addr - t.ref.start)); ok {
+			d.Symbol, d.Offset = name, off
+		}
+	}
+	return d
+}

@@ -1,0 +1,113 @@
+package text
+
+import (
+	"bytes"
+	"fmt"
+	"sort"
+
+	"github.com/outsight-vmi/outsight/kernel/image"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// worker compares chunks of the text. It keeps its room from one to the next.
+type worker struct {
+	t         *Text
+	want, got []byte // of the chunk, with what sites reach beyond it
+	repl      [256]byte
+	found     []finding
+	n         int // of the chunk
+	base      uint64
+}
+
+// slack is by how much a site may reach beyond a chunk, around what is looked at on both
+// sides of it.
+const (
+	slack  = 256
+	around = 16
+)
+
+func (t *Text) newWorker() *worker {
+	return &worker{t: t, want: make([]byte, chunkSize+slack+2*around), got: make([]byte, chunkSize+slack+2*around)}
+}
+
+// chunk compares chunk number c. A site belongs to the chunk in which it begins.
+func (w *worker) chunk(c int) {
+	r := w.t.ref
+	from := r.start + uint64(c)*chunkSize
+	to := min(from+chunkSize, r.end)
+	i := sort.Search(len(r.tops), func(i int) bool { return r.tops[i].Addr >= from })
+	j := i + sort.Search(len(r.tops)-i, func(k int) bool { return r.tops[i+k].Addr >= to })
+	if i > 0 && r.tops[i-1].End() > from { // the chunk before has it
+		from = min(r.tops[i-1].End(), to)
+	}
+	if j > i {
+		to = min(max(to, r.tops[j-1].End()), r.end)
+	}
+	// What a difference means may show in what is around it.
+	w.n, w.base = c, max(from-around, r.start)
+	n := int(min(to+around, r.end) - w.base)
+	w.want, w.got = w.want[:n], w.got[:n]
+	want, got := w.want, w.got
+	if err := r.Image.ReadAt(want, w.base, w.t.offset); err != nil {
+		w.fail(fmt.Errorf("kernel text at %#x in the boot image: %w", w.base, err))
+		return
+	}
+	if _, err := w.t.s.Space.ReadAt(got, virt.Addr(w.base+w.t.offset)); err != nil {
+		w.fail(fmt.Errorf("kernel text at %#x: %w", w.base+w.t.offset, err))
+		return
+	}
+	w.t.state.withoutProbes(w.base, got)
+	pos, end := int(from-w.base), int(to-w.base)
+	for _, s := range r.tops[i:j] {
+		at := int(s.Addr - w.base)
+		if !bytes.Equal(want[pos:at], got[pos:at]) {
+			w.gap(pos, at)
+		}
+		pos = at + int(s.Len)
+		if reason := w.site(s, want[at:pos], got[at:pos]); reason != "" {
+			w.note(at, pos, s.Kind, reason)
+		}
+	}
+	if !bytes.Equal(want[pos:end], got[pos:end]) {
+		w.gap(pos, end)
+	}
+}
+
+func (w *worker) fail(err error) {
+	w.found = append(w.found, finding{chunk: w.n, err: err})
+}
+
+// nearby is how many equal bytes may lie between two differing ones of one piece.
+const nearby = 8
+
+// gap notes the pieces of [from, to) that differ, where nothing may.
+func (w *worker) gap(from, to int) {
+	for i := from; i < to; {
+		if w.want[i] == w.got[i] {
+			i++
+			continue
+		}
+		if n := w.counted(i); n > 0 {
+			i += n
+			continue
+		}
+		end := i + 1
+		for k := end; k < to && k-end < nearby; k++ {
+			if w.want[k] != w.got[k] {
+				end = k + 1
+			}
+		}
+		w.note(i, end, 0, "the kernel patches nothing here")
+		i = end
+	}
+}
+
+func (w *worker) note(from, to int, k image.Kind, reason string) {
+	if len(w.found) >= maxDifferences {
+		return
+	}
+	f := finding{addr: w.base + uint64(from), n: to - from, kind: k, reason: reason, chunk: w.n}
+	copy(f.want[:], w.want[from:to])
+	copy(f.got[:], w.got[from:to])
+	w.found = append(w.found, f)
+}

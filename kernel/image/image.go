@@ -19,6 +19,8 @@ import (
 	"os"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/outsight-vmi/outsight/kernel/kallsyms"
 	"github.com/outsight-vmi/outsight/phys/note"
 )
@@ -47,19 +49,30 @@ type Image struct {
 
 // Open reads a boot image: a vmlinuz (bzImage) or a vmlinux (ELF) of size bytes.
 func Open(r io.ReaderAt, size int64) (*Image, error) {
-	if size > maxFile {
-		return nil, fmt.Errorf("%w: it has %d bytes, more than the %d MiB that are read", ErrFormat, size, maxFile>>20)
-	}
-	b := make([]byte, size)
-	if n, err := r.ReadAt(b, 0); n < len(b) {
-		return nil, fmt.Errorf("boot image: %w", err)
+	b, err := read(r, size)
+	if err != nil {
+		return nil, err
 	}
 	return parse(b)
 }
 
 // OpenFile opens the boot image of that name.
 func OpenFile(name string) (*Image, error) {
-	f, err := os.Open(name)
+	b, err := readFile(name)
+	if err != nil {
+		return nil, err
+	}
+	im, err := parse(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return im, nil
+}
+
+// readFile reads a file that may be a boot image.
+func readFile(name string) ([]byte, error) {
+	// A pipe would never open.
+	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("boot image: %w", err)
 	}
@@ -71,11 +84,18 @@ func OpenFile(name string) (*Image, error) {
 	if !st.Mode().IsRegular() {
 		return nil, fmt.Errorf("boot image %s: not a regular file", name)
 	}
-	im, err := Open(f, st.Size())
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+	return read(f, st.Size())
+}
+
+func read(r io.ReaderAt, size int64) ([]byte, error) {
+	if size > maxFile {
+		return nil, fmt.Errorf("%w: it has %d bytes, more than the %d MiB that are read", ErrFormat, size, maxFile>>20)
 	}
-	return im, nil
+	b := allocate(int(size))
+	if n, err := r.ReadAt(b, 0); n < len(b) {
+		return nil, fmt.Errorf("boot image: %w", err)
+	}
+	return b, nil
 }
 
 func parse(b []byte) (*Image, error) {

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/outsight-vmi/outsight/kernel/image"
+	verify "github.com/outsight-vmi/outsight/kernel/image/trust"
+	"github.com/outsight-vmi/outsight/lab"
 )
 
 func open(t testing.TB, b []byte) *image.Image {
@@ -208,4 +210,38 @@ func FuzzImage(f *testing.F) {
 		}
 		im.CallSites()
 	})
+}
+
+// TestSigned opens the kernels of the lab's cache: Debian's, whose signature is one of those
+// that are known.
+func TestSigned(t *testing.T) {
+	kernels, err := lab.CachedKernels()
+	if err != nil || len(kernels) == 0 {
+		t.Skip("no kernels in the lab's cache")
+	}
+	for _, k := range kernels {
+		full, err := image.OpenFile(k.Vmlinuz)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		im, trust, err := image.File{Path: k.Vmlinuz, Basis: image.HostFile}.Image(t.Context(), full.BuildID)
+		if err != nil || trust.Basis != image.Signed || !strings.HasPrefix(trust.By, "Debian (") {
+			t.Errorf("%s: %+v %v", k.Release, trust, err)
+			continue
+		}
+		if im.Release != k.Release || im.BuildID != full.BuildID {
+			t.Errorf("%s: %s %s", k.Release, im.Release, im.BuildID)
+		}
+		// One byte of the compressed kernel is enough.
+		b, err := os.ReadFile(k.Vmlinuz)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b[len(b)/2] ^= 1
+		if _, err := verify.Verify(b, verify.Authorities()); !errors.Is(err, verify.ErrTampered) {
+			t.Errorf("%s, changed: %v", k.Release, err)
+		}
+		t.Logf("%s: %v", k.Release, trust)
+	}
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+
+	"github.com/outsight-vmi/outsight/kernel/image/trust"
 )
 
 // Trust is why a boot image is believed.
@@ -13,6 +15,8 @@ type Trust struct {
 	By string
 	// Where the image was found, for people: a path.
 	Where string
+	// Unsigned is why it is not believed for its signature; nil if it is.
+	Unsigned error
 }
 
 // Basis is what trust in a reference rests on.
@@ -59,19 +63,37 @@ type Source interface {
 // File is a source of one file.
 type File struct {
 	Path  string
-	Basis Basis
+	Basis Basis // if it has no signature
+	// Authorities are those whose signatures are believed; nil: the distributions that are
+	// built in.
+	Authorities []trust.Authority
 }
 
 // Image implements [Source].
 func (f File) Image(_ context.Context, buildID string) (*Image, Trust, error) {
-	im, err := OpenFile(f.Path)
+	b, err := readFile(f.Path)
 	if err != nil {
 		return nil, Trust{}, err
+	}
+	authorities := f.Authorities
+	if authorities == nil {
+		authorities = trust.Authorities()
+	}
+	t := Trust{Basis: f.Basis, Where: f.Path}
+	signature, err := trust.Verify(b, authorities)
+	if err == nil {
+		// What is behind the signed part is not looked at.
+		t.Basis, t.By, b = Signed, signature.String(), trust.Signed(b)
+	}
+	t.Unsigned = err
+	im, err := parse(b)
+	if err != nil {
+		return nil, Trust{}, fmt.Errorf("%s: %w", f.Path, err)
 	}
 	if im.BuildID == "" || im.BuildID != buildID {
 		return nil, Trust{}, fmt.Errorf("%s: %w: it is %s with build-id %s, not %s", f.Path, ErrNone, im.Release, im.BuildID, buildID)
 	}
-	return im, Trust{Basis: f.Basis, Where: f.Path}, nil
+	return im, t, nil
 }
 
 // Sources are several, the best first. The first that has an image gives it.

@@ -191,7 +191,7 @@ func (t *Text) Differences(ctx context.Context) iter.Seq2[Difference, error] {
 			}
 			again := t.again()
 			_ = again.state.load(ctx, again.s) // its error was yielded
-			found = again.compare(ctx, found)
+			found = lasting(found, again.compare(ctx, found))
 		}
 		for _, f := range found {
 			if f.err != nil {
@@ -219,6 +219,23 @@ func (t *Text) again() *Text {
 	c.state = newState(c)
 	c.pool.New = func() any { return c.newWorker() }
 	return c
+}
+
+// lasting are the findings that are at the same address as one before: a kernel that keeps
+// patching itself is in the middle of another place each time.
+func lasting(before, now []finding) []finding {
+	at := make(map[uint64]bool, len(before))
+	failed := false
+	for _, f := range before {
+		at[f.addr] = true
+		failed = failed || f.err != nil
+	}
+	return slices.DeleteFunc(now, func(f finding) bool {
+		if f.err != nil {
+			return !failed
+		}
+		return !at[f.addr]
+	})
 }
 
 // finding is a difference before it is described.

@@ -77,7 +77,7 @@ func FuzzShapeOf(f *testing.F) {
 			}
 		}
 		control := ok && s.Len > s.Opcode+1 && b[s.Opcode] == 0x0f && b[s.Opcode+1]&0xfc == 0x20 // their mod counts as 3: x86asm reads a memory operand
-		if ok && !control && s.Len != in.Len { // x86asm knows some that processors of 64 bits do not
+		if ok && !control && s.Len != in.Len {                                                   // x86asm knows some that processors of 64 bits do not
 			t.Fatalf("% x: %+v %v, x86asm: %v of %d", b, s, ok, in, in.Len)
 		}
 	})

@@ -53,6 +53,9 @@ type Check struct {
 	Proves, Blind, Next string
 	// Source says, in the kernel's own names, what is compared.
 	Source string
+	// Example is a worked example in Markdown for its page: what was done to a guest, and what
+	// the check showed.
+	Example string
 	// Run yields what it finds. An error says what could not be checked: one that is
 	// kobj.ErrUnsupported that the guest's kernel does not have it.
 	Run func(ctx context.Context, s *Subject) iter.Seq2[*Finding, error]

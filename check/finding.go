@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -25,6 +26,8 @@ type Finding struct {
 	Basis string
 	// Show is the command that shows it by hand; {} stands for the TARGET.
 	Show string
+	// At is when it was found, by the host's clock.
+	At time.Time
 }
 
 // Object is what a finding is about.
@@ -70,8 +73,10 @@ func (e Evidence) String() string {
 
 // Key names what was found, the same for as long as it is there: two looks at it agree in
 // the key.
-func (f *Finding) Key() string {
-	return strings.Join([]string{f.Check.ID, f.Object.Kind, f.Object.Name, strconv.Itoa(int(f.Object.PID)), f.Object.Addr.String(), f.Expected}, "\x00")
+func (f *Finding) Key() string { return key(f.Check.ID, f.Object.String(), f.Expected) }
+
+func key(check, object, expected string) string {
+	return strings.Join([]string{check, object, expected}, "\x00")
 }
 
 // sortFindings sorts, the worst first.

@@ -26,6 +26,12 @@ module that took itself off the list, a stub of an inline hook, shellcode. Or it
 		Blind: `Code that was put into pages of a module or of the kernel itself: the check of kernel text finds that.`,
 		Next: `Take the pages out with the command shown and disassemble them. Search for pointers to them ("outsight search --pointer"): what leads there says what is
 hooked.`,
+		Example: `A rootkit allocates executable memory and copies a stub of an inline hook there:
+
+    $ outsight check lab:demo
+    SEVERITY  CONFIDENCE  CHECK        TITLE
+    critical  certain     hidden-code  4 KiB of kernel memory at 0xffffffffc02c7000 are executable, and belong to nothing that the kernel lists
+    $ outsight disassemble lab:demo 0xffffffffc02c7000`,
 		Run: hiddenCode,
 	})
 }
@@ -98,7 +104,7 @@ func (s *Subject) strangeCode(ctx context.Context, owners *linux.Owners) (runs [
 }
 
 func (s *Subject) foundCode(r run) *Finding {
-	what := "executable, and belongs to nothing that the kernel lists"
+	what := "executable, and belong to nothing that the kernel lists"
 	if r.writable {
 		what = "both writable and executable"
 	}

@@ -25,7 +25,15 @@ func init() {
 set of kernel objects, and a fault in its code by the tree of addresses. Somebody took it out of one.`,
 		Blind: `A module that was taken out of all of them, or that copied its code to memory of its own: hidden-code and code-pointer find these by what they left.`,
 		Next:  `Take the module's memory out with the command shown. Look at what it hooked with code-pointer, and when it was loaded with "outsight dmesg".`,
-		Run:   hiddenModules,
+		Example: `A module takes itself off the list of modules, as nearly every rootkit does in its init function. lsmod does not show it any more; its code is found by
+three checks at once:
+
+    $ outsight check lab:demo
+    SEVERITY  CONFIDENCE  CHECK          TITLE
+    critical  certain     code-pointer   ioctl of devices loop-control leads to 0xffffffffc03a6fd0, which is code of nobody
+    critical  certain     hidden-code    20 KiB of kernel memory at 0xffffffffc03a4000 are executable, and belong to nothing that the kernel lists
+    critical  certain     hidden-module  module loop is missing from the list of modules`,
+		Run: hiddenModules,
 	})
 }
 

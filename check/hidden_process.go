@@ -21,6 +21,14 @@ Somebody took it out, so that who goes by that list does not see it.`,
 like) rather than from the lists: the checks of code and pointers find those.`,
 		Next: `Look at the process with the command shown: its program, files and sockets are shown like any other's. "outsight extract" takes its memory out, also
 where the guest's own tools do not see it.`,
+		Example: `A rootkit takes its process off the task list (list_del of task_struct.tasks):
+
+    $ outsight check lab:demo
+    SEVERITY  CONFIDENCE  CHECK           TITLE
+    high      certain     hidden-process  process 412 (sleep) is missing from the task list
+    $ outsight check lab:demo -o json | jq -r '.expected, .seen'
+    in the task list, the PID structures, the children of its parent, the threads of its process and the cgroup sets
+    in the PID structures, the children of its parent, the threads of its process and the cgroup sets alone`,
 		Run: hiddenProcesses,
 	})
 }

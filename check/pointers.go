@@ -23,6 +23,13 @@ lists. A kernel that nobody tampered with has no such pointer.`,
 that no view shows.`,
 		Next: `Disassemble the code that the pointer leads to with the command shown, and take it out with "outsight read -o FILE". What is hooked says what for: reading
 of directories and of /proc hides, netfilter and protocols wait for a signal from the network, keyboard notifiers log keys.`,
+		Example: `The handler of system call 17 was replaced:
+
+    $ outsight check lab:demo
+    SEVERITY  CONFIDENCE  CHECK         TITLE
+    critical  certain     code-pointer  function of syscalls 17 leads to 0xffff8cc0c2f98000, which is code of nobody
+    $ outsight syscalls lab:demo --where 'number == 17'
+    $ outsight disassemble lab:demo 0xffff8cc0c2f98000`,
 		Run: codePointers,
 	})
 }

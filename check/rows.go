@@ -10,12 +10,12 @@ import (
 )
 
 // View shows findings as the rows of a view, for the encoders.
-func View(findings []*Finding) table.View {
+func View(findings iter.Seq[*Finding]) table.View {
 	return table.Of(table.Spec{
 		Name: "check", Doc: "Show what is not as it must be.", Host: true, Key: []string{"check", "object"},
 	}, findingColumns, func(context.Context, *guest.Look, table.Request) iter.Seq2[*Finding, error] {
 		return func(yield func(*Finding, error) bool) {
-			for _, f := range findings {
+			for f := range findings {
 				if !yield(f, nil) {
 					return
 				}
@@ -87,6 +87,10 @@ var findingColumns = table.Columns[Finding]{
 			}
 			return table.ListValue(list)
 		},
+	},
+	{
+		Name: "at", Type: table.Time, Extra: true, Doc: "When it was found, by the host's clock.",
+		Get: func(f *Finding) table.Value { return table.TimeValue(f.At) },
 	},
 	{
 		Name: "technique", Type: table.Text, Extra: true, Doc: "Technique of MITRE ATT&CK that it is a sign of.",

@@ -15,6 +15,8 @@ import (
 // Result is what checks found.
 type Result struct {
 	Findings []*Finding
+	// Release is the guest's kernel's.
+	Release string
 	// Ran is how many checks were run to their end.
 	Ran int
 	// Unsupported are checks that the guest's kernel gives nothing to do, with why.
@@ -45,6 +47,7 @@ func Run(ctx context.Context, g *guest.Guest, checks []*Check) (*Result, error) 
 	}
 	still := l.Still()
 	result := runOnce(ctx, l, checks)
+	result.Release = l.Linux.Profile.Release
 	if err := l.Close(); err != nil {
 		return nil, err
 	}
@@ -119,6 +122,14 @@ func runOnce(ctx context.Context, l *guest.Look, checks []*Check) *Result {
 	return all
 }
 
+// when is the time of the look.
+func (s *Subject) when() time.Time {
+	if s == nil || s.Look == nil {
+		return time.Time{}
+	}
+	return s.At
+}
+
 func runCheck(ctx context.Context, s *Subject, c *Check) (r Result) {
 	for f, err := range c.Run(ctx, s) {
 		switch {
@@ -130,7 +141,7 @@ func runCheck(ctx context.Context, s *Subject, c *Check) (r Result) {
 			r.Gaps = append(r.Gaps, Gap{c, err})
 		}
 		if f != nil {
-			f.Check = c
+			f.Check, f.At = c, s.when()
 			if f.Severity == "" {
 				f.Severity = c.Severity
 			}

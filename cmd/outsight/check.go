@@ -1,14 +1,20 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"iter"
+	"os"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/outsight-vmi/outsight/check"
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/table"
 )
 
@@ -24,11 +30,19 @@ Exit status: 0 nothing was found; 1 something was found; 3 something could not b
 and nothing was found in the rest.`
 
 type checkFlags struct {
-	guest      guestFlags
-	out        outputFlags
-	only, skip []string
-	list       bool
+	guest        guestFlags
+	out          outputFlags
+	only, skip   []string
+	list         bool
+	allow, since string
+	every        time.Duration
 }
+
+// The formats that check has beside those of the views.
+const (
+	formatSARIF = "sarif"
+	formatOCSF  = "ocsf"
+)
 
 func newCheckCommand() *cobra.Command {
 	var f checkFlags
@@ -38,6 +52,7 @@ func newCheckCommand() *cobra.Command {
 		Long:  checkLong,
 		Example: `  outsight check lab:demo
   outsight check memory.raw -o json
+  outsight check vm1 --every 1s -o ocsf
   outsight check vm1 --only hidden-process,hidden-module
   outsight check --list`,
 		GroupID:           groupAsk,
@@ -47,9 +62,13 @@ func newCheckCommand() *cobra.Command {
 	}
 	f.guest.add(c)
 	f.out.add(c, check.View(nil).Columns())
+	c.Flags().Lookup("output").Usage += ", " + formatSARIF + ", " + formatOCSF
 	c.Flags().StringSliceVar(&f.only, "only", nil, "run only these `checks`, with commas between them")
 	c.Flags().StringSliceVar(&f.skip, "skip", nil, "leave these `checks` out")
 	c.Flags().BoolVar(&f.list, "list", false, "describe the checks instead of running them")
+	c.Flags().StringVar(&f.allow, "allow", "", "leave out what this `FILE` allows: a JSON array of {check, object, reason, expires}, with * and ? in object")
+	c.Flags().StringVar(&f.since, "since", "", "leave out what is in this `FILE`, the output of an earlier check -o json")
+	c.Flags().DurationVar(&f.every, "every", 0, "check again after this `time`, and show each finding once, as it appears")
 	var ids []string
 	for _, k := range check.All() {
 		ids = append(ids, k.ID)
@@ -68,52 +87,196 @@ func (f *checkFlags) run(c *cobra.Command, target string) (err error) {
 	if f.list {
 		return listChecks(c.OutOrStdout(), checks)
 	}
-	if len(checks) == 0 {
+	run := &checkRun{flags: f, checks: checks, stderr: c.ErrOrStderr(), known: check.Baseline{}}
+	switch {
+	case len(checks) == 0:
 		return usagef("no check is left to run")
+	case f.every < 0 || f.every > 0 && f.every < 100*time.Millisecond:
+		return usagef("--every %v: at least 100ms", f.every)
+	case f.every > 0 && f.out.format == formatSARIF:
+		return usagef("-o sarif is one document: it cannot be written with --every; use -o json or -o ocsf")
 	}
-	o, err := f.out.parse(c.OutOrStdout(), check.View(nil).Columns())
+	if err := run.readFiles(); err != nil {
+		return err
+	}
+	write, err := f.writer(c, run)
 	if err != nil {
 		return err
 	}
-	g, err := f.guest.session(c.Context(), target)
+	if run.guest, err = f.guest.session(c.Context(), target); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, run.guest.Close()) }()
+	if err := write(run.findings(c.Context())); err != nil {
+		return err
+	}
+	return run.conclude()
+}
+
+// writer is what writes findings in the format that was asked for.
+func (f *checkFlags) writer(c *cobra.Command, run *checkRun) (func(iter.Seq[*check.Finding]) error, error) {
+	w := c.OutOrStdout()
+	switch f.out.format {
+	case formatSARIF:
+		return func(found iter.Seq[*check.Finding]) error {
+			all := slices.Collect(found)
+			if run.failed != nil {
+				return nil // conclude reports it
+			}
+			return run.report().SARIF(w, all)
+		}, nil
+	case formatOCSF:
+		return func(found iter.Seq[*check.Finding]) error {
+			for one := range found {
+				if err := run.report().OCSF(w, []*check.Finding{one}); err != nil {
+					return fmt.Errorf("write the output: %w", err)
+				}
+			}
+			return nil
+		}, nil
+	}
+	columns := check.View(nil).Columns()
+	if _, err := table.ParseFormat(f.out.format); err != nil {
+		return nil, usagef("%w, %s, %s", err, formatSARIF, formatOCSF)
+	}
+	o, err := f.out.parse(w, columns)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer func() { err = errors.Join(err, g.Close()) }()
-	result, err := check.Run(c.Context(), g, checks)
-	if err != nil {
-		return err
+	o.live = f.every > 0
+	return func(found iter.Seq[*check.Finding]) error {
+		var report table.Report
+		next, stop := iter.Pull(found)
+		defer stop()
+		first, ok := next()
+		if !ok && o.format == table.Table {
+			return nil // a header over nothing would look like a finding
+		}
+		return o.write(w, columns, table.Rows(c.Context(), check.View(func(yield func(*check.Finding) bool) {
+			for ; ok && yield(first); first, ok = next() {
+			}
+		}), nil, table.Request{}, &report))
+	}, nil
+}
+
+// checkRun is one run of the verb: of the checks, once or again and again.
+type checkRun struct {
+	flags  *checkFlags
+	checks []*check.Check
+	stderr io.Writer
+	guest  *guest.Guest
+
+	allowed []check.Allowed
+	known   check.Baseline // what is not shown: known before, or shown already
+	last    *check.Result
+	shown   int
+	passed  int // findings that are allowed, at the last round
+	failed  error
+}
+
+func (r *checkRun) readFiles() (err error) {
+	if name := r.flags.allow; name != "" {
+		file, err := os.Open(name)
+		if err != nil {
+			return usagef("--allow: %w", err)
+		}
+		defer file.Close()
+		if r.allowed, err = check.ReadAllowed(file); err != nil {
+			return usagef("--allow %s: %w", name, err)
+		}
+		for i, a := range r.allowed {
+			if a.Expired(time.Now()) {
+				fmt.Fprintf(r.stderr, "outsight: %s: entry %d (%s, %s) expired on %s and no longer counts\n", name, i+1, a.Check, sentence(a.Object), a.Expires)
+			}
+		}
 	}
-	for _, found := range result.Findings {
-		found.Show = strings.ReplaceAll(found.Show, "{}", shellQuote([]string{g.Target()}))
+	if name := r.flags.since; name != "" {
+		file, err := os.Open(name)
+		if err != nil {
+			return usagef("--since: %w", err)
+		}
+		defer file.Close()
+		if r.known, err = check.ReadBaseline(file); err != nil {
+			return usagef("--since %s: %w", name, err)
+		}
 	}
-	v := check.View(result.Findings)
-	var report table.Report
-	if err := o.write(c.OutOrStdout(), v.Columns(), table.Rows(c.Context(), v, nil, table.Request{}, &report)); err != nil {
-		return err
+	return nil
+}
+
+// report is what the formats for other programs say of the guest.
+func (r *checkRun) report() *check.Report {
+	m := r.guest.Machine()
+	return &check.Report{Target: r.guest.Target(), Guest: m.Name, Release: r.last.Release, Version: version(), At: time.Now(), Checks: r.checks}
+}
+
+// findings runs the checks and yields what is found: each finding once.
+func (r *checkRun) findings(ctx context.Context) iter.Seq[*check.Finding] {
+	return func(yield func(*check.Finding) bool) {
+		before := map[string]*check.Finding{}
+		for {
+			if r.last, r.failed = check.Run(ctx, r.guest, r.checks); r.failed != nil {
+				return
+			}
+			found, passed := check.Without(r.last.Findings, r.allowed, time.Now())
+			r.passed = passed
+			now := map[string]*check.Finding{}
+			for _, f := range found {
+				now[f.Key()] = f
+			}
+			for key, f := range before {
+				if now[key] == nil {
+					delete(r.known, key) // shown again if it comes back
+					fmt.Fprintf(r.stderr, "outsight: no longer found: %s\n", sentence(f.Title))
+				}
+			}
+			for _, f := range r.known.New(found) {
+				f.Show = strings.ReplaceAll(f.Show, "{}", shellQuote([]string{r.guest.Target()}))
+				r.shown++
+				r.known[f.Key()] = true
+				if !yield(f) {
+					return
+				}
+			}
+			if before = now; r.flags.every == 0 {
+				return
+			}
+			select {
+			case <-ctx.Done():
+				r.failed = ctx.Err()
+				return
+			case <-time.After(r.flags.every):
+			}
+		}
 	}
-	return f.conclude(c.ErrOrStderr(), result)
 }
 
 // conclude says what was done, and what could not be.
-func (f *checkFlags) conclude(stderr io.Writer, r *check.Result) error {
-	for _, gap := range r.Gaps {
-		fmt.Fprintln(stderr, "outsight: not checked: "+sentence(gap.String()))
+func (r *checkRun) conclude() error {
+	if r.failed != nil {
+		return r.failed
 	}
-	if f.guest.verbose {
-		for _, gap := range r.Unsupported {
-			fmt.Fprintln(stderr, "outsight: nothing to check: "+sentence(gap.String()))
+	for _, gap := range r.last.Gaps {
+		fmt.Fprintln(r.stderr, "outsight: not checked: "+sentence(gap.String()))
+	}
+	if r.flags.guest.verbose {
+		for _, gap := range r.last.Unsupported {
+			fmt.Fprintln(r.stderr, "outsight: nothing to check: "+sentence(gap.String()))
 		}
 	}
-	switch n := len(r.Findings); {
-	case n > 0:
-		fmt.Fprintf(stderr, "outsight: %s by %s\n", counted(n, "finding"), counted(r.Ran, "check"))
+	ran := counted(r.last.Ran, "check")
+	beside := ""
+	if r.passed > 0 {
+		beside = fmt.Sprintf("; %s allowed", counted(r.passed, "finding"))
+	}
+	switch {
+	case r.shown > 0:
+		fmt.Fprintf(r.stderr, "outsight: %s by %s%s\n", counted(r.shown, "finding"), ran, beside)
 		return errFound
-	case len(r.Gaps) > 0:
-		fmt.Fprintf(stderr, "outsight: nothing found by %s, but not everything could be checked\n", counted(r.Ran, "check"))
+	case len(r.last.Gaps) > 0:
+		fmt.Fprintf(r.stderr, "outsight: nothing found by %s%s, but not everything could be checked\n", ran, beside)
 		return errIncomplete{}
 	}
-	fmt.Fprintf(stderr, "outsight: nothing found by %s\n", counted(r.Ran, "check"))
+	fmt.Fprintf(r.stderr, "outsight: nothing found by %s%s\n", ran, beside)
 	return nil
 }
 

@@ -76,7 +76,7 @@ func namesFunctions(err error) bool { return strings.Contains(err.Error(), "CONF
 
 var (
 	// lacking matches the name of what a kernel lacks.
-	lacking = regexp.MustCompile(`CONFIG_[A-Z0-9_]+|symbol \w+|type \w+|\w+ is not in the kernel's symbol table`)
+	lacking = regexp.MustCompile(`CONFIG_[A-Z0-9_]+|symbol \w+|(struct|member) \w+`)
 	crashed = regexp.MustCompile(`panic|runtime error|goroutine \d|fault`)
 )
 

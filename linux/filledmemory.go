@@ -1,6 +1,8 @@
 package linux
 
 import (
+	"fmt"
+
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -25,8 +27,8 @@ func (m *FilledMemory) ReadAt(p []byte, start virt.Addr) (n int, err error) {
 		a := start + virt.Addr(n)
 		part := p[n:min(len(p), n+phys.PageSize-int(a%phys.PageSize))]
 		_, err := m.space.ReadAt(part, a)
-		if virt.IsFault(err, virt.NotPresent) && m.fill(part, a) {
-			err = nil
+		if virt.IsFault(err, virt.NotPresent) {
+			err = m.fill(part, a, err)
 		}
 		if err != nil {
 			return n, err
@@ -36,26 +38,33 @@ func (m *FilledMemory) ReadAt(p []byte, start virt.Addr) (n int, err error) {
 	return n, nil
 }
 
-// fill reads a part of a page from the page cache.
-func (m *FilledMemory) fill(p []byte, a virt.Addr) bool {
+// fill reads a part of a page from the page cache. If it is not there, the error is why it is
+// not mapped, and what went wrong besides.
+func (m *FilledMemory) fill(p []byte, a virt.Addr, absent error) error {
 	v := MappingAt(m.maps, a)
 	// The page cache of hugetlbfs counted in huge pages up to 6.6.
 	if v == nil || v.File == 0 || v.Flags&VMHugeTLB != 0 {
-		return false
+		return absent
 	}
 	o, err := m.s.mapsLayout()
 	if err != nil {
-		return false
+		return absent
 	}
 	r := m.s.Reader()
 	mapping := r.Pointer(v.File, o.fileMapping)
 	if r.Err != nil {
-		return false
+		return absent
 	}
 	pa, ok, err := m.s.cachedPage(mapping, v.Offset+uint64(a-v.Start))
-	if err != nil || !ok {
-		return false
+	if err == nil && ok {
+		_, err = m.s.Memory.ReadAt(p, pa)
+		ok = err == nil
 	}
-	_, err = m.s.Memory.ReadAt(p, pa)
-	return err == nil
+	switch {
+	case ok:
+		return nil
+	case err != nil:
+		return fmt.Errorf("%w; its file's page cache: %w", absent, err)
+	}
+	return absent
 }

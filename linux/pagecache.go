@@ -128,6 +128,9 @@ func (s *System) CachedPages(ctx context.Context, i *INode) iter.Seq2[CachedRang
 func (s *System) folio(e kobj.XArrayEntry, o *PageCacheLayout) (c CachedRange, err error) {
 	r := s.Reader()
 	a := e.Value
+	if _, direct := s.Space.DirectMapped(a); direct {
+		return c, fmt.Errorf("%w: struct page of page %d is in the direct map, at %#x (built without CONFIG_SPARSEMEM_VMEMMAP?)", kobj.ErrUnsupported, e.Index, uint64(a))
+	}
 	if a < o.Vmemmap || o.PageSize == 0 || uint64(a-o.Vmemmap)%uint64(o.PageSize) != 0 {
 		return c, fmt.Errorf("%w: page %d at %#x is not a struct page", kobj.ErrBroken, e.Index, uint64(a))
 	}

@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // bootTries is how often a guest is booted that hangs on its way.
@@ -73,6 +76,9 @@ func (g *Guest) start(qemu string, args []string, lock *os.File) (ended <-chan s
 	cmd.Dir, cmd.Stdout, cmd.Stderr = g.Dir, log, log
 	cmd.ExtraFiles = []*os.File{lock} // held for as long as QEMU lives
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	// What a shell has given us, such as a lock or a pipe, would be held for as long as the
+	// guest runs. Kernels before 5.11 do not know the flag: then it is held.
+	_ = unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("lab: start QEMU: %w", err)
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/outsight-vmi/outsight/groundtruth/guests"
 	"github.com/outsight-vmi/outsight/lab"
 	"github.com/outsight-vmi/outsight/lab/labtest"
+	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/table"
 	"github.com/outsight-vmi/outsight/vm"
 )
@@ -39,20 +40,31 @@ func TestGuestMinimal(t *testing.T) {
 	}
 	labtest.Output(t, g, minimalScene)
 	target := "qemu:" + g.QMP()
+	look := func(target string, source vm.Source, threads bool) seen {
+		s := lookWith(t, target, vm.Options{}, source, threads, namesFunctions)
+		for _, p := range s.tasks { // of the initial namespaces /proc shows only this one
+			p.NS = linux.Namespaces{Mount: p.NS.Mount}
+		}
+		return s
+	}
 	t.Run("ps", func(t *testing.T) {
 		w := witness{t: t, g: g, few: true}
-		w.agree("live", func() seen { return lookWith(t, target, vm.Options{}, vm.SourceShared, false, namesFunctions) })
+		w.agree("live", func() seen { return look(target, vm.SourceShared, false) })
 		w.compare("command", func() (int, verdict) {
 			rows := printed(t, target)
+			for pid, row := range rows {
+				row.PIDNS = 0
+				rows[pid] = row
+			}
 			return len(rows), func(before, after account) []string { return printedDifferences(rows, before, after) }
 		})
 		w.agree("dump", func() seen {
 			path := filepath.Join(t.TempDir(), "memory.raw")
 			dump(t, g, path, false)
-			return lookWith(t, path, vm.Options{}, vm.SourceDump, false, namesFunctions)
+			return look(path, vm.SourceDump, false)
 		})
 		w = witness{t: t, g: g, few: true, threads: true}
-		w.agree("threads", func() seen { return lookWith(t, target, vm.Options{}, vm.SourceShared, true, namesFunctions) })
+		w.agree("threads", func() seen { return look(target, vm.SourceShared, true) })
 	})
 	for _, v := range table.All() {
 		if !table.SpecOf(v).Host {

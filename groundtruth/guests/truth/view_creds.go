@@ -44,7 +44,9 @@ func credsView(emit func(any) error) error {
 			"effective": caps("CapEff"), "permitted": caps("CapPrm"), "inheritable": caps("CapInh"),
 			"bounding": caps("CapBnd"), "ambient": caps("CapAmb"),
 			"no_new_privs": statusField(status, "NoNewPrivs") == "1",
-			"seccomp":      []string{"disabled", "strict", "filter"}[list(statusField(status, "Seccomp"))[0]],
+		}
+		if mode := list(statusField(status, "Seccomp")); len(mode) > 0 { // CONFIG_SECCOMP
+			row["seccomp"] = []string{"disabled", "strict", "filter"}[mode[0]]
 		}
 		if n := statusField(status, "Seccomp_filters"); n != "" {
 			row["seccomp_filters"] = list(n)[0]

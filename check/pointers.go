@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"slices"
 	"strings"
 
 	"github.com/outsight-vmi/outsight/table"
@@ -72,18 +73,23 @@ func codeColumns(v table.View) (cs []codeColumn) {
 
 func pointersOf(ctx context.Context, s *Subject, v table.View, cs []codeColumn, yield func(*Finding, error) bool) bool {
 	columns := v.Columns()
+	names := named(v, columns)
+	wanted := slices.Clone(names)
+	for _, c := range cs {
+		wanted = append(wanted, c.at, c.owner)
+	}
 	var report table.Report
-	for row := range table.Rows(ctx, v, s.Look, table.Request{}, &report) {
+	for row := range table.Rows(ctx, v, s.Look, table.Request{Columns: wanted}, &report) {
 		for _, c := range cs {
 			if row[c.owner].Text() != noOwner {
 				continue
 			}
-			name := columns[c.at].Name
+			name, of := columns[c.at].Name, describe(v, names, row)
 			address := row[c.at].Uint()
 			f := &Finding{
 				Confidence: Certain,
-				Title:      fmt.Sprintf("%s of %s leads to %#x, which is code of nobody", name, describe(v, columns, row), address),
-				Object:     Object{Kind: "pointer", Name: v.Name() + " " + describe(v, columns, row) + " " + name},
+				Title:      fmt.Sprintf("%s of %s leads to %#x, which is code of nobody", name, of, address),
+				Object:     Object{Kind: "pointer", Name: of + " " + name},
 				Expected:   "the address of a function of the kernel, a module or a BPF program",
 				Seen:       fmt.Sprintf("%#x", address),
 				Evidence:   []Evidence{{Text: "what it leads to", Addr: addr(address), Bytes: codeAt(s, address)}},
@@ -101,18 +107,25 @@ func pointersOf(ctx context.Context, s *Subject, v table.View, cs []codeColumn, 
 	return true
 }
 
-// describe names a row of a view by its keys.
-func describe(v table.View, columns []table.Column, row table.Row) string {
-	var words []string
+// named are the columns that name a row of a view: those of its name, or else its keys.
+func named(v table.View, columns []table.Column) (names table.Selection) {
 	for _, name := range append([]string{"name", "symbol"}, table.SpecOf(v).Key...) {
-		if i := table.ColumnIndex(columns, name); i >= 0 {
-			if text := row[i].String(); text != "" {
-				words = append(words, text)
-				break
-			}
+		if i := table.ColumnIndex(columns, name); i >= 0 && !slices.Contains(names, i) {
+			names = append(names, i)
 		}
 	}
-	return strings.Join(append([]string{v.Name()}, words...), " ")
+	return names
+}
+
+// describe names a row of a view.
+func describe(v table.View, names table.Selection, row table.Row) string {
+	words := []string{v.Name()}
+	for _, i := range names {
+		if text := row[i].String(); text != "" && !row[i].IsNull() {
+			words = append(words, text)
+		}
+	}
+	return strings.Join(words, " ")
 }
 
 // codeShown is how many bytes of code are evidence.

@@ -38,15 +38,27 @@ func (g Gap) String() string { return fmt.Sprintf("%s: %v", g.Check.ID, g.Err) }
 // long as its CPU needs, which may have been taken away from it.
 var settleAfter = []time.Duration{20 * time.Millisecond, 100 * time.Millisecond, 500 * time.Millisecond}
 
+// Option adds to what checks know.
+type Option func(*options)
+
+type options struct{ told *Told }
+
+// WithTold compares with what the guest's own programs say.
+func WithTold(t *Told) Option { return func(o *options) { o.told = t } }
+
 // Run runs checks over the guest of a session. What is found is looked at again until it is
 // certain that it stays: unless the guest stands still, as in a dump or under --pause.
-func Run(ctx context.Context, g *guest.Guest, checks []*Check) (*Result, error) {
+func Run(ctx context.Context, g *guest.Guest, checks []*Check, opts ...Option) (*Result, error) {
+	var o options
+	for _, set := range opts {
+		set(&o)
+	}
 	l, err := g.Look(ctx)
 	if err != nil {
 		return nil, err
 	}
 	still := l.Still()
-	result := runOnce(ctx, l, checks)
+	result := runOnce(ctx, l, checks, o)
 	result.Release = l.Linux.Profile.Release
 	if err := l.Close(); err != nil {
 		return nil, err
@@ -71,7 +83,7 @@ func Run(ctx context.Context, g *guest.Guest, checks []*Check) (*Result, error) 
 				}
 			}
 		}
-		second := runOnce(ctx, l, again)
+		second := runOnce(ctx, l, again, o)
 		if err := l.Close(); err != nil {
 			return nil, err
 		}
@@ -99,8 +111,8 @@ func staying(now, before []*Finding) (both []*Finding) {
 const maxFindings = 1000
 
 // runOnce runs checks over one look, as many at once as there are processors.
-func runOnce(ctx context.Context, l *guest.Look, checks []*Check) *Result {
-	s := newSubject(ctx, l)
+func runOnce(ctx context.Context, l *guest.Look, checks []*Check, o options) *Result {
+	s := newSubject(ctx, l, o.told)
 	results := make([]Result, len(checks))
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, runtime.GOMAXPROCS(0))

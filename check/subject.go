@@ -13,6 +13,8 @@ import (
 type Subject struct {
 	*guest.Look
 
+	// Told is what the guest's own programs say of it; nil if nobody asked them.
+	Told *Told
 	// Owners knows whose code lies where.
 	Owners func() (*linux.Owners, error)
 	// Modules are those on the kernel's list.
@@ -21,8 +23,8 @@ type Subject struct {
 	Tasks func() (*tasks, error)
 }
 
-func newSubject(ctx context.Context, l *guest.Look) *Subject {
-	s := &Subject{Look: l, Owners: sync.OnceValues(l.Linux.Owners)}
+func newSubject(ctx context.Context, l *guest.Look, told *Told) *Subject {
+	s := &Subject{Look: l, Told: told, Owners: sync.OnceValues(l.Linux.Owners)}
 	s.Modules = sync.OnceValues(func() (ms []*linux.Module, err error) {
 		for m, err := range l.Linux.Modules(ctx) {
 			if err != nil {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"iter"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -34,6 +35,7 @@ type checkFlags struct {
 	out          outputFlags
 	only, skip   []string
 	list         bool
+	told         []string
 	allow, since string
 	every        time.Duration
 }
@@ -53,6 +55,7 @@ func newCheckCommand() *cobra.Command {
 		Example: `  outsight check lab:demo
   outsight check memory.raw -o json
   outsight check vm1 --every 1s -o ocsf
+  outsight check vm1 --told ps.txt,lsmod.txt,ss.txt
   outsight check vm1 --only hidden-process,hidden-module
   outsight check --list`,
 		GroupID:           groupAsk,
@@ -68,6 +71,7 @@ func newCheckCommand() *cobra.Command {
 	c.Flags().BoolVar(&f.list, "list", false, "describe the checks instead of running them")
 	c.Flags().StringVar(&f.allow, "allow", "", "leave out what this `FILE` allows: a JSON array of {check, object, reason, expires}, with * and ? in object")
 	c.Flags().StringVar(&f.since, "since", "", "leave out what is in this `FILE`, the output of an earlier check -o json")
+	c.Flags().StringSliceVar(&f.told, "told", nil, "compare with these `files`, taken in the guest: the output of ps -e, lsmod, ss -tuln")
 	c.Flags().DurationVar(&f.every, "every", 0, "check again after this `time`, and show each finding once, as it appears")
 	var ids []string
 	for _, k := range check.All() {
@@ -166,6 +170,7 @@ type checkRun struct {
 	stderr io.Writer
 	guest  *guest.Guest
 
+	options []check.Option
 	allowed []check.Allowed
 	known   check.Baseline // what is not shown: known before, or shown already
 	last    *check.Result
@@ -190,6 +195,15 @@ func (r *checkRun) readFiles() (err error) {
 			}
 		}
 	}
+	if len(r.flags.told) > 0 {
+		told := &check.Told{}
+		for _, name := range r.flags.told {
+			if err := readTold(told, name); err != nil {
+				return usagef("--told %s: %w", name, err)
+			}
+		}
+		r.options = append(r.options, check.WithTold(told))
+	}
 	if name := r.flags.since; name != "" {
 		file, err := os.Open(name)
 		if err != nil {
@@ -203,6 +217,21 @@ func (r *checkRun) readFiles() (err error) {
 	return nil
 }
 
+// readTold adds what a file says that was taken in the guest. It was taken when it was last
+// written: copy it with its time (cp -p, scp -p).
+func readTold(told *check.Told, name string) error {
+	file, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	st, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	return told.Read(filepath.Base(name), file, st.ModTime())
+}
+
 // report is what the formats for other programs say of the guest.
 func (r *checkRun) report() *check.Report {
 	m := r.guest.Machine()
@@ -214,7 +243,7 @@ func (r *checkRun) findings(ctx context.Context) iter.Seq[*check.Finding] {
 	return func(yield func(*check.Finding) bool) {
 		before := map[string]*check.Finding{}
 		for {
-			if r.last, r.failed = check.Run(ctx, r.guest, r.checks); r.failed != nil {
+			if r.last, r.failed = check.Run(ctx, r.guest, r.checks, r.options...); r.failed != nil {
 				return
 			}
 			found, passed := check.Without(r.last.Findings, r.allowed, time.Now())

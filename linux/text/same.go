@@ -20,14 +20,27 @@ func (w *worker) same(got []byte, at uint64, ref []byte, refAt uint64, indirect 
 	c := &code{w: w, got: got, at: at, ref: ref, refAt: refAt, indirect: indirect}
 	for {
 		c.i, c.j = skipNops(got, c.i, c.ended), skipNops(ref, c.j, c.ended)
-		if c.j == len(ref) {
-			return c.i == len(got)
+		if c.j == len(ref) || c.jumpsToEnd(ref, c.j, c.target) {
+			return c.i == len(got) || c.jumpsToEnd(got, c.i, c.gotTarget)
 		}
 		if c.i == len(got) || !c.step() {
 			return false
 		}
 	}
 }
+
+// jumpsToEnd reports whether what is left of b from i on is a jump, which leads to to, and
+// padding: nothing, if that is the end of the place.
+func (c *code) jumpsToEnd(b []byte, i int, to func(b []byte, s x86.Shape) uint64) bool {
+	if i == len(b) {
+		return false
+	}
+	s, ok := x86.ShapeOf(b[i:])
+	return ok && s.RelLen > 0 && (b[i+s.Opcode] == 0xe9 || b[i+s.Opcode] == 0xeb) && skipNops(b, i+s.Len, true) == len(b) &&
+		to(b[i:], s) == c.at+uint64(len(c.got))
+}
+
+func (c *code) gotTarget(g []byte, s x86.Shape) uint64 { return c.gotEnd(s.Len) + distance(g, s) }
 
 // code is two pieces of code of which the first i and j bytes agree.
 type code struct {
@@ -51,11 +64,11 @@ func skipNops(b []byte, i int, ended bool) int {
 			i = target
 			continue
 		}
-		s, ok := x86.ShapeOf(b[i:])
-		if !ok || !s.IsNop(b[i:]) {
+		n := nopLen(b[i:])
+		if n == 0 {
 			break
 		}
-		i += s.Len
+		i += n
 	}
 	return i
 }
@@ -81,11 +94,24 @@ func overPadding(b []byte, i int) (target int, ok bool) {
 	return target, true
 }
 
-// isNop reports whether code is one nop, of whatever encoding.
-func isNop(code []byte) bool {
-	s, ok := x86.ShapeOf(code)
-	return ok && s.Len == len(code) && s.IsNop(code)
+// nopLen is the length of the nop at the start of b, 0 if there is none. The long ones of
+// compilers and kernels name no place but 0(%rax,%rax): others are as idle, but not
+// anybody's.
+func nopLen(b []byte) int {
+	s, ok := x86.ShapeOf(b)
+	if !ok || !s.IsNop(b) {
+		return 0
+	}
+	for i := s.Opcode + 3; i < s.Len; i++ {
+		if b[i] != 0 {
+			return 0
+		}
+	}
+	return s.Len
 }
+
+// isNop reports whether code is one nop, of whatever encoding.
+func isNop(code []byte) bool { return nopLen(code) == len(code) }
 
 // step compares one instruction, and passes over it in both.
 func (c *code) step() bool {
@@ -307,33 +333,57 @@ func (c *code) direct(g, r []byte, s x86.Shape) int {
 	return 0
 }
 
-// alternative checks a place with alternatives: the original or any of them.
+// alternative checks a place with alternatives: the one that the processor's features
+// choose, the last that applies (apply_alternatives).
 func (w *worker) alternative(s image.Site, want, got []byte) string {
 	t := w.t
-	at := s.Addr + t.offset
-	if w.same(got, at, want, at, true) {
+	alts := t.ref.sites.Alts
+	chosen, end := -1, int(s.Index)
+	for ; end < len(alts) && alts[end].Addr == s.Addr; end++ {
+		if t.state.applies(&alts[end]) {
+			chosen = end
+		}
+	}
+	if w.replaced(s, chosen, want, got) {
 		return ""
 	}
-	alts := t.ref.sites.Alts
-	for i := int(s.Index); i < len(alts) && alts[i].Addr == s.Addr; i++ {
-		a := &alts[i]
-		repl := w.repl[:a.ReplLen]
-		if len(repl) > 0 && t.ref.Image.ReadAt(repl, a.Repl, t.offset) != nil {
-			continue
-		}
-		if a.Flags&image.AltDirectCall != 0 {
-			// The replacement calls BUG_func; what is written is what pv_ops holds.
-			if w.paraCall(want, got, at) {
-				return ""
-			}
-			continue
-		}
-		if w.same(got, at, repl, a.Repl+t.offset, true) {
+	if chosen >= 0 && w.replaced(s, -1, want, got) {
+		if len(t.state.features) == 0 {
 			return ""
 		}
+		return againstFeature
 	}
-	if p, ok := t.ref.names.paras[s.Addr]; ok && w.paravirt(&t.ref.sites.Paras[p], want, got) == "" {
-		return ""
+	for i := int(s.Index); i < end; i++ {
+		if i != chosen && w.replaced(s, i, want, got) {
+			if len(t.state.features) == 0 {
+				return "" // they could not be read
+			}
+			return againstFeatures
+		}
 	}
 	return "none of the alternatives for this place"
+}
+
+// replaced reports whether got is alternative number i for a place; the original, if i is
+// negative.
+func (w *worker) replaced(s image.Site, i int, want, got []byte) bool {
+	t := w.t
+	at := s.Addr + t.offset
+	if i < 0 {
+		if w.same(got, at, want, at, true) {
+			return true
+		}
+		p, ok := t.ref.names.paras[s.Addr]
+		return ok && w.paravirt(&t.ref.sites.Paras[p], want, got) == ""
+	}
+	a := &t.ref.sites.Alts[i]
+	if a.Flags&image.AltDirectCall != 0 {
+		// The replacement calls BUG_func; what is written is what pv_ops holds.
+		return w.paraCall(want, got, at)
+	}
+	repl := w.repl[:a.ReplLen]
+	if len(repl) > 0 && t.ref.Image.ReadAt(repl, a.Repl, t.offset) != nil {
+		return false
+	}
+	return w.same(got, at, repl, a.Repl+t.offset, true)
 }

@@ -48,6 +48,8 @@ func TestSame(t *testing.T) {
 	}{
 		{"nothing but padding", "0f1f440000", "", true},
 		{"nops of another form", "0f01ca 662e0f1f840000000000", "0f01ca 9090909090909090 9090", true},
+		{"a nop of nobody's", "0f1f440001", "", false},
+		{"pause", "f390", "", false},
 		{"an instruction more", "0f01ca 0f01cb", "0f01ca 909090", false},
 		{"an instruction less", "909090", "0f01ca", false},
 		{"a call that was moved", "e8 @far", "e8 @far", true},

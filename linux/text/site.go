@@ -8,6 +8,26 @@ import (
 	"github.com/outsight-vmi/outsight/virt"
 )
 
+// Reasons that are about the state of the kernel: the bytes are what it writes there, but
+// not now.
+const (
+	againstKey      = "a jump label that contradicts its static key"
+	againstFeature  = "the code for processors without a feature that this one has"
+	againstFeatures = "the alternative for a processor with other features"
+	callsNothing    = "a static call that does nothing, though it has a function"
+	callsWarning    = "a static call that warns, though it has a function"
+	callsZero       = "a static call that returns 0, though it has a function"
+)
+
+// aboutState reports whether a reason is one of those.
+func aboutState(reason string) bool {
+	switch reason {
+	case againstKey, againstFeature, againstFeatures, callsNothing, callsWarning, callsZero:
+		return true
+	}
+	return false
+}
+
 // site says why the bytes of a site are none that the kernel writes there in its present
 // state; empty if they are.
 func (w *worker) site(s image.Site, want, got []byte) string {
@@ -22,6 +42,9 @@ func (w *worker) site(s image.Site, want, got []byte) string {
 		return w.constant(&sites.Runtimes[s.Index], want, got)
 	case image.Fentry:
 		return w.fentry(s.Addr+t.offset, got)
+	}
+	if s.Kind == image.Alternative {
+		return w.alternative(s, want, got)
 	}
 	if bytes.Equal(want, got) {
 		return ""
@@ -53,8 +76,6 @@ func (w *worker) site(s image.Site, want, got []byte) string {
 		return "neither a lock prefix nor the one that replaces it"
 	case image.Paravirt:
 		return w.paravirt(&sites.Paras[s.Index], want, got)
-	case image.Alternative:
-		return w.alternative(s, want, got)
 	case tracerCall:
 		return w.tracer(s.Addr+t.offset, want, got)
 	}
@@ -109,7 +130,7 @@ func (w *worker) jump(j *image.JumpLabel, got []byte) string {
 		return ""
 	}
 	if enabled := int32(count) != 0; taken != (enabled != j.Branch) {
-		return "a jump label that contradicts its static key"
+		return againstKey
 	}
 	return ""
 }
@@ -129,13 +150,13 @@ func (w *worker) call(c *image.Call, want, got []byte) string {
 		return "a static tail call that calls"
 	case ok:
 	case c.Tail && got[0] == 0xc3 && pads(got[1:]):
-		return no(fn != 0 && fn != names.return0+off, "a static call that does nothing, though it has a function")
+		return no(fn != 0 && fn != names.return0+off, callsNothing)
 	case !c.Tail && isNop(got):
-		return no(fn != 0 && fn != names.nop+off, "a static call that does nothing, though it has a function")
+		return no(fn != 0 && fn != names.nop+off, callsNothing)
 	case !c.Tail && bytes.Equal(got, warnTrap):
-		return no(fn != names.warnTrap+off, "a static call that warns, though it has a function")
+		return no(fn != names.warnTrap+off, callsWarning)
 	case !c.Tail && isXor(got): // "xor %eax,%eax" of five bytes
-		return no(fn != names.return0+off, "a static call that returns 0, though it has a function")
+		return no(fn != names.return0+off, callsZero)
 	case len(got) == 6 && got[0] == 0x0f && got[1] == want[1]: // a conditional tail call keeps its condition
 		target = at + 6 + uint64(int64(int32(binary.LittleEndian.Uint32(got[2:]))))
 	default:

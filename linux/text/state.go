@@ -20,8 +20,13 @@ type state struct {
 	t      *Text
 	probes []probe // by address
 
-	consts map[string]uint64
-	thunks bool // calls are counted
+	// Of pv_ops, by the number of the pointer.
+	pointers [256]uint64
+	natives  [256][]byte // what stands for the function
+
+	consts   map[string]uint64
+	features []uint32
+	thunks   bool // calls are counted
 
 	// Of constants whose variable the compiler left out, the value that the first site has,
 	// and the caches of slab objects, one of which it must be.
@@ -48,6 +53,8 @@ func (st *state) load(ctx context.Context, s *linux.System) error {
 		}
 	}
 	st.readThunks()
+	st.readParavirt()
+	st.readFeatures(s)
 	probes, err := readProbes(ctx, s)
 	st.probes = probes
 	if errors.Is(err, kobj.ErrUnsupported) {

@@ -107,12 +107,15 @@ func (r *Reference) outermost() []image.Site {
 // Difference is a piece of a kernel's text that is not as it should be.
 type Difference struct {
 	Addr      virt.Addr
-	Want, Got []byte // up to maxBytes of them
-	Len       int    // of the piece, in bytes
-	Symbol    string // of the function that it is in, by the image's table
-	Offset    int64  // in that
-	Kind      image.Kind
+	Want, Got []byte     // up to maxBytes of them
+	Len       int        // of the piece, in bytes
+	Symbol    string     // of the function that it is in, by the image's table
+	Offset    int64      // in that
+	Kind      image.Kind // of the patch site; 0: the kernel patches nothing there
 	Reason    string
+	// State says that the kernel does write these bytes there, but not in its present
+	// state: that of a static key, a static call or the processor's features.
+	State bool
 }
 
 // maxBytes bounds the bytes of a difference that are kept.
@@ -285,7 +288,7 @@ func (t *Text) compare(ctx context.Context, only []finding) []finding {
 }
 
 func (t *Text) describe(f finding) Difference {
-	d := Difference{Addr: virt.Addr(f.addr + t.offset), Len: f.n, Kind: f.kind, Reason: f.reason}
+	d := Difference{Addr: virt.Addr(f.addr + t.offset), Len: f.n, Kind: f.kind, Reason: f.reason, State: aboutState(f.reason)}
 	n := min(f.n, maxBytes)
 	d.Want, d.Got = slices.Clone(f.want[:n]), slices.Clone(f.got[:n])
 	if table, err := t.ref.Image.Symbols(); err == nil {

@@ -18,6 +18,7 @@ type Section struct {
 	off  uint64 // in the file
 	bits bool   // the file has its bytes
 	exec bool
+	n    int // among the image's
 }
 
 // End is the address behind the section.
@@ -79,6 +80,7 @@ func (im *Image) parseELF() (end uint64, err error) {
 		if at := uint64(le.Uint32(h)); at < uint64(len(names)) {
 			s.Name = cstring(names[at:])
 		}
+		s.n = len(im.sections)
 		im.sections = append(im.sections, s)
 	}
 	t, ok := im.Section(".text")
@@ -117,6 +119,9 @@ func (im *Image) bytes(s Section) []byte {
 	if !s.bits {
 		return nil
 	}
+	if im.kept != nil {
+		return im.kept.section(s)
+	}
 	return im.data[s.off : s.off+s.Size : s.off+s.Size]
 }
 
@@ -137,6 +142,10 @@ func (im *Image) linked(addr, n uint64) []byte {
 	if !ok {
 		return nil
 	}
-	off := s.off + addr - s.Addr
-	return im.data[off : off+n : off+n]
+	b := im.bytes(s)
+	off := addr - s.Addr
+	if off+n > uint64(len(b)) {
+		return nil // of what was kept, and could not be read
+	}
+	return b[off : off+n : off+n]
 }

@@ -41,7 +41,9 @@ type Image struct {
 	BuildID     string // lower-case hex; empty if the kernel has none
 	Compression string // of the payload; empty for a plain vmlinux
 
-	data     []byte // the ELF file
+	data     []byte // the ELF file; nil of an image that was kept
+	kept     *kept
+	end      uint64 // of the ELF file: behind it come the relocations
 	sections []Section
 	relocs   relocs
 	symbols  func() (*kallsyms.Table, error)
@@ -110,12 +112,12 @@ func parse(b []byte) (*Image, error) {
 		}
 		im.Release = headerRelease(b)
 	}
-	end, err := im.parseELF()
-	if err != nil {
+	var err error
+	if im.end, err = im.parseELF(); err != nil {
 		return nil, err
 	}
 	if im.Compression != "" {
-		if im.relocs, err = parseRelocs(im.data[end:]); err != nil {
+		if im.relocs, err = parseRelocs(im.data[im.end:]); err != nil {
 			return nil, err
 		}
 	}

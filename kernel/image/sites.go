@@ -119,11 +119,52 @@ func (im *Image) Sites() (*Sites, error) {
 			return nil, err
 		}
 	}
-	slices.SortFunc(b.sites.All, func(a, c Site) int {
-		// What encloses others comes first.
-		return cmp.Or(cmp.Compare(a.Addr, c.Addr), cmp.Compare(c.Len, a.Len), cmp.Compare(a.Kind, c.Kind))
-	})
+	b.sites.All = sortSites(b.sites.All, text)
 	return b.sites, nil
+}
+
+// Before is the order of sites: by address, and what encloses others comes first.
+func (s Site) Before(o Site) bool {
+	switch {
+	case s.Addr != o.Addr:
+		return s.Addr < o.Addr
+	case s.Len != o.Len:
+		return s.Len > o.Len
+	}
+	return s.Kind < o.Kind
+}
+
+// sortSites sorts sites of text. There are some tens in each page, so that they are dealt
+// to the pages first: a comparing sort of all of them takes as long as everything else.
+func sortSites(all []Site, text Section) []Site {
+	const page = 4096
+	ends := make([]int, text.Size/page+2)
+	for _, s := range all {
+		ends[(s.Addr-text.Addr)/page+1]++
+	}
+	for i := 1; i < len(ends); i++ {
+		ends[i] += ends[i-1]
+	}
+	sorted := make([]Site, len(all))
+	for _, s := range all {
+		p := (s.Addr - text.Addr) / page
+		sorted[ends[p]] = s
+		ends[p]++
+	}
+	start := 0
+	for _, end := range ends[:len(ends)-1] {
+		slices.SortFunc(sorted[start:end], func(a, c Site) int {
+			switch {
+			case a.Before(c):
+				return -1
+			case c.Before(a):
+				return 1
+			}
+			return 0
+		})
+		start = end
+	}
+	return sorted
 }
 
 type siteBuilder struct {

@@ -12,6 +12,7 @@
 package text
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -44,16 +45,17 @@ type Reference struct {
 
 // NewReference prepares an image. It takes some ten milliseconds; keep the answer.
 func NewReference(im *image.Image) (*Reference, error) {
-	sites, err := im.Sites()
-	if err != nil {
-		return nil, err
-	}
 	s, _ := im.Section(".text")
-	r := &Reference{Image: im, sites: sites, start: s.Addr, end: s.End()}
-	if r.names, err = namesOf(im); err != nil {
+	r := &Reference{Image: im, start: s.Addr, end: s.End()}
+	var inSites, inNames error
+	var wg sync.WaitGroup
+	wg.Go(func() { r.sites, inSites = im.Sites() })
+	r.names, inNames = namesOf(im)
+	wg.Wait()
+	if err := cmp.Or(inSites, inNames); err != nil {
 		return nil, err
 	}
-	for i, p := range sites.Paras {
+	for i, p := range r.sites.Paras {
 		r.names.paras[p.Addr] = i
 	}
 	r.tops = r.outermost()
@@ -83,25 +85,26 @@ func (r *Reference) starts(addr uint64) bool {
 // outermost are the sites that lie in no other: the others are explained as part of what
 // encloses them.
 func (r *Reference) outermost() []image.Site {
-	all := append(slices.Clone(r.sites.All), r.names.tracerSites...)
-	slices.SortStableFunc(all, func(a, b image.Site) int {
-		switch {
-		case a.Addr < b.Addr:
-			return -1
-		case a.Addr > b.Addr:
-			return 1
-		}
-		return int(b.Len) - int(a.Len)
-	})
-	tops := all[:0]
+	more := slices.Clone(r.names.tracerSites)
+	slices.SortFunc(more, func(a, b image.Site) int { return cmp.Compare(a.Addr, b.Addr) })
+	tops := make([]image.Site, 0, len(r.sites.All)+len(more))
 	end := uint64(0)
-	for _, s := range all {
-		if s.Addr < end {
-			continue
+	add := func(s image.Site) {
+		if s.Addr >= end {
+			tops, end = append(tops, s), s.End()
 		}
-		tops, end = append(tops, s), s.End()
 	}
-	return slices.Clip(tops)
+	for _, s := range r.sites.All {
+		for len(more) > 0 && more[0].Before(s) {
+			add(more[0])
+			more = more[1:]
+		}
+		add(s)
+	}
+	for _, s := range more {
+		add(s)
+	}
+	return tops
 }
 
 // Difference is a piece of a kernel's text that is not as it should be.

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/kernel/image"
 	"github.com/outsight-vmi/outsight/lab"
@@ -55,7 +56,7 @@ func TestGuestTextDiff(t *testing.T) {
 		t.Run(strings.Join([]string{o.Kernel, o.CPU, o.Append}, " "), func(t *testing.T) {
 			g := labtest.Up(t, o)
 			labtest.Output(t, g, "[ -e /sys/kernel/tracing/kprobe_events ] || mount -t tracefs t /sys/kernel/tracing")
-			x, s := openText(t, g)
+			x := openText(t, g)
 			textClean(t, x, "booted")
 			for _, c := range textChanges {
 				labtest.Output(t, g, "cd /sys/kernel/tracing && "+c.do)
@@ -64,15 +65,49 @@ func TestGuestTextDiff(t *testing.T) {
 				textClean(t, x, "after "+c.name)
 			}
 			whilePatching(t, g, x)
-			textTricks(t, g, x, s)
-			flippedBytes(t, g, s)
+			textTricks(t, g, x)
+			flippedBytes(t, g, x.s)
 			textClean(t, x, "at the end")
 		})
 	}
 }
 
-func openText(t *testing.T, g *lab.Guest) (*text.Text, *linux.System) {
+// textGuest is a guest whose text is compared, each time by a look of its own.
+type textGuest struct {
+	*guest.Guest
+	s *linux.System // as it was first
+}
+
+func openText(t *testing.T, g *lab.Guest) textGuest {
 	t.Helper()
+	opts := guest.Options{Images: t.TempDir()}
+	session, err := guest.Open(t.Context(), "qemu:"+g.QMP(), opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { session.Close() })
+	look, err := session.Look(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer look.Close()
+	for _, what := range []string{"unpacked", "kept"} {
+		start := time.Now()
+		source := image.Cached{File: image.File{Path: look.Machine.Kernel, Basis: image.HostFile}, Dir: opts.Images}
+		if _, _, err := source.Image(t.Context(), look.Linux.BuildID); err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%s: image %s in %v", look.Linux.Release, what, time.Since(start).Round(time.Microsecond))
+	}
+	start := time.Now()
+	_, trust, err := look.Reference(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%s: reference ready in %v: %v", look.Linux.Release, time.Since(start).Round(time.Microsecond), trust)
+	if trust.Basis != image.Signed || !strings.HasPrefix(trust.By, "Debian (") {
+		t.Errorf("trust: %+v", trust)
+	}
 	machine, err := local.Open(t.Context(), "qemu:"+g.QMP())
 	if err != nil {
 		t.Fatal(err)
@@ -82,22 +117,20 @@ func openText(t *testing.T, g *lab.Guest) (*text.Text, *linux.System) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	start := time.Now()
-	im, err := image.OpenFile(g.Kernel.Vmlinuz)
+	return textGuest{session, s}
+}
+
+// text is the guest's text at a look of its own, which ends with close.
+func (g textGuest) text(t *testing.T) (x *text.Text, end func()) {
+	t.Helper()
+	look, err := g.Look(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	opened := time.Now()
-	ref, err := text.NewReference(im)
-	if err != nil {
+	if x, _, err = look.Text(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("%s: image unpacked in %v, tables read in %v", s.Release, opened.Sub(start), time.Since(opened))
-	x, err := text.New(s, ref, text.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return x, s
+	return x, func() { look.Close() }
 }
 
 // textDifferences compares, and fails on what could not be read.
@@ -113,9 +146,11 @@ func textDifferences(t *testing.T, x *text.Text) (all []text.Difference) {
 	return all
 }
 
-func textClean(t *testing.T, x *text.Text, when string) {
+func textClean(t *testing.T, g textGuest, when string) {
 	t.Helper()
 	start := time.Now()
+	x, end := g.text(t)
+	defer end()
 	all := textDifferences(t, x)
 	took := time.Since(start)
 	for i, d := range all {
@@ -123,12 +158,12 @@ func textClean(t *testing.T, x *text.Text, when string) {
 			t.Errorf("%s: %s+%#x at %v, %s: %s: want %x, got %x", when, d.Symbol, d.Offset, d.Addr, d.Kind, d.Reason, d.Want, d.Got)
 		}
 	}
-	start2, end := x.Range()
-	t.Logf("%s: %d differences in %d KiB with %d patch sites, %v", when, len(all), (end-start2)>>10, x.Sites(), took.Round(time.Microsecond))
+	from, to := x.Range()
+	t.Logf("%s: %d differences in %d KiB with %d patch sites, %v", when, len(all), (to-from)>>10, x.Sites(), took.Round(time.Microsecond))
 }
 
 // whilePatching compares while the guest patches its text all the time.
-func whilePatching(t *testing.T, g *lab.Guest, x *text.Text) {
+func whilePatching(t *testing.T, g *lab.Guest, x textGuest) {
 	t.Helper()
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -143,7 +178,10 @@ func whilePatching(t *testing.T, g *lab.Guest, x *text.Text) {
 	go func() { wg.Wait(); close(done) }()
 	rounds := 0
 	for running := true; running && !t.Failed(); rounds++ {
-		for i, d := range textDifferences(t, x) {
+		now, end := x.text(t)
+		all := textDifferences(t, now)
+		end()
+		for i, d := range all {
 			if i < 10 {
 				t.Errorf("while the guest patches itself: %s+%#x, %s: %s: want %x, got %x", d.Symbol, d.Offset, d.Kind, d.Reason, d.Want, d.Got)
 			}
@@ -159,9 +197,9 @@ func whilePatching(t *testing.T, g *lab.Guest, x *text.Text) {
 }
 
 // textTricks changes bytes of the text from outside, each as a rootkit would.
-func textTricks(t *testing.T, g *lab.Guest, x *text.Text, s *linux.System) {
+func textTricks(t *testing.T, g *lab.Guest, x textGuest) {
 	t.Helper()
-	ram := guestRAM(t, g)
+	ram, s := guestRAM(t, g), x.s
 	at := func(symbol string, off int) virt.Addr {
 		a, ok := s.Address(symbol)
 		if !ok {
@@ -201,15 +239,16 @@ func textTricks(t *testing.T, g *lab.Guest, x *text.Text, s *linux.System) {
 			t.Fatal(err)
 		}
 		poke(t, ram, place.PA, write)
-		found := textDifferences(t, x)
+		now, end := x.text(t)
+		found := textDifferences(t, now)
+		end()
 		poke(t, ram, place.PA, old)
 		if len(found) != 1 {
 			t.Errorf("%s: %d differences: %+v", c.name, len(found), found)
 			continue
 		}
 		d := found[0]
-		end := d.Addr + virt.Addr(d.Len)
-		if d.Symbol != c.symbol || d.Kind != c.kind || from+virt.Addr(i) > end || d.Addr >= from+virt.Addr(i+len(write)) || d.Offset != int64(d.Addr-from) {
+		if d.Symbol != c.symbol || d.Kind != c.kind || from+virt.Addr(i) > d.Addr+virt.Addr(d.Len) || d.Addr >= from+virt.Addr(i+len(write)) || d.Offset != int64(d.Addr-from) {
 			t.Errorf("%s at %v: %+v", c.name, from+virt.Addr(i), d)
 		}
 		t.Logf("%s: %s+%#x: %s: want %x, got %x", c.name, d.Symbol, d.Offset, d.Reason, d.Want, d.Got)

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/kernel/image"
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/vm"
 	"github.com/outsight-vmi/outsight/vm/local"
@@ -39,6 +40,12 @@ type Options struct {
 	// Cache is the folder of kernel profiles; empty for none. See
 	// [kernel.DefaultCache].
 	Cache string
+	// References gives boot images to compare kernels with, beside the file that the host
+	// boots the machine with. It may be nil.
+	References image.Source
+	// Images is the folder in which boot images are kept unpacked; empty for none. See
+	// [image.DefaultCache].
+	Images string
 	// Warn gets what went wrong without being fatal. It may be nil.
 	Warn func(error)
 }
@@ -48,6 +55,8 @@ type Guest struct {
 	target string // in messages
 	opened string // by Open
 	opts   Options
+
+	reference reference
 
 	doubt atomic.Bool // whether system may not be what runs any more
 

@@ -30,6 +30,7 @@ type Look struct {
 	paused bool
 	kept   *look.Memory // nil for a dump
 	guest  *Guest       // to be closed with the look; nil if others close it
+	of     *Guest       // that is looked at; nil for a look that was made by hand
 
 	sockets socketsByPID
 }
@@ -69,7 +70,7 @@ func (g *Guest) Look(ctx context.Context) (*Look, error) {
 
 // look begins a look at the system that was found. g.mu is held.
 func (g *Guest) look() *Look {
-	l := &Look{Target: g.target, Machine: g.machine, Linux: g.system, At: time.Now(), Boot: g.boot, paused: g.resume != nil}
+	l := &Look{Target: g.target, Machine: g.machine, Linux: g.system, At: time.Now(), Boot: g.boot, paused: g.resume != nil, of: g}
 	if g.machine.Live() { // a dump does not change, and is mapped as a whole
 		l.kept = look.New(g.system.Memory, look.DefaultLimit)
 		l.Linux = g.system.Over(l.kept)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/kernel/image"
 	"github.com/outsight-vmi/outsight/table"
 )
 
@@ -49,7 +50,7 @@ func (f *guestFlags) session(ctx context.Context, target string) (*guest.Guest, 
 
 func (f *guestFlags) options() guest.Options {
 	return guest.Options{
-		Pause: f.pause, PostMortem: f.postMortem, Cache: f.cache(),
+		Pause: f.pause, PostMortem: f.postMortem, Cache: f.cache(), Images: f.images(),
 		Warn: func(err error) { warn(err) },
 	}
 }
@@ -75,6 +76,14 @@ func (f *guestFlags) cache() string {
 		return ""
 	}
 	return kernel.DefaultCache()
+}
+
+// images is the folder of unpacked boot images; empty for none.
+func (f *guestFlags) images() string {
+	if f.noCache {
+		return ""
+	}
+	return image.DefaultCache()
 }
 
 // extraCommands are the verbs that are not views.

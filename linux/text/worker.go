@@ -6,13 +6,15 @@ import (
 	"sort"
 
 	"github.com/outsight-vmi/outsight/kernel/image"
+	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
 // worker compares chunks of the text. It keeps its room from one to the next.
 type worker struct {
 	t         *Text
-	want, got []byte // of the chunk, with what sites reach beyond it
+	want, got []byte // of the chunk, with what is around it
+	room      []byte // for whole pages, of which got is a part
 	repl      [256]byte
 	found     []finding
 	n         int // of the chunk
@@ -27,7 +29,8 @@ const (
 )
 
 func (t *Text) newWorker() *worker {
-	return &worker{t: t, want: make([]byte, chunkSize+slack+2*around), got: make([]byte, chunkSize+slack+2*around)}
+	const n = chunkSize + slack + 2*around
+	return &worker{t: t, want: make([]byte, n), room: make([]byte, n+2*phys.PageSize)}
 }
 
 // chunk compares chunk number c. A site belongs to the chunk in which it begins.
@@ -46,16 +49,19 @@ func (w *worker) chunk(c int) {
 	// What a difference means may show in what is around it.
 	w.n, w.base = c, max(from-around, r.start)
 	n := int(min(to+around, r.end) - w.base)
-	w.want, w.got = w.want[:n], w.got[:n]
-	want, got := w.want, w.got
-	if err := r.Image.ReadAt(want, w.base, w.t.offset); err != nil {
+	w.want = w.want[:n]
+	if err := r.Image.ReadAt(w.want, w.base, w.t.offset); err != nil {
 		w.fail(fmt.Errorf("kernel text at %#x in the boot image: %w", w.base, err))
 		return
 	}
-	if _, err := w.t.s.Space.ReadAt(got, virt.Addr(w.base+w.t.offset)); err != nil {
-		w.fail(fmt.Errorf("kernel text at %#x: %w", w.base+w.t.offset, err))
+	// Whole pages, since a look keeps what is read of parts.
+	first, last := w.base&^(phys.PageSize-1), (w.base+uint64(n)+phys.PageSize-1)&^(phys.PageSize-1)
+	if _, err := w.t.s.Space.ReadAt(w.room[:last-first], virt.Addr(first+w.t.offset)); err != nil {
+		w.fail(fmt.Errorf("kernel text at %#x: %w", first+w.t.offset, err))
 		return
 	}
+	w.got = w.room[w.base-first:][:n]
+	want, got := w.want, w.got
 	w.t.state.withoutProbes(w.base, got)
 	pos, end := int(from-w.base), int(to-w.base)
 	for _, s := range r.tops[i:j] {

@@ -107,7 +107,11 @@ func checkFrame(frame []byte) error {
 	switch word(24) {
 	case statusOK:
 		size, ok := counted[[2]uint32{word(4), word(12)}]
-		if ok && (payload < 4 || word(frameHeader) > payload/size) {
+		switch {
+		case !ok:
+		case payload < 4:
+			return fmt.Errorf("%w: a list in %d bytes", errFrame, payload)
+		case word(frameHeader) > payload/size:
 			return fmt.Errorf("%w: %d elements in %d bytes", errFrame, word(frameHeader), payload)
 		}
 	case statusError: // code, domain, whether there is a message, its length

@@ -259,7 +259,7 @@ func (r *checkRun) findings(ctx context.Context) iter.Seq[*check.Finding] {
 				}
 			}
 			for _, f := range r.known.New(found) {
-				f.Show = strings.ReplaceAll(f.Show, "{}", shellQuote([]string{r.guest.Target()}))
+				f.Show = strings.ReplaceAll(f.Show, "{}", shellWord(r.guest.Target()))
 				r.shown++
 				r.known[f.Key()] = true
 				if !yield(f) {
@@ -307,6 +307,14 @@ func (r *checkRun) conclude() error {
 	}
 	fmt.Fprintf(r.stderr, "outsight: nothing found by %s%s\n", ran, beside)
 	return nil
+}
+
+// shellWord is a word as a shell reads it, without quotes where it needs none.
+func shellWord(s string) string {
+	if s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./:-") == "" {
+		return s
+	}
+	return shellQuote([]string{s})
 }
 
 // counted is a number with its noun.

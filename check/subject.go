@@ -21,6 +21,10 @@ type Subject struct {
 	Modules func() ([]*linux.Module, error)
 	// Tasks are the processes and threads, by every way that leads to them.
 	Tasks func() (*tasks, error)
+	// Programs are the processes that run programs, with their files and mappings.
+	Programs func() (*programs, error)
+	// Sockets are those of all namespaces.
+	Sockets func() (*sockets, error)
 }
 
 func newSubject(ctx context.Context, l *guest.Look, told *Told) *Subject {
@@ -34,6 +38,8 @@ func newSubject(ctx context.Context, l *guest.Look, told *Told) *Subject {
 		}
 		return ms, nil
 	})
+	s.Programs = sync.OnceValues(func() (*programs, error) { return readPrograms(ctx, l.Linux) })
+	s.Sockets = sync.OnceValues(func() (*sockets, error) { return readSockets(ctx, l.Linux) })
 	s.Tasks = sync.OnceValues(func() (*tasks, error) { return readTasks(ctx, l.Linux) })
 	return s
 }

@@ -1,0 +1,189 @@
+package check
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"strconv"
+	"strings"
+
+	"github.com/outsight-vmi/outsight/linux"
+)
+
+func init() {
+	Register(Check{
+		ID:        "fileless-program",
+		Title:     "Programs that run from a file that is not in any folder",
+		Severity:  High,
+		Technique: "T1620", // Reflective Code Loading
+		Source:    "mm_struct.exe_file, its dentry, and the names that its folder has; of interpreters, the descriptor that the script is read from",
+		Proves: `The program of a process was written to memory alone (memfd_create), so that it never lay on a disk; or its file was deleted from a folder where no package
+puts programs, and nothing took its place. Both leave nothing for who searches the disk. A file that an upgrade replaced by another of its name is no finding.`,
+		Blind: `A program that was deleted from a folder of packages while the kernel has forgotten what the folder holds: that looks like an upgrade. A memfd that is named as
+runc names its own, of a process that is named runc and has no network socket. A program whose file stays where it is.`,
+		Next: `Take the program out with "outsight extract --pid PID --address ADDRESS --elf -o FILE" (the views maps and elfs show the address), or all of its memory without
+--address. Look at its parent, sockets and environment with the views tree, sockets and env.`,
+		Example: `A program copied itself into a memfd and ran on from there, under the name of a kernel thread:
+
+    $ outsight check lab:demo --only fileless-program
+    SEVERITY  CONFIDENCE  CHECK             TITLE
+    high      likely      fileless-program  process 176 (3) runs a program that was written to memory alone
+    $ outsight check lab:demo --only fileless-program -o json | jq -r .seen
+    memfd:payload`,
+		Run: filelessPrograms,
+	})
+}
+
+const memfdPrefix = "/memfd:" // mm/memfd.c; files of tmpfs without a place have this name
+
+func filelessPrograms(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
+	return func(yield func(*Finding, error) bool) {
+		ps, err := s.Programs()
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		for _, hole := range ps.holes {
+			if !yield(nil, hole) {
+				return
+			}
+		}
+		for _, p := range ps.all {
+			f, err := s.fileless(ctx, ps, p)
+			if (f != nil || err != nil) && !yield(f, err) {
+				return
+			}
+		}
+	}
+}
+
+func (s *Subject) fileless(ctx context.Context, ps *programs, p *program) (*Finding, error) {
+	switch {
+	case p.ExeDeleted && strings.HasPrefix(p.Exe, memfdPrefix):
+		if s.startsContainer(p) {
+			return nil, nil
+		}
+		f := p.finding("runs a program that was written to memory alone", Likely)
+		f.Expected, f.Seen = "a program that is a file in a folder", strings.TrimPrefix(p.Exe, "/")
+		return f, nil
+	case p.ExeDeleted:
+		return ps.deletedProgram(ctx, p)
+	case p.interpreter() != "":
+		return s.filelessScript(ctx, p)
+	}
+	return nil, nil
+}
+
+// startsContainer reports whether p is runc, which runs from a copy of itself in memory so
+// that the container cannot write to the original (CVE-2019-5736).
+func (s *Subject) startsContainer(p *program) bool {
+	name := strings.TrimPrefix(p.Exe, memfdPrefix)
+	if !strings.HasPrefix(name, "runc_cloned:") && !strings.HasPrefix(name, "libcrun") && !strings.HasPrefix(name, "lxc") || !strings.HasPrefix(p.Comm, "runc") && !strings.HasPrefix(p.Comm, "crun") && !strings.HasPrefix(p.Comm, "lxc") {
+		return false
+	}
+	ks, err := s.Sockets()
+	if err != nil {
+		return false
+	}
+	for _, k := range ks.all {
+		if ofNetwork(k) {
+			for _, pid := range k.PIDs {
+				if pid == p.PID {
+					return false
+				}
+			}
+		}
+	}
+	return true
+}
+
+// deletedProgram judges a program whose file has no name any more.
+func (ps *programs) deletedProgram(ctx context.Context, p *program) (*Finding, error) {
+	place, err := ps.successor(ctx, p)
+	if err != nil {
+		return nil, fmt.Errorf("process %d: what replaced %s: %w", p.PID, p.Exe, err)
+	}
+	if place == hasName || place == unknownName && packaged(p.Exe) || ps.ofInitramfs(p) {
+		return nil, nil
+	}
+	f := p.finding("runs a program whose file was deleted", Possible)
+	f.Severity = Medium
+	if strange(p.Exe) {
+		f.Severity, f.Confidence = High, Likely
+	}
+	f.Expected, f.Seen = "its file, or another of its name after an upgrade", p.Exe+" (deleted)"
+	return f, nil
+}
+
+// ofInitramfs reports whether a program was started before the root file system was
+// mounted: what the initramfs held is deleted then, and its services run on.
+func (ps *programs) ofInitramfs(p *program) bool {
+	first := ps.byPID[1]
+	if first == nil || first.root == 0 {
+		return false
+	}
+	r := ps.s.Reader()
+	root := r.Pointer(first.root, ps.o.super)
+	o, err := ps.s.InodesLayout()
+	if r.Err != nil || err != nil || root == p.exe.super {
+		return false
+	}
+	sb, err := ps.s.SuperBlock(p.exe.super, o)
+	return err == nil && sb.Type == "rootfs"
+}
+
+// filelessScript judges an interpreter that was told to read its script from a descriptor:
+// that is how the kernel starts a script that is a memfd (fexecve).
+func (s *Subject) filelessScript(ctx context.Context, p *program) (*Finding, error) {
+	for _, arg := range p.Args[min(1, len(p.Args)):] {
+		number, ok := strings.CutPrefix(arg, "/dev/fd/")
+		if !ok {
+			number, ok = strings.CutPrefix(arg, "/proc/self/fd/")
+		}
+		fd, err := strconv.Atoi(number)
+		if !ok || err != nil {
+			continue
+		}
+		file, err := s.descriptor(ctx, p, fd)
+		if err != nil {
+			return nil, err
+		}
+		if file == nil || !strings.HasPrefix(file.Path, memfdPrefix) {
+			continue
+		}
+		f := p.finding("interprets a script that was written to memory alone", Likely)
+		f.Expected, f.Seen = "a script that is a file in a folder", fmt.Sprintf("%s, which is %s", arg, strings.TrimPrefix(file.Path, "/"))
+		f.Evidence = append(f.Evidence, Evidence{Text: "struct file of the script", Addr: file.Addr})
+		f.Show = fmt.Sprintf("outsight files {} --pid %d", p.PID)
+		return f, nil
+	}
+	return nil, nil
+}
+
+// descriptor is an open file of a process; nil if there is none of that number.
+func (s *Subject) descriptor(ctx context.Context, p *program, fd int) (*linux.File, error) {
+	for f, err := range s.Linux.NewProcessReader().Files(ctx, p.Task) {
+		switch {
+		case err != nil:
+			return nil, err
+		case f.FD == fd:
+			return f, nil
+		case f.FD > fd:
+			return nil, nil
+		}
+	}
+	return nil, nil
+}
+
+// finding is one about the program of p.
+func (p *program) finding(what string, c Confidence) *Finding {
+	f := &Finding{
+		Confidence: c, Title: p.String() + " " + what, Object: p.object(),
+		Evidence: []Evidence{{Text: "its task_struct", Addr: p.Task.Addr}},
+		Basis:    "structures of the guest's kernel", Show: fmt.Sprintf("outsight ps {} --pid %d -o json", p.PID),
+	}
+	if p.exe.file != 0 {
+		f.Evidence = append(f.Evidence, Evidence{Text: "struct file of its program", Addr: p.exe.file})
+	}
+	return f
+}

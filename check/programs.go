@@ -1,0 +1,267 @@
+package check
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/kobj"
+	"github.com/outsight-vmi/outsight/linux/network"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// program is a process that runs a program, with what several checks need of it.
+type program struct {
+	*linux.Process
+	maps []*linux.Mapping // by address
+	// What the kernel keeps of the file that it was started from; zero without one.
+	exe programFile
+	// startCode and endCode are where exec put the code of the program.
+	startCode, endCode virt.Addr
+	root               virt.Addr // dentry of its root folder
+	// impliesExec says that whatever it may read it may execute (READ_IMPLIES_EXEC).
+	impliesExec bool
+}
+
+// programFile is the file that a process was started from.
+type programFile struct {
+	file, dentry, super virt.Addr
+}
+
+// programs are those of a guest.
+type programs struct {
+	all   []*program // by PID
+	byPID map[int32]*program
+	holes []error // what could not be read
+
+	s *linux.System
+	o *programLayout
+}
+
+// programLayout is where members of the structures lie that lead from a task to its
+// program.
+type programLayout struct {
+	exeFile, startCode, endCode                 kobj.Field // of mm_struct
+	fileDentry                                  kobj.Field // of file
+	parent, name, nameLen, inode, hashed, super kobj.Field // of dentry
+	children, sibling                           kobj.Field // of dentry
+	childrenAreList                             bool       // else an hlist, since 6.8 (da549bdd15c2)
+	fs, root                                    kobj.Field
+	personality                                 kobj.Field
+	stack                                       kobj.Field
+	regIP, regCS, regCall                       kobj.Field // of pt_regs
+	regSize                                     uint32
+}
+
+func layoutOfPrograms(s *linux.System) (*programLayout, error) {
+	return kobj.LayoutOf(s.Walker, "programs", func(r *kobj.Resolver, o *programLayout) {
+		const d = "dentry"
+		*o = programLayout{
+			exeFile: r.Field("mm_struct", "exe_file"), startCode: r.Field("mm_struct", "start_code"), endCode: r.Field("mm_struct", "end_code"),
+			fileDentry: r.Field("file", "f_path.dentry"),
+			parent:     r.Field(d, "d_parent"), name: r.Field(d, "d_name.name", "d_name.__name"), nameLen: r.Field(d, "d_name.len"), inode: r.Field(d, "d_inode"),
+			hashed: r.Field(d, "d_hash.pprev"), super: r.Field(d, "d_sb"),
+			children: r.Optional(d, "d_children"), sibling: r.Optional(d, "d_sib"),
+			fs: r.Field("task_struct", "fs"), root: r.Field("fs_struct", "root.dentry"),
+			personality: r.Field("task_struct", "personality"), stack: r.Field("task_struct", "stack"),
+			regIP: r.Field("pt_regs", "ip"), regCS: r.Field("pt_regs", "cs"), regCall: r.Field("pt_regs", "orig_ax"), regSize: r.Size("pt_regs"),
+		}
+		if !o.children.Present() {
+			o.children, o.sibling, o.childrenAreList = r.Field(d, "d_subdirs"), r.Field(d, "d_child"), true
+		}
+	})
+}
+
+const readImpliesExec = 0x0400000 // include/uapi/linux/personality.h
+
+// readPrograms reads the programs that run: all that these checks need, each process once.
+func readPrograms(ctx context.Context, s *linux.System) (*programs, error) {
+	o, err := layoutOfPrograms(s)
+	if err != nil {
+		return nil, err
+	}
+	ps := &programs{byPID: map[int32]*program{}, s: s, o: o}
+	reader := s.NewProcessReader()
+	reader.Only(linux.PartName, linux.PartParent, linux.PartExecutable, linux.PartArguments)
+	r := s.Reader()
+	for t, err := range s.Processes(ctx) {
+		var p *linux.Process
+		if err == nil {
+			p, err = reader.Process(ctx, t)
+		}
+		switch {
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		case err != nil:
+			ps.holes = append(ps.holes, err)
+			continue
+		case !p.HasAddressSpace():
+			continue
+		}
+		n := &program{Process: p}
+		for m, err := range reader.MappingsOf(ctx, p.MM) {
+			if err != nil {
+				ps.holes = append(ps.holes, fmt.Errorf("process %d: %w", p.PID, err))
+				continue
+			}
+			n.maps = append(n.maps, m)
+		}
+		r.Err = nil
+		n.startCode, n.endCode = virt.Addr(r.Uint(p.MM, o.startCode)), virt.Addr(r.Uint(p.MM, o.endCode))
+		n.impliesExec = r.Uint(t.Addr, o.personality)&readImpliesExec != 0
+		if n.exe.file = r.Pointer(p.MM, o.exeFile); n.exe.file != 0 {
+			n.exe.dentry = r.Pointer(n.exe.file, o.fileDentry)
+			n.exe.super = r.Pointer(n.exe.dentry, o.super)
+		}
+		if fs := r.Pointer(t.Addr, o.fs); fs != 0 {
+			n.root = r.Pointer(fs, o.root)
+		}
+		if r.Err != nil {
+			ps.holes = append(ps.holes, fmt.Errorf("program of process %d: %w", p.PID, r.Err))
+			continue
+		}
+		ps.all, ps.byPID[p.PID] = append(ps.all, n), n
+	}
+	slices.SortFunc(ps.all, func(a, b *program) int { return cmp.Compare(a.PID, b.PID) })
+	return ps, nil
+}
+
+// nameState is what a folder has under a name, as far as the kernel remembers.
+type nameState int
+
+const (
+	unknownName nameState = iota // nobody asked for the name of late
+	noSuchName                   // it was asked for, and there is none
+	hasName
+)
+
+// maxNames bounds the names in one folder that are looked at.
+const maxNames = 1 << 20
+
+// look looks for a name in a folder, among those that the kernel remembers: the dentry, if
+// there is one that can still be found by its name.
+func (ps *programs) look(ctx context.Context, folder virt.Addr, name string) (virt.Addr, nameState, error) {
+	o, r := ps.o, ps.s.Reader()
+	entries := ps.s.HList(ctx, o.children.At(folder), maxNames)
+	if o.childrenAreList {
+		entries = ps.s.List(ctx, o.children.At(folder), maxNames)
+	}
+	for node, err := range entries {
+		if err != nil {
+			return 0, unknownName, fmt.Errorf("names in the folder at %#x: %w", uint64(folder), err)
+		}
+		d := node - o.sibling.At(0)
+		if r.Uint(d, o.nameLen) != uint64(len(name)) || r.Pointer(d, o.hashed) == 0 || r.CString(r.Pointer(d, o.name), len(name)+1) != name {
+			continue
+		}
+		inode := r.Pointer(d, o.inode)
+		if r.Err != nil {
+			break
+		}
+		if inode == 0 {
+			return d, noSuchName, nil
+		}
+		return d, hasName, nil
+	}
+	if r.Err != nil {
+		return 0, unknownName, fmt.Errorf("names in the folder at %#x: %w", uint64(folder), r.Err)
+	}
+	return 0, unknownName, nil
+}
+
+// successor is what has the place of a program's file that was deleted.
+func (ps *programs) successor(ctx context.Context, p *program) (nameState, error) {
+	r := ps.s.Reader()
+	folder := r.Pointer(p.exe.dentry, ps.o.parent)
+	if r.Err != nil || folder == 0 {
+		return unknownName, r.Err
+	}
+	_, n, err := ps.look(ctx, folder, path.Base(p.Exe))
+	return n, err
+}
+
+// arg0 is the first argument, which a program is free to choose.
+func (p *program) arg0() string {
+	if len(p.Args) == 0 {
+		return ""
+	}
+	return p.Args[0]
+}
+
+// String names it in findings.
+func (p *program) String() string { return fmt.Sprintf("process %d (%s)", p.PID, p.Comm) }
+
+// object is what a finding about it is about.
+func (p *program) object() Object { return Object{Kind: "process", Name: p.Comm, PID: p.PID} }
+
+// interpreterOf is the interpreter that a process is; empty for another program. Of a
+// busybox it is the applet, which only its name tells.
+func (p *program) interpreter() string {
+	base := path.Base(p.Exe)
+	if base == "busybox" || base == "toybox" || base == "" {
+		base = strings.TrimPrefix(path.Base(p.arg0()), "-")
+		if base == "busybox" && len(p.Args) > 1 {
+			base = p.Args[1]
+		}
+		if !interpreters[base] && interpreters[p.Comm] {
+			base = p.Comm
+		}
+	}
+	stem := strings.TrimRight(base, "0123456789.") // python3.11, perl5.36.0, lua5.4
+	if interpreters[base] || interpreters[stem] {
+		return base
+	}
+	return ""
+}
+
+var interpreters = map[string]bool{
+	"sh": true, "bash": true, "rbash": true, "dash": true, "ash": true, "hush": true, "zsh": true, "ksh": true, "mksh": true, "csh": true, "tcsh": true, "fish": true, "yash": true,
+	"python": true, "perl": true, "ruby": true, "php": true, "lua": true, "luajit": true, "tclsh": true, "expect": true, "awk": true, "gawk": true, "mawk": true, "pwsh": true, "node": true,
+}
+
+// Folders that packages put programs and libraries in, and folders that they never do.
+var (
+	packagePlaces = []string{"/usr/", "/lib/", "/lib32/", "/lib64/", "/libx32/", "/bin/", "/sbin/", "/opt/", "/snap/", "/nix/store/", "/gnu/store/", "/app/", "/var/lib/flatpak/", "/var/lib/snapd/"}
+	strangePlaces = []string{"/tmp/", "/var/tmp/", "/dev/", "/run/user/", "/proc/", "/sys/", "/home/", "/root/"}
+)
+
+func below(name string, places []string) bool {
+	return slices.ContainsFunc(places, func(p string) bool { return strings.HasPrefix(name, p) })
+}
+
+// hiddenName reports whether ls leaves a part of a path out.
+func hiddenName(name string) bool { return strings.Contains(name, "/.") }
+
+// packaged reports whether a file is where packages put programs and libraries.
+func packaged(name string) bool { return below(name, packagePlaces) && !hiddenName(name) }
+
+// strange reports whether a file is where no package puts programs and libraries.
+func strange(name string) bool {
+	return below(name, strangePlaces) || hiddenName(name) || !strings.HasPrefix(name, "/")
+}
+
+// sockets are those of a guest.
+type sockets struct {
+	all   []*network.Socket
+	files map[uint64]*network.Socket // by inode, which is that of the open file
+	holes []error
+}
+
+func readSockets(ctx context.Context, s *linux.System) (*sockets, error) {
+	ks := &sockets{files: map[uint64]*network.Socket{}}
+	for k, err := range network.Sockets(ctx, s) {
+		if err != nil {
+			ks.holes = append(ks.holes, err)
+			continue
+		}
+		ks.all = append(ks.all, k)
+		if k.Inode != 0 && k.Protocol != "mptcp" {
+			ks.files[k.Inode] = k
+		}
+	}
+	return ks, ctx.Err()
+}

@@ -1,0 +1,123 @@
+package check
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/outsight-vmi/outsight/linux/network"
+)
+
+func init() {
+	Register(Check{
+		ID:        "shell-on-socket",
+		Title:     "Shells and interpreters that take their input from the network",
+		Severity:  High,
+		Technique: "T1059", // Command and Scripting Interpreter
+		Source:    "descriptors 0 to 2 of interpreters, and the struct sock behind them",
+		Proves: `A shell, or an interpreter, reads its standard input from a network socket and writes its output there: whoever is at the other end types commands. That is
+what a reverse shell and a bind shell are.`,
+		Blind: `A shell behind a pipe or a pseudo-terminal that another program connects with the network (socat, ssh, a C2 agent). Interpreters under another name, and of busybox a shell that
+renamed itself. Scripts that inetd or systemd start for each connection are taken for services: a shell without a script is not.`,
+		Next: `Look at who it talks to in the view sockets, at its parent in the view tree, and at what was typed with "outsight history" and "outsight strings --pid PID". Where the parent is a network
+service, that service was the way in.`,
+		Example: `A process connected to another machine and started a shell on the connection:
+
+    $ outsight check lab:demo --only shell-on-socket -o json | jq -r '.title, .seen'
+    process 538 (sh) is sh, and takes its input from tcp 10.0.2.15:44386 - 198.51.100.7:443
+    standard input is tcp 10.0.2.15:44386 - 198.51.100.7:443, output tcp 10.0.2.15:44386 - 198.51.100.7:443`,
+		Run: shellsOnSockets,
+	})
+}
+
+// ofNetwork reports whether a socket leads to other machines.
+func ofNetwork(k *network.Socket) bool {
+	return k.Family == network.FamilyInet || k.Family == network.FamilyInet6
+}
+
+func shellsOnSockets(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
+	return func(yield func(*Finding, error) bool) {
+		ps, err := s.Programs()
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		for _, p := range ps.all {
+			if p.interpreter() == "" {
+				continue
+			}
+			f, err := s.shellOnSocket(ctx, ps, p)
+			if (f != nil || err != nil) && !yield(f, err) {
+				return
+			}
+		}
+	}
+}
+
+// inetds start a program for each connection, with the connection as its standard streams.
+var inetds = []string{"inetd", "xinetd", "openbsd-inetd", "tcpserver", "tcpsvd", "udpsvd", "systemd"}
+
+func (s *Subject) shellOnSocket(ctx context.Context, ps *programs, p *program) (*Finding, error) {
+	var streams [3]*network.Socket
+	reader, err := network.NewSocketFiles(s.Linux)
+	if err != nil {
+		return nil, err
+	}
+	for file, err := range s.Linux.NewProcessReader().Files(ctx, p.Task) {
+		if err != nil {
+			return nil, fmt.Errorf("process %d: %w", p.PID, err)
+		}
+		if file.FD >= len(streams) {
+			break
+		}
+		if file.Class != "socket" {
+			continue
+		}
+		k, err := reader.Of(ctx, file)
+		if err != nil {
+			return nil, fmt.Errorf("process %d: descriptor %d: %w", p.PID, file.FD, err)
+		}
+		if k != nil && ofNetwork(k) {
+			streams[file.FD] = k
+		}
+	}
+	in, out := streams[0], streams[1]
+	if out == nil {
+		out = streams[2]
+	}
+	if in == nil || out == nil {
+		return nil, nil
+	}
+	parent := ps.byPID[p.PPID]
+	script := len(p.Args) > 1 && !strings.HasPrefix(p.Args[1], "-")
+	if script && parent != nil && (parent.PID == 1 || slices.Contains(inetds, path.Base(parent.Exe)) || slices.Contains(inetds, parent.Comm)) {
+		return nil, nil // a service that is a script
+	}
+	f := p.finding("is "+p.interpreter()+", and takes its input from "+describeSocket(in), Certain)
+	if script {
+		f.Confidence = Likely
+	}
+	f.Expected = "standard streams that are a terminal, a pipe or a file"
+	f.Seen = fmt.Sprintf("standard input is %s, output %s", describeSocket(in), describeSocket(out))
+	f.Evidence = append(f.Evidence, Evidence{Text: "struct sock of its standard input", Addr: in.Addr})
+	if parent != nil {
+		f.Evidence = append(f.Evidence, Evidence{Text: "its parent is " + parent.String()})
+	}
+	f.Show = fmt.Sprintf("outsight files {} --pid %d", p.PID)
+	return f, nil
+}
+
+// describeSocket names a socket by its protocol and its two ends.
+func describeSocket(k *network.Socket) string {
+	if !ofNetwork(k) {
+		return "a " + k.Protocol + " socket"
+	}
+	text := fmt.Sprintf("%s %s:%d", k.Protocol, k.Local, k.LocalPort)
+	if k.Remote.IsValid() && !k.Remote.IsUnspecified() {
+		text += fmt.Sprintf(" - %s:%d", k.Remote, k.RemotePort)
+	}
+	return text
+}

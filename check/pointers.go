@@ -132,9 +132,12 @@ func describe(v table.View, names table.Selection, row table.Row) string {
 const codeShown = 16
 
 // codeAt is the beginning of the code at an address; nil if there is none.
-func codeAt(s *Subject, a uint64) []byte {
-	b := make([]byte, codeShown)
-	if err := s.Linux.ReadAt(b, addr(a)); err != nil {
+func codeAt(s *Subject, a uint64) []byte { return bytesAt(s, addr(a), codeShown) }
+
+// bytesAt are n bytes at an address; nil if they cannot be read.
+func bytesAt(s *Subject, a virt.Addr, n int) []byte {
+	b := make([]byte, n)
+	if err := s.Linux.ReadAt(b, a); err != nil {
 		return nil
 	}
 	return b

@@ -182,6 +182,21 @@ func ftraceHash(ctx context.Context, s *linux.System, o *ftraceLayout, a virt.Ad
 // remembers that), in the order of the kernel's pages of records.
 func FtraceSites(ctx context.Context, s *linux.System) iter.Seq2[*FtraceSite, error] {
 	return func(yield func(*FtraceSite, error) bool) {
+		for site, err := range FtraceRecords(ctx, s) {
+			if err == nil && site.Users == 0 && site.Flags == nil {
+				continue
+			}
+			if !yield(site, err) {
+				return
+			}
+		}
+	}
+}
+
+// FtraceRecords yields every function that can be traced, in the order of the kernel's
+// pages of records.
+func FtraceRecords(ctx context.Context, s *linux.System) iter.Seq2[*FtraceSite, error] {
+	return func(yield func(*FtraceSite, error) bool) {
 		o, err := ftraceLayoutOf(s)
 		if err != nil {
 			yield(nil, err)
@@ -238,9 +253,6 @@ func ftraceRecords(s *linux.System, o *ftraceLayout, page virt.Addr, yield func(
 	for i := range n {
 		rec := b[i*uint64(o.recSize):]
 		flags := binary.LittleEndian.Uint64(rec[o.recFlags.Offset:])
-		if flags == 0 {
-			continue
-		}
 		if !yield(&FtraceSite{
 			Record: records + virt.Addr(i*uint64(o.recSize)), Site: virt.Addr(binary.LittleEndian.Uint64(rec[o.recIP.Offset:])),
 			Users: int(flags & ftraceUsers), Flags: kobj.BitNames(flags&^ftraceUsers, ftraceSiteFlags), Enabled: flags>>31&1 != 0,

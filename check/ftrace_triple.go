@@ -1,0 +1,251 @@
+package check
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"iter"
+	"slices"
+	"strings"
+
+	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/hooks"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+func init() {
+	Register(Check{
+		ID:        "ftrace-triple",
+		Title:     "Traced functions whose users, records and code disagree",
+		Severity:  Critical,
+		Technique: "T1014", // Rootkit
+		Source:    "ftrace_ops_list, ftrace_pages (struct dyn_ftrace), the bytes at every place of a call, ftrace_enabled",
+		Proves: `The place that every function keeps for tracing holds something that function tracing did not put there, or tracing has a user that is not on its
+list, or a user that replaces functions (IPMODIFY) is a module rather than live patching. To be called a hook must be in the code; to stay it must be in the list and the records: who
+hides one of the three shows in the others.`,
+		Blind: `A hook behind the first instruction of a function, and functions without a place for tracing: the check of kernel text finds these. A module that uses
+tracing as it is meant, without replacing functions: it is in "outsight ftrace".`,
+		Next: `"outsight ftrace" shows the users of tracing and their functions, "outsight ftrace_functions" what is traced; disassemble where the call leads. What is
+hooked says what for. A live patch of a vendor that brings its own framework may replace functions legally: compare with what is installed.`,
+		Run: ftraceTriple,
+	})
+}
+
+// ftraceView is what the check knows of the users of tracing.
+type ftraceView struct {
+	s      *Subject
+	owners *linux.Owners
+	ops    []*ftraceUser
+	off    bool // nothing is called, whoever asks (kernel.ftrace_enabled)
+	code   codeWindow
+}
+
+// ftraceUser is one user of tracing that is enabled.
+type ftraceUser struct {
+	*hooks.FtraceOp
+	all              bool
+	filter, excluded map[virt.Addr]bool
+}
+
+func (u *ftraceUser) traces(ip virt.Addr) bool {
+	return (u.all || u.filter[ip]) && !u.excluded[ip]
+}
+
+func ftraceTriple(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
+	return func(yield func(*Finding, error) bool) {
+		owners, err := s.Owners()
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		v := &ftraceView{s: s, owners: owners, code: codeWindow{s: s}}
+		for f, err := range hooks.FtraceOps(ctx, s.Linux) {
+			if err != nil {
+				if !yield(nil, err) {
+					return
+				}
+				continue
+			}
+			if !slices.Contains(f.Flags, "enabled") {
+				continue
+			}
+			u := newFtraceUser(f)
+			v.ops = append(v.ops, u)
+			if found := v.replaces(u); found != nil && !yield(found, nil) {
+				return
+			}
+		}
+		if a, ok := s.Linux.Address("ftrace_enabled"); ok {
+			if on, err := s.Linux.Space.U32(a); err == nil {
+				v.off = on == 0
+			}
+		}
+		for site, err := range hooks.FtraceRecords(ctx, s.Linux) {
+			if err != nil {
+				if !yield(nil, err) {
+					return
+				}
+				continue
+			}
+			if slices.Contains(site.Flags, "disabled") {
+				continue // a weak function that another replaced, or one that could not be changed
+			}
+			if found := v.judge(site); found != nil && !yield(found, nil) {
+				return
+			}
+		}
+	}
+}
+
+func newFtraceUser(f *hooks.FtraceOp) *ftraceUser {
+	set := func(ips []virt.Addr) map[virt.Addr]bool {
+		m := make(map[virt.Addr]bool, len(ips))
+		for _, ip := range ips {
+			m[ip] = true
+		}
+		return m
+	}
+	return &ftraceUser{FtraceOp: f, all: f.FilterSize == 0, filter: set(f.Filter), excluded: set(f.NoTrace)}
+}
+
+// replaces judges a user that may replace functions: live patching and kprobes are of the
+// kernel itself, and so is what attaches BPF.
+func (v *ftraceView) replaces(u *ftraceUser) *Finding {
+	owner := v.owners.CodeAt(u.Func)
+	if !slices.Contains(u.Flags, "ipmodify") || owner.Kind != linux.OwnerModule {
+		return nil
+	}
+	return &Finding{
+		Confidence: Likely,
+		Title:      fmt.Sprintf("module %s replaces %s by function tracing", owner.Name, v.names(u)),
+		Object:     Object{Kind: "ftrace_ops", Name: owner.String(), Addr: u.Addr},
+		Expected:   "only the kernel's own live patching and probes replace functions (IPMODIFY)",
+		Seen:       fmt.Sprintf("%s (%#x)", owner.Function(), uint64(u.Func)),
+		Evidence:   []Evidence{{Text: "its struct ftrace_ops", Addr: u.Addr}, {Text: "its function", Addr: u.Func, Bytes: codeAt(v.s, uint64(u.Func))}},
+		Basis:      "the guest's list of users of function tracing, and its list of modules",
+		Show:       "outsight ftrace {}",
+	}
+}
+
+// names are the functions that a user traces, the first of them.
+func (v *ftraceView) names(u *ftraceUser) string {
+	const shown = 8
+	if u.all {
+		return "functions of the whole kernel"
+	}
+	var names []string
+	for _, ip := range u.Filter[:min(len(u.Filter), shown)] {
+		names = append(names, v.owners.CodeAt(ip).Symbol)
+	}
+	if more := len(u.Filter) - len(names); more > 0 {
+		names = append(names, fmt.Sprintf("%d more", more))
+	}
+	return strings.Join(names, ", ")
+}
+
+// nops are the five bytes of a function that is not traced: since 5.13 the first on every
+// processor, before one of both.
+var nops = [][]byte{{0x0f, 0x1f, 0x44, 0x00, 0x00}, {0x66, 0x66, 0x66, 0x66, 0x90}}
+
+const callSize = 5 // call rel32 of x86
+
+// judge judges one function by what its record, the users and its code say.
+func (v *ftraceView) judge(site *hooks.FtraceSite) *Finding {
+	var code [callSize]byte
+	if !v.code.read(code[:], site.Site) {
+		return nil // of a module that is just being unloaded, or text that was freed after booting
+	}
+	users := 0
+	for _, u := range v.ops {
+		if u.traces(site.Site) {
+			users++
+		}
+	}
+	found := func(what, expected, seen string) *Finding {
+		name := v.owners.CodeAt(site.Site).Symbol // the place may lie behind an endbr64
+		if name == "" {
+			name = fmt.Sprintf("the function at %#x", uint64(site.Site))
+		}
+		return &Finding{
+			Confidence: Certain,
+			Title:      name + " " + what,
+			Object:     Object{Kind: "function", Name: name, Addr: site.Site},
+			Expected:   expected,
+			Seen:       seen,
+			Evidence:   []Evidence{{Text: "its place for tracing", Addr: site.Site, Bytes: slices.Clone(code[:])}, {Text: "its struct dyn_ftrace", Addr: site.Record}},
+			Basis:      "users, records and code of the guest's function tracing, compared with each other at one look",
+			Show:       fmt.Sprintf("outsight disassemble {} %#x", uint64(site.Site)),
+		}
+	}
+	idle := slices.ContainsFunc(nops, func(nop []byte) bool { return bytes.Equal(nop, code[:]) })
+	switch {
+	case !site.Enabled && !idle:
+		to, owner := v.target(site.Site, code)
+		if owner.Kind == linux.OwnerProgram && strings.HasPrefix(v.owners.CodeAt(site.Site).Symbol, "bpf_dispatcher_") {
+			return nil // BPF changes its own dispatchers by itself (up to 6.1)
+		}
+		return found("holds code in its place for tracing, and is not traced", "a nop of five bytes", to)
+	case site.Enabled && idle:
+		return found("is recorded as traced, and is not", "a call", "a nop of five bytes")
+	case site.Enabled:
+		if to, owner := v.target(site.Site, code); !legalTarget(site, owner) {
+			return found("calls something else than a function of tracing when it is entered", "a call of ftrace_caller or ftrace_regs_caller, of a trampoline, or of a BPF program that is attached directly", to)
+		}
+	}
+	switch {
+	case site.Users > users:
+		return found(fmt.Sprintf("is traced for %d users, of which %d are on the list", site.Users, users), "every user is on ftrace_ops_list", fmt.Sprintf("%d of %d users", users, site.Users))
+	case site.Users < users && !v.off:
+		return found(fmt.Sprintf("is traced by %d users on the list, and its record counts %d", users, site.Users), fmt.Sprintf("%d users", users), fmt.Sprintf("%d users", site.Users))
+	}
+	return nil
+}
+
+// target is where the call or jump at a site leads.
+func (v *ftraceView) target(site virt.Addr, code [callSize]byte) (string, linux.Owner) {
+	const call, jump = 0xe8, 0xe9
+	if code[0] != call && code[0] != jump {
+		return fmt.Sprintf("% x", code[:]), linux.Owner{Kind: linux.OwnerNone}
+	}
+	to := site + callSize + virt.Addr(int64(int32(binary.LittleEndian.Uint32(code[1:]))))
+	owner := v.owners.CodeAt(to)
+	word := map[byte]string{call: "a call of", jump: "a jump to"}[code[0]]
+	return fmt.Sprintf("%s %#x (%s %s)", word, uint64(to), owner, owner.Function()), owner
+}
+
+// legalTarget reports whether tracing calls such code.
+func legalTarget(site *hooks.FtraceSite, owner linux.Owner) bool {
+	switch owner.Kind {
+	case linux.OwnerKernel:
+		return owner.Offset == 0 && (owner.Symbol == "ftrace_caller" || owner.Symbol == "ftrace_regs_caller")
+	case linux.OwnerTrampoline:
+		return owner.Name == "ftrace" && owner.Offset == 0
+	case linux.OwnerProgram:
+		return slices.Contains(site.Flags, "direct_enabled")
+	}
+	return false
+}
+
+// codeWindow reads code piece by piece, for many short reads that follow each other.
+type codeWindow struct {
+	s     *Subject
+	start virt.Addr
+	bytes []byte
+	buf   [64 << 10]byte
+}
+
+func (w *codeWindow) read(p []byte, a virt.Addr) bool {
+	if a < w.start || a+virt.Addr(len(p)) > w.start+virt.Addr(len(w.bytes)) {
+		w.start, w.bytes = a, w.buf[:]
+		if w.s.Linux.ReadAt(w.bytes, a) != nil {
+			w.bytes = w.buf[:len(p)]
+			if w.s.Linux.ReadAt(w.bytes, a) != nil {
+				w.bytes = nil
+				return false
+			}
+		}
+	}
+	copy(p, w.bytes[a-w.start:])
+	return true
+}

@@ -1,0 +1,186 @@
+package check
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/outsight-vmi/outsight/linux/hooks"
+	"github.com/outsight-vmi/outsight/linux/kobj"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+func init() {
+	Register(Check{
+		ID:        "helper-path",
+		Title:     "Programs that the kernel starts as root, at places where no package puts one",
+		Severity:  High,
+		Technique: "T1546", // Event Triggered Execution
+		Source:    "modprobe_path, core_pattern, uevent_helper, poweroff_cmd, cgroup_root.release_agent_path, binfmt_misc",
+		Proves: `The kernel was told to start a program at an event (an unknown executable, a crash, a device, an empty control group) that lies where everybody may
+write, that is hidden, or that is no absolute path. Exploits overwrite modprobe_path or core_pattern to get root, containers that break out use release_agent.`,
+		Blind: `A program at a usual place that was itself replaced, and a path that was set back after use. An interpreter that is open already (flag F of binfmt_misc)
+runs whatever its path says today.`,
+		Next: `Take the program out with "outsight recover" and find who wrote the path: "outsight sysctl" shows it, "outsight ps" who runs. Set it back to what the
+distribution has.`,
+		Run: helperPaths,
+	})
+}
+
+// helper is a program that the kernel starts by itself.
+type helper struct {
+	name, command string
+	at            virt.Addr
+	show          string
+}
+
+// helperVariables are arrays of characters that hold a command, by symbol.
+var helperVariables = []struct {
+	symbol, name string
+	size         int
+}{
+	{"modprobe_path", "modprobe_path", 256},
+	{"core_pattern", "core_pattern", 128},
+	{"uevent_helper", "uevent_helper", 256},
+	{"poweroff_cmd", "poweroff_cmd", 256},
+}
+
+func helperPaths(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
+	return func(yield func(*Finding, error) bool) {
+		helpers, errs := s.helpers(ctx)
+		for _, err := range errs {
+			if !yield(nil, err) {
+				return
+			}
+		}
+		for _, h := range helpers {
+			why, severity, sure := strangePath(h)
+			if why == "" {
+				continue
+			}
+			f := &Finding{
+				Severity: severity, Confidence: sure,
+				Title:    fmt.Sprintf("%s is %q, %s", h.name, h.command, why),
+				Object:   Object{Kind: "helper", Name: h.name, Addr: h.at},
+				Expected: "the path of a program that a package installed",
+				Seen:     h.command,
+				Evidence: []Evidence{{Text: "the command", Addr: h.at, Bytes: []byte(h.command)}},
+				Basis:    "the guest's kernel memory, and where distributions keep programs",
+				Show:     h.show,
+			}
+			if !yield(f, nil) {
+				return
+			}
+		}
+	}
+}
+
+func (s *Subject) helpers(ctx context.Context) (hs []helper, errs []error) {
+	names := make([]string, 0, len(helperVariables)+1)
+	for _, v := range helperVariables {
+		names = append(names, v.symbol)
+	}
+	if err := s.Linux.Prefetch(append(names, "cgroup_roots")...); err != nil {
+		return nil, []error{err}
+	}
+	for _, v := range helperVariables {
+		a, ok := s.Linux.Address(v.symbol)
+		if !ok {
+			continue // built without it
+		}
+		command, err := s.Linux.StringAt(a, v.size)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", v.name, err))
+			continue
+		}
+		hs = append(hs, helper{v.name, command, a, fmt.Sprintf("outsight read {} %#x %d", uint64(a), v.size)})
+	}
+	agents, err := s.releaseAgents(ctx)
+	hs = append(hs, agents...)
+	if err != nil && !errors.Is(err, kobj.ErrUnsupported) {
+		errs = append(errs, err)
+	}
+	for f, err := range hooks.MiscFormats(ctx, s.Linux) {
+		switch {
+		case errors.Is(err, kobj.ErrUnsupported):
+		case err != nil:
+			errs = append(errs, err)
+		case f.Enabled:
+			hs = append(hs, helper{"the interpreter " + f.Name + " of binfmt_misc", f.Interpreter, f.Addr, "outsight binfmts {}"})
+		}
+	}
+	return hs, errs
+}
+
+// releaseAgents are the programs that version 1 of control groups starts when a group is
+// left by its last process.
+func (s *Subject) releaseAgents(ctx context.Context) (hs []helper, err error) {
+	o, err := kobj.LayoutOf(s.Linux.Walker, "release agents", func(r *kobj.Resolver, o *struct{ list, path kobj.Field }) {
+		o.list, o.path = r.Field("cgroup_root", "root_list"), r.Field("cgroup_root", "release_agent_path")
+	})
+	if err != nil {
+		return nil, err
+	}
+	head, ok := s.Linux.Address("cgroup_roots")
+	if !ok {
+		return nil, kobj.ErrUnsupported
+	}
+	const maxRoots, maxPath = 64, 4096
+	for node, err := range s.Linux.List(ctx, head, maxRoots) {
+		if err != nil {
+			return hs, fmt.Errorf("release agents: %w", err)
+		}
+		a := o.path.At(node - o.list.At(0))
+		command, err := s.Linux.StringAt(a, maxPath)
+		if err != nil {
+			return hs, fmt.Errorf("release agents: %w", err)
+		}
+		hs = append(hs, helper{"the release agent of a control group", command, a, fmt.Sprintf("outsight read {} %#x 256", uint64(a))})
+	}
+	return hs, nil
+}
+
+var (
+	// openDirs are where everybody may write, or what lives in memory alone.
+	openDirs = []string{"/tmp", "/var/tmp", "/dev", "/run/user", "/home", "/proc", "/sys/fs", "/var/run/user"}
+	// programDirs are where packages put programs.
+	programDirs = []string{"/bin", "/sbin", "/usr", "/lib", "/lib64", "/libexec", "/opt", "/snap", "/nix/store", "/gnu/store", "/run/current-system", "/system", "/etc", "/init", "/busybox"}
+)
+
+// strangePath is why the program of a helper is at a strange place; empty if it is not.
+func strangePath(h helper) (why string, severity Severity, sure Confidence) {
+	command := h.command
+	if h.name == "core_pattern" {
+		var pipe bool
+		if command, pipe = strings.CutPrefix(command, "|"); !pipe {
+			return "", "", "" // the name of a file; "@" names a socket (6.16)
+		}
+	}
+	command = strings.TrimSpace(command)
+	program, _, _ := strings.Cut(command, " ")
+	if program == "" {
+		return "", "", "" // switched off
+	}
+	clean := path.Clean(program)
+	below := func(dir string) bool { return clean == dir || strings.HasPrefix(clean, dir+"/") }
+	hidden := func(part string) bool { return strings.HasPrefix(part, ".") }
+	switch {
+	case !path.IsAbs(program):
+		return "which is no absolute path", High, Likely
+	case slices.ContainsFunc(openDirs, below):
+		return "where everybody may write, or nothing outlives a boot", High, Likely
+	case slices.ContainsFunc(strings.Split(clean, "/"), hidden):
+		return "which is hidden", High, Likely
+	case strings.HasPrefix(clean, "/memfd:") || strings.HasSuffix(command, "(deleted)"):
+		return "which is in no file system", High, Likely
+	case strings.ContainsFunc(program, func(r rune) bool { return r < ' ' || r > '~' }):
+		return "which is not the name of a program", High, Likely
+	case !slices.ContainsFunc(programDirs, below):
+		return "which is where packages put no programs", Low, Possible
+	}
+	return "", "", ""
+}

@@ -1,0 +1,261 @@
+package check
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/kobj"
+	"github.com/outsight-vmi/outsight/linux/mm"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+func init() {
+	Register(Check{
+		ID:        "stolen-credentials",
+		Title:     "Credentials that no system call can have given",
+		Severity:  Critical,
+		Technique: "T1068", // Exploitation for Privilege Escalation
+		Source:    "task_struct.real_cred and cred, init_cred, struct cred (uid, user, user_ns, ucounts, capability sets), cred_jar",
+		Proves: `A process acts with credentials that the kernel's own functions do not make: those that the kernel started with, those of another process, or a set whose
+members contradict each other, such as a user ID that was overwritten while the account it is counted for stayed. Kernel exploits and rootkits that "give root" leave these.`,
+		Blind: `Credentials that were made and committed by the kernel's own functions (prepare_kernel_cred and commit_creds): they look as if the process had been given
+them by a setuid program. A change between two looks that was taken back.`,
+		Next: `Look at the process and its parents with "outsight tree" and "outsight creds", and at what it has open with "outsight files". Treat the kernel as taken
+over: who can write credentials can write anything.`,
+		Run: stolenCredentials,
+	})
+}
+
+// credentials is a struct cred, as far as its members must agree.
+type credentials struct {
+	uid, userUID                              uint32
+	user, userNS, ucounts, ucountsNS          virt.Addr
+	effective, permitted, inherited, ambience uint64
+}
+
+// credLayout is where the members of struct cred lie, and who leads to it.
+type credLayout struct {
+	own, acting                                kobj.Field // of task_struct: real_cred, cred
+	uid, user, userNS, ucounts                 kobj.Field
+	effective, permitted, inheritable, ambient kobj.Field
+	userUID, ucountsNS                         kobj.Field
+}
+
+func credLayoutOf(s *linux.System) (*credLayout, error) {
+	return kobj.LayoutOf(s.Walker, "credentials", func(r *kobj.Resolver, o *credLayout) {
+		r.Prefetch("init_cred", "cred_jar")
+		const c = "cred"
+		*o = credLayout{
+			own: r.Field("task_struct", "real_cred"), acting: r.Field("task_struct", "cred"),
+			uid: r.Field(c, "uid"), user: r.Field(c, "user"), userNS: r.Field(c, "user_ns"), ucounts: r.Optional(c, "ucounts"), // 5.14
+			effective: r.Field(c, "cap_effective"), permitted: r.Field(c, "cap_permitted"), inheritable: r.Field(c, "cap_inheritable"), ambient: r.Field(c, "cap_ambient"),
+			userUID: r.Field("user_struct", "uid"), ucountsNS: r.Optional("ucounts", "ns"),
+		}
+	})
+}
+
+// credWalk is one run of the check.
+type credWalk struct {
+	s       *Subject
+	o       *credLayout
+	r       kobj.Reader
+	initial map[virt.Addr]bool // what the kernel started with
+	full    uint64             // the capabilities that this kernel has
+	jar     virt.Addr          // the cache that credentials are allocated from
+	users   map[virt.Addr][]*task
+	yield   func(*Finding, error) bool
+}
+
+func stolenCredentials(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
+	return func(yield func(*Finding, error) bool) {
+		ts, err := s.Tasks()
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		o, err := credLayoutOf(s.Linux)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		w := &credWalk{s: s, o: o, r: s.Linux.Reader(), users: map[virt.Addr][]*task{}, yield: yield}
+		if err := w.start(ts.init); err != nil {
+			yield(nil, fmt.Errorf("the kernel's own credentials: %w", err))
+			return
+		}
+		for _, a := range slices.Sorted(maps.Keys(ts.all)) {
+			if ctx.Err() != nil || !w.task(ts.all[a]) {
+				return
+			}
+		}
+		for _, c := range slices.Sorted(maps.Keys(w.users)) {
+			if ctx.Err() != nil || !w.shared(c) || !w.judge(c) {
+				return
+			}
+		}
+	}
+}
+
+// start reads what the others are compared with. init_task's real_cred is init_cred for as
+// long as the kernel runs; both are known, for either could have been changed.
+func (w *credWalk) start(first virt.Addr) error {
+	own := w.r.Pointer(first, w.o.own)
+	w.full = w.r.Uint(own, w.o.permitted)
+	w.initial = map[virt.Addr]bool{own: true}
+	if a, ok := w.s.Linux.Address("init_cred"); ok {
+		w.initial[a] = true
+		w.full = w.r.Uint(a, w.o.permitted)
+	}
+	if a, ok := w.s.Linux.Address("cred_jar"); ok {
+		w.jar = w.r.Ptr(a)
+	}
+	return w.r.Err
+}
+
+const pfKthread = 0x200000 // PF_KTHREAD, include/linux/sched.h
+
+// task judges whose credentials a task has.
+func (w *credWalk) task(t *task) bool {
+	w.r.Err = nil
+	own, acting := w.r.Pointer(t.addr, w.o.own), w.r.Pointer(t.addr, w.o.acting)
+	if w.r.Err != nil {
+		return w.yield(nil, fmt.Errorf("credentials of task %d: %w", t.pid, w.r.Err))
+	}
+	w.users[own] = append(w.users[own], t)
+	if t.flags&pfKthread != 0 {
+		return true
+	}
+	switch {
+	case w.initial[own]:
+		return w.found(t, own, Certain, "has the credentials that the kernel started with (init_cred)", "credentials of its own", "init_cred")
+	case w.initial[acting]:
+		// The kernel does so for a moment, to read firmware and the like (since 6.19,
+		// scoped_with_kernel_creds).
+		return w.found(t, acting, Likely, "acts with the credentials that the kernel started with (init_cred)", "credentials of its own", "init_cred")
+	}
+	return true
+}
+
+// shared judges who else has the credentials at c: threads of one process share them
+// (copy_creds with CLONE_THREAD, kernel/cred.c); every process has a copy of its own, as
+// fork, exec and each change makes one.
+func (w *credWalk) shared(c virt.Addr) bool {
+	first := w.users[c][0]
+	for _, t := range w.users[c] {
+		if t.tgid != first.tgid && !w.initial[c] {
+			return w.found(t, c, Certain, fmt.Sprintf("has the credentials of process %d (%s)", first.tgid, first.comm), "credentials of its own", fmt.Sprintf("the struct cred of process %d", first.tgid))
+		}
+	}
+	return true
+}
+
+// judge judges the members of the credentials at a by each other.
+func (w *credWalk) judge(a virt.Addr) bool {
+	t := w.users[a][0]
+	if w.initial[a] {
+		return true
+	}
+	c, err := w.read(a)
+	if err != nil {
+		return w.yield(nil, fmt.Errorf("credentials of task %d at %#x: %w", t.pid, uint64(a), err))
+	}
+	for _, e := range c.contradictions(w.full) {
+		if !w.found(t, a, Certain, "has credentials that contradict themselves: "+e.title, e.expected, e.seen) {
+			return false
+		}
+	}
+	return w.allocated(t, a)
+}
+
+func (w *credWalk) read(a virt.Addr) (c credentials, err error) {
+	o, r := w.o, &w.r
+	r.Err = nil
+	c = credentials{
+		uid: uint32(r.Uint(a, o.uid)), user: r.Pointer(a, o.user), userNS: r.Pointer(a, o.userNS), ucounts: r.Pointer(a, o.ucounts),
+		effective: r.Uint(a, o.effective), permitted: r.Uint(a, o.permitted), inherited: r.Uint(a, o.inheritable), ambience: r.Uint(a, o.ambient),
+	}
+	c.userUID = uint32(r.Uint(c.user, o.userUID))
+	if c.ucounts != 0 && o.ucountsNS.Present() {
+		c.ucountsNS = r.Pointer(c.ucounts, o.ucountsNS)
+	}
+	return c, r.Err
+}
+
+// contradiction is what two members of credentials say of each other.
+type contradiction struct{ title, expected, seen string }
+
+// contradictions are where members disagree that all of the kernel's functions keep in
+// step: set_user, set_cred_ucounts, cap_capset and cap_bprm_creds_from_file among them. full
+// are the capabilities that the kernel knows.
+func (c *credentials) contradictions(full uint64) (cs []contradiction) {
+	if c.uid != c.userUID {
+		cs = append(cs, contradiction{
+			fmt.Sprintf("user ID %d, counted for user %d", c.uid, c.userUID),
+			"the user ID is that of the account that the process is counted for (cred.user)", fmt.Sprintf("uid %d, user_struct of %d", c.uid, c.userUID),
+		})
+	}
+	if c.ucountsNS != 0 && c.ucountsNS != c.userNS {
+		cs = append(cs, contradiction{
+			"its user namespace is not the one that it is counted in", fmt.Sprintf("user namespace at %#x, where it is counted (cred.ucounts)", uint64(c.ucountsNS)), fmt.Sprintf("user namespace at %#x", uint64(c.userNS)),
+		})
+	}
+	for _, set := range []struct {
+		name, bound string
+		set, within uint64
+	}{
+		{"effective", "permitted", c.effective, c.permitted},
+		{"ambient", "permitted", c.ambience, c.permitted},
+		{"ambient", "inheritable", c.ambience, c.inherited},
+		{"permitted", "existing", c.permitted, full},
+		{"inheritable", "existing", c.inherited, full},
+	} {
+		if more := set.set &^ set.within; more != 0 {
+			cs = append(cs, contradiction{
+				fmt.Sprintf("%s capabilities that are not %s", set.name, set.bound),
+				fmt.Sprintf("%s capabilities are %s ones", set.name, set.bound), strings.Join(linux.CapabilityNames(more), ","),
+			})
+		}
+	}
+	return cs
+}
+
+// allocated judges what the memory of credentials is: a page of cred_jar.
+func (w *credWalk) allocated(t *task, a virt.Addr) bool {
+	if w.jar == 0 {
+		return true
+	}
+	page, err := w.s.Linux.Space.Translate(a)
+	if err != nil {
+		return w.yield(nil, fmt.Errorf("credentials of task %d: %w", t.pid, err))
+	}
+	p, err := mm.PageAt(w.s.Linux, page.PA)
+	if err != nil {
+		return w.yield(nil, fmt.Errorf("credentials of task %d at %#x: %w", t.pid, uint64(a), err))
+	}
+	if p.Use == mm.PageSlab && p.Cache == w.jar {
+		return true
+	}
+	return w.found(t, a, Certain, "has credentials that the kernel did not allocate as such", "an object of the cache cred_jar", fmt.Sprintf("memory of use %s, cache at %#x", p.Use, uint64(p.Cache)))
+}
+
+func (w *credWalk) found(t *task, c virt.Addr, sure Confidence, what, expected, seen string) bool {
+	kind := "process"
+	if !t.leads() {
+		kind = "thread"
+	}
+	return w.yield(&Finding{
+		Confidence: sure,
+		Title:      fmt.Sprintf("%s %d (%s) %s", kind, t.pid, t.comm, what),
+		Object:     Object{Kind: kind, Name: t.comm, PID: t.pid, Addr: t.addr},
+		Expected:   expected,
+		Seen:       seen,
+		Evidence:   []Evidence{{Text: "its struct cred", Addr: c}, {Text: "its task_struct", Addr: t.addr}},
+		Basis:      "structures of the guest's kernel, compared with each other at one look",
+		Show:       fmt.Sprintf("outsight struct {} cred %#x", uint64(c)),
+	}, nil)
+}

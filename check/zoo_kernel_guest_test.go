@@ -1,0 +1,283 @@
+package check_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"strings"
+	"testing"
+
+	"github.com/outsight-vmi/outsight/guest"
+	"github.com/outsight-vmi/outsight/lab"
+	"github.com/outsight-vmi/outsight/lab/labtest"
+	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/hooks"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// TestGuestKernelZoo does what rootkits do to the kernel's own structures, in a guest in
+// which legal tools are at work.
+func TestGuestKernelZoo(t *testing.T) {
+	labtest.NeedQEMU(t)
+	for _, kernel := range kernels {
+		t.Run(kernel, func(t *testing.T) {
+			g := labtest.Up(t, lab.Options{Kernel: kernel, Memory: 512 << 20, SMP: 2, Modules: zooModules})
+			labtest.Output(t, g, "for m in "+strings.Join(zooModules, " ")+"; do modprobe $m; done; sleep 100000 </dev/null >/dev/null 2>&1 & echo ok")
+			s, err := guest.Open(t.Context(), "lab:"+g.Name, guest.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			silent(t, s)
+			for _, tool := range legalTools {
+				t.Logf("%s: %s", tool.name, labtest.Output(t, g, tool.shell))
+				silent(t, s)
+			}
+			for _, k := range kernelTricks() {
+				t.Run(k.name, func(t *testing.T) { perform(t, g, s, k) })
+			}
+			silent(t, s)
+		})
+	}
+}
+
+// legalTools are what administrators do, and no check may find.
+var legalTools = []struct{ name, shell string }{
+	{"every function traced", `mount -t tracefs t /sys/kernel/tracing 2>/dev/null; cd /sys/kernel/tracing && echo function > current_tracer && cat current_tracer`},
+	{"graph tracer", `cd /sys/kernel/tracing && echo do_unlinkat > set_ftrace_filter && echo function_graph > current_tracer && cat current_tracer`},
+	{"function tracer", `mount -t tracefs t /sys/kernel/tracing 2>/dev/null; cd /sys/kernel/tracing && echo kfree_skb_partial > set_ftrace_filter && echo function > current_tracer && cat current_tracer`},
+	{"probes", `cd /sys/kernel/tracing && echo 'p:one do_unlinkat' > kprobe_events && echo 'r:two do_rmdir' >> kprobe_events && echo 'p:three do_unlinkat+8' >> kprobe_events; echo 1 > events/kprobes/enable; cat kprobe_events`},
+	{"settings", `echo '|/usr/share/apport/apport -p%p' > /proc/sys/kernel/core_pattern; echo /usr/sbin/modprobe > /proc/sys/kernel/modprobe; echo 2 > /proc/sys/kernel/kptr_restrict; cat /proc/sys/kernel/core_pattern`},
+	{"modules", `for i in 1 2 3; do modprobe dummy; rmmod dummy; done; modprobe dummy && echo loaded`},
+	{"users and namespaces", `(unshare -U sleep 100001 || echo no namespaces) </dev/null >/dev/null 2>&1 & (setuidgid nobody sleep 100002 || su nobody -s /bin/sh -c 'sleep 100002') </dev/null >/dev/null 2>&1 & sleep 1; ps | grep sleep`},
+}
+
+// kernelTricks are changes of what the kernel relies on.
+func kernelTricks() []trick {
+	credentials, calls, helpers := []string{"stolen-credentials"}, []string{"system-call-function"}, []string{"helper-path"}
+	state, taint, tracing := []string{"security-state"}, []string{"taint"}, []string{"ftrace-triple"}
+	return []trick{
+		{"credentials of the kernel", func(z *zoo) { z.become(z.symbol("init_cred")) }, credentials},
+		{"credentials of the kernel, for a moment", func(z *zoo) {
+			z.put(z.victim()+z.offset("task_struct", "cred"), uint64(z.symbol("init_cred")))
+		}, credentials},
+		{"credentials of process 1", func(z *zoo) { z.become(z.ptr(z.process(1) + z.offset("task_struct", "real_cred"))) }, credentials},
+		{"user overwritten", func(z *zoo) {
+			z.write(z.cred()+z.offset("cred", "uid"), bytes.Repeat([]byte{0xe8, 3, 0, 0}, 8))
+		}, credentials},
+		{"capabilities beyond the permitted", func(z *zoo) { z.put(z.cred()+z.offset("cred", "cap_permitted"), 1) }, credentials},
+		{"every bit a capability", func(z *zoo) {
+			z.put(z.cred()+z.offset("cred", "cap_permitted"), ^uint64(0))
+			z.put(z.cred()+z.offset("cred", "cap_effective"), ^uint64(0))
+		}, credentials},
+		{"ambient out of nothing", func(z *zoo) { z.put(z.cred()+z.offset("cred", "cap_ambient"), 1<<21) }, credentials},
+		{"credentials that were not allocated", func(z *zoo) {
+			at := z.scratch()
+			z.write(at, z.read(z.cred(), 176))
+			z.become(at)
+		}, credentials},
+		{"user namespace exchanged", func(z *zoo) {
+			if _, err := z.look.Linux.Member("cred", "ucounts"); err != nil {
+				z.Skip("this kernel counts users by no namespace")
+			}
+			z.put(z.cred()+z.offset("cred", "user_ns"), uint64(z.heap()))
+		}, credentials},
+
+		{"system call by another's function", func(z *zoo) {
+			table := z.symbol("sys_call_table")
+			z.put(table+8*17, uint64(z.ptr(table+8*39)))
+		}, calls},
+		{"system call of 32 bits by another's function", func(z *zoo) {
+			z.put(z.symbol("ia32_sys_call_table")+8*180, uint64(z.symbol("vprintk")))
+		}, calls},
+		{"system call in a module", func(z *zoo) { z.put(z.symbol("sys_call_table")+8*17, uint64(z.moduleText())) }, calls},
+		{"dispatcher to another's function", func(z *zoo) {
+			c := z.systemCall("64", 17, "dispatcher")
+			other := z.ptr(z.symbol("sys_call_table") + 8*39)
+			// call or jmp, with a distance of four bytes, behind a condition perhaps.
+			n := virt.Addr(5)
+			if z.read(c.Site, 1)[0] == 0x0f {
+				n = 6
+			}
+			z.write(c.Site+n-4, binary.LittleEndian.AppendUint32(nil, uint32(other-c.Site-n)))
+		}, calls},
+
+		{"modprobe in /tmp", func(z *zoo) { z.write(z.symbol("modprobe_path"), []byte("/tmp/x\x00")) }, helpers},
+		{"modprobe by a relative path", func(z *zoo) { z.write(z.symbol("modprobe_path"), []byte("../x\x00")) }, helpers},
+		{"crashes into a hidden program", func(z *zoo) { z.write(z.symbol("core_pattern"), []byte("|/usr/lib/.x %p\x00")) }, helpers},
+		{"devices announced to /dev/shm", func(z *zoo) { z.write(z.symbol("uevent_helper"), []byte("/dev/shm/x\x00")) }, helpers},
+		{"power off by /var/tmp", func(z *zoo) { z.write(z.symbol("poweroff_cmd"), []byte("/var/tmp/x\x00")) }, helpers},
+
+		{"AppArmor switched off", func(z *zoo) { z.write(z.symbol("apparmor_enabled"), make([]byte, 4)) }, state},
+		{"security hook taken off", func(z *zoo) { z.unhook("apparmor", "file_open") }, state},
+		{"lockdown lowered", func(z *zoo) { z.boot("lockdown=integrity") }, state},
+		{"auditing switched off", func(z *zoo) { z.write(z.symbol("audit_ever_enabled"), []byte{1, 0, 0, 0}) }, state},
+		{"enforcement of signatures lowered", func(z *zoo) { z.boot("module.sig_enforce=1") }, taint},
+		{"unsigned module where signatures are compulsory", func(z *zoo) {
+			z.write(z.ptr(z.symbol("__param_sig_enforce")+z.offset("kernel_param", "arg")), []byte{1})
+			z.write(z.module()+z.offset("module", "sig_ok"), []byte{0})
+		}, taint},
+		{"taint cleared", func(z *zoo) { z.put(z.module()+z.offset("module", "taints"), 1<<12) }, taint},
+
+		{"tracer off the list", func(z *zoo) { z.put(z.symbol("ftrace_ops_list"), uint64(z.symbol("ftrace_list_end"))) }, tracing},
+		{"record of tracing cleared", func(z *zoo) { z.put(z.traced("kfree_skb_partial").Record+z.offset("dyn_ftrace", "flags"), 0) }, tracing},
+		{"record of tracing of nothing", func(z *zoo) {
+			z.put(z.traced("kernel_power_off").Record+z.offset("dyn_ftrace", "flags"), 1<<31|1)
+		}, tracing},
+		{"call of tracing taken out", func(z *zoo) { z.write(z.traced("kfree_skb_partial").Site, []byte{0x0f, 0x1f, 0x44, 0, 0}) }, tracing},
+		{"jump in the place for tracing", func(z *zoo) { z.branch(0xe9, z.traced("kernel_power_off").Site, z.symbol("commit_creds")) }, tracing},
+		{"call of a module in the place for tracing", func(z *zoo) { z.branch(0xe8, z.traced("kernel_power_off").Site, z.moduleText()) }, tracing},
+		{"traced function calls a module", func(z *zoo) { z.branch(0xe8, z.traced("kfree_skb_partial").Site, z.moduleText()) }, tracing},
+		{"module replaces a function", func(z *zoo) {
+			ops := z.tracer("kfree_skb_partial")
+			flags := z.read(ops.Addr+z.offset("ftrace_ops", "flags"), 8)
+			z.put(ops.Addr+z.offset("ftrace_ops", "flags"), binary.LittleEndian.Uint64(flags)|1<<12)
+			z.put(ops.Addr+z.offset("ftrace_ops", "func"), uint64(z.moduleText()))
+		}, tracing},
+	}
+}
+
+// cred is the struct cred of the victim.
+func (z *zoo) cred() virt.Addr { return z.ptr(z.victim() + z.offset("task_struct", "real_cred")) }
+
+// become gives the victim other credentials.
+func (z *zoo) become(cred virt.Addr) {
+	z.Helper()
+	v := z.victim()
+	z.put(v+z.offset("task_struct", "real_cred"), uint64(cred))
+	z.put(v+z.offset("task_struct", "cred"), uint64(cred))
+}
+
+// process is the task_struct of a process.
+func (z *zoo) process(pid int32) virt.Addr {
+	z.Helper()
+	for p, err := range z.look.Processes(z.Context()) {
+		if err == nil && p.PID == pid {
+			return p.Task.Addr
+		}
+	}
+	z.Fatalf("no process %d", pid)
+	return 0
+}
+
+// scratch is memory of the kernel's image that nothing uses, of 224 bytes: behind the path
+// of the program that is started when no other way to power off is left.
+func (z *zoo) scratch() virt.Addr { return z.symbol("poweroff_cmd") + 32 }
+
+// moduleText is the address of code of a module on the list.
+func (z *zoo) moduleText() virt.Addr {
+	z.Helper()
+	m, err := z.look.Linux.ModuleNamed("loop")
+	if err != nil {
+		z.Fatal(err)
+	}
+	for _, r := range m.Memory {
+		if r.Kind == linux.ModuleText {
+			return r.Start + 0x40
+		}
+	}
+	z.Fatal("the module has no text")
+	return 0
+}
+
+// systemCall is one way to a system call.
+func (z *zoo) systemCall(abi string, number int, via string) *hooks.Syscall {
+	z.Helper()
+	owners, err := z.look.Linux.Owners()
+	if err != nil {
+		z.Fatal(err)
+	}
+	for c, err := range hooks.Syscalls(z.Context(), z.look.Linux, owners) {
+		if err != nil {
+			z.Fatal(err)
+		}
+		if c.ABI == abi && c.Number == number && c.Via == via {
+			return c
+		}
+	}
+	z.Skipf("this kernel has no %s", via)
+	return nil
+}
+
+// boot puts a parameter into the text of those that the kernel was booted with.
+func (z *zoo) boot(parameter string) {
+	z.Helper()
+	at := z.ptr(z.symbol("saved_command_line"))
+	if text, err := z.look.Linux.CommandLine(); err != nil || len(text) < len(parameter)+1 {
+		z.Fatalf("the command line %q is too short for %s: %v", text, parameter, err)
+	}
+	z.write(at, []byte(parameter+" "))
+}
+
+// unhook takes a function of a security module off its hook.
+func (z *zoo) unhook(lsm, hook string) {
+	z.Helper()
+	for h, err := range hooks.SecurityHooks(z.Context(), z.look.Linux) {
+		if err != nil {
+			z.Fatal(err)
+		}
+		if h.LSM != lsm || h.Hook != hook {
+			continue
+		}
+		if f, err := z.look.Linux.Member("security_hook_list", "list"); err == nil { // up to 6.11
+			next, link := z.ptr(f.At(h.Addr)), z.ptr(f.At(h.Addr)+8)
+			z.put(link, uint64(next))
+			if next != 0 {
+				z.put(next+8, uint64(link))
+			}
+			return
+		}
+		calls := z.ptr(h.Addr + z.offset("security_hook_list", "scalls"))
+		for range 16 {
+			if z.ptr(calls+z.offset("lsm_static_call", "hl")) == h.Addr {
+				z.put(calls+z.offset("lsm_static_call", "hl"), 0)
+				return
+			}
+			size, err := z.look.Linux.StructSize("lsm_static_call")
+			if err != nil {
+				z.Fatal(err)
+			}
+			calls += virt.Addr(size)
+		}
+	}
+	z.Fatalf("%s has no hook %s", lsm, hook)
+}
+
+// traced is the record of a function that can be traced.
+func (z *zoo) traced(function string) *hooks.FtraceSite {
+	z.Helper()
+	start := z.symbol(function)
+	for site, err := range hooks.FtraceRecords(z.Context(), z.look.Linux) {
+		if err != nil {
+			z.Fatal(err)
+		}
+		if site.Site >= start && site.Site < start+16 {
+			return site
+		}
+	}
+	z.Fatalf("%s cannot be traced", function)
+	return nil
+}
+
+// tracer is who traces a function.
+func (z *zoo) tracer(function string) *hooks.FtraceOp {
+	z.Helper()
+	site := z.traced(function).Site
+	for f, err := range hooks.FtraceOps(z.Context(), z.look.Linux) {
+		if err != nil {
+			z.Fatal(err)
+		}
+		for _, ip := range f.Filter {
+			if ip == site {
+				return f
+			}
+		}
+	}
+	z.Fatalf("nobody traces %s", function)
+	return nil
+}
+
+// branch writes a call or a jump.
+func (z *zoo) branch(op byte, at, to virt.Addr) {
+	z.Helper()
+	z.write(at, binary.LittleEndian.AppendUint32([]byte{op}, uint32(to-at-5)))
+}

@@ -214,11 +214,14 @@ func (v *ftraceView) target(site virt.Addr, code [callSize]byte) (string, linux.
 	return fmt.Sprintf("%s %#x (%s %s)", word, uint64(to), owner, owner.Function()), owner
 }
 
+// tracingCode is what of the kernel's own code is called from the place for tracing.
+var tracingCode = []string{"ftrace_caller", "ftrace_regs_caller", "ftrace_graph_caller"}
+
 // legalTarget reports whether tracing calls such code.
 func legalTarget(site *hooks.FtraceSite, owner linux.Owner) bool {
 	switch owner.Kind {
 	case linux.OwnerKernel:
-		return owner.Offset == 0 && (owner.Symbol == "ftrace_caller" || owner.Symbol == "ftrace_regs_caller")
+		return owner.Offset == 0 && slices.Contains(tracingCode, owner.Symbol)
 	case linux.OwnerTrampoline:
 		return owner.Name == "ftrace" && owner.Offset == 0
 	case linux.OwnerProgram:

@@ -221,8 +221,8 @@ func (z *zoo) victim() virt.Addr {
 func (z *zoo) module() virt.Addr {
 	z.Helper()
 	m, err := z.look.Linux.ModuleNamed("loop")
-	if err != nil {
-		z.Fatal(err)
+	if err != nil || m == nil {
+		z.Fatalf("module loop is not loaded: %v", err)
 	}
 	return m.Addr
 }

@@ -3,7 +3,6 @@ package check_test
 import (
 	"bytes"
 	"encoding/binary"
-	"strings"
 	"testing"
 
 	"github.com/outsight-vmi/outsight/guest"
@@ -21,7 +20,7 @@ func TestGuestKernelZoo(t *testing.T) {
 	for _, kernel := range kernels {
 		t.Run(kernel, func(t *testing.T) {
 			g := labtest.Up(t, lab.Options{Kernel: kernel, Memory: 512 << 20, SMP: 2, Modules: zooModules})
-			labtest.Output(t, g, "for m in "+strings.Join(zooModules, " ")+"; do modprobe $m; done; sleep 100000 </dev/null >/dev/null 2>&1 & echo ok")
+			labtest.Output(t, g, "sleep 100000 </dev/null >/dev/null 2>&1 & echo ok")
 			s, err := guest.Open(t.Context(), "lab:"+g.Name, guest.Options{})
 			if err != nil {
 				t.Fatal(err)
@@ -47,7 +46,7 @@ var legalTools = []struct{ name, shell string }{
 	{"function tracer", `mount -t tracefs t /sys/kernel/tracing 2>/dev/null; cd /sys/kernel/tracing && echo kfree_skb_partial > set_ftrace_filter && echo function > current_tracer && cat current_tracer`},
 	{"probes", `cd /sys/kernel/tracing && echo 'p:one do_unlinkat' > kprobe_events && echo 'r:two do_rmdir' >> kprobe_events && echo 'p:three do_unlinkat+8' >> kprobe_events; echo 1 > events/kprobes/enable; cat kprobe_events`},
 	{"settings", `echo '|/usr/share/apport/apport -p%p' > /proc/sys/kernel/core_pattern; echo /usr/sbin/modprobe > /proc/sys/kernel/modprobe; echo 2 > /proc/sys/kernel/kptr_restrict; cat /proc/sys/kernel/core_pattern`},
-	{"modules", `for i in 1 2 3; do modprobe dummy; rmmod dummy; done; modprobe dummy && echo loaded`},
+	{"modules", `for i in 1 2 3; do rmmod tun && insmod /lib/modules/tun.ko; done; lsmod`},
 	{"users and namespaces", `(unshare -U sleep 100001 || echo no namespaces) </dev/null >/dev/null 2>&1 & (setuidgid nobody sleep 100002 || su nobody -s /bin/sh -c 'sleep 100002') </dev/null >/dev/null 2>&1 & sleep 1; ps | grep sleep`},
 }
 
@@ -55,6 +54,7 @@ var legalTools = []struct{ name, shell string }{
 func kernelTricks() []trick {
 	credentials, calls, helpers := []string{"stolen-credentials"}, []string{"system-call-function"}, []string{"helper-path"}
 	state, taint, tracing := []string{"security-state"}, []string{"taint"}, []string{"ftrace-triple"}
+	tables := []string{"operations-table"}
 	return []trick{
 		{"credentials of the kernel", func(z *zoo) { z.become(z.symbol("init_cred")) }, credentials},
 		{"credentials of the kernel, for a moment", func(z *zoo) {
@@ -87,24 +87,16 @@ func kernelTricks() []trick {
 			z.put(table+8*17, uint64(z.ptr(table+8*39)))
 		}, calls},
 		{"system call of 32 bits by another's function", func(z *zoo) {
-			z.put(z.symbol("ia32_sys_call_table")+8*180, uint64(z.symbol("vprintk")))
+			z.redirect(z.systemCall("ia32", 180, ""), z.symbol("vprintk"))
 		}, calls},
 		{"system call in a module", func(z *zoo) { z.put(z.symbol("sys_call_table")+8*17, uint64(z.moduleText())) }, calls},
 		{"dispatcher to another's function", func(z *zoo) {
-			c := z.systemCall("64", 17, "dispatcher")
-			other := z.ptr(z.symbol("sys_call_table") + 8*39)
-			// call or jmp, with a distance of four bytes, behind a condition perhaps.
-			n := virt.Addr(5)
-			if z.read(c.Site, 1)[0] == 0x0f {
-				n = 6
-			}
-			z.write(c.Site+n-4, binary.LittleEndian.AppendUint32(nil, uint32(other-c.Site-n)))
+			z.redirect(z.systemCall("64", 17, "dispatcher"), z.ptr(z.symbol("sys_call_table")+8*39))
 		}, calls},
 
 		{"modprobe in /tmp", func(z *zoo) { z.write(z.symbol("modprobe_path"), []byte("/tmp/x\x00")) }, helpers},
 		{"modprobe by a relative path", func(z *zoo) { z.write(z.symbol("modprobe_path"), []byte("../x\x00")) }, helpers},
 		{"crashes into a hidden program", func(z *zoo) { z.write(z.symbol("core_pattern"), []byte("|/usr/lib/.x %p\x00")) }, helpers},
-		{"devices announced to /dev/shm", func(z *zoo) { z.write(z.symbol("uevent_helper"), []byte("/dev/shm/x\x00")) }, helpers},
 		{"power off by /var/tmp", func(z *zoo) { z.write(z.symbol("poweroff_cmd"), []byte("/var/tmp/x\x00")) }, helpers},
 
 		{"AppArmor switched off", func(z *zoo) { z.write(z.symbol("apparmor_enabled"), make([]byte, 4)) }, state},
@@ -121,7 +113,7 @@ func kernelTricks() []trick {
 		{"tracer off the list", func(z *zoo) { z.put(z.symbol("ftrace_ops_list"), uint64(z.symbol("ftrace_list_end"))) }, tracing},
 		{"record of tracing cleared", func(z *zoo) { z.put(z.traced("kfree_skb_partial").Record+z.offset("dyn_ftrace", "flags"), 0) }, tracing},
 		{"record of tracing of nothing", func(z *zoo) {
-			z.put(z.traced("kernel_power_off").Record+z.offset("dyn_ftrace", "flags"), 1<<31|1)
+			z.put(z.traced("kernel_power_off").Record+z.offset("dyn_ftrace", "flags"), 1<<31|5)
 		}, tracing},
 		{"call of tracing taken out", func(z *zoo) { z.write(z.traced("kfree_skb_partial").Site, []byte{0x0f, 0x1f, 0x44, 0, 0}) }, tracing},
 		{"jump in the place for tracing", func(z *zoo) { z.branch(0xe9, z.traced("kernel_power_off").Site, z.symbol("commit_creds")) }, tracing},
@@ -133,6 +125,45 @@ func kernelTricks() []trick {
 			z.put(ops.Addr+z.offset("ftrace_ops", "flags"), binary.LittleEndian.Uint64(flags)|1<<12)
 			z.put(ops.Addr+z.offset("ftrace_ops", "func"), uint64(z.moduleText()))
 		}, tracing},
+
+		{"table of a file copied", func(z *zoo) { z.copyTable(z.file()+z.offset("file", "f_op"), "file_operations") }, tables},
+		{"table of an inode copied", func(z *zoo) {
+			z.copyTable(z.ptr(z.file()+z.offset("file", "f_inode"))+z.offset("inode", "i_op"), "inode_operations")
+		}, tables},
+		{"table of a file system copied", func(z *zoo) {
+			super := z.ptr(z.ptr(z.file()+z.offset("file", "f_inode")) + z.offset("inode", "i_sb"))
+			z.copyTable(super+z.offset("super_block", "s_op"), "super_operations")
+		}, tables},
+		{"function of /proc elsewhere", func(z *zoo) {
+			z.put(z.symbol("proc_root_operations")+z.offset("file_operations", "iterate_shared"), uint64(z.heap()))
+		}, tables},
+		{"function of /proc in a module", func(z *zoo) {
+			z.put(z.symbol("proc_root_operations")+z.offset("file_operations", "iterate_shared"), uint64(z.moduleText()))
+		}, tables},
+		{"table of an entry of /proc copied", func(z *zoo) {
+			z.copyTable(z.symbol("proc_root")+z.offset("proc_dir_entry", "proc_iops"), "inode_operations")
+		}, tables},
+		{"list of connections elsewhere", func(z *zoo) {
+			z.put(z.symbol("tcp4_seq_ops")+z.offset("seq_operations", "show"), uint64(z.heap()))
+		}, tables},
+		{"protocol elsewhere", func(z *zoo) {
+			const icmp = 1
+			z.put(z.ptr(z.symbol("inet_protos")+8*icmp)+z.offset("net_protocol", "handler"), uint64(z.heap()))
+		}, tables},
+		{"protocol in a module", func(z *zoo) {
+			const icmp = 1
+			z.put(z.ptr(z.symbol("inet_protos")+8*icmp)+z.offset("net_protocol", "handler"), uint64(z.moduleText()))
+		}, tables},
+		{"packets of a kind elsewhere", func(z *zoo) {
+			z.put(z.symbol("ip_packet_type")+z.offset("packet_type", "func"), uint64(z.heap()))
+		}, tables},
+		{"socket of its own kind", func(z *zoo) { z.put(z.symbol("tcp_prot")+z.offset("proto", "get_port"), uint64(z.heap())) }, tables},
+		{"network device by a copied table", func(z *zoo) {
+			z.copyTable(z.ptr(z.symbol("init_net")+z.offset("net", "loopback_dev"))+z.offset("net_device", "netdev_ops"), "net_device_ops")
+		}, tables},
+		{"network device intercepted", func(z *zoo) {
+			z.put(z.ptr(z.symbol("init_net")+z.offset("net", "loopback_dev"))+z.offset("net_device", "rx_handler"), uint64(z.heap()))
+		}, tables},
 	}
 }
 
@@ -159,6 +190,26 @@ func (z *zoo) process(pid int32) virt.Addr {
 	return 0
 }
 
+// file is the struct file of the victim's standard input.
+func (z *zoo) file() virt.Addr {
+	z.Helper()
+	table := z.ptr(z.ptr(z.victim()+z.offset("task_struct", "files")) + z.offset("files_struct", "fdt"))
+	return z.ptr(z.ptr(table + z.offset("fdtable", "fd")))
+}
+
+// copyTable has the pointer at a lead to a copy of the table that it leads to: in a page of
+// the victim's stack of the kernel, of which the lower end is not used.
+func (z *zoo) copyTable(a virt.Addr, structure string) {
+	z.Helper()
+	size, err := z.look.Linux.StructSize(structure)
+	if err != nil {
+		z.Fatal(err)
+	}
+	at := z.ptr(z.victim()+z.offset("task_struct", "stack")) + 256 // above what guards its end
+	z.write(at, z.read(z.ptr(a), int(size)))
+	z.put(a, uint64(at))
+}
+
 // scratch is memory of the kernel's image that nothing uses, of 224 bytes: behind the path
 // of the program that is started when no other way to power off is left.
 func (z *zoo) scratch() virt.Addr { return z.symbol("poweroff_cmd") + 32 }
@@ -167,8 +218,8 @@ func (z *zoo) scratch() virt.Addr { return z.symbol("poweroff_cmd") + 32 }
 func (z *zoo) moduleText() virt.Addr {
 	z.Helper()
 	m, err := z.look.Linux.ModuleNamed("loop")
-	if err != nil {
-		z.Fatal(err)
+	if err != nil || m == nil {
+		z.Fatalf("module loop is not loaded: %v", err)
 	}
 	for _, r := range m.Memory {
 		if r.Kind == linux.ModuleText {
@@ -179,7 +230,7 @@ func (z *zoo) moduleText() virt.Addr {
 	return 0
 }
 
-// systemCall is one way to a system call.
+// systemCall is one way to a system call: the given one, or the one that is used.
 func (z *zoo) systemCall(abi string, number int, via string) *hooks.Syscall {
 	z.Helper()
 	owners, err := z.look.Linux.Owners()
@@ -190,12 +241,27 @@ func (z *zoo) systemCall(abi string, number int, via string) *hooks.Syscall {
 		if err != nil {
 			z.Fatal(err)
 		}
-		if c.ABI == abi && c.Number == number && c.Via == via {
+		if c.ABI == abi && c.Number == number && (c.Via == via || via == "" && c.Used) {
 			return c
 		}
 	}
 	z.Skipf("this kernel has no %s", via)
 	return nil
+}
+
+// redirect leads a system call to another function.
+func (z *zoo) redirect(c *hooks.Syscall, to virt.Addr) {
+	z.Helper()
+	if c.Via == "table" {
+		z.put(c.Site, uint64(to))
+		return
+	}
+	// call or jmp, with a distance of four bytes, behind a condition perhaps.
+	n := virt.Addr(5)
+	if z.read(c.Site, 1)[0] == 0x0f {
+		n = 6
+	}
+	z.write(c.Site+n-4, binary.LittleEndian.AppendUint32(nil, uint32(to-c.Site-n)))
 }
 
 // boot puts a parameter into the text of those that the kernel was booted with.

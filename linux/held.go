@@ -67,6 +67,20 @@ func (s *System) HeldObjects(ctx context.Context, ops []string, f func(HeldObjec
 	if len(wanted) == 0 {
 		return nil // the kernel has no such objects
 	}
+	return s.held(ctx, o, wanted, f, fail)
+}
+
+// HeldFiles is HeldObjects for every file descriptor, whatever operations it has.
+func (s *System) HeldFiles(ctx context.Context, f func(HeldObject), fail func(error)) error {
+	o, err := s.heldLayout()
+	if err != nil {
+		return err
+	}
+	return s.held(ctx, o, nil, f, fail)
+}
+
+// held is HeldObjects for operations of these addresses, or for all.
+func (s *System) held(ctx context.Context, o *heldLayout, wanted []virt.Addr, f func(HeldObject), fail func(error)) error {
 	w := heldWalk{s: s, o: o, r: s.Reader(), wanted: wanted, left: heldBudget, known: map[virt.Addr]virt.Addr{}}
 	for t, err := range s.Processes(ctx) {
 		if err == nil {
@@ -87,7 +101,7 @@ type heldWalk struct {
 	s      *System
 	o      *heldLayout
 	r      kobj.Reader
-	wanted []virt.Addr
+	wanted []virt.Addr // nil: all
 	left   int
 	known  map[virt.Addr]virt.Addr // operations by struct file, as many share one
 }
@@ -140,7 +154,7 @@ func (w *heldWalk) look(t Task) (found []HeldObject, err error) {
 				}
 				w.known[file] = ops
 			}
-			if slices.Contains(w.wanted, ops) {
+			if w.wanted == nil || slices.Contains(w.wanted, ops) {
 				found = append(found, HeldObject{FileHolder{pid, first + i}, ops, file, r.Pointer(file, o.private)})
 			}
 		}

@@ -108,6 +108,9 @@ func syscallsOf(ctx context.Context, s *linux.System, owners *linux.Owners, w ab
 			errs = append(errs, err)
 		}
 	}
+	for i := range targets {
+		targets[i].Addr = behindPadding(owners, targets[i].Addr)
+	}
 	_, dispatches := s.Address(w.dispatcher)
 	for nr, a := range table {
 		c := &Syscall{ABI: w.abi, Number: nr, Via: "table", Used: !dispatches, Handler: a, Site: slot + virt.Addr(8*nr)}
@@ -122,6 +125,19 @@ func syscallsOf(ctx context.Context, s *linux.System, owners *linux.Owners, w ab
 		calls = append(calls, c)
 	}
 	return calls, errs
+}
+
+// behindPadding is the function that begins behind the padding in which a is: where calls
+// are counted (retbleed=stuff, since 6.2) they go to code in front of it.
+func behindPadding(owners *linux.Owners, a virt.Addr) virt.Addr {
+	const most = 64 // CONFIG_FUNCTION_PADDING_BYTES is 16 so far
+	function, ok := strings.CutPrefix(owners.CodeAt(a).Symbol, "__pfx_")
+	for n := virt.Addr(1); ok && n <= most; n++ {
+		if o := owners.CodeAt(a + n); o.Symbol == function && o.Offset == 0 {
+			return a + n
+		}
+	}
+	return a
 }
 
 // judge fills the name in, and whether the function is the expected one.

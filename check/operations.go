@@ -1,0 +1,210 @@
+package check
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/kobj"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+func init() {
+	Register(Check{
+		ID:        "operations-table",
+		Title:     "Tables of operations that were copied, or that lead to code of others",
+		Severity:  Critical,
+		Technique: "T1014", // Rootkit
+		Source:    "file.f_op, inode.i_op and i_fop, dentry.d_op, super_block.s_op, s_export_op and s_d_op, proc_dir_entry, socket.ops, sock.sk_prot, inet_protos, inet6_protos, inetsw, ptype_base, net_device",
+		Proves: `A file, an entry of /proc, a file system, a socket, a protocol or a network device is served by functions of nobody, by a table in memory that was allocated
+(the kernel and modules have theirs in their own data), or a table of the kernel's that cannot change leads to code of a module. This is how directories, entries of
+/proc and sockets are hidden.`,
+		Blind: `A table, in the data of a module that is on the list, that the module had no reason to put there: whose it is shows in the finding of nobody. A function of
+the kernel's own that was exchanged for another of its own. Objects that nothing in memory leads to.`,
+		Next: `Disassemble the function with the command shown. What was replaced says what for: iterate_shared and readdir hide files and processes, seq_show of tcp
+hides connections, the handler of a protocol waits for a packet that nobody else understands.`,
+		Run: operationsTables,
+	})
+}
+
+// operations is one kind of table, and which of its members are functions.
+type operations struct {
+	structure string
+	// data are members that are no functions; functions, where it is not empty, are the only
+	// ones that are.
+	data, functions []string
+	// allocated says that a healthy kernel allocates some.
+	allocated bool
+
+	members []opsMember
+	size    int
+}
+
+type opsMember struct {
+	name   string
+	offset uint32
+}
+
+// The kinds. What is not a function is an owner, flags or a number.
+var (
+	fileOps   = operations{structure: "file_operations", data: []string{"owner", "fop_flags", "mmap_supported_flags"}}
+	inodeOps  = operations{structure: "inode_operations"}
+	superOps  = operations{structure: "super_operations"}
+	exportOps = operations{structure: "export_operations", data: []string{"flags"}}
+	dentryOps = operations{structure: "dentry_operations"}
+	procOps   = operations{structure: "proc_ops", data: []string{"proc_flags"}}
+	seqOps    = operations{structure: "seq_operations"}
+	socketOps = operations{structure: "proto_ops", data: []string{"family", "owner"}}
+	protoOps  = operations{structure: "proto", functions: []string{
+		"close", "pre_connect", "connect", "disconnect", "accept", "ioctl", "init", "destroy", "shutdown", "setsockopt", "getsockopt", "keepalive", "sendmsg", "recvmsg",
+		"splice_eof", "sendpage", "bind", "bind_add", "backlog_rcv", "release_cb", "hash", "unhash", "rehash", "get_port", "put_port", "psock_update_sk_prot",
+		"stream_memory_free", "sock_is_readable", "enter_memory_pressure", "leave_memory_pressure", "diag_destroy",
+	}}
+	inetOps  = operations{structure: "net_protocol", functions: []string{"handler", "err_handler"}}
+	inet6Ops = operations{structure: "inet6_protocol", functions: []string{"handler", "err_handler"}}
+	// Packets are taken by what each socket of its kind, and each module, has allocated.
+	packetOps = operations{structure: "packet_type", functions: []string{"func", "list_func", "id_match"}, allocated: true}
+	deviceOps = operations{structure: "net_device_ops"}
+	headerOps = operations{structure: "header_ops"}
+	// Switches of DSA have copies of those of the device above them (dsa_conduit_ethtool_setup).
+	ethtoolOps = operations{structure: "ethtool_ops", allocated: true, functions: []string{
+		"get_drvinfo", "get_link", "get_msglevel", "begin", "complete", "get_strings", "get_ethtool_stats", "get_ringparam", "get_channels", "get_ts_info",
+	}}
+	sockFunctions = operations{structure: "sock", allocated: true, functions: []string{
+		"sk_state_change", "sk_data_ready", "sk_write_space", "sk_error_report", "sk_backlog_rcv", "sk_destruct",
+	}}
+)
+
+// opsWalk is one run of the check.
+type opsWalk struct {
+	s       *Subject
+	r       kobj.Reader
+	owners  *linux.Owners
+	fixed   run // the kernel's read-only data
+	late    run // what of it was written until the kernel had started
+	layouts map[*operations]*operations
+	seen    map[opsKey]bool
+	buffer  []byte
+	yield   func(*Finding, error) bool
+	ended   bool
+}
+
+type opsKey struct {
+	kind  *operations
+	table virt.Addr
+}
+
+func newOpsWalk(s *Subject, yield func(*Finding, error) bool) (*opsWalk, error) {
+	owners, err := s.Owners()
+	if err != nil {
+		return nil, err
+	}
+	w := &opsWalk{s: s, r: s.Linux.Reader(), owners: owners, layouts: map[*operations]*operations{}, seen: map[opsKey]bool{}, yield: yield}
+	if err := s.Linux.Prefetch("__start_rodata", "__end_rodata", "__start_ro_after_init", "__end_ro_after_init"); err != nil {
+		return nil, err
+	}
+	w.fixed, w.late = s.between("__start_rodata", "__end_rodata"), s.between("__start_ro_after_init", "__end_ro_after_init")
+	return w, nil
+}
+
+// between is what lies between two symbols; nothing, if one is missing.
+func (s *Subject) between(first, last string) (r run) {
+	start, ok1 := s.Linux.Address(first)
+	end, ok2 := s.Linux.Address(last)
+	if ok1 && ok2 {
+		r.start, r.end = start, end
+	}
+	return r
+}
+
+func (r run) holds(a virt.Addr) bool { return a >= r.start && a < r.end }
+
+// layout is where the functions of a kind of table lie in this kernel; nil if it has none.
+func (w *opsWalk) layout(kind *operations) *operations {
+	if known, ok := w.layouts[kind]; ok {
+		return known
+	}
+	var l *operations
+	if members, err := w.s.Linux.Members(kind.structure); err == nil {
+		l = &operations{structure: kind.structure}
+		for _, m := range members {
+			if m.Size != 8 || m.Name == "" || slices.Contains(kind.data, m.Name) || len(kind.functions) > 0 && !slices.Contains(kind.functions, m.Name) {
+				continue
+			}
+			l.members = append(l.members, opsMember{m.Name, m.Offset})
+			l.size = max(l.size, int(m.Offset)+8)
+		}
+	}
+	w.layouts[kind] = l
+	return l
+}
+
+// judge judges the table that an object has. Each table is judged once, with the object
+// that led to it first: what names it is called only for a finding.
+func (w *opsWalk) judge(kind *operations, table virt.Addr, object func() string) {
+	if table == 0 || w.ended {
+		return
+	}
+	key := opsKey{kind, table}
+	if w.seen[key] || len(w.seen) >= kobj.MaxElements {
+		return
+	}
+	w.seen[key] = true
+	l := w.layout(kind)
+	if l == nil || len(l.members) == 0 {
+		return
+	}
+	holder := w.owners.MemoryAt(table)
+	if holder.Kind == linux.OwnerNone && !kind.allocated {
+		w.found(kind, table, object(), "is served by a table of functions in memory that was allocated", "a table in the data of the kernel or a module", fmt.Sprintf("memory of nobody at %#x", uint64(table)), table, "")
+	}
+	if cap(w.buffer) < l.size {
+		w.buffer = make([]byte, l.size)
+	}
+	b := w.buffer[:l.size]
+	if err := w.s.Linux.ReadAt(b, table); err != nil {
+		w.fail(fmt.Errorf("%s of %s at %#x: %w", kind.structure, object(), uint64(table), err))
+		return
+	}
+	constant := w.fixed.holds(table) && !w.late.holds(table)
+	for _, m := range l.members {
+		f := virt.Addr(linux.FieldIn(b, kobj.FieldAt(m.offset, 8)))
+		if f == 0 {
+			continue
+		}
+		switch owner := w.owners.CodeAt(f); {
+		case owner.Kind == linux.OwnerNone:
+			w.found(kind, table, object(), fmt.Sprintf("has a function %s that is code of nobody", m.name), "a function of the kernel or a module", fmt.Sprintf("%#x", uint64(f)), f, m.name)
+		case constant && owner.Kind != linux.OwnerKernel:
+			w.found(kind, table, object(), fmt.Sprintf("has a function %s of %s in a table of the kernel's that is constant", m.name, owner), "a function of the kernel itself", fmt.Sprintf("%s (%#x)", owner.Function(), uint64(f)), f, m.name)
+		}
+	}
+}
+
+func (w *opsWalk) found(kind *operations, table virt.Addr, object, what, expected, seen string, at virt.Addr, member string) {
+	if w.ended {
+		return
+	}
+	show := fmt.Sprintf("outsight struct {} %s %#x", kind.structure, uint64(table))
+	evidence := []Evidence{{Text: "struct " + kind.structure, Addr: table}}
+	if member != "" {
+		show = fmt.Sprintf("outsight disassemble {} %#x", uint64(at))
+		evidence = append(evidence, Evidence{Text: "what " + member + " leads to", Addr: at, Bytes: codeAt(w.s, uint64(at))})
+	}
+	w.ended = !w.yield(&Finding{
+		Confidence: Certain,
+		Title:      object + " " + what,
+		Object:     Object{Kind: kind.structure, Name: object + " " + member, Addr: table},
+		Expected:   expected,
+		Seen:       seen,
+		Evidence:   evidence,
+		Basis:      "the guest's kernel and its lists of modules and BPF programs: whose data and whose code lies where",
+		Show:       show,
+	}, nil)
+}
+
+func (w *opsWalk) fail(err error) {
+	if !w.ended {
+		w.ended = !w.yield(nil, err)
+	}
+}

@@ -1,0 +1,376 @@
+package check
+
+import (
+	"context"
+	"fmt"
+	"iter"
+
+	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/kobj"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+func operationsTables(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
+	return func(yield func(*Finding, error) bool) {
+		w, err := newOpsWalk(s, yield)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		o, err := opsLayoutOf(s.Linux)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		for _, part := range []func(context.Context, *opsLayout){w.files, w.superBlocks, w.procEntries, w.protocols, w.networks} {
+			if part(ctx, o); w.ended || ctx.Err() != nil {
+				return
+			}
+		}
+	}
+}
+
+// opsLayout is where objects have their tables of operations.
+type opsLayout struct {
+	file, dentry, inodeOf, path                                kobj.Field // of file and dentry
+	inode, fileDefault, super                                  kobj.Field // of inode
+	superList, inodes, inodeList, superOp, export, dentryOp    kobj.Field
+	fsType, typeName                                           kobj.Field
+	socketInode, socket, socketOp, sock, sockOp                kobj.Field
+	entryName, entryInode, entryOp, entrySeq, entryDentry      kobj.Field
+	subdir, subdirNode, entryMode                              kobj.Field
+	switchList, switchProto, switchOp                          kobj.Field
+	packetList                                                 kobj.Field
+	netList, devices, proc, deviceList, deviceName, netPackets kobj.Field
+	netSpecific, deviceOp, headerOp, ethtoolOp, receive        kobj.Field
+	devicePackets, deviceSpecific                              kobj.Field
+}
+
+func opsLayoutOf(s *linux.System) (*opsLayout, error) {
+	return kobj.LayoutOf(s.Walker, "tables of operations", func(r *kobj.Resolver, o *opsLayout) {
+		r.Prefetch("proc_root", "proc_seq_ops", "proc_single_ops", "inet_protos", "inet6_protos", "inetsw", "inetsw6", "ptype_base", "ptype_all", "net_namespace_list", "super_blocks")
+		const file, inode, super, pde, net, dev = "file", "inode", "super_block", "proc_dir_entry", "net", "net_device"
+		*o = opsLayout{
+			file: r.Field(file, "f_op"), path: r.Field(file, "f_path.dentry"), dentry: r.Field("dentry", "d_op"), inodeOf: r.Field(file, "f_inode"),
+			inode: r.Field(inode, "i_op"), fileDefault: r.Field(inode, "i_fop"), super: r.Field(inode, "i_sb"), inodeList: r.Field(inode, "i_sb_list"),
+			superList: r.Field(super, "s_list"), inodes: r.Field(super, "s_inodes"), superOp: r.Field(super, "s_op"), export: r.Optional(super, "s_export_op"),
+			dentryOp: r.Optional(super, "s_d_op", "__s_d_op"), // renamed in 6.17
+			fsType:   r.Field(super, "s_type"), typeName: r.Field("file_system_type", "name"),
+			socketInode: r.Optional("socket_alloc", "vfs_inode"), socket: r.Optional("socket_alloc", "socket"), socketOp: r.Optional("socket", "ops"), sock: r.Optional("socket", "sk"),
+			sockOp:    r.Optional("sock", "__sk_common.skc_prot"),
+			entryName: r.Optional(pde, "name"), entryInode: r.Optional(pde, "proc_iops"), entryOp: r.Optional(pde, "proc_ops"), entrySeq: r.Optional(pde, "seq_ops"),
+			entryDentry: r.Optional(pde, "proc_dops"), subdir: r.Optional(pde, "subdir"), subdirNode: r.Optional(pde, "subdir_node"), entryMode: r.Optional(pde, "mode"),
+			switchList: r.Optional("inet_protosw", "list"), switchProto: r.Optional("inet_protosw", "prot"), switchOp: r.Optional("inet_protosw", "ops"),
+			packetList: r.Optional("packet_type", "list"),
+			netList:    r.Optional(net, "list"), devices: r.Optional(net, "dev_base_head"), proc: r.Optional(net, "proc_net"),
+			netPackets: r.Optional(net, "ptype_all"), netSpecific: r.Optional(net, "ptype_specific"), // 6.15
+			deviceList: r.Optional(dev, "dev_list"), deviceName: r.Optional(dev, "name"), deviceOp: r.Optional(dev, "netdev_ops"), headerOp: r.Optional(dev, "header_ops"),
+			ethtoolOp: r.Optional(dev, "ethtool_ops"), receive: r.Optional(dev, "rx_handler"), devicePackets: r.Optional(dev, "ptype_all"), deviceSpecific: r.Optional(dev, "ptype_specific"),
+		}
+	})
+}
+
+// files judges what is open.
+func (w *opsWalk) files(ctx context.Context, o *opsLayout) {
+	seen := map[virt.Addr]bool{}
+	err := w.s.Linux.HeldFiles(ctx, func(h linux.HeldObject) {
+		if seen[h.File] || w.ended {
+			return
+		}
+		seen[h.File] = true
+		name := func() string { return fmt.Sprintf("descriptor %d of process %d", h.FD, h.PID) }
+		w.r.Err = nil
+		inode := w.r.Pointer(h.File, o.inodeOf)
+		super := w.r.Pointer(inode, o.super)
+		kind := &fileOps
+		if w.typeOf(o, super) == "debugfs" {
+			kind = &proxyOps
+		}
+		w.judge(kind, h.Ops, name)
+		w.inode(o, inode, name)
+		w.super(o, super)
+		if dentry := w.r.Pointer(h.File, o.path); dentry != 0 {
+			w.judge(&dentryOps, w.r.Pointer(dentry, o.dentry), name)
+		}
+		if o.socketInode.Present() && w.typeOf(o, super) == "sockfs" {
+			w.socket(o, inode-virt.Addr(o.socketInode.Offset), name)
+		}
+		if w.r.Err != nil {
+			w.fail(fmt.Errorf("%s: %w", name(), w.r.Err))
+		}
+	}, w.fail)
+	if err != nil {
+		w.fail(err)
+	}
+}
+
+// proxyOps are those of an open file of debugfs, which are made for it (full_proxy_open, up
+// to 6.13).
+var proxyOps = operations{structure: fileOps.structure, data: fileOps.data, allocated: true}
+
+// typeOf is the name of the type of a file system.
+func (w *opsWalk) typeOf(o *opsLayout, super virt.Addr) string {
+	if super == 0 {
+		return ""
+	}
+	return w.r.CString(w.r.Pointer(w.r.Pointer(super, o.fsType), o.typeName), maxName)
+}
+
+func (w *opsWalk) inode(o *opsLayout, inode virt.Addr, name func() string) {
+	if inode == 0 {
+		return
+	}
+	ops, files := w.r.Pointer(inode, o.inode), w.r.Pointer(inode, o.fileDefault)
+	if w.r.Err == nil {
+		w.judge(&inodeOps, ops, name)
+		w.judge(&fileOps, files, name)
+	}
+}
+
+func (w *opsWalk) super(o *opsLayout, super virt.Addr) {
+	if super == 0 || w.r.Err != nil {
+		return
+	}
+	name := func() string { return "the file system " + w.typeOf(o, super) }
+	ops, export, dentry := w.r.Pointer(super, o.superOp), w.r.Pointer(super, o.export), w.r.Pointer(super, o.dentryOp)
+	if w.r.Err == nil {
+		w.judge(&superOps, ops, name)
+		w.judge(&exportOps, export, name)
+		w.judge(&dentryOps, dentry, name)
+	}
+}
+
+// socket judges a socket by its struct socket_alloc.
+func (w *opsWalk) socket(o *opsLayout, a virt.Addr, name func() string) {
+	socket := o.socket.At(a)
+	w.judge(&socketOps, w.r.Pointer(socket, o.socketOp), name)
+	if sk := w.r.Pointer(socket, o.sock); sk != 0 && w.r.Err == nil {
+		w.judge(&protoOps, w.r.Pointer(sk, o.sockOp), name)
+		w.judge(&sockFunctions, sk, name)
+	}
+}
+
+// maxJudgedInodes bounds the files in memory that are looked at: a busy file server has
+// millions, and they share their tables.
+const maxJudgedInodes = 100_000
+
+// superBlocks judges file systems, with the files of theirs that are in memory.
+func (w *opsWalk) superBlocks(ctx context.Context, o *opsLayout) {
+	left := maxJudgedInodes
+	for super, err := range w.s.Linux.SuperBlocks(ctx) {
+		if err != nil {
+			w.fail(err)
+			continue
+		}
+		w.r.Err = nil
+		w.super(o, super.Addr)
+		for node, err := range w.s.Linux.List(ctx, o.inodes.At(super.Addr), maxJudgedInodes) {
+			if left--; left < 0 || w.ended {
+				return
+			}
+			if err != nil {
+				w.fail(fmt.Errorf("files of %s: %w", super.Type, err))
+				break
+			}
+			w.r.Err = nil
+			w.inode(o, node-o.inodeList.At(0), func() string { return "a file of " + super.Type })
+		}
+	}
+}
+
+const (
+	maxEntries = 1 << 16 // of /proc
+	maxDepth   = 32
+)
+
+// procEntries judges what drivers and protocols have in /proc.
+func (w *opsWalk) procEntries(ctx context.Context, o *opsLayout) {
+	if !o.subdir.Present() || !o.subdirNode.Present() {
+		return
+	}
+	left := maxEntries
+	if root, ok := w.s.Linux.Address("proc_root"); ok {
+		w.entry(ctx, o, root, "/proc", 0, &left)
+	}
+	if !o.proc.Present() {
+		return
+	}
+	w.eachNetwork(ctx, o, func(net virt.Addr) {
+		if a := w.r.Pointer(net, o.proc); a != 0 && w.r.Err == nil {
+			w.entry(ctx, o, a, "/proc/net", 0, &left)
+		}
+	})
+}
+
+// entry judges an entry of /proc and those below it.
+func (w *opsWalk) entry(ctx context.Context, o *opsLayout, a virt.Addr, path string, depth int, left *int) {
+	if *left--; *left < 0 || depth > maxDepth || w.ended || ctx.Err() != nil {
+		return
+	}
+	w.r.Err = nil
+	mode := w.r.Uint(a, o.entryMode)
+	inode, ops, seq, dentry := w.r.Pointer(a, o.entryInode), w.r.Pointer(a, o.entryOp), w.r.Pointer(a, o.entrySeq), w.r.Pointer(a, o.entryDentry)
+	if w.r.Err != nil {
+		w.fail(fmt.Errorf("%s: %w", path, w.r.Err))
+		return
+	}
+	name := func() string { return path }
+	const typeMask, directory = 0o170000, 0o040000
+	w.judge(&inodeOps, inode, name)
+	w.judge(&dentryOps, dentry, name)
+	if mode&typeMask == directory {
+		w.judge(&fileOps, ops, name) // proc_dir_ops is in its place
+	} else {
+		w.judge(&procOps, ops, name)
+		switch w.owners.MemoryAt(ops).Symbol {
+		case "proc_seq_ops", "proc_net_seq_ops":
+			w.judge(&seqOps, seq, name)
+		case "proc_single_ops", "proc_net_single_ops": // its one function stands in the entry
+			w.function(a, seq, "single_show", name)
+		}
+	}
+	for node, err := range w.s.Linux.RBTree(ctx, o.subdir.At(a), maxEntries) {
+		if err != nil {
+			w.fail(fmt.Errorf("%s: %w", path, err))
+			return
+		}
+		child := node - o.subdirNode.At(0)
+		w.r.Err = nil
+		w.entry(ctx, o, child, path+"/"+w.r.CString(w.r.Pointer(child, o.entryName), 256), depth+1, left)
+	}
+}
+
+// procSingle stands for functions that are in the object itself.
+var procSingle = operations{structure: "proc_dir_entry"}
+
+// function judges a function that no table holds.
+func (w *opsWalk) function(object, f virt.Addr, member string, name func() string) {
+	if f != 0 && w.owners.CodeAt(f).Kind == linux.OwnerNone {
+		w.found(&procSingle, object, name(), fmt.Sprintf("has a function %s that is code of nobody", member), "a function of the kernel or a module", fmt.Sprintf("%#x", uint64(f)), f, member)
+	}
+}
+
+// protocols judges who handles what comes over IP, and what sockets of the internet are made
+// of.
+func (w *opsWalk) protocols(ctx context.Context, o *opsLayout) {
+	const protocols = 256 // MAX_INET_PROTOS
+	for _, t := range []struct {
+		symbol string
+		kind   *operations
+	}{{"inet_protos", &inetOps}, {"inet6_protos", &inet6Ops}} {
+		a, ok := w.s.Linux.Address(t.symbol)
+		if !ok {
+			continue
+		}
+		table, err := w.s.Linux.Pointers(a, protocols)
+		if err != nil {
+			w.fail(fmt.Errorf("%s: %w", t.symbol, err))
+			continue
+		}
+		for number, p := range table {
+			w.judge(t.kind, p, func() string { return fmt.Sprintf("%s[%d]", t.symbol, number) })
+		}
+	}
+	const types, maxSwitches = 11, 256 // SOCK_MAX
+	for _, symbol := range []string{"inetsw", "inetsw6"} {
+		a, ok := w.s.Linux.Address(symbol)
+		if !ok || !o.switchList.Present() {
+			continue
+		}
+		for kind := range virt.Addr(types) {
+			for node, err := range w.s.Linux.List(ctx, a+16*kind, maxSwitches) {
+				if err != nil {
+					w.fail(fmt.Errorf("%s: %w", symbol, err))
+					break
+				}
+				p := node - o.switchList.At(0)
+				name := func() string { return fmt.Sprintf("%s[%d]", symbol, kind) }
+				w.r.Err = nil
+				w.judge(&protoOps, w.r.Pointer(p, o.switchProto), name)
+				w.judge(&socketOps, w.r.Pointer(p, o.switchOp), name)
+			}
+		}
+	}
+	const hashed = 16 // PTYPE_HASH_SIZE
+	if a, ok := w.s.Linux.Address("ptype_base"); ok {
+		for i := range virt.Addr(hashed) {
+			w.packets(ctx, o, a+16*i)
+		}
+	}
+	if a, ok := w.s.Linux.Address("ptype_all"); ok {
+		w.packets(ctx, o, a)
+	}
+}
+
+// packets judges who takes packets.
+func (w *opsWalk) packets(ctx context.Context, o *opsLayout, head virt.Addr) {
+	if !o.packetList.Present() {
+		return
+	}
+	for node, err := range w.s.Linux.List(ctx, head, kobj.MaxElements) {
+		if err != nil {
+			w.fail(fmt.Errorf("handlers of packets at %#x: %w", uint64(head), err))
+			return
+		}
+		p := node - o.packetList.At(0)
+		w.judge(&packetOps, p, func() string { return fmt.Sprintf("the handler of packets at %#x", uint64(p)) })
+	}
+}
+
+// eachNetwork calls f for each network namespace.
+func (w *opsWalk) eachNetwork(ctx context.Context, o *opsLayout, f func(net virt.Addr)) {
+	head, ok := w.s.Linux.Address("net_namespace_list")
+	if !ok || !o.netList.Present() {
+		return
+	}
+	for node, err := range w.s.Linux.List(ctx, head, kobj.MaxElements) {
+		if err != nil {
+			w.fail(fmt.Errorf("network namespaces: %w", err))
+			return
+		}
+		w.r.Err = nil
+		f(node - o.netList.At(0))
+	}
+}
+
+// networks judges network devices, and who takes their packets.
+func (w *opsWalk) networks(ctx context.Context, o *opsLayout) {
+	w.eachNetwork(ctx, o, func(net virt.Addr) {
+		if o.netPackets.Present() {
+			w.packets(ctx, o, o.netPackets.At(net))
+		}
+		if o.netSpecific.Present() {
+			w.packets(ctx, o, o.netSpecific.At(net))
+		}
+		if !o.devices.Present() || !o.deviceList.Present() {
+			return
+		}
+		for node, err := range w.s.Linux.List(ctx, o.devices.At(net), kobj.MaxElements) {
+			if err != nil {
+				w.fail(fmt.Errorf("network devices: %w", err))
+				return
+			}
+			w.device(ctx, o, node-o.deviceList.At(0))
+		}
+	})
+}
+
+func (w *opsWalk) device(ctx context.Context, o *opsLayout, dev virt.Addr) {
+	w.r.Err = nil
+	name := func() string { return "network device " + w.r.CString(o.deviceName.At(dev), 16) }
+	ops, header, ethtool, receive := w.r.Pointer(dev, o.deviceOp), w.r.Pointer(dev, o.headerOp), w.r.Pointer(dev, o.ethtoolOp), w.r.Pointer(dev, o.receive)
+	if w.r.Err != nil {
+		w.fail(fmt.Errorf("network device at %#x: %w", uint64(dev), w.r.Err))
+		return
+	}
+	w.judge(&deviceOps, ops, name)
+	w.judge(&headerOps, header, name)
+	w.judge(&ethtoolOps, ethtool, name)
+	w.function(dev, receive, "rx_handler", name)
+	if o.devicePackets.Present() {
+		w.packets(ctx, o, o.devicePackets.At(dev))
+	}
+	if o.deviceSpecific.Present() {
+		w.packets(ctx, o, o.deviceSpecific.At(dev))
+	}
+}

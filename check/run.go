@@ -59,7 +59,7 @@ func Run(ctx context.Context, g *guest.Guest, checks []*Check, opts ...Option) (
 	}
 	still := l.Still()
 	result := runOnce(ctx, l, checks, o)
-	result.Release = l.Linux.Profile.Release
+	result.Release = l.Linux.Release
 	if err := l.Close(); err != nil {
 		return nil, err
 	}

@@ -70,9 +70,8 @@ type tasks struct {
 type taskLayout struct {
 	pid, tgid, comm, flags, exitState, leader, tasks, children, sibling, signal, thread, links kobj.Field // of task_struct
 	threads                                                                                    kobj.Field // signal_struct.thread_head
-	idr, level0, pidTasks                                                                      kobj.Field
+	idr, pidTasks                                                                              kobj.Field
 	cgList, setTasks, setDying, setNode                                                        kobj.Field
-	buckets                                                                                    uint64
 }
 
 const (

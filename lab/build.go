@@ -28,9 +28,16 @@ var ErrNoBuildTools = errors.New("tools to build a kernel are not installed")
 // buildTools are the programs and headers that building a kernel with BTF needs, each with
 // Debian's package.
 var buildTools = []struct{ program, header, pkg string }{
-	{program: "make", pkg: "make"}, {program: "gcc", pkg: "gcc"}, {program: "flex", pkg: "flex"}, {program: "bison", pkg: "bison"},
-	{program: "bc", pkg: "bc"}, {program: "pahole", pkg: "dwarves"}, {program: "xz", pkg: "xz-utils"}, {program: "perl", pkg: "perl"},
-	{header: "/usr/include/libelf.h", pkg: "libelf-dev"}, {header: "/usr/include/stdio.h", pkg: "libc6-dev"},
+	{program: "make", pkg: "make"},
+	{program: "gcc", pkg: "gcc"},
+	{program: "flex", pkg: "flex"},
+	{program: "bison", pkg: "bison"},
+	{program: "bc", pkg: "bc"},
+	{program: "pahole", pkg: "dwarves"},
+	{program: "xz", pkg: "xz-utils"},
+	{program: "perl", pkg: "perl"},
+	{header: "/usr/include/libelf.h", pkg: "libelf-dev"},
+	{header: "/usr/include/stdio.h", pkg: "libc6-dev"},
 }
 
 // CheckBuildTools reports what [BuildKernel] lacks on this machine, as an [ErrNoBuildTools].

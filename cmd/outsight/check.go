@@ -124,8 +124,8 @@ func (f *checkFlags) writer(c *cobra.Command, run *checkRun) (func(iter.Seq[*che
 	case formatSARIF:
 		return func(found iter.Seq[*check.Finding]) error {
 			all := slices.Collect(found)
-			if run.failed != nil {
-				return nil // conclude reports it
+			if run.last == nil {
+				return run.failed
 			}
 			return run.report().SARIF(w, all)
 		}, nil

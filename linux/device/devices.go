@@ -102,11 +102,9 @@ func (w *deviceWalk) buckets(table virt.Addr, next kobj.Field, f func(r *kobj.Re
 				w.yield(nil, fmt.Errorf("devices: %w", kobj.ErrBudget))
 				return false
 			}
-			var follow virt.Addr
-			more := true
 			r := w.s.Reader()
-			more = f(&r, a)
-			follow = r.Pointer(a, next)
+			more := f(&r, a)
+			follow := r.Pointer(a, next)
 			err := r.Err
 			if err != nil && !w.yield(nil, fmt.Errorf("device numbers at %#x: %w", uint64(a), err)) || !more {
 				return false

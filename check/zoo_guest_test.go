@@ -1,6 +1,7 @@
 package check_test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"maps"
 	"os"
@@ -201,6 +202,15 @@ func tricks() []trick {
 			z.put(z.ptr(z.symbol("die_chain")+8), uint64(z.heap()))
 		}, []string{"code-pointer", "hidden-code"}},
 		{"heap executable", func(z *zoo) { z.entry(z.heap(), func(e uint64) uint64 { return e &^ (1 << 63) }) }, []string{"hidden-code"}},
+		{"jump at the start of a function", func(z *zoo) { // that nothing calls meanwhile
+			start := z.symbol("kernel_halt")
+			at := bytes.Index(z.read(start, 16), []byte{0x0f, 0x1f, 0x44, 0, 0})
+			if at < 0 {
+				z.Fatal("no place for tracing")
+			}
+			z.write(start+virt.Addr(at), []byte{0xe9, 0, 0x10, 0, 0})
+		}, []string{"kernel-text"}},
+		{"function that does nothing", func(z *zoo) { z.write(z.symbol("kernel_power_off"), []byte{0xc3}) }, []string{"kernel-text"}},
 		{"text writable", func(z *zoo) { z.entry(z.symbol("_text"), func(e uint64) uint64 { return e | 1<<1 }) }, []string{"hidden-code"}},
 	}
 }

@@ -167,8 +167,8 @@ func whilePatching(t *testing.T, g *lab.Guest, x textGuest) {
 	t.Helper()
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		for range 4 {
-			if _, err := g.Output(t.Context(), `cd /sys/kernel/tracing; for i in 1 2 3; do echo 1 > /proc/sys/kernel/sched_schedstats; echo 1 > events/sched/enable; echo function > current_tracer; echo nop > current_tracer; echo 0 > events/sched/enable; echo 0 > /proc/sys/kernel/sched_schedstats; done`); err != nil {
+		for range 2 {
+			if _, err := g.Output(t.Context(), `cd /sys/kernel/tracing; for i in 1 2; do echo 1 > /proc/sys/kernel/sched_schedstats; echo 1 > events/sched/enable; echo function > current_tracer; echo nop > current_tracer; echo 0 > events/sched/enable; echo 0 > /proc/sys/kernel/sched_schedstats; done`); err != nil {
 				t.Error(err)
 				return
 			}

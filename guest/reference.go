@@ -2,7 +2,6 @@ package guest
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 
@@ -65,7 +64,7 @@ func (g *Guest) sources(l *Look) image.Sources {
 type nowhere struct{}
 
 func (nowhere) Image(context.Context, string) (*image.Image, image.Trust, error) {
-	return nil, image.Trust{}, errors.Join(image.ErrNone, errors.New("the host boots the machine with no kernel of its own, but by its firmware: give the vmlinuz of the guest's kernel"))
+	return nil, image.Trust{}, fmt.Errorf("%w: the machine boots by its firmware, or is a dump: give the guest's vmlinuz", image.ErrNone)
 }
 
 // Text prepares to compare the kernel's text with its boot image. The trust says what

@@ -56,6 +56,7 @@ func newCheckCommand() *cobra.Command {
   outsight check memory.raw -o json
   outsight check vm1 --every 1s -o ocsf
   outsight check vm1 --told ps.txt,lsmod.txt,ss.txt
+  outsight check memory.raw --reference /boot/vmlinuz-6.12
   outsight check vm1 --only hidden-process,hidden-module
   outsight check --list`,
 		GroupID:           groupAsk,
@@ -69,6 +70,7 @@ func newCheckCommand() *cobra.Command {
 	c.Flags().StringSliceVar(&f.only, "only", nil, "run only these `checks`, with commas between them")
 	c.Flags().StringSliceVar(&f.skip, "skip", nil, "leave these `checks` out")
 	c.Flags().BoolVar(&f.list, "list", false, "describe the checks instead of running them")
+	c.Flags().StringSliceVar(&f.guest.references, "reference", nil, "compare the kernel with these boot `images` (vmlinuz or vmlinux): the one of the guest's build-id is taken. What the host itself boots the guest with needs no flag")
 	c.Flags().StringVar(&f.allow, "allow", "", "leave out what this `FILE` allows: a JSON array of {check, object, reason, expires}, with * and ? in object")
 	c.Flags().StringVar(&f.since, "since", "", "leave out what is in this `FILE`, the output of an earlier check -o json")
 	c.Flags().StringSliceVar(&f.told, "told", nil, "compare with these `files`, taken in the guest: the output of ps -e, lsmod, ss -tuln")

@@ -19,6 +19,7 @@ type guestFlags struct {
 	noCache    bool
 	postMortem bool
 	verbose    bool
+	references []string // boot images, beside what the host boots with
 }
 
 func (f *guestFlags) add(c *cobra.Command) {
@@ -51,8 +52,20 @@ func (f *guestFlags) session(ctx context.Context, target string) (*guest.Guest, 
 func (f *guestFlags) options() guest.Options {
 	return guest.Options{
 		Pause: f.pause, PostMortem: f.postMortem, Cache: f.cache(), Images: f.images(),
-		Warn: func(err error) { warn(err) },
+		References: f.sources(), Warn: func(err error) { warn(err) },
 	}
+}
+
+// sources are the boot images that the user names.
+func (f *guestFlags) sources() image.Source {
+	if len(f.references) == 0 {
+		return nil
+	}
+	var all image.Sources
+	for _, path := range f.references {
+		all = append(all, image.Cached{File: image.File{Path: path, Basis: image.UserFile}, Dir: f.images()})
+	}
+	return all
 }
 
 // open opens a TARGET for one look; done ends it and closes the guest.

@@ -49,7 +49,7 @@ func TestCached(t *testing.T) {
 			t.Errorf("%s: %d sites, %d kept, the same text: %v, %v", what, len(s.All), len(kept()), bytes.Equal(b, whole), err)
 		}
 	}
-	if _, _, err := c.Image(t.Context(), "00"); !errors.Is(err, image.ErrNone) {
+	if _, _, err := c.Image(t.Context(), "00"); !errors.Is(err, image.ErrOther) {
 		t.Errorf("of another kernel: %v", err)
 	}
 	// Another file of that name is another image.

@@ -51,12 +51,15 @@ func (t Trust) String() string {
 }
 
 // ErrNone says that a source has no image of a kernel.
-var ErrNone = errors.New("no boot image of this kernel")
+var ErrNone = errors.New("no boot image of this kernel is known")
+
+// ErrOther says that what should be a kernel's image is another's.
+var ErrOther = errors.New("boot image of another kernel")
 
 // Source gives boot images.
 type Source interface {
 	// Image is the image of the kernel with that build-id. Errors wrap [ErrNone] if the
-	// source works, but does not have it.
+	// source works, but does not have it, and [ErrOther] if it should.
 	Image(ctx context.Context, buildID string) (*Image, Trust, error)
 }
 
@@ -91,12 +94,13 @@ func (f File) Image(_ context.Context, buildID string) (*Image, Trust, error) {
 		return nil, Trust{}, fmt.Errorf("%s: %w", f.Path, err)
 	}
 	if im.BuildID == "" || im.BuildID != buildID {
-		return nil, Trust{}, fmt.Errorf("%s: %w: it is %s with build-id %s, not %s", f.Path, ErrNone, im.Release, im.BuildID, buildID)
+		return nil, Trust{}, fmt.Errorf("%s: %w: it is %s with build-id %s, the guest's is %s", f.Path, ErrOther, im.Release, im.BuildID, buildID)
 	}
 	return im, t, nil
 }
 
-// Sources are several, the best first. The first that has an image gives it.
+// Sources are several, the best first. The first that has an image gives it. If none has,
+// the error is that of the first that failed otherwise than by having none.
 type Sources []Source
 
 // Image implements [Source].
@@ -107,7 +111,9 @@ func (all Sources) Image(ctx context.Context, buildID string) (*Image, Trust, er
 		if e == nil {
 			return im, trust, nil
 		}
-		err = errors.Join(err, e)
+		if errors.Is(err, ErrNone) {
+			err = e
+		}
 	}
 	return nil, Trust{}, err
 }

@@ -27,6 +27,8 @@ type state struct {
 	consts   map[string]uint64
 	features []uint32
 	thunks   bool // calls are counted
+	// patching says that the kernel is patching its text, or says so.
+	patching bool
 
 	// Of constants whose variable the compiler left out, the value that the first site has,
 	// and the caches of slab objects, one of which it must be.
@@ -44,6 +46,21 @@ type state struct {
 
 func newState(t *Text) *state { return &state{t: t} }
 
+// readPatching reads whether the kernel is patching its text: whoever does holds text_mutex.
+func (st *state) readPatching(s *linux.System) {
+	st.patching = false
+	a, ok := s.Address("text_mutex")
+	if !ok {
+		return
+	}
+	f, err := s.Member("mutex", "owner", "rtmutex.owner") // the other with CONFIG_PREEMPT_RT
+	if err != nil {
+		return
+	}
+	owner, err := s.Word(f.At(a))
+	st.patching = err == nil && owner&^7 != 0
+}
+
 // load reads what every comparison needs.
 func (st *state) load(ctx context.Context, s *linux.System) error {
 	st.consts = map[string]uint64{}
@@ -52,6 +69,7 @@ func (st *state) load(ctx context.Context, s *linux.System) error {
 			st.consts[name] = v
 		}
 	}
+	st.readPatching(s)
 	st.readThunks()
 	st.readParavirt()
 	st.readFeatures(s)
@@ -119,6 +137,23 @@ func (st *state) trace() {
 		for _, a := range []virt.Addr{o.Trampoline, o.Direct} {
 			if a != 0 {
 				st.trampolines = append(st.trampolines, uint64(a))
+			}
+		}
+	}
+	// A user that is just being removed is off the list, but is called until all functions
+	// are patched (ftrace_shutdown).
+	if o, err := s.Pointer("removed_ops"); err == nil && o != 0 {
+		for _, member := range []string{"trampoline", "direct_call", "func"} {
+			f, err := s.Member("ftrace_ops", member)
+			if err != nil {
+				continue
+			}
+			if a, err := s.Word(f.At(o)); err == nil && a != 0 {
+				if member == "func" {
+					st.funcs = append(st.funcs, a)
+				} else {
+					st.trampolines = append(st.trampolines, a)
+				}
 			}
 		}
 	}

@@ -25,10 +25,15 @@ import (
 	"github.com/outsight-vmi/outsight/kernel/image"
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/virt"
+	"github.com/outsight-vmi/outsight/virt/x86"
 )
 
 // ErrOtherKernel says that an image is not that of the guest's kernel.
 var ErrOtherKernel = errors.New("boot image is of another kernel")
+
+// ErrUnknownSites says that a kernel patches itself in a way that is not known here:
+// everything that it changed so would differ.
+var ErrUnknownSites = errors.New("its patch sites are not understood")
 
 // Reference is a boot image with its tables, ready to compare any guest that runs it.
 type Reference struct {
@@ -45,6 +50,9 @@ type Reference struct {
 
 // NewReference prepares an image. It takes some ten milliseconds; keep the answer.
 func NewReference(im *image.Image) (*Reference, error) {
+	if s, ok := im.Section(".cfi_sites"); ok && s.Size > 0 {
+		return nil, fmt.Errorf("kernel %s checks the types of indirect calls (CONFIG_CFI): %w", im.Release, ErrUnknownSites)
+	}
 	s, _ := im.Section(".text")
 	r := &Reference{Image: im, start: s.Addr, end: s.End()}
 	var inSites, inNames error
@@ -110,12 +118,16 @@ func (r *Reference) outermost() []image.Site {
 // Difference is a piece of a kernel's text that is not as it should be.
 type Difference struct {
 	Addr      virt.Addr
-	Want, Got []byte     // up to maxBytes of them
-	Len       int        // of the piece, in bytes
-	Symbol    string     // of the function that it is in, by the image's table
-	Offset    int64      // in that
-	Kind      image.Kind // of the patch site; 0: the kernel patches nothing there
-	Reason    string
+	Want, Got []byte // up to maxBytes of them
+	Len       int    // of the piece, in bytes
+	// Code is where the instruction begins in which it does, by the image, and WantCode and
+	// GotCode are the bytes from there on to the end of an instruction.
+	Code              virt.Addr
+	WantCode, GotCode []byte
+	Symbol            string     // of the function that it is in, by the image's table
+	Offset            int64      // in that
+	Kind              image.Kind // of the patch site; 0: the kernel patches nothing there
+	Reason            string
 	// State says that the kernel does write these bytes there, but not in its present
 	// state: that of a static key, a static call or the processor's features.
 	State bool
@@ -188,6 +200,7 @@ func (t *Text) Differences(ctx context.Context) iter.Seq2[Difference, error] {
 			}
 		}
 		found := t.compare(ctx, nil)
+		patching := t.state.patching
 		for try, wait := 0, settleWait; len(found) > 0 && try < settleTries && !t.static; try, wait = try+1, 2*wait {
 			select {
 			case <-ctx.Done():
@@ -198,6 +211,7 @@ func (t *Text) Differences(ctx context.Context) iter.Seq2[Difference, error] {
 			again := t.again()
 			_ = again.state.load(ctx, again.s) // its error was yielded
 			found = lasting(found, again.compare(ctx, found))
+			patching = again.state.patching
 		}
 		for _, f := range found {
 			if f.err != nil {
@@ -206,7 +220,11 @@ func (t *Text) Differences(ctx context.Context) iter.Seq2[Difference, error] {
 				}
 				continue
 			}
-			if !yield(t.describe(f), nil) {
+			d := t.describe(f)
+			if patching && dynamic(d.Kind) {
+				d.State, d.Reason = true, d.Reason+", while the kernel patches itself"
+			}
+			if !yield(d, nil) {
 				return
 			}
 		}
@@ -225,6 +243,15 @@ func (t *Text) again() *Text {
 	c.state = newState(c)
 	c.pool.New = func() any { return c.newWorker() }
 	return c
+}
+
+// dynamic reports whether the kernel patches sites of a kind while it runs.
+func dynamic(k image.Kind) bool {
+	switch k {
+	case image.Jump, image.StaticCall, image.Trampoline, image.Fentry, tracerCall:
+		return true
+	}
+	return false
 }
 
 // lasting are the findings that are at the same address as one before: a kernel that keeps
@@ -299,5 +326,45 @@ func (t *Text) describe(f finding) Difference {
 			d.Symbol, d.Offset = name, off
 		}
 	}
+	t.code(&d)
 	return d
+}
+
+// maxFunction bounds the part of a function that is decoded to find an instruction.
+const maxFunction = 64 << 10
+
+// code finds the instructions that a difference is in.
+func (t *Text) code(d *Difference) {
+	d.Code, d.WantCode, d.GotCode = d.Addr, d.Want, d.Got
+	if d.Symbol == "" || d.Offset > maxFunction {
+		return
+	}
+	from := uint64(d.Addr) - t.offset - uint64(d.Offset)
+	n := min(uint64(d.Offset)+uint64(len(d.Want))+x86.MaxInstruction, t.ref.end-from)
+	b := make([]byte, n)
+	if t.ref.Image.ReadAt(b, from, t.offset) != nil {
+		return
+	}
+	at, first := 0, int(d.Offset)
+	for at < first {
+		s, ok := x86.ShapeOf(b[at:])
+		if !ok {
+			return // data among the code
+		}
+		if at+s.Len > first {
+			break
+		}
+		at += s.Len
+	}
+	end := at
+	for end < first+len(d.Want) {
+		s, ok := x86.ShapeOf(b[end:])
+		if !ok {
+			return
+		}
+		end += s.Len
+	}
+	d.Code -= virt.Addr(first - at)
+	d.WantCode = b[at:end]
+	d.GotCode = slices.Concat(b[at:first], d.Got, b[first+len(d.Got):end])
 }

@@ -54,17 +54,26 @@ func hiddenCode(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 				return
 			}
 		}
-		for _, r := range s.strangeCode(ctx, owners) {
+		runs, err := s.strangeCode(ctx, owners)
+		for _, r := range runs {
 			if !yield(s.foundCode(r), nil) {
 				return
 			}
 		}
+		if err != nil {
+			yield(nil, err)
+		}
 	}
 }
 
+// maxFree bounds how many executable pages of nobody are looked at: those of the large pages
+// that programs and modules share, as far as they are free, a few of which a guest has.
+const maxFree = 4096
+
 // strangeCode is the executable memory of the kernel that nobody owns, or that can be
 // written too.
-func (s *Subject) strangeCode(ctx context.Context, owners *linux.Owners) (runs []run) {
+func (s *Subject) strangeCode(ctx context.Context, owners *linux.Owners) (runs []run, err error) {
+	left := maxFree
 	known := append(s.knownCode(), s.classicPrograms(ctx, owners)...)
 	strange := func(from, to virt.Addr) bool {
 		for _, k := range known {
@@ -74,7 +83,11 @@ func (s *Subject) strangeCode(ctx context.Context, owners *linux.Owners) (runs [
 		}
 		// Large pages are shared out in pieces, to BPF programs since 5.18 (57631054fae6) and
 		// modules since 6.13; what is free of them is filled.
-		return !owners.CodeBetween(from, to) && !s.fill(from)
+		if owners.CodeBetween(from, to) {
+			return false
+		}
+		left--
+		return !s.fill(from)
 	}
 	note := func(from, to virt.Addr, writable bool) {
 		if n := len(runs); n > 0 && runs[n-1].end == from && runs[n-1].writable == writable {
@@ -90,17 +103,17 @@ func (s *Subject) strangeCode(ctx context.Context, owners *linux.Owners) (runs [
 		case m.Writable():
 			note(m.VA, end, true)
 		default:
-			for page := m.VA; page < end; page += phys.PageSize {
+			for page := m.VA; page < end && left > 0; page += phys.PageSize {
 				if strange(page, page+phys.PageSize) {
 					note(page, page+phys.PageSize, false)
 				}
 			}
 		}
-		if len(runs) > maxFindings {
-			break
+		if left == 0 || len(runs) > maxFindings {
+			return runs, fmt.Errorf("more than %d pages of the kernel are executable and of nobody: the rest was not looked at", maxFree-left)
 		}
 	}
-	return runs
+	return runs, nil
 }
 
 func (s *Subject) foundCode(r run) *Finding {

@@ -59,7 +59,6 @@ func Run(ctx context.Context, g *guest.Guest, checks []*Check, opts ...Option) (
 	}
 	still := l.Still()
 	result := runOnce(ctx, l, checks, o)
-	result.Release = l.Linux.Release
 	if err := l.Close(); err != nil {
 		return nil, err
 	}
@@ -110,21 +109,35 @@ func staying(now, before []*Finding) (both []*Finding) {
 // maxFindings bounds what one check finds: a guest of lies must not fill memory.
 const maxFindings = 1000
 
+// Over runs checks over one look, once: what is found may be something that the guest was in
+// the middle of. It is for a guest that stands still, and for who compares looks himself.
+func Over(ctx context.Context, l *guest.Look, checks []*Check, opts ...Option) *Result {
+	var o options
+	for _, set := range opts {
+		set(&o)
+	}
+	return runOnce(ctx, l, checks, o)
+}
+
 // runOnce runs checks over one look, as many at once as there are processors.
 func runOnce(ctx context.Context, l *guest.Look, checks []*Check, o options) *Result {
 	s := newSubject(ctx, l, o.told)
 	results := make([]Result, len(checks))
-	var wg sync.WaitGroup
-	slots := make(chan struct{}, runtime.GOMAXPROCS(0))
-	for i, c := range checks {
-		wg.Go(func() {
-			slots <- struct{}{}
-			defer func() { <-slots }()
-			results[i] = runCheck(ctx, s, c)
-		})
+	if len(checks) == 1 {
+		results[0] = runCheck(ctx, s, checks[0])
+	} else {
+		var wg sync.WaitGroup
+		slots := make(chan struct{}, runtime.GOMAXPROCS(0))
+		for i, c := range checks {
+			wg.Go(func() {
+				slots <- struct{}{}
+				defer func() { <-slots }()
+				results[i] = runCheck(ctx, s, c)
+			})
+		}
+		wg.Wait()
 	}
-	wg.Wait()
-	all := &Result{}
+	all := &Result{Release: l.Linux.Release}
 	for _, r := range results {
 		all.Findings = append(all.Findings, r.Findings...)
 		all.Unsupported = append(all.Unsupported, r.Unsupported...)

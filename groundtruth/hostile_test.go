@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io"
+	"iter"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -20,6 +22,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/outsight-vmi/outsight/check"
 	"github.com/outsight-vmi/outsight/groundtruth/guests"
 	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/lab"
@@ -68,8 +71,34 @@ func TestGuestHostile(t *testing.T) {
 			t.Run(v.Name(), func(t *testing.T) { g.lieTo(t, v, seed) })
 		}
 	}
+	for _, c := range check.All() {
+		t.Run("check-"+c.ID, func(t *testing.T) { g.lieTo(t, checkAsView(c), seed) })
+	}
 	t.Logf("lies of %d guests and %d hostile reads (%d of them mapped or through a look) with %d rows, from seed %d on, in %v",
 		g.runs.Load(), g.reads.Load(), g.mapped.Load(), g.rows.Load(), seed, time.Since(start).Round(time.Second))
+}
+
+// checkAsView is a check as a view whose rows are its findings.
+func checkAsView(c *check.Check) table.View {
+	return table.New(table.Spec{
+		Name: c.ID, Doc: c.Title + ".", Columns: check.View(nil).Columns(),
+		Rows: func(ctx context.Context, l *guest.Look, r table.Request) iter.Seq2[table.Row, error] {
+			return func(yield func(table.Row, error) bool) {
+				found := check.Over(ctx, l, []*check.Check{c})
+				for _, gap := range found.Gaps {
+					if !yield(nil, gap.Err) {
+						return
+					}
+				}
+				var report table.Report
+				for row := range table.Rows(ctx, check.View(slices.Values(found.Findings)), nil, r, &report) {
+					if !yield(row, nil) {
+						return
+					}
+				}
+			}
+		},
+	})
 }
 
 // hostileDump boots a busy guest and has QEMU dump it, with the registers of its

@@ -1,0 +1,116 @@
+package check_test
+
+import (
+	"encoding/binary"
+	"testing"
+	"time"
+
+	"github.com/outsight-vmi/outsight/check"
+	"github.com/outsight-vmi/outsight/groundtruth/guests"
+	"github.com/outsight-vmi/outsight/guest"
+	"github.com/outsight-vmi/outsight/lab"
+	"github.com/outsight-vmi/outsight/linux/bpf"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// kernelChecks are those of what the kernel itself relies on.
+var kernelChecks = []string{
+	"code-pointer", "ftrace-triple", "helper-path", "hidden-bpf", "hidden-code", "hidden-module", "hidden-process",
+	"operations-table", "security-state", "stolen-credentials", "system-call-function", "taint",
+}
+
+// TestGuestBusy judges guests in which everything is used that a kernel has: BPF of every
+// kind, probes, tracing, sockets of every family, namespaces. Nothing of the kernel's is
+// found; then BPF programs are hidden.
+func TestGuestBusy(t *testing.T) {
+	for _, kernel := range kernels {
+		t.Run(kernel, func(t *testing.T) {
+			g := guests.UpServer(t, lab.Options{Kernel: kernel, Memory: 512 << 20, SMP: 2})
+			s, err := guest.Open(t.Context(), "lab:"+g.Name, guest.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			checks, err := check.Select(kernelChecks, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			silentFor(t, s, checks)
+			began := time.Now()
+			silentFor(t, s, checks)
+			t.Logf("%d checks take %v", len(checks), time.Since(began).Round(time.Millisecond))
+			only, err := check.Select([]string{"hidden-bpf"}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, k := range bpfTricks() {
+				t.Run(k.name, func(t *testing.T) { performFor(t, g, s, k, only) })
+			}
+			silentFor(t, s, checks)
+		})
+	}
+}
+
+// bpfTricks hide BPF programs.
+func bpfTricks() []trick {
+	hidden := []string{"hidden-bpf"}
+	return []trick{
+		{"program off the table", func(z *zoo) { z.dropProgram(z.program()) }, hidden},
+		{"program off the table, without an identifier", func(z *zoo) {
+			p := z.program()
+			z.dropProgram(p)
+			z.write(z.ptr(p+z.offset("bpf_prog", "aux"))+z.offset("bpf_prog_aux", "id"), make([]byte, 4))
+		}, hidden},
+		{"symbol of a program off the list", func(z *zoo) {
+			z.unlink(z.ptr(z.program()+z.offset("bpf_prog", "aux")) + z.offset("bpf_prog_aux", "ksym.lnode"))
+		}, hidden},
+	}
+}
+
+// program is a compiled program that a link holds.
+func (z *zoo) program() virt.Addr {
+	z.Helper()
+	compiled := map[virt.Addr]bool{}
+	for p, err := range bpf.Programs(z.Context(), z.look.Linux) {
+		if err == nil && p.JITAddr != 0 {
+			compiled[p.Addr] = true
+		}
+	}
+	for l, err := range bpf.Links(z.Context(), z.look.Linux) {
+		if err == nil && compiled[l.Program] {
+			return l.Program
+		}
+	}
+	z.Fatal("no program has a link")
+	return 0
+}
+
+// dropProgram empties the slot of a program in the table of identifiers.
+func (z *zoo) dropProgram(p virt.Addr) {
+	z.Helper()
+	const slots, depth = 64, 4
+	var search func(entry virt.Addr, left int) bool
+	search = func(entry virt.Addr, left int) bool {
+		const node = 2 // marks an entry that is a struct xa_node
+		if entry&3 != node || entry < 1<<63 || left == 0 {
+			return false
+		}
+		at := entry&^3 + z.offset("xa_node", "slots")
+		b := z.read(at, 8*slots)
+		for i := range virt.Addr(slots) {
+			v := virt.Addr(binary.LittleEndian.Uint64(b[8*i:]))
+			if v == p {
+				z.put(at+8*i, 0)
+				return true
+			}
+			if search(v, left-1) {
+				return true
+			}
+		}
+		return false
+	}
+	root := z.symbol("prog_idr") + z.offset("idr", "idr_rt.xa_head")
+	if !search(z.ptr(root), depth) {
+		z.Fatalf("program %#x is not in the table", uint64(p))
+	}
+}

@@ -45,8 +45,11 @@ func Open(pid int, maps []proc.Map, blocks []Block, noMap bool, layouts []phys.L
 	for _, b := range blocks {
 		ms = append(ms, process.Mapping{HVA: b.HVA, Size: b.Size, Anonymous: isAnonymous(maps, b)})
 	}
-	mem, err = process.Open(pid, ms, layouts...)
-	return mem, vm.SourcePrivate, why, err
+	private, err := process.Open(pid, ms, layouts...)
+	if err != nil { // not a nil pointer in an interface: whoever closes a machine asks for nil
+		return nil, vm.SourcePrivate, why, err
+	}
+	return private, vm.SourcePrivate, why, nil
 }
 
 var errPrivate = errors.New("the RAM is private to its process")
@@ -72,7 +75,11 @@ func openMapped(pid int, maps []proc.Map, blocks []Block, layouts []phys.Layout)
 		}
 		files = append(files, mapped.Backing{File: f, Offset: m.Offset + (b.HVA - m.Start), Size: b.Size})
 	}
-	return mapped.Open(files, layouts...)
+	m, err := mapped.Open(files, layouts...)
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
 }
 
 // Shared reports whether all blocks are in memory that others can map.

@@ -15,8 +15,8 @@ func init() {
 		Title:     "Tables of operations that were copied, or that lead to code of others",
 		Severity:  Critical,
 		Technique: "T1014", // Rootkit
-		Source:    "file.f_op, inode.i_op and i_fop, dentry.d_op, super_block.s_op, s_export_op and s_d_op, proc_dir_entry, socket.ops, sock.sk_prot, inet_protos, inet6_protos, inetsw, ptype_base, net_device",
-		Proves: `A file, an entry of /proc, a file system, a socket, a protocol or a network device is served by functions of nobody, by a table in memory that was allocated
+		Source:    "file.f_op, inode.i_op and i_fop, dentry.d_op, super_block.s_op, s_export_op and s_d_op, proc_dir_entry, socket.ops, sock.sk_prot, inet_protos, inet6_protos, inetsw, ptype_base, net_device, chrdevs, gendisk.fops, tty_struct.ops and ldisc",
+		Proves: `A file, an entry of /proc, a file system, a socket, a protocol, a terminal or a device is served by functions of nobody, by a table in memory that was allocated
 (the kernel and modules have theirs in their own data), or a table of the kernel's that cannot change leads to code of a module. This is how directories, entries of
 /proc and sockets are hidden.`,
 		Blind: `A table, in the data of a module that is on the list, that the module had no reason to put there: whose it is shows in the finding of nobody. A function of
@@ -66,6 +66,10 @@ var (
 	packetOps = operations{structure: "packet_type", functions: []string{"func", "list_func", "id_match"}, allocated: true}
 	deviceOps = operations{structure: "net_device_ops"}
 	headerOps = operations{structure: "header_ops"}
+	blockOps  = operations{structure: "block_device_operations", data: []string{"owner"}}
+	// A line discipline's name and owner are no functions.
+	disciplineOps = operations{structure: "tty_ldisc_ops", data: []string{"name", "owner"}}
+	terminalOps   = operations{structure: "tty_operations"}
 	// Switches of DSA have copies of those of the device above them (dsa_conduit_ethtool_setup).
 	ethtoolOps = operations{structure: "ethtool_ops", allocated: true, functions: []string{
 		"get_drvinfo", "get_link", "get_msglevel", "begin", "complete", "get_strings", "get_ethtool_stats", "get_ringparam", "get_channels", "get_ts_info",

@@ -6,6 +6,7 @@ import (
 	"iter"
 
 	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/device"
 	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -22,7 +23,7 @@ func operationsTables(ctx context.Context, s *Subject) iter.Seq2[*Finding, error
 			yield(nil, err)
 			return
 		}
-		for _, part := range []func(context.Context, *opsLayout){w.files, w.superBlocks, w.procEntries, w.protocols, w.networks} {
+		for _, part := range []func(context.Context, *opsLayout){w.files, w.superBlocks, w.procEntries, w.protocols, w.networks, w.devices} {
 			if part(ctx, o); w.ended || ctx.Err() != nil {
 				return
 			}
@@ -372,5 +373,32 @@ func (w *opsWalk) device(ctx context.Context, o *opsLayout, dev virt.Addr) {
 	}
 	if o.deviceSpecific.Present() {
 		w.packets(ctx, o, o.deviceSpecific.At(dev))
+	}
+}
+
+// devices judges what serves device files, disks and terminals.
+func (w *opsWalk) devices(ctx context.Context, _ *opsLayout) {
+	for d, err := range device.Drivers(ctx, w.s.Linux) {
+		if err != nil {
+			w.fail(err)
+			continue
+		}
+		w.judge(&fileOps, d.Ops, func() string { return "the driver of " + d.Kind + " devices " + d.Name })
+	}
+	for d, err := range device.Disks(ctx, w.s.Linux) {
+		if err != nil {
+			w.fail(err)
+			continue
+		}
+		w.judge(&blockOps, d.Ops, func() string { return "disk " + d.Name })
+	}
+	for t, err := range device.Terminals(ctx, w.s.Linux) {
+		if err != nil {
+			w.fail(err)
+			continue
+		}
+		name := func() string { return "terminal " + t.Name }
+		w.judge(&terminalOps, t.Ops, name)
+		w.judge(&disciplineOps, t.DisciplineOps, name)
 	}
 }

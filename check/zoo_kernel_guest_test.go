@@ -161,6 +161,12 @@ func kernelTricks() []trick {
 		{"network device by a copied table", func(z *zoo) {
 			z.copyTable(z.ptr(z.symbol("init_net")+z.offset("net", "loopback_dev"))+z.offset("net_device", "netdev_ops"), "net_device_ops")
 		}, tables},
+		{"terminals by another's function", func(z *zoo) {
+			z.put(z.symbol("n_tty_ops")+z.offset("tty_ldisc_ops", "poll"), uint64(z.heap()))
+		}, tables},
+		{"device file elsewhere", func(z *zoo) {
+			z.put(z.symbol("null_fops")+z.offset("file_operations", "splice_write"), uint64(z.heap()))
+		}, tables},
 		{"network device intercepted", func(z *zoo) {
 			z.put(z.ptr(z.symbol("init_net")+z.offset("net", "loopback_dev"))+z.offset("net_device", "rx_handler"), uint64(z.heap()))
 		}, tables},

@@ -25,6 +25,36 @@ func TestStaying(t *testing.T) {
 	}
 }
 
+// TestSettle: what could not be read is looked at again, and what is found then for the first
+// time is looked at once more.
+func TestSettle(t *testing.T) {
+	gappy, sound := &Check{ID: "gappy"}, &Check{ID: "sound"}
+	all := []*Check{gappy, sound}
+	of := func(c *Check, name string) *Finding { return &Finding{Check: c, Object: Object{Name: name}} }
+	r := &Result{Findings: []*Finding{of(sound, "old")}, Gaps: []Gap{{gappy, errors.New("list changed")}}}
+	if got := r.unsettled(all, 0); len(got) != 2 {
+		t.Fatalf("%d checks are looked at again", len(got))
+	}
+	r.settle(&Result{Findings: []*Finding{of(gappy, "late"), of(sound, "old"), of(sound, "new")}}, all, 0)
+	if len(r.Findings) != 2 || len(r.Gaps) != 0 {
+		t.Fatalf("findings %v, gaps %v", r.Findings, r.Gaps)
+	}
+	r.settle(&Result{Findings: []*Finding{of(gappy, "late")}}, all, 1)
+	if len(r.Findings) != 1 || r.Findings[0].Object.Name != "late" {
+		t.Fatalf("findings %v", r.Findings)
+	}
+	r = &Result{Gaps: []Gap{{gappy, errors.New("broken")}}}
+	for i := range settleAfter {
+		if got := len(r.unsettled(all, i)); got != map[bool]int{true: 1}[i < gapsAgain] {
+			t.Errorf("look %d: %d checks", i, got)
+		}
+		r.settle(&Result{Findings: []*Finding{of(gappy, "x")}, Gaps: []Gap{{gappy, errors.New("broken")}}}, []*Check{gappy}, len(settleAfter)-1)
+	}
+	if len(r.Gaps) != 1 || len(r.Findings) != 0 {
+		t.Errorf("at the end findings %v, gaps %v", r.Findings, r.Gaps)
+	}
+}
+
 // TestRunCheck: what a check says of a guest ends where it belongs.
 func TestRunCheck(t *testing.T) {
 	run := func(yield ...any) Result {

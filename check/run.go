@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -62,8 +63,9 @@ func Run(ctx context.Context, g *guest.Guest, checks []*Check, opts ...Option) (
 	if err := l.Close(); err != nil {
 		return nil, err
 	}
-	for _, after := range settleAfter {
-		if still || len(result.Findings) == 0 || ctx.Err() != nil {
+	for i, after := range settleAfter {
+		again := result.unsettled(checks, i)
+		if still || len(again) == 0 || ctx.Err() != nil {
 			break
 		}
 		select {
@@ -73,23 +75,50 @@ func Run(ctx context.Context, g *guest.Guest, checks []*Check, opts ...Option) (
 		if l, err = g.Look(ctx); err != nil {
 			return nil, err
 		}
-		var again []*Check
-		for _, c := range checks {
-			for _, f := range result.Findings {
-				if f.Check == c {
-					again = append(again, c)
-					break
-				}
-			}
-		}
 		second := runOnce(ctx, l, again, o)
 		if err := l.Close(); err != nil {
 			return nil, err
 		}
-		result.Findings = staying(second.Findings, result.Findings)
+		result.settle(second, again, i)
 	}
 	sortFindings(result.Findings)
 	return result, ctx.Err()
+}
+
+// gapsAgain is how often what could not be checked is looked at again: a list that changed
+// while it was followed is whole the next time, one that is broken stays so.
+const gapsAgain = 2
+
+// unsettled are the checks of which the result is looked at again, for the i-th time: those
+// that found something, and those that could not read all.
+func (r *Result) unsettled(checks []*Check, i int) (again []*Check) {
+	for _, c := range checks {
+		if slices.ContainsFunc(r.Findings, func(f *Finding) bool { return f.Check == c }) || i < gapsAgain && r.gap(c) {
+			again = append(again, c)
+		}
+	}
+	return again
+}
+
+// gap reports whether a check could not read all.
+func (r *Result) gap(c *Check) bool {
+	return slices.ContainsFunc(r.Gaps, func(g Gap) bool { return g.Check == c })
+}
+
+// settle takes in what checks found that were run again, for the i-th time. A check that
+// could not read all before may find more now: that is looked at again, if there is time.
+func (r *Result) settle(second *Result, again []*Check, i int) {
+	kept := staying(second.Findings, r.Findings)
+	if i+1 < len(settleAfter) {
+		for _, f := range second.Findings {
+			if r.gap(f.Check) && !slices.Contains(kept, f) {
+				kept = append(kept, f)
+			}
+		}
+	}
+	r.Findings = kept
+	r.Gaps = slices.DeleteFunc(r.Gaps, func(g Gap) bool { return slices.Contains(again, g.Check) })
+	r.Gaps = append(r.Gaps, second.Gaps...)
 }
 
 // staying are those of now that were found before, too.

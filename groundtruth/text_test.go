@@ -1,14 +1,11 @@
 package groundtruth
 
 import (
-	"bytes"
-	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -120,6 +117,14 @@ func openText(t *testing.T, g *lab.Guest) textGuest {
 	return textGuest{session, s}
 }
 
+// ranged is where the guest's text is.
+func (g textGuest) ranged(t *testing.T) (start, end virt.Addr) {
+	t.Helper()
+	x, done := g.text(t)
+	defer done()
+	return x.Range()
+}
+
 // text is the guest's text at a look of its own, which ends with close.
 func (g textGuest) text(t *testing.T) (x *text.Text, end func()) {
 	t.Helper()
@@ -165,19 +170,13 @@ func textClean(t *testing.T, g textGuest, when string) {
 // whilePatching compares while the guest patches its text all the time.
 func whilePatching(t *testing.T, g *lab.Guest, x textGuest) {
 	t.Helper()
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for range 2 {
-			if _, err := g.Output(t.Context(), `cd /sys/kernel/tracing; for i in 1 2; do echo 1 > /proc/sys/kernel/sched_schedstats; echo 1 > events/sched/enable; echo function > current_tracer; echo nop > current_tracer; echo 0 > events/sched/enable; echo 0 > /proc/sys/kernel/sched_schedstats; done`); err != nil {
-				t.Error(err)
-				return
-			}
-		}
-	})
-	done := make(chan struct{})
-	go func() { wg.Wait(); close(done) }()
+	done := make(chan error, 1)
+	go func() {
+		_, err := g.Output(t.Context(), `cd /sys/kernel/tracing; for i in 1 2 3; do echo 1 > /proc/sys/kernel/sched_schedstats; echo 1 > events/sched/enable; echo function > current_tracer; echo nop > current_tracer; echo 0 > events/sched/enable; echo 0 > /proc/sys/kernel/sched_schedstats; done`)
+		done <- err
+	}()
 	rounds := 0
-	for running := true; running && !t.Failed(); rounds++ {
+	for running := true; running; rounds++ {
 		now, end := x.text(t)
 		all := textDifferences(t, now)
 		end()
@@ -187,12 +186,13 @@ func whilePatching(t *testing.T, g *lab.Guest, x textGuest) {
 			}
 		}
 		select {
-		case <-done:
-			running = false
+		case err := <-done:
+			if running = false; err != nil {
+				t.Error(err)
+			}
 		default:
 		}
 	}
-	<-done
 	t.Logf("compared %d times while the guest patched itself", rounds)
 }
 
@@ -207,38 +207,49 @@ func textTricks(t *testing.T, g *lab.Guest, x textGuest) {
 		}
 		return a + virt.Addr(off)
 	}
+	im, err := image.OpenFile(g.Kernel.Vmlinuz)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sites, err := im.Sites()
+	if err != nil {
+		t.Fatal(err)
+	}
+	start, _ := x.ranged(t)
+	// traced is where ftrace's call in a function is.
+	traced := func(symbol string) virt.Addr {
+		function := at(symbol, 0)
+		for _, site := range sites.All {
+			if a := start + virt.Addr(site.Addr-image.LinkText); site.Kind == image.Fentry && a >= function && a < function+16 {
+				return a
+			}
+		}
+		t.Fatalf("ftrace has no place in %s", symbol)
+		return 0
+	}
 	for _, c := range []struct {
-		name, symbol string
-		within       int    // bytes of the function in which the change is to be looked for
-		find, write  string // in hex; an empty find is the function's start
+		name, symbol string // of a function that nothing calls meanwhile
+		at           virt.Addr
+		write        []byte // nil: its first byte changed
 		kind         image.Kind
 	}{
-		{name: "a flipped byte", symbol: "kernel_halt", within: 64, find: "48c7c7", write: "48c7c6"},
-		{name: "a hook at the start", symbol: "kernel_halt", within: 16, find: "0f1f440000", write: "e900100000", kind: image.Fentry},
-		{name: "a call for tracing that is none", symbol: "kernel_halt", within: 16, find: "0f1f440000", write: "e800100000", kind: image.Fentry},
-		{name: "a return instead of a function", symbol: "kernel_power_off", within: 1, write: "c3"},
+		{"a flipped byte", "kernel_halt", traced("kernel_halt") + 8, nil, 0},
+		{"a jump at the start", "kernel_halt", traced("kernel_halt"), []byte{0xe9, 0, 0x10, 0, 0}, image.Fentry},
+		{"a call for tracing that is none", "kernel_power_off", traced("kernel_power_off"), []byte{0xe8, 0, 0x10, 0, 0}, image.Fentry},
+		{"a breakpoint that nobody set", "kernel_power_off", traced("kernel_power_off") + 5, []byte{0xcc}, 0},
 	} {
-		from := at(c.symbol, 0)
-		b := make([]byte, c.within)
-		if _, err := s.Space.ReadAt(b, from); err != nil {
-			t.Fatal(err)
-		}
-		find, _ := hex.DecodeString(c.find)
-		write, _ := hex.DecodeString(c.write)
-		i := bytes.Index(b, find)
-		if i < 0 {
-			t.Errorf("%s: % x not in % x", c.name, find, b)
-			continue
-		}
-		place, err := s.Space.Translate(from + virt.Addr(i))
+		place, err := s.Space.Translate(c.at)
 		if err != nil {
 			t.Fatal(err)
 		}
-		old := make([]byte, len(write))
-		if _, err := s.Space.ReadAt(old, from+virt.Addr(i)); err != nil {
+		old := make([]byte, max(len(c.write), 1))
+		if _, err := s.Space.ReadAt(old, c.at); err != nil {
 			t.Fatal(err)
 		}
-		poke(t, ram, place.PA, write)
+		if c.write == nil {
+			c.write = []byte{old[0] ^ 1}
+		}
+		poke(t, ram, place.PA, c.write)
 		now, end := x.text(t)
 		found := textDifferences(t, now)
 		end()
@@ -247,11 +258,10 @@ func textTricks(t *testing.T, g *lab.Guest, x textGuest) {
 			t.Errorf("%s: %d differences: %+v", c.name, len(found), found)
 			continue
 		}
-		d := found[0]
-		if d.Symbol != c.symbol || d.Kind != c.kind || from+virt.Addr(i) > d.Addr+virt.Addr(d.Len) || d.Addr >= from+virt.Addr(i+len(write)) || d.Offset != int64(d.Addr-from) {
-			t.Errorf("%s at %v: %+v", c.name, from+virt.Addr(i), d)
+		if d := found[0]; d.Symbol != c.symbol || d.Kind != c.kind || d.Addr != c.at || d.Offset != int64(c.at-at(c.symbol, 0)) || d.State {
+			t.Errorf("%s at %v: %+v", c.name, c.at, d)
 		}
-		t.Logf("%s: %s+%#x: %s: want %x, got %x", c.name, d.Symbol, d.Offset, d.Reason, d.Want, d.Got)
+		t.Logf("%s: %s+%#x: %s: want %x, got %x", c.name, found[0].Symbol, found[0].Offset, found[0].Reason, found[0].WantCode, found[0].GotCode)
 	}
 }
 

@@ -11,7 +11,6 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"github.com/pierrec/lz4/v4"
-	"github.com/ulikunitz/xz"
 	"github.com/ulikunitz/xz/lzma"
 )
 
@@ -22,7 +21,7 @@ var formats = []struct {
 	unpack      func(dst, src []byte) (int, error)
 }{
 	{"gzip", "\x1f\x8b", stream(func(r io.Reader) (io.Reader, error) { return gzip.NewReader(r) })},
-	{"xz", "\xfd7zXZ\x00", stream(func(r io.Reader) (io.Reader, error) { return xz.NewReader(r) })},
+	{"xz", "\xfd7zXZ\x00", unxz},
 	{"zstd", "\x28\xb5\x2f\xfd", unzstd},
 	{"lz4", "\x02\x21\x4c\x18", unlz4},
 	{"lzma", "\x5d\x00\x00", stream(func(r io.Reader) (io.Reader, error) { return lzma.NewReader(r) })},

@@ -112,6 +112,7 @@ const maxSites = 4 << 20
 func (im *Image) Sites() (*Sites, error) {
 	text, _ := im.Section(".text")
 	b := &siteBuilder{im: im, text: text, sites: &Sites{}}
+	b.sites.All = make([]Site, 0, b.atMost())
 	for _, read := range []func() error{
 		b.alternatives, b.offsets, b.locks, b.paravirt, b.runtime, b.bySymbols,
 	} {
@@ -165,6 +166,16 @@ func sortSites(all []Site, text Section) []Site {
 		start = end
 	}
 	return sorted
+}
+
+// atMost is about how many sites there are, if not more.
+func (b *siteBuilder) atMost() int {
+	n := int(b.text.Size>>16) * 320 // functions, jump labels and static calls
+	for name, size := range map[string]int{".return_sites": 4, ".retpoline_sites": 4, ".ibt_endbr_seal": 4, ".smp_locks": 4, ".parainstructions": 16, ".altinstructions": 12} {
+		table, _ := b.section(name)
+		n += len(table) / size
+	}
+	return min(n, maxSites)
 }
 
 type siteBuilder struct {
@@ -302,7 +313,8 @@ func (b *siteBuilder) locks() error {
 		return fmt.Errorf("%w: .smp_locks of %d bytes", ErrTable, len(table))
 	}
 	for i := 0; i+4 <= len(table); i += 4 {
-		if at := rel(table, addr, i); at != addr+uint64(i) { // the section ends in zeros, to a page
+		// What is no lock prefix the kernel leaves alone: another prefix may stand before one.
+		if at := rel(table, addr, i); at >= b.text.Addr && at < b.text.End() && b.im.linked(at, 1)[0] == 0xf0 {
 			b.add(at, 1, Lock, 0)
 		}
 	}

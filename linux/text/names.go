@@ -23,6 +23,7 @@ type names struct {
 	// Of call depth tracking (retbleed=stuff, 6.2): whether it is on, and the code that
 	// counts a call, which is written before each function.
 	thunksOn, thunk uint64
+	uniproc         uint64 // of whether lock prefixes were taken out; 0 if that is not kept
 	thunkSize       uint64
 
 	tracerSites []image.Site
@@ -49,7 +50,7 @@ var nothingNames = []string{"_paravirt_nop", "paravirt_nop", "nop_func", "x86_no
 var tracerLabels = []string{"ftrace_call", "ftrace_regs_call", "ftrace_graph_call"}
 
 func namesOf(im *image.Image) (n names, err error) {
-	all := []string{"__fentry__", "ftrace_caller", "ftrace_regs_caller", "__static_call_return0", "__static_call_nop", "BUG_func", "paravirt_BUG", "pv_ops", "__WARN_trap", "thunks_initialized", "skl_call_thunk_template", "skl_call_thunk_tail"}
+	all := []string{"__fentry__", "ftrace_caller", "ftrace_regs_caller", "__static_call_return0", "__static_call_nop", "BUG_func", "paravirt_BUG", "pv_ops", "__WARN_trap", "thunks_initialized", "uniproc_patched", "skl_call_thunk_template", "skl_call_thunk_tail"}
 	for _, r := range registers {
 		for _, kind := range thunkKinds {
 			all = append(all, kind+r)
@@ -88,6 +89,12 @@ func namesOf(im *image.Image) (n names, err error) {
 	}
 	if a, end := at["skl_call_thunk_template"], at["skl_call_thunk_tail"]; end > a && end-a <= maxThunk {
 		n.thunksOn, n.thunk, n.thunkSize = at["thunks_initialized"], a, end-a
+	}
+	n.uniproc = at["uniproc_patched"]
+	for _, s := range im.Sections() { // it is gone after boot in 7.2
+		if strings.HasPrefix(s.Name, ".init") && n.uniproc >= s.Addr && n.uniproc < s.End() {
+			n.uniproc = 0
+		}
 	}
 	if n.bug == 0 {
 		n.bug = at["paravirt_BUG"]

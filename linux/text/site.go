@@ -16,13 +16,14 @@ const (
 	againstFeatures = "the alternative for a processor with other features"
 	callsNothing    = "a static call that does nothing, though it has a function"
 	callsWarning    = "a static call that warns, though it has a function"
+	againstLocks    = "a lock prefix on a kernel for one processor, or none on another"
 	callsZero       = "a static call that returns 0, though it has a function"
 )
 
 // aboutState reports whether a reason is one of those.
 func aboutState(reason string) bool {
 	switch reason {
-	case againstKey, againstFeature, againstFeatures, callsNothing, callsWarning, callsZero:
+	case againstKey, againstFeature, againstFeatures, againstLocks, callsNothing, callsWarning, callsZero:
 		return true
 	}
 	return false
@@ -47,7 +48,7 @@ func (w *worker) site(s image.Site, want, got []byte) string {
 		return w.alternative(s, want, got)
 	}
 	if bytes.Equal(want, got) {
-		return ""
+		return no(s.Kind == image.Lock && w.t.state.noLocks, againstLocks)
 	}
 	switch s.Kind {
 	case image.Return:
@@ -70,10 +71,10 @@ func (w *worker) site(s image.Site, want, got []byte) string {
 		}
 		return "neither endbr64 nor the nop that seals it"
 	case image.Lock:
-		if got[0] == 0x3e && want[0] == 0xf0 || got[0] == 0xf0 && want[0] == 0x3e {
-			return ""
+		if got[0] != 0x3e || want[0] != 0xf0 {
+			return "neither a lock prefix nor the one that replaces it"
 		}
-		return "neither a lock prefix nor the one that replaces it"
+		return no(w.t.state.locks, againstLocks)
 	case image.Paravirt:
 		return w.paravirt(&sites.Paras[s.Index], want, got)
 	case tracerCall:

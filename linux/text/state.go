@@ -29,6 +29,8 @@ type state struct {
 	thunks   bool // calls are counted
 	// patching says that the kernel is patching its text, or says so.
 	patching bool
+	// Lock prefixes are in place, or all taken out; neither if it is not known.
+	locks, noLocks bool
 
 	// Of constants whose variable the compiler left out, the value that the first site has,
 	// and the caches of slab objects, one of which it must be.
@@ -61,6 +63,20 @@ func (st *state) readPatching(s *linux.System) {
 	st.patching = err == nil && owner&^7 != 0
 }
 
+// readLocks reads whether the kernel has taken its lock prefixes out, as it does on one
+// processor.
+func (st *state) readLocks(s *linux.System) {
+	st.locks, st.noLocks = false, false
+	at := st.t.ref.names.uniproc
+	if at == 0 {
+		return
+	}
+	var b [1]byte
+	if _, err := s.Space.ReadAt(b[:], virt.Addr(at+st.t.offset)); err == nil {
+		st.locks, st.noLocks = b[0] == 0, b[0] == 1
+	}
+}
+
 // load reads what every comparison needs.
 func (st *state) load(ctx context.Context, s *linux.System) error {
 	st.consts = map[string]uint64{}
@@ -69,6 +85,7 @@ func (st *state) load(ctx context.Context, s *linux.System) error {
 			st.consts[name] = v
 		}
 	}
+	st.readLocks(s)
 	st.readPatching(s)
 	st.readThunks()
 	st.readParavirt()

@@ -28,6 +28,11 @@ hides one of the three shows in the others.`,
 tracing as it is meant, without replacing functions: it is in "outsight ftrace".`,
 		Next: `"outsight ftrace" shows the users of tracing and their functions, "outsight ftrace_functions" what is traced; disassemble where the call leads. What is
 hooked says what for. A live patch of a vendor that brings its own framework may replace functions legally: compare with what is installed.`,
+		Example: `While a function was traced, its user was taken off the list, as a rootkit hides its hooks from the guest's own listing:
+
+    $ outsight check lab:demo --only ftrace-triple
+    SEVERITY  CONFIDENCE  CHECK          TITLE
+    critical  certain     ftrace-triple  kfree_skb_partial is traced for 1 users, of which 0 are on the list`,
 		Run: ftraceTriple,
 	})
 }

@@ -27,6 +27,11 @@ write, that is hidden, or that is no absolute path. Exploits overwrite modprobe_
 runs whatever its path says today.`,
 		Next: `Take the program out with "outsight recover" and find who wrote the path: "outsight sysctl" shows it, "outsight ps" who runs. Set it back to what the
 distribution has.`,
+		Example: `An exploit wrote a path of its own where the kernel keeps that of modprobe, and runs a file of an unknown format:
+
+    $ outsight check lab:demo --only helper-path
+    SEVERITY  CONFIDENCE  CHECK        TITLE
+    high      likely      helper-path  modprobe_path is "/tmp/x", where everybody may write, or nothing outlives a boot`,
 		Run: helperPaths,
 	})
 }

@@ -28,6 +28,11 @@ identifiers, a fault in the program by the tree of symbols. Somebody took it out
 bpftool said in the guest. Classic filters of sockets and of seccomp are on no list by design.`,
 		Next: `Take the program's instructions out with "outsight bpf --columns" and its code with the command shown; "outsight bpf_links" and the attachments say what runs
 it. What loaded it is in its time and user.`,
+		Example: `A program on XDP was taken out of the table that bpftool goes by:
+
+    $ outsight check lab:demo --only hidden-bpf
+    SEVERITY  CONFIDENCE  CHECK       TITLE
+    critical  certain     hidden-bpf  BPF program 1 on xdp:veth-x is missing from the table of identifiers (prog_idr)`,
 		Run: hiddenBPF,
 	})
 }

@@ -101,7 +101,11 @@ func (s *Subject) strangeCode(ctx context.Context, owners *linux.Owners) (runs [
 		switch end := m.VA + virt.Addr(m.Size); {
 		case !m.Executable() || !m.Present():
 		case m.Writable():
-			note(m.VA, end, true)
+			for page := m.VA; page < end; page += phys.PageSize {
+				if !changing(owners.CodeAt(page)) {
+					note(page, page+phys.PageSize, true)
+				}
+			}
 		default:
 			for page := m.VA; page < end && left > 0; page += phys.PageSize {
 				if strange(page, page+phys.PageSize) {
@@ -114,6 +118,12 @@ func (s *Subject) strangeCode(ctx context.Context, owners *linux.Owners) (runs [
 		}
 	}
 	return runs, nil
+}
+
+// changing reports whether code is written again while it is in use: trampolines and
+// dispatchers of BPF, each in a page of its own (bpf_jit_alloc_exec_page, up to 6.9).
+func changing(o linux.Owner) bool {
+	return o.Kind == linux.OwnerProgram && (strings.HasPrefix(o.Symbol, "bpf_trampoline_") || strings.HasPrefix(o.Symbol, "bpf_dispatcher_"))
 }
 
 func (s *Subject) foundCode(r run) *Finding {

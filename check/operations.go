@@ -23,6 +23,11 @@ func init() {
 the kernel's own that was exchanged for another of its own. Objects that nothing in memory leads to.`,
 		Next: `Disassemble the function with the command shown. What was replaced says what for: iterate_shared and readdir hide files and processes, seq_show of tcp
 hides connections, the handler of a protocol waits for a packet that nobody else understands.`,
+		Example: `The function that shows the lines of /proc/net/tcp was exchanged for code in memory that was allocated:
+
+    $ outsight check lab:demo --only operations-table
+    SEVERITY  CONFIDENCE  CHECK             TITLE
+    critical  certain     operations-table  /proc/net/tcp has a function show that is code of nobody`,
 		Run: operationsTables,
 	})
 }

@@ -27,6 +27,11 @@ the kernel's memory can put it: lockdown and AppArmor cannot be switched off whi
 its policy is in no state to be compared.`,
 		Next: `Find out with "outsight dmesg" when it was switched off, and by whom; what the module forbade may have been done since. After a hook was removed the kernel
 is to be treated as taken over.`,
+		Example: `One hook of AppArmor was taken off the kernel's list, so that files are opened without it:
+
+    $ outsight check lab:demo --only security-state
+    SEVERITY  CONFIDENCE  CHECK           TITLE
+    critical  certain     security-state  security module apparmor lost its hook apparmor_file_open`,
 		Run: securityState,
 	})
 }

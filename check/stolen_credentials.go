@@ -27,6 +27,11 @@ members contradict each other, such as a user ID that was overwritten while the 
 them by a setuid program. A change between two looks that was taken back.`,
 		Next: `Look at the process and its parents with "outsight tree" and "outsight creds", and at what it has open with "outsight files". Treat the kernel as taken
 over: who can write credentials can write anything.`,
+		Example: `In a guest of 6.12 the user ID in the struct cred of a process was overwritten, as rootkits do it:
+
+    $ outsight check lab:demo --only stolen-credentials
+    SEVERITY  CONFIDENCE  CHECK               TITLE
+    critical  certain     stolen-credentials  process 184 (sleep) has credentials that contradict themselves: user ID 1000, counted for user 0`,
 		Run: stolenCredentials,
 	})
 }

@@ -22,6 +22,12 @@ or BPF program. Or the table and the function that selects by the number (since 
 A function that is itself changed, or traced: the checks of text and of ftrace find that.`,
 		Next: `Compare "outsight syscalls" with another guest of the same kernel, and disassemble the function with the command shown. Which call it is says what for:
 getdents64 hides files and processes, kill and prctl are doors for whoever knows the number.`,
+		Example: `In a guest of 6.12 the function that selects system calls by number was changed to do getpid in place of pread64; the table was left alone:
+
+    $ outsight check lab:demo --only system-call-function
+    SEVERITY  CONFIDENCE  CHECK                 TITLE
+    critical  certain     system-call-function  system call 17 (pread64, 64) leads by its dispatcher to __do_sys_getpid
+    critical  certain     system-call-function  system call 17 (pread64, 64) leads by its table, not as the code that selects it does, to __x64_sys_pread64`,
 		Run: systemCallFunctions,
 	})
 }
@@ -61,9 +67,13 @@ func systemCallFound(s *Subject, c *hooks.Syscall, owner linux.Owner) *Finding {
 	if owner.Kind != linux.OwnerKernel {
 		leads += " of " + owner.String()
 	}
+	way := c.Via
+	if c.Via == "table" && !c.Used {
+		way += ", not as the code that selects it does," // which of them was changed is shown by the other's finding
+	}
 	return &Finding{
 		Confidence: Certain,
-		Title:      fmt.Sprintf("system call %d (%s, %s) leads by its %s to %s", c.Number, name, c.ABI, c.Via, leads),
+		Title:      fmt.Sprintf("system call %d (%s, %s) leads by its %s to %s", c.Number, name, c.ABI, way, leads),
 		Object:     Object{Kind: "system call", Name: fmt.Sprintf("%s/%d/%s", c.ABI, c.Number, c.Via), Addr: c.Site},
 		Expected:   expected + ", from its start, by table and dispatcher alike",
 		Seen:       fmt.Sprintf("%s (%#x)", leads, uint64(c.Handler)),

@@ -24,6 +24,11 @@ wrote them. Or modules without a valid signature are forbidden, and one is loade
 unsigned module was loaded, which is legal.`,
 		Next: `"outsight modules" shows where the module lies, what it uses and its taints; take it out with "outsight extract". Rootkits clear the flags so that nobody
 asks for the module that set them.`,
+		Example: `A rootkit cleared the taint flag that its module had set:
+
+    $ outsight check lab:demo --only taint
+    SEVERITY  CONFIDENCE  CHECK  TITLE
+    high      certain     taint  the kernel's taint flags lack O, which module loop set`,
 		Run: taints,
 	})
 }

@@ -42,9 +42,9 @@ func TestGuestKernelZoo(t *testing.T) {
 // legalTools are what administrators do, and no check may find.
 var legalTools = []struct{ name, shell string }{
 	{"every function traced", `mount -t tracefs t /sys/kernel/tracing 2>/dev/null; cd /sys/kernel/tracing && echo function > current_tracer && cat current_tracer`},
-	{"graph tracer", `cd /sys/kernel/tracing && echo do_unlinkat > set_ftrace_filter && echo function_graph > current_tracer && cat current_tracer`},
+	{"graph tracer", `cd /sys/kernel/tracing && echo vfs_unlink > set_ftrace_filter && echo function_graph > current_tracer && cat current_tracer`},
 	{"function tracer", `mount -t tracefs t /sys/kernel/tracing 2>/dev/null; cd /sys/kernel/tracing && echo kfree_skb_partial > set_ftrace_filter && echo function > current_tracer && cat current_tracer`},
-	{"probes", `cd /sys/kernel/tracing && echo 'p:one do_unlinkat' > kprobe_events && echo 'r:two do_rmdir' >> kprobe_events && echo 'p:three do_unlinkat+8' >> kprobe_events; echo 1 > events/kprobes/enable; cat kprobe_events`},
+	{"probes", `cd /sys/kernel/tracing && echo 'p:one vfs_unlink' > kprobe_events && echo 'r:two vfs_rmdir' >> kprobe_events && echo 'p:three vfs_unlink+8' >> kprobe_events; echo 1 > events/kprobes/enable; cat kprobe_events`},
 	{"settings", `echo '|/usr/share/apport/apport -p%p' > /proc/sys/kernel/core_pattern; echo /usr/sbin/modprobe > /proc/sys/kernel/modprobe; echo 2 > /proc/sys/kernel/kptr_restrict; cat /proc/sys/kernel/core_pattern`},
 	{"modules", `for i in 1 2 3; do rmmod tun && insmod /lib/modules/tun.ko; done; lsmod`},
 	{"users and namespaces", `(unshare -U sleep 100001 || echo no namespaces) </dev/null >/dev/null 2>&1 & (setuidgid nobody sleep 100002 || su nobody -s /bin/sh -c 'sleep 100002') </dev/null >/dev/null 2>&1 & sleep 1; ps | grep sleep`},

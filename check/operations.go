@@ -94,6 +94,7 @@ type opsWalk struct {
 	layouts map[*operations]*operations
 	seen    map[opsKey]bool
 	buffer  []byte
+	left    int // of the objects that may still be looked at
 	yield   func(*Finding, error) bool
 	ended   bool
 }
@@ -103,12 +104,24 @@ type opsKey struct {
 	table virt.Addr
 }
 
+// maxOpsObjects bounds the objects that are looked at: lists within lists of a hostile guest
+// would take for ever.
+const maxOpsObjects = 1 << 20
+
+// spend counts one object, and reports whether there may be more.
+func (w *opsWalk) spend() bool {
+	if w.left--; w.left == 0 {
+		w.fail(fmt.Errorf("tables of operations: %w", kobj.ErrBudget))
+	}
+	return w.left > 0 && !w.ended
+}
+
 func newOpsWalk(s *Subject, yield func(*Finding, error) bool) (*opsWalk, error) {
 	owners, err := s.Owners()
 	if err != nil {
 		return nil, err
 	}
-	w := &opsWalk{s: s, r: s.Linux.Reader(), owners: owners, layouts: map[*operations]*operations{}, seen: map[opsKey]bool{}, yield: yield}
+	w := &opsWalk{s: s, r: s.Linux.Reader(), owners: owners, layouts: map[*operations]*operations{}, seen: map[opsKey]bool{}, left: maxOpsObjects, yield: yield}
 	if err := s.Linux.Prefetch("__start_rodata", "__end_rodata", "__start_ro_after_init", "__end_ro_after_init"); err != nil {
 		return nil, err
 	}

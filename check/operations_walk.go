@@ -75,7 +75,7 @@ func opsLayoutOf(s *linux.System) (*opsLayout, error) {
 func (w *opsWalk) files(ctx context.Context, o *opsLayout) {
 	seen := map[virt.Addr]bool{}
 	err := w.s.Linux.HeldFiles(ctx, func(h linux.HeldObject) {
-		if seen[h.File] || w.ended {
+		if seen[h.File] || !w.spend() {
 			return
 		}
 		seen[h.File] = true
@@ -159,6 +159,9 @@ const maxJudgedInodes = 100_000
 func (w *opsWalk) superBlocks(ctx context.Context, o *opsLayout) {
 	left := maxJudgedInodes
 	for super, err := range w.s.Linux.SuperBlocks(ctx) {
+		if !w.spend() {
+			return
+		}
 		if err != nil {
 			w.fail(err)
 			continue
@@ -166,7 +169,7 @@ func (w *opsWalk) superBlocks(ctx context.Context, o *opsLayout) {
 		w.r.Err = nil
 		w.super(o, super.Addr)
 		for node, err := range w.s.Linux.List(ctx, o.inodes.At(super.Addr), maxJudgedInodes) {
-			if left--; left < 0 || w.ended {
+			if left--; left < 0 || !w.spend() {
 				return
 			}
 			if err != nil {
@@ -205,7 +208,7 @@ func (w *opsWalk) procEntries(ctx context.Context, o *opsLayout) {
 
 // entry judges an entry of /proc and those below it.
 func (w *opsWalk) entry(ctx context.Context, o *opsLayout, a virt.Addr, path string, depth int, left *int) {
-	if *left--; *left < 0 || depth > maxDepth || w.ended || ctx.Err() != nil {
+	if *left--; *left < 0 || depth > maxDepth || !w.spend() || ctx.Err() != nil {
 		return
 	}
 	w.r.Err = nil
@@ -284,6 +287,9 @@ func (w *opsWalk) protocols(ctx context.Context, o *opsLayout) {
 					w.fail(fmt.Errorf("%s: %w", symbol, err))
 					break
 				}
+				if !w.spend() {
+					return
+				}
 				p := node - o.switchList.At(0)
 				name := func() string { return fmt.Sprintf("%s[%d]", symbol, kind) }
 				w.r.Err = nil
@@ -313,6 +319,9 @@ func (w *opsWalk) packets(ctx context.Context, o *opsLayout, head virt.Addr) {
 			w.fail(fmt.Errorf("handlers of packets at %#x: %w", uint64(head), err))
 			return
 		}
+		if !w.spend() {
+			return
+		}
 		p := node - o.packetList.At(0)
 		w.judge(&packetOps, p, func() string { return fmt.Sprintf("the handler of packets at %#x", uint64(p)) })
 	}
@@ -327,6 +336,9 @@ func (w *opsWalk) eachNetwork(ctx context.Context, o *opsLayout, f func(net virt
 	for node, err := range w.s.Linux.List(ctx, head, kobj.MaxElements) {
 		if err != nil {
 			w.fail(fmt.Errorf("network namespaces: %w", err))
+			return
+		}
+		if !w.spend() {
 			return
 		}
 		w.r.Err = nil
@@ -349,6 +361,9 @@ func (w *opsWalk) networks(ctx context.Context, o *opsLayout) {
 		for node, err := range w.s.Linux.List(ctx, o.devices.At(net), kobj.MaxElements) {
 			if err != nil {
 				w.fail(fmt.Errorf("network devices: %w", err))
+				return
+			}
+			if !w.spend() {
 				return
 			}
 			w.device(ctx, o, node-o.deviceList.At(0))

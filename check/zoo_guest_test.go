@@ -33,7 +33,9 @@ var zooModules = []string{"loop", "veth", "tun", "nf_tables"}
 type trick struct {
 	name string
 	do   func(z *zoo)
-	want []string // the checks that must find it; no other may
+	// want are the checks that must find it. No other may, but those with a question mark,
+	// which find it on some kernels.
+	want []string
 }
 
 // zoo is a guest in whose memory tricks are done.
@@ -180,6 +182,13 @@ func judge(t *testing.T, r *check.Result, wanted []string) {
 		}
 		t.Logf("%s: %s; expected %s; seen %s; %v", f.Check.ID, f.Title, f.Expected, f.Seen, f.Evidence)
 	}
+	wanted = slices.DeleteFunc(slices.Clone(wanted), func(id string) bool {
+		id, may := strings.CutPrefix(id, "?")
+		if may {
+			delete(fired, id)
+		}
+		return may
+	})
 	if got, want := slices.Sorted(maps.Keys(fired)), slices.Sorted(slices.Values(wanted)); !slices.Equal(got, want) {
 		t.Errorf("found by %v, not by %v; gaps: %v", got, want, r.Gaps)
 	}
@@ -221,8 +230,8 @@ func tricks() []trick {
 				z.Fatal("no place for tracing")
 			}
 			z.write(start+virt.Addr(at), []byte{0xe9, 0, 0x10, 0, 0})
-		}, []string{"kernel-text"}},
-		{"function that does nothing", func(z *zoo) { z.write(z.symbol("kernel_power_off"), []byte{0xc3}) }, []string{"kernel-text"}},
+		}, []string{"kernel-text", "ftrace-triple"}},
+		{"function that does nothing", func(z *zoo) { z.write(z.traced("kernel_power_off").Site+5, []byte{0xc3}) }, []string{"kernel-text"}},
 		{"text writable", func(z *zoo) { z.entry(z.symbol("_text"), func(e uint64) uint64 { return e | 1<<1 }) }, []string{"hidden-code"}},
 	}
 }

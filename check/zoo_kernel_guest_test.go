@@ -53,7 +53,8 @@ var legalTools = []struct{ name, shell string }{
 // kernelTricks are changes of what the kernel relies on.
 func kernelTricks() []trick {
 	credentials, calls, helpers := []string{"stolen-credentials"}, []string{"system-call-function"}, []string{"helper-path"}
-	state, taint, tracing := []string{"security-state"}, []string{"taint"}, []string{"ftrace-triple"}
+	state, taint, tracing := []string{"security-state"}, []string{"taint"}, []string{"ftrace-triple", "?kernel-text"}
+	text := []string{"system-call-function", "?kernel-text"}
 	tables := []string{"operations-table"}
 	return []trick{
 		{"credentials of the kernel", func(z *zoo) { z.become(z.symbol("init_cred")) }, credentials},
@@ -88,11 +89,11 @@ func kernelTricks() []trick {
 		}, calls},
 		{"system call of 32 bits by another's function", func(z *zoo) {
 			z.redirect(z.systemCall("ia32", 180, ""), z.symbol("vprintk"))
-		}, calls},
+		}, text},
 		{"system call in a module", func(z *zoo) { z.put(z.symbol("sys_call_table")+8*17, uint64(z.moduleText())) }, calls},
 		{"dispatcher to another's function", func(z *zoo) {
 			z.redirect(z.systemCall("64", 17, "dispatcher"), z.ptr(z.symbol("sys_call_table")+8*39))
-		}, calls},
+		}, text},
 
 		{"modprobe in /tmp", func(z *zoo) { z.write(z.symbol("modprobe_path"), []byte("/tmp/x\x00")) }, helpers},
 		{"modprobe by a relative path", func(z *zoo) { z.write(z.symbol("modprobe_path"), []byte("../x\x00")) }, helpers},

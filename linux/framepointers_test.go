@@ -46,6 +46,7 @@ func TestFramePointers(t *testing.T) {
 	}{
 		"system call":  {0, []uint64{1, 2, 9, 3, 4, 5}},
 		"user's fault": {base + 0x1601, []uint64{1, 2, 9, 3, 4, 5}},
+		"thread's":     {base + 0x1701, []uint64{1, 2, 9, 3, 4, 5}}, // of the kernel, born with registers of zeros
 		"damaged":      {base + 0x9000, []uint64{1, 2, 9, 3, 4, 5}},
 	} {
 		frame(0x1500, c.last, code(5))

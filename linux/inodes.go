@@ -32,7 +32,6 @@ func (s *System) InodesLayout() (*inodesLayout, error) {
 		if o.supers, err = s.ListHead("super_blocks"); err != nil {
 			r.Errs = append(r.Errs, err)
 		}
-		o.shmemOps, _ = s.Address("shmem_ops")
 		const sb, i = "super_block", "inode"
 		o.list, o.inodes, o.sbType = r.Field(sb, "s_list"), r.Field(sb, "s_inodes"), r.Field(sb, "s_type")
 		o.sbDev, o.sbRoot, o.sbOps = r.Field(sb, "s_dev"), r.Field(sb, "s_root"), r.Field(sb, "s_op")
@@ -51,7 +50,30 @@ func (s *System) InodesLayout() (*inodesLayout, error) {
 		o.ctimeNs = r.Field(i, "i_ctime_nsec", "__i_ctime.tv_nsec", "i_ctime.tv_nsec")
 		o.nrPages, o.link = r.Field("address_space", "nrpages"), r.Field(i, "i_link")
 		o.shmemInode, o.shmemSwapped = r.Optional("shmem_inode_info", "vfs_inode"), r.Optional("shmem_inode_info", "swapped")
+		var named bool
+		if o.shmemOps, named = s.Address("shmem_ops"); !named && len(r.Errs) == 0 {
+			o.shmemOps = s.shmemOps(o)
+		}
 	})
+}
+
+// shmemOps is what the file systems that shmem keeps have in common, in a kernel without
+// CONFIG_KALLSYMS_ALL: every kernel mounts one of type tmpfs for itself (mm/shmem.c). 0 where
+// there is none, as without CONFIG_SHMEM, where ramfs stands in for it.
+func (s *System) shmemOps(o *inodesLayout) virt.Addr {
+	if !o.shmemInode.Present() {
+		return 0
+	}
+	for node, err := range s.List(context.Background(), o.supers, maxSupers) {
+		if err != nil {
+			return 0
+		}
+		r, a := s.Reader(), node-virt.Addr(o.list.Offset)
+		if r.CString(r.Pointer(r.Pointer(a, o.sbType), o.typeName), MaxName) == "tmpfs" && r.Err == nil {
+			return r.Pointer(a, o.sbOps)
+		}
+	}
+	return 0
 }
 
 // SuperBlock is a file system that is mounted, or that the kernel has for itself.

@@ -19,14 +19,15 @@ type mapsLayout struct {
 	fileMapping                               kobj.Field
 	dSuper, mntRoot                           kobj.Field
 	inoNumber, inoSuper, superDev             kobj.Field
-	specialOps, hugeZeroPFN                   virt.Addr // 0: not known
-	anonNameShared                            bool      // it lies in a union with what files need
-	heapTouches                               bool      // until 6.5 what only touches the heap is called so too
+	specialOps, specialName, hugeZeroPFN      virt.Addr // 0: not known
+	opsName                                   kobj.Field
+	anonNameShared                            bool // it lies in a union with what files need
+	heapTouches                               bool // until 6.5 what only touches the heap is called so too
 }
 
 func (s *System) mapsLayout() (*mapsLayout, error) {
 	return kobj.LayoutOf(s.Walker, "mappings", func(r *kobj.Resolver, o *mapsLayout) {
-		r.Prefetch("special_mapping_vmops", "huge_zero_pfn")
+		r.Prefetch("special_mapping_vmops", "special_mapping_name", "huge_zero_pfn")
 		const v, m = "vm_area_struct", "mm_struct"
 		o.size = r.Size(v)
 		o.start, o.end = r.Field(v, "vm_start"), r.Field(v, "vm_end")
@@ -53,6 +54,8 @@ func (s *System) mapsLayout() (*mapsLayout, error) {
 		o.inoNumber, o.inoSuper = r.Field("inode", "i_ino"), r.Field("inode", "i_sb")
 		o.superDev = r.Field("super_block", "s_dev")
 		o.specialOps, _ = s.Address("special_mapping_vmops")
+		o.specialName, _ = s.Address("special_mapping_name")
+		o.opsName = r.Optional("vm_operations_struct", "name")
 		o.hugeZeroPFN, _ = s.Address("huge_zero_pfn")
 	})
 }

@@ -40,7 +40,7 @@ func (l *ProcessReader) nameMapping(m *Mapping, v *vma, o *mapsLayout, area heap
 		if name != "" {
 			m.Path, m.Deleted = "[anon_shmem:"+name+"]", false // 6.2
 		}
-	case v.ops != 0 && v.ops == o.specialOps && v.private != 0:
+	case v.private != 0 && l.special(v.ops, o):
 		m.Path = r.CString(r.Pointer(v.private, o.ringName), 64)
 	case m.Start < area.brk && m.End > area.startBrk, o.heapTouches && m.Start <= area.brk && m.End >= area.startBrk:
 		m.Path = "[heap]"
@@ -50,6 +50,15 @@ func (l *ProcessReader) nameMapping(m *Mapping, v *vma, o *mapsLayout, area heap
 		m.Path = "[anon:" + name + "]"
 	}
 	return r.Err
+}
+
+// special reports whether ops are those of a struct vm_special_mapping, such as the vDSO's:
+// in a kernel without CONFIG_KALLSYMS_ALL by the function that names one.
+func (l *ProcessReader) special(ops virt.Addr, o *mapsLayout) bool {
+	if o.specialOps != 0 || ops == 0 || o.specialName == 0 || !o.opsName.Present() {
+		return ops != 0 && ops == o.specialOps
+	}
+	return l.r.Pointer(ops, o.opsName) == o.specialName
 }
 
 // backing reports whether a file is one that overlayfs opened below itself, and that

@@ -313,7 +313,9 @@ func (w *unwinding) overRegs() (done bool, err error) {
 	}
 	const userRing = 3
 	o, regs := &w.u.o.regs, w.bp&^1
-	if w.word(o.cs.At(regs))&userRing == userRing || w.bad != nil {
+	cs := w.word(o.cs.At(regs))
+	// A kernel thread is born with registers that are all zero (copy_thread).
+	if cs&userRing == userRing || cs == 0 || w.bad != nil {
 		return true, w.bad
 	}
 	w.ip, w.sp, w.bp = virt.Addr(w.word(o.ip.At(regs))), virt.Addr(w.word(o.sp.At(regs))), virt.Addr(w.word(o.bp.At(regs)))

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math/bits"
 
-	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -95,7 +94,7 @@ func (s *Walker) PerCPU(name string, cpu int) (virt.Addr, error) {
 	}
 	sym, ok := s.Symbol(name)
 	if !ok {
-		return 0, fmt.Errorf("symbol %s: %w: %w", name, ErrUnsupported, kernel.ErrNoSymbol)
+		return 0, fmt.Errorf("%w: %w", ErrUnsupported, s.NoSymbol(name))
 	}
 	if sym.Percpu {
 		return virt.Addr(sym.Rel) + s.CPUAreas[cpu], nil

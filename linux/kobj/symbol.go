@@ -16,6 +16,14 @@ func (s *Walker) SymbolAddr(name string) (virt.Addr, error) {
 	return a, nil
 }
 
+// Pointer reads the 64-bit variable of that name, which this kernel must have.
+func (s *Walker) Pointer(name string) (virt.Addr, error) {
+	if _, err := s.SymbolAddr(name); err != nil {
+		return 0, err
+	}
+	return s.Kernel.Pointer(name)
+}
+
 // ListHead finds a list head by its name, which static variables of several files may
 // share ("formats" with CONFIG_PREEMPT_RT): the first from which a list with elements leads
 // out and back. Where there is none it is the first of all, so that damage is told.

@@ -29,7 +29,8 @@ type runqueueLayout struct {
 	groupNode, rtNode, dlNode, extNode    kobj.Field
 	rtRunList, rtGroup                    kobj.Field // sched_rt_entity
 	rtGroupQueues                         kobj.Field // rt_rq
-	tid, tgid, comm, class                kobj.Field
+	tid, tgid, comm, class, updateCurr    kobj.Field
+	classes                               map[virt.Addr]string // by what schedClasses has
 }
 
 func runqueueLayoutOf(s *linux.System) (*runqueueLayout, error) {
@@ -47,6 +48,19 @@ func runqueueLayoutOf(s *linux.System) (*runqueueLayout, error) {
 		o.rtGroupQueues = r.Field("rt_rq", "active.queue")
 		o.tid, o.tgid, o.comm = r.Field(t, "pid"), r.Field(t, "tgid"), r.Field(t, "comm")
 		o.class = r.Field(t, "sched_class")
+		if _, named := s.Address("fair_sched_class"); !named {
+			o.updateCurr = r.Field("sched_class", "update_curr")
+		}
+		o.classes = map[virt.Addr]string{}
+		for _, c := range schedClasses {
+			symbol := c.variable
+			if o.updateCurr.Present() {
+				symbol = c.function
+			}
+			if a, ok := s.Address(symbol); ok {
+				o.classes[a] = c.name
+			}
+		}
 	})
 }
 
@@ -181,18 +195,22 @@ func (w *queueWalk) entry(task virt.Addr, class string, err error) bool {
 	return w.tell(task, class)
 }
 
+// schedClasses are the scheduling classes, with each one's struct sched_class and, for a kernel
+// without CONFIG_KALLSYMS_ALL, its member update_curr, which all of them have.
+var schedClasses = []struct{ name, variable, function string }{
+	{"stop", "stop_sched_class", "update_curr_stop"}, {"deadline", "dl_sched_class", "update_curr_dl"},
+	{"rt", "rt_sched_class", "update_curr_rt"}, {"fair", "fair_sched_class", "update_curr_fair"},
+	{"ext", "ext_sched_class", "update_curr_scx"}, {"idle", "idle_sched_class", "update_curr_idle"},
+}
+
 // classOf is the scheduling class of a thread; empty if it is none of the kernel's.
 func (w *queueWalk) classOf(task virt.Addr) string {
-	v, err := w.s.Word(w.o.class.At(task))
-	if err != nil {
-		return ""
+	r := w.s.Reader()
+	class := r.Pointer(task, w.o.class)
+	if w.o.updateCurr.Present() {
+		class = r.Pointer(class, w.o.updateCurr)
 	}
-	for _, c := range [][2]string{{"stop", "stop"}, {"dl", "deadline"}, {"rt", "rt"}, {"fair", "fair"}, {"ext", "ext"}, {"idle", "idle"}} {
-		if a, ok := w.s.Address(c[0] + "_sched_class"); ok && uint64(a) == v {
-			return c[1]
-		}
-	}
-	return ""
+	return w.o.classes[class]
 }
 
 func (w *queueWalk) tell(task virt.Addr, class string) bool {

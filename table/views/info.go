@@ -78,7 +78,10 @@ var infoColumns = table.Columns[information]{
 	},
 	{
 		Name: "system_state", Type: table.Text, Doc: "What the kernel says that it does: booting, running, halted, powered off, restarting.",
-		Get: func(i *information) table.Value { return table.TextValue(i.Linux.State.String()) },
+		Get: func(i *information) table.Value {
+			_, err := i.Linux.SymbolAddr("system_state")
+			return readable(table.TextValue(i.Linux.State.String()), err)
+		},
 	},
 	{
 		Name: "kaslr_offset", Type: table.Addr, Doc: "By how much KASLR moved the kernel's image.",
@@ -102,7 +105,10 @@ var infoColumns = table.Columns[information]{
 	},
 	{
 		Name: "pti", Type: table.Bool, Doc: "Whether page tables are isolated: two roots for each process.",
-		Get: func(i *information) table.Value { return table.BoolValue(i.Linux.PTI) },
+		Get: func(i *information) table.Value {
+			_, err := i.Linux.SymbolAddr("boot_cpu_data") // its features say so
+			return readable(table.BoolValue(i.Linux.PTI), err)
+		},
 	},
 	{
 		Name: "cpus", Type: table.Int, Doc: "CPUs that are online: they run tasks.",

@@ -124,6 +124,12 @@ func rowDifferences(p *linux.Process, a, b row, threads bool) (diffs []string) {
 	check("args", joined(p.Args), trimmed(a.Cmdline), trimmed(b.Cmdline))
 	if a.RSSRollup != nil && b.RSSRollup != nil {
 		check("rss", p.RSS, *a.RSSRollup*1024, *b.RSSRollup*1024)
+	} else if a.RSSRollup == nil && b.RSSRollup == nil && a.RSSStatus != nil && b.RSSStatus != nil {
+		// Without CONFIG_PROC_PAGE_MONITOR there are three counters only (files, anonymous,
+		// shmem), of which each of the guest's two processors keeps up to 32 pages to itself.
+		const lag = 3 * 2 * 32 * 4096
+		low, high := min(*a.RSSStatus, *b.RSSStatus)*1024, max(*a.RSSStatus, *b.RSSStatus)*1024
+		between("rss", p.RSS, uint64(max(low-lag, 0)), uint64(high+lag))
 	} else if a.RSSStatus == nil && b.RSSStatus == nil {
 		check("rss", p.RSS, 0, 0)
 	}

@@ -18,6 +18,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// initialNetNS is the inode of the only network namespace of a kernel without CONFIG_NET_NS,
+// whose /proc shows none: the first number of all (PROC_DYNAMIC_FIRST), as everywhere.
+const initialNetNS = 0xf0000000
+
 // eachNetNS calls f in every network namespace: those of processes and those that a
 // mount holds. net is the inode. The thread is the caller's alone and ends in the last.
 func eachNetNS(f func(net uint64) error) error {
@@ -41,6 +45,9 @@ func eachNetNS(f func(net uint64) error) error {
 		if w := strings.Fields(lines.Text()); len(w) > 4 && strings.HasPrefix(w[3], "net:[") {
 			add(unescape(w[4]))
 		}
+	}
+	if len(paths) == 0 {
+		return f(initialNetNS)
 	}
 	for _, inode := range slices.Sorted(maps.Keys(paths)) {
 		file, err := os.Open(paths[inode])

@@ -57,6 +57,9 @@ func tcPrograms(programs map[uint64]string) (tcSides, error) {
 		}
 		return nil
 	})
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return tcSides{}, nil // without CONFIG_NET_SCHED
+	}
 	if err != nil {
 		return nil, err
 	}

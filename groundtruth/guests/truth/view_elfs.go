@@ -21,14 +21,39 @@ func init() {
 const pageSize = 4096
 
 // processMemory is the memory of a process, of which only what is in place is read: to
-// look at the rest would put it there.
+// look at the rest would put it there. That is done where the kernel does not say what is in
+// place: without CONFIG_PROC_PAGE_MONITOR there is no pagemap.
 type processMemory struct {
 	mem, pagemap *os.File
 }
 
+// openMemory opens the memory of a process.
+func openMemory(pid int) (p processMemory, err error) {
+	if p.pagemap, err = os.Open(fmt.Sprintf("/proc/%d/pagemap", pid)); err != nil && hasPagemap() {
+		return p, err
+	}
+	if p.mem, err = os.Open(fmt.Sprintf("/proc/%d/mem", pid)); err != nil {
+		_ = p.pagemap.Close() // also if there is none
+	}
+	return p, err
+}
+
+func hasPagemap() bool {
+	_, err := os.Stat("/proc/self/pagemap")
+	return err == nil
+}
+
+func (p processMemory) close() { _, _ = p.mem.Close(), p.pagemap.Close() }
+
 // present reports which pages of a range are in place.
 func (p processMemory) present(start, end uint64) []bool {
 	in := make([]bool, (end-start)/pageSize)
+	if p.pagemap == nil {
+		for i := range in {
+			in[i] = true
+		}
+		return in
+	}
 	b := make([]byte, 8*len(in))
 	n, _ := p.pagemap.ReadAt(b, int64(start/pageSize*8))
 	for i := range n / 8 {
@@ -40,13 +65,11 @@ func (p processMemory) present(start, end uint64) []bool {
 // tellELFs tells of the pages of a process that begin as an ELF file does, and of the
 // files with code that it has mapped.
 func tellELFs(pid int, emit func(any) error) error {
-	mem, err1 := os.Open(fmt.Sprintf("/proc/%d/mem", pid))
-	pagemap, err2 := os.Open(fmt.Sprintf("/proc/%d/pagemap", pid))
-	if err1 != nil || err2 != nil {
-		return nil // it has gone
+	p, err := openMemory(pid)
+	if err != nil {
+		return nil //nolint:nilerr // it has gone
 	}
-	defer func() { _, _ = mem.Close(), pagemap.Close() }()
-	p := processMemory{mem, pagemap}
+	defer p.close()
 	areas := mapsOf(pid)
 	rows := map[uint64]map[string]any{}
 	for _, m := range areas {
@@ -60,7 +83,7 @@ func tellELFs(pid int, emit func(any) error) error {
 			if !in {
 				continue
 			}
-			if _, err := mem.ReadAt(b[:], int64(at)); err != nil || string(b[:4]) != elf.ELFMAG {
+			if _, err := p.mem.ReadAt(b[:], int64(at)); err != nil || string(b[:4]) != elf.ELFMAG {
 				continue
 			}
 			if b[16]|b[17] == 0 {

@@ -128,6 +128,9 @@ func linkAddresses(links map[uint64]any) (map[uint64]map[string][]string, error)
 		ask := make([]byte, unix.SizeofIfAddrmsg)
 		ask[0] = family
 		err := rtnlDump(unix.RTM_GETADDR, ask, func(m []byte) error {
+			if m[0] != family {
+				return nil // of all families, where the kernel does not know this one
+			}
 			a, index := rtAttributes(m[unix.SizeofIfAddrmsg:]), uint64(binary.NativeEndian.Uint32(m[4:]))
 			if all[index] == nil {
 				all[index] = map[string][]string{}

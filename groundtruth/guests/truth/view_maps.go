@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 	"strconv"
@@ -37,10 +39,15 @@ func eachProcess(f func(pid int) error) error {
 // mapFlags are those of VmFlags that mean the same in all kernels since 5.10.
 const mapFlags = " rd wr ex sh mr mw me ms gd um pf uw lo io sr rr dc de ac nr ht sf wf dd sd mm hg nh mg "
 
+// tellMaps tells of a process's memory by /proc/PID/smaps, or by the lines that smaps shares
+// with maps, which a kernel without CONFIG_PROC_PAGE_MONITOR has alone.
 func tellMaps(pid int, emit func(any) error) error {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps", pid))
+	if errors.Is(err, fs.ErrNotExist) {
+		b, err = os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
+	}
 	if err != nil {
-		return nil // it has gone
+		return nil //nolint:nilerr // it has gone
 	}
 	var row map[string]any
 	for line := range strings.Lines(string(b)) {

@@ -28,6 +28,9 @@ func viewNeighbours(emit func(any) error) error {
 				ask := make([]byte, unix.SizeofNdMsg)
 				ask[0], ask[10] = family, flags
 				err := rtnlDump(unix.RTM_GETNEIGH, ask, func(m []byte) error {
+					if m[0] != family {
+						return nil // of all families, where the kernel does not know this one
+					}
 					a := rtAttributes(m[unix.SizeofNdMsg:])
 					const protocol, flagsExt = 12, 15 // NDA_PROTOCOL, NDA_FLAGS_EXT
 					state := uint64(binary.NativeEndian.Uint16(m[8:]))

@@ -45,6 +45,9 @@ func viewRoutes(emit func(any) error) error {
 				if binary.NativeEndian.Uint32(m[8:])&unix.RTM_F_CLONED != 0 {
 					return nil // learnt for one destination
 				}
+				if m[0] != family {
+					return nil // of all families, where the kernel does not know this one
+				}
 				row := routeRow(m)
 				row["net_ns"] = net
 				for _, hop := range routeHops(m, links) {

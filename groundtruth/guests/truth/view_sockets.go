@@ -87,6 +87,9 @@ func (t *socketTeller) findHidden() error {
 // rest tells of those hidden sockets that the kernel does not tell of: unbound ones of UDP
 // over IPv6 in the server's namespace, which is the first.
 func (t *socketTeller) rest() error {
+	if len(t.hidden) == 0 {
+		return nil
+	}
 	var st unix.Stat_t
 	if err := unix.Stat("/proc/1/ns/net", &st); err != nil {
 		return err
@@ -161,21 +164,27 @@ func netNamespaces() (map[uint64]string, error) {
 			add(w[4])
 		}
 	}
+	if len(spaces) == 0 {
+		spaces[initialNetNS] = ""
+	}
 	return spaces, nil
 }
 
-// namespace tells of the sockets of one namespace, from within.
+// namespace tells of the sockets of one namespace, from within. There is no path to the
+// only one of a kernel without CONFIG_NET_NS.
 func (t *socketTeller) namespace(inode uint64, path string) error {
-	f, err := os.Open(path)
-	if os.IsNotExist(err) {
-		return nil // gone meanwhile
-	}
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if err := unix.Setns(int(f.Fd()), unix.CLONE_NEWNET); err != nil {
-		return fmt.Errorf("enter it: %w", err)
+	if path != "" {
+		f, err := os.Open(path)
+		if os.IsNotExist(err) {
+			return nil // gone meanwhile
+		}
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if err := unix.Setns(int(f.Fd()), unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("enter it: %w", err)
+		}
 	}
 	n := socketSpace{t: t, inode: inode, names: map[uint32]any{0: nil}, netlinks: map[uint32]bool{}}
 	if err := n.diag(); err != nil {

@@ -86,6 +86,21 @@ func (h *socketHolders) take() (int, error) {
 	return fd, nil
 }
 
+// netNSOf is the inode of a socket's network namespace.
+func netNSOf(socket int) (uint64, error) {
+	space, err := unix.IoctlRetInt(socket, 0x894c) // SIOCGSKNS
+	if errors.Is(err, unix.EINVAL) {
+		return initialNetNS, nil // without CONFIG_NET_NS
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(space)
+	var st unix.Stat_t
+	err = unix.Fstat(space, &st)
+	return st.Ino, err
+}
+
 // held tells of a socket that nothing told of so far, as itself says.
 func (t *socketTeller) held(inode uint64) error {
 	h := t.holders[inode]
@@ -109,16 +124,9 @@ func (t *socketTeller) held(inode uint64) error {
 	}
 	row := map[string]any{"type": socketTypes[uint8(kind)], "inode": inode, "pids": h.pids, "uid": h.uid}
 	row["protocol"], row["family"] = socketKind(domain, kind, number)
-	space, err := unix.IoctlRetInt(fd, 0x894c) // SIOCGSKNS
-	if err != nil {
+	if row["net_ns"], err = netNSOf(fd); err != nil {
 		return fmt.Errorf("its namespace: %w", err)
 	}
-	defer unix.Close(space)
-	var st unix.Stat_t
-	if err := unix.Fstat(space, &st); err != nil {
-		return err
-	}
-	row["net_ns"] = st.Ino
 	if row["protocol"] == "tcp" {
 		info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 		if err != nil {

@@ -14,6 +14,9 @@ func init() { views["stacks"] = tellStacks }
 // tellStacks tells where threads stand by /proc/PID/task/TID/stack, whose lines are
 // "[<0>] function+0x1c/0x2f0 [module]". Of a running thread it has nothing to say.
 func tellStacks(emit func(any) error) error {
+	if _, err := os.Stat("/proc/self/stack"); errors.Is(err, fs.ErrNotExist) {
+		return tellWaits(emit) // without CONFIG_STACKTRACE
+	}
 	return eachThread(func(dir string, pid, tid int) error {
 		b, err := os.ReadFile(dir + "/stack")
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) || errors.Is(err, unix.ENOENT) {
@@ -44,6 +47,22 @@ func tellStacks(emit func(any) error) error {
 		row := map[string]any{"pid": pid, "tid": tid, "comm": strings.TrimSuffix(string(comm), "\n"), "wchan": wchan, "stack": nil}
 		if stack != nil {
 			row["stack"] = stack
+		}
+		return emit(row)
+	})
+}
+
+// tellWaits tells the innermost function alone, by /proc/PID/task/TID/wchan.
+func tellWaits(emit func(any) error) error {
+	return eachThread(func(dir string, pid, tid int) error {
+		wchan, err1 := os.ReadFile(dir + "/wchan")
+		comm, err2 := os.ReadFile(dir + "/comm")
+		if err1 != nil || err2 != nil {
+			return nil // it has ended
+		}
+		row := map[string]any{"pid": pid, "tid": tid, "comm": strings.TrimSuffix(string(comm), "\n"), "wchan": nil}
+		if string(wchan) != "0" {
+			row["wchan"] = string(wchan)
 		}
 		return emit(row)
 	})

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/binary"
 	"fmt"
 	"os"
 	"strings"
@@ -20,16 +19,11 @@ func stringsOf(pid int, emit func(any) error) error {
 	if err != nil {
 		return err
 	}
-	pagemap, err := os.Open(dir + "pagemap")
+	p, err := openMemory(pid)
 	if err != nil {
 		return err
 	}
-	defer pagemap.Close()
-	mem, err := os.Open(dir + "mem")
-	if err != nil {
-		return err
-	}
-	defer mem.Close()
+	defer p.close()
 	var text []byte
 	var start uint64
 	tell := func() error {
@@ -46,11 +40,12 @@ func stringsOf(pid int, emit func(any) error) error {
 		if _, err := fmt.Sscanf(line, "%x-%x", &from, &to); err != nil {
 			return fmt.Errorf("%q: %w", line, err)
 		}
-		for a := from; a < to; a += pageSize {
-			if !present(pagemap, a) {
+		for i, in := range p.present(from, to) {
+			a := from + uint64(i)*pageSize
+			if !in {
 				continue
 			}
-			if _, err := mem.ReadAt(page, int64(a)); err != nil {
+			if _, err := p.mem.ReadAt(page, int64(a)); err != nil {
 				continue
 			}
 			if start+uint64(len(text)) != a {
@@ -63,14 +58,6 @@ func stringsOf(pid int, emit func(any) error) error {
 		}
 	}
 	return tell()
-}
-
-func present(pagemap *os.File, a uint64) bool {
-	var entry [8]byte
-	if _, err := pagemap.ReadAt(entry[:], int64(a/pageSize*8)); err != nil {
-		return false // the vsyscall page lies beyond its end
-	}
-	return binary.LittleEndian.Uint64(entry[:])>>63 == 1
 }
 
 // runs calls f with the runs of 6 to 4096 printable bytes. Longer ones, which the view

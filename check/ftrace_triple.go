@@ -41,20 +41,41 @@ hooked says what for. A live patch of a vendor that brings its own framework may
 type ftraceView struct {
 	s      *Subject
 	owners *linux.Owners
-	ops    []*ftraceUser
-	off    bool // nothing is called, whoever asks (kernel.ftrace_enabled)
+	named  map[virt.Addr]int // how many users name a function
+	all    []*ftraceUser     // those that trace every function, but for some
+	off    bool              // nothing is called, whoever asks (kernel.ftrace_enabled)
 	code   codeWindow
 }
 
 // ftraceUser is one user of tracing that is enabled.
 type ftraceUser struct {
 	*hooks.FtraceOp
-	all              bool
-	filter, excluded map[virt.Addr]bool
+	all      bool
+	excluded map[virt.Addr]bool
 }
 
-func (u *ftraceUser) traces(ip virt.Addr) bool {
-	return (u.all || u.filter[ip]) && !u.excluded[ip]
+// add takes a user in.
+func (v *ftraceView) add(u *ftraceUser) {
+	if u.all {
+		v.all = append(v.all, u)
+		return
+	}
+	for _, ip := range u.Filter {
+		if !u.excluded[ip] {
+			v.named[ip]++
+		}
+	}
+}
+
+// users is how many users trace the function at ip.
+func (v *ftraceView) users(ip virt.Addr) int {
+	n := v.named[ip]
+	for _, u := range v.all {
+		if !u.excluded[ip] {
+			n++
+		}
+	}
+	return n
 }
 
 func ftraceTriple(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
@@ -64,7 +85,7 @@ func ftraceTriple(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 			yield(nil, err)
 			return
 		}
-		v := &ftraceView{s: s, owners: owners, code: codeWindow{s: s}}
+		v := &ftraceView{s: s, owners: owners, named: map[virt.Addr]int{}, code: codeWindow{s: s}}
 		for f, err := range hooks.FtraceOps(ctx, s.Linux) {
 			if err != nil {
 				if !yield(nil, err) {
@@ -76,7 +97,7 @@ func ftraceTriple(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 				continue
 			}
 			u := newFtraceUser(f)
-			v.ops = append(v.ops, u)
+			v.add(u)
 			if found := v.replaces(u); found != nil && !yield(found, nil) {
 				return
 			}
@@ -104,14 +125,11 @@ func ftraceTriple(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 }
 
 func newFtraceUser(f *hooks.FtraceOp) *ftraceUser {
-	set := func(ips []virt.Addr) map[virt.Addr]bool {
-		m := make(map[virt.Addr]bool, len(ips))
-		for _, ip := range ips {
-			m[ip] = true
-		}
-		return m
+	u := &ftraceUser{FtraceOp: f, all: f.FilterSize == 0, excluded: make(map[virt.Addr]bool, len(f.NoTrace))}
+	for _, ip := range f.NoTrace {
+		u.excluded[ip] = true
 	}
-	return &ftraceUser{FtraceOp: f, all: f.FilterSize == 0, filter: set(f.Filter), excluded: set(f.NoTrace)}
+	return u
 }
 
 // replaces judges a user that may replace functions: live patching and kprobes are of the
@@ -161,12 +179,7 @@ func (v *ftraceView) judge(site *hooks.FtraceSite) *Finding {
 	if !v.code.read(code[:], site.Site) {
 		return nil // of a module that is just being unloaded, or text that was freed after booting
 	}
-	users := 0
-	for _, u := range v.ops {
-		if u.traces(site.Site) {
-			users++
-		}
-	}
+	users := v.users(site.Site)
 	found := func(what, expected, seen string) *Finding {
 		name := v.owners.CodeAt(site.Site).Symbol // the place may lie behind an endbr64
 		if name == "" {

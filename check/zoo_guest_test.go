@@ -158,17 +158,20 @@ func performFor(t *testing.T, g *lab.Guest, s *guest.Guest, k trick, checks []*c
 	}
 	defer look.Close()
 	z := &zoo{T: t, g: g, s: s, look: look}
-	defer func() {
-		for _, undo := range slices.Backward(z.undo) {
-			undo()
-		}
-	}()
+	defer z.restore()
 	k.do(z)
 	r, err := check.Run(t.Context(), s, checks)
 	if err != nil {
 		t.Fatal(err)
 	}
 	judge(t, r, k.want)
+}
+
+// restore takes back what was changed.
+func (z *zoo) restore() {
+	for _, undo := range slices.Backward(z.undo) {
+		undo()
+	}
 }
 
 // judge checks that just these checks found something, and said all of it.

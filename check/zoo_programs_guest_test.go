@@ -2,6 +2,7 @@ package check_test
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/lab"
 	"github.com/outsight-vmi/outsight/lab/labtest"
+	"github.com/outsight-vmi/outsight/linux/network"
 )
 
 // programTrick is one that a program inside the guest does (groundtruth/guests/tricks).
@@ -18,21 +20,79 @@ type programTrick struct {
 	command string   // starts it, and prints "ready" when it is done
 	undo    string   // what is left to do after all that it started has ended
 	want    []string // the checks that must find it; none of a healthy thing that looks like a trick
+	// outside is done to what the program left, from outside.
+	outside func(z *zoo)
 }
 
 var programTricks = []programTrick{
-	{"program in a memfd", "/tricks memfd payload kworker/0:1", "", []string{"fileless-program"}},
-	{"memfd named as runc's, by another", "/tricks memfd runc_cloned:/proc/self/exe sh", "", []string{"fileless-program"}},
-	{"script in a memfd", "/tricks memfd-script", "", []string{"fileless-program"}},
-	{"deleted in /dev/shm", "/tricks deleted /dev/shm/kdmtmpflush", "", []string{"fileless-program"}},
-	{"deleted in /var/lib", "mkdir -p /var/lib/x; /tricks deleted /var/lib/x/agent", "", []string{"fileless-program"}},
-	{"healthy: upgraded", "mkdir -p /usr/sbin; /tricks upgraded /usr/sbin/daemon", "rm -f /usr/sbin/daemon", nil},
-	{"shell on a connection", "/tricks shell", "", []string{"shell-on-socket"}},
-	{"filter with magic", "/tricks filter-magic", "", []string{"packet-filter-backdoor"}},
-	{"filter by window", "/tricks filter-window", "", []string{"packet-filter-backdoor"}},
-	{"healthy: filter of DHCP", "/tricks filter-dhcp", "", nil},
-	{"healthy: sniffer", "/tricks sniff dummy0", "", nil},
-	{"promiscuous by flag", "ip link set dummy0 promisc on; echo ready", "ip link set dummy0 promisc off", []string{"promiscuous"}},
+	{name: "program in a memfd", command: "/tricks memfd payload kworker/0:1", want: []string{"fileless-program"}},
+	{name: "memfd named as runc's, by another", command: "/tricks memfd runc_cloned:/proc/self/exe sh", want: []string{"fileless-program"}},
+	{name: "script in a memfd", command: "/tricks memfd-script", want: []string{"fileless-program"}},
+	{name: "deleted in /dev/shm", command: "/tricks deleted /dev/shm/kdmtmpflush", want: []string{"fileless-program"}},
+	{name: "deleted in /var/lib", command: "mkdir -p /var/lib/x; /tricks deleted /var/lib/x/agent", want: []string{"fileless-program"}},
+	{name: "healthy: upgraded", command: "mkdir -p /usr/sbin; /tricks upgraded /usr/sbin/daemon", undo: "rm -f /usr/sbin/daemon"},
+	{name: "shell on a connection", command: "/tricks shell", want: []string{"shell-on-socket"}},
+	{name: "filter with magic", command: "/tricks filter-magic", want: []string{"packet-filter-backdoor"}},
+	{name: "filter by window", command: "/tricks filter-window", want: []string{"packet-filter-backdoor"}},
+	{name: "healthy: filter of DHCP", command: "/tricks filter-dhcp"},
+	{name: "healthy: sniffer", command: "/tricks sniff dummy0"},
+	{name: "promiscuous by flag", command: "ip link set dummy0 promisc on; echo ready", undo: "ip link set dummy0 promisc off", want: []string{"promiscuous"}},
+	{name: "other file over the code", command: "/tricks hollow-file /tmp/other", undo: "rm -f /tmp/other", want: []string{"hollowed-process"}},
+	{name: "memory over the code", command: "/tricks hollow-memory changed", want: []string{"hollowed-process", "injected-code"}},
+	{name: "healthy: code moved to other pages", command: "/tricks hollow-memory"},
+	{name: "shellcode in a system call", command: "GODEBUG=asyncpreemptoff=1 /tricks shellcode", want: []string{"injected-code"}},
+	{name: "shellcode in a program with a compiler", command: "mkdir -p /usr/lib; GODEBUG=asyncpreemptoff=1 /tricks shellcode /usr/lib/libjvm.so", undo: "rm -f /usr/lib/libjvm.so", want: []string{"injected-code"}},
+	{name: "code that rests", command: "/tricks code bare", want: []string{"injected-code"}},
+	{name: "code that rests beside PCRE2", command: "mkdir -p /usr/lib; /tricks code bare /usr/lib/libpcre2-8.so.0", undo: "rm -f /usr/lib/libpcre*", want: []string{"injected-code"}},
+	{name: "library loaded by hand", command: "/tricks reflective", want: []string{"injected-code"}},
+	{name: "library in a memfd", command: "/tricks library memfd:lib", want: []string{"injected-code"}},
+	{name: "executable heap", command: "/tricks heap", want: []string{"injected-code"}},
+	{name: "executable stack", command: "/tricks stack", want: []string{"injected-code"}},
+	{name: "healthy: compiler", command: "mkdir -p /usr/lib; /tricks code bare /usr/lib/libjvm.so", undo: "rm -f /usr/lib/libjvm.so"},
+	{name: "healthy: PCRE2", command: "mkdir -p /usr/lib; /tricks code sljit /usr/lib/libpcre2-8.so.0", undo: "rm -f /usr/lib/libpcre*"},
+	{name: "preload in the environment", command: "/tricks preload /dev/shm/.x.so", want: []string{"preload"}},
+	{name: "healthy: preload of a package's", command: "/tricks preload /usr/lib/libjemalloc.so.2"},
+	{name: "ld.so.preload", command: "mkdir -p /etc; echo /lib/libselinux.so.3 >/etc/ld.so.preload; echo ready", undo: "rm -f /etc/ld.so.preload", want: []string{"preload"}},
+	{name: "library of nearly all, out of sight", command: "mkdir -p /lib64; /tricks libraries /lib64/ld-linux-x86-64.so.2 /dev/shm/libx.so", undo: "rm -f /lib64/ld-linux* /dev/shm/libx.so", want: []string{"preload"}},
+	{name: "library of nearly all, unasked", command: "mkdir -p /lib64; /tricks libraries /lib64/ld-linux-x86-64.so.2 /lib64/libx.so.3", undo: "rm -f /lib64/*", want: []string{"preload"}},
+	{name: "connection off its table", command: "/tricks connection", want: []string{"hidden-socket"}, outside: func(z *zoo) {
+		node := z.connection().Addr + z.offset("sock_common", "skc_nulls_node")
+		next, prev := z.ptr(node), z.ptr(node+8)
+		z.put(prev, uint64(next))
+		if next&1 == 0 { // else it ends the chain
+			z.put(next+8, uint64(prev))
+		}
+	}},
+	{name: "process with a connection off the list", command: "/tricks connection", want: []string{"hidden-process", "hidden-socket"}, outside: func(z *zoo) {
+		for p, err := range z.look.Processes(z.Context()) {
+			if err == nil && p.PID == z.connection().PIDs[0] {
+				z.unlink(p.Task.Addr + z.offset("task_struct", "tasks"))
+			}
+		}
+	}},
+	{name: "promiscuous without a request", command: "echo ready", want: []string{"promiscuous"}, outside: func(z *zoo) {
+		owners, err := z.look.Linux.Owners()
+		if err != nil {
+			z.Fatal(err)
+		}
+		for d, err := range network.Devices(z.Context(), z.look.Linux, owners) {
+			if err == nil && d.Name == "dummy0" {
+				z.write(d.Addr+z.offset("net_device", "promiscuity"), []byte{1, 0, 0, 0})
+			}
+		}
+	}},
+}
+
+// connection is an end of a TCP connection that a process has.
+func (z *zoo) connection() *network.Socket {
+	z.Helper()
+	for k, err := range z.look.Sockets(z.Context()) {
+		if err == nil && k.Protocol == "tcp" && k.StateName() == "ESTABLISHED" && len(k.PIDs) > 0 {
+			return k
+		}
+	}
+	z.Fatal("no process has a connection")
+	return nil
 }
 
 // TestGuestZooPrograms has programs in guests do what intruders do.
@@ -66,9 +126,40 @@ for try in $(seq 100); do grep -qx ready /run/trick.log && exit 0; sleep 0.1; do
 cat /run/trick.log >&2; exit 1`
 	pid := strings.TrimSpace(labtest.Output(t, g, fmt.Sprintf(start, k.command)))
 	defer labtest.Output(t, g, fmt.Sprintf("kill -9 -%s 2>/dev/null; %s\n:", pid, k.undo))
+	if k.outside != nil {
+		look, err := s.Look(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer look.Close()
+		z := &zoo{T: t, g: g, s: s, look: look}
+		defer z.restore()
+		k.outside(z)
+	}
 	r, err := check.Run(t.Context(), s, check.All())
 	if err != nil {
 		t.Fatal(err)
 	}
 	judge(t, r, k.want)
+}
+
+// TestGuestServerSilent: nothing is found on guests that are busy in every odd and legal way.
+func TestGuestServerSilent(t *testing.T) {
+	if os.Getenv("OUTSIGHT_SLOW") == "" {
+		t.Skip("set OUTSIGHT_SLOW: it takes minutes")
+	}
+	for _, kernel := range kernels {
+		t.Run(kernel, func(t *testing.T) { silentServer(t, lab.Options{Kernel: kernel, SMP: 2}) })
+	}
+	t.Run("debian", func(t *testing.T) { silentServer(t, lab.Options{Userland: lab.Debian, SMP: 2, Memory: 1 << 30}) })
+}
+
+func silentServer(t *testing.T, o lab.Options) {
+	g := guests.UpServer(t, o)
+	s, err := guest.Open(t.Context(), "lab:"+g.Name, guest.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	silent(t, s)
 }

@@ -68,3 +68,23 @@ func (m *FilledMemory) fill(p []byte, a virt.Addr, absent error) error {
 	}
 	return absent
 }
+
+// ReadCached reads a part of a page of the file that is open at file (a struct file) from the
+// page cache; false if it is not there. It is not for files of hugetlbfs.
+func (s *System) ReadCached(p []byte, file virt.Addr, off uint64) bool {
+	o, err := s.mapsLayout()
+	if err != nil || off%phys.PageSize+uint64(len(p)) > phys.PageSize {
+		return false
+	}
+	r := s.Reader()
+	mapping := r.Pointer(file, o.fileMapping)
+	if r.Err != nil {
+		return false
+	}
+	pa, ok, err := s.cachedPage(mapping, off)
+	if err != nil || !ok {
+		return false
+	}
+	_, err = s.Memory.ReadAt(p, pa)
+	return err == nil
+}

@@ -25,38 +25,13 @@ type Exports struct {
 // ExportsOf finds the symbols of the program that is mapped at base. An error wraps
 // [ErrNoExports] where it has none.
 func ExportsOf(mem Memory, base virt.Addr) (*Exports, error) {
-	h, err := readHeader(mem, base)
+	d, entries, err := dynamicSection(mem, base)
 	if err != nil {
 		return nil, err
 	}
-	segments, err := h.segments(imageAt{mem, base})
-	if err != nil {
-		return nil, err
-	}
-	linked, ok := loadBase(segments)
-	d := &Exports{mem: mem, narrow: h.Class == elf.ELFCLASS32, bias: base - virt.Addr(linked)}
-	var at, size virt.Addr
-	for _, s := range segments {
-		if s.kind == elf.PT_DYNAMIC {
-			at, size = virt.Addr(s.vaddr), virt.Addr(s.memsz)
-		}
-	}
-	const maxEntries = 256
 	word := d.wordSize()
-	each := 2 * word // Elf64_Dyn, Elf32_Dyn
-	if size < virt.Addr(each) || !ok {
-		return nil, ErrNoExports
-	}
-	entries := make([]byte, min(size/virt.Addr(each), maxEntries)*virt.Addr(each))
-	if _, err := mem.ReadAt(entries, d.moved(at)); err != nil {
-		return nil, err
-	}
-	for ; len(entries) >= each; entries = entries[each:] {
-		// The loader replaces these by real addresses where it can.
-		v := linux.WordIn(entries[word:], word)
-		if v < base {
-			v = d.moved(v)
-		}
+	for ; len(entries) >= 2*word; entries = entries[2*word:] {
+		v := d.loaded(linux.WordIn(entries[word:], word), base)
 		switch elf.DynTag(linux.WordIn(entries, word)) {
 		case elf.DT_SYMTAB:
 			d.symtab = v
@@ -70,6 +45,46 @@ func ExportsOf(mem Memory, base virt.Addr) (*Exports, error) {
 		return nil, ErrNoExports
 	}
 	return d, nil
+}
+
+// dynamicSection copies what the program that is mapped at base says to the dynamic linker:
+// pairs of a tag and a value. An error wraps [ErrNoExports] where it says nothing.
+func dynamicSection(mem Memory, base virt.Addr) (d *Exports, entries []byte, err error) {
+	h, err := readHeader(mem, base)
+	if err != nil {
+		return nil, nil, err
+	}
+	segments, err := h.segments(imageAt{mem, base})
+	if err != nil {
+		return nil, nil, err
+	}
+	linked, ok := loadBase(segments)
+	d = &Exports{mem: mem, narrow: h.Class == elf.ELFCLASS32, bias: base - virt.Addr(linked)}
+	var at, size virt.Addr
+	for _, s := range segments {
+		if s.kind == elf.PT_DYNAMIC {
+			at, size = virt.Addr(s.vaddr), virt.Addr(s.memsz)
+		}
+	}
+	const maxEntries = 256
+	each := virt.Addr(2 * d.wordSize()) // Elf64_Dyn, Elf32_Dyn
+	if size < each || !ok {
+		return nil, nil, ErrNoExports
+	}
+	entries = make([]byte, min(size/each, maxEntries)*each)
+	if _, err := mem.ReadAt(entries, d.moved(at)); err != nil {
+		return nil, nil, err
+	}
+	return d, entries, nil
+}
+
+// loaded is where an address of the dynamic section leads. The loader replaces these by real
+// addresses where it can.
+func (d *Exports) loaded(v, base virt.Addr) virt.Addr {
+	if v < base {
+		return d.moved(v)
+	}
+	return v
 }
 
 // moved is where an address of the file lies in memory.

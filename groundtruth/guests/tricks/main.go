@@ -30,6 +30,17 @@ var tricks = map[string]func(args []string) error{
 	"filter-window": func([]string) error { return filtered(unix.SOCK_DGRAM, windowFilter) },
 	"filter-dhcp":   func([]string) error { return filtered(unix.SOCK_DGRAM, dhcpFilter) },
 	"sniff":         sniff,
+	"hollow-file":   hollowFile,
+	"hollow-memory": hollowMemory,
+	"shellcode":     shellcode,
+	"code":          code,
+	"reflective":    reflective,
+	"library":       mapLibraries,
+	"libraries":     libraries,
+	"heap":          heap,
+	"stack":         stack,
+	"preload":       preload,
+	"connection":    func([]string) error { _, err := connection(); return err },
 }
 
 func init() { runtime.LockOSThread() }
@@ -90,6 +101,7 @@ func memfd(args []string) error {
 		return err
 	}
 	f := os.NewFile(uintptr(fd), args[0])
+	keep = append(keep, f)
 	if err := copyTo(f); err != nil {
 		return err
 	}
@@ -144,6 +156,7 @@ func shell([]string) error {
 	if err := c.Start(); err != nil {
 		return err
 	}
+	keep = append(keep, fds)
 	return f.Close()
 }
 

@@ -1,0 +1,142 @@
+package check
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"iter"
+	"path"
+
+	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/phys"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+func init() {
+	Register(Check{
+		ID:        "hollowed-process",
+		Title:     "Processes that run other code than the program that they were started from",
+		Severity:  High,
+		Technique: "T1055.012", // Process Hollowing
+		Source:    "mm_struct.exe_file against the vm_area_struct between start_code and end_code, and their bytes against the page cache",
+		Proves: `Where exec put the code of a program lies something else now: another file, memory of no file that holds other bytes, or nothing. Who looks at /proc/PID/exe sees the
+program that was started, and not what runs. Programs that moved their own code to large pages hold the same bytes, and are no finding.`,
+		Blind: `Code that was changed where it is mapped, with the mapping left as it was. A process that was never started by exec for what it runs: injected-code looks for
+that. What a process calls itself (its arguments, its name) may be anything, and is only mentioned.`,
+		Next: `Take the code out with "outsight extract --pid PID --address ADDRESS -o FILE", and compare it with the program. A program that was packed by UPX unpacks itself in this
+way; the finding says so where the file says so.`,
+		Example: `A program put a copy of its code, with changes, over the code that exec had mapped:
+
+    $ outsight check lab:demo --only hollowed-process -o json | jq -r '.title, .seen'
+    process 911 (tricks) does not run the code of /tricks
+    at 0x401000 memory of no file, with other bytes than /tricks`,
+		Run: hollowedProcesses,
+	})
+}
+
+func hollowedProcesses(_ context.Context, s *Subject) iter.Seq2[*Finding, error] {
+	return func(yield func(*Finding, error) bool) {
+		ps, err := s.Programs()
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		for _, p := range ps.all {
+			if p.startCode == 0 || p.startCode >= p.endCode || p.exe.file == 0 || len(p.maps) == 0 {
+				continue
+			}
+			seen, at, packed := s.hollow(ps, p)
+			if seen == "" {
+				continue
+			}
+			f := p.finding("does not run the code of "+p.Exe, Likely)
+			if packed {
+				f.Severity, f.Confidence = Medium, Possible
+				seen += "; the program says that it was packed by UPX"
+			}
+			f.Expected, f.Seen = "the code of "+p.Exe, seen
+			f.Evidence = append(f.Evidence, Evidence{Text: "the code of the program was put here", Addr: p.startCode})
+			if name := path.Base(p.arg0()); name != path.Base(p.Exe) && name != "." {
+				f.Evidence = append(f.Evidence, Evidence{Text: "it calls itself " + name})
+			}
+			f.Basis = "mappings of the process, against the file that the kernel started it from"
+			f.Show = fmt.Sprintf("outsight maps {} --pid %d --where 'start == \"%#x\"'", p.PID, uint64(at))
+			if !yield(f, nil) {
+				return
+			}
+		}
+	}
+}
+
+// hollow is what lies where the code of p should, if it is not that code.
+func (s *Subject) hollow(ps *programs, p *program) (seen string, at virt.Addr, packed bool) {
+	r := s.Linux.Reader()
+	found := false
+	for _, m := range p.maps {
+		if m.Flags&linux.VMExec == 0 || m.End <= p.startCode || m.Start >= p.endCode {
+			continue
+		}
+		found = true
+		switch {
+		case m.Err != nil, m.File == p.exe.file, m.Path == p.Exe && m.Deleted == p.ExeDeleted:
+		case m.File != 0 && m.Flags&linux.VMHugeTLB == 0:
+			// Overlayfs before 6.8 opened another file below, with the same name.
+			if d := r.Pointer(m.File, ps.o.fileDentry); d != p.exe.dentry || r.Err != nil {
+				return fmt.Sprintf("at %#x the file %s", uint64(m.Start), m.Path), m.Start, false
+			}
+		case !s.sameCode(p, m):
+			return fmt.Sprintf("at %#x memory of no file, with other bytes than %s", uint64(m.Start), p.Exe), m.Start, s.packed(p)
+		}
+	}
+	if !found {
+		return fmt.Sprintf("nothing executable from %#x to %#x", uint64(p.startCode), uint64(p.endCode)), p.startCode, s.packed(p)
+	}
+	return "", 0, false
+}
+
+// packed reports whether UPX packed a program, which leaves its mark behind the headers.
+func (s *Subject) packed(p *program) bool {
+	var b [1024]byte
+	return s.Linux.ReadCached(b[:], p.exe.file, 0) && bytes.Contains(b[:], []byte("UPX!"))
+}
+
+// maxSameCode bounds the pages that are compared.
+const maxSameCode = 4096
+
+// sameCode reports whether memory of no file holds what the program's file does: so it is
+// with programs that move their code to large pages. What nobody can read counts for it.
+func (s *Subject) sameCode(p *program, m *linux.Mapping) bool {
+	space, err := s.Linux.UserSpace(p.MM)
+	if err != nil {
+		return true
+	}
+	var offsets []uint64 // by which addresses of the file's mappings differ from its offsets
+	for _, other := range p.maps {
+		if other.File != 0 && (other.File == p.exe.file || other.Path == p.Exe) {
+			offsets = append(offsets, other.Offset-uint64(other.Start))
+		}
+	}
+	offsets = append(offsets, -uint64(m.Start), -uint64(p.startCode&^(phys.PageSize-1)))
+	var page, file [phys.PageSize]byte
+	same, different := 0, 0
+	for e := range space.Mappings(m.Start, m.End-1) {
+		for a := max(e.VA, m.Start); a < min(e.VA+virt.Addr(e.Size), m.End) && same+different < maxSameCode; a += phys.PageSize {
+			if _, err := space.ReadAt(page[:], a); err != nil {
+				continue
+			}
+			known, equal := false, false
+			for _, o := range offsets {
+				if s.Linux.ReadCached(file[:], p.exe.file, uint64(a)+o) {
+					known, equal = true, equal || bytes.Equal(page[:], file[:])
+				}
+			}
+			switch {
+			case equal:
+				same++
+			case known:
+				different++
+			}
+		}
+	}
+	return different == 0
+}

@@ -1,0 +1,321 @@
+package check
+
+import (
+	"bytes"
+	"context"
+	"debug/elf"
+	"encoding/binary"
+	"fmt"
+	"iter"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/phys"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+func init() {
+	Register(Check{
+		ID:        "injected-code",
+		Title:     "Code in the memory of processes that came from no file",
+		Severity:  High,
+		Technique: "T1055", // Process Injection
+		Source:    "vm_area_struct of executable memory without a file, what the page tables have there, pt_regs of threads, ELF headers of what is mapped",
+		Proves: `A process can execute memory that no file is behind, and that holds something: a program or library that was loaded without a file, shellcode, an executable
+heap or stack that neither the program nor a library asks for; or a thread is in a system call that such memory made. Compilers at run time (JIT) do the first too: programs that are known to have
+one are judged by the rest alone.`,
+		Blind: `In programs with a compiler at run time (V8, Java, LuaJIT, .NET, PHP, Mesa and others, known by the names of their libraries), code that looks like none of the above and
+makes its system calls through libraries. With PCRE2 or libffi, which many programs have, memory that begins as theirs does. Memory that is both writable and executable in programs that ask
+for an executable stack. Code that replaces code of a file where it is mapped.`,
+		Next: `Take the memory out with "outsight extract --pid PID --address ADDRESS -o FILE" and disassemble it with the command shown. Who traced the process or may have written to
+it: the views ptrace and files (of /proc/PID/mem).`,
+		Example: `Shellcode waits in a system call:
+
+    $ outsight check lab:demo --only injected-code -o json | jq -r '.title, .seen'
+    process 705 (tricks) can execute memory at 0x7f3a5c000000 that came from no file
+    rwxp, and thread 707 is in a system call that it made`,
+		Run: injectedCode,
+	})
+}
+
+// compilers are libraries and programs that make code at run time, by how their names begin.
+var compilers = []string{
+	"libjvm", "libj9jit", "libv8", "libnode", "libmozjs", "libxul", "libjavascriptcoregtk", "libQt5Qml", "libQt6Qml", "libQt5Script", "libQt5WebEngine", "libQt6WebEngine", "libcef",
+	"libcoreclr", "libclrjit", "libmono", "libLLVM", "libgallium", "libswrast", "libgccjit", "libtcc", "libasmjit", "libluajit", "libruby", "libphp", "opcache", "libpython3.13", "libpython3.14",
+	"libguile", "liborc-0", "libwasm", "libgraal", "libjulia", "libunicorn", "libpypy", "libnvidia", "libGLX_nvidia", "libcuda", "libfrida", "libdynamorio", "llvmjit", "libracket", "liberl",
+	"ntdll.so", "libbox64",
+	"node", "nodejs", "java", "dotnet", "mono", "luajit", "nvim", "ruby", "php", "deno", "bun", "chrome", "chromium", "electron", "firefox", "thunderbird", "opera", "msedge", "code", "slack",
+	"qemu-", "beam.smp", "julia", "pypy", "sbcl", "racket", "guile", "gforth", "envoy", "valgrind", "memcheck-", "rr", "box64", "wine", "clickhouse", "runsc", "WebKit", "brave", "python3.13", "python3.14",
+}
+
+// allocators are libraries that make a little code at run time, in memory that they hand out
+// in a known way.
+var allocators = []string{"libpcre", "libffi", "libsljit", "libgobject"}
+
+func hasPrefix(name string, of []string) bool {
+	return slices.ContainsFunc(of, func(p string) bool { return strings.HasPrefix(name, p) })
+}
+
+func injectedCode(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
+	return func(yield func(*Finding, error) bool) {
+		ps, err := s.Programs()
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		for _, p := range ps.all {
+			if ctx.Err() != nil {
+				return
+			}
+			fs, err := s.injected(ctx, ps, p)
+			for _, f := range fs {
+				if !yield(f, nil) {
+					return
+				}
+			}
+			if err != nil && !yield(nil, fmt.Errorf("process %d: %w", p.PID, err)) {
+				return
+			}
+		}
+	}
+}
+
+// injected are the findings about one process.
+func (s *Subject) injected(ctx context.Context, ps *programs, p *program) (fs []*Finding, err error) {
+	anonymous, images := p.executable()
+	if len(anonymous) == 0 && !slices.ContainsFunc(images, func(i *linux.MappedImage) bool { return i.Deleted }) {
+		return nil, nil
+	}
+	space, err := s.Linux.UserSpace(p.MM)
+	if err != nil {
+		return nil, err
+	}
+	j := &injection{p: p, space: space, memory: s.Linux.FilledMemory(space, p.maps), images: images}
+	j.compiles = hasPrefix(path.Base(p.Exe), compilers)
+	j.allocates = hasPrefix(path.Base(p.Exe), allocators)
+	for _, i := range images {
+		j.compiles = j.compiles || hasPrefix(path.Base(i.Path), compilers)
+		j.allocates = j.allocates || hasPrefix(path.Base(i.Path), allocators)
+	}
+	fs = j.libraries()
+	if len(anonymous) == 0 {
+		return fs, nil
+	}
+	calls, err := s.callsFrom(ctx, ps, p, anonymous, j)
+	if err != nil {
+		return fs, err
+	}
+	for _, m := range anonymous {
+		if m.Start < p.endCode && m.End > p.startCode && s.sameCode(p, m) {
+			continue // the program's own, moved to large pages
+		}
+		if f := j.judge(m, calls[m]); f != nil {
+			fs = append(fs, f)
+		}
+	}
+	return fs, nil
+}
+
+// executable are the mappings of a process that can be executed and have no file, and its
+// images. What the kernel maps for itself ([vdso], [uprobes]) is not among them.
+func (p *program) executable() (anonymous []*linux.Mapping, images []*linux.MappedImage) {
+	for _, m := range p.maps {
+		// Where the kernel's variables have no names, neither have these mappings.
+		own := m.Start == p.vdso && p.vdso != 0 || m.Start == p.uprobes && p.uprobes != 0 || strings.HasPrefix(m.Path, "[") && m.Path != "[heap]" && m.Path != "[stack]" && !strings.HasPrefix(m.Path, "[anon:")
+		if m.Flags&linux.VMExec != 0 && m.File == 0 && !own && !p.impliesExec {
+			anonymous = append(anonymous, m)
+		}
+	}
+	return anonymous, linux.ImagesAmong(p.maps)
+}
+
+// injection is what is known of a process while its memory is judged.
+type injection struct {
+	p      *program
+	space  *virt.Space
+	memory *linux.FilledMemory
+	images []*linux.MappedImage
+	// compiles and allocates say that it is known to make code at run time: any, or a little
+	// in memory of a known form.
+	compiles, allocates bool
+}
+
+func (j *injection) finding(m virt.Addr, what string, c Confidence) *Finding {
+	f := j.p.finding(fmt.Sprintf(what, uint64(m)), c)
+	b := make([]byte, codeShown)
+	if _, err := j.memory.ReadAt(b, m); err == nil {
+		f.Evidence = append(f.Evidence, Evidence{Text: "its first bytes", Addr: m, Bytes: b})
+	}
+	f.Expected = "executable memory is a mapped file, unless the program compiles at run time"
+	f.Basis = "mappings and page tables of the process"
+	f.Show = fmt.Sprintf("outsight disassemble {} --pid %d %#x", j.p.PID, uint64(m))
+	return f
+}
+
+// libraries are the findings about libraries that never were files.
+func (j *injection) libraries() (fs []*Finding) {
+	for _, i := range j.images {
+		if !i.Deleted || i.Path == j.p.Exe || !j.begins(i.Start, elf.ELFMAG) {
+			continue
+		}
+		switch {
+		case strings.HasPrefix(i.Path, memfdPrefix):
+			f := j.finding(i.Start, "has a library at %#x that was written to memory alone", Likely)
+			f.Seen = strings.TrimPrefix(i.Path, "/")
+			fs = append(fs, f)
+		case below(i.Path, []string{"/tmp/", "/var/tmp/", "/dev/"}) && !j.compiles:
+			// The virtual machine of Java unpacks libraries and deletes them.
+			f := j.finding(i.Start, "has a library at %#x that was deleted from a folder for temporary files", Possible)
+			f.Severity, f.Seen = Medium, i.Path+" (deleted)"
+			fs = append(fs, f)
+		}
+	}
+	return fs
+}
+
+func (j *injection) begins(a virt.Addr, with string) bool {
+	b := make([]byte, len(with))
+	_, err := j.memory.ReadAt(b, a)
+	return err == nil && string(b) == with
+}
+
+// judge is the finding about one mapping without a file; nil if it is none. call is the
+// thread that is in a system call made there; 0 for none.
+func (j *injection) judge(m *linux.Mapping, call int32) *Finding {
+	code, holds := j.holdsCode(m)
+	writable := m.Flags&linux.VMWrite != 0
+	f := j.finding(code, "can execute memory at %#x that came from no file", Likely)
+	f.Seen = m.Perms()
+	switch {
+	case call != 0:
+		f.Confidence = Certain
+		f.Seen += fmt.Sprintf(", and thread %d is in a system call that it made", call)
+	case !holds:
+		return nil
+	case j.begins(m.Start, elf.ELFMAG):
+		f.Title = fmt.Sprintf("%s has a program or library at %#x that was loaded without a file", j.p, uint64(m.Start))
+		f.Seen += ", and begins with the header of an ELF file"
+	case j.compiles, writable && j.asksForStack():
+		return nil
+	case m.Path == "[stack]" || m.Path == "[heap]":
+		f.Title = fmt.Sprintf("%s has an executable %s", j.p, strings.Trim(m.Path, "[]"))
+		f.Seen += " " + m.Path
+	case j.allocates && j.handedOut(m):
+		return nil
+	default:
+		f.Seen += fmt.Sprintf(", and no library is mapped that compiles at run time; %d KiB", (m.End-m.Start)>>10)
+	}
+	return f
+}
+
+const (
+	maxCodePages = 64 // that are looked at in one mapping
+	fewBytes     = 24 // in a page: less than that is no code
+)
+
+// holdsCode reports whether memory holds more than a few bytes, and where these begin.
+func (j *injection) holdsCode(m *linux.Mapping) (at virt.Addr, ok bool) {
+	var page [phys.PageSize]byte
+	pages := 0
+	for e := range j.space.Mappings(m.Start, m.End-1) {
+		for a := max(e.VA, m.Start); a < min(e.VA+virt.Addr(e.Size), m.End); a += phys.PageSize {
+			if pages++; pages > maxCodePages {
+				return m.Start, false
+			}
+			if _, err := j.space.ReadAt(page[:], a); err == nil && len(page)-bytes.Count(page[:], []byte{0}) >= fewBytes {
+				return a, true
+			}
+		}
+	}
+	return m.Start, false
+}
+
+// handedOut reports whether memory begins as that does which sljit (PCRE2) and libffi hand
+// out: with the sizes of its first pieces.
+func (j *injection) handedOut(m *linux.Mapping) bool {
+	var b [16]byte
+	if _, err := j.space.ReadAt(b[:], m.Start); err != nil {
+		return false
+	}
+	size := uint64(m.End - m.Start)
+	return binary.LittleEndian.Uint64(b[:]) <= size && binary.LittleEndian.Uint64(b[8:]) <= size
+}
+
+// asksForStack reports whether the program, or a library, asks for an executable stack: by a
+// PT_GNU_STACK that says so, or by having none.
+func (j *injection) asksForStack() bool {
+	for _, i := range j.images {
+		var b [phys.PageSize]byte
+		if _, err := j.memory.ReadAt(b[:], i.Start); err != nil || string(b[:len(elf.ELFMAG)]) != elf.ELFMAG {
+			continue
+		}
+		if stackFlags(b[:])&uint32(elf.PF_X) != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// stackFlags are the flags that an ELF file asks for its stack to have, by its first page.
+func stackFlags(b []byte) uint32 {
+	le := binary.LittleEndian
+	offset, size, count, flagsAt := le.Uint64(b[32:]), uint64(le.Uint16(b[54:])), uint64(le.Uint16(b[56:])), uint64(4)
+	if elf.Class(b[elf.EI_CLASS]) == elf.ELFCLASS32 {
+		offset, size, count, flagsAt = uint64(le.Uint32(b[28:])), uint64(le.Uint16(b[42:])), uint64(le.Uint16(b[44:])), 24
+	}
+	for i := range count {
+		at := offset + i*size
+		if offset > phys.PageSize || at+size > uint64(len(b)) || size < flagsAt+4 {
+			return 0 // not to be told from the first page
+		}
+		if elf.ProgType(le.Uint32(b[at:])) == elf.PT_GNU_STACK {
+			return le.Uint32(b[at+flagsAt:])
+		}
+	}
+	return uint32(elf.PF_X)
+}
+
+// callsFrom are threads that are in a system call which code without a file made, by the
+// mapping that it is in. A compiler at run time makes none: it calls functions of libraries.
+func (s *Subject) callsFrom(ctx context.Context, ps *programs, p *program, anonymous []*linux.Mapping, j *injection) (map[*linux.Mapping]int32, error) {
+	calls := map[*linux.Mapping]int32{}
+	o, r := ps.o, s.Linux.Reader()
+	for t, err := range p.Task.Threads(ctx) {
+		if err != nil {
+			return calls, err
+		}
+		_, tid, err := t.IDs()
+		if err != nil {
+			continue // it has just ended
+		}
+		r.Err = nil
+		stack := r.Pointer(t.Addr, o.stack)
+		if r.Err != nil || stack == 0 {
+			continue
+		}
+		// The registers of the program are at the end of the kernel's stack: 16 KiB, with KASAN
+		// 32; with FRED (since 6.9) 16 bytes are left free behind them.
+		for _, size := range []virt.Addr{16 << 10, 32 << 10} {
+			for _, padding := range []virt.Addr{0, 16} {
+				r.Err = nil
+				regs := stack + size - padding - virt.Addr(o.regSize)
+				ip, cs, call := virt.Addr(r.Uint(regs, o.regIP)), r.Uint(regs, o.regCS), r.Int(regs, o.regCall)
+				if m := linux.MappingAt(anonymous, ip); r.Err == nil && m != nil && (cs == 0x33 || cs == 0x23) && call >= 0 && j.afterCall(ip) {
+					calls[m] = tid
+				}
+			}
+		}
+	}
+	return calls, nil
+}
+
+// afterCall reports whether the instruction before ip is a system call.
+func (j *injection) afterCall(ip virt.Addr) bool {
+	var b [2]byte
+	if _, err := j.space.ReadAt(b[:], ip-2); err != nil {
+		return false
+	}
+	return b == [2]byte{0x0f, 0x05} || b == [2]byte{0xcd, 0x80} || b == [2]byte{0x0f, 0x34}
+}

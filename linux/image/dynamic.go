@@ -1,0 +1,75 @@
+package image
+
+import (
+	"bytes"
+	"debug/elf"
+	"errors"
+	"fmt"
+
+	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// Dynamic is what an ELF image asks of the dynamic linker, and what it is called.
+type Dynamic struct {
+	Name   string   // DT_SONAME; empty without
+	Needed []string // DT_NEEDED, in order
+}
+
+const maxNeeded = 256
+
+// DynamicOf reads what the program or library that is mapped at base says to the dynamic
+// linker: nothing, if it is not linked dynamically.
+func DynamicOf(mem Memory, base virt.Addr) (*Dynamic, error) {
+	d, entries, err := dynamicSection(mem, base)
+	if errors.Is(err, ErrNoExports) {
+		return &Dynamic{}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	word := d.wordSize()
+	var name virt.Addr
+	var needed []virt.Addr
+	for ; len(entries) >= 2*word; entries = entries[2*word:] {
+		v := linux.WordIn(entries[word:], word)
+		switch elf.DynTag(linux.WordIn(entries, word)) {
+		case elf.DT_STRTAB:
+			d.strtab = d.loaded(v, base)
+		case elf.DT_SONAME:
+			name = v
+		case elf.DT_NEEDED:
+			if len(needed) < maxNeeded {
+				needed = append(needed, v)
+			}
+		}
+	}
+	all := &Dynamic{}
+	if name != 0 {
+		if all.Name, err = d.text(name); err != nil {
+			return nil, fmt.Errorf("name of the image at %#x: %w", uint64(base), err)
+		}
+	}
+	for _, n := range needed {
+		text, err := d.text(n)
+		if err != nil {
+			return nil, fmt.Errorf("what the image at %#x needs: %w", uint64(base), err)
+		}
+		all.Needed = append(all.Needed, text)
+	}
+	return all, nil
+}
+
+// text is the string at an offset of the table of strings, cut at 255 bytes. It may end with
+// what can be read.
+func (d *Exports) text(offset virt.Addr) (string, error) {
+	var b [256]byte
+	n, err := d.mem.ReadAt(b[:], d.strtab+offset)
+	if end := bytes.IndexByte(b[:n], 0); end >= 0 {
+		return string(b[:end]), nil
+	}
+	if err != nil {
+		return "", err
+	}
+	return string(b[:len(b)-1]), nil
+}

@@ -172,7 +172,7 @@ func whilePatching(t *testing.T, g *lab.Guest, x textGuest) {
 	t.Helper()
 	done := make(chan error, 1)
 	go func() {
-		_, err := g.Output(t.Context(), `cd /sys/kernel/tracing; for i in 1 2 3; do echo 1 > /proc/sys/kernel/sched_schedstats; echo 1 > events/sched/enable; echo function > current_tracer; echo nop > current_tracer; echo 0 > events/sched/enable; echo 0 > /proc/sys/kernel/sched_schedstats; done`)
+		_, err := g.Output(t.Context(), `cd /sys/kernel/tracing; for i in 1 2; do echo 1 > /proc/sys/kernel/sched_schedstats; echo 1 > events/sched/enable; echo function > current_tracer; echo nop > current_tracer; echo 0 > events/sched/enable; echo 0 > /proc/sys/kernel/sched_schedstats; done`)
 		done <- err
 	}()
 	rounds := 0

@@ -1,6 +1,8 @@
 package lab
 
 import (
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 )
@@ -23,5 +25,40 @@ func TestBuildKernelNames(t *testing.T) {
 		if _, err := BuildKernel(t.Context(), series, MinimalConfig, nil); err == nil {
 			t.Errorf("%q: no error", series)
 		}
+	}
+}
+
+// TestKeepBuilt: what was built is kept, and is what the same configuration gives from then on.
+func TestKeepBuilt(t *testing.T) {
+	t.Setenv("OUTSIGHT_LAB_CACHE", t.TempDir())
+	dir, err := cacheDir("built")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tmp, err := os.MkdirTemp(dir, ".tmp-*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree := filepath.Join(tmp, "linux-source-6.12")
+	for _, name := range []string{"arch/x86/boot/bzImage", ".config", "System.map"} {
+		path := filepath.Join(tree, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(name), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := Kernel{Name: "6.12-" + fileHash(MinimalConfig), Release: "6.12.1", Version: "6.12.1-1", Suite: "trixie"}
+	made, err := keepBuilt(dir, tmp, tree, want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := BuildKernel(t.Context(), "6.12", MinimalConfig, nil)
+	if err != nil || k.Release != want.Release || k.Version != want.Version || k.Vmlinuz != made.Vmlinuz {
+		t.Fatalf("%+v, %v; kept %+v", k, err, made)
+	}
+	if b, err := os.ReadFile(k.Vmlinuz); err != nil || string(b) != "arch/x86/boot/bzImage" {
+		t.Errorf("%q, %v", b, err)
 	}
 }

@@ -52,7 +52,8 @@ func tellStacks(emit func(any) error) error {
 	})
 }
 
-// tellWaits tells the innermost function alone, by /proc/PID/task/TID/wchan.
+// tellWaits tells the innermost function alone, by /proc/PID/task/TID/wchan, and that no stack
+// is cut: the threads of a healthy kernel all lead to where they were born or entered it.
 func tellWaits(emit func(any) error) error {
 	return eachThread(func(dir string, pid, tid int) error {
 		wchan, err1 := os.ReadFile(dir + "/wchan")
@@ -60,7 +61,7 @@ func tellWaits(emit func(any) error) error {
 		if err1 != nil || err2 != nil {
 			return nil // it has ended
 		}
-		row := map[string]any{"pid": pid, "tid": tid, "comm": strings.TrimSuffix(string(comm), "\n"), "wchan": nil}
+		row := map[string]any{"pid": pid, "tid": tid, "comm": strings.TrimSuffix(string(comm), "\n"), "wchan": nil, "cut": nil}
 		if string(wchan) != "0" {
 			row["wchan"] = string(wchan)
 		}

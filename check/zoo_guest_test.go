@@ -1,7 +1,6 @@
 package check_test
 
 import (
-	"bytes"
 	"encoding/binary"
 	"maps"
 	"os"
@@ -19,11 +18,15 @@ import (
 	"github.com/outsight-vmi/outsight/phys"
 	_ "github.com/outsight-vmi/outsight/table/views"
 	"github.com/outsight-vmi/outsight/virt"
-	"github.com/outsight-vmi/outsight/vm/proc"
 )
 
-// kernels are those that the zoo lives on.
-var kernels = []string{"5.10", "6.1", "6.12", "7.2"}
+// zooKernels are the kernels that a zoo lives on: all, or only some where time is short.
+func zooKernels(some ...string) []string {
+	if os.Getenv("OUTSIGHT_SLOW") == "" {
+		return some
+	}
+	return []string{"5.10", "6.1", "6.12", "7.2"}
+}
 
 // zooModules are loaded, so that there is something to hide.
 var zooModules = []string{"loop", "veth", "tun", "nf_tables"}
@@ -41,15 +44,14 @@ type trick struct {
 // zoo is a guest in whose memory tricks are done.
 type zoo struct {
 	*testing.T
-	g    *lab.Guest
-	s    *guest.Guest
+	ram  *labtest.RAM
 	look *guest.Look
 	undo []func()
 }
 
 func TestGuestZoo(t *testing.T) {
 	labtest.NeedQEMU(t)
-	for _, kernel := range kernels {
+	for _, kernel := range zooKernels("7.2") {
 		t.Run(kernel, func(t *testing.T) {
 			t.Parallel()
 			g := labtest.Up(t, lab.Options{Kernel: kernel, Memory: 512 << 20, SMP: 2, Modules: zooModules})
@@ -157,7 +159,7 @@ func performFor(t *testing.T, g *lab.Guest, s *guest.Guest, k trick, checks []*c
 		t.Fatal(err)
 	}
 	defer look.Close()
-	z := &zoo{T: t, g: g, s: s, look: look}
+	z := &zoo{T: t, ram: labtest.OpenRAM(t, g), look: look}
 	defer z.restore()
 	k.do(z)
 	r, err := check.Run(t.Context(), s, checks)
@@ -209,7 +211,7 @@ func tricks() []trick {
 				z.put(pid+z.offset("pid", "tasks")+8*kind, 0)
 			}
 		}, []string{"hidden-process"}},
-		{"module off the list", func(z *zoo) { z.unlink(z.module() + z.offset("module", "list")) }, []string{"hidden-module", "hidden-code", "code-pointer"}},
+		{"module off the list", func(z *zoo) { z.unlink(z.module() + z.offset("module", "list")) }, []string{"hidden-module", "hidden-code", "code-pointer", "operations-table"}},
 		{"module off sysfs", func(z *zoo) { z.unlink(z.module() + z.offset("module", "mkobj.kobj.entry")) }, []string{"hidden-module"}},
 		{"system call elsewhere", func(z *zoo) { z.put(z.symbol("sys_call_table")+8*17, uint64(z.heap())) }, []string{"code-pointer"}},
 		{"gate elsewhere", func(z *zoo) {
@@ -227,12 +229,7 @@ func tricks() []trick {
 		}, []string{"code-pointer", "hidden-code"}},
 		{"heap executable", func(z *zoo) { z.entry(z.heap(), func(e uint64) uint64 { return e &^ (1 << 63) }) }, []string{"hidden-code"}},
 		{"jump at the start of a function", func(z *zoo) { // that nothing calls meanwhile
-			start := z.symbol("kernel_halt")
-			at := bytes.Index(z.read(start, 16), []byte{0x0f, 0x1f, 0x44, 0, 0})
-			if at < 0 {
-				z.Fatal("no place for tracing")
-			}
-			z.write(start+virt.Addr(at), []byte{0xe9, 0, 0x10, 0, 0})
+			z.write(z.traced("kernel_halt").Site, []byte{0xe9, 0, 0x10, 0, 0})
 		}, []string{"kernel-text", "ftrace-triple"}},
 		{"function that does nothing", func(z *zoo) { z.write(z.traced("kernel_power_off").Site+5, []byte{0xc3}) }, []string{"kernel-text"}},
 		{"text writable", func(z *zoo) { z.entry(z.symbol("_text"), func(e uint64) uint64 { return e | 1<<1 }) }, []string{"hidden-code"}},
@@ -348,46 +345,16 @@ func (z *zoo) write(a virt.Addr, b []byte) {
 
 func (z *zoo) writePhysical(pa uint64, b []byte) {
 	z.Helper()
-	f, base := z.ram()
-	defer f.Close()
 	was := make([]byte, len(b))
-	if _, err := f.ReadAt(was, base+int64(pa)); err != nil {
+	if _, err := z.ram.ReadAt(was, int64(pa)); err != nil {
 		z.Fatal(err)
 	}
-	if _, err := f.WriteAt(b, base+int64(pa)); err != nil {
+	if _, err := z.ram.WriteAt(b, int64(pa)); err != nil {
 		z.Fatal(err)
 	}
 	z.undo = append(z.undo, func() {
-		f, base := z.ram()
-		defer f.Close()
-		if _, err := f.WriteAt(was, base+int64(pa)); err != nil {
+		if _, err := z.ram.WriteAt(was, int64(pa)); err != nil {
 			z.Error(err)
 		}
 	})
-}
-
-// ram is the memory of QEMU's process, and where the guest's begins in it: in one piece,
-// for it is too small for a hole.
-func (z *zoo) ram() (*os.File, int64) {
-	z.Helper()
-	dir := "/proc/" + strconv.Itoa(z.g.PID())
-	text, err := os.ReadFile(dir + "/maps")
-	if err != nil {
-		z.Fatal(err)
-	}
-	all, err := proc.ParseMaps(string(text))
-	if err != nil {
-		z.Fatal(err)
-	}
-	f, err := os.OpenFile(dir+"/mem", os.O_RDWR, 0)
-	if err != nil {
-		z.Fatal(err)
-	}
-	for _, m := range all {
-		if uint64(m.End-m.Start) == z.g.Memory && m.Writable {
-			return f, int64(m.Start)
-		}
-	}
-	z.Fatal("QEMU has no mapping of the size of the guest's RAM")
-	return nil, 0
 }

@@ -17,7 +17,7 @@ import (
 // which legal tools are at work.
 func TestGuestKernelZoo(t *testing.T) {
 	labtest.NeedQEMU(t)
-	for _, kernel := range kernels {
+	for _, kernel := range zooKernels("6.12") {
 		t.Run(kernel, func(t *testing.T) {
 			g := labtest.Up(t, lab.Options{Kernel: kernel, Memory: 512 << 20, SMP: 2, Modules: zooModules})
 			labtest.Output(t, g, "sleep 100000 </dev/null >/dev/null 2>&1 & echo ok")

@@ -98,7 +98,7 @@ func (z *zoo) connection() *network.Socket {
 // TestGuestZooPrograms has programs in guests do what intruders do.
 func TestGuestZooPrograms(t *testing.T) {
 	labtest.NeedQEMU(t)
-	for _, kernel := range kernels {
+	for _, kernel := range zooKernels("6.12") {
 		t.Run(kernel, func(t *testing.T) {
 			t.Parallel()
 			g := labtest.Up(t, lab.Options{
@@ -132,7 +132,7 @@ cat /run/trick.log >&2; exit 1`
 			t.Fatal(err)
 		}
 		defer look.Close()
-		z := &zoo{T: t, g: g, s: s, look: look}
+		z := &zoo{T: t, ram: labtest.OpenRAM(t, g), look: look}
 		defer z.restore()
 		k.outside(z)
 	}
@@ -148,7 +148,7 @@ func TestGuestServerSilent(t *testing.T) {
 	if os.Getenv("OUTSIGHT_SLOW") == "" {
 		t.Skip("set OUTSIGHT_SLOW: it takes minutes")
 	}
-	for _, kernel := range kernels {
+	for _, kernel := range zooKernels("6.12") {
 		t.Run(kernel, func(t *testing.T) { silentServer(t, lab.Options{Kernel: kernel, SMP: 2}) })
 	}
 	t.Run("debian", func(t *testing.T) { silentServer(t, lab.Options{Userland: lab.Debian, SMP: 2, Memory: 1 << 30}) })

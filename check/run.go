@@ -42,15 +42,22 @@ var settleAfter = []time.Duration{20 * time.Millisecond, 100 * time.Millisecond,
 // Option adds to what checks know.
 type Option func(*options)
 
-type options struct{ told *Told }
+type options struct {
+	told  *Told
+	again int
+}
 
 // WithTold compares with what the guest's own programs say.
 func WithTold(t *Told) Option { return func(o *options) { o.told = t } }
 
+// Again says how often what is found is looked at again, three times at most and if not set:
+// less gives an answer sooner, and findings of what was only being made or ended.
+func Again(times int) Option { return func(o *options) { o.again = times } }
+
 // Run runs checks over the guest of a session. What is found is looked at again until it is
 // certain that it stays: unless the guest stands still, as in a dump or under --pause.
 func Run(ctx context.Context, g *guest.Guest, checks []*Check, opts ...Option) (*Result, error) {
-	var o options
+	o := options{again: len(settleAfter)}
 	for _, set := range opts {
 		set(&o)
 	}
@@ -63,7 +70,7 @@ func Run(ctx context.Context, g *guest.Guest, checks []*Check, opts ...Option) (
 	if err := l.Close(); err != nil {
 		return nil, err
 	}
-	for i, after := range settleAfter {
+	for i, after := range settleAfter[:min(max(o.again, 0), len(settleAfter))] {
 		again := result.unsettled(checks, i)
 		if still || len(again) == 0 || ctx.Err() != nil {
 			break

@@ -162,7 +162,7 @@ func performFor(t *testing.T, g *lab.Guest, s *guest.Guest, k trick, checks []*c
 	z := &zoo{T: t, ram: labtest.OpenRAM(t, g), look: look}
 	defer z.restore()
 	k.do(z)
-	r, err := check.Run(t.Context(), s, checks)
+	r, err := check.Run(t.Context(), s, checks, check.Again(1))
 	if err != nil {
 		t.Fatal(err)
 	}

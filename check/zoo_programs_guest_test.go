@@ -136,7 +136,7 @@ cat /run/trick.log >&2; exit 1`
 		defer z.restore()
 		k.outside(z)
 	}
-	r, err := check.Run(t.Context(), s, check.All())
+	r, err := check.Run(t.Context(), s, check.All(), check.Again(1))
 	if err != nil {
 		t.Fatal(err)
 	}

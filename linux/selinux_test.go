@@ -157,9 +157,17 @@ func TestSIDTable(t *testing.T) {
 		count, sid uint32
 		want       uint64
 	}{
-		{10, 1, table + 40 + 8}, {10, 3, unlabeled}, {10, 4, unlabeled}, {10, 0, unlabeled},
-		{10, 5, leaf0}, {10, 6, leaf0 + 120}, {10, 5 + 7, unlabeled}, {10, 5 + 10, unlabeled},
-		{leaf, 5 + leaf - 1, leaf0 + 120*(leaf-1)}, {leaf + 1, 5 + leaf, leaf1}, {leaf + 2, 5, leaf0},
+		{10, 1, table + 40 + 8},
+		{10, 3, unlabeled},
+		{10, 4, unlabeled},
+		{10, 0, unlabeled},
+		{10, 5, leaf0},
+		{10, 6, leaf0 + 120},
+		{10, 5 + 7, unlabeled},
+		{10, 5 + 10, unlabeled},
+		{leaf, 5 + leaf - 1, leaf0 + 120*(leaf-1)},
+		{leaf + 1, 5 + leaf, leaf1},
+		{leaf + 2, 5, leaf0},
 		{leaf * 513, 5 + leaf + 3, leaf1 + 120*3},
 		{leaf * 512 * 3, 5 + leaf*(512*2+5) + 1, last + 120},
 	} {

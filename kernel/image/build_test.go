@@ -40,11 +40,10 @@ func distance(from, to uint64) []byte { return le.AppendUint32(nil, uint32(to-fr
 
 // smallKernel is a kernel with a patch site of every kind, and what moves in it.
 type smallKernel struct {
-	pieces                 []piece
-	words, inverse, longs  []uint32
-	inverseList            bool
-	altSize                int
-	jumps, mcount, scCalls int
+	pieces                []piece
+	words, inverse, longs []uint32
+	inverseList           bool
+	altSize               int
 }
 
 func newSmallKernel() *smallKernel {
@@ -66,8 +65,11 @@ func newSmallKernel() *smallKernel {
 	le.PutUint64(text[0x1ffc:], textAt+0x20)           // a long one
 
 	symbols := []synth.Symbol{
-		{Name: "_text", Type: 'T'}, {Name: "__static_call_text_start", Type: 'T', Rel: 0x700}, {Name: "__SCT__a", Type: 't', Rel: 0x700},
-		{Name: "__SCT__b", Type: 't', Rel: 0x708}, {Name: "__static_call_text_end", Type: 'T', Rel: 0x710},
+		{Name: "_text", Type: 'T'},
+		{Name: "__static_call_text_start", Type: 'T', Rel: 0x700},
+		{Name: "__SCT__a", Type: 't', Rel: 0x700},
+		{Name: "__SCT__b", Type: 't', Rel: 0x708},
+		{Name: "__static_call_text_end", Type: 'T', Rel: 0x710},
 	}
 	for i := range 4000 {
 		symbols = append(symbols, synth.Symbol{Name: fmt.Sprintf("do_something_%d", i), Type: 't', Rel: int64(0x3000 + 16*i)})

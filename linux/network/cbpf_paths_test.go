@@ -39,8 +39,15 @@ func TestClassicPaths(t *testing.T) {
 		{"all", []insn{{ret, 0, 0, 0x40000}}, []string{""}},
 		{"none", []insn{{ret, 0, 0, 0}}, nil},
 		{"UDP with two bytes", []insn{
-			{ldh, 0, 0, 12}, {jeq, 0, 6, 0x800}, {ldb, 0, 0, 23}, {jeq, 0, 4, 17},
-			{ldxMSH, 0, 0, 14}, {ldhX, 0, 0, 22}, {jeq, 0, 1, 0x7255}, {ret, 0, 0, 0xffff}, {ret, 0, 0, 0},
+			{ldh, 0, 0, 12},
+			{jeq, 0, 6, 0x800},
+			{ldb, 0, 0, 23},
+			{jeq, 0, 4, 17},
+			{ldxMSH, 0, 0, 14},
+			{ldhX, 0, 0, 22},
+			{jeq, 0, 1, 0x7255},
+			{ret, 0, 0, 0xffff},
+			{ret, 0, 0, 0},
 		}, []string{"[12:2] == 0x800, [23:1] == 0x11, [iphdr + 22:2] == 0x7255"}},
 		{"behind the TCP header", []insn{
 			{ldxMSH, 0, 0, 14}, {0x50, 0, 0, 26}, {and, 0, 0, 0xf0}, {rsh, 0, 0, 2}, {addX, 0, 0, 0}, {tax, 0, 0, 0}, {ldhX, 0, 0, 14}, {jeq, 0, 1, 0x5293}, {ret, 0, 0, 1}, {ret, 0, 0, 0},

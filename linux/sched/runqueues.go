@@ -198,9 +198,12 @@ func (w *queueWalk) entry(task virt.Addr, class string, err error) bool {
 // schedClasses are the scheduling classes, with each one's struct sched_class and, for a kernel
 // without CONFIG_KALLSYMS_ALL, its member update_curr, which all of them have.
 var schedClasses = []struct{ name, variable, function string }{
-	{"stop", "stop_sched_class", "update_curr_stop"}, {"deadline", "dl_sched_class", "update_curr_dl"},
-	{"rt", "rt_sched_class", "update_curr_rt"}, {"fair", "fair_sched_class", "update_curr_fair"},
-	{"ext", "ext_sched_class", "update_curr_scx"}, {"idle", "idle_sched_class", "update_curr_idle"},
+	{"stop", "stop_sched_class", "update_curr_stop"},
+	{"deadline", "dl_sched_class", "update_curr_dl"},
+	{"rt", "rt_sched_class", "update_curr_rt"},
+	{"fair", "fair_sched_class", "update_curr_fair"},
+	{"ext", "ext_sched_class", "update_curr_scx"},
+	{"idle", "idle_sched_class", "update_curr_idle"},
 }
 
 // classOf is the scheduling class of a thread; empty if it is none of the kernel's.

@@ -74,7 +74,7 @@ func skipNops(b []byte, i int, ended bool) int {
 }
 
 func overPadding(b []byte, i int) (target int, ok bool) {
-	next := i
+	var next int
 	switch {
 	case b[i] == 0xeb && i+2 <= len(b):
 		next, target = i+2, i+2+int(int8(b[i+1]))

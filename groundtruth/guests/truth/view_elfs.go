@@ -67,7 +67,7 @@ func (p processMemory) present(start, end uint64) []bool {
 func tellELFs(pid int, emit func(any) error) error {
 	p, err := openMemory(pid)
 	if err != nil {
-		return nil //nolint:nilerr // it has gone
+		return nil // it has gone
 	}
 	defer p.close()
 	areas := mapsOf(pid)

@@ -47,7 +47,7 @@ func tellMaps(pid int, emit func(any) error) error {
 		b, err = os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
 	}
 	if err != nil {
-		return nil //nolint:nilerr // it has gone
+		return nil // it has gone
 	}
 	var row map[string]any
 	for line := range strings.Lines(string(b)) {

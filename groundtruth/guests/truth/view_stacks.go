@@ -59,7 +59,7 @@ func tellWaits(emit func(any) error) error {
 		wchan, err1 := os.ReadFile(dir + "/wchan")
 		comm, err2 := os.ReadFile(dir + "/comm")
 		if err1 != nil || err2 != nil {
-			return nil // it has ended
+			return nil //nolint:nilerr // it has ended
 		}
 		row := map[string]any{"pid": pid, "tid": tid, "comm": strings.TrimSuffix(string(comm), "\n"), "wchan": nil, "cut": nil}
 		if string(wchan) != "0" {

@@ -17,11 +17,11 @@ func ReadBaseline(r io.Reader) (Baseline, error) {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, longest)
 	for n := 1; lines.Scan(); n++ {
-		var row struct{ Check, Object, Expected string }
-		if err := json.Unmarshal(lines.Bytes(), &row); err != nil || row.Check == "" || row.Object == "" {
+		var row struct{ Key string }
+		if err := json.Unmarshal(lines.Bytes(), &row); err != nil || row.Key == "" {
 			return nil, fmt.Errorf("line %d is not a finding as outsight check -o json writes it, with all its columns", n)
 		}
-		b[key(row.Check, row.Object, row.Expected)] = true
+		b[row.Key] = true
 	}
 	return b, lines.Err()
 }

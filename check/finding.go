@@ -2,6 +2,8 @@ package check
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"slices"
 	"strconv"
@@ -19,6 +21,8 @@ type Finding struct {
 	// Title is one sentence without a full stop: what was found, and on what.
 	Title  string
 	Object Object
+	// Aspect distinguishes findings of one check about one object; empty: Expected does.
+	Aspect string
 	// Expected and Seen are what should be there and what is.
 	Expected, Seen string
 	Evidence       []Evidence
@@ -72,11 +76,15 @@ func (e Evidence) String() string {
 }
 
 // Key names what was found, the same for as long as it is there: two looks at it agree in
-// the key.
-func (f *Finding) Key() string { return key(f.Check.ID, f.Object.String(), f.Expected) }
-
-func key(check, object, expected string) string {
-	return strings.Join([]string{check, object, expected}, "\x00")
+// the key. Nothing is in it that the object says of itself and can change: a process its name.
+func (f *Finding) Key() string {
+	name := f.Object.Name
+	if f.Object.PID != 0 {
+		name = ""
+	}
+	text := strings.Join([]string{f.Check.ID, f.Object.Kind, name, strconv.Itoa(int(f.Object.PID)), f.Object.Addr.String(), cmp.Or(f.Aspect, f.Expected)}, "\x00")
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:16])
 }
 
 // sortFindings sorts, the worst first.

@@ -60,7 +60,9 @@ type bpfWalk struct {
 	o    *bpfLayout
 	r    kobj.Reader
 	ways map[string]map[virt.Addr]bool // that this kernel has
-	at   map[virt.Addr]string          // what a program is attached to
+	// partial are the ways that were not followed to their end.
+	partial map[string]bool
+	at      map[virt.Addr]string // what a program is attached to
 }
 
 func hiddenBPF(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
@@ -78,10 +80,16 @@ func hiddenBPF(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 			yield(nil, err)
 			return
 		}
-		w := &bpfWalk{s: s, o: o, r: s.Linux.Reader(), ways: map[string]map[virt.Addr]bool{}, at: map[virt.Addr]string{}}
-		for _, way := range []func(context.Context) error{w.byIdentifier, w.bySymbol, w.byTree, w.byMemory, w.byLink, w.byPlace} {
-			if err := way(ctx); err != nil && !errors.Is(err, kobj.ErrUnsupported) && !yield(nil, err) {
-				return
+		w := &bpfWalk{s: s, o: o, r: s.Linux.Reader(), ways: map[string]map[virt.Addr]bool{}, partial: map[string]bool{}, at: map[virt.Addr]string{}}
+		for _, way := range []struct {
+			name string
+			read func(context.Context) error
+		}{{byIdentifier, w.byIdentifier}, {bySymbol, w.bySymbol}, {byTree, w.byTree}, {byMemory, w.byMemory}, {byLink, w.byLink}, {byPlace, w.byPlace}} {
+			if err := way.read(ctx); err != nil && !errors.Is(err, kobj.ErrUnsupported) {
+				w.partial[way.name] = true // it cannot say that a program is missing
+				if !yield(nil, err) {
+					return
+				}
 			}
 		}
 		if w.ways[byIdentifier] == nil {
@@ -253,7 +261,7 @@ func (w *bpfWalk) judge(p virt.Addr) (*Finding, error) {
 		switch {
 		case w.ways[way][p]:
 			in = append(in, way)
-		case slices.Contains(must, way) && w.ways[way] != nil:
+		case slices.Contains(must, way) && w.ways[way] != nil && !w.partial[way]:
 			out = append(out, way)
 		}
 	}
@@ -268,6 +276,7 @@ func (w *bpfWalk) judge(p virt.Addr) (*Finding, error) {
 		Confidence: Certain,
 		Title:      fmt.Sprintf("BPF program %s is missing from %s", name, strings.Join(out, " and ")),
 		Object:     Object{Kind: "BPF program", Name: name, Addr: p},
+		Aspect:     strings.Join(out, " "),
 		Expected:   "in " + strings.Join(append(slices.Clone(in), out...), ", "),
 		Seen:       "in " + strings.Join(in, ", ") + " alone",
 		Evidence:   []Evidence{{Text: "its struct bpf_prog", Addr: p}, {Text: "its struct bpf_prog_aux", Addr: aux}},

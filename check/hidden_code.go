@@ -23,7 +23,7 @@ func init() {
 		Source:    "the kernel's page tables against its text, modules, BPF programs (bpf_ksym, prog packs), ftrace and kprobe trampolines",
 		Proves: `A page is executable in the kernel's address space, holds something, and lies in nothing that the kernel has on its lists of code: the text of a
 module that took itself off the list, a stub of an inline hook, shellcode. Or it can be written and executed, which no kernel needs after it has booted.`,
-		Blind: `Code that was put into pages of a module or of the kernel itself: the check of kernel text finds that.`,
+		Blind: `What lies behind more page tables than RAM has use for, which an attacker can make. Code that was put into pages of a module or of the kernel itself: the check of kernel text finds that.`,
 		Next: `Take the pages out with the command shown and disassemble them. Search for pointers to them ("outsight search --pointer"): what leads there says what is
 hooked.`,
 		Example: `A rootkit allocates executable memory and copies a stub of an inline hook there:
@@ -73,7 +73,7 @@ const maxFree = 4096
 // strangeCode is the executable memory of the kernel that nobody owns, or that can be
 // written too.
 func (s *Subject) strangeCode(ctx context.Context, owners *linux.Owners) (runs []run, err error) {
-	left := maxFree
+	left, written := maxFree, maxFree
 	known := append(s.knownCode(), s.classicPrograms(ctx, owners)...)
 	strange := func(from, to virt.Addr) bool {
 		for _, k := range known {
@@ -101,20 +101,22 @@ func (s *Subject) strangeCode(ctx context.Context, owners *linux.Owners) (runs [
 		switch end := m.VA + virt.Addr(m.Size); {
 		case !m.Executable() || !m.Present():
 		case m.Writable():
-			for page := m.VA; page < end; page += phys.PageSize {
-				if !changing(owners.CodeAt(page)) {
-					note(page, page+phys.PageSize, true)
-				}
+			if m.Size > phys.PageSize || !changing(owners.CodeAt(m.VA)) {
+				note(m.VA, end, true)
 			}
+			written--
 		default:
-			for page := m.VA; page < end && left > 0; page += phys.PageSize {
-				if strange(page, page+phys.PageSize) {
+			for n := uint64(0); n < m.Size && left > 0; n += phys.PageSize {
+				if page := m.VA + virt.Addr(n); strange(page, page+phys.PageSize) {
 					note(page, page+phys.PageSize, false)
 				}
 			}
 		}
-		if left == 0 || len(runs) > maxFindings {
-			return runs, fmt.Errorf("more than %d pages of the kernel are executable and of nobody: the rest was not looked at", maxFree-left)
+		if ctx.Err() != nil {
+			return runs, ctx.Err()
+		}
+		if left == 0 || written == 0 || len(runs) > maxFindings {
+			return runs, fmt.Errorf("more than %d parts of the kernel's memory are executable and of nobody, or can be written too: the rest was not looked at", maxFree-min(left, written))
 		}
 	}
 	return runs, nil

@@ -64,9 +64,6 @@ func hiddenModules(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 					out = append(out, w.name)
 				}
 			}
-			if len(out) == 0 {
-				continue
-			}
 			name, state, err := moduleState(s, m)
 			if err != nil {
 				if !yield(nil, fmt.Errorf("module at %#x: %w", uint64(m), err)) {
@@ -74,14 +71,21 @@ func hiddenModules(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 				}
 				continue
 			}
-			// One that is being loaded or unloaded is in some of them.
-			if state != moduleLive {
+			switch {
+			case state == moduleUnformed && slices.Contains(in, bySysfs):
+				// It comes there when it is whole. lsmod leaves out what is not.
+				out = append(out, "what lsmod shows, for its state is that of one being made,")
+			case state != moduleLive: // it is being loaded or unloaded, and is in some of them
+				continue
+			}
+			if len(out) == 0 {
 				continue
 			}
 			f := &Finding{
 				Confidence: Certain,
 				Title:      fmt.Sprintf("module %s is missing from %s", name, strings.Join(out, " and ")),
 				Object:     Object{Kind: "module", Name: name, Addr: m},
+				Aspect:     strings.Join(out, " "),
 				Expected:   "in " + strings.Join(append(slices.Clone(in), out...), ", "),
 				Seen:       "in " + strings.Join(in, ", ") + " alone",
 				Evidence:   []Evidence{{Text: "its struct module", Addr: m}},
@@ -103,8 +107,11 @@ type moduleLayout struct {
 }
 
 const (
-	moduleLive = 0 // MODULE_STATE_LIVE
-	maxName    = 64
+	moduleLive     = 0 // MODULE_STATE_LIVE
+	moduleUnformed = 3 // MODULE_STATE_UNFORMED
+	maxName        = 64
+
+	bySysfs = "the modules in sysfs"
 )
 
 func layoutOfModules(s *linux.System) (*moduleLayout, error) {
@@ -125,7 +132,7 @@ func moduleWays(ctx context.Context, s *Subject) (ways []moduleWay, errs []error
 	for _, w := range []struct {
 		name string
 		read func(context.Context, *moduleLayout, func(virt.Addr)) error
-	}{{"the list of modules", s.modulesByList}, {"the modules in sysfs", s.modulesBySysfs}, {"the tree of module addresses", s.modulesByTree}} {
+	}{{"the list of modules", s.modulesByList}, {bySysfs, s.modulesBySysfs}, {"the tree of module addresses", s.modulesByTree}} {
 		holds := map[virt.Addr]bool{}
 		switch err := w.read(ctx, o, func(a virt.Addr) { holds[a] = true }); {
 		case errors.Is(err, kobj.ErrUnsupported):

@@ -59,6 +59,7 @@ func hiddenProcesses(_ context.Context, s *Subject) iter.Seq2[*Finding, error] {
 				Confidence: Certain,
 				Title:      fmt.Sprintf("%s %d (%s) is missing from %s", kind, number, t.comm, missing),
 				Object:     Object{Kind: kind, Name: t.comm, PID: number, Addr: a},
+				Aspect:     missing.String(),
 				Expected:   "in " + (t.via | missing).String(),
 				Seen:       "in " + t.via.String() + " alone",
 				Evidence:   []Evidence{{Text: "its task_struct", Addr: a}},

@@ -26,7 +26,7 @@ func init() {
 		Proves: `A process can execute memory that no file is behind, and that holds something: a program or library that was loaded without a file, shellcode, an executable
 heap or stack that neither the program nor a library asks for; or a thread is in a system call that such memory made. Compilers at run time (JIT) do the first too: programs that are known to have
 one are judged by the rest alone.`,
-		Blind: `In programs with a compiler at run time (V8, Java, LuaJIT, .NET, PHP, Mesa and others, known by the names of their libraries), code that looks like none of the above and
+		Blind: `A program that asked for all that can be read to be executable (personality READ_IMPLIES_EXEC). In programs with a compiler at run time (V8, Java, LuaJIT, .NET, PHP, Mesa and others, known by the names of their libraries), code that looks like none of the above and
 makes its system calls through libraries. With PCRE2 or libffi, which many programs have, memory that begins as theirs does. Memory that is both writable and executable in programs that ask
 for an executable stack. Code that replaces code of a file where it is mapped.`,
 		Next: `Take the memory out with "outsight extract --pid PID --address ADDRESS -o FILE" and disassemble it with the command shown. Who traced the process or may have written to
@@ -144,6 +144,7 @@ type injection struct {
 
 func (j *injection) finding(m virt.Addr, what string, c Confidence) *Finding {
 	f := j.p.finding(fmt.Sprintf(what, uint64(m)), c)
+	f.Aspect = m.String()
 	b := make([]byte, codeShown)
 	if _, err := j.memory.ReadAt(b, m); err == nil {
 		f.Evidence = append(f.Evidence, Evidence{Text: "its first bytes", Addr: m, Bytes: b})

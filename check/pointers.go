@@ -81,7 +81,8 @@ func pointersOf(ctx context.Context, s *Subject, v table.View, cs []codeColumn, 
 	var report table.Report
 	for row := range table.Rows(ctx, v, s.Look, table.Request{Columns: wanted}, &report) {
 		for _, c := range cs {
-			if row[c.owner].Text() != noOwner {
+			// An address that no processor can call was read in the middle of a change.
+			if row[c.owner].Text() != noOwner || !s.Linux.Space.Canonical(addr(row[c.at].Uint())) {
 				continue
 			}
 			name, of := columns[c.at].Name, describe(v, names, row)
@@ -101,8 +102,11 @@ func pointersOf(ctx context.Context, s *Subject, v table.View, cs []codeColumn, 
 			}
 		}
 	}
-	if report.Err != nil {
+	switch {
+	case report.Err != nil:
 		return yield(nil, fmt.Errorf("%s: %w", v.Name(), report.Err))
+	case report.Unreadable > 0:
+		return yield(nil, fmt.Errorf("%s: %d of %d could not be read: %w", v.Name(), report.Unreadable, report.Rows, report.First))
 	}
 	return true
 }

@@ -143,7 +143,7 @@ func TestAllowed(t *testing.T) {
 func TestBaseline(t *testing.T) {
 	f := found("process", "sh", 7)
 	f.Expected = "in all"
-	b, err := ReadBaseline(strings.NewReader(`{"check":"x","object":"process 7 sh","expected":"in all"}` + "\n"))
+	b, err := ReadBaseline(strings.NewReader(`{"check":"x","key":"` + f.Key() + `"}` + "\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,7 +169,7 @@ func FuzzReadAllowed(f *testing.F) {
 }
 
 func FuzzReadBaseline(f *testing.F) {
-	f.Add([]byte(`{"check":"x","object":"process 7 sh","expected":"in all"}`))
+	f.Add([]byte(`{"check":"x","key":"00"}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if known, err := ReadBaseline(bytes.NewReader(b)); err == nil {
 			known.New([]*Finding{example()})

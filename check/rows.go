@@ -89,6 +89,10 @@ var findingColumns = table.Columns[Finding]{
 		},
 	},
 	{
+		Name: "key", Type: table.Text, Extra: true, Doc: "Names the finding for as long as the guest runs: --since goes by it.",
+		Get: func(f *Finding) table.Value { return table.TextValue(f.Key()) },
+	},
+	{
 		Name: "at", Type: table.Time, Extra: true, Doc: "When it was found, by the host's clock.",
 		Get: func(f *Finding) table.Value { return table.TimeValue(f.At) },
 	},

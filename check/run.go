@@ -100,15 +100,15 @@ const gapsAgain = 2
 // that found something, and those that could not read all.
 func (r *Result) unsettled(checks []*Check, i int) (again []*Check) {
 	for _, c := range checks {
-		if slices.ContainsFunc(r.Findings, func(f *Finding) bool { return f.Check == c }) || i < gapsAgain && r.gap(c) {
+		if slices.ContainsFunc(r.Findings, func(f *Finding) bool { return f.Check == c }) || i < gapsAgain && r.Gap(c) {
 			again = append(again, c)
 		}
 	}
 	return again
 }
 
-// gap reports whether a check could not read all.
-func (r *Result) gap(c *Check) bool {
+// Gap reports whether a check could not read all.
+func (r *Result) Gap(c *Check) bool {
 	return slices.ContainsFunc(r.Gaps, func(g Gap) bool { return g.Check == c })
 }
 
@@ -116,9 +116,15 @@ func (r *Result) gap(c *Check) bool {
 // could not read all before may find more now: that is looked at again, if there is time.
 func (r *Result) settle(second *Result, again []*Check, i int) {
 	kept := staying(second.Findings, r.Findings)
+	// What a check cannot read now it does not take back.
+	for _, f := range r.Findings {
+		if second.Gap(f.Check) && !slices.ContainsFunc(kept, func(k *Finding) bool { return k.Key() == f.Key() }) {
+			kept = append(kept, f)
+		}
+	}
 	if i+1 < len(settleAfter) {
 		for _, f := range second.Findings {
-			if r.gap(f.Check) && !slices.Contains(kept, f) {
+			if r.Gap(f.Check) && !slices.Contains(kept, f) {
 				kept = append(kept, f)
 			}
 		}
@@ -180,6 +186,11 @@ func runOnce(ctx context.Context, l *guest.Look, checks []*Check, o options) *Re
 		all.Gaps = append(all.Gaps, r.Gaps...)
 		all.Ran += r.Ran
 	}
+	for _, hole := range s.holes {
+		if !slices.ContainsFunc(all.Gaps, func(g Gap) bool { return g.Err.Error() == hole.Error() }) {
+			all.Gaps = append(all.Gaps, Gap{checks[0], hole})
+		}
+	}
 	return all
 }
 
@@ -213,6 +224,8 @@ func runCheck(ctx context.Context, s *Subject, c *Check) (r Result) {
 			break
 		}
 	}
-	r.Ran++
+	if len(r.Unsupported) == 0 || len(r.Findings)+len(r.Gaps) > 0 {
+		r.Ran++ // else it had nothing to compare
+	}
 	return r
 }

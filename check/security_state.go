@@ -154,11 +154,11 @@ func (s *Subject) hooksOf(o *hookArrays, start virt.Addr, size uint64) (hs []hoo
 		if id := r.Pointer(a, o.id); id != 0 {
 			name = r.Pointer(id, o.idName)
 		}
-		if r.Err != nil || name == 0 && h.Func == 0 {
-			return hs // what aligns the next symbol, or it is no such array
+		if r.Err != nil {
+			return hs
 		}
 		if name == 0 || h.Func == 0 {
-			continue // its module is not active
+			continue // its module is not active, or it is what aligns the next symbol
 		}
 		if h.LSM = r.CString(name, maxName); r.Err != nil {
 			return hs

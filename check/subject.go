@@ -25,6 +25,9 @@ type Subject struct {
 	Programs func() (*programs, error)
 	// Sockets are those of all namespaces.
 	Sockets func() (*sockets, error)
+
+	mu    sync.Mutex
+	holes []error // in what several checks share
 }
 
 func newSubject(ctx context.Context, l *guest.Look, told *Told) *Subject {
@@ -38,8 +41,34 @@ func newSubject(ctx context.Context, l *guest.Look, told *Told) *Subject {
 		}
 		return ms, nil
 	})
-	s.Programs = sync.OnceValues(func() (*programs, error) { return readPrograms(ctx, l.Linux) })
-	s.Sockets = sync.OnceValues(func() (*sockets, error) { return readSockets(ctx, l.Linux) })
-	s.Tasks = sync.OnceValues(func() (*tasks, error) { return readTasks(ctx, l.Linux) })
+	s.Programs = sync.OnceValues(func() (*programs, error) {
+		p, err := readPrograms(ctx, l.Linux)
+		if err == nil {
+			s.note(p.holes)
+		}
+		return p, err
+	})
+	s.Sockets = sync.OnceValues(func() (*sockets, error) {
+		k, err := readSockets(ctx, l.Linux)
+		if err == nil {
+			s.note(k.holes)
+		}
+		return k, err
+	})
+	s.Tasks = sync.OnceValues(func() (*tasks, error) {
+		t, err := readTasks(ctx, l.Linux)
+		if err == nil {
+			s.note(t.holes)
+		}
+		return t, err
+	})
 	return s
+}
+
+// note keeps what could not be read of something that checks share: whichever of them are
+// run, it is reported.
+func (s *Subject) note(holes []error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.holes = append(s.holes, holes...)
 }

@@ -47,7 +47,6 @@ type task struct {
 	pid, tgid    int32
 	comm         string
 	flags        uint32
-	exitState    uint32
 	via          via
 }
 
@@ -68,24 +67,23 @@ type tasks struct {
 
 // taskLayout is where members of the structures lie that lead to tasks.
 type taskLayout struct {
-	pid, tgid, comm, flags, exitState, leader, tasks, children, sibling, signal, thread, links kobj.Field // of task_struct
-	threads                                                                                    kobj.Field // signal_struct.thread_head
-	idr, pidTasks                                                                              kobj.Field
-	cgList, setTasks, setDying, setNode                                                        kobj.Field
+	pid, tgid, comm, flags, leader, tasks, children, sibling, signal, thread, links kobj.Field // of task_struct
+	threads                                                                         kobj.Field // signal_struct.thread_head
+	idr, pidTasks                                                                   kobj.Field
+	cgList, setTasks, setDying, setNode                                             kobj.Field
 }
 
 const (
-	exitDead  = 0x10 // EXIT_DEAD, include/linux/sched.h
-	pfExiting = 0x4  // PF_EXITING
-	commSize  = 16   // TASK_COMM_LEN
-	pidTypes  = 2    // PIDTYPE_PID and PIDTYPE_TGID (include/linux/pid.h, since 4.19)
+	pfExiting = 0x4 // PF_EXITING
+	commSize  = 16  // TASK_COMM_LEN
+	pidTypes  = 2   // PIDTYPE_PID and PIDTYPE_TGID (include/linux/pid.h, since 4.19)
 )
 
 func readTasks(ctx context.Context, s *linux.System) (*tasks, error) {
 	o, err := kobj.LayoutOf(s.Walker, "ways to tasks", func(r *kobj.Resolver, o *taskLayout) {
 		*o = taskLayout{
 			pid: r.Field("task_struct", "pid"), tgid: r.Field("task_struct", "tgid"), comm: r.Field("task_struct", "comm"),
-			flags: r.Field("task_struct", "flags"), exitState: r.Field("task_struct", "exit_state"), leader: r.Field("task_struct", "group_leader"),
+			flags: r.Field("task_struct", "flags"), leader: r.Field("task_struct", "group_leader"),
 			tasks: r.Field("task_struct", "tasks"), children: r.Field("task_struct", "children"), sibling: r.Field("task_struct", "sibling"),
 			signal: r.Field("task_struct", "signal"), thread: r.Field("task_struct", "thread_node"), links: r.Field("task_struct", "pid_links"),
 			threads: r.Field("signal_struct", "thread_head"), idr: r.Field("pid_namespace", "idr"), pidTasks: r.Field("pid", "tasks"),
@@ -100,9 +98,16 @@ func readTasks(ctx context.Context, s *linux.System) (*tasks, error) {
 		return nil, err
 	}
 	t := &tasks{all: map[virt.Addr]*task{}, s: s, o: o, r: s.Reader(), init: first}
-	for _, way := range []func(context.Context) error{t.byList, t.byPIDs, t.byChildren, t.byThreads, t.byCgroups, t.byQueues} {
-		if err := way(ctx); err != nil && !errors.Is(err, kobj.ErrUnsupported) {
+	// A way that could not be followed to its end leaves tasks out that it leads to: only
+	// those that could be say that a task is missing.
+	for i, way := range []func(context.Context) error{t.byList, t.byPIDs, t.byChildren, t.byThreads, t.byCgroups, t.byQueues} {
+		holes := len(t.holes)
+		switch err := way(ctx); {
+		case errors.Is(err, kobj.ErrUnsupported):
+		case err != nil:
 			t.holes = append(t.holes, err)
+		case len(t.holes) == holes:
+			t.ways |= 1 << i
 		}
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -124,12 +129,12 @@ func (t *tasks) met(a virt.Addr, by via) {
 	r.Err = nil
 	n := &task{
 		addr: a, leader: r.Pointer(a, o.leader), pid: int32(r.Uint(a, o.pid)), tgid: int32(r.Uint(a, o.tgid)), comm: kobj.CString(r.Bytes(o.comm.At(a), commSize)),
-		flags: uint32(r.Uint(a, o.flags)), exitState: uint32(r.Uint(a, o.exitState)), via: by,
+		flags: uint32(r.Uint(a, o.flags)), via: by,
 	}
 	switch {
 	case r.Err != nil:
 		t.holes = append(t.holes, fmt.Errorf("task at %#x, to which %s lead: %w", uint64(a), by, r.Err))
-	case n.pid != 0 && n.exitState != exitDead: // else a processor's own, or one that is being freed
+	case n.pid != 0 || by != viaQueues: // else a processor's own
 		t.all[a] = n
 	}
 }
@@ -148,7 +153,6 @@ func (t *tasks) list(ctx context.Context, head virt.Addr, link kobj.Field, by vi
 }
 
 func (t *tasks) byList(ctx context.Context) error {
-	t.ways |= viaList
 	if err := t.list(ctx, t.o.tasks.At(t.init), t.o.tasks, viaList); err != nil {
 		return fmt.Errorf("task list: %w", err)
 	}
@@ -160,7 +164,6 @@ func (t *tasks) byPIDs(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	t.ways |= viaPIDs
 	for e, err := range t.s.IDR(ctx, t.o.idr.At(ns), t.s.MaxTasks()) {
 		if err != nil {
 			return fmt.Errorf("PID structures: %w", err)
@@ -180,7 +183,6 @@ func (t *tasks) byPIDs(ctx context.Context) error {
 
 // byChildren follows the tree of processes down from the one that the kernel began with.
 func (t *tasks) byChildren(ctx context.Context) error {
-	t.ways |= viaChildren
 	seen := map[virt.Addr]bool{t.init: true}
 	for parents := []virt.Addr{t.init}; len(parents) > 0; parents = parents[1:] {
 		for node, err := range t.s.List(ctx, t.o.children.At(parents[0]), t.s.MaxTasks()) {
@@ -223,7 +225,6 @@ func (t *tasks) threads(ctx context.Context, a virt.Addr) (all []virt.Addr) {
 }
 
 func (t *tasks) byThreads(ctx context.Context) error {
-	t.ways |= viaThreads
 	signals := map[virt.Addr]bool{}
 	for _, a := range slices.Collect(maps.Keys(t.all)) {
 		t.r.Err = nil
@@ -233,7 +234,7 @@ func (t *tasks) byThreads(ctx context.Context) error {
 		}
 		signals[signal] = true
 		if err := t.list(ctx, t.o.threads.At(signal), t.o.thread, viaThreads); err != nil {
-			return fmt.Errorf("threads of process %d: %w", t.all[a].tgid, err)
+			t.holes = append(t.holes, fmt.Errorf("threads of process %d: %w", t.all[a].tgid, err))
 		}
 	}
 	return nil
@@ -257,7 +258,6 @@ func (t *tasks) byCgroups(ctx context.Context) error {
 			sets = append(sets, node-t.o.setNode.At(0))
 		}
 	}
-	t.ways |= viaCgroups
 	for _, set := range sets {
 		heads := []kobj.Field{t.o.setTasks}
 		if t.o.setDying.Present() {
@@ -273,7 +273,6 @@ func (t *tasks) byCgroups(ctx context.Context) error {
 }
 
 func (t *tasks) byQueues(ctx context.Context) error {
-	t.ways |= viaQueues
 	for q, err := range sched.RunQueues(ctx, t.s) {
 		if err != nil {
 			return fmt.Errorf("run queues: %w", err)

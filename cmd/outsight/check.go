@@ -177,7 +177,8 @@ type checkRun struct {
 	known   check.Baseline // what is not shown: known before, or shown already
 	last    *check.Result
 	shown   int
-	passed  int // findings that are allowed, at the last round
+	passed  int             // findings that are allowed, at the last round
+	gaps    map[string]bool // lines that were printed
 	failed  error
 }
 
@@ -234,6 +235,18 @@ func readTold(told *check.Told, name string) error {
 	return told.Read(filepath.Base(name), file, st.ModTime())
 }
 
+// printGaps says what could not be checked, once for as long as it stays so.
+func (r *checkRun) printGaps() {
+	now := map[string]bool{}
+	for _, gap := range r.last.Gaps {
+		line := "outsight: not checked: " + sentence(gap.String())
+		if now[line] = true; !r.gaps[line] {
+			fmt.Fprintln(r.stderr, line)
+		}
+	}
+	r.gaps = now
+}
+
 // report is what the formats for other programs say of the guest.
 func (r *checkRun) report() *check.Report {
 	m := r.guest.Machine()
@@ -254,8 +267,11 @@ func (r *checkRun) findings(ctx context.Context) iter.Seq[*check.Finding] {
 			for _, f := range found {
 				now[f.Key()] = f
 			}
+			if r.flags.every > 0 {
+				r.printGaps()
+			}
 			for key, f := range before {
-				if now[key] == nil {
+				if now[key] == nil && !r.last.Gap(f.Check) {
 					delete(r.known, key) // shown again if it comes back
 					fmt.Fprintf(r.stderr, "outsight: no longer found: %s\n", sentence(f.Title))
 				}
@@ -286,12 +302,15 @@ func (r *checkRun) conclude() error {
 	if r.failed != nil {
 		return r.failed
 	}
-	for _, gap := range r.last.Gaps {
-		fmt.Fprintln(r.stderr, "outsight: not checked: "+sentence(gap.String()))
-	}
-	if r.flags.guest.verbose {
-		for _, gap := range r.last.Unsupported {
-			fmt.Fprintln(r.stderr, "outsight: nothing to check: "+sentence(gap.String()))
+	r.printGaps()
+	for _, gap := range r.last.Unsupported {
+		// That the kernel's text was compared with nothing is not the guest's doing alone.
+		hint := ""
+		if gap.Check.ID == "kernel-text" {
+			hint = " with --reference"
+		}
+		if r.flags.guest.verbose || hint != "" {
+			fmt.Fprintln(r.stderr, "outsight: nothing to compare with: "+sentence(gap.String())+hint)
 		}
 	}
 	ran := counted(r.last.Ran, "check")

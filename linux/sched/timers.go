@@ -32,11 +32,11 @@ type Timer struct {
 func (t *Timer) Clock() time.Duration { return time.Duration(t.Expires) }
 
 type timerLayout struct {
-	vectors, entry, expires, fn, flags      kobj.Field
-	baseSize, clockSize                     uint32
-	clocks, active, node, nodeExpires, hrFn kobj.Field
-	delayedTimer, delayedWork, workFn       kobj.Field
-	wheels                                  int // for each processor
+	vectors, entry, expires, fn, flags              kobj.Field
+	baseSize, clockSize                             uint32
+	clocks, active, node, nodeExpires, hrFn, hrBase kobj.Field
+	delayedTimer, delayedWork, workFn               kobj.Field
+	wheels                                          int // for each processor
 }
 
 // clockNames are the hrtimer bases (enum hrtimer_base_type).
@@ -52,7 +52,7 @@ func timerLayoutOf(s *linux.System) (*timerLayout, error) {
 		o.active = r.Field(c, "active.rb_root.rb_root", "active.rb_root")
 		// The tree's nodes are linked with each other since 7.1.
 		o.node = r.Field(h, "node.node")
-		o.nodeExpires, o.hrFn = r.Field(h, "node.expires"), r.Field(h, "function")
+		o.nodeExpires, o.hrFn, o.hrBase = r.Field(h, "node.expires"), r.Field(h, "function"), r.Field(h, "base")
 		o.delayedTimer, o.delayedWork = r.Field("delayed_work", "timer"), r.Field("delayed_work", "work")
 		o.workFn = r.Field("work_struct", "func")
 		bases, ok := r.Profile.Extent("timer_bases")
@@ -129,44 +129,94 @@ func wheel(ctx context.Context, s *linux.System, o *timerLayout, cpu int, name s
 		if first == 0 {
 			continue
 		}
-		for node, err := range s.HList(ctx, o.vectors.At(base)+virt.Addr(8*i), maxTimers) {
-			var t *Timer
-			if err == nil {
-				t = &Timer{Kind: "wheel", CPU: cpu, Base: name, Addr: node - virt.Addr(o.entry.Offset)}
-				r := s.Reader()
-				t.Expires, t.Func = r.Uint(t.Addr, o.expires), r.Pointer(t.Addr, o.fn)
-				if t.Func == delayed && delayed != 0 {
-					work := t.Addr - virt.Addr(o.delayedTimer.Offset) + virt.Addr(o.delayedWork.Offset)
-					t.Work = r.Pointer(work, o.workFn)
-				}
-				err = r.Err
+		var timers []*Timer
+		var err error
+		w := s.Walker
+		for range timerTries {
+			if timers, err = readBucket(ctx, w, o, delayed, o.vectors.At(base)+virt.Addr(8*i)); err == nil {
+				break
 			}
-			if err != nil {
-				t, err = nil, fmt.Errorf("timers of processor %d, %s wheel: %w", cpu, name, err)
-			}
-			if !yield(t, err) {
+			w = s.Fresh()
+		}
+		for _, t := range timers {
+			if t.CPU, t.Base = cpu, name; !yield(t, nil) {
 				return false
 			}
+		}
+		if err != nil && !yield(nil, fmt.Errorf("timers of processor %d, %s wheel: %w", cpu, name, err)) {
+			return false
 		}
 	}
 	return true
 }
 
-func clock(ctx context.Context, s *linux.System, o *timerLayout, cpu int, name string, base virt.Addr, yield func(*Timer, error) bool) bool {
-	for node, err := range s.RBTree(ctx, o.active.At(base), maxTimers) {
-		var t *Timer
+// readBucket reads the timers of one list of a wheel once. The error is of the first that
+// could not be read, or is not where the one before it points.
+func readBucket(ctx context.Context, w *kobj.Walker, o *timerLayout, delayed, head virt.Addr) (timers []*Timer, failed error) {
+	link := head
+	for node, err := range w.HList(ctx, head, maxTimers) {
 		if err == nil {
-			t = &Timer{Kind: "high resolution", CPU: cpu, Base: name, Addr: node - virt.Addr(o.node.Offset)}
-			r := s.Reader()
-			t.Expires, t.Func = r.Uint(t.Addr, o.nodeExpires), r.Pointer(t.Addr, o.hrFn)
-			err = r.Err
+			t := &Timer{Kind: "wheel", Addr: node - virt.Addr(o.entry.Offset)}
+			r := w.Reader()
+			t.Expires, t.Func = r.Uint(t.Addr, o.expires), r.Pointer(t.Addr, o.fn)
+			if t.Func == delayed && delayed != 0 {
+				work := t.Addr - virt.Addr(o.delayedTimer.Offset) + virt.Addr(o.delayedWork.Offset)
+				t.Work = r.Pointer(work, o.workFn)
+			}
+			if back := r.Ptr(node + 8); r.Err == nil && back != link { // pprev
+				err = fmt.Errorf("timer at %#x: %w: it is behind %#x, and says %#x", uint64(t.Addr), kobj.ErrBroken, uint64(link), uint64(back))
+			} else if err = r.Err; err == nil {
+				timers = append(timers, t)
+			}
+			link = node
 		}
-		if err != nil {
-			t, err = nil, fmt.Errorf("timers of processor %d, clock %s: %w", cpu, name, err)
+		if failed == nil {
+			failed = err
 		}
-		if !yield(t, err) {
+	}
+	return timers, failed
+}
+
+// timerTries is how often timers are read that change meanwhile.
+const timerTries = 3
+
+// clock yields the timers of one clock. Most timers, of wheels too, are on the stacks of those who sleep: one that
+// has woken up meanwhile leaves other bytes there. So each must name the clock that it is
+// queued on, or the clock is read again from the guest.
+func clock(ctx context.Context, s *linux.System, o *timerLayout, cpu int, name string, base virt.Addr, yield func(*Timer, error) bool) bool {
+	var timers []*Timer
+	var err error
+	w := s.Walker
+	for range timerTries {
+		if timers, err = readClock(ctx, w, o, base); err == nil {
+			break
+		}
+		w = s.Fresh()
+	}
+	for _, t := range timers {
+		if t.CPU, t.Base = cpu, name; !yield(t, nil) {
 			return false
 		}
 	}
-	return true
+	return err == nil || yield(nil, fmt.Errorf("timers of processor %d, clock %s: %w", cpu, name, err))
+}
+
+// readClock reads the timers of a clock once. The error is of the first that could not be read.
+func readClock(ctx context.Context, w *kobj.Walker, o *timerLayout, base virt.Addr) (timers []*Timer, failed error) {
+	for node, err := range w.RBTree(ctx, o.active.At(base), maxTimers) {
+		if err == nil {
+			t := &Timer{Kind: "high resolution", Addr: node - virt.Addr(o.node.Offset)}
+			r := w.Reader()
+			t.Expires, t.Func = r.Uint(t.Addr, o.nodeExpires), r.Pointer(t.Addr, o.hrFn)
+			if of := r.Pointer(t.Addr, o.hrBase); r.Err == nil && of != base {
+				err = fmt.Errorf("timer at %#x: %w: it is of the clock at %#x", uint64(t.Addr), kobj.ErrBroken, uint64(of))
+			} else if err = r.Err; err == nil {
+				timers = append(timers, t)
+			}
+		}
+		if failed == nil {
+			failed = err
+		}
+	}
+	return timers, failed
 }

@@ -17,7 +17,7 @@ import (
 func init() {
 	Register(Check{
 		ID:        "hidden-code",
-		Title:     "Memory that the kernel could execute and that belongs to nobody",
+		Title:     "Memory that the kernel could execute and whose owner is unknown",
 		Severity:  Critical,
 		Technique: "T1014", // Rootkit
 		Source:    "the kernel's page tables against its text, modules, BPF programs (bpf_ksym, prog packs), ftrace and kprobe trampolines",
@@ -36,7 +36,7 @@ hooked.`,
 	})
 }
 
-// run is executable pages that follow each other, of nobody.
+// run is executable pages that follow each other, of an unknown owner.
 type run struct {
 	start, end virt.Addr
 	writable   bool
@@ -66,7 +66,7 @@ func hiddenCode(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 	}
 }
 
-// maxFree bounds how many executable pages of nobody are looked at: those of the large pages
+// maxFree bounds how many executable pages of unknown owners are looked at: those of the large pages
 // that programs and modules share, as far as they are free, a few of which a guest has.
 const maxFree = 4096
 
@@ -116,7 +116,7 @@ func (s *Subject) strangeCode(ctx context.Context, owners *linux.Owners) (runs [
 			return runs, ctx.Err()
 		}
 		if left == 0 || written == 0 || len(runs) > maxFindings {
-			return runs, fmt.Errorf("more than %d parts of the kernel's memory are executable and of nobody, or can be written too: the rest was not looked at", maxFree-min(left, written))
+			return runs, fmt.Errorf("more than %d parts of the kernel's memory are executable and of unknown owners, or can be written too: the rest was not looked at", maxFree-min(left, written))
 		}
 	}
 	return runs, nil

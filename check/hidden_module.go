@@ -30,7 +30,7 @@ three checks at once:
 
     $ outsight check lab:demo
     SEVERITY  CONFIDENCE  CHECK          TITLE
-    critical  certain     code-pointer   ioctl of devices loop-control leads to 0xffffffffc03a6fd0, which is code of nobody
+    critical  certain     code-pointer   ioctl of devices loop-control leads to 0xffffffffc03a6fd0, whose owner is unknown
     critical  certain     hidden-code    20 KiB of kernel memory at 0xffffffffc03a4000 are executable, and belong to nothing that the kernel lists
     critical  certain     hidden-module  module loop is missing from the list of modules`,
 		Run: hiddenModules,

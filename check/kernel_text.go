@@ -114,7 +114,7 @@ func (s *Subject) foundText(d linuxtext.Difference, trust image.Trust) *Finding 
 func describeOwner(owners *linux.Owners, a virt.Addr) string {
 	o := owners.CodeAt(a)
 	if o.Kind == linux.OwnerNone {
-		return "code of nobody"
+		return "code of an unknown owner"
 	}
 	if o.Symbol == "" {
 		return "code of " + o.String()

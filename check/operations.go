@@ -16,10 +16,10 @@ func init() {
 		Severity:  Critical,
 		Technique: "T1014", // Rootkit
 		Source:    "file.f_op, inode.i_op and i_fop, dentry.d_op, super_block.s_op, s_export_op and s_d_op, proc_dir_entry, socket.ops, sock.sk_prot, inet_protos, inet6_protos, inetsw, ptype_base, net_device, chrdevs, gendisk.fops, tty_struct.ops and ldisc",
-		Proves: `A file, an entry of /proc, a file system, a socket, a protocol, a terminal or a device is served by functions of nobody, by a table in memory that was allocated
+		Proves: `A file, an entry of /proc, a file system, a socket, a protocol, a terminal or a device is served by functions of unknown owners, by a table in memory that was allocated
 (the kernel and modules have theirs in their own data), or a table of the kernel's that cannot change leads to code of a module. This is how directories, entries of
 /proc and sockets are hidden.`,
-		Blind: `A table, in the data of a module that is on the list, that the module had no reason to put there: whose it is shows in the finding of nobody. A function of
+		Blind: `A table, in the data of a module that is on the list, that the module had no reason to put there: no finding shows whose it is. A function of
 the kernel's own that was exchanged for another of its own. Objects that nothing in memory leads to.`,
 		Next: `Disassemble the function with the command shown. What was replaced says what for: iterate_shared and readdir hide files and processes, seq_show of tcp
 hides connections, the handler of a protocol waits for a packet that nobody else understands.`,
@@ -27,7 +27,7 @@ hides connections, the handler of a protocol waits for a packet that nobody else
 
     $ outsight check lab:demo --only operations-table
     SEVERITY  CONFIDENCE  CHECK             TITLE
-    critical  certain     operations-table  /proc/net/tcp has a function show that is code of nobody`,
+    critical  certain     operations-table  /proc/net/tcp has a function show whose owner is unknown`,
 		Run: operationsTables,
 	})
 }
@@ -178,7 +178,7 @@ func (w *opsWalk) judge(kind *operations, table virt.Addr, object func() string)
 	}
 	holder := w.owners.MemoryAt(table)
 	if holder.Kind == linux.OwnerNone && !kind.allocated {
-		w.found(kind, table, object(), "is served by a table of functions in memory that was allocated", "a table in the data of the kernel or a module", fmt.Sprintf("memory of nobody at %#x", uint64(table)), table, "")
+		w.found(kind, table, object(), "is served by a table of functions in memory that was allocated", "a table in the data of the kernel or a module", fmt.Sprintf("memory of an unknown owner at %#x", uint64(table)), table, "")
 	}
 	if cap(w.buffer) < l.size {
 		w.buffer = make([]byte, l.size)
@@ -196,7 +196,7 @@ func (w *opsWalk) judge(kind *operations, table virt.Addr, object func() string)
 		}
 		switch owner := w.owners.CodeAt(f); {
 		case owner.Kind == linux.OwnerNone:
-			w.found(kind, table, object(), fmt.Sprintf("has a function %s that is code of nobody", m.name), "a function of the kernel or a module", fmt.Sprintf("%#x", uint64(f)), f, m.name)
+			w.found(kind, table, object(), fmt.Sprintf("has a function %s whose owner is unknown", m.name), "a function of the kernel or a module", fmt.Sprintf("%#x", uint64(f)), f, m.name)
 		case constant && owner.Kind != linux.OwnerKernel:
 			w.found(kind, table, object(), fmt.Sprintf("has a function %s of %s in a table of the kernel's that is constant", m.name, owner), "a function of the kernel itself", fmt.Sprintf("%s (%#x)", owner.Function(), uint64(f)), f, m.name)
 		}

@@ -14,7 +14,7 @@ import (
 func init() {
 	Register(Check{
 		ID:        "code-pointer",
-		Title:     "Pointers to functions that lead to code of nobody",
+		Title:     "Pointers to functions that lead to code of unknown owners",
 		Severity:  Critical,
 		Technique: "T1014", // Rootkit
 		Source:    "every view with columns NAME_owner: system calls, IDT, notifiers, netfilter, LSM, kprobes, ftrace, tracepoints, timers, work, kernel threads, drivers, file and network operations …",
@@ -28,7 +28,7 @@ of directories and of /proc hides, netfilter and protocols wait for a signal fro
 
     $ outsight check lab:demo
     SEVERITY  CONFIDENCE  CHECK         TITLE
-    critical  certain     code-pointer  function of syscalls 17 leads to 0xffff8cc0c2f98000, which is code of nobody
+    critical  certain     code-pointer  function of syscalls 17 leads to 0xffff8cc0c2f98000, whose owner is unknown
     $ outsight syscalls lab:demo --where 'number == 17'
     $ outsight disassemble lab:demo 0xffff8cc0c2f98000`,
 		Run: codePointers,
@@ -89,7 +89,7 @@ func pointersOf(ctx context.Context, s *Subject, v table.View, cs []codeColumn, 
 			address := row[c.at].Uint()
 			f := &Finding{
 				Confidence: Certain,
-				Title:      fmt.Sprintf("%s of %s leads to %#x, which is code of nobody", name, of, address),
+				Title:      fmt.Sprintf("%s of %s leads to %#x, whose owner is unknown", name, of, address),
 				Object:     Object{Kind: "pointer", Name: of + " " + name},
 				Expected:   "the address of a function of the kernel, a module or a BPF program",
 				Seen:       fmt.Sprintf("%#x", address),

@@ -223,7 +223,7 @@ func tricks() []trick {
 			binary.LittleEndian.PutUint32(b[8:], uint32(a>>32))
 			z.write(gate, b)
 		}, []string{"code-pointer"}},
-		{"notifier in code of nobody", func(z *zoo) {
+		{"notifier in code of an unknown owner", func(z *zoo) {
 			z.entry(z.heap(), func(e uint64) uint64 { return e &^ (1 << 63) })
 			z.put(z.ptr(z.symbol("die_chain")+8), uint64(z.heap()))
 		}, []string{"code-pointer", "hidden-code"}},

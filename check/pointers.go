@@ -82,7 +82,7 @@ func pointersOf(ctx context.Context, s *Subject, v table.View, cs []codeColumn, 
 	for row := range table.Rows(ctx, v, s.Look, table.Request{Columns: wanted}, &report) {
 		for _, c := range cs {
 			// An address that no processor can call was read in the middle of a change.
-			if row[c.owner].Text() != noOwner || !s.Linux.Space.Canonical(addr(row[c.at].Uint())) {
+			if row[c.owner].Text() != noOwner || !s.Linux.Space.Canonical(virt.Addr(row[c.at].Uint())) {
 				continue
 			}
 			name, of := columns[c.at].Name, describe(v, names, row)
@@ -93,7 +93,7 @@ func pointersOf(ctx context.Context, s *Subject, v table.View, cs []codeColumn, 
 				Object:     Object{Kind: "pointer", Name: of + " " + name},
 				Expected:   "the address of a function of the kernel, a module or a BPF program",
 				Seen:       fmt.Sprintf("%#x", address),
-				Evidence:   []Evidence{{Text: "what it leads to", Addr: addr(address), Bytes: codeAt(s, address)}},
+				Evidence:   []Evidence{{Text: "what it leads to", Addr: virt.Addr(address), Bytes: codeAt(s, address)}},
 				Basis:      "the guest's kernel text, and its lists of modules, BPF programs and trampolines",
 				Show:       fmt.Sprintf("outsight disassemble {} %#x", address),
 			}
@@ -136,7 +136,7 @@ func describe(v table.View, names table.Selection, row table.Row) string {
 const codeShown = 16
 
 // codeAt is the beginning of the code at an address; nil if there is none.
-func codeAt(s *Subject, a uint64) []byte { return bytesAt(s, addr(a), codeShown) }
+func codeAt(s *Subject, a uint64) []byte { return bytesAt(s, virt.Addr(a), codeShown) }
 
 // bytesAt are n bytes at an address; nil if they cannot be read.
 func bytesAt(s *Subject, a virt.Addr, n int) []byte {
@@ -146,5 +146,3 @@ func bytesAt(s *Subject, a virt.Addr, n int) []byte {
 	}
 	return b
 }
-
-func addr(a uint64) virt.Addr { return virt.Addr(a) }

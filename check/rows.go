@@ -80,13 +80,7 @@ var findingColumns = table.Columns[Finding]{
 	},
 	{
 		Name: "evidence", Type: table.List, Extra: true, Doc: "Facts that it rests on, with their addresses and bytes.",
-		Get: func(f *Finding) table.Value {
-			list := make([]string, 0, len(f.Evidence))
-			for _, e := range f.Evidence {
-				list = append(list, e.String())
-			}
-			return table.ListValue(list)
-		},
+		Get: func(f *Finding) table.Value { return table.ListValue(evidenceTexts(f)) },
 	},
 	{
 		Name: "key", Type: table.Text, Extra: true, Doc: "Names the finding for as long as the guest runs: --since goes by it.",

@@ -47,6 +47,14 @@ type options struct {
 	again int
 }
 
+func chosen(opts []Option) options {
+	o := options{again: len(settleAfter)}
+	for _, set := range opts {
+		set(&o)
+	}
+	return o
+}
+
 // WithTold compares with what the guest's own programs say.
 func WithTold(t *Told) Option { return func(o *options) { o.told = t } }
 
@@ -57,10 +65,7 @@ func Again(times int) Option { return func(o *options) { o.again = times } }
 // Run runs checks over the guest of a session. What is found is looked at again until it is
 // certain that it stays: unless the guest stands still, as in a dump or under --pause.
 func Run(ctx context.Context, g *guest.Guest, checks []*Check, opts ...Option) (*Result, error) {
-	o := options{again: len(settleAfter)}
-	for _, set := range opts {
-		set(&o)
-	}
+	o := chosen(opts)
 	l, err := g.Look(ctx)
 	if err != nil {
 		return nil, err
@@ -154,11 +159,7 @@ const maxFindings = 1000
 // Over runs checks over one look, once: what is found may be something that the guest was in
 // the middle of. It is for a guest that stands still, and for who compares looks himself.
 func Over(ctx context.Context, l *guest.Look, checks []*Check, opts ...Option) *Result {
-	var o options
-	for _, set := range opts {
-		set(&o)
-	}
-	return runOnce(ctx, l, checks, o)
+	return runOnce(ctx, l, checks, chosen(opts))
 }
 
 // runOnce runs checks over one look, as many at once as there are processors.

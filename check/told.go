@@ -112,22 +112,14 @@ func (t *Told) socket(f []string) {
 		}
 	}
 	for _, word := range f {
-		_, port, ok := cutLast(word, ":")
-		if !ok || protocol == "" {
+		colon := strings.LastIndexByte(word, ':')
+		if colon < 0 || protocol == "" {
 			continue
 		}
 		// Programs print names of services unless they are asked not to.
-		if n, err := net.LookupPort(protocol, port); err == nil {
+		if n, err := net.LookupPort(protocol, word[colon+1:]); err == nil {
 			t.Listening[Port{protocol, uint16(n)}] = true
 		}
 		return
 	}
-}
-
-func cutLast(s, sep string) (before, after string, ok bool) {
-	i := strings.LastIndex(s, sep)
-	if i < 0 {
-		return s, "", false
-	}
-	return s[:i], s[i+len(sep):], true
 }

@@ -129,21 +129,9 @@ func wheel(ctx context.Context, s *linux.System, o *timerLayout, cpu int, name s
 		if first == 0 {
 			continue
 		}
-		var timers []*Timer
-		var err error
-		w := s.Walker
-		for range timerTries {
-			if timers, err = readBucket(ctx, w, o, delayed, o.vectors.At(base)+virt.Addr(8*i)); err == nil {
-				break
-			}
-			w = s.Fresh()
-		}
-		for _, t := range timers {
-			if t.CPU, t.Base = cpu, name; !yield(t, nil) {
-				return false
-			}
-		}
-		if err != nil && !yield(nil, fmt.Errorf("timers of processor %d, %s wheel: %w", cpu, name, err)) {
+		if !steady(s, cpu, name, name+" wheel", yield, func(w *kobj.Walker) ([]*Timer, error) {
+			return readBucket(ctx, w, o, delayed, o.vectors.At(base)+virt.Addr(8*i))
+		}) {
 			return false
 		}
 	}
@@ -180,25 +168,25 @@ func readBucket(ctx context.Context, w *kobj.Walker, o *timerLayout, delayed, he
 // timerTries is how often timers are read that change meanwhile.
 const timerTries = 3
 
-// clock yields the timers of one clock. Most timers, of wheels too, are on the stacks of those who sleep: one that
-// has woken up meanwhile leaves other bytes there. So each must name the clock that it is
-// queued on, or the clock is read again from the guest.
-func clock(ctx context.Context, s *linux.System, o *timerLayout, cpu int, name string, base virt.Addr, yield func(*Timer, error) bool) bool {
-	var timers []*Timer
-	var err error
-	w := s.Walker
-	for range timerTries {
-		if timers, err = readClock(ctx, w, o, base); err == nil {
-			break
-		}
-		w = s.Fresh()
+// steady yields what read finds, of a base of a processor. Most timers are on the stacks of
+// those who sleep: one that has woken up meanwhile leaves other bytes there. So read is an
+// error where a timer does not say that it is where it was found, and is done again then,
+// from the guest.
+func steady(s *linux.System, cpu int, base, what string, yield func(*Timer, error) bool, read func(*kobj.Walker) ([]*Timer, error)) bool {
+	timers, err := read(s.Walker)
+	for try := 1; err != nil && try < timerTries; try++ {
+		timers, err = read(s.Fresh())
 	}
 	for _, t := range timers {
-		if t.CPU, t.Base = cpu, name; !yield(t, nil) {
+		if t.CPU, t.Base = cpu, base; !yield(t, nil) {
 			return false
 		}
 	}
-	return err == nil || yield(nil, fmt.Errorf("timers of processor %d, clock %s: %w", cpu, name, err))
+	return err == nil || yield(nil, fmt.Errorf("timers of processor %d, %s: %w", cpu, what, err))
+}
+
+func clock(ctx context.Context, s *linux.System, o *timerLayout, cpu int, name string, base virt.Addr, yield func(*Timer, error) bool) bool {
+	return steady(s, cpu, name, "clock "+name, yield, func(w *kobj.Walker) ([]*Timer, error) { return readClock(ctx, w, o, base) })
 }
 
 // readClock reads the timers of a clock once. The error is of the first that could not be read.

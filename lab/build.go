@@ -118,14 +118,14 @@ func fetchSource(ctx context.Context, of, tmp string, progress io.Writer) (k Ker
 			releases = append(slices.Clone(s.releases), elsewhere...)
 		}
 	}
-	pkg := "linux-source-" + of
+	name := "linux-source-" + of
 	var failed []error
 	for _, release := range releases {
 		a, err := openArchive(ctx, release)
 		if err != nil {
 			return k, "", err
 		}
-		version, err := a.fetchPackage(ctx, tmp, pkg, progress)
+		source, err := a.fetchPackage(ctx, tmp, name, progress)
 		a.close()
 		if errors.Is(err, errNoKernel) {
 			continue
@@ -134,29 +134,29 @@ func fetchSource(ctx context.Context, of, tmp string, progress io.Writer) (k Ker
 			failed = append(failed, err)
 			continue
 		}
-		archive := filepath.Join(tmp, "usr/src", pkg+".tar.xz")
+		archive := filepath.Join(tmp, "usr/src", name+".tar.xz")
 		if _, err := run(ctx, tmp, nil, "tar", "-xf", archive); err != nil {
-			return k, "", fmt.Errorf("lab: unpack %s: %w", pkg, err)
+			return k, "", fmt.Errorf("lab: unpack %s: %w", name, err)
 		}
-		return Kernel{Version: version, Suite: release}, filepath.Join(tmp, pkg), nil
+		return Kernel{Version: source.version, Suite: release}, filepath.Join(tmp, name), nil
 	}
-	return k, "", errors.Join(append(failed, fmt.Errorf("lab: Debian has no package %s", pkg))...)
+	return k, "", errors.Join(append(failed, fmt.Errorf("lab: Debian has no package %s", name))...)
 }
 
-// fetchPackage unpacks a package of the archive into root and gives its version.
-func (a *archive) fetchPackage(ctx context.Context, root, name string, progress io.Writer) (version string, err error) {
+// fetchPackage unpacks a package of the archive into root.
+func (a *archive) fetchPackage(ctx context.Context, root, name string, progress io.Writer) (pkg, error) {
 	if err := a.update(ctx); err != nil {
-		return "", err
+		return pkg{}, err
 	}
 	found, err := a.find(ctx, name, func(n string) bool { return n == name })
 	if err != nil {
-		return "", err
+		return pkg{}, err
 	}
 	if len(found) == 0 {
-		return "", errNoKernel
+		return pkg{}, errNoKernel
 	}
 	fmt.Fprintf(progress, "fetching %s %s\n", name, found[0].version)
-	return found[0].version, a.unpack(ctx, root, name)
+	return found[0], a.unpack(ctx, root, name)
 }
 
 // buildKernel builds tree's bzImage.

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 )
 
@@ -70,16 +69,13 @@ func fetchHeaders(ctx context.Context, k Kernel, progress io.Writer) (string, er
 	}
 	defer a.close()
 	for next := []string{"linux-headers-" + k.Release}; len(next) > 0; next = next[1:] {
-		if _, err := a.fetchPackage(ctx, dir, next[0], progress); errors.Is(err, errNoKernel) {
+		p, err := a.fetchPackage(ctx, dir, next[0], progress)
+		if errors.Is(err, errNoKernel) {
 			return "", fmt.Errorf("lab: Debian %s has no package %s", k.Suite, next[0])
 		} else if err != nil {
 			return "", err
 		}
-		found, err := a.find(ctx, next[0], func(n string) bool { return n == next[0] })
-		if err != nil {
-			return "", err
-		}
-		for _, dep := range found[0].depends {
+		for _, dep := range p.depends {
 			if strings.HasPrefix(dep, "linux-headers-") || strings.HasPrefix(dep, "linux-kbuild-") {
 				next = append(next, dep)
 			}
@@ -91,8 +87,6 @@ func fetchHeaders(ctx context.Context, k Kernel, progress io.Writer) (string, er
 	return build, os.WriteFile(filepath.Join(dir, "complete"), nil, 0o644)
 }
 
-var installedAt = regexp.MustCompile(`/usr/(src|lib)/linux-`)
-
 // relocateHeaders makes the makefiles of headers name each other where they are, not where
 // they would be installed.
 func relocateHeaders(dir string) error {
@@ -100,6 +94,7 @@ func relocateHeaders(dir string) error {
 	if err != nil {
 		return err
 	}
+	moved := strings.NewReplacer("/usr/src/linux-", dir+"/usr/src/linux-", "/usr/lib/linux-", dir+"/usr/lib/linux-")
 	for _, name := range makefiles {
 		text, err := os.ReadFile(name)
 		if err != nil {
@@ -108,8 +103,7 @@ func relocateHeaders(dir string) error {
 		if st, err := os.Lstat(name); err != nil || st.Mode()&fs.ModeSymlink != 0 || len(text) > 1<<12 {
 			continue // the kernel's own, which names nothing
 		}
-		moved := installedAt.ReplaceAll(text, []byte(dir+"/usr/$1/linux-"))
-		if err := os.WriteFile(name, moved, 0o644); err != nil {
+		if err := os.WriteFile(name, []byte(moved.Replace(string(text))), 0o644); err != nil {
 			return fmt.Errorf("lab: %w", err)
 		}
 	}

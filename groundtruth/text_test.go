@@ -1,10 +1,8 @@
 package groundtruth
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -202,7 +200,7 @@ func whilePatching(t *testing.T, g *lab.Guest, x textGuest) {
 // textTricks changes bytes of the text from outside, each as a rootkit would.
 func textTricks(t *testing.T, g *lab.Guest, x textGuest) {
 	t.Helper()
-	ram, s := guestRAM(t, g), x.s
+	ram, s := labtest.OpenRAM(t, g), x.s
 	at := func(symbol string, off int) virt.Addr {
 		a, ok := s.Address(symbol)
 		if !ok {
@@ -337,29 +335,7 @@ func (f *flipped) ReadAt(p []byte, pa phys.Addr) (int, error) {
 	return n, err
 }
 
-// guestRAM opens the RAM of a guest for writing: a memfd that its QEMU has, of less than
-// what a PCI hole would divide.
-func guestRAM(t *testing.T, g *lab.Guest) *os.File {
-	t.Helper()
-	fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", g.PID()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, fd := range fds {
-		if to, err := os.Readlink(fd); err == nil && strings.HasPrefix(to, "/memfd:memory-backend-memfd") {
-			f, err := os.OpenFile(fd, os.O_RDWR, 0)
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { f.Close() })
-			return f
-		}
-	}
-	t.Fatal("the guest's QEMU has no memfd")
-	return nil
-}
-
-func poke(t *testing.T, ram *os.File, at phys.Addr, b []byte) {
+func poke(t *testing.T, ram *labtest.RAM, at phys.Addr, b []byte) {
 	t.Helper()
 	if _, err := ram.WriteAt(b, int64(at)); err != nil {
 		t.Fatal(err)

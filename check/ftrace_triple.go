@@ -253,11 +253,11 @@ type codeWindow struct {
 	s     *Subject
 	start virt.Addr
 	bytes []byte
-	buf   [64 << 10]byte
+	buf   [64 << 10]byte // as much as is read at once
 }
 
 func (w *codeWindow) read(p []byte, a virt.Addr) bool {
-	if a < w.start || a+virt.Addr(len(p)) > w.start+virt.Addr(len(w.bytes)) {
+	if len(w.bytes) < len(p) || uint64(a-w.start) > uint64(len(w.bytes)-len(p)) { // a below start wraps
 		w.start, w.bytes = a, w.buf[:]
 		if w.s.Linux.ReadAt(w.bytes, a) != nil {
 			w.bytes = w.buf[:len(p)]

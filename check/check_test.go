@@ -31,7 +31,7 @@ func TestSettle(t *testing.T) {
 	gappy, sound := &Check{ID: "gappy"}, &Check{ID: "sound"}
 	all := []*Check{gappy, sound}
 	of := func(c *Check, name string) *Finding { return &Finding{Check: c, Object: Object{Name: name}} }
-	r := &Result{Findings: []*Finding{of(sound, "old")}, Gaps: []Gap{{gappy, errors.New("list changed")}}}
+	r := &Result{Findings: []*Finding{of(sound, "old")}, Gaps: []Gap{{Checks: []*Check{gappy}, Err: errors.New("list changed")}}}
 	if got := r.unsettled(all, 0); len(got) != 2 {
 		t.Fatalf("%d checks are looked at again", len(got))
 	}
@@ -43,12 +43,12 @@ func TestSettle(t *testing.T) {
 	if len(r.Findings) != 1 || r.Findings[0].Object.Name != "late" {
 		t.Fatalf("findings %v", r.Findings)
 	}
-	r = &Result{Gaps: []Gap{{gappy, errors.New("broken")}}}
+	r = &Result{Gaps: []Gap{{Checks: []*Check{gappy}, Err: errors.New("broken")}}}
 	for i := range settleAfter {
 		if got := len(r.unsettled(all, i)); got != map[bool]int{true: 1}[i < gapsAgain] {
 			t.Errorf("look %d: %d checks", i, got)
 		}
-		r.settle(&Result{Findings: []*Finding{of(gappy, "x")}, Gaps: []Gap{{gappy, errors.New("broken")}}}, []*Check{gappy}, len(settleAfter)-1)
+		r.settle(&Result{Findings: []*Finding{of(gappy, "x")}, Gaps: []Gap{{Checks: []*Check{gappy}, Err: errors.New("broken")}}}, []*Check{gappy}, len(settleAfter)-1)
 	}
 	if len(r.Gaps) != 1 || len(r.Findings) != 0 {
 		t.Errorf("at the end findings %v, gaps %v", r.Findings, r.Gaps)
@@ -58,7 +58,7 @@ func TestSettle(t *testing.T) {
 // TestRunCheck: what a check says of a guest ends where it belongs.
 func TestRunCheck(t *testing.T) {
 	run := func(yield ...any) Result {
-		return runCheck(t.Context(), nil, &Check{ID: "x", Severity: High, Run: func(context.Context, *Subject) iter.Seq2[*Finding, error] {
+		return runCheck(t.Context(), &Subject{}, &Check{ID: "x", Severity: High, Run: func(context.Context, *Subject) iter.Seq2[*Finding, error] {
 			return func(next func(*Finding, error) bool) {
 				for _, y := range yield {
 					f, _ := y.(*Finding)

@@ -43,11 +43,6 @@ func filelessPrograms(ctx context.Context, s *Subject) iter.Seq2[*Finding, error
 			yield(nil, err)
 			return
 		}
-		for _, hole := range ps.holes {
-			if !yield(nil, hole) {
-				return
-			}
-		}
 		for _, p := range ps.all {
 			f, err := s.fileless(ctx, ps, p)
 			if (f != nil || err != nil) && !yield(f, err) {

@@ -49,11 +49,6 @@ func hiddenCode(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 			yield(nil, err)
 			return
 		}
-		for _, missing := range owners.Missing {
-			if !yield(nil, missing) {
-				return
-			}
-		}
 		runs, err := s.strangeCode(ctx, owners)
 		for _, r := range runs {
 			if !yield(s.foundCode(r), nil) {

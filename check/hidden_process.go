@@ -40,11 +40,6 @@ func hiddenProcesses(_ context.Context, s *Subject) iter.Seq2[*Finding, error] {
 			yield(nil, err)
 			return
 		}
-		for _, hole := range ts.holes {
-			if !yield(nil, hole) {
-				return
-			}
-		}
 		for _, a := range slices.Sorted(maps.Keys(ts.all)) {
 			t := ts.all[a]
 			missing := ts.missing(t)

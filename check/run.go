@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -26,18 +27,30 @@ type Result struct {
 	Gaps []Gap
 }
 
-// Gap is something that a check could not do.
+// Gap is something that could not be read or compared.
 type Gap struct {
-	Check *Check
-	Err   error
+	// Checks are those that need it: one, or all that share it.
+	Checks []*Check
+	// Part is what could not be read, if checks share it: "tasks", "programs", "sockets" …
+	Part string
+	Err  error
 }
 
-func (g Gap) String() string { return fmt.Sprintf("%s: %v", g.Check.ID, g.Err) }
+func (g Gap) String() string {
+	if g.Part != "" {
+		return fmt.Sprintf("%s: %v", g.Part, g.Err)
+	}
+	var ids []string
+	for _, c := range g.Checks {
+		ids = append(ids, c.ID)
+	}
+	return fmt.Sprintf("%s: %v", strings.Join(ids, ", "), g.Err)
+}
 
-// How often and how long after each other a running guest is looked at again before a
-// finding counts: a process that is just being made or ended is not in every list, for as
-// long as its CPU needs, which may have been taken away from it.
-var settleAfter = []time.Duration{20 * time.Millisecond, 100 * time.Millisecond, 500 * time.Millisecond}
+// How long after each other a running guest is looked at again before a finding counts: a
+// process that is just being made or ended is not in every list, for as long as its CPU needs,
+// which may have been taken away from it.
+var settleAfter = []time.Duration{20 * time.Millisecond, 80 * time.Millisecond, 300 * time.Millisecond}
 
 // Option adds to what checks know.
 type Option func(*options)
@@ -114,7 +127,7 @@ func (r *Result) unsettled(checks []*Check, i int) (again []*Check) {
 
 // Gap reports whether a check could not read all.
 func (r *Result) Gap(c *Check) bool {
-	return slices.ContainsFunc(r.Gaps, func(g Gap) bool { return g.Check == c })
+	return slices.ContainsFunc(r.Gaps, func(g Gap) bool { return slices.Contains(g.Checks, c) })
 }
 
 // settle takes in what checks found that were run again, for the i-th time. A check that
@@ -135,8 +148,15 @@ func (r *Result) settle(second *Result, again []*Check, i int) {
 		}
 	}
 	r.Findings = kept
-	r.Gaps = slices.DeleteFunc(r.Gaps, func(g Gap) bool { return slices.Contains(again, g.Check) })
-	r.Gaps = append(r.Gaps, second.Gaps...)
+	gaps := second.Gaps
+	for _, g := range r.Gaps {
+		// What is shared stays a gap of those that were not run again.
+		g.Checks = slices.DeleteFunc(slices.Clone(g.Checks), func(c *Check) bool { return slices.Contains(again, c) })
+		if len(g.Checks) > 0 {
+			gaps = append(gaps, g)
+		}
+	}
+	r.Gaps = gaps
 }
 
 // staying are those of now that were found before, too.
@@ -187,31 +207,29 @@ func runOnce(ctx context.Context, l *guest.Look, checks []*Check, o options) *Re
 		all.Gaps = append(all.Gaps, r.Gaps...)
 		all.Ran += r.Ran
 	}
-	for _, hole := range s.holes {
-		if !slices.ContainsFunc(all.Gaps, func(g Gap) bool { return g.Err.Error() == hole.Error() }) {
-			all.Gaps = append(all.Gaps, Gap{checks[0], hole})
-		}
-	}
+	all.Gaps = append(all.Gaps, s.gaps()...)
 	return all
 }
 
 // when is the time of the look.
 func (s *Subject) when() time.Time {
-	if s == nil || s.Look == nil {
+	if s.Look == nil {
 		return time.Time{}
 	}
 	return s.At
 }
 
 func runCheck(ctx context.Context, s *Subject, c *Check) (r Result) {
-	for f, err := range c.Run(ctx, s) {
-		switch {
+	gap := func(err error) Gap { return Gap{Checks: []*Check{c}, Err: err} }
+	for f, err := range c.Run(ctx, s.of(c)) {
+		switch shared := (partError{}); {
 		case ctx.Err() != nil:
 			return r
+		case errors.As(err, &shared): // it is reported once, for all who need it
 		case errors.Is(err, kobj.ErrUnsupported):
-			r.Unsupported = append(r.Unsupported, Gap{c, err})
+			r.Unsupported = append(r.Unsupported, gap(err))
 		case err != nil:
-			r.Gaps = append(r.Gaps, Gap{c, err})
+			r.Gaps = append(r.Gaps, gap(err))
 		}
 		if f != nil {
 			f.Check, f.At = c, s.when()
@@ -221,7 +239,7 @@ func runCheck(ctx context.Context, s *Subject, c *Check) (r Result) {
 			r.Findings = append(r.Findings, f)
 		}
 		if len(r.Findings)+len(r.Gaps) >= maxFindings {
-			r.Gaps = append(r.Gaps, Gap{c, fmt.Errorf("more than %d findings; the rest is left out", maxFindings)})
+			r.Gaps = append(r.Gaps, gap(fmt.Errorf("more than %d findings; the rest is left out", maxFindings)))
 			break
 		}
 	}

@@ -74,6 +74,6 @@ func (l *Look) Text(ctx context.Context) (*text.Text, image.Trust, error) {
 	if err != nil {
 		return nil, image.Trust{}, err
 	}
-	t, err := text.New(l.Linux, ref, text.Options{Static: l.Still()})
+	t, err := text.New(l.Linux, ref)
 	return t, trust, err
 }

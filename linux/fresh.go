@@ -12,10 +12,10 @@ import (
 // that something stayed the same while it was read is read from the guest itself, and what
 // did not is read again in full, for all who share the look.
 
-// fresh is s for another attempt at something that changed while it was read. Where
+// Fresh is s for another attempt at something that changed while it was read. Where
 // nothing is kept it is s.
-func (s *System) fresh() *System {
-	w := s.Fresh()
+func (s *System) Fresh() *System {
+	w := s.Walker.Fresh()
 	if w == s.Walker {
 		return s
 	}
@@ -54,7 +54,7 @@ func (l *ProcessReader) use(s *System) { l.s, l.r.Space = s, s.Space }
 func (l *ProcessReader) attempt(try int) {
 	l.r.Err = nil
 	if try > 0 {
-		l.use(l.s.fresh())
+		l.use(l.s.Fresh())
 	}
 }
 

@@ -74,7 +74,7 @@ func newCheckCommand() *cobra.Command {
 	c.Flags().StringVar(&f.allow, "allow", "", "leave out what this `FILE` allows: a JSON array of {check, object, reason, expires}, with * and ? in object")
 	c.Flags().StringVar(&f.since, "since", "", "leave out what is in this `FILE`, the output of an earlier check -o json")
 	c.Flags().StringSliceVar(&f.told, "told", nil, "compare with these `files`, taken in the guest: the output of ps -e, lsmod, ss -tuln")
-	c.Flags().DurationVar(&f.every, "every", 0, "check again after this `time`, and show each finding once, as it appears")
+	c.Flags().DurationVar(&f.every, "every", 0, "check once in this `time`, and show each finding once, as it appears")
 	var ids []string
 	for _, k := range check.All() {
 		ids = append(ids, k.ID)
@@ -258,6 +258,7 @@ func (r *checkRun) findings(ctx context.Context) iter.Seq[*check.Finding] {
 	return func(yield func(*check.Finding) bool) {
 		before := map[string]*check.Finding{}
 		for {
+			began := time.Now()
 			if r.last, r.failed = check.Run(ctx, r.guest, r.checks, r.options...); r.failed != nil {
 				return
 			}
@@ -291,11 +292,15 @@ func (r *checkRun) findings(ctx context.Context) iter.Seq[*check.Finding] {
 			case <-ctx.Done():
 				r.failed = ctx.Err()
 				return
-			case <-time.After(r.flags.every):
+			case <-time.After(pause(r.flags.every, time.Since(began))):
 			}
 		}
 	}
 }
+
+// pause is how long to wait after a round, so that one begins every so often. A round that
+// takes longer than that does not take a processor for good.
+func pause(every, took time.Duration) time.Duration { return max(every-took, every/4) }
 
 // conclude says what was done, and what could not be.
 func (r *checkRun) conclude() error {
@@ -306,7 +311,7 @@ func (r *checkRun) conclude() error {
 	for _, gap := range r.last.Unsupported {
 		// That the kernel's text was compared with nothing is not the guest's doing alone.
 		hint := ""
-		if gap.Check.ID == "kernel-text" {
+		if slices.ContainsFunc(gap.Checks, func(c *check.Check) bool { return c.ID == "kernel-text" }) {
 			hint = " with --reference"
 		}
 		if r.flags.guest.verbose || hint != "" {

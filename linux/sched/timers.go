@@ -175,7 +175,7 @@ const timerTries = 3
 func steady(s *linux.System, cpu int, base, what string, yield func(*Timer, error) bool, read func(*kobj.Walker) ([]*Timer, error)) bool {
 	timers, err := read(s.Walker)
 	for try := 1; err != nil && try < timerTries; try++ {
-		timers, err = read(s.Fresh())
+		timers, err = read(s.Walker.Fresh())
 	}
 	for _, t := range timers {
 		if t.CPU, t.Base = cpu, base; !yield(t, nil) {

@@ -25,7 +25,7 @@ func ExampleText_Differences() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	t, err := text.New(system, ref, text.Options{})
+	t, err := text.New(system, ref)
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -20,7 +20,6 @@ import (
 	"runtime"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/outsight-vmi/outsight/kernel/image"
 	"github.com/outsight-vmi/outsight/linux"
@@ -140,13 +139,6 @@ const maxBytes = 64
 // everywhere.
 const maxDifferences = 10_000
 
-// How long what differs is looked at again: a kernel that enables function tracing
-// patches 40,000 sites in batches.
-const (
-	settleTries = 8
-	settleWait  = 5 * time.Millisecond // doubled each time
-)
-
 // Text is the text of a guest's kernel, beside its reference.
 type Text struct {
 	ref    *Reference
@@ -154,24 +146,22 @@ type Text struct {
 	offset uint64 // by KASLR
 	state  *state
 	pool   sync.Pool // of *worker
-	static bool      // the memory does not change
-}
-
-// Options change how text is compared.
-type Options struct {
-	Static bool // the memory does not change (a dump): nothing is looked at twice
 }
 
 // New compares the text of a guest with a reference. That the image is the guest's
 // kernel is checked by its build-id.
-func New(s *linux.System, ref *Reference, o Options) (*Text, error) {
+func New(s *linux.System, ref *Reference) (*Text, error) {
 	if im := ref.Image; im.BuildID == "" || im.BuildID != s.BuildID {
 		return nil, fmt.Errorf("%w: its build-id is %s, the guest's kernel %s has %s", ErrOtherKernel, orNone(im.BuildID), s.Release, orNone(s.BuildID))
 	}
-	t := &Text{ref: ref, s: s, offset: uint64(s.Text) - ref.start, static: o.Static}
+	return over(ref, s, uint64(s.Text)-ref.start), nil
+}
+
+func over(ref *Reference, s *linux.System, offset uint64) *Text {
+	t := &Text{ref: ref, s: s, offset: offset}
 	t.state = newState(t)
 	t.pool.New = func() any { return t.newWorker() }
-	return t, nil
+	return t
 }
 
 func orNone(id string) string {
@@ -190,8 +180,11 @@ func (t *Text) Range() (start, end virt.Addr) {
 func (t *Text) Sites() int { return len(t.ref.tops) }
 
 // Differences compares the whole text and yields what nothing explains, in the order of
-// addresses. What differs is looked at again until it settles, so that a kernel that is
-// just patching itself is not reported.
+// addresses.
+//
+// It is one look. Where the guest runs, a kernel that patches itself takes longer: whoever
+// wants what stays looks again (package check does). A [Difference] says whether the kernel
+// was patching itself.
 func (t *Text) Differences(ctx context.Context) iter.Seq2[Difference, error] {
 	return func(yield func(Difference, error) bool) {
 		if err := t.state.load(ctx, t.s); err != nil {
@@ -201,17 +194,12 @@ func (t *Text) Differences(ctx context.Context) iter.Seq2[Difference, error] {
 		}
 		found := t.compare(ctx, nil)
 		patching := t.state.patching
-		for try, wait := 0, settleWait; len(found) > 0 && try < settleTries && !t.static; try, wait = try+1, 2*wait {
-			select {
-			case <-ctx.Done():
-				yield(Difference{}, ctx.Err())
-				return
-			case <-time.After(wait):
-			}
-			again := t.again()
-			_ = again.state.load(ctx, again.s) // its error was yielded
-			found = lasting(found, again.compare(ctx, found))
-			patching = again.state.patching
+		// A look may have read the code, and what governs it, at two times.
+		if s := t.s.Fresh(); s != t.s && len(found) > 0 {
+			now := over(t.ref, s, t.offset)
+			_ = now.state.load(ctx, s) // its error was yielded
+			found = lasting(found, now.compare(ctx, found))
+			patching = patching || now.state.patching
 		}
 		for _, f := range found {
 			if f.err != nil {
@@ -228,21 +216,10 @@ func (t *Text) Differences(ctx context.Context) iter.Seq2[Difference, error] {
 				return
 			}
 		}
+		if err := ctx.Err(); err != nil {
+			yield(Difference{}, err)
+		}
 	}
-}
-
-// again is t over the guest as it is now, whatever a look keeps of it.
-func (t *Text) again() *Text {
-	w := t.s.Fresh()
-	c := &Text{ref: t.ref, s: t.s, offset: t.offset, static: t.static}
-	if w != t.s.Walker {
-		s := *t.s
-		s.Walker = w
-		c.s = &s
-	}
-	c.state = newState(c)
-	c.pool.New = func() any { return c.newWorker() }
-	return c
 }
 
 // dynamic reports whether the kernel patches sites of a kind while it runs.

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/outsight-vmi/outsight/kernel/archive"
 	"github.com/outsight-vmi/outsight/kernel/image"
 	verify "github.com/outsight-vmi/outsight/kernel/image/trust"
 	"github.com/outsight-vmi/outsight/lab"
@@ -243,5 +245,42 @@ func TestSigned(t *testing.T) {
 			t.Errorf("%s, changed: %v", k.Release, err)
 		}
 		t.Logf("%s: %v", k.Release, trust)
+		signedModules(t, im, filepath.Join(filepath.Dir(k.Vmlinuz), "lib/modules", k.Release, "kernel/drivers/block/loop.ko"))
+	}
+}
+
+// signedModules verifies a module by the keys in its kernel.
+func signedModules(t *testing.T, im *image.Image, name string) {
+	t.Helper()
+	keys, err := im.ModuleKeys()
+	if err != nil {
+		t.Errorf("%s: %v", im.Release, err)
+		return
+	}
+	files, err := filepath.Glob(name + "*")
+	if err != nil || len(files) == 0 {
+		t.Errorf("%s: no module: %v", name, err)
+	}
+	for _, name := range files {
+		f, err := os.Open(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		unpacked, err := archive.Unpack(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(unpacked)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := verify.VerifyModule(b, keys); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		b[len(b)/2] ^= 1
+		if _, err := verify.VerifyModule(b, keys); !errors.Is(err, verify.ErrTampered) {
+			t.Errorf("%s, changed: %v", name, err)
+		}
 	}
 }

@@ -3,95 +3,36 @@ package image
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"io"
 
 	"github.com/ulikunitz/xz/lzma"
+
+	"github.com/outsight-vmi/outsight/kernel/archive"
 )
 
 // Kernels are packed by "xz --check=crc32 --x86 --lzma2" (scripts/xz_wrap.sh): one stream
 // of one block, with a filter for x86 code before LZMA2, which no Go library undoes. So
 // the container is read here (the .xz file format, version 1.2), and LZMA2 by a library.
 
-var errXZ = errors.New("xz container that no kernel has")
-
-const (
-	xzStreamHeader = 12
-	xzFilterX86    = 4
-	xzFilterLZMA2  = 0x21
-	xzSizePacked   = 1 << 6 // flags of a block
-	xzSizeUnpacked = 1 << 7
-)
+const xzStreamHeader = 12
 
 func unxz(dst, src []byte) (int, error) {
 	if len(src) < xzStreamHeader+8 {
 		return 0, io.ErrUnexpectedEOF
 	}
-	header, err := xzBlockHeader(src[xzStreamHeader:])
+	header, err := archive.ParseXZBlock(src[xzStreamHeader:])
 	if err != nil {
 		return 0, err
 	}
-	r, err := lzma.Reader2Config{DictCap: max(header.dictionary, lzma.MinDictCap)}.NewReader2(bytes.NewReader(src[xzStreamHeader+header.size:]))
+	r, err := lzma.Reader2Config{DictCap: max(int(min(header.Dictionary, maxImage)), lzma.MinDictCap)}.NewReader2(bytes.NewReader(src[xzStreamHeader+header.Size:]))
 	if err != nil {
 		return 0, err
 	}
 	n, err := io.ReadFull(r, dst)
-	if header.x86 {
+	if header.X86 {
 		undoX86(dst[:n])
 	}
 	return n, err
-}
-
-type xzBlock struct {
-	size       int
-	x86        bool
-	dictionary int
-}
-
-// xzBlockHeader reads the header of a block: its filters, of which LZMA2 is the last.
-func xzBlockHeader(b []byte) (h xzBlock, err error) {
-	h.size = 4 * (int(b[0]) + 1)
-	if b[0] == 0 || h.size > len(b) {
-		return h, errXZ
-	}
-	flags := b[1]
-	rest := b[2 : h.size-4] // behind it a CRC32
-	number := func() uint64 {
-		v, n := binary.Uvarint(rest)
-		if n <= 0 {
-			err = errXZ
-			return 0
-		}
-		rest = rest[n:]
-		return v
-	}
-	if flags&xzSizePacked != 0 {
-		number()
-	}
-	if flags&xzSizeUnpacked != 0 {
-		number()
-	}
-	for range int(flags&3) + 1 {
-		id, n := number(), number()
-		if err != nil || n > uint64(len(rest)) {
-			return h, errXZ
-		}
-		properties := rest[:n]
-		rest = rest[n:]
-		switch {
-		case id == xzFilterX86 && n == 0 && !h.x86 && h.dictionary == 0:
-			h.x86 = true
-		case id == xzFilterLZMA2 && n == 1 && properties[0] <= 40:
-			bits := uint(properties[0])
-			h.dictionary = int(min((2|uint64(bits&1))<<(bits/2+11), maxImage))
-		default:
-			return h, errXZ
-		}
-	}
-	if h.dictionary == 0 {
-		return h, errXZ
-	}
-	return h, nil
 }
 
 // undoX86 makes the targets of calls and jumps relative again. The filter makes them

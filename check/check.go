@@ -56,6 +56,8 @@ type Check struct {
 	// Example is a worked example in Markdown for its page: what was done to a guest, and what
 	// the check showed.
 	Example string
+	// Told says that it compares with what the guest's programs say: see [WithAgent], [WithTold].
+	Told bool
 	// Run yields what it finds. An error says what could not be checked: one that is
 	// kobj.ErrUnsupported that the guest's kernel does not have it.
 	Run func(ctx context.Context, s *Subject) iter.Seq2[*Finding, error]

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,20 +19,31 @@ func init() {
 		Title:     "Processes, modules and ports that the guest's own programs do not list",
 		Severity:  High,
 		Technique: "T1014", // Rootkit
-		Source:    "the output of ps, lsmod, ss or netstat that was taken in the guest (--told), against the task list, the list of modules, and the tables of sockets",
+		Source:    "what ps, ls /proc, lsmod, /proc/modules, ss, netstat and /proc/net say in the guest (--ask, --told), against the task list, the list of modules, and the tables of sockets",
 		Proves: `Something was there, by the guest's memory, when a program in the guest listed what is there, and is not in its list. Something between the kernel's
 data and the program's output takes it out: a hooked function of the kernel, a preloaded library, a changed program.`,
-		Blind: `What the output is not of. What began after it was taken, by the guest's clock, is left out; modules and ports have no time of their own, so that one
-that came later is found wrongly.`,
-		Next: `Take the lists again and check again. Then find out who filters: code-pointer, ftrace, hidden-code and the checks of libraries.`,
-		Example: `In the guest "ps -e > ps.txt; lsmod > lsmod.txt; ss -tuln > ss.txt", and on the host, with these files:
+		Blind: `What nobody was asked. With --told what began after the file was taken, by the guest's clock, is left out; modules and ports have no time of their
+own, so that one that came later is found wrongly. With --ask the guest is asked again between looks, and only what both looks have is found.`,
+		Next: `See which of the programs has it: where "ls /proc" has what ps has not, ps or a preloaded library filters; where none has it, the kernel does.
+Then find out who: code-pointer, ftrace-triple, hidden-code and preload.`,
+		Example: `With --ask, outsight has the guest's own programs list what they see, through its QEMU guest agent:
+
+    $ outsight check web --ask
+    SEVERITY  CONFIDENCE  CHECK         TITLE
+    high      likely      contradicted  process 412 (sleep) is not in what the guest's programs listed
+
+Where a guest has no agent: in the guest "ps -e > ps.txt; lsmod > lsmod.txt; ss -tuln > ss.txt", and on the host, with these files:
 
     $ outsight check web --told ps.txt,lsmod.txt,ss.txt
     SEVERITY  CONFIDENCE  CHECK         TITLE
     high      likely      contradicted  process 412 (sleep) is not in what the guest's programs listed`,
-		Run: contradicted,
+		Told: true,
+		Run:  contradicted,
 	})
 }
+
+// errNotAsked says that there is nothing to compare with.
+var errNotAsked = errors.New("the guest's own programs were not asked (--ask, --told)")
 
 // slack is how far the time of a file and the guest's clock may be from each other.
 const slack = 2 * time.Second
@@ -39,45 +51,68 @@ const slack = 2 * time.Second
 func contradicted(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 	return func(yield func(*Finding, error) bool) {
 		if s.Told == nil {
+			yield(nil, errNotAsked)
 			return
 		}
 		_ = s.untoldProcesses(ctx, yield) && s.untoldModules(yield) && s.untoldPorts(ctx, yield)
 	}
 }
 
-// untold is a finding about something that is in the guest's memory alone.
-func (s *Subject) untold(o Object, title, show string) *Finding {
+// untold is a finding about something that words leave out which should have it; nil if
+// there is none. asked reports whether a word should have it, says whether it does.
+func (s *Subject) untold(o Object, title, show string, asked, says func(*Word) bool) *Finding {
+	var without, with []string
+	for _, w := range s.Told.Words {
+		switch {
+		case !asked(w):
+		case says(w):
+			with = append(with, w.From)
+		default:
+			without = append(without, w.From)
+		}
+	}
+	if len(without) == 0 {
+		return nil
+	}
+	seen := "in the guest's memory alone"
+	if len(with) > 0 {
+		seen = fmt.Sprintf("in the guest's memory and in %s, not in %s", strings.Join(with, ", "), strings.Join(without, ", "))
+	}
 	return &Finding{
 		Confidence: Likely, Title: title + " is not in what the guest's programs listed", Object: o,
-		Expected: "in " + strings.Join(s.Told.From, ", ") + " and in the guest's memory", Seen: "in the guest's memory alone",
+		Expected: "in " + strings.Join(append(without, with...), ", ") + " and in the guest's memory", Seen: seen,
 		Evidence: []Evidence{{Text: "the object", Addr: o.Addr}},
 		Basis:    "the guest's own words, compared with its memory", Show: show,
 	}
 }
 
+// yieldUntold yields a finding that there may be.
+func yieldUntold(f *Finding, yield func(*Finding, error) bool) bool { return f == nil || yield(f, nil) }
+
 func (s *Subject) untoldProcesses(ctx context.Context, yield func(*Finding, error) bool) bool {
-	if s.Told.PIDs == nil {
+	if !slices.ContainsFunc(s.Told.Words, func(w *Word) bool { return w.PIDs != nil }) {
 		return true
 	}
-	kernelThreads := s.Told.PIDs[2] // kthreadd: some ps leave them out
 	reader := s.Linux.NewProcessReader()
 	reader.Only(linux.PartName)
 	for t, err := range s.Linux.Processes(ctx) {
+		var p *linux.Process
 		if err == nil {
-			var p *linux.Process
-			if p, err = reader.Process(ctx, t); err == nil {
-				if s.Told.PIDs[p.PID] || p.KernelThread && !kernelThreads || p.Started.After(s.Told.At.Add(-slack)) {
-					continue
-				}
-				title := fmt.Sprintf("process %d (%s)", p.PID, p.Comm)
-				f := s.untold(Object{Kind: "process", Name: p.Comm, PID: p.PID, Addr: p.Task.Addr}, title, fmt.Sprintf("outsight ps {} --pid %d", p.PID))
-				if !yield(f, nil) {
-					return false
-				}
-				continue
-			}
+			p, err = reader.Process(ctx, t)
 		}
-		if !yield(nil, fmt.Errorf("processes: %w", err)) {
+		if err != nil {
+			if !yield(nil, fmt.Errorf("processes: %w", err)) {
+				return false
+			}
+			continue
+		}
+		f := s.untold(Object{Kind: "process", Name: p.Comm, PID: p.PID, Addr: p.Task.Addr},
+			fmt.Sprintf("process %d (%s)", p.PID, p.Comm), fmt.Sprintf("outsight ps {} --pid %d", p.PID),
+			func(w *Word) bool {
+				const kthreadd = 2 // some ps leave kernel threads out
+				return w.PIDs != nil && (!p.KernelThread || w.PIDs[kthreadd]) && (w.At.IsZero() || p.Started.Before(w.At.Add(-slack)))
+			}, func(w *Word) bool { return w.PIDs[p.PID] })
+		if !yieldUntold(f, yield) {
 			return false
 		}
 	}
@@ -85,7 +120,7 @@ func (s *Subject) untoldProcesses(ctx context.Context, yield func(*Finding, erro
 }
 
 func (s *Subject) untoldModules(yield func(*Finding, error) bool) bool {
-	if s.Told.Modules == nil {
+	if !slices.ContainsFunc(s.Told.Words, func(w *Word) bool { return w.Modules != nil }) {
 		return true
 	}
 	modules, err := s.Modules()
@@ -93,10 +128,12 @@ func (s *Subject) untoldModules(yield func(*Finding, error) bool) bool {
 		return yield(nil, fmt.Errorf("modules: %w", err))
 	}
 	for _, m := range modules {
-		if s.Told.Modules[m.Name] || m.State != linux.ModuleLive {
+		if m.State != linux.ModuleLive {
 			continue
 		}
-		if !yield(s.untold(Object{Kind: "module", Name: m.Name, Addr: m.Addr}, "module "+m.Name, "outsight modules {}"), nil) {
+		f := s.untold(Object{Kind: "module", Name: m.Name, Addr: m.Addr}, "module "+m.Name, "outsight modules {}",
+			func(w *Word) bool { return w.Modules != nil }, func(w *Word) bool { return w.Modules[m.Name] })
+		if !yieldUntold(f, yield) {
 			return false
 		}
 	}
@@ -110,7 +147,7 @@ const (
 )
 
 func (s *Subject) untoldPorts(ctx context.Context, yield func(*Finding, error) bool) bool {
-	if s.Told.Listening == nil {
+	if !slices.ContainsFunc(s.Told.Words, func(w *Word) bool { return w.Listening != nil }) {
 		return true
 	}
 	own, err := s.initialNet(ctx)
@@ -126,11 +163,17 @@ func (s *Subject) untoldPorts(ctx context.Context, yield func(*Finding, error) b
 		}
 		waits := k.Protocol == "tcp" && k.State == tcpListen || k.Protocol == "udp" && k.State == tcpClose
 		port := Port{k.Protocol, uint16(k.LocalPort)}
-		if !waits || port.Number == 0 || k.Net.Inode != own || s.Told.Listening[port] {
+		if !waits || port.Number == 0 || k.Net.Inode != own {
 			continue
 		}
-		f := s.untold(Object{Kind: "socket", Name: port.String(), Addr: k.Addr}, port.String(), fmt.Sprintf("outsight sockets {} --where 'local_port == %d'", port.Number))
-		if !yield(f, nil) {
+		table := k.Protocol
+		if k.Family == network.FamilyInet6 {
+			table += "6"
+		}
+		f := s.untold(Object{Kind: "socket", Name: port.String(), Addr: k.Addr}, port.String(),
+			fmt.Sprintf("outsight sockets {} --where 'local_port == %d'", port.Number),
+			func(w *Word) bool { return w.Covers[table] }, func(w *Word) bool { return w.Listening[port] })
+		if !yieldUntold(f, yield) {
 			return false
 		}
 	}

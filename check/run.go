@@ -12,6 +12,7 @@ import (
 
 	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux/kobj"
+	"github.com/outsight-vmi/outsight/vm"
 )
 
 // Result is what checks found.
@@ -57,6 +58,7 @@ type Option func(*options)
 
 type options struct {
 	told  *Told
+	ask   func(context.Context) (*Told, error)
 	again int
 }
 
@@ -71,6 +73,24 @@ func chosen(opts []Option) options {
 // WithTold compares with what the guest's own programs say.
 func WithTold(t *Told) Option { return func(o *options) { o.told = t } }
 
+// WithAgent asks the guest's own programs, through an agent, before each look at it that
+// [Run] takes. What an answer leaves out and the looks before and after it have is found.
+func WithAgent(a vm.Agent) Option {
+	return func(o *options) { o.ask = func(ctx context.Context) (*Told, error) { return Ask(ctx, a) } }
+}
+
+// look takes a look for checks, with what the guest says just before.
+func (o *options) look(ctx context.Context, g *guest.Guest, checks []*Check) (*guest.Look, error) {
+	if o.ask != nil && slices.ContainsFunc(checks, func(c *Check) bool { return c.Told }) {
+		told, err := o.ask(ctx)
+		if err != nil {
+			return nil, err
+		}
+		o.told = told
+	}
+	return g.Look(ctx)
+}
+
 // Again says how often what is found is looked at again, three times at most and if not set:
 // less gives an answer sooner, and findings of what was only being made or ended.
 func Again(times int) Option { return func(o *options) { o.again = times } }
@@ -79,7 +99,7 @@ func Again(times int) Option { return func(o *options) { o.again = times } }
 // certain that it stays: unless the guest stands still, as in a dump or under --pause.
 func Run(ctx context.Context, g *guest.Guest, checks []*Check, opts ...Option) (*Result, error) {
 	o := chosen(opts)
-	l, err := g.Look(ctx)
+	l, err := o.look(ctx, g, checks)
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +117,7 @@ func Run(ctx context.Context, g *guest.Guest, checks []*Check, opts ...Option) (
 		case <-ctx.Done():
 		case <-time.After(after):
 		}
-		if l, err = g.Look(ctx); err != nil {
+		if l, err = o.look(ctx, g, again); err != nil {
 			return nil, err
 		}
 		second := runOnce(ctx, l, again, o)
@@ -226,7 +246,7 @@ func runCheck(ctx context.Context, s *Subject, c *Check) (r Result) {
 		case ctx.Err() != nil:
 			return r
 		case errors.As(err, &shared): // it is reported once, for all who need it
-		case errors.Is(err, kobj.ErrUnsupported):
+		case errors.Is(err, kobj.ErrUnsupported), errors.Is(err, errNotAsked):
 			r.Unsupported = append(r.Unsupported, gap(err))
 		case err != nil:
 			r.Gaps = append(r.Gaps, gap(err))

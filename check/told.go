@@ -12,14 +12,22 @@ import (
 	"time"
 )
 
-// Told is what a guest's own programs say of it. What they did not list is nil.
-type Told struct {
+// Told is what a guest's own programs say of it: each of them for itself, so that it shows
+// which of them is lied to.
+type Told struct{ Words []*Word }
+
+// Word is what one program, or one file, says. What it did not list is nil.
+type Word struct {
+	// From is the program or the file.
+	From      string
 	PIDs      map[int32]bool
 	Modules   map[string]bool
 	Listening map[Port]bool // TCP sockets that listen and UDP sockets without a peer
-	// At is when it was said: what is younger cannot be missing. From are the files.
-	At   time.Time
-	From []string
+	// Covers are the tables of sockets that it lists: "tcp", "tcp6", "udp", "udp6".
+	Covers map[string]bool
+	// At is when it was said, by the guest's clock: what is younger cannot be missing. It is
+	// zero where it was said between two looks, both of which have the object.
+	At time.Time
 }
 
 // Port is a port of a protocol: tcp or udp.
@@ -31,14 +39,16 @@ type Port struct {
 func (p Port) String() string { return fmt.Sprintf("%s port %d", p.Protocol, p.Number) }
 
 // errNotTold says that a text is of nothing that is known.
-var errNotTold = errors.New("it is not the output of ps, lsmod, ss or netstat, nor /proc/modules")
+var errNotTold = errors.New("it is not the output of ps, lsmod, ss, netstat or ls /proc, nor /proc/modules or a table of /proc/net")
 
 // maxTold bounds what one file says, in lines.
 const maxTold = 1 << 20
 
-// Read adds what the output of a program in the guest says: of ps -e, lsmod, ss -tuln or
-// netstat -tuln, or the content of /proc/modules. It was taken at a time, by the guest's clock.
+// Read adds what the output of a program in the guest says: of ps -e, ls /proc, lsmod, ss -tuln
+// or netstat -tuln, or the content of /proc/modules, /proc/net/tcp, tcp6, udp or udp6. It was
+// taken at a time, by the guest's clock.
 func (t *Told) Read(name string, r io.Reader, at time.Time) error {
+	w := &Word{From: name, At: at}
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, 1<<20)
 	var add func(fields []string)
@@ -47,7 +57,7 @@ func (t *Told) Read(name string, r io.Reader, at time.Time) error {
 		switch {
 		case len(fields) == 0:
 		case add == nil:
-			if add = t.kind(fields); add == nil && n > 5 {
+			if add = w.kind(fields); add == nil && n > 5 {
 				return errNotTold
 			}
 		default:
@@ -60,48 +70,59 @@ func (t *Told) Read(name string, r io.Reader, at time.Time) error {
 	if add == nil {
 		return errNotTold
 	}
-	if t.PIDs != nil && !t.PIDs[1] {
+	if w.PIDs != nil && !w.PIDs[1] {
 		return errors.New("process 1 is not in it: take it with ps -e, so that it has all processes")
 	}
-	t.From = append(t.From, name)
-	if t.At.IsZero() || at.Before(t.At) {
-		t.At = at
-	}
+	t.Words = append(t.Words, w)
 	return nil
 }
 
 // kind tells by the first line what the output is of, and returns what reads the lines that
 // follow; nil if it is of nothing known.
-func (t *Told) kind(head []string) func([]string) {
+func (w *Word) kind(head []string) func([]string) {
 	switch {
 	case slices.Contains(head, "PID"):
 		column := slices.Index(head, "PID")
-		t.PIDs = map[int32]bool{}
+		w.PIDs = map[int32]bool{}
 		return func(f []string) {
 			if column < len(f) {
-				if pid, err := strconv.ParseInt(f[column], 10, 32); err == nil {
-					t.PIDs[int32(pid)] = true
-				}
+				w.pid(f[column])
 			}
 		}
 	case head[0] == "Module" && slices.Contains(head, "Size"):
-		t.Modules = map[string]bool{}
-		return t.module
+		w.Modules = map[string]bool{}
+		return w.module
 	case len(head) >= 6 && slices.Contains([]string{"Live", "Loading", "Unloading"}, head[4]):
-		t.Modules = map[string]bool{}
-		t.module(head)
-		return t.module
+		w.Modules = map[string]bool{}
+		w.module(head)
+		return w.module
 	case slices.Contains(head, "Local"):
-		t.Listening = map[Port]bool{}
-		return t.socket
+		w.Listening, w.Covers = map[Port]bool{}, map[string]bool{}
+		return w.socket
+	case head[0] == "sl" && slices.Contains(head, "local_address"):
+		w.Listening, w.Covers = map[Port]bool{}, map[string]bool{}
+		t := procTable{word: w}
+		t.line(head)
+		return t.line
+	}
+	if _, err := strconv.ParseInt(head[0], 10, 32); err == nil && len(head) <= 1 { // ls -1 /proc
+		w.PIDs = map[int32]bool{}
+		w.pid(head[0])
+		return func(f []string) { w.pid(f[0]) }
 	}
 	return nil
 }
 
-func (t *Told) module(f []string) { t.Modules[f[0]] = true }
+func (w *Word) pid(word string) {
+	if pid, err := strconv.ParseInt(word, 10, 32); err == nil {
+		w.PIDs[int32(pid)] = true
+	}
+}
+
+func (w *Word) module(f []string) { w.Modules[f[0]] = true }
 
 // socket reads a line of ss or netstat. The first address with a port is the local one.
-func (t *Told) socket(f []string) {
+func (w *Word) socket(f []string) {
 	protocol := ""
 	for _, word := range f {
 		switch {
@@ -118,8 +139,44 @@ func (t *Told) socket(f []string) {
 		}
 		// Programs print names of services unless they are asked not to.
 		if n, err := net.LookupPort(protocol, word[colon+1:]); err == nil {
-			t.Listening[Port{protocol, uint16(n)}] = true
+			w.listens(protocol, uint16(n))
 		}
 		return
+	}
+}
+
+// listens notes a port. Who lists one socket of a protocol lists them all.
+func (w *Word) listens(protocol string, port uint16) {
+	w.Covers[protocol], w.Covers[protocol+"6"] = true, true
+	w.Listening[Port{protocol, port}] = true
+}
+
+// procTable reads the tables of /proc/net, one behind the other.
+type procTable struct {
+	word     *Word
+	protocol string
+	waits    string // the state of those that count, include/net/tcp_states.h
+}
+
+// line reads a line: a head, or "0: 0100007F:0019 00000000:0000 0A …".
+func (t *procTable) line(f []string) {
+	if f[0] == "sl" {
+		t.protocol, t.waits = "tcp", "0A"
+		if slices.Contains(f, "drops") {
+			t.protocol, t.waits = "udp", "07"
+		}
+		table := t.protocol
+		if slices.Contains(f, "remote_address") { // the others' is called rem_address
+			table += "6"
+		}
+		t.word.Covers[table] = true
+		return
+	}
+	if len(f) < 4 || f[3] != t.waits {
+		return
+	}
+	_, port, _ := strings.Cut(f[1], ":")
+	if n, err := strconv.ParseUint(port, 16, 16); err == nil {
+		t.word.Listening[Port{t.protocol, uint16(n)}] = true
 	}
 }

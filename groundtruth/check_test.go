@@ -24,6 +24,13 @@ func TestGuestCheck(t *testing.T) {
 	if a := run(t, nil, "check", target); a.status != 0 || a.stdout != "" || !strings.Contains(a.stderr, "nothing found by") {
 		t.Fatalf("of a clean guest: status %d: %s%s", a.status, a.stdout, a.stderr)
 	}
+	// The guest's own programs, asked through the lab's agent, have nothing to hide.
+	if a := run(t, nil, "check", target, "--only", "contradicted", "--ask"); a.status != 0 || !strings.Contains(a.stderr, "nothing found by 1 check\n") {
+		t.Errorf("--ask: status %d: %s%s", a.status, a.stdout, a.stderr)
+	}
+	if a := run(t, nil, "check", target, "--only", "contradicted", "-v"); a.status != 0 || !strings.Contains(a.stderr, "were not asked") {
+		t.Errorf("nobody asked: status %d: %s%s", a.status, a.stdout, a.stderr)
+	}
 	hideSleeper(t, g, target)
 
 	a := run(t, nil, "check", target, "-o", "json")

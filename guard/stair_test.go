@@ -18,7 +18,7 @@ var stair = []string{
 	"phys/dump phys/acquire", // all formats together
 	"vm/qmp vm/gdb vm/proc vm/guardian lab/state",
 	"vm",
-	"vm/ram", // what drivers stand on
+	"vm/ram vm/qga", // what drivers stand on
 	"vm/*",
 	"vm/libvirt", // QEMU, with a daemon that has its monitor
 	"vm/local",   // the drivers together

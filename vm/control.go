@@ -13,6 +13,7 @@ type Control struct {
 	Registers RegisterReader
 	Events    EventSource
 	Monitor   Monitor
+	Agent     Agent
 	// Closer releases the connection that the others use; [Machine.Close] calls it.
 	Closer io.Closer
 }
@@ -52,4 +53,19 @@ type EventSource interface {
 	// channel is closed then. A receiver that is slow loses events, not the source's
 	// other users: [Event.Lost] says how many.
 	Events(ctx context.Context) (<-chan Event, error)
+}
+
+// Agent runs programs in the guest. It is a program of the guest's own: what it answers is
+// the guest's word, and whether it answers at all is known when it is asked.
+type Agent interface {
+	// Run runs a program of the guest, without a shell, and waits until it has ended. That
+	// it failed is not an error, but in the output's status.
+	Run(ctx context.Context, program string, args ...string) (AgentOutput, error)
+}
+
+// AgentOutput is what a program in a guest wrote, and how it ended.
+type AgentOutput struct {
+	Stdout, Stderr []byte
+	Status         int  // of its exit; 128 and more where a signal ended it
+	Truncated      bool // the agent kept only the beginning of what it wrote
 }

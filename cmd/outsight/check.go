@@ -36,6 +36,7 @@ type checkFlags struct {
 	only, skip   []string
 	list         bool
 	told         []string
+	ask          bool
 	allow, since string
 	every        time.Duration
 }
@@ -55,6 +56,7 @@ func newCheckCommand() *cobra.Command {
 		Example: `  outsight check lab:demo
   outsight check memory.raw -o json
   outsight check vm1 --every 1s -o ocsf
+  outsight check vm1 --ask
   outsight check vm1 --told ps.txt,lsmod.txt,ss.txt
   outsight check memory.raw --reference /boot/vmlinuz-6.12
   outsight check vm1 --only hidden-process,hidden-module
@@ -74,6 +76,7 @@ func newCheckCommand() *cobra.Command {
 	c.Flags().StringVar(&f.allow, "allow", "", "leave out what this `FILE` allows: a JSON array of {check, object, reason, expires}, with * and ? in object")
 	c.Flags().StringVar(&f.since, "since", "", "leave out what is in this `FILE`, the output of an earlier check -o json")
 	c.Flags().StringSliceVar(&f.told, "told", nil, "compare with these `files`, taken in the guest: the output of ps -e, lsmod, ss -tuln")
+	c.Flags().BoolVar(&f.ask, "ask", false, "compare with what ps, lsmod, ss and others say, which are run in the guest, through its QEMU guest agent or the lab's")
 	c.Flags().DurationVar(&f.every, "every", 0, "check once in this `time`, and show each finding once, as it appears")
 	var ids []string
 	for _, k := range check.All() {
@@ -97,6 +100,10 @@ func (f *checkFlags) run(c *cobra.Command, target string) (err error) {
 	switch {
 	case len(checks) == 0:
 		return usagef("no check is left to run")
+	case f.ask && len(f.told) > 0:
+		return usagef("--ask and --told: choose one of them")
+	case f.ask && f.guest.pause:
+		return usagef("--ask and --pause: a guest that stands still runs no programs")
 	case f.every < 0 || f.every > 0 && f.every < 100*time.Millisecond:
 		return usagef("--every %v: at least 100ms", f.every)
 	case f.every > 0 && f.out.format == formatSARIF:
@@ -113,6 +120,13 @@ func (f *checkFlags) run(c *cobra.Command, target string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, run.guest.Close()) }()
+	if f.ask {
+		agent, err := agentOf(run.guest.Machine(), target)
+		if err != nil {
+			return err
+		}
+		run.options = append(run.options, check.WithAgent(agent))
+	}
 	if err := write(run.findings(c.Context())); err != nil {
 		return err
 	}

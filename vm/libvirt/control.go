@@ -10,12 +10,13 @@ import (
 	"github.com/outsight-vmi/outsight/vm"
 	"github.com/outsight-vmi/outsight/vm/guardian"
 	"github.com/outsight-vmi/outsight/vm/qemu"
+	"github.com/outsight-vmi/outsight/vm/qga"
 	"github.com/outsight-vmi/outsight/vm/qmp"
 )
 
 // control is what can be done with an open domain.
 func (d *domain) control() vm.Control {
-	return vm.Control{Pauser: d, Stater: d, Registers: d, Events: d, Monitor: d, Closer: d}
+	return vm.Control{Pauser: d, Stater: d, Registers: d, Events: d, Monitor: d, Agent: d, Closer: d}
 }
 
 // State implements [vm.Stater]. It is QEMU's own, which knows more states than libvirt.
@@ -50,6 +51,34 @@ func (d *domain) HMP(ctx context.Context, line string) (out string, err error) {
 		return "", explain(fmt.Sprintf("run %q", line), err)
 	}
 	return out, nil
+}
+
+// agentPatience is how long the guest agent may take to answer a command.
+const agentPatience = 10 * time.Second
+
+// Run implements [vm.Agent].
+func (d *domain) Run(ctx context.Context, program string, args ...string) (vm.AgentOutput, error) {
+	return qga.Run(ctx, d, program, args...)
+}
+
+// Ask implements [qga.Asker]: the daemon has the agent's port.
+func (d *domain) Ask(ctx context.Context, cmd *qmp.Command) error {
+	request, err := marshal(cmd)
+	if err != nil {
+		return err
+	}
+	var text golibvirt.OptString
+	err = d.with(ctx, func(c *conn) (err error) {
+		text, err = c.l.QEMUDomainAgentCommand(d.dom, request, int32(agentPatience/time.Second), 0)
+		return err
+	})
+	if err != nil {
+		return explain("ask the guest agent", err)
+	}
+	if len(text) == 0 {
+		return qga.ErrSilent
+	}
+	return qga.Answer([]byte(text[0]), cmd)
 }
 
 // state is the state of the domain in libvirt's words.

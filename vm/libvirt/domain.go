@@ -114,17 +114,23 @@ func (d *domain) ExecuteAll(ctx context.Context, commands ...*qmp.Command) error
 	return nil
 }
 
-func (d *domain) execute(ctx context.Context, cmd *qmp.Command) error {
+// marshal writes a command as QEMU and its guest agent read it.
+func marshal(cmd *qmp.Command) (string, error) {
 	request, err := json.Marshal(struct {
 		Execute   string `json:"execute"`
 		Arguments any    `json:"arguments,omitempty"`
 	}{cmd.Name, cmd.Args})
+	return string(request), err
+}
+
+func (d *domain) execute(ctx context.Context, cmd *qmp.Command) error {
+	request, err := marshal(cmd)
 	if err != nil {
 		return err
 	}
 	var text string
 	err = d.with(ctx, func(c *conn) (err error) {
-		text, err = c.l.QEMUDomainMonitorCommand(d.dom, string(request), 0)
+		text, err = c.l.QEMUDomainMonitorCommand(d.dom, request, 0)
 		return err
 	})
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/outsight-vmi/outsight/vm"
+	"github.com/outsight-vmi/outsight/vm/qga"
 	"github.com/outsight-vmi/outsight/vm/qmp"
 )
 
@@ -79,6 +80,12 @@ func explain(what string, err error) *vm.Error {
 		e.Do = "try again when it has started"
 	case number == golibvirt.ErrNoDomain, number == golibvirt.ErrOperationInvalid && strings.Contains(code.Message, "not running"):
 		e.Kind, e.Why, e.Do = vm.ErrGone, "the domain has ended", "start it again"
+	case number == golibvirt.ErrAgentUnresponsive, number == golibvirt.ErrAgentUnsynced, number == golibvirt.ErrAgentCommandTimeout:
+		e.Kind, e.Why = vm.ErrBusy, qga.ErrSilent.Error()
+		e.Do = "see whether qemu-guest-agent is installed and runs in the guest"
+	case number == golibvirt.ErrArgumentUnsupported && strings.Contains(code.Message, "agent"):
+		e.Kind, e.Why = vm.ErrUnsupported, "the domain has no port for a guest agent"
+		e.Do = "add a channel named " + qga.Port + " to it (virsh edit)"
 	case number != 0:
 		e.Why = "libvirt refuses: " + code.Message
 	case errors.As(err, new(*qmp.CommandError)):

@@ -29,6 +29,7 @@ type config struct {
 
 	chardevs map[string]string // socket path by id
 	monitors []string          // ids of chardevs with a QMP monitor
+	agent    string            // id of the chardev of the guest agent's port
 }
 
 // backend is a -object memory-backend-*.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/vm/proc"
+	"github.com/outsight-vmi/outsight/vm/qga"
 	"github.com/outsight-vmi/outsight/vm/ram"
 )
 
@@ -20,11 +21,14 @@ type dimm struct {
 // maxDIMMs bounds the devices of a command line: QEMU has 256 slots.
 const maxDIMMs = 1024
 
-// addDevice takes -device pc-dimm, nvdimm and virtio-mem.
+// addDevice takes -device pc-dimm, nvdimm and virtio-mem, and the port of a guest agent.
 func (c *config) addDevice(o options) {
 	driver := o["driver"]
 	d := dimm{memdev: o["memdev"]}
 	switch {
+	case driver == "virtserialport" && o["name"] == qga.Port:
+		c.agent = o["chardev"]
+		return
 	case driver == "pc-dimm", driver == "nvdimm":
 		d.addr, d.label = parseSize(o["addr"], 1), parseSize(o["label-size"], 1)
 	case strings.HasPrefix(driver, "virtio-mem-pci"):

@@ -18,6 +18,7 @@ import (
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/vm"
 	"github.com/outsight-vmi/outsight/vm/proc"
+	"github.com/outsight-vmi/outsight/vm/qga"
 	"github.com/outsight-vmi/outsight/vm/qmp"
 	"github.com/outsight-vmi/outsight/vm/ram"
 )
@@ -53,13 +54,29 @@ func (Driver) Recognise(p proc.Process) (vm.Info, bool) {
 		RAM: c.total(), CPUs: c.cpus, Kernel: p.Path(c.kernel),
 	}
 	for _, s := range c.sockets() {
-		path := p.Path(s)
-		if st, err := os.Stat(path); err == nil && st.Mode()&fs.ModeSocket != 0 {
+		if path := p.Path(s); isSocket(path) {
 			i.QMP = path
 			break
 		}
 	}
 	return i, true
+}
+
+func isSocket(path string) bool {
+	st, err := os.Stat(path)
+	return err == nil && st.Mode()&fs.ModeSocket != 0
+}
+
+// agentOf is the guest agent of p; nil: it has no port for one. Whether one answers is
+// known when it is asked.
+func agentOf(p proc.Process) vm.Agent {
+	c := configOf(p)
+	if s := c.chardevs[c.agent]; s != "" {
+		if path := p.Path(s); isSocket(path) {
+			return qga.Socket{Path: path}
+		}
+	}
+	return nil
 }
 
 // configOf is what the command line of p says, with the files it includes.
@@ -307,6 +324,7 @@ func (d Driver) open(p proc.Process, m *vm.Machine, t *answers, opts vm.Options)
 		m.Notes = append(m.Notes, "the RAM is shared but cannot be mapped, so it is read more slowly: "+why.Error())
 	}
 	m.RAM = ram.Total(blocks)
+	m.Control.Agent = agentOf(p)
 	return nil
 }
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"iter"
 	"path"
-	"slices"
 	"strings"
 
 	"github.com/outsight-vmi/outsight/linux/hooks"
@@ -149,13 +148,6 @@ func (s *Subject) releaseAgents(ctx context.Context) (hs []helper, err error) {
 	return hs, nil
 }
 
-var (
-	// openDirs are where everybody may write, or what lives in memory alone.
-	openDirs = []string{"/tmp", "/var/tmp", "/dev", "/run/user", "/home", "/proc", "/sys/fs", "/var/run/user"}
-	// programDirs are where packages put programs.
-	programDirs = []string{"/bin", "/sbin", "/usr", "/lib", "/lib64", "/libexec", "/opt", "/snap", "/nix/store", "/gnu/store", "/run/current-system", "/system", "/etc", "/init", "/busybox"}
-)
-
 // strangePath is why the program of a helper is at a strange place; empty if it is not.
 func strangePath(h helper) (why string, severity Severity, sure Confidence) {
 	command := h.command
@@ -170,21 +162,20 @@ func strangePath(h helper) (why string, severity Severity, sure Confidence) {
 	if program == "" {
 		return "", "", "" // switched off
 	}
-	clean := path.Clean(program)
-	below := func(dir string) bool { return clean == dir || strings.HasPrefix(clean, dir+"/") }
-	hidden := func(part string) bool { return strings.HasPrefix(part, ".") }
 	switch {
 	case !path.IsAbs(program):
 		return "which is no absolute path", High, Likely
-	case slices.ContainsFunc(openDirs, below):
+	case below(program, places.temporary):
 		return "where everybody may write, or nothing outlives a boot", High, Likely
-	case slices.ContainsFunc(strings.Split(clean, "/"), hidden):
+	case below(program, places.personal):
+		return "where only a user has programs", High, Likely
+	case hiddenName(program):
 		return "which is hidden", High, Likely
-	case strings.HasPrefix(clean, "/memfd:") || strings.HasSuffix(command, "(deleted)"):
+	case strings.HasPrefix(program, memfdPrefix) || strings.HasSuffix(command, "(deleted)"):
 		return "which is in no file system", High, Likely
 	case strings.ContainsFunc(program, func(r rune) bool { return r < ' ' || r > '~' }):
 		return "which is not the name of a program", High, Likely
-	case !slices.ContainsFunc(programDirs, below):
+	case !packaged(program) && !below(program, places.system):
 		return "which is where packages put no programs", Low, Possible
 	}
 	return "", "", ""

@@ -23,7 +23,7 @@ func init() {
 		Source:    "the kernel's page tables against its text, modules, BPF programs (bpf_ksym, prog packs), ftrace and kprobe trampolines",
 		Proves: `A page is executable in the kernel's address space, holds something, and lies in nothing that the kernel has on its lists of code: the text of a
 module that took itself off the list, a stub of an inline hook, shellcode. Or it can be written and executed, which no kernel needs after it has booted.`,
-		Blind: `What lies behind more page tables than RAM has use for, which an attacker can make. Code that was put into pages of a module or of the kernel itself: the check of kernel text finds that.`,
+		Blind: `Page tables beyond those that RAM has use for, which an attacker can make: that not all were followed is reported. Code that was put into pages of a module or of the kernel itself: the check of kernel text finds that.`,
 		Next: `Take the pages out with the command shown and disassemble them. Search for pointers to them ("outsight search --pointer"): what leads there says what is
 hooked.`,
 		Example: `A rootkit allocates executable memory and copies a stub of an inline hook there:
@@ -92,7 +92,7 @@ func (s *Subject) strangeCode(ctx context.Context, owners *linux.Owners) (runs [
 		}
 	}
 	const kernelHalf = 1 << 63
-	for m := range s.Linux.Space.Mappings(kernelHalf, ^virt.Addr(0)) {
+	walked := s.Linux.Space.WalkMappings(kernelHalf, ^virt.Addr(0), func(m virt.Mapping) bool {
 		switch end := m.VA + virt.Addr(m.Size); {
 		case !m.Executable() || !m.Present():
 		case m.Writable():
@@ -107,12 +107,15 @@ func (s *Subject) strangeCode(ctx context.Context, owners *linux.Owners) (runs [
 				}
 			}
 		}
-		if ctx.Err() != nil {
-			return runs, ctx.Err()
-		}
-		if left == 0 || written == 0 || len(runs) > maxFindings {
-			return runs, fmt.Errorf("more than %d parts of the kernel's memory are executable and of unknown owners, or can be written too: the rest was not looked at", maxFree-min(left, written))
-		}
+		return ctx.Err() == nil && left > 0 && written > 0 && len(runs) <= maxFindings
+	})
+	switch {
+	case ctx.Err() != nil:
+		return runs, ctx.Err()
+	case left <= 0 || written <= 0 || len(runs) > maxFindings:
+		return runs, fmt.Errorf("more than %d parts of the kernel's memory are executable and of unknown owners, or can be written too: the rest was not looked at", maxFree-min(left, written))
+	case walked != nil:
+		return runs, fmt.Errorf("the kernel's memory: %w", walked)
 	}
 	return runs, nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"path"
+	"slices"
 
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/phys"
@@ -45,7 +46,10 @@ func hollowedProcesses(_ context.Context, s *Subject) iter.Seq2[*Finding, error]
 			if p.startCode == 0 || p.startCode >= p.endCode || p.exe.file == 0 || len(p.maps) == 0 {
 				continue
 			}
-			seen, at, packed := s.hollow(ps, p)
+			seen, at, packed, err := s.hollow(ps, p)
+			if err != nil && !yield(nil, err) {
+				return
+			}
 			if seen == "" {
 				continue
 			}
@@ -68,8 +72,9 @@ func hollowedProcesses(_ context.Context, s *Subject) iter.Seq2[*Finding, error]
 	}
 }
 
-// hollow is what lies where the code of p should, if it is not that code.
-func (s *Subject) hollow(ps *programs, p *program) (seen string, at virt.Addr, packed bool) {
+// hollow is what lies where the code of p should, if it is not that code. The error says that
+// it could not be compared.
+func (s *Subject) hollow(ps *programs, p *program) (seen string, at virt.Addr, packed bool, unknown error) {
 	r := s.Linux.Reader()
 	found := false
 	for _, m := range p.maps {
@@ -82,16 +87,30 @@ func (s *Subject) hollow(ps *programs, p *program) (seen string, at virt.Addr, p
 		case m.File != 0 && m.Flags&linux.VMHugeTLB == 0:
 			// Overlayfs before 6.8 opened another file below, with the same name.
 			if d := r.Pointer(m.File, ps.o.fileDentry); d != p.exe.dentry || r.Err != nil {
-				return fmt.Sprintf("at %#x the file %s", uint64(m.Start), m.Path), m.Start, false
+				return fmt.Sprintf("at %#x the file %s", uint64(m.Start), m.Path), m.Start, false, nil
 			}
-		case !s.sameCode(p, m):
-			return fmt.Sprintf("at %#x memory of no file, with other bytes than %s", uint64(m.Start), p.Exe), m.Start, s.packed(p)
+		default:
+			switch s.sameCode(p, m) {
+			case differentCode:
+				return fmt.Sprintf("at %#x memory of no file, with other bytes than %s", uint64(m.Start), p.Exe), m.Start, s.packed(p), nil
+			case unknownCode:
+				if !p.mapsItself() {
+					return fmt.Sprintf("at %#x memory of no file, and nothing of %s is mapped any more", uint64(m.Start), p.Exe), m.Start, s.packed(p), nil
+				}
+				unknown = fmt.Errorf("process %d: its code at %#x is memory of no file, and no page of %s is in memory to compare it with", p.PID, uint64(m.Start), p.Exe)
+			}
 		}
 	}
 	if !found {
-		return fmt.Sprintf("nothing executable from %#x to %#x", uint64(p.startCode), uint64(p.endCode)), p.startCode, s.packed(p)
+		return fmt.Sprintf("nothing executable from %#x to %#x", uint64(p.startCode), uint64(p.endCode)), p.startCode, s.packed(p), nil
 	}
-	return "", 0, false
+	return "", 0, false, unknown
+}
+
+// mapsItself reports whether a process still has some of its program's file mapped, as one
+// has that moved nothing but its code.
+func (p *program) mapsItself() bool {
+	return slices.ContainsFunc(p.maps, func(m *linux.Mapping) bool { return m.File != 0 && (m.File == p.exe.file || m.Path == p.Exe) })
 }
 
 // packed reports whether UPX packed a program, which leaves its mark behind the headers.
@@ -103,12 +122,21 @@ func (s *Subject) packed(p *program) bool {
 // maxSameCode bounds the pages that are compared.
 const maxSameCode = 4096
 
-// sameCode reports whether memory of no file holds what the program's file does: so it is
-// with programs that move their code to large pages. What nobody can read counts for it.
-func (s *Subject) sameCode(p *program, m *linux.Mapping) bool {
+// codeState is what comparing memory with a file shows.
+type codeState int
+
+const (
+	unknownCode codeState = iota // nothing of either was in memory
+	sameCode
+	differentCode
+)
+
+// sameCode compares memory of no file with the program's file, as far as that is in the page
+// cache: programs that move their code to large pages have the same there.
+func (s *Subject) sameCode(p *program, m *linux.Mapping) codeState {
 	space, err := s.Linux.UserSpace(p.MM)
 	if err != nil {
-		return true
+		return unknownCode
 	}
 	var offsets []uint64 // by which addresses of the file's mappings differ from its offsets
 	for _, other := range p.maps {
@@ -138,5 +166,11 @@ func (s *Subject) sameCode(p *program, m *linux.Mapping) bool {
 			}
 		}
 	}
-	return different == 0
+	switch {
+	case different > 0:
+		return differentCode
+	case same > 0:
+		return sameCode
+	}
+	return unknownCode
 }

@@ -26,7 +26,7 @@ func init() {
 		Proves: `A process can execute memory that no file is behind, and that holds something: a program or library that was loaded without a file, shellcode, an executable
 heap or stack that neither the program nor a library asks for; or a thread is in a system call that such memory made. Compilers at run time (JIT) do the first too: programs that are known to have
 one are judged by the rest alone.`,
-		Blind: `A program that asked for all that can be read to be executable (personality READ_IMPLIES_EXEC). In programs with a compiler at run time (V8, Java, LuaJIT, .NET, PHP, Mesa and others, known by the names of their libraries), code that looks like none of the above and
+		Blind: `In a program that asked for all that can be read to be executable (personality READ_IMPLIES_EXEC), code that makes no system call while it is looked at. In programs with a compiler at run time (V8, Java, LuaJIT, .NET, PHP, Mesa and others, known by the names of their libraries), code that looks like none of the above and
 makes its system calls through libraries. With PCRE2 or libffi, which many programs have, memory that begins as theirs does. Memory that is both writable and executable in programs that ask
 for an executable stack. Code that replaces code of a file where it is mapped.`,
 		Next: `Take the memory out with "outsight extract --pid PID --address ADDRESS -o FILE" and disassemble it with the command shown. Who traced the process or may have written to
@@ -108,7 +108,7 @@ func (s *Subject) injected(ctx context.Context, ps *programs, p *program) (fs []
 		return fs, err
 	}
 	for _, m := range anonymous {
-		if m.Start < p.endCode && m.End > p.startCode && s.sameCode(p, m) {
+		if m.Start < p.endCode && m.End > p.startCode && s.sameCode(p, m) != differentCode {
 			continue // the program's own, moved to large pages
 		}
 		if f := j.judge(m, calls[m]); f != nil {
@@ -124,7 +124,7 @@ func (p *program) executable() (anonymous []*linux.Mapping, images []*linux.Mapp
 	for _, m := range p.maps {
 		// Where the kernel's variables have no names, neither have these mappings.
 		own := m.Start == p.vdso && p.vdso != 0 || m.Start == p.uprobes && p.uprobes != 0 || strings.HasPrefix(m.Path, "[") && m.Path != "[heap]" && m.Path != "[stack]" && !strings.HasPrefix(m.Path, "[anon:")
-		if m.Flags&linux.VMExec != 0 && m.File == 0 && !own && !p.impliesExec {
+		if m.Flags&linux.VMExec != 0 && m.File == 0 && !own {
 			anonymous = append(anonymous, m)
 		}
 	}
@@ -166,7 +166,7 @@ func (j *injection) libraries() (fs []*Finding) {
 			f := j.finding(i.Start, "has a library at %#x that was written to memory alone", Likely)
 			f.Seen = strings.TrimPrefix(i.Path, "/")
 			fs = append(fs, f)
-		case below(i.Path, []string{"/tmp/", "/var/tmp/", "/dev/"}) && !j.compiles:
+		case below(i.Path, places.temporary) && !j.compiles:
 			// The virtual machine of Java unpacks libraries and deletes them.
 			f := j.finding(i.Start, "has a library at %#x that was deleted from a folder for temporary files", Possible)
 			f.Severity, f.Seen = Medium, i.Path+" (deleted)"
@@ -193,7 +193,7 @@ func (j *injection) judge(m *linux.Mapping, call int32) *Finding {
 	case call != 0:
 		f.Confidence = Certain
 		f.Seen += fmt.Sprintf(", and thread %d is in a system call that it made", call)
-	case !holds:
+	case !holds, j.p.impliesExec: // all that it can read it can execute, its heap included
 		return nil
 	case j.begins(m.Start, elf.ELFMAG):
 		f.Title = fmt.Sprintf("%s has a program or library at %#x that was loaded without a file", j.p, uint64(m.Start))

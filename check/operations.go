@@ -106,7 +106,7 @@ type opsKey struct {
 
 // maxOpsObjects bounds the objects that are looked at: lists within lists of a hostile guest
 // would take for ever.
-const maxOpsObjects = 1 << 20
+const maxOpsObjects = 1<<20 + maxJudgedInodes
 
 // spend counts one object, and reports whether there may be more.
 func (w *opsWalk) spend() bool {

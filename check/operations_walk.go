@@ -23,7 +23,7 @@ func operationsTables(ctx context.Context, s *Subject) iter.Seq2[*Finding, error
 			yield(nil, err)
 			return
 		}
-		for _, part := range []func(context.Context, *opsLayout){w.files, w.superBlocks, w.procEntries, w.protocols, w.networks, w.devices} {
+		for _, part := range []func(context.Context, *opsLayout){w.files, w.procEntries, w.protocols, w.networks, w.devices, w.superBlocks} {
 			if part(ctx, o); w.ended || ctx.Err() != nil {
 				return
 			}
@@ -151,9 +151,8 @@ func (w *opsWalk) socket(o *opsLayout, a virt.Addr, name func() string) {
 	}
 }
 
-// maxJudgedInodes bounds the files in memory that are looked at: a busy file server has
-// millions, and they share their tables.
-const maxJudgedInodes = 100_000
+// maxJudgedInodes bounds the files in memory that are looked at of all file systems.
+const maxJudgedInodes = 1 << 20
 
 // superBlocks judges file systems, with the files of theirs that are in memory.
 func (w *opsWalk) superBlocks(ctx context.Context, o *opsLayout) {
@@ -169,7 +168,11 @@ func (w *opsWalk) superBlocks(ctx context.Context, o *opsLayout) {
 		w.r.Err = nil
 		w.super(o, super.Addr)
 		for node, err := range w.s.Linux.List(ctx, o.inodes.At(super.Addr), maxJudgedInodes) {
-			if left--; left < 0 || !w.spend() {
+			if left--; left < 0 {
+				w.fail(fmt.Errorf("files of %s: %w: only %d files in memory were looked at", super.Type, kobj.ErrBudget, maxJudgedInodes))
+				return
+			}
+			if !w.spend() {
 				return
 			}
 			if err != nil {

@@ -59,7 +59,8 @@ func filterBackdoors(ctx context.Context, s *Subject) iter.Seq2[*Finding, error]
 			if k.Filter == nil || k.Filter.Classic == nil || ps.sniffs(k) {
 				continue
 			}
-			if f := waitsFor(k, ps); f != nil && !yield(f, nil) {
+			f, err := waitsFor(k, ps)
+			if (f != nil || err != nil) && !yield(f, err) {
 				return
 			}
 		}
@@ -83,8 +84,13 @@ func (ps *programs) sniffs(k *network.Socket) bool {
 const maxSecrets = 8 // of one filter, that a finding names
 
 // waitsFor is the finding about a socket whose filter waits for a secret; nil if it does not.
-func waitsFor(k *network.Socket, ps *programs) *Finding {
-	paths, _ := network.ClassicPaths(k.Filter.Classic)
+// The error says that not all ways through the filter were followed.
+func waitsFor(k *network.Socket, ps *programs) (*Finding, error) {
+	paths, whole := network.ClassicPaths(k.Filter.Classic)
+	var unfollowed error
+	if !whole {
+		unfollowed = fmt.Errorf("filter of the socket at %#x of processes %v: it has more ways than are followed; look at it with \"outsight sockets\"", uint64(k.Addr), k.PIDs)
+	}
 	var secrets []string
 	for _, way := range paths {
 		for _, secret := range secretsOf(k, way) {
@@ -94,7 +100,7 @@ func waitsFor(k *network.Socket, ps *programs) *Finding {
 		}
 	}
 	if len(secrets) == 0 {
-		return nil
+		return nil, unfollowed
 	}
 	who := "no process"
 	object := Object{Kind: "socket", Addr: k.Addr}
@@ -113,7 +119,7 @@ func waitsFor(k *network.Socket, ps *programs) *Finding {
 		Basis:    "the filter that the process attached, in the guest's kernel",
 		Show:     fmt.Sprintf("outsight sockets {} --columns protocol,pids,filter --where 'sock == \"%#x\"'", uint64(k.Addr)),
 	}
-	return f
+	return f, unfollowed
 }
 
 const (

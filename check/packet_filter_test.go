@@ -59,7 +59,10 @@ func TestWaitsFor(t *testing.T) {
 			0x28, 0, 0, 12, 0x15, 0, 4, 0x86dd, 0x30, 0, 0, 20, 0x15, 0, 2, 6, 0x20, 0, 0, 58, 0x15, 1, 0, 0xcafe1234, 6, 0, 0, 0, 6, 0, 0, 1), "0xcafe1234 as the sequence number"},
 	} {
 		c.socket.Filter = &network.SocketFilter{Classic: c.code}
-		f := waitsFor(c.socket, &programs{})
+		f, err := waitsFor(c.socket, &programs{})
+		if err != nil {
+			t.Errorf("%s: %v", c.name, err)
+		}
 		switch {
 		case f == nil && c.want != "":
 			t.Errorf("%s: nothing found", c.name)

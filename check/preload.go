@@ -101,11 +101,6 @@ func (p *program) preloaded(vars []linux.EnvVariable) *Finding {
 	return nil
 }
 
-// temporary reports whether a file is where anybody can put one, or out of sight.
-func temporary(name string) bool {
-	return below(name, []string{"/tmp/", "/var/tmp/", "/dev/", "/run/user/", "/proc/"}) || hiddenName(name) && !strings.HasPrefix(name, "/home/")
-}
-
 const maxPreload = 4096 // bytes of ld.so.preload that are read
 
 // preloadFiles are the findings about /etc/ld.so.preload, in each root that processes have.

@@ -232,27 +232,6 @@ var interpreters = map[string]bool{
 	"python": true, "perl": true, "ruby": true, "php": true, "lua": true, "luajit": true, "tclsh": true, "expect": true, "awk": true, "gawk": true, "mawk": true, "pwsh": true, "node": true,
 }
 
-// Folders that packages put programs and libraries in, and folders that they never do.
-var (
-	packagePlaces = []string{"/usr/", "/lib/", "/lib32/", "/lib64/", "/libx32/", "/bin/", "/sbin/", "/opt/", "/snap/", "/nix/store/", "/gnu/store/", "/app/", "/var/lib/flatpak/", "/var/lib/snapd/"}
-	strangePlaces = []string{"/tmp/", "/var/tmp/", "/dev/", "/run/user/", "/proc/", "/sys/", "/home/", "/root/"}
-)
-
-func below(name string, places []string) bool {
-	return slices.ContainsFunc(places, func(p string) bool { return strings.HasPrefix(name, p) })
-}
-
-// hiddenName reports whether ls leaves a part of a path out.
-func hiddenName(name string) bool { return strings.Contains(name, "/.") }
-
-// packaged reports whether a file is where packages put programs and libraries.
-func packaged(name string) bool { return below(name, packagePlaces) && !hiddenName(name) }
-
-// strange reports whether a file is where no package puts programs and libraries.
-func strange(name string) bool {
-	return below(name, strangePlaces) || hiddenName(name) || !strings.HasPrefix(name, "/")
-}
-
 // sockets are those of a guest.
 type sockets struct {
 	all   []*network.Socket

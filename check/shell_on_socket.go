@@ -21,7 +21,8 @@ func init() {
 		Proves: `A shell, or an interpreter, reads its standard input from a network socket and writes its output there: whoever is at the other end types commands. That is
 what a reverse shell and a bind shell are.`,
 		Blind: `A shell behind a pipe or a pseudo-terminal that another program connects with the network (socat, ssh, a C2 agent). Interpreters under another name, and of busybox a shell that
-renamed itself. Scripts that inetd or systemd start for each connection are taken for services: a shell without a script is not.`,
+renamed itself. A script that inetd or systemd starts for each connection to a port
+that they listen at is a service: a shell without a script, a script where no package puts one, and a connection that was made from here are not.`,
 		Next: `Look at who it talks to in the view sockets, at its parent in the view tree, and at what was typed with "outsight history" and "outsight strings --pid PID". Where the parent is a network
 service, that service was the way in.`,
 		Example: `A process connected to another machine and started a shell on the connection:
@@ -60,6 +61,29 @@ func shellsOnSockets(ctx context.Context, s *Subject) iter.Seq2[*Finding, error]
 // inetds start a program for each connection, with the connection as its standard streams.
 var inetds = []string{"inetd", "xinetd", "openbsd-inetd", "tcpserver", "tcpsvd", "udpsvd", "systemd"}
 
+// startsServices reports whether a process starts a program for each connection: systemd does
+// so with Accept=yes.
+func startsServices(p *program) bool {
+	base := path.Base(p.Exe)
+	if base == "busybox" {
+		base = p.Comm
+	}
+	return p.PID == 1 || packaged(p.Exe) && !p.ExeDeleted && slices.Contains(inetds, base)
+}
+
+// serves reports whether a connection came in at a port that a process listens at, or is a
+// socket that the process has open itself: so it is what inetd hands to a service. What was
+// connected to from here is not.
+func (ks *sockets) serves(p *program, connection *network.Socket) bool {
+	const listen = 10 // TCP_LISTEN
+	if slices.Contains(connection.PIDs, p.PID) {
+		return true
+	}
+	return slices.ContainsFunc(ks.all, func(k *network.Socket) bool {
+		return k.Protocol == connection.Protocol && k.State == listen && k.LocalPort == connection.LocalPort && slices.Contains(k.PIDs, p.PID)
+	})
+}
+
 func (s *Subject) shellOnSocket(ctx context.Context, ps *programs, p *program) (*Finding, error) {
 	var streams [3]*network.Socket
 	reader, err := network.NewSocketFiles(s.Linux)
@@ -93,8 +117,14 @@ func (s *Subject) shellOnSocket(ctx context.Context, ps *programs, p *program) (
 	}
 	parent := ps.byPID[p.PPID]
 	script := len(p.Args) > 1 && !strings.HasPrefix(p.Args[1], "-")
-	if script && parent != nil && (parent.PID == 1 || slices.Contains(inetds, path.Base(parent.Exe)) || slices.Contains(inetds, parent.Comm)) {
-		return nil, nil // a service that is a script
+	if script && !strange(p.Args[1]) && parent != nil && startsServices(parent) {
+		ks, err := s.Sockets()
+		if err != nil {
+			return nil, err
+		}
+		if ks.serves(parent, in) {
+			return nil, nil // a service that is a script
+		}
 	}
 	f := p.finding("is "+p.interpreter()+", and takes its input from "+describeSocket(in), Certain)
 	if script {

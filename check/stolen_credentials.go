@@ -69,10 +69,11 @@ type credWalk struct {
 	s       *Subject
 	o       *credLayout
 	r       kobj.Reader
-	initial map[virt.Addr]bool // what the kernel started with
-	full    uint64             // the capabilities that this kernel has
-	jar     virt.Addr          // the cache that credentials are allocated from
-	users   map[virt.Addr][]*task
+	initial map[virt.Addr]bool    // what the kernel started with
+	full    uint64                // the capabilities that this kernel has
+	jar     virt.Addr             // the cache that credentials are allocated from
+	users   map[virt.Addr][]*task // by their own credentials
+	acting  map[virt.Addr]*task   // by other credentials, which they act with for now
 	yield   func(*Finding, error) bool
 }
 
@@ -88,7 +89,7 @@ func stolenCredentials(ctx context.Context, s *Subject) iter.Seq2[*Finding, erro
 			yield(nil, err)
 			return
 		}
-		w := &credWalk{s: s, o: o, r: s.Linux.Reader(), users: map[virt.Addr][]*task{}, yield: yield}
+		w := &credWalk{s: s, o: o, r: s.Linux.Reader(), users: map[virt.Addr][]*task{}, acting: map[virt.Addr]*task{}, yield: yield}
 		if err := w.start(ts.init); err != nil {
 			yield(nil, fmt.Errorf("the kernel's own credentials: %w", err))
 			return
@@ -99,7 +100,12 @@ func stolenCredentials(ctx context.Context, s *Subject) iter.Seq2[*Finding, erro
 			}
 		}
 		for _, c := range slices.Sorted(maps.Keys(w.users)) {
-			if ctx.Err() != nil || !w.shared(c) || !w.judge(c) {
+			if ctx.Err() != nil || !w.shared(c) || !w.judge(c, w.users[c][0]) {
+				return
+			}
+		}
+		for _, c := range slices.Sorted(maps.Keys(w.acting)) {
+			if ctx.Err() != nil || !w.borrowed(c) {
 				return
 			}
 		}
@@ -142,8 +148,26 @@ func (w *credWalk) task(t *task) bool {
 		// The kernel does so for a moment, to read firmware and the like (since 6.19,
 		// scoped_with_kernel_creds).
 		return w.found(t, acting, Likely, "acts with the credentials that the kernel started with (init_cred)", "credentials of its own", "init_cred")
+	case acting != own:
+		w.acting[acting] = t
 	}
 	return true
+}
+
+// borrowed judges credentials that a task acts with while its own are others
+// (override_creds): access(2), overlayfs and coredumps make some for the purpose. Those that
+// are another process's own are not made for anything (a request of io_uring may, for a moment).
+func (w *credWalk) borrowed(c virt.Addr) bool {
+	t := w.acting[c]
+	for _, other := range w.users[c] {
+		if other.tgid != t.tgid {
+			return w.found(t, c, Likely, fmt.Sprintf("acts with the credentials of process %d (%s)", other.tgid, other.comm), "credentials of its own", fmt.Sprintf("the struct cred of process %d", other.tgid))
+		}
+	}
+	if len(w.users[c]) > 0 {
+		return true // judged as those of a thread of its own
+	}
+	return w.judge(c, t)
 }
 
 // shared judges who else has the credentials at c: threads of one process share them
@@ -159,9 +183,8 @@ func (w *credWalk) shared(c virt.Addr) bool {
 	return true
 }
 
-// judge judges the members of the credentials at a by each other.
-func (w *credWalk) judge(a virt.Addr) bool {
-	t := w.users[a][0]
+// judge judges the members of the credentials at a, which t has, by each other.
+func (w *credWalk) judge(a virt.Addr, t *task) bool {
 	if w.initial[a] {
 		return true
 	}

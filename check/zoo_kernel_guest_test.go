@@ -62,6 +62,14 @@ func kernelTricks() []trick {
 			z.put(z.victim()+z.offset("task_struct", "cred"), uint64(z.symbol("init_cred")))
 		}, credentials},
 		{"credentials of process 1", func(z *zoo) { z.become(z.ptr(z.process(1) + z.offset("task_struct", "real_cred"))) }, credentials},
+		{"credentials of process 1, for a moment", func(z *zoo) {
+			z.put(z.victim()+z.offset("task_struct", "cred"), uint64(z.ptr(z.process(1)+z.offset("task_struct", "real_cred"))))
+		}, credentials},
+		{"credentials that were not allocated, for a moment", func(z *zoo) {
+			at := z.scratch()
+			z.write(at, z.read(z.cred(), 176))
+			z.put(z.victim()+z.offset("task_struct", "cred"), uint64(at))
+		}, credentials},
 		{"user overwritten", func(z *zoo) {
 			z.write(z.cred()+z.offset("cred", "uid"), bytes.Repeat([]byte{0xe8, 3, 0, 0}, 8))
 		}, credentials},

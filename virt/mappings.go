@@ -2,6 +2,8 @@ package virt
 
 import (
 	"encoding/binary"
+	"errors"
+	"fmt"
 	"iter"
 	"sync"
 
@@ -31,9 +33,24 @@ func (s *Space) maxTables() int {
 // more tables than RAM has use for (tables that point back at themselves), are
 // passed over.
 func (s *Space) Mappings(from, to Addr) iter.Seq[Mapping] {
-	return func(yield func(Mapping) bool) {
-		s.walkTables(&walker{from: from, to: to, yield: yield})
+	return func(yield func(Mapping) bool) { _ = s.WalkMappings(from, to, yield) }
+}
+
+// ErrTables says that page tables were not followed to their end.
+var ErrTables = errors.New("page tables were not followed to their end")
+
+// WalkMappings calls yield with what [Space.Mappings] yields, until it returns false. It
+// returns an [ErrTables] if parts were passed over.
+func (s *Space) WalkMappings(from, to Addr, yield func(Mapping) bool) error {
+	w := walker{from: from, to: to, yield: yield}
+	s.walkTables(&w)
+	switch {
+	case w.budget < 0:
+		return fmt.Errorf("%w: there are more than %d", ErrTables, s.maxTables())
+	case w.unread > 0:
+		return fmt.Errorf("%w: %d could not be read, the first at %#x", ErrTables, w.unread, uint64(w.first))
 	}
+	return nil
 }
 
 // Entries yields what [Space.Mappings] does, and also the entries of pages that are
@@ -71,6 +88,8 @@ type walker struct {
 	from, to Addr
 	yield    func(Mapping) bool
 	budget   int
+	unread   int                       // tables that could not be read
+	first    phys.Addr                 // of them
 	copies   *[Levels5][tableSize]byte // of the table of each level on the way
 }
 
@@ -98,6 +117,9 @@ func (w *walker) table(pa phys.Addr, level int, base Addr) bool {
 	// A copy, of what is asked for: the guest may change it meanwhile.
 	buf := w.copies[level-1][:]
 	if _, err := w.s.mem.ReadAt(buf[first*8:end*8], pa+phys.Addr(first*8)); err != nil {
+		if w.unread++; w.unread == 1 {
+			w.first = pa
+		}
 		return true
 	}
 	for i := first; i < end; i++ {

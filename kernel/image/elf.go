@@ -125,6 +125,15 @@ func (im *Image) bytes(s Section) []byte {
 	return im.data[s.off : s.off+s.Size : s.off+s.Size]
 }
 
+// table are the bytes of a section that must be there.
+func (im *Image) table(s Section) ([]byte, error) {
+	b := im.bytes(s)
+	if uint64(len(b)) < s.Size {
+		return nil, fmt.Errorf("%w: section %s of %d bytes cannot be read", ErrTable, s.Name, s.Size)
+	}
+	return b, nil
+}
+
 // at is the section that holds n bytes at addr. Per-CPU data was linked at zero until
 // 6.14, so that addresses in it are none of the image's.
 func (im *Image) at(addr, n uint64) (Section, bool) {

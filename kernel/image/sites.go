@@ -172,8 +172,9 @@ func sortSites(all []Site, text Section) []Site {
 func (b *siteBuilder) atMost() int {
 	n := int(b.text.Size>>16) * 320 // functions, jump labels and static calls
 	for name, size := range map[string]int{".return_sites": 4, ".retpoline_sites": 4, ".ibt_endbr_seal": 4, ".smp_locks": 4, ".parainstructions": 16, ".altinstructions": 12} {
-		table, _ := b.section(name)
-		n += len(table) / size
+		if s, ok := b.im.Section(name); ok && s.Size <= maxImage {
+			n += int(s.Size) / size
+		}
 	}
 	return min(n, maxSites)
 }
@@ -192,13 +193,19 @@ func (b *siteBuilder) add(addr uint64, n int, k Kind, index int) {
 	b.sites.All = append(b.sites.All, Site{Addr: addr, Len: uint8(n), Kind: k, Index: uint32(index)})
 }
 
-// section are the bytes of a table, with its address.
-func (b *siteBuilder) section(name string) (table []byte, addr uint64) {
+// section are the bytes of a table, with its address; none if the image has no such table.
+// That a table is there and cannot be read is an error: without it, what the kernel patches
+// by it would be taken for an intruder's.
+func (b *siteBuilder) section(name string) (table []byte, addr uint64, err error) {
 	s, ok := b.im.Section(name)
-	if !ok || s.Size > maxImage {
-		return nil, 0
+	if !ok || s.Size == 0 {
+		return nil, 0, nil
 	}
-	return b.im.bytes(s), s.Addr
+	if s.Size > maxImage {
+		return nil, 0, fmt.Errorf("%w: %s of %d bytes", ErrTable, name, s.Size)
+	}
+	table, err = b.im.table(s)
+	return table, s.Addr, err
 }
 
 // rel is where the 32-bit distance at offset i of a table at addr leads.
@@ -210,9 +217,9 @@ func rel(table []byte, addr uint64, i int) uint64 {
 // 5.12 (23c1ad538f4f), a feature of 16 bits until 6.3, and flags beside it since
 // (5d1dd961e743): whichever makes every entry lead into the image is this kernel's.
 func (b *siteBuilder) alternatives() error {
-	table, addr := b.section(".altinstructions")
-	if len(table) == 0 {
-		return nil
+	table, addr, err := b.section(".altinstructions")
+	if err != nil || len(table) == 0 {
+		return err
 	}
 	for _, size := range []int{14, 12, 13} {
 		alts, ok := b.altsOf(table, addr, size)
@@ -266,7 +273,10 @@ func (b *siteBuilder) offsets() error {
 		name string
 		kind Kind
 	}{{".return_sites", Return}, {".retpoline_sites", Retpoline}, {".ibt_endbr_seal", Endbr}} {
-		table, addr := b.section(t.name)
+		table, addr, err := b.section(t.name)
+		if err != nil {
+			return err
+		}
 		if len(table) > 4*maxSites {
 			return fmt.Errorf("%w: %s of %d bytes", ErrTable, t.name, len(table))
 		}
@@ -298,7 +308,7 @@ func (b *siteBuilder) offsets() error {
 // (.call_sites, 6.2). The kernel patches them only with call depth tracking.
 func (im *Image) CallSites() []uint64 {
 	b := siteBuilder{im: im}
-	table, addr := b.section(".call_sites")
+	table, addr, _ := b.section(".call_sites") // without it every counted call differs
 	sites := make([]uint64, 0, min(len(table)/4, maxSites))
 	for i := 0; i+4 <= len(table) && len(sites) < maxSites; i += 4 {
 		sites = append(sites, rel(table, addr, i))
@@ -308,13 +318,24 @@ func (im *Image) CallSites() []uint64 {
 }
 
 func (b *siteBuilder) locks() error {
-	table, addr := b.section(".smp_locks")
+	table, addr, err := b.section(".smp_locks")
+	if err != nil {
+		return err
+	}
 	if len(table) > 4*maxSites {
 		return fmt.Errorf("%w: .smp_locks of %d bytes", ErrTable, len(table))
 	}
 	for i := 0; i+4 <= len(table); i += 4 {
 		// What is no lock prefix the kernel leaves alone: another prefix may stand before one.
-		if at := rel(table, addr, i); at >= b.text.Addr && at < b.text.End() && b.im.linked(at, 1)[0] == 0xf0 {
+		at := rel(table, addr, i)
+		if at < b.text.Addr || at >= b.text.End() {
+			continue
+		}
+		code := b.im.linked(at, 1)
+		if code == nil {
+			return fmt.Errorf("%w: text at %#x: %w", ErrTable, at, ErrNotInImage)
+		}
+		if code[0] == 0xf0 {
 			b.add(at, 1, Lock, 0)
 		}
 	}
@@ -323,7 +344,10 @@ func (b *siteBuilder) locks() error {
 
 // paravirt reads .parainstructions: a 64-bit address, the number of a pointer, the length.
 func (b *siteBuilder) paravirt() error {
-	table, _ := b.section(".parainstructions")
+	table, _, err := b.section(".parainstructions")
+	if err != nil {
+		return err
+	}
 	if len(table) > 16*maxSites {
 		return fmt.Errorf("%w: .parainstructions of %d bytes", ErrTable, len(table))
 	}
@@ -346,7 +370,10 @@ func (b *siteBuilder) runtime() error {
 				continue
 			}
 		}
-		table := b.im.bytes(s)
+		table, err := b.im.table(s)
+		if err != nil {
+			return err
+		}
 		for i := 0; i+4 <= len(table) && i < 4*maxSites; i += 4 {
 			r := RuntimeConst{Addr: rel(table, s.Addr, i), Name: name, Shift: shift}
 			n := 8

@@ -24,8 +24,7 @@ var agentPort = []string{
 // named which of them does.
 func TestGuestAsked(t *testing.T) {
 	labtest.NeedQEMU(t)
-	files := labtest.Program(t, "/usr/sbin/qemu-ga", "usr/sbin/qemu-ga", "qemu-guest-agent", "libglib2.0-0t64", "liburing2", "libudev1", "libnuma1", "libpcre2-8-0", "libc6", "libcap2", "libatomic1")
-	g := labtest.Up(t, lab.Options{Memory: 512 << 20, Files: files, QEMUArgs: agentPort, Modules: []string{"loop", "virtio_console"}})
+	g := labtest.Up(t, lab.Options{Memory: 512 << 20, Files: labtest.GuestAgent(t), QEMUArgs: agentPort, Modules: []string{"loop", labtest.AgentModule}})
 	labtest.Output(t, g, "modprobe loop; sleep 100000 </dev/null >/dev/null 2>&1 & (nc -lp 4444 </dev/null >/dev/null 2>&1 &); sleep 1; echo ok")
 	s, err := guest.Open(t.Context(), "lab:"+g.Name, guest.Options{})
 	if err != nil {
@@ -39,7 +38,7 @@ func TestGuestAsked(t *testing.T) {
 	if _, err := agent.Run(t.Context(), "/bin/ps"); !errors.Is(err, vm.ErrBusy) || !strings.Contains(err.Error(), "qemu-guest-agent") {
 		t.Errorf("before the agent runs: %v", err)
 	}
-	labtest.Output(t, g, "modprobe virtio_console; mkdir -p /var/run /var/local/run /dev/virtio-ports; qemu-ga -d -m virtio-serial -p $(ls /dev/vport*) && echo ok")
+	labtest.StartGuestAgent(t, g)
 	for end := time.Now().Add(time.Minute); ; {
 		out, err := agent.Run(t.Context(), "/bin/busybox", "uname", "-r")
 		if err == nil {

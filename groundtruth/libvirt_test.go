@@ -79,12 +79,32 @@ func TestGuestLibvirt(t *testing.T) {
 	})
 }
 
+// askDomain asks a domain's own programs, through the agent that the daemon passes on.
+func askDomain(t *testing.T, g *lab.Guest) {
+	ask := func() answer { return run(t, nil, "check", targetOf(g), "--only", "contradicted", "--ask") }
+	if a := ask(); a.status == 0 || !strings.Contains(a.stderr, "see whether qemu-guest-agent is installed") {
+		t.Errorf("before the agent runs: status %d: %s", a.status, a.stderr)
+	}
+	labtest.StartGuestAgent(t, g)
+	a := ask()
+	for end := time.Now().Add(time.Minute); a.status != 0 && time.Now().Before(end); a = ask() {
+		time.Sleep(time.Second)
+	}
+	if a.status != 0 || !strings.Contains(a.stderr, "nothing found by 1 check\n") {
+		t.Errorf("status %d: %s%s", a.status, a.stdout, a.stderr)
+	}
+}
+
 // TestGuestLibvirtSession does so for the daemon of a user's session.
 func TestGuestLibvirtSession(t *testing.T) {
 	l := labtest.StartLibvirtSession(t)
 	t.Setenv("LIBVIRT_DEFAULT_URI", l.URI)
-	g := upDomain(t, l, labtest.Domain{Options: lab.Options{Name: "web-1", Memory: gib / 4, Private: true}})
+	g := upDomain(t, l, labtest.Domain{
+		Options: lab.Options{Name: "web-1", Memory: gib / 4, Private: true, Files: labtest.GuestAgent(t), Modules: []string{labtest.AgentModule}},
+		Devices: "<channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>",
+	})
 	checkDomainListed(t, l, g, vm.SourcePrivate)
+	askDomain(t, g)
 	if a := run(t, nil, "ps", "libvirt:web-1", "--pause"); a.status != 0 || a.stderr != "" || !strings.Contains(a.stdout, "kthreadd") {
 		t.Errorf("status %d: %s", a.status, a.stderr)
 	}

@@ -44,3 +44,20 @@ func Program(t testing.TB, path, inPackage string, packages ...string) map[strin
 	}
 	return files
 }
+
+// AgentModule is what a guest's kernel needs for [StartGuestAgent], beside a port.
+const AgentModule = "virtio_console"
+
+// GuestAgent are the files of Debian's QEMU guest agent.
+func GuestAgent(t testing.TB) map[string]string {
+	t.Helper()
+	return Program(t, "/usr/sbin/qemu-ga", "usr/sbin/qemu-ga",
+		"qemu-guest-agent", "libglib2.0-0t64", "liburing2", "libudev1", "libnuma1", "libpcre2-8-0", "libc6", "libcap2", "libatomic1")
+}
+
+// StartGuestAgent starts the agent of a guest that has its files and [AgentModule]. It
+// answers a moment later.
+func StartGuestAgent(t testing.TB, g *lab.Guest) {
+	t.Helper()
+	Output(t, g, "modprobe "+AgentModule+"; mkdir -p /var/run /var/local/run; qemu-ga -d -m virtio-serial -p $(ls /dev/vport*) && echo ok")
+}

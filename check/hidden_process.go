@@ -14,10 +14,10 @@ func init() {
 		Title:     "Processes and threads that a list of the kernel leaves out",
 		Severity:  High,
 		Technique: "T1564", // Hide Artifacts
-		Source:    "init_task.tasks, init_pid_ns.idr, task_struct.children, signal_struct.thread_head, css_set.tasks, struct rq",
+		Source:    "init_task.tasks, init_pid_ns.idr, task_struct.children, signal_struct.thread_head, css_set.tasks, struct rq, and every slab that task_struct is allocated from",
 		Proves: `A task is in some of the kernel's lists of tasks and missing from another that every task is in for as long as it lives.
 Somebody took it out, so that who goes by that list does not see it.`,
-		Blind: `A task that was taken out of every list and waits for nothing that would run it. Processes that are hidden by a changed function (getdents and the
+		Blind: `In a guest of more than 32 GiB, a task that was taken out of every list and waits: only there the memory of tasks is not gone through. Processes that are hidden by a changed function (getdents and the
 like) rather than from the lists: the checks of code and pointers find those.`,
 		Next: `Look at the process with the command shown: its program, files and sockets are shown like any other's. "outsight extract" takes its memory out, also
 where the guest's own tools do not see it.`,

@@ -10,6 +10,7 @@ import (
 
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/linux/kobj"
+	"github.com/outsight-vmi/outsight/linux/mm"
 	"github.com/outsight-vmi/outsight/linux/sched"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -24,9 +25,10 @@ const (
 	viaThreads                  // signal_struct.thread_head
 	viaCgroups                  // css_set.tasks
 	viaQueues                   // a run queue: the scheduler's own
+	viaMemory                   // the memory that task_struct is allocated from, in which nothing links them
 )
 
-var viaNames = []string{"the task list", "the PID structures", "the children of its parent", "the threads of its process", "the cgroup sets", "the run queues"}
+var viaNames = []string{"the task list", "the PID structures", "the children of its parent", "the threads of its process", "the cgroup sets", "the run queues", "the memory of tasks"}
 
 func (v via) String() string {
 	var names []string
@@ -71,6 +73,7 @@ type taskLayout struct {
 	threads                                                                         kobj.Field // signal_struct.thread_head
 	idr, pidTasks                                                                   kobj.Field
 	cgList, setTasks, setDying, setNode                                             kobj.Field
+	state, exit, sighand, usage, stack                                              kobj.Field // of task_struct: what one has that lives
 }
 
 const (
@@ -87,6 +90,8 @@ func readTasks(ctx context.Context, s *linux.System) (*tasks, error) {
 			tasks: r.Field("task_struct", "tasks"), children: r.Field("task_struct", "children"), sibling: r.Field("task_struct", "sibling"),
 			signal: r.Field("task_struct", "signal"), thread: r.Field("task_struct", "thread_node"), links: r.Field("task_struct", "pid_links"),
 			threads: r.Field("signal_struct", "thread_head"), idr: r.Field("pid_namespace", "idr"), pidTasks: r.Field("pid", "tasks"),
+			state: r.Optional("task_struct", "__state", "state"), exit: r.Optional("task_struct", "exit_state"), sighand: r.Optional("task_struct", "sighand"),
+			usage: r.Optional("task_struct", "usage"), stack: r.Optional("task_struct", "stack"),
 			cgList: r.Optional("task_struct", "cg_list"), setTasks: r.Optional("css_set", "tasks"), setDying: r.Optional("css_set", "dying_tasks"), setNode: r.Optional("css_set", "hlist"),
 		}
 	})
@@ -100,7 +105,7 @@ func readTasks(ctx context.Context, s *linux.System) (*tasks, error) {
 	t := &tasks{all: map[virt.Addr]*task{}, s: s, o: o, r: s.Reader(), init: first}
 	// A way that could not be followed to its end leaves tasks out that it leads to: only
 	// those that could be say that a task is missing.
-	for i, way := range []func(context.Context) error{t.byList, t.byPIDs, t.byChildren, t.byThreads, t.byCgroups, t.byQueues} {
+	for i, way := range []func(context.Context) error{t.byList, t.byPIDs, t.byChildren, t.byThreads, t.byCgroups, t.byQueues, t.byMemory} {
 		holes := len(t.holes)
 		switch err := way(ctx); {
 		case errors.Is(err, kobj.ErrUnsupported):
@@ -280,4 +285,75 @@ func (t *tasks) byQueues(ctx context.Context) error {
 		t.met(q.Task, viaQueues)
 	}
 	return nil
+}
+
+const (
+	// maxTaskScan bounds the memory whose struct pages are gone through for tasks, in bytes: more
+	// takes longer than all the rest of the checks.
+	maxTaskScan = 32 << 30
+
+	taskDead      = 0x80       // TASK_DEAD
+	pfIdle        = 0x2        // PF_IDLE: the task that a processor runs when there is nothing to do
+	stackEndMagic = 0x57ac6e9d // STACK_END_MAGIC
+)
+
+// byMemory goes through the memory that tasks are allocated from. What lives there and no
+// list has was taken off all of them.
+func (t *tasks) byMemory(ctx context.Context) error {
+	o := t.o
+	if !o.state.Present() || !o.exit.Present() || !o.sighand.Present() || !o.usage.Present() || !o.stack.Present() {
+		return kobj.ErrUnsupported
+	}
+	size := uint64(0)
+	for _, r := range t.s.Memory.Ranges() {
+		size += r.Size()
+	}
+	if size > maxTaskScan || len(t.all) == 0 {
+		return kobj.ErrUnsupported
+	}
+	stacks := make(map[virt.Addr]bool, len(t.all))
+	like := virt.Addr(0)
+	for a := range t.all {
+		t.r.Err = nil
+		stacks[t.r.Ptr(o.stack.At(a))] = true
+		like = a
+	}
+	known := 0
+	var hidden []virt.Addr
+	for a, err := range mm.Likes(ctx, t.s, like) {
+		switch {
+		case err != nil:
+			return fmt.Errorf("memory of tasks: %w", err)
+		case t.all[a] != nil:
+			t.all[a].via |= viaMemory
+			known++
+		case a != t.init && t.lives(a, stacks):
+			hidden = append(hidden, a)
+		}
+	}
+	if known == 0 { // what was found is something else
+		return kobj.ErrUnsupported
+	}
+	for _, a := range hidden {
+		t.met(a, viaMemory)
+	}
+	return nil
+}
+
+// lives reports whether what lies at a, which may be free and hold what is left of a task, or
+// of something else, is a task that lives. It has a stack of its own: one that is just being
+// forked is a copy of its parent, stack and all.
+func (t *tasks) lives(a virt.Addr, stacks map[virt.Addr]bool) bool {
+	o, r := t.o, &t.r
+	r.Err = nil
+	if r.Uint(a, o.state)&taskDead != 0 || r.Uint(a, o.exit) != 0 || r.Uint(a, o.usage) == 0 || r.Uint(a, o.flags)&pfIdle != 0 || r.Err != nil {
+		return false
+	}
+	stack, signal := r.Ptr(o.stack.At(a)), r.Pointer(a, o.signal)
+	if r.Err != nil || stacks[stack] || signal == 0 || r.Pointer(a, o.sighand) == 0 {
+		return false
+	}
+	magic, err := t.s.Word(stack)
+	leader := r.Pointer(a, o.leader)
+	return err == nil && uint32(magic) == stackEndMagic && leader != 0 && r.Pointer(leader, o.signal) == signal && r.Err == nil
 }

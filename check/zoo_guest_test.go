@@ -211,6 +211,16 @@ func tricks() []trick {
 				z.put(pid+z.offset("pid", "tasks")+8*kind, 0)
 			}
 		}, []string{"hidden-process"}},
+		{"task off every list", func(z *zoo) { // what is left of it is the memory that it lies in
+			v := z.victim()
+			pid := z.ptr(v + z.offset("task_struct", "thread_pid"))
+			for _, member := range []string{"tasks", "sibling", "cg_list", "thread_node"} {
+				z.unlink(v + z.offset("task_struct", member))
+			}
+			for kind := range virt.Addr(2) {
+				z.put(pid+z.offset("pid", "tasks")+8*kind, 0)
+			}
+		}, []string{"hidden-process"}},
 		{"module off the list", func(z *zoo) { z.unlink(z.module() + z.offset("module", "list")) }, []string{"hidden-module", "hidden-code", "code-pointer", "operations-table"}},
 		{"module off sysfs", func(z *zoo) { z.unlink(z.module() + z.offset("module", "mkobj.kobj.entry")) }, []string{"hidden-module"}},
 		{"system call elsewhere", func(z *zoo) { z.put(z.symbol("sys_call_table")+8*17, uint64(z.heap())) }, []string{"code-pointer"}},

@@ -56,6 +56,12 @@ func TestPageUse(t *testing.T) {
 		if p == nil || p.Use != c.use || n != c.n || p.Maps != c.maps || p.Size != c.n<<12 {
 			t.Errorf("%s: %d pages, %+v", name, n, p)
 		}
+		if is, n := o.slabOf(c.b, 16, list); is != (c.use == PageSlab) || n != c.n {
+			t.Errorf("%s: %d pages of a slab: %v", name, n, is)
+		}
+		if is, _ := o.slabOf(c.b, 16, list+64); is {
+			t.Errorf("%s: a slab of another cache", name)
+		}
 	}
 	if p, n := o.page(structPage(0, list|1, 0, 0, 0, -1, 0, 0), 16); p != nil || n != 1 {
 		t.Errorf("one that belongs to another: %d pages, %+v", n, p)
@@ -81,6 +87,12 @@ func FuzzPage(f *testing.F) {
 		p, n := o.page(b, pfn)
 		if n == 0 || n > 1<<linux.MaxFolioOrder || p != nil && (p.Size != n<<12 || pfn%n != 0 || p.Use == "" || p.Addr != linux.Vmemmap4+virt.Addr(pfn*64)) {
 			t.Errorf("%d pages, %+v", n, p)
+		}
+		o.huge = kobj.Field{} // it may come before the flag of slabs
+		p, n = o.page(b, pfn)
+		is, m := o.slabOf(b, pfn, virt.Addr(linux.FieldIn(b, o.slab)))
+		if m != n || is != (p != nil && p.Use == PageSlab) {
+			t.Errorf("%d pages, %+v; as a slab %d, %v", n, p, m, is)
 		}
 	})
 }

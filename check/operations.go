@@ -3,6 +3,7 @@ package check
 import (
 	"fmt"
 	"slices"
+	"sync"
 
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/linux/kobj"
@@ -17,9 +18,9 @@ func init() {
 		Technique: "T1014", // Rootkit
 		Source:    "file.f_op, inode.i_op and i_fop, dentry.d_op, super_block.s_op, s_export_op and s_d_op, proc_dir_entry, socket.ops, sock.sk_prot, inet_protos, inet6_protos, inetsw, ptype_base, net_device, chrdevs, gendisk.fops, tty_struct.ops and ldisc",
 		Proves: `A file, an entry of /proc, a file system, a socket, a protocol, a terminal or a device is served by functions of unknown owners, by a table in memory that was allocated
-(the kernel and modules have theirs in their own data), or a table of the kernel's that cannot change leads to code of a module. This is how directories, entries of
-/proc and sockets are hidden.`,
-		Blind: `A table, in the data of a module that is on the list, that the module had no reason to put there: no finding shows whose it is. A function of
+(the kernel and modules have theirs in their own data), a table of the kernel's own leads to code of a module, or a module has a copy of a table of the kernel's: with a function that the
+kernel exports to no module. This is how directories, entries of /proc and sockets are hidden.`,
+		Blind: `A table in the data of a module that is on the list, all of whose functions are the module's own or exported to modules: it may be the module's to put there. A function of
 the kernel's own that was exchanged for another of its own. Objects that nothing in memory leads to.`,
 		Next: `Disassemble the function with the command shown. What was replaced says what for: iterate_shared and readdir hide files and processes, seq_show of tcp
 hides connections, the handler of a protocol waits for a packet that nobody else understands.`,
@@ -40,6 +41,9 @@ type operations struct {
 	data, functions []string
 	// allocated says that a healthy kernel allocates some.
 	allocated bool
+	// copied says that modules copy tables of the kernel's: TLS and MPTCP those of sockets, line
+	// disciplines that of n_tty.
+	copied bool
 
 	members []opsMember
 	size    int
@@ -59,8 +63,8 @@ var (
 	dentryOps = operations{structure: "dentry_operations"}
 	procOps   = operations{structure: "proc_ops", data: []string{"proc_flags"}}
 	seqOps    = operations{structure: "seq_operations"}
-	socketOps = operations{structure: "proto_ops", data: []string{"family", "owner"}}
-	protoOps  = operations{structure: "proto", functions: []string{
+	socketOps = operations{structure: "proto_ops", copied: true, data: []string{"family", "owner"}}
+	protoOps  = operations{structure: "proto", copied: true, functions: []string{
 		"close", "pre_connect", "connect", "disconnect", "accept", "ioctl", "init", "destroy", "shutdown", "setsockopt", "getsockopt", "keepalive", "sendmsg", "recvmsg",
 		"splice_eof", "sendpage", "bind", "bind_add", "backlog_rcv", "release_cb", "hash", "unhash", "rehash", "get_port", "put_port", "psock_update_sk_prot",
 		"stream_memory_free", "sock_is_readable", "enter_memory_pressure", "leave_memory_pressure", "diag_destroy",
@@ -73,8 +77,8 @@ var (
 	headerOps = operations{structure: "header_ops"}
 	blockOps  = operations{structure: "block_device_operations", data: []string{"owner"}}
 	// A line discipline's name and owner are no functions.
-	disciplineOps = operations{structure: "tty_ldisc_ops", data: []string{"name", "owner"}}
-	terminalOps   = operations{structure: "tty_operations"}
+	disciplineOps = operations{structure: "tty_ldisc_ops", copied: true, data: []string{"name", "owner"}}
+	terminalOps   = operations{structure: "tty_operations", copied: true}
 	// Switches of DSA have copies of those of the device above them (dsa_conduit_ethtool_setup).
 	ethtoolOps = operations{structure: "ethtool_ops", allocated: true, functions: []string{
 		"get_drvinfo", "get_link", "get_msglevel", "begin", "complete", "get_strings", "get_ethtool_stats", "get_ringparam", "get_channels", "get_ts_info",
@@ -93,6 +97,7 @@ type opsWalk struct {
 	late    run // what of it was written until the kernel had started
 	layouts map[*operations]*operations
 	seen    map[opsKey]bool
+	exports func() map[virt.Addr]bool // what modules may use of the kernel; nil: not known
 	buffer  []byte
 	left    int // of the objects that may still be looked at
 	yield   func(*Finding, error) bool
@@ -125,6 +130,7 @@ func newOpsWalk(s *Subject, yield func(*Finding, error) bool) (*opsWalk, error) 
 	if err := s.Linux.Prefetch("__start_rodata", "__end_rodata", "__start_ro_after_init", "__end_ro_after_init"); err != nil {
 		return nil, err
 	}
+	w.exports = sync.OnceValue(s.exports)
 	w.fixed, w.late = s.between("__start_rodata", "__end_rodata"), s.between("__start_ro_after_init", "__end_ro_after_init")
 	return w, nil
 }
@@ -188,7 +194,9 @@ func (w *opsWalk) judge(kind *operations, table virt.Addr, object func() string)
 		w.fail(fmt.Errorf("%s of %s at %#x: %w", kind.structure, object(), uint64(table), err))
 		return
 	}
-	constant := w.fixed.holds(table) && !w.late.holds(table)
+	// What is written until the kernel has started no module can write: they come later. And
+	// what is the kernel's own no module leaves its functions in: it may be unloaded.
+	constant := w.fixed.holds(table) || holder.Kind == linux.OwnerKernel && !kind.allocated
 	for _, m := range l.members {
 		f := virt.Addr(linux.FieldIn(b, kobj.FieldAt(m.offset, 8)))
 		if f == 0 {
@@ -198,7 +206,11 @@ func (w *opsWalk) judge(kind *operations, table virt.Addr, object func() string)
 		case owner.Kind == linux.OwnerNone:
 			w.found(kind, table, object(), fmt.Sprintf("has a function %s whose owner is unknown", m.name), "a function of the kernel or a module", fmt.Sprintf("%#x", uint64(f)), f, m.name)
 		case constant && owner.Kind != linux.OwnerKernel:
-			w.found(kind, table, object(), fmt.Sprintf("has a function %s of %s in a table of the kernel's that is constant", m.name, owner), "a function of the kernel itself", fmt.Sprintf("%s (%#x)", owner.Function(), uint64(f)), f, m.name)
+			w.found(kind, table, object(), fmt.Sprintf("has a function %s of %s in a table of the kernel's own", m.name, owner), "a function of the kernel itself", fmt.Sprintf("%s (%#x)", owner.Function(), uint64(f)), f, m.name)
+		case holder.Kind == linux.OwnerModule && owner.Kind == linux.OwnerKernel && !kind.copied && !kind.allocated && w.unexported(f):
+			w.found(kind, table, object(), fmt.Sprintf("is served by a table of %s that was copied from the kernel: its function %s is %s", holder, m.name, owner.Function()),
+				"functions of the module, and those that the kernel exports to modules", fmt.Sprintf("%s (%#x), which is not exported", owner.Function(), uint64(f)), f, m.name)
+			return // one function of the copy is enough
 		}
 	}
 }

@@ -20,9 +20,9 @@ func init() {
 		Title:     "Libraries that were put in front of those of the programs",
 		Severity:  High,
 		Technique: "T1574.006", // Dynamic Linker Hijacking
-		Source:    "LD_PRELOAD and LD_AUDIT in the environment of processes, /etc/ld.so.preload in the dentry and page cache, and which libraries nearly all processes map though no image asks for them",
+		Source:    "LD_PRELOAD and LD_AUDIT in the environment of processes, /etc/ld.so.preload in the dentry and page cache, the dynamic linker's list of objects (struct link_map), and which libraries nearly all processes map though no image asks for them",
 		Proves: `The dynamic linker was told to load a library before all others: by a variable that names a place where no package puts libraries, or by /etc/ld.so.preload, which every
-dynamic program obeys; or nearly all dynamic processes map a library that none of their images asks for. Libraries of rootkits hide files, processes and sockets in this way from the programs
+dynamic program obeys; or its own list has a library where it puts what is preloaded, and nothing told it to, as after it was changed itself; or nearly all dynamic processes map a library that none of their images asks for. Libraries of rootkits hide files, processes and sockets in this way from the programs
 that load them; from outside they are in plain sight.`,
 		Blind: `A preloaded library from a folder of packages, named in the environment alone: that is how jemalloc, fakeroot and the like are used. /etc/ld.so.preload that
 nobody looked at since the kernel forgot it. Libraries that a program links against, replaced in their place on the disk.`,
@@ -54,6 +54,11 @@ func preloads(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 			// What cannot be read is swapped out: the view env reports it.
 			vars, _ := reader.Environment(p.Task)
 			if f := p.preloaded(vars); f != nil && !yield(f, nil) {
+				return
+			}
+		}
+		for f, err := range s.preloadOrder(ctx, ps) {
+			if !yield(f, err) {
 				return
 			}
 		}

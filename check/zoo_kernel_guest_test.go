@@ -56,6 +56,7 @@ func kernelTricks() []trick {
 	state, taint, tracing := []string{"security-state"}, []string{"taint"}, []string{"ftrace-triple", "?kernel-text"}
 	text := []string{"system-call-function", "?kernel-text"}
 	tables := []string{"operations-table"}
+	branches := []string{"text-branch", "?kernel-text"}
 	return []trick{
 		{"credentials of the kernel", func(z *zoo) { z.become(z.symbol("init_cred")) }, credentials},
 		{"credentials of the kernel, for a moment", func(z *zoo) {
@@ -98,10 +99,22 @@ func kernelTricks() []trick {
 		{"system call of 32 bits by another's function", func(z *zoo) {
 			z.redirect(z.systemCall("ia32", 180, ""), z.symbol("vprintk"))
 		}, text},
-		{"system call in a module", func(z *zoo) { z.put(z.symbol("sys_call_table")+8*17, uint64(z.moduleText())) }, calls},
+		{"system call in a module", func(z *zoo) { z.put(z.symbol("sys_call_table")+8*17, uint64(z.moduleText())) }, append(calls, "module-hook")},
 		{"dispatcher to another's function", func(z *zoo) {
 			z.redirect(z.systemCall("64", 17, "dispatcher"), z.ptr(z.symbol("sys_call_table")+8*39))
 		}, text},
+
+		{"jump in a function to a module", func(z *zoo) { z.branch(0xe9, z.inFunction(), z.moduleText()) }, branches},
+		{"jump in a function to code of an unknown owner", func(z *zoo) {
+			z.entry(z.heap(), func(e uint64) uint64 { return e &^ (1 << 63) })
+			z.write(z.inFunction(), binary.LittleEndian.AppendUint64([]byte{0xff, 0x25, 0, 0, 0, 0}, uint64(z.heap())))
+		}, append(branches, "hidden-code")},
+		{"address in a register, to a module", func(z *zoo) {
+			z.write(z.inFunction(), append(binary.LittleEndian.AppendUint64([]byte{0x48, 0xb8}, uint64(z.moduleText())), 0xff, 0xe0))
+		}, branches},
+		{"pushed address, to a module", func(z *zoo) {
+			z.write(z.inFunction(), append(binary.LittleEndian.AppendUint32([]byte{0x68}, uint32(z.moduleText())), 0xc3))
+		}, branches},
 
 		{"modprobe in /tmp", func(z *zoo) { z.write(z.symbol("modprobe_path"), []byte("/tmp/x\x00")) }, helpers},
 		{"modprobe by a relative path", func(z *zoo) { z.write(z.symbol("modprobe_path"), []byte("../x\x00")) }, helpers},
@@ -128,12 +141,15 @@ func kernelTricks() []trick {
 		{"jump in the place for tracing", func(z *zoo) { z.branch(0xe9, z.traced("kernel_power_off").Site, z.symbol("commit_creds")) }, tracing},
 		{"call of a module in the place for tracing", func(z *zoo) { z.branch(0xe8, z.traced("kernel_power_off").Site, z.moduleText()) }, tracing},
 		{"traced function calls a module", func(z *zoo) { z.branch(0xe8, z.traced("kfree_skb_partial").Site, z.moduleText()) }, tracing},
+		{"module watches a function", func(z *zoo) {
+			z.put(z.tracer("kfree_skb_partial").Addr+z.offset("ftrace_ops", "func"), uint64(z.moduleText()))
+		}, []string{"module-hook", "?kernel-text", "?ftrace-triple"}},
 		{"module replaces a function", func(z *zoo) {
 			ops := z.tracer("kfree_skb_partial")
 			flags := z.read(ops.Addr+z.offset("ftrace_ops", "flags"), 8)
 			z.put(ops.Addr+z.offset("ftrace_ops", "flags"), binary.LittleEndian.Uint64(flags)|1<<12)
 			z.put(ops.Addr+z.offset("ftrace_ops", "func"), uint64(z.moduleText()))
-		}, tracing},
+		}, append(tracing, "module-hook")},
 
 		{"table of a file copied", func(z *zoo) { z.copyTable(z.file()+z.offset("file", "f_op"), "file_operations") }, tables},
 		{"table of an inode copied", func(z *zoo) {
@@ -169,6 +185,15 @@ func kernelTricks() []trick {
 		{"socket of its own kind", func(z *zoo) { z.put(z.symbol("tcp_prot")+z.offset("proto", "get_port"), uint64(z.heap())) }, tables},
 		{"network device by a copied table", func(z *zoo) {
 			z.copyTable(z.ptr(z.symbol("init_net")+z.offset("net", "loopback_dev"))+z.offset("net_device", "netdev_ops"), "net_device_ops")
+		}, tables},
+		{"table of an entry of /proc copied into a module", func(z *zoo) {
+			z.copyTableTo(z.symbol("proc_root")+z.offset("proc_dir_entry", "proc_iops"), "inode_operations", z.moduleData())
+		}, tables},
+		{"socket of its own kind in a module", func(z *zoo) {
+			z.put(z.symbol("tcp_prot")+z.offset("proto", "get_port"), uint64(z.moduleText()))
+		}, tables},
+		{"keys of terminals to a module", func(z *zoo) {
+			z.put(z.symbol("n_tty_ops")+z.offset("tty_ldisc_ops", "receive_buf"), uint64(z.moduleText()))
 		}, tables},
 		{"terminals by another's function", func(z *zoo) {
 			z.put(z.symbol("n_tty_ops")+z.offset("tty_ldisc_ops", "poll"), uint64(z.heap()))
@@ -216,14 +241,40 @@ func (z *zoo) file() virt.Addr {
 // the victim's stack of the kernel, of which the lower end is not used.
 func (z *zoo) copyTable(a virt.Addr, structure string) {
 	z.Helper()
+	z.copyTableTo(a, structure, z.ptr(z.victim()+z.offset("task_struct", "stack"))+256) // above what guards its end
+}
+
+// copyTableTo is copyTable, to memory at at.
+func (z *zoo) copyTableTo(a virt.Addr, structure string, at virt.Addr) {
+	z.Helper()
 	size, err := z.look.Linux.StructSize(structure)
 	if err != nil {
 		z.Fatal(err)
 	}
-	at := z.ptr(z.victim()+z.offset("task_struct", "stack")) + 256 // above what guards its end
 	z.write(at, z.read(z.ptr(a), int(size)))
 	z.put(a, uint64(at))
 }
+
+// moduleData is data of a module on the list that nothing uses meanwhile: the end of what it
+// has for itself, behind its own struct module and variables.
+func (z *zoo) moduleData() virt.Addr {
+	z.Helper()
+	m, err := z.look.Linux.ModuleNamed("loop")
+	if err != nil || m == nil {
+		z.Fatalf("module loop is not loaded: %v", err)
+	}
+	for _, r := range m.Memory {
+		if r.Kind == linux.ModuleData {
+			return (r.Start + virt.Addr(r.Size) - 512) &^ 0xf
+		}
+	}
+	z.Fatal("the module has no data")
+	return 0
+}
+
+// inFunction is a place in a function that nothing runs meanwhile, behind its place for
+// tracing, where an instruction begins.
+func (z *zoo) inFunction() virt.Addr { return z.traced("kernel_power_off").Site + 5 }
 
 // scratch is memory of the kernel's image that nothing uses, of 224 bytes: behind the path
 // of the program that is started when no other way to power off is left.

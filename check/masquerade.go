@@ -1,0 +1,147 @@
+package check
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/outsight-vmi/outsight/linux/kobj"
+)
+
+func init() {
+	Register(Check{
+		ID:        "masquerade",
+		Title:     "Programs that pass for threads of the kernel",
+		Severity:  High,
+		Technique: "T1036.004", // Masquerading: Masquerade Task or Service
+		Source:    "task_struct.comm, flags and real_parent, the arguments of processes, and the names of the kernel's own threads",
+		Proves: `A process that runs a program calls itself as threads of the kernel are called, so that who reads the output of ps passes over it: by the name of one, by an argument in
+brackets, or by the flag of a kernel thread. Threads of the kernel have no program, and are children of kthreadd.`,
+		Blind: `A program that calls itself like another program. One whose file has the name that it shows is not found by its name.`,
+		Next:  `Look at its program, parent, files and sockets: "outsight ps TARGET --pid PID -o json", and the views tree, files and sockets. "outsight extract" takes it out.`,
+		Example: `A backdoor named itself as a worker of the kernel:
+
+    $ outsight check lab:demo --only masquerade
+    SEVERITY  CONFIDENCE  CHECK       TITLE
+    high      likely      masquerade  process 431 (kworker/0:3) runs /usr/lib/x and is named as threads of the kernel are`,
+		Run: masquerades,
+	})
+}
+
+func masquerades(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
+	return func(yield func(*Finding, error) bool) {
+		ts, err := s.Tasks()
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		ps, err := s.Programs()
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		names := ts.kernelNames()
+		for _, p := range ps.all {
+			if f := p.masquerade(names); f != nil && !yield(f, nil) {
+				return
+			}
+		}
+		fs, err := ts.strayThreads()
+		for _, f := range fs {
+			if !yield(f, nil) {
+				return
+			}
+		}
+		if err != nil {
+			yield(nil, err)
+		}
+	}
+}
+
+// kernelNames are the names of the kernel's threads, and of those with a slash what is in
+// front of it: kworker/ names many.
+func (ts *tasks) kernelNames() map[string]bool {
+	names := map[string]bool{}
+	for _, t := range ts.all {
+		if t.flags&pfKthread != 0 {
+			names[t.comm] = true
+			names[stemOfThread(t.comm)] = true
+		}
+	}
+	delete(names, "")
+	return names
+}
+
+// stemOfThread is "kworker/" of "kworker/0:1"; empty of a name without a slash.
+func stemOfThread(name string) string {
+	stem, _, ok := strings.Cut(name, "/")
+	if !ok {
+		return ""
+	}
+	return stem + "/"
+}
+
+// masquerade is the finding about a program that has a name of the kernel's threads; nil if
+// it has not.
+func (p *program) masquerade(kernel map[string]bool) *Finding {
+	ofThread := func(name string) bool { return kernel[name] || kernel[stemOfThread(name)] }
+	of := path.Base(p.Exe)
+	inner, bracketed := strings.CutPrefix(strings.TrimSpace(p.arg0()), "[")
+	if bracketed {
+		inner, bracketed = strings.CutSuffix(inner, "]")
+	}
+	f := p.finding("runs "+p.Exe+" and is named as threads of the kernel are", Likely)
+	f.Expected = "names of threads of the kernel are those of threads without a program"
+	f.Show = fmt.Sprintf("outsight ps {} --where 'pid == %d' -o json", p.PID)
+	f.Aspect = "name"
+	switch {
+	case bracketed && ofThread(inner):
+		f.Seen = fmt.Sprintf("its first argument is %q", p.arg0())
+	case p.Comm != of[:min(len(of), commSize-1)] && ofThread(p.Comm):
+		f.Seen = fmt.Sprintf("its name is %q", p.Comm)
+	case bracketed && inner != "" && len(p.Args) == 1 && !strings.Contains(inner, " "):
+		f.Severity, f.Confidence = Medium, Possible
+		f.Seen = fmt.Sprintf("its one argument is %q", p.arg0())
+	default:
+		return nil
+	}
+	return f
+}
+
+// strayThreads are findings about tasks with the flag of a kernel thread that are children of
+// a program. What runs a program for the kernel has the flag until it does, and is a child of
+// one of the kernel's threads.
+func (ts *tasks) strayThreads() (fs []*Finding, err error) {
+	parent, err := ts.s.Member("task_struct", "real_parent")
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", kobj.ErrUnsupported, err)
+	}
+	for _, a := range slices.Sorted(maps.Keys(ts.all)) {
+		t := ts.all[a]
+		if t.flags&pfKthread == 0 || t.flags&pfExiting != 0 {
+			continue
+		}
+		ts.r.Err = nil
+		above := ts.r.Pointer(a, parent)
+		of := ts.all[above]
+		if ts.r.Err != nil || above == ts.init || of == nil || of.flags&pfKthread != 0 {
+			continue // what cannot be followed hidden-process reports
+		}
+		fs = append(fs, &Finding{
+			Confidence: Likely,
+			Title:      fmt.Sprintf("task %d (%s) has the flag of a kernel thread, and is a child of process %d (%s)", t.pid, t.comm, of.pid, of.comm),
+			Object:     Object{Kind: "process", Name: t.comm, PID: t.pid, Addr: a},
+			Aspect:     "flag",
+			Expected:   "threads of the kernel are children of kthreadd",
+			Seen:       fmt.Sprintf("PF_KTHREAD, child of %d", of.pid),
+			Evidence:   []Evidence{{Text: "its task_struct", Addr: a}, {Text: "its parent's", Addr: above}},
+			Basis:      "structures of the guest's kernel, compared with each other at one look",
+			Show:       fmt.Sprintf("outsight struct {} task_struct %#x", uint64(a)),
+		})
+	}
+	return fs, nil
+}

@@ -1,0 +1,176 @@
+package check
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/table"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+func init() {
+	Register(Check{
+		ID:        "module-hook",
+		Title:     "Modules that intercept functions of the kernel",
+		Severity:  Medium,
+		Technique: "T1014", // Rootkit
+		Source:    "the views kprobes, ftrace, lsm, idt and syscalls; for modules that are unsigned or out of tree also tracepoints, netfilter and the keyboard's notifiers",
+		Proves: `A module that is on the list has the kernel call it when a function of the kernel's own is entered or left (kprobes, kretprobes, function tracing), or in place of a system
+call, a security hook or an interrupt. No module of Linux itself does: rootkits do, and a few security products and tracers. A module that is unsigned or was built out of tree is also named
+if it takes packets (netfilter), events (tracepoints) or keys.`,
+		Blind: `Probes that are set by perf, ftrace or BPF, which no module has: they are in the views of that name. A module that changes code or tables itself: kernel-text, text-branch and
+operations-table find that. A module that is not on the list: code-pointer and hidden-module find that.`,
+		Next: `Find out which product the module belongs to ("outsight modules", "outsight dmesg"). What is intercepted says what for: functions that list directories, processes or
+connections hide them; kill and prctl are doors for whoever knows the number.`,
+		Example: `A module that stays on the list probes the function that fills directory entries:
+
+    $ outsight check lab:demo --only module-hook
+    SEVERITY  CONFIDENCE  CHECK        TITLE
+    high      likely      module-hook  module trick (out of tree, unsigned) intercepts kprobes filldir64`,
+		Run: moduleHooks,
+	})
+}
+
+// interceptors are views of what has the kernel call a function instead of, or before, one
+// of its own. Those with a condition are legal for modules that came with the kernel.
+var interceptors = []struct {
+	view    string
+	foreign bool                        // only of modules that did not come with the kernel
+	of      func(described string) bool // which rows; nil: all
+}{
+	{view: "kprobes"}, {view: "ftrace"}, {view: "lsm"}, {view: "idt"}, {view: "syscalls"},
+	{view: "tracepoints", foreign: true}, {view: "netfilter", foreign: true},
+	{view: "notifiers", foreign: true, of: func(d string) bool { return strings.Contains(d, "keyboard") || strings.Contains(d, "vt_notifier") }},
+}
+
+// interception is what one module intercepts.
+type interception struct {
+	module *linux.Module
+	what   []string
+	at     virt.Addr // the first function
+}
+
+const maxIntercepted = 8 // that a finding names
+
+func moduleHooks(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
+	return func(yield func(*Finding, error) bool) {
+		modules, err := s.Modules()
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		byOwner := map[string]*linux.Module{}
+		for _, m := range modules {
+			byOwner["["+m.Name+"]"] = m
+		}
+		if len(byOwner) == 0 {
+			return
+		}
+		found := map[string]*interception{}
+		for _, i := range interceptors {
+			v, ok := table.Lookup(i.view)
+			if !ok || ctx.Err() != nil {
+				continue
+			}
+			// What cannot be read of these views code-pointer reports.
+			for owner, hook := range hooksIn(ctx, s, v) {
+				m := byOwner[owner]
+				if m == nil || i.foreign && foreignTaint(m) == "" || i.of != nil && !i.of(hook.name) {
+					continue
+				}
+				f := found[owner]
+				if f == nil {
+					f = &interception{module: m, at: hook.at}
+					found[owner] = f
+				}
+				if !slices.Contains(f.what, hook.name) {
+					f.what = append(f.what, hook.name)
+				}
+			}
+		}
+		for _, owner := range slices.Sorted(maps.Keys(found)) {
+			if !yield(found[owner].finding(s), nil) {
+				return
+			}
+		}
+	}
+}
+
+type hookName struct {
+	name string
+	at   virt.Addr
+}
+
+// hooksIn yields, by the owner of each function that a view shows, what it hooks.
+func hooksIn(ctx context.Context, s *Subject, v table.View) iter.Seq2[string, hookName] {
+	return func(yield func(string, hookName) bool) {
+		columns, cs := v.Columns(), codeColumns(v)
+		names := named(v, columns)
+		for _, more := range []string{"probed_symbol", "asked_for", "filter"} {
+			if i := table.ColumnIndex(columns, more); i >= 0 && !slices.Contains(names, i) {
+				names = append(names, i)
+			}
+		}
+		names = slices.DeleteFunc(names, func(i int) bool { return columns[i].Type == table.Addr })
+		wanted := slices.Clone(names)
+		for _, c := range cs {
+			wanted = append(wanted, c.at, c.owner)
+		}
+		var report table.Report
+		for row := range table.Rows(ctx, v, s.Look, table.Request{Columns: wanted}, &report) {
+			for _, c := range cs {
+				if columns[c.at].Name == "probed" || columns[c.at].Name == "behind" {
+					continue // what is hooked, not who hooks it
+				}
+				if owner := row[c.owner].Text(); strings.HasPrefix(owner, "[") && !yield(owner, hookName{describe(v, names, row), virt.Addr(row[c.at].Uint())}) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// foreignTaint says why a module did not come with the kernel; empty if it did, as far as it
+// says itself.
+func foreignTaint(m *linux.Module) string {
+	const outOfTree, unsigned = 1 << 12, 1 << 13 // TAINT_OOT_MODULE, TAINT_UNSIGNED_MODULE
+	var why []string
+	if m.Taints&outOfTree != 0 {
+		why = append(why, "out of tree")
+	}
+	if m.Taints&unsigned != 0 {
+		why = append(why, "unsigned")
+	}
+	return strings.Join(why, ", ")
+}
+
+func (i *interception) finding(s *Subject) *Finding {
+	f := &Finding{
+		Confidence: Possible,
+		Object:     Object{Kind: "module", Name: i.module.Name, Addr: i.module.Addr},
+		Aspect:     "interception",
+		Expected:   "modules that neither probe nor replace functions of the kernel",
+		Seen:       strings.Join(i.what[:min(len(i.what), maxIntercepted)], "; "),
+		Evidence:   []Evidence{{Text: "its struct module", Addr: i.module.Addr}, {Text: "a function that is called", Addr: i.at, Bytes: codeAt(s, uint64(i.at))}},
+		Basis:      "what the guest's kernel calls, and its list of modules",
+		Show:       fmt.Sprintf("outsight modules {} --where 'name == %q'", i.module.Name),
+	}
+	who := "module " + i.module.Name
+	if why := foreignTaint(i.module); why != "" {
+		who += " (" + why + ")"
+		f.Severity, f.Confidence = High, Likely
+	}
+	if more := len(i.what) - maxIntercepted; more > 0 {
+		f.Seen += fmt.Sprintf("; and %d more", more)
+	}
+	f.Title = who + " intercepts " + i.what[0]
+	if more := len(i.what) - 1; more > 0 {
+		f.Title += fmt.Sprintf(" and %d more", more)
+	}
+	return f
+}

@@ -1,0 +1,348 @@
+package check
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"iter"
+	"slices"
+	"sort"
+	"strings"
+
+	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/hooks"
+	"github.com/outsight-vmi/outsight/phys"
+	"github.com/outsight-vmi/outsight/virt"
+	"github.com/outsight-vmi/outsight/virt/x86"
+)
+
+func init() {
+	Register(Check{
+		ID:        "text-branch",
+		Title:     "Kernel text that leads to code outside of the kernel",
+		Severity:  Critical,
+		Technique: "T1014", // Rootkit
+		Source:    "the instructions of _stext.._etext and of modules, the kernel's page tables, static_call_sites, ftrace's records, kprobes",
+		Proves: `The kernel's own code jumps or calls straight into executable memory that is not the kernel's: directly, by an address that it loads into a register, or by one that
+stands behind the jump. Only static calls, tracing and probes put such a branch there, and their tables do not have this one. No image of the kernel is needed: this is the memory alone.`,
+		Blind: `A change that stays within the kernel's text, or that has the code compute where it goes: kernel-text finds these if it knows the image. The place that each function
+keeps for tracing: ftrace-triple judges that.`,
+		Next: `Disassemble both ends with the commands "outsight disassemble TARGET ADDRESS", and take out the memory that the branch leads to with "outsight read -o FILE". The function that is
+hooked says what for.`,
+		Example: `An inline hook was written over the beginning of a function:
+
+    $ outsight check lab:demo --only text-branch
+    SEVERITY  CONFIDENCE  CHECK        TITLE
+    critical  certain     text-branch  kernel text at vfs_read+0x5 leads to 0xffffffffc03a6000, whose owner is unknown`,
+		Run: textBranches,
+	})
+}
+
+// branchWalk is one run of the check.
+type branchWalk struct {
+	s      *Subject
+	owners *linux.Owners
+	// code is executable memory outside of the kernel's text, by address.
+	code  []run
+	text  run
+	known []run
+
+	// What may lead out of the kernel, read when the first branch that does is seen.
+	legal *legalBranches
+	yield func(*Finding, error) bool
+	ended bool
+}
+
+// legalBranches are the places that the kernel itself writes branches to.
+type legalBranches struct {
+	traced map[virt.Addr]bool      // by ftrace
+	probed map[virt.Addr]bool      // by optimized kprobes
+	static map[virt.Addr]virt.Addr // calls, to their keys
+}
+
+func textBranches(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
+	return func(yield func(*Finding, error) bool) {
+		owners, err := s.Owners()
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		w := &branchWalk{s: s, owners: owners, text: s.between("_stext", "_etext"), known: s.knownCode(), yield: yield}
+		if w.text.end == 0 {
+			yield(nil, fmt.Errorf("kernel text: the symbols _stext and _etext are not known"))
+			return
+		}
+		if err := w.outside(); err != nil && !yield(nil, err) {
+			return
+		}
+		if len(w.code) == 0 {
+			return
+		}
+		if w.scan(ctx, w.text, ""); w.ended {
+			return
+		}
+		modules, err := s.Modules()
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		for _, m := range modules {
+			for _, r := range m.Memory {
+				if r.Kind != linux.ModuleText || m.State != linux.ModuleLive {
+					continue
+				}
+				if w.scan(ctx, run{start: r.Start, end: r.Start + virt.Addr(r.Size)}, m.Name); w.ended {
+					return
+				}
+			}
+		}
+	}
+}
+
+// outside finds executable memory outside of the kernel's text: all that a branch from there
+// may lead to.
+func (w *branchWalk) outside() error {
+	const kernelHalf = 1 << 63
+	err := w.s.Linux.Space.WalkMappings(kernelHalf, ^virt.Addr(0), func(m virt.Mapping) bool {
+		start, end := m.VA, m.VA+virt.Addr(m.Size)
+		if !m.Executable() || !m.Present() || start >= w.text.start&^(phys.PageSize-1) && end <= w.text.end+phys.PageSize {
+			return true
+		}
+		if n := len(w.code); n > 0 && w.code[n-1].end == start {
+			w.code[n-1].end = end
+		} else {
+			w.code = append(w.code, run{start: start, end: end})
+		}
+		return len(w.code) < maxFree
+	})
+	if err != nil {
+		return fmt.Errorf("executable memory of the kernel: %w", err)
+	}
+	return nil
+}
+
+// leadsOut reports whether a is executable memory that is not the kernel's text.
+func (w *branchWalk) leadsOut(a virt.Addr) bool {
+	if a >= w.text.start && a < w.text.end {
+		return false
+	}
+	i := sort.Search(len(w.code), func(i int) bool { return w.code[i].end > a })
+	return i < len(w.code) && a >= w.code[i].start
+}
+
+const (
+	branchWindow = 64 << 10
+	branchSlack  = 16 // bytes of the longest form of a branch
+)
+
+// scan looks at the code in r: that of a module, if it has a name.
+func (w *branchWalk) scan(ctx context.Context, r run, module string) {
+	buffer := make([]byte, branchWindow+branchSlack)
+	for at := r.start; at < r.end && !w.ended && ctx.Err() == nil; at += branchWindow {
+		n := min(virt.Addr(len(buffer)), r.end-at)
+		b := buffer[:n]
+		if err := w.s.Linux.ReadAt(b, at); err != nil {
+			if module == "" { // else it has just been unloaded
+				w.ended = !w.yield(nil, fmt.Errorf("kernel text at %#x: %w", uint64(at), err))
+			}
+			continue
+		}
+		for i := 0; i < min(branchWindow, len(b)) && !w.ended; i++ {
+			if !mayBranch[b[i]] || i+1 < len(b) && !mayFollow(b[i], b[i+1]) {
+				continue
+			}
+			if to, ok := branchesTo(b[i:], at+virt.Addr(i), w.s); ok && w.leadsOut(to) {
+				w.judge(at+virt.Addr(i), to, module)
+			}
+		}
+	}
+}
+
+// mayBranch are the first bytes of what branchesTo knows.
+var mayBranch = [256]bool{0xe8: true, 0xe9: true, 0x0f: true, 0x48: true, 0x49: true, 0x68: true, 0xff: true}
+
+// mayFollow reports whether what begins with these two bytes may be one of them: most that
+// begins with the first is not.
+func mayFollow(first, second byte) bool {
+	switch first {
+	case 0x48, 0x49:
+		return second&0xf8 == 0xb8
+	case 0x0f:
+		return second&0xf0 == 0x80
+	case 0xff:
+		return second == 0x25 || second == 0x15
+	}
+	return true
+}
+
+// branchesTo is where the branch leads that b, which is at a, begins with: a direct call or
+// jump, conditional or not; an address that is loaded into a register; one that is pushed and
+// returned to; one that a jump takes from memory behind it.
+func branchesTo(b []byte, a virt.Addr, s *Subject) (to virt.Addr, ok bool) {
+	le := binary.LittleEndian
+	distance := func(at, end int) virt.Addr { return a + virt.Addr(end) + virt.Addr(int64(int32(le.Uint32(b[at:])))) }
+	switch {
+	case len(b) >= 5 && (b[0] == 0xe8 || b[0] == 0xe9):
+		return distance(1, 5), true
+	case len(b) >= 6 && b[0] == 0x0f && b[1]&0xf0 == 0x80:
+		return distance(2, 6), true
+	case len(b) >= 10 && (b[0] == 0x48 || b[0] == 0x49) && b[1]&0xf8 == 0xb8: // movabs
+		return virt.Addr(le.Uint64(b[2:])), true
+	case len(b) >= 6 && b[0] == 0x68 && b[5] == 0xc3: // push; ret
+		return virt.Addr(int64(int32(le.Uint32(b[1:])))), true
+	case len(b) >= 14 && b[0] == 0x68 && le.Uint32(b[5:]) == 0x042444c7 && b[13] == 0xc3: // the same, in two halves
+		return virt.Addr(le.Uint32(b[1:])) | virt.Addr(le.Uint32(b[9:]))<<32, true
+	case len(b) >= 14 && b[0] == 0xff && (b[1] == 0x25 || b[1] == 0x15): // jmp or call *x(%rip)
+		from := distance(2, 6)
+		if from-a > branchWindow && a-from > branchWindow {
+			return 0, false // a variable of the kernel: a pointer to a function
+		}
+		to, err := s.Linux.Word(from)
+		return virt.Addr(to), err == nil
+	}
+	return 0, false
+}
+
+// judge judges bytes at a that would lead to to, if they are an instruction.
+func (w *branchWalk) judge(a, to virt.Addr, module string) {
+	if module != "" && w.owners.CodeBetween(to, to+1) || w.isThunk(to) {
+		return
+	}
+	for _, k := range w.known {
+		if to >= k.start && to < k.end {
+			return
+		}
+	}
+	from := w.owners.CodeAt(a)
+	if from.Symbol == "" || !w.instructionAt(a, from) {
+		return
+	}
+	owner := w.owners.CodeAt(to)
+	if w.legal == nil {
+		if w.legal = w.readLegal(); w.ended {
+			return
+		}
+	}
+	if w.mayLead(a, to, from, owner) {
+		return
+	}
+	what, expected := "code of an unknown owner", "branches within the kernel"
+	title := fmt.Sprintf("%s leads to %#x, whose owner is unknown", from.Function(), uint64(to))
+	if owner.Kind != linux.OwnerNone {
+		what = owner.Function() + " of " + owner.String()
+		title = fmt.Sprintf("%s leads to %s, and neither tracing nor a static call put that there", from.Function(), what)
+	}
+	of := "kernel text at "
+	if module != "" {
+		of, expected = "text of module "+module+" at ", "branches to the kernel and its modules"
+	}
+	w.ended = !w.yield(&Finding{
+		Confidence: Certain,
+		Title:      of + title,
+		Object:     Object{Kind: "kernel text", Name: from.Function(), Addr: a},
+		Aspect:     "branch",
+		Expected:   expected,
+		Seen:       fmt.Sprintf("%#x, %s", uint64(to), what),
+		Evidence:   []Evidence{{Text: "the branch", Addr: a, Bytes: codeAt(w.s, uint64(a))}, {Text: "what it leads to", Addr: to, Bytes: codeAt(w.s, uint64(to))}},
+		Basis:      "the guest's memory alone: its text, page tables, and its lists of what may change the text",
+		Show:       fmt.Sprintf("outsight disassemble {} %#x", uint64(a)),
+	}, nil)
+}
+
+// maxDecoded bounds the part of a function that is decoded to see where its instructions
+// begin.
+const maxDecoded = 64 << 10
+
+// instructionAt reports whether an instruction of the function around a begins there.
+func (w *branchWalk) instructionAt(a virt.Addr, from linux.Owner) bool {
+	if from.Offset > maxDecoded {
+		return false
+	}
+	b := make([]byte, from.Offset+branchSlack)
+	if w.s.Linux.ReadAt(b, a-virt.Addr(from.Offset)) != nil {
+		return false
+	}
+	at := uint64(0)
+	for at < from.Offset {
+		shape, ok := x86.ShapeOf(b[at:])
+		if !ok {
+			return false
+		}
+		at += uint64(shape.Len)
+	}
+	return at == from.Offset
+}
+
+// isThunk reports whether nothing but an indirect jump is at a: what the kernel makes against
+// indirect target selection (its_init_thunk, 6.15 and stables of May 2025).
+func (w *branchWalk) isThunk(a virt.Addr) bool {
+	var b [4]byte
+	if w.s.Linux.ReadAt(b[:], a) != nil {
+		return false
+	}
+	return b[0] == 0xff && b[1]&0xf8 == 0xe0 && b[2] == 0xcc || b[0] == 0x41 && b[1] == 0xff && b[2]&0xf8 == 0xe0 && b[3] == 0xcc
+}
+
+// readLegal reads what may change the kernel's text.
+func (w *branchWalk) readLegal() *legalBranches {
+	l := &legalBranches{traced: map[virt.Addr]bool{}, probed: map[virt.Addr]bool{}, static: map[virt.Addr]virt.Addr{}}
+	ctx := context.Background()
+	for site, err := range hooks.FtraceRecords(ctx, w.s.Linux) {
+		if err != nil {
+			continue // ftrace-triple reports it
+		}
+		l.traced[site.Site] = true
+	}
+	for k, err := range hooks.Kprobes(ctx, w.s.Linux) {
+		if err == nil && slices.Contains(k.Flags, "optimized") {
+			l.probed[k.Probed] = true
+		}
+	}
+	table := w.s.between("__start_static_call_sites", "__stop_static_call_sites")
+	const entry, maxEntries = 8, 1 << 20
+	if n := table.end - table.start; n > 0 && n%entry == 0 && n <= entry*maxEntries {
+		b := make([]byte, n)
+		if err := w.s.Linux.ReadAt(b, table.start); err != nil {
+			w.ended = !w.yield(nil, fmt.Errorf("static calls: %w", err))
+			return l
+		}
+		for i := 0; i < len(b); i += entry {
+			at := func(i int) virt.Addr {
+				return table.start + virt.Addr(i) + virt.Addr(int64(int32(binary.LittleEndian.Uint32(b[i:]))))
+			}
+			l.static[at(i)] = at(i+4) &^ 3
+		}
+	}
+	return l
+}
+
+// mayLead reports whether what governs the text has put a branch at a to to.
+func (w *branchWalk) mayLead(a, to virt.Addr, from, owner linux.Owner) bool {
+	switch {
+	case w.legal.traced[a]:
+		return true
+	case w.legal.probed[a]:
+		return owner.Kind == linux.OwnerTrampoline && owner.Name == "kprobes"
+	case owner.Kind == linux.OwnerNone:
+		return false
+	case strings.HasPrefix(from.Symbol, "bpf_dispatcher_"):
+		return owner.Kind == linux.OwnerProgram // BPF changes its own dispatchers by itself (up to 6.1)
+	case strings.HasPrefix(from.Symbol, "ftrace_"):
+		return true // its entry code calls the only user directly
+	}
+	key, ok := w.legal.static[a]
+	if name, tramp := strings.CutPrefix(from.Symbol, "__SCT__"); !ok && tramp {
+		key, ok = w.s.Linux.Address("__SCK__" + name)
+	}
+	if !ok {
+		return false
+	}
+	f, err := w.s.Linux.Word(key) // struct static_call_key.func
+	return err == nil && virt.Addr(f) == to && startsFunction(owner)
+}
+
+// startsFunction reports whether an address whose owner is o is the start of a function; of a
+// BPF dispatcher each half of its page is one.
+func startsFunction(o linux.Owner) bool {
+	return o.Offset == 0 || o.Kind == linux.OwnerProgram && o.Offset == phys.PageSize/2
+}

@@ -2,12 +2,9 @@ package check
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"iter"
-	"maps"
 	"slices"
-	"strings"
 
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/linux/kobj"
@@ -37,12 +34,6 @@ three checks at once:
 	})
 }
 
-// moduleWay is one of the ways that lead to the modules of a kernel.
-type moduleWay struct {
-	name  string
-	holds map[virt.Addr]bool
-}
-
 func hiddenModules(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 	return func(yield func(*Finding, error) bool) {
 		ways, errs := moduleWays(ctx, s)
@@ -51,19 +42,8 @@ func hiddenModules(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 				return
 			}
 		}
-		all := map[virt.Addr]bool{}
-		for _, w := range ways {
-			maps.Copy(all, w.holds)
-		}
-		for _, m := range slices.Sorted(maps.Keys(all)) {
-			var in, out []string
-			for _, w := range ways {
-				if w.holds[m] {
-					in = append(in, w.name)
-				} else {
-					out = append(out, w.name)
-				}
-			}
+		for _, m := range ways.objects() {
+			in, out := ways.of(m)
 			name, state, err := moduleState(s, m)
 			if err != nil {
 				if !yield(nil, fmt.Errorf("module at %#x: %w", uint64(m), err)) {
@@ -81,17 +61,7 @@ func hiddenModules(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 			if len(out) == 0 {
 				continue
 			}
-			f := &Finding{
-				Confidence: Certain,
-				Title:      fmt.Sprintf("module %s is missing from %s", name, strings.Join(out, " and ")),
-				Object:     Object{Kind: "module", Name: name, Addr: m},
-				Aspect:     strings.Join(out, " "),
-				Expected:   "in " + strings.Join(append(slices.Clone(in), out...), ", "),
-				Seen:       "in " + strings.Join(in, ", ") + " alone",
-				Evidence:   []Evidence{{Text: "its struct module", Addr: m}},
-				Basis:      "lists of the guest's kernel, compared with each other at one look",
-				Show:       fmt.Sprintf("outsight struct {} module %#x", uint64(m)),
-			}
+			f := missing(Object{Kind: "module", Name: name, Addr: m}, "module", in, out)
 			if !yield(f, nil) {
 				return
 			}
@@ -124,25 +94,15 @@ func layoutOfModules(s *linux.System) (*moduleLayout, error) {
 	})
 }
 
-func moduleWays(ctx context.Context, s *Subject) (ways []moduleWay, errs []error) {
+func moduleWays(ctx context.Context, s *Subject) (followed, []error) {
 	o, err := layoutOfModules(s.Linux)
 	if err != nil {
 		return nil, []error{err}
 	}
-	for _, w := range []struct {
-		name string
-		read func(context.Context, *moduleLayout, func(virt.Addr)) error
-	}{{"the list of modules", s.modulesByList}, {bySysfs, s.modulesBySysfs}, {"the tree of module addresses", s.modulesByTree}} {
-		holds := map[virt.Addr]bool{}
-		switch err := w.read(ctx, o, func(a virt.Addr) { holds[a] = true }); {
-		case errors.Is(err, kobj.ErrUnsupported):
-		case err != nil:
-			errs = append(errs, fmt.Errorf("%s: %w", w.name, err))
-		default:
-			ways = append(ways, moduleWay{w.name, holds})
-		}
+	by := func(read func(context.Context, *moduleLayout, func(virt.Addr)) error) func(context.Context, func(virt.Addr)) error {
+		return func(ctx context.Context, met func(virt.Addr)) error { return read(ctx, o, met) }
 	}
-	return ways, errs
+	return follow(ctx, []way{{"the list of modules", by(s.modulesByList)}, {bySysfs, by(s.modulesBySysfs)}, {"the tree of module addresses", by(s.modulesByTree)}})
 }
 
 func moduleState(s *Subject, m virt.Addr) (name string, state uint64, err error) {

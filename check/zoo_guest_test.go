@@ -15,6 +15,8 @@ import (
 	"github.com/outsight-vmi/outsight/lab"
 	"github.com/outsight-vmi/outsight/lab/labtest"
 	_ "github.com/outsight-vmi/outsight/lab/state"
+	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/network"
 	"github.com/outsight-vmi/outsight/phys"
 	_ "github.com/outsight-vmi/outsight/table/views"
 	"github.com/outsight-vmi/outsight/virt"
@@ -221,6 +223,17 @@ func tricks() []trick {
 				z.put(pid+z.offset("pid", "tasks")+8*kind, 0)
 			}
 		}, []string{"hidden-process"}},
+		{"interface off the list", func(z *zoo) { z.unlink(z.loopback() + z.offset("net_device", "dev_list")) }, []string{"hidden-interface"}},
+		{"interface off its index", func(z *zoo) {
+			node := z.loopback() + z.offset("net_device", "index_hlist")
+			next, pprev := z.ptr(node), z.ptr(node+8)
+			z.put(pprev, uint64(next))
+			if next != 0 {
+				z.put(next+8, uint64(pprev))
+			}
+		}, []string{"hidden-interface"}},
+		{"mount off its namespace", hideMount, []string{"hidden-mount"}},
+		{"mount off its parent", func(z *zoo) { z.unlink(z.mounts()[0].Addr + z.offset("mount", "mnt_child")) }, []string{"hidden-mount"}},
 		{"module off the list", func(z *zoo) { z.unlink(z.module() + z.offset("module", "list")) }, []string{"hidden-module", "hidden-code", "code-pointer", "operations-table"}},
 		{"module off sysfs", func(z *zoo) { z.unlink(z.module() + z.offset("module", "mkobj.kobj.entry")) }, []string{"hidden-module"}},
 		{"system call elsewhere", func(z *zoo) { z.put(z.symbol("sys_call_table")+8*17, uint64(z.heap())) }, []string{"code-pointer"}},
@@ -256,6 +269,62 @@ func (z *zoo) victim() virt.Addr {
 	}
 	z.Fatal("the process that is to be hidden does not run")
 	return 0
+}
+
+// loopback is the net_device of lo.
+func (z *zoo) loopback() virt.Addr {
+	z.Helper()
+	for n, err := range network.Namespaces(z.Context(), z.look.Linux) {
+		if err != nil {
+			z.Fatal(err)
+		}
+		for dev, err := range network.DeviceAddrs(z.Context(), z.look.Linux, n) {
+			if err == nil {
+				return dev // the first of each
+			}
+		}
+	}
+	z.Fatal("there is no interface")
+	return 0
+}
+
+// mounts are those of the victim's namespace, without the root.
+func (z *zoo) mounts() (all []*linux.Mount) {
+	z.Helper()
+	reader := z.look.Linux.NewProcessReader()
+	ns := z.ptr(z.ptr(z.victim()+z.offset("task_struct", "nsproxy")) + z.offset("nsproxy", "mnt_ns"))
+	for m, err := range reader.Mounts(z.Context(), ns) {
+		if err != nil {
+			z.Fatal(err)
+		}
+		if z.ptr(m.Addr+z.offset("mount", "mnt_parent")) != m.Addr {
+			all = append(all, m)
+		}
+	}
+	return all
+}
+
+// hideMount takes a mount off those of its namespace: a list, or since 6.8 a tree, of which
+// it takes one that nothing hangs on.
+func hideMount(z *zoo) {
+	if _, err := z.look.Linux.Member("mount", "mnt_node"); err != nil {
+		z.unlink(z.mounts()[0].Addr + z.offset("mount", "mnt_list"))
+		return
+	}
+	for _, m := range z.mounts() {
+		node := m.Addr + z.offset("mount", "mnt_node")
+		up := z.ptr(node) &^ 3
+		if right, left := z.ptr(node+8), z.ptr(node+16); right != 0 || left != 0 || up == 0 {
+			continue
+		}
+		for side := range virt.Addr(2) {
+			if z.ptr(up+8+8*side) == node {
+				z.put(up+8+8*side, 0)
+				return
+			}
+		}
+	}
+	z.Fatal("no mount is at the end of the tree")
 }
 
 // module is the struct module of one that nothing uses.

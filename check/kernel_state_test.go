@@ -15,7 +15,7 @@ func TestContradictions(t *testing.T) {
 		"root":                      {effective: full, permitted: full},
 		"a user":                    {uid: 1000, userUID: 1000},
 		"root without capabilities": {},
-		"a user of a namespace":     {uid: 1000, userUID: 1000, effective: full, permitted: full, userNS: 7, ucounts: 3, ucountsNS: 7},
+		"a user of a namespace":     {uid: 1000, userUID: 1000, ucountsUID: 1000, effective: full, permitted: full, userNS: 7, ucounts: 3, ucountsNS: 7},
 		"an ambient one":            {uid: 33, userUID: 33, effective: 1 << 10, permitted: 1 << 10, inherited: 1 << 10, ambience: 1 << 10},
 		"inheritable alone":         {inherited: 1 << 10},
 		"of a kernel before 5.14":   {userNS: 7},
@@ -34,6 +34,7 @@ func TestContradictions(t *testing.T) {
 		"all bits":                     {credentials{effective: ^uint64(0), permitted: ^uint64(0)}, 1},
 		"all bits inheritable":         {credentials{inherited: ^uint64(0)}, 1},
 		"ambient out of nothing":       {credentials{ambience: 1}, 2},
+		"limited as another":           {credentials{uid: 0, euid: 0, userUID: 0, ucountsUID: 1000, userNS: 7, ucounts: 3, ucountsNS: 7}, 1},
 		"in another namespace":         {credentials{userNS: 7, ucounts: 3, ucountsNS: 8}, 1},
 		"a user and his capabilities ": {credentials{uid: 0, userUID: 5, effective: 1}, 2},
 	}

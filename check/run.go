@@ -60,10 +60,12 @@ type options struct {
 	told  *Told
 	ask   func(context.Context) (*Told, error)
 	again int
+	// history is what earlier looks saw.
+	history *History
 }
 
 func chosen(opts []Option) options {
-	o := options{again: len(settleAfter)}
+	o := options{again: len(settleAfter), history: &History{}}
 	for _, set := range opts {
 		set(&o)
 	}
@@ -204,7 +206,7 @@ func Over(ctx context.Context, l *guest.Look, checks []*Check, opts ...Option) *
 
 // runOnce runs checks over one look, as many at once as there are processors.
 func runOnce(ctx context.Context, l *guest.Look, checks []*Check, o options) *Result {
-	s := newSubject(ctx, l, o.told)
+	s := newSubject(ctx, l, o)
 	results := make([]Result, len(checks))
 	if len(checks) == 1 {
 		results[0] = runCheck(ctx, s, checks[0])

@@ -20,11 +20,12 @@ func init() {
 		Title:     "Credentials that no system call can have given",
 		Severity:  Critical,
 		Technique: "T1068", // Exploitation for Privilege Escalation
-		Source:    "task_struct.real_cred and cred, init_cred, struct cred (uid, user, user_ns, ucounts, capability sets), cred_jar",
+		Source:    "task_struct.real_cred, cred and self_exec_id, init_cred, struct cred (uid, user, user_ns, ucounts, capability sets), cred_jar; at two looks",
 		Proves: `A process acts with credentials that the kernel's own functions do not make: those that the kernel started with, those of another process, or a set whose
-members contradict each other, such as a user ID that was overwritten while the account it is counted for stayed. Kernel exploits and rootkits that "give root" leave these.`,
-		Blind: `Credentials that were made and committed by the kernel's own functions (prepare_kernel_cred and commit_creds): they look as if the process had been given
-them by a setuid program. A change between two looks that was taken back.`,
+members contradict each other, such as a user ID that was overwritten while the account it is counted for stayed. Or, where it is looked at again (--every), a process has rights
+that it had not before, and ran no program since: no system call but exec gives any. Kernel exploits and rootkits that "give root" leave these.`,
+		Blind: `At one look, credentials that were made and committed by the kernel's own functions (prepare_kernel_cred and commit_creds): they look as if the process had been given
+them by a setuid program; also with --every, if it ran another program before the next look. A change between two looks that was taken back.`,
 		Next: `Look at the process and its parents with "outsight tree" and "outsight creds", and at what it has open with "outsight files". Treat the kernel as taken
 over: who can write credentials can write anything.`,
 		Example: `In a guest of 6.12 the user ID in the struct cred of a process was overwritten, as rootkits do it:
@@ -38,7 +39,7 @@ over: who can write credentials can write anything.`,
 
 // credentials is a struct cred, as far as its members must agree.
 type credentials struct {
-	uid, userUID                              uint32
+	uid, euid, userUID, ucountsUID            uint32
 	user, userNS, ucounts, ucountsNS          virt.Addr
 	effective, permitted, inherited, ambience uint64
 }
@@ -46,9 +47,9 @@ type credentials struct {
 // credLayout is where the members of struct cred lie, and who leads to it.
 type credLayout struct {
 	own, acting                                kobj.Field // of task_struct: real_cred, cred
-	uid, user, userNS, ucounts                 kobj.Field
+	uid, euid, user, userNS, ucounts           kobj.Field
 	effective, permitted, inheritable, ambient kobj.Field
-	userUID, ucountsNS                         kobj.Field
+	userUID, ucountsNS, ucountsUID             kobj.Field
 }
 
 func credLayoutOf(s *linux.System) (*credLayout, error) {
@@ -57,9 +58,9 @@ func credLayoutOf(s *linux.System) (*credLayout, error) {
 		const c = "cred"
 		*o = credLayout{
 			own: r.Field("task_struct", "real_cred"), acting: r.Field("task_struct", "cred"),
-			uid: r.Field(c, "uid"), user: r.Field(c, "user"), userNS: r.Field(c, "user_ns"), ucounts: r.Optional(c, "ucounts"), // 5.14
+			uid: r.Field(c, "uid"), euid: r.Field(c, "euid"), user: r.Field(c, "user"), userNS: r.Field(c, "user_ns"), ucounts: r.Optional(c, "ucounts"), // 5.14
 			effective: r.Field(c, "cap_effective"), permitted: r.Field(c, "cap_permitted"), inheritable: r.Field(c, "cap_inheritable"), ambient: r.Field(c, "cap_ambient"),
-			userUID: r.Field("user_struct", "uid"), ucountsNS: r.Optional("ucounts", "ns"),
+			userUID: r.Field("user_struct", "uid"), ucountsNS: r.Optional("ucounts", "ns"), ucountsUID: r.Optional("ucounts", "uid"),
 		}
 	})
 }
@@ -109,6 +110,7 @@ func stolenCredentials(ctx context.Context, s *Subject) iter.Seq2[*Finding, erro
 				return
 			}
 		}
+		w.rises(ts)
 	}
 }
 
@@ -204,12 +206,16 @@ func (w *credWalk) read(a virt.Addr) (c credentials, err error) {
 	o, r := w.o, &w.r
 	r.Err = nil
 	c = credentials{
-		uid: uint32(r.Uint(a, o.uid)), user: r.Pointer(a, o.user), userNS: r.Pointer(a, o.userNS), ucounts: r.Pointer(a, o.ucounts),
+		uid: uint32(r.Uint(a, o.uid)), euid: uint32(r.Uint(a, o.euid)), user: r.Pointer(a, o.user), userNS: r.Pointer(a, o.userNS), ucounts: r.Pointer(a, o.ucounts),
 		effective: r.Uint(a, o.effective), permitted: r.Uint(a, o.permitted), inherited: r.Uint(a, o.inheritable), ambience: r.Uint(a, o.ambient),
 	}
 	c.userUID = uint32(r.Uint(c.user, o.userUID))
 	if c.ucounts != 0 && o.ucountsNS.Present() {
 		c.ucountsNS = r.Pointer(c.ucounts, o.ucountsNS)
+		c.ucountsUID = c.uid
+		if o.ucountsUID.Present() {
+			c.ucountsUID = uint32(r.Uint(c.ucounts, o.ucountsUID))
+		}
 	}
 	return c, r.Err
 }
@@ -225,6 +231,13 @@ func (c *credentials) contradictions(full uint64) (cs []contradiction) {
 		cs = append(cs, contradiction{
 			fmt.Sprintf("user ID %d, counted for user %d", c.uid, c.userUID),
 			"the user ID is that of the account that the process is counted for (cred.user)", fmt.Sprintf("uid %d, user_struct of %d", c.uid, c.userUID),
+		})
+	}
+	// Up to 5.16 it was the effective user's (set_cred_ucounts).
+	if c.ucountsNS != 0 && c.ucountsUID != c.uid && c.ucountsUID != c.euid && c.uid == c.userUID {
+		cs = append(cs, contradiction{
+			fmt.Sprintf("user ID %d, limited as user %d", c.uid, c.ucountsUID),
+			"the user ID is that by which the limits of its user namespace count it (cred.ucounts)", fmt.Sprintf("uid %d, ucounts of %d", c.uid, c.ucountsUID),
 		})
 	}
 	if c.ucountsNS != 0 && c.ucountsNS != c.userNS {

@@ -16,8 +16,9 @@ type Subject struct {
 	// Told is what the guest's own programs say of it; nil if nobody asked them.
 	Told *Told
 
-	check *Check
-	parts *parts
+	check   *Check
+	parts   *parts
+	history *History
 }
 
 // parts are what checks share.
@@ -29,7 +30,7 @@ type parts struct {
 	sockets  part[*sockets]
 }
 
-func newSubject(ctx context.Context, l *guest.Look, told *Told) *Subject {
+func newSubject(ctx context.Context, l *guest.Look, o options) *Subject {
 	p := &parts{}
 	p.owners.read = func() (*linux.Owners, []error, error) {
 		o, err := l.Linux.Owners()
@@ -68,12 +69,12 @@ func newSubject(ctx context.Context, l *guest.Look, told *Told) *Subject {
 		}
 		return ks, ks.holes, nil
 	}
-	return &Subject{Look: l, Told: told, parts: p}
+	return &Subject{Look: l, Told: o.told, parts: p, history: o.history}
 }
 
 // of is s for one check.
 func (s *Subject) of(c *Check) *Subject {
-	return &Subject{Look: s.Look, Told: s.Told, check: c, parts: s.parts}
+	return &Subject{Look: s.Look, Told: s.Told, check: c, parts: s.parts, history: s.history}
 }
 
 // Owners knows whose code lies where.

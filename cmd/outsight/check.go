@@ -97,6 +97,7 @@ func (f *checkFlags) run(c *cobra.Command, target string) (err error) {
 		return listChecks(c.OutOrStdout(), checks)
 	}
 	run := &checkRun{flags: f, checks: checks, stderr: c.ErrOrStderr(), known: check.Baseline{}}
+	run.options = append(run.options, check.Remember(&check.History{}))
 	switch {
 	case len(checks) == 0:
 		return usagef("no check is left to run")

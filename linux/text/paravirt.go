@@ -67,7 +67,7 @@ func (w *worker) paravirt(p *image.ParaCall, want, got []byte) string {
 	// The function is known by the number of its pointer too: before 5.12 that of the
 	// instruction may be another's.
 	fn := t.state.pointers[p.Type]
-	if to, ok := callTarget(got, at); ok && fn != 0 && t.state.calls(to, fn) && skipNops(got, 5, false) == len(got) {
+	if to, ok := callTarget(got, at); ok && fn != 0 && t.state.calls(to, fn) && t.state.kernelFunction(fn) && skipNops(got, 5, false) == len(got) {
 		return ""
 	}
 	if n := t.state.natives[p.Type]; n != nil && bytes.HasPrefix(got, n) && skipNops(got, len(n), false) == len(got) {
@@ -98,9 +98,9 @@ func (w *worker) paraCall(want, got []byte, at uint64) bool {
 	}
 	if want[1] == 0x25 {
 		to, ok := jumpTarget(got, at)
-		return ok && to == fn
+		return ok && to == fn && w.t.state.kernelFunction(fn)
 	}
-	if to, ok := callTarget(got, at); ok && w.t.state.calls(to, fn) {
+	if to, ok := callTarget(got, at); ok && w.t.state.calls(to, fn) && w.t.state.kernelFunction(fn) {
 		return skipNops(got, 5, false) == len(got)
 	}
 	return names.nothing[fn-off] && skipNops(got, 0, false) == len(got)

@@ -327,7 +327,7 @@ func (c *code) direct(g, r []byte, s x86.Shape) int {
 	if fn == 0 {
 		fn = c.w.t.ref.names.bug + c.w.t.offset
 	}
-	if ok && c.w.t.state.calls(to, fn) {
+	if ok && c.w.t.state.calls(to, fn) && c.w.t.state.kernelFunction(fn) {
 		return 5
 	}
 	return 0

@@ -165,7 +165,10 @@ func (w *worker) call(c *image.Call, want, got []byte) string {
 			return "neither a static call nor what stands for one"
 		}
 	}
-	if w.t.state.calls(target, fn) || bytes.Equal(got, want) && want[0] != 0x0f {
+	if w.t.state.calls(target, fn) {
+		return no(!w.t.state.function(fn), "a static call of what is no function, as its key says")
+	}
+	if bytes.Equal(got, want) && want[0] != 0x0f {
 		// As built it goes to the trampoline, which is checked itself.
 		return ""
 	}

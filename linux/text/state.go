@@ -1,11 +1,11 @@
 package text
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
-	"sort"
 	"sync"
 
 	"github.com/outsight-vmi/outsight/kernel/image"
@@ -44,9 +44,23 @@ type state struct {
 	trampolines []uint64          // code that ftrace made, or calls directly
 	funcs       []uint64          // of its users
 	direct      map[uint64]uint64 // by function
+	untraced    error             // the first of what could not be read of it
+
+	// Whose code lies outside of the kernel's text, read when something leads there.
+	owners func() *linux.Owners
 }
 
-func newState(t *Text) *state { return &state{t: t} }
+func newState(t *Text) *state {
+	st := &state{t: t}
+	st.owners = sync.OnceValue(func() *linux.Owners {
+		o, err := t.s.Owners()
+		if err != nil {
+			return nil
+		}
+		return o
+	})
+	return st
+}
 
 // readPatching reads whether the kernel is patching its text: whoever does holds text_mutex.
 func (st *state) readPatching(s *linux.System) {
@@ -92,6 +106,7 @@ func (st *state) load(ctx context.Context, s *linux.System) error {
 	st.readFeatures(s)
 	probes, err := readProbes(ctx, s)
 	st.probes = probes
+	st.verifyProbes(s)
 	if errors.Is(err, kobj.ErrUnsupported) {
 		return nil // a kernel without kprobes
 	}
@@ -140,14 +155,23 @@ func (st *state) unnamed(c *image.RuntimeConst, value uint64) bool {
 func (st *state) trace() {
 	ctx, s := context.Background(), st.t.s
 	st.direct = map[uint64]uint64{}
+	failed := func(err error) {
+		if st.untraced == nil && !errors.Is(err, kobj.ErrUnsupported) {
+			st.untraced = err
+		}
+	}
 	for f, err := range hooks.FtraceSites(ctx, s) {
-		if err == nil && (f.Enabled || f.Users > 0) {
+		switch {
+		case err != nil:
+			failed(err)
+		case f.Enabled || f.Users > 0:
 			st.sites = append(st.sites, uint64(f.Site))
 		}
 	}
 	slices.Sort(st.sites)
 	for o, err := range hooks.FtraceOps(ctx, s) {
 		if err != nil {
+			failed(err)
 			continue
 		}
 		st.funcs = append(st.funcs, uint64(o.Func), uint64(o.Saved))
@@ -179,38 +203,43 @@ func (st *state) trace() {
 	}
 	slices.Sort(st.trampolines)
 	slices.Sort(st.funcs)
-	st.readDirect(ctx)
+	if err := st.readDirect(ctx); err != nil {
+		failed(fmt.Errorf("functions that are called directly: %w", err))
+	}
 }
 
 // readDirect reads which functions call what directly (direct_functions).
-func (st *state) readDirect(ctx context.Context) {
+func (st *state) readDirect(ctx context.Context) error {
 	s := st.t.s
 	hash, err := s.Pointer("direct_functions")
 	if err != nil || hash == 0 {
-		return
+		return nil // built without, or none
 	}
 	var fields [5]kobj.Field
 	for i, f := range [][2]string{{"ftrace_hash", "size_bits"}, {"ftrace_hash", "buckets"}, {"ftrace_func_entry", "hlist"}, {"ftrace_func_entry", "ip"}, {"ftrace_func_entry", "direct"}} {
 		if fields[i], err = s.Member(f[0], f[1]); err != nil {
-			return
+			return err
 		}
 	}
 	r := s.Reader()
 	bits, buckets := r.Uint(hash, fields[0]), r.Pointer(hash, fields[1])
 	if r.Err != nil || bits > 16 {
-		return
+		return cmp.Or(r.Err, fmt.Errorf("%w: a table of 2^%d", kobj.ErrBroken, bits))
 	}
 	for i := range virt.Addr(1) << bits {
 		for node, err := range s.HList(ctx, buckets+8*i, kobj.MaxElements) {
 			if err != nil {
-				break
+				return err
 			}
 			e := node - virt.Addr(fields[2].Offset)
-			if ip, to := r.Pointer(e, fields[3]), r.Pointer(e, fields[4]); r.Err == nil {
-				st.direct[uint64(ip)] = uint64(to)
+			ip, to := r.Pointer(e, fields[3]), r.Pointer(e, fields[4])
+			if r.Err != nil {
+				return r.Err
 			}
+			st.direct[uint64(ip)] = uint64(to)
 		}
 	}
+	return nil
 }
 
 // traced reports whether ftrace's records say that the function at at is traced.
@@ -235,97 +264,4 @@ func (st *state) tracer(target uint64) bool {
 	st.tracing.Do(st.trace)
 	_, found := slices.BinarySearch(st.funcs, target)
 	return found
-}
-
-// probe is an instruction with a kprobe on it.
-type probe struct {
-	at        uint64
-	original  byte
-	optimized bool
-	copied    [4]byte // that the jump of an optimized probe took the place of
-	slot      uint64  // that it leads to
-}
-
-type probeLayout struct {
-	hlist, addr, opcode, flags kobj.Field
-	optKP, optCopied, optInsn  kobj.Field
-}
-
-const (
-	probeTable    = 64 // KPROBE_TABLE_SIZE
-	flagGone      = 1
-	flagDisabled  = 2
-	flagOptimized = 4
-	flagFtrace    = 8
-)
-
-// readProbes reads the instructions that kprobes have replaced. Those on a function's
-// start are ftrace's.
-func readProbes(ctx context.Context, s *linux.System) (probes []probe, err error) {
-	o, err := kobj.LayoutOf(s.Walker, "kprobes in text", func(r *kobj.Resolver, o *probeLayout) {
-		r.Prefetch("kprobe_table")
-		o.hlist, o.addr, o.opcode, o.flags = r.Field("kprobe", "hlist"), r.Field("kprobe", "addr"), r.Field("kprobe", "opcode"), r.Field("kprobe", "flags")
-		o.optKP, o.optCopied, o.optInsn = r.Optional("optimized_kprobe", "kp"), r.Optional("optimized_kprobe", "optinsn.copied_insn"), r.Optional("optimized_kprobe", "optinsn.insn")
-	})
-	if err != nil {
-		return nil, err
-	}
-	table, err := s.SymbolAddr("kprobe_table")
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", kobj.ErrUnsupported, err)
-	}
-	r := s.Reader()
-	for i := range virt.Addr(probeTable) {
-		for node, e := range s.HList(ctx, table+8*i, kobj.MaxElements) {
-			if e != nil {
-				err = fmt.Errorf("kprobe_table[%d]: %w", i, e)
-				break
-			}
-			k := node - virt.Addr(o.hlist.Offset)
-			p := probe{at: uint64(r.Pointer(k, o.addr)), original: byte(r.Uint(k, o.opcode))}
-			flags := r.Uint(k, o.flags)
-			if flags&flagOptimized != 0 && o.optInsn.Present() {
-				kp := k - virt.Addr(o.optKP.Offset)
-				p.optimized, p.slot = true, uint64(r.Pointer(kp, o.optInsn))
-				r.ReadInto(p.copied[:], o.optCopied.At(kp))
-			}
-			if r.Err != nil {
-				err, r.Err = fmt.Errorf("kprobe at %#x: %w", uint64(k), r.Err), nil
-				continue
-			}
-			if flags&(flagGone|flagFtrace) == 0 {
-				probes = append(probes, p)
-			}
-		}
-	}
-	sort.Slice(probes, func(i, j int) bool { return probes[i].at < probes[j].at })
-	return probes, err
-}
-
-// withoutProbes puts back in got, which begins at from as linked, what kprobes have
-// replaced, where their bytes are what they should be: what is under a probe is compared as
-// if it was not there.
-func (st *state) withoutProbes(from uint64, got []byte) {
-	if len(st.probes) == 0 {
-		return
-	}
-	base := from + st.t.offset
-	i := sort.Search(len(st.probes), func(i int) bool { return st.probes[i].at+5 > base })
-	for ; i < len(st.probes) && st.probes[i].at < base+uint64(len(got)); i++ {
-		p := &st.probes[i]
-		if p.at < base {
-			continue // of an optimized one, the chunk before shows the difference
-		}
-		at := int(p.at - base)
-		code := got[at:]
-		switch {
-		case code[0] == 0xcc:
-			code[0] = p.original
-		case p.optimized && len(code) >= 5:
-			if to, ok := jumpTarget(code[:5], p.at); ok && to == p.slot {
-				code[0] = p.original
-				copy(code[1:5], p.copied[:])
-			}
-		}
-	}
 }

@@ -193,13 +193,16 @@ func (t *Text) Differences(ctx context.Context) iter.Seq2[Difference, error] {
 			}
 		}
 		found := t.compare(ctx, nil)
-		patching := t.state.patching
+		patching, untraced := t.state.patching, t.state.untraced
 		// A look may have read the code, and what governs it, at two times.
 		if s := t.s.Fresh(); s != t.s && len(found) > 0 {
 			now := over(t.ref, s, t.offset)
 			_ = now.state.load(ctx, s) // its error was yielded
 			found = lasting(found, now.compare(ctx, found))
-			patching = patching || now.state.patching
+			patching, untraced = patching || now.state.patching, now.state.untraced
+		}
+		if untraced != nil && !yield(Difference{}, fmt.Errorf("calls for tracing were not all compared with what ftrace knows: %w", untraced)) {
+			return
 		}
 		for _, f := range found {
 			if f.err != nil {
@@ -232,20 +235,31 @@ func dynamic(k image.Kind) bool {
 }
 
 // lasting are the findings that are at the same address as one before: a kernel that keeps
-// patching itself is in the middle of another place each time.
-func lasting(before, now []finding) []finding {
+// patching itself is in the middle of another place each time. What cannot be read now takes
+// nothing back.
+func lasting(before, now []finding) (last []finding) {
 	at := make(map[uint64]bool, len(before))
-	failed := false
 	for _, f := range before {
-		at[f.addr] = true
-		failed = failed || f.err != nil
-	}
-	return slices.DeleteFunc(now, func(f finding) bool {
-		if f.err != nil {
-			return !failed
+		if f.err == nil {
+			at[f.addr] = true
 		}
-		return !at[f.addr]
-	})
+	}
+	unread := map[int]bool{}
+	for _, f := range now {
+		if f.err != nil {
+			unread[f.chunk] = true
+		}
+		if f.err != nil || at[f.addr] {
+			last = append(last, f)
+		}
+	}
+	for _, f := range before {
+		if f.err == nil && unread[f.chunk] {
+			last = append(last, f)
+		}
+	}
+	slices.SortStableFunc(last, func(a, b finding) int { return cmp.Or(cmp.Compare(a.chunk, b.chunk), cmp.Compare(a.addr, b.addr)) })
+	return last
 }
 
 // finding is a difference before it is described.

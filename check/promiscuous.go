@@ -16,9 +16,10 @@ func init() {
 		Title:     "Interfaces that receive what is meant for others, and nobody asked for it",
 		Severity:  High,
 		Technique: "T1040", // Network Sniffing
-		Source:    "net_device.promiscuity, flags and gflags, against packet_sock.mclist of all packet sockets",
+		Source:    "net_device.promiscuity, flags and gflags, against packet_sock.mclist of all packet sockets; on a machine of QEMU's that runs, against what its virtio cards let through (query-rx-filter)",
 		Proves: `An interface takes in all packets, and the kernel's count of those who asked for that is higher than those who can be seen to have: packet sockets of processes, the
-administrator (ip link set promisc on), and devices on top such as bridges. Or the count and the flag that tools of the guest show contradict each other, which the kernel never lets happen.`,
+administrator (ip link set promisc on), and devices on top such as bridges. Or the count and the flag that tools of the guest show contradict each other, which the kernel never lets happen, or the
+machine's network card, which QEMU itself reports, takes in all packets while the kernel's flags say that it does not.`,
 		Blind: `A sniffer that is a visible process with a packet socket is a fact, in the view sockets. Interfaces below bridges, bonds, VLANs and the like are promiscuous by
 themselves, and not judged.`,
 		Next: `Look for the socket in the view sockets (protocol packet), and for hidden processes with hidden-process. If the administrator's flag is set and nobody knows why,
@@ -66,6 +67,7 @@ func promiscuousInterfaces(ctx context.Context, s *Subject) iter.Seq2[*Finding, 
 			yield(nil, err)
 			return
 		}
+		open := s.openCards(ctx)
 		names := network.NewDeviceNames(s.Linux)
 		for n, err := range network.Namespaces(ctx, s.Linux) {
 			if err != nil {
@@ -78,6 +80,9 @@ func promiscuousInterfaces(ctx context.Context, s *Subject) iter.Seq2[*Finding, 
 				var f *Finding
 				if err == nil {
 					f, err = s.promiscuous(dev, n, o, asked)
+				}
+				if f == nil && err == nil {
+					f, err = s.card(dev, o, open)
 				}
 				if f != nil {
 					f.Object = Object{Kind: "interface", Name: names.Name(dev), Addr: dev}

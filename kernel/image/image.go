@@ -124,6 +124,9 @@ func parse(b []byte) (*Image, error) {
 	if s, ok := im.Section(".notes"); ok {
 		im.BuildID = hex.EncodeToString(note.BuildID(im.bytes(s), binary.LittleEndian, 4))
 	}
+	if im.Release == "" {
+		im.Release = im.bannerRelease()
+	}
 	im.symbols = sync.OnceValues(im.findSymbols)
 	return im, nil
 }
@@ -170,6 +173,23 @@ func headerRelease(b []byte) string {
 		return string(text[:i])
 	}
 	return ""
+}
+
+// bannerRelease is the release that the kernel's banner names (init/version.c).
+func (im *Image) bannerRelease() string {
+	s, _ := im.Section(".rodata")
+	const start = "Linux version "
+	for b := im.bytes(s); ; {
+		i := bytes.Index(b, []byte(start))
+		if i < 0 {
+			return ""
+		}
+		b = b[i+len(start):]
+		// A format for printk has a % there.
+		if n := bytes.IndexAny(b[:min(len(b), 256)], " %\x00\n"); n > 0 && b[n] == ' ' {
+			return string(b[:n])
+		}
+	}
 }
 
 // Symbols is the kernel's symbol table, as it is in the image: what the guest's memory

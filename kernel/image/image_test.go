@@ -53,6 +53,35 @@ func TestOpen(t *testing.T) {
 	}
 }
 
+// A vmlinux without what is not in memory is the same kernel.
+func TestStrip(t *testing.T) {
+	k := newSmallKernel()
+	k.pieces = append(k.pieces, piece{".debug_info", 0, 0, bytes.Repeat([]byte("debug"), 1<<16)})
+	b := k.elf()
+	stripped, err := image.Strip(bytes.NewReader(b), int64(len(b)))
+	if err != nil || len(stripped) > len(b)-4<<16 {
+		t.Fatalf("%d of %d bytes, %v", len(stripped), len(b), err)
+	}
+	im, whole := open(t, stripped), open(t, b)
+	if im.BuildID != whole.BuildID {
+		t.Errorf("build-id %q, not %q", im.BuildID, whole.BuildID)
+	}
+	for _, s := range whole.Sections() {
+		got, want := make([]byte, s.Size), make([]byte, s.Size)
+		if err := errors.Join(im.ReadAt(got, s.Addr, 0), whole.ReadAt(want, s.Addr, 0)); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s: %v", s.Name, err)
+		}
+	}
+	if _, err := im.Symbols(); err != nil {
+		t.Error(err)
+	}
+	for _, n := range []int{0, 63, 64, len(b) / 2, len(b) - 64} {
+		if _, err := image.Strip(bytes.NewReader(b[:n]), int64(n)); !errors.Is(err, image.ErrFormat) {
+			t.Errorf("cut off at %d: %v", n, err)
+		}
+	}
+}
+
 // However a range is cut, what moves in it is the same.
 func TestReadAt(t *testing.T) {
 	const offset = 0x1220_0000
@@ -194,6 +223,9 @@ func FuzzImage(f *testing.F) {
 		f.Add(k.vmlinuz(pack))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
+		if stripped, err := image.Strip(bytes.NewReader(b), int64(len(b))); err == nil {
+			_, _ = image.Open(bytes.NewReader(stripped), int64(len(stripped)))
+		}
 		im, err := image.Open(bytes.NewReader(b), int64(len(b)))
 		if err != nil {
 			return

@@ -78,11 +78,23 @@ func (f File) Image(_ context.Context, buildID string) (*Image, Trust, error) {
 	if err != nil {
 		return nil, Trust{}, err
 	}
-	authorities := f.Authorities
+	im, t, err := Read(b, Trust{Basis: f.Basis, Where: f.Path}, f.Authorities)
+	if err != nil {
+		return nil, Trust{}, err
+	}
+	if im.BuildID == "" || im.BuildID != buildID {
+		return nil, Trust{}, fmt.Errorf("%s: %w: it is %s with build-id %s, the guest's is %s", f.Path, ErrOther, im.Release, im.BuildID, buildID)
+	}
+	return im, t, nil
+}
+
+// Read reads a boot image, and finds who vouches for it. t says where it is from, and what it
+// is believed for if no signature of the authorities does; nil stands for the distributions
+// that are built in.
+func Read(b []byte, t Trust, authorities []trust.Authority) (*Image, Trust, error) {
 	if authorities == nil {
 		authorities = trust.Authorities()
 	}
-	t := Trust{Basis: f.Basis, Where: f.Path}
 	signature, err := trust.Verify(b, authorities)
 	if err == nil {
 		// What is behind the signed part is not looked at.
@@ -91,10 +103,7 @@ func (f File) Image(_ context.Context, buildID string) (*Image, Trust, error) {
 	t.Unsigned = err
 	im, err := parse(b)
 	if err != nil {
-		return nil, Trust{}, fmt.Errorf("%s: %w", f.Path, err)
-	}
-	if im.BuildID == "" || im.BuildID != buildID {
-		return nil, Trust{}, fmt.Errorf("%s: %w: it is %s with build-id %s, the guest's is %s", f.Path, ErrOther, im.Release, im.BuildID, buildID)
+		return nil, Trust{}, fmt.Errorf("%s: %w", t.Where, err)
 	}
 	return im, t, nil
 }

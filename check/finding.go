@@ -28,6 +28,9 @@ type Finding struct {
 	Evidence       []Evidence
 	// Basis is what the finding rests on: what was compared with what, and whose word that is.
 	Basis string
+	// Reference is what the kernel was compared with in the same run, and what that proves:
+	// the text of [Result.Assurances].
+	Reference string
 	// Show is the command that shows it by hand; {} stands for the TARGET.
 	Show string
 	// At is when it was found, by the host's clock.

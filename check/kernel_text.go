@@ -31,8 +31,8 @@ static keys, static call keys, kprobes`,
 of permissions, a mitigation that was switched off. What "certain" rests on is the image: the basis says whether a distribution's signature vouches for it, or the
 host's file alone.`,
 		Blind: `What was changed and changed back between two looks. Hooks that use the kernel's own ways, such as ftrace and kprobes: those are in the views of that name, and
-their handlers are judged by code-pointer. Text of modules. Without an image, which is found if the host itself boots the kernel or --reference names it, nothing
-is compared.`,
+their handlers are judged by code-pointer. Text of modules. Without an image nothing is compared, and check says so: it is found if the host itself boots the
+kernel, if it was added ("outsight profile add"), or if all of the guest's vmlinuz is in its page cache.`,
 		Next: `Disassemble the function with the command shown: a jump or call that leads out of the kernel shows where the rest of the intruder's code is. Take that memory
 out with "outsight read -o FILE", and dump the guest before anything else is done to it.`,
 		Example: `The first instruction of a function was replaced by a jump:

@@ -19,6 +19,8 @@ type Report struct {
 	Version string // of outsight
 	At      time.Time
 	Checks  []*Check // that were run
+	// Assurances are what the run proves.
+	Assurances []Assurance
 }
 
 // uid identifies a finding on one guest, across runs.
@@ -72,7 +74,7 @@ func (r *Report) SARIF(w io.Writer, findings []*Finding) error {
 			Locations: []any{location}, Fingerprints: map[string]string{"outsight/v1": r.uid(f)},
 			Properties: map[string]any{
 				"severity": f.Severity, "confidence": f.Confidence, "expected": f.Expected, "seen": f.Seen, "basis": f.Basis,
-				"evidence": evidenceTexts(f), "show": f.Show, "technique": f.Check.Technique,
+				"reference": f.Reference, "evidence": evidenceTexts(f), "show": f.Show, "technique": f.Check.Technique,
 			},
 		})
 	}
@@ -81,8 +83,9 @@ func (r *Report) SARIF(w io.Writer, findings []*Finding) error {
 		"version": "2.1.0",
 		"runs": []any{map[string]any{
 			"tool":        map[string]any{"driver": map[string]any{"name": "outsight", "version": r.Version, "informationUri": homepage, "rules": rules}},
-			"invocations": []any{map[string]any{"executionSuccessful": true, "endTimeUtc": r.At.UTC().Format(time.RFC3339)}},
+			"invocations": []any{map[string]any{"executionSuccessful": true, "endTimeUtc": r.At.UTC().Format(time.RFC3339), "toolExecutionNotifications": r.notifications()}},
 			"results":     results,
+			"properties":  map[string]any{"kernel": r.Release, "references": r.references()},
 		}},
 	}, "  ")
 }
@@ -147,7 +150,7 @@ func (r *Report) ocsf(f *Finding) map[string]any {
 		resource["name"] = r.Target
 	}
 	evidence := map[string]any{"data": map[string]any{
-		"expected": f.Expected, "seen": f.Seen, "basis": f.Basis, "evidence": evidenceTexts(f), "show": f.Show, "object": f.Object.String(), "kernel": r.Release,
+		"expected": f.Expected, "seen": f.Seen, "basis": f.Basis, "reference": f.Reference, "evidence": evidenceTexts(f), "show": f.Show, "object": f.Object.String(), "kernel": r.Release,
 	}}
 	if f.Object.PID != 0 {
 		evidence["process"] = map[string]any{"pid": f.Object.PID, "name": f.Object.Name}
@@ -170,6 +173,50 @@ func (r *Report) ocsf(f *Finding) map[string]any {
 		"remediation": map[string]any{"desc": oneLine(f.Check.Next)},
 		"resources":   []any{resource},
 	}
+}
+
+// references are the assurances as properties.
+func (r *Report) references() []map[string]any {
+	all := []map[string]any{}
+	for _, a := range r.Assurances {
+		all = append(all, map[string]any{"subject": a.Subject, "state": a.State, "signed_by": a.Trust.By, "file": a.Trust.Where, "text": a.Text})
+	}
+	return all
+}
+
+// notifications are the assurances as SARIF's notes of the run.
+func (r *Report) notifications() []map[string]any {
+	all := []map[string]any{}
+	for _, a := range r.Assurances {
+		level := "note"
+		if a.State == Unproven || a.State == Incomplete {
+			level = "warning"
+		}
+		all = append(all, map[string]any{"level": level, "message": map[string]any{"text": a.Text + "."}})
+	}
+	return all
+}
+
+// OCSFScan writes one line of JSON that ends a run: a Scan Activity (class 6007), which says what was
+// run and what that proves, also where nothing was found.
+func (r *Report) OCSFScan(w io.Writer, findings int) error {
+	const completed, scanActivity = 2, 6007
+	var texts []string
+	for _, a := range r.Assurances {
+		texts = append(texts, a.Text)
+	}
+	return encode(w, map[string]any{
+		"activity_id": completed, "activity_name": "Completed", "category_uid": 6, "category_name": "Application Activity",
+		"class_uid": scanActivity, "class_name": "Scan Activity", "type_uid": scanActivity*100 + completed, "type_name": "Scan Activity: Completed",
+		"time": r.At.UnixMilli(), "severity_id": 1, "severity": "Informational", "status_id": 1, "status": "Success",
+		"message": strings.Join(texts, "; "), "num_detections": findings,
+		"scan": map[string]any{"name": "outsight check " + r.Target, "type_id": 1, "type": "Manual"},
+		"metadata": map[string]any{
+			"version": "1.3.0",
+			"product": map[string]any{"name": "outsight", "vendor_name": "outsight", "version": r.Version, "url_string": homepage},
+		},
+		"unmapped": map[string]any{"kernel": r.Release, "references": r.references()},
+	}, "")
 }
 
 // capital is a word with a capital letter.

@@ -19,7 +19,10 @@ func example() *Finding {
 }
 
 func exampleReport(f *Finding) *Report {
-	return &Report{Target: "/tmp/a b.raw", Guest: "vm1", Release: "6.12", Version: "1", At: time.Unix(1e9, 0), Checks: []*Check{f.Check}}
+	return &Report{
+		Target: "/tmp/a b.raw", Guest: "vm1", Release: "6.12", Version: "1", At: time.Unix(1e9, 0), Checks: []*Check{f.Check},
+		Assurances: []Assurance{{Subject: "kernel text", State: Verified, Text: "kernel text verified against somebody's signature"}},
+	}
 }
 
 // decoded is what a writer of JSON wrote.
@@ -76,6 +79,12 @@ func TestSARIF(t *testing.T) {
 	if v["version"] != "2.1.0" {
 		t.Errorf("version %v", v["version"])
 	}
+	if n := at(t, run, "invocations", 0, "toolExecutionNotifications", 0, "message", "text"); n != "kernel text verified against somebody's signature." {
+		t.Errorf("the run proves %v", n)
+	}
+	if s := at(t, run, "properties", "references", 0, "state"); s != "verified" {
+		t.Errorf("the reference is %v", s)
+	}
 	// Of nothing it is a document too, with an empty list: null would not be valid.
 	v = decoded(t, func(b *bytes.Buffer) error { return exampleReport(f).SARIF(b, nil) })
 	if l, ok := at(t, v, "runs", 0, "results").([]any); !ok || len(l) != 0 {
@@ -95,6 +104,15 @@ func TestOCSF(t *testing.T) {
 	} {
 		if got := at(t, v, path...); got != want {
 			t.Errorf("%v is %v, not %v", path, got, want)
+		}
+	}
+	end := decoded(t, func(b *bytes.Buffer) error { return exampleReport(f).OCSFScan(b, 3) })
+	for want, path := range map[any][]any{
+		float64(6007): {"class_uid"}, float64(600702): {"type_uid"}, float64(6): {"category_uid"}, float64(1): {"severity_id"}, float64(3): {"num_detections"},
+		"kernel text verified against somebody's signature": {"message"}, float64(1e12): {"time"}, "1.3.0": {"metadata", "version"},
+	} {
+		if got := at(t, end, path...); got != want {
+			t.Errorf("of the scan %v is %v, not %v", path, got, want)
 		}
 	}
 	uid, _ := at(t, v, "finding_info", "uid").(string)

@@ -99,6 +99,10 @@ var findingColumns = table.Columns[Finding]{
 		Get: func(f *Finding) table.Value { return text(f.Basis) },
 	},
 	{
+		Name: "reference", Type: table.Text, Extra: true, Doc: "What the kernel's text was compared with, and what that proves.",
+		Get: func(f *Finding) table.Value { return text(f.Reference) },
+	},
+	{
 		Name: "proves", Type: table.Text, Extra: true, Doc: "What it proves.",
 		Get: func(f *Finding) table.Value { return text(oneLine(f.Check.Proves)) },
 	},

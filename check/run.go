@@ -26,6 +26,8 @@ type Result struct {
 	Unsupported []Gap
 	// Gaps are what could not be checked, though it is there.
 	Gaps []Gap
+
+	text *textReference // nil if no check compares the kernel's text
 }
 
 // Gap is something that could not be read or compared.
@@ -128,6 +130,7 @@ func Run(ctx context.Context, g *guest.Guest, checks []*Check, opts ...Option) (
 		}
 		result.settle(second, again, i)
 	}
+	result.assure()
 	sortFindings(result.Findings)
 	return result, ctx.Err()
 }
@@ -179,6 +182,9 @@ func (r *Result) settle(second *Result, again []*Check, i int) {
 		}
 	}
 	r.Gaps = gaps
+	if second.text != nil {
+		r.text = second.text
+	}
 }
 
 // staying are those of now that were found before, too.
@@ -230,6 +236,8 @@ func runOnce(ctx context.Context, l *guest.Look, checks []*Check, o options) *Re
 		all.Ran += r.Ran
 	}
 	all.Gaps = append(all.Gaps, s.gaps()...)
+	all.text = referenceOf(ctx, l, checks)
+	all.assure()
 	return all
 }
 

@@ -26,6 +26,7 @@ var stair = []string{
 	"virt/*",
 	"kernel/*", // the tables in a kernel image, each on its own
 	"kernel/image",
+	"kernel/reference", // the user's store of images and modules
 	"kernel",
 	"linux/kobj", // how kernel objects are linked, whatever they are
 	"linux",

@@ -19,6 +19,7 @@ import (
 
 	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/kernel/image"
+	"github.com/outsight-vmi/outsight/kernel/reference"
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/vm"
 	"github.com/outsight-vmi/outsight/vm/local"
@@ -43,6 +44,10 @@ type Options struct {
 	// References gives boot images to compare kernels with, beside the file that the host
 	// boots the machine with. It may be nil.
 	References image.Source
+	// Profiles is the folder of the user's own store of kernels and modules, and of the
+	// authorities whose signatures are believed beside those of distributions; empty for none.
+	// See [reference.Default].
+	Profiles string
 	// Images is the folder in which boot images are kept unpacked; empty for none. See
 	// [image.DefaultCache].
 	Images string
@@ -56,7 +61,8 @@ type Guest struct {
 	opened string // by Open
 	opts   Options
 
-	reference reference
+	store     *reference.Store // nil for none
+	reference cachedReference
 
 	doubt atomic.Bool // whether system may not be what runs any more
 
@@ -104,6 +110,9 @@ func Attach(ctx context.Context, m *vm.Machine, opts Options) (g *Guest, err err
 		opts.Warn = func(error) {}
 	}
 	g = &Guest{target: cmp.Or(opts.Target, m.Title()), opts: opts, machine: m}
+	if opts.Profiles != "" {
+		g.store = reference.Open(opts.Profiles, opts.Images)
+	}
 	defer func() {
 		if err != nil {
 			if e := g.Close(); errors.Is(e, ErrStillPaused) {

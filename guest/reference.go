@@ -4,23 +4,32 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/outsight-vmi/outsight/kernel/image"
+	"github.com/outsight-vmi/outsight/kernel/image/trust"
 	"github.com/outsight-vmi/outsight/linux/text"
 )
 
-// reference is the boot image of the kernel that ran last, which is the same for all
-// looks of one boot.
-type reference struct {
+// cachedReference is the boot image of the kernel that ran last, which is the same for all
+// looks of one boot, or why there is none.
+type cachedReference struct {
 	mu    sync.Mutex
 	build string
 	image *text.Reference
 	trust image.Trust
+	err   error
+	at    time.Time // of err
 }
 
+// lookAgain is how long it is believed that there is no boot image: to look for one in the
+// guest's page cache takes some time.
+const lookAgain = time.Minute
+
 // Reference finds the boot image of the kernel that runs: the file that the host boots the
-// machine with, or what [Options.References] has. Errors wrap [image.ErrNone] if there is
-// none; then the guest's memory can only be compared with itself.
+// machine with, what [Options.References] and the store in [Options.Profiles] have, or the
+// guest's own. Errors wrap [image.ErrNone] if there is none; then the guest's memory can only
+// be compared with itself.
 func (l *Look) Reference(ctx context.Context) (*text.Reference, image.Trust, error) {
 	g := l.of
 	if g == nil {
@@ -30,10 +39,19 @@ func (l *Look) Reference(ctx context.Context) (*text.Reference, image.Trust, err
 	defer g.reference.mu.Unlock()
 	r := &g.reference
 	id := l.Linux.BuildID
-	if r.image != nil && r.build == id {
-		return r.image, r.trust, nil
+	if r.build == id && (r.image != nil || r.err != nil && time.Since(r.at) < lookAgain) {
+		return r.image, r.trust, r.err
 	}
-	im, trust, err := g.sources(l).Image(ctx, id)
+	ref, trust, err := l.findReference(ctx, id)
+	if ctx.Err() != nil { // that says nothing of the next time
+		return ref, trust, err
+	}
+	r.build, r.image, r.trust, r.err, r.at = id, ref, trust, err, time.Now()
+	return ref, trust, err
+}
+
+func (l *Look) findReference(ctx context.Context, id string) (*text.Reference, image.Trust, error) {
+	im, trust, err := l.of.sources(l).Image(ctx, id)
 	if err != nil {
 		return nil, image.Trust{}, fmt.Errorf("%s: kernel %s with build-id %s: %w", l.Target, l.Linux.Release, id, err)
 	}
@@ -41,7 +59,6 @@ func (l *Look) Reference(ctx context.Context) (*text.Reference, image.Trust, err
 	if err != nil {
 		return nil, image.Trust{}, fmt.Errorf("%s: %w", trust.Where, err)
 	}
-	r.build, r.image, r.trust = id, ref, trust
 	return ref, trust, nil
 }
 
@@ -49,22 +66,23 @@ func (l *Look) Reference(ctx context.Context) (*text.Reference, image.Trust, err
 func (g *Guest) sources(l *Look) image.Sources {
 	var all image.Sources
 	if m := l.Machine; m != nil && m.Kernel != "" {
-		all = append(all, image.Cached{File: image.File{Path: m.Kernel, Basis: image.HostFile}, Dir: g.opts.Images})
+		all = append(all, image.Cached{File: image.File{Path: m.Kernel, Basis: image.HostFile, Authorities: g.authorities()}, Dir: g.opts.Images})
 	}
 	if g.opts.References != nil {
 		all = append(all, g.opts.References)
 	}
-	if len(all) == 0 {
-		all = append(all, nowhere{})
+	if g.store != nil {
+		all = append(all, g.store)
 	}
-	return all
+	return append(all, ownImage{l})
 }
 
-// nowhere is the source of a machine that boots by its firmware.
-type nowhere struct{}
-
-func (nowhere) Image(context.Context, string) (*image.Image, image.Trust, error) {
-	return nil, image.Trust{}, fmt.Errorf("%w: the machine boots by its firmware, or is a dump: give the guest's vmlinuz", image.ErrNone)
+// authorities are those whose signatures are believed.
+func (g *Guest) authorities() []trust.Authority {
+	if g.store != nil {
+		return g.store.Authorities()
+	}
+	return trust.Authorities()
 }
 
 // Text prepares to compare the kernel's text with its boot image. The trust says what

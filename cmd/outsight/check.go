@@ -96,7 +96,7 @@ func (f *checkFlags) run(c *cobra.Command, target string) (err error) {
 	if f.list {
 		return listChecks(c.OutOrStdout(), checks)
 	}
-	run := &checkRun{flags: f, checks: checks, stderr: c.ErrOrStderr(), known: check.Baseline{}}
+	run := &checkRun{flags: f, checks: checks, stderr: c.ErrOrStderr(), known: check.Baseline{}, assured: map[string]string{}}
 	run.options = append(run.options, check.Remember(&check.History{}))
 	switch {
 	case len(checks) == 0:
@@ -153,7 +153,10 @@ func (f *checkFlags) writer(c *cobra.Command, run *checkRun) (func(iter.Seq[*che
 					return fmt.Errorf("write the output: %w", err)
 				}
 			}
-			return nil
+			if run.failed != nil || run.last == nil {
+				return nil // reported by who runs this
+			}
+			return run.report().OCSFScan(w, run.shown)
 		}, nil
 	}
 	columns := check.View(nil).Columns()
@@ -192,8 +195,9 @@ type checkRun struct {
 	known   check.Baseline // what is not shown: known before, or shown already
 	last    *check.Result
 	shown   int
-	passed  int             // findings that are allowed, at the last round
-	gaps    map[string]bool // lines that were printed
+	passed  int               // findings that are allowed, at the last round
+	gaps    map[string]bool   // lines that were printed
+	assured map[string]string // what was printed of what a run proves
 	failed  error
 }
 
@@ -262,10 +266,20 @@ func (r *checkRun) printGaps() {
 	r.gaps = now
 }
 
+// printAssurances says what the run proves, each once for as long as it stays so.
+func (r *checkRun) printAssurances() {
+	for _, a := range r.last.Assurances() {
+		if r.assured[a.Subject] != a.Text {
+			fmt.Fprintln(r.stderr, "outsight: "+sentence(a.Text))
+		}
+		r.assured[a.Subject] = a.Text
+	}
+}
+
 // report is what the formats for other programs say of the guest.
 func (r *checkRun) report() *check.Report {
 	m := r.guest.Machine()
-	return &check.Report{Target: r.guest.Target(), Guest: m.Name, Release: r.last.Release, Version: version(), At: time.Now(), Checks: r.checks}
+	return &check.Report{Target: r.guest.Target(), Guest: m.Name, Release: r.last.Release, Version: version(), At: time.Now(), Checks: r.checks, Assurances: r.last.Assurances()}
 }
 
 // findings runs the checks and yields what is found: each finding once.
@@ -285,6 +299,7 @@ func (r *checkRun) findings(ctx context.Context) iter.Seq[*check.Finding] {
 			}
 			if r.flags.every > 0 {
 				r.printGaps()
+				r.printAssurances()
 			}
 			for key, f := range before {
 				if now[key] == nil && !r.last.Gap(f.Check) {
@@ -323,16 +338,12 @@ func (r *checkRun) conclude() error {
 		return r.failed
 	}
 	r.printGaps()
-	for _, gap := range r.last.Unsupported {
-		// That the kernel's text was compared with nothing is not the guest's doing alone.
-		hint := ""
-		if slices.ContainsFunc(gap.Checks, func(c *check.Check) bool { return c.ID == "kernel-text" }) {
-			hint = " with --reference"
-		}
-		if r.flags.guest.verbose || hint != "" {
-			fmt.Fprintln(r.stderr, "outsight: nothing to compare with: "+sentence(gap.String())+hint)
+	if r.flags.guest.verbose {
+		for _, gap := range r.last.Unsupported {
+			fmt.Fprintln(r.stderr, "outsight: nothing to compare with: "+sentence(gap.String()))
 		}
 	}
+	r.printAssurances()
 	ran := counted(r.last.Ran, "check")
 	beside := ""
 	if r.passed > 0 {

@@ -10,6 +10,8 @@ import (
 	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/kernel/image"
+	"github.com/outsight-vmi/outsight/kernel/image/trust"
+	"github.com/outsight-vmi/outsight/kernel/reference"
 	"github.com/outsight-vmi/outsight/table"
 )
 
@@ -52,7 +54,7 @@ func (f *guestFlags) session(ctx context.Context, target string) (*guest.Guest, 
 func (f *guestFlags) options() guest.Options {
 	return guest.Options{
 		Pause: f.pause, PostMortem: f.postMortem, Cache: f.cache(), Images: f.images(),
-		References: f.sources(), Warn: func(err error) { warn(err) },
+		References: f.sources(), Profiles: reference.Default(), Warn: func(err error) { warn(err) },
 	}
 }
 
@@ -61,9 +63,13 @@ func (f *guestFlags) sources() image.Source {
 	if len(f.references) == 0 {
 		return nil
 	}
+	var authorities []trust.Authority
+	if s, err := openStore(); err == nil {
+		authorities = s.Authorities()
+	}
 	var all image.Sources
 	for _, path := range f.references {
-		all = append(all, image.Cached{File: image.File{Path: path, Basis: image.UserFile}, Dir: f.images()})
+		all = append(all, image.Cached{File: image.File{Path: path, Basis: image.UserFile, Authorities: authorities}, Dir: f.images()})
 	}
 	return all
 }
@@ -105,6 +111,6 @@ func extraCommands() []*cobra.Command {
 	lab.GroupID = groupHost
 	return []*cobra.Command{
 		newCheckCommand(), newQueryCommand(), newTopCommand(), newCollectCommand(), newRecoverCommand(), newDumpCommand(), newExportISFCommand(), newStructCommand(),
-		newReadCommand(), newWhatisCommand(), newTranslateCommand(), newDisassembleCommand(), newSearchCommand(), newWalkCommand(), newExtractCommand(), lab,
+		newReadCommand(), newProfileCommand(), newWhatisCommand(), newTranslateCommand(), newDisassembleCommand(), newSearchCommand(), newWalkCommand(), newExtractCommand(), lab,
 	}
 }

@@ -23,6 +23,7 @@ func TestScripts(t *testing.T) {
 		},
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("XDG_CACHE_HOME", env.WorkDir+"/cache")
+			env.Setenv("OUTSIGHT_PROFILES", env.WorkDir+"/profiles")
 			return os.MkdirAll(env.WorkDir+"/cache", 0o755)
 		},
 	})

@@ -192,9 +192,19 @@ func readKept(f *os.File) (*Image, Trust, error) {
 	im.symbols = sync.OnceValues(im.findSymbols)
 	t := Trust{Basis: h.Basis, By: h.By}
 	if h.Unsigned != "" {
-		t.Unsigned = errors.New(h.Unsigned)
+		t.Unsigned = unsigned(h.Unsigned)
 	}
 	return im, t, nil
+}
+
+// unsigned is why an image is not believed for its signature, from its text.
+func unsigned(text string) error {
+	for _, known := range []error{trust.ErrUnsigned, trust.ErrTampered, trust.ErrUnknown, trust.ErrSignature} {
+		if rest, ok := strings.CutPrefix(text, known.Error()); ok {
+			return fmt.Errorf("%w%s", known, rest)
+		}
+	}
+	return errors.New(text)
 }
 
 // keep writes an image to a file, with holes where it is zeros.

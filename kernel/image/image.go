@@ -162,6 +162,15 @@ func payloadOf(b []byte) ([]byte, error) {
 	return b[start : start+n], nil
 }
 
+// ReleaseOf is the release that a bzImage names in its header, of which b is the beginning;
+// empty if it is none, or names none there.
+func ReleaseOf(b []byte) string {
+	if len(b) < setupEnd || string(b[setupMagic:setupMagic+4]) != "HdrS" {
+		return ""
+	}
+	return headerRelease(b)
+}
+
 // headerRelease is the release that a bzImage's header names.
 func headerRelease(b []byte) string {
 	at := 0x200 + int(binary.LittleEndian.Uint16(b[kernelVersion:]))

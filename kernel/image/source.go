@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/outsight-vmi/outsight/kernel/image/trust"
 )
@@ -45,7 +46,11 @@ func (t Trust) String() string {
 	case UserFile:
 		return "the reference " + t.Where
 	case Signed:
-		return "the signature of " + t.By + " on " + t.Where
+		who, signer, _ := strings.Cut(t.By, " (")
+		if signer == "" {
+			return who + "'s signature on " + t.Where
+		}
+		return who + "'s signature (" + signer + " on " + t.Where
 	}
 	return "the guest's memory alone"
 }
@@ -102,10 +107,10 @@ func Read(b []byte, t Trust, authorities []trust.Authority) (*Image, Trust, erro
 	}
 	t.Unsigned = err
 	im, err := parse(b)
-	if err != nil {
-		return nil, Trust{}, fmt.Errorf("%s: %w", t.Where, err)
+	if err != nil && t.Where != "" {
+		err = fmt.Errorf("%s: %w", t.Where, err)
 	}
-	return im, t, nil
+	return im, t, err
 }
 
 // Sources are several, the best first. The first that has an image gives it. If none has,

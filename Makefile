@@ -8,7 +8,7 @@ PREFIX ?= /usr/local
 
 export CGO_ENABLED = 0
 
-.PHONY: help build install demo test check lint fuzz hostile minimal support bench install-deps install-slow-deps clean
+.PHONY: help build install demo test check lint fuzz hostile minimal support zoo bench install-deps install-slow-deps clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -42,6 +42,11 @@ support: install-slow-deps ## run every comparison with guests, an hour or two, 
 	rm -f bin/results.jsonl && mkdir -p bin
 	OUTSIGHT_SLOW=1 OUTSIGHT_KVM=all OUTSIGHT_RESULTS=$(CURDIR)/bin/results.jsonl go test -count 1 -timeout 0 -run '^TestGuest' ./groundtruth
 	OUTSIGHT_RESULTS=$(CURDIR)/bin/results.jsonl go test -count 1 -run '^TestSupportTable$$' ./groundtruth -update
+
+zoo: install-slow-deps ## do every trick of the zoo on every kernel, and write the table of what was found
+	rm -f bin/zoo.jsonl && mkdir -p bin
+	OUTSIGHT_SLOW=1 OUTSIGHT_ZOO=$(CURDIR)/bin/zoo.jsonl go test -count 1 -timeout 0 -run '^TestGuest(Zoo|KernelZoo|Busy|CredentialsRise)' ./check
+	OUTSIGHT_ZOO=$(CURDIR)/bin/zoo.jsonl go test -count 1 -run '^Test(ZooPage|Coverage)$$' ./check -update
 
 bench: install-deps build ## compare with drgn and crash as whole processes, and run the Go benchmarks
 	go run ./bench

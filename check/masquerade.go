@@ -99,7 +99,7 @@ func (p *program) masquerade(kernel map[string]bool) *Finding {
 	f.Show = fmt.Sprintf("outsight ps {} --where 'pid == %d' -o json", p.PID)
 	f.Aspect = "name"
 	switch {
-	case bracketed && ofThread(inner):
+	case bracketed && ofThread(inner), ofThread(p.arg0()) && p.arg0() != of:
 		f.Seen = fmt.Sprintf("its first argument is %q", p.arg0())
 	case p.Comm != of[:min(len(of), commSize-1)] && ofThread(p.Comm):
 		f.Seen = fmt.Sprintf("its name is %q", p.Comm)

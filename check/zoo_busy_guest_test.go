@@ -16,8 +16,8 @@ import (
 
 // kernelChecks are those of what the kernel itself relies on.
 var kernelChecks = []string{
-	"code-pointer", "ftrace-triple", "helper-path", "hidden-bpf", "hidden-code", "hidden-module", "hidden-process",
-	"operations-table", "security-state", "stolen-credentials", "system-call-function", "taint",
+	"bpf-tampering", "code-pointer", "ftrace-triple", "helper-path", "hidden-bpf", "hidden-code", "hidden-module", "hidden-process", "module-hook",
+	"operations-table", "security-state", "stolen-credentials", "system-call-function", "taint", "text-branch",
 }
 
 // TestGuestBusy judges guests in which everything is used that a kernel has: BPF of every
@@ -46,7 +46,7 @@ func TestGuestBusy(t *testing.T) {
 				silentFor(t, s, []*check.Check{c})
 				t.Logf("%s takes %v", c.ID, time.Since(began).Round(time.Millisecond))
 			}
-			only, err := check.Select([]string{"hidden-bpf"}, nil)
+			only, err := check.Select([]string{"hidden-bpf", "bpf-tampering"}, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -71,6 +71,8 @@ func bpfTricks() []trick {
 		{"symbol of a program off the list", func(z *zoo) {
 			z.unlink(z.ptr(z.program()+z.offset("bpf_prog", "aux")) + z.offset("bpf_prog_aux", "ksym.lnode"))
 		}, hidden},
+		{"program that overwrites memory of processes", func(z *zoo) { z.call("bpf_probe_write_user") }, []string{"bpf-tampering"}},
+		{"program that has system calls fail", func(z *zoo) { z.call("bpf_override_return") }, []string{"bpf-tampering"}},
 	}
 }
 
@@ -90,6 +92,34 @@ func (z *zoo) program() virt.Addr {
 	}
 	z.Fatal("no program has a link")
 	return 0
+}
+
+// call makes the first call of a function of the kernel, in some BPF program, one of another: in
+// the instructions alone, so that nothing does it.
+func (z *zoo) call(helper string) {
+	z.Helper()
+	const insn, call = 8, 0x85
+	at, ok := z.look.Linux.Address(helper)
+	if !ok {
+		z.Skipf("this kernel has no %s", helper)
+	}
+	for p, err := range bpf.Programs(z.Context(), z.look.Linux) {
+		if err != nil {
+			continue
+		}
+		code, err := bpf.Instructions(z.look.Linux, p)
+		if err != nil {
+			z.Fatal(err)
+		}
+		for i := 0; i+insn <= len(code); i += insn {
+			if code[i] == call && code[i+1]>>4 == 0 {
+				distance := uint32(at - z.symbol("__bpf_call_base"))
+				z.write(p.Addr+z.offset("bpf_prog", "insnsi")+virt.Addr(i)+4, binary.LittleEndian.AppendUint32(nil, distance))
+				return
+			}
+		}
+	}
+	z.Fatal("no program calls a function of the kernel")
 }
 
 // dropProgram empties the slot of a program in the table of identifiers.

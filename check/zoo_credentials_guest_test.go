@@ -13,6 +13,8 @@ import (
 	"github.com/outsight-vmi/outsight/virt"
 )
 
+const riseTrick = "credentials of another process, whole"
+
 // TestGuestCredentialsRise gives a process the credentials of another, whole: so that one look
 // cannot tell. Setuid programs and daemons that change their user are silent.
 func TestGuestCredentialsRise(t *testing.T) {
@@ -66,6 +68,11 @@ func TestGuestCredentialsRise(t *testing.T) {
 				t.Errorf("one look tells: %v, %v; then the trick is not the one that needs two", r.Findings, err)
 			}
 			r := look()
+			fired := map[string]bool{}
+			for _, f := range r.Findings {
+				fired[f.Check.ID] = true
+			}
+			recordZoo(t, riseTrick, fired, []string{"stolen-credentials"})
 			if !slices.ContainsFunc(r.Findings, func(f *check.Finding) bool { return strings.Contains(f.Title, "without an exec") }) {
 				t.Errorf("it was not found; gaps %v", r.Gaps)
 			}

@@ -168,7 +168,7 @@ func performFor(t *testing.T, g *lab.Guest, s *guest.Guest, k trick, checks []*c
 	if err != nil {
 		t.Fatal(err)
 	}
-	judge(t, r, k.want)
+	judge(t, r, k.name, k.want)
 }
 
 // restore takes back what was changed.
@@ -179,7 +179,7 @@ func (z *zoo) restore() {
 }
 
 // judge checks that just these checks found something, and said all of it.
-func judge(t *testing.T, r *check.Result, wanted []string) {
+func judge(t *testing.T, r *check.Result, trick string, wanted []string) {
 	t.Helper()
 	fired := map[string]bool{}
 	for _, f := range r.Findings {
@@ -189,6 +189,7 @@ func judge(t *testing.T, r *check.Result, wanted []string) {
 		}
 		t.Logf("%s: %s; expected %s; seen %s; %v", f.Check.ID, f.Title, f.Expected, f.Seen, f.Evidence)
 	}
+	recordZoo(t, trick, fired, wanted)
 	wanted = slices.DeleteFunc(slices.Clone(wanted), func(id string) bool {
 		id, may := strings.CutPrefix(id, "?")
 		if may {

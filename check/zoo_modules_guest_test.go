@@ -26,8 +26,8 @@ var moduleTricks = []struct {
 	{"a packet hook of a module that hides", []string{"code-pointer", "hidden-code", "hidden-module"}},
 	{"a probe of a module that hides", []string{"code-pointer", "hidden-code", "hidden-module"}},
 	{"a traced function of a module that hides", []string{"code-pointer", "hidden-code", "hidden-module"}},
-	{"a system call in the table", []string{"system-call-function"}},
-	{"a jump in a function", []string{"kernel-text"}},
+	{"a system call in the table", []string{"module-hook", "system-call-function"}},
+	{"a jump in a function", []string{"kernel-text", "text-branch"}},
 	{"credentials written", []string{"stolen-credentials"}},
 	{"credentials borrowed", []string{"stolen-credentials"}},
 	{"a process off the list", []string{"hidden-process"}},
@@ -71,7 +71,7 @@ func TestGuestZooModules(t *testing.T) {
 			silent(t, s)
 			known := check.Baseline{}
 			for i, k := range moduleTricks {
-				t.Run(k.name, func(t *testing.T) { performModule(t, g, s, i+1, k.want, known) })
+				t.Run(k.name, func(t *testing.T) { performModule(t, g, s, i+1, k.name, k.want, known) })
 			}
 		})
 	}
@@ -79,7 +79,7 @@ func TestGuestZooModules(t *testing.T) {
 
 // performModule loads the module of one trick: what is found that was not known before must be
 // by the checks that are named.
-func performModule(t *testing.T, g *lab.Guest, s *guest.Guest, mode int, want []string, known check.Baseline) {
+func performModule(t *testing.T, g *lab.Guest, s *guest.Guest, mode int, name string, want []string, known check.Baseline) {
 	const load = `su -s /bin/sh daemon -c "exec sleep 100000" </dev/null >/dev/null 2>&1 & sleep 0.5
 		insmod /trick%d.ko victim=$! 2>&1 | grep -v 'temporarily unavailable'; sleep 0.2; echo loaded`
 	if out := labtest.Output(t, g, fmt.Sprintf(load, mode)); strings.TrimSpace(out) != "loaded" {
@@ -95,6 +95,7 @@ func performModule(t *testing.T, g *lab.Guest, s *guest.Guest, mode int, want []
 		fired[f.Check.ID] = true
 		t.Logf("%s: %s", f.Check.ID, f.Title)
 	}
+	recordZoo(t, name, fired, want)
 	for _, id := range want {
 		if !fired[id] {
 			t.Errorf("%s did not find it, but %v; gaps %v", id, slices.Sorted(maps.Keys(fired)), r.Gaps)

@@ -1,0 +1,133 @@
+package check_test
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/outsight-vmi/outsight/check"
+)
+
+const coveragePage = "../docs/coverage.md"
+
+// covered is something that intruders leave in memory, and what finds it.
+type covered struct {
+	what   string
+	seen   string // in which public rootkits and implants, of those that are described in public
+	attack string // technique of MITRE ATT&CK
+	checks []string
+	tricks []string // of the zoo
+	missed string   // what of it is not found
+}
+
+var coverage = []covered{
+	{"system call table overwritten", "Diamorphine, Suterusu, nurupo, Puszek, Skidmap", "T1014", []string{"code-pointer", "system-call-function", "module-hook"}, []string{"system call elsewhere", "system call by another's function", "system call in a module", "a system call in the table"}, ""},
+	{"dispatcher of system calls patched (x64_sys_call, since 6.9)", "later forks of Diamorphine", "T1014", []string{"kernel-text", "system-call-function", "text-branch"}, []string{"dispatcher to another's function", "jump in a function to a module"}, ""},
+	{"copy of the system call table, with the dispatcher patched", "SucKIT and its kin", "T1014", []string{"kernel-text", "system-call-function"}, []string{"dispatcher to another's function"}, "without an image of the kernel, and where the dispatcher reads the table by an address in its own text"},
+	{"inline hook at the start of a function", "Reptile (khook), Suterusu, Drovorub, Melofee", "T1014", []string{"kernel-text", "ftrace-triple", "text-branch"}, []string{"jump at the start of a function", "jump in the place for tracing", "jump in a function to a module"}, ""},
+	{"inline hook in the middle of a function", "Reptile, private kits", "T1014", []string{"kernel-text", "text-branch"}, []string{"a jump in a function", "jump in a function to code of an unknown owner", "address in a register, to a module", "pushed address, to a module"}, ""},
+	{"function of the kernel changed in place (a check taken out)", "kernel exploits, Singularity", "T1562.001", []string{"kernel-text"}, []string{"function that does nothing"}, "without an image of the kernel"},
+	{"ftrace hook of a module that hides", "KoviD, PUMAKIT, Caraxes, Singularity, rootkat", "T1014", []string{"code-pointer", "hidden-code", "hidden-module", "ftrace-triple"}, []string{"a traced function of a module that hides", "tracer off the list"}, ""},
+	{"ftrace hook of a module on the list", "Caraxes, tutorials and their many copies", "T1014", []string{"ftrace-triple", "module-hook"}, []string{"module replaces a function", "module watches a function"}, ""},
+	{"kprobe or kretprobe", "KoviD, Drovorub", "T1014", []string{"code-pointer", "hidden-code", "hidden-module", "module-hook"}, []string{"a probe of a module that hides"}, "that a probe of a product is none of a rootkit's nobody can tell by the kernel alone"},
+	{"jump of a forged optimized probe, static call or pv_ops", "none known", "T1014", []string{"kernel-text", "text-branch"}, []string{"jump in a function to a module"}, ""},
+	{"tracepoint function (sched_process_fork and others)", "Singularity", "T1014", []string{"code-pointer", "module-hook", "hidden-code"}, nil, ""},
+	{"interrupt gate, exception handler", "kbeast, private kits", "T1014", []string{"code-pointer", "kernel-text"}, []string{"gate elsewhere"}, "a table that only the processor's IDTR leads to; MSR_LSTAR and debug registers, which no monitor shows"},
+	{"module taken off the list", "nearly all", "T1547.006", []string{"hidden-module", "hidden-code", "code-pointer", "operations-table"}, []string{"module off the list"}, ""},
+	{"module taken off sysfs (kobject_del)", "KoviD, Reptile, Caraxes, Singularity", "T1547.006", []string{"hidden-module"}, []string{"module off sysfs"}, ""},
+	{"code that left its module, or has none (memory of vmalloc, set_memory_x)", "LKM-TLSKIT, kmatryoshka loaders", "T1014", []string{"hidden-code", "code-pointer"}, []string{"heap executable", "notifier in code of an unknown owner"}, ""},
+	{"module under the name of another", "Skidmap", "T1036.005", []string{"module-hook", "taint"}, []string{"module watches a function"}, "a module that is on the list under any name and hooks nothing"},
+	{"taint flags cleared", "Singularity, KoviD", "T1562.001", []string{"taint"}, []string{"taint cleared"}, "where the module clears its own flags as well"},
+	{"executable page that can be written, text made writable", "kits that change CR0.WP or page tables", "T1014", []string{"hidden-code"}, []string{"text writable", "heap executable"}, "CR0.WP between two looks"},
+	{"file_operations, iterate_shared, filldir", "adore-ng, Puszek", "T1564.001", []string{"operations-table", "kernel-text"}, []string{"table of a file copied", "table of an inode copied", "function of /proc elsewhere", "function of /proc in a module"}, ""},
+	{"tables of /proc entries, seq_operations.show", "adore-ng, Suterusu, KoviD", "T1014", []string{"operations-table"}, []string{"table of an entry of /proc copied", "table of an entry of /proc copied into a module", "list of connections elsewhere"}, ""},
+	{"protocol handlers (inet_protos), packet_type", "private backdoors", "T1205", []string{"operations-table"}, []string{"protocol elsewhere", "protocol in a module", "packets of a kind elsewhere"}, ""},
+	{"tcp_prot and sockets' own functions", "private backdoors", "T1014", []string{"operations-table"}, []string{"socket of its own kind", "socket of its own kind in a module"}, ""},
+	{"network device intercepted (rx_handler, netdev_ops)", "private backdoors", "T1205", []string{"operations-table"}, []string{"network device intercepted", "network device by a copied table"}, ""},
+	{"netfilter hook", "Reptile, Drovorub, nurupo, Skidmap", "T1205", []string{"code-pointer", "hidden-code", "hidden-module", "module-hook"}, []string{"a packet hook of a module that hides"}, ""},
+	{"keyboard notifier, line discipline (keys)", "KoviD, maK_it, keysniffer", "T1056.001", []string{"code-pointer", "operations-table", "module-hook"}, []string{"notifier in code of an unknown owner", "keys of terminals to a module", "terminals by another's function"}, "handlers of the input layer (input_register_handler) of a module on the list"},
+	{"timer, work item, kernel thread in code of nobody", "Drovorub, Singularity", "T1014", []string{"code-pointer", "hidden-code", "hidden-module"}, []string{"a thread of a module that hides"}, ""},
+	{"security hooks taken off or redirected (lists, static calls since 6.12)", "kernel exploits", "T1562.001", []string{"security-state", "code-pointer"}, []string{"security hook taken off"}, ""},
+	{"SELinux, AppArmor, lockdown, auditing switched off", "Singularity, kernel exploits", "T1562.001", []string{"security-state"}, []string{"AppArmor switched off", "lockdown lowered", "auditing switched off"}, "a policy that allows everything"},
+	{"enforcement of module signatures switched off", "kernel exploits", "T1553.006", []string{"taint"}, []string{"enforcement of signatures lowered", "unsigned module where signatures are compulsory"}, ""},
+	{"process off the task list and other lists", "DKOM kits, FU and its kin", "T1014", []string{"hidden-process"}, []string{"task off the list", "task off its parent's children", "task off its cgroup set", "task off its PID", "a process off the list"}, ""},
+	{"process hidden by filtered output alone", "Diamorphine, Reptile, KoviD, LD_PRELOAD kits", "T1564", []string{"contradicted", "kernel-text", "preload"}, nil, "the processes themselves are plain in every view; what hides them is found by its hook"},
+	{"socket out of the hash tables", "DKOM kits", "T1564", []string{"hidden-socket", "hidden-process"}, []string{"connection off its table", "process with a connection off the list"}, ""},
+	{"root by overwritten credentials", "Diamorphine, KoviD, kernel exploits", "T1068", []string{"stolen-credentials"}, []string{"user overwritten", "credentials written", "every bit a capability", "capabilities beyond the permitted"}, ""},
+	{"root by borrowed credentials (init_cred, another process)", "kernel exploits, Reptile", "T1068", []string{"stolen-credentials"}, []string{"credentials of the kernel", "credentials of process 1", "credentials borrowed", "credentials of the kernel, for a moment", "credentials of process 1, for a moment", "credentials that were not allocated"}, ""},
+	{"root by commit_creds(prepare_kernel_cred())", "Reptile, PUMAKIT, Caraxes, Singularity", "T1068", []string{"stolen-credentials"}, []string{riseTrick}, "at one look alone, and where the process ran another program before the next"},
+	{"modprobe_path, core_pattern, release_agent, binfmt_misc", "kernel and container exploits", "T1546", []string{"helper-path"}, []string{"modprobe in /tmp", "crashes into a hidden program", "power off by /var/tmp", "what the kernel runs"}, ""},
+	{"BPF program that overwrites what processes read", "TripleCross, ebpfkit, bad-bpf, boopkit", "T1014", []string{"bpf-tampering"}, []string{"program that overwrites memory of processes", "program that has system calls fail"}, ""},
+	{"BPF program that hides itself", "ebpfkit, LinkPro", "T1564", []string{"hidden-bpf"}, []string{"program off the table", "program off the table, without an identifier", "symbol of a program off the list"}, ""},
+	{"BPF for signals from the network (XDP, tc)", "boopkit, LinkPro, TripleCross", "T1205", nil, nil, "a fact in the views bpf and bpf_links: load balancers do the same"},
+	{"socket filter that waits for a magic packet", "BPFDoor, Symbiote", "T1205.002", []string{"packet-filter-backdoor"}, []string{"filter with magic", "filter by window"}, "a program that compares in its own code"},
+	{"promiscuous interface", "sniffers", "T1040", []string{"promiscuous"}, []string{"promiscuous by flag", "promiscuous without a request"}, ""},
+	{"program in a memfd, or deleted", "BPFDoor, perfctl, PUMAKIT, memfd loaders", "T1620", []string{"fileless-program"}, []string{"program in a memfd", "script in a memfd", "deleted in /dev/shm", "deleted in /var/lib", "memfd named as runc's, by another"}, ""},
+	{"program that is named as a kernel thread", "BPFDoor, sedexp, perfctl", "T1036.004", []string{"masquerade"}, []string{"named as a worker of the kernel", "argument in brackets", "program in a memfd"}, "a name of another program"},
+	{"code injected by ptrace or /proc/PID/mem, reflective loaders", "Perfctl, many loaders", "T1055", []string{"injected-code"}, []string{"shellcode in a system call", "code that rests", "library loaded by hand", "library in a memfd", "executable heap", "executable stack"}, "code written over mapped code of a file"},
+	{"hollowed process", "Melofee, packers", "T1055.012", []string{"hollowed-process", "injected-code"}, []string{"other file over the code", "memory over the code"}, ""},
+	{"preloaded library by environment or /etc/ld.so.preload", "Father, Azazel, Jynx2, BEURK, Symbiote, OrBit, perfctl", "T1574.006", []string{"preload"}, []string{"preload in the environment", "ld.so.preload", "library of nearly all, out of sight", "library of nearly all, unasked"}, ""},
+	{"dynamic linker patched to preload from elsewhere", "bedevil (bdvl), OrBit, Medusa", "T1574.006", []string{"preload"}, []string{"library of nearly all, unasked"}, ""},
+	{"GOT or PLT of one process redirected", "TripleCross, injectors", "T1055", nil, nil, "not judged yet; the library that it leads to is found if it came from no file, a memfd or was preloaded"},
+	{"shell with a socket as its terminal", "reverse and bind shells of all", "T1059", []string{"shell-on-socket"}, []string{"shell on a connection"}, "a shell behind a pseudo-terminal or a pipe"},
+	{"io_uring in place of system calls", "Curing", "T1106", nil, nil, "sockets, files and rings are plain in the views sockets, files and io_uring: a ring alone is no finding"},
+	{"log of the kernel filtered for its readers", "Singularity", "T1070.002", nil, nil, "outsight dmesg shows what the ring holds; nothing compares it with what readers get"},
+}
+
+// TestCoverage: the page of what is covered names checks and tricks that there are, and says of
+// each check whether one of the tricks proves it.
+func TestCoverage(t *testing.T) {
+	known := zooTricks()
+	named := map[string]bool{}
+	var b strings.Builder
+	b.WriteString("# What intruders leave, and what finds it\n\n<!-- Written by go test ./check -run TestCoverage -update. -->\n\n")
+	b.WriteString("Checks in **bold** are proven by a trick of the [zoo](zoo.md) that stands for the technique: they must find it. The others follow from what they compare. ")
+	b.WriteString("Public rootkits are named for what is written of them; none is built or shipped here.\n\n")
+	b.WriteString("| technique | seen in | ATT&CK | found by | tricks | missed |\n|---|---|---|---|---|---|\n")
+	for _, c := range coverage {
+		proven := map[string]bool{}
+		for _, name := range c.tricks {
+			want, ok := known[name]
+			if !ok {
+				t.Errorf("%s: there is no trick %q", c.what, name)
+			}
+			named[name] = true
+			for _, id := range want {
+				proven[strings.TrimPrefix(id, "?")] = true
+			}
+		}
+		var by []string
+		for _, id := range c.checks {
+			if _, ok := check.Lookup(id); !ok {
+				t.Errorf("%s: there is no check %q", c.what, id)
+			}
+			link := fmt.Sprintf("[%s](checks/%s.md)", id, id)
+			if proven[id] {
+				link = "**" + link + "**"
+			}
+			by = append(by, link)
+		}
+		if len(c.tricks) > 0 && !slices.ContainsFunc(c.checks, func(id string) bool { return proven[id] }) {
+			t.Errorf("%s: none of its tricks proves one of its checks", c.what)
+		}
+		if len(by) == 0 && c.missed == "" {
+			t.Errorf("%s: nothing finds it, and nothing says so", c.what)
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", c.what, c.seen, technique(c.attack), strings.Join(by, ", "), strings.Join(c.tricks, "; "), c.missed)
+	}
+	for name, want := range known {
+		if len(want) > 0 && !named[name] && !strings.HasPrefix(name, "healthy") {
+			t.Logf("trick %q stands for no technique", name)
+		}
+	}
+	if *update {
+		if err := os.WriteFile(coveragePage, []byte(b.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := os.ReadFile(coveragePage); err != nil || string(got) != b.String() {
+		t.Errorf("%s is not what is covered (%v): go test ./check -run TestCoverage -update", coveragePage, err)
+	}
+}

@@ -2,6 +2,7 @@ package check
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -55,16 +56,19 @@ func kernelText(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 			yield(nil, err)
 			return
 		}
-		for d, err := range t.Differences(ctx) {
-			if err != nil {
-				if !yield(nil, err) {
-					return
-				}
-				continue
-			}
-			if !yield(s.foundText(d, trust), nil) {
-				return
-			}
+		s.differences(ctx, t, yield, func(linuxtext.Difference) image.Trust { return trust })
+	}
+}
+
+// differences yields what is not as its file says.
+func (s *Subject) differences(ctx context.Context, t *linuxtext.Text, yield func(*Finding, error) bool, trust func(linuxtext.Difference) image.Trust) {
+	for d, err := range t.Differences(ctx) {
+		var f *Finding
+		if err == nil {
+			f = s.foundText(d, trust(d))
+		}
+		if !yield(f, err) {
+			return
 		}
 	}
 }
@@ -78,20 +82,52 @@ func (nothingToCompare) Is(target error) bool { return target == kobj.ErrUnsuppo
 func (e nothingToCompare) Unwrap() error { return e.error }
 
 func (s *Subject) foundText(d linuxtext.Difference, trust image.Trust) *Finding {
+	of, whose := "kernel", "the kernel's"
+	if d.Module != nil {
+		of, whose = "module "+d.Module.Name, "the module's"
+	}
+	what, kind := of+" text", of+" text"
+	if d.Module != nil {
+		kind = "module text"
+	}
+	if d.VDSO != "" {
+		what, kind = "the kernel's image of the "+d.VDSO+" vDSO", "vDSO"
+	}
+	if d.Section != "" {
+		what, kind = "read-only data of "+of, "read-only data"
+		if d.Module == nil {
+			what = "kernel read-only data"
+		}
+	}
 	where := fmt.Sprintf("%s+%#x", d.Symbol, d.Offset)
 	if d.Symbol == "" {
 		where = d.Addr.String()
 	}
 	f := &Finding{
 		Confidence: Certain,
-		Title:      fmt.Sprintf("kernel text at %s is not the kernel's: %s", where, d.Reason),
-		Object:     Object{Kind: "kernel text", Name: where, Addr: d.Addr},
-		Expected:   describeCode(d.WantCode, d.Code),
-		Seen:       describeCode(d.GotCode, d.Code),
+		Title:      fmt.Sprintf("%s at %s is not %s: %s", what, where, whose, d.Reason),
+		Object:     Object{Kind: kind, Name: where, Addr: d.Addr},
 		Evidence:   []Evidence{{Text: "as built", Addr: d.Addr, Bytes: d.Want}, {Text: "as it is", Addr: d.Addr, Bytes: d.Got}},
-		Basis:      "kernel text against " + trust.String(),
-		Show:       fmt.Sprintf("outsight disassemble {} %#x", uint64(d.Code)),
+		Basis:      what + " against " + trust.String(),
 	}
+	if d.VDSO != "" {
+		f.Severity = Critical // every process runs it
+	}
+	if d.Module != nil {
+		f.Object.Name = d.Module.Name + ":" + where
+	}
+	if d.Section != "" {
+		f.Expected, f.Seen = s.describeData(d.Want), s.describeData(d.Got)
+		f.Show = fmt.Sprintf("outsight read {} %#x %d", uint64(d.Addr), len(d.Got))
+		f.Evidence = append(f.Evidence, Evidence{Text: "it is in " + d.Section})
+		if !isPointer(d.Want) && !isPointer(d.Got) {
+			// On some processors kernels wrote into their own constants before they sealed them.
+			f.Confidence = Likely
+		}
+		return f
+	}
+	f.Expected, f.Seen = describeCode(d.WantCode, d.Code), describeCode(d.GotCode, d.Code)
+	f.Show = fmt.Sprintf("outsight disassemble {} %#x", uint64(d.Code))
 	if d.Kind != 0 {
 		f.Evidence = append(f.Evidence, Evidence{Text: "the kernel has a patch site here: " + d.Kind.String()})
 	}
@@ -99,7 +135,7 @@ func (s *Subject) foundText(d linuxtext.Difference, trust image.Trust) *Finding 
 		// The bytes are the kernel's own, and what governs them is data, which somebody may
 		// have changed as well.
 		f.Confidence = Likely
-		f.Title = fmt.Sprintf("kernel text at %s is not that of the kernel's present state: %s", where, d.Reason)
+		f.Title = fmt.Sprintf("%s at %s is not that of the kernel's present state: %s", what, where, d.Reason)
 	}
 	if to, ok := leadsTo(d.GotCode, d.Code); ok {
 		owner := "unknown code"
@@ -109,6 +145,27 @@ func (s *Subject) foundText(d linuxtext.Difference, trust image.Trust) *Finding 
 		f.Evidence = append(f.Evidence, Evidence{Text: "it leads to " + owner, Addr: to, Bytes: codeAt(s, uint64(to))})
 	}
 	return f
+}
+
+// describeData is bytes of data, with what it leads to if it is a pointer into the kernel.
+func (s *Subject) describeData(b []byte) string {
+	text := hex.EncodeToString(b)
+	if !isPointer(b) {
+		return text
+	}
+	a := virt.Addr(binary.LittleEndian.Uint64(b))
+	text += fmt.Sprintf(" (a pointer to %#x", uint64(a))
+	if owners, err := s.Owners(); err == nil {
+		if o := owners.CodeAt(a); o.Kind != linux.OwnerNone {
+			text += ", " + describeOwner(owners, a)
+		}
+	}
+	return text + ")"
+}
+
+// isPointer reports whether b is a word that leads into the kernel's half of addresses.
+func isPointer(b []byte) bool {
+	return len(b) == 8 && binary.LittleEndian.Uint64(b) >= 0xffff_8000_0000_0000 && binary.LittleEndian.Uint64(b) < 0xffff_ffff_ffff_0000
 }
 
 func describeOwner(owners *linux.Owners, a virt.Addr) string {

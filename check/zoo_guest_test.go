@@ -237,7 +237,7 @@ func tricks() []trick {
 		{"mount off its parent", func(z *zoo) { z.unlink(z.mounts()[0].Addr + z.offset("mount", "mnt_child")) }, []string{"hidden-mount"}},
 		{"module off the list", func(z *zoo) { z.unlink(z.module() + z.offset("module", "list")) }, []string{"hidden-module", "hidden-code", "code-pointer", "operations-table"}},
 		{"module off sysfs", func(z *zoo) { z.unlink(z.module() + z.offset("module", "mkobj.kobj.entry")) }, []string{"hidden-module"}},
-		{"system call elsewhere", func(z *zoo) { z.put(z.symbol("sys_call_table")+8*17, uint64(z.heap())) }, []string{"code-pointer"}},
+		{"system call elsewhere", func(z *zoo) { z.put(z.symbol("sys_call_table")+8*17, uint64(z.heap())) }, []string{"code-pointer", "kernel-rodata"}},
 		{"gate elsewhere", func(z *zoo) {
 			gate := z.symbol("idt_table") + 16*3
 			b := z.read(gate, 12)
@@ -256,6 +256,8 @@ func tricks() []trick {
 			z.write(z.traced("kernel_halt").Site, []byte{0xe9, 0, 0x10, 0, 0})
 		}, []string{"kernel-text", "ftrace-triple"}},
 		{"function that does nothing", func(z *zoo) { z.write(z.traced("kernel_power_off").Site+5, []byte{0xc3}) }, []string{"kernel-text"}},
+		{"vDSO of all processes", func(z *zoo) { z.write(z.vdso()+12, []byte{0xcc}) }, []string{"vdso"}}, // what pads its ELF header
+		{"vDSO of one process", func(z *zoo) { z.ownVDSO(z.vdso()) }, []string{"vdso"}},
 		{"text writable", func(z *zoo) { z.entry(z.symbol("_text"), func(e uint64) uint64 { return e | 1<<1 }) }, []string{"hidden-code"}},
 	}
 }
@@ -391,7 +393,12 @@ func (z *zoo) unlink(node virt.Addr) {
 // entry changes the page-table entry that maps a.
 func (z *zoo) entry(a virt.Addr, change func(uint64) uint64) {
 	z.Helper()
-	space := z.look.Linux.Space
+	z.entryIn(z.look.Linux.Space, a, change)
+}
+
+// entryIn is entry in the page tables of a process.
+func (z *zoo) entryIn(space *virt.Space, a virt.Addr, change func(uint64) uint64) {
+	z.Helper()
 	page, err := space.Translate(a)
 	if err != nil {
 		z.Fatal(err)
@@ -437,4 +444,37 @@ func (z *zoo) writePhysical(pa uint64, b []byte) {
 			z.Error(err)
 		}
 	})
+}
+
+// vdso is where the kernel has its image of the vDSO for 64 bits.
+func (z *zoo) vdso() virt.Addr {
+	z.Helper()
+	name := "vdso_image_64"
+	if _, err := z.look.Linux.SymbolAddr(name); err != nil {
+		name = "vdso64_image" // 7.0
+	}
+	return z.ptr(z.symbol(name))
+}
+
+// ownVDSO gives the victim a page of its own in the place of the first of its vDSO, as a
+// write into its memory does, with a breakpoint in it. The page is the second of its stack
+// of the kernel, which is deeper than what sleeps there goes.
+func (z *zoo) ownVDSO(image virt.Addr) {
+	z.Helper()
+	stack := z.ptr(z.victim() + z.offset("task_struct", "stack"))
+	code := z.read(image, phys.PageSize)
+	code[0x800] ^= 0xcc
+	mm := z.ptr(z.victim() + z.offset("task_struct", "mm"))
+	at := z.ptr(mm + z.offset("mm_struct", "context.vdso"))
+	space, err := z.look.Linux.UserSpace(mm)
+	if err != nil {
+		z.Fatal(err)
+	}
+	// The lowest word of a stack is what shows that it overflowed.
+	frame, err := z.look.Linux.Space.Translate(stack + phys.PageSize)
+	if err != nil {
+		z.Fatal(err)
+	}
+	z.write(stack+phys.PageSize, code)
+	z.entryIn(space, at, func(e uint64) uint64 { return e&^0x000f_ffff_ffff_f000 | uint64(frame.PA) })
 }

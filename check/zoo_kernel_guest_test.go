@@ -52,10 +52,11 @@ var legalTools = []struct{ name, shell string }{
 
 // kernelTricks are changes of what the kernel relies on.
 func kernelTricks() []trick {
-	credentials, calls, helpers := []string{"stolen-credentials"}, []string{"system-call-function"}, []string{"helper-path"}
+	credentials, calls, helpers := []string{"stolen-credentials"}, []string{"system-call-function", "kernel-rodata"}, []string{"helper-path"}
 	state, taint, tracing := []string{"security-state"}, []string{"taint"}, []string{"ftrace-triple", "?kernel-text"}
-	text := []string{"system-call-function", "?kernel-text"}
+	text := []string{"system-call-function", "?kernel-text", "?kernel-rodata"}
 	tables := []string{"operations-table"}
+	constant := []string{"operations-table", "kernel-rodata"} // of the kernel's image
 	branches := []string{"text-branch", "?kernel-text"}
 	return []trick{
 		{"credentials of the kernel", func(z *zoo) { z.become(z.symbol("init_cred")) }, credentials},
@@ -161,16 +162,16 @@ func kernelTricks() []trick {
 		}, tables},
 		{"function of /proc elsewhere", func(z *zoo) {
 			z.put(z.symbol("proc_root_operations")+z.offset("file_operations", "iterate_shared"), uint64(z.heap()))
-		}, tables},
+		}, constant},
 		{"function of /proc in a module", func(z *zoo) {
 			z.put(z.symbol("proc_root_operations")+z.offset("file_operations", "iterate_shared"), uint64(z.moduleText()))
-		}, tables},
+		}, constant},
 		{"table of an entry of /proc copied", func(z *zoo) {
 			z.copyTable(z.symbol("proc_root")+z.offset("proc_dir_entry", "proc_iops"), "inode_operations")
 		}, tables},
 		{"list of connections elsewhere", func(z *zoo) {
 			z.put(z.symbol("tcp4_seq_ops")+z.offset("seq_operations", "show"), uint64(z.heap()))
-		}, tables},
+		}, constant},
 		{"protocol elsewhere", func(z *zoo) {
 			const icmp = 1
 			z.put(z.ptr(z.symbol("inet_protos")+8*icmp)+z.offset("net_protocol", "handler"), uint64(z.heap()))
@@ -200,7 +201,7 @@ func kernelTricks() []trick {
 		}, tables},
 		{"device file elsewhere", func(z *zoo) {
 			z.put(z.symbol("null_fops")+z.offset("file_operations", "splice_write"), uint64(z.heap()))
-		}, tables},
+		}, constant},
 		{"network device intercepted", func(z *zoo) {
 			z.put(z.ptr(z.symbol("init_net")+z.offset("net", "loopback_dev"))+z.offset("net_device", "rx_handler"), uint64(z.heap()))
 		}, tables},

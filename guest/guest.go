@@ -61,8 +61,9 @@ type Guest struct {
 	opened string // by Open
 	opts   Options
 
-	store     *reference.Store // nil for none
-	reference cachedReference
+	store       *reference.Store // nil for none
+	reference   cachedReference
+	moduleFiles moduleFiles
 
 	doubt atomic.Bool // whether system may not be what runs any more
 

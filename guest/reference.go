@@ -95,3 +95,24 @@ func (l *Look) Text(ctx context.Context) (*text.Text, image.Trust, error) {
 	t, err := text.New(l.Linux, ref)
 	return t, trust, err
 }
+
+// Rodata prepares to compare the kernel's read-only data with its boot image.
+func (l *Look) Rodata(ctx context.Context) (*text.Text, image.Trust, error) {
+	ref, trust, err := l.Reference(ctx)
+	if err != nil {
+		return nil, image.Trust{}, err
+	}
+	t, err := text.NewRodata(l.Linux, ref)
+	return t, trust, err
+}
+
+// VDSOs prepares to compare the kernel's images of the vDSO with its boot image, and says
+// where they are.
+func (l *Look) VDSOs(ctx context.Context) (*text.Text, []text.VDSO, image.Trust, error) {
+	ref, trust, err := l.Reference(ctx)
+	if err != nil {
+		return nil, nil, image.Trust{}, err
+	}
+	t, all, err := text.NewVDSOs(l.Linux, ref)
+	return t, all, trust, err
+}

@@ -2,6 +2,7 @@ package linux
 
 import (
 	"context"
+	"encoding/hex"
 	"fmt"
 	"iter"
 	"strings"
@@ -31,7 +32,7 @@ type moduleLayout struct {
 	layoutBase, layoutSize, layoutTextSize kobj.Field
 	kinds                                  []ModuleMemoryKind
 	states                                 map[uint64]ModuleState
-	sectAttrs                              kobj.Field
+	sectAttrs, buildID                     kobj.Field
 }
 
 // ModuleMemoryKind is what a region of a module's memory holds.
@@ -72,6 +73,7 @@ func (s *System) moduleLayout() (*moduleLayout, error) {
 		o.args, o.refcnt = r.Optional(m, "args"), r.Optional(m, "refcnt.counter")
 		o.kp, o.numKP = r.Optional(m, "kp"), r.Optional(m, "num_kp")
 		o.kallsyms, o.sectAttrs = r.Optional(m, "kallsyms"), r.Optional(m, "sect_attrs")
+		o.buildID = r.Optional(m, "build_id") // 5.14, with CONFIG_STACKTRACE_BUILD_ID
 		o.percpu, o.percpuSize = r.Optional(m, "percpu"), r.Optional(m, "percpu_size")
 		o.sourceList = r.Optional(m, "source_list") // with CONFIG_MODULE_UNLOAD, as are exit and refcnt
 		o.useSourceList, o.useSource = r.Optional("module_use", "source_list"), r.Optional("module_use", "source")
@@ -132,6 +134,7 @@ type Module struct {
 	Init, Exit          virt.Addr      // functions; Init's memory is freed once it has run
 	Percpu              virt.Addr      // offset in each processor's area
 	PercpuSize          uint64         // in bytes
+	BuildID             string         // lower-case hex; empty where the kernel does not keep it
 
 	symbols moduleSymbols
 }
@@ -255,6 +258,12 @@ func (s *System) module(o *moduleLayout, a virt.Addr) (_ *Module, err error) {
 	}{{&m.Version, o.version}, {&m.SrcVersion, o.srcversion}} {
 		if p := r.Pointer(a, s.f); p != 0 {
 			*s.to = r.CString(p, 256)
+		}
+	}
+	if o.buildID.Present() {
+		var id [20]byte
+		if r.ReadInto(id[:], o.buildID.At(a)); id != [20]byte{} {
+			m.BuildID = hex.EncodeToString(id[:])
 		}
 	}
 	if r.Err != nil {

@@ -57,6 +57,7 @@ type Info struct {
 	CPUs    int    // number of virtual CPUs; 0: unknown
 	QMP     string // path of a QMP socket; "": none
 	Kernel  string // path of the kernel that the monitor itself boots; "": none, its firmware boots
+	Initrd  string // path of the initial root file system that it gives to that kernel; "": none
 	State   State
 	Format  string    // of a dump, for people: "raw", "ELF core"; "" for a live machine
 	Source  Source    // how the memory can be read

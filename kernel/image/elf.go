@@ -1,6 +1,7 @@
 package image
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 )
@@ -18,7 +19,9 @@ type Section struct {
 	off  uint64 // in the file
 	bits bool   // the file has its bytes
 	exec bool
-	n    int // among the image's
+	// write says that it is writable, of a module's.
+	write bool
+	n     int // among the image's
 }
 
 // End is the address behind the section.
@@ -91,12 +94,13 @@ func (im *Image) parseELF() (end uint64, err error) {
 }
 
 // cstring cuts b at its first NUL, and to the length that a section's name may have.
-func cstring(b []byte) string {
-	b = b[:min(len(b), 128)]
-	for i, c := range b {
-		if c == 0 {
-			return string(b[:i])
-		}
+func cstring(b []byte) string { return cut(b, 128) }
+
+// cut cuts b at its first NUL, and to n bytes.
+func cut(b []byte, n int) string {
+	b = b[:min(len(b), n)]
+	if i := bytes.IndexByte(b, 0); i >= 0 {
+		b = b[:i]
 	}
 	return string(b)
 }
@@ -113,6 +117,9 @@ func (im *Image) Section(name string) (Section, bool) {
 
 // Sections are the sections that are in the kernel's memory, in the order of the file.
 func (im *Image) Sections() []Section { return im.sections }
+
+// Has reports whether the image has the bytes of a section.
+func (im *Image) Has(s Section) bool { return s.bits }
 
 // bytes are a section's bytes as linked, nil if the file does not have them.
 func (im *Image) bytes(s Section) []byte {

@@ -9,9 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/klauspost/compress/gzip"
-	"github.com/klauspost/compress/zstd"
-	"github.com/ulikunitz/xz"
+	"github.com/outsight-vmi/outsight/kernel/archive"
 )
 
 // ModuleID names a module of a kernel.
@@ -53,30 +51,10 @@ func ModuleName(path string) (name string, ok bool) {
 
 // UnpackModule unpacks a module's file, if it is packed (.ko.xz, .ko.zst, .ko.gz).
 func UnpackModule(b []byte) ([]byte, error) {
-	switch {
-	case bytes.HasPrefix(b, []byte("\x7fELF")):
+	if bytes.HasPrefix(b, []byte("\x7fELF")) {
 		return b, nil
-	case bytes.HasPrefix(b, []byte("\xfd7zXZ\x00")):
-		return unpackStream(b, func(r io.Reader) (io.ReadCloser, error) {
-			x, err := xz.NewReader(r)
-			return io.NopCloser(x), err
-		})
-	case bytes.HasPrefix(b, []byte("\x28\xb5\x2f\xfd")):
-		return unpackStream(b, func(r io.Reader) (io.ReadCloser, error) {
-			z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxModule))
-			if err != nil {
-				return nil, err
-			}
-			return z.IOReadCloser(), nil
-		})
-	case bytes.HasPrefix(b, []byte("\x1f\x8b")):
-		return unpackStream(b, func(r io.Reader) (io.ReadCloser, error) { return gzip.NewReader(r) })
 	}
-	return nil, fmt.Errorf("%w: it begins with % x", ErrModule, b[:min(len(b), 6)])
-}
-
-func unpackStream(b []byte, open func(io.Reader) (io.ReadCloser, error)) ([]byte, error) {
-	r, err := open(bytes.NewReader(b))
+	r, err := archive.Unpack(bytes.NewReader(b))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrModule, err)
 	}

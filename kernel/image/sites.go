@@ -100,6 +100,8 @@ type Sites struct {
 	Calls    []Call // of StaticCall and Trampoline
 	Runtimes []RuntimeConst
 	Paras    []ParaCall
+
+	altSize int // of an entry of .altinstructions
 }
 
 // ErrTable says that a table of patch sites contradicts itself.
@@ -112,15 +114,17 @@ const maxSites = 4 << 20
 func (im *Image) Sites() (*Sites, error) {
 	text, _ := im.Section(".text")
 	b := &siteBuilder{im: im, text: text, sites: &Sites{}}
+	return b.read(b.alternatives, b.offsets, b.locks, b.paravirt, b.runtime, b.bySymbols)
+}
+
+func (b *siteBuilder) read(tables ...func() error) (*Sites, error) {
 	b.sites.All = make([]Site, 0, b.atMost())
-	for _, read := range []func() error{
-		b.alternatives, b.offsets, b.locks, b.paravirt, b.runtime, b.bySymbols,
-	} {
+	for _, read := range tables {
 		if err := read(); err != nil {
 			return nil, err
 		}
 	}
-	b.sites.All = sortSites(b.sites.All, text)
+	b.sites.All = sortSites(b.sites.All, b.text)
 	return b.sites, nil
 }
 
@@ -183,6 +187,11 @@ type siteBuilder struct {
 	im    *Image
 	text  Section
 	sites *Sites
+	// Of a module: what it is linked with, and by how much absolute addresses in its tables are
+	// larger than those of the image.
+	kernel *Sites
+	offset uint64
+	data   bool // the code is not in the kernel's text: that of a vDSO
 }
 
 // add notes a site, if it is in .text: that of .init.text is gone when the kernel runs.
@@ -221,13 +230,21 @@ func (b *siteBuilder) alternatives() error {
 	if err != nil || len(table) == 0 {
 		return err
 	}
-	for _, size := range []int{14, 12, 13} {
+	return b.alternativesOf(table, addr)
+}
+
+func (b *siteBuilder) alternativesOf(table []byte, addr uint64) error {
+	sizes := []int{14, 12, 13}
+	if b.kernel != nil { // a module has few to tell by
+		sizes = []int{b.kernel.altSize}
+	}
+	for _, size := range sizes {
 		alts, ok := b.altsOf(table, addr, size)
 		if !ok {
 			continue
 		}
 		slices.SortStableFunc(alts, func(a, c AltInstr) int { return cmp.Compare(a.Addr, c.Addr) })
-		b.sites.Alts = alts
+		b.sites.Alts, b.sites.altSize = alts, size
 		for i := 0; i < len(alts); {
 			first, n := i, uint8(0)
 			for ; i < len(alts) && alts[i].Addr == alts[first].Addr; i++ {
@@ -241,7 +258,7 @@ func (b *siteBuilder) alternatives() error {
 }
 
 func (b *siteBuilder) altsOf(table []byte, addr uint64, size int) ([]AltInstr, bool) {
-	if len(table)%size != 0 || len(table)/size > maxSites {
+	if size == 0 || len(table)%size != 0 || len(table)/size > maxSites {
 		return nil, false
 	}
 	alts := make([]AltInstr, 0, len(table)/size)
@@ -255,10 +272,13 @@ func (b *siteBuilder) altsOf(table []byte, addr uint64, size int) ([]AltInstr, b
 			a.Flags, a.Feature = a.Feature>>15, a.Feature&0x7fff
 		}
 		s, ok := b.im.at(a.Addr, uint64(a.Len))
-		if !ok || !s.exec || a.Len == 0 || a.ReplLen > a.Len || a.Feature >= 64*32 || a.Flags > 15 {
+		if b.kernel != nil && !b.data && (!ok || !s.exec) {
+			continue // of a module's .init.text
+		}
+		if !ok || !s.exec && !b.data || a.Len == 0 || a.ReplLen > a.Len || a.Feature >= 64*32 || a.Flags > 15 {
 			return nil, false
 		}
-		if r, ok := b.im.at(a.Repl, uint64(a.ReplLen)); a.ReplLen > 0 && (!ok || !r.exec) {
+		if r, ok := b.im.at(a.Repl, uint64(a.ReplLen)); a.ReplLen > 0 && (!ok || !r.exec && !b.data) {
 			return nil, false
 		}
 		alts = append(alts, a)
@@ -352,7 +372,7 @@ func (b *siteBuilder) paravirt() error {
 		return fmt.Errorf("%w: .parainstructions of %d bytes", ErrTable, len(table))
 	}
 	for i := 0; i+10 <= len(table); i += 16 {
-		p := ParaCall{Addr: binary.LittleEndian.Uint64(table[i:]), Type: table[i+8], Len: table[i+9]}
+		p := ParaCall{Addr: binary.LittleEndian.Uint64(table[i:]) - b.offset, Type: table[i+8], Len: table[i+9]}
 		b.sites.Paras = append(b.sites.Paras, p)
 		b.add(p.Addr, int(p.Len), Paravirt, len(b.sites.Paras)-1)
 	}

@@ -53,31 +53,34 @@ func (b *siteBuilder) bySymbols() error {
 	if err != nil {
 		return err
 	}
-	if err := b.jumps(symbols); err != nil {
-		return err
-	}
-	if err := b.staticCalls(symbols); err != nil {
-		return err
-	}
-	table, _, err := b.between(symbols, "__start_mcount_loc", "__stop_mcount_loc", 8)
-	if err != nil {
-		return err
-	}
-	for i := 0; i < len(table); i += 8 {
-		b.add(binary.LittleEndian.Uint64(table[i:]), 5, Fentry, 0)
-	}
-	return nil
-}
-
-// jumps reads the jump table: two 32-bit distances and a 64-bit one, whose last two bits
-// are flags (include/linux/jump_label.h).
-func (b *siteBuilder) jumps(symbols map[string]uint64) error {
 	table, addr, err := b.between(symbols, "__start___jump_table", "__stop___jump_table", 16)
 	if err != nil {
 		return err
 	}
+	b.jumps(table, addr)
+	if err := b.staticCalls(symbols); err != nil {
+		return err
+	}
+	table, _, err = b.between(symbols, "__start_mcount_loc", "__stop_mcount_loc", 8)
+	if err != nil {
+		return err
+	}
+	b.fentries(table)
+	return nil
+}
+
+// fentries reads __mcount_loc: the addresses of calls at functions' starts.
+func (b *siteBuilder) fentries(table []byte) {
+	for i := 0; i+8 <= len(table); i += 8 {
+		b.add(binary.LittleEndian.Uint64(table[i:])-b.offset, 5, Fentry, 0)
+	}
+}
+
+// jumps reads the jump table: two 32-bit distances and a 64-bit one, whose last two bits
+// are flags (include/linux/jump_label.h).
+func (b *siteBuilder) jumps(table []byte, addr uint64) {
 	b.sites.Jumps = make([]JumpLabel, 0, len(table)/16)
-	for i := 0; i < len(table); i += 16 {
+	for i := 0; i+16 <= len(table) && i < 16*maxSites; i += 16 {
 		key := binary.LittleEndian.Uint64(table[i+8:])
 		j := JumpLabel{
 			Code: rel(table, addr, i), Target: rel(table, addr, i+4),
@@ -91,24 +94,43 @@ func (b *siteBuilder) jumps(symbols map[string]uint64) error {
 		b.sites.Jumps = append(b.sites.Jumps, j)
 		b.add(j.Code, n, Jump, len(b.sites.Jumps)-1)
 	}
-	return nil
 }
 
-// staticCalls reads the sites of static calls, and their trampolines: pairs of 32-bit
-// distances, with a flag in the second (include/linux/static_call_types.h).
+// staticCalls reads the sites of static calls, and their trampolines.
 func (b *siteBuilder) staticCalls(symbols map[string]uint64) error {
 	table, addr, err := b.between(symbols, "__start_static_call_sites", "__stop_static_call_sites", 8)
 	if err != nil {
 		return err
 	}
 	trampolines := map[uint64]uint64{} // to the key
-	for i := 0; i < len(table); i += 8 {
+	b.calls(table, addr, trampolines)
+	table, addr, err = b.between(symbols, "__start_static_call_tramp_key", "__stop_static_call_tramp_key", 8)
+	if err != nil {
+		return err
+	}
+	keysOf(table, addr, trampolines)
+	if err := b.uncalled(symbols, trampolines); err != nil {
+		return err
+	}
+	b.trampolines(trampolines)
+	return nil
+}
+
+// calls reads .static_call_sites: pairs of 32-bit distances, with flags in the second
+// (include/linux/static_call_types.h).
+func (b *siteBuilder) calls(table []byte, addr uint64, trampolines map[uint64]uint64) {
+	for i := 0; i+8 <= len(table) && i < 8*maxSites; i += 8 {
 		key := rel(table, addr, i+4)
 		c := Call{Addr: rel(table, addr, i), Key: key &^ 3, Tail: key&1 != 0}
 		n := 5
 		code := b.im.linked(c.Addr, 6)
 		if code == nil {
 			continue
+		}
+		if b.kernel != nil { // a module may know the trampoline alone (static_call_add_module)
+			if key, ok := b.kernel.Key(c.Key); ok {
+				c.Key = key
+			}
 		}
 		target, size := branch(code, c.Addr)
 		if size == 6 { // a conditional tail call (6.3)
@@ -120,25 +142,25 @@ func (b *siteBuilder) staticCalls(symbols map[string]uint64) error {
 		b.sites.Calls = append(b.sites.Calls, c)
 		b.add(c.Addr, n, StaticCall, len(b.sites.Calls)-1)
 	}
-	table, addr, err = b.between(symbols, "__start_static_call_tramp_key", "__stop_static_call_tramp_key", 8)
-	if err != nil {
-		return err
-	}
-	for i := 0; i < len(table); i += 8 {
+}
+
+// keysOf reads .static_call_tramp_key: trampolines with their keys.
+func keysOf(table []byte, addr uint64, trampolines map[uint64]uint64) {
+	for i := 0; i+8 <= len(table) && i < 8*maxSites; i += 8 {
 		trampolines[rel(table, addr, i)] = rel(table, addr, i+4) &^ 3
 	}
-	if err := b.uncalled(symbols, trampolines); err != nil {
-		return err
-	}
-	for tramp, key := range trampolines {
+}
+
+// trampolines adds those that are in the text.
+func (b *siteBuilder) trampolines(all map[uint64]uint64) {
+	for tramp, key := range all {
 		code := b.im.linked(tramp, 5)
 		if code == nil || code[0] != 0xe9 && code[0] != 0xc3 {
-			continue // a function that was called directly
+			continue // a function that was called directly, or the kernel's
 		}
 		b.sites.Calls = append(b.sites.Calls, Call{Addr: tramp, Key: key, Tail: true})
 		b.add(tramp, 5, Trampoline, len(b.sites.Calls)-1)
 	}
-	return nil
 }
 
 // trampolineSize is how far apart trampolines are (__ARCH_DEFINE_STATIC_CALL_TRAMP).

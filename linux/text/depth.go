@@ -49,7 +49,7 @@ func (w *worker) counted(i int) int {
 	// The code, in the padding before a function.
 	size := int(t.ref.names.thunkSize)
 	ref := w.repl[:size]
-	if i+size <= len(w.want) && t.ref.starts(w.base+uint64(i+size)) && pads(w.want[i:i+size]) && t.ref.Image.ReadAt(ref, t.ref.names.thunk, t.offset) == nil &&
+	if i+size <= len(w.want) && w.r.starts(w.base+uint64(i+size)) && pads(w.want[i:i+size]) && t.ref.Image.ReadAt(ref, t.ref.names.thunk, t.offset) == nil &&
 		w.same(w.got[i:i+size], w.base+uint64(i)+t.offset, ref, t.ref.names.thunk+t.offset, false) {
 		return size
 	}
@@ -61,7 +61,7 @@ func (w *worker) counted(i int) int {
 		}
 		addr := w.base + uint64(at) + t.offset
 		fn, _ := callTarget(w.want[at:], addr)
-		if target, _ := callTarget(w.got[at:], addr); target+uint64(size) == fn && t.ref.calls(addr-t.offset) {
+		if target, _ := callTarget(w.got[at:], addr); target+uint64(size) == fn && w.r.calls(addr-t.offset) {
 			return 5 - back
 		}
 	}

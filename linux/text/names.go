@@ -16,7 +16,6 @@ type names struct {
 	thunks  map[uint64]uint8 // thunks for an indirect branch, to the register's number
 	tracers map[uint64]bool  // what ftrace's entry code may call
 	nothing map[uint64]bool  // functions of pv_ops that do nothing
-	paras   map[uint64]int   // calls of pv_ops, by their address
 
 	fentry, ftraceCaller, ftraceRegsCaller, return0, nop, bug, pvOps, warnTrap uint64
 
@@ -83,7 +82,7 @@ func namesOf(im *image.Image) (n names, err error) {
 		return m
 	}
 	n = names{
-		returns: set(returnThunks), tracers: set(tracerNames), nothing: set(nothingNames), thunks: map[uint64]uint8{}, paras: map[uint64]int{}, vars: map[string]uint64{},
+		returns: set(returnThunks), tracers: set(tracerNames), nothing: set(nothingNames), thunks: map[uint64]uint8{}, vars: map[string]uint64{},
 		fentry: at["__fentry__"], ftraceCaller: at["ftrace_caller"], ftraceRegsCaller: at["ftrace_regs_caller"],
 		return0: at["__static_call_return0"], nop: at["__static_call_nop"], bug: at["BUG_func"], pvOps: at["pv_ops"], warnTrap: at["__WARN_trap"],
 	}

@@ -39,7 +39,7 @@ func (st *state) readParavirt() {
 	if err != nil {
 		return
 	}
-	for _, p := range ref.sites.Paras {
+	for p := range st.t.paravirtCalls() {
 		if st.pointers[p.Type] != 0 {
 			continue
 		}

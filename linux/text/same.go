@@ -337,7 +337,7 @@ func (c *code) direct(g, r []byte, s x86.Shape) int {
 // choose, the last that applies (apply_alternatives).
 func (w *worker) alternative(s image.Site, want, got []byte) string {
 	t := w.t
-	alts := t.ref.sites.Alts
+	alts := w.r.sites.Alts
 	chosen, end := -1, int(s.Index)
 	for ; end < len(alts) && alts[end].Addr == s.Addr; end++ {
 		if t.state.applies(&alts[end]) {
@@ -373,16 +373,16 @@ func (w *worker) replaced(s image.Site, i int, want, got []byte) bool {
 		if w.same(got, at, want, at, true) {
 			return true
 		}
-		p, ok := t.ref.names.paras[s.Addr]
-		return ok && w.paravirt(&t.ref.sites.Paras[p], want, got) == ""
+		p, ok := w.r.paras[s.Addr]
+		return ok && w.paravirt(&w.r.sites.Paras[p], want, got) == ""
 	}
-	a := &t.ref.sites.Alts[i]
+	a := &w.r.sites.Alts[i]
 	if a.Flags&image.AltDirectCall != 0 {
 		// The replacement calls BUG_func; what is written is what pv_ops holds.
 		return w.paraCall(want, got, at)
 	}
 	repl := w.repl[:a.ReplLen]
-	if len(repl) > 0 && t.ref.Image.ReadAt(repl, a.Repl, t.offset) != nil {
+	if len(repl) > 0 && w.r.read(repl, a.Repl, t.offset) != nil {
 		return false
 	}
 	return w.same(got, at, repl, a.Repl+t.offset, true)

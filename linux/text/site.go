@@ -33,7 +33,7 @@ func aboutState(reason string) bool {
 // state; empty if they are.
 func (w *worker) site(s image.Site, want, got []byte) string {
 	t := w.t
-	sites := t.ref.sites
+	sites := w.r.sites
 	switch s.Kind {
 	case image.Jump:
 		return w.jump(&sites.Jumps[s.Index], got)

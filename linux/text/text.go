@@ -38,13 +38,13 @@ var ErrUnknownSites = errors.New("its patch sites are not understood")
 type Reference struct {
 	Image *image.Image
 	sites *image.Sites
-	start uint64 // of .text, as linked
-	end   uint64 // of what is mapped as text
-	tops  []image.Site
+	text  *region // of the kernel
+	start uint64  // of .text, as linked
+	end   uint64  // of what is mapped as text
 	names names
-
-	callsOnce sync.Once
-	callSites []uint64
+	// exports are what the kernel exports to modules, as linked.
+	exports func() map[string]uint64
+	vdsos   func() ([]image.VDSO, error)
 }
 
 // NewReference prepares an image. It takes some ten milliseconds; keep the answer.
@@ -62,60 +62,29 @@ func NewReference(im *image.Image) (*Reference, error) {
 	if err := cmp.Or(inSites, inNames); err != nil {
 		return nil, err
 	}
-	for i, p := range r.sites.Paras {
-		r.names.paras[p.Addr] = i
+	r.exports = sync.OnceValue(im.Exports)
+	r.vdsos = sync.OnceValues(im.VDSOs)
+	r.text = &region{
+		start: r.start, end: r.end, sites: r.sites, tops: outermost(r.sites.All, r.names.tracerSites), code: true,
+		read: im.ReadAt, callSites: sync.OnceValue(im.CallSites), symbol: r.symbol,
 	}
-	r.tops = r.outermost()
+	r.text.index()
 	return r, nil
 }
 
-// calls reports whether a direct call is at addr, as linked.
-func (r *Reference) calls(addr uint64) bool {
-	r.callsOnce.Do(func() { r.callSites = r.Image.CallSites() })
-	_, found := slices.BinarySearch(r.callSites, addr)
-	return found
-}
-
-// starts reports whether a function may start at addr, as linked.
-func (r *Reference) starts(addr uint64) bool {
-	if addr%16 == 0 {
-		return true
-	}
+// symbol is the kernel's symbol that addr is in, as linked.
+func (r *Reference) symbol(addr uint64) (name string, offset int64, ok bool) {
 	t, err := r.Image.Symbols()
 	if err != nil {
-		return false
+		return "", 0, false
 	}
-	_, off, ok := t.At(int64(addr - r.start)) // functions written in Rust need not be aligned
-	return ok && off == 0
+	return t.At(int64(addr - r.start))
 }
 
-// outermost are the sites that lie in no other: the others are explained as part of what
-// encloses them.
-func (r *Reference) outermost() []image.Site {
-	more := slices.Clone(r.names.tracerSites)
-	slices.SortFunc(more, func(a, b image.Site) int { return cmp.Compare(a.Addr, b.Addr) })
-	tops := make([]image.Site, 0, len(r.sites.All)+len(more))
-	end := uint64(0)
-	add := func(s image.Site) {
-		if s.Addr >= end {
-			tops, end = append(tops, s), s.End()
-		}
-	}
-	for _, s := range r.sites.All {
-		for len(more) > 0 && more[0].Before(s) {
-			add(more[0])
-			more = more[1:]
-		}
-		add(s)
-	}
-	for _, s := range more {
-		add(s)
-	}
-	return tops
-}
-
-// Difference is a piece of a kernel's text that is not as it should be.
+// Difference is a piece of memory that is not as it should be.
 type Difference struct {
+	// Module is the module that it is in; nil: the kernel's image.
+	Module    *linux.Module
 	Addr      virt.Addr
 	Want, Got []byte // up to maxBytes of them
 	Len       int    // of the piece, in bytes
@@ -123,7 +92,9 @@ type Difference struct {
 	// GotCode are the bytes from there on to the end of an instruction.
 	Code              virt.Addr
 	WantCode, GotCode []byte
-	Symbol            string     // of the function that it is in, by the image's table
+	Section           string     // that it is in, of read-only data; empty for text
+	VDSO              string     // whose image it is in; empty for others
+	Symbol            string     // of the function or variable that it is in, by the file's table
 	Offset            int64      // in that
 	Kind              image.Kind // of the patch site; 0: the kernel patches nothing there
 	Reason            string
@@ -139,13 +110,15 @@ const maxBytes = 64
 // everywhere.
 const maxDifferences = 10_000
 
-// Text is the text of a guest's kernel, beside its reference.
+// Text is the text of a guest's kernel, or of its modules, beside its reference.
 type Text struct {
-	ref    *Reference
-	s      *linux.System
-	offset uint64 // by KASLR
-	state  *state
-	pool   sync.Pool // of *worker
+	ref     *Reference
+	s       *linux.System
+	offset  uint64 // by KASLR
+	regions []*region
+	chunks  []chunk
+	state   *state
+	pool    sync.Pool // of *worker
 }
 
 // New compares the text of a guest with a reference. That the image is the guest's
@@ -154,11 +127,12 @@ func New(s *linux.System, ref *Reference) (*Text, error) {
 	if im := ref.Image; im.BuildID == "" || im.BuildID != s.BuildID {
 		return nil, fmt.Errorf("%w: its build-id is %s, the guest's kernel %s has %s", ErrOtherKernel, orNone(im.BuildID), s.Release, orNone(s.BuildID))
 	}
-	return over(ref, s, uint64(s.Text)-ref.start), nil
+	return over(ref, s, ref.text), nil
 }
 
-func over(ref *Reference, s *linux.System, offset uint64) *Text {
-	t := &Text{ref: ref, s: s, offset: offset}
+// over is what compares regions.
+func over(ref *Reference, s *linux.System, regions ...*region) *Text {
+	t := &Text{ref: ref, s: s, offset: uint64(s.Text) - ref.start, regions: regions, chunks: chunksOf(regions)}
 	t.state = newState(t)
 	t.pool.New = func() any { return t.newWorker() }
 	return t
@@ -171,15 +145,28 @@ func orNone(id string) string {
 	return id
 }
 
-// Range is the text that is compared.
+// Range is the kernel's text.
 func (t *Text) Range() (start, end virt.Addr) {
 	return virt.Addr(t.ref.start + t.offset), virt.Addr(t.ref.end + t.offset)
 }
 
-// Sites is how many patch sites the text has.
-func (t *Text) Sites() int { return len(t.ref.tops) }
+// Bytes is how much is compared.
+func (t *Text) Bytes() (n uint64) {
+	for _, r := range t.regions {
+		n += r.end - r.start
+	}
+	return n
+}
 
-// Differences compares the whole text and yields what nothing explains, in the order of
+// Sites is how many patch sites what is compared has.
+func (t *Text) Sites() (n int) {
+	for _, r := range t.regions {
+		n += len(r.tops)
+	}
+	return n
+}
+
+// Differences compares all of it and yields what nothing explains, in the order of
 // addresses.
 //
 // It is one look. Where the guest runs, a kernel that patches itself takes longer: whoever
@@ -196,9 +183,9 @@ func (t *Text) Differences(ctx context.Context) iter.Seq2[Difference, error] {
 		patching, untraced := t.state.patching, t.state.untraced
 		// A look may have read the code, and what governs it, at two times.
 		if s := t.s.Fresh(); s != t.s && len(found) > 0 {
-			now := over(t.ref, s, t.offset)
+			now := over(t.ref, s, t.regions...)
 			_ = now.state.load(ctx, s) // its error was yielded
-			found = lasting(found, now.compare(ctx, found))
+			found = now.present(ctx, lasting(found, now.compare(ctx, found)))
 			patching, untraced = patching || now.state.patching, now.state.untraced
 		}
 		if untraced != nil && !yield(Difference{}, fmt.Errorf("calls for tracing were not all compared with what ftrace knows: %w", untraced)) {
@@ -274,13 +261,10 @@ type finding struct {
 	err    error
 }
 
-// chunkSize is how much is compared at a time: it fits into a core's cache.
-const chunkSize = 32 << 10
-
-// compare compares the text on all processors; with only, the chunks alone in which
+// compare compares everything on all processors; with only, the chunks alone in which
 // something was found before.
 func (t *Text) compare(ctx context.Context, only []finding) []finding {
-	chunks := int((t.ref.end - t.ref.start + chunkSize - 1) / chunkSize)
+	chunks := len(t.chunks)
 	todo := make([]bool, 0)
 	if only != nil {
 		todo = make([]bool, chunks)
@@ -309,15 +293,17 @@ func (t *Text) compare(ctx context.Context, only []finding) []finding {
 }
 
 func (t *Text) describe(f finding) Difference {
-	d := Difference{Addr: virt.Addr(f.addr + t.offset), Len: f.n, Kind: f.kind, Reason: f.reason, State: aboutState(f.reason)}
+	r := t.chunks[f.chunk].region
+	d := Difference{Module: r.module, Section: r.section, VDSO: r.vdso, Addr: virt.Addr(f.addr + t.offset), Len: f.n, Kind: f.kind, Reason: f.reason, State: aboutState(f.reason)}
 	n := min(f.n, maxBytes)
 	d.Want, d.Got = slices.Clone(f.want[:n]), slices.Clone(f.got[:n])
-	if table, err := t.ref.Image.Symbols(); err == nil {
-		if name, off, ok := table.At(int64(f.addr - t.ref.start)); ok {
-			d.Symbol, d.Offset = name, off
-		}
+	if name, off, ok := r.symbol(f.addr); ok {
+		d.Symbol, d.Offset = name, off
 	}
-	t.code(&d)
+	d.Code, d.WantCode, d.GotCode = d.Addr, d.Want, d.Got
+	if r.code {
+		t.code(r, &d)
+	}
 	return d
 }
 
@@ -325,15 +311,14 @@ func (t *Text) describe(f finding) Difference {
 const maxFunction = 64 << 10
 
 // code finds the instructions that a difference is in.
-func (t *Text) code(d *Difference) {
-	d.Code, d.WantCode, d.GotCode = d.Addr, d.Want, d.Got
+func (t *Text) code(r *region, d *Difference) {
 	if d.Symbol == "" || d.Offset > maxFunction {
 		return
 	}
 	from := uint64(d.Addr) - t.offset - uint64(d.Offset)
-	n := min(uint64(d.Offset)+uint64(len(d.Want))+x86.MaxInstruction, t.ref.end-from)
+	n := min(uint64(d.Offset)+uint64(len(d.Want))+x86.MaxInstruction, r.end-from)
 	b := make([]byte, n)
-	if t.ref.Image.ReadAt(b, from, t.offset) != nil {
+	if from < r.start || r.read(b, from, t.offset) != nil {
 		return
 	}
 	at, first := 0, int(d.Offset)

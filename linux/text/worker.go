@@ -13,6 +13,7 @@ import (
 // worker compares chunks of the text. It keeps its room from one to the next.
 type worker struct {
 	t         *Text
+	r         *region
 	want, got []byte // of the chunk, with what is around it
 	room      []byte // for whole pages, of which got is a part
 	repl      [256]byte
@@ -35,8 +36,9 @@ func (t *Text) newWorker() *worker {
 
 // chunk compares chunk number c. A site belongs to the chunk in which it begins.
 func (w *worker) chunk(c int) {
-	r := w.t.ref
-	from := r.start + uint64(c)*chunkSize
+	r := w.t.chunks[c].region
+	w.r = r
+	from := r.start + uint64(w.t.chunks[c].n)*chunkSize
 	to := min(from+chunkSize, r.end)
 	i := sort.Search(len(r.tops), func(i int) bool { return r.tops[i].Addr >= from })
 	j := i + sort.Search(len(r.tops)-i, func(k int) bool { return r.tops[i+k].Addr >= to })
@@ -50,19 +52,24 @@ func (w *worker) chunk(c int) {
 	w.n, w.base = c, max(from-around, r.start)
 	n := int(min(to+around, r.end) - w.base)
 	w.want = w.want[:n]
-	if err := r.Image.ReadAt(w.want, w.base, w.t.offset); err != nil {
-		w.fail(fmt.Errorf("kernel text at %#x in the boot image: %w", w.base, err))
+	if err := r.read(w.want, w.base, w.t.offset); err != nil {
+		w.fail(fmt.Errorf("%s at %#x in its file: %w", r, w.base, err))
 		return
 	}
 	// Whole pages, since a look keeps what is read of parts.
 	first, last := w.base&^(phys.PageSize-1), (w.base+uint64(n)+phys.PageSize-1)&^(phys.PageSize-1)
 	if _, err := w.t.s.Space.ReadAt(w.room[:last-first], virt.Addr(first+w.t.offset)); err != nil {
-		w.fail(fmt.Errorf("kernel text at %#x: %w", first+w.t.offset, err))
+		w.fail(fmt.Errorf("%s at %#x: %w", r, first+w.t.offset, err))
 		return
 	}
 	w.got = w.room[w.base-first:][:n]
 	want, got := w.want, w.got
-	w.t.state.withoutProbes(w.base, got)
+	if r.forget != nil {
+		r.forget(want, got, w.base)
+	}
+	if r.code {
+		w.t.state.withoutProbes(w.base, got)
+	}
 	pos, end := int(from-w.base), int(to-w.base)
 	for _, s := range r.tops[i:j] {
 		at := int(s.Addr - w.base)
@@ -93,6 +100,10 @@ func (w *worker) gap(from, to int) {
 			i++
 			continue
 		}
+		if !w.r.code {
+			i = w.word(i, from, to)
+			continue
+		}
 		if n := w.counted(i); n > 0 {
 			i += n
 			continue
@@ -106,6 +117,18 @@ func (w *worker) gap(from, to int) {
 		w.note(i, end, 0, "the kernel patches nothing here")
 		i = end
 	}
+}
+
+// word notes the word of data that position i is in, within [from, to), and returns its end.
+func (w *worker) word(i, from, to int) (end int) {
+	if w.split(i) {
+		return i + 1
+	}
+	pad := int(w.base) & 7
+	start := max((i+pad)&^7-pad, from)
+	end = min((i+pad)&^7-pad+8, to)
+	w.note(start, end, 0, "nothing changes this once it is sealed")
+	return end
 }
 
 func (w *worker) note(from, to int, k image.Kind, reason string) {

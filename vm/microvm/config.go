@@ -23,6 +23,7 @@ type config struct {
 	files []string // of which RAM is a mapping
 	// kernel is the path of what is booted, as the process sees it; "": unknown.
 	kernel string
+	initrd string
 }
 
 // defaultSocket is where Firecracker's API listens by default.
@@ -112,11 +113,12 @@ func (c *config) readFile(r io.Reader) {
 		Machine machineConfig `json:"machine-config"`
 		Boot    struct {
 			Kernel string `json:"kernel_image_path"`
+			Initrd string `json:"initrd_path"`
 		} `json:"boot-source"`
 	}
 	if json.NewDecoder(io.LimitReader(r, maxConfig)).Decode(&file) == nil {
 		c.ram, c.cpus = file.Machine.ram(), max(file.Machine.CPUs, 0)
-		c.kernel = file.Boot.Kernel
+		c.kernel, c.initrd = file.Boot.Kernel, file.Boot.Initrd
 	}
 }
 
@@ -133,6 +135,8 @@ func parseCloudHypervisor(args []string) config {
 			}
 		case "kernel":
 			c.kernel = value
+		case "initramfs":
+			c.initrd = value
 		case "memory":
 			c.ram += parseSize(o["size"])
 		case "memory-zone":

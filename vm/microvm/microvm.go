@@ -38,7 +38,7 @@ func (Driver) Recognise(p proc.Process) (vm.Info, bool) {
 	for _, vmm := range []string{firecracker, cloudHypervisor} {
 		if rest, ok := strings.CutPrefix(base, vmm); ok && (rest == "" || strings.HasPrefix(rest, "-v") || rest == "-static") {
 			c := configOf(vmm, p)
-			return vm.Info{Name: c.name, VMM: vmm, Accel: "kvm", Arch: hostArch(), RAM: c.ram, CPUs: c.cpus, Kernel: p.Path(c.kernel)}, true
+			return vm.Info{Name: c.name, VMM: vmm, Accel: "kvm", Arch: hostArch(), RAM: c.ram, CPUs: c.cpus, Kernel: p.Path(c.kernel), Initrd: p.Path(c.initrd)}, true
 		}
 	}
 	return vm.Info{}, false

@@ -25,6 +25,7 @@ type config struct {
 	qmp       []string // paths of QMP sockets, as given
 	stopped   bool     // -S
 	kernel    string   // -kernel
+	initrd    string   // -initrd
 	readFiles []string // -readconfig
 
 	chardevs map[string]string // socket path by id
@@ -57,6 +58,7 @@ var valued = map[string]func(c *config, v string){
 	"m":        func(c *config, v string) { c.setMemory(parseOptions(v, "size")) },
 	"mem-path": func(c *config, v string) { c.memPath = v },
 	"kernel":   func(c *config, v string) { c.kernel = v },
+	"initrd":   func(c *config, v string) { c.initrd = v },
 	"smp":      func(c *config, v string) { c.setSMP(parseOptions(v, "cpus")) },
 	"object":   func(c *config, v string) { c.addObject(parseOptions(v, "qom-type")) },
 	"numa": func(c *config, v string) {
@@ -113,6 +115,9 @@ func (c *config) setMachine(o options) {
 	}
 	if k := o["kernel"]; k != "" {
 		c.kernel = k
+	}
+	if i := o["initrd"]; i != "" {
+		c.initrd = i
 	}
 }
 

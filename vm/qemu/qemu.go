@@ -51,7 +51,7 @@ func (Driver) Recognise(p proc.Process) (vm.Info, bool) {
 	c := configOf(p)
 	i := vm.Info{
 		Name: c.name, Alias: c.alias(), VMM: "qemu", Arch: arch, Accel: c.accel, Machine: c.machine,
-		RAM: c.total(), CPUs: c.cpus, Kernel: p.Path(c.kernel),
+		RAM: c.total(), CPUs: c.cpus, Kernel: p.Path(c.kernel), Initrd: p.Path(c.initrd),
 	}
 	for _, s := range c.sockets() {
 		if path := p.Path(s); isSocket(path) {

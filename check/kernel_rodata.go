@@ -1,0 +1,47 @@
+package check
+
+import (
+	"context"
+	"errors"
+	"iter"
+
+	"github.com/outsight-vmi/outsight/kernel/image"
+	linuxtext "github.com/outsight-vmi/outsight/linux/text"
+)
+
+func init() {
+	Register(Check{
+		ID:        "kernel-rodata",
+		Title:     "Read-only data of the kernel that differs from the image that the kernel was booted from",
+		Severity:  Critical,
+		Technique: "T1014", // Rootkit
+		Source: `__start_rodata..__end_rodata against the vmlinuz, moved by its relocations: tables of operations, sys_call_table, strings, the export table, types (BTF), the
+image of the vDSO`,
+		Proves: `A constant of the kernel was changed after boot, though its pages are read-only: a function in a table of operations, an entry of the system call table, the code
+that every process gets as its vDSO. Nothing in the kernel writes there.`,
+		Blind: `What is sealed after initialisation (__ro_after_init, static call and jump tables), data that is writable, and the table of exceptions. What was changed
+and changed back between two looks. Without an image, which is found if the host itself boots the kernel or --reference names it, nothing is compared.`,
+		Next: `Look at what the changed pointer leads to with the command shown and "outsight disassemble". Dump the guest before anything else is done to it.`,
+		Example: `A function in the table of operations of /proc was replaced:
+
+    $ outsight check lab:demo
+    SEVERITY  CONFIDENCE  CHECK          TITLE
+    critical  certain     kernel-rodata  kernel read-only data at proc_root_operations+0x40 is not the kernel's: nothing changes this once it is sealed
+    $ outsight read lab:demo 0xffffffff9a20cf40 8`,
+		Run: kernelRodata,
+	})
+}
+
+func kernelRodata(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
+	return func(yield func(*Finding, error) bool) {
+		t, trust, err := s.Rodata(ctx)
+		if errors.Is(err, image.ErrNone) || errors.Is(err, linuxtext.ErrUnknownSites) {
+			err = nothingToCompare{err}
+		}
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		s.differences(ctx, t, yield, func(linuxtext.Difference) image.Trust { return trust })
+	}
+}

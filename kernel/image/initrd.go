@@ -1,0 +1,205 @@
+package image
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/pierrec/lz4/v4"
+	"golang.org/x/sys/unix"
+
+	"github.com/outsight-vmi/outsight/kernel/archive"
+)
+
+// Initrd is the archive of a guest's first root file system, which the host boots it with:
+// the modules in it. It is read as a whole when the first is asked for, and what is kept are
+// the modules' files as they are in it.
+type Initrd struct {
+	Path  string
+	Basis Basis // if a module has no signature
+
+	once  sync.Once
+	files map[string][]byte // by the module's name
+	err   error
+}
+
+// ErrArchive says that a file is no archive of an initial root file system.
+var ErrArchive = errors.New("not a cpio archive of an initial root file system")
+
+const (
+	maxInitrd      = 1 << 30 // bytes of the file
+	maxUnpacked    = 4 << 30 // of what it unpacks to
+	maxEntries     = 1 << 20
+	maxInitrdNames = 4096      // PATH_MAX
+	maxKeptInitrd  = 512 << 20 // of modules
+)
+
+// Module implements [ModuleSource].
+func (i *Initrd) Module(_ context.Context, id ModuleID) ([]byte, Trust, error) {
+	i.once.Do(i.index)
+	b, ok := i.files[id.Name]
+	switch {
+	case ok:
+	case i.err != nil:
+		return nil, Trust{}, fmt.Errorf("modules in %s: %w", i.Path, i.err)
+	default:
+		return nil, Trust{}, ErrNoModule
+	}
+	b, err := UnpackModule(b)
+	if err != nil {
+		return nil, Trust{}, fmt.Errorf("module %s in %s: %w", id.Name, i.Path, err)
+	}
+	return b, Trust{Basis: i.Basis, Where: i.Path}, nil
+}
+
+func (i *Initrd) index() {
+	i.files = map[string][]byte{}
+	f, err := os.OpenFile(i.Path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		i.err = err
+		return
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err == nil && (!st.Mode().IsRegular() || st.Size() > maxInitrd) {
+		err = fmt.Errorf("%w: not a regular file of at most %d MiB", ErrArchive, maxInitrd>>20)
+	}
+	if err != nil {
+		i.err = err
+		return
+	}
+	kept := uint64(0)
+	i.err = WalkInitrd(f, func(path string, size uint64, r io.Reader) error {
+		name, ok := ModuleName(path)
+		if !ok || size > maxModule {
+			return nil
+		}
+		if kept += size; kept > maxKeptInitrd {
+			return fmt.Errorf("more than %d MiB of modules", maxKeptInitrd>>20)
+		}
+		b := bytes.NewBuffer(make([]byte, 0, min(size, 1<<20)+bytes.MinRead))
+		if _, err := io.CopyN(b, r, int64(size)); err != nil {
+			return err
+		}
+		// A later file takes the place of an earlier one, as when the kernel unpacks them.
+		i.files[name] = b.Bytes()
+		return nil
+	})
+}
+
+// WalkInitrd calls each for the regular files of an initrd: cpio archives, one behind the
+// other, of which each may be packed as a whole (Documentation/driver-api/early-userspace/
+// buffer-format.rst). What each leaves of a file is passed over.
+func WalkInitrd(r io.Reader, each func(path string, size uint64, r io.Reader) error) error {
+	w := &initrdWalker{each: each, left: maxUnpacked}
+	return w.archives(bufio.NewReaderSize(r, 1<<18), true)
+}
+
+type initrdWalker struct {
+	each    func(path string, size uint64, r io.Reader) error
+	left    int64
+	entries int
+}
+
+// archives reads archives up to the end. Between them are zeros.
+func (w *initrdWalker) archives(r *bufio.Reader, packed bool) error {
+	for {
+		magic, err := r.Peek(6)
+		switch {
+		case len(magic) == 0 && errors.Is(err, io.EOF):
+			return nil
+		case len(magic) > 0 && magic[0] == 0:
+			if _, err := r.Discard(1); err != nil {
+				return err
+			}
+			if w.left--; w.left < 0 {
+				return errInitrdLarge
+			}
+		case string(magic) == "070701" || string(magic) == "070702":
+			if err := w.archive(r); err != nil {
+				return err
+			}
+		case packed && len(magic) >= 4:
+			unpacked, err := unpackArchive(r, magic)
+			if err != nil {
+				return err
+			}
+			// Kernels go on behind a packed one too, but nobody builds such.
+			return w.archives(bufio.NewReaderSize(unpacked, 1<<18), false)
+		default:
+			return fmt.Errorf("%w: it goes on with % x", ErrArchive, magic)
+		}
+	}
+}
+
+var errInitrdLarge = fmt.Errorf("%w: it unpacks to more than %d GiB", ErrArchive, maxUnpacked>>30)
+
+// unpackArchive unpacks by the first bytes. LZMA and LZO, which kernels take too, no distribution uses.
+func unpackArchive(r *bufio.Reader, magic []byte) (io.Reader, error) {
+	switch {
+	case bytes.HasPrefix(magic, []byte("\x02\x21\x4c\x18")), bytes.HasPrefix(magic, []byte("\x04\x22\x4d\x18")):
+		return lz4.NewReader(r), nil
+	case magic[0] == 0x1f, magic[0] == 0x28, magic[0] == 0xfd, magic[0] == 'B':
+		return archive.Unpack(r)
+	}
+	return nil, fmt.Errorf("%w: it goes on with % x", ErrArchive, magic)
+}
+
+// cpioHeader is the length of an entry's header: "07070x" and 13 numbers of 8 digits.
+const cpioHeader = 110
+
+// archive reads one archive, up to its trailer.
+func (w *initrdWalker) archive(r *bufio.Reader) error {
+	var header [cpioHeader]byte
+	name := make([]byte, maxInitrdNames)
+	for {
+		if _, err := io.ReadFull(r, header[:]); err != nil {
+			return fmt.Errorf("%w: cut off: %w", ErrArchive, err)
+		}
+		if m := string(header[:6]); m != "070701" && m != "070702" {
+			return fmt.Errorf("%w: an entry that begins with % x", ErrArchive, header[:6])
+		}
+		number := func(i int) (uint64, error) { return strconv.ParseUint(string(header[6+8*i:14+8*i]), 16, 32) }
+		mode, err1 := number(1)
+		size, err2 := number(6)
+		n, err3 := number(11)
+		if err := errors.Join(err1, err2, err3); err != nil {
+			return fmt.Errorf("%w: header %s: %w", ErrArchive, hex.EncodeToString(header[:16]), err)
+		}
+		w.entries++
+		if w.left -= int64(cpioHeader + n + size); w.left < 0 || w.entries > maxEntries {
+			return errInitrdLarge
+		}
+		if n == 0 || n > maxInitrdNames {
+			return fmt.Errorf("%w: a name of %d bytes", ErrArchive, n)
+		}
+		if _, err := io.ReadFull(r, name[:n]); err != nil {
+			return fmt.Errorf("%w: cut off: %w", ErrArchive, err)
+		}
+		if _, err := r.Discard(int(-(cpioHeader + n) & 3)); err != nil {
+			return fmt.Errorf("%w: cut off: %w", ErrArchive, err)
+		}
+		path := strings.TrimRight(string(name[:n]), "\x00")
+		if path == "TRAILER!!!" {
+			return nil
+		}
+		body := &io.LimitedReader{R: r, N: int64(size)}
+		const typeMask, regular = 0xf000, 0x8000
+		if mode&typeMask == regular {
+			if err := w.each(path, size, body); err != nil {
+				return fmt.Errorf("%s: %w", path, err)
+			}
+		}
+		if _, err := r.Discard(int(body.N) + int(-size&3)); err != nil {
+			return fmt.Errorf("%w: cut off: %w", ErrArchive, err)
+		}
+	}
+}

@@ -25,7 +25,7 @@ func init() {
 members contradict each other, such as a user ID that was overwritten while the account it is counted for stayed. Or, where it is looked at again (--every), a process has rights
 that it had not before, and ran no program since: no system call but exec gives any. Kernel exploits and rootkits that "give root" leave these.`,
 		Blind: `At one look, credentials that were made and committed by the kernel's own functions (prepare_kernel_cred and commit_creds): they look as if the process had been given
-them by a setuid program; also with --every, if it ran another program before the next look. A change between two looks that was taken back.`,
+them by a setuid program, unless the parent has what they can not have come from (groups and a keyring of the session, as after a login); also with --every, if it ran another program before the next look. A change between two looks that was taken back.`,
 		Next: `Look at the process and its parents with "outsight tree" and "outsight creds", and at what it has open with "outsight files". Treat the kernel as taken
 over: who can write credentials can write anything.`,
 		Example: `In a guest of 6.12 the user ID in the struct cred of a process was overwritten, as rootkits do it:
@@ -50,17 +50,21 @@ type credLayout struct {
 	uid, euid, user, userNS, ucounts           kobj.Field
 	effective, permitted, inheritable, ambient kobj.Field
 	userUID, ucountsNS, ucountsUID             kobj.Field
+	groups, keyring                            kobj.Field // of cred
+	parent, signal, mm, pids                   kobj.Field
 }
 
 func credLayoutOf(s *linux.System) (*credLayout, error) {
 	return kobj.LayoutOf(s.Walker, "credentials", func(r *kobj.Resolver, o *credLayout) {
-		r.Prefetch("init_cred", "cred_jar")
+		r.Prefetch("init_cred", "cred_jar", "init_groups")
 		const c = "cred"
 		*o = credLayout{
 			own: r.Field("task_struct", "real_cred"), acting: r.Field("task_struct", "cred"),
 			uid: r.Field(c, "uid"), euid: r.Field(c, "euid"), user: r.Field(c, "user"), userNS: r.Field(c, "user_ns"), ucounts: r.Optional(c, "ucounts"), // 5.14
 			effective: r.Field(c, "cap_effective"), permitted: r.Field(c, "cap_permitted"), inheritable: r.Field(c, "cap_inheritable"), ambient: r.Field(c, "cap_ambient"),
 			userUID: r.Field("user_struct", "uid"), ucountsNS: r.Optional("ucounts", "ns"), ucountsUID: r.Optional("ucounts", "uid"),
+			groups: r.Field(c, "group_info"), keyring: r.Optional(c, "session_keyring"), // CONFIG_KEYS
+			parent: r.Field("task_struct", "real_parent"), signal: r.Field("task_struct", "signal"), mm: r.Field("task_struct", "mm"), pids: r.Field("signal_struct", "pids"),
 		}
 	})
 }
@@ -153,7 +157,33 @@ func (w *credWalk) task(t *task) bool {
 	case acting != own:
 		w.acting[acting] = t
 	}
-	return true
+	return w.madeByKernel(t, own)
+}
+
+// madeByKernel judges credentials as prepare_kernel_cred makes them: with init_groups, and
+// without a keyring of the session. No system call gives a process init_groups again once it has
+// called setgroups, or takes its keyring: so no child of a process that has both others can
+// have these, if it came from it in the same session.
+func (w *credWalk) madeByKernel(t *task, own virt.Addr) bool {
+	groups, ok := w.s.Linux.Address("init_groups")
+	if !ok || !w.o.keyring.Present() || !t.leads() {
+		return true
+	}
+	const sid = 3 // PIDTYPE_SID
+	session := func(task virt.Addr) virt.Addr { return w.r.Ptr(w.o.pids.At(w.r.Pointer(task, w.o.signal)) + 8*sid) }
+	if w.r.Pointer(own, w.o.groups) != groups || w.r.Pointer(own, w.o.keyring) != 0 {
+		return true
+	}
+	parent := w.r.Pointer(t.addr, w.o.parent)
+	if w.r.Err != nil || w.r.Pointer(parent, w.o.mm) == 0 {
+		return true // what the kernel itself started
+	}
+	above := w.r.Pointer(parent, w.o.own)
+	if w.r.Pointer(above, w.o.groups) == groups || w.r.Pointer(above, w.o.keyring) == 0 || session(parent) != session(t.addr) || w.r.Err != nil {
+		return true
+	}
+	return w.found(t, own, Likely, "has credentials that the kernel made (prepare_kernel_cred), and its parent has others", "groups and a keyring as its parent has them, or others that system calls made",
+		fmt.Sprintf("init_groups and no keyring of the session; the parent has the struct cred at %#x", uint64(above)))
 }
 
 // borrowed judges credentials that a task acts with while its own are others

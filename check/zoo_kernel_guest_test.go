@@ -20,7 +20,7 @@ func TestGuestKernelZoo(t *testing.T) {
 	for _, kernel := range zooKernels("6.12") {
 		t.Run(kernel, func(t *testing.T) {
 			g := labtest.Up(t, lab.Options{Kernel: kernel, Memory: 512 << 20, SMP: 2, Modules: zooModules})
-			labtest.Output(t, g, "sleep 100000 </dev/null >/dev/null 2>&1 & echo ok")
+			labtest.Output(t, g, `sleep 100000 </dev/null >/dev/null 2>&1 & su -s /bin/sh daemon -c "sleep 100003; :" </dev/null >/dev/null 2>&1 & sleep 1; echo ok`)
 			s, err := guest.Open(t.Context(), "lab:"+g.Name, guest.Options{})
 			if err != nil {
 				t.Fatal(err)
@@ -71,6 +71,12 @@ func kernelTricks() []trick {
 			at := z.scratch()
 			z.write(at, z.read(z.cred(), 176))
 			z.put(z.victim()+z.offset("task_struct", "cred"), uint64(at))
+		}, credentials},
+		{"credentials that the kernel made", func(z *zoo) {
+			child := z.processWith("sleep", "100003")
+			above := z.ptr(z.ptr(child+z.offset("task_struct", "real_parent")) + z.offset("task_struct", "real_cred"))
+			z.put(above+z.offset("cred", "session_keyring"), uint64(z.heap()))
+			z.put(z.ptr(child+z.offset("task_struct", "real_cred"))+z.offset("cred", "group_info"), uint64(z.symbol("init_groups")))
 		}, credentials},
 		{"user overwritten", func(z *zoo) {
 			z.write(z.cred()+z.offset("cred", "uid"), bytes.Repeat([]byte{0xe8, 3, 0, 0}, 8))

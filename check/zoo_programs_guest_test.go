@@ -32,6 +32,8 @@ var programTricks = []programTrick{
 	{name: "script in a memfd", command: "/tricks memfd-script", want: []string{"fileless-program"}},
 	{name: "deleted in /dev/shm", command: "/tricks deleted /dev/shm/kdmtmpflush", want: []string{"fileless-program"}},
 	{name: "deleted in /var/lib", command: "mkdir -p /var/lib/x; /tricks deleted /var/lib/x/agent", want: []string{"fileless-program"}},
+	{name: "program in /dev/shm", command: "mkdir -p /dev/shm; cp /bin/busybox /dev/shm/busybox; echo ready; exec /dev/shm/busybox sleep 1000", undo: "rm -f /dev/shm/busybox", want: []string{"strange-program"}},
+	{name: "program in a hidden folder", command: "mkdir -p /tmp/.x; cp /bin/busybox /tmp/.x/busybox; echo ready; exec /tmp/.x/busybox sleep 1000", undo: "rm -rf /tmp/.x", want: []string{"strange-program"}},
 	{name: "healthy: upgraded", command: "mkdir -p /usr/sbin; /tricks upgraded /usr/sbin/daemon", undo: "rm -f /usr/sbin/daemon"},
 	{name: "shell on a connection", command: "/tricks shell", want: []string{"shell-on-socket"}},
 	{name: "filter with magic", command: "/tricks filter-magic", want: []string{"packet-filter-backdoor"}},
@@ -55,7 +57,7 @@ var programTricks = []programTrick{
 	{name: "preload in the environment", command: "/tricks preload /dev/shm/.x.so", want: []string{"preload"}},
 	{name: "healthy: preload of a package's", command: "/tricks preload /usr/lib/libjemalloc.so.2"},
 	{name: "ld.so.preload", command: "mkdir -p /etc; echo /lib/libselinux.so.3 >/etc/ld.so.preload; echo ready", undo: "rm -f /etc/ld.so.preload", want: []string{"preload"}},
-	{name: "library of nearly all, out of sight", command: "mkdir -p /lib64; /tricks libraries /lib64/ld-linux-x86-64.so.2 /dev/shm/libx.so", undo: "rm -f /lib64/ld-linux* /dev/shm/libx.so", want: []string{"preload"}},
+	{name: "library of nearly all, out of sight", command: "mkdir -p /lib64; /tricks libraries /lib64/ld-linux-x86-64.so.2 /dev/shm/libx.so", undo: "rm -f /lib64/ld-linux* /dev/shm/libx.so", want: []string{"preload", "?strange-program"}},
 	{name: "library of nearly all, unasked", command: "mkdir -p /lib64; /tricks libraries /lib64/ld-linux-x86-64.so.2 /lib64/libx.so.3", undo: "rm -f /lib64/*", want: []string{"preload"}},
 	{name: "connection off its table", command: "/tricks connection", want: []string{"hidden-socket"}, outside: func(z *zoo) {
 		node := z.connection().Addr + z.offset("sock_common", "skc_nulls_node")

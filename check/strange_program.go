@@ -1,0 +1,97 @@
+package check
+
+import (
+	"context"
+	"debug/elf"
+	"fmt"
+	"iter"
+	"strings"
+
+	"github.com/outsight-vmi/outsight/linux"
+)
+
+func init() {
+	Register(Check{
+		ID:        "strange-program",
+		Title:     "Programs and libraries that run from where none belongs",
+		Severity:  High,
+		Technique: "T1564.001", // Hide Artifacts: Hidden Files and Directories
+		Source:    "mm_struct.exe_file and the vm_area_struct of files that begin as ELF does, by their paths",
+		Proves: `A process runs a program, or has a library mapped, that lies in a folder for devices and shared memory (/dev/shm), in /proc or /sys, or in a hidden folder where
+everybody may write. No package puts one there; what is there is in memory alone, or out of sight of who lists the folder.`,
+		Blind: `Other files in /tmp and /var/tmp: builds and installers run them. Programs in the folders of users. A file that was deleted: fileless-program and injected-code look for that.`,
+		Next: `Take the file out with "outsight recover TARGET PATH" or "outsight extract --pid PID --address ADDRESS --elf -o FILE", and look at the process that started it in the view
+tree.`,
+		Example: `A program was started from shared memory:
+
+    $ outsight check lab:demo --only strange-program
+    SEVERITY  CONFIDENCE  CHECK            TITLE
+    high      likely      strange-program  process 412 (x) runs /dev/shm/x, where no program belongs`,
+		Run: strangePrograms,
+	})
+}
+
+func strangePrograms(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
+	return func(yield func(*Finding, error) bool) {
+		ps, err := s.Programs()
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		for _, p := range ps.all {
+			if ctx.Err() != nil {
+				return
+			}
+			if severity, sure := outOfPlace(p.Exe); severity != "" && !p.ExeDeleted {
+				f := p.finding("runs "+p.Exe+", where no program belongs", sure)
+				f.Severity, f.Aspect, f.Expected, f.Seen = severity, "program", "a program where packages or users put theirs", p.Exe
+				f.Show = fmt.Sprintf("outsight tree {} --where 'pid == %d'", p.PID)
+				if !yield(f, nil) {
+					return
+				}
+			}
+			for _, f := range s.strangeLibraries(p) {
+				if !yield(f, nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// outOfPlace is how bad it is that a program runs from a path; empty if it is not. AppImage
+// mounts itself below /tmp/.mount_.
+func outOfPlace(name string) (Severity, Confidence) {
+	switch {
+	case strings.HasPrefix(name, memfdPrefix):
+	case below(name, []string{"/dev", "/proc", "/sys"}):
+		return High, Likely
+	case below(name, places.temporary) && hiddenName(name) && !strings.Contains(name, "/.mount_"):
+		return Medium, Possible
+	}
+	return "", ""
+}
+
+// strangeLibraries are findings about libraries that a process has from such a place.
+func (s *Subject) strangeLibraries(p *program) (fs []*Finding) {
+	for _, i := range linux.ImagesAmong(p.maps) {
+		severity, sure := outOfPlace(i.Path)
+		if severity == "" || i.Deleted || i.Path == p.Exe {
+			continue
+		}
+		space, err := s.Linux.UserSpace(p.MM)
+		if err != nil {
+			continue
+		}
+		b := make([]byte, len(elf.ELFMAG))
+		if _, err := s.Linux.FilledMemory(space, p.maps).ReadAt(b, i.Start); err != nil || string(b) != elf.ELFMAG {
+			continue // what is not in memory is not judged: data is mapped from there as well
+		}
+		f := p.finding("has the library "+i.Path+", where none belongs", sure)
+		f.Severity, f.Aspect, f.Expected, f.Seen = severity, "library "+i.Path, "libraries where packages or users put theirs", i.Path
+		f.Evidence = append(f.Evidence, Evidence{Text: "the library is mapped", Addr: i.Start})
+		f.Show = fmt.Sprintf("outsight libs {} --pid %d", p.PID)
+		fs = append(fs, f)
+	}
+	return fs
+}

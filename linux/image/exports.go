@@ -103,22 +103,36 @@ func (d *Exports) wordSize() int {
 }
 
 // Symbol is where a symbol lies, by the GNU hash table.
-func (d *Exports) Symbol(name string) (virt.Addr, error) {
+func (d *Exports) Symbol(name string) (a virt.Addr, err error) {
+	found := false
+	err = d.each(name, func(at virt.Addr, _ byte) bool {
+		a, found = at, true
+		return false
+	})
+	if err == nil && !found {
+		err = fmt.Errorf("symbol %s: %w", name, ErrNoExports)
+	}
+	return a, err
+}
+
+// each calls f with the address and the kind (st_info) of each definition of a name, until it
+// returns false.
+func (d *Exports) each(name string, f func(at virt.Addr, kind byte) bool) error {
 	var head [16]byte
 	if _, err := d.mem.ReadAt(head[:], d.hash); err != nil {
-		return 0, err
+		return err
 	}
 	n := func(i int) uint32 { return binary.LittleEndian.Uint32(head[4*i:]) }
 	buckets, offset, bloom := n(0), n(1), n(2)
 	const maxTable = 1 << 20
 	if buckets == 0 || buckets > maxTable || bloom > maxTable {
-		return 0, ErrNoExports
+		return ErrNoExports
 	}
 	want := gnuHash(name)
 	table := d.hash + 16 + virt.Addr(d.wordSize())*virt.Addr(bloom)
 	i, err := d.word(table + 4*virt.Addr(want%buckets))
 	if err != nil {
-		return 0, err
+		return err
 	}
 	chains := table + 4*virt.Addr(buckets)
 	const longest = 1 << 10
@@ -128,11 +142,11 @@ func (d *Exports) Symbol(name string) (virt.Addr, error) {
 		}
 		hash, err := d.word(chains + 4*virt.Addr(i-offset))
 		if err != nil {
-			return 0, err
+			return err
 		}
 		if hash|1 == want|1 {
-			if a, ok, err := d.at(i, name); ok || err != nil {
-				return a, err
+			if a, kind, ok, err := d.at(i, name); err != nil || ok && !f(a, kind) {
+				return err
 			}
 		}
 		if hash&1 != 0 {
@@ -140,7 +154,7 @@ func (d *Exports) Symbol(name string) (virt.Addr, error) {
 		}
 		i++
 	}
-	return 0, fmt.Errorf("symbol %s: %w", name, ErrNoExports)
+	return nil
 }
 
 func (d *Exports) word(a virt.Addr) (uint32, error) {
@@ -149,25 +163,26 @@ func (d *Exports) word(a virt.Addr) (uint32, error) {
 	return binary.LittleEndian.Uint32(b[:]), err
 }
 
-// at is where symbol i lies; ok is false if it is another one, or of another object.
-func (d *Exports) at(i uint32, name string) (a virt.Addr, ok bool, err error) {
-	size, section, value := elf.Sym64Size, 6, 8
+// at is where symbol i lies, and its kind; ok is false if it is another one, or of another
+// object.
+func (d *Exports) at(i uint32, name string) (a virt.Addr, kind byte, ok bool, err error) {
+	size, info, section, value := elf.Sym64Size, 4, 6, 8
 	if d.narrow {
-		size, section, value = elf.Sym32Size, 14, 4
+		size, info, section, value = elf.Sym32Size, 12, 14, 4
 	}
 	var room [elf.Sym64Size]byte
 	sym := room[:size]
 	if _, err := d.mem.ReadAt(sym, d.symtab+virt.Addr(size)*virt.Addr(i)); err != nil {
-		return 0, false, err
+		return 0, 0, false, err
 	}
 	text := make([]byte, len(name)+1)
 	if _, err := d.mem.ReadAt(text, d.strtab+virt.Addr(binary.LittleEndian.Uint32(sym))); err != nil {
-		return 0, false, err
+		return 0, 0, false, err
 	}
 	if string(text) != name+"\x00" || binary.LittleEndian.Uint16(sym[section:]) == 0 {
-		return 0, false, nil
+		return 0, 0, false, nil
 	}
-	return d.moved(linux.WordIn(sym[value:], d.wordSize())), true, nil
+	return d.moved(linux.WordIn(sym[value:], d.wordSize())), sym[info], true, nil
 }
 
 // gnuHash is the hash of names in DT_GNU_HASH.

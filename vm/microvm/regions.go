@@ -20,6 +20,7 @@ type region struct {
 	kind       kind
 	inode      uint64
 	offset     uint64 // of start in the file
+	tail       uint64 // bytes at its end that are of no file: a balloon's hole, or something else that lies above
 }
 
 type kind int
@@ -73,7 +74,7 @@ func regions(maps []proc.Map, files []string) []region {
 		if m.End == m.Start {
 			continue
 		}
-		r := region{m.Start, m.End, k, m.Inode, m.Offset}
+		r := region{start: m.Start, end: m.End, kind: k, inode: m.Inode, offset: m.Offset}
 		if n := len(all); n == 0 || !all[n-1].join(r) {
 			all = append(all, r)
 		}
@@ -107,7 +108,9 @@ func (r *region) join(next region) bool {
 	case r.end != next.start || r.kind == anonymous:
 		return false
 	case next.inode == r.inode && r.inode != 0 && next.offset == r.offset+r.size():
+		r.tail = 0
 	case r.kind == ofFile && next.kind == anonymous:
+		r.tail += next.size()
 	default:
 		return false
 	}
@@ -122,8 +125,9 @@ func find(rs []region, size uint64, flags func() proc.Flags) (found []region, gu
 		return f, false
 	}
 	if size != 0 {
-		for _, k := range []kind{anonymous, ofFile} {
-			if f := fit(only(rs, k), size); f != nil {
+		files := only(rs, ofFile)
+		for _, rs := range [][]region{only(rs, anonymous), withoutTails(files), files} {
+			if f := fit(rs, size); f != nil {
 				return f, false
 			}
 		}
@@ -144,6 +148,15 @@ func only(rs []region, k kind) (out []region) {
 		if r.kind == k {
 			out = append(out, r)
 		}
+	}
+	return out
+}
+
+// withoutTails are rs without what lies above their files.
+func withoutTails(rs []region) (out []region) {
+	for _, r := range rs {
+		r.end, r.tail = r.end-r.tail, 0
+		out = append(out, r)
 	}
 	return out
 }

@@ -122,6 +122,14 @@ func TestFind(t *testing.T) {
 			maps: []mapping{heap, snapshot(28*mib, 100<<20), anon(36 * mib), snapshot(64*mib, 0), stack}, size: 128 * mib,
 			want: []uint64{128 * mib}, index: []int{3},
 		},
+		"a snapshot below memory of the monitor's own": {
+			maps: []mapping{heap, stack, snapshot(3*gib, 0), large, snapshot(1*gib, 3<<30), guard}, size: 4 * gib,
+			want: []uint64{3 * gib, 1 * gib}, index: []int{2, 4},
+		},
+		"a snapshot with a balloon's hole at its end": {
+			maps: []mapping{heap, guard, anon(36 * mib), snapshot(92*mib, 0), stack}, size: 128 * mib,
+			want: []uint64{128 * mib}, index: []int{3},
+		},
 		"a snapshot, unknown": {
 			maps: []mapping{heap, snapshot(128*mib, 0), stack},
 			want: []uint64{128 * mib}, index: []int{1},

@@ -187,6 +187,20 @@ func TestTools(t *testing.T) {
 			}
 		}
 	}
+	if have("rpmbuild") {
+		for _, kind := range []string{"w9.xzdio", "w3.zstdio", "w9.gzdio", "w.ufdio"} {
+			spec := "Name: small\nVersion: 1\nRelease: 1\nSummary: s\nLicense: x\nBuildArch: noarch\n%define _binary_payload " + kind +
+				"\n%description\nd\n%install\nmkdir -p %{buildroot}/boot\ncp " + dir + "/p/boot/vmlinuz %{buildroot}/boot/vmlinuz\n%files\n/boot/vmlinuz\n"
+			if err := os.WriteFile(filepath.Join(dir, "small.spec"), []byte(spec), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			run("rpmbuild", "--quiet", "-bb", "--define", "_topdir "+dir+"/top", "small.spec")
+			got, err := files(t.Context(), must(os.ReadFile(filepath.Join(dir, "top/RPMS/noarch/small-1-1.noarch.rpm"))), archive.DefaultBudget)
+			if err != nil || len(got) != 1 || got["./boot/vmlinuz"] != text {
+				t.Errorf("rpmbuild, payload %s: %d files, %v", kind, len(got), err)
+			}
+		}
+	}
 	if have("xz") {
 		for _, options := range [][]string{{"-9"}, {"-T2", "--block-size=9000"}, {"--check=sha256"}, {"--check=none"}, {"--check=crc32"}} {
 			run("xz", append(options, "-kf", "p/boot/vmlinuz")...)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/outsight-vmi/outsight/kernel/image"
+	"github.com/outsight-vmi/outsight/kernel/image/trust"
 	"github.com/outsight-vmi/outsight/linux"
 )
 
@@ -31,27 +32,45 @@ const (
 func (o ownImage) Image(ctx context.Context, buildID string) (*image.Image, image.Trust, error) {
 	limited, cancel := context.WithTimeout(ctx, ownTime)
 	defer cancel()
-	var best *image.Image
-	var bestTrust image.Trust
+	authorities := o.l.of.authorities()
+	open := func(f ownFile) (*image.Image, image.Trust, error) {
+		im, t, err := image.Read(f.content, image.Trust{Basis: image.GuestFile, Where: o.path(limited, f.INode)}, authorities)
+		if err == nil && (im.BuildID == "" || im.BuildID != buildID) {
+			err = fmt.Errorf("vmlinuz: %w: its build-id is %s", image.ErrOther, im.BuildID)
+		}
+		return im, t, err
+	}
+	var unsigned *ownFile
 	var why error
 	for i := range o.candidates(limited, &why) {
-		im, t, err := o.read(limited, i, buildID)
+		b, err := o.read(limited, i)
 		if err != nil {
 			why = err
 			continue
 		}
-		if best == nil || t.Basis == image.Signed {
-			best, bestTrust = im, t
+		// Unpacking takes much longer than verifying, and the guest can have any number of these.
+		if _, err := trust.Verify(b, authorities); err != nil {
+			if unsigned == nil {
+				unsigned = &ownFile{i, b}
+			}
+			continue
 		}
-		if t.Basis == image.Signed {
-			break
+		im, t, err := open(ownFile{i, b})
+		if err == nil {
+			return im, t, nil
 		}
+		why = err
+	}
+	if unsigned != nil {
+		im, t, err := open(*unsigned)
+		if err == nil {
+			return im, t, nil
+		}
+		why = err
 	}
 	switch {
 	case ctx.Err() != nil:
 		return nil, image.Trust{}, ctx.Err()
-	case best != nil:
-		return best, bestTrust, nil
 	case why != nil:
 		return nil, image.Trust{}, fmt.Errorf("%w: not on the host, not among the profiles, and of the guest's own %w", image.ErrNone, why)
 	}
@@ -113,26 +132,25 @@ func (o ownImage) head(ctx context.Context, i *linux.INode) []byte {
 	return b
 }
 
-// read reads a file from the page cache as a boot image.
-func (o ownImage) read(ctx context.Context, i *linux.INode, buildID string) (*image.Image, image.Trust, error) {
+// ownFile is a file of the guest's.
+type ownFile struct {
+	*linux.INode
+	content []byte
+}
+
+// read reads a file from the page cache: all of it, or an error.
+func (o ownImage) read(ctx context.Context, i *linux.INode) ([]byte, error) {
 	var b bytes.Buffer
 	b.Grow(int(i.Size))
 	var broken error
 	missing, err := o.l.Linux.Recover(ctx, i, &b, func(err error) { broken = err })
 	if err = errors.Join(err, broken); err != nil {
-		return nil, image.Trust{}, err
+		return nil, err
 	}
 	if len(missing) > 0 {
-		return nil, image.Trust{}, fmt.Errorf("vmlinuz, %d parts are not in memory", len(missing))
+		return nil, fmt.Errorf("vmlinuz, %d parts are not in memory", len(missing))
 	}
-	im, t, err := image.Read(b.Bytes(), image.Trust{Basis: image.GuestFile, Where: o.path(ctx, i)}, o.l.of.authorities())
-	if err != nil {
-		return nil, image.Trust{}, err
-	}
-	if im.BuildID == "" || im.BuildID != buildID {
-		return nil, image.Trust{}, fmt.Errorf("vmlinuz: %w: its build-id is %s", image.ErrOther, im.BuildID)
-	}
-	return im, t, nil
+	return b.Bytes(), nil
 }
 
 // path names a file for people.

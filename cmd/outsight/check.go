@@ -27,6 +27,9 @@ columns say what was expected and what is there, with addresses and bytes; show 
 command that shows it by hand, next what to do about it. A guest that runs is looked at again before a
 finding counts, so that what is just being made or ended is not one.
 
+Standard error says with what the kernel's text was compared, and what that proves:
+"outsight profile --help" shows how to give it a reference where it finds none.
+
 Exit status: 0 nothing was found; 1 something was found; 3 something could not be checked,
 and nothing was found in the rest.`
 
@@ -72,7 +75,7 @@ func newCheckCommand() *cobra.Command {
 	c.Flags().StringSliceVar(&f.only, "only", nil, "run only these `checks`, with commas between them")
 	c.Flags().StringSliceVar(&f.skip, "skip", nil, "leave these `checks` out")
 	c.Flags().BoolVar(&f.list, "list", false, "describe the checks instead of running them")
-	c.Flags().StringSliceVar(&f.guest.references, "reference", nil, "compare the kernel with these boot `images` (vmlinuz or vmlinux): the one of the guest's build-id is taken. What the host itself boots the guest with needs no flag")
+	c.Flags().StringSliceVar(&f.guest.references, "reference", nil, "compare the kernel with these boot `images` (vmlinuz or vmlinux): the one of the guest's build-id is taken. What the host itself boots the guest with needs no flag, and neither does what outsight profile add took")
 	c.Flags().StringVar(&f.allow, "allow", "", "leave out what this `FILE` allows: a JSON array of {check, object, reason, expires}, with * and ? in object")
 	c.Flags().StringVar(&f.since, "since", "", "leave out what is in this `FILE`, the output of an earlier check -o json")
 	c.Flags().StringSliceVar(&f.told, "told", nil, "compare with these `files`, taken in the guest: the output of ps -e, lsmod, ss -tuln")

@@ -167,6 +167,9 @@ func verifyProfiles(c *cobra.Command, s *reference.Store, o output, entries []*r
 		}
 		rows = append(rows, &profile{Entry: v.Entry, by: v.By, why: v.Err})
 	}
+	for _, p := range rows {
+		p.modules = verified[p.Release]
+	}
 	if len(rows) > 0 {
 		if err := showProfiles(c, o, rows); err != nil {
 			return err

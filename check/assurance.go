@@ -58,6 +58,7 @@ func (r *Result) Assurances() []Assurance {
 		return nil
 	}
 	a := Assurance{Subject: "kernel text", Trust: r.text.trust}
+	gap := r.textGap()
 	places := 0
 	for _, f := range r.Findings {
 		if f.Check.ID == kernelTextID {
@@ -75,9 +76,9 @@ func (r *Result) Assurances() []Assurance {
 		a.State, a.Text = Unproven, fmt.Sprintf("kernel text not verified: %v", r.text.err)
 	case places > 0:
 		a.State, a.Text = Differs, fmt.Sprintf("kernel text differs in %s from %s", plural(places, "place"), t)
-	case slices.ContainsFunc(r.Gaps, func(g Gap) bool {
-		return slices.ContainsFunc(g.Checks, func(c *Check) bool { return c.ID == kernelTextID })
-	}):
+	case errors.Is(gap, image.ErrNoRelocations):
+		a.State, a.Text = Unproven, fmt.Sprintf("kernel text not verified: %v", gap)
+	case gap != nil:
 		a.State, a.Text = Incomplete, "kernel text compared only in part with "+t.String()
 	case t.Basis == image.Signed:
 		a.State, a.Text = Verified, "kernel text verified against "+t.String()
@@ -85,6 +86,16 @@ func (r *Result) Assurances() []Assurance {
 		a.State, a.Text = Matches, "kernel text matches "+t.String()+": "+limits(t)
 	}
 	return []Assurance{a}
+}
+
+// textGap is why not all of the kernel's text could be compared; nil if it could.
+func (r *Result) textGap() error {
+	for _, g := range r.Gaps {
+		if slices.ContainsFunc(g.Checks, func(c *Check) bool { return c.ID == kernelTextID }) {
+			return g.Err
+		}
+	}
+	return nil
 }
 
 // limits is what a comparison with something that is not signed does not prove.

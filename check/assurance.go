@@ -70,8 +70,8 @@ func (r *Result) Assurances() []Assurance {
 	case errors.Is(r.text.err, linuxtext.ErrUnknownSites):
 		a.State, a.Text = Unproven, fmt.Sprintf("kernel text not verified: %v", r.text.err)
 	case errors.Is(r.text.err, image.ErrNone):
-		a.State, a.Text = Unproven, fmt.Sprintf("kernel text not verified: %v; so nothing proves that this kernel runs the code that its distribution published. "+
-			"Add the guest's vmlinuz or its package, from anywhere: outsight profile add vmlinuz-%s", r.text.err, r.text.release)
+		a.State, a.Text = Unproven, fmt.Sprintf("kernel text not verified: the host, the profiles and the guest's page cache have no boot image of %s, so its code may be anybody's; "+
+			"add its vmlinuz or package, from anywhere: outsight profile add vmlinuz-%[1]s", r.text.release)
 	case r.text.err != nil:
 		a.State, a.Text = Unproven, fmt.Sprintf("kernel text not verified: %v", r.text.err)
 	case places > 0:

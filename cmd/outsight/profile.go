@@ -109,7 +109,7 @@ func reportAdded(stdout, stderr io.Writer, s *reference.Store, added *reference.
 		by, err := s.SignedBy(e)
 		word := "signed by " + by
 		if err != nil {
-			word = "nobody who is known vouches for it (" + err.Error() + "): what it proves rests on your word"
+			word = "not verified (" + err.Error() + "): it proves as much as this file does"
 		}
 		fmt.Fprintln(stdout, sentence(fmt.Sprintf("added %s, profile %s; %s", e.Title(), reference.Short(e.ID), word)))
 	}

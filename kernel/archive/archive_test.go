@@ -54,7 +54,7 @@ var content = map[string]string{
 	"./boot/vmlinuz-1":         strings.Repeat("a kernel ", 5000),
 	"./lib/modules/1/loop.ko":  "a module",
 	"./lib/modules/1/other.ko": strings.Repeat("x", 4097),
-	"../../etc/passwd":         "a name is no path to write to",
+	"../../etc/passwd":         "names are not paths to write to",
 }
 
 // member is a member of an ar archive.

@@ -19,7 +19,7 @@ func ExampleWalk() {
 	})
 	fmt.Println(err)
 	// Output:
-	// passwd 29
+	// passwd 31
 	// vmlinuz-1 45000
 	// loop.ko 8
 	// other.ko 4097

@@ -216,7 +216,7 @@ func isKernel(base string) bool {
 	return false
 }
 
-// alone takes a file that is no package: what it is its content says.
+// alone takes a file that is not a package. Its content says what it is.
 func (a *adding) alone(f *os.File) error {
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return err

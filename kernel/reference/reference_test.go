@@ -155,7 +155,7 @@ func TestStore(t *testing.T) {
 	}
 }
 
-// TestAddAlone adds files that are no packages, whatever they are called.
+// TestAddAlone adds files that are not packages, whatever they are called.
 func TestAddAlone(t *testing.T) {
 	s := reference.Open(t.TempDir(), "")
 	if a := add(t, s, write(t, "x", kernelELF(release, kernelID, nil))); len(a.Kernels) != 1 || a.Kernels[0].Title() != "vmlinux "+release || a.Kernels[0].Size > 5<<16 {

@@ -104,8 +104,8 @@ func Open(dir, cache string) *Store { return &Store{dir: dir, cache: cache} }
 // Dir is the store's folder.
 func (s *Store) Dir() string { return s.dir }
 
-// ErrNothing says that nothing in the store has a name.
-var ErrNothing = errors.New("nothing in the store is named so")
+// ErrNothing says that a word names nothing in the store.
+var ErrNothing = errors.New("nothing in the store has this name, release or ID")
 
 // errMeta says that the store's own data cannot be read.
 var errMeta = errors.New("what the store knows of the file is damaged: remove it, and add it again")

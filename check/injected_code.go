@@ -28,7 +28,7 @@ heap or stack that neither the program nor a library asks for; or a thread is in
 one are judged by the rest alone.`,
 		Blind: `In a program that asked for all that can be read to be executable (personality READ_IMPLIES_EXEC), code that makes no system call while it is looked at. In programs with a compiler at run time (V8, Java, LuaJIT, .NET, PHP, Mesa and others, known by the names of their libraries), code that looks like none of the above and
 makes its system calls through libraries. With PCRE2 or libffi, which many programs have, memory that begins as theirs does. Memory that is both writable and executable in programs that ask
-for an executable stack. Code that replaces code of a file where it is mapped.`,
+for an executable stack. Code that replaces code of a file where it is mapped: patched-program looks for that.`,
 		Next: `Take the memory out with "outsight extract --pid PID --address ADDRESS -o FILE" and disassemble it with the command shown. Who traced the process or may have written to
 it: the views ptrace and files (of /proc/PID/mem).`,
 		Example: `Shellcode waits in a system call:

@@ -14,6 +14,8 @@ import (
 type Dynamic struct {
 	Name   string   // DT_SONAME; empty without
 	Needed []string // DT_NEEDED, in order
+	// RelocatesText says that the linker changes its code when it loads it (DT_TEXTREL).
+	RelocatesText bool
 }
 
 const maxNeeded = 256
@@ -31,6 +33,7 @@ func DynamicOf(mem Memory, base virt.Addr) (*Dynamic, error) {
 	word := d.wordSize()
 	var name virt.Addr
 	var needed []virt.Addr
+	textual := false
 	for ; len(entries) >= 2*word; entries = entries[2*word:] {
 		v := linux.WordIn(entries[word:], word)
 		switch elf.DynTag(linux.WordIn(entries, word)) {
@@ -38,13 +41,17 @@ func DynamicOf(mem Memory, base virt.Addr) (*Dynamic, error) {
 			d.strtab = d.loaded(v, base)
 		case elf.DT_SONAME:
 			name = v
+		case elf.DT_TEXTREL:
+			textual = true
+		case elf.DT_FLAGS:
+			textual = textual || elf.DynFlag(v)&elf.DF_TEXTREL != 0
 		case elf.DT_NEEDED:
 			if len(needed) < maxNeeded {
 				needed = append(needed, v)
 			}
 		}
 	}
-	all := &Dynamic{}
+	all := &Dynamic{RelocatesText: textual}
 	if name != 0 {
 		if all.Name, err = d.text(name); err != nil {
 			return nil, fmt.Errorf("name of the image at %#x: %w", uint64(base), err)

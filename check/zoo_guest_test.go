@@ -235,6 +235,14 @@ func tricks() []trick {
 		}, []string{"hidden-interface"}},
 		{"mount off its namespace", hideMount, []string{"hidden-mount"}},
 		{"mount off its parent", func(z *zoo) { z.unlink(z.mounts()[0].Addr + z.offset("mount", "mnt_child")) }, []string{"hidden-mount"}},
+		{"log cleared", func(z *zoo) {
+			at := z.symbol("clear_seq")
+			if values, err := z.look.Linux.Member("latched_seq", "val"); err == nil { // 5.13
+				at = values.At(at)
+				z.put(at+8, 5)
+			}
+			z.put(at, 5)
+		}, []string{"cleared-log"}},
 		{"module off the list", func(z *zoo) { z.unlink(z.module() + z.offset("module", "list")) }, []string{"hidden-module", "hidden-code", "code-pointer", "operations-table"}},
 		{"module off sysfs", func(z *zoo) { z.unlink(z.module() + z.offset("module", "mkobj.kobj.entry")) }, []string{"hidden-module"}},
 		{"system call elsewhere", func(z *zoo) { z.put(z.symbol("sys_call_table")+8*17, uint64(z.heap())) }, []string{"code-pointer", "kernel-rodata"}},

@@ -205,7 +205,7 @@ func branchesTo(b []byte, a virt.Addr, s *Subject) (to virt.Addr, ok bool) {
 
 // judge judges bytes at a that would lead to to, if they are an instruction.
 func (w *branchWalk) judge(a, to virt.Addr, module string) {
-	if module != "" && w.owners.CodeBetween(to, to+1) || w.isThunk(to) {
+	if module != "" && w.owners.CodeBetween(to, to+1) || w.isThunk(to) || w.isFill(to) {
 		return
 	}
 	for _, k := range w.known {
@@ -281,6 +281,18 @@ func (w *branchWalk) isThunk(a virt.Addr) bool {
 		return false
 	}
 	return b[0] == 0xff && b[1]&0xf8 == 0xe0 && b[2] == 0xcc || b[0] == 0x41 && b[1] == 0xff && b[2]&0xf8 == 0xe0 && b[3] == 0xcc
+}
+
+// isFill reports whether there is no code at a: only the traps that free executable memory is
+// filled with. A static_cpu_has of a module's init function leaves branches to that behind, in
+// .altinstr_aux, when the function is freed (seen with nf_tables of 7.2).
+func (w *branchWalk) isFill(a virt.Addr) bool {
+	const int3 = 0xcc
+	var b [branchSlack]byte
+	if w.s.Linux.ReadAt(b[:], a) != nil {
+		return false
+	}
+	return !slices.ContainsFunc(b[:], func(c byte) bool { return c != int3 })
 }
 
 // readLegal reads what may change the kernel's text.

@@ -182,7 +182,7 @@ func (w *opsWalk) judge(kind *operations, table virt.Addr, object func() string)
 	if l == nil || len(l.members) == 0 {
 		return
 	}
-	holder := w.owners.MemoryAt(table)
+	holder := w.owners.HolderAt(table)
 	if holder.Kind == linux.OwnerNone && !kind.allocated {
 		w.found(kind, table, object(), "is served by a table of functions in memory that was allocated", "a table in the data of the kernel or a module", fmt.Sprintf("memory of an unknown owner at %#x", uint64(table)), table, "")
 	}
@@ -202,14 +202,14 @@ func (w *opsWalk) judge(kind *operations, table virt.Addr, object func() string)
 		if f == 0 {
 			continue
 		}
-		switch owner := w.owners.CodeAt(f); {
+		switch owner := w.owners.OwnerAt(f); {
 		case owner.Kind == linux.OwnerNone:
 			w.found(kind, table, object(), fmt.Sprintf("has a function %s whose owner is unknown", m.name), "a function of the kernel or a module", fmt.Sprintf("%#x", uint64(f)), f, m.name)
 		case constant && owner.Kind != linux.OwnerKernel:
-			w.found(kind, table, object(), fmt.Sprintf("has a function %s of %s in a table of the kernel's own", m.name, owner), "a function of the kernel itself", fmt.Sprintf("%s (%#x)", owner.Function(), uint64(f)), f, m.name)
+			w.found(kind, table, object(), fmt.Sprintf("has a function %s of %s in a table of the kernel's own", m.name, owner), "a function of the kernel itself", fmt.Sprintf("%s (%#x)", w.owners.CodeAt(f).Function(), uint64(f)), f, m.name)
 		case holder.Kind == linux.OwnerModule && owner.Kind == linux.OwnerKernel && !kind.copied && !kind.allocated && w.unexported(f):
-			w.found(kind, table, object(), fmt.Sprintf("is served by a table of %s that was copied from the kernel: its function %s is %s", holder, m.name, owner.Function()),
-				"functions of the module, and those that the kernel exports to modules", fmt.Sprintf("%s (%#x), which is not exported", owner.Function(), uint64(f)), f, m.name)
+			w.found(kind, table, object(), fmt.Sprintf("is served by a table of %s that was copied from the kernel: its function %s is %s", holder, m.name, w.owners.CodeAt(f).Function()),
+				"functions of the module, and those that the kernel exports to modules", fmt.Sprintf("%s (%#x), which is not exported", w.owners.CodeAt(f).Function(), uint64(f)), f, m.name)
 			return // one function of the copy is enough
 		}
 	}

@@ -252,7 +252,7 @@ var procSingle = operations{structure: "proc_dir_entry"}
 
 // function judges a function that no table holds.
 func (w *opsWalk) function(object, f virt.Addr, member string, name func() string) {
-	if f != 0 && w.owners.CodeAt(f).Kind == linux.OwnerNone {
+	if f != 0 && w.owners.OwnerAt(f).Kind == linux.OwnerNone {
 		w.found(&procSingle, object, name(), fmt.Sprintf("has a function %s whose owner is unknown", member), "a function of the kernel or a module", fmt.Sprintf("%#x", uint64(f)), f, member)
 	}
 }

@@ -4,13 +4,16 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"hash/maphash"
 	"iter"
 	"slices"
 	"sort"
 	"strings"
+	"sync"
 
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/linux/hooks"
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 	"github.com/outsight-vmi/outsight/virt/x86"
@@ -55,7 +58,7 @@ type branchWalk struct {
 
 // legalBranches are the places that the kernel itself writes branches to.
 type legalBranches struct {
-	traced map[virt.Addr]bool      // by ftrace
+	traced []virt.Addr             // by ftrace, ascending
 	probed map[virt.Addr]bool      // by optimized kprobes
 	static map[virt.Addr]virt.Addr // calls, to their keys
 }
@@ -138,6 +141,7 @@ const (
 // scan looks at the code in r: that of a module, if it has a name.
 func (w *branchWalk) scan(ctx context.Context, r run, module string) {
 	buffer := make([]byte, branchWindow+branchSlack)
+	kept := kobj.Kept[branchWindows](w.s.Linux.Walker)
 	for at := r.start; at < r.end && !w.ended && ctx.Err() == nil; at += branchWindow {
 		n := min(virt.Addr(len(buffer)), r.end-at)
 		b := buffer[:n]
@@ -147,15 +151,70 @@ func (w *branchWalk) scan(ctx context.Context, r run, module string) {
 			}
 			continue
 		}
-		for i := 0; i < min(branchWindow, len(b)) && !w.ended; i++ {
-			if !mayBranch[b[i]] || i+1 < len(b) && !mayFollow(b[i], b[i+1]) {
-				continue
-			}
+		for _, i := range kept.outward(b, at, w.text) {
 			if to, ok := branchesTo(b[i:], at+virt.Addr(i), w.s); ok && w.leadsOut(to) {
-				w.judge(at+virt.Addr(i), to, module)
+				if w.judge(at+virt.Addr(i), to, module); w.ended {
+					return
+				}
 			}
 		}
 	}
+}
+
+// branchWindows are the places of bytes that may be a branch out of the kernel's text, by the
+// window that they are in: they are looked for again only in one that changed. Where they
+// lead, and whether they may, is judged at each look.
+type branchWindows struct {
+	mu    sync.Mutex
+	seed  maphash.Seed
+	known map[virt.Addr]branchPlaces
+}
+
+type branchPlaces struct {
+	sum    uint64 // of the window, by a key that nobody knows
+	places []int32
+}
+
+// maxBranchWindows bounds what is kept: 256 MiB of code.
+const maxBranchWindows = 4096
+
+// outward are the places in b, which is the window at at.
+func (k *branchWindows) outward(b []byte, at virt.Addr, text run) []int32 {
+	k.mu.Lock()
+	if k.known == nil {
+		k.seed, k.known = maphash.MakeSeed(), map[virt.Addr]branchPlaces{}
+	}
+	known, ok := k.known[at]
+	k.mu.Unlock()
+	sum := maphash.Bytes(k.seed, b)
+	if ok && known.sum == sum {
+		return known.places
+	}
+	places := outward(b, at, text)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if ok || len(k.known) < maxBranchWindows {
+		k.known[at] = branchPlaces{sum, places}
+	}
+	return places
+}
+
+// outward are the places in b, which is at at, where a branch out of text may begin. One that
+// goes by memory is one of them wherever it leads now.
+func outward(b []byte, at virt.Addr, text run) (places []int32) {
+	for i := range min(branchWindow, len(b)) {
+		if !mayBranch[b[i]] || i+1 < len(b) && !mayFollow(b[i], b[i+1]) {
+			continue
+		}
+		if b[i] != 0xff {
+			to, ok := branchesTo(b[i:], at+virt.Addr(i), nil)
+			if !ok || text.holds(to) {
+				continue
+			}
+		}
+		places = append(places, int32(i))
+	}
+	return places
 }
 
 // mayBranch are the first bytes of what branchesTo knows.
@@ -297,14 +356,15 @@ func (w *branchWalk) isFill(a virt.Addr) bool {
 
 // readLegal reads what may change the kernel's text.
 func (w *branchWalk) readLegal() *legalBranches {
-	l := &legalBranches{traced: map[virt.Addr]bool{}, probed: map[virt.Addr]bool{}, static: map[virt.Addr]virt.Addr{}}
+	l := &legalBranches{probed: map[virt.Addr]bool{}, static: map[virt.Addr]virt.Addr{}}
 	ctx := context.Background()
 	for site, err := range hooks.FtraceRecords(ctx, w.s.Linux) {
 		if err != nil {
 			continue // ftrace-triple reports it
 		}
-		l.traced[site.Site] = true
+		l.traced = append(l.traced, site.Site)
 	}
+	slices.Sort(l.traced)
 	for k, err := range hooks.Kprobes(ctx, w.s.Linux) {
 		if err == nil && slices.Contains(k.Flags, "optimized") {
 			l.probed[k.Probed] = true
@@ -330,8 +390,9 @@ func (w *branchWalk) readLegal() *legalBranches {
 
 // mayLead reports whether what governs the text has put a branch at a to to.
 func (w *branchWalk) mayLead(a, to virt.Addr, from, owner linux.Owner) bool {
+	_, traced := slices.BinarySearch(w.legal.traced, a)
 	switch {
-	case w.legal.traced[a]:
+	case traced:
 		return true
 	case w.legal.probed[a]:
 		return owner.Kind == linux.OwnerTrampoline && owner.Name == "kprobes"

@@ -70,10 +70,12 @@ func (g *Guest) Look(ctx context.Context) (*Look, error) {
 
 // look begins a look at the system that was found. g.mu is held.
 func (g *Guest) look() *Look {
-	l := &Look{Target: g.target, Machine: g.machine, Linux: g.system, At: time.Now(), Boot: g.boot, paused: g.resume != nil, of: g}
-	if g.machine.Live() { // a dump does not change, and is mapped as a whole
+	l := &Look{Target: g.target, Machine: g.machine, At: time.Now(), Boot: g.boot, paused: g.resume != nil, of: g}
+	if g.machine.Live() {
 		l.kept = look.New(g.system.Memory, look.DefaultLimit)
 		l.Linux = g.system.Over(l.kept)
+	} else { // a dump does not change, and is mapped as a whole
+		l.Linux = g.system.Over(g.system.Memory)
 	}
 	return l
 }

@@ -20,7 +20,7 @@ func (s *System) Fresh() *System {
 		return s
 	}
 	c := *s
-	c.Walker = w
+	c.Walker, c.owners = w, nil
 	return &c
 }
 

@@ -35,6 +35,7 @@ type System struct {
 	maxTasks    int
 	modules     *moduleCache
 	moduleTypes *moduleSpecs
+	owners      *ownersCache // of a look, nil for what is read at many times
 }
 
 // Open finds the kernel in mem and prepares to read its objects.
@@ -68,7 +69,7 @@ func New(k *kernel.Kernel) (*System, error) {
 // or the guest at another time. It takes microseconds. What is known of the kernel's build
 // is shared with s; what is known of the guest's state, such as its modules, is not.
 func (s *System) Over(mem phys.Memory) *System {
-	o := &System{Walker: s.Walker.Over(mem), o: s.o, initTask: s.initTask, boot: s.boot, maxTasks: s.maxTasks, modules: &moduleCache{}, moduleTypes: s.moduleTypes}
+	o := &System{Walker: s.Walker.Over(mem), o: s.o, initTask: s.initTask, boot: s.boot, maxTasks: s.maxTasks, modules: &moduleCache{}, moduleTypes: s.moduleTypes, owners: &ownersCache{}}
 	if c, err := o.Clock(); err == nil {
 		o.boot = c.Boot // who sets the guest's clock moves it
 	}

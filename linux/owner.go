@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sort"
 	"strconv"
+	"sync"
 
 	"github.com/outsight-vmi/outsight/kernel/kallsyms"
 	"github.com/outsight-vmi/outsight/virt"
@@ -79,7 +80,23 @@ type region struct {
 // Owners looks at what code the guest has: its kernel's text, its modules, its
 // compiled BPF programs and its trampolines. What of that could not be read is
 // missing from it and listed in its Missing; the error is for a guest without symbols.
+// Those of a look ([System.Over]) are read once.
 func (s *System) Owners() (*Owners, error) {
+	if s.owners == nil {
+		return s.readOwners()
+	}
+	s.owners.once.Do(func() { s.owners.it, s.owners.err = s.readOwners() })
+	return s.owners.it, s.owners.err
+}
+
+// ownersCache is the owners of one look.
+type ownersCache struct {
+	once sync.Once
+	it   *Owners
+	err  error
+}
+
+func (s *System) readOwners() (*Owners, error) {
 	t, err := s.Table()
 	if err != nil {
 		return nil, fmt.Errorf("symbols: %w", err)
@@ -116,6 +133,32 @@ func (o *Owners) CodeAt(a virt.Addr) Owner {
 	return within(o.regions, a)
 }
 
+// OwnerAt is CodeAt without the symbol: to find that takes most of the time.
+func (o *Owners) OwnerAt(a virt.Addr) Owner {
+	for _, t := range o.text {
+		if a >= t.start && a < t.end {
+			return Owner{Kind: OwnerKernel}
+		}
+	}
+	r := regionAt(o.regions, a)
+	if r == nil {
+		return Owner{Kind: OwnerNone}
+	}
+	return r.owner
+}
+
+// HolderAt is MemoryAt without the symbol.
+func (o *Owners) HolderAt(a virt.Addr) Owner {
+	if o.inImage(a) {
+		return Owner{Kind: OwnerKernel}
+	}
+	r := regionAt(o.memory, a)
+	if r == nil {
+		return Owner{Kind: OwnerNone}
+	}
+	return r.owner
+}
+
 // MemoryAt is the owner of the memory at a, code or data: the kernel's image or a module's.
 // Allocated memory has no owner.
 func (o *Owners) MemoryAt(a virt.Addr) Owner {
@@ -131,13 +174,21 @@ func (o *Owners) inImage(a virt.Addr) bool {
 	return ok && a >= o.s.Text && a < end
 }
 
-// within finds the region that a lies in.
-func within(regions []region, a virt.Addr) Owner {
+// regionAt is the region that a lies in; nil for none.
+func regionAt(regions []region, a virt.Addr) *region {
 	i := sort.Search(len(regions), func(i int) bool { return regions[i].start > a }) - 1
 	if i < 0 || a >= regions[i].end {
+		return nil
+	}
+	return &regions[i]
+}
+
+// within is the owner of the region that a lies in.
+func within(regions []region, a virt.Addr) Owner {
+	r := regionAt(regions, a)
+	if r == nil {
 		return Owner{Kind: OwnerNone}
 	}
-	r := regions[i]
 	w := r.owner
 	w.Offset = uint64(a - r.start)
 	if r.symbol != nil {

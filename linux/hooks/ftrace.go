@@ -181,21 +181,18 @@ func ftraceHash(ctx context.Context, s *linux.System, o *ftraceLayout, a virt.Ad
 // FtraceSites yields the functions that are traced, or were (since 6.4 the kernel
 // remembers that), in the order of the kernel's pages of records.
 func FtraceSites(ctx context.Context, s *linux.System) iter.Seq2[*FtraceSite, error] {
-	return func(yield func(*FtraceSite, error) bool) {
-		for site, err := range FtraceRecords(ctx, s) {
-			if err == nil && site.Users == 0 && site.Flags == nil {
-				continue
-			}
-			if !yield(site, err) {
-				return
-			}
-		}
-	}
+	return ftraceRecordsOf(ctx, s, func(flags uint64) bool { return flags != 0 })
 }
 
 // FtraceRecords yields every function that can be traced, in the order of the kernel's
 // pages of records.
 func FtraceRecords(ctx context.Context, s *linux.System) iter.Seq2[*FtraceSite, error] {
+	return ftraceRecordsOf(ctx, s, func(uint64) bool { return true })
+}
+
+// ftraceRecordsOf yields the functions of which the flags, with the number of users in them,
+// are wanted: of most they are 0.
+func ftraceRecordsOf(ctx context.Context, s *linux.System, wanted func(flags uint64) bool) iter.Seq2[*FtraceSite, error] {
 	return func(yield func(*FtraceSite, error) bool) {
 		o, err := ftraceLayoutOf(s)
 		if err != nil {
@@ -207,6 +204,7 @@ func FtraceRecords(ctx context.Context, s *linux.System) iter.Seq2[*FtraceSite, 
 			yield(nil, fmt.Errorf("ftrace: %w: %w", kobj.ErrUnsupported, kernel.ErrNoSymbol))
 			return
 		}
+		var buffer []byte
 		seen := map[virt.Addr]bool{}
 		for link := start; ctx.Err() == nil; {
 			v, err := s.Word(link)
@@ -222,7 +220,7 @@ func FtraceRecords(ctx context.Context, s *linux.System) iter.Seq2[*FtraceSite, 
 				return
 			}
 			seen[page] = true
-			if !ftraceRecords(s, o, page, yield) {
+			if !ftraceRecords(s, o, page, &buffer, wanted, yield) {
 				return
 			}
 			link = o.pageNext.At(page)
@@ -233,7 +231,7 @@ func FtraceRecords(ctx context.Context, s *linux.System) iter.Seq2[*FtraceSite, 
 // maxRecords bounds the records of one ftrace_page: 2^order pages.
 const maxRecords = 1 << 17
 
-func ftraceRecords(s *linux.System, o *ftraceLayout, page virt.Addr, yield func(*FtraceSite, error) bool) bool {
+func ftraceRecords(s *linux.System, o *ftraceLayout, page virt.Addr, buffer *[]byte, wanted func(flags uint64) bool, yield func(*FtraceSite, error) bool) bool {
 	var records virt.Addr
 	var n uint64
 	r := s.Reader()
@@ -244,19 +242,32 @@ func ftraceRecords(s *linux.System, o *ftraceLayout, page virt.Addr, yield func(
 	}
 	b := []byte(nil)
 	if err == nil {
-		b = make([]byte, n*uint64(o.recSize))
+		if size := n * uint64(o.recSize); uint64(cap(*buffer)) < size {
+			*buffer = make([]byte, size)
+		}
+		b = (*buffer)[:n*uint64(o.recSize)]
 		err = s.ReadAt(b, records)
 	}
 	if err != nil {
 		return yield(nil, fmt.Errorf("records of ftrace at %#x: %w", uint64(page), err))
 	}
+	var room []FtraceSite // of many records at a time: there are 50,000
 	for i := range n {
 		rec := b[i*uint64(o.recSize):]
 		flags := binary.LittleEndian.Uint64(rec[o.recFlags.Offset:])
-		if !yield(&FtraceSite{
+		if !wanted(flags) {
+			continue
+		}
+		if len(room) == 0 {
+			room = make([]FtraceSite, min(n-i, 64))
+		}
+		site := &room[0]
+		room = room[1:]
+		*site = FtraceSite{
 			Record: records + virt.Addr(i*uint64(o.recSize)), Site: virt.Addr(binary.LittleEndian.Uint64(rec[o.recIP.Offset:])),
 			Users: int(flags & ftraceUsers), Flags: kobj.BitNames(flags&^ftraceUsers, ftraceSiteFlags), Enabled: flags>>31&1 != 0,
-		}, nil) {
+		}
+		if !yield(site, nil) {
 			return false
 		}
 	}

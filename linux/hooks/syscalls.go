@@ -6,12 +6,9 @@ import (
 	"iter"
 	"strings"
 
-	"golang.org/x/arch/x86/x86asm"
-
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
-	"github.com/outsight-vmi/outsight/virt/x86"
 )
 
 // Syscall is one way in which the kernel gets from the number of a system call to
@@ -165,45 +162,6 @@ func syscallName(symbol string) (string, bool) {
 		}
 	}
 	return "", false
-}
-
-// dispatched follows the dispatcher of an ABI for each number: for n of them, or,
-// where that is 0, up to the last that differs from those without a call.
-func dispatched(ctx context.Context, s *linux.System, owners *linux.Owners, w abiWay, n int) ([]x86.Target, error) {
-	start, size, ok := s.TableAt(w.dispatcher)
-	if !ok {
-		return nil, nil
-	}
-	sel := x86.Selector{Memory: s.Space, Start: start, Size: size, Name: func(a virt.Addr) string {
-		if o := owners.CodeAt(a); o.Offset == 0 {
-			return o.Symbol
-		}
-		return ""
-	}}
-	none, err := sel.Follow(x86asm.RSI, 1<<20)
-	if err != nil {
-		return nil, err
-	}
-	limit := n
-	if n == 0 {
-		limit = maxSyscalls
-	}
-	targets := make([]x86.Target, 0, limit)
-	used := n
-	for nr := range limit {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		t, err := sel.Follow(x86asm.RSI, uint32(nr))
-		if err != nil {
-			return targets[:min(used, len(targets))], fmt.Errorf("number %d: %w", nr, err)
-		}
-		if n == 0 && t.Addr != none.Addr {
-			used = nr + 1
-		}
-		targets = append(targets, t)
-	}
-	return targets[:used], nil
 }
 
 // syscallNames are the names that the kernel noted for tracing when it booted (with

@@ -46,6 +46,18 @@ func (o *owned[T]) of(a virt.Addr) linux.Owner {
 	return o.owner
 }
 
+// whose is of without the symbol.
+func (o *owned[T]) whose(a virt.Addr) linux.Owner {
+	if a == o.at {
+		return o.owner
+	}
+	owners, err := o.owners.get()
+	if err != nil {
+		return linux.Owner{}
+	}
+	return owners.OwnerAt(a)
+}
+
 // memory is the owner of memory at a, code or data.
 func (o *owned[T]) memory(a virt.Addr) linux.Owner {
 	owners, err := o.owners.get()
@@ -103,7 +115,7 @@ func code[T any](prefix, what string, at func(*T) virt.Addr) table.Columns[owned
 				if a == 0 {
 					return none
 				}
-				return table.TextValue(o.of(a).String())
+				return table.TextValue(o.whose(a).String())
 			},
 		},
 	}
@@ -114,7 +126,11 @@ func (o *owned[T]) holder(a virt.Addr) table.Value {
 	if a == 0 {
 		return none
 	}
-	return table.TextValue(o.memory(a).String())
+	owners, err := o.owners.get()
+	if err != nil {
+		return table.TextValue(linux.Owner{}.String())
+	}
+	return table.TextValue(owners.HolderAt(a).String())
 }
 
 // holderDoc documents the columns of such cells.

@@ -28,8 +28,9 @@ const (
 	maxKernel  = 256 << 20 // a boot image, a vmlinux without its debug information
 	maxDebug   = 4 << 30   // a vmlinux with it
 	maxModule  = 128 << 20 // unpacked; the largest of distributions takes 30 MiB
-	maxKernels = 16
-	maxModules = 20_000 // a distribution's kernel has 4,000 to 6,000
+	maxKernels = 32        // files that may be kernels
+	maxSpooled = 16 << 30  // what those unpack to
+	maxModules = 20_000    // a distribution's kernel has 4,000 to 6,000
 	maxStored  = 6 << 30
 	maxSkipped = 100 // that are reported
 	minBuildID = 4   // in bytes; SHA-1's has 20
@@ -115,13 +116,15 @@ type adding struct {
 	from        string
 	authorities []trust.Authority
 
-	cancel func()
-	slots  chan struct{}
-	wg     sync.WaitGroup
-	mu     sync.Mutex
-	stored int64
-	taken  int   // modules that were begun
-	failed error // the store cannot be written
+	cancel  func()
+	slots   chan struct{}
+	wg      sync.WaitGroup
+	mu      sync.Mutex
+	stored  int64
+	taken   int // modules that were begun
+	tried   int // kernels that were
+	spooled int64
+	failed  error // the store cannot be written
 }
 
 func newAdding(ctx context.Context, s *Store, from string) *adding {
@@ -186,8 +189,8 @@ func (a *adding) file(f *archive.File) error {
 			a.module(f.Name, b)
 		})
 	case isKernel(base):
-		if len(a.Kernels) == maxKernels {
-			return fmt.Errorf("%w: more than %d kernels", archive.ErrBudget, maxKernels)
+		if a.tried++; a.tried > maxKernels {
+			return fmt.Errorf("%w: more than %d files that are called as kernels are", archive.ErrBudget, maxKernels)
 		}
 		u, err := archive.Unpack(f)
 		if err != nil {
@@ -255,9 +258,12 @@ func (a *adding) kernel(name string, r io.Reader) error {
 	defer os.Remove(spool.Name())
 	defer spool.Close()
 	size, err := io.Copy(spool, io.LimitReader(r, maxDebug+1))
+	a.spooled += size
 	switch {
 	case a.ctx.Err() != nil:
 		return a.ctx.Err()
+	case a.spooled > maxSpooled: // holes in a file cost a package nothing
+		return fmt.Errorf("%w: kernels of more than %d GiB", archive.ErrBudget, maxSpooled>>30)
 	case errors.Is(err, unix.ENOSPC):
 		a.skip(name, fmt.Errorf("%w: %w", errStore, err))
 		return nil

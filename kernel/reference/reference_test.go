@@ -170,10 +170,15 @@ func TestAddAlone(t *testing.T) {
 	if im, _, err := s.Image(t.Context(), kernelID); err != nil || im.Compression != "gzip" {
 		t.Errorf("of both forms: %+v %v", im, err)
 	}
+	var kernels []file
+	for i := range 40 {
+		kernels = append(kernels, file{fmt.Sprint("./boot/vmlinuz-", i), []byte("hello")})
+	}
 	for name, c := range map[string]struct {
 		b    []byte
 		want error
 	}{
+		"many kernels":    {deb(kernels...), archive.ErrBudget},
 		"text":            {[]byte("hello"), image.ErrFormat},
 		"nothing":         {nil, image.ErrFormat},
 		"half a kernel":   {vmlinuz(release, kernelID, nil)[:5000], image.ErrFormat},
@@ -333,6 +338,7 @@ func TestZstd(t *testing.T) {
 
 // FuzzAdd adds what may be a kernel, a module or a package.
 func FuzzAdd(f *testing.F) {
+	f.Add(module("loop", release, moduleID)[:300])
 	f.Add(module("loop", release, moduleID))
 	f.Add(vmlinuz(release, kernelID, nil))
 	f.Add(deb(file{"./boot/vmlinuz", vmlinuz(release, kernelID, nil)}, file{"./loop.ko", module("loop", release, moduleID)}))

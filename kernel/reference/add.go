@@ -25,16 +25,17 @@ import (
 
 // What is taken from one file or package.
 const (
-	maxKernel  = 256 << 20 // a boot image, a vmlinux without its debug information
-	maxDebug   = 4 << 30   // a vmlinux with it
-	maxModule  = 128 << 20 // unpacked; the largest of distributions takes 30 MiB
-	maxKernels = 32        // files that may be kernels
-	maxSpooled = 16 << 30  // what those unpack to
-	maxModules = 20_000    // a distribution's kernel has 4,000 to 6,000
-	maxStored  = 6 << 30
-	maxSkipped = 100 // that are reported
-	minBuildID = 4   // in bytes; SHA-1's has 20
-	maxBuildID = 64
+	maxKernel   = 256 << 20 // a boot image, a vmlinux without its debug information
+	maxDebug    = 4 << 30   // a vmlinux with it
+	maxModule   = 128 << 20 // unpacked; the largest of distributions takes 30 MiB
+	maxKernels  = 32        // files that may be kernels
+	maxSpooled  = 16 << 30  // what those unpack to
+	maxModules  = 20_000    // a distribution's kernel has 4,000 to 6,000
+	maxStored   = 6 << 30
+	maxUnpacked = 16 << 30
+	maxSkipped  = 100 // that are reported
+	minBuildID  = 4   // in bytes; SHA-1's has 20
+	maxBuildID  = 64
 )
 
 // Added is what was taken from a file or package.
@@ -116,15 +117,15 @@ type adding struct {
 	from        string
 	authorities []trust.Authority
 
-	cancel  func()
-	slots   chan struct{}
-	wg      sync.WaitGroup
-	mu      sync.Mutex
-	stored  int64
-	taken   int // modules that were begun
-	tried   int // kernels that were
-	spooled int64
-	failed  error // the store cannot be written
+	cancel           func()
+	slots            chan struct{}
+	wg               sync.WaitGroup
+	mu               sync.Mutex
+	stored, unpacked int64
+	taken            int // modules that were begun
+	tried            int // kernels that were
+	spooled          int64
+	failed           error // the store cannot be written
 }
 
 func newAdding(ctx context.Context, s *Store, from string) *adding {
@@ -142,7 +143,7 @@ func (a *adding) wait() {
 func (a *adding) skip(name string, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if errors.Is(err, errStore) {
+	if errors.Is(err, errStore) || errors.Is(err, errSpent) {
 		a.failed = err
 		a.cancel()
 		return
@@ -155,12 +156,18 @@ func (a *adding) skip(name string, err error) {
 // errStore marks what went wrong with the store and not with a file.
 var errStore = errors.New("the store cannot be written")
 
-// spend counts what is stored.
-func (a *adding) spend(n int) error {
+// errSpent marks what a package may not have more of.
+var errSpent = fmt.Errorf("%w: kernels and modules", archive.ErrBudget)
+
+// spend counts what is stored, and unpack what modules unpack to, whether or not they are.
+func (a *adding) spend(n int) error  { return a.count(&a.stored, n, maxStored) }
+func (a *adding) unpack(n int) error { return a.count(&a.unpacked, n, maxUnpacked) }
+
+func (a *adding) count(sum *int64, n int, most int64) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.stored += int64(n); a.stored > maxStored {
-		return fmt.Errorf("%w: %d GiB of kernels and modules", archive.ErrBudget, maxStored>>30)
+	if *sum += int64(n); *sum > most {
+		return fmt.Errorf("%w of more than %d GiB", errSpent, most>>30)
 	}
 	return nil
 }
@@ -367,6 +374,9 @@ func (a *adding) readModule(name string, packed io.Reader) error {
 	defer u.Close()
 	b, err := io.ReadAll(io.LimitReader(u, maxModule+1))
 	if err != nil {
+		return err
+	}
+	if err := a.unpack(len(b)); err != nil {
 		return err
 	}
 	if len(b) > maxModule {

@@ -53,10 +53,17 @@ func referenceOf(ctx context.Context, l *guest.Look, checks []*Check) *textRefer
 }
 
 // Assurances are what the run proves. There are none of what was not asked for.
-func (r *Result) Assurances() []Assurance {
-	if r.text == nil {
-		return nil
+func (r *Result) Assurances() (all []Assurance) {
+	if r.text != nil {
+		all = append(all, r.textAssurance())
 	}
+	if r.modules != nil {
+		all = append(all, r.modules.assurance(r))
+	}
+	return all
+}
+
+func (r *Result) textAssurance() Assurance {
 	a := Assurance{Subject: "kernel text", Trust: r.text.trust}
 	gap := r.textGap()
 	places := 0
@@ -85,7 +92,7 @@ func (r *Result) Assurances() []Assurance {
 	default:
 		a.State, a.Text = Matches, "kernel text matches "+t.String()+": "+limits(t)
 	}
-	return []Assurance{a}
+	return a
 }
 
 // textGap is why not all of the kernel's text could be compared; nil if it could.

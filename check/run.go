@@ -27,7 +27,8 @@ type Result struct {
 	// Gaps are what could not be checked, though it is there.
 	Gaps []Gap
 
-	text *textReference // nil if no check compares the kernel's text
+	text    *textReference    // nil if no check compares the kernel's text
+	modules *moduleReferences // what modules were compared with; nil: they were not
 }
 
 // Gap is something that could not be read or compared.
@@ -185,6 +186,9 @@ func (r *Result) settle(second *Result, again []*Check, i int) {
 	if second.text != nil {
 		r.text = second.text
 	}
+	if second.modules != nil {
+		r.modules = second.modules
+	}
 }
 
 // staying are those of now that were found before, too.
@@ -236,7 +240,7 @@ func runOnce(ctx context.Context, l *guest.Look, checks []*Check, o options) *Re
 		all.Ran += r.Ran
 	}
 	all.Gaps = append(all.Gaps, s.gaps()...)
-	all.text = referenceOf(ctx, l, checks)
+	all.text, all.modules = referenceOf(ctx, l, checks), s.parts.compared
 	all.assure()
 	return all
 }

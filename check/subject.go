@@ -2,6 +2,7 @@ package check
 
 import (
 	"context"
+	"sync"
 
 	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
@@ -28,6 +29,9 @@ type parts struct {
 	tasks    part[*tasks]
 	programs part[*programs]
 	sockets  part[*sockets]
+
+	mu       sync.Mutex
+	compared *moduleReferences // set by the check that compares modules
 }
 
 func newSubject(ctx context.Context, l *guest.Look, o options) *Subject {

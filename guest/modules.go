@@ -19,6 +19,8 @@ type moduleFiles struct {
 	mu    sync.Mutex
 	build string // of the kernel
 	known map[moduleKey]moduleFile
+	// Of the same file several modules cannot be loaded: so parsed files tell them apart.
+	placed text.Placed
 }
 
 // moduleKey is a module as it was loaded: loaded again, its file is looked for again.
@@ -36,6 +38,8 @@ type moduleFile struct {
 // ModuleComparison is modules beside their files.
 type ModuleComparison struct {
 	Text *text.Text
+	// Kernel is what the kernel's image is believed for, whose keys modules are signed with.
+	Kernel image.Trust
 	// Trust is what the file of each module is believed for.
 	Trust map[*linux.Module]image.Trust
 	// Without are the modules that cannot be compared, with why: those that wrap
@@ -65,10 +69,10 @@ func (l *Look) ModuleText(ctx context.Context, modules []*linux.Module) (*Module
 	known.mu.Lock()
 	defer known.mu.Unlock()
 	if known.build != f.id.Kernel || known.known == nil {
-		known.build, known.known = f.id.Kernel, map[moduleKey]moduleFile{}
+		known.build, known.known, known.placed = f.id.Kernel, map[moduleKey]moduleFile{}, text.Placed{}
 	}
 	f.find(ctx, known.known, modules)
-	c := &ModuleComparison{Trust: map[*linux.Module]image.Trust{}}
+	c := &ModuleComparison{Kernel: kernel, Trust: map[*linux.Module]image.Trust{}}
 	var refs []text.ModuleReference
 	for _, m := range modules {
 		r := text.ModuleReference{Module: m}
@@ -81,7 +85,7 @@ func (l *Look) ModuleText(ctx context.Context, modules []*linux.Module) (*Module
 		}
 		refs = append(refs, r)
 	}
-	t, unplaced, err := text.NewModules(l.Linux, ref, refs)
+	t, unplaced, err := text.NewModules(l.Linux, ref, refs, &known.placed)
 	c.Text, c.Without = t, append(c.Without, unplaced...)
 	return c, err
 }

@@ -1,20 +1,21 @@
 package image
 
 import (
+	"bytes"
 	"iter"
 	"sort"
 	"strings"
 )
 
 // moduleSites reads the patch sites of a module's text: its tables are sections of their own.
-func (m *Module) readSites(with Linking) (err error) {
-	b := &siteBuilder{im: m.im, text: m.text, sites: &Sites{}, kernel: with.Sites, offset: with.Offset}
-	m.Sites, err = b.read(b.alternatives, b.offsets, b.locks, b.paravirt, b.runtime, func() error { return b.bySections(m.symbols) })
+func (m *Module) readSites(p *placer) (err error) {
+	b := &siteBuilder{im: m.im, text: m.text, sites: &Sites{}, kernel: p.with.Sites, offset: p.with.Offset}
+	m.Sites, err = b.read(b.alternatives, b.offsets, b.locks, b.paravirt, b.runtime, func() error { return b.bySections(p) })
 	return err
 }
 
 // bySections reads the tables that a kernel's image has between symbols.
-func (b *siteBuilder) bySections(symbols []placedSymbol) error {
+func (b *siteBuilder) bySections(p *placer) error {
 	trampolines := map[uint64]uint64{}
 	for _, t := range []struct {
 		name string
@@ -31,7 +32,7 @@ func (b *siteBuilder) bySections(symbols []placedSymbol) error {
 		}
 		t.read(table, addr)
 	}
-	named(symbols, trampolines)
+	p.named(trampolines)
 	b.trampolines(trampolines)
 	return nil
 }
@@ -99,19 +100,26 @@ const (
 )
 
 // named adds the trampolines whose keys only names lead to.
-func named(symbols []placedSymbol, trampolines map[uint64]uint64) {
-	keys := map[string]uint64{}
-	for _, s := range symbols {
-		if name, ok := strings.CutPrefix(s.name, keyPrefix); ok {
-			keys[name] = s.addr
-		}
-	}
-	if len(keys) == 0 {
+func (p *placer) named(trampolines map[uint64]uint64) {
+	if !p.f.has(".static_call.text") {
 		return
 	}
-	for _, s := range symbols {
-		if name, ok := strings.CutPrefix(s.name, trampolinePrefix); ok && keys[name] != 0 {
-			trampolines[s.addr] = keys[name]
+	keys, named := map[string]uint64{}, map[string]uint64{}
+	for i, v := range p.values {
+		s := p.f.symbol(i)
+		if !v.known || s.section == 0 || !bytes.HasPrefix(p.f.strtab[min(int(s.name), len(p.f.strtab)):], []byte("__SC")) {
+			continue
+		}
+		symbol := p.f.symbolName(s)
+		if name, ok := strings.CutPrefix(symbol, keyPrefix); ok {
+			keys[name] = v.addr - p.with.Offset
+		} else if name, ok := strings.CutPrefix(symbol, trampolinePrefix); ok {
+			named[name] = v.addr - p.with.Offset
+		}
+	}
+	for name, tramp := range named {
+		if key := keys[name]; key != 0 {
+			trampolines[tramp] = key
 		}
 	}
 }

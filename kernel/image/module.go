@@ -116,6 +116,16 @@ func (f *ModuleFile) section(name string) []byte {
 	return nil
 }
 
+// has reports whether there is a section of that name.
+func (f *ModuleFile) has(name string) bool {
+	for i := range f.sections {
+		if f.sections[i].name == name {
+			return true
+		}
+	}
+	return false
+}
+
 // readInfo reads what a module says of itself.
 func (f *ModuleFile) readInfo() {
 	for field := range bytes.SplitSeq(f.section(".modinfo"), []byte{0}) {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sort"
 	"strings"
+	"sync"
 )
 
 // ErrLayout says that a module in memory does not have the sizes that its file gives it: it
@@ -28,6 +29,8 @@ type ModuleAreas struct {
 	// first part, and only the size of that and of Data, which is the rest, is known.
 	One    bool
 	Percpu uint64 // offset in each processor's area
+	// Self is where struct module is, which is a section of the file; 0 if that is not known.
+	Self uint64
 }
 
 // Linking is what a module is linked with.
@@ -61,15 +64,15 @@ type Module struct {
 
 	im      *Image
 	text    Section // of all sections of code
-	symbols []placedSymbol
+	symbols func() []placedSymbol
 	exports map[string]uint64 // in memory
 	unknown []span
 	pads    []span // between sections of text
 }
 
 type placedSymbol struct {
-	addr uint64
-	name string
+	addr   uint64
+	number int // in the file's table
 }
 
 type span struct{ addr, n uint64 }
@@ -121,6 +124,17 @@ func alignUp(n, to uint64) uint64 { return (n + to - 1) &^ (to - 1) }
 
 const pageSize = 4096
 
+// bases are where the parts begin; ok is false if that is not how the module lies in memory.
+func (f *ModuleFile) bases(l *layout, a ModuleAreas) (b [parts]uint64, ok bool) {
+	b, ok = l.bases(a)
+	for i := range f.sections {
+		if f.sections[i].name == ".gnu.linkonce.this_module" && a.Self != 0 && l.part[i] >= 0 {
+			ok = ok && a.Self == b[l.part[i]]+l.offset[i]
+		}
+	}
+	return b, ok
+}
+
 // bases are where the parts begin; ok is false if the areas are not as large as the layout
 // needs.
 func (l *layout) bases(a ModuleAreas) (b [parts]uint64, ok bool) {
@@ -149,11 +163,11 @@ func (f *ModuleFile) Place(a ModuleAreas, with Linking) (*Module, error) {
 	if f.Livepatch {
 		return nil, ErrLivepatch
 	}
-	l := f.layout(true)
-	bases, ok := l.bases(a)
+	l := f.layout(false)
+	bases, ok := f.bases(&l, a)
 	if !ok {
-		l = f.layout(false)
-		if bases, ok = l.bases(a); !ok {
+		l = f.layout(true)
+		if bases, ok = f.bases(&l, a); !ok {
 			return nil, fmt.Errorf("%w: %s has %#x bytes of text, %#x of read-only data, %#x of data, in memory are %#x, %#x, %#x",
 				ErrLayout, f.Name, l.sizes[partText], l.sizes[partRodata], l.sizes[partData], a.Text.Size, a.Rodata.Size, a.Data.Size)
 		}
@@ -169,9 +183,9 @@ func (f *ModuleFile) Place(a ModuleAreas, with Linking) (*Module, error) {
 		return nil, err
 	}
 	slices.SortFunc(m.unknown, func(a, b span) int { return cmp.Compare(a.addr, b.addr) })
-	p.symbols()
+	m.symbols = sync.OnceValue(p.symbols)
 	p.exports()
-	return m, m.readSites(with)
+	return m, m.readSites(p)
 }
 
 // placer puts a module in its place.
@@ -332,18 +346,22 @@ func (p *placer) relocate() error {
 	return nil
 }
 
-// symbols keeps the names of the module's functions and variables.
-func (p *placer) symbols() {
+// symbols are the module's functions and variables, by their address.
+func (p *placer) symbols() []placedSymbol {
+	all := make([]placedSymbol, 0, len(p.values))
 	for i, v := range p.values {
 		s := p.f.symbol(i)
-		if !v.known || s.name == 0 || s.section == 0 || int(s.section) >= len(p.f.sections) || p.layout.part[s.section] < 0 {
+		if !v.known || s.section == 0 || int(s.section) >= len(p.f.sections) || p.layout.part[s.section] < 0 {
 			continue
 		}
-		if name := p.f.symbolName(s); name != "" && name[0] != '$' && name[0] != '.' {
-			p.m.symbols = append(p.m.symbols, placedSymbol{v.addr - p.with.Offset, name})
+		if int(s.name) < len(p.f.strtab) && p.f.strtab[s.name] != 0 && p.f.strtab[s.name] != '$' && p.f.strtab[s.name] != '.' {
+			all = append(all, placedSymbol{v.addr - p.with.Offset, i})
 		}
 	}
-	slices.SortStableFunc(p.m.symbols, func(a, b placedSymbol) int { return cmp.Compare(a.addr, b.addr) })
+	slices.SortFunc(all, func(a, b placedSymbol) int {
+		return cmp.Or(cmp.Compare(a.addr, b.addr), cmp.Compare(a.number, b.number))
+	})
+	return all
 }
 
 // exports reads the module's export table.
@@ -358,15 +376,16 @@ func (m *Module) Exports() map[string]uint64 { return m.exports }
 
 // SymbolAt is the function or variable that addr is in, with the distance from its start.
 func (m *Module) SymbolAt(addr uint64) (name string, offset uint64, ok bool) {
-	i := sort.Search(len(m.symbols), func(i int) bool { return m.symbols[i].addr > addr })
+	all := m.symbols()
+	i := sort.Search(len(all), func(i int) bool { return all[i].addr > addr })
 	if i == 0 {
 		return "", 0, false
 	}
-	at := m.symbols[i-1].addr
-	for i > 1 && m.symbols[i-2].addr == at { // of several the first, as for the kernel's
+	at := all[i-1].addr
+	for i > 1 && all[i-2].addr == at { // of several the first, as for the kernel's
 		i--
 	}
-	return m.symbols[i-1].name, addr - at, true
+	return m.File.symbolName(m.File.symbol(all[i-1].number)), addr - at, true
 }
 
 // ReadAt fills p with the module's bytes at addr. It allocates nothing.
@@ -430,7 +449,7 @@ func (m *Module) Constant() (all []Section) {
 
 // AreasAt are areas for a module, one behind the other from start on, as large as it needs.
 func (f *ModuleFile) AreasAt(start uint64) (a ModuleAreas) {
-	l := f.layout(true)
+	l := f.layout(false)
 	for p, area := range []*Area{&a.Text, &a.Rodata, &a.ROAfterInit, &a.Data} {
 		*area = Area{start, alignUp(l.sizes[p], pageSize)}
 		start += area.Size

@@ -33,6 +33,12 @@ func (st *state) function(addr uint64) bool {
 	if addr-st.t.offset >= st.t.ref.start && addr-st.t.offset < st.t.ref.end {
 		return false
 	}
+	for _, r := range st.t.regions {
+		if at := addr - st.t.offset; r.module != nil && r.code && at >= r.start && at < r.end {
+			_, off, ok := r.symbol(at)
+			return ok && off == 0
+		}
+	}
 	owners := st.owners()
 	if owners == nil {
 		return true

@@ -17,6 +17,27 @@ type ModuleReference struct {
 	File   *image.ModuleFile // nil: there is none
 }
 
+// Placed keeps modules in their places from one look to the next. The zero value is empty.
+type Placed struct{ known map[placedKey]placed }
+
+type placed struct {
+	*image.Module
+	needs []need
+}
+
+// need is what a module needs of another one.
+type need struct {
+	name string
+	addr uint64
+}
+
+// placedKey is a module where it was loaded: what it is linked with stays while it is.
+type placedKey struct {
+	file   *image.ModuleFile
+	offset uint64
+	areas  image.ModuleAreas
+}
+
 // Unplaced is a module that cannot be compared with its file.
 type Unplaced struct {
 	Module *linux.Module
@@ -25,12 +46,15 @@ type Unplaced struct {
 
 // NewModules compares the text and read-only data of modules with their files. Modules must
 // be in the order of the kernel's list, the newest first. Of those that have no file, what
-// they export is believed to be where the guest says.
-func NewModules(s *linux.System, ref *Reference, modules []ModuleReference) (*Text, []Unplaced, error) {
+// they export is believed to be where the guest says. What is placed is kept, if kept is not nil.
+func NewModules(s *linux.System, ref *Reference, modules []ModuleReference, kept *Placed) (*Text, []Unplaced, error) {
 	if im := ref.Image; im.BuildID == "" || im.BuildID != s.BuildID {
 		return nil, nil, fmt.Errorf("%w: its build-id is %s, the guest's kernel %s has %s", ErrOtherKernel, orNone(im.BuildID), s.Release, orNone(s.BuildID))
 	}
-	l := &linker{ref: ref, offset: uint64(s.Text) - ref.start, kernel: ref.exports(), modules: map[string]uint64{}}
+	l := &linker{ref: ref, offset: uint64(s.Text) - ref.start, kernel: ref.exports(), modules: map[string]uint64{}, placed: map[placedKey]placed{}}
+	if kept != nil {
+		l.kept = kept.known
+	}
 	_, err := s.Member("module", "mem")
 	l.one = err != nil // up to 6.3
 	var regions []*region
@@ -40,13 +64,16 @@ func NewModules(s *linux.System, ref *Reference, modules []ModuleReference) (*Te
 			l.unknown = append(l.unknown, m.Module)
 			continue
 		}
-		placed, err := l.place(m)
+		p, err := l.place(m)
 		if err != nil {
 			unplaced = append(unplaced, Unplaced{m.Module, err})
 			l.unknown = append(l.unknown, m.Module)
 			continue
 		}
-		regions = append(regions, regionsOf(m.Module, placed)...)
+		regions = append(regions, regionsOf(m.Module, p)...)
+	}
+	if kept != nil {
+		kept.known = l.placed // of those that are loaded now
 	}
 	return over(ref, s, regions...), unplaced, nil
 }
@@ -59,10 +86,12 @@ type linker struct {
 	kernel  map[string]uint64 // as linked
 	modules map[string]uint64
 	unknown []*linux.Module // that have no file
+
+	kept, placed map[placedKey]placed // before, and now
 }
 
 func (l *linker) place(m ModuleReference) (*image.Module, error) {
-	a := image.ModuleAreas{One: l.one, Percpu: uint64(m.Module.Percpu)}
+	a := image.ModuleAreas{One: l.one, Percpu: uint64(m.Module.Percpu), Self: uint64(m.Module.Addr)}
 	for _, r := range m.Module.Memory {
 		area := image.Area{Start: uint64(r.Start), Size: r.Size}
 		switch r.Kind {
@@ -76,52 +105,76 @@ func (l *linker) place(m ModuleReference) (*image.Module, error) {
 			a.Data = area
 		}
 	}
-	placed, err := m.File.Place(a, image.Linking{Offset: l.offset, Sites: l.ref.sites, Resolve: l.resolve})
-	if err != nil {
-		return nil, err
+	key := placedKey{m.File, l.offset, a}
+	p, ok := l.kept[key]
+	if !ok || !l.satisfies(p.needs) {
+		p = placed{}
+		resolve := func(name string) (uint64, bool) {
+			a, own, ok := l.resolve(name)
+			if !own {
+				p.needs = append(p.needs, need{name, a})
+			}
+			return a, ok
+		}
+		var err error
+		if p.Module, err = m.File.Place(a, image.Linking{Offset: l.offset, Sites: l.ref.sites, Resolve: resolve}); err != nil {
+			return nil, err
+		}
 	}
-	for name, at := range placed.Exports() {
+	l.placed[key] = p
+	for name, at := range p.Exports() {
 		if _, twice := l.modules[name]; !twice {
 			l.modules[name] = at
 		}
 	}
-	return placed, nil
+	return p.Module, nil
 }
 
-// resolve is where in memory what is exported under a name is.
-func (l *linker) resolve(name string) (uint64, bool) {
+// satisfies reports whether what a module needs of others is where it was.
+func (l *linker) satisfies(needs []need) bool {
+	for _, n := range needs {
+		if a, _, _ := l.resolve(n.name); a != n.addr {
+			return false
+		}
+	}
+	return true
+}
+
+// resolve is where in memory what is exported under a name is, and whether that is the
+// kernel's own.
+func (l *linker) resolve(name string) (addr uint64, own, ok bool) {
 	if a, ok := l.kernel[name]; ok {
 		if a >= image.LinkText { // variables of each processor were offsets until 6.14
 			a += l.offset
 		}
-		return a, true
+		return a, true, true
 	}
 	if a, ok := l.modules[name]; ok {
-		return a, true
+		return a, false, true
 	}
 	for _, m := range l.unknown {
 		if a, ok := m.Address(name); ok {
-			return uint64(a), true
+			return uint64(a), false, true
 		}
 	}
-	return 0, false
+	return 0, false, false
 }
 
 // regionsOf are the regions of a module: its text, and what is constant of its data.
-func regionsOf(m *linux.Module, placed *image.Module) []*region {
-	read := func(p []byte, addr, _ uint64) error { return placed.ReadAt(p, addr) }
+func regionsOf(m *linux.Module, p *image.Module) []*region {
+	read := func(b []byte, addr, _ uint64) error { return p.ReadAt(b, addr) }
 	symbol := func(addr uint64) (string, int64, bool) {
-		name, off, ok := placed.SymbolAt(addr)
+		name, off, ok := p.SymbolAt(addr)
 		return name, int64(off), ok
 	}
 	text := &region{
-		start: placed.Start, end: placed.End, code: true, module: m, sites: placed.Sites, tops: outermost(placed.Sites.All, nil),
-		read: read, forget: placed.Forget, symbol: symbol, callSites: sync.OnceValue(placed.CallSites),
+		start: p.Start, end: p.End, code: true, module: m, sites: p.Sites, tops: outermost(p.Sites.All, nil),
+		read: read, forget: p.Forget, symbol: symbol, callSites: sync.OnceValue(p.CallSites),
 	}
 	text.index()
 	all := []*region{text}
-	for _, s := range placed.Constant() {
-		all = append(all, &region{start: s.Addr, end: s.End(), section: s.Name, module: m, read: read, forget: placed.Forget, symbol: symbol})
+	for _, s := range p.Constant() {
+		all = append(all, &region{start: s.Addr, end: s.End(), section: s.Name, module: m, read: read, forget: p.Forget, symbol: symbol})
 	}
 	return all
 }

@@ -1,0 +1,89 @@
+package check
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/outsight-vmi/outsight/guest"
+	"github.com/outsight-vmi/outsight/kernel/image"
+)
+
+// moduleReferences is what modules were compared with.
+type moduleReferences struct {
+	trust   image.Trust // in the kernel's image
+	signed  int         // modules that a key in that image signed
+	files   int         // modules whose file nobody signed
+	without []string    // modules that were not compared
+}
+
+const moduleTextID = "module-text"
+
+// note keeps what modules are compared with.
+func (p *parts) note(c *guest.ModuleComparison, kernel image.Trust) {
+	m := &moduleReferences{trust: kernel}
+	for _, w := range c.Without {
+		m.without = append(m.without, w.Module.Name)
+		delete(c.Trust, w.Module)
+	}
+	for _, t := range c.Trust {
+		if t.Unsigned == nil {
+			m.signed++
+		} else {
+			m.files++
+		}
+	}
+	slices.Sort(m.without)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.compared = m
+}
+
+// modulesNamed bounds the modules without a reference that are named.
+const modulesNamed = 6
+
+// assurance is what the comparison of modules proves.
+func (m *moduleReferences) assurance(r *Result) Assurance {
+	a := Assurance{Subject: "module text", Trust: m.trust, State: Verified}
+	places := 0
+	for _, f := range r.Findings {
+		if f.Check.ID == moduleTextID {
+			places++
+		}
+	}
+	var texts []string
+	if m.signed > 0 {
+		texts = append(texts, fmt.Sprintf("%s verified by the kernel's own keys (the kernel by %s)", plural(m.signed, "module"), m.trust))
+		if m.trust.Basis != image.Signed {
+			a.State = Matches
+		}
+	}
+	if m.files > 0 {
+		a.State = Matches
+		texts = append(texts, fmt.Sprintf("%s compared with files that are not signed by a key of this kernel", plural(m.files, "module")))
+	}
+	if n := len(m.without); n > 0 {
+		a.State = Incomplete
+		if m.signed+m.files == 0 {
+			a.State = Unproven
+		}
+		names := strings.Join(m.without[:min(n, modulesNamed)], ", ")
+		if n > modulesNamed {
+			names += ", …"
+		}
+		have := "have"
+		if n == 1 {
+			have = "has"
+		}
+		texts = append(texts, fmt.Sprintf("%s %s no reference (%s)", plural(n, "module"), have, names))
+	}
+	if places > 0 {
+		a.State = Differs
+		texts = append([]string{"modules differ in " + plural(places, "place") + " from their files"}, texts...)
+	}
+	if len(texts) == 0 {
+		texts = []string{"no modules are loaded"}
+	}
+	a.Text = strings.Join(texts, "; ")
+	return a
+}

@@ -1,0 +1,39 @@
+package check
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/outsight-vmi/outsight/kernel/image"
+)
+
+func TestModuleAssurance(t *testing.T) {
+	signed, host := image.Trust{Basis: image.Signed, By: "Debian (Signer, issued by CA)", Where: "/vmlinuz"}, image.Trust{Basis: image.HostFile, Where: "/vmlinuz"}
+	check, _ := Lookup(moduleTextID)
+	found := []*Finding{{Check: check}}
+	for _, c := range []struct {
+		name  string
+		m     moduleReferences
+		found []*Finding
+		state AssuranceState
+		text  string
+	}{
+		{"all", moduleReferences{trust: signed, signed: 85}, nil, Verified, "85 modules verified by the kernel's own keys (the kernel by Debian's signature (Signer, issued by CA) on /vmlinuz)"},
+		{"the host's kernel", moduleReferences{trust: host, signed: 1}, nil, Matches, "1 module verified by the kernel's own keys (the kernel by the host's file /vmlinuz)"},
+		{"files", moduleReferences{trust: signed, signed: 2, files: 1}, nil, Matches, "2 modules verified by … compared with files that are not signed by a key of this kernel"},
+		{"some", moduleReferences{trust: signed, signed: 2, without: []string{"zfs"}}, nil, Incomplete, "2 modules verified by …; 1 module has no reference (zfs)"},
+		{"many", moduleReferences{trust: signed, without: strings.Fields("a b c d e f g")}, nil, Unproven, "7 modules have no reference (a, b, c, d, e, f, …)"},
+		{"found", moduleReferences{trust: signed, signed: 2}, found, Differs, "modules differ in 1 place from their files; 2 modules …/vmlinuz)"},
+		{"none", moduleReferences{trust: signed}, nil, Verified, "no modules are loaded"},
+	} {
+		r := &Result{Findings: c.found, modules: &c.m}
+		all := r.Assurances()
+		begin, end, cut := strings.Cut(c.text, "…")
+		if strings.Contains(c.text, ", …)") {
+			begin, end, cut = c.text, "", false
+		}
+		if len(all) != 1 || all[0].State != c.state || !strings.HasPrefix(all[0].Text, begin) || !strings.HasSuffix(all[0].Text, end) || !cut && all[0].Text != c.text {
+			t.Errorf("%s: %+v", c.name, all)
+		}
+	}
+}

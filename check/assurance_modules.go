@@ -21,6 +21,9 @@ const moduleTextID = "module-text"
 
 // note keeps what modules are compared with.
 func (p *parts) note(c *guest.ModuleComparison, kernel image.Trust) {
+	if len(c.Trust)+len(c.Without) == 0 {
+		return // no modules are loaded
+	}
 	m := &moduleReferences{trust: kernel}
 	for _, w := range c.Without {
 		m.without = append(m.without, w.Module.Name)
@@ -80,9 +83,6 @@ func (m *moduleReferences) assurance(r *Result) Assurance {
 	if places > 0 {
 		a.State = Differs
 		texts = append([]string{"modules differ in " + plural(places, "place") + " from their files"}, texts...)
-	}
-	if len(texts) == 0 {
-		texts = []string{"no modules are loaded"}
 	}
 	a.Text = strings.Join(texts, "; ")
 	return a

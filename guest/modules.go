@@ -156,11 +156,16 @@ func (f *moduleFinder) find(ctx context.Context, known map[moduleKey]moduleFile,
 	f.cache.Prune()
 }
 
+// maxModuleBytes bounds the files that are taken from the guest's memory, in bytes: a hundred
+// modules have 30 MiB.
+const maxModuleBytes = 512 << 20
+
 // fromMemory finds modules in the guest's page cache.
 func (f *moduleFinder) fromMemory(ctx context.Context, known map[moduleKey]moduleFile, missing map[string][]*linux.Module) {
 	ctx, cancel := context.WithTimeout(ctx, ownTime)
 	defer cancel()
 	wanted := func(name string) bool { return missing[name] != nil }
+	left := maxModuleBytes
 	for c, err := range f.look.Linux.ModuleFiles(ctx, wanted) {
 		if err != nil {
 			continue // there may be another; if not, the module stays without
@@ -169,6 +174,9 @@ func (f *moduleFinder) fromMemory(ctx context.Context, known map[moduleKey]modul
 		b, err := image.UnpackModule(c.Data)
 		if err != nil {
 			continue
+		}
+		if left -= len(b); left < 0 {
+			break
 		}
 		for _, m := range missing[name] {
 			id := f.of(m)

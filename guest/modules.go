@@ -125,7 +125,7 @@ func (f *moduleFinder) find(ctx context.Context, known map[moduleKey]moduleFile,
 		id := f.of(m)
 		if b, ok := f.cache.Get(id); ok {
 			if file, err := f.parse(id, b); err == nil {
-				known[keyOf(m)] = moduleFile{file, image.Trust{Basis: f.kernel.Basis, By: f.kernel.By, Where: f.kernel.Where}, nil}
+				known[keyOf(m)] = moduleFile{file, image.Trust{Basis: f.kernel.Basis, By: f.kernel.By, Where: m.Name + ".ko"}, nil}
 				continue
 			}
 		}

@@ -29,6 +29,7 @@ var questions = []question{
 	{what: "the folder of processes", asked: [][]string{{"ls", "-1", "/proc"}}},
 	{what: "modules", asked: [][]string{{"lsmod"}}},
 	{what: "the kernel's list of modules", asked: [][]string{{"cat", "/proc/modules"}}},
+	{what: "the kernel's log", asked: [][]string{{"dmesg"}}},
 	{what: "ports", asked: [][]string{{"ss", "-tuln"}, {"netstat", "-tuln"}}, covers: allTables},
 	{what: "the kernel's tables of sockets", asked: [][]string{{"cat", "/proc/net/tcp", "/proc/net/tcp6", "/proc/net/udp", "/proc/net/udp6"}}},
 }

@@ -69,6 +69,10 @@ func TestGuestAsked(t *testing.T) {
 			`mv /bin/netstat /bin/netstat.true; printf '#!/bin/sh\n/bin/busybox netstat "$@" | grep -v :4444\n' > /bin/netstat; chmod +x /bin/netstat`, "mv /bin/netstat.true /bin/netstat",
 			"tcp port 4444 is not in", "and in cat /proc/net/tcp /proc/net/tcp6 /proc/net/udp /proc/net/udp6, not in netstat -tuln",
 		},
+		{
+			`mv /bin/dmesg /bin/dmesg.true; printf '#!/bin/sh\n/bin/busybox dmesg "$@" | grep -v "loop: module"\n' > /bin/dmesg; chmod +x /bin/dmesg`, "mv /bin/dmesg.true /bin/dmesg",
+			"messages of the kernel's log are missing", `1 in the guest's memory alone: ["loop: module loaded"]`,
+		},
 		{"", "", "", ""},
 	} {
 		labtest.Output(t, g, c.do+"\necho ok")

@@ -16,10 +16,10 @@ import (
 func init() {
 	Register(Check{
 		ID:        "contradicted",
-		Title:     "Processes, modules and ports that the guest's own programs do not list",
+		Title:     "Processes, modules, ports and messages that the guest's own programs do not list",
 		Severity:  High,
 		Technique: "T1014", // Rootkit
-		Source:    "what ps, ls /proc, lsmod, /proc/modules, ss, netstat and /proc/net say in the guest (--ask, --told), against the task list, the list of modules, and the tables of sockets",
+		Source:    "what ps, ls /proc, lsmod, /proc/modules, ss, netstat, /proc/net and dmesg say in the guest (--ask, --told), against the task list, the list of modules, the tables of sockets, and the ring of the kernel's log",
 		Proves: `Something was there, by the guest's memory, when a program in the guest listed what is there, and is not in its list. Something between the kernel's
 data and the program's output takes it out: a hooked function of the kernel, a preloaded library, a changed program.`,
 		Blind: `What nobody was asked. With --told what began after the file was taken, by the guest's clock, is left out; modules and ports have no time of their
@@ -32,7 +32,7 @@ Then find out who: code-pointer, ftrace-triple, hidden-code and preload.`,
     SEVERITY  CONFIDENCE  CHECK         TITLE
     high      likely      contradicted  process 412 (sleep) is not in what the guest's programs listed
 
-Where a guest has no agent: in the guest "ps -e > ps.txt; lsmod > lsmod.txt; ss -tuln > ss.txt", and on the host, with these files:
+Where a guest has no agent: in the guest "ps -e > ps.txt; lsmod > lsmod.txt; ss -tuln > ss.txt; dmesg > dmesg.txt", and on the host, with these files:
 
     $ outsight check web --told ps.txt,lsmod.txt,ss.txt
     SEVERITY  CONFIDENCE  CHECK         TITLE
@@ -54,7 +54,7 @@ func contradicted(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 			yield(nil, errNotAsked)
 			return
 		}
-		_ = s.untoldProcesses(ctx, yield) && s.untoldModules(yield) && s.untoldPorts(ctx, yield)
+		_ = s.untoldProcesses(ctx, yield) && s.untoldModules(yield) && s.untoldPorts(ctx, yield) && s.untoldMessages(ctx, yield)
 	}
 }
 

@@ -52,7 +52,7 @@ var coverage = []covered{
 	{"security hooks taken off or redirected (lists, static calls since 6.12)", "kernel exploits", "T1562.001", []string{"security-state", "code-pointer"}, []string{"security hook taken off"}, ""},
 	{"SELinux, AppArmor, lockdown, auditing switched off", "Singularity, kernel exploits", "T1562.001", []string{"security-state"}, []string{"AppArmor switched off", "lockdown lowered", "auditing switched off"}, "a policy that allows everything"},
 	{"enforcement of module signatures switched off", "kernel exploits", "T1553.006", []string{"taint"}, []string{"enforcement of signatures lowered", "unsigned module where signatures are compulsory"}, ""},
-	{"process off the task list and other lists", "DKOM kits, FU and its kin", "T1014", []string{"hidden-process"}, []string{"task off the list", "task off its parent's children", "task off its cgroup set", "task off its PID", "a process off the list"}, ""},
+	{"process off the task list and other lists", "DKOM kits, FU and its kin", "T1014", []string{"hidden-process"}, []string{"task off the list", "task off its parent's children", "task off its cgroup set", "task off its PID", "task off every list", "a process off the list"}, ""},
 	{"process hidden by filtered output alone", "Diamorphine, Reptile, KoviD, LD_PRELOAD kits", "T1564", []string{"contradicted", "kernel-text", "preload"}, nil, "the processes themselves are plain in every view; what hides them is found by its hook"},
 	{"socket out of the hash tables", "DKOM kits", "T1564", []string{"hidden-socket", "hidden-process"}, []string{"connection off its table", "process with a connection off the list"}, ""},
 	{"root by overwritten credentials", "Diamorphine, KoviD, kernel exploits", "T1068", []string{"stolen-credentials"}, []string{"user overwritten", "credentials written", "every bit a capability", "capabilities beyond the permitted"}, ""},
@@ -75,7 +75,10 @@ var coverage = []covered{
 	{"GOT or PLT of one process redirected", "TripleCross, injectors", "T1055", []string{"redirected-import", "injected-code", "preload"}, nil, "processes without a socket; a library that defines the same function"},
 	{"shell with a socket as its terminal", "reverse and bind shells of all", "T1059", []string{"shell-on-socket"}, []string{"shell on a connection"}, "a shell behind a pseudo-terminal or a pipe"},
 	{"io_uring in place of system calls", "Curing", "T1106", nil, nil, "sockets, files and rings are plain in the views sockets, files and io_uring: a ring alone is no finding"},
-	{"log of the kernel filtered for its readers", "Singularity", "T1070.002", nil, nil, "outsight dmesg shows what the ring holds; nothing compares it with what readers get"},
+	{"network interface out of sight", "private backdoors", "T1564", []string{"hidden-interface"}, []string{"interface off the list", "interface off its index"}, "one that was taken out of all three ways"},
+	{"mount out of sight", "private backdoors", "T1564", []string{"hidden-mount"}, []string{"mount off its namespace", "mount off its parent"}, ""},
+	{"log of the kernel cleared", "clean-up scripts of all", "T1070.002", []string{"cleared-log"}, []string{"log cleared"}, ""},
+	{"log of the kernel filtered for its readers", "Singularity", "T1070.002", []string{"contradicted"}, nil, "where nobody asks the guest: outsight dmesg shows what the ring holds"},
 }
 
 // TestCoverage: the page of what is covered names checks and tricks that there are, and says of

@@ -25,6 +25,9 @@ type Word struct {
 	Listening map[Port]bool // TCP sockets that listen and UDP sockets without a peer
 	// Covers are the tables of sockets that it lists: "tcp", "tcp6", "udp", "udp6".
 	Covers map[string]bool
+	// Log are the lines of the kernel's log, by when they were written, in microseconds since
+	// boot; nil if it is not asked for.
+	Log map[int64][]string
 	// At is when it was said, by the guest's clock: what is younger cannot be missing. It is
 	// zero where it was said between two looks, both of which have the object.
 	At time.Time
@@ -39,13 +42,13 @@ type Port struct {
 func (p Port) String() string { return fmt.Sprintf("%s port %d", p.Protocol, p.Number) }
 
 // errNotTold says that a text is of nothing that is known.
-var errNotTold = errors.New("it is not the output of ps, lsmod, ss, netstat or ls /proc, nor /proc/modules or a table of /proc/net")
+var errNotTold = errors.New("it is not the output of ps, lsmod, ss, netstat, dmesg or ls /proc, nor /proc/modules or a table of /proc/net")
 
 // maxTold bounds what one file says, in lines.
 const maxTold = 1 << 20
 
-// Read adds what the output of a program in the guest says: of ps -e, ls /proc, lsmod, ss -tuln
-// or netstat -tuln, or the content of /proc/modules, /proc/net/tcp, tcp6, udp or udp6. It was
+// Read adds what the output of a program in the guest says: of ps -e, ls /proc, lsmod, ss -tuln,
+// netstat -tuln or dmesg, or the content of /proc/modules, /proc/net/tcp, tcp6, udp or udp6. It was
 // taken at a time, by the guest's clock.
 func (t *Told) Read(name string, r io.Reader, at time.Time) error {
 	w := &Word{From: name, At: at}
@@ -56,6 +59,10 @@ func (t *Told) Read(name string, r io.Reader, at time.Time) error {
 		fields := strings.Fields(lines.Text())
 		switch {
 		case len(fields) == 0:
+		case w.Log != nil:
+			w.logLine(lines.Text())
+		case add == nil && w.logLine(lines.Text()):
+			add = func([]string) {}
 		case add == nil:
 			if add = w.kind(fields); add == nil && n > 5 {
 				return errNotTold
@@ -143,6 +150,27 @@ func (w *Word) socket(f []string) {
 		}
 		return
 	}
+}
+
+// logLine reads a line of dmesg: "[    5.123456] text". It reports whether it is one.
+func (w *Word) logLine(line string) bool {
+	stamp, text, ok := strings.Cut(line, "] ")
+	stamp, begins := strings.CutPrefix(stamp, "[")
+	whole, part, point := strings.Cut(strings.TrimSpace(stamp), ".")
+	if !ok || !begins || !point || len(part) != 6 {
+		return false
+	}
+	seconds, err := strconv.ParseUint(whole, 10, 32)
+	micros, err2 := strconv.ParseUint(part, 10, 32)
+	if err != nil || err2 != nil {
+		return false
+	}
+	if w.Log == nil {
+		w.Log = map[int64][]string{}
+	}
+	at := int64(seconds)*1e6 + int64(micros)
+	w.Log[at] = append(w.Log[at], text)
+	return true
 }
 
 // listens notes a port. Who lists one socket of a protocol lists them all.

@@ -36,6 +36,12 @@ func TestTold(t *testing.T) {
 			},
 		},
 		"ls /proc": {"1\n2\n77\nacpi\nself\n", func(t *Word) bool { return t.PIDs[1] && t.PIDs[77] && len(t.PIDs) == 3 }},
+		"dmesg": {
+			"[    0.000000] Linux version 6.12\n[    0.000000] Command line: quiet\n[   12.500001] loop: module loaded\n[12345.000009] [drm] x] y\n",
+			func(t *Word) bool {
+				return len(t.Log) == 3 && len(t.Log[0]) == 2 && t.Log[12_500_001][0] == "loop: module loaded" && t.Log[12_345_000_009][0] == "[drm] x] y"
+			},
+		},
 		"/proc/net": {
 			"  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n" +
 				"   0: 00000000:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 15\n" +
@@ -73,7 +79,7 @@ func FuzzTold(f *testing.F) {
 	f.Add("Netid State Recv-Q Send-Q Local Address:Port Peer Address:Port\nudp UNCONN 0 0 0.0.0.0:68 0.0.0.0:*\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		told := &Told{}
-		if err := told.Read("x", strings.NewReader(text), time.Time{}); err == nil && (told.Words[0].PIDs == nil && told.Words[0].Modules == nil && told.Words[0].Listening == nil) {
+		if err := told.Read("x", strings.NewReader(text), time.Time{}); err == nil && (told.Words[0].PIDs == nil && told.Words[0].Modules == nil && told.Words[0].Listening == nil && told.Words[0].Log == nil) {
 			t.Error("nothing was said, and no error")
 		}
 	})

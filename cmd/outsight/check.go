@@ -78,8 +78,8 @@ func newCheckCommand() *cobra.Command {
 	c.Flags().StringSliceVar(&f.guest.references, "reference", nil, "compare the kernel with these boot `images` (vmlinuz or vmlinux): the one of the guest's build-id is taken. What the host itself boots the guest with needs no flag, and neither does what outsight profile add took")
 	c.Flags().StringVar(&f.allow, "allow", "", "leave out what this `FILE` allows: a JSON array of {check, object, reason, expires}, with * and ? in object")
 	c.Flags().StringVar(&f.since, "since", "", "leave out what is in this `FILE`, the output of an earlier check -o json")
-	c.Flags().StringSliceVar(&f.told, "told", nil, "compare with these `files`, taken in the guest: the output of ps -e, lsmod, ss -tuln")
-	c.Flags().BoolVar(&f.ask, "ask", false, "compare with what ps, lsmod, ss and others say, which are run in the guest, through its QEMU guest agent or the lab's")
+	c.Flags().StringSliceVar(&f.told, "told", nil, "compare with these `files`, taken in the guest: the output of ps -e, lsmod, ss -tuln, dmesg")
+	c.Flags().BoolVar(&f.ask, "ask", false, "compare with what ps, lsmod, ss, dmesg and others say, which are run in the guest, through its QEMU guest agent or the lab's")
 	c.Flags().DurationVar(&f.every, "every", 0, "check once in this `time`, and show each finding once, as it appears")
 	var ids []string
 	for _, k := range check.All() {

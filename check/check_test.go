@@ -55,6 +55,21 @@ func TestSettle(t *testing.T) {
 	}
 }
 
+// TestConfirm: where lists cannot be followed at any look, what was found twice is a finding, and
+// what was found once is not.
+func TestConfirm(t *testing.T) {
+	c := &Check{ID: "gappy"}
+	of := func(name string) *Finding { return &Finding{Check: c, Object: Object{Name: name}} }
+	gaps := func() []Gap { return []Gap{{Checks: []*Check{c}, Err: errors.New("list changed")}} }
+	r := &Result{Findings: []*Finding{of("passing"), of("stays")}, Gaps: gaps()}
+	r.settle(&Result{Findings: []*Finding{of("stays"), of("another")}, Gaps: gaps()}, []*Check{c}, 0)
+	r.settle(&Result{Gaps: gaps()}, []*Check{c}, 1)
+	r.confirm()
+	if len(r.Findings) != 1 || r.Findings[0].Object.Name != "stays" || len(r.Gaps) != 1 {
+		t.Errorf("findings %v, gaps %v", r.Findings, r.Gaps)
+	}
+}
+
 // TestRunCheck: what a check says of a guest ends where it belongs.
 func TestRunCheck(t *testing.T) {
 	run := func(yield ...any) Result {

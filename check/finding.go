@@ -35,6 +35,8 @@ type Finding struct {
 	Show string
 	// At is when it was found, by the host's clock.
 	At time.Time
+
+	again int // how often it was found again
 }
 
 // Object is what a finding is about.

@@ -78,5 +78,5 @@ func (ts *tasks) missing(t *task) via {
 	if t.flags&pfExiting == 0 {
 		must |= viaCgroups
 	}
-	return must & ts.ways &^ t.via
+	return must & t.ways &^ t.via
 }

@@ -108,7 +108,7 @@ func Run(ctx context.Context, g *guest.Guest, checks []*Check, opts ...Option) (
 	if err != nil {
 		return nil, err
 	}
-	still := l.Still()
+	still, looks := l.Still(), 1
 	result := runOnce(ctx, l, checks, o)
 	if err := l.Close(); err != nil {
 		return nil, err
@@ -130,10 +130,20 @@ func Run(ctx context.Context, g *guest.Guest, checks []*Check, opts ...Option) (
 			return nil, err
 		}
 		result.settle(second, again, i)
+		looks++
+	}
+	if looks > 1 {
+		result.confirm()
 	}
 	result.assure()
 	sortFindings(result.Findings)
 	return result, ctx.Err()
+}
+
+// confirm leaves out what was found once and could not be looked at again: that is a gap, and no
+// finding. A list that cannot be followed at any of the looks would keep all that was passing.
+func (r *Result) confirm() {
+	r.Findings = slices.DeleteFunc(r.Findings, func(f *Finding) bool { return f.again == 0 })
 }
 
 // gapsAgain is how often what could not be checked is looked at again: a list that changed
@@ -160,7 +170,7 @@ func (r *Result) Gap(c *Check) bool {
 // could not read all before may find more now: that is looked at again, if there is time.
 func (r *Result) settle(second *Result, again []*Check, i int) {
 	kept := staying(second.Findings, r.Findings)
-	// What a check cannot read now it does not take back.
+	// What a check cannot read now it does not take back, if it was found more than once in the end.
 	for _, f := range r.Findings {
 		if second.Gap(f.Check) && !slices.ContainsFunc(kept, func(k *Finding) bool { return k.Key() == f.Key() }) {
 			kept = append(kept, f)
@@ -193,12 +203,13 @@ func (r *Result) settle(second *Result, again []*Check, i int) {
 
 // staying are those of now that were found before, too.
 func staying(now, before []*Finding) (both []*Finding) {
-	known := map[string]bool{}
+	known := map[string]*Finding{}
 	for _, f := range before {
-		known[f.Key()] = true
+		known[f.Key()] = f
 	}
 	for _, f := range now {
-		if known[f.Key()] {
+		if was := known[f.Key()]; was != nil {
+			f.again = was.again + 1
 			both = append(both, f)
 		}
 	}

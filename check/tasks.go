@@ -50,6 +50,7 @@ type task struct {
 	comm         string
 	flags        uint32
 	via          via
+	ways         via // that were followed to their end while the task was there
 }
 
 // leads reports whether it is a process, not one more thread of one.
@@ -58,8 +59,10 @@ func (t *task) leads() bool { return t.leader == t.addr }
 // tasks are all that was reached.
 type tasks struct {
 	all   map[virt.Addr]*task
-	ways  via     // that this kernel has
+	ways  via     // that were followed to their end
 	holes []error // what could not be followed
+
+	failed map[via][]error
 
 	s    *linux.System
 	o    *taskLayout
@@ -82,7 +85,65 @@ const (
 	pidTypes  = 2   // PIDTYPE_PID and PIDTYPE_TGID (include/linux/pid.h, since 4.19)
 )
 
+// taskPasses is how often all ways are followed before something is said: a task that was made or
+// ended meanwhile, or a list that changed, is another the next time.
+const taskPasses = 3
+
+// readTasks follows all ways to tasks, again where something is missing: each pass is short,
+// and reads the guest as it is then.
 func readTasks(ctx context.Context, s *linux.System) (*tasks, error) {
+	t, err := followTasks(ctx, s)
+	for try := 1; err == nil && try < taskPasses && !t.agree(); try++ {
+		now := s.Fresh()
+		if now == s {
+			break // nothing changes, or nothing is kept of it
+		}
+		var again *tasks
+		if again, err = followTasks(ctx, now); err == nil {
+			again.merge(t)
+			t = again
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, by := range slices.Sorted(maps.Keys(t.failed)) {
+		t.holes = append(t.holes, t.failed[by]...)
+	}
+	return t, nil
+}
+
+// agree reports whether all ways were followed to their end, and lead to the same tasks.
+func (ts *tasks) agree() bool {
+	if len(ts.failed) > 0 {
+		return false
+	}
+	for _, t := range ts.all {
+		if ts.missing(t) != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// merge adds what an earlier pass found of the tasks that are still there: a way that led to
+// one, or that could be followed to its end only then.
+func (ts *tasks) merge(earlier *tasks) {
+	for a, t := range ts.all {
+		if was := earlier.all[a]; was != nil && was.pid == t.pid && was.tgid == t.tgid {
+			t.via |= was.via
+			t.ways |= was.ways
+		}
+	}
+	ts.ways |= earlier.ways
+	for by := range ts.failed {
+		if ts.ways&by != 0 {
+			delete(ts.failed, by)
+		}
+	}
+}
+
+func followTasks(ctx context.Context, s *linux.System) (*tasks, error) {
 	o, err := kobj.LayoutOf(s.Walker, "ways to tasks", func(r *kobj.Resolver, o *taskLayout) {
 		*o = taskLayout{
 			pid: r.Field("task_struct", "pid"), tgid: r.Field("task_struct", "tgid"), comm: r.Field("task_struct", "comm"),
@@ -102,24 +163,30 @@ func readTasks(ctx context.Context, s *linux.System) (*tasks, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &tasks{all: map[virt.Addr]*task{}, s: s, o: o, r: s.Reader(), init: first}
+	t := &tasks{all: map[virt.Addr]*task{}, failed: map[via][]error{}, s: s, o: o, r: s.Reader(), init: first}
 	// A way that could not be followed to its end leaves tasks out that it leads to: only
 	// those that could be say that a task is missing.
 	for i, way := range []func(context.Context) error{t.byList, t.byPIDs, t.byChildren, t.byThreads, t.byCgroups, t.byQueues, t.byMemory} {
-		holes := len(t.holes)
+		by := via(1) << i
 		switch err := way(ctx); {
 		case errors.Is(err, kobj.ErrUnsupported):
 		case err != nil:
-			t.holes = append(t.holes, err)
-		case len(t.holes) == holes:
-			t.ways |= 1 << i
+			t.hole(by, err)
+		case len(t.failed[by]) == 0:
+			t.ways |= by
 		}
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
 	}
+	for _, n := range t.all {
+		n.ways = t.ways
+	}
 	return t, nil
 }
+
+// hole notes that a way could not be followed to its end.
+func (t *tasks) hole(by via, err error) { t.failed[by] = append(t.failed[by], err) }
 
 // met notes that a way leads to the task at a, which is read when it is met first.
 func (t *tasks) met(a virt.Addr, by via) {
@@ -138,7 +205,7 @@ func (t *tasks) met(a virt.Addr, by via) {
 	}
 	switch {
 	case r.Err != nil:
-		t.holes = append(t.holes, fmt.Errorf("task at %#x, to which %s lead: %w", uint64(a), by, r.Err))
+		t.hole(by, fmt.Errorf("task at %#x, to which %s lead: %w", uint64(a), by, r.Err))
 	case n.pid != 0 || by != viaQueues: // else a processor's own
 		t.all[a] = n
 	}
@@ -177,7 +244,7 @@ func (t *tasks) byPIDs(ctx context.Context) error {
 			t.r.Err = nil
 			node := t.r.Ptr(t.o.pidTasks.At(e.Value) + 8*kind)
 			if t.r.Err != nil {
-				t.holes = append(t.holes, fmt.Errorf("PID %d: %w", e.Index, t.r.Err))
+				t.hole(viaPIDs, fmt.Errorf("PID %d: %w", e.Index, t.r.Err))
 			} else if node != 0 {
 				t.met(node-t.o.links.At(0)-16*kind, viaPIDs)
 			}
@@ -239,7 +306,7 @@ func (t *tasks) byThreads(ctx context.Context) error {
 		}
 		signals[signal] = true
 		if err := t.list(ctx, t.o.threads.At(signal), t.o.thread, viaThreads); err != nil {
-			t.holes = append(t.holes, fmt.Errorf("threads of process %d: %w", t.all[a].tgid, err))
+			t.hole(viaThreads, fmt.Errorf("threads of process %d: %w", t.all[a].tgid, err))
 		}
 	}
 	return nil

@@ -63,7 +63,7 @@ func (g *Guest) current(ctx context.Context) error {
 				g.marks.up, g.marks.at = m.up, now
 			}
 			if now.Sub(g.marks.at) < standing {
-				return nil
+				return g.grown(ctx)
 			}
 		}
 	}
@@ -94,6 +94,7 @@ func (g *Guest) again(ctx context.Context, now time.Time) error {
 		g.opts.Warn(err)
 	}
 	g.system = s
+	g.pages = lastPage(s)
 	g.boot++
 	return nil
 }
@@ -125,7 +126,7 @@ func (g *Guest) Reopen(ctx context.Context) error {
 		err = g.resume()
 	}
 	err = errors.Join(err, g.release())
-	g.machine, g.process, g.system, g.marks, g.resume = fresh.machine, fresh.process, fresh.system, fresh.marks, fresh.resume
+	g.machine, g.process, g.system, g.marks, g.resume, g.pages = fresh.machine, fresh.process, fresh.system, fresh.marks, fresh.resume, fresh.pages
 	g.doubt.Store(fresh.doubt.Load())
 	if rebooted {
 		g.boot++

@@ -73,7 +73,9 @@ type Guest struct {
 	system  *linux.System
 	marks   marks
 	boot    int
-	resume  func() error // nil unless paused
+	resume  func() error  // nil unless paused
+	pages   uint64        // up to the end of RAM, as the guest's kernel has it
+	plugged []*vm.Machine // as the machine was before memory was plugged in
 }
 
 // Open opens a TARGET (see [vm.Host.Open] for its forms) and finds the Linux system
@@ -148,6 +150,7 @@ func Attach(ctx context.Context, m *vm.Machine, opts Options) (g *Guest, err err
 		g.marks, err = readMarks(ctx, g.system)
 		g.marks.at = time.Now()
 		g.doubt.Store(err != nil)
+		g.pages = lastPage(g.system)
 	}
 	return g, nil
 }
@@ -261,5 +264,5 @@ func (g *Guest) release() error {
 			g.opts.Warn(err)
 		}
 	}
-	return g.machine.Close()
+	return errors.Join(g.unplug(), g.machine.Close())
 }

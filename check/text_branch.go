@@ -152,7 +152,12 @@ func (w *branchWalk) scan(ctx context.Context, r run, module string) {
 			continue
 		}
 		for _, i := range kept.outward(b, at, w.text) {
-			if to, ok := branchesTo(b[i:], at+virt.Addr(i), w.s); ok && w.leadsOut(to) {
+			to, through, ok := branchesTo(b[i:], at+virt.Addr(i))
+			if ok && through {
+				word, err := w.s.Linux.Word(to)
+				to, ok = virt.Addr(word), err == nil
+			}
+			if ok && w.leadsOut(to) {
 				if w.judge(at+virt.Addr(i), to, module); w.ended {
 					return
 				}
@@ -206,11 +211,9 @@ func outward(b []byte, at virt.Addr, text run) (places []int32) {
 		if !mayBranch[b[i]] || i+1 < len(b) && !mayFollow(b[i], b[i+1]) {
 			continue
 		}
-		if b[i] != 0xff {
-			to, ok := branchesTo(b[i:], at+virt.Addr(i), nil)
-			if !ok || text.holds(to) {
-				continue
-			}
+		to, through, ok := branchesTo(b[i:], at+virt.Addr(i))
+		if !ok || !through && text.holds(to) {
+			continue
 		}
 		places = append(places, int32(i))
 	}
@@ -236,30 +239,27 @@ func mayFollow(first, second byte) bool {
 
 // branchesTo is where the branch leads that b, which is at a, begins with: a direct call or
 // jump, conditional or not; an address that is loaded into a register; one that is pushed and
-// returned to; one that a jump takes from memory behind it.
-func branchesTo(b []byte, a virt.Addr, s *Subject) (to virt.Addr, ok bool) {
+// returned to; one that a jump takes from memory near it, which is then to be read (through).
+func branchesTo(b []byte, a virt.Addr) (to virt.Addr, through, ok bool) {
 	le := binary.LittleEndian
 	distance := func(at, end int) virt.Addr { return a + virt.Addr(end) + virt.Addr(int64(int32(le.Uint32(b[at:])))) }
 	switch {
 	case len(b) >= 5 && (b[0] == 0xe8 || b[0] == 0xe9):
-		return distance(1, 5), true
+		return distance(1, 5), false, true
 	case len(b) >= 6 && b[0] == 0x0f && b[1]&0xf0 == 0x80:
-		return distance(2, 6), true
+		return distance(2, 6), false, true
 	case len(b) >= 10 && (b[0] == 0x48 || b[0] == 0x49) && b[1]&0xf8 == 0xb8: // movabs
-		return virt.Addr(le.Uint64(b[2:])), true
+		return virt.Addr(le.Uint64(b[2:])), false, true
 	case len(b) >= 6 && b[0] == 0x68 && b[5] == 0xc3: // push; ret
-		return virt.Addr(int64(int32(le.Uint32(b[1:])))), true
+		return virt.Addr(int64(int32(le.Uint32(b[1:])))), false, true
 	case len(b) >= 14 && b[0] == 0x68 && le.Uint32(b[5:]) == 0x042444c7 && b[13] == 0xc3: // the same, in two halves
-		return virt.Addr(le.Uint32(b[1:])) | virt.Addr(le.Uint32(b[9:]))<<32, true
-	case len(b) >= 14 && b[0] == 0xff && (b[1] == 0x25 || b[1] == 0x15): // jmp or call *x(%rip)
+		return virt.Addr(le.Uint32(b[1:])) | virt.Addr(le.Uint32(b[9:]))<<32, false, true
+	case len(b) >= 6 && b[0] == 0xff && (b[1] == 0x25 || b[1] == 0x15): // jmp or call *x(%rip)
+		// Farther away it is a variable of the kernel: a pointer to a function.
 		from := distance(2, 6)
-		if from-a > branchWindow && a-from > branchWindow {
-			return 0, false // a variable of the kernel: a pointer to a function
-		}
-		to, err := s.Linux.Word(from)
-		return virt.Addr(to), err == nil
+		return from, true, from-a <= branchWindow || a-from <= branchWindow
 	}
-	return 0, false
+	return 0, false, false
 }
 
 // judge judges bytes at a that would lead to to, if they are an instruction.

@@ -3,6 +3,8 @@ package check
 import (
 	"slices"
 	"testing"
+
+	"github.com/outsight-vmi/outsight/virt"
 )
 
 // TestOutward: what may lead out of the text is found, and looked for again where bytes changed.
@@ -35,4 +37,64 @@ func TestOutward(t *testing.T) {
 	if got := kept.outward(b, at, text); !slices.Contains(got, branchWindow-1) {
 		t.Errorf("at the end of a window: %x", got)
 	}
+}
+
+func TestBranchesTo(t *testing.T) {
+	const at = 0xffff_ffff_8100_0000
+	for name, c := range map[string]struct {
+		code    []byte
+		to      virt.Addr
+		through bool
+	}{
+		"call":                   {[]byte{0xe8, 0, 0x10, 0, 0}, at + 0x1005, false},
+		"jump backwards":         {[]byte{0xe9, 0xfb, 0xff, 0xff, 0xff}, at, false},
+		"conditional jump":       {[]byte{0x0f, 0x84, 0xfa, 0xff, 0xff, 0x0f}, at + 0x1000_0000, false},
+		"address in a register":  {[]byte{0x49, 0xbb, 1, 2, 3, 4, 5, 6, 7, 8, 0x41, 0xff, 0xe3}, 0x0807060504030201, false},
+		"pushed address":         {[]byte{0x68, 0, 0, 0, 0xc0, 0xc3}, 0xffff_ffff_c000_0000, false},
+		"pushed in two halves":   {[]byte{0x68, 0, 0, 0, 0xc0, 0xc7, 0x44, 0x24, 4, 0xff, 0xff, 0xff, 0xff, 0xc3}, 0xffff_ffff_c000_0000, false},
+		"jump through memory":    {[]byte{0xff, 0x25, 0, 0, 0, 0}, at + 6, true},
+		"call through memory":    {[]byte{0xff, 0x15, 0xfa, 0xff, 0xff, 0xff}, at, true},
+		"through a variable":     {[]byte{0xff, 0x25, 0, 0, 0x10, 0}, 0, false},
+		"push without a return":  {[]byte{0x68, 0, 0, 0, 0xc0, 0x90}, 0, false},
+		"a move of another kind": {[]byte{0x48, 0x89, 1, 2, 3, 4, 5, 6, 7, 8}, 0, false},
+		"cut off":                {[]byte{0xe8, 0, 0x10}, 0, false},
+	} {
+		to, through, ok := branchesTo(c.code, at)
+		if !ok {
+			to, through = 0, false
+		}
+		if to != c.to || through != c.through || ok != (c.to != 0) {
+			t.Errorf("%s: %#x, %v, %v, not %#x, %v", name, uint64(to), through, ok, uint64(c.to), c.through)
+		}
+	}
+}
+
+func FuzzBranchesTo(f *testing.F) {
+	f.Add([]byte{0xff, 0x25, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8}, uint64(0xffff_ffff_8100_0000))
+	f.Fuzz(func(t *testing.T, code []byte, at uint64) {
+		for i := range code {
+			if _, through, ok := branchesTo(code[i:], virt.Addr(at)); through && len(code)-i < 6 && ok {
+				t.Errorf("a jump of six bytes in %x", code[i:])
+			}
+		}
+	})
+}
+
+func FuzzHelpersIn(f *testing.F) {
+	f.Add([]byte{0x85, 0, 0, 0, 1, 0, 0, 0})
+	f.Fuzz(func(t *testing.T, code []byte) {
+		if n := len(helpersIn(code, 0)); n > len(code)/8 {
+			t.Errorf("%d calls in %d bytes", n, len(code))
+		}
+	})
+}
+
+func FuzzFirstPatch(f *testing.F) {
+	f.Add([]byte{0x0f, 0x1f, 0x44, 0, 0}, []byte{0xe8, 0, 0, 0, 0})
+	f.Fuzz(func(t *testing.T, want, got []byte) {
+		n := min(len(want), len(got))
+		if at, long := firstPatch(want[:n], got[:n], func(a virt.Addr) bool { return a%2 == 0 }, 0); at < 0 || long < 0 || at+long > n || long > maxPatch {
+			t.Errorf("%d bytes at %d of %d", long, at, n)
+		}
+	})
 }

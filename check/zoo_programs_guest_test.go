@@ -27,7 +27,7 @@ type programTrick struct {
 var programTricks = []programTrick{
 	{name: "program in a memfd", command: "/tricks memfd payload kworker/0:1", want: []string{"fileless-program", "masquerade"}},
 	{name: "argument in brackets", command: "/tricks memfd payload [kworker/3:1]", want: []string{"fileless-program", "masquerade"}},
-	{name: "named as a worker of the kernel", command: "echo kworker/u9:3 >/proc/self/comm; echo ready; while :; do sleep 100; done", want: []string{"masquerade"}},
+	{name: "named as a worker of the kernel", command: "printf kworker/u9:3 >/proc/self/comm; echo ready; while :; do sleep 100; done", want: []string{"masquerade"}},
 	{name: "memfd named as runc's, by another", command: "/tricks memfd runc_cloned:/proc/self/exe sh", want: []string{"fileless-program"}},
 	{name: "script in a memfd", command: "/tricks memfd-script", want: []string{"fileless-program"}},
 	{name: "deleted in /dev/shm", command: "/tricks deleted /dev/shm/kdmtmpflush", want: []string{"fileless-program"}},

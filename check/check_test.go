@@ -70,6 +70,32 @@ func TestConfirm(t *testing.T) {
 	}
 }
 
+// TestBusy: what the kernel was just changing is looked at for longer than the rest, and not for ever.
+func TestBusy(t *testing.T) {
+	busy, sound := &Check{ID: "busy"}, &Check{ID: "sound"}
+	all := []*Check{busy, sound}
+	r := &Result{Findings: []*Finding{{Check: busy, Busy: true}, {Check: sound}}}
+	o := chosen(nil)
+	for i := range len(settleAfter) + busyLooks + 3 {
+		want := 2
+		if i >= len(settleAfter) {
+			want = 1
+		}
+		if i >= len(settleAfter)+busyLooks {
+			want = 0
+		}
+		if _, again := o.next(i, r, all); len(again) != want {
+			t.Errorf("look %d: %d checks, not %d", i, len(again), want)
+		}
+	}
+	o = chosen([]Option{Again(1)})
+	for i, want := range []int{2, 0, 0, 0} {
+		if _, again := o.next(i, r, all); len(again) != want {
+			t.Errorf("of one look more, look %d: %d checks, not %d", i, len(again), want)
+		}
+	}
+}
+
 // TestRunCheck: what a check says of a guest ends where it belongs.
 func TestRunCheck(t *testing.T) {
 	run := func(yield ...any) Result {

@@ -36,6 +36,10 @@ type Finding struct {
 	// At is when it was found, by the host's clock.
 	At time.Time
 
+	// Busy says that the kernel was just changing what the finding is about, or says so: it is
+	// looked at for longer before it counts.
+	Busy bool
+
 	again int // how often it was found again
 }
 

@@ -85,6 +85,10 @@ func ftraceTriple(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 			yield(nil, err)
 			return
 		}
+		// While somebody changes who is traced, users, records and code differ: for a second, if it
+		// is every function of a slow guest.
+		changing := func() bool { return s.held("ftrace_lock", "text_mutex") }
+		before := changing()
 		v := &ftraceView{s: s, owners: owners, named: map[virt.Addr]int{}, code: codeWindow{s: s}}
 		for f, err := range hooks.FtraceOps(ctx, s.Linux) {
 			if err != nil {
@@ -117,7 +121,11 @@ func ftraceTriple(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 			if slices.Contains(site.Flags, "disabled") {
 				continue // a weak function that another replaced, or one that could not be changed
 			}
-			if found := v.judge(site); found != nil && !yield(found, nil) {
+			found := v.judge(site)
+			if found == nil {
+				continue
+			}
+			if found.Busy = before || changing(); !yield(found, nil) {
 				return
 			}
 		}

@@ -109,6 +109,7 @@ func (s *Subject) foundText(d linuxtext.Difference, trust image.Trust) *Finding 
 		Object:     Object{Kind: kind, Name: where, Addr: d.Addr},
 		Evidence:   []Evidence{{Text: "as built", Addr: d.Addr, Bytes: d.Want}, {Text: "as it is", Addr: d.Addr, Bytes: d.Got}},
 		Basis:      what + " against " + trust.String(),
+		Busy:       d.Patching,
 	}
 	if d.VDSO != "" {
 		f.Severity = Critical // every process runs it

@@ -56,6 +56,13 @@ func (g Gap) String() string {
 // which may have been taken away from it.
 var settleAfter = []time.Duration{20 * time.Millisecond, 80 * time.Millisecond, 300 * time.Millisecond}
 
+// How often, and how long after each other, what the kernel was just changing is looked at
+// after that: a guest that enables the function tracer is busy for seconds.
+const (
+	busyLooks = 5
+	busyAfter = 500 * time.Millisecond
+)
+
 // Option adds to what checks know.
 type Option func(*options)
 
@@ -113,8 +120,8 @@ func Run(ctx context.Context, g *guest.Guest, checks []*Check, opts ...Option) (
 	if err := l.Close(); err != nil {
 		return nil, err
 	}
-	for i, after := range settleAfter[:min(max(o.again, 0), len(settleAfter))] {
-		again := result.unsettled(checks, i)
+	for i := 0; ; i++ {
+		after, again := o.next(i, result, checks)
 		if still || len(again) == 0 || ctx.Err() != nil {
 			break
 		}
@@ -138,6 +145,22 @@ func Run(ctx context.Context, g *guest.Guest, checks []*Check, opts ...Option) (
 	result.assure()
 	sortFindings(result.Findings)
 	return result, ctx.Err()
+}
+
+// next are the checks that are run again, for the i-th time, and how long after the last look.
+func (o *options) next(i int, r *Result, checks []*Check) (after time.Duration, again []*Check) {
+	switch {
+	case i < min(o.again, len(settleAfter)):
+		return settleAfter[i], r.unsettled(checks, i)
+	case o.again < len(settleAfter) || i >= len(settleAfter)+busyLooks:
+		return 0, nil
+	}
+	for _, c := range checks {
+		if slices.ContainsFunc(r.Findings, func(f *Finding) bool { return f.Check == c && f.Busy }) {
+			again = append(again, c)
+		}
+	}
+	return busyAfter, again
 }
 
 // confirm leaves out what was found once and could not be looked at again: that is a gap, and no

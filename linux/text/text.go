@@ -101,6 +101,8 @@ type Difference struct {
 	// State says that the kernel does write these bytes there, but not in its present
 	// state: that of a static key, a static call or the processor's features.
 	State bool
+	// Patching says that the kernel was patching such places when it was read.
+	Patching bool
 }
 
 // maxBytes bounds the bytes of a difference that are kept.
@@ -200,6 +202,7 @@ func (t *Text) Differences(ctx context.Context) iter.Seq2[Difference, error] {
 			}
 			d := t.describe(f)
 			if patching && dynamic(d.Kind) {
+				d.Patching = true
 				d.State, d.Reason = true, d.Reason+", while the kernel patches itself"
 			}
 			if !yield(d, nil) {

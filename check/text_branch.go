@@ -48,7 +48,7 @@ type branchWalk struct {
 	// code is executable memory outside of the kernel's text, by address.
 	code  []run
 	text  run
-	known []run
+	known []run // code that is on no list, read when something leads to code of nobody
 
 	// What may lead out of the kernel, read when the first branch that does is seen.
 	legal *legalBranches
@@ -70,7 +70,7 @@ func textBranches(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 			yield(nil, err)
 			return
 		}
-		w := &branchWalk{s: s, owners: owners, text: s.between("_stext", "_etext"), known: s.knownCode(), yield: yield}
+		w := &branchWalk{s: s, owners: owners, text: s.between("_stext", "_etext"), yield: yield}
 		if w.text.end == 0 {
 			yield(nil, fmt.Errorf("kernel text: the symbols _stext and _etext are not known"))
 			return
@@ -267,16 +267,14 @@ func (w *branchWalk) judge(a, to virt.Addr, module string) {
 	if module != "" && w.owners.CodeBetween(to, to+1) || w.isThunk(to) || w.isFill(to) {
 		return
 	}
-	for _, k := range w.known {
-		if to >= k.start && to < k.end {
-			return
-		}
-	}
 	from := w.owners.CodeAt(a)
 	if from.Symbol == "" || !w.instructionAt(a, from) {
 		return
 	}
 	owner := w.owners.CodeAt(to)
+	if owner.Kind == linux.OwnerNone && w.isKnown(to) {
+		return
+	}
 	if w.legal == nil {
 		if w.legal = w.readLegal(); w.ended {
 			return
@@ -330,6 +328,15 @@ func (w *branchWalk) instructionAt(a virt.Addr, from linux.Owner) bool {
 		at += uint64(shape.Len)
 	}
 	return at == from.Offset
+}
+
+// isKnown reports whether code is at a that is on no list: what is left of a module's branches to
+// its init function may lead to a filter of a socket that has its place now.
+func (w *branchWalk) isKnown(a virt.Addr) bool {
+	if w.known == nil {
+		w.known = append(w.s.knownCode(), w.s.classicPrograms(context.Background(), w.owners)...)
+	}
+	return slices.ContainsFunc(w.known, func(k run) bool { return k.holds(a) })
 }
 
 // isThunk reports whether nothing but an indirect jump is at a: what the kernel makes against

@@ -181,11 +181,11 @@ func kernelTricks() []trick {
 		{"protocol elsewhere", func(z *zoo) {
 			const icmp = 1
 			z.put(z.ptr(z.symbol("inet_protos")+8*icmp)+z.offset("net_protocol", "handler"), uint64(z.heap()))
-		}, tables},
+		}, append(tables, "?kernel-rodata")},
 		{"protocol in a module", func(z *zoo) {
 			const icmp = 1
 			z.put(z.ptr(z.symbol("inet_protos")+8*icmp)+z.offset("net_protocol", "handler"), uint64(z.moduleText()))
-		}, tables},
+		}, append(tables, "?kernel-rodata")},
 		{"packets of a kind elsewhere", func(z *zoo) {
 			z.put(z.symbol("ip_packet_type")+z.offset("packet_type", "func"), uint64(z.heap()))
 		}, tables},

@@ -94,32 +94,16 @@ func (z *zoo) program() virt.Addr {
 	return 0
 }
 
-// call makes the first call of a function of the kernel, in some BPF program, one of another: in
-// the instructions alone, so that nothing does it.
+// call makes the first instruction of a compiled BPF program a call of a function of the kernel:
+// in what the verifier left alone, so that nothing does it.
 func (z *zoo) call(helper string) {
 	z.Helper()
-	const insn, call = 8, 0x85
 	at, ok := z.look.Linux.Address(helper)
 	if !ok {
 		z.Skipf("this kernel has no %s", helper)
 	}
-	for p, err := range bpf.Programs(z.Context(), z.look.Linux) {
-		if err != nil {
-			continue
-		}
-		code, err := bpf.Instructions(z.look.Linux, p)
-		if err != nil {
-			z.Fatal(err)
-		}
-		for i := 0; i+insn <= len(code); i += insn {
-			if code[i] == call && code[i+1]>>4 == 0 {
-				distance := uint32(at - z.symbol("__bpf_call_base"))
-				z.write(p.Addr+z.offset("bpf_prog", "insnsi")+virt.Addr(i)+4, binary.LittleEndian.AppendUint32(nil, distance))
-				return
-			}
-		}
-	}
-	z.Fatal("no program calls a function of the kernel")
+	distance := uint32(at - z.symbol("__bpf_call_base"))
+	z.write(z.program()+z.offset("bpf_prog", "insnsi"), binary.LittleEndian.AppendUint32([]byte{0x85, 0, 0, 0}, distance))
 }
 
 // dropProgram empties the slot of a program in the table of identifiers.

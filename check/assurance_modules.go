@@ -56,7 +56,11 @@ func (m *moduleReferences) assurance(r *Result) Assurance {
 	}
 	var texts []string
 	if m.signed > 0 {
-		texts = append(texts, fmt.Sprintf("%s verified by the kernel's own keys (the kernel by %s)", plural(m.signed, "module"), m.trust))
+		how := "verified by"
+		if places > 0 {
+			how = "compared with files signed by"
+		}
+		texts = append(texts, fmt.Sprintf("%s %s the kernel's own keys (the kernel by %s)", plural(m.signed, "module"), how, m.trust))
 		if m.trust.Basis != image.Signed {
 			a.State = Matches
 		}

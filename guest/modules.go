@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -58,7 +59,7 @@ func (l *Look) ModuleText(ctx context.Context, modules []*linux.Module) (*Module
 	if err != nil {
 		return nil, err
 	}
-	f := &moduleFinder{look: l, kernel: kernel, id: image.ModuleID{Kernel: l.Linux.BuildID, Release: l.Linux.Release}}
+	f := &moduleFinder{look: l, kernel: kernel, id: image.ModuleID{Kernel: l.Linux.BuildID, Release: cmp.Or(ref.Image.Release, l.Linux.Release)}}
 	if keys, err := ref.Image.ModuleKeys(); err == nil {
 		f.cache.Keys = keys
 	}
@@ -130,7 +131,7 @@ func (f *moduleFinder) find(ctx context.Context, known map[moduleKey]moduleFile,
 			}
 		}
 		if sources == nil {
-			sources = f.look.of.moduleSources(f.look)
+			sources = f.look.of.moduleSources(f.look, f.id.Release)
 		}
 		found := moduleFile{err: image.ErrNoModule}
 		for _, s := range sources {
@@ -222,7 +223,7 @@ func (f *moduleFinder) parse(id image.ModuleID, b []byte) (*image.ModuleFile, er
 }
 
 // moduleSources are where the files of modules may be found, the best first.
-func (g *Guest) moduleSources(l *Look) (all []image.ModuleSource) {
+func (g *Guest) moduleSources(l *Look, release string) (all []image.ModuleSource) {
 	if s, ok := g.opts.References.(image.ModuleSource); ok {
 		all = append(all, s)
 	}
@@ -230,14 +231,14 @@ func (g *Guest) moduleSources(l *Look) (all []image.ModuleSource) {
 		all = append(all, g.store)
 	}
 	m := l.Machine
-	// The release is the guest's word.
-	if m == nil || m.Kernel == "" || l.Linux.Release != filepath.Base(l.Linux.Release) || l.Linux.Release == ".." {
+	// The release may be the guest's word.
+	if m == nil || m.Kernel == "" || release != filepath.Base(release) || release == ".." {
 		return all
 	}
 	// As distributions have it, and as a folder that has both: boot/vmlinuz and lib/modules.
 	dir := filepath.Dir(m.Kernel)
 	for _, root := range []string{dir, filepath.Dir(dir)} {
-		all = append(all, &image.ModuleTree{Dir: filepath.Join(root, "lib/modules", l.Linux.Release), Basis: image.HostFile})
+		all = append(all, &image.ModuleTree{Dir: filepath.Join(root, "lib/modules", release), Basis: image.HostFile})
 	}
 	if m.Initrd != "" {
 		all = append(all, &image.Initrd{Path: m.Initrd, Basis: image.HostFile})

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sort"
 	"strings"
 	"sync"
 )
@@ -51,31 +50,6 @@ const (
 	partData
 	parts
 )
-
-// Module is a module in its place: relocated, and with its patch sites. Addresses are
-// those of memory less the kernel's KASLR offset, as all of an [Image].
-type Module struct {
-	File *ModuleFile
-	// Start and End are of its text, in whole pages.
-	Start, End uint64
-	Sites      *Sites
-	// Unresolved is how many of its relocations lead to what is not known.
-	Unresolved int
-
-	im      *Image
-	text    Section // of all sections of code
-	symbols func() []placedSymbol
-	exports map[string]uint64 // in memory
-	unknown []span
-	pads    []span // between sections of text
-}
-
-type placedSymbol struct {
-	addr   uint64
-	number int // in the file's table
-}
-
-type span struct{ addr, n uint64 }
 
 // unloaded are the sections that the kernel does not load, though they say so
 // (rewrite_section_headers, percpu_modalloc).
@@ -182,6 +156,7 @@ func (f *ModuleFile) Place(a ModuleAreas, with Linking) (*Module, error) {
 	if err := p.relocate(); err != nil {
 		return nil, err
 	}
+	p.sortExceptions()
 	slices.SortFunc(m.unknown, func(a, b span) int { return cmp.Compare(a.addr, b.addr) })
 	m.symbols = sync.OnceValue(p.symbols)
 	p.exports()
@@ -346,6 +321,53 @@ func (p *placer) relocate() error {
 	return nil
 }
 
+// sortExceptions sorts the exception table, as the kernel does when it loads a module
+// (sort_extable). Its entries are two distances, and a third until 5.15 (46d28947d987). Where
+// some lead into .init.text, nobody knows their order: then it is left as it is, and not constant.
+func (p *placer) sortExceptions() {
+	const entry, name = 12, "__ex_table"
+	i := slices.IndexFunc(p.f.sections, func(s moduleSection) bool { return s.name == name })
+	if i < 0 || !p.held[i] || p.layout.part[i] != partRodata {
+		return
+	}
+	base := p.address(i) - p.with.Offset
+	b := p.m.im.data[p.at[i]:][:p.f.sections[i].size]
+	if slices.ContainsFunc(p.m.unknown, func(s span) bool { return s.addr >= base && s.addr < base+uint64(len(b)) }) || len(b)%entry != 0 {
+		return
+	}
+	width := 2
+	for k := range p.f.sections {
+		if r := &p.f.sections[k]; r.kind == shRela && int(r.info) == i && r.size/relaSize >= uint64(3*len(b)/entry) {
+			width = 3
+		}
+	}
+	type exception struct {
+		to   [3]uint32
+		rest uint32
+	}
+	le := binary.LittleEndian
+	all := make([]exception, len(b)/entry)
+	for k := range all {
+		at := uint32(base) + uint32(k*entry)
+		for w := range width {
+			all[k].to[w] = at + uint32(4*w) + le.Uint32(b[k*entry+4*w:])
+		}
+		all[k].rest = le.Uint32(b[k*entry+8:])
+	}
+	// All are in the same 2 GiB, so that 32 bits tell which is the lower.
+	slices.SortStableFunc(all, func(a, b exception) int { return cmp.Compare(a.to[0], b.to[0]) })
+	for k, e := range all {
+		at := uint32(base) + uint32(k*entry)
+		for w := range width {
+			le.PutUint32(b[k*entry+4*w:], e.to[w]-at-uint32(4*w))
+		}
+		if width == 2 {
+			le.PutUint32(b[k*entry+8:], e.rest)
+		}
+	}
+	p.m.exceptions = true
+}
+
 // symbols are the module's functions and variables, by their address.
 func (p *placer) symbols() []placedSymbol {
 	all := make([]placedSymbol, 0, len(p.values))
@@ -369,82 +391,6 @@ func (p *placer) exports() {
 	for name, addr := range p.m.im.exportsOf() {
 		p.m.exports[name] = addr + p.with.Offset
 	}
-}
-
-// Exports are what the module exports, where it is in memory.
-func (m *Module) Exports() map[string]uint64 { return m.exports }
-
-// SymbolAt is the function or variable that addr is in, with the distance from its start.
-func (m *Module) SymbolAt(addr uint64) (name string, offset uint64, ok bool) {
-	all := m.symbols()
-	i := sort.Search(len(all), func(i int) bool { return all[i].addr > addr })
-	if i == 0 {
-		return "", 0, false
-	}
-	at := all[i-1].addr
-	for i > 1 && all[i-2].addr == at { // of several the first, as for the kernel's
-		i--
-	}
-	return m.File.symbolName(m.File.symbol(all[i-1].number)), addr - at, true
-}
-
-// ReadAt fills p with the module's bytes at addr. It allocates nothing.
-func (m *Module) ReadAt(p []byte, addr uint64) error { return m.im.ReadAt(p, addr, 0) }
-
-// CallSites are the direct calls in the module's text, as [Image.CallSites].
-func (m *Module) CallSites() []uint64 { return m.im.CallSites() }
-
-// Forget replaces in want, which begins at addr, what is not known of it by what is in got:
-// what relocations would have written that lead to sections that are freed, or to what
-// nobody exports, and what fills the text up, which is zeros, or int3 since 6.14.
-func (m *Module) Forget(want, got []byte, addr uint64) {
-	for from, to := range m.overlap(m.unknown, want, addr) {
-		copy(want[from:to], got[from:to])
-	}
-	for from, to := range m.overlap(m.pads, want, addr) {
-		if isFill(got[from:to]) {
-			copy(want[from:to], got[from:to])
-		}
-	}
-}
-
-// isFill reports whether b is all int3.
-func isFill(b []byte) bool {
-	for _, c := range b {
-		if c != 0xcc {
-			return false
-		}
-	}
-	return true
-}
-
-// overlap yields what spans have of b, which begins at addr.
-func (m *Module) overlap(spans []span, b []byte, addr uint64) func(func(from, to int) bool) {
-	return func(yield func(from, to int) bool) {
-		end := addr + uint64(len(b))
-		i := sort.Search(len(spans), func(i int) bool { return spans[i].addr+spans[i].n > addr })
-		for ; i < len(spans) && spans[i].addr < end; i++ {
-			from, to := max(spans[i].addr, addr), min(spans[i].addr+spans[i].n, end)
-			if !yield(int(from-addr), int(to-addr)) {
-				return
-			}
-		}
-	}
-}
-
-// sorted are the sections that the kernel sorts when it loads a module.
-var sorted = []string{".orc_unwind", ".orc_unwind_ip", "__ex_table", "__mcount_loc"}
-
-// Constant are the module's sections of read-only data that nothing changes once it is
-// loaded.
-func (m *Module) Constant() (all []Section) {
-	for _, s := range m.im.sections {
-		if s.exec || s.write || slices.Contains(sorted, s.Name) || s.Size == 0 {
-			continue
-		}
-		all = append(all, s)
-	}
-	return all
 }
 
 // AreasAt are areas for a module, one behind the other from start on, as large as it needs.

@@ -382,17 +382,17 @@ func (a *adding) readModule(name string, packed io.Reader) error {
 	if len(b) > maxModule {
 		return fmt.Errorf("%w: it unpacks to more than %d MiB", image.ErrModule, maxModule>>20)
 	}
-	m, err := parseModule(b)
+	m, err := image.ParseModule(b)
 	if err != nil {
 		return err
 	}
-	if m.release == "" {
+	if m.Release == "" {
 		return nil // debug information alone
 	}
-	if !isHex(m.buildID) || !clean(m.release) || !clean(m.name) || strings.Contains(m.name, "/") {
+	if !isHex(m.BuildID) || !clean(m.Release) || !clean(m.Name) || strings.Contains(m.Name, "/") {
 		return fmt.Errorf("%w: it has no build-id, or no name", image.ErrModule)
 	}
-	e := a.entry(Module, m.buildID, m.name, m.release, name, b)
+	e := a.entry(Module, m.BuildID, m.Name, m.Release, name, b)
 	e.path = filepath.Join(a.s.dir, modulesDir, e.ID+moduleEnd)
 	if !a.mayReplaceModule(e, b) {
 		return ErrSigned

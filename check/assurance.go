@@ -58,7 +58,9 @@ func (r *Result) Assurances() (all []Assurance) {
 		all = append(all, r.textAssurance())
 	}
 	if r.modules != nil {
-		all = append(all, r.modules.assurance(r))
+		if a := r.modules.assurance(r); a.Text != "" { // else no module is loaded
+			all = append(all, a)
+		}
 	}
 	return all
 }

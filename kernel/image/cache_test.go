@@ -80,3 +80,31 @@ func TestCached(t *testing.T) {
 		t.Errorf("%d images are kept", n)
 	}
 }
+
+// TestUnreadable: tables, and text, that a kept image has and cannot be read any more are an
+// error, not none.
+func TestUnreadable(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "vmlinuz")
+	if err := os.WriteFile(file, newSmallKernel().vmlinuz(packGzip), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := image.Cached{File: image.File{Path: file, Basis: image.HostFile}, Dir: filepath.Join(dir, "images")}
+	var im *image.Image
+	for range 2 { // the second is the one that was kept
+		var err error
+		if im, _, err = c.Image(t.Context(), "12345678"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	names, err := filepath.Glob(filepath.Join(c.Dir, "*.image"))
+	if err != nil || len(names) != 1 {
+		t.Fatal(names, err)
+	}
+	if err := os.Truncate(names[0], 0); err != nil { // behind its back
+		t.Fatal(err)
+	}
+	if sites, err := im.Sites(); !errors.Is(err, image.ErrTable) {
+		t.Errorf("an image that cannot be read: %v, %v", sites, err)
+	}
+}

@@ -4,7 +4,8 @@
 // inside a guest as root, prints "ready" when all is there, and then keeps still.
 //
 // What the kernel at hand cannot do is told on standard error, "skipped: ACT: why", and
-// all the rest is done. "server -list" prints the acts with what each of them makes.
+// all the rest is done. "server -list" prints the acts with what each of them makes, and
+// the churns, which "server -unrest 1m" repeats for a minute.
 package main
 
 import (
@@ -34,6 +35,8 @@ func main() {
 	busybox := flag.String("busybox", "/bin/busybox", "a static busybox")
 	list := flag.Bool("list", false, "print the acts and end")
 	only := flag.String("only", "", "do only these `ACTS`, with commas between them")
+	unrest := flag.Duration("unrest", 0, "instead of the acts do what a busy machine does, again and again, for this `TIME`")
+	vmlinuz, initrd := flag.String("kexec", "", "instead of all that boot this `KERNEL`"), flag.String("initrd", "", "with this initramfs")
 	flag.Parse()
 	s := &server{dir: *dir, busybox: *busybox}
 	switch {
@@ -41,15 +44,24 @@ func main() {
 		for _, a := range acts {
 			fmt.Printf("%-18s %s\n", a.name, a.makes)
 		}
+		for _, c := range churns {
+			fmt.Printf("%-18s %s\n", c.name, c.makes)
+		}
 		return
 	case *role != "":
 		s.play(*role, flag.Args())
 		return
+	case *vmlinuz != "":
+		kexec(*vmlinuz, *initrd)
 	}
 	if err := s.prepare(); err != nil {
 		log.Fatalf("server: %v", err)
 	}
 	wanted := strings.Split(*only, ",")
+	if *unrest > 0 {
+		s.unrest(*only, wanted, *unrest)
+		return
+	}
 	for _, a := range acts {
 		if *only == "" || slices.Contains(wanted, a.name) {
 			s.report(a.name, a.run(s))

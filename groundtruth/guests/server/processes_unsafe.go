@@ -25,24 +25,25 @@ func (s *server) containers() error {
 		{"kubernetes", "kubepods.slice/kubepods-burstable.slice/" + pod + ".slice/cri-containerd-" + id("c") + ".scope"},
 		{"lxc", "lxc.payload.web2"},
 	} {
-		errs = append(errs, s.container(c.name, c.cgroup))
+		_, err := s.container(c.name, c.cgroup)
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
 
-func (s *server) container(name, cgroup string) error {
+func (s *server) container(name, cgroup string) (*os.Process, error) {
 	root := s.path("containers/" + name)
 	for _, dir := range []string{"/bin", "/proc", "/tmp", "/old"} {
 		if err := os.MkdirAll(root+dir, 0o755); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	data, err := os.ReadFile(s.busybox)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := os.WriteFile(root+"/bin/busybox", data, 0o755); err != nil {
-		return err
+		return nil, err
 	}
 	sys := &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWNET}
 	if name == "podman" { // without root
@@ -53,20 +54,20 @@ func (s *server) container(name, cgroup string) error {
 	}
 	p, err := s.again("container", sys, root, name)
 	if err != nil {
-		return fmt.Errorf("%s: %w", name, err)
+		return p, fmt.Errorf("%s: %w", name, err)
 	}
 	dir := "/sys/fs/cgroup/" + cgroup
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
+		return p, err
 	}
 	// Its first process and those below it.
 	children, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", p.Pid, p.Pid))
 	for _, pid := range append(strings.Fields(string(children)), fmt.Sprint(p.Pid)) {
 		if err := os.WriteFile(dir+"/cgroup.procs", []byte(pid), 0); err != nil {
-			return fmt.Errorf("%s: join cgroup: %w", name, err)
+			return p, fmt.Errorf("%s: join cgroup: %w", name, err)
 		}
 	}
-	return nil
+	return p, nil
 }
 
 // playContainer is the first process of a container.

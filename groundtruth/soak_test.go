@@ -1,0 +1,223 @@
+package groundtruth
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/outsight-vmi/outsight/check"
+	"github.com/outsight-vmi/outsight/groundtruth/guests"
+	"github.com/outsight-vmi/outsight/guest"
+	"github.com/outsight-vmi/outsight/lab"
+	"github.com/outsight-vmi/outsight/lab/labtest"
+	"github.com/outsight-vmi/outsight/vm/qmp"
+)
+
+// TestGuestSoak judges guests that nobody tampered with, again and again, while they do all that
+// busy machines do (server -unrest): nothing may be found, and everything be checked. OUTSIGHT_SOAK is
+// for how long, OUTSIGHT_SOAK_KERNELS on which kernels; make soak sets both.
+func TestGuestSoak(t *testing.T) {
+	labtest.NeedQEMU(t)
+	long, kernels := time.Minute, []string{"6.12"}
+	if v := os.Getenv("OUTSIGHT_SOAK"); v != "" {
+		var err error
+		if long, err = time.ParseDuration(v); err != nil {
+			t.Fatalf("OUTSIGHT_SOAK: %v", err)
+		}
+	}
+	if v := os.Getenv("OUTSIGHT_SOAK_KERNELS"); v != "" {
+		kernels = strings.Fields(v)
+	}
+	for _, kernel := range kernels {
+		t.Run(kernel, func(t *testing.T) { soak(t, kernel, long) })
+	}
+}
+
+// soakModules are what server -unrest loads and removes.
+var soakModules = []string{"macvlan", "8021q", "zram", "sch_prio", "crypto_user", "vsock_loopback"}
+
+func soak(t *testing.T, kernel string, long time.Duration) {
+	o := guests.ServerOptions(t, lab.Options{
+		Kernel: kernel, Memory: gib, SMP: 2, Modules: soakModules,
+		QEMUArgs: []string{"-m", "1024M,slots=4,maxmem=4G"},
+	})
+	again := os.Getenv("OUTSIGHT_SOAK") != "" // it boots once more
+	if again {
+		vmlinuz, initrd, err := lab.BootFiles(t.Context(), lab.Options{Kernel: kernel}, t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.Files["/boot/vmlinuz"], o.Files["/boot/initrd"] = vmlinuz, initrd
+	}
+	g := labtest.Up(t, o)
+	guests.StartServer(t, g)
+	s, err := guest.Open(t.Context(), "lab:"+g.Name, guest.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	w := &soaked{T: t, said: map[string]int{}}
+	w.judge(s, "before")
+	watch := w.watch(g)
+
+	unrest := make(chan string, 1)
+	go func() {
+		out, err := g.Output(t.Context(), fmt.Sprintf("/server -unrest %v 2>&1", long))
+		if err != nil {
+			out = fmt.Appendf(out, "%v", err)
+		}
+		unrest <- string(out)
+	}()
+	go w.memory(g, long/3)
+	for running := true; running; {
+		select {
+		case out := <-unrest:
+			t.Logf("what was done:\n%s", out)
+			if strings.Count(out, "churn ") < 10 {
+				t.Error("the guest was not busy")
+			}
+			running = false
+		default:
+			w.judge(s, "while it is busy")
+		}
+	}
+	w.judge(s, "afterwards")
+	if again {
+		labtest.Output(t, g, "/server -kexec /boot/vmlinuz -initrd /boot/initrd >/run/kexec.log 2>&1 & until grep -q loaded /run/kexec.log; do kill -0 $! || { cat /run/kexec.log; exit 1; }; sleep 0.1; done")
+		w.rebooted(s, g)
+	}
+	w.watched(watch)
+	w.report()
+}
+
+// soaked is what was said of a guest that nothing may be said of.
+type soaked struct {
+	*testing.T
+	mu      sync.Mutex
+	said    map[string]int
+	rounds  int
+	longest time.Duration
+	all     time.Duration
+}
+
+func (w *soaked) say(format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.said[fmt.Sprintf(format, args...)]++
+}
+
+// judge runs all checks once.
+func (w *soaked) judge(s *guest.Guest, when string) {
+	began := time.Now()
+	r, err := check.Run(w.Context(), s, check.All())
+	took := time.Since(began)
+	w.rounds++
+	w.all += took
+	w.longest = max(w.longest, took)
+	if err != nil {
+		w.say("%s: %v", when, err)
+		return
+	}
+	for _, f := range r.Findings {
+		w.say("%s %s found: %s; expected %s; seen %s; %v", when, f.Check.ID, f.Title, f.Expected, f.Seen, f.Evidence)
+	}
+	for _, gap := range r.Gaps {
+		w.say("%s not checked: %v", when, gap)
+	}
+}
+
+// watch starts "outsight check --every 1s" on the guest.
+func (w *soaked) watch(g *lab.Guest) *exec.Cmd {
+	w.Helper()
+	c := exec.Command(command(w.T), "check", "lab:"+g.Name, "--every", "1s")
+	c.Env = append(os.Environ(), "XDG_CACHE_HOME="+w.TempDir())
+	c.Stdout, c.Stderr = &bytes.Buffer{}, &bytes.Buffer{}
+	if err := c.Start(); err != nil {
+		w.Fatal(err)
+	}
+	w.Cleanup(func() { _ = c.Process.Kill() })
+	return c
+}
+
+// watched ends it: it said nothing.
+func (w *soaked) watched(c *exec.Cmd) {
+	_ = c.Process.Signal(syscall.SIGINT)
+	_ = c.Wait()
+	for _, out := range []any{c.Stdout, c.Stderr} {
+		for line := range strings.Lines(fmt.Sprint(out)) {
+			if !strings.Contains(line, "nothing found") && !strings.Contains(line, "interrupt") {
+				w.say("--every 1s: %s", strings.TrimSpace(line))
+			}
+		}
+	}
+	used := c.ProcessState.UserTime() + c.ProcessState.SystemTime()
+	w.Logf("--every 1s took %v of processor time", used.Round(time.Millisecond))
+}
+
+// memory plugs memory into a guest, and takes it out again after a while.
+func (w *soaked) memory(g *lab.Guest, wait time.Duration) {
+	type args = map[string]any
+	time.Sleep(wait)
+	for _, c := range []struct {
+		command string
+		args    args
+		after   time.Duration
+	}{
+		{"object-add", args{"qom-type": "memory-backend-memfd", "id": "soak", "size": 256 << 20, "share": true}, 0},
+		{"device_add", args{"driver": "pc-dimm", "id": "soakdimm", "memdev": "soak"}, wait},
+		{"device_del", args{"id": "soakdimm"}, 0},
+	} {
+		q, err := qmp.Dial(w.Context(), g.QMP()) // each time: it serves one at a time
+		if err == nil {
+			err = errors.Join(q.Execute(w.Context(), c.command, c.args, nil), q.Close())
+		}
+		if err != nil {
+			w.Logf("memory hotplug: %v", err)
+			return
+		}
+		time.Sleep(c.after)
+	}
+}
+
+// rebooted waits until a guest that was rebooted by kexec can be judged again.
+func (w *soaked) rebooted(s *guest.Guest, g *lab.Guest) {
+	w.Helper()
+	for try := range 120 {
+		time.Sleep(time.Second)
+		l, err := s.Look(w.Context())
+		if err != nil {
+			if try == 119 {
+				w.Errorf("after kexec: %v", err)
+			}
+			continue
+		}
+		boot := l.Boot
+		l.Close()
+		if boot > 0 {
+			if _, err := g.Output(w.Context(), "true"); err == nil {
+				w.judge(s, "after kexec")
+				return
+			}
+		}
+	}
+	w.Error("the guest was not seen to boot by kexec")
+}
+
+func (w *soaked) report() {
+	w.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, line := range slices.Sorted(maps.Keys(w.said)) {
+		w.Errorf("%d times %s", w.said[line], line)
+	}
+	w.Logf("judged %d times, each %v, at most %v", w.rounds, (w.all / time.Duration(max(w.rounds, 1))).Round(time.Millisecond), w.longest.Round(time.Millisecond))
+}

@@ -54,7 +54,7 @@ type programLayout struct {
 	childrenAreList                             bool       // else an hlist, since 6.8 (da549bdd15c2)
 	fs, root                                    kobj.Field
 	personality                                 kobj.Field
-	stack                                       kobj.Field
+	stack, pid                                  kobj.Field
 	vdso, xolArea, xolAt                        kobj.Field // of mm_struct, xol_area
 	regIP, regCS, regCall                       kobj.Field // of pt_regs
 	regSize                                     uint32
@@ -70,7 +70,7 @@ func layoutOfPrograms(s *linux.System) (*programLayout, error) {
 			hashed: r.Field(d, "d_hash.pprev"), super: r.Field(d, "d_sb"),
 			children: r.Optional(d, "d_children"), sibling: r.Optional(d, "d_sib"),
 			fs: r.Field("task_struct", "fs"), root: r.Field("fs_struct", "root.dentry"),
-			personality: r.Field("task_struct", "personality"), stack: r.Field("task_struct", "stack"),
+			personality: r.Field("task_struct", "personality"), stack: r.Field("task_struct", "stack"), pid: r.Field("task_struct", "thread_pid"),
 			regIP: r.Field("pt_regs", "ip"), regCS: r.Field("pt_regs", "cs"), regCall: r.Field("pt_regs", "orig_ax"), regSize: r.Size("pt_regs"),
 		}
 		o.vdso = r.Optional("mm_struct", "context.vdso")
@@ -90,53 +90,87 @@ func readPrograms(ctx context.Context, s *linux.System) (*programs, error) {
 		return nil, err
 	}
 	ps := &programs{byPID: map[int32]*program{}, s: s, o: o}
-	reader := s.NewProcessReader()
-	reader.Only(linux.PartName, linux.PartParent, linux.PartExecutable, linux.PartArguments)
-	r := s.Reader()
+	reader := programReader(s)
 	for t, err := range s.Processes(ctx) {
-		var p *linux.Process
-		if err == nil {
-			p, err = reader.Process(ctx, t)
-		}
-		switch {
-		case ctx.Err() != nil:
+		if ctx.Err() != nil {
 			return nil, ctx.Err()
-		case err != nil:
+		}
+		if err != nil {
 			ps.holes = append(ps.holes, err)
 			continue
-		case !p.HasAddressSpace():
-			continue
 		}
-		n := &program{Process: p}
-		for m, err := range reader.MappingsOf(ctx, p.MM) {
-			if err != nil {
-				ps.holes = append(ps.holes, fmt.Errorf("process %d: %w", p.PID, err))
-				continue
+		n, holes := ps.read(ctx, s, reader, t)
+		// A process that runs another program, or ends, leaves what was read of it.
+		for try := 1; len(holes) > 0 && try < programTries; try++ {
+			now := s.Fresh()
+			if now == s {
+				break
 			}
-			n.maps = append(n.maps, m)
+			n, holes = ps.read(ctx, now, programReader(now), now.TaskAt(t.Addr))
 		}
-		r.Err = nil
-		n.startCode, n.endCode = virt.Addr(r.Uint(p.MM, o.startCode)), virt.Addr(r.Uint(p.MM, o.endCode))
-		n.impliesExec = r.Uint(t.Addr, o.personality)&readImpliesExec != 0
-		n.vdso = r.Pointer(p.MM, o.vdso)
-		if area := r.Pointer(p.MM, o.xolArea); area != 0 {
-			n.uprobes = r.Pointer(area, o.xolAt)
-		}
-		if n.exe.file = r.Pointer(p.MM, o.exeFile); n.exe.file != 0 {
-			n.exe.dentry = r.Pointer(n.exe.file, o.fileDentry)
-			n.exe.super = r.Pointer(n.exe.dentry, o.super)
-		}
-		if fs := r.Pointer(t.Addr, o.fs); fs != 0 {
-			n.root = r.Pointer(fs, o.root)
-		}
-		if r.Err != nil {
-			ps.holes = append(ps.holes, fmt.Errorf("program of process %d: %w", p.PID, r.Err))
+		if len(holes) > 0 && ps.ended(t) {
 			continue
 		}
-		ps.all, ps.byPID[p.PID] = append(ps.all, n), n
+		ps.holes = append(ps.holes, holes...)
+		if n != nil && ps.byPID[n.PID] == nil {
+			ps.all, ps.byPID[n.PID] = append(ps.all, n), n
+		}
 	}
 	slices.SortFunc(ps.all, func(a, b *program) int { return cmp.Compare(a.PID, b.PID) })
 	return ps, nil
+}
+
+// programTries is how often a process is read that changes meanwhile.
+const programTries = 3
+
+func programReader(s *linux.System) *linux.ProcessReader {
+	reader := s.NewProcessReader()
+	reader.Only(linux.PartName, linux.PartParent, linux.PartExecutable, linux.PartArguments)
+	return reader
+}
+
+// ended reports whether a task has lost its PID by now, as all have that end.
+func (ps *programs) ended(t linux.Task) bool {
+	v, err := ps.s.Space.Live().U64(ps.o.pid.At(t.Addr))
+	return err == nil && v == 0
+}
+
+// read reads the program of one process; nil if it has none, or cannot be read. holes are what
+// could not.
+func (ps *programs) read(ctx context.Context, s *linux.System, reader *linux.ProcessReader, t linux.Task) (_ *program, holes []error) {
+	p, err := reader.Process(ctx, t)
+	if err != nil {
+		return nil, []error{err}
+	}
+	if !p.HasAddressSpace() {
+		return nil, nil
+	}
+	o, r := ps.o, s.Reader()
+	n := &program{Process: p}
+	for m, err := range reader.MappingsOf(ctx, p.MM) {
+		if err != nil {
+			holes = append(holes, fmt.Errorf("process %d: %w", p.PID, err))
+			continue
+		}
+		n.maps = append(n.maps, m)
+	}
+	n.startCode, n.endCode = virt.Addr(r.Uint(p.MM, o.startCode)), virt.Addr(r.Uint(p.MM, o.endCode))
+	n.impliesExec = r.Uint(t.Addr, o.personality)&readImpliesExec != 0
+	n.vdso = r.Pointer(p.MM, o.vdso)
+	if area := r.Pointer(p.MM, o.xolArea); area != 0 {
+		n.uprobes = r.Pointer(area, o.xolAt)
+	}
+	if n.exe.file = r.Pointer(p.MM, o.exeFile); n.exe.file != 0 {
+		n.exe.dentry = r.Pointer(n.exe.file, o.fileDentry)
+		n.exe.super = r.Pointer(n.exe.dentry, o.super)
+	}
+	if fs := r.Pointer(t.Addr, o.fs); fs != 0 {
+		n.root = r.Pointer(fs, o.root)
+	}
+	if r.Err != nil {
+		return nil, append(holes, fmt.Errorf("program of process %d: %w", p.PID, r.Err))
+	}
+	return n, holes
 }
 
 // nameState is what a folder has under a name, as far as the kernel remembers.

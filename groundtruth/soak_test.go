@@ -23,11 +23,12 @@ import (
 )
 
 // TestGuestSoak judges guests that nobody tampered with, again and again, while they do all that
-// busy machines do (server -unrest): nothing may be found, and everything be checked. OUTSIGHT_SOAK is
-// for how long, OUTSIGHT_SOAK_KERNELS on which kernels; make soak sets both.
+// busy machines do (server -unrest): nothing may be found. OUTSIGHT_SOAK is for how long,
+// OUTSIGHT_SOAK_KERNELS on which kernels; make soak sets both. Then everything must be checked at
+// each look, too, memory is plugged in, and the guest boots its kernel by kexec at the end.
 func TestGuestSoak(t *testing.T) {
 	labtest.NeedQEMU(t)
-	long, kernels := time.Minute, []string{"6.12"}
+	long, kernels := 40*time.Second, []string{"6.12"}
 	if v := os.Getenv("OUTSIGHT_SOAK"); v != "" {
 		var err error
 		if long, err = time.ParseDuration(v); err != nil {
@@ -65,7 +66,7 @@ func soak(t *testing.T, kernel string, long time.Duration) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	w := &soaked{T: t, said: map[string]int{}}
+	w := &soaked{T: t, said: map[string]int{}, whole: again}
 	w.judge(s, "before")
 	watch := w.watch(g)
 
@@ -77,7 +78,9 @@ func soak(t *testing.T, kernel string, long time.Duration) {
 		}
 		unrest <- string(out)
 	}()
-	go w.memory(g, long/3)
+	if again {
+		go w.memory(g, long/3)
+	}
 	for running := true; running; {
 		select {
 		case out := <-unrest:
@@ -104,6 +107,7 @@ type soaked struct {
 	*testing.T
 	mu      sync.Mutex
 	said    map[string]int
+	whole   bool // everything must be checked
 	rounds  int
 	longest time.Duration
 	all     time.Duration
@@ -131,6 +135,10 @@ func (w *soaked) judge(s *guest.Guest, when string) {
 		w.say("%s %s found: %s; expected %s; seen %s; %v", when, f.Check.ID, f.Title, f.Expected, f.Seen, f.Evidence)
 	}
 	for _, gap := range r.Gaps {
+		if !w.whole {
+			w.Logf("%s not checked: %v", when, gap)
+			continue
+		}
 		w.say("%s not checked: %v", when, gap)
 	}
 }
@@ -154,7 +162,9 @@ func (w *soaked) watched(c *exec.Cmd) {
 	_ = c.Wait()
 	for _, out := range []any{c.Stdout, c.Stderr} {
 		for line := range strings.Lines(fmt.Sprint(out)) {
-			if !strings.Contains(line, "nothing found") && !strings.Contains(line, "interrupt") {
+			switch {
+			case strings.Contains(line, "nothing found"), strings.Contains(line, "interrupt"), strings.Contains(line, " verified "), !w.whole && strings.Contains(line, "not checked"):
+			default:
 				w.say("--every 1s: %s", strings.TrimSpace(line))
 			}
 		}

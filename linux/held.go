@@ -97,6 +97,9 @@ func (s *System) held(ctx context.Context, o *heldLayout, wanted []virt.Addr, f 
 	return nil
 }
 
+// heldTries is how often the table of a process is read that changes meanwhile.
+const heldTries = 3
+
 type heldWalk struct {
 	s      *System
 	o      *heldLayout
@@ -108,6 +111,16 @@ type heldWalk struct {
 
 func (w *heldWalk) table(t Task, f func(HeldObject)) error {
 	found, err := w.look(t)
+	for try := 1; err != nil && try < heldTries; try++ {
+		// A file that was closed, or a process that ended, while its table was read.
+		now := w.s.Walker.Fresh()
+		if now == w.s.Walker {
+			break
+		}
+		w.r = now.Reader()
+		found, err = w.look(t)
+	}
+	w.r = w.s.Reader()
 	if err != nil {
 		return fmt.Errorf("file descriptors of task at %#x: %w", uint64(t.Addr), err)
 	}

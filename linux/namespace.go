@@ -203,13 +203,17 @@ func (c *nsCensus) task(t Task) (err error) {
 		level := min(r.U32(p+virt.Addr(o.pidLevel)), 32)
 		count(c.o.pid, r.Ptr(p+virt.Addr(o.pidNumbers)+virt.Addr(level*o.upidSize)+virt.Addr(o.upidNS)))
 	}
-	if proxy := r.Ptr(a + virt.Addr(o.nsproxy)); proxy != 0 {
+	proxy := r.Ptr(a + virt.Addr(o.nsproxy))
+	if proxy != 0 {
 		for i, k := range c.o.kinds {
 			count(i, r.Pointer(proxy, k.proxy))
 			c.seen(i, r.Pointer(proxy, k.children))
 		}
 	}
 	if r.Err != nil {
+		if now, err := c.s.Space.Live().U64(a + virt.Addr(o.nsproxy)); err == nil && virt.Addr(now) != proxy {
+			return nil // it ended, or went to others, while it was read
+		}
 		return fmt.Errorf("namespaces of task %#x: %w", uint64(a), r.Err)
 	}
 	return nil

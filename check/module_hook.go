@@ -21,7 +21,7 @@ func init() {
 		Technique: "T1014", // Rootkit
 		Source:    "the views kprobes, ftrace, lsm, idt and syscalls; for modules that are unsigned or out of tree also tracepoints, netfilter and the keyboard's notifiers",
 		Proves: `A module that is on the list has the kernel call it when a function of the kernel's own is entered or left (kprobes, kretprobes, function tracing), or in place of a system
-call, a security hook or an interrupt. No module of Linux itself does: rootkits do, and a few security products and tracers. A module that is unsigned or was built out of tree is also named
+call, a security hook or an interrupt. No module of Linux itself does: rootkits do, and a few security products and tracers. A module that was built out of tree, or is unsigned where others are signed, is also named
 if it takes packets (netfilter), events (tracepoints) or keys.`,
 		Blind: `Probes that are set by perf, ftrace or BPF, which no module has: they are in the views of that name. A module that changes code or tables itself: kernel-text, text-branch and
 operations-table find that. A module that is not on the list: code-pointer and hidden-module find that.`,
@@ -71,6 +71,8 @@ func moduleHooks(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 		if len(byOwner) == 0 {
 			return
 		}
+		// Where no module is signed, that one is not says nothing of it.
+		signing := slices.ContainsFunc(modules, func(m *linux.Module) bool { return m.Taints&unsigned == 0 })
 		found := map[string]*interception{}
 		for _, i := range interceptors {
 			v, ok := table.Lookup(i.view)
@@ -80,7 +82,7 @@ func moduleHooks(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 			// What cannot be read of these views code-pointer reports.
 			for owner, hook := range hooksIn(ctx, s, v) {
 				m := byOwner[owner]
-				if m == nil || i.foreign && foreignTaint(m) == "" || i.of != nil && !i.of(hook.name) {
+				if m == nil || i.foreign && foreignTaint(m, signing) == "" || i.of != nil && !i.of(hook.name) {
 					continue
 				}
 				f := found[owner]
@@ -94,7 +96,7 @@ func moduleHooks(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 			}
 		}
 		for _, owner := range slices.Sorted(maps.Keys(found)) {
-			if !yield(found[owner].finding(s), nil) {
+			if !yield(found[owner].finding(s, signing), nil) {
 				return
 			}
 		}
@@ -135,21 +137,22 @@ func hooksIn(ctx context.Context, s *Subject, v table.View) iter.Seq2[string, ho
 	}
 }
 
+const outOfTree, unsigned = 1 << 12, 1 << 13 // TAINT_OOT_MODULE, TAINT_UNSIGNED_MODULE
+
 // foreignTaint says why a module did not come with the kernel; empty if it did, as far as it
-// says itself.
-func foreignTaint(m *linux.Module) string {
-	const outOfTree, unsigned = 1 << 12, 1 << 13 // TAINT_OOT_MODULE, TAINT_UNSIGNED_MODULE
+// says itself. signing says that other modules are signed.
+func foreignTaint(m *linux.Module, signing bool) string {
 	var why []string
 	if m.Taints&outOfTree != 0 {
 		why = append(why, "out of tree")
 	}
-	if m.Taints&unsigned != 0 {
+	if m.Taints&unsigned != 0 && signing {
 		why = append(why, "unsigned")
 	}
 	return strings.Join(why, ", ")
 }
 
-func (i *interception) finding(s *Subject) *Finding {
+func (i *interception) finding(s *Subject, signing bool) *Finding {
 	f := &Finding{
 		Confidence: Possible,
 		Object:     Object{Kind: "module", Name: i.module.Name, Addr: i.module.Addr},
@@ -161,7 +164,7 @@ func (i *interception) finding(s *Subject) *Finding {
 		Show:       fmt.Sprintf("outsight modules {} --where 'name == %q'", i.module.Name),
 	}
 	who := "module " + i.module.Name
-	if why := foreignTaint(i.module); why != "" {
+	if why := foreignTaint(i.module, signing); why != "" {
 		who += " (" + why + ")"
 		f.Severity, f.Confidence = High, Likely
 	}

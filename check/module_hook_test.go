@@ -1,0 +1,21 @@
+package check
+
+import (
+	"testing"
+
+	"github.com/outsight-vmi/outsight/linux"
+)
+
+func TestForeignTaint(t *testing.T) {
+	for _, c := range []struct {
+		taints  uint64
+		signing bool
+		want    string
+	}{
+		{0, true, ""}, {unsigned, true, "unsigned"}, {unsigned, false, ""}, {outOfTree, false, "out of tree"}, {outOfTree | unsigned, true, "out of tree, unsigned"},
+	} {
+		if got := foreignTaint(&linux.Module{Taints: c.taints}, c.signing); got != c.want {
+			t.Errorf("taints %#x, others signed %v: %q, not %q", c.taints, c.signing, got, c.want)
+		}
+	}
+}

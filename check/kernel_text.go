@@ -166,7 +166,11 @@ func (s *Subject) describeData(b []byte) string {
 
 // isPointer reports whether b is a word that leads into the kernel's half of addresses.
 func isPointer(b []byte) bool {
-	return len(b) == 8 && binary.LittleEndian.Uint64(b) >= 0xffff_8000_0000_0000 && binary.LittleEndian.Uint64(b) < 0xffff_ffff_ffff_0000
+	if len(b) != 8 {
+		return false
+	}
+	a := binary.LittleEndian.Uint64(b)
+	return a >= 0xff00_0000_0000_0000 && a < 0xffff_ffff_ffff_0000 // with five levels of page tables; small negative numbers are none
 }
 
 func describeOwner(owners *linux.Owners, a virt.Addr) string {

@@ -43,8 +43,13 @@ var interceptors = []struct {
 	foreign bool                        // only of modules that did not come with the kernel
 	of      func(described string) bool // which rows; nil: all
 }{
-	{view: "kprobes"}, {view: "ftrace"}, {view: "lsm"}, {view: "idt"}, {view: "syscalls"},
-	{view: "tracepoints", foreign: true}, {view: "netfilter", foreign: true},
+	{view: "kprobes"},
+	{view: "ftrace"},
+	{view: "lsm"},
+	{view: "idt"},
+	{view: "syscalls"},
+	{view: "tracepoints", foreign: true},
+	{view: "netfilter", foreign: true},
 	{view: "notifiers", foreign: true, of: func(d string) bool { return strings.Contains(d, "keyboard") || strings.Contains(d, "vt_notifier") }},
 }
 

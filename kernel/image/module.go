@@ -60,6 +60,7 @@ func ParseModule(b []byte) (*ModuleFile, error) {
 	}
 	f := &ModuleFile{data: b, sections: make([]moduleSection, n)}
 	var links []uint32
+	left := size // sections do not overlap: so no file takes more memory than itself
 	for i := range f.sections {
 		h := b[off+64*uint64(i):]
 		s := moduleSection{kind: le.Uint32(h[4:]), flags: le.Uint64(h[8:]), off: le.Uint64(h[24:]), size: le.Uint64(h[32:]), info: le.Uint32(h[44:]), align: max(le.Uint64(h[48:]), 1)}
@@ -71,6 +72,12 @@ func ParseModule(b []byte) (*ModuleFile, error) {
 			return nil, fmt.Errorf("%w: section %d of %d bytes at %#x reaches beyond its end", ErrModule, i, s.size, s.off)
 		case s.kind == shNobits && s.flags&shfExec != 0, s.size > maxPlaced, s.align > maxAlign, s.align&(s.align-1) != 0:
 			return nil, fmt.Errorf("%w: section %d of %d bytes, aligned to %d", ErrModule, i, s.size, s.align)
+		}
+		if s.kind != shNobits {
+			if s.size > left {
+				return nil, fmt.Errorf("%w: its sections overlap", ErrModule)
+			}
+			left -= s.size
 		}
 		f.sections[i] = s
 	}

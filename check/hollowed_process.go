@@ -86,7 +86,8 @@ func (s *Subject) hollow(ps *programs, p *program) (seen string, at virt.Addr, p
 		case m.Err != nil, m.File == p.exe.file, m.Path == p.Exe && m.Deleted == p.ExeDeleted:
 		case m.File != 0 && m.Flags&linux.VMHugeTLB == 0:
 			// Overlayfs before 6.8 opened another file below, with the same name.
-			if d := r.Pointer(m.File, ps.o.fileDentry); d != p.exe.dentry || r.Err != nil {
+			d, known := r.Pointer(m.File, ps.o.fileDentry), r.Err == nil
+			if !known || d != p.exe.dentry {
 				return fmt.Sprintf("at %#x the file %s", uint64(m.Start), m.Path), m.Start, false, nil
 			}
 		default:

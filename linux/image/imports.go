@@ -50,7 +50,7 @@ func ImportsOf(mem Memory, base virt.Addr) (*Imports, error) {
 			size = v
 		}
 	}
-	const entry = 24 // Elf64_Rela
+	const entry = 24 // where, what and which symbol, and what to add
 	im := &Imports{d: d}
 	if table == 0 || size == 0 || d.symtab == 0 || d.strtab == 0 {
 		return im, nil

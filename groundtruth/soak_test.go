@@ -163,7 +163,7 @@ func (w *soaked) watched(c *exec.Cmd) {
 	for _, out := range []any{c.Stdout, c.Stderr} {
 		for line := range strings.Lines(fmt.Sprint(out)) {
 			switch {
-			case strings.Contains(line, "nothing found"), strings.Contains(line, "interrupt"), strings.Contains(line, " verified "), !w.whole && strings.Contains(line, "not checked"):
+			case strings.Contains(line, "nothing found"), strings.Contains(line, "interrupt"), strings.Contains(line, " verified "), strings.Contains(line, "try again when"), !w.whole && strings.Contains(line, "not checked"):
 			default:
 				w.say("--every 1s: %s", strings.TrimSpace(line))
 			}

@@ -17,6 +17,7 @@ import (
 	"github.com/outsight-vmi/outsight/check"
 	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/table"
+	"github.com/outsight-vmi/outsight/vm"
 )
 
 const checkLong = `Judge a guest: find what lies, what is hidden, and what was changed. Nothing is needed in
@@ -289,11 +290,25 @@ func (r *checkRun) report() *check.Report {
 func (r *checkRun) findings(ctx context.Context) iter.Seq[*check.Finding] {
 	return func(yield func(*check.Finding) bool) {
 		before := map[string]*check.Finding{}
+		waiting := false
 		for {
 			began := time.Now()
-			if r.last, r.failed = check.Run(ctx, r.guest, r.checks, r.options...); r.failed != nil {
+			result, err := check.Run(ctx, r.guest, r.checks, r.options...)
+			if r.flags.every > 0 && errors.Is(err, vm.ErrNotStarted) {
+				// The guest reboots: it is judged again when its kernel runs.
+				if !waiting {
+					fmt.Fprintln(r.stderr, "outsight: "+sentence(err.Error()))
+				}
+				if waiting = true; !r.wait(ctx, began) {
+					return
+				}
+				continue
+			}
+			if r.failed = err; err != nil {
 				return
 			}
+			waiting = false
+			r.last = result
 			found, passed := check.Without(r.last.Findings, r.allowed, time.Now())
 			r.passed = passed
 			now := map[string]*check.Finding{}
@@ -321,13 +336,22 @@ func (r *checkRun) findings(ctx context.Context) iter.Seq[*check.Finding] {
 			if before = now; r.flags.every == 0 {
 				return
 			}
-			select {
-			case <-ctx.Done():
-				r.failed = ctx.Err()
+			if !r.wait(ctx, began) {
 				return
-			case <-time.After(pause(r.flags.every, time.Since(began))):
 			}
 		}
+	}
+}
+
+// wait waits for the time of the next round, after one that began then. It is false if the user wants
+// no more.
+func (r *checkRun) wait(ctx context.Context, began time.Time) bool {
+	select {
+	case <-ctx.Done():
+		r.failed = ctx.Err()
+		return false
+	case <-time.After(pause(r.flags.every, time.Since(began))):
+		return true
 	}
 }
 

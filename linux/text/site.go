@@ -229,7 +229,10 @@ func (w *worker) fentry(at uint64, got []byte) string {
 	off := w.t.offset
 	target, ok := callTarget(got, at)
 	if !ok { // BPF trampolines may be jumped to (7.0)
-		if target, ok = jumpTarget(got, at); !ok || !w.t.state.traced(at) || !w.t.state.trampoline(at, target) {
+		if target, ok = jumpTarget(got, at); ok && w.t.state.dispatches(at, target) {
+			return ""
+		}
+		if !ok || !w.t.state.traced(at) || !w.t.state.trampoline(at, target) {
 			return "neither a call for tracing nor a nop"
 		}
 		return ""

@@ -67,7 +67,7 @@ func (r *Result) Assurances() (all []Assurance) {
 
 func (r *Result) textAssurance() Assurance {
 	a := Assurance{Subject: "kernel text", Trust: r.text.trust}
-	gap := r.textGap()
+	gap := r.gapOf(kernelTextID)
 	places := 0
 	for _, f := range r.Findings {
 		if f.Check.ID == kernelTextID {
@@ -97,10 +97,10 @@ func (r *Result) textAssurance() Assurance {
 	return a
 }
 
-// textGap is why not all of the kernel's text could be compared; nil if it could.
-func (r *Result) textGap() error {
+// gapOf is why a check could not compare all; nil if it could.
+func (r *Result) gapOf(id string) error {
 	for _, g := range r.Gaps {
-		if slices.ContainsFunc(g.Checks, func(c *Check) bool { return c.ID == kernelTextID }) {
+		if slices.ContainsFunc(g.Checks, func(c *Check) bool { return c.ID == id }) {
 			return g.Err
 		}
 	}

@@ -69,6 +69,10 @@ func (m *moduleReferences) assurance(r *Result) Assurance {
 		a.State = Matches
 		texts = append(texts, fmt.Sprintf("%s compared with files that are not signed by a key of this kernel", plural(m.files, "module")))
 	}
+	if r.gapOf(moduleTextID) != nil {
+		a.State = Incomplete
+		texts = append(texts, "not all of them could be read")
+	}
 	if n := len(m.without); n > 0 {
 		a.State = Incomplete
 		if m.signed+m.files == 0 {

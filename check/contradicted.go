@@ -1,6 +1,7 @@
 package check
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -51,7 +52,7 @@ const slack = 2 * time.Second
 func contradicted(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 	return func(yield func(*Finding, error) bool) {
 		if s.Told == nil {
-			yield(nil, errNotAsked)
+			yield(nil, cmp.Or(s.mute, errNotAsked))
 			return
 		}
 		_ = s.untoldProcesses(ctx, yield) && s.untoldModules(yield) && s.untoldPorts(ctx, yield) && s.untoldMessages(ctx, yield)

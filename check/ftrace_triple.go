@@ -118,9 +118,6 @@ func ftraceTriple(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 				}
 				continue
 			}
-			if slices.Contains(site.Flags, "disabled") {
-				continue // a weak function that another replaced, or one that could not be changed
-			}
 			found := v.judge(site)
 			if found == nil {
 				continue
@@ -205,6 +202,14 @@ func (v *ftraceView) judge(site *hooks.FtraceSite) *Finding {
 		}
 	}
 	idle := slices.ContainsFunc(nops, func(nop []byte) bool { return bytes.Equal(nop, code[:]) })
+	if slices.Contains(site.Flags, "disabled") {
+		// A weak function that another replaced keeps its call of __fentry__, and one of a module
+		// that is just being loaded is not traced yet: neither calls a module.
+		if to, owner := v.target(site.Site, code); owner.Kind == linux.OwnerModule {
+			return found("calls a module when it is entered, and its record says that it cannot be traced", "a nop of five bytes, or a call of __fentry__", to)
+		}
+		return nil
+	}
 	switch {
 	case !site.Enabled && !idle:
 		to, owner := v.target(site.Site, code)

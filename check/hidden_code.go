@@ -169,13 +169,20 @@ func (s *Subject) knownCode() (known []run) {
 	// kernel does not take that back (before 5.19).
 	if a := variable("real_mode_header"); a != 0 {
 		if start, ok := s.Linux.Address("real_mode_blob"); ok {
-			if end, ok := s.Linux.Address("real_mode_blob_end"); ok && end > start && end-start < 1<<20 {
+			// It is below 1 MiB of physical memory (reserve_real_mode): the variable can be forged.
+			pa, direct := s.Linux.Space.DirectMapped(a)
+			if end, ok := s.Linux.Address("real_mode_blob_end"); ok && end > start && end-start < 1<<20 && direct && uint64(pa)+uint64(end-start) <= 1<<20 {
 				known = append(known, run{start: a, end: a + end - start})
 			}
 		}
 	}
-	if a := variable("hv_hypercall_pg"); a != 0 {
+	if a := variable("hv_hypercall_pg"); a != 0 && s.isHypercall(a) {
 		known = append(known, run{start: a, end: a + phys.PageSize})
+	}
+	for _, name := range []string{"kexec_image", "kexec_crash_image"} {
+		if a := s.kexecPage(variable(name)); a != 0 {
+			known = append(known, run{start: a, end: a + phys.PageSize})
+		}
 	}
 	return known
 }
@@ -209,3 +216,37 @@ func (s *Subject) classicPrograms(ctx context.Context, owners *linux.Owners) (co
 
 // maxProgram is how much code one program may become, in bytes.
 const maxProgram = 64 << 20
+
+// isHypercall reports whether a page begins as that which Hyper-V fills in does: with vmcall or
+// vmmcall.
+func (s *Subject) isHypercall(a virt.Addr) bool {
+	var b [16]byte
+	if s.Linux.ReadAt(b[:], a) != nil {
+		return false
+	}
+	return bytes.Contains(b[:], []byte{0x0f, 0x01, 0xc1}) || bytes.Contains(b[:], []byte{0x0f, 0x01, 0xd9})
+}
+
+// kexecPage is the page from which a kernel that is loaded for kexec will be started: it is
+// executable as long as that is (machine_kexec_prepare, since 6.14), and a copy of the kernel's own
+// code. 0: there is none, or something else is in it.
+func (s *Subject) kexecPage(image virt.Addr) virt.Addr {
+	start, ok := s.Linux.Address("__relocate_kernel_start")
+	entry, ok2 := s.Linux.Address("relocate_kernel")
+	o, err := kobj.LayoutOf(s.Linux.Walker, "kexec", func(r *kobj.Resolver, o *struct{ page kobj.Field }) { o.page = r.Field("kimage", "control_code_page") })
+	if image == 0 || err != nil || !ok || !ok2 || entry < start || entry-start >= phys.PageSize/2 {
+		return 0
+	}
+	r := s.Linux.Reader()
+	pa, ok := mm.StructPage(s.Linux, r.Pointer(image, o.page))
+	if r.Err != nil || !ok {
+		return 0
+	}
+	const compared = 256 // of the code; what it needs to know lies elsewhere
+	page := s.Linux.Space.DirectBase() + virt.Addr(pa)
+	var is, want [compared]byte
+	if s.Linux.ReadAt(is[:], page+entry-start) != nil || s.Linux.ReadAt(want[:], entry) != nil || is != want {
+		return 0
+	}
+	return page
+}

@@ -100,8 +100,10 @@ func (s *Subject) interfaceWays(n network.Namespace, o *interfaceLayout) []way {
 			if r.Err != nil || first == 0 {
 				return r.Err // a namespace that is just being made
 			}
+			left := maxInterfaces // of all buckets: forged ones may share what they lead to
 			for bucket := range virt.Addr(interfaceBuckets) {
-				for node, err := range s.Linux.HList(ctx, first+8*bucket, maxInterfaces) {
+				for node, err := range s.Linux.HList(ctx, first+8*bucket, left) {
+					left--
 					if err != nil {
 						return err
 					}

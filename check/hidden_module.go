@@ -55,8 +55,8 @@ func hiddenModules(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 			case state == moduleUnformed && slices.Contains(in, bySysfs):
 				// It comes there when it is whole. lsmod leaves out what is not.
 				out = append(out, "what lsmod shows, for its state is that of one being made,")
-			case state != moduleLive: // it is being loaded or unloaded, and is in some of them
-				continue
+			case state != moduleLive && (slices.Contains(in, byModules) || !slices.Contains(in, bySysfs)):
+				continue // it is being loaded or unloaded, and is on the list for as long as it is in sysfs
 			}
 			if len(out) == 0 {
 				continue
@@ -81,7 +81,8 @@ const (
 	moduleUnformed = 3 // MODULE_STATE_UNFORMED
 	maxName        = 64
 
-	bySysfs = "the modules in sysfs"
+	byModules = "the list of modules"
+	bySysfs   = "the modules in sysfs"
 )
 
 func layoutOfModules(s *linux.System) (*moduleLayout, error) {
@@ -102,7 +103,7 @@ func moduleWays(ctx context.Context, s *Subject) (followed, []error) {
 	by := func(read func(context.Context, *moduleLayout, func(virt.Addr)) error) func(context.Context, func(virt.Addr)) error {
 		return func(ctx context.Context, met func(virt.Addr)) error { return read(ctx, o, met) }
 	}
-	return follow(ctx, []way{{"the list of modules", by(s.modulesByList)}, {bySysfs, by(s.modulesBySysfs)}, {"the tree of module addresses", by(s.modulesByTree)}})
+	return follow(ctx, []way{{byModules, by(s.modulesByList)}, {bySysfs, by(s.modulesBySysfs)}, {"the tree of module addresses", by(s.modulesByTree)}})
 }
 
 func moduleState(s *Subject, m virt.Addr) (name string, state uint64, err error) {

@@ -132,6 +132,9 @@ func (s *Subject) foundText(d linuxtext.Difference, trust image.Trust) *Finding 
 	if d.Kind != 0 {
 		f.Evidence = append(f.Evidence, Evidence{Text: "the kernel has a patch site here: " + d.Kind.String()})
 	}
+	if d.Patching {
+		f.Confidence = Likely // it says so, or somebody has it say so
+	}
 	if d.State {
 		// The bytes are the kernel's own, and what governs them is data, which somebody may
 		// have changed as well.

@@ -69,6 +69,7 @@ type Option func(*options)
 type options struct {
 	told  *Told
 	ask   func(context.Context) (*Told, error)
+	mute  error // why the guest's programs did not answer
 	again int
 	// history is what earlier looks saw.
 	history *History
@@ -94,11 +95,8 @@ func WithAgent(a vm.Agent) Option {
 // look takes a look for checks, with what the guest says just before.
 func (o *options) look(ctx context.Context, g *guest.Guest, checks []*Check) (*guest.Look, error) {
 	if o.ask != nil && slices.ContainsFunc(checks, func(c *Check) bool { return c.Told }) {
-		told, err := o.ask(ctx)
-		if err != nil {
-			return nil, err
-		}
-		o.told = told
+		// A guest that does not answer must not switch the other checks off.
+		o.told, o.mute = o.ask(ctx)
 	}
 	return g.Look(ctx)
 }

@@ -16,6 +16,7 @@ type Subject struct {
 
 	// Told is what the guest's own programs say of it; nil if nobody asked them.
 	Told *Told
+	mute error // why they did not answer
 
 	check   *Check
 	parts   *parts
@@ -73,12 +74,12 @@ func newSubject(ctx context.Context, l *guest.Look, o options) *Subject {
 		}
 		return ks, ks.holes, nil
 	}
-	return &Subject{Look: l, Told: o.told, parts: p, history: o.history}
+	return &Subject{Look: l, Told: o.told, mute: o.mute, parts: p, history: o.history}
 }
 
 // of is s for one check.
 func (s *Subject) of(c *Check) *Subject {
-	return &Subject{Look: s.Look, Told: s.Told, check: c, parts: s.parts, history: s.history}
+	return &Subject{Look: s.Look, Told: s.Told, mute: s.mute, check: c, parts: s.parts, history: s.history}
 }
 
 // Owners knows whose code lies where.

@@ -399,7 +399,7 @@ func (w *branchWalk) readLegal() *legalBranches {
 func (w *branchWalk) mayLead(a, to virt.Addr, from, owner linux.Owner) bool {
 	_, traced := slices.BinarySearch(w.legal.traced, a)
 	switch {
-	case traced:
+	case traced && (owner.Kind == linux.OwnerProgram || owner.Kind == linux.OwnerTrampoline && owner.Name == "ftrace"):
 		return true
 	case w.legal.probed[a]:
 		return owner.Kind == linux.OwnerTrampoline && owner.Name == "kprobes"

@@ -91,29 +91,47 @@ func (o *Owners) findPrograms(ctx context.Context) error {
 	})
 }
 
-// ftraceRegionLayout is struct ftrace_ops.
-type ftraceRegionLayout struct{ trampoline, size, list kobj.Field }
+// maxTrampoline bounds one of ftrace's, in bytes: it is a copy of ftrace_regs_caller, a few hundred.
+const maxTrampoline = 4 << 12
 
-// findTrampolines collects ftrace's. The list of them came in 5.8; before, they
-// are nobody's.
+// ftraceRegionLayout is struct ftrace_ops.
+type ftraceRegionLayout struct{ trampoline, size, list, next kobj.Field }
+
+// findTrampolines collects ftrace's. The list of them came in 5.8; before, those of users that are
+// enabled are known.
 func (o *Owners) findTrampolines(ctx context.Context) error {
 	s := o.s
-	if _, ok := s.Address("ftrace_ops_trampoline_list"); !ok {
-		return nil
-	}
 	l, err := kobj.LayoutOf(s.Walker, "ftrace trampolines", func(r *kobj.Resolver, o *ftraceRegionLayout) {
 		const f = "ftrace_ops"
-		o.trampoline, o.size, o.list = r.Field(f, "trampoline"), r.Field(f, "trampoline_size"), r.Field(f, "list")
+		o.trampoline, o.size = r.Optional(f, "trampoline"), r.Optional(f, "trampoline_size")
+		o.list, o.next = r.Optional(f, "list"), r.Optional(f, "next")
 	})
 	if err != nil {
 		return err
 	}
-	return o.walk(ctx, "ftrace trampolines", "ftrace_ops_trampoline_list", 0, l.list, func(r *kobj.Reader, a virt.Addr) {
+	if !l.trampoline.Present() || !l.size.Present() {
+		return nil // built without CONFIG_DYNAMIC_FTRACE
+	}
+	add := func(r *kobj.Reader, a virt.Addr) {
 		start, size := r.Pointer(a, l.trampoline), r.Uint(a, l.size)
-		if r.Err == nil && size <= maxModuleSize {
+		if r.Err == nil && start != 0 && size <= maxTrampoline {
 			o.add(start, size, Owner{Kind: OwnerTrampoline, Name: "ftrace", Symbol: "ftrace_trampoline"}, nil)
 		}
-	})
+	}
+	if _, ok := s.Address("ftrace_ops_trampoline_list"); ok && l.list.Present() {
+		return o.walk(ctx, "ftrace trampolines", "ftrace_ops_trampoline_list", 0, l.list, add)
+	}
+	first, ok := s.Address("ftrace_ops_list")
+	if !ok || !l.next.Present() {
+		return nil
+	}
+	const maxUsers = 1 << 12
+	r := s.Reader()
+	for a, n := r.Ptr(first), 0; a != 0 && r.Err == nil && n < maxUsers && ctx.Err() == nil; n++ { // up to ftrace_list_end
+		add(&r, a)
+		a = r.Pointer(a, l.next)
+	}
+	return r.Err
 }
 
 // slotLayout is struct kprobe_insn_cache with its pages.

@@ -52,22 +52,33 @@ const (
 )
 
 // unloaded are the sections that the kernel does not load, though they say so
-// (rewrite_section_headers, percpu_modalloc).
-func unloaded(name string) bool {
-	return name == ".modinfo" || strings.HasPrefix(name, "__version") || name == ".data..percpu" || strings.HasPrefix(name, ".codetag.")
+// (rewrite_section_headers, percpu_modalloc), and with codetags those that it keeps elsewhere.
+func (v variant) unloaded(name string) bool {
+	return name == ".modinfo" || strings.HasPrefix(name, "__version") || name == ".data..percpu" || v.codetags && strings.HasPrefix(name, ".codetag.")
 }
 
+// variant is what kernels do differently, and only show by where things lie.
+type variant struct {
+	// callsAfterInit: static call sites are read-only after init, since 6.10 (module_mark_ro_after_init).
+	callsAfterInit bool
+	// codetags: tags of allocations are kept in memory of their own, since 6.13 where allocations are
+	// counted (codetag_needs_module_section).
+	codetags bool
+}
+
+// variants are all, the likeliest first.
+var variants = []variant{{codetags: true}, {callsAfterInit: true, codetags: true}, {}, {callsAfterInit: true}}
+
 // partOf is the part that a section is in; ok is false if it is in none that stays.
-func (s *moduleSection) partOf(callsAfterInit bool) (part int, ok bool) {
+func (s *moduleSection) partOf(v variant) (part int, ok bool) {
 	switch {
-	case s.flags&shfAlloc == 0 || unloaded(s.name) || strings.HasPrefix(s.name, ".init"):
+	case s.flags&shfAlloc == 0 || v.unloaded(s.name) || strings.HasPrefix(s.name, ".init"):
 		return 0, false
 	case s.flags&shfExec != 0:
 		return partText, true
 	case s.flags&shfWrite == 0:
 		return partRodata, true
-	// 6.10 added the last (module_mark_ro_after_init).
-	case s.name == ".data..ro_after_init" || s.name == "__jump_table" || s.name == ".static_call_sites" && callsAfterInit:
+	case s.name == ".data..ro_after_init" || s.name == "__jump_table" || s.name == ".static_call_sites" && v.callsAfterInit:
 		return partAfterInit, true
 	}
 	return partData, true
@@ -80,12 +91,12 @@ type layout struct {
 	sizes  [parts]uint64
 }
 
-func (f *ModuleFile) layout(callsAfterInit bool) (l layout) {
+func (f *ModuleFile) layout(v variant) (l layout) {
 	l.part, l.offset = make([]int8, len(f.sections)), make([]uint64, len(f.sections))
 	for i := range f.sections {
 		s := &f.sections[i]
 		l.part[i] = -1
-		if p, ok := s.partOf(callsAfterInit); ok {
+		if p, ok := s.partOf(v); ok {
 			l.part[i] = int8(p)
 			l.offset[i] = alignUp(l.sizes[p], s.align)
 			l.sizes[p] = l.offset[i] + s.size
@@ -137,14 +148,16 @@ func (f *ModuleFile) Place(a ModuleAreas, with Linking) (*Module, error) {
 	if f.Livepatch {
 		return nil, ErrLivepatch
 	}
-	l := f.layout(false)
-	bases, ok := f.bases(&l, a)
+	var l layout
+	var bases [parts]uint64
+	ok := false
+	for i := 0; i < len(variants) && !ok; i++ {
+		l = f.layout(variants[i])
+		bases, ok = f.bases(&l, a)
+	}
 	if !ok {
-		l = f.layout(true)
-		if bases, ok = f.bases(&l, a); !ok {
-			return nil, fmt.Errorf("%w: %s has %#x bytes of text, %#x of read-only data, %#x of data, in memory are %#x, %#x, %#x",
-				ErrLayout, f.Name, l.sizes[partText], l.sizes[partRodata], l.sizes[partData], a.Text.Size, a.Rodata.Size, a.Data.Size)
-		}
+		return nil, fmt.Errorf("%w: %s has %#x bytes of text, %#x of read-only data, %#x of data, in memory are %#x, %#x, %#x",
+			ErrLayout, f.Name, l.sizes[partText], l.sizes[partRodata], l.sizes[partData], a.Text.Size, a.Rodata.Size, a.Data.Size)
 	}
 	if l.sizes[partText]+l.sizes[partRodata]+l.sizes[partAfterInit] > maxPlaced {
 		return nil, fmt.Errorf("%w: %s takes more than %d MiB", ErrModule, f.Name, maxPlaced>>20)
@@ -395,7 +408,7 @@ func (p *placer) exports() {
 
 // AreasAt are areas for a module, one behind the other from start on, as large as it needs.
 func (f *ModuleFile) AreasAt(start uint64) (a ModuleAreas) {
-	l := f.layout(false)
+	l := f.layout(variants[0])
 	for p, area := range []*Area{&a.Text, &a.Rodata, &a.ROAfterInit, &a.Data} {
 		*area = Area{start, alignUp(l.sizes[p], pageSize)}
 		start += area.Size

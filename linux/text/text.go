@@ -203,7 +203,7 @@ func (t *Text) Differences(ctx context.Context) iter.Seq2[Difference, error] {
 			d := t.describe(f)
 			if patching && dynamic(d.Kind) {
 				d.Patching = true
-				d.State, d.Reason = true, d.Reason+", while the kernel patches itself"
+				d.Reason += ", while the kernel patches itself"
 			}
 			if !yield(d, nil) {
 				return

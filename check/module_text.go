@@ -19,8 +19,8 @@ func init() {
 		Technique: "T1014", // Rootkit
 		Source: `the text of each module on the kernel's list, and the sections of its read-only data, against its .ko: laid out as layout_sections does, relocated by its
 own relocations with the kernel's __ksymtab and those of other modules; at patch sites (.altinstructions, .return_sites, .retpoline_sites, .ibt_endbr_seal, .smp_locks,
-.parainstructions, __mcount_loc, __jump_table, .static_call_sites) against what governs them, as kernel-text. Left out, because the kernel sorts them when it loads a module:
-.orc_unwind, .orc_unwind_ip, __mcount_loc, and __ex_table if an entry leads into .init.text`,
+.parainstructions, __mcount_loc, __jump_table, .static_call_sites) against what governs them, as kernel-text. Left out, because the kernel changes them when it loads a module:
+.altinstructions, .orc_unwind, .orc_unwind_ip, __mcount_loc, and __ex_table if an entry leads into .init.text`,
 		Proves: `A module executes other code than it was built with, or its tables of functions were changed, and none of the ways in which a kernel patches itself accounts for
 it. The basis says what the file is believed for: a signature by one of the keys inside the kernel's own image is as good as that image, wherever the file was found; the
 guest's own file without a signature only shows that memory is not what was loaded.`,

@@ -93,14 +93,15 @@ func (m *Module) overlap(spans []span, b []byte, addr uint64) func(func(from, to
 	}
 }
 
-// sorted are the sections that the kernel sorts when it loads a module.
-var sorted = []string{".orc_unwind", ".orc_unwind_ip", "__ex_table", "__mcount_loc"}
+// loading are the sections that the kernel itself changes when it loads a module: it sorts
+// them, and gives alternatives for one place one length (apply_alternatives, since 6.8).
+var loading = []string{".altinstructions", ".orc_unwind", ".orc_unwind_ip", "__ex_table", "__mcount_loc"}
 
 // Constant are the module's sections of read-only data that nothing changes once it is
 // loaded.
 func (m *Module) Constant() (all []Section) {
 	for _, s := range m.im.sections {
-		if s.exec || s.write || slices.Contains(sorted, s.Name) && !(s.Name == "__ex_table" && m.exceptions) || s.Size == 0 {
+		if s.exec || s.write || slices.Contains(loading, s.Name) && !(s.Name == "__ex_table" && m.exceptions) || s.Size == 0 {
 			continue
 		}
 		all = append(all, s)

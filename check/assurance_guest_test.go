@@ -46,8 +46,10 @@ func TestGuestAssurance(t *testing.T) {
 		{"the host's file", true, "", "true", check.Verified, signed, kernel.Vmlinuz},
 		{"a profile", false, store, "true", check.Verified, signed, "on profile "},
 		{"the guest's own file", false, "", "true", check.Verified, signed, own + " in the guest's page cache"},
-		{"its own file, its signature changed", false, "", "dd if=/dev/zero of=" + own + " bs=1 count=64 conv=notrunc seek=$(($(wc -c <" + own + ") - 200))",
-			check.Matches, "kernel text matches the guest's own file ", "can change both"},
+		{
+			"its own file, its signature changed", false, "", "dd if=/dev/zero of=" + own + " bs=1 count=64 conv=notrunc seek=$(($(wc -c <" + own + ") - 200))",
+			check.Matches, "kernel text matches the guest's own file ", "can change both",
+		},
 		{"none", false, "", "rm " + own, check.Unproven, "kernel text not verified: ", "outsight profile add vmlinuz-" + kernel.Release},
 	} {
 		labtest.Output(t, g, c.do)

@@ -32,9 +32,9 @@ the list, a program that names it by the table of names, and routes and addresse
 
 // interfaceLayout is where members of the structures lie that lead to interfaces.
 type interfaceLayout struct {
-	list, byName, byIndex kobj.Field // of net
-	index, state          kobj.Field // of net_device
-	node, device          kobj.Field // of netdev_name_node
+	byName, byIndex kobj.Field // of net
+	index, state    kobj.Field // of net_device
+	node, device    kobj.Field // of netdev_name_node
 }
 
 const (

@@ -69,14 +69,14 @@ func hiddenProcesses(_ context.Context, s *Subject) iter.Seq2[*Finding, error] {
 }
 
 // missing are the ways that should lead to t and do not.
-func (ts *tasks) missing(t *task) via {
+func (t *tasks) missing(n *task) via {
 	must := viaPIDs | viaThreads
-	if t.leads() {
+	if n.leads() {
 		must |= viaList | viaChildren
 	}
 	// One that exits leaves its set, if others of its process do not go on (cgroup_exit).
-	if t.flags&pfExiting == 0 {
+	if n.flags&pfExiting == 0 {
 		must |= viaCgroups
 	}
-	return must & t.ways &^ t.via
+	return must & n.ways &^ n.via
 }

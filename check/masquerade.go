@@ -64,12 +64,12 @@ func masquerades(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 
 // kernelNames are the names of the kernel's threads, and of those with a slash what is in
 // front of it: kworker/ names many.
-func (ts *tasks) kernelNames() map[string]bool {
+func (t *tasks) kernelNames() map[string]bool {
 	names := map[string]bool{}
-	for _, t := range ts.all {
-		if t.flags&pfKthread != 0 {
-			names[t.comm] = true
-			names[stemOfThread(t.comm)] = true
+	for _, n := range t.all {
+		if n.flags&pfKthread != 0 {
+			names[n.comm] = true
+			names[stemOfThread(n.comm)] = true
 		}
 	}
 	delete(names, "")
@@ -115,26 +115,26 @@ func (p *program) masquerade(kernel map[string]bool) *Finding {
 // strayThreads are findings about tasks with the flag of a kernel thread that are children of
 // a program. What runs a program for the kernel has the flag until it does, and is a child of
 // one of the kernel's threads.
-func (ts *tasks) strayThreads() (fs []*Finding, err error) {
-	parent, err := ts.s.Member("task_struct", "real_parent")
+func (t *tasks) strayThreads() (fs []*Finding, err error) {
+	parent, err := t.s.Member("task_struct", "real_parent")
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", kobj.ErrUnsupported, err)
 	}
-	for _, a := range slices.Sorted(maps.Keys(ts.all)) {
-		t := ts.all[a]
-		if t.flags&pfKthread == 0 || t.flags&pfExiting != 0 {
+	for _, a := range slices.Sorted(maps.Keys(t.all)) {
+		n := t.all[a]
+		if n.flags&pfKthread == 0 || n.flags&pfExiting != 0 {
 			continue
 		}
-		ts.r.Err = nil
-		above := ts.r.Pointer(a, parent)
-		of := ts.all[above]
-		if ts.r.Err != nil || above == ts.init || of == nil || of.flags&pfKthread != 0 {
+		t.r.Err = nil
+		above := t.r.Pointer(a, parent)
+		of := t.all[above]
+		if t.r.Err != nil || above == t.init || of == nil || of.flags&pfKthread != 0 {
 			continue // what cannot be followed hidden-process reports
 		}
 		fs = append(fs, &Finding{
 			Confidence: Likely,
-			Title:      fmt.Sprintf("task %d (%s) has the flag of a kernel thread, and is a child of process %d (%s)", t.pid, t.comm, of.pid, of.comm),
-			Object:     Object{Kind: "process", Name: t.comm, PID: t.pid, Addr: a},
+			Title:      fmt.Sprintf("task %d (%s) has the flag of a kernel thread, and is a child of process %d (%s)", n.pid, n.comm, of.pid, of.comm),
+			Object:     Object{Kind: "process", Name: n.comm, PID: n.pid, Addr: a},
 			Aspect:     "flag",
 			Expected:   "threads of the kernel are children of kthreadd",
 			Seen:       fmt.Sprintf("PF_KTHREAD, child of %d", of.pid),

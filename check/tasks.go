@@ -114,12 +114,12 @@ func readTasks(ctx context.Context, s *linux.System) (*tasks, error) {
 }
 
 // agree reports whether all ways were followed to their end, and lead to the same tasks.
-func (ts *tasks) agree() bool {
-	if len(ts.failed) > 0 {
+func (t *tasks) agree() bool {
+	if len(t.failed) > 0 {
 		return false
 	}
-	for _, t := range ts.all {
-		if ts.missing(t) != 0 {
+	for _, n := range t.all {
+		if t.missing(n) != 0 {
 			return false
 		}
 	}
@@ -128,17 +128,17 @@ func (ts *tasks) agree() bool {
 
 // merge adds what an earlier pass found of the tasks that are still there: a way that led to
 // one, or that could be followed to its end only then.
-func (ts *tasks) merge(earlier *tasks) {
-	for a, t := range ts.all {
-		if was := earlier.all[a]; was != nil && was.pid == t.pid && was.tgid == t.tgid {
-			t.via |= was.via
-			t.ways |= was.ways
+func (t *tasks) merge(earlier *tasks) {
+	for a, n := range t.all {
+		if was := earlier.all[a]; was != nil && was.pid == n.pid && was.tgid == n.tgid {
+			n.via |= was.via
+			n.ways |= was.ways
 		}
 	}
-	ts.ways |= earlier.ways
-	for by := range ts.failed {
-		if ts.ways&by != 0 {
-			delete(ts.failed, by)
+	t.ways |= earlier.ways
+	for by := range t.failed {
+		if t.ways&by != 0 {
+			delete(t.failed, by)
 		}
 	}
 }

@@ -68,7 +68,7 @@ func vdso(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 			if ctx.Err() != nil {
 				return
 			}
-			f, err := v.judge(s, p)
+			f, err := v.judge(p)
 			if err != nil {
 				err = fmt.Errorf("vDSO of process %d: %w", p.PID, err)
 			}
@@ -141,7 +141,7 @@ func newVDSOPages(s *linux.System, images []linuxtext.VDSO) (*vdsoPages, error) 
 }
 
 // judge compares the vDSO of one process.
-func (v *vdsoPages) judge(s *Subject, p *program) (*Finding, error) {
+func (v *vdsoPages) judge(p *program) (*Finding, error) {
 	if p.vdso == 0 {
 		return nil, nil
 	}
@@ -186,7 +186,8 @@ func (v *vdsoPages) judge(s *Subject, p *program) (*Finding, error) {
 			Expected:   describeCode(want[from:to], at+virt.Addr(from)),
 			Seen:       describeCode(got, at+virt.Addr(from)),
 			Evidence: []Evidence{
-				{Text: "as in the kernel", Addr: at + virt.Addr(from), Bytes: bytes.Clone(want[from:to])}, {Text: "as in the process", Addr: at + virt.Addr(from), Bytes: got},
+				{Text: "as in the kernel", Addr: at + virt.Addr(from), Bytes: bytes.Clone(want[from:to])},
+				{Text: "as in the process", Addr: at + virt.Addr(from), Bytes: got},
 				{Text: fmt.Sprintf("its page is at %#x of the guest's memory, none of the kernel's", uint64(page.PA))},
 			},
 			Basis: "the process's page against the kernel's image of the vDSO",

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -18,18 +19,18 @@ import (
 
 // moduleSection is a section of a small module.
 type moduleSection struct {
-	name        string
-	kind        uint32
-	flags       uint64
-	data        []byte
-	info, link  uint32
-	align, size uint64
+	name       string
+	kind       uint32
+	flags      uint64
+	data       []byte
+	info, link uint32
+	align      uint64
 }
 
 // smallModule is a module with code, data and what leads from one to the other.
 func smallModule() []byte {
 	const alloc, write, exec = 2, 1, 4
-	const progbits, symtab, strtab, rela, note = 1, 2, 3, 4, 7
+	const progbits, symtab, strtab, relocations, note = 1, 2, 3, 4, 7
 	text := bytes.Repeat([]byte{0x90}, 0x40)
 	copy(text, []byte{0xe8, 0, 0, 0, 0, 0x48, 0xc7, 0xc0, 0, 0, 0, 0, 0xc3}) // call __fentry__; mov $table,%rax; ret
 	copy(text[0x20:], []byte{0x0f, 0x1f, 0x44, 0, 0, 0xf0, 0xff, 0x00})      // a jump label, and a lock prefix
@@ -58,10 +59,10 @@ func smallModule() []byte {
 			make([]byte, 24), symbol("__fentry__", 1, 0, 0), symbol("table", 0, rodataN, 0), symbol("init_module", 1, textN, 0), symbol("key", 0, dataN, 8), symbol("gone", 0, initN, 0),
 		}, nil), link: 10, align: 8},
 		10: {name: ".strtab", kind: strtab, data: []byte(names), align: 1},
-		11: {name: ".rela.text", kind: rela, info: textN, link: 9, align: 8, data: bytes.Join([][]byte{relocate(1, 1, 4, -4), relocate(8, 2, 11, 8)}, nil)},
-		12: {name: ".rela.rodata", kind: rela, info: rodataN, link: 9, align: 8, data: bytes.Join([][]byte{relocate(0, 3, 1, 4), relocate(8, 5, 1, 0)}, nil)},
-		13: {name: ".rela__jump_table", kind: rela, info: jumpN, link: 9, align: 8, data: bytes.Join([][]byte{relocate(0, 3, 2, 0x20), relocate(4, 3, 2, 0x30), relocate(8, 4, 24, 0)}, nil)},
-		14: {name: ".rela.smp_locks", kind: rela, info: locksN, link: 9, align: 8, data: relocate(0, 3, 2, 0x25)},
+		11: {name: ".relocations.text", kind: relocations, info: textN, link: 9, align: 8, data: bytes.Join([][]byte{relocate(1, 1, 4, -4), relocate(8, 2, 11, 8)}, nil)},
+		12: {name: ".relocations.rodata", kind: relocations, info: rodataN, link: 9, align: 8, data: bytes.Join([][]byte{relocate(0, 3, 1, 4), relocate(8, 5, 1, 0)}, nil)},
+		13: {name: ".rela__jump_table", kind: relocations, info: jumpN, link: 9, align: 8, data: bytes.Join([][]byte{relocate(0, 3, 2, 0x20), relocate(4, 3, 2, 0x30), relocate(8, 4, 24, 0)}, nil)},
+		14: {name: ".relocations.smp_locks", kind: relocations, info: locksN, link: 9, align: 8, data: relocate(0, 3, 2, 0x25)},
 	}
 	return buildModule(sections)
 }
@@ -153,7 +154,7 @@ func TestPlace(t *testing.T) {
 		for _, s := range m.Sites.All {
 			kinds = append(kinds, s.Kind)
 		}
-		if fmt.Sprint(kinds) != fmt.Sprint([]image.Kind{image.Jump, image.Lock}) {
+		if !slices.Equal(kinds, []image.Kind{image.Jump, image.Lock}) {
 			t.Errorf("sites %v", kinds)
 		}
 		if j := m.Sites.Jumps[0]; j.Code != m.Start+0x20 || j.Target != m.Start+0x30 || j.Key != areas.Data.Start+8-moduleOffset {

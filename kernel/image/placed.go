@@ -101,7 +101,7 @@ var loading = []string{".altinstructions", ".orc_unwind", ".orc_unwind_ip", "__e
 // loaded.
 func (m *Module) Constant() (all []Section) {
 	for _, s := range m.im.sections {
-		if s.exec || s.write || slices.Contains(loading, s.Name) && !(s.Name == "__ex_table" && m.exceptions) || s.Size == 0 {
+		if s.exec || s.write || slices.Contains(loading, s.Name) && (s.Name != "__ex_table" || !m.exceptions) || s.Size == 0 {
 			continue
 		}
 		all = append(all, s)

@@ -1,16 +1,10 @@
 package kobj
 
-import (
-	"sync"
-	"testing"
-)
+import "testing"
 
 // TestKept: what is kept of a kernel is that of all looks at it, and of no other.
 func TestKept(t *testing.T) {
-	type judged struct {
-		mu sync.Mutex
-		n  int
-	}
+	type judged struct{ n int }
 	g, w, _ := walkerGuest(t)
 	Kept[judged](w).n = 7
 	if got := Kept[judged](w.Over(g.Memory)).n; got != 7 {

@@ -299,7 +299,7 @@ func (s *server) churnUpgrade(n int) error {
 func (s *server) churnProcessors(int) error {
 	const online = "/sys/devices/system/cpu/cpu1/online"
 	if _, err := os.Stat(online); err != nil {
-		return nil // there is one alone
+		return nil //nolint:nilerr // there is one alone
 	}
 	err := os.WriteFile(online, []byte("0"), 0)
 	time.Sleep(time.Second)

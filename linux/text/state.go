@@ -252,10 +252,14 @@ func (st *state) traced(at uint64) bool {
 // trampoline reports whether a traced function at at may call target.
 func (st *state) trampoline(at, target uint64) bool {
 	st.tracing.Do(st.trace)
-	if to, ok := st.direct[at]; ok && to == target {
+	// The lowest bit says that the function jumps there instead of calling (since 6.19).
+	if to, ok := st.direct[at]; ok && to&^1 == target {
 		return true
 	}
 	_, found := slices.BinarySearch(st.trampolines, target)
+	if !found {
+		_, found = slices.BinarySearch(st.trampolines, target|1)
+	}
 	return found
 }
 

@@ -98,7 +98,13 @@ func (o *options) look(ctx context.Context, g *guest.Guest, checks []*Check) (*g
 		// A guest that does not answer must not switch the other checks off.
 		o.told, o.mute = o.ask(ctx)
 	}
-	return g.Look(ctx)
+	l, err := g.Look(ctx)
+	if err == nil {
+		if err = booting(l); err != nil {
+			err = errors.Join(err, l.Close())
+		}
+	}
+	return l, err
 }
 
 // Again says how often what is found is looked at again, three times at most and if not set:

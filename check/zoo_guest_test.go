@@ -2,6 +2,7 @@ package check_test
 
 import (
 	"encoding/binary"
+	"errors"
 	"maps"
 	"os"
 	"slices"
@@ -20,6 +21,7 @@ import (
 	"github.com/outsight-vmi/outsight/phys"
 	_ "github.com/outsight-vmi/outsight/table/views"
 	"github.com/outsight-vmi/outsight/virt"
+	"github.com/outsight-vmi/outsight/vm"
 )
 
 // zooKernels are the kernels that a zoo lives on: all, or only some where time is short.
@@ -146,6 +148,18 @@ func TestGuestTold(t *testing.T) {
 		if strings.Join(kinds, " ") != want {
 			t.Errorf("without %q: found %v, not %q; gaps %v", drop, kinds, want, r.Gaps)
 		}
+	}
+	// A kernel that says that it boots is not judged yet.
+	look, err := s.Look(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer look.Close()
+	z := &zoo{T: t, ram: labtest.OpenRAM(t, g), look: look}
+	defer z.restore()
+	z.write(z.symbol("system_state"), make([]byte, 4))
+	if _, err := check.Run(t.Context(), s, only); !errors.Is(err, vm.ErrNotStarted) || !strings.Contains(err.Error(), "still booting") {
+		t.Errorf("while it boots: %v", err)
 	}
 }
 

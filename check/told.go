@@ -105,6 +105,9 @@ func (w *Word) kind(head []string) func([]string) {
 		return w.module
 	case slices.Contains(head, "Local"):
 		w.Listening, w.Covers = map[Port]bool{}, map[string]bool{}
+		if slices.Contains(head, "Netid") || slices.Contains(head, "Proto") { // else ss was asked for one protocol
+			w.coversAll()
+		}
 		return w.socket
 	case head[0] == "sl" && slices.Contains(head, "local_address"):
 		w.Listening, w.Covers = map[Port]bool{}, map[string]bool{}
@@ -171,6 +174,12 @@ func (w *Word) logLine(line string) bool {
 	at := int64(seconds)*1e6 + int64(micros)
 	w.Log[at] = append(w.Log[at], text)
 	return true
+}
+
+func (w *Word) coversAll() {
+	for _, table := range []string{"tcp", "tcp6", "udp", "udp6"} {
+		w.Covers[table] = true
+	}
 }
 
 // listens notes a port. Who lists one socket of a protocol lists them all.

@@ -56,6 +56,9 @@ type Check struct {
 	// Example is a worked example in Markdown for its page: what was done to a guest, and what
 	// the check showed.
 	Example string
+	// Steady says that what it judges does not change by itself: what it finds at every look, and
+	// each time elsewhere, is no passing state but something that moves.
+	Steady bool
 	// Told says that it compares with what the guest's programs say: see [WithAgent], [WithTold].
 	Told bool
 	// Run yields what it finds. An error says what could not be checked: one that is

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/outsight-vmi/outsight/linux/kobj"
+	"github.com/outsight-vmi/outsight/virt"
 )
 
 func found(kind, name string, pid int32) *Finding {
@@ -67,6 +68,34 @@ func TestConfirm(t *testing.T) {
 	r.confirm()
 	if len(r.Findings) != 1 || r.Findings[0].Object.Name != "stays" || len(r.Gaps) != 1 {
 		t.Errorf("findings %v, gaps %v", r.Findings, r.Gaps)
+	}
+}
+
+// TestMoving: what is elsewhere at every look is a gap where nothing changes by itself, and one
+// that was there at an earlier look alone is not.
+func TestMoving(t *testing.T) {
+	for _, steady := range []bool{true, false} {
+		c := &Check{ID: "text", Steady: steady}
+		at := func(a virt.Addr) *Result {
+			return &Result{Findings: []*Finding{{Check: c, Title: "changed", Object: Object{Addr: a}}}}
+		}
+		r := at(0)
+		for i := range settleAfter {
+			if got := len(r.unsettled([]*Check{c}, i)); steady && got != 1 {
+				t.Fatalf("look %d: not looked at again", i)
+			}
+			r.settle(at(virt.Addr(i+1)), []*Check{c}, i)
+		}
+		r.confirm()
+		if len(r.Findings) != 0 || (len(r.Gaps) == 1) != steady {
+			t.Errorf("steady %v: findings %v, gaps %v", steady, r.Findings, r.Gaps)
+		}
+		r = at(0)
+		r.settle(&Result{}, []*Check{c}, 0)
+		r.confirm()
+		if len(r.Findings) != 0 || len(r.Gaps) != 0 {
+			t.Errorf("what passed: findings %v, gaps %v", r.Findings, r.Gaps)
+		}
 	}
 }
 

@@ -212,8 +212,8 @@ func (j *injection) judge(m *linux.Mapping, call int32) *Finding {
 }
 
 const (
-	maxCodePages = 64 // that are looked at in one mapping
-	fewBytes     = 24 // in a page: less than that is no code
+	maxCodePages = 4096 // that are looked at in one mapping
+	fewBytes     = 24   // in a page: less than that is no code
 )
 
 // holdsCode reports whether memory holds more than a few bytes, and where these begin.
@@ -223,7 +223,7 @@ func (j *injection) holdsCode(m *linux.Mapping) (at virt.Addr, ok bool) {
 	for e := range j.space.Mappings(m.Start, m.End-1) {
 		for a := max(e.VA, m.Start); a < min(e.VA+virt.Addr(e.Size), m.End); a += phys.PageSize {
 			if pages++; pages > maxCodePages {
-				return m.Start, false
+				return m.Start, true // nobody has so much executable memory, and nothing in it
 			}
 			if _, err := j.space.ReadAt(page[:], a); err == nil && len(page)-bytes.Count(page[:], []byte{0}) >= fewBytes {
 				return a, true

@@ -28,7 +28,8 @@ and changed back between two looks. Without an image, which is found if the host
     SEVERITY  CONFIDENCE  CHECK          TITLE
     critical  certain     kernel-rodata  kernel read-only data at proc_root_operations+0x40 is not the kernel's: nothing changes this once it is sealed
     $ outsight read lab:demo 0xffffffff9a20cf40 8`,
-		Run: kernelRodata,
+		Steady: true,
+		Run:    kernelRodata,
 	})
 }
 

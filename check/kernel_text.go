@@ -42,7 +42,8 @@ out with "outsight read -o FILE", and dump the guest before anything else is don
     SEVERITY  CONFIDENCE  CHECK        TITLE
     critical  certain     kernel-text  kernel text at vfs_read+0x4 is not the kernel's: neither a call for tracing nor a nop
     $ outsight disassemble lab:demo vfs_read`,
-		Run: kernelText,
+		Steady: true,
+		Run:    kernelText,
 	})
 }
 

@@ -35,7 +35,8 @@ before anything else is done to it.`,
     SEVERITY  CONFIDENCE  CHECK        TITLE
     critical  certain     module-text  text of module nf_tables at nf_tables_newtable+0x2f is not the module's: the kernel patches nothing here
     $ outsight disassemble lab:demo 0xffffffffc0412f3f`,
-		Run: moduleText,
+		Steady: true,
+		Run:    moduleText,
 	})
 }
 

@@ -169,7 +169,18 @@ func (o *options) next(i int, r *Result, checks []*Check) (after time.Duration, 
 
 // confirm leaves out what was found once and could not be looked at again: that is a gap, and no
 // finding. A list that cannot be followed at any of the looks would keep all that was passing.
+//
+// What does not change by itself and was found elsewhere at each look is a gap: somebody moves it.
 func (r *Result) confirm() {
+	moving := map[*Check]*Finding{}
+	for _, f := range r.Findings {
+		if f.Check.Steady && f.again == 0 && !f.Busy && !r.Gap(f.Check) {
+			moving[f.Check] = f
+		}
+	}
+	for c, f := range moving {
+		r.Gaps = append(r.Gaps, Gap{Checks: []*Check{c}, Err: fmt.Errorf("something was found at every look, and elsewhere each time, as what moves is: %s", f.Title)})
+	}
 	r.Findings = slices.DeleteFunc(r.Findings, func(f *Finding) bool { return f.again == 0 })
 }
 
@@ -208,6 +219,11 @@ func (r *Result) settle(second *Result, again []*Check, i int) {
 			if r.Gap(f.Check) && !slices.Contains(kept, f) {
 				kept = append(kept, f)
 			}
+		}
+	}
+	for _, f := range second.Findings {
+		if f.Check.Steady && !slices.Contains(kept, f) {
+			kept = append(kept, f)
 		}
 	}
 	r.Findings = kept

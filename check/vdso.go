@@ -35,7 +35,8 @@ processes that it restores. Without a boot image the kernel's own image of the v
     SEVERITY  CONFIDENCE  CHECK  TITLE
     high      likely      vdso   the vDSO of process 512 (sleep) is a copy that differs from the kernel's at +0xa20
     $ outsight disassemble lab:demo --pid 512 0x7ffd3a5f1a20`,
-		Run: vdso,
+		Steady: true,
+		Run:    vdso,
 	})
 }
 

@@ -3,6 +3,7 @@ package guest
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/phys"
@@ -33,18 +34,22 @@ func (g *Guest) grown(ctx context.Context) error {
 	if pages == g.pages {
 		return nil
 	}
-	g.pages = pages
 	var end phys.Addr
 	for _, r := range g.machine.Memory.Ranges() {
 		end = max(end, r.End)
 	}
 	// A guest that lies about it costs one attempt for each lie.
 	if pages <= uint64(end)/phys.PageSize || g.opened == "" || len(g.plugged) >= maxPlugged {
+		g.pages = pages
 		return nil
 	}
 	fresh, err := Open(ctx, g.opened, g.opts)
 	if err != nil {
 		return err
+	}
+	g.pages = pages
+	if slices.Equal(fresh.machine.Memory.Ranges(), g.machine.Memory.Ranges()) {
+		return fresh.Close() // it lies, or the memory is not there yet
 	}
 	if g.another(fresh.system, fresh.marks) {
 		return fresh.Close() // it was rebooted meanwhile, which the next look finds out

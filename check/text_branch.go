@@ -28,8 +28,8 @@ func init() {
 		Source:    "the instructions of _stext.._etext and of modules, the kernel's page tables, static_call_sites, ftrace's records, kprobes",
 		Proves: `The kernel's own code jumps or calls straight into executable memory that is not the kernel's: directly, by an address that it loads into a register, or by one that
 stands behind the jump. Only static calls, tracing and probes put such a branch there, and their tables do not have this one. No image of the kernel is needed: this is the memory alone.`,
-		Blind: `A change that stays within the kernel's text, or that has the code compute where it goes: kernel-text finds these if it knows the image. The place that each function
-keeps for tracing: ftrace-triple judges that.`,
+		Blind: `A change that stays within the kernel's text, or that has the code compute where it goes: kernel-text finds these if it knows the image. Where each function
+keeps a place for tracing, a call of a trampoline or of a BPF program: ftrace-triple judges that.`,
 		Next: `Disassemble both ends with the commands "outsight disassemble TARGET ADDRESS", and take out the memory that the branch leads to with "outsight read -o FILE". The function that is
 hooked says what for.`,
 		Example: `An inline hook was written over the beginning of a function:
@@ -37,7 +37,8 @@ hooked says what for.`,
     $ outsight check lab:demo --only text-branch
     SEVERITY  CONFIDENCE  CHECK        TITLE
     critical  certain     text-branch  kernel text at vfs_read+0x5 leads to 0xffffffffc03a6000, whose owner is unknown`,
-		Run: textBranches,
+		Steady: true,
+		Run:    textBranches,
 	})
 }
 

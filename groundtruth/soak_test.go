@@ -27,6 +27,9 @@ import (
 // OUTSIGHT_SOAK_KERNELS on which kernels; make soak sets both. Then everything must be checked at
 // each look, too, memory is plugged in, and the guest boots its kernel by kexec at the end.
 func TestGuestSoak(t *testing.T) {
+	if os.Getenv("OUTSIGHT_SOAK") == "" && os.Getenv("OUTSIGHT_SLOW") == "" {
+		t.Skip("make soak runs it")
+	}
 	labtest.NeedQEMU(t)
 	long, kernels := 40*time.Second, []string{"6.12"}
 	if v := os.Getenv("OUTSIGHT_SOAK"); v != "" {

@@ -260,14 +260,15 @@ func (l *agentLine) run(stdout, stderr io.Writer) (int, error) {
 	}
 }
 
-var errRestarted = errors.New("the guest restarted meanwhile")
+// ErrRestarted says that the guest began again while it ran a command.
+var ErrRestarted = errors.New("the guest restarted meanwhile")
 
 // next waits for the next frame.
 func (l *agentLine) next(limit time.Duration) (frame, error) {
 	_ = l.conn.SetReadDeadline(time.Now().Add(limit)) // if it fails, so does the read
 	f, err := readFrame(l.r)
 	if err == nil && f.kind == "boot" && l.asked {
-		return f, errRestarted
+		return f, ErrRestarted
 	}
 	return f, err
 }

@@ -99,7 +99,7 @@ func TestRestart(t *testing.T) {
 	if err := l.sync(5 * time.Second); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := l.run(nil, nil); !errors.Is(err, errRestarted) {
+	if _, err := l.run(nil, nil); !errors.Is(err, ErrRestarted) {
 		t.Errorf("a restart in the midst of a command: %v", err)
 	}
 }

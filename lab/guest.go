@@ -129,6 +129,10 @@ func (g *Guest) save() error {
 // Down ends the guest at once, as pulling the plug does, and removes what is left of it.
 func (g *Guest) Down() error {
 	if g.Running() {
+		now, err := load(g.Dir)
+		if err == nil && now.Process != g.Process || errors.Is(unix.Kill(g.Process, 0), unix.ESRCH) {
+			return nil // it has ended, and another has its name since
+		}
 		if err := g.kill(); err != nil {
 			return err
 		}

@@ -2,7 +2,6 @@ package text
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"sync"
 
@@ -48,8 +47,8 @@ type Unplaced struct {
 // be in the order of the kernel's list, the newest first. Of those that have no file, what
 // they export is believed to be where the guest says. What is placed is kept, if kept is not nil.
 func NewModules(s *linux.System, ref *Reference, modules []ModuleReference, kept *Placed) (*Text, []Unplaced, error) {
-	if im := ref.Image; im.BuildID == "" || im.BuildID != s.BuildID {
-		return nil, nil, fmt.Errorf("%w: its build-id is %s, the guest's kernel %s has %s", ErrOtherKernel, orNone(im.BuildID), s.Release, orNone(s.BuildID))
+	if err := ref.isOf(s); err != nil {
+		return nil, nil, err
 	}
 	l := &linker{ref: ref, offset: uint64(s.Text) - ref.start, kernel: ref.exports(), modules: map[string]uint64{}, placed: map[placedKey]placed{}}
 	if kept != nil {

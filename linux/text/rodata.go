@@ -44,8 +44,8 @@ func (r *Reference) rodata() ([]*region, error) {
 
 // NewRodata compares a kernel's read-only data with its image.
 func NewRodata(s *linux.System, ref *Reference) (*Text, error) {
-	if im := ref.Image; im.BuildID == "" || im.BuildID != s.BuildID {
-		return nil, fmt.Errorf("%w: its build-id is %s, the guest's kernel %s has %s", ErrOtherKernel, orNone(im.BuildID), s.Release, orNone(s.BuildID))
+	if err := ref.isOf(s); err != nil {
+		return nil, err
 	}
 	regions, err := ref.rodata()
 	if err != nil {

@@ -126,10 +126,18 @@ type Text struct {
 // New compares the text of a guest with a reference. That the image is the guest's
 // kernel is checked by its build-id.
 func New(s *linux.System, ref *Reference) (*Text, error) {
-	if im := ref.Image; im.BuildID == "" || im.BuildID != s.BuildID {
-		return nil, fmt.Errorf("%w: its build-id is %s, the guest's kernel %s has %s", ErrOtherKernel, orNone(im.BuildID), s.Release, orNone(s.BuildID))
+	if err := ref.isOf(s); err != nil {
+		return nil, err
 	}
 	return over(ref, s, ref.text), nil
+}
+
+// isOf is an error if the image is that of another kernel than the guest's.
+func (r *Reference) isOf(s *linux.System) error {
+	if im := r.Image; im.BuildID == "" || im.BuildID != s.BuildID {
+		return fmt.Errorf("%w: its build-id is %s, the guest's kernel %s has %s", ErrOtherKernel, orNone(im.BuildID), s.Release, orNone(s.BuildID))
+	}
+	return nil
 }
 
 // over is what compares regions.

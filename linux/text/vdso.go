@@ -1,8 +1,6 @@
 package text
 
 import (
-	"fmt"
-
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -16,8 +14,8 @@ type VDSO struct {
 // NewVDSOs compares the images of the vDSO that a kernel has with those of its boot image:
 // the kernel itself patches them for the processor (.altinstructions in them).
 func NewVDSOs(s *linux.System, ref *Reference) (*Text, []VDSO, error) {
-	if im := ref.Image; im.BuildID == "" || im.BuildID != s.BuildID {
-		return nil, nil, fmt.Errorf("%w: its build-id is %s, the guest's kernel %s has %s", ErrOtherKernel, orNone(im.BuildID), s.Release, orNone(s.BuildID))
+	if err := ref.isOf(s); err != nil {
+		return nil, nil, err
 	}
 	images, err := ref.vdsos()
 	if err != nil {

@@ -87,7 +87,7 @@ func ftraceTriple(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 		}
 		// While somebody changes who is traced, users, records and code differ: for a second, if it
 		// is every function of a slow guest.
-		changing := func() bool { return s.held("ftrace_lock", "text_mutex") }
+		changing := func() bool { return s.Linux.Held(s.Linux.Space.Live(), "ftrace_lock", "text_mutex") }
 		before := changing()
 		v := &ftraceView{s: s, owners: owners, named: map[virt.Addr]int{}, code: codeWindow{s: s}}
 		for f, err := range hooks.FtraceOps(ctx, s.Linux) {

@@ -62,21 +62,6 @@ func newState(t *Text) *state {
 	return st
 }
 
-// readPatching reads whether the kernel is patching its text: whoever does holds text_mutex.
-func (st *state) readPatching(s *linux.System) {
-	st.patching = false
-	a, ok := s.Address("text_mutex")
-	if !ok {
-		return
-	}
-	f, err := s.Member("mutex", "owner", "rtmutex.owner") // the other with CONFIG_PREEMPT_RT
-	if err != nil {
-		return
-	}
-	owner, err := s.Word(f.At(a))
-	st.patching = err == nil && owner&^7 != 0
-}
-
 // readLocks reads whether the kernel has taken its lock prefixes out, as it does on one
 // processor.
 func (st *state) readLocks(s *linux.System) {
@@ -100,7 +85,7 @@ func (st *state) load(ctx context.Context, s *linux.System) error {
 		}
 	}
 	st.readLocks(s)
-	st.readPatching(s)
+	st.patching = s.Held(s.Space, "text_mutex") // whoever patches the text holds it
 	st.readThunks()
 	st.readParavirt()
 	st.readFeatures(s)

@@ -77,7 +77,7 @@ func moduleHooks(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 			return
 		}
 		// Where no module is signed, that one is not says nothing of it.
-		signing := slices.ContainsFunc(modules, func(m *linux.Module) bool { return m.Taints&unsigned == 0 })
+		signing := slices.ContainsFunc(modules, func(m *linux.Module) bool { return m.Taints&linux.TaintUnsigned == 0 })
 		found := map[string]*interception{}
 		for _, i := range interceptors {
 			v, ok := table.Lookup(i.view)
@@ -142,16 +142,14 @@ func hooksIn(ctx context.Context, s *Subject, v table.View) iter.Seq2[string, ho
 	}
 }
 
-const outOfTree, unsigned = 1 << 12, 1 << 13 // TAINT_OOT_MODULE, TAINT_UNSIGNED_MODULE
-
 // foreignTaint says why a module did not come with the kernel; empty if it did, as far as it
 // says itself. signing says that other modules are signed.
 func foreignTaint(m *linux.Module, signing bool) string {
 	var why []string
-	if m.Taints&outOfTree != 0 {
+	if m.Taints&linux.TaintOutOfTree != 0 {
 		why = append(why, "out of tree")
 	}
-	if m.Taints&unsigned != 0 && signing {
+	if m.Taints&linux.TaintUnsigned != 0 && signing {
 		why = append(why, "unsigned")
 	}
 	return strings.Join(why, ", ")

@@ -12,7 +12,7 @@ func TestForeignTaint(t *testing.T) {
 		signing bool
 		want    string
 	}{
-		{0, true, ""}, {unsigned, true, "unsigned"}, {unsigned, false, ""}, {outOfTree, false, "out of tree"}, {outOfTree | unsigned, true, "out of tree, unsigned"},
+		{0, true, ""}, {linux.TaintUnsigned, true, "unsigned"}, {linux.TaintUnsigned, false, ""}, {linux.TaintOutOfTree, false, "out of tree"}, {linux.TaintOutOfTree | linux.TaintUnsigned, true, "out of tree, unsigned"},
 	} {
 		if got := foreignTaint(&linux.Module{Taints: c.taints}, c.signing); got != c.want {
 			t.Errorf("taints %#x, others signed %v: %q, not %q", c.taints, c.signing, got, c.want)

@@ -108,8 +108,7 @@ func (f *moduleFinder) of(m *linux.Module) image.ModuleID {
 	id := f.id
 	// A module that is not the kernel's own may have taken the place of one that is. One that
 	// is has no other build: if memory says so, it lies.
-	const foreign = 1<<12 | 1<<13 // TAINT_OOT_MODULE, TAINT_UNSIGNED_MODULE
-	if id.Name = m.Name; m.Taints&foreign != 0 {
+	if id.Name = m.Name; m.Foreign() {
 		id.BuildID = m.BuildID
 	}
 	return id

@@ -338,3 +338,12 @@ func TaintLetters(bits uint64) string {
 	}
 	return b.String()
 }
+
+// Bits of [Module.Taints] (include/linux/panic.h).
+const (
+	TaintOutOfTree = 1 << 12 // TAINT_OOT_MODULE
+	TaintUnsigned  = 1 << 13 // TAINT_UNSIGNED_MODULE
+)
+
+// Foreign reports whether m says that it did not come with the kernel.
+func (m *Module) Foreign() bool { return m.Taints&(TaintOutOfTree|TaintUnsigned) != 0 }

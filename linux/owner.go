@@ -140,11 +140,7 @@ func (o *Owners) OwnerAt(a virt.Addr) Owner {
 			return Owner{Kind: OwnerKernel}
 		}
 	}
-	r := regionAt(o.regions, a)
-	if r == nil {
-		return Owner{Kind: OwnerNone}
-	}
-	return r.owner
+	return holder(o.regions, a)
 }
 
 // HolderAt is MemoryAt without the symbol.
@@ -152,7 +148,12 @@ func (o *Owners) HolderAt(a virt.Addr) Owner {
 	if o.inImage(a) {
 		return Owner{Kind: OwnerKernel}
 	}
-	r := regionAt(o.memory, a)
+	return holder(o.memory, a)
+}
+
+// holder is whose region a is in, without the symbol.
+func holder(regions []region, a virt.Addr) Owner {
+	r := regionAt(regions, a)
 	if r == nil {
 		return Owner{Kind: OwnerNone}
 	}

@@ -2,11 +2,7 @@ package check
 
 import (
 	"context"
-	"errors"
 	"iter"
-
-	"github.com/outsight-vmi/outsight/kernel/image"
-	linuxtext "github.com/outsight-vmi/outsight/linux/text"
 )
 
 func init() {
@@ -20,7 +16,7 @@ image of the vDSO`,
 		Proves: `A constant of the kernel was changed after boot, though its pages are read-only: a function in a table of operations, an entry of the system call table, the code
 that every process gets as its vDSO. Nothing in the kernel writes there.`,
 		Blind: `What is sealed after initialisation (__ro_after_init, static call and jump tables), data that is writable, and the table of exceptions. What was changed
-and changed back between two looks. Without an image, which is found if the host itself boots the kernel or --reference names it, nothing is compared.`,
+and changed back between two looks. Without an image nothing is compared: kernel-text says where one is found.`,
 		Next: `Look at what the changed pointer leads to with the command shown and "outsight disassemble". Dump the guest before anything else is done to it.`,
 		Example: `A function in the table of operations of /proc was replaced:
 
@@ -34,15 +30,5 @@ and changed back between two looks. Without an image, which is found if the host
 }
 
 func kernelRodata(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
-	return func(yield func(*Finding, error) bool) {
-		t, trust, err := s.Rodata(ctx)
-		if errors.Is(err, image.ErrNone) || errors.Is(err, linuxtext.ErrUnknownSites) {
-			err = nothingToCompare{err}
-		}
-		if err != nil {
-			yield(nil, err)
-			return
-		}
-		s.differences(ctx, t, yield, func(linuxtext.Difference) image.Trust { return trust })
-	}
+	return s.imageDifferences(ctx, s.Rodata)
 }

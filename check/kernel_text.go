@@ -32,7 +32,7 @@ static keys, static call keys, kprobes`,
 of permissions, a mitigation that was switched off. What "certain" rests on is the image: the basis says whether a distribution's signature vouches for it, or the
 host's file alone.`,
 		Blind: `What was changed and changed back between two looks. Hooks that use the kernel's own ways, such as ftrace and kprobes: those are in the views of that name, and
-their handlers are judged by code-pointer. Text of modules. Without an image nothing is compared, and check says so: it is found if the host itself boots the
+their handlers are judged by code-pointer. Text of modules: module-text compares that. Without an image nothing is compared, and check says so: it is found if the host itself boots the
 kernel, if it was added ("outsight profile add"), or if all of the guest's vmlinuz is in its page cache.`,
 		Next: `Disassemble the function with the command shown: a jump or call that leads out of the kernel shows where the rest of the intruder's code is. Take that memory
 out with "outsight read -o FILE", and dump the guest before anything else is done to it.`,
@@ -48,13 +48,15 @@ out with "outsight read -o FILE", and dump the guest before anything else is don
 }
 
 func kernelText(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
+	return s.imageDifferences(ctx, s.Text)
+}
+
+// imageDifferences yields what of the kernel is not as its image says.
+func (s *Subject) imageDifferences(ctx context.Context, prepare func(context.Context) (*linuxtext.Text, image.Trust, error)) iter.Seq2[*Finding, error] {
 	return func(yield func(*Finding, error) bool) {
-		t, trust, err := s.Text(ctx)
-		if errors.Is(err, image.ErrNone) || errors.Is(err, linuxtext.ErrUnknownSites) {
-			err = nothingToCompare{err}
-		}
+		t, trust, err := prepare(ctx)
 		if err != nil {
-			yield(nil, err)
+			yield(nil, unreferenced(err))
 			return
 		}
 		s.differences(ctx, t, yield, func(linuxtext.Difference) image.Trust { return trust })
@@ -81,6 +83,19 @@ type nothingToCompare struct{ error }
 func (nothingToCompare) Is(target error) bool { return target == kobj.ErrUnsupported }
 
 func (e nothingToCompare) Unwrap() error { return e.error }
+
+// noReference reports whether an error says that there is nothing to compare with.
+func noReference(err error) bool {
+	return errors.Is(err, image.ErrNone) || errors.Is(err, linuxtext.ErrUnknownSites)
+}
+
+// unreferenced is err, and [nothingToCompare] if it says that there is no reference.
+func unreferenced(err error) error {
+	if noReference(err) {
+		return nothingToCompare{err}
+	}
+	return err
+}
 
 func (s *Subject) foundText(d linuxtext.Difference, trust image.Trust) *Finding {
 	of, whose := "kernel", "the kernel's"

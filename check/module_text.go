@@ -48,11 +48,8 @@ func moduleText(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 			return
 		}
 		c, err := s.ModuleText(ctx, modules)
-		if errors.Is(err, image.ErrNone) || errors.Is(err, linuxtext.ErrUnknownSites) {
-			err = nothingToCompare{err}
-		}
 		if err != nil {
-			yield(nil, err)
+			yield(nil, unreferenced(err))
 			return
 		}
 		s.parts.note(c, c.Kernel)
@@ -68,8 +65,7 @@ func moduleText(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 // foundUnplaced is a finding if a module of the kernel's own is not as large as its file
 // makes it.
 func foundUnplaced(c *guest.ModuleComparison, w linuxtext.Unplaced) *Finding {
-	const foreign = 1<<12 | 1<<13 // TAINT_OOT_MODULE, TAINT_UNSIGNED_MODULE
-	if !errors.Is(w.Err, image.ErrLayout) || w.Module.Taints&foreign != 0 {
+	if !errors.Is(w.Err, image.ErrLayout) || w.Module.Foreign() {
 		return nil
 	}
 	m := w.Module

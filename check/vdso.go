@@ -46,7 +46,7 @@ func vdso(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 		switch {
 		case err == nil:
 			s.differences(ctx, t, yield, func(linuxtext.Difference) image.Trust { return trust })
-		case errors.Is(err, image.ErrNone), errors.Is(err, linuxtext.ErrUnknownSites):
+		case noReference(err):
 			if images, err = vdsosInMemory(s.Linux); err != nil {
 				yield(nil, err)
 				return

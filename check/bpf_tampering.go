@@ -123,7 +123,7 @@ func helpersIn(code []byte, base virt.Addr) (called []virt.Addr) {
 	for i := 0; i+size <= len(code); i += size {
 		switch {
 		case code[i] == wide:
-			i += size // its second half is no instruction
+			i += size // its second half is not an instruction
 		case code[i] == call && code[i+1]>>4 == 0: // 1 is a function of the program, 2 a kfunc
 			called = append(called, base+virt.Addr(int64(int32(binary.LittleEndian.Uint32(code[i+4:])))))
 		}

@@ -57,7 +57,7 @@ type Check struct {
 	// the check showed.
 	Example string
 	// Steady says that what it judges does not change by itself: what it finds at every look, and
-	// each time elsewhere, is no passing state but something that moves.
+	// each time elsewhere, is not a passing state but something that moves.
 	Steady bool
 	// Told says that it compares with what the guest's programs say: see [WithAgent], [WithTold].
 	Told bool

@@ -15,7 +15,7 @@ import (
 // only what it had (setresuid, capset), or all rights in a user namespace below its own
 // (unshare, setns). So rights that it has more, without an exec, somebody gave it who writes to
 // the kernel's memory or runs code there: commit_creds(prepare_kernel_cred()) leaves
-// credentials that one look cannot tell from a setuid program's.
+// credentials that one look cannot distinguish from a setuid program's.
 
 // pastCredentials are what a task had when it was last seen with rights that it came by legally.
 type pastCredentials struct {

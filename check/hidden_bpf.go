@@ -160,7 +160,7 @@ func (w *bpfWalk) bySymbol(ctx context.Context) error {
 }
 
 // byTree goes by one of the two trees that are kept in turn, so that one can be read at any
-// time (include/linux/rbtree_latch.h). Symbols that are no programs are on it too.
+// time (include/linux/rbtree_latch.h). Symbols that are not programs are on it too.
 func (w *bpfWalk) byTree(ctx context.Context) error {
 	tree, ok := w.s.Linux.Address("bpf_tree")
 	if !ok || !w.o.tree.Present() || !w.o.treeNode.Present() || !w.o.isProgram.Present() {

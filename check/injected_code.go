@@ -213,7 +213,7 @@ func (j *injection) judge(m *linux.Mapping, call int32) *Finding {
 
 const (
 	maxCodePages = 4096 // that are looked at in one mapping
-	fewBytes     = 24   // in a page: less than that is no code
+	fewBytes     = 24   // in a page: less than that is not code
 )
 
 // holdsCode reports whether memory holds more than a few bytes, and where these begin.

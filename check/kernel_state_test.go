@@ -7,7 +7,7 @@ import (
 	"github.com/outsight-vmi/outsight/linux/hooks"
 )
 
-// TestContradictions: what system calls can give is no contradiction, and what they cannot
+// TestContradictions: what system calls can give is not a contradiction, and what they cannot
 // is.
 func TestContradictions(t *testing.T) {
 	const full = 1<<41 - 1

@@ -36,7 +36,7 @@ hides connections, the handler of a protocol waits for a packet that nobody else
 // operations is one kind of table, and which of its members are functions.
 type operations struct {
 	structure string
-	// data are members that are no functions; functions, where it is not empty, are the only
+	// data are members that are not functions; functions, where it is not empty, are the only
 	// ones that are.
 	data, functions []string
 	// allocated says that a healthy kernel allocates some.
@@ -76,7 +76,7 @@ var (
 	deviceOps = operations{structure: "net_device_ops"}
 	headerOps = operations{structure: "header_ops"}
 	blockOps  = operations{structure: "block_device_operations", data: []string{"owner"}}
-	// A line discipline's name and owner are no functions.
+	// A line discipline's name and owner are not functions.
 	disciplineOps = operations{structure: "tty_ldisc_ops", copied: true, data: []string{"name", "owner"}}
 	terminalOps   = operations{structure: "tty_operations", copied: true}
 	// Switches of DSA have copies of those of the device above them (dsa_conduit_ethtool_setup).

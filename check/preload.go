@@ -200,7 +200,7 @@ type library struct {
 	users []*program
 }
 
-// fileID is what tells files apart.
+// fileID is what distinguishes files.
 type fileID struct {
 	device linux.Device
 	inode  uint64

@@ -242,7 +242,7 @@ func (p *program) String() string { return fmt.Sprintf("process %d (%s)", p.PID,
 func (p *program) object() Object { return Object{Kind: "process", Name: p.Comm, PID: p.PID} }
 
 // interpreterOf is the interpreter that a process is; empty for another program. Of a
-// busybox it is the applet, which only its name tells.
+// busybox it is the applet, which only its name shows.
 func (p *program) interpreter() string {
 	base := path.Base(p.Exe)
 	if base == "busybox" || base == "toybox" || base == "" {

@@ -160,7 +160,7 @@ func (j *importsOf) judge(from *linux.MappedImage, imports *image.Imports, one i
 	}
 	if to == nil {
 		m := linux.MappingAt(j.p.maps, one.Target)
-		return name, m != nil && m.File != 0 // of a file that is no image: what is behind it is not known
+		return name, m != nil && m.File != 0 // of a file that is not an image: what is behind it is not known
 	}
 	exports, known := j.exports[to]
 	if !known {

@@ -84,7 +84,7 @@ func (t *Told) Read(name string, r io.Reader, at time.Time) error {
 	return nil
 }
 
-// kind tells by the first line what the output is of, and returns what reads the lines that
+// kind says by the first line what the output is of, and returns what reads the lines that
 // follow; nil if it is of nothing known.
 func (w *Word) kind(head []string) func([]string) {
 	switch {

@@ -16,7 +16,7 @@ import (
 const riseTrick = "credentials of another process, whole"
 
 // TestGuestCredentialsRise gives a process the credentials of another, whole: so that one look
-// cannot tell. Setuid programs and daemons that change their user are silent.
+// cannot distinguish. Setuid programs and daemons that change their user are silent.
 func TestGuestCredentialsRise(t *testing.T) {
 	labtest.NeedQEMU(t)
 	only, err := check.Select([]string{"stolen-credentials"}, nil)

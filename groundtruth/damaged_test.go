@@ -43,7 +43,7 @@ func (f *formats) limeRaw(t *testing.T) {
 	if err := os.WriteFile(f.at("lime.raw"), out, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	// What is no System RAM, such as the first page and the firmware's, is not in it.
+	// What is not System RAM, such as the first page and the firmware's, is not in it.
 	f.check(t, "lime.raw", "pages", "strings")
 }
 

@@ -7,5 +7,5 @@
 // The guest keeps running meanwhile. What both answers of the guest agree on must
 // be seen just so; what changed between them must lie between them. A process
 // that is only in one of the three lists must have been born or have died in
-// between, which its start time and the guest's clock tell.
+// between, which its start time and the guest's clock show.
 package groundtruth

@@ -117,7 +117,7 @@ func (f *formats) few(t *testing.T) {
 }
 
 // vmware writes a machine's memory as VMware would, whose own there is none of here: in two
-// regions, the upper first in the file, so that nothing but the state can tell where they lie.
+// regions, the upper first in the file, so that nothing but the state can show where they lie.
 func (f *formats) vmware(t *testing.T) {
 	t.Helper()
 	monitor(t, f.guest, order{"pmemsave", map[string]any{"val": 0, "size": f.guest.Memory, "filename": f.at("whole.raw")}})
@@ -241,7 +241,7 @@ func (f *formats) byMakedumpfile(t *testing.T) {
 		t.Fatalf("makedumpfile -F: %v", err)
 	}
 	f.check(t, "makedumpfile.flat")
-	// Level 31 leaves out all that it can. To tell what that is, it must know the kernel.
+	// Level 31 leaves out all that it can. To know what that is, it must know the kernel.
 	out, err := tool("-l", "-d", "31", elf, f.at("makedumpfile.31")).CombinedOutput()
 	if err != nil || bytes.Contains(out, []byte("not supported")) {
 		t.Logf("makedumpfile -d 31: %v: %.300s", err, out)
@@ -250,7 +250,7 @@ func (f *formats) byMakedumpfile(t *testing.T) {
 	f.check(t, "makedumpfile.31", userData...)
 }
 
-// views is the JSON of every view of a target, without what tells how it is read.
+// views is the JSON of every view of a target, without what shows how it is read.
 func views(t *testing.T, target string) map[string][]byte {
 	t.Helper()
 	m, err := local.Open(t.Context(), target)
@@ -286,7 +286,7 @@ func views(t *testing.T, target string) map[string][]byte {
 	return all
 }
 
-// ofTheSource are the columns of info that tell how a guest is read.
+// ofTheSource are the columns of info that show how a guest is read.
 var ofTheSource = []string{"target", "vmm", "vmm_pid", "accel", "run_state", "source", "format", "memory", "memory_map", "map_from"}
 
 // firstDifference shows where two answers part.

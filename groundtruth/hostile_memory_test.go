@@ -106,7 +106,7 @@ type lie struct {
 
 func (l lie) String() string { return fmt.Sprintf("%#x=%#x", uint64(l.at), l.value) }
 
-// reset forgets the last run, and tells other lies.
+// reset forgets the last run, and uses other lies.
 func (m *hostileMemory) reset(lies []lie, limit int64) {
 	for _, l := range m.lies {
 		at := m.at(l.at, 8)

@@ -12,7 +12,7 @@ import (
 	"github.com/outsight-vmi/outsight/lab/labtest"
 )
 
-// TestGuestOfProcess asks views whose rows are no process's own for what has to do with
+// TestGuestOfProcess asks views whose rows are not a process's own for what has to do with
 // one, and the guest from inside that one.
 func TestGuestOfProcess(t *testing.T) {
 	labtest.NeedQEMU(t)

@@ -75,7 +75,7 @@ func (p *page) formats() (equal, all []string) {
 	return equal, all
 }
 
-// where tells for one source on which kernels it was compared.
+// where says for one source on which kernels it was compared.
 func (b book) where(view, source string) string {
 	var on []string
 	for _, k := range kernels() {
@@ -92,7 +92,7 @@ func (b book) where(view, source string) string {
 	return source + " " + strings.Join(on, " ")
 }
 
-// dumps tells for how many formats of dumps the view was the paused guest's.
+// dumps says for how many formats of dumps the view was the paused guest's.
 func (b book) dumps(view string) string {
 	counts := map[int][]string{}
 	for _, k := range kernels() {

@@ -32,7 +32,7 @@ type fact struct {
 	Source  string   `json:"source"`            // see sourceOf; for a dump, its format
 	Rows    int      `json:"rows"`              // that were compared
 	Columns []string `json:"columns,omitempty"` // that the guest told; of a dump, none: it was compared byte for byte
-	Part    bool     `json:"part,omitempty"`    // the guest tells some of the rows only
+	Part    bool     `json:"part,omitempty"`    // the guest reports some of the rows only
 	Equal   bool     `json:"equal"`
 }
 
@@ -166,7 +166,7 @@ func (b book) text(t *testing.T) string {
 }
 
 // TestSupportTable holds the tables of docs/support.md and the README against the results
-// that they were made from. With -update it takes newer results in, and writes them anew:
+// that they were made from. With -update it takes newer results in, and writes them again:
 // make support does.
 func TestSupportTable(t *testing.T) {
 	b := readBook(t)

@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// ofTeller says of a row that it is of the program that tells, or of the shell that
+// ofTeller says of a row that it is of the program that reports, or of the shell that
 // runs it: they are not there when outsight looks.
 func ofTeller(row map[string]any) bool {
 	comm, _ := row["comm"].(string)

@@ -27,7 +27,7 @@ type toolCase struct {
 	// told takes the tool's output apart, by a key of its own choice.
 	told func(t *testing.T, out string) map[string]cells
 	// row is the key and the cells of a row of the view; no key for what the tool does
-	// not tell of.
+	// not report.
 	row func(row map[string]any) (key string, c cells)
 }
 

@@ -9,7 +9,7 @@ import (
 func init() {
 	register(viewCase{
 		view: "cgroups",
-		// The guest tells of the unified hierarchy only, and not of groups without a folder.
+		// The guest reports the unified hierarchy only, and no groups without a folder.
 		ignore: func(row map[string]any) bool {
 			if row["removed"] == true {
 				return true

@@ -28,14 +28,14 @@ func stopSpinning(t *testing.T, g *lab.Guest) {
 
 func init() {
 	const mib = 1 << 20
-	// The sums move with everything that runs, the program that tells most of all.
+	// The sums move with everything that runs, the program that reports most of all.
 	register(viewCase{
 		view: "meminfo", near: map[string]float64{"size": 8 * mib},
 		exact: func(row map[string]any) bool {
 			name, _ := row["name"].(string)
 			return strings.HasPrefix(name, "DirectMap") || slices.Contains([]string{"MemTotal", "SwapTotal", "CmaTotal", "HardwareCorrupted", "Hugetlb", "CommitLimit", "Buffers", "Mlocked", "SecPageTables"}, name)
 		},
-		// Nor are all lines told; what programs were promised, the one that tells most of all, is far off.
+		// Nor are all lines told; what programs were promised, the one that reports most of all, is far off.
 		ignore: func(row map[string]any) bool {
 			return slices.Contains([]string{
 				"VmallocTotal", "VmallocChunk", "NFS_Unstable", "Bounce", "WritebackTmp", "Hugepagesize", "Zswap", "Zswapped",

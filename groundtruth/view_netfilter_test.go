@@ -22,7 +22,7 @@ func init() {
 	register(viewCase{
 		view: "netfilter", keys: []string{"net_ns", "family", "hook", "device", "priority", "function_symbol"},
 		prepare: hooked,
-		// Debian's kernels have nfnetlink_hook from 6.12 on. Others tell of chains and tables.
+		// Debian's kernels have nfnetlink_hook from 6.12 on. Others report chains and tables.
 		partly: []string{"5.10", "6.1"},
 	})
 }

@@ -1,7 +1,7 @@
 package groundtruth
 
 func init() {
-	// The guest tells of what has a name, and only one.
+	// The guest reports what has a name, and only one.
 	keys := []string{"path", "device", "inode"}
 	register(viewCase{view: "pagecache", keys: keys, subset: true})
 	register(viewCase{view: "tmpfs", keys: keys, subset: true})

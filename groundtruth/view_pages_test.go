@@ -16,7 +16,7 @@ import (
 func init() {
 	register(viewCase{
 		view: "pages", subset: true,
-		// Who writes it stays, so that what is its own still is when the guest tells.
+		// Who writes it stays, so that what is its own still is when the guest reports it.
 		prepare: func(t *testing.T, g *lab.Guest) {
 			labtest.Output(t, g, `echo 4 >/proc/sys/vm/nr_hugepages; tail -c +1 -f /proc/kpageflags >/tmp/kpageflags 2>/dev/null </dev/null & echo $! >/tmp/kpageflags.pid; sleep 2`)
 		},

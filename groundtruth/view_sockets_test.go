@@ -19,7 +19,7 @@ func init() {
 	})
 }
 
-// forgotten takes the peer of a TCP socket that is closed: the guest tells it of those alone
+// forgotten takes the peer of a TCP socket that is closed: the guest reports it of those alone
 // that are still bound, from 6.8 on.
 func forgotten(row map[string]any) {
 	if row["protocol"] == "tcp" && row["state"] == "CLOSE" {
@@ -27,7 +27,7 @@ func forgotten(row map[string]any) {
 	}
 }
 
-// waiting has the server make connections in TIME_WAIT anew: they last a minute.
+// waiting has the server make connections in TIME_WAIT again: they last a minute.
 func waiting(t *testing.T, g *lab.Guest) {
 	t.Helper()
 	labtest.Output(t, g, `for p in /proc/[0-9]*; do [ "$(tr '\0' ' ' <$p/cmdline)" = "/server " ] && kill -USR1 ${p#/proc/}; done; sleep 1`)

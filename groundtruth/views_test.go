@@ -20,21 +20,21 @@ import (
 	"github.com/outsight-vmi/outsight/table"
 )
 
-// viewCase compares one view with what the guest tells itself.
+// viewCase compares one view with what the guest reports itself.
 type viewCase struct {
 	view string
 	keys []string // columns that name a row where the guest does not know the view's own key
 	args []string // of the command, such as --with-something
 	// ignore says of a row, the guest's or outsight's, that it is not compared: it is
-	// of the program that tells, or the other side cannot know of it.
+	// of the program that reports, or the other side cannot know of it.
 	ignore func(row map[string]any) bool
-	// only are the kernels and userlands on which the guest can tell; empty for all.
+	// only are the kernels and userlands on which the guest can report it; empty for all.
 	only []string
-	// subset says that the guest tells only some of the rows.
+	// subset says that the guest reports only some of the rows.
 	subset bool
-	// partly are the kernels on which it is so of a view that others tell in full.
+	// partly are the kernels on which it is so of a view that others report in full.
 	partly []string
-	// blur takes from a row, the guest's or outsight's, what the guest cannot always tell.
+	// blur takes from a row, the guest's or outsight's, what the guest cannot always report.
 	blur func(row map[string]any)
 	// translate brings a row of the guest's into outsight's words.
 	translate func(t *testing.T, row map[string]any)

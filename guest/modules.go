@@ -20,7 +20,7 @@ type moduleFiles struct {
 	mu    sync.Mutex
 	build string // of the kernel
 	known map[moduleKey]moduleFile
-	// Of the same file several modules cannot be loaded: so parsed files tell them apart.
+	// Of the same file several modules cannot be loaded: so parsed files distinguish them.
 	placed text.Placed
 }
 

@@ -9,7 +9,7 @@ import (
 // maxVmcoreinfo bounds the note, in bytes; the kernel gives it one page.
 const maxVmcoreinfo = 4096
 
-// Vmcoreinfo is what the kernel tells crash-dump tools about itself
+// Vmcoreinfo is what the kernel provides to crash-dump tools about itself
 // (Documentation/admin-guide/kdump/vmcoreinfo.rst): lines KEY=VALUE, where KEY
 // may be like SYMBOL(name).
 type Vmcoreinfo map[string]string

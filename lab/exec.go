@@ -279,7 +279,7 @@ func (l *agentLine) send(p []byte) error {
 	return err
 }
 
-// abandon tells the agent to stop, on a line whose answer will not be read.
+// abandon orders the agent to stop, on a line whose answer will not be read.
 func (l *agentLine) abandon() {
 	addr := l.conn.RemoteAddr()
 	if addr == nil {

@@ -145,7 +145,7 @@ func (w *cgroupWalk) census() (_ map[virt.Addr]int, err error) {
 	sets, r := map[virt.Addr]int{}, &w.l.r
 	for t, err := range w.s.Processes(w.ctx) {
 		if err != nil {
-			continue // other views tell
+			continue // other views report it
 		}
 		r.Err = nil
 		live := r.Uint(r.Ptr(t.Addr+virt.Addr(w.s.o.signal)), w.o.live)

@@ -3,7 +3,7 @@ package linux
 import "strings"
 
 // Container is the container that a process runs in, as the name of its control
-// group tells; the zero value for none.
+// group shows; the zero value for none.
 type Container struct {
 	ID      string // the runtime's identifier, or the container's name
 	Runtime string // "docker", "containerd", "cri-o", "podman", "lxc", "nspawn"; "" if unknown

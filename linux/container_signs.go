@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// What a container's control group does not tell, whoever started it may: the first
+// What a container's control group does not show, whoever started it may: the first
 // process of a PID namespace is the child of a monitor, whose arguments name the
 // container, and most runtimes put "container=" into its environment (systemd's
 // container interface).

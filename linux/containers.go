@@ -55,7 +55,7 @@ func (s *System) containerLayout() (*containerLayout, error) {
 // containerKey is what the processes of a container have in common.
 type containerKey struct {
 	id Container
-	ns virt.Addr // their PID namespace, where no control group tells
+	ns virt.Addr // their PID namespace, where no control group shows it
 }
 
 // containerGroup is a container as it is being found.

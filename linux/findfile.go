@@ -49,7 +49,7 @@ func (s *System) FindFile(ctx context.Context, t Task, name string) (*INode, err
 type search struct {
 	file, unlinked *INode
 	link           string // the path once its first symbolic link was followed
-	other          string // what lies there if it is no regular file
+	other          string // what lies there if it is not a regular file
 	broken         error  // why a symbolic link on the way could not be followed
 	unread         int
 }

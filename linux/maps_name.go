@@ -75,13 +75,13 @@ func (l *ProcessReader) backing(file virt.Addr, o *mapsLayout) bool {
 	mount, dentry := r.Ptr(p+virt.Addr(l.s.o.pathMnt)), r.Ptr(p+virt.Addr(l.s.o.pathDentry))
 	super := r.Pointer(dentry, o.dSuper)
 	is := super != 0 && super == r.Pointer(r.Pointer(mount, o.mntRoot), o.dSuper)
-	if r.Err != nil { // what is behind it is no path
+	if r.Err != nil { // what is behind it is not a path
 		r.Err, is = nil, false
 	}
 	return is
 }
 
-// opened is the name and the inode that the user opened, as file_user_inode tells it.
+// opened is the name and the inode that the user opened, as file_user_inode gives it.
 // Overlayfs before 6.8 gave the file below itself its own name, but not its inode.
 func (l *ProcessReader) opened(file virt.Addr, o *mapsLayout) (dentry, inode virt.Addr) {
 	r := &l.r

@@ -42,7 +42,7 @@ const (
 	orcOtherReg // one that a thread which waits has not kept
 )
 
-// orcNumbers are the registers by their numbers in the two known ways. No type tells which
+// orcNumbers are the registers by their numbers in the two known ways. No type shows which
 // it is; but most code keeps count of its stack by the stack pointer, so the number that
 // most entries have is that.
 var orcNumbers = map[uint64][16]orcReg{

@@ -154,7 +154,7 @@ func (s *System) folio(e kobj.XArrayEntry, o *PageCacheLayout) (c CachedRange, e
 }
 
 // cachedPage finds the page of a file that has the bytes from off on, of whose mapping
-// (struct address_space) is known; ok tells whether the page cache has it.
+// (struct address_space) is known; ok reports whether the page cache has it.
 func (s *System) cachedPage(mapping virt.Addr, off uint64) (pa phys.Addr, ok bool, err error) {
 	o, err := s.PageCacheLayout()
 	if err != nil || mapping == 0 {

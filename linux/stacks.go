@@ -242,7 +242,7 @@ func (w *unwinding) walk(k *Stack) error {
 		if done || err != nil {
 			return err
 		}
-		if w.sp <= before && w.bad == nil && (w.own(before) || !w.own(w.sp)) { // from another stack to its own is no way back
+		if w.sp <= before && w.bad == nil && (w.own(before) || !w.own(w.sp)) { // from another stack to its own is not a way back
 			return fmt.Errorf("%w: the stack leads back", kobj.ErrBroken)
 		}
 	}

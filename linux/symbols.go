@@ -116,7 +116,7 @@ type exportLayout struct {
 	size           uint32
 }
 
-// exported is where the symbols lie that m exports to every other module: the kernel tells
+// exported is where the symbols lie that m exports to every other module: the kernel shows
 // those in capitals. Up to 7.0 those for GPL modules alone stand in a table of their own,
 // where it does not look.
 func (m *Module) exported() (map[string]virt.Addr, error) {

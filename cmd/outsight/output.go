@@ -71,7 +71,7 @@ func (f *outputFlags) parse(w io.Writer, columns []table.Column, options ...stri
 	return out, nil
 }
 
-// terminalWidth is how many cells a line of w has; 0 where w is no terminal.
+// terminalWidth is how many cells a line of w has; 0 where w is not a terminal.
 func terminalWidth(w io.Writer) int {
 	f, ok := w.(*os.File)
 	if !ok || !term.IsTerminal(int(f.Fd())) {

@@ -10,7 +10,7 @@ import (
 	"github.com/outsight-vmi/outsight/lab/labtest"
 )
 
-// The crowd comes together in a small guest, and truth tells of it.
+// The crowd comes together in a small guest, and truth reports it.
 func TestGuestCrowd(t *testing.T) {
 	g := guests.UpCrowd(t, lab.Options{Memory: 256 << 20})
 	if log := labtest.Output(t, g, "cat /run/crowd.log"); !strings.HasPrefix(log, "READY 300") {

@@ -3,7 +3,7 @@
 //
 // A vmlinuz holds, compressed, an ELF file without symbols, and behind it the list of
 // what KASLR has to adjust. All tables of places that the kernel patches in itself are
-// still in it (see [Image.Sites]). So no debug package is needed to tell which bytes of a
+// still in it (see [Image.Sites]). So no debug package is needed to know which bytes of a
 // running kernel's text are its own.
 //
 // A file may be hostile: every size is checked before anything is allocated.

@@ -31,7 +31,7 @@ type Initrd struct {
 	err   error
 }
 
-// ErrArchive says that a file is no archive of an initial root file system.
+// ErrArchive says that a file is not an archive of an initial root file system.
 var ErrArchive = errors.New("not a cpio archive of an initial root file system")
 
 const (

@@ -367,7 +367,7 @@ func (p *placer) sortExceptions() {
 		}
 		all[k].rest = le.Uint32(b[k*entry+8:])
 	}
-	// All are in the same 2 GiB, so that 32 bits tell which is the lower.
+	// All are in the same 2 GiB, so that 32 bits show which is the lower.
 	slices.SortStableFunc(all, func(a, b exception) int { return cmp.Compare(a.to[0], b.to[0]) })
 	for k, e := range all {
 		at := uint32(base) + uint32(k*entry)

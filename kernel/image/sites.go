@@ -235,7 +235,7 @@ func (b *siteBuilder) alternatives() error {
 
 func (b *siteBuilder) alternativesOf(table []byte, addr uint64) error {
 	sizes := []int{14, 12, 13}
-	if b.kernel != nil { // a module has few to tell by
+	if b.kernel != nil { // a module has too few to decide by
 		sizes = []int{b.kernel.altSize}
 	}
 	for _, size := range sizes {
@@ -346,7 +346,7 @@ func (b *siteBuilder) locks() error {
 		return fmt.Errorf("%w: .smp_locks of %d bytes", ErrTable, len(table))
 	}
 	for i := 0; i+4 <= len(table); i += 4 {
-		// What is no lock prefix the kernel leaves alone: another prefix may stand before one.
+		// The kernel leaves alone what is not a lock prefix: another prefix may stand before one.
 		at := rel(table, addr, i)
 		if at < b.text.Addr || at >= b.text.End() {
 			continue

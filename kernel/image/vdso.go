@@ -31,7 +31,7 @@ func (im *Image) VDSOs() (all []VDSO, err error) {
 		return nil, err
 	}
 	sites := &Sites{}
-	if s, ok := im.Section(".text"); ok { // whose tables tell the size of an entry
+	if s, ok := im.Section(".text"); ok { // whose tables show the size of an entry
 		b := &siteBuilder{im: im, text: s, sites: sites}
 		if err := b.alternatives(); err != nil {
 			return nil, err

@@ -99,7 +99,7 @@ func (w *pciWalk) again(a virt.Addr) bool {
 
 func (w *pciWalk) fail(err error) bool { return w.yield(nil, fmt.Errorf("PCI devices: %w", err)) }
 
-// under tells the devices of the buses on a list.
+// under yields the devices of the buses on a list.
 func (w *pciWalk) under(head virt.Addr, depth int) bool {
 	if depth == 0 {
 		return w.fail(fmt.Errorf("%w: buses at %#x are too deep", kobj.ErrBroken, uint64(head)))

@@ -61,7 +61,7 @@ func IDTDescriptor(s *linux.System) (IDT, error) {
 }
 
 // Gates yields the gates of the interrupt descriptor table at base, in order of
-// vector; IDTDescriptor and the processors' registers tell bases.
+// vector; IDTDescriptor and the processors' registers hold the bases.
 func Gates(_ context.Context, s *linux.System, base virt.Addr, limit uint16) iter.Seq2[*Gate, error] {
 	return func(yield func(*Gate, error) bool) {
 		b := make([]byte, min((int(limit)+1)/16, maxVectors)*16)

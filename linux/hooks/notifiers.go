@@ -134,7 +134,7 @@ func Notifiers(ctx context.Context, s *linux.System, owners *linux.Owners) iter.
 }
 
 // chainAt are the functions of the chain whose head the variable is; none if it
-// is no head, or is empty.
+// is not a head, or is empty.
 func chainAt(s *linux.System, o *notifierLayout, owners *linux.Owners, h kernel.Extent, a virt.Addr) []*Notifier {
 	b := make([]byte, min(h.Size, max(uint64(o.srcuSize), uint64(o.blockingSize), 64)))
 	if len(b) < 8 || s.ReadAt(b, a) != nil {

@@ -20,7 +20,7 @@ type Syscall struct {
 	// selects by the number in its code.
 	Via string
 	// Used says that system calls take this way. Where there is a dispatcher, the
-	// table only tells tracing what is what.
+	// table only shows tracing what is what.
 	Used bool
 	// Name is the call's name without "sys_", as the kernel noted it for tracing
 	// when it booted, or else as the symbol of the function says; empty for a
@@ -51,7 +51,7 @@ const maxSyscalls = 1024
 
 // Syscalls yields all ways from numbers to functions, by ABI and way, in order of
 // number. Dispatchers (since 6.9, and the stable kernels of April 2024) are read
-// from their code. owners tells what a function is.
+// from their code. owners knows what a function is.
 func Syscalls(ctx context.Context, s *linux.System, owners *linux.Owners) iter.Seq2[*Syscall, error] {
 	return func(yield func(*Syscall, error) bool) {
 		names := []string{"syscalls_metadata"}
@@ -171,7 +171,7 @@ func syscallNames(s *linux.System, n int) ([]string, error) {
 		o.name, o.nr = r.Field("syscall_metadata", "name"), r.Field("syscall_metadata", "syscall_nr")
 	})
 	if err != nil {
-		return nil, nil //nolint:nilerr // built without: the symbols alone tell
+		return nil, nil //nolint:nilerr // built without: the symbols alone show it
 	}
 	array, err := s.Pointer("syscalls_metadata")
 	if err != nil || array == 0 {

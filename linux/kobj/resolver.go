@@ -63,7 +63,7 @@ func (r *Resolver) Size(structure string) uint32 {
 }
 
 // Prefetch looks names up in one pass, so that [kernel.Kernel.Address] knows them at
-// once afterwards. Names that the kernel lacks are no error.
+// once afterwards. Names that the kernel lacks are not errors.
 func (r *Resolver) Prefetch(names ...string) {
 	if err := r.Profile.Prefetch(names...); err != nil {
 		r.Errs = append(r.Errs, err)

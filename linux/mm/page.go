@@ -19,7 +19,7 @@ type PageUse string
 const (
 	PageFree      PageUse = "free"      // on the lists of the buddy allocator
 	PagePCP       PageUse = "pcp"       // free, and kept at hand by a processor (per-cpu pages)
-	PageReserved  PageUse = "reserved"  // never handed out: the kernel's image, what is no RAM
+	PageReserved  PageUse = "reserved"  // never handed out: the kernel's image, what is not RAM
 	PageSlab      PageUse = "slab"      // objects of a cache
 	PageTable     PageUse = "table"     // page tables
 	PageFile      PageUse = "file"      // of a file, or a block device
@@ -211,7 +211,7 @@ func Pages(ctx context.Context, s *linux.System) iter.Seq2[*Page, error] {
 		top := frames(s)
 		for _, r := range s.Memory.Ranges() {
 			if phys.Firmware.Contains(r.Start, r.Size()) {
-				continue // its ROM, which some dumps have, is no RAM
+				continue // its ROM, which some dumps have, is not RAM
 			}
 			pfn, end := uint64(r.Start)/phys.PageSize, uint64(r.End)/phys.PageSize
 			managed := max(pfn, min(end, top))
@@ -310,7 +310,7 @@ func (o *pageLayout) address(pfn uint64) virt.Addr {
 	return o.cache.Vmemmap + virt.Addr(pfn*uint64(o.cache.PageSize))
 }
 
-// page decodes the struct page at the beginning of b, and tells how many pages it stands
+// page decodes the struct page at the beginning of b, and returns how many pages it stands
 // for; nil for one that belongs to an earlier.
 func (o *pageLayout) page(b []byte, pfn uint64) (p *Page, n uint64) {
 	if linux.FieldIn(b, o.compound)&1 != 0 {
@@ -359,7 +359,7 @@ func (o *pageLayout) page(b []byte, pfn uint64) (p *Page, n uint64) {
 	return p, 1 << order
 }
 
-// use tells what the struct page in b stands for.
+// use is what the struct page in b stands for.
 func (o *pageLayout) use(b []byte, p *Page, flags uint64, typ uint32) PageUse {
 	if int32(typ) < -1 {
 		for _, t := range o.types {

@@ -25,7 +25,7 @@ func PageAt(s *linux.System, pa phys.Addr) (*Page, error) {
 	if whole && p.Refs != 0 {
 		return p, nil
 	}
-	// Inside a free block only the first page tells of it.
+	// Inside a free block only the first page shows it.
 	for order := 1; order <= linux.MaxFolioOrder; order++ {
 		first := pfn &^ (1<<order - 1)
 		if f, n, err := pageOf(s, o, first); err == nil && f.Use == PageFree && pfn-first < n {

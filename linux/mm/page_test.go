@@ -49,7 +49,7 @@ func TestPageUse(t *testing.T) {
 		"merged":                         {structPage(0, list, list|3, 0, 0, 0, 1, 0), PageKSM, 1, 1},
 		"reserved":                       {structPage(1<<13, 0, 0, 0, 0, -1, 1, 0), PageReserved, 1, -1},
 		"slab of 2 pages":                {structPage(1<<6, list, 0, 0, 0, -11<<24, 0, 1), PageSlab, 2, -1},
-		"hugetlb":                        {structPage(1<<6, list, list, 0, 0, -12<<24, 1, 9), PageHuge, 1, -1}, // 16 is no place for 512 pages
+		"hugetlb":                        {structPage(1<<6, list, list, 0, 0, -12<<24, 1, 9), PageHuge, 1, -1}, // 16 is not a place for 512 pages
 		"of the kernel":                  {structPage(0, 0, 0, 0, 0, -1, 1, 0), PageKernel, 1, 0},
 	} {
 		p, n := o.page(c.b, 16)
@@ -69,7 +69,7 @@ func TestPageUse(t *testing.T) {
 	if p, _ := o.page(structPage(1|1<<13, 0, 0, 0, 0, -1, 1, 0), 16); !slices.Equal(p.Flags, []string{"locked", "reserved"}) {
 		t.Errorf("flags %q", p.Flags)
 	}
-	// Before 6.9 only the second page tells.
+	// Before 6.9 only the second page shows it.
 	o.types, o.huge, o.hugeMask, o.hugeIs = nil, kobj.FieldAt(64, 8), 0xff, 9
 	if p, _ := o.page(structPage(1<<6, list, 0, 0, 0, -1, 0, 9), 0); p.Use != PageHuge {
 		t.Errorf("hugetlb by its destructor: %+v", p)

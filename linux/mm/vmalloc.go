@@ -46,7 +46,7 @@ func vmallocLayoutOf(s *linux.System) (*vmallocLayout, error) {
 	})
 }
 
-// vmKinds are the bits of vm_struct.flags that /proc/vmallocinfo tells (VM_IOREMAP and
+// vmKinds are the bits of vm_struct.flags that /proc/vmallocinfo shows (VM_IOREMAP and
 // following of include/linux/vmalloc.h).
 var vmKinds = []struct {
 	bit  uint64

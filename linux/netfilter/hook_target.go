@@ -42,7 +42,7 @@ func nfTargetLayoutOf(s *linux.System) (*nfTargetLayout, error) {
 }
 
 // target reads what a hook's function works for: its first argument, which the type
-// tells the meaning of.
+// gives the meaning of.
 func (w *nfWalk) target(h *Hook) error {
 	if w.t == nil || h.Private == 0 {
 		return nil

@@ -150,7 +150,7 @@ func (w *netDevReader) device(ctx context.Context, n Namespace, a virt.Addr) (*D
 		d.OperState = uint8(r.Uint(a, o.operstate))
 		d.Flags = netFlags(uint32(r.Uint(a, o.flags)), uint32(r.Uint(a, o.gflags)), r.Uint(a, o.state), d.OperState)
 		if r.Uint(a, o.state)&linkStart == 0 {
-			d.OperState = operDown // as rtnetlink tells it
+			d.OperState = operDown // as rtnetlink reports it
 		}
 		d.Ops = r.Pointer(a, o.ops)
 		return 0
@@ -201,7 +201,7 @@ const (
 	operDown  = 2      // IF_OPER_DOWN
 )
 
-// netFlags are the flags as dev_get_flags tells them: PROMISC and ALLMULTI only as
+// netFlags are the flags as dev_get_flags reports them: PROMISC and ALLMULTI only as
 // far as an administrator asked for them, the rest of those four from the state.
 func netFlags(flags, gflags uint32, state uint64, oper uint8) uint32 {
 	const (

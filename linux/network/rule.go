@@ -148,7 +148,7 @@ func (o *ruleLayout) read(r *kobj.Reader, rule *Rule) {
 	}
 	rule.Tunnel = bits.ReverseBytes64(r.Uint(a, o.tunnel)) // __be64
 	rule.SuppressPrefix, rule.SuppressGroup = int32(u32(o.prefix)), int32(u32(o.group))
-	// What ip is told of a rule that leads nowhere, the kernel works out as it tells.
+	// What ip gets to know of a rule that leads nowhere, the kernel works out as it reports it.
 	if rule.Action = u8(o.action); rule.Action == goTo {
 		if rule.Goto = u32(o.target); r.Pointer(a, o.goTo) == 0 {
 			rule.Flags |= unresolved

@@ -7,7 +7,7 @@ import (
 	"github.com/outsight-vmi/outsight/virt"
 )
 
-// maxStray is how many words of a table may lead to what is no socket. A size or an
+// maxStray is how many words of a table may lead to what is not a socket. A size or an
 // address that lies makes a table of other memory, where nearly every word does; the
 // kernel itself would not live long with so many.
 const maxStray = 256
@@ -22,7 +22,7 @@ type socketTable struct {
 	stray int
 }
 
-// strayed counts what is no socket; it returns false when the table is none.
+// strayed counts what is not a socket; it returns false when the table is none.
 func (l *socketLister) strayed(t *socketTable, err error) bool {
 	switch t.stray++; {
 	case t.stray <= maxStrayErrs:

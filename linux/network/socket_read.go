@@ -111,7 +111,7 @@ func (w *socketReader) owner(k *Socket) {
 	}
 }
 
-// protocol tells what kind of socket this is where no table told.
+// protocol is what kind of socket this is where no table shows it.
 func (w *socketReader) protocol(k *Socket, number uint32) string {
 	const tcp, udp, icmp, icmp6, sctp, udplite, mptcp = 6, 17, 1, 58, 132, 136, 262
 	switch k.Family {
@@ -168,7 +168,7 @@ func (w *socketReader) inet(k *Socket, number uint32) {
 	case "tcp":
 		if k.LocalPort == 0 && k.whole && k.State == tcpClose {
 			// It was connected once: it gave its port back, and remembers which it was,
-			// as getsockname(2) tells (inet_getname).
+			// as getsockname(2) reports (inet_getname).
 			k.LocalPort = uint32(bits.ReverseBytes16(uint16(r.Uint(a, o.sport))))
 		}
 		w.tcp(k)

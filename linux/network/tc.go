@@ -231,7 +231,7 @@ func (t *tcWalk) qdiscs() {
 	}
 }
 
-// Queueing disciplines whose filters are known, one type each: layoutIn tells its groups
+// Queueing disciplines whose filters are known, one type each: layoutIn reads its groups
 // apart by them.
 type (
 	prioLayout    struct{ block kobj.Field }

@@ -175,7 +175,7 @@ func (m *Memory) copyRun(ctx context.Context, w io.WriterAt, off int64, r Segmen
 const maxImage = 1 << 32
 
 // WriteImage writes the ELF image whose header lies at a in the layout of its file, as
-// far as its program headers tell: what is in no loaded segment, such as section names
+// far as its program headers show: what is in no loaded segment, such as section names
 // and debug information, is not there, nor is it in the header. Gaps are what was not in memory.
 func (m *Memory) WriteImage(w io.WriterAt, a uint64) (gaps []Gap, err error) {
 	programs, err := m.programs(a)

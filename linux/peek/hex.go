@@ -18,7 +18,7 @@ type Gap struct {
 	Err        error
 }
 
-// Copy writes n bytes from a on to w, page by page, and tells what of it could not be
+// Copy writes n bytes from a on to w, page by page, and reports what of it could not be
 // read: zeros stand there.
 func (m *Memory) Copy(w io.Writer, a, n uint64) (gaps []Gap, err error) {
 	const page = 4096

@@ -27,7 +27,7 @@ type Place struct {
 	Area    *mm.VMArea     // of vmalloc
 	Mapping *linux.Mapping // of a process
 	Page    *mm.Page       // nil: the kernel has no struct page for it
-	// Resource is whose a physical address is that is no memory, as /proc/iomem has it.
+	// Resource is whose a physical address is that is not memory, as /proc/iomem has it.
 	Resource string
 	Object   *mm.SlabObject
 	File     *linux.INode // whose bytes the page caches

@@ -103,7 +103,7 @@ func (c *stringScan) region(ctx context.Context, a, size uint64, read func([]byt
 			c.at = a + off
 		}
 		if err != nil {
-			// Holes are no news; what went away is.
+			// Holes are nothing new; what went away is.
 			if errors.Is(err, phys.ErrGone) {
 				c.yield(FoundString{}, err)
 				return false

@@ -14,7 +14,7 @@ import (
 // Event is one event of perf: a counter or sampler, of a task or a processor.
 type Event struct {
 	Addr     virt.Addr // of the struct perf_event
-	ID       uint64    // as PERF_EVENT_IOC_ID tells
+	ID       uint64    // as PERF_EVENT_IOC_ID returns it
 	PMU      string    // that counts it: "software", "tracepoint", "breakpoint", "cpu"
 	Type     uint32    // perf_event_attr.type
 	Config   uint64

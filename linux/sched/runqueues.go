@@ -140,7 +140,7 @@ func (w *queueWalk) processor(cpu int) bool {
 	return true
 }
 
-// realTime tells the threads on queues of real-time ones, a list for each priority.
+// realTime yields the threads on queues of real-time ones, a list for each priority.
 // Groups of them have queues of their own (CONFIG_RT_GROUP_SCHED).
 func (w *queueWalk) realTime(queues virt.Addr, depth int) bool {
 	for p := range rtPriorities {
@@ -174,7 +174,7 @@ func (w *queueWalk) realTime(queues virt.Addr, depth int) bool {
 	return true
 }
 
-// list tells the threads on a list.
+// list yields the threads on a list.
 func (w *queueWalk) list(head virt.Addr, node kobj.Field, class string) bool {
 	for n, err := range w.s.List(w.ctx, head, w.left) {
 		w.left--

@@ -112,7 +112,7 @@ func (w *workWalk) bucket(pool, bucket virt.Addr) bool {
 			work, err = w.running(pool, worker)
 		}
 		if err != nil {
-			// What follows one that is no worker of this pool is none either.
+			// What follows one that is not a worker of this pool is none either.
 			return w.yield(nil, fmt.Errorf("pool of workers at %#x: %w", uint64(pool), err))
 		}
 		if !w.yield(work, nil) || !w.list(pool, o.scheduled.At(worker), "pending") {

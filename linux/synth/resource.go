@@ -3,7 +3,7 @@ package synth
 import "github.com/outsight-vmi/outsight/phys"
 
 // SetResources makes the tree of iomem_resource: System RAM in these ranges, the first
-// within something that is no RAM, with a part of each below it.
+// within something that is not RAM, with a part of each below it.
 func (g *Guest) SetResources(ram ...phys.Range) {
 	const systemRAM, memory, busy = 0x0100_0000, 0x200, 0x8000_0000
 	root := g.Address("iomem_resource")

@@ -100,7 +100,7 @@ func Sysctls(ctx context.Context, s *linux.System) iter.Seq2[*Sysctl, error] {
 // usualHZ are the choices that a kernel's configuration offers for CONFIG_HZ.
 var usualHZ = []uint64{100, 250, 300, 1000}
 
-// hz is how many jiffies a second has (CONFIG_HZ); 0 where the kernel does not tell.
+// hz is how many jiffies a second has (CONFIG_HZ); 0 where the kernel does not show it.
 func hz(s *linux.System) uint64 {
 	if a, ok := s.Address("tick_nsec"); ok { // until 7.0
 		if v, err := s.Word(a); err == nil && v > 1e5 && v < 1e8 {
@@ -150,7 +150,7 @@ func hzByClock(s *linux.System) uint64 {
 }
 
 // hzOf is how many jiffies a second has, by a count of them so many seconds after boot; 0
-// where that does not tell. The count begins at what is -300 seconds for 32 bits
+// where that does not show it. The count begins at what is -300 seconds for 32 bits
 // (INITIAL_JIFFIES), so that it does not about 300 seconds after boot.
 func hzOf(jiffies uint64, awake float64) uint64 {
 	// A clock may run for a while before jiffies do.

@@ -77,7 +77,7 @@ func sysctlBySize(r *kobj.Reader, data virt.Addr, maxlen, hz uint64) (string, bo
 	return sysctlInt.read(r, data, maxlen, hz)
 }
 
-// sysctlOne shows an int, and sysctlTwo two numbers, of which the entry does not tell the size.
+// sysctlOne shows an int, and sysctlTwo two numbers, of which the entry does not give the size.
 func sysctlOne(r *kobj.Reader, data virt.Addr, _, hz uint64) (string, bool) {
 	return sysctlInt.read(r, data, 4, hz)
 }

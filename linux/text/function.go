@@ -18,7 +18,7 @@ func (st *state) kernelFunction(addr uint64) bool {
 	}
 	table, err := ref.Image.Symbols()
 	if err != nil {
-		return true // without symbols there is nothing to tell by
+		return true // without symbols there is nothing to decide by
 	}
 	_, off, ok := table.At(int64(addr - st.t.offset - ref.start))
 	return ok && off == 0

@@ -110,7 +110,7 @@ func (h *history) of(k Key) *Process {
 
 // percent is how much of one processor p used. Of a process that was not there
 // before it is not known, or whose time could not be read; a sum that falls, as
-// threads end, is no use at all.
+// threads end, is of no use at all.
 func percent(p, before *Process, passed time.Duration) float64 {
 	if passed <= 0 || before == nil || before.CPU.IsNull() || p.CPU.IsNull() {
 		return -1

@@ -131,7 +131,7 @@ func setTitle(arg string) error {
 	area := make([]byte, end-start)
 	if len(title) > len(area) {
 		// An overlong title takes the environment's place as well, and has no NUL where
-		// the arguments ended: that tells the kernel to read on.
+		// the arguments ended: that makes the kernel read on.
 		area = make([]byte, min(int64(len(title)), envEnd-start-1)+1)
 	}
 	copy(area, title)

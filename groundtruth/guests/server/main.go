@@ -71,12 +71,12 @@ func main() {
 	signal.Notify(again, syscall.SIGUSR1)
 	fmt.Println("ready")
 	for range again {
-		// What passes by itself is made anew when asked for.
+		// What passes by itself is made again when asked for.
 		s.report("tcp time-wait", s.tcpTimeWait())
 	}
 }
 
-// report tells of an act, or a part of one, that cannot be done here.
+// report reports an act, or a part of one, that cannot be done here.
 func (s *server) report(act string, err error) {
 	if err == nil {
 		return

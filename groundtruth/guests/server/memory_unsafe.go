@@ -28,7 +28,7 @@ func (s *server) area(fd int, offset int64, pages, prot, flags, touch int) ([]by
 	return mem, nil
 }
 
-// maps are areas of memory that differ in what /proc/PID/maps and smaps tell of them.
+// maps are areas of memory that differ in what /proc/PID/maps and smaps report of them.
 func (s *server) maps() error {
 	var errs []error
 	const r, w, x = unix.PROT_READ, unix.PROT_WRITE, unix.PROT_EXEC

@@ -10,7 +10,7 @@ import (
 )
 
 // The sockets that no descriptor leads to are written down here, as nothing in the kernel
-// tells of them: a line "WAY INODE" for each.
+// reports them: a line "WAY INODE" for each.
 const hiddenSockets = "/run/outsight-hidden-sockets"
 
 // oddSockets are in no usual place, or differ from most in one field.

@@ -169,7 +169,7 @@ func (a rtAttrs) prefix(kind uint16, family uint8, bits int) string {
 
 func (a rtAttrs) mac(kind uint16) any { return orNil(net.HardwareAddr(a[kind]).String()) }
 
-// rtLinks are the names of a namespace's interfaces by index; null is no interface.
+// rtLinks are the names of a namespace's interfaces by index; null is none.
 func rtLinks() (map[uint64]any, error) {
 	names := map[uint64]any{}
 	err := rtnlDump(unix.RTM_GETLINK, make([]byte, 16), func(m []byte) error {

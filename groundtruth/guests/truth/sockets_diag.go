@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// socketSpace tells of the sockets of the namespace that our thread is in.
+// socketSpace reports the sockets of the namespace that our thread is in.
 type socketSpace struct {
 	t     *socketTeller
 	inode uint64

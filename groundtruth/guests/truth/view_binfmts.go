@@ -13,7 +13,7 @@ import (
 
 func init() { views["binfmts"] = tellBinfmts }
 
-// tellBinfmts tells of the entries of binfmt_misc; no file tells of the handlers.
+// tellBinfmts reports the entries of binfmt_misc; no file reports the handlers.
 func tellBinfmts(emit func(any) error) error {
 	const dir = "/proc/sys/fs/binfmt_misc"
 	status, err := os.ReadFile(dir + "/status")

@@ -12,7 +12,7 @@ import (
 
 func init() { views["cgroups"] = cgroupsView }
 
-// cgroupsView tells of the groups of the unified hierarchy, where that is mounted.
+// cgroupsView reports the groups of the unified hierarchy, where that is mounted.
 func cgroupsView(emit func(any) error) error {
 	for _, root := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
 		if _, err := os.Stat(root + "/cgroup.controllers"); err != nil {

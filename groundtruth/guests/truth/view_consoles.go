@@ -13,7 +13,7 @@ import (
 
 func init() { views["consoles"] = tellConsoles }
 
-// tellConsoles tells of the virtual consoles' text by /dev/vcsaN: lines, columns, where
+// tellConsoles reports the virtual consoles' text by /dev/vcsaN: lines, columns, where
 // the cursor is, and two bytes for each cell.
 func tellConsoles(emit func(any) error) error {
 	names, err := filepath.Glob("/dev/vcsa[1-9]*")

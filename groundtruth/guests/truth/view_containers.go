@@ -30,7 +30,7 @@ var byCgroup = []struct {
 
 var podUID = regexp.MustCompile(`pod([0-9a-f]{8}(?:_[0-9a-f]{4}){3}_[0-9a-f]{12})\.slice`)
 
-// containersView tells of the containers: processes that share a control group named
+// containersView reports the containers: processes that share a control group named
 // after one, or a PID namespace that a runtime made.
 func containersView(emit func(any) error) error {
 	pids, err := numbers("/proc")
@@ -128,7 +128,7 @@ func firstOf(p *Process) int {
 	return 0
 }
 
-// tellContainer tells of a container's first process.
+// tellContainer reports a container's first process.
 func tellContainer(p *Process, row map[string]any) error {
 	dir := "/proc/" + strconv.Itoa(p.PID)
 	root, err1 := os.Readlink(dir + "/root")
@@ -165,7 +165,7 @@ func tellContainer(p *Process, row map[string]any) error {
 	return nil
 }
 
-// tellLayers tells of the folders of an overlay, from its options in a line of mountinfo.
+// tellLayers reports the folders of an overlay, from its options in a line of mountinfo.
 func tellLayers(line string, row map[string]any) {
 	row["lower"], row["upper"], row["work"] = nil, nil, nil
 	_, super, _ := strings.Cut(strings.TrimSpace(line), " - ")

@@ -11,7 +11,7 @@ import (
 
 func init() { views["cpus"] = tellCPUs }
 
-// tellCPUs tells of the processors by /sys/devices/system/cpu, and of those that are
+// tellCPUs reports the processors by /sys/devices/system/cpu, and those that are
 // online by /proc/cpuinfo.
 func tellCPUs(emit func(any) error) error {
 	rows := map[int]map[string]any{}
@@ -111,7 +111,7 @@ func tellCPU(row map[string]any, key, value string) error {
 	return nil
 }
 
-// topology adds what only sysfs tells.
+// topology adds what only sysfs reports.
 func topology(n int, row map[string]any) error {
 	b, err := os.ReadFile(fmt.Sprintf("/sys/devices/system/cpu/cpu%d/topology/die_id", n))
 	if err != nil {

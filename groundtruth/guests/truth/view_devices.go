@@ -8,7 +8,7 @@ import (
 
 func init() { views["devices"] = tellDevices }
 
-// tellDevices tells of the drivers by /proc/devices and /proc/misc, which do not tell
+// tellDevices reports the drivers by /proc/devices and /proc/misc, which do not report
 // first minor numbers.
 func tellDevices(emit func(any) error) error {
 	kind := ""

@@ -62,7 +62,7 @@ func (p processMemory) present(start, end uint64) []bool {
 	return in
 }
 
-// tellELFs tells of the pages of a process that begin as an ELF file does, and of the
+// tellELFs reports the pages of a process that begin as an ELF file does, and the
 // files with code that it has mapped.
 func tellELFs(pid int, emit func(any) error) error {
 	p, err := openMemory(pid)
@@ -97,7 +97,7 @@ func tellELFs(pid int, emit func(any) error) error {
 		row := rows[i.start]
 		if row == nil {
 			if p.present(i.start, i.start+pageSize)[0] {
-				continue // it is no ELF file
+				continue // it is not an ELF file
 			}
 			row = elfRow(pid, i.start, i)
 			row["type"], row["machine"], row["entry"], row["build_id"], row["class"] = nil, nil, nil, nil, nil
@@ -131,7 +131,7 @@ func elfRow(pid int, at uint64, m mapped) map[string]any {
 	return row
 }
 
-// header adds what the header tells.
+// header adds what the header reports.
 func (p processMemory) header(row map[string]any, b []byte, at uint64, areas []mapped) {
 	h := elf.Header64{Type: binary.LittleEndian.Uint16(b[16:]), Machine: binary.LittleEndian.Uint16(b[18:]), Entry: binary.LittleEndian.Uint64(b[24:])}
 	if elf.Class(b[elf.EI_CLASS]) != elf.ELFCLASS64 {

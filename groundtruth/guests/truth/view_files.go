@@ -39,7 +39,7 @@ func init() {
 	}
 }
 
-// socketEndpoints are the sockets as text, by inode, by what the view sockets tells.
+// socketEndpoints are the sockets as text, by inode, by what the view sockets reports.
 func socketEndpoints() (map[uint64]string, error) {
 	texts := map[uint64]string{}
 	return texts, tellSockets(func(told any) error {

@@ -34,7 +34,7 @@ func sysfsNumber(path ...string) (uint64, error) {
 	return strconv.ParseUint(f[0], 0, 64)
 }
 
-// tellDisks tells of the block devices by /sys/class/block.
+// tellDisks reports the block devices by /sys/class/block.
 func tellDisks(emit func(any) error) error {
 	const class = "/sys/class/block"
 	entries, err := os.ReadDir(class)
@@ -90,7 +90,7 @@ func tellDisks(emit func(any) error) error {
 	return nil
 }
 
-// tellPCI tells of the devices by /sys/bus/pci.
+// tellPCI reports the devices by /sys/bus/pci.
 func tellPCI(emit func(any) error) error {
 	const bus = "/sys/bus/pci/devices"
 	entries, err := os.ReadDir(bus)
@@ -147,7 +147,7 @@ func tellPCI(emit func(any) error) error {
 	return nil
 }
 
-// tellVmcoreinfo tells the note that /proc/kcore holds.
+// tellVmcoreinfo reports the note that /proc/kcore holds.
 func tellVmcoreinfo(emit func(any) error) error {
 	core, err := elf.Open("/proc/kcore")
 	if err != nil {
@@ -187,7 +187,7 @@ func tellVmcoreinfo(emit func(any) error) error {
 	return fmt.Errorf("/proc/kcore has no VMCOREINFO")
 }
 
-// tellRunqueues tells of the programs that the test left spinning, which always run or
+// tellRunqueues reports the programs that the test left spinning, which always run or
 // want to, on one processor each.
 func tellRunqueues(emit func(any) error) error {
 	pids, err := filepath.Glob("/proc/[0-9]*/stat")

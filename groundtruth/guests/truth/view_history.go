@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// tellHistory tells what the shells that server started wrote down themselves, by their
+// tellHistory reports what the shells that server started wrote down themselves, by their
 // command history.
 func tellHistory(emit func(any) error) error {
 	files, err := filepath.Glob("/srv/outsight/history.*")

@@ -23,7 +23,7 @@ var (
 	linkStates = map[uint64]string{0: "unknown", 1: "notpresent", 2: "down", 3: "lowerlayerdown", 4: "testing", 5: "dormant", 6: "up"}
 )
 
-// viewInterfaces tells what rtnetlink says of every interface.
+// viewInterfaces reports what rtnetlink says of every interface.
 func viewInterfaces(emit func(any) error) error {
 	programs := map[uint64]string{}
 	err := bpfObjects(bpfProg, func(o bpfObject) error {

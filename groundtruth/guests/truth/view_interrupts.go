@@ -11,7 +11,7 @@ import (
 
 func init() { views["interrupts"] = tellInterrupts }
 
-// tellInterrupts tells of the interrupt lines by /sys/kernel/irq, and of the software
+// tellInterrupts reports the interrupt lines by /sys/kernel/irq, and the software
 // interrupts by /proc/softirqs.
 func tellInterrupts(emit func(any) error) error {
 	numbers, err := numbers("/sys/kernel/irq")

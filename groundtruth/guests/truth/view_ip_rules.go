@@ -17,7 +17,7 @@ var (
 	ruleFlags    = map[int]string{0: "permanent", 1: "not", 2: "unresolved", 3: "iif_detached", 4: "oif_detached", 16: "find_saddr"}
 )
 
-// viewRules tells the rules that choose a routing table; offsets are of struct
+// viewRules reports the rules that choose a routing table; offsets are of struct
 // fib_rule_hdr.
 func viewRules(emit func(any) error) error {
 	return eachNetNS(func(net uint64) error {

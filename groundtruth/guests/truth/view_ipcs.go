@@ -13,7 +13,7 @@ import (
 
 func init() { views["ipcs"] = tellIPCs }
 
-// tellIPCs tells of the objects of this namespace, by /proc/sysvipc and the file system
+// tellIPCs reports the objects of this namespace, by /proc/sysvipc and the file system
 // of message queues.
 func tellIPCs(emit func(any) error) error {
 	var ns unix.Stat_t

@@ -8,7 +8,7 @@ import (
 
 func init() { views["locks"] = tellLocks }
 
-// tellLocks tells of file locks by /proc/locks:
+// tellLocks reports file locks by /proc/locks:
 // "1: POSIX  ADVISORY  WRITE 199 00:1d:12 10 29", one that waits with "->" in front.
 func tellLocks(emit func(any) error) error {
 	return lines("/proc/locks", func(line string) error {

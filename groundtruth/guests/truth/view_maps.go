@@ -39,7 +39,7 @@ func eachProcess(f func(pid int) error) error {
 // mapFlags are those of VmFlags that mean the same in all kernels since 5.10.
 const mapFlags = " rd wr ex sh mr mw me ms gd um pf uw lo io sr rr dc de ac nr ht sf wf dd sd mm hg nh mg "
 
-// tellMaps tells of a process's memory by /proc/PID/smaps, or by the lines that smaps shares
+// tellMaps reports a process's memory by /proc/PID/smaps, or by the lines that smaps shares
 // with maps, which a kernel without CONFIG_PROC_PAGE_MONITOR has alone.
 func tellMaps(pid int, emit func(any) error) error {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps", pid))
@@ -113,7 +113,7 @@ func mapsLine(line string) (m mapped, err error) {
 	return m, nil
 }
 
-// row is what the view maps tells of it.
+// row is what the view maps reports of it.
 func (m mapped) row(pid int) map[string]any {
 	row := map[string]any{
 		"pid": pid, "start": hexAddr(m.start), "end": hexAddr(m.end), "size": m.end - m.start,

@@ -13,7 +13,7 @@ func init() {
 	views["symbols"] = tellSymbols
 }
 
-// tellMeminfo tells what /proc/meminfo has in kB.
+// tellMeminfo reports what /proc/meminfo has in kB.
 func tellMeminfo(emit func(any) error) error {
 	return lines("/proc/meminfo", func(line string) error {
 		name, value, _ := strings.Cut(line, ":")
@@ -29,7 +29,7 @@ func tellMeminfo(emit func(any) error) error {
 	})
 }
 
-// tellSlabs tells of the caches by /proc/slabinfo.
+// tellSlabs reports the caches by /proc/slabinfo.
 func tellSlabs(emit func(any) error) error {
 	return lines("/proc/slabinfo", func(line string) error {
 		if strings.HasPrefix(line, "slabinfo") || strings.HasPrefix(line, "#") {
@@ -48,7 +48,7 @@ func tellSlabs(emit func(any) error) error {
 	})
 }
 
-// tellVmallocs tells of the areas in use by /proc/vmallocinfo.
+// tellVmallocs reports the areas in use by /proc/vmallocinfo.
 func tellVmallocs(emit func(any) error) error {
 	return lines("/proc/vmallocinfo", func(line string) error {
 		f := strings.Fields(line)
@@ -94,7 +94,7 @@ func trimHex(s string) string {
 	return "0x" + digits
 }
 
-// tellSymbols tells one of 32 symbols of the kernel's own, which take minutes to tell from
+// tellSymbols reports one of 32 symbols of the kernel's own, which take minutes to distinguish from
 // an emulated guest, and all others.
 func tellSymbols(emit func(any) error) error {
 	n := 0

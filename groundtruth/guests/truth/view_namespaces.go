@@ -9,7 +9,7 @@ import (
 
 func init() { views["namespaces"] = namespacesView }
 
-// namespacesView tells of the namespaces that processes are in, and of who owns them.
+// namespacesView reports the namespaces that processes are in, and who owns them.
 func namespacesView(emit func(any) error) error {
 	pids, err := numbers("/proc")
 	if err != nil {
@@ -50,7 +50,7 @@ func namespacesView(emit func(any) error) error {
 	return nil
 }
 
-// related adds what ioctl_ns(2) tells: the owner, the parent, the creator.
+// related adds what ioctl_ns(2) reports: the owner, the parent, the creator.
 func related(path, kind string, row map[string]any) {
 	const getUserNS, getParent, getOwnerUID = 0xb701, 0xb702, 0xb704
 	f, err := os.Open(path)

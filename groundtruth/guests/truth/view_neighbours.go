@@ -16,7 +16,7 @@ var (
 	}
 )
 
-// viewNeighbours tells what rtnetlink says, proxies too.
+// viewNeighbours reports what rtnetlink says, proxies too.
 func viewNeighbours(emit func(any) error) error {
 	return eachNetNS(func(net uint64) error {
 		links, err := rtLinks()

@@ -27,7 +27,7 @@ func init() {
 	}
 }
 
-// nfTeller tells of the netfilter hooks of the namespace that our thread is in.
+// nfTeller reports the netfilter hooks of the namespace that our thread is in.
 type nfTeller struct {
 	net     uint64
 	symbols kernelSymbols

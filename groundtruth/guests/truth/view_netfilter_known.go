@@ -70,7 +70,7 @@ var nfNAT = []struct {
 	{"ip6", "input", 100, []string{"nf_nat:nf_nat_ipv6_fn"}},
 }
 
-// known tells of those that must be there because of what is listed else: chains of
+// known reports those that must be there because of what is listed else: chains of
 // nf_tables and tables of iptables. What NAT calls is in no list of hooks at all; and
 // kernels without nfnetlink_hook have none.
 func (h *nfTeller) known() error {
@@ -91,7 +91,7 @@ func (h *nfTeller) known() error {
 	return nil
 }
 
-// one tells of one function: the first of those that this kernel has. more are further cells.
+// one reports one function: the first of those that this kernel has. more are further cells.
 func (h *nfTeller) one(family, hook string, device any, priority int, more map[string]any, functions ...string) error {
 	name, module := h.symbols.first(functions...)
 	if name == "" {
@@ -106,7 +106,7 @@ func (h *nfTeller) one(family, hook string, device any, priority int, more map[s
 	return h.emit(row)
 }
 
-// called tells of one that NAT calls. Outside cannot see it where there is no BTF of modules.
+// called reports one that NAT calls. Outside cannot see it where there is no BTF of modules.
 func (h *nfTeller) called(family, hook string, priority int, more map[string]any, functions ...string) error {
 	if !kernelSince(5, 11) {
 		return nil
@@ -122,7 +122,7 @@ func (h *nfTeller) called(family, hook string, priority int, more map[string]any
 	return fmt.Errorf("netfilter: NAT of %s at %s", family, hook)
 }
 
-// knownChains tells of the base chains that nft lists here; nat gets the families of those of
+// knownChains reports the base chains that nft lists here; nat gets the families of those of
 // NAT.
 func (h *nfTeller) knownChains(nat map[string]bool) error {
 	text, err := nftList("-y")
@@ -218,7 +218,7 @@ var xtPriorities = map[string]struct {
 	"mangle": {-150, nfInet}, "raw": {-300, []string{"prerouting", "output"}},
 }
 
-// knownTables tells of iptables' tables.
+// knownTables reports iptables' tables.
 func (h *nfTeller) knownTables(nat map[string]bool) error {
 	for _, f := range []struct{ file, family, module, common string }{
 		{"ip_tables_names", "ip", "iptable_", "ip_tables:ipt_do_table"},

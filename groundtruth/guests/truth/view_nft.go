@@ -40,7 +40,7 @@ var (
 	nftCounted = regexp.MustCompile(`counter packets (\d+) bytes (\d+)`)
 )
 
-// tellNFT reads what nft prints, and tells of one kind of thing in it.
+// tellNFT reads what nft prints, and reports one kind of thing in it.
 func tellNFT(emit func(any) error, inode uint64, what string) error {
 	// The text without what changes by itself; numbers of packets beside it.
 	text, err := nftList("-s", "-a", "-y")

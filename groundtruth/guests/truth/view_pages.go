@@ -38,7 +38,7 @@ var kpfFlags = []struct {
 	{kpfUptodate, "uptodate"}, {kpfLRU, "lru"}, {kpfReserved, "reserved"}, {kpfHead, "head"}, {kpfSwapback, "swapbacked"}, {kpfUnevict, "unevictable"}, {kpfMlocked, "mlocked"},
 }
 
-// tellPages tells of pages that were what they are already when /tmp/kpageflags was
+// tellPages reports pages that were what they are already when /tmp/kpageflags was
 // written. What belongs to programs must be mapped by one that is older than its writer:
 // else it comes and goes with this one. Of free blocks only the kernel knows where they
 // begin, and of page tables nobody whose they are.
@@ -133,7 +133,7 @@ func holds(pid int, held map[uint64]bool) {
 	}
 }
 
-// pageUse is what outsight calls it; empty where /proc/kpageflags does not tell.
+// pageUse is what outsight calls it; empty where /proc/kpageflags does not show it.
 func pageUse(flags uint64) string {
 	switch {
 	case flags&(kpfTail|kpfNoPage|kpfBuddy|kpfTable) != 0:

@@ -10,7 +10,7 @@ import (
 
 func init() {
 	// Every event that a process holds open is taken from it and asked who it is, what it
-	// counted and which program it runs. Nothing tells of the kernel's own events.
+	// counted and which program it runs. Nothing reports the kernel's own events.
 	views["perf"] = func(emit func(any) error) error {
 		return eachProcess(func(pid int) error {
 			fds, err := numbers(fmt.Sprintf("/proc/%d/fd", pid))
@@ -51,7 +51,7 @@ func perfEvent(pid, fd int) (map[string]any, error) {
 		return nil, fmt.Errorf("id of event %d: %w", fd, e)
 	}
 	row := map[string]any{"id": id}
-	// The count alone is 8 bytes; with more the event was asked to tell more.
+	// The count alone is 8 bytes; with more the event was asked to report more.
 	var b [64]byte
 	if n, err := unix.Read(event, b[:]); err == nil && n == 8 {
 		row["count"] = *(*int64)(unsafe.Pointer(&b))

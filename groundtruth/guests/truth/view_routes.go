@@ -31,7 +31,7 @@ var (
 	rtEncaps      = map[uint64]string{1: "mpls", 2: "ip", 3: "ila", 4: "ip6", 5: "seg6", 6: "bpf", 7: "seg6local", 8: "rpl", 9: "ioam6", 10: "xfrm"}
 )
 
-// viewRoutes tells the routes of all tables, a line for each next hop.
+// viewRoutes reports the routes of all tables, a line for each next hop.
 func viewRoutes(emit func(any) error) error {
 	return eachNetNS(func(net uint64) error {
 		links, err := rtLinks()

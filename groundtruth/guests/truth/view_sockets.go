@@ -23,8 +23,8 @@ type socketHolders struct {
 	pid, fd int
 }
 
-// socketTeller tells of the sockets of all network namespaces: what sock_diag(7) tells of
-// each, what only /proc/net tells, and then those that nothing but a descriptor leads to.
+// socketTeller reports the sockets of all network namespaces: what sock_diag(7) reports
+// each, what only /proc/net reports, and then those that nothing but a descriptor leads to.
 type socketTeller struct {
 	holders map[uint64]*socketHolders // by inode
 	own     map[uint64]bool           // inodes of our own sockets
@@ -84,7 +84,7 @@ func (t *socketTeller) findHidden() error {
 	return nil
 }
 
-// rest tells of those hidden sockets that the kernel does not tell of: unbound ones of UDP
+// rest reports those hidden sockets that the kernel does not report: unbound ones of UDP
 // over IPv6 in the server's namespace, which is the first.
 func (t *socketTeller) rest() error {
 	if len(t.hidden) == 0 {
@@ -170,7 +170,7 @@ func netNamespaces() (map[uint64]string, error) {
 	return spaces, nil
 }
 
-// namespace tells of the sockets of one namespace, from within. There is no path to the
+// namespace reports the sockets of one namespace, from within. There is no path to the
 // only one of a kernel without CONFIG_NET_NS.
 func (t *socketTeller) namespace(inode uint64, path string) error {
 	if path != "" {
@@ -219,7 +219,7 @@ func (n *socketSpace) tell(row map[string]any, inode uint64) error {
 	return t.emit(row)
 }
 
-// ping tells of ICMP's datagram sockets, which have no diagnosis: a line of
+// ping reports ICMP's datagram sockets, which have no diagnosis: a line of
 // /proc/net/icmp each.
 func (n *socketSpace) ping(file string) error {
 	text, err := os.ReadFile("/proc/thread-self/net/" + file)
@@ -271,7 +271,7 @@ func (n *socketSpace) ping(file string) error {
 	return nil
 }
 
-// queued tells of the unix sockets that wait to be accepted: they have no inode yet, and the
+// queued reports the unix sockets that wait to be accepted: they have no inode yet, and the
 // diagnosis leaves them out.
 func (n *socketSpace) queued() error {
 	text, err := os.ReadFile("/proc/thread-self/net/unix")

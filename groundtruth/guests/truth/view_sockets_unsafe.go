@@ -13,7 +13,7 @@ import (
 // socketPrograms reads the filters of sockets back.
 type socketPrograms struct {
 	// only is the one eBPF program that can be attached to a socket, if there is but one:
-	// nothing tells which of several a socket has.
+	// nothing shows which of several a socket has.
 	only map[string]any
 }
 
@@ -60,8 +60,8 @@ func (f *socketPrograms) tell(row map[string]any, h *socketHolders) error {
 	return errno
 }
 
-// tellClassic tells a classic filter as its code: which text it is shown as is not the
-// kernel's to tell.
+// tellClassic reports a classic filter as its code: which text it is shown as is not the
+// kernel's to say.
 func tellClassic(row map[string]any, code []byte) {
 	row["filter_length"], row["filter_program"], row["filter_code"] = orNil(len(code)/8), nil, base64.StdEncoding.EncodeToString(code)
 }
@@ -101,7 +101,7 @@ func netNSOf(socket int) (uint64, error) {
 	return st.Ino, err
 }
 
-// held tells of a socket that nothing told of so far, as itself says.
+// held reports a socket that nothing reported so far, as itself says.
 func (t *socketTeller) held(inode uint64) error {
 	h := t.holders[inode]
 	fd, err := h.take()

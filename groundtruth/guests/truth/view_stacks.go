@@ -11,7 +11,7 @@ import (
 
 func init() { views["stacks"] = tellStacks }
 
-// tellStacks tells where threads stand by /proc/PID/task/TID/stack, whose lines are
+// tellStacks reports where threads stand by /proc/PID/task/TID/stack, whose lines are
 // "[<0>] function+0x1c/0x2f0 [module]". Of a running thread it has nothing to say.
 func tellStacks(emit func(any) error) error {
 	if _, err := os.Stat("/proc/self/stack"); errors.Is(err, fs.ErrNotExist) {
@@ -52,7 +52,7 @@ func tellStacks(emit func(any) error) error {
 	})
 }
 
-// tellWaits tells the innermost function alone, by /proc/PID/task/TID/wchan, and that no stack
+// tellWaits reports the innermost function alone, by /proc/PID/task/TID/wchan, and that no stack
 // is cut: the threads of a healthy kernel all lead to where they were born or entered it.
 func tellWaits(emit func(any) error) error {
 	return eachThread(func(dir string, pid, tid int) error {

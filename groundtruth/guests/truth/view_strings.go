@@ -10,7 +10,7 @@ func init() {
 	views["strings"] = func(emit func(any) error) error { return stringsOf(1, emit) }
 }
 
-// stringsOf tells the runs of printable ASCII in the pages that a process has in memory,
+// stringsOf reports the runs of printable ASCII in the pages that a process has in memory,
 // by its pagemap. Pages that follow each other in its address space are one text. What the
 // kernel does not let be read (the page of the vDSO's data) is left out.
 func stringsOf(pid int, emit func(any) error) error {

@@ -86,7 +86,7 @@ func threadsView(emit func(any) error) error {
 	})
 }
 
-// kthreadsView tells of the kernel's threads, with the pool that a worker's name tells.
+// kthreadsView reports the kernel's threads, with the pool that a worker's name shows.
 func kthreadsView(emit func(any) error) error {
 	return eachThread(func(dir string, pid, tid int) error {
 		row := schedule(dir, pid, tid)

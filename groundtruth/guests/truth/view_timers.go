@@ -16,7 +16,7 @@ func number(s string) int64 {
 }
 
 func init() {
-	// /proc/timer_list tells of the high-resolution timers, not of the wheels.
+	// /proc/timer_list reports the high-resolution timers, not the wheels.
 	views["timers"] = func(emit func(any) error) error {
 		cpu, clock, function := int64(-1), int64(0), ""
 		return lines("/proc/timer_list", func(line string) error {

@@ -30,7 +30,7 @@ type ttyDriver struct {
 	first, last  uint32
 }
 
-// tellTTYs tells of the terminals that processes have open or are controlled by.
+// tellTTYs reports the terminals that processes have open or are controlled by.
 func tellTTYs(emit func(any) error) error {
 	t := &teletypes{ldiscs: map[int]string{}, rows: map[string]map[string]any{}}
 	if err := errors.Join(t.readDrivers(), lines("/proc/tty/ldiscs", func(line string) error {
@@ -84,7 +84,7 @@ func (t *teletypes) readDrivers() error {
 	})
 }
 
-// row is that of a device; nil if it is no terminal, but something that leads to one.
+// row is that of a device; nil if it is not a terminal, but something that leads to one.
 func (t *teletypes) row(dev uint64) map[string]any {
 	major, minor := unix.Major(dev), unix.Minor(dev)
 	for _, d := range t.drivers {

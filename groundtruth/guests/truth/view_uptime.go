@@ -11,7 +11,7 @@ import (
 
 func init() { views["uptime"] = tellUptime }
 
-// tellUptime tells what /proc/loadavg and the clocks say; how many threads there are
+// tellUptime reports what /proc/loadavg and the clocks say; how many threads there are
 // changes with who asks.
 func tellUptime(emit func(any) error) error {
 	b, err := os.ReadFile("/proc/loadavg")

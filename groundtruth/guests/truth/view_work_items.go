@@ -7,8 +7,8 @@ import (
 )
 
 func init() {
-	// Of work that runs the guest tells by its worker: behind the + in its name is the queue,
-	// and its stack shows what process_one_work called. Of work that waits it tells nothing
+	// Of work that runs the guest reports by its worker: behind the + in its name is the queue,
+	// and its stack shows what process_one_work called. Of work that waits it reports nothing
 	// that can be read without disturbing it.
 	views["work_items"] = func(emit func(any) error) error {
 		return eachProcess(func(pid int) error {

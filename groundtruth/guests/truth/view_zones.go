@@ -9,7 +9,7 @@ import (
 
 func init() { views["zones"] = tellZones }
 
-// tellZones tells of the zones by /proc/zoneinfo and /proc/buddyinfo, which has those with
+// tellZones reports the zones by /proc/zoneinfo and /proc/buddyinfo, which has those with
 // memory.
 func tellZones(emit func(any) error) error {
 	blocks := map[string][]uint64{}
@@ -56,7 +56,7 @@ func tellZones(emit func(any) error) error {
 			}
 			name := strings.TrimSuffix(f[0], ":")
 			pages, err := strconv.ParseUint(f[1], 10, 64)
-			if err != nil || row[name] != nil { // pagesets tell of "high" too
+			if err != nil || row[name] != nil { // pagesets report "high" too
 				continue
 			}
 			switch name {

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// views tell the rows of one view of outsight's each, in the words of the guest's own
+// views report the rows of one view of outsight's each, in the words of the guest's own
 // kernel: objects with some of that view's columns, under the same names. A file
 // view_NAME.go adds each.
 var views = map[string]func(emit func(row any) error) error{}

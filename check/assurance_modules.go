@@ -7,6 +7,7 @@ import (
 
 	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/kernel/image"
+	"github.com/outsight-vmi/outsight/linux"
 )
 
 // moduleReferences is what modules were compared with.
@@ -25,14 +26,17 @@ func (p *parts) note(c *guest.ModuleComparison, kernel image.Trust) {
 		return // no modules are loaded
 	}
 	m := &moduleReferences{trust: kernel}
+	unplaced := map[*linux.Module]bool{} // they may have a file, which findings name
 	for _, w := range c.Without {
 		m.without = append(m.without, w.Module.Name)
-		delete(c.Trust, w.Module)
+		unplaced[w.Module] = true
 	}
-	for _, t := range c.Trust {
-		if t.Unsigned == nil {
+	for of, t := range c.Trust {
+		switch {
+		case unplaced[of]:
+		case t.Unsigned == nil:
 			m.signed++
-		} else {
+		default:
 			m.files++
 		}
 	}

@@ -4,7 +4,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/kernel/image"
+	"github.com/outsight-vmi/outsight/linux"
+	linuxtext "github.com/outsight-vmi/outsight/linux/text"
 )
 
 func TestModuleAssurance(t *testing.T) {
@@ -34,5 +37,22 @@ func TestModuleAssurance(t *testing.T) {
 		if len(all) != 1 || all[0].State != c.state || !strings.HasPrefix(all[0].Text, begin) || !strings.HasSuffix(all[0].Text, end) || !cut && all[0].Text != c.text {
 			t.Errorf("%s: %+v", c.name, all)
 		}
+	}
+}
+
+// TestUnplaced: a module that has a file and other sizes than that counts as not compared, and
+// its finding names the file.
+func TestUnplaced(t *testing.T) {
+	signed := image.Trust{Basis: image.Signed, By: "Debian", Where: "ext4.ko"}
+	placed, other := &linux.Module{Name: "ext4"}, &linux.Module{Name: "xfs"}
+	w := linuxtext.Unplaced{Module: other, Err: image.ErrLayout}
+	c := &guest.ModuleComparison{Kernel: signed, Trust: map[*linux.Module]image.Trust{placed: signed, other: {Basis: image.Signed, By: "Debian", Where: "xfs.ko"}}, Without: []linuxtext.Unplaced{w}}
+	var p parts
+	p.note(c, c.Kernel)
+	if m := p.compared; m.signed != 1 || m.files != 0 || len(m.without) != 1 {
+		t.Errorf("noted %+v", m)
+	}
+	if f := foundUnplaced(c, w); f == nil || !strings.HasSuffix(f.Basis, "xfs.ko") {
+		t.Errorf("found %+v", f)
 	}
 }

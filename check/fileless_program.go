@@ -18,7 +18,7 @@ func init() {
 		Technique: "T1620", // Reflective Code Loading
 		Source:    "mm_struct.exe_file, its dentry, and the names that its folder has; of interpreters, the descriptor that the script is read from",
 		Proves: `The program of a process was written to memory alone (memfd_create), so that it never lay on a disk; or its file was deleted from a folder where no package
-puts programs, and nothing took its place. Both leave nothing for who searches the disk. A file that an upgrade replaced by another of its name is no finding.`,
+puts programs, and nothing took its place. Both leave nothing on the disk to be found. A file that an upgrade replaced by another of its name is not a finding.`,
 		Blind: `A program that was deleted from a folder of packages while the kernel has forgotten what the folder holds: that looks like an upgrade. A memfd that is named as
 runc names its own, of a process that is named runc and has no network socket. A program whose file stays where it is.`,
 		Next: `Take the program out with "outsight extract --pid PID --address ADDRESS --elf -o FILE" (the views maps and elfs show the address), or all of its memory without

@@ -21,7 +21,7 @@ func init() {
 		Technique: "T1546", // Event Triggered Execution
 		Source:    "modprobe_path, core_pattern, uevent_helper, poweroff_cmd, cgroup_root.release_agent_path, binfmt_misc",
 		Proves: `The kernel was told to start a program at an event (an unknown executable, a crash, a device, an empty control group) that lies where everybody may
-write, that is hidden, or that is no absolute path. Exploits overwrite modprobe_path or core_pattern to get root, containers that break out use release_agent.`,
+write, that is hidden, or that is not an absolute path. Exploits overwrite modprobe_path or core_pattern to get root, containers that break out use release_agent.`,
 		Blind: `A program at a usual place that was itself replaced, and a path that was set back after use. An interpreter that is open already (flag F of binfmt_misc)
 runs whatever its path says today.`,
 		Next: `Take the program out with "outsight recover" and find who wrote the path: "outsight sysctl" shows it, "outsight ps" who runs. Set it back to what the
@@ -164,7 +164,7 @@ func strangePath(h helper) (why string, severity Severity, sure Confidence) {
 	}
 	switch {
 	case !path.IsAbs(program):
-		return "which is no absolute path", High, Likely
+		return "which is not an absolute path", High, Likely
 	case below(program, places.temporary):
 		return "where everybody may write, or nothing outlives a boot", High, Likely
 	case below(program, places.personal):

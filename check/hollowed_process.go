@@ -21,7 +21,7 @@ func init() {
 		Technique: "T1055.012", // Process Hollowing
 		Source:    "mm_struct.exe_file against the vm_area_struct between start_code and end_code, and their bytes against the page cache",
 		Proves: `Where exec put the code of a program lies something else now: another file, memory of no file that holds other bytes, or nothing. Who looks at /proc/PID/exe sees the
-program that was started, and not what runs. Programs that moved their own code to large pages hold the same bytes, and are no finding.`,
+program that was started, and not what runs. Programs that moved their own code to large pages hold the same bytes, and are not a finding.`,
 		Blind: `Code that was changed where it is mapped, with the mapping left as it was: patched-program looks for that. A process that was never started by exec for what it runs: injected-code looks for
 that. What a process calls itself (its arguments, its name) may be anything, and is only mentioned.`,
 		Next: `Take the code out with "outsight extract --pid PID --address ADDRESS -o FILE", and compare it with the program. A program that was packed by UPX unpacks itself in this

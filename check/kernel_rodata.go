@@ -14,7 +14,7 @@ func init() {
 		Source: `__start_rodata..__end_rodata against the vmlinuz, moved by its relocations: tables of operations, sys_call_table, strings, the export table, types (BTF), the
 image of the vDSO`,
 		Proves: `A constant of the kernel was changed after boot, though its pages are read-only: a function in a table of operations, an entry of the system call table, the code
-that every process gets as its vDSO. Nothing in the kernel writes there.`,
+that every process gets as its vDSO. Nothing in the kernel writes there once it is sealed.`,
 		Blind: `What is sealed after initialisation (__ro_after_init, static call and jump tables), data that is writable, and the table of exceptions. What was changed
 and changed back between two looks. Without an image nothing is compared: kernel-text says where one is found.`,
 		Next: `Look at what the changed pointer leads to with the command shown and "outsight disassemble". Dump the guest before anything else is done to it.`,

@@ -21,7 +21,8 @@ func init() {
 		Technique: "T1014", // Rootkit
 		Source:    "the views kprobes, ftrace, lsm, idt and syscalls; for modules that are unsigned or out of tree also tracepoints, netfilter and the keyboard's notifiers",
 		Proves: `A module that is on the list has the kernel call it when a function of the kernel's own is entered or left (kprobes, kretprobes, function tracing), or in place of a system
-call, a security hook or an interrupt. No module of Linux itself does: rootkits do, and a few security products and tracers. A module that was built out of tree, or is unsigned where others are signed, is also named
+call, a security hook or an interrupt. Of the modules that come with Linux only some that are made for tests
+do (lkdtm, samples), and live patches replace functions. Rootkits do, and so do security products and tracers such as SystemTap. A module that was built out of tree, or is unsigned where others are signed, is also named
 if it takes packets (netfilter), events (tracepoints) or keys.`,
 		Blind: `Probes that are set by perf, ftrace or BPF, which no module has: they are in the views of that name. A module that changes code or tables itself: kernel-text, text-branch and
 operations-table find that. A module that is not on the list: code-pointer and hidden-module find that.`,

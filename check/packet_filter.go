@@ -20,7 +20,7 @@ func init() {
 		Source:    "struct sock of packet and raw sockets, and the classic program in sk_filter: what it demands of a packet, followed on all its ways",
 		Proves: `A process sees packets below the firewall and lets only those through that hold a certain value where a program has its own data, or where a sender puts what it
 likes: in the payload of UDP, TCP or ICMP, or in the sequence number, window or identification. That is how passive backdoors (BPFDoor and its kin) wait for their master without an
-open port. What programs of the system wait for is no finding: addresses, ports, protocols, flags, DHCP, ARP, LLDP, EAPOL, replies to ping.`,
+open port. What programs of the system wait for is not a finding: addresses, ports, protocols, flags, DHCP, ARP, LLDP, EAPOL, replies to ping.`,
 		Blind: `A backdoor that compares in its own code instead of in the filter, that waits for a port or an address, or for a protocol of its own below IP. Filters that are eBPF
 programs. Filters that tcpdump, Wireshark and the like were given by hand, as long as their program is the file that a package would install.`,
 		Next: `Look at the process (views tree, files, maps) and at its filter: "outsight sockets TARGET -o json". Record traffic for the values that the finding names: who sends them

@@ -35,7 +35,7 @@ func TestStrangePaths(t *testing.T) {
 		"/etc/hotplug":                "",
 		"/tmp/x":                      "where everybody may write, or nothing outlives a boot",
 		"/root/x":                     "where only a user has programs",
-		"../x":                        "which is no absolute path",
+		"../x":                        "which is not an absolute path",
 		"/usr/lib/.x":                 "which is hidden",
 		"/usr/lib/../../dev/shm/x -a": "where everybody may write, or nothing outlives a boot",
 		"/srv/x":                      "which is where packages put no programs",

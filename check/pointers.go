@@ -19,7 +19,7 @@ func init() {
 		Technique: "T1014", // Rootkit
 		Source:    "every view with columns NAME_owner: system calls, IDT, notifiers, netfilter, LSM, kprobes, ftrace, tracepoints, timers, work, kernel threads, drivers, file and network operations …",
 		Proves: `The kernel will call, or has been told to call, code that belongs neither to its own text nor to a module, BPF program or trampoline that it has on its
-lists. A kernel that nobody tampered with has no such pointer.`,
+lists. A healthy kernel has no such pointer, as far as its lists of code could be read: what could not is reported as a gap.`,
 		Blind: `A pointer that leads to a wrong function of the kernel's own, or into a module that is on the list: look at the owner in the view. Pointers in objects
 that no view shows.`,
 		Next: `Disassemble the code that the pointer leads to with the command shown, and take it out with "outsight read -o FILE". What is hooked says what for: reading

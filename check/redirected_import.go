@@ -23,7 +23,8 @@ func init() {
 		Technique: "T1055", // Process Injection
 		Source:    "of processes with sockets of the internet: the tables of addresses that programs and libraries call others through (DT_JMPREL, the GOT), against the symbols that the image defines to which each leads",
 		Proves: `A program or library calls a function of another by an address that is not that of any function of the name: it leads to memory of no file, or to code of an image
-that does not define it. The dynamic linker never puts such an address there; injectors do, to have a running service call their code.`,
+that does not define it. The dynamic linker puts no such address there, unless an auditing library (LD_AUDIT)
+has it do so. Injectors do, to have a running service call their code, and so do tools that instrument their own process.`,
 		Blind: `Processes without sockets, and 32-bit ones. A library that defines a function of the same name: preload looks for those that were put in front. Addresses that a program keeps
 elsewhere. Images that export by the old table of hashes alone.`,
 		Next: `Disassemble where the address leads with the command shown, and take that memory out with "outsight extract". Who traced the process: the view ptrace.`,

@@ -23,7 +23,7 @@ func init() {
 		Source:    "lsm_names or lsm_idlist, security_hook_heads or static_calls_table, the *_hooks array of each security module, apparmor_enabled, selinux_state, kernel_locked_down, audit_enabled, saved_command_line",
 		Proves: `A security module that is active lost some of its hooks, or calls another function than it registered; or a switch stands as nothing but a write into
 the kernel's memory can put it: lockdown and AppArmor cannot be switched off while the kernel runs. Auditing and SELinux's enforcement can, by root: that is a finding of low severity.`,
-		Blind: `Policies: one that allows everything is no contradiction. A hook whose function was itself changed: the check of kernel text finds that. SELinux, where
+		Blind: `Policies: one that allows everything does not contradict itself. A hook whose function was itself changed: the check of kernel text finds that. SELinux, where
 its policy is in no state to be compared.`,
 		Next: `Find out with "outsight dmesg" when it was switched off, and by whom; what the module forbade may have been done since. After a hook was removed the kernel
 is to be treated as taken over.`,

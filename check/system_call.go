@@ -17,7 +17,7 @@ func init() {
 		Technique: "T1014", // Rootkit
 		Source:    "sys_call_table, ia32_sys_call_table, x32_sys_call_table, the code of x64_sys_call, ia32_sys_call and x32_sys_call, syscall_metadata, kallsyms",
 		Proves: `The kernel does not do a system call by the function of its name: by that of another call, by another place in the kernel's text, or by code of a module
-or BPF program. Or the table and the function that selects by the number (since 6.9, and the stable kernels of April 2024) disagree. Nothing in Linux changes either after it was built.`,
+or BPF program. Or the table and the function that selects by the number (since 6.9, and the stable kernels of April 2024) disagree. Nothing in Linux changes where either leads after it was built.`,
 		Blind: `Where the kernel was built without names for tracing (CONFIG_FTRACE_SYSCALLS), and for 32-bit calls before 6.9, any function that is a system call passes.
 A function that is itself changed, or traced: the checks of text and of ftrace find that.`,
 		Next: `Compare "outsight syscalls" with another guest of the same kernel, and disassemble the function with the command shown. Which call it is says what for:

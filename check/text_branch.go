@@ -27,7 +27,7 @@ func init() {
 		Technique: "T1014", // Rootkit
 		Source:    "the instructions of _stext.._etext and of modules, the kernel's page tables, static_call_sites, ftrace's records, kprobes",
 		Proves: `The kernel's own code jumps or calls straight into executable memory that is not the kernel's: directly, by an address that it loads into a register, or by one that
-stands behind the jump. Only static calls, tracing and probes put such a branch there, and their tables do not have this one. No image of the kernel is needed: this is the memory alone.`,
+stands behind the jump. What the kernel itself puts there (static calls, tracing, probes, dispatchers of BPF) does not account for this one. No image of the kernel is needed: this is the memory alone.`,
 		Blind: `A change that stays within the kernel's text, or that has the code compute where it goes: kernel-text finds these if it knows the image. Where each function
 keeps a place for tracing, a call of a trampoline or of a BPF program: ftrace-triple judges that.`,
 		Next: `Disassemble both ends with the commands "outsight disassemble TARGET ADDRESS", and take out the memory that the branch leads to with "outsight read -o FILE". The function that is

@@ -25,7 +25,7 @@ func init() {
 		Source: `the images of the vDSO (vdso_image_64, vdso_image_32, vdso_image_x32; their raw_data) against the vmlinuz, patched for the processor by their own
 .altinstructions; and what the page tables of each process have at mm->context.vdso against the pages of those images`,
 		Proves: `The code that processes call for the time was changed: in the kernel's image for all of them (severity critical), or in a copy of one process, which only
-somebody made who wrote into its memory (ptrace, /proc/PID/mem). Intruders change it so because hardly anything looks there.`,
+a write into its memory makes (ptrace, /proc/PID/mem). Intruders change it because hardly anything looks there.`,
 		Blind: `A vDSO that a process moved itself, and told the kernel nothing of. Debuggers and uprobes put breakpoints there as well, and CRIU patches the vDSO of the
 processes that it restores. Without a boot image the kernel's own image of the vDSO is taken as it is.`,
 		Next: `Disassemble the changed code with the command shown, and see who traces the process: the view ptrace, and open files of /proc/PID/mem.`,

@@ -207,7 +207,7 @@ What is swapped out is not found.`,
 			pattern = binary.LittleEndian.AppendUint64(nil, a)
 			if align = m.WordSize(); align == 4 {
 				if a > math.MaxUint32 {
-					return usagef("--pointer: %#x is no address of a 32-bit process", a)
+					return usagef("--pointer: %#x is not an address of a 32-bit process", a)
 				}
 				pattern = pattern[:align]
 			}

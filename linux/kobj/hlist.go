@@ -47,7 +47,7 @@ func (s *Walker) chain(ctx context.Context, head, next virt.Addr, limit int, yie
 		}
 		switch {
 		case !s.Space.KernelHalf(at) || at%8 != 0:
-			return yield(0, fmt.Errorf("chain at %#x: %w: %#x is no kernel pointer", uint64(head), ErrBroken, node))
+			return yield(0, fmt.Errorf("chain at %#x: %w: %#x is not a kernel pointer", uint64(head), ErrBroken, node))
 		case at == tortoise || n == limit:
 			return yield(0, fmt.Errorf("chain at %#x: %w: it does not end", uint64(head), ErrBroken))
 		}

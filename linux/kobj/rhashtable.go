@@ -109,7 +109,7 @@ func (s *Walker) rhashBuckets(ctx context.Context, r *Reader, base virt.Addr, si
 				continue
 			}
 			if !s.Space.KernelHalf(node) {
-				if !yield(0, fmt.Errorf("bucket at %#x: %w: %#x is no kernel pointer", uint64(head), ErrBroken, uint64(heads[i]))) {
+				if !yield(0, fmt.Errorf("bucket at %#x: %w: %#x is not a kernel pointer", uint64(head), ErrBroken, uint64(heads[i]))) {
 					return nil
 				}
 				continue

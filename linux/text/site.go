@@ -166,7 +166,7 @@ func (w *worker) call(c *image.Call, want, got []byte) string {
 		}
 	}
 	if w.t.state.calls(target, fn) {
-		return no(!w.t.state.function(fn), "a static call of what is no function, as its key says")
+		return no(!w.t.state.function(fn), "a static call of what is not a function, as its key says")
 	}
 	if bytes.Equal(got, want) && want[0] != 0x0f {
 		// As built it goes to the trampoline, which is checked itself.
@@ -245,7 +245,7 @@ func (w *worker) fentry(at uint64, got []byte) string {
 	case target == names.ftraceCaller+off, target == names.ftraceRegsCaller+off, w.t.state.trampoline(at, target):
 		return ""
 	}
-	return "a call at a function's start to what is no tracer that ftrace knows"
+	return "a call at a function's start to a tracer that ftrace does not know"
 }
 
 // tracer checks the calls inside of ftrace's own entry code.
@@ -260,5 +260,5 @@ func (w *worker) tracer(at uint64, want, got []byte) string {
 	if isNop(got) {
 		return ""
 	}
-	return "ftrace's entry code calls what is no tracer that ftrace knows"
+	return "ftrace's entry code calls a tracer that ftrace does not know"
 }

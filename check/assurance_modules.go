@@ -1,6 +1,7 @@
 package check
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -16,6 +17,7 @@ type moduleReferences struct {
 	signed  int         // modules that a key in that image signed
 	files   int         // modules whose file nobody signed
 	without []string    // modules that were not compared
+	alone   []string    // modules of which the guest's own, unsigned file is all there is, though its kernel's modules are signed
 }
 
 const moduleTextID = "module-text"
@@ -28,12 +30,17 @@ func (p *parts) note(c *guest.ModuleComparison, kernel image.Trust) {
 	m := &moduleReferences{trust: kernel}
 	unplaced := map[*linux.Module]bool{} // they may have a file, which findings name
 	for _, w := range c.Without {
-		m.without = append(m.without, w.Module.Name)
-		unplaced[w.Module] = true
+		if unplaced[w.Module] = true; errors.Is(w.Err, guest.ErrUnsignedModule) {
+			m.alone = append(m.alone, w.Module.Name)
+		} else {
+			m.without = append(m.without, w.Module.Name)
+		}
 	}
 	for of, t := range c.Trust {
 		switch {
 		case unplaced[of]:
+		case !c.Proves(of):
+			m.alone = append(m.alone, of.Name)
 		case t.Unsigned == nil:
 			m.signed++
 		default:
@@ -41,12 +48,13 @@ func (p *parts) note(c *guest.ModuleComparison, kernel image.Trust) {
 		}
 	}
 	slices.Sort(m.without)
+	slices.Sort(m.alone)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.compared = m
 }
 
-// modulesNamed bounds the modules without a reference that are named.
+// modulesNamed bounds the modules that were not compared, or in vain, that are named.
 const modulesNamed = 6
 
 // assurance is what the comparison of modules proves.
@@ -77,12 +85,22 @@ func (m *moduleReferences) assurance(r *Result) Assurance {
 		a.State = Incomplete
 		texts = append(texts, "not all of them could be read")
 	}
-	if n := len(m.without); n > 0 {
+	for _, lack := range []struct {
+		names []string
+		what  string
+	}{
+		{m.without, " no reference"},
+		{m.alone, " only a file of the guest's own that is not signed as those of this kernel are, which proves nothing"},
+	} {
+		n := len(lack.names)
+		if n == 0 {
+			continue
+		}
 		a.State = Incomplete
 		if m.signed+m.files == 0 {
 			a.State = Unproven
 		}
-		names := strings.Join(m.without[:min(n, modulesNamed)], ", ")
+		names := strings.Join(lack.names[:min(n, modulesNamed)], ", ")
 		if n > modulesNamed {
 			names += ", …"
 		}
@@ -90,7 +108,7 @@ func (m *moduleReferences) assurance(r *Result) Assurance {
 		if n == 1 {
 			have = "has"
 		}
-		texts = append(texts, fmt.Sprintf("%s %s no reference (%s)", plural(n, "module"), have, names))
+		texts = append(texts, fmt.Sprintf("%s %s%s (%s)", plural(n, "module"), have, lack.what, names))
 	}
 	if places > 0 {
 		a.State = Differs

@@ -1,11 +1,13 @@
 package check
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/kernel/image"
+	"github.com/outsight-vmi/outsight/kernel/image/trust"
 	"github.com/outsight-vmi/outsight/linux"
 	linuxtext "github.com/outsight-vmi/outsight/linux/text"
 )
@@ -25,6 +27,8 @@ func TestModuleAssurance(t *testing.T) {
 		{"the host's kernel", moduleReferences{trust: host, signed: 1}, nil, Matches, "1 module verified by the kernel's own keys (the kernel by the host's file /vmlinuz)"},
 		{"files", moduleReferences{trust: signed, signed: 2, files: 1}, nil, Matches, "2 modules verified by … compared with files that are not signed by a key of this kernel"},
 		{"some", moduleReferences{trust: signed, signed: 2, without: []string{"zfs"}}, nil, Incomplete, "2 modules verified by …; 1 module has no reference (zfs)"},
+		{"unsigned", moduleReferences{trust: signed, signed: 2, alone: []string{"ext4"}}, nil, Incomplete, "2 modules verified by …; 1 module has only a file of the guest's own that is not signed as those of this kernel are, which proves nothing (ext4)"},
+		{"unsigned alone", moduleReferences{trust: signed, alone: []string{"ext4"}}, nil, Unproven, "1 module has only a file of … (ext4)"},
 		{"many", moduleReferences{trust: signed, without: strings.Fields("a b c d e f g")}, nil, Unproven, "7 modules have no reference (a, b, c, d, e, f, …)"},
 		{"found", moduleReferences{trust: signed, signed: 2}, found, Differs, "modules differ in 1 place from their files; 2 modules …/vmlinuz)"},
 	} {
@@ -44,12 +48,13 @@ func TestModuleAssurance(t *testing.T) {
 // its finding names the file.
 func TestUnplaced(t *testing.T) {
 	signed := image.Trust{Basis: image.Signed, By: "Debian", Where: "ext4.ko"}
-	placed, other := &linux.Module{Name: "ext4"}, &linux.Module{Name: "xfs"}
+	placed, other, foreign := &linux.Module{Name: "ext4"}, &linux.Module{Name: "xfs"}, &linux.Module{Name: "zfs"}
+	own := image.Trust{Basis: image.GuestFile, Where: "zfs.ko", Unsigned: trust.ErrUnsigned}
 	w := linuxtext.Unplaced{Module: other, Err: image.ErrLayout}
-	c := &guest.ModuleComparison{Kernel: signed, Trust: map[*linux.Module]image.Trust{placed: signed, other: {Basis: image.Signed, By: "Debian", Where: "xfs.ko"}}, Without: []linuxtext.Unplaced{w}}
+	c := &guest.ModuleComparison{Kernel: signed, Trust: map[*linux.Module]image.Trust{placed: signed, other: {Basis: image.Signed, By: "Debian", Where: "xfs.ko"}, foreign: own}, Without: []linuxtext.Unplaced{w}, Signs: true}
 	var p parts
 	p.note(c, c.Kernel)
-	if m := p.compared; m.signed != 1 || m.files != 0 || len(m.without) != 1 {
+	if m := p.compared; m.signed != 1 || m.files != 0 || !slices.Equal(m.without, []string{"xfs"}) || !slices.Equal(m.alone, []string{"zfs"}) {
 		t.Errorf("noted %+v", m)
 	}
 	if f := foundUnplaced(c, w); f == nil || !strings.HasSuffix(f.Basis, "xfs.ko") {

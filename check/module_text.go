@@ -25,7 +25,8 @@ own relocations with the kernel's __ksymtab and those of other modules; at patch
 it. The basis says what the file is believed for: a signature by one of the keys inside the kernel's own image is as good as that image, wherever the file was found; the
 guest's own file without a signature only shows that memory is not what was loaded.`,
 		Blind: `Modules without a reference, of which the assurances of the check say how many: those that were built for this guest, and those whose file is neither beside the
-kernel's file on the host, nor in the initrd, nor whole in the guest's page cache. Data that is writable, or is sealed after the module's own initialisation. What
+kernel's file on the host, nor in the initrd, nor whole in the guest's page cache. Where the kernel's modules are signed, an unsigned file of the guest's own is no reference:
+one of the kernel's own modules is then not compared, and that another equals it proves nothing. Data that is writable, or is sealed after the module's own initialisation. What
 was changed and changed back between two looks. Modules that hide: see hidden-module.`,
 		Next: `Disassemble the function with the command shown: a jump or call that leads out of the module shows where the rest of the intruder's code is. Dump the guest
 before anything else is done to it.`,

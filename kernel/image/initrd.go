@@ -20,14 +20,15 @@ import (
 )
 
 // Initrd is the archive of a guest's first root file system, which the host boots it with:
-// the modules in it. It is read as a whole when the first is asked for, and what is kept are
-// the modules' files as they are in it.
+// the modules in it. It is read as a whole when the first is asked for, and again if it was
+// replaced; what is kept are the modules' files as they are in it. It is safe for concurrent use.
 type Initrd struct {
 	Path  string
 	Basis Basis // if a module has no signature
 
-	once  sync.Once
-	files map[string][]byte // by the module's name
+	mu    sync.Mutex
+	read  string            // which file was read, by its inode, size and times; empty for none
+	files map[string][]byte // by the module's name; nil content: it was let go of
 	err   error
 }
 
@@ -44,8 +45,15 @@ const (
 
 // Module implements [ModuleSource].
 func (i *Initrd) Module(_ context.Context, id ModuleID) ([]byte, Trust, error) {
-	i.once.Do(i.index)
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	now := stamp(i.Path)
 	b, ok := i.files[id.Name]
+	if i.read == "" || i.read != now || ok && b == nil {
+		i.index()
+		i.read = now
+		b, ok = i.files[id.Name]
+	}
 	switch {
 	case ok:
 	case i.err != nil:
@@ -60,8 +68,27 @@ func (i *Initrd) Module(_ context.Context, id ModuleID) ([]byte, Trust, error) {
 	return b, Trust{Basis: i.Basis, Where: i.Path}, nil
 }
 
+// Forget lets go of the modules' content. Their names are kept, so that the archive is not read
+// again for one that it does not have.
+func (i *Initrd) Forget() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	for name := range i.files {
+		i.files[name] = nil
+	}
+}
+
+// stamp identifies a file in its present state; empty if there is none.
+func stamp(path string) string {
+	var st unix.Stat_t
+	if unix.Stat(path, &st) != nil {
+		return ""
+	}
+	return fmt.Sprint(st.Dev, st.Ino, st.Size, st.Mtim, st.Ctim)
+}
+
 func (i *Initrd) index() {
-	i.files = map[string][]byte{}
+	i.files, i.err = map[string][]byte{}, nil
 	f, err := os.OpenFile(i.Path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		i.err = err
@@ -85,7 +112,7 @@ func (i *Initrd) index() {
 		if kept += size; kept > maxKeptInitrd {
 			return fmt.Errorf("more than %d MiB of modules", maxKeptInitrd>>20)
 		}
-		b := bytes.NewBuffer(make([]byte, 0, min(size, 1<<20)+bytes.MinRead))
+		b := bytes.NewBuffer(make([]byte, 0, min(size, 1<<20)+bytes.MinRead)) // not nil
 		if _, err := io.CopyN(b, r, int64(size)); err != nil {
 			return err
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -225,10 +226,8 @@ func cpio(files map[string][]byte) (b []byte) {
 			b = append(b, 0)
 		}
 	}
-	for _, name := range []string{"kernel/x86/microcode/GenuineIntel.bin", "lib/modules/6.12.1/small-one.ko", "lib/modules/6.12.1/two.ko.zst", "bin/sh"} {
-		if data, ok := files[name]; ok {
-			entry(name, 0o100644, data)
-		}
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		entry(name, 0o100644, files[name])
 	}
 	entry("TRAILER!!!", 0, nil)
 	return b
@@ -262,12 +261,22 @@ func TestInitrd(t *testing.T) {
 		if _, _, err := i.Module(context.Background(), image.ModuleID{Name: "three"}); !errors.Is(err, image.ErrNone) {
 			t.Errorf("%s: a module that is not there: %v", name, err)
 		}
+		i.Forget()
+		if got, _, err := i.Module(context.Background(), image.ModuleID{Name: "two"}); err != nil || !bytes.Equal(got, two) {
+			t.Errorf("%s, once forgotten: %d bytes, %v", name, len(got), err)
+		}
 		cut := &image.Initrd{Path: path}
 		if err := os.Truncate(path, int64(len(b)-200)); err != nil {
 			t.Fatal(err)
 		}
 		if _, _, err := cut.Module(context.Background(), image.ModuleID{Name: "three"}); err == nil || errors.Is(err, image.ErrNone) {
 			t.Errorf("%s, cut off: %v", name, err)
+		}
+		if err := os.WriteFile(path, cpio(map[string][]byte{"three.ko": two}), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got, _, err := i.Module(context.Background(), image.ModuleID{Name: "three"}); err != nil || !bytes.Equal(got, two) {
+			t.Errorf("%s, replaced: %d bytes, %v", name, len(got), err)
 		}
 	}
 }

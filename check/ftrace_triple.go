@@ -24,7 +24,7 @@ func init() {
 		Proves: `The place that every function keeps for tracing holds something that function tracing did not put there, or tracing has a user that is not on its
 list, or a user that replaces functions (IPMODIFY) is a module rather than live patching. To be called a hook must be in the code; to stay it must be in the list and the records: who
 hides one of the three shows in the others.`,
-		Blind: `A hook behind the first instruction of a function, and functions without a place for tracing: the check of kernel text finds these. A module that uses
+		Blind: `Users and records where the kernel itself switched tracing off after a warning (ftrace_kill): it does not keep them any more. A hook behind the first instruction of a function, and functions without a place for tracing: the check of kernel text finds these. A module that uses
 tracing as it is meant, without replacing functions: it is in "outsight ftrace".`,
 		Next: `"outsight ftrace" shows the users of tracing and their functions, "outsight ftrace_functions" what is traced; disassemble where the call leads. What is
 hooked says what for. A live patch of a vendor that brings its own framework may replace functions legally: compare with what is installed.`,
@@ -44,6 +44,7 @@ type ftraceView struct {
 	named  map[virt.Addr]int // how many users name a function
 	all    []*ftraceUser     // those that trace every function, but for some
 	off    bool              // nothing is called, whoever asks (kernel.ftrace_enabled)
+	broken bool              // the kernel does not keep its records any more
 	code   codeWindow
 }
 
@@ -89,7 +90,11 @@ func ftraceTriple(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 		// is every function of a slow guest.
 		changing := func() bool { return s.Linux.Held(s.Linux.Space.Live(), "ftrace_lock", "text_mutex") }
 		before := changing()
-		v := &ftraceView{s: s, owners: owners, named: map[virt.Addr]int{}, code: codeWindow{s: s}}
+		off := s.Linux.TracingOff()
+		v := &ftraceView{s: s, owners: owners, named: map[virt.Addr]int{}, broken: off.Broken(), code: codeWindow{s: s}}
+		if off.Off && !off.Warned && !yield(v.switchedOff(off.At), nil) {
+			return
+		}
 		for f, err := range hooks.FtraceOps(ctx, s.Linux) {
 			if err != nil {
 				if !yield(nil, err) {
@@ -126,6 +131,21 @@ func ftraceTriple(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 				return
 			}
 		}
+	}
+}
+
+// switchedOff is the finding about tracing that is off for good without a reason: whatever has
+// the kernel do that warns, and a warning leaves its mark in the taint flags.
+func (v *ftraceView) switchedOff(at virt.Addr) *Finding {
+	return &Finding{
+		Severity: High, Confidence: Likely,
+		Title:    "function tracing is switched off for good, and the kernel never warned of anything",
+		Object:   Object{Kind: "variable", Name: "ftrace_disabled", Addr: at},
+		Expected: "0, or the taint flag W, which the warning sets that comes with it (ftrace_kill)",
+		Seen:     "not 0, and no taint flag W",
+		Evidence: []Evidence{{Text: "ftrace_disabled", Addr: at, Bytes: bytesAt(v.s, at, 4)}},
+		Basis:    "variables of the guest's kernel, compared with each other at one look",
+		Show:     "outsight read {} ftrace_disabled 4",
 	}
 }
 
@@ -209,6 +229,14 @@ func (v *ftraceView) judge(site *hooks.FtraceSite) *Finding {
 			return found("calls a module when it is entered, and its record says that it cannot be traced", "a nop of five bytes, or a call of __fentry__", to)
 		}
 		return nil
+	}
+	if v.broken {
+		// Records of modules that were removed lead into those that came since.
+		to, owner := v.target(site.Site, code)
+		if v.owners.CodeAt(site.Site).Kind != linux.OwnerKernel || owner.Kind != linux.OwnerModule {
+			return nil
+		}
+		return found("calls a module when it is entered, and tracing is switched off", "a nop of five bytes, or a call of a function of tracing", to)
 	}
 	switch {
 	case !site.Enabled && !idle:

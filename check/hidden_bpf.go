@@ -256,6 +256,15 @@ func (w *bpfWalk) judge(p virt.Addr) (*Finding, error) {
 	if r.Err != nil {
 		return nil, fmt.Errorf("BPF program at %#x: %w", uint64(p), r.Err)
 	}
+	// While the verifier looks at a program, which takes seconds for a large one, nothing but its memory
+	// is there (bpf_prog_load): no identifier, no code, and nobody else holds it.
+	young := id == 0 && refs == 1
+	for _, way := range []string{byIdentifier, bySymbol, byTree, byLink, byPlace} {
+		young = young && !w.ways[way][p]
+	}
+	if young && !jited {
+		return nil, nil
+	}
 	var in, out []string
 	for _, way := range []string{byIdentifier, byMemory, bySymbol, byTree, byLink, byPlace} {
 		switch {
@@ -277,6 +286,7 @@ func (w *bpfWalk) judge(p virt.Addr) (*Finding, error) {
 		Title:      fmt.Sprintf("BPF program %s is missing from %s", name, strings.Join(out, " and ")),
 		Object:     Object{Kind: "BPF program", Name: name, Addr: p},
 		Aspect:     strings.Join(out, " "),
+		Busy:       young,
 		Expected:   "in " + strings.Join(append(slices.Clone(in), out...), ", "),
 		Seen:       "in " + strings.Join(in, ", ") + " alone",
 		Evidence:   []Evidence{{Text: "its struct bpf_prog", Addr: p}, {Text: "its struct bpf_prog_aux", Addr: aux}},

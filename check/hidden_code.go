@@ -70,6 +70,7 @@ const maxFree = 4096
 func (s *Subject) strangeCode(ctx context.Context, owners *linux.Owners) (runs []run, err error) {
 	left, written := maxFree, maxFree
 	known := append(s.knownCode(), s.classicPrograms(ctx, owners)...)
+	broken := s.Linux.TracingOff().Broken()
 	strange := func(from, to virt.Addr) bool {
 		for _, k := range known {
 			if from < k.end && to > k.start {
@@ -82,7 +83,7 @@ func (s *Subject) strangeCode(ctx context.Context, owners *linux.Owners) (runs [
 			return false
 		}
 		left--
-		return !s.fill(from)
+		return !s.fill(from) && !(broken && s.tracingTrampoline(from))
 	}
 	note := func(from, to virt.Addr, writable bool) {
 		if n := len(runs); n > 0 && runs[n-1].end == from && runs[n-1].writable == writable {
@@ -143,6 +144,24 @@ func (s *Subject) foundCode(r run) *Finding {
 	}
 }
 
+// tracingTrampoline reports whether a page begins as the kernel's own ftrace_caller or
+// ftrace_regs_caller does, of which trampolines are copies (create_trampoline): one that is
+// left when the kernel has switched tracing off is on no list.
+func (s *Subject) tracingTrampoline(a virt.Addr) bool {
+	var is, want [tracingCodeCompared]byte
+	if s.Linux.ReadAt(is[:], a) != nil {
+		return false
+	}
+	for _, name := range []string{"ftrace_caller", "ftrace_regs_caller"} {
+		if from, ok := s.Linux.Address(name); ok && s.Linux.ReadAt(want[:], from) == nil && is == want {
+			return true
+		}
+	}
+	return false
+}
+
+const tracingCodeCompared = 64 // bytes before the first that differs, an operand (ftrace_epilogue's offset)
+
 // fill reports whether a page holds nothing but what kernels fill the rest of code with:
 // breakpoints, zeros or nops of one byte.
 func (s *Subject) fill(a virt.Addr) bool {
@@ -179,12 +198,7 @@ func (s *Subject) knownCode() (known []run) {
 	if a := variable("hv_hypercall_pg"); a != 0 && s.isHypercall(a) {
 		known = append(known, run{start: a, end: a + phys.PageSize})
 	}
-	for _, name := range []string{"kexec_image", "kexec_crash_image"} {
-		if a := s.kexecPage(variable(name)); a != 0 {
-			known = append(known, run{start: a, end: a + phys.PageSize})
-		}
-	}
-	return known
+	return append(known, s.kexecPages()...)
 }
 
 // classicPrograms is the code of BPF programs that the kernel keeps no list of: those that
@@ -225,28 +239,4 @@ func (s *Subject) isHypercall(a virt.Addr) bool {
 		return false
 	}
 	return bytes.Contains(b[:], []byte{0x0f, 0x01, 0xc1}) || bytes.Contains(b[:], []byte{0x0f, 0x01, 0xd9})
-}
-
-// kexecPage is the page from which a kernel that is loaded for kexec will be started: it is
-// executable as long as that is (machine_kexec_prepare, since 6.14), and a copy of the kernel's own
-// code. 0: there is none, or something else is in it.
-func (s *Subject) kexecPage(image virt.Addr) virt.Addr {
-	start, ok := s.Linux.Address("__relocate_kernel_start")
-	entry, ok2 := s.Linux.Address("relocate_kernel")
-	o, err := kobj.LayoutOf(s.Linux.Walker, "kexec", func(r *kobj.Resolver, o *struct{ page kobj.Field }) { o.page = r.Field("kimage", "control_code_page") })
-	if image == 0 || err != nil || !ok || !ok2 || entry < start || entry-start >= phys.PageSize/2 {
-		return 0
-	}
-	r := s.Linux.Reader()
-	pa, ok := mm.StructPage(s.Linux, r.Pointer(image, o.page))
-	if r.Err != nil || !ok {
-		return 0
-	}
-	const compared = 256 // of the code; what it needs to know lies elsewhere
-	page := s.Linux.Space.DirectBase() + virt.Addr(pa)
-	var is, want [compared]byte
-	if s.Linux.ReadAt(is[:], page+entry-start) != nil || s.Linux.ReadAt(want[:], entry) != nil || is != want {
-		return 0
-	}
-	return page
 }

@@ -34,12 +34,25 @@ socket.`,
 }
 
 // hiddenSocketLayout is how a sock leads to its file.
-type hiddenSocketLayout struct{ socket, file kobj.Field }
+type hiddenSocketLayout struct{ socket, file, count, refs kobj.Field }
+
+// released reports whether the last reference to a file was given up: it is being closed then, by a
+// task that may have to wait for a processor (__fput).
+func (o *hiddenSocketLayout) released(r *kobj.Reader, file virt.Addr) bool {
+	switch {
+	case o.refs.Present():
+		return r.Uint(file, o.refs)>>63 != 0 // FILE_REF_DEAD, since 6.13 (90ee6ed776c0)
+	case o.count.Present():
+		return r.Uint(file, o.count) == 0
+	}
+	return false
+}
 
 func hiddenSockets(_ context.Context, s *Subject) iter.Seq2[*Finding, error] {
 	return func(yield func(*Finding, error) bool) {
 		o, err := kobj.LayoutOf(s.Linux.Walker, "files of sockets", func(r *kobj.Resolver, o *hiddenSocketLayout) {
 			o.socket, o.file = r.Field("sock", "sk_socket"), r.Field("socket", "file")
+			o.count, o.refs = r.Optional("file", "f_count"), r.Optional("file", "f_ref.refcnt.counter")
 		})
 		if err != nil {
 			yield(nil, err)
@@ -113,6 +126,7 @@ func (s *Subject) hiddenSocket(k *network.Socket, o *hiddenSocketLayout, mapped 
 		f.Title = describeSocket(k) + " has a file that no process has"
 		f.Expected = "a descriptor of a process, for a socket that is an open file"
 		f.Evidence = append(f.Evidence, Evidence{Text: "its struct file", Addr: file})
+		f.Busy = o.released(&r, file)
 	default:
 		return nil, nil
 	}

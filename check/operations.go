@@ -99,7 +99,8 @@ type opsWalk struct {
 	seen    map[opsKey]bool
 	exports func() map[virt.Addr]bool // what modules may use of the kernel; nil: not known
 	buffer  []byte
-	left    int // of the objects that may still be looked at
+	left    int               // of the objects that may still be looked at
+	held    *linux.HeldObject // what led to the objects that are judged; nil: no descriptor
 	yield   func(*Finding, error) bool
 	ended   bool
 }
@@ -237,8 +238,9 @@ func (w *opsWalk) found(kind *operations, table virt.Addr, object, what, expecte
 	}, nil)
 }
 
+// fail reports what could not be read, unless it is of a file that was closed meanwhile.
 func (w *opsWalk) fail(err error) {
-	if !w.ended {
+	if !w.ended && (w.held == nil || w.s.Linux.StillHeld(*w.held)) {
 		w.ended = !w.yield(nil, err)
 	}
 }

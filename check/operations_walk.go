@@ -79,6 +79,8 @@ func (w *opsWalk) files(ctx context.Context, o *opsLayout) {
 			return
 		}
 		seen[h.File] = true
+		w.held = &h
+		defer func() { w.held = nil }()
 		name := func() string { return fmt.Sprintf("descriptor %d of process %d", h.FD, h.PID) }
 		w.r.Err = nil
 		inode := w.r.Pointer(h.File, o.inodeOf)

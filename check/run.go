@@ -119,7 +119,7 @@ func Run(ctx context.Context, g *guest.Guest, checks []*Check, opts ...Option) (
 	if err != nil {
 		return nil, err
 	}
-	still, looks := l.Still(), 1
+	still, looks, number := l.Still(), 1, l.Boot
 	result := runOnce(ctx, l, checks, o)
 	if err := l.Close(); err != nil {
 		return nil, err
@@ -136,6 +136,9 @@ func Run(ctx context.Context, g *guest.Guest, checks []*Check, opts ...Option) (
 		if l, err = o.look(ctx, g, again); err != nil {
 			return nil, err
 		}
+		if l.Boot != number {
+			return nil, errors.Join(rebooted(g.Target()), l.Close())
+		}
 		second := runOnce(ctx, l, again, o)
 		if err := l.Close(); err != nil {
 			return nil, err
@@ -145,6 +148,11 @@ func Run(ctx context.Context, g *guest.Guest, checks []*Check, opts ...Option) (
 	}
 	if looks > 1 {
 		result.confirm()
+	}
+	if !still && len(result.Findings)+len(result.Gaps) > 0 && ctx.Err() == nil {
+		if err := lasts(ctx, g, number); err != nil {
+			return nil, err
+		}
 	}
 	result.assure()
 	sortFindings(result.Findings)

@@ -97,6 +97,10 @@ func soak(t *testing.T, kernel string, long time.Duration) {
 		}
 	}
 	w.judge(s, "afterwards")
+	// What the guest's kernel itself stumbled over is not ours, and explains much.
+	if out, err := g.Output(t.Context(), "dmesg | grep -A25 -E 'WARNING:|BUG:|ftrace failed|stall' | head -80"); err == nil && len(out) > 0 {
+		t.Logf("the guest's kernel complains:\n%s", out)
+	}
 	if again {
 		labtest.Output(t, g, "/server -kexec /boot/vmlinuz -initrd /boot/initrd >/run/kexec.log 2>&1 & until grep -q loaded /run/kexec.log; do kill -0 $! || { cat /run/kexec.log; exit 1; }; sleep 0.1; done")
 		w.rebooted(s, g)

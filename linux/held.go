@@ -38,6 +38,15 @@ type HeldObject struct {
 	Ops    virt.Addr // struct file_operations
 	File   virt.Addr // struct file
 	Object virt.Addr // its private data
+
+	slot virt.Addr // of the table of descriptors
+}
+
+// StillHeld reports whether the descriptor leads to the same file now: what was read of one that
+// was closed meanwhile is not the guest's.
+func (s *System) StillHeld(h HeldObject) bool {
+	file, err := s.Space.Live().U64(h.slot)
+	return err == nil && virt.Addr(file) == h.File
 }
 
 const (
@@ -168,7 +177,7 @@ func (w *heldWalk) look(t Task) (found []HeldObject, err error) {
 				w.known[file] = ops
 			}
 			if w.wanted == nil || slices.Contains(w.wanted, ops) {
-				found = append(found, HeldObject{FileHolder{pid, first + i}, ops, file, r.Pointer(file, o.private)})
+				found = append(found, HeldObject{FileHolder{pid, first + i}, ops, file, r.Pointer(file, o.private), list + virt.Addr(8*(first+i))})
 			}
 		}
 	}

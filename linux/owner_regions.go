@@ -119,7 +119,10 @@ func (o *Owners) findTrampolines(ctx context.Context) error {
 		}
 	}
 	if _, ok := s.Address("ftrace_ops_trampoline_list"); ok && l.list.Present() {
-		return o.walk(ctx, "ftrace trampolines", "ftrace_ops_trampoline_list", 0, l.list, add)
+		if err := o.walk(ctx, "ftrace trampolines", "ftrace_ops_trampoline_list", 0, l.list, add); !s.TracingOff().Broken() {
+			return err
+		}
+		return nil // users that were freed are on the list still
 	}
 	first, ok := s.Address("ftrace_ops_list")
 	if !ok || !l.next.Present() {

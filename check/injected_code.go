@@ -7,7 +7,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"iter"
-	"path"
 	"slices"
 	"strings"
 
@@ -25,9 +24,9 @@ func init() {
 		Source:    "vm_area_struct of executable memory without a file, what the page tables have there, pt_regs of threads, ELF headers of what is mapped",
 		Proves: `A process can execute memory that no file is behind, and that holds something: a program or library that was loaded without a file, shellcode, an executable
 heap or stack that neither the program nor a library asks for; or a thread is in a system call that such memory made. Compilers at run time (JIT) do the first too: programs that are known to have
-one are judged by the rest alone.`,
-		Blind: `In a program that asked for all that can be read to be executable (personality READ_IMPLIES_EXEC), code that makes no system call while it is looked at. In programs with a compiler at run time (V8, Java, LuaJIT, .NET, PHP, Mesa and others, known by the names of their libraries), code that looks like none of the above and
-makes its system calls through libraries. With PCRE2 or libffi, which many programs have, memory that begins as theirs does. Memory that is both writable and executable in programs that ask
+one, and that only root can have put where packages put programs, are judged by the rest alone; those that users put somewhere are named once, with severity low.`,
+		Blind: `In an installed program that asked for all that can be read to be executable (personality READ_IMPLIES_EXEC), code that makes no system call while it is looked at. In installed programs with a compiler at run time (V8, Java, LuaJIT, .NET, PHP, Mesa and others, known by the names of their libraries), code that looks like none of the above and
+makes its system calls through libraries. With PCRE2 or libffi, which many programs have, memory that is divided into pieces as theirs is. Memory that is both writable and executable in programs that ask
 for an executable stack. Code that replaces code of a file where it is mapped: patched-program looks for that.`,
 		Next: `Take the memory out with "outsight extract --pid PID --address ADDRESS -o FILE" and disassemble it with the command shown. Who traced the process or may have written to
 it: the views ptrace and files (of /proc/PID/mem).`,
@@ -93,12 +92,7 @@ func (s *Subject) injected(ctx context.Context, ps *programs, p *program) (fs []
 		return nil, err
 	}
 	j := &injection{p: p, space: space, memory: s.Linux.FilledMemory(space, p.maps), images: images}
-	j.compiles = hasPrefix(path.Base(p.Exe), compilers)
-	j.allocates = hasPrefix(path.Base(p.Exe), allocators)
-	for _, i := range images {
-		j.compiles = j.compiles || hasPrefix(path.Base(i.Path), compilers)
-		j.allocates = j.allocates || hasPrefix(path.Base(i.Path), allocators)
-	}
+	j.known(ps)
 	fs = j.libraries()
 	if len(anonymous) == 0 {
 		return fs, nil
@@ -107,13 +101,17 @@ func (s *Subject) injected(ctx context.Context, ps *programs, p *program) (fs []
 	if err != nil {
 		return fs, err
 	}
+	explained := false
 	for _, m := range anonymous {
 		if m.Start < p.endCode && m.End > p.startCode && s.sameCode(p, m) != differentCode {
 			continue // the program's own, moved to large pages
 		}
-		if f := j.judge(m, calls[m]); f != nil {
-			fs = append(fs, f)
+		f := j.judge(m, calls[m])
+		if f == nil || f.Severity == Low && explained {
+			continue // what users put there is named once
 		}
+		explained = explained || f.Severity == Low
+		fs = append(fs, f)
 	}
 	return fs, nil
 }
@@ -137,9 +135,29 @@ type injection struct {
 	space  *virt.Space
 	memory *linux.FilledMemory
 	images []*linux.MappedImage
-	// compiles and allocates say that it is known to make code at run time: any, or a little
-	// in memory of a known form.
-	compiles, allocates bool
+	// compiles is how far it is believed to make code at run time, and compiler what says so.
+	compiles belief
+	compiler string
+	// allocates says that it has a little, in memory of a known form; installed that packages put
+	// the program where it is.
+	allocates, installed bool
+}
+
+// known finds out what the process is known to do.
+func (j *injection) known(ps *programs) {
+	note := func(file virt.Addr, name string) {
+		if b := ps.named(file, name, compilers); b > j.compiles {
+			j.compiles, j.compiler = b, name
+		}
+		j.allocates = j.allocates || ps.named(file, name, allocators) != unknownFile
+	}
+	j.installed = ps.installed(j.p.exe.file, j.p.Exe)
+	note(j.p.exe.file, j.p.Exe)
+	for _, i := range j.images {
+		if m := linux.MappingAt(j.p.maps, i.Start); m != nil {
+			note(m.File, i.Path)
+		}
+	}
 }
 
 func (j *injection) finding(m virt.Addr, what string, c Confidence) *Finding {
@@ -166,7 +184,7 @@ func (j *injection) libraries() (fs []*Finding) {
 			f := j.finding(i.Start, "has a library at %#x that was written to memory alone", Likely)
 			f.Seen = strings.TrimPrefix(i.Path, "/")
 			fs = append(fs, f)
-		case below(i.Path, places.temporary) && !j.compiles:
+		case below(i.Path, places.temporary) && j.compiles == unknownFile:
 			// The virtual machine of Java unpacks libraries and deletes them.
 			f := j.finding(i.Start, "has a library at %#x that was deleted from a folder for temporary files", Possible)
 			f.Severity, f.Seen = Medium, i.Path+" (deleted)"
@@ -193,13 +211,19 @@ func (j *injection) judge(m *linux.Mapping, call int32) *Finding {
 	case call != 0:
 		f.Confidence = Certain
 		f.Seen += fmt.Sprintf(", and thread %d is in a system call that it made", call)
-	case !holds, j.p.impliesExec: // all that it can read it can execute, its heap included
+	case !holds, j.p.impliesExec && j.installed: // all that it can read it can execute, its heap included
 		return nil
 	case j.begins(m.Start, elf.ELFMAG):
 		f.Title = fmt.Sprintf("%s has a program or library at %#x that was loaded without a file", j.p, uint64(m.Start))
 		f.Seen += ", and begins with the header of an ELF file"
-	case j.compiles, writable && j.asksForStack():
+	case j.compiles == packagesFile, j.installed && writable && j.asksForStack():
 		return nil
+	case j.compiles == usersFile:
+		f.Title = fmt.Sprintf("%s runs code that it made at run time, as %s may, which users put there", j.p, j.compiler)
+		f.Severity, f.Confidence, f.Aspect = Low, Possible, "compiler"
+	case j.p.impliesExec, writable && j.asksForStack():
+		f.Title = fmt.Sprintf("%s asks for memory that can be written and executed, and users put it there", j.p)
+		f.Severity, f.Confidence, f.Aspect = Low, Possible, "asks"
 	case m.Path == "[stack]" || m.Path == "[heap]":
 		f.Title = fmt.Sprintf("%s has an executable %s", j.p, strings.Trim(m.Path, "[]"))
 		f.Seen += " " + m.Path
@@ -233,15 +257,18 @@ func (j *injection) holdsCode(m *linux.Mapping) (at virt.Addr, ok bool) {
 	return m.Start, false
 }
 
-// handedOut reports whether memory begins as that does which sljit (PCRE2) and libffi hand
-// out: with the sizes of its first pieces.
+// handedOut reports whether memory is divided into pieces as that is which sljit (PCRE2, PHP) or
+// libffi hand out: each piece says how large it is, and the one behind it the same.
 func (j *injection) handedOut(m *linux.Mapping) bool {
-	var b [16]byte
-	if _, err := j.space.ReadAt(b[:], m.Start); err != nil {
-		return false
+	word := func(at uint64) uint64 {
+		var b [8]byte
+		if _, err := j.space.ReadAt(b[:], m.Start+virt.Addr(at)); err != nil {
+			return 0
+		}
+		return binary.LittleEndian.Uint64(b[:])
 	}
 	size := uint64(m.End - m.Start)
-	return binary.LittleEndian.Uint64(b[:]) <= size && binary.LittleEndian.Uint64(b[8:]) <= size
+	return sljitPieces(size, word) || dlmallocPieces(size, word)
 }
 
 // asksForStack reports whether the program, or a library, asks for an executable stack: by a

@@ -40,8 +40,9 @@ type programs struct {
 	byPID map[int32]*program
 	holes []error // what could not be read
 
-	s *linux.System
-	o *programLayout
+	s     *linux.System
+	o     *programLayout
+	owned owned
 }
 
 // programLayout is where members of the structures lie that lead from a task to its
@@ -58,6 +59,7 @@ type programLayout struct {
 	vdso, xolArea, xolAt                        kobj.Field // of mm_struct, xol_area
 	regIP, regCS, regCall                       kobj.Field // of pt_regs
 	regSize                                     uint32
+	userNS                                      kobj.Field // of super_block
 }
 
 func layoutOfPrograms(s *linux.System) (*programLayout, error) {
@@ -73,6 +75,7 @@ func layoutOfPrograms(s *linux.System) (*programLayout, error) {
 			personality: r.Field("task_struct", "personality"), stack: r.Field("task_struct", "stack"), pid: r.Field("task_struct", "thread_pid"),
 			regIP: r.Field("pt_regs", "ip"), regCS: r.Field("pt_regs", "cs"), regCall: r.Field("pt_regs", "orig_ax"), regSize: r.Size("pt_regs"),
 		}
+		o.userNS = r.Optional("super_block", "s_user_ns")
 		o.vdso = r.Optional("mm_struct", "context.vdso")
 		o.xolArea, o.xolAt = r.Optional("mm_struct", "uprobes_state.xol_area"), r.Optional("xol_area", "vaddr")
 		if !o.children.Present() {

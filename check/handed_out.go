@@ -1,0 +1,47 @@
+package check
+
+// maxPieces bounds the pieces of executable memory that are followed.
+const maxPieces = 1 << 12
+
+// sljitPieces reports whether memory of this size is divided as sljit's allocator does it
+// (sljitExecAllocator.c): two words in front of each piece, its size (0 if it is free, which has
+// the size behind two links) and that of the piece before, and an end of size 1.
+func sljitPieces(size uint64, word func(at uint64) uint64) bool {
+	const header, freeSize, end, least = 16, 32, 1, 32
+	before := uint64(0)
+	for at, n := uint64(0), 0; at+header <= size && n < maxPieces; n++ {
+		piece := word(at)
+		if word(at+8) != before {
+			return false
+		}
+		switch piece {
+		case end:
+			return n > 0
+		case 0:
+			piece = word(at + freeSize)
+		}
+		if piece < least || piece%8 != 0 || piece > size-at-header {
+			return false
+		}
+		before = piece
+		at += piece
+	}
+	return false
+}
+
+// dlmallocPieces reports whether memory of this size is divided as dlmalloc does it, of which
+// libffi has a copy (closures.c): in front of each piece its size, with flags in the low bits,
+// up to the end of the last, behind which little is left.
+func dlmallocPieces(size uint64, word func(at uint64) uint64) bool {
+	const flags, least, align, foot = 7, 32, 16, 128
+	for at, n := uint64(0), 0; n < maxPieces; n++ {
+		piece := word(at+8) &^ flags
+		if piece < least || piece%align != 0 || piece > size-at {
+			return false
+		}
+		if at += piece; size-at <= foot {
+			return n > 0
+		}
+	}
+	return false
+}

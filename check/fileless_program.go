@@ -19,8 +19,8 @@ func init() {
 		Source:    "mm_struct.exe_file, its dentry, and the names that its folder has; of interpreters, the descriptor that the script is read from",
 		Proves: `The program of a process was written to memory alone (memfd_create), so that it never lay on a disk; or its file was deleted from a folder where no package
 puts programs, and nothing took its place. Both leave nothing on the disk to be found. A file that an upgrade replaced by another of its name is not a finding.`,
-		Blind: `A program that was deleted from a folder of packages while the kernel has forgotten what the folder holds: that looks like an upgrade. A memfd that is named as
-runc names its own, of a process that is named runc and has no network socket. A program whose file stays where it is.`,
+		Blind: `A program that was deleted from a folder of packages while the kernel has forgotten what the folder holds: that looks like an upgrade. A memfd that is byte for byte a program
+which only root can have put into a folder of programs: starters of containers (runc, crun, Podman) run so. A program whose file stays where it is.`,
 		Next: `Take the program out with "outsight extract --pid PID --address ADDRESS --elf -o FILE" (the views maps and elfs show the address), or all of its memory without
 --address. Look at its parent, sockets and environment with the views tree, sockets and env.`,
 		Example: `A program copied itself into a memfd and ran on from there, under the name of a kernel thread:
@@ -55,8 +55,8 @@ func filelessPrograms(ctx context.Context, s *Subject) iter.Seq2[*Finding, error
 func (s *Subject) fileless(ctx context.Context, ps *programs, p *program) (*Finding, error) {
 	switch {
 	case p.ExeDeleted && strings.HasPrefix(p.Exe, memfdPrefix):
-		if s.startsContainer(p) {
-			return nil, nil
+		if s.copyOf(ctx, ps, p) != "" {
+			return nil, nil // as starters of containers do
 		}
 		f := p.finding("runs a program that was written to memory alone", Likely)
 		f.Expected, f.Seen = "a program that is a file in a folder", strings.TrimPrefix(p.Exe, "/")
@@ -67,29 +67,6 @@ func (s *Subject) fileless(ctx context.Context, ps *programs, p *program) (*Find
 		return s.filelessScript(ctx, p)
 	}
 	return nil, nil
-}
-
-// startsContainer reports whether p is runc, which runs from a copy of itself in memory so
-// that the container cannot write to the original (CVE-2019-5736).
-func (s *Subject) startsContainer(p *program) bool {
-	name := strings.TrimPrefix(p.Exe, memfdPrefix)
-	if !strings.HasPrefix(name, "runc_cloned:") && !strings.HasPrefix(name, "libcrun") && !strings.HasPrefix(name, "lxc") || !strings.HasPrefix(p.Comm, "runc") && !strings.HasPrefix(p.Comm, "crun") && !strings.HasPrefix(p.Comm, "lxc") {
-		return false
-	}
-	ks, err := s.Sockets()
-	if err != nil {
-		return false
-	}
-	for _, k := range ks.all {
-		if ofNetwork(k) {
-			for _, pid := range k.PIDs {
-				if pid == p.PID {
-					return false
-				}
-			}
-		}
-	}
-	return true
 }
 
 // deletedProgram judges a program whose file has no name any more.

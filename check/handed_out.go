@@ -5,18 +5,27 @@ const maxPieces = 1 << 12
 
 // sljitPieces reports whether memory of this size is divided as sljit's allocator does it
 // (sljitExecAllocator.c): two words in front of each piece, its size (0 if it is free, which has
-// the size behind two links) and that of the piece before, and an end of size 1.
+// the size behind two links) and that of the piece before, and an end of size 1. Chunks that are
+// mapped beside each other are one mapping.
 func sljitPieces(size uint64, word func(at uint64) uint64) bool {
 	const header, freeSize, end, least = 16, 32, 1, 32
-	before := uint64(0)
-	for at, n := uint64(0), 0; at+header <= size && n < maxPieces; n++ {
+	const page = 4096
+	before, at := uint64(0), uint64(0)
+	for n := 0; at+header <= size && n < maxPieces; n++ {
 		piece := word(at)
 		if word(at+8) != before {
 			return false
 		}
 		switch piece {
 		case end:
-			return n > 0
+			if at += header; n == 0 || at == size {
+				return n > 0
+			}
+			if at%page != 0 {
+				return false
+			}
+			before = 0
+			continue
 		case 0:
 			piece = word(at + freeSize)
 		}

@@ -1,12 +1,8 @@
 package groundtruth
 
 import (
-	"context"
 	"encoding/json"
-	"maps"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -23,18 +19,13 @@ import (
 // With OUTSIGHT_KVM=all it does so for every kernel, and for every view.
 func TestGuestKVM(t *testing.T) {
 	labtest.NeedQEMU(t)
-	dir := t.TempDir()
-	tests := filepath.Join(dir, "groundtruth.test")
-	c := exec.Command("go", "test", "-c", "-trimpath", "-ldflags=-s -w", "-o", tests, ".")
-	c.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := c.CombinedOutput(); err != nil {
-		t.Fatalf("go test -c: %v: %s", err, out)
-	}
-	files := map[string]string{"/outsight": command(t), "/groundtruth.test": tests}
-	o := lab.Options{Name: "inner", Files: map[string]string{"/crowd": guests.Program(t, "crowd"), "/truth": guests.Program(t, "truth")}}
+	tests := labtest.Binary(t)
+	n := labtest.Nested{Command: command(t), Run: "^TestInside$", Patience: 8 * time.Minute, After: "echo '" + resultsBegin + "'; cat /results"}
+	n.Guest.Files = map[string]string{"/crowd": guests.Program(t, "crowd"), "/truth": guests.Program(t, "truth")}
 	inner := []innerGuest{{"6.12", vm.SourceShared}, {"7.2", vm.SourcePrivate}}
 	if os.Getenv("OUTSIGHT_KVM") == "all" {
-		o = guests.ServerOptions(t, lab.Options{Name: "inner"})
+		n.Guest = guests.ServerOptions(t, lab.Options{})
+		n.Patience = 40 * time.Minute // for every view
 		inner = []innerGuest{
 			{"5.10", vm.SourceShared},
 			{"5.10", vm.SourcePrivate},
@@ -48,21 +39,19 @@ func TestGuestKVM(t *testing.T) {
 	}
 	for _, i := range inner {
 		t.Run(i.kernel+"-"+string(i.ram), func(t *testing.T) {
-			vmlinuz, initrd, err := lab.BootFiles(t.Context(), i.options(o), t.TempDir())
-			if err != nil {
-				t.Fatal(err)
+			n := n
+			n.Guest.Kernel, n.Private = i.kernel, i.ram == vm.SourcePrivate
+			n.Env = []string{
+				"OUTSIGHT_WITNESS_RAM=" + string(i.ram), "OUTSIGHT_WITNESS_KERNEL=" + i.kernel,
+				"OUTSIGHT_KVM=" + os.Getenv("OUTSIGHT_KVM"), "OUTSIGHT_RESULTS=/results",
 			}
-			files := maps.Clone(files)
-			files["/vmlinuz"], files["/initrd"] = vmlinuz, initrd
 			for range 3 {
-				out, err := i.try(t, files, o.Files["/server"] != "")
-				if err == nil && strings.Contains(out, "--- PASS: TestInside") && strings.Contains(out, "kvm") {
+				out, err := n.Try(t, tests)
+				if err == nil {
 					t.Log(out)
 					recordInside(t, out)
 					return
 				}
-				// SVM as QEMU emulates it loses a guest's processor now and then, with
-				// heavy use: then either guest hangs or restarts.
 				t.Logf("another try, after %v: %s", err, out)
 				if strings.Contains(out, "differences") {
 					recordInside(t, out)
@@ -77,11 +66,6 @@ func TestGuestKVM(t *testing.T) {
 type innerGuest struct {
 	kernel string
 	ram    vm.Source
-}
-
-func (i innerGuest) options(o lab.Options) lab.Options {
-	o.Kernel = i.kernel
-	return o
 }
 
 // recordInside records what was found in the KVM host.
@@ -99,43 +83,9 @@ func recordInside(t *testing.T, out string) {
 
 const resultsBegin = "== results"
 
-// try boots a KVM host, a guest in it, and compares that one in there.
-func (i innerGuest) try(t *testing.T, files map[string]string, views bool) (string, error) {
-	patience := 8 * time.Minute
-	if views {
-		patience = 40 * time.Minute
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	host, err := lab.Up(ctx, lab.Options{Name: "gt-kvm-host", KVMHost: true, Kernel: "6.12", Memory: 2 * gib, Files: files})
-	if err != nil {
-		return "", err
-	}
-	defer host.Down()
-	flag := ""
-	if i.ram == vm.SourcePrivate {
-		flag = "--private"
-	}
-	out, err := host.Output(ctx, `export HOME=/root; cd /
-/outsight lab up --accel kvm --kernel /vmlinuz --initrd /initrd --memory 320M --name inner `+flag+` >&2 || exit 1
-/outsight vms
-export OUTSIGHT_WITNESS=inner OUTSIGHT_WITNESS_RAM=`+string(i.ram)+` OUTSIGHT_WITNESS_KERNEL=`+i.kernel+`
-export OUTSIGHT_KVM=`+os.Getenv("OUTSIGHT_KVM")+` OUTSIGHT_COMMAND=/outsight OUTSIGHT_RESULTS=/results
-/groundtruth.test -test.v -test.timeout 0 -test.run '^TestInside$' 2>&1
-status=$?; echo '`+resultsBegin+`'; cat /results; exit $status`)
-	return string(out), err
-}
-
 // TestInside is what TestGuestKVM runs inside its KVM host.
 func TestInside(t *testing.T) {
-	name := os.Getenv("OUTSIGHT_WITNESS")
-	if name == "" {
-		t.Skip("runs inside the guest of TestGuestKVM")
-	}
-	g, err := lab.Open(name)
-	if err != nil {
-		t.Fatal(err)
-	}
+	g := labtest.NestedGuest(t)
 	all := os.Getenv("OUTSIGHT_KVM") == "all"
 	if all {
 		guests.StartServer(t, g)

@@ -99,11 +99,7 @@ func (a *archive) update(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	sources := m.main.deb822(a.release)
-	full := sources
-	if m.security != nil && !strings.Contains(a.release, "-") && !slices.Contains([]string{"sid", "unstable", "experimental"}, a.release) {
-		full += "\n" + m.security.deb822(a.release+"-security")
-	}
+	sources, full := m.main.deb822(a.release), m.allOf(a.release)
 	if err := a.updateFrom(ctx, full); err != nil {
 		if full == sources {
 			return err

@@ -133,7 +133,15 @@ func debianImage(ctx context.Context, o Options) (string, error) {
 		return "", fmt.Errorf("lab: %w", err)
 	}
 	defer os.RemoveAll(tmp)
-	if err := bootstrap(ctx, tmp, packages); err != nil {
+	m, err := machineMirror()
+	if err != nil {
+		return "", err
+	}
+	u := userland{release: debianRelease, sources: m.main.deb822(debianRelease), packages: packages, options: []string{
+		// A guest gets its own identity at its first boot, and root needs no password.
+		"--customize-hook=: >\"$1/etc/machine-id\"", "--customize-hook=chroot \"$1\" passwd -d root",
+	}}
+	if err := u.bootstrap(ctx, tmp); err != nil {
 		return "", err
 	}
 	fmt.Fprintln(o.Progress, "making a disk of it")
@@ -144,26 +152,27 @@ func debianImage(ctx context.Context, o Options) (string, error) {
 	return final, publish(image, final)
 }
 
+// A userland is what mmdebstrap makes.
+type userland struct {
+	release  string
+	sources  string // of apt, in its .sources format
+	packages []string
+	options  []string // for mmdebstrap
+}
+
 // bootstrap makes root.tar in dir. mmdebstrap needs no root where there are user namespaces.
-func bootstrap(ctx context.Context, dir string, packages []string) error {
-	m, err := machineMirror()
-	if err != nil {
-		return err
-	}
+func (u userland) bootstrap(ctx context.Context, dir string) error {
 	sources := filepath.Join(dir, "debian.sources")
-	if err := writeAtomic(sources, []byte(m.main.deb822(debianRelease))); err != nil {
+	if err := writeAtomic(sources, []byte(u.sources)); err != nil {
 		return err
 	}
-	args := []string{
-		"--variant=minbase", "--architectures=amd64", "--include=" + strings.Join(packages, ","),
+	args := append([]string{
+		"--variant=minbase", "--architectures=amd64", "--include=" + strings.Join(u.packages, ","),
 		"--aptopt=Acquire::Check-Valid-Until \"false\"",
 		"--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/locale/*",
-		// A guest gets its own identity at its first boot, and root needs no password.
-		"--customize-hook=: >\"$1/etc/machine-id\"", "--customize-hook=chroot \"$1\" passwd -d root",
-		debianRelease, filepath.Join(dir, "root.tar"), sources,
-	}
-	if _, err := run(ctx, dir, []string{"LC_ALL=C"}, "mmdebstrap", args...); err != nil {
-		return fmt.Errorf("lab: make a Debian userland: %w", err)
+	}, u.options...)
+	if _, err := run(ctx, dir, []string{"LC_ALL=C"}, "mmdebstrap", append(args, u.release, filepath.Join(dir, "root.tar"), sources)...); err != nil {
+		return fmt.Errorf("lab: make a Debian %s userland: %w", u.release, err)
 	}
 	return nil
 }

@@ -5,16 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 )
 
-// BuildModules builds kernel modules against the headers of a kernel of the lab, which are
-// fetched at the first time: sources are C files by name, and headers that they include. It
-// gives the folder of the NAME.ko. It takes make and gcc, and headers whose own tools run on
-// this machine: those of a later Debian need a later C library.
+// BuildModules builds kernel modules for a kernel of the lab, as dir/NAME.ko: sources are C
+// files by name, and headers that they include. They are built in a Debian of the kernel's own
+// release, with the compiler that its headers ask for, so any machine that can make a Debian
+// userland can build for every kernel. The first time for a kernel takes minutes.
 func BuildModules(ctx context.Context, kernel, dir string, sources map[string]string, progress io.Writer) error {
 	if progress == nil {
 		progress = io.Discard
@@ -23,7 +22,7 @@ func BuildModules(ctx context.Context, kernel, dir string, sources map[string]st
 	if err != nil {
 		return err
 	}
-	headers, err := fetchHeaders(ctx, k, progress)
+	root, err := moduleRoot(ctx, k, progress)
 	if err != nil {
 		return err
 	}
@@ -39,73 +38,73 @@ func BuildModules(ctx context.Context, kernel, dir string, sources map[string]st
 	if err := os.WriteFile(filepath.Join(dir, "Makefile"), []byte("obj-m := "+strings.Join(objects, " ")+"\n"), 0o644); err != nil {
 		return fmt.Errorf("lab: %w", err)
 	}
-	// CC: the headers name the very compiler that their kernel was built with.
-	if _, err := run(ctx, dir, []string{"LC_ALL=C"}, "nice", "make", "-s", "-C", headers, "M="+dir, "CC=gcc", "modules"); err != nil {
+	// Mounts are made in a mount namespace, which ends with the shell.
+	const script = `mount --rbind /dev "$0/dev" && mount --bind "$1" "$0/mnt" && exec nice chroot "$0" make -s -C "/lib/modules/$2/build" M=/mnt modules`
+	command := []string{"--mount", "sh", "-c", script, root, dir, k.Release}
+	if os.Getuid() != 0 {
+		command = append([]string{"--map-root-user"}, command...)
+	}
+	env := []string{"LC_ALL=C", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
+	if _, err := run(ctx, dir, env, "unshare", command...); err != nil {
 		return fmt.Errorf("lab: build modules for kernel %s: %w", k.Release, err)
 	}
 	return nil
 }
 
-// fetchHeaders unpacks the headers of a kernel into the cache, and gives their folder.
-func fetchHeaders(ctx context.Context, k Kernel, progress io.Writer) (string, error) {
-	root, err := cacheDir("headers")
+// moduleRoot gives the folder of the Debian in which modules for a kernel are built, and
+// makes it the first time.
+func moduleRoot(ctx context.Context, k Kernel, progress io.Writer) (string, error) {
+	if k.Suite == "" {
+		return "", fmt.Errorf("lab: kernel %s is not Debian's, so there are no headers for its modules: name a series such as %q", k.Name, DefaultKernel)
+	}
+	dir, err := cacheDir("toolchains")
 	if err != nil {
 		return "", err
 	}
-	dir := filepath.Join(root, k.Release)
-	build := filepath.Join(dir, "usr/src/linux-headers-"+k.Release)
-	if _, err := os.Stat(filepath.Join(dir, "complete")); err == nil {
-		return build, nil
+	final := filepath.Join(dir, k.Release)
+	if _, err := os.Stat(final); err == nil {
+		return final, nil
 	}
-	if err := os.RemoveAll(dir); err != nil {
-		return "", fmt.Errorf("lab: %w", err)
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", fmt.Errorf("lab: %w", err)
-	}
-	a, err := openArchive(ctx, k.Suite)
+	unlock, err := lockFile(ctx, filepath.Join(dir, ".lock"))
 	if err != nil {
 		return "", err
 	}
-	defer a.close()
-	for next := []string{"linux-headers-" + k.Release}; len(next) > 0; next = next[1:] {
-		p, err := a.fetchPackage(ctx, dir, next[0], progress)
-		if errors.Is(err, errNoKernel) {
-			return "", fmt.Errorf("lab: Debian %s has no package %s", k.Suite, next[0])
-		} else if err != nil {
+	defer unlock()
+	if _, err := os.Stat(final); err == nil {
+		return final, nil
+	}
+	fmt.Fprintf(progress, "making a Debian %s to build modules for %s in (once; takes a minute or two)\n", k.Suite, k.Release)
+	tmp, err := os.MkdirTemp(dir, ".tmp-*")
+	if err != nil {
+		return "", fmt.Errorf("lab: %w", err)
+	}
+	defer os.RemoveAll(tmp)
+	m, err := machineMirror()
+	if err != nil {
+		return "", err
+	}
+	release, _, _ := strings.Cut(k.Suite, "-") // "bookworm" of "bookworm-backports"
+	u := userland{release: release, sources: m.allOf(release), packages: []string{"make", "linux-headers-" + k.Release}}
+	if release != k.Suite {
+		u.sources += "\n" + m.main.deb822(k.Suite)
+	}
+	if err := u.bootstrap(ctx, tmp); err != nil {
+		if u.sources == m.main.deb822(release) {
 			return "", err
 		}
-		for _, dep := range p.depends {
-			if strings.HasPrefix(dep, "linux-headers-") || strings.HasPrefix(dep, "linux-kbuild-") {
-				next = append(next, dep)
-			}
+		// An old release's security suite may be gone from this mirror.
+		u.sources = m.main.deb822(release)
+		if again := u.bootstrap(ctx, tmp); again != nil {
+			return "", errors.Join(err, again)
 		}
 	}
-	if err := relocateHeaders(dir); err != nil {
-		return "", err
+	root := filepath.Join(tmp, "root")
+	if err := os.Mkdir(root, 0o755); err != nil {
+		return "", fmt.Errorf("lab: %w", err)
 	}
-	return build, os.WriteFile(filepath.Join(dir, "complete"), nil, 0o644)
-}
-
-// relocateHeaders makes the makefiles of headers name each other where they are, not where
-// they would be installed.
-func relocateHeaders(dir string) error {
-	makefiles, err := filepath.Glob(filepath.Join(dir, "usr/src/*/Makefile"))
-	if err != nil {
-		return err
+	// The user's own files, whoever that is: so nothing but the user is needed to remove them.
+	if _, err := run(ctx, tmp, nil, "tar", "--extract", "--file", "root.tar", "--directory", root, "--no-same-owner", "--exclude", "./dev/*"); err != nil {
+		return "", fmt.Errorf("lab: unpack a Debian userland: %w", err)
 	}
-	moved := strings.NewReplacer("/usr/src/linux-", dir+"/usr/src/linux-", "/usr/lib/linux-", dir+"/usr/lib/linux-")
-	for _, name := range makefiles {
-		text, err := os.ReadFile(name)
-		if err != nil {
-			return fmt.Errorf("lab: %w", err)
-		}
-		if st, err := os.Lstat(name); err != nil || st.Mode()&fs.ModeSymlink != 0 || len(text) > 1<<12 {
-			continue // the kernel's own, which names nothing
-		}
-		if err := os.WriteFile(name, []byte(moved.Replace(string(text))), 0o644); err != nil {
-			return fmt.Errorf("lab: %w", err)
-		}
-	}
-	return nil
+	return final, publish(root, final)
 }

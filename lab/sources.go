@@ -166,3 +166,12 @@ func (s source) deb822(suites ...string) string {
 	}
 	return b.String()
 }
+
+// allOf writes the sources of a release, with its security updates where it has any.
+func (m mirror) allOf(release string) string {
+	all := m.main.deb822(release)
+	if m.security != nil && !strings.Contains(release, "-") && !slices.Contains([]string{"sid", "unstable", "experimental"}, release) {
+		all += "\n" + m.security.deb822(release+"-security")
+	}
+	return all
+}

@@ -24,12 +24,7 @@ var kvmTricks = []string{"task off the list", "module off the list", "system cal
 // does every trick on every kernel, in shared and in private memory.
 func TestGuestKVMZoo(t *testing.T) {
 	labtest.NeedQEMU(t)
-	command := filepath.Join(t.TempDir(), "outsight")
-	c := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", command, "../cmd/outsight")
-	c.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := c.CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v: %s", err, out)
-	}
+	command := buildCommand(t)
 	tests := labtest.Binary(t)
 	kernels, sources := []string{"6.12"}, []vm.Source{vm.SourcePrivate}
 	if os.Getenv("OUTSIGHT_KVM") == "all" {
@@ -64,6 +59,18 @@ func TestGuestKVMZoo(t *testing.T) {
 			})
 		}
 	}
+}
+
+// buildCommand builds the command.
+func buildCommand(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "outsight")
+	c := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", path, "../cmd/outsight")
+	c.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := c.CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v: %s", err, out)
+	}
+	return path
 }
 
 // TestInsideZoo is what TestGuestKVMZoo runs inside its KVM host.

@@ -38,8 +38,9 @@ func BuildModules(ctx context.Context, kernel, dir string, sources map[string]st
 	if err := os.WriteFile(filepath.Join(dir, "Makefile"), []byte("obj-m := "+strings.Join(objects, " ")+"\n"), 0o644); err != nil {
 		return fmt.Errorf("lab: %w", err)
 	}
-	// Mounts are made in a mount namespace, which ends with the shell.
-	const script = `mount --rbind /dev "$0/dev" && mount --bind "$1" "$0/mnt" && exec nice chroot "$0" make -s -C "/lib/modules/$2/build" M=/mnt modules`
+	// Mounts are made in a mount namespace, which ends with the shell. objtool of 7.2 reads the
+	// limit of its stack in /proc.
+	const script = `mount --rbind /dev "$0/dev" && mount --rbind /proc "$0/proc" && mount --bind "$1" "$0/mnt" && exec nice chroot "$0" make -s -C "/lib/modules/$2/build" M=/mnt modules`
 	command := []string{"--mount", "sh", "-c", script, root, dir, k.Release}
 	if os.Getuid() != 0 {
 		command = append([]string{"--map-root-user"}, command...)

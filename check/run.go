@@ -322,7 +322,7 @@ func runCheck(ctx context.Context, s *Subject, c *Check) (r Result) {
 		case ctx.Err() != nil:
 			return r
 		case errors.As(err, &shared): // it is reported once, for all who need it
-		case errors.Is(err, kobj.ErrUnsupported), errors.Is(err, errNotAsked):
+		case errors.Is(err, kobj.ErrUnsupported), errors.Is(err, errNotAsked), errors.Is(err, errNoRegisters):
 			r.Unsupported = append(r.Unsupported, gap(err))
 		case err != nil:
 			r.Gaps = append(r.Gaps, gap(err))

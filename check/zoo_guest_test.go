@@ -196,7 +196,7 @@ func tricks() []trick {
 			binary.LittleEndian.PutUint16(b[6:], uint16(a>>16))
 			binary.LittleEndian.PutUint32(b[8:], uint32(a>>32))
 			z.write(gate, b)
-		}, []string{"code-pointer"}},
+		}, []string{"code-pointer", "descriptor-table"}},
 		{"notifier in code of an unknown owner", func(z *zoo) {
 			z.entry(z.heap(), func(e uint64) uint64 { return e &^ (1 << 63) })
 			z.put(z.ptr(z.symbol("die_chain")+8), uint64(z.heap()))

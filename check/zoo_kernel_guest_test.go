@@ -22,7 +22,7 @@ func TestGuestKernelZoo(t *testing.T) {
 		t.Run(kernel, func(t *testing.T) {
 			g, s := upWithTools(t, kernel)
 			defer s.Close()
-			for _, k := range kernelTricks() {
+			for _, k := range append(kernelTricks(), descriptorTricks()...) {
 				t.Run(k.name, func(t *testing.T) { perform(t, g, s, k) })
 			}
 			silent(t, s)

@@ -33,6 +33,9 @@ var moduleTricks = []struct {
 	{"what the kernel runs", []string{"helper-path"}},
 	{"a probe of a module that does not hide", []string{"module-hook"}},
 	{"credentials that a module had made", []string{"stolen-credentials"}},
+	{"interrupt table of one processor copied", []string{"processor-state"}},
+	{"write protection left off", []string{"processor-state"}},
+	{"breakpoint in a debug register", []string{"processor-state"}},
 }
 
 // TestGuestZooModules loads modules that do in the guest what rootkits do.

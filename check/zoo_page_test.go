@@ -153,7 +153,7 @@ func zooText(book map[[3]string]zooFact, keys [][3]string) string {
 func zooTricks() map[string][]string {
 	all := map[string][]string{}
 	add := func(name string, want []string) { all[name] = append([]string{}, want...) }
-	for _, k := range slices.Concat(tricks(), kernelTricks(), bpfTricks()) {
+	for _, k := range slices.Concat(tricks(), kernelTricks(), descriptorTricks(), bpfTricks()) {
 		add(k.name, k.want)
 	}
 	for _, k := range programTricks {

@@ -50,7 +50,7 @@ func registersOf(d *dump.Dump) (rs []Registers) {
 		rs = append(rs, Registers{
 			CPU: i, Partial: c.Partial, RIP: c.RIP, RSP: c.RSP, RFLAGS: c.RFLAGS, General: c.General, Selectors: c.Selectors, CR0: c.CR0, CR2: c.CR2, CR3: c.CR3, CR4: c.CR4,
 			FSBase: c.FSBase, GSBase: c.GSBase, KernelGSBase: c.KernelGSBase,
-			GDT: c.GDT, IDT: c.IDT, TR: c.TR, LDT: c.LDT, CPL: c.CPL,
+			GDT: c.GDT, IDT: c.IDT, TR: c.TR, LDT: c.LDT, GDTLimit: c.GDTLimit, IDTLimit: c.IDTLimit, CPL: c.CPL,
 		})
 	}
 	return rs
@@ -63,7 +63,7 @@ func NotesOf(rs []Registers) (cpus []note.CPU) {
 			Partial: r.Partial, RIP: r.RIP, RSP: r.RSP, RFLAGS: r.RFLAGS, General: r.General, Selectors: r.Selectors,
 			CR0: r.CR0, CR2: r.CR2, CR3: r.CR3, CR4: r.CR4,
 			FSBase: r.FSBase, GSBase: r.GSBase, KernelGSBase: r.KernelGSBase,
-			GDT: r.GDT, IDT: r.IDT, TR: r.TR, LDT: r.LDT, CPL: r.CPL,
+			GDT: r.GDT, IDT: r.IDT, TR: r.TR, LDT: r.LDT, GDTLimit: r.GDTLimit, IDTLimit: r.IDTLimit, CPL: r.CPL,
 		})
 	}
 	return cpus

@@ -141,8 +141,13 @@ type Registers struct {
 	FSBase, GSBase     uint64
 	KernelGSBase       uint64 // 0 if unknown to the monitor
 	GDT, IDT, TR, LDT  uint64 // linear base addresses
-	CPL                int    // privilege level: 0 kernel, 3 user
-	Halted             bool
+	// Limits of the tables: the offset of the last byte; 0 if unknown to the monitor.
+	GDTLimit, IDTLimit uint32
+	// Debug are DR0 to DR7, if HasDebug says that the monitor shows them.
+	Debug    [8]uint64
+	HasDebug bool
+	CPL      int // privilege level: 0 kernel, 3 user
+	Halted   bool
 	// Partial says that only RIP, RSP, RFLAGS, General, Selectors, FSBase and CPL are known,
 	// as in the dump that a crashed kernel's kdump made.
 	Partial bool

@@ -29,6 +29,8 @@ type Event struct {
 	ProgID   uint32
 	Overflow virt.Addr // what is called with each sample
 	Owner    int32     // pid of the task that made it; 0 where the kernel or nobody has it
+	// Breakpoint is where a breakpoint of the processor's debug registers stops; 0 for other events.
+	Breakpoint virt.Addr
 }
 
 type layout struct {
@@ -37,6 +39,7 @@ type layout struct {
 	owner, prog, overflow, tpEvent, pmuName                kobj.Field
 	progAux, auxID, cpuCtx, pmuCPUContext, pmuEntry, id    kobj.Field
 	pid                                                    kobj.Field // of task_struct
+	breakpoint                                             kobj.Field // with CONFIG_HAVE_HW_BREAKPOINT
 }
 
 func layoutOf(s *linux.System) (*layout, error) {
@@ -51,6 +54,7 @@ func layoutOf(s *linux.System) (*layout, error) {
 		o.attrType, o.config = r.Field(e, "attr.type"), r.Field(e, "attr.config")
 		o.period, o.freq = r.Field(e, "attr.sample_period"), r.Field(e, "attr.freq")
 		o.count, o.owner = r.Field(e, "count"), r.Field(e, "owner")
+		o.breakpoint = r.Optional(e, "attr.bp_addr")
 		o.prog, o.tpEvent = r.Optional(e, "prog"), r.Optional(e, "tp_event") // with CONFIG_BPF_SYSCALL, CONFIG_EVENT_TRACING
 		o.overflow, o.pmuName = r.Field(e, "overflow_handler"), r.Field("pmu", "name")
 		o.progAux, o.auxID = r.Optional("bpf_prog", "aux"), r.Optional("bpf_prog_aux", "id")
@@ -199,6 +203,10 @@ func (w *walk) event(a, task virt.Addr) (_ *Event, err error) {
 	}
 	if r.Err != nil {
 		return nil, fmt.Errorf("event at %#x: %w", uint64(a), r.Err)
+	}
+	const typeBreakpoint = 5 // PERF_TYPE_BREAKPOINT
+	if e.Type == typeBreakpoint {
+		e.Breakpoint = r.Pointer(a, o.breakpoint)
 	}
 	if p := r.Pointer(a, o.pmu); p != 0 {
 		e.PMU = r.NameAt(r.Pointer(p, o.pmuName))

@@ -15,6 +15,7 @@ type CPU struct {
 	FSBase, GSBase     uint64
 	KernelGSBase       uint64
 	GDT, IDT, TR, LDT  uint64 // linear base addresses
+	GDTLimit, IDTLimit uint32 // offsets of the last bytes; 0 if unknown
 	CPL                int
 }
 
@@ -26,6 +27,7 @@ const (
 	stateRFLAGS  = stateRIP + 8
 	stateSegs    = stateRFLAGS + 8 // cs, ds, es, fs, gs, ss, ldt, tr, gdt, idt
 	segSize      = 24              // selector, limit, flags, padding, then the base
+	segLimit     = 4
 	segBase      = 16
 	stateCR      = stateSegs + 10*segSize
 	stateKGS     = stateCR + 5*8
@@ -56,11 +58,12 @@ func qemuCPUs(b []byte) (cpus []CPU) {
 		}
 		u := func(off int) uint64 { return binary.LittleEndian.Uint64(n.Desc[off:]) }
 		base := func(seg int) uint64 { return u(stateSegs + seg*segSize + segBase) }
+		limit := func(seg int) uint32 { return binary.LittleEndian.Uint32(n.Desc[stateSegs+seg*segSize+segLimit:]) }
 		c := CPU{
 			RIP: u(stateRIP), RSP: u(stateRSP), RFLAGS: u(stateRFLAGS),
 			CR0: u(stateCR), CR2: u(stateCR + 16), CR3: u(stateCR + 24), CR4: u(stateCR + 32),
 			FSBase: base(3), GSBase: base(4), LDT: base(6), TR: base(7), GDT: base(8), IDT: base(9),
-			CPL: int(n.Desc[stateSegs] & 3),
+			GDTLimit: limit(8), IDTLimit: limit(9), CPL: int(n.Desc[stateSegs] & 3),
 		}
 		for i := range c.General {
 			c.General[i] = u(stateGeneral + 8*i)
@@ -157,6 +160,8 @@ func (c CPU) state() []byte {
 	for seg, base := range map[int]uint64{3: c.FSBase, 4: c.GSBase, 6: c.LDT, 7: c.TR, 8: c.GDT, 9: c.IDT} {
 		put64(b[stateSegs+seg*segSize+segBase:], base)
 	}
+	put32(b[stateSegs+8*segSize+segLimit:], c.GDTLimit)
+	put32(b[stateSegs+9*segSize+segLimit:], c.IDTLimit)
 	for i, v := range [...]uint64{c.CR0, 0, c.CR2, c.CR3, c.CR4} {
 		put64(b[stateCR+8*i:], v)
 	}

@@ -50,7 +50,7 @@ func TestCPUs(t *testing.T) {
 func TestAppendCPUs(t *testing.T) {
 	c := note.CPU{
 		RIP: 1, RSP: 2, RFLAGS: 3, CR0: 4, CR2: 5, CR3: 6, CR4: 7, FSBase: 8, GSBase: 9, KernelGSBase: 10,
-		GDT: 11, IDT: 12, TR: 13, LDT: 14, CPL: 3, Selectors: [6]uint16{0x33, 1, 2, 3, 4, 0x2b},
+		GDT: 11, IDT: 12, TR: 13, LDT: 14, GDTLimit: 127, IDTLimit: 4095, CPL: 3, Selectors: [6]uint16{0x33, 1, 2, 3, 4, 0x2b},
 	}
 	for i := range c.General {
 		c.General[i] = uint64(100 + i)

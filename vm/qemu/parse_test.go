@@ -66,6 +66,9 @@ func TestParseRegisters(t *testing.T) {
 	if r.RIP>>63 != 1 || r.CR3 == 0 || r.CR4&0x20 == 0 || r.EFER&0x500 != 0x500 || r.GSBase>>63 != 1 || r.IDT>>63 != 1 || r.GDT == 0 || r.CR0>>31 != 1 {
 		t.Errorf("%+v", r)
 	}
+	if r.GDTLimit != 0x7f || r.IDTLimit != 0xfff || !r.HasDebug || r.Debug[7] != 0x400 {
+		t.Errorf("limits %#x and %#x, debug registers %x", r.GDTLimit, r.IDTLimit, r.Debug)
+	}
 	if g := r.General; g[4] != 0x87 || g[6] != r.RSP || g[8]>>63 != 1 || g[9] != 1 || g[15] != 0x147d0 || r.Selectors != [6]uint16{0x10, 0, 0, 0, 0, 0x18} {
 		t.Errorf("general %x, selectors %x", g, r.Selectors)
 	}

@@ -17,7 +17,9 @@ const maxCPUs = 4096
 //	CPU#0
 //	RIP=ffffffff81c0b1eb RFL=00000246 [---Z-P-] CPL=0 II=0 A20=1 SMM=0 HLT=1
 //	GS =0000 ffff88801f600000 ffffffff 00c00000
+//	GDT=     fffffe0000001000 0000007f
 //	CR0=80050033 CR2=00007f... CR3=0000000002a2e000 CR4=000006f0
+//	DR6=00000000ffff0ff0 DR7=0000000000000400
 //	EFER=0000000000000d01
 //
 // The monitor does not show the kernel GS base that swapgs hides, so
@@ -69,6 +71,10 @@ func setRegisters(r *vm.Registers, line string) {
 		table := map[string]*uint64{"GDT": &r.GDT, "IDT": &r.IDT}[name]
 		if table != nil && len(f) > 0 {
 			hex(table, f[0])
+			if limit := map[string]*uint32{"GDT": &r.GDTLimit, "IDT": &r.IDTLimit}[name]; len(f) > 1 {
+				v, _ := strconv.ParseUint(f[1], 16, 32)
+				*limit = uint32(v)
+			}
 			return
 		}
 	}
@@ -79,6 +85,10 @@ func setRegisters(r *vm.Registers, line string) {
 		}
 		if i := slices.Index(general, name); i >= 0 {
 			hex(&r.General[i], value)
+		}
+		if n, ok := strings.CutPrefix(name, "DR"); ok && len(n) == 1 && n[0] >= '0' && n[0] <= '7' {
+			hex(&r.Debug[n[0]-'0'], value)
+			r.HasDebug = r.HasDebug || n == "7"
 		}
 		switch name {
 		case "RIP", "EIP":

@@ -156,6 +156,24 @@ static int __init trick_init(void)
 		rcu_assign_pointer(t->cred, get_cred(made));
 	}
 	keep = -EAGAIN;
+#elif MODE == 13 /* a copy of the interrupt table, which one processor uses */
+	struct { u16 limit; u64 base; } __packed idtr;
+	void *copy = (void *)__get_free_page(GFP_KERNEL);
+
+	if (copy) {
+		asm volatile("sidt %0" : "=m"(idtr));
+		memcpy(copy, (void *)idtr.base, PAGE_SIZE);
+		idtr.base = (u64)copy;
+		asm volatile("lidt %0" : : "m"(idtr));
+	}
+	keep = -EAGAIN;
+#elif MODE == 14 /* write protection left off, on one processor */
+	write_protect(0);
+	keep = -EAGAIN;
+#elif MODE == 15 /* a breakpoint of the processor's that the kernel does not know */
+	asm volatile("mov %0, %%db0" : : "r"(symbol("kernel_power_off")));
+	asm volatile("mov %0, %%db7" : : "r"(0x402UL));
+	keep = -EAGAIN;
 #endif
 	(void)t, (void)symbol, (void)write_protect, (void)hide_module, (void)wait_for_ever, (void)accept_all;
 	(void)return_nothing, (void)do_nothing, (void)probe_nothing, (void)trace_nothing;

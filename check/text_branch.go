@@ -44,6 +44,7 @@ hooked says what for.`,
 
 // branchWalk is one run of the check.
 type branchWalk struct {
+	ctx    context.Context
 	s      *Subject
 	owners *linux.Owners
 	// code is executable memory outside of the kernel's text, by address.
@@ -53,8 +54,10 @@ type branchWalk struct {
 
 	// What may lead out of the kernel, read when the first branch that does is seen.
 	legal *legalBranches
-	yield func(*Finding, error) bool
-	ended bool
+	// decoded is the function that was looked at last.
+	decoded boundaries
+	yield   func(*Finding, error) bool
+	ended   bool
 }
 
 // legalBranches are the places that the kernel itself writes branches to.
@@ -71,7 +74,7 @@ func textBranches(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 			yield(nil, err)
 			return
 		}
-		w := &branchWalk{s: s, owners: owners, text: s.between("_stext", "_etext"), yield: yield}
+		w := &branchWalk{ctx: ctx, s: s, owners: owners, text: s.between("_stext", "_etext"), yield: yield}
 		if w.text.end == 0 {
 			yield(nil, fmt.Errorf("kernel text: the symbols _stext and _etext are not known"))
 			return
@@ -311,31 +314,51 @@ func (w *branchWalk) judge(a, to virt.Addr, module string) {
 // begin.
 const maxDecoded = 64 << 10
 
+// boundaries are where instructions of one function begin, as far as it was decoded: a function
+// that is full of branches is decoded once.
+type boundaries struct {
+	start  virt.Addr
+	code   []byte // from there on
+	begins []bool // whether an instruction does, by the offset
+	at     uint64 // where the next one begins
+	bad    bool   // it is not one
+}
+
 // instructionAt reports whether an instruction of the function around a begins there.
 func (w *branchWalk) instructionAt(a virt.Addr, from linux.Owner) bool {
 	if from.Offset > maxDecoded {
 		return false
 	}
-	b := make([]byte, from.Offset+branchSlack)
-	if w.s.Linux.ReadAt(b, a-virt.Addr(from.Offset)) != nil {
-		return false
+	return w.decoded.instructionAt(w.s.Linux.ReadAt, a, from.Offset)
+}
+
+// instructionAt reports whether an instruction begins at a, offset bytes into its function.
+func (f *boundaries) instructionAt(read func([]byte, virt.Addr) error, a virt.Addr, offset uint64) bool {
+	if start := a - virt.Addr(offset); f.start != start {
+		*f = boundaries{start: start, code: f.code[:0], begins: f.begins[:0]}
 	}
-	at := uint64(0)
-	for at < from.Offset {
-		shape, ok := x86.ShapeOf(b[at:])
-		if !ok {
+	if n := int(offset) + branchSlack; len(f.code) < n {
+		have := len(f.code)
+		f.code = slices.Grow(f.code, n-have)[:n]
+		if read(f.code[have:], f.start+virt.Addr(have)) != nil {
+			f.code = f.code[:have]
 			return false
 		}
-		at += uint64(shape.Len)
+		f.begins = append(f.begins, make([]bool, n-len(f.begins))...)
 	}
-	return at == from.Offset
+	for f.at <= offset && !f.bad {
+		f.begins[f.at] = true
+		shape, ok := x86.ShapeOf(f.code[f.at:])
+		f.at, f.bad = f.at+uint64(shape.Len), !ok
+	}
+	return f.begins[offset]
 }
 
 // isKnown reports whether code is at a that is on no list: what is left of a module's branches to
 // its init function may lead to a filter of a socket that has its place now.
 func (w *branchWalk) isKnown(a virt.Addr) bool {
 	if w.known == nil {
-		w.known = append(w.s.knownCode(), w.s.classicPrograms(context.Background(), w.owners)...)
+		w.known = append(w.s.knownCode(), w.s.classicPrograms(w.ctx, w.owners)...)
 	}
 	return slices.ContainsFunc(w.known, func(k run) bool { return k.holds(a) })
 }
@@ -365,15 +388,14 @@ func (w *branchWalk) isFill(a virt.Addr) bool {
 // readLegal reads what may change the kernel's text.
 func (w *branchWalk) readLegal() *legalBranches {
 	l := &legalBranches{probed: map[virt.Addr]bool{}, static: map[virt.Addr]virt.Addr{}}
-	ctx := context.Background()
-	for site, err := range hooks.FtraceRecords(ctx, w.s.Linux) {
+	for site, err := range hooks.FtraceRecords(w.ctx, w.s.Linux) {
 		if err != nil {
 			continue // ftrace-triple reports it
 		}
 		l.traced = append(l.traced, site.Site)
 	}
 	slices.Sort(l.traced)
-	for k, err := range hooks.Kprobes(ctx, w.s.Linux) {
+	for k, err := range hooks.Kprobes(w.ctx, w.s.Linux) {
 		if err == nil && slices.Contains(k.Flags, "optimized") {
 			l.probed[k.Probed] = true
 		}

@@ -98,3 +98,54 @@ func FuzzFirstPatch(f *testing.F) {
 		}
 	})
 }
+
+// TestInstructionAt: instructions are found wherever they are asked for, and each byte of a function
+// is read once: a guest may have a function of nothing but branches.
+func TestInstructionAt(t *testing.T) {
+	const start, size = 0xffff_ffff_8100_0000, 60_000
+	code := make([]byte, size+branchSlack)
+	for i := 0; i+5 <= len(code); i += 5 {
+		code[i] = 0xe8
+	}
+	calls, bytes := 0, 0
+	read := func(b []byte, a virt.Addr) error {
+		calls, bytes = calls+1, bytes+len(b)
+		copy(b, code[a-start:])
+		return nil
+	}
+	var f boundaries
+	for i := range uint64(size) {
+		if f.instructionAt(read, start+virt.Addr(i), i) != (i%5 == 0) {
+			t.Fatalf("an instruction at %d: %v", i, i%5 != 0)
+		}
+	}
+	if bytes > size+branchSlack || calls > size {
+		t.Errorf("%d bytes were read in %d calls", bytes, calls)
+	}
+	if f.instructionAt(read, start+6, 6) || !f.instructionAt(read, start+10, 10) {
+		t.Error("asked for again")
+	}
+	if !f.instructionAt(read, start+20, 15) || f.start != start+5 {
+		t.Error("another function")
+	}
+	if f.instructionAt(func([]byte, virt.Addr) error { return errNotAsked }, start+100, 50) {
+		t.Error("what cannot be read")
+	}
+}
+
+func FuzzInstructionAt(f *testing.F) {
+	f.Add([]byte{0xe8, 0, 0, 0, 0, 0x0f, 0x1f, 0x44, 0, 0, 0xc3}, []byte{5, 3, 10})
+	f.Fuzz(func(t *testing.T, code, asked []byte) {
+		const start = 0x1000
+		code = append(code, make([]byte, 256+branchSlack)...)
+		read := func(b []byte, a virt.Addr) error { copy(b, code[a-start:]); return nil }
+		var kept boundaries
+		for _, n := range asked {
+			var one boundaries
+			a, offset := start+virt.Addr(n), uint64(n)
+			if got, want := kept.instructionAt(read, a, offset), one.instructionAt(read, a, offset); got != want {
+				t.Errorf("at %d of % x: %v, alone %v", n, code[:n], got, want)
+			}
+		}
+	})
+}

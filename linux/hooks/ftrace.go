@@ -79,6 +79,13 @@ func ftraceLayoutOf(s *linux.System) (*ftraceLayout, error) {
 	})
 }
 
+// What is followed of ftrace: a list or a hash that a guest makes up does not end by itself.
+const (
+	maxFtraceUsers = 1 << 14 // bpftool and tracers make some hundred
+	maxHashed      = 1 << 24 // functions and chains in the hashes of all users
+	maxTraceable   = 1 << 21 // functions; Debian's kernels have 55,000
+)
+
 // FtraceOps yields the users of function tracing, the latest first.
 func FtraceOps(ctx context.Context, s *linux.System) iter.Seq2[*FtraceOp, error] {
 	return func(yield func(*FtraceOp, error) bool) {
@@ -94,6 +101,7 @@ func FtraceOps(ctx context.Context, s *linux.System) iter.Seq2[*FtraceOp, error]
 			return
 		}
 		seen := map[virt.Addr]bool{}
+		left := maxHashed
 		for link := head; ctx.Err() == nil; {
 			v, err := s.Word(link)
 			a := virt.Addr(v)
@@ -103,12 +111,15 @@ func FtraceOps(ctx context.Context, s *linux.System) iter.Seq2[*FtraceOp, error]
 				return
 			case a == end || a == 0:
 				return
-			case seen[a] || len(seen) > kobj.MaxElements:
+			case seen[a]:
 				yield(nil, fmt.Errorf("users of ftrace: %w: %#x comes twice", kobj.ErrBroken, v))
+				return
+			case len(seen) >= maxFtraceUsers || left <= 0:
+				yield(nil, fmt.Errorf("users of ftrace: %w after %d", kobj.ErrBudget, len(seen)))
 				return
 			}
 			seen[a] = true
-			f, err := ftraceOps(ctx, s, o, a)
+			f, err := ftraceOps(ctx, s, o, a, &left)
 			if !yield(f, err) {
 				return
 			}
@@ -117,7 +128,7 @@ func FtraceOps(ctx context.Context, s *linux.System) iter.Seq2[*FtraceOp, error]
 	}
 }
 
-func ftraceOps(ctx context.Context, s *linux.System, o *ftraceLayout, a virt.Addr) (*FtraceOp, error) {
+func ftraceOps(ctx context.Context, s *linux.System, o *ftraceLayout, a virt.Addr, left *int) (*FtraceOp, error) {
 	f := &FtraceOp{Addr: a}
 	var filter, notrace virt.Addr
 	r := s.Reader()
@@ -129,10 +140,10 @@ func ftraceOps(ctx context.Context, s *linux.System, o *ftraceLayout, a virt.Add
 	}
 	err := r.Err
 	if err == nil {
-		f.Filter, f.FilterSize, err = ftraceHash(ctx, s, o, filter)
+		f.Filter, f.FilterSize, err = ftraceHash(ctx, s, o, filter, left)
 	}
 	if err == nil {
-		f.NoTrace, f.NoTraceSize, err = ftraceHash(ctx, s, o, notrace)
+		f.NoTrace, f.NoTraceSize, err = ftraceHash(ctx, s, o, notrace, left)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("ftrace_ops at %#x: %w", uint64(a), err)
@@ -144,8 +155,8 @@ func ftraceOps(ctx context.Context, s *linux.System, o *ftraceLayout, a virt.Add
 // 12.
 const maxHashBits = 16
 
-// ftraceHash are the addresses in a hash, sorted.
-func ftraceHash(ctx context.Context, s *linux.System, o *ftraceLayout, a virt.Addr) (ips []virt.Addr, count uint64, err error) {
+// ftraceHash are the addresses in a hash, sorted. What is read is taken from left.
+func ftraceHash(ctx context.Context, s *linux.System, o *ftraceLayout, a virt.Addr, left *int) (ips []virt.Addr, count uint64, err error) {
 	if a == 0 {
 		return nil, 0, nil
 	}
@@ -160,11 +171,16 @@ func ftraceHash(ctx context.Context, s *linux.System, o *ftraceLayout, a virt.Ad
 	if bits > maxHashBits || count > kobj.MaxElements {
 		return nil, count, fmt.Errorf("hash at %#x: %w: %d entries in 2^%d chains", uint64(a), kobj.ErrBroken, count, bits)
 	}
+	*left -= 1 << bits
 	for i := range 1 << bits {
+		if i%1024 == 0 && ctx.Err() != nil {
+			return ips, count, ctx.Err()
+		}
 		for node, err := range s.HList(ctx, buckets+virt.Addr(8*i), int(count)+64) {
 			if err != nil {
 				return ips, count, err
 			}
+			*left--
 			ip, err := s.Word(node - virt.Addr(o.hlist.Offset) + virt.Addr(o.ip.Offset))
 			if err != nil {
 				return ips, count, err
@@ -206,11 +222,14 @@ func ftraceRecordsOf(ctx context.Context, s *linux.System, wanted func(flags uin
 		}
 		var buffer []byte
 		seen := map[virt.Addr]bool{}
+		left := maxTraceable
 		for link := start; ctx.Err() == nil; {
 			v, err := s.Word(link)
 			page := virt.Addr(v)
-			if err == nil && (seen[page] || len(seen) > kobj.MaxElements) {
+			if err == nil && seen[page] {
 				err = fmt.Errorf("%w: %#x comes twice", kobj.ErrBroken, v)
+			} else if err == nil && (left <= 0 || len(seen) > kobj.MaxElements) {
+				err = fmt.Errorf("%w: more than %d functions", kobj.ErrBudget, maxTraceable)
 			}
 			if err != nil {
 				yield(nil, fmt.Errorf("records of ftrace: link at %#x: %w", uint64(link), err))
@@ -220,7 +239,7 @@ func ftraceRecordsOf(ctx context.Context, s *linux.System, wanted func(flags uin
 				return
 			}
 			seen[page] = true
-			if !ftraceRecords(s, o, page, &buffer, wanted, yield) {
+			if !ftraceRecords(s, o, page, &buffer, &left, wanted, yield) {
 				return
 			}
 			link = o.pageNext.At(page)
@@ -231,7 +250,7 @@ func ftraceRecordsOf(ctx context.Context, s *linux.System, wanted func(flags uin
 // maxRecords bounds the records of one ftrace_page: 2^order pages.
 const maxRecords = 1 << 17
 
-func ftraceRecords(s *linux.System, o *ftraceLayout, page virt.Addr, buffer *[]byte, wanted func(flags uint64) bool, yield func(*FtraceSite, error) bool) bool {
+func ftraceRecords(s *linux.System, o *ftraceLayout, page virt.Addr, buffer *[]byte, left *int, wanted func(flags uint64) bool, yield func(*FtraceSite, error) bool) bool {
 	var records virt.Addr
 	var n uint64
 	r := s.Reader()
@@ -242,6 +261,7 @@ func ftraceRecords(s *linux.System, o *ftraceLayout, page virt.Addr, buffer *[]b
 	}
 	b := []byte(nil)
 	if err == nil {
+		*left -= int(n)
 		if size := n * uint64(o.recSize); uint64(cap(*buffer)) < size {
 			*buffer = make([]byte, size)
 		}

@@ -55,6 +55,10 @@ func (g *Guest) variables() []variable {
 		{"x86_bug_flags", 2 * 32 * 8, 64},
 		{"apparmor_initialized", 4, 4},
 		{"apparmor_blob_sizes", 64, 8},
+		{"direct_functions", 8, 8},
+		{"ftrace_ops_list", 8, 8},
+		{"ftrace_list_end", g.types.size("ftrace_ops"), 8},
+		{"ftrace_pages_start", 8, 8},
 	}
 	if g.Old {
 		return append(vs, variable{"shadow_timekeeper", g.types.size("timekeeper"), 8})

@@ -84,6 +84,12 @@ cpumask bits u64[2]
 cpuinfo_topology apicid u32, pkg_id u32, die_id u32, core_id u32
 old cpuinfo_x86 x86 u8, x86_model u8, x86_stepping u8, x86_virt_bits u8, x86_phys_bits u8, x86_capability u32[24], x86_vendor_id char[16], x86_model_id char[64], x86_cache_size u32, apicid u16, phys_proc_id u16, cpu_core_id u16, cpu_die_id u16, microcode u32
 new cpuinfo_x86 x86_model u8, x86 u8, x86_stepping u8, x86_virt_bits u8, x86_phys_bits u8, x86_capability u32[24], x86_vendor_id char[16], x86_model_id char[64], topo cpuinfo_topology, x86_cache_size u32, microcode u32
+ftrace_hash size_bits u64, buckets ptr, count u64
+ftrace_func_entry hlist ptr[2], ip u64, direct u64
+ftrace_ops_hash notrace_hash ptr, filter_hash ptr
+ftrace_ops func ptr, next ptr, flags u64, private ptr, saved_func ptr, func_hash ptr, trampoline u64, trampoline_size u64
+ftrace_page next ptr, records ptr, index s32
+dyn_ftrace ip u64, flags u64
 timekeeper xtime_sec u64, offs_real s64, offs_boot s64
 new btf data ptr, data_size u32, id u32, base_btf ptr, start_id u32, start_str_off u32, name char[56]
 new btf_module list list_head, module ptr, btf ptr

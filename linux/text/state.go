@@ -18,7 +18,8 @@ import (
 // state is what governs patch sites in one guest, as far as it is not read beside each.
 type state struct {
 	t      *Text
-	probes []probe // by address
+	ctx    context.Context // of the comparison: what is read late of the guest ends with it
+	probes []probe         // by address
 
 	// Of pv_ops, by the number of the pointer.
 	pointers [256]uint64
@@ -51,7 +52,7 @@ type state struct {
 }
 
 func newState(t *Text) *state {
-	st := &state{t: t}
+	st := &state{t: t, ctx: context.Background()}
 	st.owners = sync.OnceValue(func() *linux.Owners {
 		o, err := t.s.Owners()
 		if err != nil {
@@ -78,6 +79,7 @@ func (st *state) readLocks(s *linux.System) {
 
 // load reads what every comparison needs.
 func (st *state) load(ctx context.Context, s *linux.System) error {
+	st.ctx = ctx
 	st.consts = map[string]uint64{}
 	for name, at := range st.t.ref.names.vars {
 		if v, err := s.Space.U64(virt.Addr(at + st.t.offset)); err == nil {
@@ -122,7 +124,7 @@ func (st *state) unnamed(c *image.RuntimeConst, value uint64) bool {
 		if err != nil {
 			return false
 		}
-		for node, err := range s.List(context.Background(), head, kobj.MaxElements) {
+		for node, err := range s.List(st.ctx, head, kobj.MaxElements) {
 			if err != nil {
 				break
 			}
@@ -138,7 +140,7 @@ func (st *state) unnamed(c *image.RuntimeConst, value uint64) bool {
 
 // trace reads what ftrace knows.
 func (st *state) trace() {
-	ctx, s := context.Background(), st.t.s
+	ctx, s := st.ctx, st.t.s
 	st.direct = map[uint64]uint64{}
 	failed := func(err error) {
 		if st.untraced == nil && !errors.Is(err, kobj.ErrUnsupported) {
@@ -193,6 +195,10 @@ func (st *state) trace() {
 	}
 }
 
+// maxDirect bounds the functions that are called directly: each is for one BPF program, or for a
+// few, and 2^12 chains have them.
+const maxDirect = 1 << 17
+
 // readDirect reads which functions call what directly (direct_functions).
 func (st *state) readDirect(ctx context.Context) error {
 	s := st.t.s
@@ -206,15 +212,23 @@ func (st *state) readDirect(ctx context.Context) error {
 			return err
 		}
 	}
+	left := maxDirect
 	r := s.Reader()
 	bits, buckets := r.Uint(hash, fields[0]), r.Pointer(hash, fields[1])
 	if r.Err != nil || bits > 16 {
 		return cmp.Or(r.Err, fmt.Errorf("%w: a table of 2^%d", kobj.ErrBroken, bits))
 	}
 	for i := range virt.Addr(1) << bits {
-		for node, err := range s.HList(ctx, buckets+8*i, kobj.MaxElements) {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		for node, err := range s.HList(ctx, buckets+8*i, maxDirect) {
 			if err != nil {
 				return err
+			}
+			// Chains may share their elements.
+			if left--; left < 0 {
+				return fmt.Errorf("%w: more than %d", kobj.ErrBudget, maxDirect)
 			}
 			e := node - virt.Addr(fields[2].Offset)
 			ip, to := r.Pointer(e, fields[3]), r.Pointer(e, fields[4])

@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What this plugin uses of QEMU's plugin interface and of GLib. Debian ships no qemu-plugin.h, and one binary
+ * has to serve several versions of the interface: what not all of them have is weak, and looked at before it
+ * is called.
+ *
+ * Version 2 came with QEMU 9.0, 3 with 9.1 (insn_data copies), 4 with 9.2 (read_memory_vaddr), 5 with 10.1.
+ */
+#ifndef OUTSIGHT_API_H
+#define OUTSIGHT_API_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define EXPORT __attribute__((visibility("default")))
+#define OPTIONAL __attribute__((weak))
+
+typedef uint64_t qemu_plugin_id_t;
+typedef uint32_t qemu_plugin_meminfo_t;
+
+typedef struct qemu_info_t {
+	const char *target_name;
+	struct {
+		int min, cur;
+	} version;
+	bool system_emulation;
+	struct {
+		int smp_vcpus, max_vcpus;
+	} system;
+} qemu_info_t;
+
+enum qemu_plugin_cb_flags { QEMU_PLUGIN_CB_NO_REGS, QEMU_PLUGIN_CB_R_REGS, QEMU_PLUGIN_CB_RW_REGS };
+enum qemu_plugin_mem_rw { QEMU_PLUGIN_MEM_R = 1, QEMU_PLUGIN_MEM_W, QEMU_PLUGIN_MEM_RW };
+
+struct qemu_plugin_tb;
+struct qemu_plugin_insn;
+struct qemu_plugin_register;
+
+typedef struct {
+	struct qemu_plugin_register *handle;
+	const char *name, *feature;
+	bool is_readonly; /* from version 6: the size of an element is read from the array */
+} qemu_plugin_reg_descriptor;
+
+typedef struct {
+	uint32_t type; /* 0..4: 8 to 128 bits */
+	union {
+		uint8_t u8;
+		uint16_t u16;
+		uint32_t u32;
+		uint64_t u64;
+		struct {
+			uint64_t low, high;
+		} u128;
+	} data;
+} qemu_plugin_mem_value;
+
+/* GLib's, as QEMU has it loaded. */
+typedef struct {
+	uint8_t *data;
+	unsigned int len;
+} GByteArray;
+typedef struct {
+	char *data;
+	unsigned int len;
+} GArray;
+GByteArray *g_byte_array_new(void);
+GByteArray *g_byte_array_set_size(GByteArray *, unsigned int);
+unsigned int g_array_get_element_size(GArray *);
+char *g_array_free(GArray *, int);
+
+typedef void (*vcpu_simple_cb)(qemu_plugin_id_t, unsigned int);
+typedef void (*vcpu_udata_cb)(unsigned int, void *);
+typedef void (*tb_trans_cb)(qemu_plugin_id_t, struct qemu_plugin_tb *);
+typedef void (*mem_cb)(unsigned int, qemu_plugin_meminfo_t, uint64_t, void *);
+typedef void (*simple_cb)(qemu_plugin_id_t);
+typedef void (*udata_cb)(qemu_plugin_id_t, void *);
+
+void qemu_plugin_reset(qemu_plugin_id_t, simple_cb);
+void qemu_plugin_register_vcpu_init_cb(qemu_plugin_id_t, vcpu_simple_cb);
+void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t, tb_trans_cb);
+void qemu_plugin_register_vcpu_insn_exec_cb(struct qemu_plugin_insn *, vcpu_udata_cb, enum qemu_plugin_cb_flags, void *);
+void qemu_plugin_register_vcpu_mem_cb(struct qemu_plugin_insn *, mem_cb, enum qemu_plugin_cb_flags, enum qemu_plugin_mem_rw, void *);
+void qemu_plugin_register_atexit_cb(qemu_plugin_id_t, udata_cb, void *);
+
+size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *);
+struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *, size_t);
+/* Before version 3 it has one argument and returns a pointer; from then on it copies, and returns the size. */
+size_t qemu_plugin_insn_data(const struct qemu_plugin_insn *, void *, size_t);
+size_t qemu_plugin_insn_size(const struct qemu_plugin_insn *);
+uint64_t qemu_plugin_insn_vaddr(const struct qemu_plugin_insn *);
+void *qemu_plugin_insn_haddr(const struct qemu_plugin_insn *);
+
+unsigned int qemu_plugin_mem_size_shift(qemu_plugin_meminfo_t);
+OPTIONAL qemu_plugin_mem_value qemu_plugin_mem_get_value(qemu_plugin_meminfo_t);
+OPTIONAL GArray *qemu_plugin_get_registers(void);
+OPTIONAL int qemu_plugin_read_register(struct qemu_plugin_register *, GByteArray *);
+OPTIONAL bool qemu_plugin_read_memory_vaddr(uint64_t, GByteArray *, size_t);
+void qemu_plugin_outs(const char *);
+
+#endif

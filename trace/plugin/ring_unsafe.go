@@ -1,0 +1,248 @@
+package plugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// header and ring are struct os_header and struct os_ring.
+type header struct {
+	magic             uint64
+	protocol, rings   uint32
+	size              uint64
+	_                 [40]byte
+	sequence          uint64
+	_                 [56]byte
+	waiting           uint32
+	_                 [60]byte
+	clockVersion      uint32
+	_                 uint32
+	ticks, nanosecond uint64
+	firstTicks        uint64
+	firstNanosecond   uint64
+}
+
+type ring struct {
+	head, lost uint64
+	_          [48]byte
+	tail       uint64
+	_          [56]byte
+	hold       uint32
+	overdue    uint32
+	held       uint64
+}
+
+// rings are what the plugin writes and a monitor reads.
+type rings struct {
+	file   *os.File
+	mem    []byte
+	header *header
+	ring   []*ring
+	data   [][]byte
+	tails  []uint64
+	next   uint64 // sequence number of the record to come
+	last   int    // the ring of the last record
+	buffer []byte
+}
+
+// newRings makes n rings of size bytes, a power of two.
+func newRings(n int, size uint64) (r *rings, err error) {
+	if size < 2*maxRecord || size&(size-1) != 0 {
+		return nil, fmt.Errorf("invalid size of rings: %d bytes are not a power of two of at least %d", size, 2*maxRecord)
+	}
+	fd, err := unix.MemfdCreate("outsight-events", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		return nil, fmt.Errorf("make rings for events: %w", err)
+	}
+	r = &rings{file: os.NewFile(uintptr(fd), "outsight-events"), tails: make([]uint64, n), buffer: make([]byte, maxRecord)}
+	total := int64(page) + int64(n)*int64(page+size)
+	if err := r.open(n, size, total); err != nil {
+		r.close()
+		return nil, fmt.Errorf("make rings for events: %w", err)
+	}
+	return r, nil
+}
+
+func (r *rings) open(n int, size uint64, total int64) (err error) {
+	if err := r.file.Truncate(total); err != nil {
+		return err
+	}
+	// The plugin insists: what shrinks would end QEMU.
+	if _, err := unix.FcntlInt(r.file.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK); err != nil {
+		return err
+	}
+	if r.mem, err = unix.Mmap(int(r.file.Fd()), 0, int(total), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err != nil {
+		return err
+	}
+	r.header = (*header)(unsafe.Pointer(&r.mem[0]))
+	r.header.magic, r.header.protocol, r.header.rings, r.header.size = magic, protocol, uint32(n), size
+	for i := range n {
+		r.ring = append(r.ring, (*ring)(unsafe.Pointer(&r.mem[page*(1+i)])))
+		at := page*(1+n) + i*int(size)
+		r.data = append(r.data, r.mem[at:at+int(size)])
+	}
+	return nil
+}
+
+func (r *rings) close() {
+	if r.mem != nil {
+		unix.Munmap(r.mem)
+		r.mem = nil
+	}
+	r.file.Close()
+}
+
+// lost is how many records found no room.
+func (r *rings) lost() (n uint64) {
+	for _, g := range r.ring {
+		n += atomic.LoadUint64(&g.lost)
+	}
+	return n
+}
+
+// overdue is how many held vCPUs went on before anybody decided.
+func (r *rings) overdue() (n uint64) {
+	for _, g := range r.ring {
+		n += uint64(atomic.LoadUint32(&g.overdue))
+	}
+	return n
+}
+
+// errInFlight says that a record is being written that comes before all that are there.
+var errInFlight = errors.New("a record is in flight")
+
+// take copies the next record out of its ring. It returns false if there is none yet.
+func (r *rings) take(rec *Record) (bool, error) {
+	empty := true
+	for k := range r.ring {
+		i := (r.last + k) % len(r.ring)
+		b, err := r.peek(i)
+		if err != nil {
+			return false, err
+		}
+		if b == nil {
+			continue
+		}
+		empty = false
+		if le.Uint64(b[8:]) != r.next {
+			continue
+		}
+		b = r.buffer[:copy(r.buffer, b)]
+		r.tails[i] += uint64(len(b))
+		atomic.StoreUint64(&r.ring[i].tail, r.tails[i])
+		r.next++
+		r.last = i
+		rec.VCPU = i
+		return true, rec.parse(b)
+	}
+	if !empty {
+		return false, errInFlight
+	}
+	return false, nil
+}
+
+// peek returns the first record of ring i where it lies, nil if there is none.
+func (r *rings) peek(i int) ([]byte, error) {
+	size := uint64(len(r.data[i]))
+	for {
+		head := atomic.LoadUint64(&r.ring[i].head)
+		if head == r.tails[i] {
+			return nil, nil
+		}
+		at := r.tails[i] & (size - 1)
+		n := uint64(le.Uint32(r.data[i][at:]))
+		flags := le.Uint16(r.data[i][at+6:])
+		if n < 8 || n%8 != 0 || n > head-r.tails[i] || n > size-at || flags&padding == 0 && (n < recordSize || n > maxRecord) {
+			return nil, fmt.Errorf("%w: %d bytes at %#x of ring %d", errRecord, n, at, i)
+		}
+		if flags&padding == 0 {
+			return r.data[i][at : at+n], nil
+		}
+		r.tails[i] += n
+		atomic.StoreUint64(&r.ring[i].tail, r.tails[i])
+	}
+}
+
+// sleep waits until the plugin writes, or for at most d.
+func (r *rings) sleep(d time.Duration) {
+	atomic.StoreUint32(&r.header.waiting, 1)
+	for i := range r.ring {
+		if atomic.LoadUint64(&r.ring[i].head) != r.tails[i] {
+			atomic.StoreUint32(&r.header.waiting, 0)
+			return
+		}
+	}
+	ts := unix.NsecToTimespec(d.Nanoseconds())
+	unix.Syscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(&r.header.waiting)), 0, 1, uintptr(unsafe.Pointer(&ts)), 0, 0)
+	runtime.KeepAlive(r)
+	atomic.StoreUint32(&r.header.waiting, 0)
+}
+
+// read waits for the next record.
+func (r *rings) read(ctx context.Context, rec *Record, gone <-chan struct{}) error {
+	for spins := 0; ; spins++ {
+		ok, err := r.take(rec)
+		switch {
+		case ok:
+			return err
+		case errors.Is(err, errInFlight):
+			if spins < 1000 {
+				runtime.Gosched()
+				continue
+			}
+			if spins > 200_000 { // a second and more: the thread that has the number is gone
+				return fmt.Errorf("record %d never came: the plugin's process may have ended", r.next)
+			}
+			time.Sleep(5 * time.Microsecond)
+			continue
+		case err != nil:
+			return err
+		}
+		spins = 0
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-gone:
+			return ErrGone
+		default:
+		}
+		r.sleep(100 * time.Millisecond)
+	}
+}
+
+// decide lets a vCPU go on that waits with record sequence.
+func (r *rings) decide(vcpu int, sequence uint64) bool {
+	g := r.ring[vcpu]
+	if atomic.LoadUint64(&g.held) != sequence || !atomic.CompareAndSwapUint32(&g.hold, 1, 2) {
+		return false
+	}
+	unix.Syscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(&g.hold)), 1, 1, 0, 0, 0)
+	return true
+}
+
+// clock turns ticks into the host's time.
+func (r *rings) clock(ticks uint64) time.Time {
+	h := r.header
+	for range 100 {
+		v := atomic.LoadUint32(&h.clockVersion)
+		t, n := atomic.LoadUint64(&h.ticks), atomic.LoadUint64(&h.nanosecond)
+		if v%2 != 0 || atomic.LoadUint32(&h.clockVersion) != v {
+			continue
+		}
+		dt := t - h.firstTicks
+		if dt == 0 {
+			break
+		}
+		perTick := float64(n-h.firstNanosecond) / float64(dt)
+		return time.Unix(0, int64(n)+int64(float64(int64(ticks-t))*perTick))
+	}
+	return time.Unix(0, int64(h.nanosecond))
+}

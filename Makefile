@@ -15,13 +15,17 @@ export CGO_ENABLED = 0
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
-build: ## build bin/outsight, one static binary
+PLUGIN = plugin/built/outsight-x86_64.so
+$(PLUGIN): scripts/build-plugin $(wildcard plugin/qemu/*)
+	scripts/build-plugin
+
+build: $(PLUGIN) ## build bin/outsight, one static binary
 	go build -trimpath -ldflags="-s -w" -o bin/outsight ./cmd/outsight
 
 demo: install-deps build ## boot a guest and show its processes, from outside and from inside
 	scripts/demo
 
-test: install-deps ## run every test, those with guests too
+test: install-deps $(PLUGIN) ## run every test, those with guests too
 	go test -timeout 60m ./...
 
 check: ## run the tests that need no QEMU, in under a minute

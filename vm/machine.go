@@ -56,6 +56,7 @@ type Info struct {
 	RAM     uint64 // in bytes; 0: unknown
 	CPUs    int    // number of virtual CPUs; 0: unknown
 	QMP     string // path of a QMP socket; "": none
+	Plugin  string // path of the socket of outsight's plugin in a QEMU that translates; "": none
 	Kernel  string // path of the kernel that the monitor itself boots; "": none, its firmware boots
 	Initrd  string // path of the initial root file system that it gives to that kernel; "": none
 	State   State

@@ -97,6 +97,14 @@ func (m *Memory) Close() error {
 // Ranges implements [phys.Memory].
 func (m *Memory) Ranges() []phys.Range { return m.ranges }
 
+// Hosts implements [phys.Hosted].
+func (m *Memory) Hosts() (hosts []phys.Host) {
+	for _, p := range m.pieces {
+		hosts = append(hosts, phys.Host{Range: p.Range, File: p.file.f, Offset: uint64(p.file.base) + p.off})
+	}
+	return hosts
+}
+
 // Size implements [phys.Placeable].
 func (m *Memory) Size() (n uint64) {
 	for _, b := range m.files {

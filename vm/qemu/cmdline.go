@@ -26,6 +26,7 @@ type config struct {
 	stopped   bool     // -S
 	kernel    string   // -kernel
 	initrd    string   // -initrd
+	plugin    string   // socket of a -plugin
 	readFiles []string // -readconfig
 
 	chardevs map[string]string // socket path by id
@@ -71,6 +72,11 @@ var valued = map[string]func(c *config, v string){
 	"chardev":    func(c *config, v string) { c.addChardev(parseOptions(v, "backend")) },
 	"mon":        func(c *config, v string) { c.addMonitor(parseOptions(v, "chardev")) },
 	"device":     func(c *config, v string) { c.addDevice(parseOptions(v, "driver")) },
+	"plugin": func(c *config, v string) {
+		if s := parseOptions(v, "file")["socket"]; s != "" {
+			c.plugin = s
+		}
+	},
 	"readconfig": func(c *config, v string) { c.readFiles = append(c.readFiles, v) },
 }
 

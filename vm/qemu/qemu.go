@@ -59,6 +59,9 @@ func (Driver) Recognise(p proc.Process) (vm.Info, bool) {
 			break
 		}
 	}
+	if path := p.Path(c.plugin); c.plugin != "" && isSocket(path) {
+		i.Plugin = path
+	}
 	return i, true
 }
 

@@ -12,7 +12,7 @@ import (
 // is every package below x that no other line names.
 var stair = []string{
 	"table/text", // what makes guest text harmless: error messages need it too
-	"plugin", // a file for QEMU
+	"plugin",     // a file for QEMU
 	"phys",
 	"phys/file phys/note", // what readers of dumps stand on
 	"phys/*",

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"hash/maphash"
 	"iter"
 	"slices"
 	"sort"
@@ -144,25 +143,25 @@ const (
 
 // scan looks at the code in r: that of a module, if it has a name.
 func (w *branchWalk) scan(ctx context.Context, r run, module string) {
-	buffer := make([]byte, branchWindow+branchSlack)
 	kept := kobj.Kept[branchWindows](w.s.Linux.Walker)
 	for at := r.start; at < r.end && !w.ended && ctx.Err() == nil; at += branchWindow {
-		n := min(virt.Addr(len(buffer)), r.end-at)
-		b := buffer[:n]
-		if err := w.s.Linux.ReadAt(b, at); err != nil {
+		branches, err := kept.of(w.s, at, min(branchWindow+branchSlack, r.end-at), w.text)
+		if err != nil {
 			if module == "" { // else it has just been unloaded
 				w.ended = !w.yield(nil, fmt.Errorf("kernel text at %#x: %w", uint64(at), err))
 			}
 			continue
 		}
-		for _, i := range kept.outward(b, at, w.text) {
-			to, through, ok := branchesTo(b[i:], at+virt.Addr(i))
-			if ok && through {
+		for _, b := range w.outward(branches) {
+			to := b.to
+			if b.through {
 				word, err := w.s.Linux.Word(to)
-				to, ok = virt.Addr(word), err == nil
+				if to = virt.Addr(word); err != nil {
+					continue
+				}
 			}
-			if ok && w.leadsOut(to) {
-				if w.judge(at+virt.Addr(i), to, module); w.ended {
+			if w.leadsOut(to) {
+				if w.judge(at+virt.Addr(b.at), to, module); w.ended {
 					return
 				}
 			}
@@ -170,47 +169,82 @@ func (w *branchWalk) scan(ctx context.Context, r run, module string) {
 	}
 }
 
-// branchWindows are the places of bytes that may be a branch out of the kernel's text, by the
-// window that they are in: they are looked for again only in one that changed. Where they
-// lead, and whether they may, is judged at each look.
-type branchWindows struct {
-	mu    sync.Mutex
-	seed  maphash.Seed
-	known map[virt.Addr]branchPlaces
+// outward are the branches of a window that may lead to code outside of the kernel's text.
+func (w *branchWalk) outward(b *windowBranches) []branch {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.sorted || !slices.Equal(b.code, w.code) {
+		b.sorted, b.code, b.outward = true, w.code, nil
+		for _, one := range b.all {
+			if one.through || w.leadsOut(one.to) {
+				b.outward = append(b.outward, one)
+			}
+		}
+	}
+	return b.outward
 }
 
-type branchPlaces struct {
-	sum    uint64 // of the window, by a key that nobody knows
-	places []int32
+// branchWindows are the bytes that may be a branch out of the kernel's text, by the window that they
+// are in: they are looked for again only in one that changed, and held against executable memory again
+// only if that changed. What is left, whether they may lead there, is judged at each look.
+type branchWindows struct {
+	mu    sync.Mutex
+	known map[virt.Addr]*windowBranches
+}
+
+type windowBranches struct {
+	n     virt.Addr // bytes that were looked at
+	pages []uint64  // digests of the pages that they are in
+	all   []branch
+
+	mu      sync.Mutex
+	sorted  bool
+	code    []run    // that is executable outside of the kernel's text
+	outward []branch // of all, those that may lead there
+}
+
+// branch is bytes that may be one.
+type branch struct {
+	at      int32 // in the window
+	through bool  // to is where to find where it leads
+	to      virt.Addr
 }
 
 // maxBranchWindows bounds what is kept: 256 MiB of code.
 const maxBranchWindows = 4096
 
-// outward are the places in b, which is the window at at.
-func (k *branchWindows) outward(b []byte, at virt.Addr, text run) []int32 {
+// of are the branches in the window at at, of n bytes.
+func (k *branchWindows) of(s *Subject, at, n virt.Addr, text run) (*windowBranches, error) {
 	k.mu.Lock()
-	if k.known == nil {
-		k.seed, k.known = maphash.MakeSeed(), map[virt.Addr]branchPlaces{}
-	}
-	known, ok := k.known[at]
+	known := k.known[at]
 	k.mu.Unlock()
-	sum := maphash.Bytes(k.seed, b)
-	if ok && known.sum == sum {
-		return known.places
+	first, last := at&^(phys.PageSize-1), (at+n+phys.PageSize-1)&^(phys.PageSize-1)
+	digests := make([]uint64, (last-first)/phys.PageSize)
+	if known != nil && known.n == n && s.Linux.Digests(digests, first) == nil && slices.Equal(digests, known.pages) {
+		return known, nil
 	}
-	places := outward(b, at, text)
+	b := make([]byte, last-first)
+	if err := s.Linux.ReadAt(b, first); err != nil {
+		return nil, err
+	}
+	for i := range digests { // of what is looked at: it may have changed since
+		digests[i] = linux.Digest(b[i*phys.PageSize:][:phys.PageSize])
+	}
+	now := &windowBranches{n: n, pages: digests, all: branches(b[at-first:][:n], at, text)}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if ok || len(k.known) < maxBranchWindows {
-		k.known[at] = branchPlaces{sum, places}
+	if k.known == nil {
+		k.known = map[virt.Addr]*windowBranches{}
 	}
-	return places
+	if known != nil || len(k.known) < maxBranchWindows {
+		k.known[at] = now
+	}
+	return now, nil
 }
 
-// outward are the places in b, which is at at, where a branch out of text may begin. One that
+// branches are the places in b, which is at at, where a branch out of text may begin. One that
 // goes by memory is one of them wherever it leads now.
-func outward(b []byte, at virt.Addr, text run) (places []int32) {
+func branches(b []byte, at virt.Addr, text run) (all []branch) {
 	for i := range min(branchWindow, len(b)) {
 		if !mayBranch[b[i]] || i+1 < len(b) && !mayFollow(b[i], b[i+1]) {
 			continue
@@ -219,9 +253,9 @@ func outward(b []byte, at virt.Addr, text run) (places []int32) {
 		if !ok || !through && text.holds(to) {
 			continue
 		}
-		places = append(places, int32(i))
+		all = append(all, branch{int32(i), through, to})
 	}
-	return places
+	return all
 }
 
 // mayBranch are the first bytes of what branchesTo knows.

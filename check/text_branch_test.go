@@ -4,38 +4,79 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/outsight-vmi/outsight/guest"
+	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/synth"
+	"github.com/outsight-vmi/outsight/phys"
+	"github.com/outsight-vmi/outsight/phys/look"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
-// TestOutward: what may lead out of the text is found, and looked for again where bytes changed.
-func TestOutward(t *testing.T) {
-	text := run{start: 0xffffffff81000000, end: 0xffffffff82000000}
-	at := text.start + branchWindow
-	b := make([]byte, branchWindow+branchSlack)
-	put := func(i int, code ...byte) { copy(b[i:], code) }
+// TestBranchWindows: what may lead out of the text is found, and looked for again where bytes changed, and
+// only there; where it leads to is held against executable memory of the same look.
+func TestBranchWindows(t *testing.T) {
+	g := synth.New(synth.Options{})
+	k, err := kernel.Find(t.Context(), g.Memory, kernel.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	system, err := linux.New(k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := virt.Addr(g.Alloc(branchWindow+phys.PageSize, phys.PageSize))
+	text := run{start: at - branchWindow, end: at + 2*branchWindow}
+	put := func(i int, code ...byte) {
+		if _, err := g.Memory.WriteAt(code, g.Phys(uint64(at)+uint64(i))); err != nil {
+			t.Fatal(err)
+		}
+	}
 	put(0x100, 0xe8, 0, 0x10, 0, 0)                // a call within
 	put(0x200, 0xe9, 0, 0, 0, 0x20)                // a jump 512 MiB on
 	put(0x300, 0x0f, 0x84, 0, 0, 0, 0x20)          // the same, with a condition
 	put(0x400, 0xff, 0x25, 0, 0, 0, 0)             // by memory
 	put(0x500, 0x48, 0xb8, 1, 0, 0, 0, 0x80, 0x88) // movabs of somewhere
-	want := []int32{0x200, 0x300, 0x400, 0x500}
 	var kept branchWindows
-	for range 2 {
-		if got := kept.outward(b, at, text); !slices.Equal(got, want) {
-			t.Fatalf("%x, not %x", got, want)
+	window := func() *windowBranches {
+		t.Helper()
+		b, err := kept.of(&Subject{Look: &guest.Look{Linux: system.Over(look.New(g.Memory, 0))}}, at, branchWindow+branchSlack, text)
+		if err != nil {
+			t.Fatal(err)
 		}
+		return b
 	}
-	if places := kept.known[at].places; !slices.Equal(places, want) {
-		t.Fatalf("kept %x", places)
+	places := func(all []branch) (is []int32) {
+		for _, b := range all {
+			is = append(is, b.at)
+		}
+		return is
+	}
+	want := []int32{0x200, 0x300, 0x400, 0x500}
+	first := window()
+	if got := places(first.all); !slices.Equal(got, want) {
+		t.Fatalf("%x, not %x", got, want)
+	}
+	if window() != first {
+		t.Error("nothing changed, and the window was looked at again")
 	}
 	put(0x100, 0xe8, 0, 0, 0, 0x70) // now it leads out
-	if got := kept.outward(b, at, text); !slices.Equal(got, append([]int32{0x100}, want...)) {
+	if got := places(window().all); !slices.Equal(got, append([]int32{0x100}, want...)) {
 		t.Errorf("after a change %x", got)
 	}
 	put(branchWindow-1, 0xe9) // its distance is in the next window
 	put(branchWindow, 0, 0, 0, 0x20)
-	if got := kept.outward(b, at, text); !slices.Contains(got, branchWindow-1) {
+	if got := places(window().all); !slices.Contains(got, branchWindow-1) {
 		t.Errorf("at the end of a window: %x", got)
+	}
+	w := &branchWalk{text: text}
+	if got := places(w.outward(window())); !slices.Equal(got, []int32{0x400}) {
+		t.Errorf("where there is no code they may lead to code: %x", got)
+	}
+	jump := at + 0x200 + 5 + 0x2000_0000
+	w.code = []run{{start: jump, end: jump + 1}}
+	if got := places(w.outward(window())); !slices.Equal(got, []int32{0x200, 0x400}) {
+		t.Errorf("where there is some: %x", got)
 	}
 }
 

@@ -36,6 +36,7 @@ type System struct {
 	modules     *moduleCache
 	moduleTypes *moduleSpecs
 	owners      *ownersCache // of a look, nil for what is read at many times
+	digests     *pageDigests // of a look, too
 }
 
 // Open finds the kernel in mem and prepares to read its objects.
@@ -70,6 +71,7 @@ func New(k *kernel.Kernel) (*System, error) {
 // is shared with s; what is known of the guest's state, such as its modules, is not.
 func (s *System) Over(mem phys.Memory) *System {
 	o := &System{Walker: s.Walker.Over(mem), o: s.o, initTask: s.initTask, boot: s.boot, maxTasks: s.maxTasks, modules: &moduleCache{}, moduleTypes: s.moduleTypes, owners: &ownersCache{}}
+	o.digests = newPageDigests(o.Space)
 	if c, err := o.Clock(); err == nil {
 		o.boot = c.Boot // who sets the guest's clock moves it
 	}

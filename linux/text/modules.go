@@ -21,7 +21,8 @@ type Placed struct{ known map[placedKey]placed }
 
 type placed struct {
 	*image.Module
-	needs []need
+	needs   []need
+	regions []*region // of no look yet
 }
 
 // need is what a module needs of another one.
@@ -69,7 +70,11 @@ func NewModules(s *linux.System, ref *Reference, modules []ModuleReference, kept
 			l.unknown = append(l.unknown, m.Module)
 			continue
 		}
-		regions = append(regions, regionsOf(m.Module, p)...)
+		for _, r := range p.regions {
+			now := *r // but for what it keeps
+			now.module = m.Module
+			regions = append(regions, &now)
+		}
 	}
 	if kept != nil {
 		kept.known = l.placed // of those that are loaded now
@@ -89,7 +94,7 @@ type linker struct {
 	kept, placed map[placedKey]placed // before, and now
 }
 
-func (l *linker) place(m ModuleReference) (*image.Module, error) {
+func (l *linker) place(m ModuleReference) (placed, error) {
 	a := image.ModuleAreas{One: l.one, Percpu: uint64(m.Module.Percpu), Self: uint64(m.Module.Addr)}
 	for _, r := range m.Module.Memory {
 		area := image.Area{Start: uint64(r.Start), Size: r.Size}
@@ -117,8 +122,9 @@ func (l *linker) place(m ModuleReference) (*image.Module, error) {
 		}
 		var err error
 		if p.Module, err = m.File.Place(a, image.Linking{Offset: l.offset, Sites: l.ref.sites, Resolve: resolve}); err != nil {
-			return nil, err
+			return placed{}, err
 		}
+		p.regions = regionsOf(p.Module)
 	}
 	l.placed[key] = p
 	for name, at := range p.Exports() {
@@ -126,7 +132,7 @@ func (l *linker) place(m ModuleReference) (*image.Module, error) {
 			l.modules[name] = at
 		}
 	}
-	return p.Module, nil
+	return p, nil
 }
 
 // satisfies reports whether what a module needs of others is where it was.
@@ -160,20 +166,20 @@ func (l *linker) resolve(name string) (addr uint64, own, ok bool) {
 }
 
 // regionsOf are the regions of a module: its text, and what is constant of its data.
-func regionsOf(m *linux.Module, p *image.Module) []*region {
+func regionsOf(p *image.Module) []*region {
 	read := func(b []byte, addr, _ uint64) error { return p.ReadAt(b, addr) }
 	symbol := func(addr uint64) (string, int64, bool) {
 		name, off, ok := p.SymbolAt(addr)
 		return name, int64(off), ok
 	}
 	text := &region{
-		start: p.Start, end: p.End, code: true, module: m, sites: p.Sites, tops: outermost(p.Sites.All, nil),
+		start: p.Start, end: p.End, code: true, kept: &verdicts{}, sites: p.Sites, tops: outermost(p.Sites.All, nil),
 		read: read, forget: p.Forget, symbol: symbol, callSites: sync.OnceValue(p.CallSites),
 	}
 	text.index()
 	all := []*region{text}
 	for _, s := range p.Constant() {
-		all = append(all, &region{start: s.Addr, end: s.End(), section: s.Name, module: m, read: read, forget: p.Forget, symbol: symbol})
+		all = append(all, &region{start: s.Addr, end: s.End(), kept: &verdicts{}, section: s.Name, read: read, forget: p.Forget, symbol: symbol})
 	}
 	return all
 }

@@ -88,7 +88,7 @@ func (w *worker) paraCall(want, got []byte, at uint64) bool {
 	default:
 		return false
 	}
-	fn, err := w.t.s.Space.U64(virt.Addr(pointer))
+	fn, err := w.u64(virt.Addr(pointer))
 	if err != nil {
 		return false
 	}

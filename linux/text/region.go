@@ -26,6 +26,7 @@ type region struct {
 	read   func(p []byte, addr, offset uint64) error
 	forget func(want, got []byte, addr uint64)
 	symbol func(addr uint64) (name string, offset int64, ok bool)
+	kept   *verdicts
 	// callSites are the direct calls, in the order of their addresses.
 	callSites func() []uint64
 }

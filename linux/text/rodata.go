@@ -29,7 +29,7 @@ func (r *Reference) rodata() ([]*region, error) {
 	var all []*region
 	add := func(section string, a, b uint64) {
 		if a < b {
-			all = append(all, &region{start: a, end: b, section: section, read: r.Image.ReadAt, symbol: r.symbol})
+			all = append(all, &region{start: a, end: b, kept: &verdicts{}, section: section, read: r.Image.ReadAt, symbol: r.symbol})
 		}
 	}
 	for _, s := range r.Image.Sections() {
@@ -47,7 +47,7 @@ func NewRodata(s *linux.System, ref *Reference) (*Text, error) {
 	if err := ref.isOf(s); err != nil {
 		return nil, err
 	}
-	regions, err := ref.rodata()
+	regions, err := ref.constant()
 	if err != nil {
 		return nil, err
 	}

@@ -272,10 +272,12 @@ func (c *code) thunkOf(to uint64, reg uint8) bool {
 	if to-t.offset >= t.ref.start && to-t.offset < t.ref.end {
 		return false
 	}
-	var b [4]byte
-	if _, err := t.s.Space.ReadAt(b[:], virt.Addr(to)); err != nil {
+	v, err := c.w.u32(virt.Addr(to))
+	if err != nil {
 		return false
 	}
+	var b [4]byte
+	binary.LittleEndian.PutUint32(b[:], v)
 	if reg >= 8 {
 		return b == [4]byte{0x41, 0xff, 0xe0 + reg&7, 0xcc}
 	}
@@ -319,7 +321,7 @@ func (c *code) direct(g, r []byte, s x86.Shape) int {
 	default:
 		return 0
 	}
-	fn, err := c.w.t.s.Space.U64(virt.Addr(pointer))
+	fn, err := c.w.u64(virt.Addr(pointer))
 	if err != nil {
 		return 0
 	}

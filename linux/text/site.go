@@ -126,11 +126,11 @@ func (w *worker) jump(j *image.JumpLabel, got []byte) string {
 	} else if !isNop(got) {
 		return "neither the jump of a jump label nor a nop"
 	}
-	count, err := w.t.s.Space.U32(virt.Addr(j.Key + off))
+	enabled, err := w.enabled(virt.Addr(j.Key + off))
 	if err != nil {
 		return ""
 	}
-	if enabled := int32(count) != 0; taken != (enabled != j.Branch) {
+	if taken != (enabled != j.Branch) {
 		return againstKey
 	}
 	return ""
@@ -139,7 +139,7 @@ func (w *worker) jump(j *image.JumpLabel, got []byte) string {
 // call checks a static call, or its trampoline (arch/x86/kernel/static_call.c).
 func (w *worker) call(c *image.Call, want, got []byte) string {
 	off := w.t.offset
-	fn, err := w.t.s.Space.U64(virt.Addr(c.Key + off))
+	fn, err := w.u64(virt.Addr(c.Key + off))
 	if err != nil {
 		return ""
 	}
@@ -166,7 +166,7 @@ func (w *worker) call(c *image.Call, want, got []byte) string {
 		}
 	}
 	if w.t.state.calls(target, fn) {
-		return no(!w.t.state.function(fn), "a static call of what is not a function, as its key says")
+		return no(!w.function(fn), "a static call of what is not a function, as its key says")
 	}
 	if bytes.Equal(got, want) && want[0] != 0x0f {
 		// As built it goes to the trampoline, which is checked itself.
@@ -201,7 +201,7 @@ func (w *worker) constant(c *image.RuntimeConst, want, got []byte) string {
 	}
 	value, known := w.t.state.constant(c.Name)
 	switch {
-	case !known && !c.Shift && w.t.state.unnamed(c, binary.LittleEndian.Uint64(got)):
+	case !known && !c.Shift && w.unnamed(c, binary.LittleEndian.Uint64(got)):
 		return ""
 	case !known:
 		return "a runtime constant of a value that is not known"
@@ -228,6 +228,9 @@ func (w *worker) fentry(at uint64, got []byte) string {
 	names := &w.t.ref.names
 	off := w.t.offset
 	target, ok := callTarget(got, at)
+	if !ok || target != names.fentry+off {
+		w.elsewhere = true // judged by ftrace's records
+	}
 	if !ok { // BPF trampolines may be jumped to (7.0)
 		if target, ok = jumpTarget(got, at); ok && w.t.state.dispatches(at, target) {
 			return ""
@@ -254,7 +257,7 @@ func (w *worker) tracer(at uint64, want, got []byte) string {
 	if want[0] == 0xe9 {
 		target, ok = jumpTarget(got, at)
 	}
-	if fn := w.t.state.unthunked(target); ok && (w.t.ref.names.tracers[fn-w.t.offset] || w.t.state.tracer(fn)) {
+	if fn := w.t.state.unthunked(target); ok && (w.t.ref.names.tracers[fn-w.t.offset] || w.tracerAt(fn)) {
 		return ""
 	}
 	if isNop(got) {

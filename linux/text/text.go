@@ -45,6 +45,8 @@ type Reference struct {
 	// exports are what the kernel exports to modules, as linked.
 	exports func() map[string]uint64
 	vdsos   func() ([]image.VDSO, error)
+	// Regions beside the text, made once: they keep what was found to be in order.
+	constant, vdsoImages func() ([]*region, error)
 }
 
 // NewReference prepares an image. It takes some ten milliseconds; keep the answer.
@@ -64,8 +66,9 @@ func NewReference(im *image.Image) (*Reference, error) {
 	}
 	r.exports = sync.OnceValue(im.Exports)
 	r.vdsos = sync.OnceValues(im.VDSOs)
+	r.constant, r.vdsoImages = sync.OnceValues(r.rodata), sync.OnceValues(r.vdsoRegions)
 	r.text = &region{
-		start: r.start, end: r.end, sites: r.sites, tops: outermost(r.sites.All, r.names.tracerSites), code: true,
+		start: r.start, end: r.end, kept: &verdicts{}, sites: r.sites, tops: outermost(r.sites.All, r.names.tracerSites), code: true,
 		read: im.ReadAt, callSites: sync.OnceValue(im.CallSites), symbol: r.symbol,
 	}
 	r.text.index()
@@ -120,6 +123,7 @@ type Text struct {
 	regions []*region
 	chunks  []chunk
 	state   *state
+	digest  uint64    // of the state, once it is loaded
 	pool    sync.Pool // of *worker
 }
 
@@ -144,6 +148,11 @@ func (r *Reference) isOf(s *linux.System) error {
 func over(ref *Reference, s *linux.System, regions ...*region) *Text {
 	t := &Text{ref: ref, s: s, offset: uint64(s.Text) - ref.start, regions: regions, chunks: chunksOf(regions)}
 	t.state = newState(t)
+	for _, r := range regions {
+		if r.kept == nil {
+			r.kept = &verdicts{}
+		}
+	}
 	t.pool.New = func() any { return t.newWorker() }
 	return t
 }
@@ -275,6 +284,7 @@ type finding struct {
 // compare compares everything on all processors; with only, the chunks alone in which
 // something was found before.
 func (t *Text) compare(ctx context.Context, only []finding) []finding {
+	t.digest = t.state.digest()
 	chunks := len(t.chunks)
 	todo := make([]bool, 0)
 	if only != nil {

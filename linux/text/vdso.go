@@ -17,21 +17,31 @@ func NewVDSOs(s *linux.System, ref *Reference) (*Text, []VDSO, error) {
 	if err := ref.isOf(s); err != nil {
 		return nil, nil, err
 	}
-	images, err := ref.vdsos()
+	regions, err := ref.vdsoImages()
 	if err != nil {
 		return nil, nil, err
 	}
-	var regions []*region
 	var all []VDSO
 	offset := uint64(s.Text) - ref.start
-	for _, v := range images {
-		r := &region{
-			start: v.Start, end: v.End, code: true, vdso: v.Name, sites: v.Sites, tops: outermost(v.Sites.All, nil),
-			read: ref.Image.ReadAt, symbol: ref.symbol, callSites: func() []uint64 { return nil },
-		}
-		r.index()
-		regions = append(regions, r)
-		all = append(all, VDSO{v.Name, virt.Addr(v.Start + offset), virt.Addr(v.End + offset)})
+	for _, r := range regions {
+		all = append(all, VDSO{r.vdso, virt.Addr(r.start + offset), virt.Addr(r.end + offset)})
 	}
 	return over(ref, s, regions...), all, nil
+}
+
+// vdsoRegions are the images of the vDSO.
+func (r *Reference) vdsoRegions() (all []*region, err error) {
+	images, err := r.vdsos()
+	if err != nil {
+		return nil, err
+	}
+	for _, v := range images {
+		one := &region{
+			start: v.Start, end: v.End, code: true, kept: &verdicts{}, vdso: v.Name, sites: v.Sites, tops: outermost(v.Sites.All, nil),
+			read: r.Image.ReadAt, symbol: r.symbol, callSites: func() []uint64 { return nil },
+		}
+		one.index()
+		all = append(all, one)
+	}
+	return all, nil
 }

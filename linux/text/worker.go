@@ -6,6 +6,7 @@ import (
 	"sort"
 
 	"github.com/outsight-vmi/outsight/kernel/image"
+	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -18,7 +19,11 @@ type worker struct {
 	room      []byte // for whole pages, of which got is a part
 	repl      [256]byte
 	found     []finding
-	n         int // of the chunk
+	noted     int      // differences, of which found has as many as are kept
+	digests   []uint64 // of the pages that it lies in
+	words     []word   // that the chunk was judged by
+	elsewhere bool     // it was judged by more than its bytes and these
+	n         int      // of the chunk
 	base      uint64
 }
 
@@ -51,18 +56,27 @@ func (w *worker) chunk(c int) {
 	// What a difference means may show in what is around it.
 	w.n, w.base = c, max(from-around, r.start)
 	n := int(min(to+around, r.end) - w.base)
-	w.want = w.want[:n]
-	if err := r.read(w.want, w.base, w.t.offset); err != nil {
-		w.fail(fmt.Errorf("%s at %#x in its file: %w", r, w.base, err))
-		return
-	}
 	// Whole pages, since a look keeps what is read of parts.
 	first, last := w.base&^(phys.PageSize-1), (w.base+uint64(n)+phys.PageSize-1)&^(phys.PageSize-1)
+	if w.inOrder(n, virt.Addr(first+w.t.offset), int((last-first)/phys.PageSize)) {
+		return
+	}
 	if _, err := w.t.s.Space.ReadAt(w.room[:last-first], virt.Addr(first+w.t.offset)); err != nil {
 		w.fail(fmt.Errorf("%s at %#x: %w", r, first+w.t.offset, err))
 		return
 	}
 	w.got = w.room[w.base-first:][:n]
+	w.digests = w.digests[:0]
+	for b := w.room[:last-first]; len(b) > 0; b = b[phys.PageSize:] {
+		w.digests = append(w.digests, linux.Digest(b[:phys.PageSize]))
+	}
+	w.want = w.want[:n]
+	if err := r.read(w.want, w.base, w.t.offset); err != nil {
+		w.fail(fmt.Errorf("%s at %#x in its file: %w", r, w.base, err))
+		return
+	}
+	w.words, w.elsewhere = w.words[:0], r.code && w.t.state.probed(w.base, n)
+	noted := w.noted
 	want, got := w.want, w.got
 	if r.forget != nil {
 		r.forget(want, got, w.base)
@@ -83,6 +97,9 @@ func (w *worker) chunk(c int) {
 	}
 	if !bytes.Equal(want[pos:end], got[pos:end]) {
 		w.gap(pos, end)
+	}
+	if w.noted == noted && !w.elsewhere {
+		w.keep()
 	}
 }
 
@@ -132,7 +149,7 @@ func (w *worker) word(i, from, to int) (end int) {
 }
 
 func (w *worker) note(from, to int, k image.Kind, reason string) {
-	if len(w.found) >= maxDifferences {
+	if w.noted++; len(w.found) >= maxDifferences {
 		return
 	}
 	f := finding{addr: w.base + uint64(from), n: to - from, kind: k, reason: reason, chunk: w.n}

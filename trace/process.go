@@ -1,0 +1,190 @@
+package trace
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/outsight-vmi/outsight/guest"
+	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/kobj"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// processesKept is how many tasks a generation of [Processes] has. Two generations are kept, so
+// that a guest that starts threads without end costs bounded memory, and those that act stay known.
+const processesKept = 8192
+
+// processesRenewed is for how long tasks are compared with what is known of them through one
+// view of the guest: then a reboot, or memory that was plugged in, is noticed.
+const processesRenewed = time.Second
+
+// Processes knows which process a task belongs to. It reads each task when it is first asked for
+// it, and again after [Processes.Forget], or when its task_struct has become another task's. It is
+// safe for concurrent use.
+type Processes struct {
+	g *guest.Guest
+
+	mu         sync.Mutex
+	live       *virt.Space // the guest as it is now, not as a look keeps it
+	layout     *taskLayout
+	boot       int
+	renewed    time.Time
+	young, old map[virt.Addr]knownTask
+}
+
+// knownTask is what is known of the task that had this task_struct and was started then.
+type knownTask struct {
+	started uint64
+	process *Process
+}
+
+type taskLayout struct{ started, leader, parent kobj.Field }
+
+// NewProcesses knows nothing of g yet. It must not be asked when g has been closed.
+func NewProcesses(g *guest.Guest) *Processes {
+	return &Processes{g: g, young: map[virt.Addr]knownTask{}}
+}
+
+// Of is the process of the task whose task_struct is at task; nil if it cannot be read, and for the
+// idle tasks. It is one read of the guest's memory if the task is known. The Process does not change.
+func (ps *Processes) Of(ctx context.Context, task virt.Addr) *Process {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	if ps.live == nil || time.Since(ps.renewed) > processesRenewed {
+		if !ps.renew(ctx) {
+			return nil
+		}
+	}
+	started, err := ps.live.U64(ps.layout.started.At(task))
+	if err != nil {
+		return nil
+	}
+	return ps.find(ctx, task, started)
+}
+
+// Born is the process of the task at task that was started at this time since boot, as its
+// task_struct had it when something happened: for sources that hand events on later. A known one is
+// found without reading the guest, also when it is gone; nil if another task has its place now.
+func (ps *Processes) Born(ctx context.Context, task virt.Addr, started uint64) *Process {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	return ps.find(ctx, task, started)
+}
+
+// Forget has the task read again when it is next asked for: it runs another program now, or
+// has other credentials.
+func (ps *Processes) Forget(task virt.Addr) {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	delete(ps.young, task)
+	delete(ps.old, task)
+}
+
+func (ps *Processes) find(ctx context.Context, task virt.Addr, started uint64) *Process {
+	if k, ok := ps.young[task]; ok && k.started == started {
+		return k.process
+	}
+	if k, ok := ps.old[task]; ok && k.started == started {
+		ps.keep(task, k)
+		return k.process
+	}
+	k := ps.read(ctx, task)
+	if k.process == nil || k.started != started {
+		return nil
+	}
+	ps.keep(task, k)
+	return k.process
+}
+
+func (ps *Processes) keep(task virt.Addr, k knownTask) {
+	if len(ps.young) >= processesKept {
+		ps.young, ps.old = ps.old, ps.young
+		clear(ps.young)
+		if ps.young == nil {
+			ps.young = map[virt.Addr]knownTask{}
+		}
+	}
+	ps.young[task] = k
+}
+
+// renew begins to see the guest as it is now; false if there is nothing to be seen.
+func (ps *Processes) renew(ctx context.Context) bool {
+	l, err := ps.g.Look(ctx)
+	if err != nil {
+		return false
+	}
+	defer l.Close()
+	return ps.over(l)
+}
+
+// over makes l the view through which tasks are compared.
+func (ps *Processes) over(l *guest.Look) bool {
+	if ps.layout == nil || ps.boot != l.Boot {
+		o, err := kobj.LayoutOf(l.Linux.Walker, "processes of events", func(r *kobj.Resolver, o *taskLayout) {
+			o.started = r.Field("task_struct", "start_boottime", "real_start_time") // renamed in 5.5
+			o.leader, o.parent = r.Field("task_struct", "group_leader"), r.Field("task_struct", "real_parent")
+		})
+		if err != nil {
+			return false
+		}
+		ps.layout, ps.boot = o, l.Boot
+		clear(ps.young)
+		clear(ps.old)
+	}
+	ps.live, ps.renewed = l.Linux.Space.Live(), time.Now()
+	return true
+}
+
+// read reads a task at a look of its own.
+func (ps *Processes) read(ctx context.Context, task virt.Addr) (k knownTask) {
+	l, err := ps.g.Look(ctx)
+	if err != nil {
+		return k
+	}
+	defer l.Close()
+	if !ps.over(l) {
+		return k
+	}
+	s, o := l.Linux, ps.layout
+	reader := s.NewProcessReader()
+	reader.Only(linux.PartName, linux.PartParent, linux.PartCredentials, linux.PartCgroup, linux.PartExecutable)
+	// As a thread, for a leader that has ended has no executable.
+	t, err := reader.ThreadAsProcess(ctx, s.TaskAt(task))
+	if err != nil {
+		return k
+	}
+	r := s.Reader()
+	k.started = uint64(t.SinceBoot)
+	p := &Process{
+		PID: t.PID, PPID: t.PPID, UID: t.Creds.UID, Comm: strings.Clone(t.Comm), Exe: strings.Clone(t.Exe),
+		Container: shortContainer(t.Container.ID), Started: t.SinceBoot,
+	}
+	if leader := r.Pointer(task, o.leader); leader != task && r.Err == nil {
+		// A leader that is gone already leaves the thread's own name.
+		if pid, comm, err := reader.Name(s.TaskAt(leader)); err == nil && pid == p.PID {
+			p.Comm = strings.Clone(comm)
+			p.Started = time.Duration(r.Uint(leader, o.started))
+		}
+	}
+	if parent := r.Pointer(task, o.parent); p.PPID > 0 && r.Err == nil {
+		// The parent is the thread that forked.
+		if leader := r.Pointer(parent, o.leader); r.Err == nil {
+			if _, comm, err := reader.Name(s.TaskAt(leader)); err == nil {
+				p.Parent = strings.Clone(comm)
+			}
+		}
+	}
+	k.process = p
+	return k
+}
+
+// shortContainer is how runtimes print an identifier of 64 digits.
+func shortContainer(id string) string {
+	const whole, short = 64, 12
+	if len(id) == whole {
+		return strings.Clone(id[:short])
+	}
+	return strings.Clone(id)
+}

@@ -1,0 +1,105 @@
+package trace_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/outsight-vmi/outsight/guest"
+	"github.com/outsight-vmi/outsight/linux/synth"
+	"github.com/outsight-vmi/outsight/trace"
+	"github.com/outsight-vmi/outsight/virt"
+	"github.com/outsight-vmi/outsight/vm"
+)
+
+func attach(t *testing.T, g *synth.Guest) *trace.Processes {
+	t.Helper()
+	m := &vm.Machine{Info: vm.Info{Name: "web", Source: vm.SourceDump}, Memory: g.Memory, Proven: true}
+	s, err := guest.Attach(t.Context(), m, guest.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return trace.NewProcesses(s)
+}
+
+func TestProcesses(t *testing.T) {
+	const id = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+	g := synth.New(synth.Options{})
+	g.Add(synth.Process{PID: 1, Comm: "init"})
+	sh := g.Add(synth.Process{PID: 40, PPID: 1, Comm: "sh", UID: 1000, Exe: "/bin/sh", Started: time.Minute, Cgroup: "/docker/" + id})
+	ps := attach(t, g)
+	at := virt.Addr(sh)
+	p := ps.Of(t.Context(), at)
+	want := trace.Process{PID: 40, PPID: 1, Comm: "sh", Exe: "/bin/sh", UID: 1000, Container: id[:12], Parent: "init", Started: time.Minute}
+	if p == nil || *p != want {
+		t.Fatalf("%+v, want %+v", p, want)
+	}
+	if again := ps.Of(t.Context(), at); again != p {
+		t.Errorf("a known task is read again: %+v", again)
+	}
+	if n := testing.AllocsPerRun(100, func() { ps.Of(t.Context(), at) }); n != 0 {
+		t.Errorf("a known task takes %v allocations", n)
+	}
+	// Another program: only who forgets sees it.
+	g.Memory.CString(g.Phys(sh+g.Member("task_struct", "comm")), "ls")
+	if ps.Of(t.Context(), at) != p {
+		t.Error("the task was read again without need")
+	}
+	ps.Forget(at)
+	if p := ps.Of(t.Context(), at); p == nil || p.Comm != "ls" {
+		t.Errorf("after Forget: %+v", p)
+	}
+	// Another task in its place.
+	g.Set(sh, "task_struct", "pid", 77)
+	g.Set(sh, "task_struct", "tgid", 77)
+	g.Set(sh, "task_struct", "start_boottime", uint64(time.Hour))
+	if p := ps.Born(t.Context(), at, uint64(time.Minute)); p == nil || p.PID != 40 {
+		t.Errorf("the task that was there before: %+v", p)
+	}
+	if p := ps.Of(t.Context(), at); p == nil || p.PID != 77 || p.Started != time.Hour {
+		t.Errorf("the task that is there now: %+v", p)
+	}
+	if p := ps.Born(t.Context(), at, uint64(time.Second)); p != nil {
+		t.Errorf("a task that was never seen: %+v", p)
+	}
+	for _, wild := range []virt.Addr{0, 8, 0xffff_8000_0000_0000, ^virt.Addr(0), ^virt.Addr(0) - 4000} {
+		if p := ps.Of(t.Context(), wild); p != nil {
+			t.Errorf("a process at %#x: %+v", uint64(wild), p)
+		}
+	}
+}
+
+// A thread's process is its leader's, by name and start.
+func TestProcessesThread(t *testing.T) {
+	g := synth.New(synth.Options{})
+	g.Add(synth.Process{PID: 1, Comm: "init"})
+	leader := g.Add(synth.Process{PID: 40, PPID: 1, Comm: "server", Exe: "/bin/server", Started: time.Minute, Threads: []int32{41}})
+	signal := g.Get(leader, "task_struct", "signal")
+	thread := g.Get(signal, "signal_struct", "thread_head.prev") - g.Member("task_struct", "thread_node")
+	g.Memory.CString(g.Phys(thread+g.Member("task_struct", "comm")), "worker")
+	g.Set(thread, "task_struct", "start_boottime", uint64(2*time.Minute))
+	p := attach(t, g).Of(t.Context(), virt.Addr(thread))
+	if p == nil || p.PID != 40 || p.Comm != "server" || p.Exe != "/bin/server" || p.Started != time.Minute {
+		t.Errorf("%+v", p)
+	}
+}
+
+func ExampleProcesses() {
+	g := synth.New(synth.Options{})
+	g.Add(synth.Process{PID: 1, Comm: "init"})
+	task := g.Add(synth.Process{PID: 42, PPID: 1, Comm: "sleep", Exe: "/usr/bin/sleep"})
+
+	ctx := context.Background()
+	m := &vm.Machine{Info: vm.Info{Name: "web", Source: vm.SourceDump}, Memory: g.Memory, Proven: true}
+	s, err := guest.Attach(ctx, m, guest.Options{})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer s.Close()
+	p := trace.NewProcesses(s).Of(ctx, virt.Addr(task))
+	fmt.Println(p.PID, p.Comm, p.Exe, p.Parent)
+	// Output: 42 sleep /usr/bin/sleep init
+}

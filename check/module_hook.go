@@ -24,7 +24,7 @@ func init() {
 call, a security hook or an interrupt. Of the modules that come with Linux only some that are made for tests
 do (lkdtm, samples), and live patches replace functions. Rootkits do, and so do security products and tracers such as SystemTap. A module that was built out of tree, or is unsigned where others are signed, is also named
 if it takes packets (netfilter), events (tracepoints) or keys.`,
-		Blind: `Probes that are set by perf, ftrace or BPF, which no module has: they are in the views of that name. A module that changes code or tables itself: kernel-text, text-branch and
+		Blind: `What a module does with the events that it takes: LTTng, Falco and sysdig take them too, so that is "possible" and of medium severity. Probes that are set by perf, ftrace or BPF, which no module has: they are in the views of that name. A module that changes code or tables itself: kernel-text, text-branch and
 operations-table find that. A module that is not on the list: code-pointer and hidden-module find that.`,
 		Next: `Find out which product the module belongs to ("outsight modules", "outsight dmesg"). What is intercepted says what for: functions that list directories, processes or
 connections hide them; kill and prctl are doors for whoever knows the number.`,
@@ -59,6 +59,8 @@ type interception struct {
 	module *linux.Module
 	what   []string
 	at     virt.Addr // the first function
+	// steers says that it takes more than events: it is called before or in place of something.
+	steers bool
 }
 
 const maxIntercepted = 8 // that a finding names
@@ -96,6 +98,7 @@ func moduleHooks(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 					f = &interception{module: m, at: hook.at}
 					found[owner] = f
 				}
+				f.steers = f.steers || i.view != "tracepoints"
 				if !slices.Contains(f.what, hook.name) {
 					f.what = append(f.what, hook.name)
 				}
@@ -170,7 +173,10 @@ func (i *interception) finding(s *Subject, signing bool) *Finding {
 	who := "module " + i.module.Name
 	if why := foreignTaint(i.module, signing); why != "" {
 		who += " (" + why + ")"
-		f.Severity, f.Confidence = High, Likely
+		// Tracers that are built for the kernel they run on (LTTng, Falco, sysdig) take events alone.
+		if i.steers {
+			f.Severity, f.Confidence = High, Likely
+		}
 	}
 	if more := len(i.what) - maxIntercepted; more > 0 {
 		f.Seen += fmt.Sprintf("; and %d more", more)

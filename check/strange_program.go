@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/virt"
 )
 
 func init() {
@@ -42,7 +43,7 @@ func strangePrograms(ctx context.Context, s *Subject) iter.Seq2[*Finding, error]
 			if ctx.Err() != nil {
 				return
 			}
-			if severity, sure := outOfPlace(p.Exe); severity != "" && !p.ExeDeleted {
+			if severity, sure := outOfPlace(p.Exe); severity != "" && !p.ExeDeleted && !ps.mountedImage(p.exe.file) {
 				f := p.finding("runs "+p.Exe+", where no program belongs", sure)
 				f.Severity, f.Aspect, f.Expected, f.Seen = severity, "program", "a program where packages or users put theirs", p.Exe
 				f.Show = fmt.Sprintf("outsight tree {} --where 'pid == %d'", p.PID)
@@ -50,7 +51,7 @@ func strangePrograms(ctx context.Context, s *Subject) iter.Seq2[*Finding, error]
 					return
 				}
 			}
-			for _, f := range s.strangeLibraries(p) {
+			for _, f := range s.strangeLibraries(ps, p) {
 				if !yield(f, nil) {
 					return
 				}
@@ -59,24 +60,42 @@ func strangePrograms(ctx context.Context, s *Subject) iter.Seq2[*Finding, error]
 	}
 }
 
-// outOfPlace is how bad it is that a program runs from a path; empty if it is not. AppImage
-// mounts itself below /tmp/.mount_.
+// outOfPlace is how bad it is that a program runs from a path; empty if it is not.
 func outOfPlace(name string) (Severity, Confidence) {
 	switch {
 	case strings.HasPrefix(name, memfdPrefix):
 	case below(name, []string{"/dev", "/proc", "/sys"}):
 		return High, Likely
-	case below(name, places.temporary) && hiddenName(name) && !strings.Contains(name, "/.mount_"):
+	case below(name, places.temporary) && hiddenName(name):
 		return Medium, Possible
 	}
 	return "", ""
 }
 
+// mountedImage reports whether a file is of a file system that a program serves, as AppImage serves
+// what is in it below /tmp/.mount_: others see the mount, and it has a server. A folder of that name is
+// anybody's to make.
+func (ps *programs) mountedImage(file virt.Addr) bool {
+	if file == 0 {
+		return false
+	}
+	r := ps.s.Reader()
+	d := r.Pointer(file, ps.o.fileDentry)
+	if r.Err != nil {
+		return false
+	}
+	i, err := ps.inodeOf(d)
+	return err == nil && strings.HasPrefix(i.Super.Type, "fuse")
+}
+
 // strangeLibraries are findings about libraries that a process has from such a place.
-func (s *Subject) strangeLibraries(p *program) (fs []*Finding) {
+func (s *Subject) strangeLibraries(ps *programs, p *program) (fs []*Finding) {
 	for _, i := range linux.ImagesAmong(p.maps) {
 		severity, sure := outOfPlace(i.Path)
 		if severity == "" || i.Deleted || i.Path == p.Exe {
+			continue
+		}
+		if m := linux.MappingAt(p.maps, i.Start); m != nil && ps.mountedImage(m.File) {
 			continue
 		}
 		space, err := s.Linux.UserSpace(p.MM)

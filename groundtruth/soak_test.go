@@ -54,6 +54,9 @@ func soak(t *testing.T, kernel string, long time.Duration) {
 		Kernel: kernel, Memory: gib, SMP: 2, Modules: soakModules,
 		QEMUArgs: []string{"-m", "1024M,slots=4,maxmem=4G"},
 	})
+	if patch := guests.Livepatch(t, kernel); patch != "" {
+		o.Files["/livepatch.ko"] = patch
+	}
 	again := os.Getenv("OUTSIGHT_SOAK") != "" // it boots once more
 	if again {
 		vmlinuz, initrd, err := lab.BootFiles(t.Context(), lab.Options{Kernel: kernel}, t.TempDir())

@@ -42,6 +42,8 @@ var churns = []churn{
 	{"mounts", "file systems are mounted, filled, and unmounted", 20 * time.Millisecond, (*server).churnMounts},
 	{"sockets", "connections and sockets of every family are opened, and closed", 10 * time.Millisecond, (*server).churnSockets},
 	{"upgrade", "a running program is replaced by another version, and restarted", 100 * time.Millisecond, (*server).churnUpgrade},
+	{"live patch", "a live patch is put in place, and taken away", time.Second, (*server).churnLivepatch},
+	{"package", "a package whose program runs is upgraded by dpkg, and restarted", time.Second, (*server).churnPackage},
 	{"processors", "the second processor is taken offline, and put back", 2 * time.Second, (*server).churnProcessors},
 }
 
@@ -51,7 +53,8 @@ func (s *server) unrest(only string, wanted []string, long time.Duration) {
 	if err := s.mountPoints(); err != nil {
 		s.report("directory", err)
 	}
-	until := time.Now().Add(long)
+	began, before := time.Now(), forks()
+	until := began.Add(long)
 	var wg sync.WaitGroup
 	lines := make([]string, len(churns))
 	for i, c := range churns {
@@ -60,6 +63,7 @@ func (s *server) unrest(only string, wanted []string, long time.Duration) {
 		}
 		wg.Go(func() {
 			own := &server{dir: s.dir, busybox: s.busybox}
+			defer func() { _ = own.release() }()
 			rounds, failures := 0, 0
 			var last error
 			for ; time.Now().Before(until); rounds++ {
@@ -81,6 +85,21 @@ func (s *server) unrest(only string, wanted []string, long time.Duration) {
 			fmt.Println(l)
 		}
 	}
+	fmt.Printf("%.0f processes and threads a second\n", float64(forks()-before)/time.Since(began).Seconds())
+}
+
+// forks is how many processes and threads were made since boot.
+func forks() (n int) {
+	text, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(text)) {
+		if _, err := fmt.Sscanf(line, "processes %d", &n); err == nil {
+			break
+		}
+	}
+	return n
 }
 
 // release closes what acts kept.

@@ -73,8 +73,10 @@ func soak(t *testing.T, kernel string, long time.Duration) {
 	}
 	defer s.Close()
 	w := &soaked{T: t, said: map[string]int{}, whole: again}
+	defer w.report() // also of a guest that hangs in the end
 	w.judge(s, "before")
 	watch := w.watch(g)
+	defer w.watched(watch)
 
 	unrest := make(chan string, 1)
 	go func() {
@@ -108,8 +110,6 @@ func soak(t *testing.T, kernel string, long time.Duration) {
 		labtest.Output(t, g, "/server -kexec /boot/vmlinuz -initrd /boot/initrd >/run/kexec.log 2>&1 & until grep -q loaded /run/kexec.log; do kill -0 $! || { cat /run/kexec.log; exit 1; }; sleep 0.1; done")
 		w.rebooted(s, g)
 	}
-	w.watched(watch)
-	w.report()
 }
 
 // soaked is what was said of a guest that nothing may be said of.
@@ -180,7 +180,7 @@ func (w *soaked) watched(c *exec.Cmd) {
 		}
 	}
 	used := c.ProcessState.UserTime() + c.ProcessState.SystemTime()
-	w.Logf("--every 1s took %v of processor time", used.Round(time.Millisecond))
+	w.Logf("--every 1s took %v of processor time, and at most %d MiB of memory", used.Round(time.Millisecond), c.ProcessState.SysUsage().(*syscall.Rusage).Maxrss>>10)
 }
 
 // memory plugs memory into a guest, and takes it out again after a while.

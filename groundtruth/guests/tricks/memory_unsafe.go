@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -163,6 +164,7 @@ func shellcode(args []string) error {
 func code(args []string) error {
 	header := map[string]string{
 		"bare":  "\x55\x48\x89\xe5\x48\x83\xec\x10\x90\x90\x90\x90\x90\x90\x90\x90",
+		"words": "\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00", // small ones, as sljit's first are
 		"sljit": "\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00",
 	}[args[0]]
 	if err := mapLibraries(args[1:]); err != nil {
@@ -173,7 +175,16 @@ func code(args []string) error {
 	if err != nil {
 		return err
 	}
-	copy(at(a, size), header+pauses)
+	b := at(a, size)
+	copy(b, header+pauses)
+	if args[0] == "sljit" { // a piece that is used, of 0x100, one that is free, and the end
+		const used, word = 0x100, 8
+		put := func(at int, v uint64) { binary.LittleEndian.PutUint64(b[at:], v) }
+		put(used+word, used)
+		put(used+4*word, size-used-2*word)
+		put(size-2*word, 1)
+		put(size-word, size-used-2*word)
+	}
 	return nil
 }
 

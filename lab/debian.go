@@ -170,6 +170,8 @@ func (u userland) bootstrap(ctx context.Context, dir string) error {
 		"--variant=minbase", "--architectures=amd64", "--include=" + strings.Join(u.packages, ","),
 		"--aptopt=Acquire::Check-Valid-Until \"false\"",
 		"--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/locale/*",
+		// Java's packages make links there, whether manuals are wanted or not.
+		"--essential-hook=mkdir -p \"$1/usr/share/man/man1\"",
 	}, u.options...)
 	if _, err := run(ctx, dir, []string{"LC_ALL=C"}, "mmdebstrap", append(args, u.release, filepath.Join(dir, "root.tar"), sources)...); err != nil {
 		return fmt.Errorf("lab: make a Debian %s userland: %w", u.release, err)

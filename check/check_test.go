@@ -113,13 +113,16 @@ func TestBusy(t *testing.T) {
 		if i >= len(settleAfter)+busyLooks {
 			want = 0
 		}
-		if _, again := o.next(i, r, all); len(again) != want {
+		if _, again := o.next(i, r, all, false); len(again) != want {
 			t.Errorf("look %d: %d checks, not %d", i, len(again), want)
 		}
 	}
+	if _, again := o.next(len(settleAfter), r, all, true); len(again) != 2 {
+		t.Errorf("of a guest that does not get on: %d checks, not 2", len(again))
+	}
 	o = chosen([]Option{Again(1)})
 	for i, want := range []int{2, 0, 0, 0} {
-		if _, again := o.next(i, r, all); len(again) != want {
+		if _, again := o.next(i, r, all, false); len(again) != want {
 			t.Errorf("of one look more, look %d: %d checks, not %d", i, len(again), want)
 		}
 	}

@@ -57,7 +57,8 @@ func (g Gap) String() string {
 var settleAfter = []time.Duration{20 * time.Millisecond, 80 * time.Millisecond, 300 * time.Millisecond}
 
 // How often, and how long after each other, what the kernel was just changing is looked at
-// after that: a guest that enables the function tracer is busy for seconds.
+// after that: a guest that enables the function tracer is busy for seconds. So is everything that is
+// found in a guest that hardly gets on.
 const (
 	busyLooks = 5
 	busyAfter = 500 * time.Millisecond
@@ -121,11 +122,12 @@ func Run(ctx context.Context, g *guest.Guest, checks []*Check, opts ...Option) (
 	}
 	still, looks, number := l.Still(), 1, l.Boot
 	result := runOnce(ctx, l, checks, o)
+	first, stuck := progressOf(l.Linux), false
 	if err := l.Close(); err != nil {
 		return nil, err
 	}
 	for i := 0; ; i++ {
-		after, again := o.next(i, result, checks)
+		after, again := o.next(i, result, checks, stuck)
 		if still || len(again) == 0 || ctx.Err() != nil {
 			break
 		}
@@ -140,6 +142,7 @@ func Run(ctx context.Context, g *guest.Guest, checks []*Check, opts ...Option) (
 			return nil, errors.Join(rebooted(g.Target()), l.Close())
 		}
 		second := runOnce(ctx, l, again, o)
+		stuck = !progressOf(l.Linux).since(first)
 		if err := l.Close(); err != nil {
 			return nil, err
 		}
@@ -159,8 +162,9 @@ func Run(ctx context.Context, g *guest.Guest, checks []*Check, opts ...Option) (
 	return result, ctx.Err()
 }
 
-// next are the checks that are run again, for the i-th time, and how long after the last look.
-func (o *options) next(i int, r *Result, checks []*Check) (after time.Duration, again []*Check) {
+// next are the checks that are run again, for the i-th time, and how long after the last look. stuck
+// says that the guest has not come far since the first.
+func (o *options) next(i int, r *Result, checks []*Check, stuck bool) (after time.Duration, again []*Check) {
 	switch {
 	case i < min(o.again, len(settleAfter)):
 		return settleAfter[i], r.unsettled(checks, i)
@@ -168,7 +172,7 @@ func (o *options) next(i int, r *Result, checks []*Check) (after time.Duration, 
 		return 0, nil
 	}
 	for _, c := range checks {
-		if slices.ContainsFunc(r.Findings, func(f *Finding) bool { return f.Check == c && f.Busy }) {
+		if slices.ContainsFunc(r.Findings, func(f *Finding) bool { return f.Check == c && (f.Busy || stuck) }) {
 			again = append(again, c)
 		}
 	}

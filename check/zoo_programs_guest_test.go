@@ -53,7 +53,7 @@ var programTricks = []programTrick{
 	{name: "code that rests beside PCRE2", command: "mkdir -p /usr/lib; /tricks code bare /usr/lib/libpcre2-8.so.0", undo: "rm -f /usr/lib/libpcre*", want: []string{"injected-code"}},
 	{name: "code that rests behind small words", command: "mkdir -p /usr/lib; /tricks code words /usr/lib/libpcre2-8.so.0", undo: "rm -f /usr/lib/libpcre*", want: []string{"injected-code"}},
 	{name: "code that rests in a program named node", command: "cp /tricks /tmp/node; /tmp/node code bare", undo: "rm -f /tmp/node", want: []string{"injected-code"}},
-	{name: "code that rests in a program that a user put there", command: "mkdir -p /home/user; cp /tricks /home/user/node; /home/user/node code bare", undo: "rm -rf /home/user", want: []string{"injected-code"}},
+	{name: "code that rests in a program that a user put there", command: "mkdir -p /root/own; cp /tricks /root/own/node; /root/own/node code bare", undo: "rm -rf /root/own", want: []string{"injected-code"}},
 	{name: "library loaded by hand", command: "/tricks reflective", want: []string{"injected-code"}},
 	{name: "library in a memfd", command: "/tricks library memfd:lib", want: []string{"injected-code"}},
 	{name: "executable heap", command: "/tricks heap", want: []string{"injected-code"}},

@@ -2,6 +2,7 @@ package check_test
 
 import (
 	"encoding/binary"
+	"strings"
 	"testing"
 	"time"
 
@@ -12,12 +13,13 @@ import (
 	"github.com/outsight-vmi/outsight/lab/labtest"
 	"github.com/outsight-vmi/outsight/linux/bpf"
 	"github.com/outsight-vmi/outsight/virt"
+	"github.com/outsight-vmi/outsight/virt/x86"
 )
 
 // kernelChecks are those of what the kernel itself relies on.
 var kernelChecks = []string{
 	"bpf-tampering", "code-pointer", "ftrace-triple", "helper-path", "hidden-bpf", "hidden-code", "hidden-module", "hidden-process", "module-hook",
-	"operations-table", "security-state", "stolen-credentials", "system-call-function", "taint", "text-branch",
+	"operations-table", "security-state", "stolen-credentials", "system-call-function", "taint", "text-branch", "trampoline-code",
 }
 
 // TestGuestBusy judges guests in which everything is used that a kernel has: BPF of every
@@ -46,7 +48,7 @@ func TestGuestBusy(t *testing.T) {
 				silentFor(t, s, []*check.Check{c})
 				t.Logf("%s takes %v", c.ID, time.Since(began).Round(time.Millisecond))
 			}
-			only, err := check.Select([]string{"hidden-bpf", "bpf-tampering"}, nil)
+			only, err := check.Select([]string{"hidden-bpf", "bpf-tampering", "trampoline-code"}, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -72,6 +74,7 @@ func bpfTricks() []trick {
 			z.unlink(z.ptr(z.program()+z.offset("bpf_prog", "aux")) + z.offset("bpf_prog_aux", "ksym.lnode"))
 		}, hidden},
 		{"program that overwrites memory of processes", func(z *zoo) { z.call("bpf_probe_write_user") }, []string{"bpf-tampering"}},
+		{"trampoline of BPF led elsewhere", func(z *zoo) { z.branch(0xe8, z.trampolineCall(), z.symbol("__x64_sys_getpid")) }, []string{"trampoline-code"}},
 		{"program that has system calls fail", func(z *zoo) { z.call("bpf_override_return") }, []string{"bpf-tampering"}},
 	}
 }
@@ -91,6 +94,29 @@ func (z *zoo) program() virt.Addr {
 		}
 	}
 	z.Fatal("no program has a link")
+	return 0
+}
+
+// trampolineCall is where a trampoline of BPF calls something.
+func (z *zoo) trampolineCall() virt.Addr {
+	z.Helper()
+	for i, err := range bpf.Images(z.Context(), z.look.Linux) {
+		if err != nil || !strings.HasPrefix(i.Name, "bpf_trampoline_") {
+			continue
+		}
+		code := z.read(i.Start, int(i.End-i.Start))
+		for at := 0; at < len(code); {
+			s, ok := x86.ShapeOf(code[at:])
+			if !ok {
+				break
+			}
+			if code[at] == 0xe8 {
+				return i.Start + virt.Addr(at)
+			}
+			at += s.Len
+		}
+	}
+	z.Skip("this kernel has no trampoline of BPF") // that calls something at its beginning
 	return 0
 }
 

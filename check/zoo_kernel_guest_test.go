@@ -178,13 +178,19 @@ func kernelTricks() []trick {
 		}, append([]string{"text-branch"}, tracing...)},
 		{"module watches a function", func(z *zoo) {
 			z.put(z.tracer("kfree_skb_partial").Addr+z.offset("ftrace_ops", "func"), uint64(z.moduleText()))
-		}, []string{"module-hook", "?kernel-text", "?ftrace-triple"}},
+		}, []string{"module-hook", "?kernel-text", "?ftrace-triple", "?trampoline-code"}},
 		{"module replaces a function", func(z *zoo) {
 			ops := z.tracer("kfree_skb_partial")
 			flags := z.read(ops.Addr+z.offset("ftrace_ops", "flags"), 8)
 			z.put(ops.Addr+z.offset("ftrace_ops", "flags"), binary.LittleEndian.Uint64(flags)|1<<12)
 			z.put(ops.Addr+z.offset("ftrace_ops", "func"), uint64(z.moduleText()))
-		}, append(tracing, "module-hook")},
+		}, append(tracing, "module-hook", "?trampoline-code")},
+		{"trampoline of a tracer led elsewhere", func(z *zoo) {
+			z.branch(0xe8, z.tracer("kfree_skb_partial").Trampoline+(z.symbol("ftrace_call")-z.symbol("ftrace_caller")), z.symbol("__x64_sys_getpid"))
+		}, []string{"trampoline-code"}},
+		{"trampoline of a tracer jumps elsewhere", func(z *zoo) {
+			z.branch(0xe9, z.tracer("kfree_skb_partial").Trampoline, z.symbol("__x64_sys_getpid"))
+		}, []string{"trampoline-code"}},
 
 		{"table of a file copied", func(z *zoo) { z.copyTable(z.file()+z.offset("file", "f_op"), "file_operations") }, tables},
 		{"table of an inode copied", func(z *zoo) {

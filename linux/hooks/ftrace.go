@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"iter"
+	"slices"
 	"sort"
 
 	"github.com/outsight-vmi/outsight/kernel"
@@ -44,6 +45,7 @@ type ftraceLayout struct {
 	fn, next, flags, private, saved, hash, tramp, trampSize, direct kobj.Field
 	notrace, filter, bits, buckets, count, hlist, ip                kobj.Field
 	pageNext, pageRecords, pageIndex, recIP, recFlags               kobj.Field
+	list                                                            kobj.Field
 	recSize                                                         uint32
 }
 
@@ -71,6 +73,7 @@ func ftraceLayoutOf(s *linux.System) (*ftraceLayout, error) {
 		o.saved, o.hash = r.Optional(f, "saved_func"), r.Field(f, "func_hash")
 		o.tramp, o.trampSize = r.Field(f, "trampoline"), r.Optional(f, "trampoline_size")
 		o.direct = r.Optional(f, "direct_call") // 6.0
+		o.list = r.Optional(f, "list")          // 5.9
 		o.notrace, o.filter = r.Field("ftrace_ops_hash", "notrace_hash"), r.Field("ftrace_ops_hash", "filter_hash")
 		o.bits, o.buckets, o.count = r.Field(h, "size_bits"), r.Field(h, "buckets"), r.Field(h, "count")
 		o.hlist, o.ip = r.Field("ftrace_func_entry", "hlist"), r.Field("ftrace_func_entry", "ip")
@@ -149,6 +152,40 @@ func ftraceOps(ctx context.Context, s *linux.System, o *ftraceLayout, a virt.Add
 		return nil, fmt.Errorf("ftrace_ops at %#x: %w", uint64(a), err)
 	}
 	return f, nil
+}
+
+// FtraceTrampolines yields the users of function tracing that have code of their own, enabled or
+// not. Before 5.9 there is no list of them: those that are enabled are found.
+func FtraceTrampolines(ctx context.Context, s *linux.System) iter.Seq2[*FtraceOp, error] {
+	return func(yield func(*FtraceOp, error) bool) {
+		o, err := ftraceLayoutOf(s)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		head, ok := s.Address("ftrace_ops_trampoline_list")
+		if !ok || !o.list.Present() {
+			for f, err := range FtraceOps(ctx, s) {
+				if (err != nil || slices.Contains(f.Flags, "alloc_tramp")) && !yield(f, err) {
+					return
+				}
+			}
+			return
+		}
+		left := maxHashed
+		for node, err := range s.List(ctx, head, maxFtraceUsers) {
+			var f *FtraceOp
+			if err == nil {
+				f, err = ftraceOps(ctx, s, o, node-o.list.At(0), &left)
+			}
+			if err == nil && left <= 0 {
+				err = fmt.Errorf("trampolines of ftrace: %w", kobj.ErrBudget)
+			}
+			if !yield(f, err) || left <= 0 {
+				return
+			}
+		}
+	}
 }
 
 // maxHashBits bounds a hash of functions: the kernel's own FTRACE_HASH_MAX_BITS is

@@ -1,0 +1,159 @@
+package check
+
+import (
+	"encoding/binary"
+	"fmt"
+	"strings"
+
+	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/bpf"
+	"github.com/outsight-vmi/outsight/phys"
+	"github.com/outsight-vmi/outsight/virt"
+	"github.com/outsight-vmi/outsight/virt/x86"
+)
+
+// maxImage bounds the code of one trampoline, in bytes: the kernel's own bound is a page.
+const maxImage = 2 * phys.PageSize
+
+// bpfImage judges a trampoline or dispatcher of BPF.
+func (w *trampolineWalk) bpfImage(i bpf.Image) (*Finding, error) {
+	found := func(at virt.Addr, what string) *Finding {
+		f := w.found(fmt.Sprintf("%s at %#x %s", i.Name, uint64(i.Start), what), i.Name, i.Start, at)
+		f.Expected = "code that calls BPF programs, what enters and leaves them, and the function that is traced"
+		f.Basis = "the guest's memory alone: where the code leads that its list of symbols names as BPF's"
+		return f
+	}
+	n := uint64(i.End - i.Start)
+	if i.End <= i.Start || n > maxImage {
+		return found(i.Start, fmt.Sprintf("has %d bytes, more than any that the kernel makes", n)), nil
+	}
+	code := make([]byte, n)
+	if err := w.s.Linux.ReadAt(code, i.Start); err != nil {
+		return nil, fmt.Errorf("%s at %#x: %w", i.Name, uint64(i.Start), err)
+	}
+	// Up to 5.12, and in dispatchers, the two halves of a page are used in turn. The other may hold
+	// what was there before.
+	entries := []int{0}
+	if n == phys.PageSize {
+		entries = append(entries, phys.PageSize/2)
+	}
+	for out := range branchesFrom(code, i.Start, entries) {
+		if out.bad {
+			return found(out.at, "has bytes in its way that are not an instruction which the kernel puts there"), nil
+		}
+		if what := w.bpfMayLead(out.to); what != "" {
+			return found(out.at, "leads to "+what+", where no trampoline leads"), nil
+		}
+	}
+	return nil, nil
+}
+
+// outBranch is a branch that leaves a piece of code, or what cannot be decoded in it.
+type outBranch struct {
+	at, to virt.Addr
+	bad    bool
+}
+
+// branchesFrom yields the direct branches that leave code, which is at start: those that are reached
+// from its entries.
+func branchesFrom(code []byte, start virt.Addr, entries []int) func(func(outBranch) bool) {
+	return func(yield func(outBranch) bool) {
+		seen := make([]bool, len(code)+1)
+		seen[len(code)] = true
+		todo := append([]int(nil), entries...)
+		for len(todo) > 0 {
+			i := todo[len(todo)-1]
+			todo = todo[:len(todo)-1]
+			for !seen[i] {
+				seen[i] = true
+				b, at := code[i:], start+virt.Addr(i)
+				s, ok := x86.ShapeOf(b)
+				if !ok {
+					if len(b) >= 16 && !yield(outBranch{at: at, bad: true}) { // else it is cut off by the end
+						return
+					}
+					break
+				}
+				kind := branchKind(b, s)
+				if kind != notBranch && s.RelLen > 0 {
+					to := relative(b, s, at)
+					if to >= start && to-start < virt.Addr(len(code)) {
+						if kind != isCall {
+							todo = append(todo, int(to-start))
+						}
+					} else if !yield(outBranch{at: at, to: to}) {
+						return
+					}
+				}
+				if kind == isEnd {
+					break
+				}
+				i += s.Len
+			}
+		}
+	}
+}
+
+// The kinds of instructions that change where the code goes on.
+const (
+	notBranch = iota
+	isCall
+	isConditional
+	isEnd // it goes on elsewhere, or nowhere
+)
+
+func branchKind(b []byte, s x86.Shape) int {
+	op := b[s.Opcode:s.Len]
+	switch c := op[0]; {
+	case c == 0xe8:
+		return isCall
+	case c == 0xe9 || c == 0xeb || c == 0xc3 || c == 0xcc:
+		return isEnd
+	case c&0xf0 == 0x70 || c >= 0xe0 && c <= 0xe3:
+		return isConditional
+	case c == 0x0f && op[1]&0xf0 == 0x80:
+		return isConditional
+	case c == 0x0f && op[1] == 0x0b: // ud2
+		return isEnd
+	case c == 0xff && len(op) > 1 && op[1]>>3&7 == 4: // jmp through a register or memory
+		return isEnd
+	}
+	return notBranch
+}
+
+// bpfMayLead is empty if a trampoline of BPF may lead to to, and else what is there.
+func (w *trampolineWalk) bpfMayLead(to virt.Addr) string {
+	o := w.owners.CodeAt(to)
+	switch o.Kind {
+	case linux.OwnerProgram:
+		return ""
+	case linux.OwnerKernel:
+		for _, prefix := range []string{"__bpf_", "bpf_", "__x86_"} {
+			if strings.HasPrefix(o.Symbol, prefix) {
+				return ""
+			}
+		}
+		if strings.Contains(o.Symbol, "return_thunk") || o.Symbol == "" {
+			return ""
+		}
+		fallthrough
+	case linux.OwnerModule:
+		// The function that is traced, behind its place for tracing: five bytes, with an endbr nine.
+		if o.Offset == 5 || o.Offset == 9 {
+			return ""
+		}
+	case linux.OwnerNone:
+		// The half that is not in use may lead to a program that is gone.
+		var b [16]byte
+		if w.s.Linux.ReadAt(b[:], to) != nil || filled(b[:]) {
+			return ""
+		}
+	}
+	return describeOwner(w.owners, to)
+}
+
+// filled reports whether there is nothing but traps or zeros.
+func filled(b []byte) bool {
+	first, second := binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint64(b[8:])
+	return first == second && (first == 0 || first == 0xcccc_cccc_cccc_cccc)
+}

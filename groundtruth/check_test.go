@@ -72,8 +72,9 @@ func TestGuestCheck(t *testing.T) {
 	}
 }
 
-// hideSleeper takes the process sleep off the task list, as a rootkit does.
-func hideSleeper(t *testing.T, g *lab.Guest, target string) {
+// hideSleeper takes the process sleep off the task list, as a rootkit does, until it is shown
+// again.
+func hideSleeper(t *testing.T, g *lab.Guest, target string) (show func()) {
 	t.Helper()
 	l, err := guest.LookAt(t.Context(), target, guest.Options{})
 	if err != nil {
@@ -92,22 +93,31 @@ func hideSleeper(t *testing.T, g *lab.Guest, target string) {
 		}
 		return virt.Addr(v)
 	}
-	put := func(a, v virt.Addr) {
+	// put returns what puts another value there: by then the look is closed.
+	put := func(a, v virt.Addr) func(virt.Addr) {
 		page, err := l.Linux.Space.Translate(a)
-		if err == nil {
-			_, err = ram.WriteAt(binary.LittleEndian.AppendUint64(nil, uint64(v)), int64(page.PA))
-		}
 		if err != nil {
 			t.Fatal(err)
 		}
+		set := func(v virt.Addr) {
+			if _, err := ram.WriteAt(binary.LittleEndian.AppendUint64(nil, uint64(v)), int64(page.PA)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		set(v)
+		return set
 	}
 	for p, err := range l.Processes(t.Context()) {
 		if err == nil && p.Comm == "sleep" {
-			next, prev := word(tasks.At(p.Task.Addr)), word(tasks.At(p.Task.Addr)+8)
-			put(prev, next)
-			put(next+8, prev)
-			return
+			node := tasks.At(p.Task.Addr)
+			next, prev := word(node), word(node+8)
+			before, after := put(prev, next), put(next+8, prev)
+			return func() {
+				before(node)
+				after(node)
+			}
 		}
 	}
 	t.Fatal("sleep does not run")
+	return nil
 }

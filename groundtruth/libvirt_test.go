@@ -61,6 +61,7 @@ func TestGuestLibvirt(t *testing.T) {
 		}
 		defaultPlaces(t, shared)
 	})
+	t.Run("check", func(t *testing.T) { judgeDomain(t, shared) })
 	t.Run("events", func(t *testing.T) { domainEvents(t, l, shared) })
 	guests.StartCrowd(t, shared, "-count", "1") // every kind once: there is much to do on two processors
 	for _, g := range []*lab.Guest{shared, hole} {
@@ -77,6 +78,29 @@ func TestGuestLibvirt(t *testing.T) {
 		}
 		compareViews(t, private)
 	})
+}
+
+// judgeDomain judges a domain, a clean one and one with a hidden process. The kernel's file that
+// the daemon boots it with is what its text is compared with.
+func judgeDomain(t *testing.T, g *lab.Guest) {
+	const verified = "kernel text verified against Debian's signature"
+	labtest.Output(t, g, "sleep 100000 </dev/null >/dev/null 2>&1 & echo ok")
+	clean := func() {
+		t.Helper()
+		a := run(t, nil, "check", targetOf(g))
+		if a.status != 0 || a.stdout != "" || !strings.Contains(a.stderr, verified) || !strings.Contains(a.stderr, "nothing found by") {
+			t.Errorf("of a clean domain: status %d: %s%s", a.status, a.stdout, a.stderr)
+		}
+		t.Logf("took %v: %s", a.took, a.stderr)
+	}
+	clean()
+	show := hideSleeper(t, g, targetOf(g))
+	if a := run(t, nil, "check", targetOf(g)); a.status != 1 || !strings.Contains(a.stdout, "(sleep) is missing from the task list") || !strings.Contains(a.stderr, verified) {
+		t.Errorf("with a hidden process: status %d: %s%s", a.status, a.stdout, a.stderr)
+	}
+	show()
+	clean()
+	labtest.Output(t, g, "killall sleep; echo ok")
 }
 
 // askDomain asks a domain's own programs, through the agent that the daemon passes on.
@@ -104,6 +128,7 @@ func TestGuestLibvirtSession(t *testing.T) {
 		Devices: "<channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>",
 	})
 	checkDomainListed(t, l, g, vm.SourcePrivate)
+	judgeDomain(t, g)
 	askDomain(t, g)
 	if a := run(t, nil, "ps", "libvirt:web-1", "--pause"); a.status != 0 || a.stderr != "" || !strings.Contains(a.stdout, "kthreadd") {
 		t.Errorf("status %d: %s", a.status, a.stderr)

@@ -359,6 +359,8 @@ const (
 	// takes longer than all the rest of the checks.
 	maxTaskScan = 32 << 30
 
+	maxTaskLikes = 64 // how many tasks are tried
+
 	taskDead      = 0x80       // TASK_DEAD
 	pfIdle        = 0x2        // PF_IDLE: the task that a processor runs when there is nothing to do
 	stackEndMagic = 0x57ac6e9d // STACK_END_MAGIC
@@ -379,18 +381,36 @@ func (t *tasks) byMemory(ctx context.Context) error {
 		return kobj.ErrUnsupported
 	}
 	stacks := make(map[virt.Addr]bool, len(t.all))
-	like := virt.Addr(0)
 	for a := range t.all {
 		t.r.Err = nil
 		stacks[t.r.Ptr(o.stack.At(a))] = true
-		like = a
 	}
-	known := 0
+	// Any task shows which memory it is, but one that somebody made up, or that just ended.
 	var hidden []virt.Addr
+	err, left := kobj.ErrUnsupported, maxTaskLikes
+	for like := range t.all {
+		if hidden, err = t.unlinked(ctx, like, stacks); !errors.Is(err, kobj.ErrUnsupported) || left == 1 {
+			break
+		}
+		left--
+	}
+	if err != nil {
+		return err
+	}
+	for _, a := range hidden {
+		t.met(a, viaMemory)
+	}
+	return nil
+}
+
+// unlinked are the tasks that live in the memory that the task at like is allocated from, and
+// that no way led to. It notes those that one did.
+func (t *tasks) unlinked(ctx context.Context, like virt.Addr, stacks map[virt.Addr]bool) (hidden []virt.Addr, err error) {
+	known := 0
 	for a, err := range mm.Likes(ctx, t.s, like) {
 		switch {
 		case err != nil:
-			return fmt.Errorf("memory of tasks: %w", err)
+			return nil, fmt.Errorf("memory of tasks: %w", err)
 		case t.all[a] != nil:
 			t.all[a].via |= viaMemory
 			known++
@@ -398,13 +418,10 @@ func (t *tasks) byMemory(ctx context.Context) error {
 			hidden = append(hidden, a)
 		}
 	}
-	if known == 0 { // what was found is something else
-		return kobj.ErrUnsupported
+	if known <= len(t.all)/2 { // what was found is something else
+		return nil, kobj.ErrUnsupported
 	}
-	for _, a := range hidden {
-		t.met(a, viaMemory)
-	}
-	return nil
+	return hidden, nil
 }
 
 // lives reports whether what lies at a, which may be free and hold what is left of a task, or

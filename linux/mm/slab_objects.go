@@ -22,8 +22,11 @@ func Likes(ctx context.Context, s *linux.System, a virt.Addr) iter.Seq2[virt.Add
 			fail(err)
 			return
 		}
-		pa, direct := s.Space.DirectMapped(a)
-		if !direct {
+		// By the page tables: the last region of the direct map is not believed whole where
+		// memory ends in the middle of it.
+		mapped, err := s.Space.Translate(a)
+		pa := mapped.PA
+		if base := s.Space.DirectBase(); err != nil || base == 0 || a != base+virt.Addr(pa) {
 			fail(fmt.Errorf("%w: it is not in the direct map", kobj.ErrUnsupported))
 			return
 		}

@@ -52,9 +52,9 @@ support: install-slow-deps ## run every comparison with guests, an hour or two, 
 	OUTSIGHT_SLOW=1 OUTSIGHT_KVM=all OUTSIGHT_RESULTS=$(CURDIR)/bin/results.jsonl go test -count 1 -timeout 0 -run '^TestGuest' ./groundtruth
 	OUTSIGHT_RESULTS=$(CURDIR)/bin/results.jsonl go test -count 1 -run '^TestSupportTable$$' ./groundtruth -update
 
-zoo: install-slow-deps ## do every trick of the zoo on every kernel, and write the table of what was found
+zoo: install-slow-deps ## do every trick of the zoo on every kernel, an hour or more, and write the table of what was found
 	rm -f bin/zoo.jsonl && mkdir -p bin
-	OUTSIGHT_SLOW=1 OUTSIGHT_ZOO=$(CURDIR)/bin/zoo.jsonl go test -count 1 -timeout 0 -run '^TestGuest(Zoo|KernelZoo|Busy|CredentialsRise)' ./check
+	OUTSIGHT_SLOW=1 OUTSIGHT_KVM=all OUTSIGHT_ZOO=$(CURDIR)/bin/zoo.jsonl go test -count 1 -timeout 0 -run '^TestGuest(Zoo|KVMZoo|KernelZoo|Busy|CredentialsRise)' ./check
 	OUTSIGHT_ZOO=$(CURDIR)/bin/zoo.jsonl go test -count 1 -run '^Test(ZooPage|Coverage)$$' ./check -update
 
 bench: install-deps build ## compare with drgn and crash as whole processes, and run the Go benchmarks

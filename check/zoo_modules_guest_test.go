@@ -68,7 +68,7 @@ func TestGuestZooModules(t *testing.T) {
 			}
 			defer s.Close()
 			silent(t, s)
-			known := check.Baseline{}
+			known := map[string]bool{}
 			for i, k := range moduleTricks {
 				t.Run(k.name, func(t *testing.T) { performModule(t, g, s, i+1, k.name, k.want, known) })
 			}
@@ -78,7 +78,7 @@ func TestGuestZooModules(t *testing.T) {
 
 // performModule loads the module of one trick: what is found that was not known before must be
 // by the checks that are named.
-func performModule(t *testing.T, g *lab.Guest, s *guest.Guest, mode int, name string, want []string, known check.Baseline) {
+func performModule(t *testing.T, g *lab.Guest, s *guest.Guest, mode int, name string, want []string, known map[string]bool) {
 	labtest.Output(t, g, `su -s /bin/sh daemon -c "exec sleep 100000" </dev/null >/dev/null 2>&1 & echo $! >/victim; sleep 0.5; echo ok`)
 	h := &check.History{} // what credentials were before
 	if _, err := check.Run(t.Context(), s, check.All(), check.Remember(h)); err != nil {
@@ -93,9 +93,14 @@ func performModule(t *testing.T, g *lab.Guest, s *guest.Guest, mode int, name st
 		t.Fatal(err)
 	}
 	fired := map[string]bool{}
-	for _, f := range known.New(r.Findings) {
-		known[f.Key()] = true
-		fired[f.Check.ID] = true
+	for _, f := range r.Findings {
+		// Since 6.13 modules share large pages: the code of one that hides is found with that of
+		// the one before it, as one piece that has grown.
+		key := f.Key() + f.Seen
+		if known[key] {
+			continue
+		}
+		known[key], fired[f.Check.ID] = true, true
 		t.Logf("%s: %s", f.Check.ID, f.Title)
 	}
 	recordZoo(t, name, fired, want)

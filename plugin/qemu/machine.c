@@ -125,6 +125,19 @@ static void gather(struct writer *w, struct vcpu *v, uint64_t vector, uint64_t c
 	writer_item_end(w, item, used, status);
 }
 
+/*
+ * forget takes a word away from other vCPUs' threads, which may write it at the same moment: then they write something new,
+ * and what was to be forgotten is gone as well.
+ */
+static void forget(uint32_t word, uint64_t value)
+{
+	for (unsigned int i = 0; i < n_vcpus; i++) {
+		uint64_t old = value, marked = value + 1;
+		if (!__atomic_compare_exchange_n(&vcpus[i].scratch[word], &old, 0, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+			__atomic_compare_exchange_n(&vcpus[i].scratch[word], &marked, 0, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+	}
+}
+
 void machine_run(struct program *p, struct vcpu *v, const struct os_probe *probe, const struct context *c)
 {
 	uint64_t s[OS_SLOTS];
@@ -178,6 +191,12 @@ void machine_run(struct program *p, struct vcpu *v, const struct os_probe *probe
 			break;
 		case OS_SHR:
 			*dst = src >> i->arg;
+			break;
+		case OS_MUL:
+			*dst = src * i->imm;
+			break;
+		case OS_FAULTED:
+			*dst = fault;
 			break;
 		case OS_LOAD: {
 			uint64_t value = 0;
@@ -238,6 +257,9 @@ void machine_run(struct program *p, struct vcpu *v, const struct os_probe *probe
 			break;
 		case OS_VSET:
 			v->scratch[i->arg] = src;
+			break;
+		case OS_VFORGET:
+			forget(i->arg, src);
 			break;
 		case OS_HOLD:
 			holds = true;

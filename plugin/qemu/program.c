@@ -40,7 +40,7 @@ static bool check_code(struct program *p, char *why, size_t why_size)
 			FAIL("instruction %u: invalid register %u", n, i->arg);
 		if (i->op == OS_CTX && i->arg >= OS_CTX_WORDS)
 			FAIL("instruction %u: invalid context word %u", n, i->arg);
-		if ((i->op == OS_VGET || i->op == OS_VSET) && i->arg >= OS_SCRATCH)
+		if ((i->op == OS_VGET || i->op == OS_VSET || i->op == OS_VFORGET) && i->arg >= OS_SCRATCH)
 			FAIL("instruction %u: invalid scratch word %u", n, i->arg);
 		if ((i->op == OS_SHL || i->op == OS_SHR) && i->arg >= 64)
 			FAIL("instruction %u: invalid shift by %u", n, i->arg);

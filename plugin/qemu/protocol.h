@@ -122,6 +122,8 @@ enum os_op {
 	OS_AND,      /* dst = src & imm */
 	OS_SHL,      /* dst = src << arg */
 	OS_SHR,      /* dst = src >> arg */
+	OS_MUL,      /* dst = src * imm */
+	OS_FAULTED,  /* dst = whether something could not be read so far */
 	OS_LOAD,     /* dst = size bytes at src + imm; if unreadable 0, and on at arg unless that is 0 */
 	OS_PUT,      /* word src */
 	OS_COPY,     /* item: min(slot dst, arg) bytes at slot src */
@@ -139,6 +141,7 @@ enum os_op {
 	OS_TABLE,    /* on at word[(uint32_t)imm + src], if src < imm >> 32 and that is not 0 */
 	OS_VGET,     /* dst = scratch word arg */
 	OS_VSET,     /* scratch word arg = src */
+	OS_VFORGET,  /* scratch word arg of every vCPU that has src there, or src + 1, = 0 */
 	OS_HOLD,     /* when the record is complete, wait for a decision up to arg microseconds; then do imm */
 	OS_OPS,
 };

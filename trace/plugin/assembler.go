@@ -18,6 +18,8 @@ const (
 	opAnd
 	opShl
 	opShr
+	opMul
+	opFaulted
 	opLoad
 	opPut
 	opCopy
@@ -35,6 +37,7 @@ const (
 	opTable
 	opVget
 	opVset
+	opVforget
 	opHold
 )
 
@@ -175,6 +178,14 @@ func (a *Assembler) Shr(dst, src Slot, n uint32) {
 	a.add(insn{op: opShr, dst: uint8(dst), src: uint8(src), arg: n})
 }
 
+// Mul sets dst to src * v.
+func (a *Assembler) Mul(dst, src Slot, v uint64) {
+	a.add(insn{op: opMul, dst: uint8(dst), src: uint8(src), imm: v})
+}
+
+// Faulted sets dst to 1 if something could not be read so far, else to 0.
+func (a *Assembler) Faulted(dst Slot) { a.add(insn{op: opFaulted, dst: uint8(dst)}) }
+
 // Load reads size bytes at src + off. What cannot be read is 0 and marks the record; if fail is
 // not 0 the program goes on there.
 func (a *Assembler) Load(dst, src Slot, off int64, size uint8, fail Label) {
@@ -258,6 +269,11 @@ func (a *Assembler) Recall(dst Slot, word uint32) {
 // Remember writes one.
 func (a *Assembler) Remember(word uint32, src Slot) {
 	a.add(insn{op: opVset, src: uint8(src), arg: word})
+}
+
+// Forget makes word 0 on every vCPU that has src there, or src + 1.
+func (a *Assembler) Forget(word uint32, src Slot) {
+	a.add(insn{op: opVforget, src: uint8(src), arg: word})
 }
 
 // Hold makes the vCPU wait for a decision when the record is complete, up to limit

@@ -54,7 +54,7 @@ support: install-slow-deps ## run every comparison with guests, an hour or two, 
 
 zoo: install-slow-deps ## do every trick of the zoo on every kernel, an hour or more, and write the table of what was found
 	rm -f bin/zoo.jsonl && mkdir -p bin
-	OUTSIGHT_SLOW=1 OUTSIGHT_KVM=all OUTSIGHT_ZOO=$(CURDIR)/bin/zoo.jsonl go test -count 1 -timeout 0 -run '^TestGuest(Zoo|KVMZoo|KernelZoo|Busy|CredentialsRise)' ./check
+	OUTSIGHT_SLOW=1 OUTSIGHT_KVM=all OUTSIGHT_ZOO=$(CURDIR)/bin/zoo.jsonl go test -count 1 -timeout 0 -run '^TestGuest(Zoo|KVMZoo|KernelZoo|Busy|CredentialsRise|Imports)' ./check
 	OUTSIGHT_ZOO=$(CURDIR)/bin/zoo.jsonl go test -count 1 -run '^Test(ZooPage|Coverage)$$' ./check -update
 
 bench: install-deps build ## compare with drgn and crash as whole processes, and run the Go benchmarks

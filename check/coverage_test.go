@@ -79,7 +79,7 @@ var coverage = []covered{
 	{"hollowed process", "Melofee, packers", "T1055.012", []string{"hollowed-process", "injected-code"}, []string{"other file over the code", "memory over the code"}, ""},
 	{"preloaded library by environment or /etc/ld.so.preload", "Father, Azazel, Jynx2, BEURK, Symbiote, OrBit, perfctl", "T1574.006", []string{"preload"}, []string{"preload in the environment", "ld.so.preload", "library of nearly all, out of sight", "library of nearly all, unasked"}, ""},
 	{"dynamic linker patched to preload from elsewhere", "bedevil (bdvl), OrBit, Medusa", "T1574.006", []string{"preload"}, []string{"library of nearly all, unasked"}, ""},
-	{"GOT or PLT of one process redirected", "TripleCross, injectors", "T1055", []string{"redirected-import", "injected-code", "preload"}, nil, "processes without a socket; a library that defines the same function"},
+	{"GOT or PLT of one process redirected", "TripleCross, injectors", "T1055", []string{"redirected-import", "injected-code", "preload"}, []string{"address of a function led to the heap"}, "a library that defines the same function"},
 	{"shell with a socket as its terminal", "reverse and bind shells of all", "T1059", []string{"shell-on-socket"}, []string{"shell on a connection"}, "a shell behind a pseudo-terminal or a pipe"},
 	{"io_uring in place of system calls", "Curing", "T1106", nil, nil, "sockets, files and rings are plain in the views sockets, files and io_uring: a ring alone is no finding"},
 	{"network interface out of sight", "private backdoors", "T1564", []string{"hidden-interface"}, []string{"interface off the list", "interface off its index"}, "one that was taken out of all three ways"},

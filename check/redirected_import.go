@@ -6,26 +6,30 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"iter"
 	"path"
 	"slices"
+	"sync"
+	"time"
 
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/linux/image"
+	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
 func init() {
 	Register(Check{
 		ID:        "redirected-import",
-		Title:     "Functions of libraries that were redirected in network services",
+		Title:     "Functions of libraries that were redirected in a process",
 		Severity:  High,
 		Technique: "T1055", // Process Injection
-		Source:    "of processes with sockets of the internet: the tables of addresses that programs and libraries call others through (DT_JMPREL, the GOT), against the symbols that the image defines to which each leads",
+		Source:    "of all processes: the tables of addresses that programs and libraries call others through (DT_JMPREL, the GOT), against the symbols that the image defines to which each leads",
 		Proves: `A program or library calls a function of another by an address that is not that of any function of the name: it leads to memory of no file, or to code of an image
 that does not define it. The dynamic linker puts no such address there, unless an auditing library (LD_AUDIT)
 has it do so. Injectors do, to have a running service call their code, and so do tools that instrument their own process.`,
-		Blind: `Processes without sockets, and 32-bit ones. A library that defines a function of the same name: preload looks for those that were put in front. Addresses that a program keeps
+		Blind: `Processes of 32 bits. A library that defines a function of the same name: preload looks for those that were put in front. Addresses that a program keeps
 elsewhere. Images that export by the old table of hashes alone.`,
 		Next: `Disassemble where the address leads with the command shown, and take that memory out with "outsight extract". Who traced the process: the view ptrace.`,
 		Example: `The address by which a service calls accept was led to memory that an injector had mapped:
@@ -49,7 +53,37 @@ type importKey struct {
 type importWalk struct {
 	s     *Subject
 	known map[importKey]bool // those that are right
+	files map[importFile]*image.Imports
+	kept  *keptImports
+	table []byte
+	left  int
 }
+
+// importFile is a file whose imports are the same in all processes, but for where they lead.
+type importFile struct {
+	fileID
+	size virt.Addr
+}
+
+// keptImports are the tables of addresses that were right at an earlier look: only one that
+// changed, or whose process has other images since, is judged again.
+type keptImports struct {
+	mu    sync.Mutex
+	seed  maphash.Seed
+	known map[keptTable]uint64 // sums, by a key that nobody knows
+}
+
+// keptTable is the table of one image in one process.
+type keptTable struct {
+	process, image virt.Addr
+	pid            int32
+	started        time.Duration
+}
+
+const (
+	maxTables     = 1 << 15 // that one look judges
+	maxKeptTables = 1 << 16
+)
 
 func redirectedImports(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 	return func(yield func(*Finding, error) bool) {
@@ -58,31 +92,22 @@ func redirectedImports(ctx context.Context, s *Subject) iter.Seq2[*Finding, erro
 			yield(nil, err)
 			return
 		}
-		ks, err := s.Sockets()
-		if err != nil {
-			yield(nil, err)
-			return
+		w := &importWalk{
+			s: s, known: map[importKey]bool{}, files: map[importFile]*image.Imports{}, left: maxTables,
+			kept: kobj.Kept[keptImports](s.Linux.Walker),
 		}
-		onNetwork := map[int32]bool{}
-		for _, k := range ks.all {
-			if ofNetwork(k) {
-				for _, pid := range k.PIDs {
-					onNetwork[pid] = true
-				}
-			}
-		}
-		w := &importWalk{s: s, known: map[importKey]bool{}}
 		for _, p := range ps.all {
 			if ctx.Err() != nil {
 				return
-			}
-			if !onNetwork[p.PID] {
-				continue
 			}
 			for _, f := range w.process(p) {
 				if !yield(f, nil) {
 					return
 				}
+			}
+			if w.left <= 0 {
+				yield(nil, fmt.Errorf("more than %d tables of addresses changed since the last look: those of process %d and the rest are left to the next", maxTables, p.PID))
+				return
 			}
 		}
 	}
@@ -103,11 +128,14 @@ func (w *importWalk) process(p *program) (fs []*Finding) {
 		return nil
 	}
 	j := &importsOf{w: w, p: p, images: images, memory: w.s.Linux.FilledMemory(space, p.maps), exports: map[*linux.MappedImage]*image.Exports{}}
+	layout := j.layout()
 	for _, i := range images {
-		imports, err := image.ImportsOf(j.memory, i.Start)
-		if err != nil {
+		key := keptTable{p.MM, i.Start, p.PID, p.SinceBoot}
+		imports, sum := j.imports(i, layout)
+		if imports == nil || w.kept.has(key, sum) {
 			continue
 		}
+		imports, before := imports.At(i.Start, w.table), len(fs)
 		for _, one := range imports.All {
 			name, right := j.judge(i, imports, one)
 			if right {
@@ -118,8 +146,76 @@ func (w *importWalk) process(p *program) (fs []*Finding) {
 				return fs
 			}
 		}
+		if w.left--; len(fs) == before {
+			w.kept.keep(key, sum)
+		}
 	}
 	return fs
+}
+
+// layout is a sum of what the judgement of any import of the process rests on besides its address.
+func (j *importsOf) layout() []byte {
+	b := binary.LittleEndian.AppendUint64(nil, uint64(j.p.vdso))
+	for _, i := range j.images {
+		for _, v := range [...]uint64{uint64(i.Start), uint64(i.End), uint64(i.Device), i.Inode} {
+			b = binary.LittleEndian.AppendUint64(b, v)
+		}
+	}
+	return b
+}
+
+// imports are those of an image, by whichever process had it first, and a sum of where they lead in
+// this one, with the table left in w.table. They are nil if it has none, or cannot be read.
+func (j *importsOf) imports(i *linux.MappedImage, layout []byte) (*image.Imports, uint64) {
+	w := j.w
+	file := importFile{fileID{i.Device, i.Inode}, i.End - i.Start}
+	imports, known := w.files[file]
+	if !known {
+		var err error
+		if imports, err = image.ImportsOf(j.memory, i.Start); err != nil {
+			return nil, 0 // another process may have all of it
+		}
+		w.files[file] = imports
+	}
+	if len(imports.All) == 0 {
+		return nil, 0
+	}
+	table, err := imports.Slots(w.table, j.memory, i.Start)
+	if err != nil {
+		return nil, 0
+	}
+	w.table = table
+	return imports, w.kept.sum(table, layout)
+}
+
+func (k *keptImports) sum(table, layout []byte) uint64 {
+	k.mu.Lock()
+	if k.known == nil {
+		k.seed, k.known = maphash.MakeSeed(), map[keptTable]uint64{}
+	}
+	seed := k.seed
+	k.mu.Unlock()
+	var h maphash.Hash
+	h.SetSeed(seed)
+	h.Write(table)
+	h.Write(layout)
+	return h.Sum64()
+}
+
+func (k *keptImports) has(t keptTable, sum uint64) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	known, ok := k.known[t]
+	return ok && known == sum
+}
+
+func (k *keptImports) keep(t keptTable, sum uint64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.known) >= maxKeptTables {
+		clear(k.known) // most are of processes that ended
+	}
+	k.known[t] = sum
 }
 
 // importsOf is a process while its imports are judged.

@@ -122,6 +122,7 @@ var zooNames = map[string]string{
 	"TestGuestZoo": "Lists, code and page tables, changed from outside", "TestGuestKernelZoo": "The kernel's own structures, changed from outside",
 	"TestGuestZooPrograms": "Programs in the guest", "TestGuestZooModules": "Kernel modules in the guest", "TestGuestBusy": "BPF programs that are hidden",
 	"TestGuestCredentialsRise": "Credentials, at two looks", "TestInsideZoo": "On KVM: lists, code and page tables, changed from outside",
+	"TestGuestImports": "Functions of libraries, redirected",
 }
 
 func zooText(book map[[3]string]zooFact, keys [][3]string) string {
@@ -172,5 +173,6 @@ func zooTricks() map[string][]string {
 		add(k.name, k.want)
 	}
 	add(riseTrick, []string{"stolen-credentials"})
+	add("address of a function led to the heap", []string{"redirected-import"})
 	return all
 }

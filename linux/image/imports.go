@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/virt"
@@ -22,6 +23,9 @@ type Import struct {
 type Imports struct {
 	All []Import
 	d   *Exports
+
+	base        virt.Addr // of the image
+	first, size virt.Addr // of the table of addresses, its slots' first and its length
 }
 
 const maxImports = 1 << 16
@@ -51,7 +55,7 @@ func ImportsOf(mem Memory, base virt.Addr) (*Imports, error) {
 		}
 	}
 	const entry = 24 // where, what and which symbol, and what to add
-	im := &Imports{d: d}
+	im := &Imports{d: d, base: base}
 	if table == 0 || size == 0 || d.symtab == 0 || d.strtab == 0 {
 		return im, nil
 	}
@@ -81,14 +85,46 @@ func (im *Imports) targets() error {
 	if last-first > 8*maxImports {
 		return fmt.Errorf("table of addresses from %#x to %#x: too large", uint64(first), uint64(last))
 	}
-	b := make([]byte, last-first+8)
-	if _, err := im.d.mem.ReadAt(b, first); err != nil {
-		return fmt.Errorf("table of addresses at %#x: %w", uint64(first), err)
+	im.first, im.size = first, last-first+8
+	b, err := im.Slots(nil, im.d.mem, im.base)
+	if err == nil {
+		im.lead(b)
 	}
+	return err
+}
+
+// lead takes the targets from the bytes of the table.
+func (im *Imports) lead(table []byte) {
 	for i := range im.All {
-		im.All[i].Target = virt.Addr(binary.LittleEndian.Uint64(b[im.All[i].Slot-first:]))
+		im.All[i].Target = virt.Addr(binary.LittleEndian.Uint64(table[im.All[i].Slot-im.first:]))
 	}
-	return nil
+}
+
+// Slots reads the table of addresses of the same file as it is in a process that has it at base:
+// into table, if that has room. It is what [Imports.At] takes, and all that differs between processes.
+func (im *Imports) Slots(table []byte, mem Memory, base virt.Addr) ([]byte, error) {
+	table = slices.Grow(table[:0], int(im.size))[:im.size]
+	at := im.first + base - im.base
+	if _, err := mem.ReadAt(table, at); err != nil {
+		return nil, fmt.Errorf("table of addresses at %#x: %w", uint64(at), err)
+	}
+	return table, nil
+}
+
+// At are the imports of the same file in a process that has it at base, and in its table of
+// addresses what [Imports.Slots] read.
+func (im *Imports) At(base virt.Addr, table []byte) *Imports {
+	c := *im
+	c.All = slices.Clone(im.All)
+	if len(table) != int(im.size) {
+		return &c
+	}
+	for i := range c.All {
+		c.All[i].Slot += base - im.base
+	}
+	c.base, c.first = base, im.first+base-im.base
+	c.lead(table)
+	return &c
 }
 
 // Name is what the function is called that an import stands for.

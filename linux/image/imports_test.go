@@ -35,6 +35,16 @@ func TestImports(t *testing.T) {
 	if name, err := im.Name(i); err != nil || name != "history_list" || i.Index != 0 || i.Slot != base+0x900 || i.Target != base+0x123 {
 		t.Errorf("%q %+v, %v", name, i, err)
 	}
+	table, err := im.Slots(make([]byte, 0, 8), space, base)
+	if err != nil || len(table) != 8 {
+		t.Fatalf("% x, %v", table, err)
+	}
+	if at := im.At(base+0x10000, binary.LittleEndian.AppendUint64(nil, 0x77)).All[0]; at.Slot != i.Slot+0x10000 || at.Target != 0x77 || im.All[0] != i {
+		t.Errorf("in another process: %+v, and %+v", at, im.All[0])
+	}
+	if _, err := im.Slots(nil, space, base+0x10000); err == nil {
+		t.Error("a table that is not mapped was read")
+	}
 	d, err := ExportsOf(space, base)
 	if err != nil {
 		t.Fatal(err)

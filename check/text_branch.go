@@ -21,14 +21,16 @@ import (
 func init() {
 	Register(Check{
 		ID:        "text-branch",
-		Title:     "Kernel text that leads to code outside of the kernel",
+		Title:     "Text of the kernel or a module that leads to code that it has nothing to do with",
 		Severity:  Critical,
 		Technique: "T1014", // Rootkit
-		Source:    "the instructions of _stext.._etext and of modules, the kernel's page tables, static_call_sites, ftrace's records, kprobes",
+		Source:    "the instructions of _stext.._etext and of modules, the kernel's page tables, static_call_sites, ftrace's records, kprobes; of modules also which use which (source_list)",
 		Proves: `The kernel's own code jumps or calls straight into executable memory that is not the kernel's: directly, by an address that it loads into a register, or by one that
-stands behind the jump. What the kernel itself puts there (static calls, tracing, probes, dispatchers of BPF) does not account for this one. No image of the kernel is needed: this is the memory alone.`,
+stands behind the jump. What the kernel itself puts there (static calls, tracing, probes, dispatchers of BPF) does not account for this one. Or a module's code
+does so, or calls a module that it does not use. No image of the kernel and no file of the module is needed: this is the memory alone.`,
 		Blind: `A change that stays within the kernel's text, or that has the code compute where it goes: kernel-text finds these if it knows the image. Where each function
-keeps a place for tracing, a call of a trampoline or of a BPF program: ftrace-triple judges that.`,
+keeps a place for tracing, a call of a trampoline or of a BPF program: ftrace-triple judges that. Of a module: a change that stays within its own text, or leads to the kernel's or to that of a
+module that it uses, and a jump into another module from the middle of a function; module-text finds these if it has the module's file.`,
 		Next: `Disassemble both ends with the commands "outsight disassemble TARGET ADDRESS", and take out the memory that the branch leads to with "outsight read -o FILE". The function that is
 hooked says what for.`,
 		Example: `An inline hook was written over the beginning of a function:
@@ -57,6 +59,7 @@ type branchWalk struct {
 	decoded boundaries
 	yield   func(*Finding, error) bool
 	ended   bool
+	ties    *moduleTies // read when the first branch between modules is seen
 }
 
 // legalBranches are the places that the kernel itself writes branches to.
@@ -64,6 +67,8 @@ type legalBranches struct {
 	traced []virt.Addr             // by ftrace, ascending
 	probed map[virt.Addr]bool      // by optimized kprobes
 	static map[virt.Addr]virt.Addr // calls, to their keys
+
+	modules map[string]bool // those whose static calls are among them
 }
 
 func textBranches(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
@@ -302,7 +307,14 @@ func branchesTo(b []byte, a virt.Addr) (to virt.Addr, through, ok bool) {
 
 // judge judges bytes at a that would lead to to, if they are an instruction.
 func (w *branchWalk) judge(a, to virt.Addr, module string) {
-	if module != "" && w.owners.CodeBetween(to, to+1) || w.isThunk(to) || w.isFill(to) {
+	between := false
+	if module != "" && w.owners.CodeBetween(to, to+1) {
+		o := w.owners.OwnerAt(to)
+		if between = o.Kind == linux.OwnerModule && !w.tied(module, o.Name); !between {
+			return
+		}
+	}
+	if w.isThunk(to) || w.isFill(to) {
 		return
 	}
 	from := w.owners.CodeAt(a)
@@ -310,6 +322,9 @@ func (w *branchWalk) judge(a, to virt.Addr, module string) {
 		return
 	}
 	owner := w.owners.CodeAt(to)
+	if between && !w.betweenModules(a, module, from, owner) {
+		return
+	}
 	if owner.Kind == linux.OwnerNone && w.isKnown(to) {
 		return
 	}
@@ -318,7 +333,7 @@ func (w *branchWalk) judge(a, to virt.Addr, module string) {
 			return
 		}
 	}
-	if w.mayLead(a, to, from, owner) {
+	if between && !w.addStaticCalls(module, w.legal) || w.mayLead(a, to, from, owner) {
 		return
 	}
 	what, expected := "code of an unknown owner", "branches within the kernel"
@@ -421,7 +436,7 @@ func (w *branchWalk) isFill(a virt.Addr) bool {
 
 // readLegal reads what may change the kernel's text.
 func (w *branchWalk) readLegal() *legalBranches {
-	l := &legalBranches{probed: map[virt.Addr]bool{}, static: map[virt.Addr]virt.Addr{}}
+	l := &legalBranches{probed: map[virt.Addr]bool{}, static: map[virt.Addr]virt.Addr{}, modules: map[string]bool{}}
 	for site, err := range hooks.FtraceRecords(w.ctx, w.s.Linux) {
 		if err != nil {
 			continue // ftrace-triple reports it
@@ -437,16 +452,8 @@ func (w *branchWalk) readLegal() *legalBranches {
 	table := w.s.between("__start_static_call_sites", "__stop_static_call_sites")
 	const entry, maxEntries = 8, 1 << 20
 	if n := table.end - table.start; n > 0 && n%entry == 0 && n <= entry*maxEntries {
-		b := make([]byte, n)
-		if err := w.s.Linux.ReadAt(b, table.start); err != nil {
-			w.ended = !w.yield(nil, fmt.Errorf("static calls: %w", err))
-			return l
-		}
-		for i := 0; i < len(b); i += entry {
-			at := func(i int) virt.Addr {
-				return table.start + virt.Addr(i) + virt.Addr(int64(int32(binary.LittleEndian.Uint32(b[i:]))))
-			}
-			l.static[at(i)] = at(i+4) &^ 3
+		if !w.staticCalls(table.start, uint64(n)/entry, l) {
+			w.ended = !w.yield(nil, fmt.Errorf("static calls at %#x could not be read", uint64(table.start)))
 		}
 	}
 	return l
@@ -458,6 +465,8 @@ func (w *branchWalk) mayLead(a, to virt.Addr, from, owner linux.Owner) bool {
 	switch {
 	case traced && (owner.Kind == linux.OwnerProgram || owner.Kind == linux.OwnerTrampoline && owner.Name == "ftrace"):
 		return true
+	case traced && owner.Kind == linux.OwnerModule && from.Kind == linux.OwnerModule:
+		return true // called directly (register_ftrace_direct), which ftrace-triple judges
 	case w.legal.probed[a]:
 		return owner.Kind == linux.OwnerTrampoline && owner.Name == "kprobes"
 	case owner.Kind == linux.OwnerNone:

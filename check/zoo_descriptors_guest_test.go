@@ -6,13 +6,13 @@ import (
 	"github.com/outsight-vmi/outsight/virt"
 )
 
-// descriptorTricks are changes of the tables that processors obey. None is in use by what runs
-// in the guest meanwhile.
+// descriptorTricks are changes of the tables that processors obey, and of a module that nothing
+// uses. None is in use by what runs in the guest meanwhile.
 func descriptorTricks() []trick {
 	tables := []string{"descriptor-table"}
 	return []trick{
 		{"call gate in the descriptor table", func(z *zoo) { z.put(z.perCPU("gdt_page", 1)+8*7, callGate(z.symbol("commit_creds"))) }, tables},
-		{"code of ring 0 in the descriptor table", func(z *zoo) { z.put(z.perCPU("gdt_page", 0)+8*14, 0x00af_9e00_0000_ffff) }, tables},
+		{"code of ring 0 in the descriptor table", func(z *zoo) { z.put(z.perCPU("gdt_page", 0)+8*7, 0x00af_9e00_0000_ffff) }, tables},
 		{"interrupt that programs may raise", func(z *zoo) {
 			gate := z.symbol("idt_table") + 16*0x8f
 			z.write(gate+5, []byte{z.read(gate+5, 1)[0] | 3<<5})
@@ -26,6 +26,13 @@ func descriptorTricks() []trick {
 			const doubleFault = 0 // the first of the interrupt stack table
 			z.put(z.perCPU("cpu_tss_rw", 1)+z.offset("tss_struct", "x86_tss")+z.offset("x86_hw_tss", "ist")+8*doubleFault, uint64(z.heap()))
 		}, tables},
+		{"call from one module into another", func(z *zoo) {
+			to, ok := z.look.Linux.ModuleSymbol("tun", "tun_chr_open")
+			if !ok {
+				z.Fatal("tun has no tun_chr_open")
+			}
+			z.branch(0xe8, z.moduleCall(), to)
+		}, []string{"text-branch", "?module-text"}},
 	}
 }
 

@@ -343,6 +343,7 @@ func TaintLetters(bits uint64) string {
 const (
 	TaintOutOfTree = 1 << 12 // TAINT_OOT_MODULE
 	TaintUnsigned  = 1 << 13 // TAINT_UNSIGNED_MODULE
+	TaintLivepatch = 1 << 15 // TAINT_LIVEPATCH
 )
 
 // Foreign reports whether m says that it did not come with the kernel.

@@ -65,6 +65,9 @@ func hiddenCode(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 // that programs and modules share, as far as they are free, a few of which a guest has.
 const maxFree = 4096
 
+// maxKernelPages bounds all executable pages that are looked at: 16 GiB.
+const maxKernelPages = 1 << 22
+
 // strangeCode is the executable memory of the kernel that nobody owns, or that can be
 // written too.
 func (s *Subject) strangeCode(ctx context.Context, owners *linux.Owners) (runs []run, err error) {
@@ -92,31 +95,42 @@ func (s *Subject) strangeCode(ctx context.Context, owners *linux.Owners) (runs [
 			runs = append(runs, run{from, to, writable})
 		}
 	}
-	const kernelHalf = 1 << 63
-	walked := s.Linux.Space.WalkMappings(kernelHalf, ^virt.Addr(0), func(m virt.Mapping) bool {
-		switch end := m.VA + virt.Addr(m.Size); {
-		case !m.Executable() || !m.Present():
-		case m.Writable():
-			if m.Size > phys.PageSize || !changing(owners.CodeAt(m.VA)) {
-				note(m.VA, end, true)
-			}
-			written--
-		default:
-			for n := uint64(0); n < m.Size && left > 0; n += phys.PageSize {
-				if page := m.VA + virt.Addr(n); strange(page, page+phys.PageSize) {
+	all, err := s.Executable()
+	if err != nil {
+		return nil, err
+	}
+	pages := maxKernelPages
+	over := func() bool {
+		return ctx.Err() != nil || left <= 0 || written <= 0 || pages <= 0 || len(runs) > maxFindings
+	}
+	for _, e := range all {
+		for n := virt.Addr(0); n < e.end-e.start && !over(); n += phys.PageSize {
+			page := e.start + n
+			pages--
+			switch {
+			case !e.writable:
+				if strange(page, page+phys.PageSize) {
 					note(page, page+phys.PageSize, false)
 				}
+			case e.large:
+				note(e.start, e.end, true)
+				written--
+				n = e.end - e.start - phys.PageSize
+			default:
+				if !changing(owners.CodeAt(page)) {
+					note(page, page+phys.PageSize, true)
+				}
+				written--
 			}
 		}
-		return ctx.Err() == nil && left > 0 && written > 0 && len(runs) <= maxFindings
-	})
+	}
 	switch {
 	case ctx.Err() != nil:
 		return runs, ctx.Err()
-	case left <= 0 || written <= 0 || len(runs) > maxFindings:
+	case pages <= 0:
+		return runs, fmt.Errorf("more than %d pages of the kernel's memory are executable: the rest was not looked at", maxKernelPages)
+	case over():
 		return runs, fmt.Errorf("more than %d parts of the kernel's memory are executable and of unknown owners, or can be written too: the rest was not looked at", maxFree-min(left, written))
-	case walked != nil:
-		return runs, fmt.Errorf("the kernel's memory: %w", walked)
 	}
 	return runs, nil
 }

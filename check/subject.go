@@ -30,6 +30,8 @@ type parts struct {
 	tasks    part[*tasks]
 	programs part[*programs]
 	sockets  part[*sockets]
+	// executable is the kernel's memory that it can execute.
+	executable part[[]executable]
 
 	mu       sync.Mutex
 	compared *moduleReferences // set by the check that compares modules
@@ -74,6 +76,7 @@ func newSubject(ctx context.Context, l *guest.Look, o options) *Subject {
 		}
 		return ks, ks.holes, nil
 	}
+	p.executable.read = func() ([]executable, []error, error) { return readExecutable(ctx, l.Linux) }
 	return &Subject{Look: l, Told: o.told, mute: o.mute, parts: p, history: o.history}
 }
 
@@ -97,6 +100,9 @@ func (s *Subject) Programs() (*programs, error) { return s.parts.programs.get(s.
 // Sockets are those of all namespaces.
 func (s *Subject) Sockets() (*sockets, error) { return s.parts.sockets.get(s.check) }
 
+// Executable is the kernel's memory that it can execute, by address.
+func (s *Subject) Executable() ([]executable, error) { return s.parts.executable.get(s.check) }
+
 // gaps are what could not be read of what checks share.
 func (s *Subject) gaps() []Gap {
 	p := s.parts
@@ -105,5 +111,6 @@ func (s *Subject) gaps() []Gap {
 	all = append(all, p.modules.gaps("modules")...)
 	all = append(all, p.tasks.gaps("tasks")...)
 	all = append(all, p.programs.gaps("programs")...)
+	all = append(all, p.executable.gaps("executable memory")...)
 	return append(all, p.sockets.gaps("sockets")...)
 }

@@ -113,21 +113,19 @@ func textBranches(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 // outside finds executable memory outside of the kernel's text: all that a branch from there
 // may lead to.
 func (w *branchWalk) outside() error {
-	const kernelHalf = 1 << 63
-	err := w.s.Linux.Space.WalkMappings(kernelHalf, ^virt.Addr(0), func(m virt.Mapping) bool {
-		start, end := m.VA, m.VA+virt.Addr(m.Size)
-		if !m.Executable() || !m.Present() || start >= w.text.start&^(phys.PageSize-1) && end <= w.text.end+phys.PageSize {
-			return true
-		}
-		if n := len(w.code); n > 0 && w.code[n-1].end == start {
-			w.code[n-1].end = end
-		} else {
-			w.code = append(w.code, run{start: start, end: end})
-		}
-		return len(w.code) < maxFree
-	})
+	all, err := w.s.Executable()
 	if err != nil {
-		return fmt.Errorf("executable memory of the kernel: %w", err)
+		return err
+	}
+	for _, e := range all {
+		if e.start >= w.text.start&^(phys.PageSize-1) && e.end <= w.text.end+phys.PageSize {
+			continue
+		}
+		if n := len(w.code); n > 0 && w.code[n-1].end == e.start {
+			w.code[n-1].end = e.end
+		} else {
+			w.code = append(w.code, run{start: e.start, end: e.end})
+		}
 	}
 	return nil
 }

@@ -1,0 +1,51 @@
+package check
+
+import (
+	"testing"
+
+	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/synth"
+	"github.com/outsight-vmi/outsight/phys"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// TestExecutable: executable memory is found up to the last page, pages that follow each other are
+// one stretch if they are alike, and what is in all is looked at page by page.
+func TestExecutable(t *testing.T) {
+	g := synth.New(synth.Options{})
+	tables := synth.Tables{Memory: g.Memory, Root: g.Root, Levels: 4, Alloc: func() phys.Addr { return g.Phys(g.Alloc(phys.PageSize, phys.PageSize)) }}
+	const at, last = 0xffff_ffff_c100_0000, 0xffff_ffff_ffff_f000
+	page := g.Phys(g.Alloc(phys.PageSize, phys.PageSize))
+	g.Memory.Bytes(page, 0xc3)
+	for va, flags := range map[uint64]uint64{
+		at: synth.Present, at + 0x1000: synth.Present, at + 0x2000: synth.Present | synth.Writable,
+		at + 0x3000: synth.Present | synth.NX, at + 0x5000: synth.Present, last: synth.Present,
+	} {
+		tables.Map(va, page, phys.PageSize, flags)
+	}
+	s, err := linux.Open(t.Context(), g.Memory, kernel.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, holes, err := readExecutable(t.Context(), s)
+	if err != nil || len(holes) > 0 {
+		t.Fatal(holes, err)
+	}
+	found := map[executable]bool{}
+	for _, e := range all {
+		found[e] = true
+	}
+	for _, want := range []executable{
+		{run{at, at + 0x2000, false}, false}, {run{at + 0x2000, at + 0x3000, true}, false},
+		{run{at + 0x5000, at + 0x6000, false}, false}, {run{last, ^virt.Addr(0), false}, false},
+	} {
+		if !found[want] {
+			t.Errorf("%+v is not in %+v", want, all)
+		}
+	}
+	w := &branchWalk{code: []run{{start: last, end: ^virt.Addr(0)}}}
+	if !w.leadsOut(last+0x10) || w.leadsOut(last-1) {
+		t.Error("a branch to the last page")
+	}
+}

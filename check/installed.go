@@ -48,11 +48,15 @@ func (ps *programs) rootOwned(dentry virt.Addr) bool {
 }
 
 func (ps *programs) judgeOwner(dentry virt.Addr) bool {
-	const othersWrite = 0o002
+	const othersWrite, sticky = 0o002, 0o1000
 	r := ps.s.Reader()
-	for range maxFolders {
+	for depth := range maxFolders {
 		i, err := ps.inodeOf(dentry)
-		if err != nil || i.UID != 0 || i.Mode&othersWrite != 0 || strings.HasPrefix(i.Super.Type, "fuse") {
+		if err != nil || i.UID != 0 || strings.HasPrefix(i.Super.Type, "fuse") {
+			return false
+		}
+		// Where everybody may write but not rename, as in the root of an initramfs, what is root's stays.
+		if i.Mode&othersWrite != 0 && (depth < 2 || i.Mode&sticky == 0) {
 			return false
 		}
 		if first, ok := ps.s.Address("init_user_ns"); ok && ps.o.userNS.Present() && r.Pointer(i.Super.Addr, ps.o.userNS) != first {

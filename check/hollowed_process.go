@@ -22,7 +22,7 @@ func init() {
 		Source:    "mm_struct.exe_file against the vm_area_struct between start_code and end_code, and their bytes against the page cache",
 		Proves: `Where exec put the code of a program lies something else now: another file, memory of no file that holds other bytes, or nothing. Who looks at /proc/PID/exe sees the
 program that was started, and not what runs. Programs that moved their own code to large pages hold the same bytes, and are not a finding.`,
-		Blind: `Code that was changed where it is mapped, with the mapping left as it was: patched-program looks for that. A process that was never started by exec for what it runs: injected-code looks for
+		Blind: `Processes of containers of gVisor (runsc, installed, with its system calls filtered), which runs other programs in copies of its own. Code that was changed where it is mapped, with the mapping left as it was: patched-program looks for that. A process that was never started by exec for what it runs: injected-code looks for
 that. What a process calls itself (its arguments, its name) may be anything, and is only mentioned.`,
 		Next: `Take the code out with "outsight extract --pid PID --address ADDRESS -o FILE", and compare it with the program. A program that was packed by UPX unpacks itself in this
 way; the finding says so where the file says so.`,
@@ -43,7 +43,7 @@ func hollowedProcesses(_ context.Context, s *Subject) iter.Seq2[*Finding, error]
 			return
 		}
 		for _, p := range ps.all {
-			if p.startCode == 0 || p.startCode >= p.endCode || p.exe.file == 0 || len(p.maps) == 0 {
+			if p.startCode == 0 || p.startCode >= p.endCode || p.exe.file == 0 || len(p.maps) == 0 || ps.ofSandbox(p) {
 				continue
 			}
 			seen, at, packed, err := s.hollow(ps, p)

@@ -26,7 +26,7 @@ func init() {
 heap or stack that neither the program nor a library asks for; or a thread is in a system call that such memory made. Compilers at run time (JIT) do the first too: programs that are known to have
 one, and that only root can have put where packages put programs, are judged by the rest alone; those that users put somewhere are named once, with severity low.`,
 		Blind: `In an installed program that asked for all that can be read to be executable (personality READ_IMPLIES_EXEC), code that makes no system call while it is looked at. In installed programs with a compiler at run time (V8, Java, LuaJIT, .NET, PHP, Mesa and others, known by the names of their libraries), code that looks like none of the above and
-makes its system calls through libraries. With PCRE2 or libffi, which many programs have, memory that is divided into pieces as theirs is. Memory that is both writable and executable in programs that ask
+makes its system calls through libraries. The processes of gVisor's containers. With PCRE2 or libffi, which many programs have, memory that is divided into pieces as theirs is. Memory that is both writable and executable in programs that ask
 for an executable stack. Code that replaces code of a file where it is mapped: patched-program looks for that.`,
 		Next: `Take the memory out with "outsight extract --pid PID --address ADDRESS -o FILE" and disassemble it with the command shown. Who traced the process or may have written to
 it: the views ptrace and files (of /proc/PID/mem).`,
@@ -84,6 +84,9 @@ func injectedCode(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 // injected are the findings about one process.
 func (s *Subject) injected(ctx context.Context, ps *programs, p *program) (fs []*Finding, err error) {
 	anonymous, images := p.executable()
+	if ps.ofSandbox(p) {
+		return nil, nil
+	}
 	if len(anonymous) == 0 && !slices.ContainsFunc(images, func(i *linux.MappedImage) bool { return i.Deleted }) {
 		return nil, nil
 	}
@@ -143,15 +146,23 @@ type injection struct {
 	allocates, installed bool
 }
 
-// known finds out what the process is known to do.
+// known finds out what the process is known to do. A program can map any library: an installed one
+// says of it no more than the program's own place does.
 func (j *injection) known(ps *programs) {
+	j.installed = ps.installed(j.p.exe.file, j.p.Exe)
+	most := usersFile
+	switch {
+	case j.installed:
+		most = packagesFile
+	case temporary(j.p.Exe):
+		most = unknownFile
+	}
 	note := func(file virt.Addr, name string) {
-		if b := ps.named(file, name, compilers); b > j.compiles {
+		if b := min(most, ps.named(file, name, compilers)); b > j.compiles {
 			j.compiles, j.compiler = b, name
 		}
-		j.allocates = j.allocates || ps.named(file, name, allocators) != unknownFile
+		j.allocates = j.allocates || most != unknownFile && ps.named(file, name, allocators) != unknownFile
 	}
-	j.installed = ps.installed(j.p.exe.file, j.p.Exe)
 	note(j.p.exe.file, j.p.Exe)
 	for _, i := range j.images {
 		if m := linux.MappingAt(j.p.maps, i.Start); m != nil {

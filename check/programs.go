@@ -25,6 +25,8 @@ type program struct {
 	root               virt.Addr // dentry of its root folder
 	// impliesExec says that whatever it may read it may execute (READ_IMPLIES_EXEC).
 	impliesExec bool
+	// filtered says that its system calls are filtered (seccomp), which no process can take back.
+	filtered bool
 	// The kernel's own code in the process: the vDSO, and instructions that uprobes moved away.
 	vdso, uprobes virt.Addr
 }
@@ -60,6 +62,7 @@ type programLayout struct {
 	regIP, regCS, regCall                       kobj.Field // of pt_regs
 	regSize                                     uint32
 	userNS                                      kobj.Field // of super_block
+	seccomp                                     kobj.Field // of task_struct
 }
 
 func layoutOfPrograms(s *linux.System) (*programLayout, error) {
@@ -75,6 +78,7 @@ func layoutOfPrograms(s *linux.System) (*programLayout, error) {
 			personality: r.Field("task_struct", "personality"), stack: r.Field("task_struct", "stack"), pid: r.Field("task_struct", "thread_pid"),
 			regIP: r.Field("pt_regs", "ip"), regCS: r.Field("pt_regs", "cs"), regCall: r.Field("pt_regs", "orig_ax"), regSize: r.Size("pt_regs"),
 		}
+		o.seccomp = r.Optional("task_struct", "seccomp.mode")
 		o.userNS = r.Optional("super_block", "s_user_ns")
 		o.vdso = r.Optional("mm_struct", "context.vdso")
 		o.xolArea, o.xolAt = r.Optional("mm_struct", "uprobes_state.xol_area"), r.Optional("xol_area", "vaddr")
@@ -159,6 +163,8 @@ func (ps *programs) read(ctx context.Context, s *linux.System, reader *linux.Pro
 	}
 	n.startCode, n.endCode = virt.Addr(r.Uint(p.MM, o.startCode)), virt.Addr(r.Uint(p.MM, o.endCode))
 	n.impliesExec = r.Uint(t.Addr, o.personality)&readImpliesExec != 0
+	const filter = 2 // SECCOMP_MODE_FILTER
+	n.filtered = r.Uint(t.Addr, o.seccomp) == filter
 	n.vdso = r.Pointer(p.MM, o.vdso)
 	if area := r.Pointer(p.MM, o.xolArea); area != 0 {
 		n.uprobes = r.Pointer(area, o.xolAt)

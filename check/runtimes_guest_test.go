@@ -46,7 +46,7 @@ func TestGuestRuntimes(t *testing.T) {
 	labtest.NeedTool(t, "mmdebstrap")
 	g := labtest.Up(t, lab.Options{
 		Kernel: os.Getenv("OUTSIGHT_KERNEL"), Userland: lab.Debian, Packages: runtimePackages, Memory: 2 << 30, SMP: 2,
-		Modules: []string{"overlay", "veth", "bridge", "tun", "unix_diag", "tcp_diag", "udp_diag", "inet_diag", "netlink_diag", "af_packet_diag"},
+		Modules: []string{"overlay", "veth", "bridge", "tun", "unix_diag", "tcp_diag", "udp_diag", "inet_diag", "netlink_diag", "af_packet_diag", "nfnetlink", "nf_tables"},
 	})
 	labtest.Output(t, g, "cat >/run/start <<'END'\n"+runtimes+"END\nsh /run/start")
 	t.Logf("what was started:\n%s", labtest.Output(t, g, "cat /run/runtimes.log; ps axfo pid,user,args | grep -v '\\[' | tail -60"))

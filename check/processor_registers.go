@@ -37,7 +37,9 @@ func (w *registerWalk) processor(ctx context.Context, r vm.Registers) int {
 	}
 	cpu, known := r.CPU, at >= 0
 	if known {
-		cpu = w.tables[at].CPU
+		if cpu = w.tables[at].CPU; !w.online[cpu] {
+			return cpu // it is being brought up, or taken down
+		}
 	}
 	// A register that is 0 is one that the dump does not have; with FRED, the table of interrupts is
 	// not used.

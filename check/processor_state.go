@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"maps"
 	"slices"
 
 	"github.com/outsight-vmi/outsight/linux"
@@ -96,8 +95,9 @@ func (s *Subject) registers(ctx context.Context) ([]vm.Registers, error) {
 // registerWalk compares the registers of all processors with one reading of memory.
 type registerWalk struct {
 	s      *Subject
-	linux  *linux.System // s.Linux, or the guest as it is now
-	tables []hooks.ProcessorTables
+	linux  *linux.System           // s.Linux, or the guest as it is now
+	tables []hooks.ProcessorTables // of all processors that can be
+	online map[int]bool
 	idt    []virt.Addr // tables of interrupts that the kernel loads
 	text   run
 	cr4    uint64 // bits that must be set
@@ -118,7 +118,7 @@ func judgeRegisters(ctx context.Context, s *Subject, l *linux.System, all []vm.R
 	if err := w.prepare(); err != nil {
 		return nil, err
 	}
-	used, nested, started := map[int]bool{}, false, 0
+	used, nested, started, named := map[int]bool{}, false, 0, true
 	for _, r := range all {
 		if r.Partial {
 			w.running(r, r.CPU)
@@ -128,6 +128,7 @@ func judgeRegisters(ctx context.Context, s *Subject, l *linux.System, all []vm.R
 			continue // it starts, or was never started
 		}
 		started++
+		named = named && (r.TR != 0 || r.GDT != 0)
 		before := len(w.found)
 		if cpu := w.processor(ctx, r); cpu >= 0 {
 			used[cpu] = true
@@ -139,7 +140,7 @@ func judgeRegisters(ctx context.Context, s *Subject, l *linux.System, all []vm.R
 	}
 	// Of an online processor at least one table must be in use, by whichever of the machine's.
 	for _, t := range w.tables {
-		if started == 0 || nested || used[t.CPU] || len(all) < len(w.tables) {
+		if started == 0 || nested || !named || !w.online[t.CPU] || used[t.CPU] || len(all) < len(w.online) {
 			continue
 		}
 		w.note(t.CPU, "tables", Likely, "no processor of the machine uses the descriptor tables of processor "+fmt.Sprint(t.CPU)+", which the kernel has online",
@@ -153,11 +154,11 @@ func (w *registerWalk) prepare() error {
 	if err := w.linux.Prefetch("__cpu_online_mask", "gdt_page", "cpu_tss_rw", "idt_table", "debug_idt_table", "boot_cpu_data", "cr4_pinned_bits", "cpu_dr7", "cpu_debugreg"); err != nil {
 		return err
 	}
-	online, err := hooks.OnlineProcessors(w.linux)
-	if err != nil {
+	var err error
+	if w.online, err = hooks.OnlineProcessors(w.linux); err != nil {
 		return err
 	}
-	for _, cpu := range slices.Sorted(maps.Keys(online)) {
+	for cpu := range w.linux.CPUAreas {
 		t, err := hooks.TablesOf(w.linux, cpu)
 		if err != nil {
 			return err

@@ -40,6 +40,7 @@ var coverage = []covered{
 	{"interrupt table that only the processor's IDTR leads to", "kbeast, private kits", "T1014", []string{"processor-state", "code-pointer"}, []string{"interrupt table of one processor copied"}, "where the monitor shows no registers"},
 	{"entry of system calls changed in the processor (MSR_LSTAR)", "private kits", "T1014", nil, nil, "the register, which no monitor shows; the code that it leads to is found by hidden-code and hidden-module"},
 	{"breakpoint in a debug register (DR0 to DR7)", "mood-nt, private kits", "T1014", []string{"processor-state", "code-pointer"}, []string{"breakpoint in a debug register"}, "where the monitor shows no registers"},
+	{"vDSO patched, pages beside it made executable", "private kits", "T1055.009", []string{"vdso"}, []string{"vDSO of all processes", "vDSO of one process", "pages of the time executable in a process"}, ""},
 	{"call gate, segment of the kernel's privilege in the GDT or an LDT", "private kits", "T1014", []string{"descriptor-table"}, []string{"call gate in the descriptor table", "code of ring 0 in the descriptor table"}, ""},
 	{"stack or task state segment of a processor elsewhere", "private kits", "T1014", []string{"descriptor-table", "processor-state"}, []string{"stack for exceptions elsewhere"}, ""},
 	{"write protection, SMEP or SMAP left off", "kernel exploits, kits that patch text", "T1562.001", []string{"processor-state"}, []string{"write protection left off"}, "for a moment, between two looks"},

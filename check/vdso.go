@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"strings"
 
 	"github.com/outsight-vmi/outsight/kernel/image"
 	"github.com/outsight-vmi/outsight/linux"
@@ -69,6 +70,9 @@ func vdso(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 			if ctx.Err() != nil {
 				return
 			}
+			if f := dataOfVDSO(p); f != nil && !yield(f, nil) {
+				return
+			}
 			f, err := v.judge(p)
 			if err != nil {
 				err = fmt.Errorf("vDSO of process %d: %w", p.PID, err)
@@ -78,6 +82,27 @@ func vdso(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 			}
 		}
 	}
+}
+
+// dataOfVDSO judges the pages with the time beside the vDSO, in a process: the kernel maps them for
+// reading alone, and lets nobody change that (no VM_MAYWRITE, no VM_MAYEXEC).
+func dataOfVDSO(p *program) *Finding {
+	for _, m := range p.maps {
+		if !strings.HasPrefix(m.Path, "[vvar") || m.File != 0 || m.Flags&(linux.VMExec|linux.VMWrite) == 0 {
+			continue
+		}
+		what := "executable"
+		if m.Flags&linux.VMExec == 0 {
+			what = "writable"
+		}
+		f := p.finding(fmt.Sprintf("has the kernel's pages %s at %#x mapped as %s", m.Path, uint64(m.Start), what), Certain)
+		f.Aspect = m.Path
+		f.Expected, f.Seen = "pages that can only be read", what
+		f.Basis = "the process's mappings"
+		f.Show = fmt.Sprintf("outsight maps {} --where 'pid == %d'", p.PID)
+		return f
+	}
+	return nil
 }
 
 // vdsosInMemory finds the images of the vDSO by the guest's own word.

@@ -3,6 +3,7 @@ package check_test
 import (
 	"encoding/binary"
 
+	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -33,6 +34,16 @@ func descriptorTricks() []trick {
 			}
 			z.branch(0xe8, z.moduleCall(), to)
 		}, []string{"text-branch", "?module-text"}},
+		{"pages of the time executable in a process", func(z *zoo) {
+			mm := z.ptr(z.victim() + z.offset("task_struct", "mm"))
+			for m, err := range z.look.Linux.NewProcessReader().MappingsOf(z.Context(), mm) {
+				if err == nil && m.Path == "[vvar]" {
+					z.put(m.Addr+z.offset("vm_area_struct", "vm_flags"), m.Flags|linux.VMExec)
+					return
+				}
+			}
+			z.Fatal("the victim has no [vvar]")
+		}, []string{"vdso"}},
 	}
 }
 

@@ -72,7 +72,7 @@ func bpfTricks() []trick {
 		}, hidden},
 		{"symbol of a program off the list", func(z *zoo) {
 			z.unlink(z.ptr(z.program()+z.offset("bpf_prog", "aux")) + z.offset("bpf_prog_aux", "ksym.lnode"))
-		}, hidden},
+		}, []string{"hidden-bpf", "?trampoline-code"}}, // where a trampoline leads to it
 		{"program that overwrites memory of processes", func(z *zoo) { z.call("bpf_probe_write_user") }, []string{"bpf-tampering"}},
 		{"trampoline of BPF led elsewhere", func(z *zoo) { z.branch(0xe8, z.trampolineCall(), z.symbol("__x64_sys_getpid")) }, []string{"trampoline-code"}},
 		{"program that has system calls fail", func(z *zoo) { z.call("bpf_override_return") }, []string{"bpf-tampering"}},

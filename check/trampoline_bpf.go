@@ -129,7 +129,8 @@ func (w *trampolineWalk) bpfMayLead(to virt.Addr) string {
 		return ""
 	case linux.OwnerKernel:
 		for _, prefix := range []string{"__bpf_", "bpf_", "__x86_"} {
-			if strings.HasPrefix(o.Symbol, prefix) {
+			// Thunks have a second name in 7.2: that for code which runs before the kernel is mapped.
+			if strings.HasPrefix(strings.TrimPrefix(o.Symbol, "__pi_"), prefix) {
 				return ""
 			}
 		}

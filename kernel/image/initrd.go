@@ -4,13 +4,10 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"strconv"
-	"strings"
 	"sync"
 
 	"github.com/pierrec/lz4/v4"
@@ -36,11 +33,10 @@ type Initrd struct {
 var ErrArchive = errors.New("not a cpio archive of an initial root file system")
 
 const (
-	maxInitrd      = 1 << 30 // bytes of the file
-	maxUnpacked    = 4 << 30 // of what it unpacks to
-	maxEntries     = 1 << 20
-	maxInitrdNames = 4096      // PATH_MAX
-	maxKeptInitrd  = 512 << 20 // of modules
+	maxInitrd     = 1 << 30 // bytes of the file
+	maxUnpacked   = 4 << 30 // of what it unpacks to
+	maxEntries    = 1 << 20
+	maxKeptInitrd = 512 << 20 // of modules
 )
 
 // Module implements [ModuleSource].
@@ -180,53 +176,26 @@ func unpackArchive(r *bufio.Reader, magic []byte) (io.Reader, error) {
 	return nil, fmt.Errorf("%w: it goes on with % x", ErrArchive, magic)
 }
 
-// cpioHeader is the length of an entry's header: "07070x" and 13 numbers of 8 digits.
-const cpioHeader = 110
-
 // archive reads one archive, up to its trailer.
 func (w *initrdWalker) archive(r *bufio.Reader) error {
-	var header [cpioHeader]byte
-	name := make([]byte, maxInitrdNames)
-	for {
-		if _, err := io.ReadFull(r, header[:]); err != nil {
-			return fmt.Errorf("%w: cut off: %w", ErrArchive, err)
+	err := archive.CPIO(r, w.entry, func(path string, size int64, r io.Reader) error {
+		if err := w.each(path, uint64(size), r); err != nil {
+			return fmt.Errorf("%s: %w", path, err)
 		}
-		if m := string(header[:6]); m != "070701" && m != "070702" {
-			return fmt.Errorf("%w: an entry that begins with % x", ErrArchive, header[:6])
-		}
-		number := func(i int) (uint64, error) { return strconv.ParseUint(string(header[6+8*i:14+8*i]), 16, 32) }
-		mode, err1 := number(1)
-		size, err2 := number(6)
-		n, err3 := number(11)
-		if err := errors.Join(err1, err2, err3); err != nil {
-			return fmt.Errorf("%w: header %s: %w", ErrArchive, hex.EncodeToString(header[:16]), err)
-		}
-		w.entries++
-		if w.left -= int64(cpioHeader + n + size); w.left < 0 || w.entries > maxEntries {
-			return errInitrdLarge
-		}
-		if n == 0 || n > maxInitrdNames {
-			return fmt.Errorf("%w: a name of %d bytes", ErrArchive, n)
-		}
-		if _, err := io.ReadFull(r, name[:n]); err != nil {
-			return fmt.Errorf("%w: cut off: %w", ErrArchive, err)
-		}
-		if _, err := r.Discard(int(-(cpioHeader + n) & 3)); err != nil {
-			return fmt.Errorf("%w: cut off: %w", ErrArchive, err)
-		}
-		path := strings.TrimRight(string(name[:n]), "\x00")
-		if path == "TRAILER!!!" {
-			return nil
-		}
-		body := &io.LimitedReader{R: r, N: int64(size)}
-		const typeMask, regular = 0xf000, 0x8000
-		if mode&typeMask == regular {
-			if err := w.each(path, size, body); err != nil {
-				return fmt.Errorf("%s: %w", path, err)
-			}
-		}
-		if _, err := r.Discard(int(body.N) + int(-size&3)); err != nil {
-			return fmt.Errorf("%w: cut off: %w", ErrArchive, err)
-		}
+		return nil
+	})
+	if errors.Is(err, archive.ErrDamaged) {
+		err = fmt.Errorf("%w: %w", ErrArchive, err)
 	}
+	return err
+}
+
+// entry counts an entry, with its header.
+func (w *initrdWalker) entry(size int64) error {
+	const header = 128
+	w.entries++
+	if w.left -= header + size; w.left < 0 || w.entries > maxEntries {
+		return errInitrdLarge
+	}
+	return nil
 }

@@ -37,19 +37,7 @@ which only root can have put into a folder of programs: starters of containers (
 const memfdPrefix = "/memfd:" // mm/memfd.c; files of tmpfs without a place have this name
 
 func filelessPrograms(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
-	return func(yield func(*Finding, error) bool) {
-		ps, err := s.Programs()
-		if err != nil {
-			yield(nil, err)
-			return
-		}
-		for _, p := range ps.all {
-			f, err := s.fileless(ctx, ps, p)
-			if (f != nil || err != nil) && !yield(f, err) {
-				return
-			}
-		}
-	}
+	return s.overPrograms(ctx, func(ps *programs, p *program, yield report) { yield(s.fileless(ctx, ps, p)) })
 }
 
 func (s *Subject) fileless(ctx context.Context, ps *programs, p *program) (*Finding, error) {

@@ -35,41 +35,32 @@ way; the finding says so where the file says so.`,
 	})
 }
 
-func hollowedProcesses(_ context.Context, s *Subject) iter.Seq2[*Finding, error] {
-	return func(yield func(*Finding, error) bool) {
-		ps, err := s.Programs()
-		if err != nil {
-			yield(nil, err)
+func hollowedProcesses(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
+	return s.overPrograms(ctx, func(ps *programs, p *program, yield report) {
+		if p.startCode == 0 || p.startCode >= p.endCode || p.exe.file == 0 || len(p.maps) == 0 || ps.ofSandbox(p) {
 			return
 		}
-		for _, p := range ps.all {
-			if p.startCode == 0 || p.startCode >= p.endCode || p.exe.file == 0 || len(p.maps) == 0 || ps.ofSandbox(p) {
-				continue
-			}
-			seen, at, packed, err := s.hollow(ps, p)
-			if err != nil && !yield(nil, err) {
-				return
-			}
-			if seen == "" {
-				continue
-			}
-			f := p.finding("does not run the code of "+p.Exe, Likely)
-			if packed {
-				f.Severity, f.Confidence = Medium, Possible
-				seen += "; the program says that it was packed by UPX"
-			}
-			f.Expected, f.Seen = "the code of "+p.Exe, seen
-			f.Evidence = append(f.Evidence, Evidence{Text: "the code of the program was put here", Addr: p.startCode})
-			if name := path.Base(p.arg0()); name != path.Base(p.Exe) && name != "." {
-				f.Evidence = append(f.Evidence, Evidence{Text: "it calls itself " + name})
-			}
-			f.Basis = "mappings of the process, against the file that the kernel started it from"
-			f.Show = fmt.Sprintf("outsight maps {} --pid %d --where 'start == \"%#x\"'", p.PID, uint64(at))
-			if !yield(f, nil) {
-				return
-			}
+		seen, at, packed, err := s.hollow(ps, p)
+		if err != nil && !yield(nil, err) {
+			return
 		}
-	}
+		if seen == "" {
+			return
+		}
+		f := p.finding("does not run the code of "+p.Exe, Likely)
+		if packed {
+			f.Severity, f.Confidence = Medium, Possible
+			seen += "; the program says that it was packed by UPX"
+		}
+		f.Expected, f.Seen = "the code of "+p.Exe, seen
+		f.Evidence = append(f.Evidence, Evidence{Text: "the code of the program was put here", Addr: p.startCode})
+		if name := path.Base(p.arg0()); name != path.Base(p.Exe) && name != "." {
+			f.Evidence = append(f.Evidence, Evidence{Text: "it calls itself " + name})
+		}
+		f.Basis = "mappings of the process, against the file that the kernel started it from"
+		f.Show = fmt.Sprintf("outsight maps {} --pid %d --where 'start == \"%#x\"'", p.PID, uint64(at))
+		yield(f, nil)
+	})
 }
 
 // hollow is what lies where the code of p should, if it is not that code. The error says that

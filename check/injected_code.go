@@ -58,27 +58,17 @@ func hasPrefix(name string, of []string) bool {
 }
 
 func injectedCode(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
-	return func(yield func(*Finding, error) bool) {
-		ps, err := s.Programs()
+	return s.overPrograms(ctx, func(ps *programs, p *program, yield report) {
+		fs, err := s.injected(ctx, ps, p)
+		for _, f := range fs {
+			if !yield(f, nil) {
+				return
+			}
+		}
 		if err != nil {
-			yield(nil, err)
-			return
+			yield(nil, fmt.Errorf("process %d: %w", p.PID, err))
 		}
-		for _, p := range ps.all {
-			if ctx.Err() != nil {
-				return
-			}
-			fs, err := s.injected(ctx, ps, p)
-			for _, f := range fs {
-				if !yield(f, nil) {
-					return
-				}
-			}
-			if err != nil && !yield(nil, fmt.Errorf("process %d: %w", p.PID, err)) {
-				return
-			}
-		}
-	}
+	})
 }
 
 // injected are the findings about one process.

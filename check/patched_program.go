@@ -36,31 +36,20 @@ writable. Loaders and linkers write to data alone. Injectors and hooks change co
 }
 
 func patchedPrograms(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
-	return func(yield func(*Finding, error) bool) {
-		ps, err := s.Programs()
+	return s.overPrograms(ctx, func(_ *programs, p *program, yield report) {
+		space, err := s.Linux.UserSpace(p.MM)
 		if err != nil {
-			yield(nil, err)
-			return
+			return // it is just ending
 		}
-		for _, p := range ps.all {
-			if ctx.Err() != nil {
+		for _, m := range p.maps {
+			if m.File == 0 || m.Err != nil || m.Flags&linux.VMExec == 0 || m.Flags&(linux.VMWrite|linux.VMShared|linux.VMHugeTLB) != 0 {
+				continue
+			}
+			if !yield(s.patched(p, m, space)) {
 				return
 			}
-			space, err := s.Linux.UserSpace(p.MM)
-			if err != nil {
-				continue // it is just ending
-			}
-			for _, m := range p.maps {
-				if m.File == 0 || m.Err != nil || m.Flags&linux.VMExec == 0 || m.Flags&(linux.VMWrite|linux.VMShared|linux.VMHugeTLB) != 0 {
-					continue
-				}
-				f, err := s.patched(p, m, space)
-				if (f != nil || err != nil) && !yield(f, err) {
-					return
-				}
-			}
 		}
-	}
+	})
 }
 
 // Bits of a page-table entry that say that its page was written to: where it cannot be

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"iter"
 	"path"
 	"slices"
 	"strings"
@@ -89,6 +90,33 @@ func layoutOfPrograms(s *linux.System) (*programLayout, error) {
 }
 
 const readImpliesExec = 0x0400000 // include/uapi/linux/personality.h
+
+// report takes a finding, or what could not be judged; nothing, if both are nil. It returns false
+// when no more is wanted.
+type report func(*Finding, error) bool
+
+// overPrograms has each program judged.
+func (s *Subject) overPrograms(ctx context.Context, judge func(ps *programs, p *program, yield report)) iter.Seq2[*Finding, error] {
+	return func(yield func(*Finding, error) bool) {
+		ps, err := s.Programs()
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		ended := false
+		for _, p := range ps.all {
+			judge(ps, p, func(f *Finding, err error) bool {
+				if !ended && (f != nil || err != nil) {
+					ended = !yield(f, err)
+				}
+				return !ended
+			})
+			if ended || ctx.Err() != nil {
+				return
+			}
+		}
+	}
+}
 
 // readPrograms reads the programs that run: all that these checks need, each process once.
 func readPrograms(ctx context.Context, s *linux.System) (*programs, error) {

@@ -40,22 +40,11 @@ func ofNetwork(k *network.Socket) bool {
 }
 
 func shellsOnSockets(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
-	return func(yield func(*Finding, error) bool) {
-		ps, err := s.Programs()
-		if err != nil {
-			yield(nil, err)
-			return
+	return s.overPrograms(ctx, func(ps *programs, p *program, yield report) {
+		if p.interpreter() != "" {
+			yield(s.shellOnSocket(ctx, ps, p))
 		}
-		for _, p := range ps.all {
-			if p.interpreter() == "" {
-				continue
-			}
-			f, err := s.shellOnSocket(ctx, ps, p)
-			if (f != nil || err != nil) && !yield(f, err) {
-				return
-			}
-		}
-	}
+	})
 }
 
 // inetds start a program for each connection, with the connection as its standard streams.

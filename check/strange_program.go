@@ -33,31 +33,21 @@ tree.`,
 }
 
 func strangePrograms(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
-	return func(yield func(*Finding, error) bool) {
-		ps, err := s.Programs()
-		if err != nil {
-			yield(nil, err)
-			return
-		}
-		for _, p := range ps.all {
-			if ctx.Err() != nil {
+	return s.overPrograms(ctx, func(ps *programs, p *program, yield report) {
+		if severity, sure := outOfPlace(p.Exe); severity != "" && !p.ExeDeleted && !ps.mountedImage(p.exe.file) {
+			f := p.finding("runs "+p.Exe+", where no program belongs", sure)
+			f.Severity, f.Aspect, f.Expected, f.Seen = severity, "program", "a program where packages or users put theirs", p.Exe
+			f.Show = fmt.Sprintf("outsight tree {} --where 'pid == %d'", p.PID)
+			if !yield(f, nil) {
 				return
 			}
-			if severity, sure := outOfPlace(p.Exe); severity != "" && !p.ExeDeleted && !ps.mountedImage(p.exe.file) {
-				f := p.finding("runs "+p.Exe+", where no program belongs", sure)
-				f.Severity, f.Aspect, f.Expected, f.Seen = severity, "program", "a program where packages or users put theirs", p.Exe
-				f.Show = fmt.Sprintf("outsight tree {} --where 'pid == %d'", p.PID)
-				if !yield(f, nil) {
-					return
-				}
-			}
-			for _, f := range s.strangeLibraries(ps, p) {
-				if !yield(f, nil) {
-					return
-				}
+		}
+		for _, f := range s.strangeLibraries(ps, p) {
+			if !yield(f, nil) {
+				return
 			}
 		}
-	}
+	})
 }
 
 // outOfPlace is how bad it is that a program runs from a path; empty if it is not.

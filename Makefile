@@ -5,7 +5,7 @@ FUZZTIME ?= 10s
 HOSTILE ?= 5000
 SEED ?= $(shell date +%s)
 SOAK ?= 1h
-SOAK_KERNELS ?= 6.12
+SOAK_KERNELS ?= 6.12 debian
 PREFIX ?= /usr/local
 
 export CGO_ENABLED = 0

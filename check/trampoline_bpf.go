@@ -1,6 +1,7 @@
 package check
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"strings"
@@ -31,12 +32,8 @@ func (w *trampolineWalk) bpfImage(i bpf.Image) (*Finding, error) {
 	if err := w.s.Linux.ReadAt(code, i.Start); err != nil {
 		return nil, fmt.Errorf("%s at %#x: %w", i.Name, uint64(i.Start), err)
 	}
-	// Up to 5.12, and in dispatchers, the two halves of a page are used in turn. The other may hold
-	// what was there before.
-	entries := []int{0}
-	if n == phys.PageSize {
-		entries = append(entries, phys.PageSize/2)
-	}
+	_, err := w.s.Linux.Member("bpf_tramp_image", "ksym") // 5.13
+	entries := entriesOf(code, err == nil && !strings.HasPrefix(i.Name, "bpf_dispatcher_"))
 	for out := range branchesFrom(code, i.Start, entries) {
 		if out.bad {
 			return found(out.at, "has bytes in its way that are not an instruction which the kernel puts there"), nil
@@ -46,6 +43,28 @@ func (w *trampolineWalk) bpfImage(i bpf.Image) (*Finding, error) {
 		}
 	}
 	return nil, nil
+}
+
+// entriesOf are where code of an image may be entered. One of a page has two halves, up to 5.12 and in
+// dispatchers, which are used in turn: the other is as it was allocated, or holds what was there
+// before. whole says that it begins at the start.
+func entriesOf(code []byte, whole bool) (entries []int) {
+	if len(code) != phys.PageSize {
+		return []int{0}
+	}
+	for _, half := range []int{0, phys.PageSize / 2} {
+		if half == 0 && whole || generated(code[half:]) {
+			entries = append(entries, half)
+		}
+	}
+	return entries
+}
+
+// generated reports whether code begins as a trampoline does (push %rbp; mov %rsp,%rbp), or a
+// dispatcher (cmp $IMM,%rdx).
+func generated(code []byte) bool {
+	code = bytes.TrimPrefix(code, []byte{0xf3, 0x0f, 0x1e, 0xfa}) // endbr64
+	return bytes.HasPrefix(code, []byte{0x55, 0x48, 0x89, 0xe5}) || bytes.HasPrefix(code, []byte{0x48, 0x81, 0xfa})
 }
 
 // outBranch is a branch that leaves a piece of code, or what cannot be decoded in it.

@@ -27,7 +27,8 @@ func init() {
 makes it; what bpf_kallsyms lists that is not a program (trampolines, dispatchers), decoded from its entry on, and where its branches lead`,
 		Proves: `Code that the kernel made for tracing or BPF, or claims to have made, is not that: a trampoline of ftrace differs from its template, or calls something else than its user's
 function; or one of BPF calls a function of the kernel that trampolines do not call, or code of nobody. Such code has a name on the kernel's lists, so that pointers to it look harmless.`,
-		Blind: `Code of BPF that computes where it goes, or that only changes data. What is behind the end of a trampoline in its page. The template is the guest's own memory: kernel-text compares
+		Blind: `Code of BPF that computes where it goes, or that only changes data. What is behind the end of a trampoline in its page, and the half of a page that BPF
+does not use (up to 5.12, and in dispatchers). The template is the guest's own memory: kernel-text compares
 that with the boot image. BPF programs themselves: they are what the verifier and the compiler made of what somebody loaded.`,
 		Next: `Disassemble the code with the command shown. "outsight ftrace" shows the users of tracing, "outsight bpf" the programs, and "outsight bpf_links" where they are attached; what is hooked says what for.`,
 		Example: `The call in a trampoline of the function tracer was led elsewhere, while its user and its records stay as they are:

@@ -101,6 +101,24 @@ func TestBranchesFrom(t *testing.T) {
 	}
 }
 
+// TestEntriesOf: the half of a page that is not in use may hold anything.
+func TestEntriesOf(t *testing.T) {
+	page := slices.Repeat([]byte{0xe8}, 4096)
+	if got := entriesOf(page, false); len(got) != 0 {
+		t.Errorf("of garbage %v", got)
+	}
+	if got := entriesOf(page, true); !slices.Equal(got, []int{0}) {
+		t.Errorf("of a whole page %v", got)
+	}
+	copy(page[2048:], []byte{0xf3, 0x0f, 0x1e, 0xfa, 0x55, 0x48, 0x89, 0xe5})
+	if got := entriesOf(page, false); !slices.Equal(got, []int{2048}) {
+		t.Errorf("of the second half %v", got)
+	}
+	if got := entriesOf(page[:100], false); !slices.Equal(got, []int{0}) {
+		t.Errorf("of less than a page %v", got)
+	}
+}
+
 // FuzzBranchesFrom: whatever code is, it is decoded once, and what leaves it leaves it.
 func FuzzBranchesFrom(f *testing.F) {
 	f.Add([]byte{0xe8, 0, 0, 0, 0x10, 0x74, 0xf9, 0xeb, 0xf7})

@@ -8,6 +8,7 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -102,6 +103,9 @@ func (f *checkFlags) run(c *cobra.Command, target string) (err error) {
 	}
 	run := &checkRun{flags: f, checks: checks, stderr: c.ErrOrStderr(), known: check.Baseline{}, assured: map[string]string{}}
 	run.options = append(run.options, check.Remember(&check.History{}))
+	if f.every > 0 {
+		debug.SetGCPercent(300) // a run that is long must not grow to what one that is short may take
+	}
 	switch {
 	case len(checks) == 0:
 		return usagef("no check is left to run")

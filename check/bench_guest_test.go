@@ -1,7 +1,12 @@
 package check_test
 
 import (
+	"bufio"
 	"fmt"
+	"io"
+	"os/exec"
+	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -63,4 +68,96 @@ func processorTime(b *testing.B) time.Duration {
 		b.Fatal(err)
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// BenchmarkGuestInstall measures how long it takes from a change of kernel text to its finding with --every 1s,
+// for changes at any time of the period: the mean, and the longest.
+func BenchmarkGuestInstall(b *testing.B) {
+	labtest.NeedQEMU(b)
+	g := labtest.Up(b, lab.Options{Kernel: "6.12", Memory: 1 << 30, SMP: 2, Modules: zooModules})
+	ram := labtest.OpenRAM(b, g)
+	s, err := guest.Open(b.Context(), "lab:"+g.Name, guest.Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	l, err := s.Look(b.Context())
+	if err != nil {
+		b.Fatal(err)
+	}
+	at, err := l.Linux.SymbolAddr("kernel_halt") // that runs once
+	if err != nil {
+		b.Fatal(err)
+	}
+	page, err := l.Linux.Space.Translate(at + 16)
+	if err != nil {
+		b.Fatal(err)
+	}
+	was := make([]byte, 1)
+	if _, err := l.Linux.Space.ReadAt(was, at+16); err != nil {
+		b.Fatal(err)
+	}
+	if err := l.Close(); err != nil {
+		b.Fatal(err)
+	}
+	put := func(v byte) {
+		if _, err := ram.WriteAt([]byte{v}, int64(page.PA)); err != nil {
+			b.Fatal(err)
+		}
+	}
+
+	outsight := filepath.Join(b.TempDir(), "outsight")
+	if out, err := exec.Command("go", "build", "-o", outsight, "../cmd/outsight").CombinedOutput(); err != nil {
+		b.Fatalf("%v: %s", err, out)
+	}
+	c := exec.CommandContext(b.Context(), outsight, "check", "lab:"+g.Name, "--every", "1s", "-o", "json")
+	out, err := c.StdoutPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	messages, err := c.StderrPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		b.Fatal(err)
+	}
+	defer func() {
+		_ = c.Process.Kill()
+		_ = c.Wait()
+	}()
+	lines := func(r io.Reader, with string) <-chan time.Time {
+		seen := make(chan time.Time, 100)
+		go func() {
+			for s := bufio.NewScanner(r); s.Scan(); {
+				if strings.Contains(s.Text(), with) {
+					seen <- time.Now()
+				}
+			}
+		}()
+		return seen
+	}
+	wait := func(said <-chan time.Time) time.Time {
+		select {
+		case at := <-said:
+			return at
+		case <-time.After(time.Minute):
+			b.Fatal("outsight check says nothing")
+			return time.Time{}
+		}
+	}
+	found, gone := lines(out, `"kernel-text"`), lines(messages, "no longer found: kernel text")
+	time.Sleep(5 * time.Second) // the first rounds judge all
+	var sum, longest time.Duration
+	for i := 0; b.Loop(); i++ {
+		time.Sleep(time.Second + time.Duration(i*137%1000)*time.Millisecond)
+		put(was[0] ^ 0xff)
+		began := time.Now()
+		took := wait(found).Sub(began)
+		sum, longest = sum+took, max(longest, took)
+		put(was[0])
+		wait(gone)
+	}
+	b.ReportMetric(float64(sum)/float64(b.N)/float64(time.Millisecond), "found-ms")
+	b.ReportMetric(float64(longest)/float64(time.Millisecond), "longest-ms")
 }

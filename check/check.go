@@ -59,6 +59,9 @@ type Check struct {
 	// Steady says that what it judges does not change by itself: what it finds at every look, and
 	// each time elsewhere, is not a passing state but something that moves.
 	Steady bool
+	// Quick says that a look at it costs little enough to be taken between two rounds of all checks:
+	// see [Glance].
+	Quick bool
 	// Told says that it compares with what the guest's programs say: see [WithAgent], [WithTold].
 	Told bool
 	// Run yields what it finds. An error says what could not be checked: one that is
@@ -94,6 +97,11 @@ func Lookup(id string) (*Check, bool) {
 		return nil, false
 	}
 	return registry[i], true
+}
+
+// Quick are those of checks that [Glance] is for.
+func Quick(checks []*Check) []*Check {
+	return slices.DeleteFunc(slices.Clone(checks), func(c *Check) bool { return !c.Quick })
 }
 
 // Select are the checks that only names, or all if it is empty, without those that skip

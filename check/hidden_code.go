@@ -32,7 +32,8 @@ hooked.`,
     SEVERITY  CONFIDENCE  CHECK        TITLE
     critical  certain     hidden-code  4 KiB of kernel memory at 0xffffffffc02c7000 are executable, and belong to nothing that the kernel lists
     $ outsight disassemble lab:demo 0xffffffffc02c7000`,
-		Run: hiddenCode,
+		Quick: true,
+		Run:   hiddenCode,
 	})
 }
 

@@ -30,7 +30,8 @@ three checks at once:
     critical  certain     code-pointer   ioctl of devices loop-control leads to 0xffffffffc03a6fd0, whose owner is unknown
     critical  certain     hidden-code    20 KiB of kernel memory at 0xffffffffc03a4000 are executable, and belong to nothing that the kernel lists
     critical  certain     hidden-module  module loop is missing from the list of modules`,
-		Run: hiddenModules,
+		Quick: true,
+		Run:   hiddenModules,
 	})
 }
 

@@ -43,6 +43,7 @@ out with "outsight read -o FILE", and dump the guest before anything else is don
     critical  certain     kernel-text  kernel text at vfs_read+0x4 is not the kernel's: neither a call for tracing nor a nop
     $ outsight disassemble lab:demo vfs_read`,
 		Steady: true,
+		Quick:  true,
 		Run:    kernelText,
 	})
 }

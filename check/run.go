@@ -162,6 +162,19 @@ func Run(ctx context.Context, g *guest.Guest, checks []*Check, opts ...Option) (
 	return result, ctx.Err()
 }
 
+// Glance runs checks over one look at the guest of a session, and no more: it is for who runs all of them
+// once in a while, and looks between that whether there is a reason to do so sooner. What it finds may be
+// something that the guest was in the middle of; [Run] takes that out.
+func Glance(ctx context.Context, g *guest.Guest, checks []*Check, opts ...Option) (*Result, error) {
+	o := chosen(opts)
+	l, err := o.look(ctx, g, checks)
+	if err != nil {
+		return nil, err
+	}
+	r := runOnce(ctx, l, checks, o)
+	return r, errors.Join(l.Close(), ctx.Err())
+}
+
 // next are the checks that are run again, for the i-th time, and how long after the last look. stuck
 // says that the guest has not come far since the first.
 func (o *options) next(i int, r *Result, checks []*Check, stuck bool) (after time.Duration, again []*Check) {

@@ -29,7 +29,8 @@ asks for the module that set them.`,
     $ outsight check lab:demo --only taint
     SEVERITY  CONFIDENCE  CHECK  TITLE
     high      certain     taint  the kernel's taint flags lack O, which module loop set`,
-		Run: taints,
+		Quick: true,
+		Run:   taints,
 	})
 }
 

@@ -39,6 +39,7 @@ hooked says what for.`,
     SEVERITY  CONFIDENCE  CHECK        TITLE
     critical  certain     text-branch  kernel text at vfs_read+0x5 leads to 0xffffffffc03a6000, whose owner is unknown`,
 		Steady: true,
+		Quick:  true,
 		Run:    textBranches,
 	})
 }

@@ -202,6 +202,9 @@ type checkRun struct {
 	allowed []check.Allowed
 	known   check.Baseline // what is not shown: known before, or shown already
 	last    *check.Result
+	before  map[string]*check.Finding // what the last round found
+	began   time.Time                 // when the last round of all checks did
+	booting bool                      // the guest, which was said
 	shown   int
 	passed  int               // findings that are allowed, at the last round
 	gaps    map[string]bool   // lines that were printed
@@ -293,68 +296,108 @@ func (r *checkRun) report() *check.Report {
 // findings runs the checks and yields what is found: each finding once.
 func (r *checkRun) findings(ctx context.Context) iter.Seq[*check.Finding] {
 	return func(yield func(*check.Finding) bool) {
-		before := map[string]*check.Finding{}
-		waiting := false
-		for {
-			began := time.Now()
-			result, err := check.Run(ctx, r.guest, r.checks, r.options...)
-			if r.flags.every > 0 && errors.Is(err, vm.ErrNotStarted) {
-				// The guest reboots: it is judged again when its kernel runs.
-				if !waiting {
-					fmt.Fprintln(r.stderr, "outsight: "+sentence(err.Error()))
-				}
-				if waiting = true; !r.wait(ctx, began) {
-					return
-				}
-				continue
-			}
-			if r.failed = err; err != nil {
-				return
-			}
-			waiting = false
-			r.last = result
-			found, passed := check.Without(r.last.Findings, r.allowed, time.Now())
-			r.passed = passed
-			now := map[string]*check.Finding{}
-			for _, f := range found {
-				now[f.Key()] = f
-			}
-			if r.flags.every > 0 {
-				r.printGaps()
-				r.printAssurances()
-			}
-			for key, f := range before {
-				if now[key] == nil && !r.last.Gap(f.Check) {
-					delete(r.known, key) // shown again if it comes back
-					fmt.Fprintf(r.stderr, "outsight: no longer found: %s\n", sentence(f.Title))
-				}
-			}
-			for _, f := range r.known.New(found) {
-				f.Show = strings.ReplaceAll(f.Show, "{}", shellWord(r.guest.Target()))
-				r.shown++
-				r.known[f.Key()] = true
-				if !yield(f) {
-					return
-				}
-			}
-			if before = now; r.flags.every == 0 {
-				return
-			}
-			if !r.wait(ctx, began) {
+		for r.round(ctx, r.checks, yield) && r.flags.every > 0 {
+			if !r.wait(ctx, yield) {
 				return
 			}
 		}
 	}
 }
 
-// wait waits for the time of the next round, after one that began then. It is false if the user wants
-// no more.
-func (r *checkRun) wait(ctx context.Context, began time.Time) bool {
+// round runs checks once, all of them or those that a glance found something by, and yields what is new.
+// It is false if there is no more to do.
+func (r *checkRun) round(ctx context.Context, checks []*check.Check, yield func(*check.Finding) bool) bool {
+	all := len(checks) == len(r.checks)
+	if all {
+		r.began = time.Now()
+	}
+	result, err := check.Run(ctx, r.guest, checks, r.options...)
+	if r.flags.every > 0 && errors.Is(err, vm.ErrNotStarted) {
+		// The guest reboots: it is judged again when its kernel runs.
+		if !r.booting {
+			fmt.Fprintln(r.stderr, "outsight: "+sentence(err.Error()))
+		}
+		r.booting = true
+		return true
+	}
+	if r.failed = err; err != nil {
+		return false
+	}
+	r.booting = false
+	found, passed := check.Without(result.Findings, r.allowed, time.Now())
+	now := map[string]*check.Finding{}
+	for _, f := range found {
+		now[f.Key()] = f
+	}
+	if all {
+		r.last, r.passed = result, passed
+		if r.flags.every > 0 {
+			r.printGaps()
+			r.printAssurances()
+		}
+	}
+	for key, f := range r.before {
+		switch {
+		case now[key] != nil:
+		case !slices.Contains(checks, f.Check):
+			now[key] = f // not looked for
+		case !result.Gap(f.Check):
+			delete(r.known, key) // shown again if it comes back
+			fmt.Fprintf(r.stderr, "outsight: no longer found: %s\n", sentence(f.Title))
+		}
+	}
+	r.before = now
+	for _, f := range r.known.New(found) {
+		f.Show = strings.ReplaceAll(f.Show, "{}", shellWord(r.guest.Target()))
+		r.shown++
+		r.known[f.Key()] = true
+		if !yield(f) {
+			return false
+		}
+	}
+	return true
+}
+
+// wait waits for the time of the next round. In the middle it glances at what takes little to judge, and
+// begins to settle what it finds at once. It is false if the user wants no more.
+func (r *checkRun) wait(ctx context.Context, yield func(*check.Finding) bool) bool {
+	next := time.Now().Add(pause(r.flags.every, time.Since(r.began)))
+	middle := r.began.Add(r.flags.every / 2)
+	if quick := check.Quick(r.checks); len(quick) > 0 && r.flags.every >= minGlanced && time.Now().Before(middle) && !r.booting {
+		if !r.sleep(ctx, middle) {
+			return false
+		}
+		// What a glance cannot read the next round reports.
+		if result, err := check.Glance(ctx, r.guest, quick, r.options...); err == nil {
+			if suspects := r.suspects(result); len(suspects) > 0 && !r.round(ctx, suspects, yield) {
+				return false
+			}
+		}
+	}
+	return r.sleep(ctx, next)
+}
+
+// minGlanced is the shortest period that there is a glance in: shorter ones need none.
+const minGlanced = 500 * time.Millisecond
+
+// suspects are the checks that found something at a glance that is not known yet.
+func (r *checkRun) suspects(glance *check.Result) (checks []*check.Check) {
+	found, _ := check.Without(glance.Findings, r.allowed, time.Now())
+	for _, f := range r.known.New(found) {
+		if r.before[f.Key()] == nil && !slices.Contains(checks, f.Check) {
+			checks = append(checks, f.Check)
+		}
+	}
+	return checks
+}
+
+// sleep waits until a time. It is false if the user wants no more.
+func (r *checkRun) sleep(ctx context.Context, until time.Time) bool {
 	select {
 	case <-ctx.Done():
 		r.failed = ctx.Err()
 		return false
-	case <-time.After(pause(r.flags.every, time.Since(began))):
+	case <-time.After(time.Until(until)):
 		return true
 	}
 }

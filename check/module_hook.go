@@ -39,11 +39,7 @@ connections hide them; kill and prctl are doors for whoever knows the number.`,
 
 // interceptors are views of what has the kernel call a function instead of, or before, one
 // of its own. Those with a condition are legal for modules that came with the kernel.
-var interceptors = []struct {
-	view    string
-	foreign bool                        // only of modules that did not come with the kernel
-	of      func(described string) bool // which rows; nil: all
-}{
+var interceptors = []interceptor{
 	{view: "kprobes"},
 	{view: "ftrace"},
 	{view: "lsm"},
@@ -52,6 +48,12 @@ var interceptors = []struct {
 	{view: "tracepoints", foreign: true},
 	{view: "netfilter", foreign: true},
 	{view: "notifiers", foreign: true, of: func(d string) bool { return strings.Contains(d, "keyboard") || strings.Contains(d, "vt_notifier") }},
+}
+
+type interceptor struct {
+	view    string
+	foreign bool                        // only of modules that did not come with the kernel
+	of      func(described string) bool // which rows; nil: all
 }
 
 // interception is what one module intercepts.
@@ -117,30 +119,15 @@ type hookName struct {
 	at   virt.Addr
 }
 
-// hooksIn yields, by the owner of each function that a view shows, what it hooks.
+// hooksIn yields, by the owner of each function of a module that a view shows, what it hooks.
 func hooksIn(ctx context.Context, s *Subject, v table.View) iter.Seq2[string, hookName] {
 	return func(yield func(string, hookName) bool) {
-		columns, cs := v.Columns(), codeColumns(v)
-		names := named(v, columns)
-		for _, more := range []string{"probed_symbol", "asked_for", "filter"} {
-			if i := table.ColumnIndex(columns, more); i >= 0 && !slices.Contains(names, i) {
-				names = append(names, i)
+		for _, f := range s.shown(ctx, v, codeColumns(v)).all {
+			if f.column == "probed" || f.column == "behind" || f.owner == noOwner {
+				continue // what is hooked, not who hooks it
 			}
-		}
-		names = slices.DeleteFunc(names, func(i int) bool { return columns[i].Type == table.Addr })
-		wanted := slices.Clone(names)
-		for _, c := range cs {
-			wanted = append(wanted, c.at, c.owner)
-		}
-		var report table.Report
-		for row := range table.Rows(ctx, v, s.Look, table.Request{Columns: wanted}, &report) {
-			for _, c := range cs {
-				if columns[c.at].Name == "probed" || columns[c.at].Name == "behind" {
-					continue // what is hooked, not who hooks it
-				}
-				if owner := row[c.owner].Text(); strings.HasPrefix(owner, "[") && !yield(owner, hookName{describe(v, names, row), virt.Addr(row[c.at].Uint())}) {
-					return
-				}
+			if !yield(f.owner, hookName{f.hooked, f.at}) {
+				return
 			}
 		}
 	}

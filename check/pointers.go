@@ -72,43 +72,26 @@ func codeColumns(v table.View) (cs []codeColumn) {
 }
 
 func pointersOf(ctx context.Context, s *Subject, v table.View, cs []codeColumn, yield func(*Finding, error) bool) bool {
-	columns := v.Columns()
-	names := named(v, columns)
-	wanted := slices.Clone(names)
-	for _, c := range cs {
-		wanted = append(wanted, c.at, c.owner)
-	}
-	var report table.Report
-	for row := range table.Rows(ctx, v, s.Look, table.Request{Columns: wanted}, &report) {
-		for _, c := range cs {
-			// An address that no processor can call was read in the middle of a change.
-			if row[c.owner].Text() != noOwner || !s.Linux.Space.Canonical(virt.Addr(row[c.at].Uint())) {
-				continue
-			}
-			name, of := columns[c.at].Name, describe(v, names, row)
-			address := row[c.at].Uint()
-			f := &Finding{
-				Confidence: Certain,
-				Title:      fmt.Sprintf("%s of %s leads to %#x, whose owner is unknown", name, of, address),
-				Object:     Object{Kind: "pointer", Name: of + " " + name},
-				Expected:   "the address of a function of the kernel, a module or a BPF program",
-				Seen:       fmt.Sprintf("%#x", address),
-				Evidence:   []Evidence{{Text: "what it leads to", Addr: virt.Addr(address), Bytes: codeAt(s, address)}},
-				Basis:      "the guest's kernel text, and its lists of modules, BPF programs and trampolines",
-				Show:       fmt.Sprintf("outsight disassemble {} %#x", address),
-			}
-			if !yield(f, nil) {
-				return false
-			}
+	shown := s.shown(ctx, v, cs)
+	for _, p := range shown.all {
+		if p.owner != noOwner {
+			continue
+		}
+		f := &Finding{
+			Confidence: Certain,
+			Title:      fmt.Sprintf("%s of %s leads to %#x, whose owner is unknown", p.column, p.of, uint64(p.at)),
+			Object:     Object{Kind: "pointer", Name: p.of + " " + p.column},
+			Expected:   "the address of a function of the kernel, a module or a BPF program",
+			Seen:       fmt.Sprintf("%#x", uint64(p.at)),
+			Evidence:   []Evidence{{Text: "what it leads to", Addr: p.at, Bytes: codeAt(s, uint64(p.at))}},
+			Basis:      "the guest's kernel text, and its lists of modules, BPF programs and trampolines",
+			Show:       fmt.Sprintf("outsight disassemble {} %#x", uint64(p.at)),
+		}
+		if !yield(f, nil) {
+			return false
 		}
 	}
-	switch {
-	case report.Err != nil:
-		return yield(nil, fmt.Errorf("%s: %w", v.Name(), report.Err))
-	case report.Unreadable > 0:
-		return yield(nil, fmt.Errorf("%s: %d of %d could not be read: %w", v.Name(), report.Unreadable, report.Rows, report.First))
-	}
-	return true
+	return shown.err == nil || yield(nil, shown.err)
 }
 
 // named are the columns that name a row of a view: those of its name, or else its keys.

@@ -34,7 +34,8 @@ type parts struct {
 	executable part[[]executable]
 
 	mu       sync.Mutex
-	compared *moduleReferences // set by the check that compares modules
+	shown    map[string]*shownFunctions // by view
+	compared *moduleReferences          // set by the check that compares modules
 }
 
 func newSubject(ctx context.Context, l *guest.Look, o options) *Subject {

@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"iter"
 	"sort"
+	"sync/atomic"
 )
 
 // Encoding is how a table stores addresses.
@@ -70,6 +71,7 @@ type Table struct {
 	tokens  [256][]byte
 	text    int64 // value of _text: what Rel subtracts
 	lazy    *lazy // nil if all bytes are there
+	recent  atomic.Pointer[recent]
 }
 
 // value is symbol i's address: from relative_base, or, place-relative, from the
@@ -274,6 +276,9 @@ func (t *Table) Name(i int) string {
 	if i < 0 || i >= t.N {
 		return ""
 	}
+	if name, ok := t.recall(i); ok {
+		return name
+	}
 	from, to := t.marker(i/256), t.marker(i/256+1)
 	if t.needNames(from, to) != nil {
 		return ""
@@ -294,7 +299,7 @@ func (t *Table) Name(i int) string {
 	if len(name) == 0 {
 		return ""
 	}
-	return string(name[1:])
+	return t.remember(i, string(name[1:]))
 }
 
 // At finds the symbol that covers the byte rel bytes from _text: the last one

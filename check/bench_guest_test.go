@@ -2,10 +2,13 @@ package check_test
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -71,7 +74,8 @@ func processorTime(b *testing.B) time.Duration {
 }
 
 // BenchmarkGuestInstall measures how long it takes from a change of kernel text to its finding with --every 1s,
-// for changes at any time of the period: the mean, and the longest.
+// for changes at any time of the period: the mean, and the longest; and the share
+// of a processor that the command takes while nothing happens.
 func BenchmarkGuestInstall(b *testing.B) {
 	labtest.NeedQEMU(b)
 	g := labtest.Up(b, lab.Options{Kernel: "6.12", Memory: 1 << 30, SMP: 2, Modules: zooModules})
@@ -148,6 +152,10 @@ func BenchmarkGuestInstall(b *testing.B) {
 	}
 	found, gone := lines(out, `"kernel-text"`), lines(messages, "no longer found: kernel text")
 	time.Sleep(5 * time.Second) // the first rounds judge all
+	const idle = 30 * time.Second
+	used := processorTimeOf(b, c.Process.Pid)
+	time.Sleep(idle)
+	share := 100 * float64(processorTimeOf(b, c.Process.Pid)-used) / float64(idle)
 	var sum, longest time.Duration
 	for i := 0; b.Loop(); i++ {
 		time.Sleep(time.Second + time.Duration(i*137%1000)*time.Millisecond)
@@ -160,4 +168,27 @@ func BenchmarkGuestInstall(b *testing.B) {
 	}
 	b.ReportMetric(float64(sum)/float64(b.N)/float64(time.Millisecond), "found-ms")
 	b.ReportMetric(float64(longest)/float64(time.Millisecond), "longest-ms")
+	b.ReportMetric(share, "%core")
+}
+
+// processorTimeOf is what a process has used so far, by its /proc/PID/stat.
+func processorTimeOf(b *testing.B, pid int) time.Duration {
+	b.Helper()
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		b.Fatal(err)
+	}
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	if len(fields) < 13 {
+		b.Fatalf("/proc/%d/stat: %s", pid, stat)
+	}
+	var ticks time.Duration
+	for _, f := range fields[11:13] { // utime, stime
+		n, err := strconv.Atoi(f)
+		if err != nil {
+			b.Fatal(err)
+		}
+		ticks += time.Duration(n)
+	}
+	return ticks * time.Second / 100 // USER_HZ
 }

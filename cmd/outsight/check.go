@@ -82,7 +82,7 @@ func newCheckCommand() *cobra.Command {
 	c.Flags().StringVar(&f.since, "since", "", "leave out what is in this `FILE`, the output of an earlier check -o json")
 	c.Flags().StringSliceVar(&f.told, "told", nil, "compare with these `files`, taken in the guest: the output of ps -e, lsmod, ss -tuln, dmesg")
 	c.Flags().BoolVar(&f.ask, "ask", false, "compare with what ps, lsmod, ss, dmesg and others say, which are run in the guest, through its QEMU guest agent or the lab's")
-	c.Flags().DurationVar(&f.every, "every", 0, "check once in this `time`, and show each finding once, as it appears")
+	c.Flags().DurationVar(&f.every, "every", 0, "check once in this `time`, and show each finding once, as it appears; what costs little is looked at in between, too")
 	var ids []string
 	for _, k := range check.All() {
 		ids = append(ids, k.ID)

@@ -32,6 +32,9 @@ const CommandTimeout = 10 * time.Second
 // hundreds of devices is below 1 MiB.
 const maxLine = 16 << 20
 
+// maxEarly bounds how many events come before the greeting.
+const maxEarly = 1000
+
 // What can be wrong with the other end.
 var (
 	// ErrBusy says that the socket accepts but sends no greeting.
@@ -169,6 +172,15 @@ func (c *Client) negotiate(ctx context.Context) error {
 		return fmt.Errorf("%w: it sent %s and closed", ErrNotQMP, excerpt(line))
 	}
 	m, err := parse(line)
+	// What happens while QEMU takes the connection comes before its greeting.
+	for early := 0; err == nil && m.QMP == nil && m.Event != "" && early < maxEarly; early++ {
+		if line, err = readLine(c.r, maxLine); err == nil {
+			m, err = parse(line)
+		}
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return ErrBusy
+	}
 	if err != nil || m.QMP == nil {
 		return fmt.Errorf("%w: it sent %s", ErrNotQMP, excerpt(line))
 	}

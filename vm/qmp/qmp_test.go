@@ -67,6 +67,31 @@ func short(t *testing.T) context.Context {
 	return ctx
 }
 
+// Events that come before the greeting are passed over.
+func TestEarlyEvents(t *testing.T) {
+	const stop = `{"timestamp": {"seconds": 1, "microseconds": 2}, "event": "STOP"}` + "\r\n"
+	path := serve(t, func(c net.Conn, in *bufio.Reader) {
+		_, _ = io.WriteString(c, stop+stop)
+		answer(`{"return": {"running": true}, "id": 2}`+"\r\n")(c, in)
+	})
+	c, err := qmp.Dial(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	var s struct{ Running bool }
+	if err := c.Execute(t.Context(), "query-status", nil, &s); err != nil || !s.Running {
+		t.Errorf("%+v, %v", s, err)
+	}
+	silent := serve(t, func(c net.Conn, in *bufio.Reader) {
+		_, _ = io.WriteString(c, stop)
+		_, _ = io.Copy(io.Discard, in)
+	})
+	if _, err := qmp.Dial(short(t), silent); !errors.Is(err, qmp.ErrBusy) {
+		t.Errorf("no greeting: %v", err)
+	}
+}
+
 func TestDialErrors(t *testing.T) {
 	send := func(s string) string {
 		return serve(t, func(c net.Conn, in *bufio.Reader) {

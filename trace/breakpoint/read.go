@@ -1,0 +1,249 @@
+package breakpoint
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/kobj"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// maxText bounds what of a guest's text goes into one value of an event, in bytes.
+const maxText = 4096
+
+// exec is finalize_exec(struct linux_binprm *).
+func (h *hit) exec() {
+	if name := h.r.CString(h.r.Pointer(h.pointer(0), h.o.filename), linux.MaxPath); h.r.Err == nil {
+		h.say("filename", name)
+	}
+	h.program()
+}
+
+// execTask is proc_exec_connector(struct task_struct *).
+func (h *hit) execTask() {
+	h.task = h.pointer(0)
+	h.program()
+}
+
+// program is the program that the task has just begun to run.
+func (h *hit) program() {
+	h.s.processes.Forget(h.task)
+	h.process()
+	if h.e.Process != nil {
+		h.e.Object = h.e.Process.Exe
+	}
+	h.paths.Only(linux.PartArguments)
+	p, err := h.paths.Process(h.ctx, h.sys.TaskAt(h.task))
+	if err != nil {
+		if h.r.Err == nil {
+			h.r.Err = err
+		}
+		return
+	}
+	for _, m := range p.Missing {
+		h.e.Note = "arguments: " + m.Err.Error()
+	}
+	h.e.Args = arguments(p.Args)
+}
+
+// arguments writes the arguments of a program as strace does.
+func arguments(args []string) string {
+	var b strings.Builder
+	b.WriteByte('[')
+	for i, a := range args {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		if b.Len() > maxText {
+			b.WriteString("...")
+			break
+		}
+		if len(a) > maxText {
+			b.WriteString(strconv.Quote(a[:maxText]) + "...")
+			continue
+		}
+		b.WriteString(strconv.Quote(a))
+	}
+	b.WriteByte(']')
+	return b.String()
+}
+
+// exit is acct_collect(long code, int group_dead): each thread that ends, and whether it was the last.
+func (h *hit) exit() {
+	if h.drop = uint32(h.args[1]) == 0; h.drop {
+		return
+	}
+	h.exited()
+}
+
+// exitThread is do_exit(long code). Where several threads end at a time, none may see that it is the last.
+func (h *hit) exitThread() {
+	if h.drop = h.r.Uint(h.r.Pointer(h.task, h.o.signal), h.o.live) > 1; h.drop {
+		return
+	}
+	h.exited()
+}
+
+func (h *hit) exited() {
+	const groupExit = 4 // SIGNAL_GROUP_EXIT
+	code := uint32(h.args[0])
+	if sig := h.r.Pointer(h.task, h.o.signal); h.r.Uint(sig, h.o.signalFlags)&groupExit != 0 {
+		code = uint32(h.r.Uint(sig, h.o.groupExit))
+	}
+	h.e.Result = status(code)
+	h.e.Return, h.e.Returned = int64(code>>8&0xff), code&0x7f == 0
+	h.e.Args = h.e.Result
+	if h.e.Returned {
+		h.say("status", h.e.Return)
+	} else {
+		h.say("signal", h.e.Result)
+	}
+}
+
+// status is how a process ended: its exit status, or the name of the signal that killed it.
+func status(code uint32) string {
+	if sig := code & 0x7f; sig != 0 {
+		if name := unix.SignalName(syscall.Signal(sig)); name != "" {
+			return name
+		}
+		return fmt.Sprintf("signal %d", sig)
+	}
+	return strconv.FormatUint(uint64(code>>8&0xff), 10)
+}
+
+// fork is wake_up_new_task(struct task_struct *).
+func (h *hit) fork() {
+	pid, tid, err := h.sys.TaskAt(h.pointer(0)).IDs()
+	if err != nil {
+		h.r.Err = err
+		return
+	}
+	if h.drop = pid != tid; h.drop { // a thread
+		return
+	}
+	h.e.Object = strconv.Itoa(int(pid))
+	h.e.Return, h.e.Returned = int64(pid), true
+	h.say("child", pid)
+}
+
+// module is do_init_module(struct module *) and free_module(struct module *).
+func (h *hit) module() {
+	if !h.o.moduleName.Present() {
+		return
+	}
+	m := h.pointer(0)
+	h.e.Object = h.r.CString(h.o.moduleName.At(m), int(h.o.moduleName.Size))
+	if h.o.moduleArgs.Present() {
+		if args := h.r.Pointer(m, h.o.moduleArgs); args != 0 && h.r.Err == nil {
+			h.e.Args = h.r.CString(args, maxText)
+		}
+	}
+}
+
+// creds is commit_creds(struct cred *): the task still has its old ones.
+func (h *hit) creds() {
+	was, is := h.r.Pointer(h.task, h.o.realCred), h.pointer(0)
+	var changes []string
+	for _, f := range []struct {
+		name  string
+		field kobj.Field
+	}{
+		{"uid", h.o.uid}, {"euid", h.o.euid}, {"suid", h.o.suid}, {"fsuid", h.o.fsuid},
+		{"gid", h.o.gid}, {"egid", h.o.egid}, {"sgid", h.o.sgid}, {"fsgid", h.o.fsgid},
+	} {
+		before, after := uint32(h.r.Uint(was, f.field)), uint32(h.r.Uint(is, f.field))
+		if before != after {
+			changes = append(changes, fmt.Sprintf("%s %d to %d", f.name, before, after))
+			h.say(f.name, after)
+		}
+	}
+	if before, after := h.r.Uint(was, h.o.effective), h.r.Uint(is, h.o.effective); before != after {
+		changes = append(changes, fmt.Sprintf("effective capabilities %#x to %#x", before, after))
+		h.say("cap_effective", fmt.Sprintf("%#x", after))
+	}
+	h.s.processes.Forget(h.task)
+	if h.drop = len(changes) == 0 && h.r.Err == nil; h.drop {
+		return
+	}
+	h.e.Args = strings.Join(changes, ", ")
+}
+
+// mountFlags are those of mount() that say that it mounts no new file system.
+var mountFlags = []struct {
+	bit  uint64
+	name string
+}{
+	{unix.MS_REMOUNT, "remount"}, {unix.MS_BIND, "bind"}, {unix.MS_MOVE, "move"},
+	{unix.MS_SHARED | unix.MS_PRIVATE | unix.MS_SLAVE | unix.MS_UNBINDABLE, "propagation"},
+}
+
+// mount is path_mount(const char *device, struct path *, const char *type, unsigned long flags, void *data).
+func (h *hit) mount() {
+	device, kind := h.text(h.pointer(0)), h.text(h.pointer(2))
+	flags := h.args[3]
+	h.e.Object = h.path(h.pointer(1))
+	how := "mount"
+	for _, f := range mountFlags {
+		if flags&f.bit != 0 {
+			how = f.name
+			break
+		}
+	}
+	h.e.Args = fmt.Sprintf("%s, %q, %q, %#x", how, device, kind, flags)
+	h.say("device", device)
+	h.say("type", kind)
+	h.say("flags", fmt.Sprintf("%#x", flags))
+	h.say("how", how)
+}
+
+// text is a string of the kernel's; none for no pointer.
+func (h *hit) text(a virt.Addr) string {
+	if a == 0 {
+		return ""
+	}
+	return h.r.CString(a, maxText)
+}
+
+// moveMount is security_move_mount(const struct path *from, const struct path *to).
+func (h *hit) moveMount() {
+	from := h.path(h.pointer(0))
+	h.e.Object = h.path(h.pointer(1))
+	h.e.Args = "move, " + strconv.Quote(from)
+	h.say("from", from)
+}
+
+// unmount is path_umount(struct path *, int flags).
+func (h *hit) unmount() {
+	h.e.Object = h.path(h.pointer(0))
+	h.e.Args = fmt.Sprintf("%#x", uint32(h.args[1]))
+}
+
+// written is a watchpoint: the access has been done.
+func (h *hit) written() {
+	w := h.point.watch
+	h.e.Name = w.Name
+	h.e.Object = fmt.Sprintf("%#x", uint64(w.Addr))
+	by := fmt.Sprintf("%#x", h.rip)
+	if table, err := h.sys.Table(); err == nil {
+		if name, off, ok := table.At(int64(h.rip - uint64(h.sys.Text))); ok {
+			by = fmt.Sprintf("%s+%#x", name, off)
+		}
+	}
+	var b [8]byte
+	if err := h.sys.ReadAt(b[:w.Size], w.Addr); err != nil {
+		h.r.Err = err
+		return
+	}
+	v := uint64(0)
+	for i := range b {
+		v |= uint64(b[i]) << (8 * i)
+	}
+	h.e.Args = fmt.Sprintf("%#x by %s", v, by)
+	h.say("value", fmt.Sprintf("%#x", v))
+	h.say("by", by)
+}

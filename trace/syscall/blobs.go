@@ -17,23 +17,25 @@ var blobs map[string]blobInfo
 
 func init() {
 	blobs = map[string]blobInfo{
-		"sockaddr":  {limit: 128, fn: blobSockaddr},
-		"sigset":    {size: 8, align: 4, fn: func(dst []byte, _ ctx, _ *Arg, b []byte) []byte { return appendSet(dst, le.Uint64(b), 8) }},
-		"oldsigset": {size: 4, align: 4, fn: func(dst []byte, _ ctx, _ *Arg, b []byte) []byte { return appendSet(dst, uint64(le.Uint32(b)), 4) }},
-		"epolldata": {size: 8, align: 4, fn: blobEpollData},
-		"dirents64": {limit: maxData, fn: func(dst []byte, x ctx, a *Arg, b []byte) []byte { return entries(dst, x, a, b, 19, 16) }},
-		"dirents":   {limit: maxData, fn: blobDirents},
-		"sigaction": {size: 32, size32: 20, align: 4, fn: blobSigaction},
-		"utimens":   {size: 16, size32: 8, align: 4, fn: blobUtimens},
-		"utimens64": {size: 16, align: 4, fn: blobUtimens},
-		"statx":     {size: 256, align: 4, fn: blobStatx},
-		"stat":      {size: 144, size32: 64, align: 4, fn: blobStat},
-		"stat64":    {size: 96, align: 4, fn: blobStat64},
-		"statfs":    {size: 120, size32: 64, align: 4, fn: blobStatfs},
-		"statfs64":  {size: 88, align: 4, fn: blobStatfs64},
-		"siginfo":   {size: 128, align: 4, fn: blobSiginfo},
-		"sigevent":  {size: 64, align: 4, fn: blobSigevent},
-		"termios":   {size: 36, align: 4, fn: blobTermios},
+		"sockaddr":     {limit: 128, fn: blobSockaddr},
+		"sigset":       {size: 8, align: 4, fn: func(dst []byte, _ ctx, _ *Arg, b []byte) []byte { return appendSet(dst, le.Uint64(b), 8) }},
+		"oldsigset":    {size: 4, align: 4, fn: func(dst []byte, _ ctx, _ *Arg, b []byte) []byte { return appendSet(dst, uint64(le.Uint32(b)), 4) }},
+		"epolldata":    {size: 8, align: 4, fn: blobEpollData},
+		"dirents64":    {limit: maxData, fn: func(dst []byte, x ctx, a *Arg, b []byte) []byte { return entries(dst, x, a, b, 19, 16) }},
+		"dirents":      {limit: maxData, fn: blobDirents},
+		"sigaction":    {size: 32, size32: 20, align: 4, fn: blobSigaction},
+		"oldsigaction": {size: 16, align: 4, fn: blobOldSigaction},
+		"utimens":      {size: 16, size32: 8, align: 4, fn: blobUtimens},
+		"utimens64":    {size: 16, align: 4, fn: blobUtimens},
+		"utime":        {size: 16, size32: 8, align: 4, fn: blobUtime},
+		"statx":        {size: 256, align: 4, fn: blobStatx},
+		"stat":         {size: 144, size32: 64, align: 4, fn: blobStat},
+		"stat64":       {size: 96, align: 4, fn: blobStat64},
+		"statfs":       {size: 120, size32: 64, align: 4, fn: blobStatfs},
+		"statfs64":     {size: 88, align: 4, fn: blobStatfs64},
+		"siginfo":      {size: 128, align: 4, fn: blobSiginfo},
+		"sigevent":     {size: 64, align: 4, fn: blobSigevent},
+		"termios":      {size: 36, align: 4, fn: blobTermios},
 	}
 }
 
@@ -80,7 +82,7 @@ func (x ctx) address(a *Arg) uint64 {
 
 // blobSockaddr writes the address of a socket.
 func blobSockaddr(dst []byte, x ctx, a *Arg, b []byte) []byte {
-	if a != nil && a.count.From == Pointed { // no more than there was room for
+	if a.count.From == Pointed { // no more than there was room for
 		if room, ok := x.before(int(a.count.N)); ok && room < len(b) {
 			b = b[:room]
 		}
@@ -134,7 +136,7 @@ func appendSockaddr(dst, b []byte) []byte {
 		} else {
 			var digits [8]byte
 			hex := appendHexDigits(digits[:0], uint64(groups))
-			dst = append(append(append(dst, "0x"...), "00000000"[len(hex):]...), hex...)
+			dst = append(append(append(dst, "0x"...), "000000"[min(len(hex), 6):]...), hex...)
 		}
 	case family == 17 && len(b) >= 12:
 		dst = appendPacket(dst, rest)

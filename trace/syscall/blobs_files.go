@@ -1,6 +1,9 @@
 package syscall
 
-import "strconv"
+import (
+	"strconv"
+	"time"
+)
 
 // blobStat writes struct stat, which ia32 has with 32-bit words.
 func blobStat(dst []byte, x ctx, _ *Arg, b []byte) []byte {
@@ -95,9 +98,41 @@ func blobUtimens(dst []byte, x ctx, a *Arg, b []byte) []byte {
 		return append(dst, "UTIME_OMIT"...)
 	}
 	dst = strconv.AppendInt(append(dst, "{tv_sec="...), sec, 10)
-	dst = strconv.AppendInt(append(dst, ", tv_nsec="...), nsec, 10)
-	dst = append(dst, '}')
-	return dst
+	dst = strconv.AppendUint(append(dst, ", tv_nsec="...), uint64(nsec), 10)
+	return appendDate(append(dst, '}'), sec, nsec, 9)
+}
+
+// blobUtime writes a timeval for utimes.
+func blobUtime(dst []byte, x ctx, a *Arg, b []byte) []byte {
+	var sec, usec int64
+	if x.c.ABI == ABI32 {
+		sec, usec = int64(int32(le.Uint32(b))), int64(int32(le.Uint32(b[4:])))
+	} else {
+		sec, usec = int64(le.Uint64(b)), int64(le.Uint64(b[8:]))
+	}
+	dst = strconv.AppendInt(append(dst, "{tv_sec="...), sec, 10)
+	dst = strconv.AppendUint(append(dst, ", tv_usec="...), uint64(usec), 10)
+	return appendDate(append(dst, '}'), sec, usec, 6)
+}
+
+// appendDate adds a time as a date, in UTC, with a fraction of so many digits.
+func appendDate(dst []byte, sec, fraction int64, digits int) []byte {
+	most := int64(1e9)
+	if digits == 6 {
+		most = 1e6
+	}
+	const yearMillion = 31556889864403199
+	if sec == 0 && fraction == 0 || fraction < 0 || fraction >= most || sec > yearMillion || sec < -yearMillion {
+		return dst
+	}
+	dst = time.Unix(sec, 0).UTC().AppendFormat(append(dst, " /* "...), "2006-01-02T15:04:05")
+	if fraction > 0 {
+		dst = append(dst, '.')
+		for most /= 10; most > 0; most /= 10 {
+			dst = append(dst, '0'+byte(fraction/most%10))
+		}
+	}
+	return append(dst, "+0000 */"...)
 }
 
 var utc = [...]string{"c_iflag", "c_oflag", "c_cflag", "c_lflag"}

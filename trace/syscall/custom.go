@@ -8,7 +8,8 @@ type custom struct {
 	fn     func(dst []byte, x ctx, a *Arg, i int) []byte
 	pieces func(abi ABI, arg int) []Piece
 	typ    string
-	fresh  bool // its pieces follow each other
+	stack  func(abi ABI) []Piece // memory on the stack
+	fresh  bool                  // its pieces follow each other
 }
 
 var customs map[string]custom

@@ -74,6 +74,9 @@ func (a *Arg) option(dst []byte, x ctx, i, n int, out bool) []byte {
 		return append(dst, `""`...)
 	}
 	b := a.bytes(x, 0, min(n, x.o.limit()))
+	if n < 4 && !out && (level == 270 || level == 1 && isInt(name)) {
+		b = nil
+	}
 	if b == nil || x.arg(i) == 0 {
 		return appendPointer(dst, x.arg(i))
 	}

@@ -24,7 +24,8 @@ import (
 //
 // and for arguments only:
 //
-//	<T >T <>T >!T           pointer to T: read before, after, both; after, also if the call failed
+//	<T >T >!T               pointer to T: read before, after; after, also if the call failed
+//	<>T <=>T                read before and after, written as [1 => 2] and as [1] => [2]
 //	<T[COUNT]               … to an array. COUNT: N, ARG, result, *ARG (the int to which ARG points)
 //	path str strv envp      strings
 //	<buf[COUNT] <iov[COUNT] a user's bytes, and vectors of them
@@ -53,7 +54,7 @@ var (
 var aliases = map[string]string{
 	"int": "s32", "uint": "u32", "size": "ulong", "pid": "s32", "fd": "s32", "dfd": "s32.dfd",
 	"uid": "u32.uid", "addr": "ptr", "loff": "s64", "off": "long", "hex": "ulong.x", "sig": "s32.sig",
-	"umode": "u16.perm", "dev": "u32.dev", "time": "long", "clock": "s32.clock",
+	"umode": "u16.perm", "dev": "u32.dev", "time": "long", "clock": "u32=clocks",
 }
 
 type direction uint8
@@ -63,6 +64,7 @@ const (
 	in
 	out
 	inOut
+	inOutApart
 	outAlways
 )
 

@@ -159,6 +159,10 @@ func (p *parser) arg(c *Call, names []string, i int, ty string, cond *Condition)
 				}
 			}
 		}
+		if k.stack != nil {
+			a.tag, a.frame = len(c.Pieces), true
+			c.Stack = k.stack(p.abi)
+		}
 		if k.typ != "" {
 			a.t = p.typ(k.typ)
 		}
@@ -188,7 +192,7 @@ func directionOf(ty string) (direction, string) {
 	for _, d := range []struct {
 		prefix string
 		dir    direction
-	}{{"<>", inOut}, {"<", in}, {">!", outAlways}, {">", out}} {
+	}{{"<=>", inOutApart}, {"<>", inOut}, {"<", in}, {">!", outAlways}, {">", out}} {
 		if t, ok := strings.CutPrefix(ty, d.prefix); ok {
 			return d.dir, t
 		}
@@ -227,6 +231,10 @@ func (p *parser) pointer(c *Call, a *Arg, i int, base string, cond *Condition) {
 		piece.Size, piece.Limit, piece.Data, a.fn = 1, maxData, true, argBuffer
 	case "hexbuf":
 		piece.Size, piece.Limit, piece.Data, a.fn = 1, maxData, true, argHexBuffer
+	case "xbuf": // of which a zero at the end is not shown
+		piece.Size, piece.Limit, piece.Data, a.fn = 1, maxData, true, argValue
+	case "lbuf": // that is not there if there was no room
+		piece.Size, piece.Limit, piece.Data, a.fn = 1, maxData, true, argList
 	case "cstr": // bytes that end with the zero, or at the count
 		piece.Size, piece.Limit, piece.Data, a.fn = 1, maxData, true, argCString
 	default:
@@ -246,7 +254,7 @@ func (p *parser) pointer(c *Call, a *Arg, i int, base string, cond *Condition) {
 			piece.Limit = piece.Size * piece.Count.N
 		}
 	}
-	if a.dir == inOut {
+	if a.dir == inOut || a.dir == inOutApart {
 		a.tag = c.addPiece(piece, cond, true)
 		piece.When = Return
 		c.addPiece(piece, cond, true)

@@ -20,7 +20,7 @@ func (a *Arg) append(dst []byte, x ctx, i int) []byte {
 	if v == 0 {
 		return append(dst, "NULL"...)
 	}
-	if a.dir == inOut {
+	if a.dir == inOut || a.dir == inOutApart {
 		return a.both(dst, x, v)
 	}
 	if a.dir == out && !x.v.succeeded() || a.dir == outAlways && !x.v.Returned {
@@ -28,10 +28,7 @@ func (a *Arg) append(dst []byte, x ctx, i int) []byte {
 	}
 	d, ok := x.v.find(a.tag)
 	if a.t.kind == kBlob && a.t.size == 1 {
-		if !ok || len(d.Bytes) == 0 {
-			if n, known := a.length(x); known && n == 0 && a.array && a.dir == out {
-				return append(dst, "[]"...)
-			}
+		if !ok || len(d.Bytes) == 0 && d.Status != Whole {
 			return appendHex(dst, v)
 		}
 		return a.t.append(dst, x, a, d.Bytes)
@@ -64,9 +61,9 @@ func (a *Arg) both(dst []byte, x ctx, v uint64) []byte {
 	if !changed {
 		return a.single(dst, x, d.Bytes)
 	}
-	if !a.t.isScalar() {
-		dst = append(a.t.append(dst, x, a, d.Bytes), " => "...)
-		return a.t.append(dst, x, a, after.Bytes)
+	if !a.t.isScalar() || a.dir == inOutApart {
+		dst = append(a.single(dst, x, d.Bytes), " => "...)
+		return a.single(dst, x, after.Bytes)
 	}
 	dst = append(a.t.append(append(dst, '['), x, a, d.Bytes), " => "...)
 	return append(a.t.append(dst, x, a, after.Bytes), ']')
@@ -178,6 +175,31 @@ func argBuffer(dst []byte, x ctx, a *Arg, i int) []byte {
 		}
 	}
 	return appendBytes(dst, d.Bytes, n, x.o.limit())
+}
+
+// argValue writes the value of an extended attribute.
+func argValue(dst []byte, x ctx, a *Arg, i int) []byte {
+	v := x.arg(i)
+	n, _ := a.length(x)
+	d, ok := x.v.find(a.tag)
+	if v == 0 || a.dir == out && !x.v.succeeded() || n > 65536 || n > 0 && (!ok || d.Status == Unreadable) {
+		return appendPointer(dst, v)
+	}
+	if n == 0 {
+		return append(dst, `""`...)
+	}
+	if n <= uint64(x.o.limit()) && n == uint64(len(d.Bytes)) && d.Bytes[n-1] == 0 {
+		return appendQuoted(dst, d.Bytes[:n-1])
+	}
+	return appendBytes(dst, d.Bytes, n, x.o.limit())
+}
+
+// argList writes names of extended attributes. Without room for them the call only returns their length.
+func argList(dst []byte, x ctx, a *Arg, i int) []byte {
+	if x.arg(i+1) == 0 {
+		return appendPointer(dst, x.arg(i))
+	}
+	return argBuffer(dst, x, a, i)
 }
 
 // argHexBuffer writes random bytes: all of them as \x….

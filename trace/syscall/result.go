@@ -22,6 +22,12 @@ const (
 	resultIoprio
 	resultCaps
 	resultSeals
+	resultScheduler
+	resultClock
+	resultMembarrier
+	resultDumpable
+	resultSecurebits
+	resultSpeculation
 	resultSig
 )
 
@@ -29,7 +35,8 @@ var resultNames = map[string]resultStyle{
 	"": resultNumber, "hex": resultHex, "octal": resultOctal, "unsigned": resultUnsigned, "never": resultNever,
 	"fdflags": resultFDFlags, "fileflags": resultFileFlags, "poll": resultPoll, "select": resultSelect,
 	"lease": resultLease, "personality": resultPersonality, "timeout": resultTimeout, "noerror": resultNoError,
-	"ioprio": resultIoprio, "seals": resultSeals, "sig": resultSig,
+	"ioprio": resultIoprio, "seals": resultSeals, "sig": resultSig, "sched": resultScheduler,
+	"adjtime": resultClock, "membarrier": resultMembarrier, "dumpable": resultDumpable, "securebits": resultSecurebits, "speculation": resultSpeculation,
 }
 
 func resultStyles(name string) resultStyle {
@@ -63,10 +70,7 @@ func (c *Call) AppendResult(dst []byte, v *Values) []byte {
 		}
 		return appendHex(dst, uint64(r))
 	case resultOctal:
-		if r != 0 {
-			dst = append(dst, '0')
-		}
-		return strconv.AppendUint(dst, uint64(r), 8)
+		return stylePermissions(dst, x, uint64(r))
 	case resultUnsigned:
 		return strconv.AppendUint(dst, uint64(r), 10)
 	case resultFDFlags:
@@ -83,10 +87,26 @@ func (c *Call) AppendResult(dst []byte, v *Values) []byte {
 		dst = append(appendHex(dst, uint64(r)), " ("...)
 		return append(setOf("personality").flags(dst, uint64(r)), ')')
 	case resultIoprio:
-		dst = append(appendHex(dst, uint64(r)), " ("...)
+		dst = append(strconv.AppendInt(dst, r, 10), " ("...)
 		return append(styleIoprio(dst, x, uint64(r)), ')')
 	case resultSig:
 		return append(styleSignal(append(strconv.AppendInt(dst, r, 10), " ("...), x, uint64(r)), ')')
+	case resultScheduler:
+		return named(setOf("sched"), dst, r)
+	case resultClock:
+		return named(setOf("adjtime"), dst, r)
+	case resultDumpable:
+		return named(setOf("dumpable"), dst, r)
+	case resultMembarrier:
+		if x.arg(0) != 0 || r == 0 {
+			break
+		}
+		return comment(setOf("membarrier"), appendHex(dst, uint64(r)), "", uint64(r))
+	case resultSecurebits:
+		return comment(setOf("secbits"), appendHex(dst, uint64(r)), "", uint64(r))
+	case resultSpeculation:
+		dst = append(appendHex(dst, uint64(r)), " ("...)
+		return append(setOf("prspecget").flags(dst, uint64(r)), ')')
 	case resultTimeout:
 		return x.timeLeft(strconv.AppendInt(dst, r, 10), args)
 	case resultPoll:
@@ -95,6 +115,15 @@ func (c *Call) AppendResult(dst []byte, v *Values) []byte {
 		return x.selected(strconv.AppendInt(dst, r, 10), args)
 	}
 	return strconv.AppendInt(dst, r, 10)
+}
+
+// named adds the name of a number, if it has one.
+func named(s *set, dst []byte, r int64) []byte {
+	dst = strconv.AppendInt(dst, r, 10)
+	if name := s.name(uint64(r)); name != "" {
+		dst = append(append(append(dst, " ("...), name...), ')')
+	}
+	return dst
 }
 
 // comment adds the names of bits; nothing if there are none.

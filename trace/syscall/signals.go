@@ -20,6 +20,18 @@ func blobSigaction(dst []byte, x ctx, _ *Arg, b []byte) []byte {
 	return append(dst, '}')
 }
 
+// blobOldSigaction writes ia32's first struct sigaction.
+func blobOldSigaction(dst []byte, x ctx, _ *Arg, b []byte) []byte {
+	flags := uint64(le.Uint32(b[8:]))
+	dst = styleHandler(append(dst, "{sa_handler="...), x, uint64(le.Uint32(b)))
+	dst = appendSet(append(dst, ", sa_mask="...), uint64(le.Uint32(b[4:])), 4)
+	dst = setOf("sa").flags(append(dst, ", sa_flags="...), flags)
+	if flags&0x04000000 != 0 {
+		dst = appendPointer(append(dst, ", sa_restorer="...), uint64(le.Uint32(b[12:])))
+	}
+	return append(dst, '}')
+}
+
 // siginfoCodes are the sets of codes that belong to a signal.
 var siginfoCodes = map[int32]string{4: "si_ill", 5: "si_trap", 7: "si_bus", 8: "si_fpe", 11: "si_segv", 17: "si_chld", 29: "si_poll", 31: "si_sys"}
 
@@ -88,8 +100,8 @@ func blobSiginfo(dst []byte, x ctx, _ *Arg, b []byte) []byte {
 			dst = styleSignal(dst, x, uint64(status))
 		}
 		times := (8 + 4 + w - 1) &^ (w - 1)
-		dst = strconv.AppendInt(append(dst, ", si_utime="...), int64(word(times)), 10)
-		dst = strconv.AppendInt(append(dst, ", si_stime="...), int64(word(times+w)), 10)
+		dst = styleTicks(append(dst, ", si_utime="...), x, word(times))
+		dst = styleTicks(append(dst, ", si_stime="...), x, word(times+w))
 	case signal == 4, signal == 5, signal == 7, signal == 8, signal == 11:
 		dst = appendPointer(append(dst, ", si_addr="...), word(0))
 	case signal == 31:

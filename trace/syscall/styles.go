@@ -13,7 +13,7 @@ func init() {
 		"perm":        stylePermissions,
 		"mode":        styleMode,
 		"dev":         styleDevice,
-		"clock":       styleClock,
+		"ticks":       styleTicks,
 		"rlim":        styleLimit,
 		"rlim64":      styleLimit64,
 		"mmap":        styleMmap,
@@ -60,7 +60,9 @@ func styleSignal(dst []byte, _ ctx, v uint64) []byte {
 	switch n := int32(v); {
 	case n > 0 && int(n) < len(signals):
 		return append(append(dst, "SIG"...), signals[n]...)
-	case n >= 32 && n <= 64:
+	case n == 32:
+		return append(dst, "SIGRTMIN"...)
+	case n > 32 && n <= 64:
 		return strconv.AppendInt(append(dst, "SIGRT_"...), int64(n)-32, 10)
 	default:
 		return strconv.AppendInt(dst, int64(n), 10)
@@ -90,9 +92,12 @@ func appendSet(dst []byte, mask uint64, width int) []byte {
 			dst = append(dst, ' ')
 		}
 		first = false
-		if n < len(signals) {
+		switch {
+		case n < len(signals):
 			dst = append(dst, signals[n]...)
-		} else {
+		case n == 32:
+			dst = append(dst, "RTMIN"...)
+		default:
 			dst = strconv.AppendInt(append(dst, "RT_"...), int64(n)-32, 10)
 		}
 	}
@@ -148,23 +153,14 @@ func styleDevice(dst []byte, _ ctx, v uint64) []byte {
 	return append(appendHex(append(dst, ", "...), minor), ')')
 }
 
-func styleClock(dst []byte, _ ctx, v uint64) []byte {
-	id := int32(v)
-	if id >= 0 {
-		return setOf("clocks").enum(dst, v&0xffffffff)
+// styleTicks writes hundredths of seconds.
+func styleTicks(dst []byte, _ ctx, v uint64) []byte {
+	dst = strconv.AppendUint(dst, v, 10)
+	if v == 0 {
+		return dst
 	}
-	pid := int64(^(id >> 3))
-	if id&7 == 3 {
-		return append(strconv.AppendInt(append(dst, "FD_TO_CLOCKID("...), pid, 10), ')')
-	}
-	if id&4 != 0 {
-		dst = append(dst, "MAKE_THREAD_CPUCLOCK("...)
-	} else {
-		dst = append(dst, "MAKE_PROCESS_CPUCLOCK("...)
-	}
-	dst = append(strconv.AppendInt(dst, pid, 10), ", "...)
-	dst = append(dst, [...]string{"CPUCLOCK_PROF", "CPUCLOCK_VIRT", "CPUCLOCK_SCHED", ""}[id&3]...)
-	return append(dst, ')')
+	dst = strconv.AppendUint(append(dst, " /* "...), v/100, 10)
+	return append(dst, '.', '0'+byte(v%100/10), '0'+byte(v%10), ' ', 's', ' ', '*', '/')
 }
 
 func styleLimit64(dst []byte, _ ctx, v uint64) []byte {

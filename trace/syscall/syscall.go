@@ -40,6 +40,9 @@ type Call struct {
 	Args []Arg
 	// Pieces is the guest memory that the arguments lead to. The tag of a piece is its index.
 	Pieces []Piece
+	// Stack is memory that is found by the stack pointer, not by an argument (Arg has no meaning). Its
+	// tags follow those of Pieces.
+	Stack []Piece
 	// NoReturn says that it never returns: exit, exit_group.
 	NoReturn bool
 
@@ -66,6 +69,7 @@ type Arg struct {
 	count   Count
 	tag     int // of its first piece
 	hidden  bool
+	frame   bool // it only exists if it was fetched
 	onlyArg int8
 	only    uint64 // bits of argument onlyArg, one of which must be set for this argument to exist; 0: always
 	fn      func(dst []byte, x ctx, a *Arg, i int) []byte
@@ -259,5 +263,10 @@ func (c *Call) Fields(v *Values) []string {
 
 // present says that the argument exists for these values.
 func (a *Arg) present(x ctx) bool {
+	if a.frame {
+		if _, ok := x.v.find(a.tag); !ok {
+			return false
+		}
+	}
 	return !a.hidden && (a.only == 0 || x.arg(int(a.onlyArg))&a.only != 0)
 }

@@ -1,0 +1,158 @@
+package syscall
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// programs are run twice: once by strace, and once by the tracer of these tests.
+var programs = []struct {
+	name string
+	args []string
+}{
+	{"ls", []string{"ls", "-l", "/"}},
+	{"cat", []string{"cat", "/etc/hostname", "/nonexistent"}},
+	{"sh", []string{"sh", "-c", "echo hello >/dev/null; false; ls /dev/null >/dev/null; cd /; umask 77; trap : USR1; kill -USR1 $$; exit 3"}},
+	{"git", []string{"git", "--version"}},
+	{"git log", []string{"git", "log", "-1"}},
+	{"files", []string{"calls", "files"}},
+	{"sockets", []string{"calls", "sockets"}},
+	{"processes", []string{"calls", "processes"}},
+	{"ia32", []string{"calls", "compat"}},
+	{"curl", []string{"curl", "-s", "http://127.0.0.1:9/"}},
+	{"python", []string{"python3", "-c", "import os,subprocess; subprocess.run(['true']); print(os.getcwd())"}},
+}
+
+// What differs from one run to the next.
+var unsteady = []*regexp.Regexp{
+	regexp.MustCompile(`tv_u?n?sec=-?\d+`),
+	regexp.MustCompile(`^getrandom\("[^"]*"`),
+	regexp.MustCompile(`(st_size|f_bfree|f_bavail|f_ffree|ru_\w+|tms_\w+|si_[us]time)=\d+( /\* [0-9.]+ s \*/)?`),
+	regexp.MustCompile(`(features|f_handle)=[^,}]*`),
+	regexp.MustCompile(`^shmget.*= \d+`),
+	regexp.MustCompile(`^(sysinfo|adjtimex)\(.*|^getppid\(\) = \d+|^times\(.*`),
+	regexp.MustCompile(`0x7ff[0-9a-f]+ /\*`),
+	regexp.MustCompile(`htons\(\d{5}\)`),
+}
+
+// environment is the same for both; without randomness of their own.
+var environment = []string{"PATH=/usr/bin:/bin", "HOME=/nonexistent", "PERL_HASH_SEED=0", "PYTHONHASHSEED=0", "LC_ALL=C"}
+
+// steady makes a line of one run equal to that of another. pids are known by their order.
+func steady(line string, pids map[int]string) string {
+	for _, re := range unsteady {
+		line = re.ReplaceAllString(line, "…")
+	}
+	return regexp.MustCompile(`\b\d{3,7}\b`).ReplaceAllStringFunc(line, func(s string) string {
+		n, _ := strconv.Atoi(s)
+		if name, ok := pids[n]; ok {
+			return name
+		}
+		return s
+	})
+}
+
+func straced(t *testing.T, work string, args []string) []*traced {
+	t.Helper()
+	dir := t.TempDir()
+	cmd := exec.Command("strace", append([]string{"-ff", "-q", "-a", "1", "-e", "signal=none", "-o", filepath.Join(dir, "t")}, args...)...)
+	cmd.Env, cmd.Dir = environment, work
+	_ = cmd.Run() // its status is the program's
+	files, err := filepath.Glob(filepath.Join(dir, "t.*"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("strace wrote nothing: %v", err)
+	}
+	var all []*traced
+	for _, f := range files {
+		out, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pid, _ := strconv.Atoi(strings.TrimPrefix(filepath.Ext(f), "."))
+		tr := &traced{tid: pid}
+		for line := range strings.Lines(string(out)) {
+			if !strings.HasPrefix(line, "+++") && !strings.HasPrefix(line, "---") {
+				tr.lines = append(tr.lines, strings.TrimRight(line, "\n"))
+			}
+		}
+		all = append(all, tr)
+	}
+	slices.SortFunc(all, func(a, b *traced) int { return a.tid - b.tid })
+	return all
+}
+
+// TestStrace compares what is written here with what strace writes of the same program: line by
+// line. Addresses are equal because both run without randomization.
+func TestStrace(t *testing.T) {
+	if _, err := exec.LookPath("strace"); err != nil {
+		t.Skip("no strace: run scripts/install-deps")
+	}
+	calls := filepath.Join(t.TempDir(), "calls")
+	if out, err := exec.Command("gcc", "-static", "-no-pie", "-w", "-O1", "-o", calls, "testdata/calls.c").CombinedOutput(); err != nil {
+		t.Fatalf("gcc: %v: %s", err, out)
+	}
+	for _, p := range programs {
+		t.Run(p.name, func(t *testing.T) {
+			if p.args[0] == "calls" {
+				p.args = append([]string{calls}, p.args[1:]...)
+			}
+			if _, err := exec.LookPath(p.args[0]); err != nil {
+				t.Skipf("no %s here", p.args[0])
+			}
+			args := append([]string{"setarch", "-R"}, p.args...)
+			work := t.TempDir()
+			want := straced(t, work, args)
+			compare(t, want, trace(t, work, args))
+		})
+	}
+}
+
+func compare(t *testing.T, want, got []*traced) {
+	t.Helper()
+	if len(want) != len(got) {
+		t.Errorf("strace saw %d threads, and the tracer here %d", len(want), len(got))
+	}
+	lines, bad := 0, 0
+	wantPIDs, gotPIDs := map[int]string{}, map[int]string{}
+	for i := range min(len(want), len(got)) {
+		wantPIDs[want[i].tid], gotPIDs[got[i].tid] = "PID"+strconv.Itoa(i), "PID"+strconv.Itoa(i)
+	}
+	for i := range min(len(want), len(got)) {
+		w, g := want[i].lines, got[i].lines
+		if i == 0 { // setarch itself has random addresses
+			w, g = behindExec(w), behindExec(g)
+		}
+		for k := range max(len(w), len(g)) {
+			a, b := "nothing", "nothing"
+			if k < len(w) {
+				a = steady(w[k], wantPIDs)
+			}
+			if k < len(g) {
+				b = steady(g[k], gotPIDs)
+			}
+			lines++
+			if a != b {
+				if bad++; bad < 20 {
+					t.Errorf("thread %d, line %d:\nstrace %s\nhere   %s", i, k, a, b)
+				}
+			}
+		}
+	}
+	t.Logf("%d lines, %d of them differ", lines, bad)
+}
+
+// behindExec leaves out what was done before the second execve.
+func behindExec(lines []string) []string {
+	for i, l := range lines {
+		if i > 0 && strings.HasPrefix(l, "execve(") && strings.HasSuffix(l, "= 0") {
+			return lines[i:]
+		}
+	}
+	return nil
+}

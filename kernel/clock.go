@@ -42,7 +42,14 @@ func (k *Kernel) Clock() (Clock, error) {
 	if err != nil {
 		return Clock{}, fmt.Errorf("guest clock: %w", err)
 	}
-	now := time.Unix(sec, 0).UTC()
+	// The rest of the second is kept shifted, for precision (struct tk_read_base).
+	var rest int64
+	if n, err := read("tkr_mono.xtime_nsec"); err == nil {
+		if shift, err := read("tkr_mono.shift"); err == nil {
+			rest = int64(min(uint64(n)>>(uint32(shift)&63), uint64(time.Second-1)))
+		}
+	}
+	now := time.Unix(sec, rest).UTC()
 	boot := time.Unix(0, real-slept).UTC()
 	return Clock{Now: now, Boot: boot, Up: now.Sub(boot), Slept: time.Duration(slept)}, nil
 }

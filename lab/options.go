@@ -55,6 +55,7 @@ type Options struct {
 
 	Firmware bool      // boot no kernel: the guest stays in its firmware, without an agent
 	KVMHost  bool      // a guest that is itself a KVM host (AMD SVM under TCG) with QEMU inside
+	Plugin   string    // path of outsight's plugin for QEMU, which lets the guest be traced; "": none
 	QEMUArgs []string  // more arguments for QEMU
 	Progress io.Writer // reports slow steps; nil is silent
 

@@ -19,6 +19,9 @@ func qemuArgs(o Options, k Kernel, disk bool) []string {
 		"-chardev", "file,id=console,path=console.log,append=on", "-serial", "chardev:console",
 		"-pidfile", "pid",
 	}
+	if o.Plugin != "" {
+		args = append(args, "-plugin", o.Plugin+",socket=trace")
+	}
 	if o.Private {
 		args = append(args, "-machine", o.Machine)
 	} else {

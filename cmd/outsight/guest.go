@@ -110,7 +110,7 @@ func extraCommands() []*cobra.Command {
 	lab := newLabCommand()
 	lab.GroupID = groupHost
 	return []*cobra.Command{
-		newCheckCommand(), newQueryCommand(), newTopCommand(), newCollectCommand(), newRecoverCommand(), newDumpCommand(), newExportISFCommand(), newStructCommand(),
+		newCheckCommand(), newTraceCommand(), newPluginCommand(), newQueryCommand(), newTopCommand(), newCollectCommand(), newRecoverCommand(), newDumpCommand(), newExportISFCommand(), newStructCommand(),
 		newReadCommand(), newProfileCommand(), newWhatisCommand(), newTranslateCommand(), newDisassembleCommand(), newSearchCommand(), newWalkCommand(), newExtractCommand(), lab,
 	}
 }

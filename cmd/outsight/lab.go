@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/outsight-vmi/outsight/lab"
+	"github.com/outsight-vmi/outsight/plugin"
 )
 
 // newLabCommand is "outsight lab": guests to try things on.
@@ -42,6 +43,7 @@ func newLabUpCommand() *cobra.Command {
 	var o lab.Options
 	var memory string
 	var files []string
+	var traced bool
 	cmd := &cobra.Command{
 		Use:   "up [flags]",
 		Short: "Boot a guest and print its name",
@@ -57,6 +59,11 @@ func newLabUpCommand() *cobra.Command {
 			}
 			if o.Files, err = parseFiles(files); err != nil {
 				return usagef("--file: %w", err)
+			}
+			if traced {
+				if o.Plugin, err = plugin.Install(""); err != nil {
+					return err
+				}
 			}
 			o.Progress = cmd.ErrOrStderr()
 			g, err := lab.Up(cmd.Context(), o)
@@ -82,6 +89,7 @@ func newLabUpCommand() *cobra.Command {
 	f.StringVar(&o.Append, "append", "", "more kernel `ARGUMENTS`")
 	f.StringArrayVar(&files, "file", nil, "`GUEST=HOST`: put a file of the host into the guest (may be repeated)")
 	f.StringSliceVar(&o.Modules, "modules", nil, "kernel `MODULES` to load, with commas between them and parameters after a name: 'veth,dummy numdummies=2'")
+	f.BoolVar(&traced, "trace", false, "start QEMU with outsight's plugin, so that outsight trace can see every system call")
 	f.BoolVar(&o.Firmware, "firmware", false, "boot no kernel: leave it in its firmware")
 	f.BoolVar(&o.KVMHost, "kvm-host", false, "make it a KVM host itself (AMD SVM, emulated), with QEMU inside")
 	f.StringArrayVar(&o.QEMUArgs, "qemu-arg", nil, "one more `ARGUMENT` for QEMU (may be repeated)")

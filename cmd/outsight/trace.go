@@ -1,0 +1,128 @@
+package main
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/outsight-vmi/outsight/table"
+	"github.com/outsight-vmi/outsight/trace"
+	"github.com/outsight-vmi/outsight/trace/tcg"
+)
+
+const traceLong = `Trace the system calls of a guest, of all its processes at once, from outside.
+
+Lines read as strace's do. Each call is shown when it has returned; one that does not return (exit) when it begins.
+Nothing is in the guest: QEMU translates it (TCG) and has outsight's plugin, see "outsight plugin". When the trace
+ends, however it ends, the guest runs at full speed again.
+
+Events that found no room are counted, and reported at the end: a slower output loses some, the guest never waits.`
+
+// traceView documents and encodes events as rows of views are.
+var traceView = table.New(table.Spec{Name: "trace", Doc: traceLong, Columns: trace.Documented(), Live: true})
+
+// traceFlags are the flags of "outsight trace".
+type traceFlags struct {
+	calls                 []string
+	pids                  []int64
+	comms, exes, inside   []string
+	limit                 int
+	summary, strace, path bool
+	output                string
+}
+
+func newTraceCommand() *cobra.Command {
+	var access guestFlags
+	var out outputFlags
+	var f traceFlags
+	filter := newFilterFlags(table.SpecOf(traceView))
+	c := &cobra.Command{
+		Use:   "trace [TARGET]",
+		Short: "Trace the system calls of a guest",
+		Long:  traceLong,
+		Example: `  outsight trace lab:demo
+  outsight trace lab:demo --syscalls openat,execve,connect --comm sshd
+  outsight trace lab:demo --where 'errno == "EACCES"' -o json
+  outsight trace lab:demo --summary`,
+		GroupID:           groupAsk,
+		Args:              oneTarget,
+		ValidArgsFunction: completeTarget,
+	}
+	out.add(c, trace.Documented())
+	filter.add(c)
+	setLongHelp(c, traceView)
+	c.Flags().StringSliceVar(&f.calls, "syscalls", nil, "only these system calls: `names` with commas between them, or all")
+	c.Flags().StringSliceVar(&f.comms, "comm", nil, "only processes with one of these `names`")
+	c.Flags().StringSliceVar(&f.exes, "exe", nil, "only processes that run one of these `files`")
+	c.Flags().StringSliceVar(&f.inside, "container", nil, "only processes in containers whose short ID begins with one of these `IDs`")
+	c.Flags().IntVar(&f.limit, "string-limit", 32, "show so many `bytes` of strings and buffers, as strace -s")
+	c.Flags().BoolVar(&f.summary, "summary", false, "count calls, errors and time instead, and print a table at the end, as strace -c")
+	c.Flags().BoolVar(&access.noCache, "no-cache", false, "analyze the kernel again, without the profiles kept on disk")
+	c.RunE = func(c *cobra.Command, args []string) (err error) {
+		// A trace reads as strace's output where the user asked for nothing else.
+		f.strace = !c.Flags().Changed("output") && !c.Flags().Changed("columns")
+		o, err := out.parse(c.OutOrStdout(), trace.Documented())
+		if err != nil {
+			return err
+		}
+		where, err := filter.expression()
+		if err != nil {
+			return err
+		}
+		f.pids = filter.pids
+		options, err := f.options(o)
+		if err != nil {
+			return err
+		}
+		g, err := access.session(c.Context(), strings.Join(args, ""))
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, g.Close()) }()
+		s, err := tcg.Start(c.Context(), g, options)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, s.Close()) }()
+		return f.run(c.Context(), c.OutOrStdout(), c.ErrOrStderr(), s, o, where)
+	}
+	return c
+}
+
+// options are those of the source.
+func (f *traceFlags) options(o output) (t tcg.Options, err error) {
+	if f.limit < 1 || f.limit > 1<<16 {
+		return t, usagef("--string-limit: %d is not between 1 and %d", f.limit, 1<<16)
+	}
+	t.Limit = f.limit
+	for _, n := range f.calls {
+		if n != "all" {
+			t.Calls = append(t.Calls, n)
+		}
+	}
+	for _, p := range f.pids {
+		t.PIDs = append(t.PIDs, int32(p))
+	}
+	for _, i := range o.options.Columns {
+		t.Fields = t.Fields || trace.Documented()[i].Name == "fields" && !f.strace && !f.summary
+	}
+	return t, nil
+}
+
+// wants says whether an event is of a process that was asked for.
+func (f *traceFlags) wants(e *trace.Event) bool {
+	p := e.Process
+	return anyOf(f.comms, p.Comm, equal) && anyOf(f.exes, p.Exe, equal) && anyOf(f.inside, p.Container, strings.HasPrefix)
+}
+
+func anyOf(list []string, s string, is func(s, one string) bool) bool {
+	for _, one := range list {
+		if is(s, one) {
+			return true
+		}
+	}
+	return len(list) == 0
+}
+
+func equal(a, b string) bool { return a == b }

@@ -1,0 +1,292 @@
+package tcg
+
+import (
+	"context"
+	"time"
+
+	"github.com/outsight-vmi/outsight/guest"
+	"github.com/outsight-vmi/outsight/trace"
+	"github.com/outsight-vmi/outsight/trace/plugin"
+	"github.com/outsight-vmi/outsight/trace/syscall"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// joiner makes events of records: it joins the entry of a call with its return, by the task.
+type joiner struct {
+	processes *trace.Processes
+	o         Options
+	calls     [2][]*syscall.Call
+	asked     [2][]bool // nil: all
+	pending   map[uint64]*call
+	free      []*call
+	queue     []*call // done, and not handed out
+	handed    *call   // whose memory the last event refers to
+	lost      uint64
+	values    syscall.Values
+	text      []byte
+	clock     skew
+}
+
+// call is a system call between its entry and its return.
+type call struct {
+	task, ids, nr, stamp, born uint64
+	args                       [6]uint64
+	vcpu                       int
+	entered, left              time.Time
+	seen                       bool // its entry was seen
+	returned                   bool
+	result                     int64
+	note                       string
+	bytes                      []byte
+	data                       []piece
+	process                    *trace.Process
+}
+
+// piece is an item in call.bytes.
+type piece struct {
+	tag      uint8
+	status   syscall.Status
+	from, to int
+}
+
+// maxPending bounds the calls that have not returned: a guest can have a million threads.
+const maxPending = 1 << 18
+
+func (j *joiner) init(g *guest.Guest, o Options) {
+	j.processes, j.o = trace.NewProcesses(g), o
+	j.pending = map[uint64]*call{}
+}
+
+// booted forgets what was under way in the last boot.
+func (j *joiner) booted() {
+	for task, c := range j.pending {
+		j.free = append(j.free, c)
+		delete(j.pending, task)
+	}
+	j.clock = skew{}
+}
+
+func (j *joiner) new() *call {
+	if n := len(j.free); n > 0 {
+		c := j.free[n-1]
+		j.free = j.free[:n-1]
+		bytes, data := c.bytes[:0], c.data[:0]
+		*c = call{bytes: bytes, data: data}
+		return c
+	}
+	return &call{}
+}
+
+// take takes a record in.
+func (j *joiner) take(ctx context.Context, s *plugin.Stream, r *plugin.Record) {
+	switch r.Probe {
+	case idEntry:
+		j.entry(ctx, s, r)
+	case idReturn, idDenied:
+		j.back(ctx, s, r)
+	}
+}
+
+func (c *call) head(r *plugin.Record) {
+	c.task, c.ids, c.nr, c.stamp, c.born = r.Word(wordTask), r.Word(wordIDs), r.Word(wordCall), r.Word(wordStamp), r.Word(wordBorn)
+	c.vcpu = r.VCPU
+}
+
+func (j *joiner) entry(ctx context.Context, s *plugin.Stream, r *plugin.Record) {
+	c := j.new()
+	c.head(r)
+	c.seen, c.entered = true, s.Time(r)
+	for i := range min(r.Words()-headWords, 6) {
+		c.args[i] = r.Word(headWords + i)
+	}
+	c.add(r, false)
+	c.process = j.processes.Born(ctx, virt.Addr(c.task), c.born)
+	if old := j.pending[c.task]; old != nil {
+		old.note = "its return was not seen"
+		j.done(old)
+	}
+	if k := j.kind(c.nr); k != nil && k.NoReturn {
+		delete(j.pending, c.task)
+		j.done(c)
+		return
+	}
+	if len(j.pending) >= maxPending {
+		for task, old := range j.pending { // any of them
+			old.note = "too many calls are under way: its return is not waited for"
+			delete(j.pending, task)
+			j.done(old)
+			break
+		}
+	}
+	j.pending[c.task] = c
+}
+
+func (j *joiner) back(ctx context.Context, s *plugin.Stream, r *plugin.Record) {
+	c := j.pending[r.Word(wordTask)]
+	if c != nil && (c.nr != r.Word(wordCall) || c.born != r.Word(wordBorn)) {
+		c.note = "its return was not seen"
+		delete(j.pending, c.task)
+		j.done(c)
+		c = nil
+	}
+	if c == nil { // it began before the trace did
+		c = j.new()
+		c.head(r)
+		c.note = "it began before the trace did"
+		c.process = j.processes.Born(ctx, virt.Addr(c.task), c.born)
+	}
+	delete(j.pending, c.task)
+	c.returned, c.result, c.left = true, int64(r.Word(wordResult)), s.Time(r)
+	c.vcpu = r.VCPU
+	if stamp := r.Word(wordStamp); stamp == 0 || stamp == c.stamp || !c.seen {
+		c.add(r, true)
+	} else {
+		c.note = "what it gave back was not read: its thread moved to another processor"
+	}
+	j.done(c)
+	j.changed(c)
+}
+
+// changed forgets what a call has changed.
+func (j *joiner) changed(c *call) {
+	if c.result != 0 {
+		return
+	}
+	if k := j.kind(c.nr); k != nil {
+		for _, n := range internal {
+			if n == k.Name {
+				j.processes.Forget(virt.Addr(c.task))
+				return
+			}
+		}
+	}
+}
+
+// add keeps the items of a record. Those of a return come in place of what could not be read at the entry.
+func (c *call) add(r *plugin.Record, again bool) {
+	known := len(c.data)
+	for items := r.Items(); ; {
+		item, ok := items.Next()
+		if !ok {
+			return
+		}
+		if again && !c.better(item, known) {
+			continue
+		}
+		from := len(c.bytes)
+		c.bytes = append(c.bytes, item.Data...)
+		c.data = append(c.data, piece{item.Tag, syscall.Status(item.Status), from, len(c.bytes)})
+	}
+}
+
+// better says whether an item of a return is to be kept: if there is none of its tag, or one that
+// could not be read, which is dropped.
+func (c *call) better(item plugin.Item, known int) bool {
+	unreadable := false
+	for i := range c.data[:known] {
+		if c.data[i].tag != item.Tag {
+			continue
+		}
+		if c.data[i].status == syscall.Unreadable {
+			unreadable = true
+		}
+	}
+	has := false
+	for i := range c.data[:known] {
+		if c.data[i].tag == item.Tag {
+			has = true
+			if unreadable {
+				c.data[i].tag = dropped
+			}
+		}
+	}
+	return !has || unreadable
+}
+
+// dropped is the tag of an item that another came for.
+const dropped = 255
+
+func (j *joiner) kind(nr uint64) *syscall.Call {
+	abi, n := nr>>32, nr&0xffffffff
+	if abi > 1 || n >= uint64(len(j.calls[abi])) {
+		return nil
+	}
+	return j.calls[abi][n]
+}
+
+// done hands a call out, unless nobody asked for it.
+func (j *joiner) done(c *call) {
+	abi, n := c.nr>>32, c.nr&0xffffffff
+	if abi <= 1 && j.asked[abi] != nil && (n >= uint64(len(j.asked[abi])) || !j.asked[abi][n]) {
+		j.free = append(j.free, c)
+		return
+	}
+	j.queue = append(j.queue, c)
+}
+
+// queued fills e with the next call that is done.
+func (j *joiner) queued(e *trace.Event) bool {
+	if j.handed != nil {
+		j.free = append(j.free, j.handed)
+		j.handed = nil
+	}
+	if len(j.queue) == 0 {
+		return false
+	}
+	c := j.queue[0]
+	if j.queue = j.queue[1:]; len(j.queue) == 0 {
+		j.queue = j.queue[:0:0]
+	}
+	j.handed = c
+	j.fill(e, c)
+	return true
+}
+
+func (j *joiner) fill(e *trace.Event, c *call) {
+	*e = trace.Event{
+		Time: c.entered, Source: trace.FromPlugin, Kind: trace.KindSyscall, VCPU: c.vcpu, TID: int32(c.ids), Process: c.process,
+		Note: c.note, Lost: j.lost, Return: c.result, Returned: c.returned, Fields: e.Fields[:0],
+	}
+	if e.Time.IsZero() {
+		e.Time = c.left
+	} else if c.returned {
+		e.Duration = max(c.left.Sub(c.entered), 0)
+	}
+	e.Guest = j.clock.guest(e.Time)
+	if e.Process == nil {
+		e.Process = &trace.Process{PID: int32(c.ids >> 32), PPID: -1}
+	}
+	v := &j.values
+	v.Args, v.Returned, v.Result, v.Data = c.args, c.returned, c.result, v.Data[:0]
+	for _, p := range c.data {
+		if p.tag != dropped {
+			v.Data = append(v.Data, syscall.Data{Tag: p.tag, Status: p.status, Bytes: c.bytes[p.from:p.to]})
+		}
+	}
+	k := j.kind(c.nr)
+	if k == nil {
+		j.unknown(e, c)
+		return
+	}
+	e.Name = k.Name
+	j.text = j.text[:0]
+	args, result := 0, 0
+	if c.seen {
+		j.text = k.AppendArgs(j.text, v, syscall.Options{Limit: j.o.Limit})
+		args = len(j.text)
+	}
+	if c.returned {
+		j.text = k.AppendResult(j.text, v)
+		result = len(j.text)
+	}
+	e.Args = view(j.text[:args])
+	if c.returned {
+		e.Result = view(j.text[args:result])
+		if c.result < 0 && c.result >= -4095 {
+			e.Errno, _ = syscall.ErrnoName(int(-c.result))
+		}
+	}
+	if j.o.Fields && c.seen {
+		e.Fields = k.Fields(v)
+	}
+}

@@ -1,0 +1,140 @@
+package tcg
+
+import (
+	"fmt"
+
+	"github.com/outsight-vmi/outsight/guest"
+	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/kobj"
+	"github.com/outsight-vmi/outsight/phys"
+	"github.com/outsight-vmi/outsight/trace/plugin"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// layout is where programs find what they need of the kernel.
+type layout struct {
+	current   uint64 // from a CPU's GS base to its current task
+	pid, tgid uint32 // in task_struct
+	stack     uint32
+	started   uint32
+	regs      uint64 // from the bottom of a kernel stack to the registers that the entry code saved
+	returns   []virt.Addr
+	migrate   virt.Addr   // set_task_cpu(task, cpu); 0: there is one CPU
+	denied    []virt.Addr // where seccomp's judgement returns
+}
+
+type taskLayout struct{ pid, tgid, stack, started uint32 }
+
+type hotLayout struct{ current uint32 }
+
+const ptRegs = 168 // bytes: r15 to ss, unchanged since 2.6
+
+func layoutOf(l *guest.Look) (o layout, err error) {
+	s := l.Linux
+	t, err := kobj.LayoutOf(s.Walker, "system calls", func(r *kobj.Resolver, o *taskLayout) {
+		o.pid, o.tgid, o.stack = r.Offset("task_struct", "pid"), r.Offset("task_struct", "tgid"), r.Offset("task_struct", "stack")
+		o.started = r.Offset("task_struct", "start_boottime", "real_start_time") // renamed in 5.5
+	})
+	if err != nil {
+		return o, err
+	}
+	o.pid, o.tgid, o.stack, o.started = t.pid, t.tgid, t.stack, t.started
+	if o.current, err = currentTask(s); err != nil {
+		return o, err
+	}
+	size, err := stackSize(s)
+	if err != nil {
+		return o, err
+	}
+	o.regs = size - ptRegs
+	if _, fred := s.Symbol("asm_fred_entrypoint_user"); fred {
+		o.regs -= 16 // TOP_OF_KERNEL_STACK_PADDING with CONFIG_X86_FRED, since 6.9
+	}
+	owners, err := s.Owners()
+	if err != nil {
+		return o, fmt.Errorf("find where system calls return: %w", err)
+	}
+	if o.returns, err = returnSites(s, owners); err != nil {
+		return o, fmt.Errorf("find where system calls return: %w", err)
+	}
+	if s.CPUs() > 1 {
+		o.migrate, _ = s.Address("set_task_cpu")
+	}
+	o.denied = returnsOf(s, owners, "__secure_computing")
+	return o, nil
+}
+
+// currentTask is how far from a CPU's GS base its pointer to the current task lies. It was in pcpu_hot from 6.2 to 6.14.
+func currentTask(s *linux.System) (uint64, error) {
+	for _, name := range []string{"pcpu_hot", "current_task"} {
+		a, err := s.PerCPU(name, 0)
+		if err != nil {
+			continue
+		}
+		off := uint64(a - s.CPUAreas[0])
+		if name == "pcpu_hot" {
+			member, err := kobj.LayoutOf(s.Walker, "current task", func(r *kobj.Resolver, o *hotLayout) {
+				o.current = r.Offset("pcpu_hot", "current_task")
+			})
+			if err != nil {
+				return 0, err
+			}
+			off += uint64(member.current)
+		}
+		return off, nil
+	}
+	return 0, fmt.Errorf("current task: %w", s.NoSymbol("current_task"))
+}
+
+// stackSize is the size of a kernel stack: that of init's, which lies between two symbols.
+func stackSize(s *linux.System) (uint64, error) {
+	from, ok1 := s.Address("init_stack")
+	to, ok2 := s.Address("__end_init_stack")
+	if !ok1 {
+		from, ok1 = s.Address("__start_init_stack")
+	}
+	if !ok2 {
+		to, ok2 = s.Address("__end_init_task")
+	}
+	if size := uint64(to - from); ok1 && ok2 && (size == 16<<10 || size == 32<<10 || size == 8<<10) {
+		return size, nil
+	}
+	// THREAD_SIZE of amd64 since 3.15; KASAN doubles it, and has symbols of its own.
+	if _, kasan := s.Address("kasan_init"); kasan {
+		return 32 << 10, nil
+	}
+	return 16 << 10, nil
+}
+
+// windows are what programs read memory through, and the virtual ranges that map it in one piece.
+func windows(l *guest.Look) (ws []plugin.Window, linears []plugin.Linear) {
+	hosted, ok := phys.As[phys.Hosted](l.Machine.Memory)
+	if !ok {
+		return nil, nil
+	}
+	var end uint64
+	var first phys.Host
+	for i, h := range hosted.Hosts() {
+		if i == 0 {
+			first = h
+		}
+		// Memory that was plugged in can be unplugged, and its mapping goes with it. What QEMU's process has in
+		// one piece from its start on, the machine was made with. A file stays mapped by the plugin itself.
+		if h.File == nil && !continues(first, h) || len(ws) == 32 {
+			continue
+		}
+		ws = append(ws, plugin.Window{Range: h.Range, File: h.File, Host: h.Offset})
+		end = max(end, uint64(h.End))
+	}
+	s := l.Linux
+	if base := s.Space.DirectBase(); base != 0 && end > 0 {
+		linears = append(linears, plugin.Linear{Address: uint64(base), Size: end})
+	}
+	return ws, linears
+}
+
+// continues says whether h continues first in the monitor's address space: RAM that was split in guest-physical
+// addresses alone, at the hole below 4 GiB.
+func continues(first, h phys.Host) bool {
+	return h.Start == first.Start || h.Offset == first.Offset+first.Size()
+}

@@ -1,0 +1,372 @@
+package tcg
+
+import (
+	"github.com/outsight-vmi/outsight/trace/plugin"
+	"github.com/outsight-vmi/outsight/trace/syscall"
+)
+
+// What records are marked with.
+const (
+	idEntry  = 1 // a system call begins
+	idReturn = 2 // its function has returned
+	idDenied = 3 // seccomp has judged it
+)
+
+// The words that a record of each kind begins with. Arguments follow those of an entry, and
+// those that pieces were fetched by follow those of a return.
+const (
+	wordTask   = 0
+	wordIDs    = 1 // PID << 32 | TID, in the kernel's words tgid and pid
+	wordCall   = 2 // number | ABI << 32
+	wordStamp  = 3 // of the entry: number of the vCPU << 56 | a count of its own
+	wordBorn   = 4 // when the task was started, in nanoseconds since boot
+	wordPC     = 5 // of an entry: address of the instruction
+	wordResult = 5 // of a return
+	headWords  = 6
+)
+
+// What a vCPU remembers of the last entry on it, until it returns.
+const (
+	memTask  = 0 // 0: nothing
+	memCall  = 1
+	memStamp = 2
+	memCount = 3
+	memArgs  = 4  // and the next five
+	memFault = 10 // whether something could not be read then
+)
+
+// Slots that programs use.
+const (
+	sCall = plugin.Slot(iota)
+	sTask
+	sIDs
+	sStamp
+	sPC
+	sResult
+	sGS
+	sX
+	sY
+	sZ
+	sNumber
+	sBorn
+	sFault
+	sArgs // and the next five
+)
+
+// abi64 and abi32 are in a record's call, above the number.
+const (
+	abi64 = 0
+	abi32 = 1
+)
+
+var registers64 = [6]string{"rdi", "rsi", "rdx", "r10", "r8", "r9"}
+
+// registers32 are those of int $0x80. sysenter and the syscall of a 32-bit process pass the stack in EBP, and what
+// EBP would be on it: the vDSO puts it there (arch/x86/entry/vdso/vdso32/system_call.S).
+var registers32 = [6]string{"rbx", "rcx", "rdx", "rsi", "rdi", "rbp"}
+
+// regs are where the entry code saves registers (struct pt_regs).
+const (
+	regR10 = 56
+	regR9  = 64
+	regR8  = 72
+	regDX  = 96
+	regSI  = 104
+	regDI  = 112
+	regNr  = 120
+	regBX  = 40
+	regBP  = 32
+	regCX  = 88
+	regCS  = 136
+)
+
+var saved64 = [6]int64{regDI, regSI, regDX, regR10, regR8, regR9}
+var saved32 = [6]int64{regBX, regCX, regDX, regSI, regDI, regBP}
+
+// userCS64 is the code segment of 64-bit processes (__USER_CS).
+const userCS64 = 0x33
+
+// compiler writes the programs of system calls.
+type compiler struct {
+	*plugin.Assembler
+	o     layout
+	keep  [2][]uint32 // numbers of system calls that are wanted, by ABI; the others are dropped in the plugin
+	pids  []uint32    // of the processes that are wanted; empty: all
+	calls [2][]*syscall.Call
+	limit uint32 // of a user's bytes
+	hold  *Hold
+}
+
+// args is how many arguments a call has; -1: it is not known.
+func (c *compiler) args(abi, number int) int {
+	if number >= len(c.calls[abi]) || c.calls[abi][number] == nil {
+		return -1
+	}
+	return min(len(c.calls[abi][number].Args), 6)
+}
+
+// program writes all of it.
+func (c *compiler) program() {
+	c.entry(abi64, plugin.Probe{Where: plugin.AtSyscall, Arg: plugin.Syscall, ID: idEntry})
+	c.entry(abi32, plugin.Probe{Where: plugin.AtSyscall, Arg: plugin.Int80 | plugin.Sysenter, ID: idEntry})
+	for i, site := range c.o.returns {
+		p := plugin.Probe{Where: plugin.AtAddress, Address: uint64(site), ID: idReturn}
+		if i > 0 {
+			c.Also(p)
+			continue
+		}
+		c.Probe(p)
+		c.result(false)
+	}
+	for i, site := range c.o.denied {
+		p := plugin.Probe{Where: plugin.AtAddress, Address: uint64(site), ID: idDenied}
+		if i > 0 {
+			c.Also(p)
+			continue
+		}
+		c.Probe(p)
+		c.result(true)
+	}
+	if c.o.migrate != 0 {
+		// A task that is moved to another CPU while it is in a call is forgotten on the one where it was.
+		c.Probe(plugin.Probe{Where: plugin.AtAddress, Address: uint64(c.o.migrate)})
+		c.Reg(sTask, "rdi")
+		c.Forget(memTask, sTask)
+		c.Drop()
+	}
+}
+
+// task finds the current task, from a GS base of the kernel's in sGS.
+func (c *compiler) task() {
+	drop, ok := c.Label(), c.Label()
+	c.Load(sTask, sGS, int64(c.o.current), 8, drop)
+	c.Jump(ok)
+	c.Set(drop)
+	c.Drop()
+	c.Set(ok)
+}
+
+// who finds out who the task is, and goes to other if it is nobody who was asked for.
+func (c *compiler) who(other plugin.Label) {
+	c.Load(sX, sTask, int64(c.o.pid), 4, other)
+	c.Load(sIDs, sTask, int64(c.o.tgid), 4, other)
+	if len(c.pids) > 0 {
+		wanted := c.Label()
+		for _, pid := range c.pids {
+			c.If(sIDs, "==", uint64(pid), wanted)
+		}
+		c.Jump(other)
+		c.Set(wanted)
+	}
+	c.Shl(sIDs, sIDs, 32)
+	c.AddSlot(sIDs, sX)
+	c.Load(sBorn, sTask, int64(c.o.started), 8, other)
+}
+
+// entry writes the program of the instruction that makes a system call.
+func (c *compiler) entry(abi int, p plugin.Probe) {
+	c.Probe(p)
+	c.Reg(sNumber, "rax")
+	c.And(sNumber, sNumber, 0xffffffff)
+	c.Reg(sGS, "k_gs_base")
+	c.task()
+	other := c.Label()
+	if abi == abi64 {
+		// A process of 32 bits makes calls with the same instruction on AMD's processors.
+		c.Reg(sX, "cs")
+		c.If(sX, "!=", userCS64, other)
+	}
+	c.wanted(abi, other)
+	c.who(other)
+	c.Add(sCall, sNumber, uint64(abi)<<32)
+	// A number for this entry, by which its return is known again.
+	c.Recall(sStamp, memCount)
+	c.Add(sStamp, sStamp, 1)
+	c.Remember(memCount, sStamp)
+	c.And(sStamp, sStamp, 1<<56-1)
+	c.Ctx(sX, plugin.CtxVCPU)
+	c.Shl(sX, sX, 56)
+	c.AddSlot(sStamp, sX)
+	c.Ctx(sPC, plugin.CtxPC)
+	for _, s := range []plugin.Slot{sTask, sIDs, sCall, sStamp, sBorn, sPC} {
+		c.Put(s)
+	}
+	c.Remember(memTask, sTask)
+	c.Remember(memCall, sCall)
+	c.Remember(memStamp, sStamp)
+	registers := registers64
+	if abi == abi32 {
+		registers = registers32
+	}
+	c.branch(abi, func(number int) {
+		n := 6
+		if number >= 0 {
+			n = c.args(abi, number)
+		}
+		for i := range n {
+			c.Reg(sArgs+plugin.Slot(i), registers[i])
+			if abi == abi32 {
+				c.And(sArgs+plugin.Slot(i), sArgs+plugin.Slot(i), 0xffffffff)
+			}
+			c.Put(sArgs + plugin.Slot(i))
+			c.Remember(uint32(memArgs+i), sArgs+plugin.Slot(i))
+		}
+		if number >= 0 {
+			c.fetch(abi, number)
+		}
+		c.Faulted(sFault)
+		c.Remember(memFault, sFault)
+		if number >= 0 && c.hold.holds(c.calls[abi][number].Name) {
+			c.Hold(uint32(c.hold.Limit.Microseconds()), c.hold.Stop)
+		}
+		c.End()
+	})
+	// Its return is not wanted either: that is seen there without a look at the task's stack.
+	c.Set(other)
+	c.Add(sX, sTask, 1)
+	c.Remember(memTask, sX)
+	c.Drop()
+}
+
+// wanted goes to other if the call with the number in sNumber was not asked for.
+func (c *compiler) wanted(abi int, other plugin.Label) {
+	if c.keep[abi] == nil {
+		return
+	}
+	ok := c.Label()
+	c.IfIn(sNumber, c.keep[abi], ok)
+	c.Jump(other)
+	c.Set(ok)
+}
+
+// branch writes one block for each number that is wanted, and one for all others (-1).
+func (c *compiler) branch(abi int, block func(number int)) {
+	labels := make([]plugin.Label, maxNumber)
+	for n := range labels {
+		if c.args(abi, n) >= 0 {
+			labels[n] = c.Label()
+		}
+	}
+	c.Switch(sNumber, labels)
+	block(-1)
+	for n, l := range labels {
+		if l != 0 {
+			c.Set(l)
+			block(n)
+		}
+	}
+}
+
+// maxNumber is more than the number of any system call.
+const maxNumber = 512
+
+// result writes the program of the place where a call's function has returned, or where seccomp
+// has: then only what it denied is of interest, and the result is in the saved registers.
+func (c *compiler) result(denied bool) {
+	c.Reg(sResult, "rax")
+	if denied {
+		no := c.Label()
+		c.And(sX, sResult, 0xffffffff)
+		c.If(sX, "==", 0xffffffff, no) // -1
+		c.Drop()
+		c.Set(no)
+	}
+	c.Reg(sGS, "gs_base")
+	c.task()
+	known, emit, drop := c.Label(), c.Label(), c.Label()
+	c.Recall(sX, memTask)
+	c.IfSame(sX, sTask, known)
+	c.Add(sY, sTask, 1)
+	c.Imm(sZ, 0)
+	c.Remember(memTask, sZ)
+	c.IfSame(sX, sY, drop)
+
+	// The task has slept since, and another was here: the registers that the entry code saved have it. What it slept
+	// for may have been a page of its arguments.
+	c.Remember(memTask, sX)
+	c.Imm(sFault, 1)
+	c.who(drop)
+	c.Load(sY, sTask, int64(c.o.stack), 8, drop)
+	c.Add(sY, sY, c.o.regs)
+	c.Load(sNumber, sY, regNr, 8, drop)
+	c.And(sNumber, sNumber, 0xffffffff)
+	old := c.Label()
+	c.Load(sX, sY, regCS, 8, drop)
+	c.If(sX, "!=", userCS64, old)
+	for abi, saved := range [][6]int64{saved64, saved32} {
+		if abi == abi32 {
+			c.Set(old)
+		}
+		c.restored(abi)
+		c.wanted(abi, drop)
+		for i, off := range saved {
+			c.Load(sArgs+plugin.Slot(i), sY, off, 8, drop)
+			if abi == abi32 {
+				c.And(sArgs+plugin.Slot(i), sArgs+plugin.Slot(i), 0xffffffff)
+			}
+		}
+		c.Add(sCall, sNumber, uint64(abi)<<32)
+		c.Jump(emit)
+	}
+
+	c.Set(known)
+	c.Imm(sX, 0)
+	c.Remember(memTask, sX)
+	c.who(drop)
+	c.Recall(sCall, memCall)
+	c.Recall(sStamp, memStamp)
+	c.Recall(sFault, memFault)
+	c.And(sNumber, sCall, 0xffffffff)
+	for i := range 6 {
+		c.Recall(sArgs+plugin.Slot(i), uint32(memArgs+i))
+	}
+	c.Jump(emit)
+	c.Set(drop)
+	c.Drop()
+	c.Set(emit)
+	if denied {
+		c.denied()
+		return
+	}
+	for _, s := range []plugin.Slot{sTask, sIDs, sCall, sStamp, sBorn, sResult} {
+		c.Put(s)
+	}
+	compat := c.Label()
+	c.Shr(sX, sCall, 32)
+	c.If(sX, "==", abi32, compat)
+	for abi := range 2 {
+		if abi == abi32 {
+			c.Set(compat)
+		}
+		c.branch(abi, func(number int) {
+			if number >= 0 {
+				c.fetchBack(abi, number)
+			}
+			c.End()
+		})
+	}
+}
+
+// restored puts the number of rt_sigreturn in place of the one that it restored: -1, so that nothing is restarted.
+func (c *compiler) restored(abi int) {
+	for n, call := range c.calls[abi] {
+		if call == nil || call.Name != "rt_sigreturn" {
+			continue
+		}
+		other := c.Label()
+		c.If(sNumber, "!=", 0xffffffff, other)
+		c.Imm(sNumber, uint64(n))
+		c.Set(other)
+	}
+}
+
+// denied completes the record of a call that seccomp denied: its result is in the saved registers.
+func (c *compiler) denied() {
+	c.Load(sY, sTask, int64(c.o.stack), 8, 0)
+	c.Add(sY, sY, c.o.regs)
+	c.Load(sResult, sY, 80, 8, 0) // pt_regs.ax
+	for _, s := range []plugin.Slot{sTask, sIDs, sCall, sStamp, sBorn, sResult} {
+		c.Put(s)
+	}
+	c.End()
+}

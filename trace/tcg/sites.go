@@ -1,0 +1,118 @@
+package tcg
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/arch/x86/x86asm"
+
+	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/virt"
+	"github.com/outsight-vmi/outsight/virt/x86"
+)
+
+// entryFunctions are where system calls pass on their way to the function that does them. Which of them
+// there are depends on the version: do_int80_syscall_32 up to 6.6, do_int80_emulation since 6.7 and stable
+// kernels of December 2023.
+var entryFunctions = []string{
+	"do_syscall_64", "__do_fast_syscall_32", "do_int80_syscall_32", "do_int80_emulation", "do_syscall_32_irqs_on",
+}
+
+// dispatchers are what they call, with the number in the second argument: since 6.9 and stable kernels of April 2024.
+// Before, they call what a table has, through a thunk or not.
+var dispatchers = []string{"x64_sys_call", "x32_sys_call", "ia32_sys_call"}
+
+// returnSites are the instructions to which the functions of system calls return: RAX is the result there, as the
+// function gave it, before signals change it.
+func returnSites(s *linux.System, owners *linux.Owners) (sites []virt.Addr, err error) {
+	var errs []error
+	for _, name := range entryFunctions {
+		code, start, ok := function(s, name)
+		if !ok {
+			continue
+		}
+		found := 0
+		for i := range code {
+			if code[i].Op != x86asm.CALL || !leadsToCalls(s, owners, code[i]) {
+				continue
+			}
+			sites = append(sites, code[i].at+virt.Addr(code[i].length))
+			found++
+		}
+		if found == 0 {
+			errs = append(errs, fmt.Errorf("%s at %#x calls nothing that could do a system call", name, uint64(start)))
+		}
+	}
+	if len(sites) == 0 {
+		errs = append(errs, fmt.Errorf("system calls: %w", s.NoSymbol("do_syscall_64")))
+		return nil, errors.Join(errs...)
+	}
+	return sites, nil
+}
+
+type placed struct {
+	x86asm.Inst
+	at     virt.Addr
+	length int
+}
+
+// maxFunction bounds how much of a function is decoded, in bytes.
+const maxFunction = 16 << 10
+
+// function decodes a function of the kernel. Where its code is not understood, it goes on behind one byte: a
+// call that is found there by mistake leads to no dispatcher.
+func function(s *linux.System, name string) (code []placed, start virt.Addr, ok bool) {
+	start, size, ok := s.TableAt(name)
+	if !ok {
+		return nil, 0, false
+	}
+	b := make([]byte, min(size, maxFunction))
+	n, _ := s.Space.ReadAt(b, start)
+	for i := 0; i < n; {
+		inst, err := x86.Decode(b[i:n])
+		if err != nil {
+			i++
+			continue
+		}
+		code = append(code, placed{inst, start + virt.Addr(i), inst.Len})
+		i += inst.Len
+	}
+	return code, start, n > 0
+}
+
+// leadsToCalls says whether a call leads to the functions of system calls.
+func leadsToCalls(s *linux.System, owners *linux.Owners, i placed) bool {
+	rel, direct := i.Args[0].(x86asm.Rel)
+	if !direct {
+		return true // by a register: entry functions call nothing else so
+	}
+	to := i.at + virt.Addr(i.length) + virt.Addr(int64(rel))
+	for _, name := range dispatchers {
+		// Calls of a kernel that counts its depth (retbleed=stuff) lead in front of the function.
+		if a, ok := s.Address(name); ok && to <= a && a-to <= 32 {
+			return true
+		}
+	}
+	return strings.HasPrefix(owners.CodeAt(to).Symbol, "__x86_indirect_thunk") ||
+		strings.HasPrefix(owners.CodeAt(to).Symbol, "__x86_indirect_call_thunk")
+}
+
+// returnsOf are the instructions with which a function returns.
+func returnsOf(s *linux.System, owners *linux.Owners, name string) (sites []virt.Addr) {
+	code, _, _ := function(s, name)
+	for _, i := range code {
+		rel, direct := i.Args[0].(x86asm.Rel)
+		switch {
+		case i.Op == x86asm.RET:
+			sites = append(sites, i.at)
+		case i.Op == x86asm.JMP && direct:
+			// A kernel with retpolines returns by a jump.
+			to := i.at + virt.Addr(i.length) + virt.Addr(int64(rel))
+			if o := owners.CodeAt(to); strings.Contains(o.Symbol, "return_thunk") || strings.HasPrefix(o.Symbol, "srso_") || strings.HasPrefix(o.Symbol, "retbleed_") {
+				sites = append(sites, i.at)
+			}
+		}
+	}
+	return sites
+}

@@ -1,0 +1,239 @@
+// Package tcg is the source of events that sees everything: system calls of a guest that QEMU translates (TCG), by
+// outsight's plugin in that QEMU. It compiles what is asked for into programs of probes, from the symbols and types of the guest's
+// kernel, and makes events of what they fetch.
+package tcg
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/outsight-vmi/outsight/guest"
+	"github.com/outsight-vmi/outsight/trace"
+	"github.com/outsight-vmi/outsight/trace/plugin"
+	"github.com/outsight-vmi/outsight/trace/syscall"
+	"github.com/outsight-vmi/outsight/vm"
+)
+
+// Options say what to trace. The zero value is every system call of every process.
+type Options struct {
+	Calls  []string // names of system calls; nil: all
+	PIDs   []int32  // of processes, in the initial PID namespace; nil: all
+	Limit  int      // most bytes of a buffer or string that is data, as strace's -s; 0: 32
+	Fields bool     // fill [trace.Event.Fields]
+	Hold   Hold     // makes the guest wait for decisions
+	Ring   uint64   // bytes of each vCPU's ring, a power of two; 0: 8 MiB
+}
+
+// ErrNoPlugin says that a machine was started without the plugin.
+var ErrNoPlugin = errors.New("the machine runs without outsight's plugin")
+
+// Available says whether a machine can be traced so: nil, or why not and what to do.
+func Available(m *vm.Machine) error {
+	switch {
+	case !m.Live():
+		return &vm.Error{Kind: vm.ErrNotVM, What: "trace " + m.Title(), Why: "a dump stands still: nothing happens in it", Do: "trace a machine that runs"}
+	case m.Plugin == "":
+		return &vm.Error{
+			Kind: vm.ErrUnsupported, What: "trace " + m.Title(), Err: ErrNoPlugin, Why: ErrNoPlugin.Error(),
+			Do: "write it out (outsight plugin install) and start QEMU with -accel tcg and the -plugin line that this prints; a lab guest with outsight lab up --trace",
+		}
+	}
+	return nil
+}
+
+// Stream is system calls as they return. It is a [trace.Stream].
+type Stream struct {
+	g       *guest.Guest
+	o       Options
+	client  *plugin.Client
+	records *plugin.Stream
+	join    joiner
+	boot    int
+	checked time.Time
+	held    trace.Event
+}
+
+// Start begins to trace.
+func Start(ctx context.Context, g *guest.Guest, o Options) (s *Stream, err error) {
+	if err := Available(g.Machine()); err != nil {
+		return nil, err
+	}
+	if o.Limit <= 0 {
+		o.Limit = 32
+	}
+	if err := o.Hold.check(); err != nil {
+		return nil, err
+	}
+	s = &Stream{g: g, o: o}
+	if s.client, err = plugin.Dial(ctx, g.Machine().Plugin); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			s.Close()
+		}
+	}()
+	s.join.init(g, o)
+	l, err := g.Look(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer l.Close()
+	if err := s.install(ctx, l); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// install puts the probes in that fit the kernel of a look.
+func (s *Stream) install(ctx context.Context, l *guest.Look) error {
+	c := &compiler{Assembler: &plugin.Assembler{}, limit: uint32(s.o.Limit), hold: &s.o.Hold}
+	var err error
+	if c.o, err = layoutOf(l); err != nil {
+		return fmt.Errorf("trace system calls: %w", err)
+	}
+	c.calls = callsOf(ctx, l)
+	if err := s.join.want(c, s.o.Calls); err != nil {
+		return err
+	}
+	for _, pid := range s.o.PIDs {
+		c.pids = append(c.pids, uint32(pid))
+	}
+	c.program()
+	ws, linears := windows(l)
+	for _, l := range linears {
+		c.Linear(l)
+	}
+	records, err := s.client.Start(ctx, c.Assembler, plugin.Options{Ring: s.o.Ring, Windows: ws})
+	if err != nil {
+		return fmt.Errorf("trace system calls: %w", err)
+	}
+	if s.records != nil {
+		s.join.lost += s.records.Lost()
+		s.records.Close()
+	}
+	s.records, s.boot, s.checked = records, l.Boot, time.Now()
+	s.join.clock.learn(l)
+	return nil
+}
+
+// internal are calls that are always watched: what is known of a process changes by them.
+var internal = []string{"execve", "execveat", "prctl", "setuid", "setreuid", "setresuid"}
+
+// want sets which numbers the plugin is to keep, and which become events.
+func (j *joiner) want(c *compiler, names []string) error {
+	j.calls = c.calls
+	if names == nil {
+		return nil
+	}
+	asked := map[string]bool{}
+	for _, n := range names {
+		asked[n] = false
+	}
+	kept := map[string]bool{}
+	for _, n := range slices.Concat(internal, j.o.Hold.Calls) {
+		kept[n] = true
+	}
+	for abi := range c.calls {
+		j.asked[abi] = make([]bool, len(c.calls[abi]))
+		c.keep[abi] = []uint32{}
+		for n, call := range c.calls[abi] {
+			if call == nil {
+				continue
+			}
+			if _, ok := asked[call.Name]; ok {
+				asked[call.Name], j.asked[abi][n] = true, true
+			}
+			if j.asked[abi][n] || kept[call.Name] {
+				c.keep[abi] = append(c.keep[abi], uint32(n))
+			} else {
+				c.calls[abi][n] = nil // no code for it
+			}
+		}
+	}
+	for n, found := range asked {
+		if !found {
+			return fmt.Errorf("unknown system call %q: outsight syscalls lists those of a guest", n)
+		}
+	}
+	return nil
+}
+
+// Next implements [trace.Stream].
+func (s *Stream) Next(ctx context.Context, e *trace.Event) error {
+	var rec plugin.Record
+	for {
+		if s.join.queued(e) {
+			return nil
+		}
+		wait, cancel := context.WithDeadline(ctx, s.checked.Add(checkEvery))
+		err := s.records.Next(wait, &rec)
+		cancel()
+		switch {
+		case err == nil:
+			s.join.take(ctx, s.records, &rec)
+			if rec.Flags&plugin.Waits != 0 {
+				if err := s.decide(ctx, &rec); err != nil {
+					return err
+				}
+			}
+		case errors.Is(err, plugin.ErrGone):
+			return trace.ErrEnded
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case !errors.Is(err, context.DeadlineExceeded):
+			return err
+		}
+		if time.Since(s.checked) > checkEvery {
+			if err := s.check(ctx); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// checkEvery is how often it is asked whether the guest has booted again.
+const checkEvery = 2 * time.Second
+
+// check puts new probes in if another kernel runs.
+func (s *Stream) check(ctx context.Context) error {
+	s.checked = time.Now()
+	l, err := s.g.Look(ctx)
+	if err != nil {
+		if errors.Is(err, vm.ErrGone) {
+			return trace.ErrEnded
+		}
+		return nil //nolint:nilerr // it boots, or is paused: later
+	}
+	defer l.Close()
+	if l.Boot == s.boot {
+		s.join.clock.learn(l)
+		return nil
+	}
+	s.join.booted()
+	return s.install(ctx, l)
+}
+
+// Lost implements [trace.Stream].
+func (s *Stream) Lost() uint64 { return s.join.lost + s.records.Lost() }
+
+// Close implements [trace.Stream]. The guest runs at full speed again.
+func (s *Stream) Close() error {
+	err := s.client.Close()
+	if s.records != nil {
+		s.records.Close()
+	}
+	return err
+}
+
+var _ trace.Stream = (*Stream)(nil)
+
+// callsOf are the system calls of a guest, by ABI and number: those that are known here, and what its kernel has beyond.
+func callsOf(ctx context.Context, l *guest.Look) (calls [2][]*syscall.Call) {
+	calls[abi64] = append(calls[abi64], syscall.Table(syscall.ABI64)...)
+	calls[abi32] = append(calls[abi32], syscall.Table(syscall.ABI32)...)
+	return calls
+}

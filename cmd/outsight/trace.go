@@ -24,12 +24,11 @@ var traceView = table.New(table.Spec{Name: "trace", Doc: traceLong, Columns: tra
 
 // traceFlags are the flags of "outsight trace".
 type traceFlags struct {
-	calls                 []string
-	pids                  []int64
-	comms, exes, inside   []string
-	limit                 int
-	summary, strace, path bool
-	output                string
+	calls               []string
+	pids                []int64
+	comms, exes, inside []string
+	limit               int
+	summary, strace     bool
 }
 
 func newTraceCommand() *cobra.Command {

@@ -46,7 +46,7 @@ func Dial(ctx context.Context, path string) (*Client, error) {
 		return nil, fmt.Errorf("connect to the plugin: %w: is the machine running, with -plugin FILE,socket=%s?", err, path)
 	}
 	c := &Client{conn: conn.(*net.UnixConn), gone: make(chan struct{}), say: make(chan reply, 4)}
-	conn.SetReadDeadline(time.Now().Add(patience))
+	_ = conn.SetReadDeadline(time.Now().Add(patience)) // of an open socket: cannot fail, and so below
 	m, err := c.receive()
 	if err == nil && m.kind == msgError {
 		err = errors.New(string(m.body))
@@ -61,7 +61,7 @@ func Dial(ctx context.Context, path string) (*Client, error) {
 		conn.Close()
 		return nil, fmt.Errorf("connect to the plugin at %s: %w", path, err)
 	}
-	conn.SetReadDeadline(time.Time{})
+	_ = conn.SetReadDeadline(time.Time{})
 	go c.listen()
 	return c, nil
 }
@@ -108,10 +108,9 @@ type Options struct {
 // Window is guest-physical memory as QEMU's process has it, through which programs read without
 // translation. The memory must stay as long as the program runs.
 type Window struct {
-	Range  phys.Range
-	File   *os.File // nil: at Host in QEMU's process
-	Host   uint64   // address, or offset in File
-	shared int
+	Range phys.Range
+	File  *os.File // nil: at Host in QEMU's process
+	Host  uint64   // address, or offset in File
 }
 
 const defaultRing = 8 << 20

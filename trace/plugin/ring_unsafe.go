@@ -94,7 +94,7 @@ func (r *rings) open(n int, size uint64, total int64) (err error) {
 
 func (r *rings) close() {
 	if r.mem != nil {
-		unix.Munmap(r.mem)
+		_ = unix.Munmap(r.mem) // what was mapped can be unmapped
 		r.mem = nil
 	}
 	r.file.Close()
@@ -181,7 +181,7 @@ func (r *rings) sleep(d time.Duration) {
 		}
 	}
 	ts := unix.NsecToTimespec(d.Nanoseconds())
-	unix.Syscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(&r.header.waiting)), 0, 1, uintptr(unsafe.Pointer(&ts)), 0, 0)
+	_, _, _ = unix.Syscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(&r.header.waiting)), 0, 1, uintptr(unsafe.Pointer(&ts)), 0, 0)
 	runtime.KeepAlive(r)
 	atomic.StoreUint32(&r.header.waiting, 0)
 }
@@ -224,7 +224,7 @@ func (r *rings) decide(vcpu int, sequence uint64) bool {
 	if atomic.LoadUint64(&g.held) != sequence || !atomic.CompareAndSwapUint32(&g.hold, 1, 2) {
 		return false
 	}
-	unix.Syscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(&g.hold)), 1, 1, 0, 0, 0)
+	_, _, _ = unix.Syscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(&g.hold)), 1, 1, 0, 0, 0)
 	return true
 }
 

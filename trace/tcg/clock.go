@@ -19,7 +19,7 @@ func (s *skew) learn(l *guest.Look) {
 	if err != nil {
 		return
 	}
-	if by := c.Now.Sub(time.Now()); !s.known || by > s.by || s.by-by > time.Minute {
+	if by := time.Until(c.Now); !s.known || by > s.by || s.by-by > time.Minute {
 		s.by, s.known = by, true // a minute back: somebody set the clock
 	}
 }

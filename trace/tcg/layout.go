@@ -42,11 +42,7 @@ func layoutOf(l *guest.Look) (o layout, err error) {
 	if o.current, err = currentTask(s); err != nil {
 		return o, err
 	}
-	size, err := stackSize(s)
-	if err != nil {
-		return o, err
-	}
-	o.regs = size - ptRegs
+	o.regs = stackSize(s) - ptRegs
 	if _, fred := s.Symbol("asm_fred_entrypoint_user"); fred {
 		o.regs -= 16 // TOP_OF_KERNEL_STACK_PADDING with CONFIG_X86_FRED, since 6.9
 	}
@@ -87,7 +83,7 @@ func currentTask(s *linux.System) (uint64, error) {
 }
 
 // stackSize is the size of a kernel stack: that of init's, which lies between two symbols.
-func stackSize(s *linux.System) (uint64, error) {
+func stackSize(s *linux.System) uint64 {
 	from, ok1 := s.Address("init_stack")
 	to, ok2 := s.Address("__end_init_stack")
 	if !ok1 {
@@ -97,13 +93,13 @@ func stackSize(s *linux.System) (uint64, error) {
 		to, ok2 = s.Address("__end_init_task")
 	}
 	if size := uint64(to - from); ok1 && ok2 && (size == 16<<10 || size == 32<<10 || size == 8<<10) {
-		return size, nil
+		return size
 	}
 	// THREAD_SIZE of amd64 since 3.15; KASAN doubles it, and has symbols of its own.
 	if _, kasan := s.Address("kasan_init"); kasan {
-		return 32 << 10, nil
+		return 32 << 10
 	}
-	return 16 << 10, nil
+	return 16 << 10
 }
 
 // windows are what programs read memory through, and the virtual ranges that map it in one piece.

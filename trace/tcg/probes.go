@@ -80,8 +80,10 @@ const (
 	regCS  = 136
 )
 
-var saved64 = [6]int64{regDI, regSI, regDX, regR10, regR8, regR9}
-var saved32 = [6]int64{regBX, regCX, regDX, regSI, regDI, regBP}
+var (
+	saved64 = [6]int64{regDI, regSI, regDX, regR10, regR8, regR9}
+	saved32 = [6]int64{regBX, regCX, regDX, regSI, regDI, regBP}
+)
 
 // userCS64 is the code segment of 64-bit processes (__USER_CS).
 const userCS64 = 0x33

@@ -95,7 +95,7 @@ func (s *Stream) install(ctx context.Context, l *guest.Look) error {
 	if c.o, err = layoutOf(l); err != nil {
 		return fmt.Errorf("trace system calls: %w", err)
 	}
-	c.calls = callsOf(ctx, l)
+	c.calls = callsOf()
 	if err := s.join.want(c, s.o.Calls); err != nil {
 		return err
 	}
@@ -206,7 +206,7 @@ func (s *Stream) check(ctx context.Context) error {
 		if errors.Is(err, vm.ErrGone) {
 			return trace.ErrEnded
 		}
-		return nil //nolint:nilerr // it boots, or is paused: later
+		return nil // it boots, or is paused: later
 	}
 	defer l.Close()
 	if l.Boot == s.boot {
@@ -231,8 +231,8 @@ func (s *Stream) Close() error {
 
 var _ trace.Stream = (*Stream)(nil)
 
-// callsOf are the system calls of a guest, by ABI and number: those that are known here, and what its kernel has beyond.
-func callsOf(ctx context.Context, l *guest.Look) (calls [2][]*syscall.Call) {
+// callsOf are the system calls that are known, by ABI and number.
+func callsOf() (calls [2][]*syscall.Call) {
 	calls[abi64] = append(calls[abi64], syscall.Table(syscall.ABI64)...)
 	calls[abi32] = append(calls[abi32], syscall.Table(syscall.ABI32)...)
 	return calls

@@ -288,6 +288,36 @@ func TestGuestLoopStubClosed(t *testing.T) {
 	}
 }
 
+// TestGuestLoopReset resets the machine: what was set stays, and stops it when it runs again. It is stepped, for
+// the machine stands still nearly always: see pass.
+func TestGuestLoopReset(t *testing.T) {
+	l := startLoop(t, 1000)
+	g, err := l.guest(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	s, err := l.stream(t.Context(), g, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var e trace.Event
+	for range 3 {
+		if err := g.Machine().Control.Monitor.QMP(t.Context(), "system_reset", nil, nil); err != nil {
+			t.Fatal(err)
+		}
+		for range 100 + len(s.events) {
+			if err := s.Next(t.Context(), &e); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	l.runs(t)
+}
+
 // TestGuestLoopEnded has the machine end.
 func TestGuestLoopEnded(t *testing.T) {
 	l := startLoop(t, 1000)

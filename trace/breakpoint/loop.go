@@ -120,7 +120,8 @@ func (s *stream) pointOf(stop gdb.Stop, rip virt.Addr) *point {
 }
 
 // pass lets the machine run on from p. The cheapest way is to set a register in the request that resumes
-// it: each stop more takes as long as the first.
+// it: each stop more takes as long as the first. (Who resets the machine by its monitor within that half
+// millisecond, under TCG, has it begin at a wrong address, and must reset it again.)
 func (s *stream) pass(ctx context.Context, p *point, cpu int, rip, eflags uint64, intact bool) error {
 	switch {
 	case p.watch != nil: // it has stopped behind the access
@@ -170,10 +171,13 @@ func (s *stream) paused(ctx context.Context) error {
 		case stateDebug:
 			return s.silent(ctx)
 		}
-		select {
-		case <-ctx.Done():
+		switch stop, err := s.wait(ctx, everyState); {
+		case ctx.Err() != nil:
 			return errPaused
-		case <-time.After(everyState):
+		case err == nil:
+			return s.handle(ctx, stop)
+		case !errors.Is(err, context.DeadlineExceeded):
+			return err // it has ended
 		}
 	}
 }

@@ -27,6 +27,7 @@ func init() {
 		"oldsigaction": {size: 16, align: 4, fn: blobOldSigaction},
 		"utimens":      {size: 16, size32: 8, align: 4, fn: blobUtimens},
 		"utimens64":    {size: 16, align: 4, fn: blobUtimens},
+		"perfattr":     {size: 64, align: 4, fn: blobPerf},
 		"utime":        {size: 16, size32: 8, align: 4, fn: blobUtime},
 		"statx":        {size: 256, align: 4, fn: blobStatx},
 		"stat":         {size: 144, size32: 64, align: 4, fn: blobStat},

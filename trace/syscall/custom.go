@@ -40,9 +40,11 @@ func init() {
 		"sendmsg":     {fn: argSendMessage, pieces: messagePieces(Entry), fresh: true},
 		"recvmsg":     {fn: argReceiveMessage, pieces: messagePieces(Return), fresh: true},
 		"openhow":     {fn: argOpenHow, pieces: countedPiece(Entry, 1, 24)},
-		"mincore":     {fn: argPointer},
-		"request":     {fn: argRequest, typ: "u32=ioctl"},
-		"oldmmap":     {fn: argOldMmap, pieces: bytesPiece(Entry, 24, 24, false)},
+		"mincore": {fn: argResident, pieces: func(_ ABI, i int) []Piece {
+			return []Piece{{Arg: i, When: Return, Size: 1, Count: Count{From: Fixed, N: maxElements + 1}, Limit: maxElements + 1}}
+		}},
+		"request": {fn: argRequest, typ: "u32=ioctl"},
+		"oldmmap": {fn: argOldMmap, pieces: bytesPiece(Entry, 24, 24, false)},
 	}
 }
 
@@ -84,7 +86,35 @@ func (a *Arg) bytes(x ctx, n, size int) []byte {
 	return d.Bytes
 }
 
-func argPointer(dst []byte, x ctx, _ *Arg, i int) []byte { return appendPointer(dst, x.arg(i)) }
+// argResident writes which pages of the range in the first arguments are resident.
+func argResident(dst []byte, x ctx, a *Arg, i int) []byte {
+	length := x.arg(1)
+	pages := length / 4096
+	if length%4096 != 0 {
+		pages++
+	}
+	d, ok := x.v.find(a.tag)
+	switch {
+	case x.arg(i) == 0 || !ok || !x.v.succeeded():
+		return appendPointer(dst, x.arg(i))
+	case pages == 0:
+		return append(dst, "[]"...)
+	case len(d.Bytes) == 0:
+		return appendHex(dst, x.arg(i))
+	}
+	dst = append(dst, '[')
+	for k := range pages {
+		if k > 0 {
+			dst = append(dst, ", "...)
+		}
+		if k >= uint64(len(d.Bytes)) || k >= uint64(x.o.limit()) {
+			dst = append(dst, "..."...)
+			break
+		}
+		dst = append(dst, '0'+d.Bytes[k]&1)
+	}
+	return append(dst, ']')
+}
 
 // argPair is 64 bits in two arguments of 32, of which the call has a second that is not shown.
 func argPair(dst []byte, x ctx, _ *Arg, i int) []byte {

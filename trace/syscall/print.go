@@ -207,7 +207,7 @@ func argHexBuffer(dst []byte, x ctx, a *Arg, i int) []byte {
 	v := x.arg(i)
 	n, _ := a.length(x)
 	d, ok := x.v.find(a.tag)
-	if v == 0 || !x.v.succeeded() || n > 0 && (!ok || d.Status == Unreadable) {
+	if v == 0 || a.dir == out && !x.v.succeeded() || n > 0 && (!ok || d.Status == Unreadable) {
 		return appendPointer(dst, v)
 	}
 	dst = append(dst, '"')

@@ -18,6 +18,9 @@ func init() {
 		"semctl":     func(dst []byte, _ ctx, v uint64) []byte { return ipcCommand(dst, v, "semctl") },
 		"ptr":        func(dst []byte, _ ctx, v uint64) []byte { return appendPointer(dst, v) },
 		"oldset":     func(dst []byte, _ ctx, v uint64) []byte { return appendSet(dst, v, 4) },
+		"fandfd":     styleNoDirectory,
+		"spec":       styleSpeculation,
+		"qcmd":       styleQuota,
 		"ambientcap": styleAmbient,
 		"kversion":   styleKernelVersion,
 	} {
@@ -126,4 +129,23 @@ func styleKernelVersion(dst []byte, _ ctx, v uint64) []byte {
 	dst = strconv.AppendUint(append(dst, "KERNEL_VERSION("...), v>>16, 10)
 	dst = strconv.AppendUint(append(dst, ", "...), v>>8&0xff, 10)
 	return append(strconv.AppendUint(append(dst, ", "...), v&0xff, 10), ')')
+}
+
+func styleNoDirectory(dst []byte, x ctx, v uint64) []byte {
+	if uint32(v) == 0xffffffff {
+		return append(dst, "FAN_NOFD"...)
+	}
+	return styleDirectory(dst, x, v)
+}
+
+func styleSpeculation(dst []byte, x ctx, v uint64) []byte {
+	if x.arg(1) > 2 {
+		return appendHex(dst, v)
+	}
+	return setOf("prspecset").enum(dst, v)
+}
+
+func styleQuota(dst []byte, _ ctx, v uint64) []byte {
+	dst = setOf("quota").enum(append(dst, "QCMD("...), v>>8&0xffffff)
+	return append(setOf("quotatype").enum(append(dst, ", "...), v&0xff), ')')
 }

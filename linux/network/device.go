@@ -145,13 +145,7 @@ func (w *netDevReader) device(ctx context.Context, n Namespace, a virt.Addr) (*D
 	o, r := w.o, &w.r
 	d := &Device{Addr: a, Net: n}
 	_, err := kobj.Read(r, func() int {
-		d.Name, d.Index = r.CString(w.ns.devName.At(a), 16), int32(r.Uint(a, w.ns.devIndex))
-		d.Promisc, d.AllMulti, d.MTU = uint32(r.Uint(a, o.promisc)), uint32(r.Uint(a, o.allmulti)), uint32(r.Uint(a, o.mtu))
-		d.OperState = uint8(r.Uint(a, o.operstate))
-		d.Flags = netFlags(uint32(r.Uint(a, o.flags)), uint32(r.Uint(a, o.gflags)), r.Uint(a, o.state), d.OperState)
-		if r.Uint(a, o.state)&linkStart == 0 {
-			d.OperState = operDown // as rtnetlink reports it
-		}
+		w.state(d)
 		d.Ops = r.Pointer(a, o.ops)
 		return 0
 	})

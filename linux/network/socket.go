@@ -1,6 +1,7 @@
 package network
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 
@@ -128,6 +129,40 @@ func (k *Socket) TypeName() string {
 		return names[k.Type]
 	case k.Type == 10:
 		return "packet"
+	}
+	return ""
+}
+
+// Endpoints is the protocol, the local end and, of a connection, the other one, as one text; empty
+// for no socket. A socket file in a file system is none.
+func (k *Socket) Endpoints() string {
+	if k == nil {
+		return ""
+	}
+	s := k.Protocol
+	here := k.side(k.Local, k.LocalCID, k.LocalPort)
+	if k.Family == FamilyUnix {
+		here = k.Path
+	}
+	if here != "" {
+		s += " " + here
+	}
+	if k.RemotePort != 0 || k.Remote.IsValid() && !k.Remote.IsUnspecified() {
+		s += "->" + k.side(k.Remote, k.RemoteCID, k.RemotePort)
+	}
+	return s
+}
+
+func (k *Socket) side(address netip.Addr, cid, port uint32) string {
+	switch {
+	case k.HasCID:
+		return fmt.Sprintf("%d:%d", cid, port)
+	case address.Is6():
+		return fmt.Sprintf("[%s]:%d", address, port)
+	case address.IsValid():
+		return fmt.Sprintf("%s:%d", address, port)
+	case k.Family == FamilyNetlink:
+		return fmt.Sprintf(":%d", port)
 	}
 	return ""
 }

@@ -27,6 +27,7 @@ type Process struct {
 	Cgroup     string   // empty: the root
 	TTY        string
 	ABI        string // ia32 or x32; empty: 64
+	Execs      uint64 // programs that it ran since it was forked
 }
 
 // Stack is where processes have their arguments.
@@ -88,6 +89,7 @@ func (g *Guest) fillTask(task, signal uint64, p Process, tid int32) {
 		set("nsproxy", g.shared["nsproxy"])
 	}
 	set("start_boottime", uint64(p.Started))
+	set("self_exec_id", p.Execs)
 	set("se.sum_exec_runtime", uint64(p.CPUTime))
 	if g.shared["cgroup /"] != 0 {
 		group := p.Cgroup

@@ -19,8 +19,8 @@ hlist_bl_node next ptr, pprev ptr
 sched_entity load u64, sum_exec_runtime u64
 task_rss_stat events s32, count s32[4]
 prev_cputime utime u64, stime u64, lock u32
-old task_struct thread_info u64[3]EXTRA, state u64, stack ptr, flags u32, se sched_entity, tasks list_head, mm ptr, exit_state s32, rss_stat task_rss_stat, pid s32, tgid s32, real_parent ptr, group_leader ptr, thread_pid ptr, pid_links ptr[8], thread_node list_head, set_child_tid ptr, start_boottime u64, real_cred ptr, cred ptr, comm char[16], fs ptr, files ptr, nsproxy ptr, signal ptr, cgroups ptr
-new task_struct thread_info u64[3]EXTRA, __state u32, saved_state u32, stack ptr, flags u32, se sched_entity, tasks list_head, mm ptr, exit_state s32, pid s32, tgid s32, real_parent ptr, group_leader ptr, thread_pid ptr, pid_links ptr[8], thread_node list_head, worker_private ptr, start_boottime u64, real_cred ptr, cred ptr, comm char[16], fs ptr, files ptr, nsproxy ptr, signal ptr, cgroups ptr
+old task_struct thread_info u64[3]EXTRA, state u64, stack ptr, flags u32, se sched_entity, tasks list_head, mm ptr, exit_state s32, exit_code s32, rss_stat task_rss_stat, pid s32, tgid s32, real_parent ptr, group_leader ptr, thread_pid ptr, pid_links ptr[8], thread_node list_head, set_child_tid ptr, start_boottime u64, real_cred ptr, cred ptr, comm char[16], fs ptr, files ptr, nsproxy ptr, signal ptr, parent_exec_id u64, self_exec_id u64, cgroups ptr
+new task_struct thread_info u64[3]EXTRA, __state u32, saved_state u32, stack ptr, flags u32, se sched_entity, tasks list_head, mm ptr, exit_state s32, exit_code s32, pid s32, tgid s32, real_parent ptr, group_leader ptr, thread_pid ptr, pid_links ptr[8], thread_node list_head, worker_private ptr, start_boottime u64, real_cred ptr, cred ptr, comm char[16], fs ptr, files ptr, nsproxy ptr, signal ptr, parent_exec_id u64, self_exec_id u64, cgroups ptr
 signal_struct sigcnt u32, live u32, nr_threads s32, thread_head list_head, sum_sched_runtime u64, prev_cputime prev_cputime, tty ptr
 winsize ws_row u16, ws_col u16
 tty_ctrl_anon pgrp ptr, session ptr

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"iter"
-	"net/netip"
 
 	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
@@ -104,39 +103,7 @@ func (f *fileSockets) endpoint(ctx context.Context, file *linux.File) (table.Val
 	if err != nil {
 		return unreadable(err), fmt.Errorf("descriptor %d: %w", file.FD, err)
 	}
-	return text(endpoint(k)), nil
-}
-
-// endpoint writes a socket as one text; empty for none. A socket file in a file system is none.
-func endpoint(k *network.Socket) string {
-	if k == nil {
-		return ""
-	}
-	side := func(address netip.Addr, cid, port uint32) string {
-		switch {
-		case k.HasCID:
-			return fmt.Sprintf("%d:%d", cid, port)
-		case address.Is6():
-			return fmt.Sprintf("[%s]:%d", address, port)
-		case address.IsValid():
-			return fmt.Sprintf("%s:%d", address, port)
-		case k.Family == network.FamilyNetlink:
-			return fmt.Sprintf(":%d", port)
-		}
-		return ""
-	}
-	s := k.Protocol
-	here := side(k.Local, k.LocalCID, k.LocalPort)
-	if k.Family == network.FamilyUnix {
-		here = k.Path
-	}
-	if here != "" {
-		s += " " + here
-	}
-	if k.RemotePort != 0 || k.Remote.IsValid() && !k.Remote.IsUnspecified() {
-		s += "->" + side(k.Remote, k.RemoteCID, k.RemotePort)
-	}
-	return s
+	return text(k.Endpoints()), nil
 }
 
 // openFile is a row of files.

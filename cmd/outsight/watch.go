@@ -1,0 +1,306 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/outsight-vmi/outsight/check"
+	"github.com/outsight-vmi/outsight/guest"
+	"github.com/outsight-vmi/outsight/table"
+	"github.com/outsight-vmi/outsight/table/where"
+	"github.com/outsight-vmi/outsight/trace"
+	"github.com/outsight-vmi/outsight/trace/polling"
+)
+
+const watchLong = `Show what happens in a guest, as it happens, until it is interrupted or the guest ends: processes
+that start, run another program or end, connections and who waits for them, changes of
+credentials, modules, mounts, network interfaces and BPF programs that come and go, reboots; and, with
+--findings, what check finds.
+
+The first line on standard error names the source of the events. Polling compares two looks at the
+guest's memory: it works with every monitor and costs the guest nothing, but what came and went in
+between is counted, not seen (events of kind lost).
+
+A note marks what matters most: a shell, interpreter or downloader below a process that accepts
+connections, execution of memory that no file holds, a process that became root without the right to.
+
+Exit status: 3 when the guest has ended; 130 when interrupted.`
+
+type watchFlags struct {
+	guest    guestFlags
+	out      outputFlags
+	every    time.Duration
+	kinds    []string
+	where    string
+	findings time.Duration
+}
+
+// watchKinds are the kinds of events of the feed.
+var watchKinds = []trace.Kind{
+	trace.KindFork, trace.KindExec, trace.KindExit, trace.KindCreds, trace.KindConnect, trace.KindAccept, trace.KindListen, trace.KindClose,
+	trace.KindModule, trace.KindUnload, trace.KindMount, trace.KindUnmount, trace.KindUnlink, trace.KindDevice, trace.KindBPF,
+	trace.KindFinding, trace.KindNewCode, trace.KindLost, trace.KindBoot,
+}
+
+func newWatchCommand() *cobra.Command {
+	var f watchFlags
+	c := &cobra.Command{
+		Use:   "watch [TARGET]",
+		Short: "Show what happens in a guest, as it happens",
+		Long:  watchLong,
+		Example: `  outsight watch lab:demo
+  outsight watch vm1 --kinds exec,creds,module -o json
+  outsight watch vm1 --where 'uid == 0 && event == "exec"'
+  outsight watch vm1 --where 'note != null'
+  outsight watch vm1 --findings=10s`,
+		GroupID:           groupAsk,
+		Args:              oneTarget,
+		ValidArgsFunction: completeTarget,
+		RunE:              func(c *cobra.Command, args []string) error { return f.run(c, optionalTarget(args)) },
+	}
+	var names []string
+	for _, k := range watchKinds {
+		names = append(names, string(k))
+	}
+	f.out.add(c, trace.Documented())
+	_ = c.Flags().MarkHidden("sort") // events come as they happen
+	c.Flags().DurationVar(&f.every, "every", polling.DefaultEvery, fmt.Sprintf("look at the processes once in this `time`, at least %v", polling.MinEvery))
+	c.Flags().StringSliceVar(&f.kinds, "kinds", nil, "only these `kinds` of events, with commas between them: "+strings.Join(names, ", "))
+	c.Flags().StringVar(&f.where, "where", "", "only events for which this `expression` over the columns is true, in CEL: 'uid == 0 && event == \"exec\"'")
+	c.Flags().DurationVar(&f.findings, "findings", 0, "judge the guest as check does, once in this `time`, and show what is found; 30s if no time is given")
+	c.Flags().Lookup("findings").NoOptDefVal = "30s"
+	c.Flags().BoolVar(&f.guest.noCache, "no-cache", false, "analyze the kernel again, without the profiles kept on disk")
+	_ = c.RegisterFlagCompletionFunc("kinds", cobra.FixedCompletions(names, cobra.ShellCompDirectiveNoFileComp))
+	return c
+}
+
+func (f *watchFlags) run(c *cobra.Command, target string) (err error) {
+	ctx := c.Context()
+	var kinds []trace.Kind
+	for _, name := range f.kinds {
+		if !slices.Contains(watchKinds, trace.Kind(name)) {
+			return usagef("--kinds: no kind %q of events; see outsight watch --help", name)
+		}
+		kinds = append(kinds, trace.Kind(name))
+	}
+	switch {
+	case f.every < polling.MinEvery:
+		return usagef("--every %v: at least %v", f.every, polling.MinEvery)
+	case f.findings != 0 && f.findings < 100*time.Millisecond:
+		return usagef("--findings %v: at least 100ms", f.findings)
+	case f.out.sort != "":
+		return usagef("--sort: events come as they happen")
+	}
+	var filter *where.Filter
+	if f.where != "" {
+		if filter, err = where.Compile(trace.Documented(), f.where); err != nil {
+			return usagef("--where: %w", err)
+		}
+	}
+	o, err := f.out.parse(c.OutOrStdout(), trace.Documented())
+	if err != nil {
+		return err
+	}
+	g, err := f.guest.session(ctx, target)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, g.Close()) }()
+	debug.SetGCPercent(100) // unlike other runs, this one is long
+	sensors := trace.NewSensors()
+	if err := prime(ctx, g, sensors); err != nil {
+		return err
+	}
+	stream, named, err := f.source(ctx, g, kinds)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stream.Close()) }()
+	fmt.Fprintf(c.ErrOrStderr(), "outsight: watching %s %s\n", sentence(g.Target()), named)
+	show, err := f.shower(c.OutOrStdout(), o)
+	if err != nil {
+		return err
+	}
+	w := &watcher{guest: g, stream: stream, sensors: sensors, kinds: kinds, filter: filter, show: show, lines: f.lines(o)}
+	return w.run(ctx)
+}
+
+// source is the best source of events that the target offers, and what it is called.
+func (f *watchFlags) source(ctx context.Context, g *guest.Guest, kinds []trace.Kind) (trace.Stream, string, error) {
+	o := polling.Options{Every: f.every, Kinds: forSensors(kinds), Warn: func(err error) { warn(err) }}
+	if f.findings > 0 {
+		o.Findings, o.FindingsEvery = findingsOf(g), f.findings
+	}
+	s, err := polling.Start(ctx, g, o)
+	if err != nil {
+		return nil, "", err
+	}
+	return s, fmt.Sprintf("by polling: processes every %v, sockets 250ms, the rest 1s or more; what is shorter is counted, not seen", f.every), nil
+}
+
+// forSensors are the kinds that a source has to give for those that are wanted: the sensors learn from
+// some that are not shown.
+func forSensors(kinds []trace.Kind) []trace.Kind {
+	if kinds == nil {
+		return nil
+	}
+	all := slices.Clone(kinds)
+	if slices.Contains(kinds, trace.KindExec) {
+		all = append(all, trace.KindFork, trace.KindExit, trace.KindListen, trace.KindAccept)
+	}
+	return all
+}
+
+// prime tells the sensors of the guest as it is. What they could not be told makes no difference but
+// to notes.
+func prime(ctx context.Context, g *guest.Guest, s *trace.Sensors) error {
+	l, err := g.Look(ctx)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	if err := s.Prime(ctx, l); err != nil && ctx.Err() == nil {
+		warn(fmt.Errorf("sensors: %w", err))
+	}
+	return ctx.Err()
+}
+
+// findingsOf judges g with all checks. What cannot be checked this time is as it was before.
+func findingsOf(g *guest.Guest) polling.Judge {
+	history := &check.History{}
+	before := map[*check.Check][]polling.Finding{}
+	return func(ctx context.Context) ([]polling.Finding, error) {
+		result, err := check.Run(ctx, g, check.All(), check.Remember(history))
+		if err != nil {
+			return nil, err
+		}
+		now := map[*check.Check][]polling.Finding{}
+		for _, f := range result.Findings {
+			now[f.Check] = append(now[f.Check], polling.Finding{Key: f.Key(), Check: f.Check.ID, Title: f.Title, Object: f.Object.String(), PID: f.Object.PID})
+		}
+		var all []polling.Finding
+		for _, k := range check.All() {
+			if now[k] == nil && result.Gap(k) {
+				now[k] = before[k]
+			}
+			all = append(all, now[k]...)
+		}
+		before = now
+		return all, nil
+	}
+}
+
+// lines reports whether events are shown as lines for people.
+func (f *watchFlags) lines(o output) bool { return o.format == table.Table && f.out.columns == "" }
+
+// shower writes events, each at once.
+func (f *watchFlags) shower(w io.Writer, o output) (func(*trace.Event, table.Row) error, error) {
+	failed := func(err error) error {
+		if err != nil {
+			return fmt.Errorf("write the output: %w", err)
+		}
+		return nil
+	}
+	if f.lines(o) {
+		out := bufio.NewWriter(w)
+		if !f.out.noHeader {
+			fmt.Fprintln(out, trace.LineHeader)
+			if err := out.Flush(); err != nil {
+				return nil, failed(err)
+			}
+		}
+		var line []byte
+		return func(e *trace.Event, _ table.Row) error {
+			line = append(e.AppendLine(line[:0], time.Local), '\n')
+			_, _ = out.Write(line) // Flush returns its error
+			return failed(out.Flush())
+		}, nil
+	}
+	enc, err := table.NewEncoder(w, o.format, trace.Documented(), o.options)
+	if err != nil {
+		return nil, err
+	}
+	return func(_ *trace.Event, row table.Row) error {
+		return failed(errors.Join(enc.Row(row), enc.Flush()))
+	}, nil
+}
+
+// watcher passes events from the source to the output.
+type watcher struct {
+	guest   *guest.Guest
+	stream  trace.Stream
+	sensors *trace.Sensors
+	kinds   []trace.Kind
+	filter  *where.Filter
+	show    func(*trace.Event, table.Row) error
+	lines   bool
+	row     table.Row
+}
+
+func (w *watcher) run(ctx context.Context) error {
+	w.row = make(table.Row, len(trace.Columns))
+	var e, next trace.Event
+	ahead := false // next was read already
+	for {
+		if ahead {
+			e, ahead = next, false
+		} else if err := w.stream.Next(ctx, &e); err != nil {
+			return w.ended(ctx, err)
+		}
+		w.sensors.Mark(&e)
+		if e.Kind == trace.KindBoot {
+			// The old ones are gone, and what runs now began before the source could see it.
+			if err := prime(ctx, w.guest, w.sensors); err != nil && ctx.Err() != nil {
+				return err
+			}
+		}
+		// A program that was started is one line, not two, where the source saw both at once.
+		if p, ok := w.stream.(interface{ Pending() bool }); ok && w.lines && e.Kind == trace.KindFork && p.Pending() {
+			if err := w.stream.Next(ctx, &next); err != nil {
+				return w.ended(ctx, err)
+			}
+			if ahead = true; next.Kind == trace.KindExec && next.TID == e.TID {
+				continue
+			}
+		}
+		if err := w.pass(&e); err != nil {
+			return err
+		}
+	}
+}
+
+// pass shows an event if it is wanted.
+func (w *watcher) pass(e *trace.Event) error {
+	if w.kinds != nil && !slices.Contains(w.kinds, e.Kind) && e.Kind != trace.KindBoot && e.Kind != trace.KindLost {
+		return nil
+	}
+	trace.Fill(w.row, e, nil)
+	if w.filter != nil {
+		if ok, err := w.filter.Matches(w.row); err != nil {
+			return usagef("--where: %w", err)
+		} else if !ok {
+			return nil
+		}
+	}
+	return w.show(e, w.row)
+}
+
+// ended is how the feed ends.
+func (w *watcher) ended(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if n := w.stream.Lost(); n > 0 {
+		warn(fmt.Sprintf("%d events were lost: there was no room for them", n))
+	}
+	return fmt.Errorf("watch: %w", err)
+}

@@ -1,0 +1,193 @@
+package polling
+
+import (
+	"context"
+	"time"
+
+	"github.com/outsight-vmi/outsight/linux/network"
+	"github.com/outsight-vmi/outsight/trace"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// everySocket is from one look at all sockets to the next while the kernel's counters do not change:
+// a socket without a connection can take the place of another without their changing.
+const everySocket = 10 * time.Second
+
+// States of sockets (include/net/tcp_states.h).
+const (
+	stateEstablished = 1
+	stateSynSent     = 2
+	stateSynRecv     = 3
+	stateTimeWait    = 6
+	stateClose       = 7
+	stateListen      = 10
+	stateNewSynRecv  = 12
+)
+
+// socket is what is known of one that is open.
+type socket struct {
+	kind      trace.Kind // what it was reported as
+	endpoints string
+	protocol  string
+	pid       int32
+	is        *trace.Process
+}
+
+type socketKey struct {
+	addr      virt.Addr
+	endpoints string
+}
+
+// sockets is the part that sees who listens, and who is connected to whom.
+type sockets struct {
+	known    map[socketKey]socket // nil before the first look
+	turnover network.Turnover
+	counted  bool
+	whole    time.Time // when all were looked at
+	balance  int64     // connections that were counted and not seen, less what was reported
+}
+
+func (p *sockets) forget() { *p = sockets{} }
+
+func (p *sockets) look(ctx context.Context, r *round) error {
+	l, err := r.look(ctx)
+	if err != nil {
+		return err
+	}
+	// Counted before they are looked at: what is counted can be seen by then.
+	turnover, err := network.ReadTurnover(ctx, l.Linux)
+	if counted := err == nil; counted && p.counted && turnover == p.turnover && r.at.Sub(p.whole) < everySocket {
+		return nil
+	} else if !counted && r.at.Sub(p.whole) < everySecond {
+		return nil
+	}
+	now := make(map[socketKey]socket, len(p.known))
+	ports := map[port]bool{}
+	var connections []*network.Socket
+	var gap error
+	add := func(k *network.Socket, kind trace.Kind) {
+		s := socket{kind: kind, endpoints: k.Endpoints(), protocol: k.Protocol, pid: holder(k.PIDs)}
+		now[socketKey{k.Addr, s.endpoints}] = s
+	}
+	for k, err := range network.Sockets(ctx, l.Linux) {
+		if err != nil {
+			gap = err
+			continue
+		}
+		switch what(k) {
+		case trace.KindListen:
+			ports[portOf(k)] = true
+			add(k, trace.KindListen)
+		case trace.KindConnect:
+			connections = append(connections, k)
+		}
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	for _, k := range connections {
+		if kind := trace.KindConnect; ports[portOf(k)] && k.State != stateSynSent {
+			add(k, trace.KindAccept)
+		} else {
+			add(k, kind)
+		}
+	}
+	p.compare(r, now, turnover, err == nil, gap != nil)
+	p.turnover, p.counted, p.whole = turnover, err == nil, r.at
+	return gap
+}
+
+// compare makes events of what differs. incomplete says that what is not among now may still be there.
+func (p *sockets) compare(r *round, now map[socketKey]socket, turnover network.Turnover, counted, incomplete bool) {
+	first := p.known == nil
+	opened := int64(0)
+	for key, was := range p.known {
+		if _, still := now[key]; still {
+			continue
+		}
+		if incomplete {
+			now[key] = was
+			continue
+		}
+		r.emit(trace.Event{Kind: trace.KindClose, Process: was.is, TID: was.pid, Name: was.protocol, Object: was.endpoints})
+	}
+	for key, s := range now {
+		was, known := p.known[key]
+		s.is, s.pid = was.is, max(s.pid, 0)
+		if known && was.pid == s.pid && was.is != nil {
+			s.kind = was.kind
+			now[key] = s
+			continue
+		}
+		if s.is = r.s.processes.byPID(s.pid); known {
+			s.kind = was.kind
+		}
+		now[key] = s
+		if known {
+			continue
+		}
+		if s.protocol == "tcp" && s.kind != trace.KindListen {
+			opened++
+		}
+		if !first {
+			r.emit(trace.Event{Kind: s.kind, Process: s.is, TID: s.pid, Name: s.protocol, Object: s.endpoints})
+		}
+	}
+	p.known = now
+	if counted && p.counted && !first && !incomplete {
+		// A look may see what was counted after it had read the counts: then it is negative for now.
+		if p.balance += int64(turnover.Opens-p.turnover.Opens) - opened; p.balance > 0 {
+			r.unseen(uint64(p.balance), "TCP connections")
+			p.balance = 0
+		}
+	}
+}
+
+// holder is the process that a socket is said to be of. The first process of a guest opens sockets for
+// services, and keeps them.
+func holder(pids []int32) int32 {
+	switch {
+	case len(pids) == 0:
+		return 0
+	case pids[0] == 1 && len(pids) > 1:
+		return pids[1]
+	}
+	return pids[0]
+}
+
+// what says what a socket is for: KindListen for those that wait for others, KindConnect for
+// connections, empty for the rest.
+func what(k *network.Socket) trace.Kind {
+	switch k.Protocol {
+	case "tcp", "mptcp", "sctp", "vsock":
+		switch k.State {
+		case stateListen:
+			return trace.KindListen
+		case stateSynRecv, stateNewSynRecv, stateTimeWait, stateClose: // not yet, or no longer
+			return ""
+		}
+		if k.RemotePort == 0 || len(k.PIDs) == 0 && k.State != stateEstablished {
+			return "" // nobody's any more
+		}
+		return trace.KindConnect
+	case "udp", "udplite":
+		switch {
+		case k.State == stateEstablished:
+			return trace.KindConnect
+		case k.LocalPort != 0:
+			return trace.KindListen
+		}
+	case "raw", "packet":
+		return trace.KindListen
+	}
+	return ""
+}
+
+// port is where connections arrive.
+type port struct {
+	protocol string
+	net      virt.Addr
+	number   uint32
+}
+
+func portOf(k *network.Socket) port { return port{k.Protocol, k.Net.Addr, k.LocalPort} }

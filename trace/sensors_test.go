@@ -1,0 +1,150 @@
+package trace_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/outsight-vmi/outsight/trace"
+)
+
+// story is a guest that the sensors are told of.
+type story struct {
+	*trace.Sensors
+	known map[int32]*trace.Process
+}
+
+func newStory() *story {
+	s := &story{trace.NewSensors(), map[int32]*trace.Process{}}
+	for _, p := range []trace.Process{
+		{PID: 1, Comm: "systemd", Exe: "/usr/lib/systemd/systemd"},
+		{PID: 80, PPID: 1, Comm: "nginx", Exe: "/usr/sbin/nginx"},
+		{PID: 81, PPID: 80, Comm: "nginx", Exe: "/usr/sbin/nginx"},
+		{PID: 22, PPID: 1, Comm: "sshd", Exe: "/usr/sbin/sshd"},
+		{PID: 23, PPID: 22, Comm: "sshd-session", Exe: "/usr/lib/openssh/sshd-session"},
+		{PID: 30, PPID: 1, Comm: "cron", Exe: "/usr/sbin/cron"},
+		{PID: 66, PPID: 1, Comm: "sshd", Exe: "/tmp/.x/sshd"},
+		{PID: 90, PPID: 1, Comm: "telnetd", Exe: "/bin/busybox"},
+	} {
+		s.known[p.PID] = &p
+		s.Know(&p)
+	}
+	s.Face(1, "listens on tcp 0.0.0.0:631") // for a service that is not started yet
+	s.Face(80, "listens on tcp 0.0.0.0:80")
+	s.Face(22, "listens on tcp 0.0.0.0:22")
+	s.Face(23, "has the connection tcp 10.0.0.2:22->10.0.0.9:5000")
+	s.Face(66, "listens on tcp 0.0.0.0:666")
+	s.Face(90, "listens on tcp 0.0.0.0:23")
+	return s
+}
+
+// runs has a new process run a program, and is the note of that.
+func (s *story) runs(pid, ppid int32, exe, comm string) string {
+	p := &trace.Process{PID: pid, PPID: ppid, Comm: comm, Exe: exe, Started: time.Duration(pid)}
+	s.known[pid] = p
+	s.Mark(&trace.Event{Kind: trace.KindFork, Process: p})
+	e := trace.Event{Kind: trace.KindExec, Process: p, Object: exe}
+	s.Mark(&e)
+	return e.Note
+}
+
+func TestSensorTools(t *testing.T) {
+	for _, c := range []struct {
+		name      string
+		ppid      int32
+		exe, comm string
+		want      string
+	}{
+		{"web shell", 81, "/bin/dash", "sh", "shell below nginx (80), which listens on tcp 0.0.0.0:80"},
+		{"versioned interpreter", 81, "/usr/bin/python3.13", "python3.13", "interpreter below nginx"},
+		{"downloader", 81, "/usr/bin/curl", "curl", "downloader below nginx"},
+		{"variant", 81, "/usr/bin/nc.openbsd", "nc.openbsd", "downloader below nginx"},
+		{"busybox applet", 81, "/bin/busybox", "wget", "downloader below nginx"},
+		{"harmless applet", 81, "/bin/busybox", "ls", ""},
+		{"its own program", 81, "/usr/sbin/nginx", "nginx", ""},
+		{"login", 23, "/bin/bash", "bash", ""},
+		{"telnet login", 90, "/bin/busybox", "sh", ""},
+		{"a false sshd", 66, "/bin/bash", "bash", "shell below sshd (66)"},
+		{"cron", 30, "/bin/sh", "sh", ""},
+		{"started by the first process, which holds sockets", 1, "/bin/sh", "sh", ""},
+		{"unknown parent", 4000, "/bin/sh", "sh", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if got := newStory().runs(500, c.ppid, c.exe, c.comm); c.want == "" && got != "" || !strings.HasPrefix(got, c.want) {
+				t.Errorf("note %q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
+// A program stays below the one that faces the network when that, or what is between, has ended.
+func TestSensorOrphans(t *testing.T) {
+	s := newStory()
+	if s.runs(500, 81, "/opt/worker", "worker"); s.runs(501, 500, "/usr/bin/setsid", "setsid") != "" {
+		t.Error("setsid is no tool")
+	}
+	s.Mark(&trace.Event{Kind: trace.KindExit, Process: s.known[500]})
+	orphan := *s.known[501]
+	orphan.PPID, orphan.Exe, orphan.Comm = 1, "/bin/bash", "bash"
+	e := trace.Event{Kind: trace.KindExec, Process: &orphan, Object: orphan.Exe}
+	if s.Mark(&e); !strings.HasPrefix(e.Note, "shell below nginx (80)") {
+		t.Errorf("note %q of an orphan", e.Note)
+	}
+	// Another process of the same number is not it.
+	s.Mark(&trace.Event{Kind: trace.KindExit, Process: &orphan})
+	if note := s.runs(501, 30, "/bin/sh", "sh"); note != "" {
+		t.Errorf("note %q of another process", note)
+	}
+}
+
+// What listens or accepts from now on is learned from events.
+func TestSensorLearns(t *testing.T) {
+	s := newStory()
+	s.runs(600, 23, "/bin/bash", "bash") // an administrator
+	s.runs(601, 600, "/usr/bin/socat1", "server")
+	if note := s.runs(602, 601, "/bin/sh", "sh"); note != "" {
+		t.Errorf("note %q before it listens", note)
+	}
+	s.Mark(&trace.Event{Kind: trace.KindListen, Process: s.known[601], Name: "udp", Object: "udp 0.0.0.0:68"})
+	if note := s.runs(603, 601, "/bin/sh", "sh"); note != "" {
+		t.Errorf("note %q below a client of DHCP", note)
+	}
+	s.Mark(&trace.Event{Kind: trace.KindListen, Process: s.known[601], Name: "tcp", Object: "tcp 0.0.0.0:4444"})
+	if note := s.runs(604, 601, "/bin/sh", "sh"); note != "shell below server (601), which listens on tcp 0.0.0.0:4444" {
+		t.Errorf("note %q", note)
+	}
+	// One that has accepted a connection becomes a shell itself.
+	s.runs(605, 30, "/usr/bin/thing", "thing")
+	s.Mark(&trace.Event{Kind: trace.KindAccept, Process: s.known[605], Name: "tcp", Object: "tcp 10.0.0.2:7->10.0.0.9:1"})
+	e := trace.Event{Kind: trace.KindExec, Process: &trace.Process{PID: 605, PPID: 30, Comm: "sh", Exe: "/bin/sh", Started: 605}, Object: "/bin/sh"}
+	if s.Mark(&e); e.Note != "shell in a process that has the connection tcp 10.0.0.2:7->10.0.0.9:1" {
+		t.Errorf("note %q", e.Note)
+	}
+}
+
+func TestSensorFileless(t *testing.T) {
+	s := newStory()
+	for object, want := range map[string]string{
+		"/memfd:payload" + trace.Deleted:                    "runs memory that no file holds (memfd payload)",
+		"/memfd:runc_cloned:/proc/self/exe" + trace.Deleted: "runs memory that no file holds (memfd runc_cloned:/proc/self/exe), as starters of containers do with themselves",
+		"/tmp/x" + trace.Deleted:                            "runs a file that was deleted",
+		"/usr/bin/id":                                       "",
+	} {
+		e := trace.Event{Kind: trace.KindExec, Process: &trace.Process{PID: 700, PPID: 30, Exe: strings.TrimSuffix(object, trace.Deleted)}, Object: object, Note: "was here"}
+		if s.Mark(&e); e.Note != strings.TrimSuffix("was here; "+want, "; ") {
+			t.Errorf("%s: note %q", object, e.Note)
+		}
+	}
+}
+
+// Parents of a hostile guest can go round.
+func TestSensorCycle(t *testing.T) {
+	s := trace.NewSensors()
+	s.Know(&trace.Process{PID: 10, PPID: 11})
+	s.Know(&trace.Process{PID: 11, PPID: 10})
+	e := trace.Event{Kind: trace.KindExec, Process: &trace.Process{PID: 10, PPID: 11, Exe: "/bin/sh"}, Object: "/bin/sh"}
+	if s.Mark(&e); e.Note != "" {
+		t.Errorf("note %q", e.Note)
+	}
+	s.Mark(&trace.Event{Kind: trace.KindExec}) // of nobody
+}

@@ -15,7 +15,7 @@ import (
 // TestLackingKernel: of a kernel that has little more than processes, with and without the
 // names of its variables, each view has rows or says which symbol or type is missing.
 func TestLackingKernel(t *testing.T) {
-	empty := []string{"env", "files", "history", "ttys"} // the guest has none
+	empty := []string{"env", "files", "ftrace", "ftrace_functions", "history", "ttys"} // the guest has none
 	for _, functionsOnly := range []bool{false, true} {
 		g := synth.New(synth.Options{FunctionsOnly: functionsOnly})
 		g.Add(synth.Process{PID: 1, Comm: "init", Exe: "/sbin/init", Args: []string{"init"}})

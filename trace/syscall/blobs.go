@@ -83,9 +83,12 @@ func (x ctx) address(a *Arg) uint64 {
 
 // blobSockaddr writes the address of a socket.
 func blobSockaddr(dst []byte, x ctx, a *Arg, b []byte) []byte {
-	if a.count.From == Pointed { // no more than there was room for
-		if room, ok := x.before(int(a.count.N)); ok && room < len(b) {
+	if a.count.From == Pointed { // no more than there was room for, and no more than there is
+		if room, ok := x.pointed(int(a.count.N), 0); ok && room < len(b) {
 			b = b[:room]
+		}
+		if n, ok := x.pointed(int(a.count.N), 1); ok && n < len(b) {
+			b = b[:n]
 		}
 	}
 	if len(b) < 2 {
@@ -94,13 +97,13 @@ func blobSockaddr(dst []byte, x ctx, a *Arg, b []byte) []byte {
 	return appendSockaddr(dst, b)
 }
 
-// before is the int to which an argument points, before the call.
-func (x ctx) before(arg int) (int, bool) {
+// pointed is the int to which an argument points: 0: before the call, 1: after it.
+func (x ctx) pointed(arg, when int) (int, bool) {
 	args, _ := x.variantOf()
 	if arg >= len(args) || args[arg].tag < 0 {
 		return 0, false
 	}
-	d, ok := x.v.find(args[arg].tag)
+	d, ok := x.v.find(args[arg].tag + when)
 	if !ok || len(d.Bytes) < 4 {
 		return 0, false
 	}

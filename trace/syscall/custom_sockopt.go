@@ -49,14 +49,13 @@ func argOptionIn(dst []byte, x ctx, a *Arg, i int) []byte {
 }
 
 func argOptionOut(dst []byte, x ctx, a *Arg, i int) []byte {
-	room, ok := x.before(i + 1)
+	room, ok := x.pointed(i+1, 0)
 	if !ok || !x.v.succeeded() {
 		return appendPointer(dst, x.arg(i))
 	}
-	args, _ := x.variantOf()
 	n := room
-	if d, ok := x.v.find(args[i+1].tag + 1); ok && len(d.Bytes) >= 4 {
-		n = int(int32(le.Uint32(d.Bytes)))
+	if after, ok := x.pointed(i+1, 1); ok {
+		n = after
 	}
 	if room == 0 || n <= 0 {
 		return appendPointer(dst, x.arg(i))
@@ -74,6 +73,9 @@ func (a *Arg) option(dst []byte, x ctx, i, n int, out bool) []byte {
 		return append(dst, `""`...)
 	}
 	b := a.bytes(x, 0, min(n, x.o.limit()))
+	if len(b) > n {
+		b = b[:n]
+	}
 	if n < 4 && !out && (level == 270 || level == 1 && isInt(name)) {
 		b = nil
 	}

@@ -47,6 +47,9 @@ func makeTable(abi ABI, numbers string) []*Call {
 		c := &Call{Name: f[1], Number: nr, ABI: abi, selector: -1}
 		if ok {
 			p.call(c, text)
+			if c.Name == "socketcall" {
+				p.throughMemory(c, texts)
+			}
 			for _, v := range variants[like] {
 				p.variant(c, v, texts[v])
 			}

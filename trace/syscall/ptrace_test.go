@@ -145,7 +145,7 @@ func (tr *tracer) syscall(t *testing.T, th *thread) {
 }
 
 func (th *thread) line() {
-	th.lines = append(th.lines, fmt.Sprintf("%s(%s) = %s", th.c.Name, th.c.AppendArgs(nil, &th.v, Options{}), th.c.AppendResult(nil, &th.v)))
+	th.lines = append(th.lines, fmt.Sprintf("%s(%s) = %s", th.c.NameOf(&th.v), th.c.AppendArgs(nil, &th.v, Options{}), th.c.AppendResult(nil, &th.v)))
 }
 
 // fetch reads the pieces of a call.

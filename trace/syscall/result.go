@@ -52,6 +52,9 @@ func (c *Call) AppendResult(dst []byte, v *Values) []byte {
 	if !v.Returned {
 		return append(dst, '?')
 	}
+	if sub, in := c.inner(v); sub != nil {
+		c, v = sub, in
+	}
 	x := ctx{c, v, Options{}}
 	args, style := x.variantOf()
 	r := v.Result

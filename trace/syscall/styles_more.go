@@ -18,6 +18,7 @@ func init() {
 		"semctl":     func(dst []byte, _ ctx, v uint64) []byte { return ipcCommand(dst, v, "semctl") },
 		"ptr":        func(dst []byte, _ ctx, v uint64) []byte { return appendPointer(dst, v) },
 		"oldset":     func(dst []byte, _ ctx, v uint64) []byte { return appendSet(dst, v, 4) },
+		"socketcall": styleSocketCall,
 		"fandfd":     styleNoDirectory,
 		"spec":       styleSpeculation,
 		"qcmd":       styleQuota,
@@ -148,4 +149,11 @@ func styleSpeculation(dst []byte, x ctx, v uint64) []byte {
 func styleQuota(dst []byte, _ ctx, v uint64) []byte {
 	dst = setOf("quota").enum(append(dst, "QCMD("...), v>>8&0xffffff)
 	return append(setOf("quotatype").enum(append(dst, ", "...), v&0xff), ')')
+}
+
+func styleSocketCall(dst []byte, _ ctx, v uint64) []byte {
+	if name := setOf("socketcall").name(v & 0xffffffff); name != "" {
+		return append(dst, name...)
+	}
+	return strconv.AppendUint(dst, v, 10)
 }

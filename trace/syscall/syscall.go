@@ -50,6 +50,7 @@ type Call struct {
 	mask     uint64
 	variants map[uint64]*variant
 	result   resultStyle
+	subcalls []subcall // by argument 0
 }
 
 // variant is a call for some values of its selector.
@@ -227,6 +228,9 @@ func (x ctx) variantOf() ([]Arg, resultStyle) {
 
 // AppendArgs writes the arguments: AT_FDCWD, "/etc/passwd", O_RDONLY|O_CLOEXEC.
 func (c *Call) AppendArgs(dst []byte, v *Values, o Options) []byte {
+	if sub, in := c.inner(v); sub != nil {
+		c, v = sub, in
+	}
 	x := ctx{c, v, o}
 	args, _ := x.variantOf()
 	first := true
@@ -246,6 +250,9 @@ func (c *Call) AppendArgs(dst []byte, v *Values, o Options) []byte {
 
 // Fields returns the arguments as NAME=VALUE each.
 func (c *Call) Fields(v *Values) []string {
+	if sub, in := c.inner(v); sub != nil {
+		c, v = sub, in
+	}
 	x := ctx{c, v, Options{}}
 	args, _ := x.variantOf()
 	fields := make([]string, 0, len(args))

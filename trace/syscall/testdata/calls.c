@@ -654,6 +654,31 @@ static void compat(void)
 	I(6, fd);
 	I(6, fd);
 	I(355, b, 4, 0); /* getrandom */
+	static uint32_t s[6], m[7], n[4];
+	s[0] = 1, s[1] = 0x80002;
+	int fds[2] = {I(102, 1, s)}; /* socketcall: socket */
+	static char address[16] = "\1\0\0ia32";
+	s[0] = fds[0], s[1] = P(address), s[2] = 7;
+	I(102, 2, s); /* bind */
+	I(102, 3, s); /* connect */
+	s[1] = P("message"), s[2] = 7, s[3] = 0x4000;
+	I(102, 9, s); /* send */
+	s[1] = P(b), s[2] = 100, s[3] = 0x40, u[5] = 110, s[4] = P(b + 200), s[5] = P(u + 5);
+	I(102, 12, s); /* recvfrom */
+	I(102, 10, s); /* recv: nothing there */
+	n[0] = P("one"), n[1] = 3, n[2] = P("two"), n[3] = 3;
+	m[2] = P(n), m[3] = 2;
+	s[1] = P(m), s[2] = 0x4000;
+	I(102, 16, s); /* sendmsg */
+	n[0] = P(b), n[1] = 2, n[2] = P(b + 100), n[3] = 100;
+	I(102, 17, s); /* recvmsg */
+	s[1] = P(b), s[2] = P(u + 5), u[5] = 100;
+	I(102, 6, s); /* getsockname */
+	s[1] = 1, s[2] = 7, s[3] = P(u), s[4] = P(u + 5), u[5] = 4;
+	I(102, 15, s); /* getsockopt */
+	I(102, 14, s); /* setsockopt, too short */
+	I(102, 99, s);
+	I(102, 1, 8);
 }
 
 int main(int argc, char **argv)

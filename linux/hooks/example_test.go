@@ -28,6 +28,18 @@ func ExampleSyscalls() {
 	}
 }
 
+func ExampleSignatures() {
+	signatures, err := hooks.Signatures(ctx, system)
+	if err != nil {
+		log.Print(err) // what could be read is there
+	}
+	for _, s := range signatures {
+		if s != nil {
+			fmt.Println(s.Number, s.Name, s.Types, s.Args)
+		}
+	}
+}
+
 func ExampleGates() {
 	idt, err := hooks.IDTDescriptor(system)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 func TestGuestExamples(t *testing.T) {
 	linuxtest.Examples(t, func(s *linux.System) { system = s }, []linuxtest.Example{
 		{Name: "Syscalls", Run: ExampleSyscalls},
+		{Name: "Signatures", Run: ExampleSignatures},
 		{Name: "Gates", Run: ExampleGates},
 		{Name: "SecurityHooks", Run: ExampleSecurityHooks, MayBeEmpty: true},
 		{Name: "Kprobes", Run: ExampleKprobes, MayBeEmpty: true},

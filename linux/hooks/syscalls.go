@@ -35,8 +35,6 @@ type Syscall struct {
 	Expected bool
 }
 
-type syscallLayout struct{ name, nr kobj.Field }
-
 // abiWay is where the ways of one ABI start.
 type abiWay struct{ abi, table, dispatcher string }
 
@@ -101,8 +99,15 @@ func syscallsOf(ctx context.Context, s *linux.System, owners *linux.Owners, w ab
 	}
 	var noted []string
 	if w.abi == "64" {
-		if noted, err = syscallNames(s, len(table)); err != nil {
+		metadata, err := signatures(s, len(table), false)
+		if err != nil {
 			errs = append(errs, err)
+		}
+		noted = make([]string, len(metadata))
+		for nr, m := range metadata {
+			if m != nil {
+				noted[nr] = m.Name
+			}
 		}
 	}
 	for i := range targets {
@@ -162,35 +167,4 @@ func syscallName(symbol string) (string, bool) {
 		}
 	}
 	return "", false
-}
-
-// syscallNames are the names that the kernel noted for tracing when it booted (with
-// CONFIG_FTRACE_SYSCALLS), by number, without "sys_".
-func syscallNames(s *linux.System, n int) ([]string, error) {
-	o, err := kobj.LayoutOf(s.Walker, "names of system calls", func(r *kobj.Resolver, o *syscallLayout) {
-		o.name, o.nr = r.Field("syscall_metadata", "name"), r.Field("syscall_metadata", "syscall_nr")
-	})
-	if err != nil {
-		return nil, nil //nolint:nilerr // built without: the symbols alone show it
-	}
-	array, err := s.Pointer("syscalls_metadata")
-	if err != nil || array == 0 {
-		return nil, nil //nolint:nilerr // built without
-	}
-	entries, err := s.Pointers(array, n)
-	if err != nil {
-		return nil, fmt.Errorf("names of system calls: %w", err)
-	}
-	names := make([]string, n)
-	r := s.Reader()
-	for nr, e := range entries {
-		if e == 0 || r.Int(e, o.nr) != int64(nr) {
-			continue
-		}
-		names[nr] = strings.TrimPrefix(r.CString(r.Pointer(e, o.name), 64), "sys_")
-	}
-	if err := r.Err; err != nil {
-		return nil, fmt.Errorf("names of system calls: %w", err)
-	}
-	return names, nil
 }

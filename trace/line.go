@@ -14,9 +14,11 @@ import (
 func (e *Event) What() string {
 	switch e.Kind {
 	case KindExec:
-		// The command line says it all, unless the program is another than it says.
-		first := e.Args[:max(0, strings.IndexAny(e.Args+" ", " \n"))]
-		if e.Args != "" && path.Base(strings.Trim(first, "'")) == path.Base(e.Object) {
+		// The command line says it all, unless the file is called otherwise.
+		first := e.Args[:strings.IndexAny(e.Args+" ", " \n")]
+		switch name := strings.TrimPrefix(path.Base(strings.Trim(first, "'")), "-"); {
+		case e.Args == "", strings.HasSuffix(e.Object, Deleted):
+		case name == path.Base(e.Object), isBox(path.Base(e.Object)), e.Process != nil && name == e.Process.Comm: // a link to it
 			return e.Args
 		}
 		return join(e.Object, ": ", e.Args)

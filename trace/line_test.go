@@ -12,7 +12,7 @@ func TestAppendLine(t *testing.T) {
 	sh := &trace.Process{PID: 412, Comm: "sh"}
 	for want, e := range map[string]trace.Event{
 		"03:04:05.678  exec         412  sh               sh -c id  # why":                             {Kind: trace.KindExec, Process: sh, Object: "/bin/sh", Args: "sh -c id", Note: "why"},
-		"03:04:05.678  exec         412  sh               /tmp/x: sh -c id":                            {Kind: trace.KindExec, Process: sh, Object: "/tmp/x", Args: "sh -c id"},
+		"03:04:05.678  exec         412  sh               /tmp/x: bash -c id":                          {Kind: trace.KindExec, Process: sh, Object: "/tmp/x", Args: "bash -c id"},
 		"03:04:05.678  exit         412  sh               status 1":                                    {Kind: trace.KindExit, Process: sh, Result: "status 1"},
 		"03:04:05.678  unload         -  -                dummy":                                       {Kind: trace.KindUnload, Object: "dummy"},
 		"03:04:05.678  device         -  -                eth0: up":                                    {Kind: trace.KindDevice, Object: "eth0", Args: "up"},

@@ -34,6 +34,9 @@ type Turnover struct {
 	Forks     uint64 // since boot, those that have ended included
 	Tasks     int64  // that there are
 	Processes int64  // of them, leaders of a process
+	// Spaces is how many address spaces were made since boot: by each process that is forked, and
+	// by each program that is run. 0 where the kernel's count is not found.
+	Spaces uint64
 }
 
 type rosterLayout struct {
@@ -43,7 +46,7 @@ type rosterLayout struct {
 
 func rosterLayoutOf(s *linux.System) (*rosterLayout, error) {
 	return kobj.LayoutOf(s.Walker, "signs of processes", func(r *kobj.Resolver, o *rosterLayout) {
-		r.Prefetch("init_task", "total_forks", "nr_threads", "process_counts")
+		r.Prefetch("init_task", "total_forks", "nr_threads", "process_counts", "last_mm_ctx_id")
 		const t = "task_struct"
 		o.tasks, o.pid, o.mm = r.Field(t, "tasks"), r.Field(t, "tgid"), r.Field(t, "mm")
 		o.born = r.Field(t, "start_boottime", "real_start_time") // renamed in 5.5
@@ -67,6 +70,7 @@ type Roster struct {
 	credLo uint32
 
 	forks, tasks virt.Addr
+	spaces       virt.Addr   // 0: not found
 	processes    []virt.Addr // by processor
 	turnoverErr  error
 }
@@ -122,6 +126,7 @@ func (r *Roster) findTurnover() (err error) {
 	if r.tasks, err = r.s.SymbolAddr("nr_threads"); err != nil {
 		return err
 	}
+	r.spaces, _ = r.s.Address("last_mm_ctx_id") // arch/x86/mm/tlb.c, since 4.15
 	for cpu := range r.s.CPUAreas {
 		a, err := r.s.PerCPU("process_counts", cpu)
 		if err != nil {
@@ -151,6 +156,11 @@ func (r *Roster) Turnover() (t Turnover, err error) {
 			return t, err
 		}
 		t.Processes += int64(n) // of one processor it may be negative
+	}
+	if r.spaces != 0 {
+		if t.Spaces, err = r.space.U64(r.spaces); err != nil {
+			return t, err
+		}
 	}
 	return t, nil
 }

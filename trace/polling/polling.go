@@ -15,7 +15,9 @@ import (
 	"time"
 
 	"github.com/outsight-vmi/outsight/guest"
+	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/trace"
+	"github.com/outsight-vmi/outsight/virt"
 	"github.com/outsight-vmi/outsight/vm"
 )
 
@@ -26,7 +28,7 @@ const (
 	// MinEvery bounds it: beyond 100 looks a second there is little left to see.
 	MinEvery = 10 * time.Millisecond
 
-	everySockets  = 250 * time.Millisecond // at the counters, and at all of them if those changed
+	everySockets  = 250 * time.Millisecond // at the counts, and at all of them if those changed
 	everySecond   = time.Second            // modules, interfaces, BPF programs
 	everyMounts   = 2 * time.Second
 	everyFindings = 30 * time.Second
@@ -63,7 +65,8 @@ type Stream struct {
 	lost  uint64
 
 	boot   int
-	away   bool // no kernel runs
+	booted placed // the kernel of the last event of a boot
+	away   bool   // no kernel runs
 	closed bool
 }
 
@@ -284,10 +287,24 @@ func (s *Stream) look(ctx context.Context) error {
 	return nil
 }
 
+// placed is what distinguishes a kernel from that of another boot, where its address is random.
+type placed struct {
+	text   virt.Addr
+	pa     phys.Addr
+	banner string
+}
+
 // rebooted begins again with the kernel that runs now.
 func (s *Stream) rebooted(_ context.Context, r *round) {
 	s.boot = r.kept.Boot
+	// A kernel that was found before it had processes is found once more, and is the same.
+	k := placed{r.kept.Linux.Text, r.kept.Linux.TextPA, r.kept.Linux.Banner}
+	same := len(s.processes.known) == 0 && k == s.booted
+	s.booted = k
 	s.forget()
+	if same {
+		return
+	}
 	release, up := r.kept.Linux.Release, ""
 	if c, err := r.kept.Linux.Clock(); err == nil && c.Up > 0 {
 		up = fmt.Sprintf("it had been up for %v", c.Up.Round(time.Second))
@@ -332,10 +349,27 @@ func (r *round) emit(e trace.Event) {
 	s.queue = append(s.queue, e)
 }
 
-// unseen reports what the kernel counted and no look saw.
-func (r *round) unseen(n uint64, what string) {
-	if n == 0 {
+// unseen is what the kernel counted and no look saw, since that was last reported.
+type unseen struct {
+	n         uint64
+	one, many string
+	told      time.Time
+}
+
+// everyUnseen is from one report of what was not seen to the next.
+const everyUnseen = 5 * time.Second
+
+func (u *unseen) add(n uint64, one, many string) { u.n, u.one, u.many = u.n+n, one, many }
+
+// tell reports it, if the last report is old enough.
+func (u *unseen) tell(r *round) {
+	if u.n == 0 || r.at.Sub(u.told) < everyUnseen {
 		return
 	}
-	r.emit(trace.Event{Kind: trace.KindLost, Object: fmt.Sprintf("%d %s", n, what), Note: "too short to be seen: the kernel counted them between two looks"})
+	what := fmt.Sprintf("%d %s", u.n, u.many)
+	if u.n == 1 {
+		what = "1 " + u.one
+	}
+	r.emit(trace.Event{Kind: trace.KindLost, Object: what, Note: "too short to be seen: the kernel counted what no look saw"})
+	u.n, u.told = 0, r.at
 }

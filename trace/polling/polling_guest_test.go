@@ -21,12 +21,11 @@ import (
 // session is what is done in the guest, each step for long enough to be seen by its part.
 const session = `
 sleep 1
-nc -l -p 4444 </dev/null >/dev/null & n=$!
+sleep 4 | nc -l -p 4444 >/dev/null &
 sleep 2
-nc 127.0.0.1 4444 </dev/zero >/dev/null & m=$!
-sleep 2
-kill $m $n
-modprobe dummy numdummies=0; sleep 2
+sleep 2 | nc 127.0.0.1 4444 >/dev/null &
+sleep 3
+insmod /lib/modules/dummy.ko numdummies=0; sleep 2
 ip link add dummy7 type dummy; sleep 2
 ip link set dummy7 up; sleep 2
 ip link set dummy7 promisc on; sleep 2
@@ -34,7 +33,8 @@ ip link set dummy7 down; sleep 2
 ip link del dummy7; sleep 2
 rmmod dummy; sleep 2
 mkdir /tmp/mine; mount -t tmpfs mine /tmp/mine; sleep 3; umount /tmp/mine; sleep 3
-sh -c 'sleep 1; exec setuidgid 1000 sleep 1' shell-that-drops
+cp /bin/busybox /tmp/sleep
+sh -c 'sleep 2; exec start-stop-daemon -S -c 1000 -x /tmp/sleep -- 3' shell-that-drops
 sh -c 'sleep 1; exit 3' shell-that-fails
 nc -ll -p 5555 -e /bin/sh & n=$!
 sleep 2
@@ -129,26 +129,44 @@ func testPolling(t *testing.T, o lab.Options) {
 	})
 	compare(t, events)
 
-	go func() { _, _ = g.Output(t.Context(), "reboot -f") }()
-	end := time.Now().Add(2 * time.Minute)
-	var again []trace.Event
-	follow(t, s, sensors, func() bool {
-		if time.Now().After(end) {
-			return true
+	again := make(chan error, 1)
+	go func() {
+		_, _ = g.Output(t.Context(), "reboot -f") // never answers
+	}()
+	go func() {
+		end := time.Now().Add(3 * time.Minute)
+		for target.Boot() == 0 && time.Now().Before(end) {
+			time.Sleep(time.Second)
 		}
-		return target.Boot() > 0
+		err := errors.New("it did not come back")
+		for err != nil && time.Now().Before(end) { // its agent may not be there yet
+			time.Sleep(time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			_, err = g.Output(ctx, "sleep 0.777; sleep 1")
+			cancel()
+		}
+		again <- err
+	}()
+	over = false
+	events = follow(t, s, sensors, func() bool {
+		select {
+		case err := <-again:
+			if over = true; err != nil {
+				t.Error(err)
+			}
+			return false
+		default:
+			return over
+		}
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
-	for try := 0; try < 100; try++ { // its agent may not be there yet
-		if _, err := g.Output(ctx, "sleep 1; exec sleep 0.777"); err == nil {
-			break
+	boots := 0
+	for _, e := range events {
+		if e.Kind == trace.KindBoot {
+			boots++
 		}
-		time.Sleep(time.Second)
 	}
-	again = follow(t, s, sensors, func() bool { return true })
-	if !slices.ContainsFunc(again, func(e trace.Event) bool { return e.Kind == trace.KindExec && e.Args == "sleep 0.777" }) {
-		t.Error("after the reboot nothing is seen")
+	if boots != 1 || !slices.ContainsFunc(events, func(e trace.Event) bool { return e.Kind == trace.KindExec && e.Args == "sleep 0.777" }) {
+		t.Errorf("%d events of a boot, and after it %d events", boots, len(events))
 	}
 }
 

@@ -16,6 +16,10 @@ const (
 	// renewed is for how long one view of the guest's direct map is believed, and for how long a
 	// reboot can go unnoticed in which the list of tasks still holds together.
 	renewed = time.Second
+	// everyWalk is from one look at all tasks to the next while the kernel's counts of tasks and address
+	// spaces do not change: nothing was forked or reaped, and no program was run. What no count shows is seen
+	// then: changes of credentials, and processes that nobody reaps.
+	everyWalk = time.Second
 	// everyRights is from one look at the contents of credentials to the next: what replaces them is
 	// seen at each look, what changes them where they lie only then.
 	everyRights = time.Second
@@ -45,18 +49,23 @@ type rights struct {
 // and end.
 type processes struct {
 	roster   *sched.Roster
-	made     time.Time // the roster
-	known    []process // in the order of the list
+	live     *linux.System // the guest as it is, not as a look keeps it
+	made     time.Time     // the roster, and live
+	known    []process     // in the order of the list
 	primed   bool
 	signs    []sched.Sign
 	spare    []process
 	judged   time.Time // rights
+	walked   time.Time // the list
 	torn     int
-	numbers  map[int32]int // of known, by PID; nil until somebody asks
-	index    map[key]int   // of known, while they are compared
-	turnover sched.Turnover
-	balance  int64 // tasks that the kernel counted and no look has seen, less what was reported
+	numbers  map[int32]int  // of known, by PID; nil until somebody asks
+	index    map[key]int    // of known, while they are compared
+	turnover sched.Turnover // at the last walk
+	counted  sched.Turnover // at the last look
+	calm     int            // looks since that changed
+	balance  int64          // tasks that the kernel counted and no look has seen, less what was reported
 	noCounts bool
+	missed   unseen
 }
 
 func (p *processes) forget() { *p = processes{} }
@@ -90,12 +99,21 @@ func (p *processes) look(ctx context.Context, r *round) error {
 	}
 	// Counted before the list is followed: what is counted is on the list by then.
 	turnover, countErr := p.roster.Turnover()
+	if countErr == nil && turnover.Spaces != 0 && turnover == p.counted {
+		// The counts change when a fork or a program begins: that it has come to pass shows a little later.
+		const settled = 3
+		if p.calm++; p.calm >= settled && p.primed && r.at.Sub(p.walked) < everyWalk {
+			return nil
+		}
+	} else {
+		p.calm, p.counted = 0, turnover
+	}
 	signs, err := p.roster.Read(ctx, p.signs[:0])
 	p.signs = signs
 	if err != nil {
 		return p.tear(ctx, r, err)
 	}
-	p.torn = 0
+	p.torn, p.walked = 0, r.at
 	if !p.primed {
 		p.turnover, p.noCounts = turnover, countErr != nil
 		return p.prime(ctx, r)
@@ -130,7 +148,7 @@ func (p *processes) renew(ctx context.Context, r *round) error {
 	if p.roster, err = sched.NewRoster(l.Linux); err != nil {
 		return err
 	}
-	p.made = r.at
+	p.live, p.made = l.Linux.Over(l.Linux.Space.Live().Memory()), r.at
 	return nil
 }
 
@@ -393,13 +411,14 @@ func (p *processes) checkRightsOf(ctx context.Context, r *round, d *describer, k
 // count reports the tasks that the kernel counted and no look saw. began is how many processes this
 // one saw begin.
 func (p *processes) count(r *round, now sched.Turnover, began int64) {
+	defer p.missed.tell(r)
 	was := p.turnover
 	p.turnover = now
 	threads := (now.Tasks - now.Processes) - (was.Tasks - was.Processes)
 	p.balance += int64(now.Forks-was.Forks) - began - max(threads, 0)
 	// A look may see what was counted after it had read the counts: then the balance is negative for now.
 	if p.balance > 0 {
-		r.unseen(uint64(p.balance), "processes or threads")
+		p.missed.add(uint64(p.balance), "process or thread", "processes or threads")
 		p.balance = 0
 	}
 }

@@ -45,21 +45,27 @@ type sockets struct {
 	counted  bool
 	whole    time.Time // when all were looked at
 	balance  int64     // connections that were counted and not seen, less what was reported
+	missed   unseen
 }
 
 func (p *sockets) forget() { *p = sockets{} }
 
 func (p *sockets) look(ctx context.Context, r *round) error {
-	l, err := r.look(ctx)
-	if err != nil {
-		return err
+	p.missed.tell(r)
+	live := r.s.processes.live
+	if live == nil {
+		return nil // another kernel is looked for
 	}
 	// Counted before they are looked at: what is counted can be seen by then.
-	turnover, err := network.ReadTurnover(ctx, l.Linux)
+	turnover, err := network.ReadTurnover(ctx, live)
 	if counted := err == nil; counted && p.counted && turnover == p.turnover && r.at.Sub(p.whole) < everySocket {
 		return nil
 	} else if !counted && r.at.Sub(p.whole) < everySecond {
 		return nil
+	}
+	l, lookErr := r.look(ctx)
+	if lookErr != nil {
+		return lookErr
 	}
 	now := make(map[socketKey]socket, len(p.known))
 	ports := map[port]bool{}
@@ -137,7 +143,7 @@ func (p *sockets) compare(r *round, now map[socketKey]socket, turnover network.T
 	if counted && p.counted && !first && !incomplete {
 		// A look may see what was counted after it had read the counts: then it is negative for now.
 		if p.balance += int64(turnover.Opens-p.turnover.Opens) - opened; p.balance > 0 {
-			r.unseen(uint64(p.balance), "TCP connections")
+			p.missed.add(uint64(p.balance), "TCP connection", "TCP connections")
 			p.balance = 0
 		}
 	}

@@ -37,8 +37,10 @@ func TestExecutable(t *testing.T) {
 		found[e] = true
 	}
 	for _, want := range []executable{
-		{run{at, at + 0x2000, false}, false}, {run{at + 0x2000, at + 0x3000, true}, false},
-		{run{at + 0x5000, at + 0x6000, false}, false}, {run{last, ^virt.Addr(0), false}, false},
+		{run{at, at + 0x2000, false}, false},
+		{run{at + 0x2000, at + 0x3000, true}, false},
+		{run{at + 0x5000, at + 0x6000, false}, false},
+		{run{last, ^virt.Addr(0), false}, false},
 	} {
 		if !found[want] {
 			t.Errorf("%+v is not in %+v", want, all)

@@ -87,7 +87,7 @@ func (s *Subject) strangeCode(ctx context.Context, owners *linux.Owners) (runs [
 			return false
 		}
 		left--
-		return !s.fill(from) && !(broken && s.tracingTrampoline(from))
+		return !s.fill(from) && (!broken || !s.tracingTrampoline(from))
 	}
 	note := func(from, to virt.Addr, writable bool) {
 		if n := len(runs); n > 0 && runs[n-1].end == from && runs[n-1].writable == writable {

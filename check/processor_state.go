@@ -181,8 +181,8 @@ func (w *registerWalk) prepare() error {
 		o.features = r.Field("cpuinfo_x86", "x86_capability")
 	})
 	a, ok := w.linux.Address("boot_cpu_data")
-	if err != nil || !ok {
-		return nil // they are not to be told: what is pinned is
+	if !ok || err != nil {
+		return nil //nolint:nilerr // what the processor can is unknown: what is pinned is
 	}
 	r := w.linux.Reader()
 	has := func(n virt.Addr) bool { return r.U32(o.features.At(a)+n/32*4)>>(n%32)&1 != 0 }

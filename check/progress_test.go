@@ -24,7 +24,7 @@ func TestProgress(t *testing.T) {
 	if !(progress{0: {clock: 500 * ms, switches: 50, waiting: 1}}).since(progress{0: alone}) {
 		t.Error("a task that has a processor alone holds a finding up")
 	}
-	if !(progress)(nil).since(nil) || !(progress{1: was}).since(progress{0: was}) {
+	if !progress(nil).since(nil) || !(progress{1: was}).since(progress{0: was}) {
 		t.Error("what cannot be read, or came later, holds a finding up")
 	}
 }

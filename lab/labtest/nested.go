@@ -76,7 +76,7 @@ func (n Nested) Try(t testing.TB, binary string) (out string, err error) {
 	if err != nil {
 		return "", err
 	}
-	defer host.Down()
+	defer func() { _ = host.Down() }() // what it leaves is removed with the lab's folder
 	flags := ""
 	if n.Private {
 		flags = "--private"

@@ -208,7 +208,7 @@ func (s *stream) silent(ctx context.Context) error {
 func (s *stream) rebooted(ctx context.Context) error {
 	l, err := s.g.Look(ctx)
 	if err != nil {
-		return nil // it boots, or has ended, which the stub says
+		return nil //nolint:nilerr // it boots, or has ended, which the stub says
 	}
 	boot := l.Boot
 	l.Close()
@@ -218,7 +218,7 @@ func (s *stream) rebooted(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
 	points, err := s.resolve(ctx)
 	if err != nil {
-		return nil // not yet
+		return nil //nolint:nilerr // not yet
 	}
 	if err := s.halt(ctx); err != nil {
 		return err

@@ -153,8 +153,14 @@ func (h *hit) creds() {
 		name  string
 		field kobj.Field
 	}{
-		{"uid", h.o.uid}, {"euid", h.o.euid}, {"suid", h.o.suid}, {"fsuid", h.o.fsuid},
-		{"gid", h.o.gid}, {"egid", h.o.egid}, {"sgid", h.o.sgid}, {"fsgid", h.o.fsgid},
+		{"uid", h.o.uid},
+		{"euid", h.o.euid},
+		{"suid", h.o.suid},
+		{"fsuid", h.o.fsuid},
+		{"gid", h.o.gid},
+		{"egid", h.o.egid},
+		{"sgid", h.o.sgid},
+		{"fsgid", h.o.fsgid},
 	} {
 		before, after := uint32(h.r.Uint(was, f.field)), uint32(h.r.Uint(is, f.field))
 		if before != after {
@@ -178,7 +184,9 @@ var mountFlags = []struct {
 	bit  uint64
 	name string
 }{
-	{unix.MS_REMOUNT, "remount"}, {unix.MS_BIND, "bind"}, {unix.MS_MOVE, "move"},
+	{unix.MS_REMOUNT, "remount"},
+	{unix.MS_BIND, "bind"},
+	{unix.MS_MOVE, "move"},
 	{unix.MS_SHARED | unix.MS_PRIVATE | unix.MS_SLAVE | unix.MS_UNBINDABLE, "propagation"},
 }
 

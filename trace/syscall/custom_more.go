@@ -355,7 +355,7 @@ func argMessages(dst []byte, x ctx, a *Arg, i int) []byte {
 	switch {
 	case x.arg(i) == 0:
 		return append(dst, "NULL"...)
-	case n == 0 && x.v.Returned && !(received && x.v.failed()):
+	case n == 0 && x.v.Returned && (!received || !x.v.failed()):
 		return append(dst, "[]"...)
 	case array == nil && before == nil || received && !x.v.succeeded():
 		return appendHex(dst, x.arg(i))

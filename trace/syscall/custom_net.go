@@ -57,11 +57,9 @@ func (a *Arg) vector(dst []byte, x ctx, address, n uint64, tag int, total uint64
 			dst = append(dst, "..."...)
 			break
 		}
-		base, length := le.Uint64(b), uint64(0)
-		if w == 4 {
-			base, length = base&0xffffffff, base>>32
-		} else {
-			length = le.Uint64(b[8:])
+		base, length := uint64(le.Uint32(b)), uint64(le.Uint32(b[4:]))
+		if w == 8 {
+			base, length = le.Uint64(b), le.Uint64(b[8:])
 		}
 		b = b[2*w:]
 		dst = append(dst, "{iov_base="...)

@@ -178,11 +178,9 @@ func argSelectMask(dst []byte, x ctx, a *Arg, i int) []byte {
 	if b == nil {
 		return appendPointer(dst, x.arg(i))
 	}
-	set, size := le.Uint64(b), uint64(0)
-	if w == 4 {
-		set, size = set&0xffffffff, uint64(le.Uint32(b[4:]))
-	} else {
-		size = le.Uint64(b[8:])
+	set, size := uint64(le.Uint32(b)), uint64(le.Uint32(b[4:]))
+	if w == 8 {
+		set, size = le.Uint64(b), le.Uint64(b[8:])
 	}
 	dst = append(dst, "{sigmask="...)
 	if m := a.bytes(x, 1, 8); m != nil && set != 0 && size == 8 {

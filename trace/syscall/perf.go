@@ -3,10 +3,12 @@ package syscall
 import "strconv"
 
 // perfFlags are the bits of struct perf_event_attr behind read_format; precise_ip are two of them.
-var perfFlags = [...]string{"disabled", "inherit", "pinned", "exclusive", "exclude_user", "exclude_kernel", "exclude_hv", "exclude_idle", "mmap", "comm",
+var perfFlags = [...]string{
+	"disabled", "inherit", "pinned", "exclusive", "exclude_user", "exclude_kernel", "exclude_hv", "exclude_idle", "mmap", "comm",
 	"freq", "inherit_stat", "enable_on_exec", "task", "watermark", "precise_ip", "", "mmap_data", "sample_id_all", "exclude_host", "exclude_guest",
 	"exclude_callchain_kernel", "exclude_callchain_user", "mmap2", "comm_exec", "use_clockid", "context_switch", "write_backward", "namespaces",
-	"ksymbol", "bpf_event", "aux_output", "cgroup", "text_poke", "build_id", "inherit_thread", "remove_on_exec", "sigtrap"}
+	"ksymbol", "bpf_event", "aux_output", "cgroup", "text_poke", "build_id", "inherit_thread", "remove_on_exec", "sigtrap",
+}
 
 var preciseIP = [...]string{"arbitrary skid", "constant skid", "requested to have 0 skid", "must have 0 skid"}
 
@@ -15,15 +17,15 @@ func blobPerf(dst []byte, _ ctx, _ *Arg, b []byte) []byte {
 	dst = setOf("perftype").enum(append(dst, "{type="...), uint64(kind))
 	dst = setOf("perfsize").enum(append(dst, ", size="...), uint64(le.Uint32(b[4:])))
 	dst = append(dst, ", config="...)
-	switch {
-	case kind == 0: // PERF_TYPE_HARDWARE
+	switch kind {
+	case 0: // PERF_TYPE_HARDWARE
 		if config>>32 != 0 {
 			dst = append(appendHex(dst, config>>32), "<<32|"...)
 		}
 		dst = setOf("perfhw").enum(dst, config&0xffffffff)
-	case kind == 1: // PERF_TYPE_SOFTWARE
+	case 1: // PERF_TYPE_SOFTWARE
 		dst = setOf("perfsw").enum(dst, config)
-	case kind == 2: // PERF_TYPE_TRACEPOINT
+	case 2: // PERF_TYPE_TRACEPOINT
 		dst = strconv.AppendUint(dst, config, 10)
 	default:
 		dst = appendHex(dst, config)

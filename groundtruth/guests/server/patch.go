@@ -17,7 +17,7 @@ func (s *server) churnLivepatch(int) error {
 	const dir = "/sys/kernel/livepatch/livepatch"
 	file, err := os.Open("/livepatch.ko")
 	if err != nil {
-		return nil //nolint:nilerr // none was built for this kernel
+		return nil // none was built for this kernel
 	}
 	defer file.Close()
 	if err := unix.FinitModule(int(file.Fd()), "", 0); err != nil && !errors.Is(err, unix.EEXIST) {
@@ -56,7 +56,7 @@ Description: a program that is upgraded while it runs
 func (s *server) churnPackage(n int) error {
 	const program = "/usr/bin/outsight-package"
 	if _, err := exec.LookPath("dpkg-deb"); err != nil {
-		return nil //nolint:nilerr // no Debian
+		return nil // no Debian
 	}
 	root, deb := s.path("package"), s.path("package.deb")
 	defer os.RemoveAll(root)

@@ -135,11 +135,11 @@ func appendDate(dst []byte, sec, fraction int64, digits int) []byte {
 	return append(dst, "+0000 */"...)
 }
 
-var utc = [...]string{"c_iflag", "c_oflag", "c_cflag", "c_lflag"}
+var termiosFlags = [...]string{"c_iflag", "c_oflag", "c_cflag", "c_lflag"}
 
 func blobTermios(dst []byte, _ ctx, _ *Arg, b []byte) []byte {
 	dst = append(dst, '{')
-	for i, name := range utc {
+	for i, name := range termiosFlags {
 		dst = append(append(dst, name...), '=')
 		dst = setOf(name).flags(dst, uint64(le.Uint32(b[4*i:])))
 		dst = append(dst, ", "...)

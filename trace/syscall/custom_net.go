@@ -57,10 +57,7 @@ func (a *Arg) vector(dst []byte, x ctx, address, n uint64, tag int, total uint64
 			dst = append(dst, "..."...)
 			break
 		}
-		base, length := uint64(le.Uint32(b)), uint64(le.Uint32(b[4:]))
-		if w == 8 {
-			base, length = le.Uint64(b), le.Uint64(b[8:])
-		}
+		base, length := number(b[:w]), number(b[w:2*w])
 		b = b[2*w:]
 		dst = append(dst, "{iov_base="...)
 		want := min(length, total)

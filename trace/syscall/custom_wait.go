@@ -178,10 +178,7 @@ func argSelectMask(dst []byte, x ctx, a *Arg, i int) []byte {
 	if b == nil {
 		return appendPointer(dst, x.arg(i))
 	}
-	set, size := uint64(le.Uint32(b)), uint64(le.Uint32(b[4:]))
-	if w == 8 {
-		set, size = le.Uint64(b), le.Uint64(b[8:])
-	}
+	set, size := number(b[:w]), number(b[w:2*w])
 	dst = append(dst, "{sigmask="...)
 	if m := a.bytes(x, 1, 8); m != nil && set != 0 && size == 8 {
 		dst = appendSet(dst, le.Uint64(m), 8)

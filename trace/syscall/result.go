@@ -20,7 +20,6 @@ const (
 	resultTimeout
 	resultNoError // every value is one: no errors
 	resultIoprio
-	resultCaps
 	resultSeals
 	resultScheduler
 	resultClock

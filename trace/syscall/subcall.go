@@ -10,8 +10,10 @@ type subcall struct {
 }
 
 // socketcalls are the calls that ia32's socketcall makes, by number.
-var socketcalls = [...]string{1: "socket", "bind", "connect", "listen", "accept", "getsockname", "getpeername", "socketpair", "send", "recv", "sendto", "recvfrom",
-	"shutdown", "setsockopt", "getsockopt", "sendmsg", "recvmsg", "accept4", "recvmmsg", "sendmmsg"}
+var socketcalls = [...]string{
+	1: "socket", "bind", "connect", "listen", "accept", "getsockname", "getpeername", "socketpair", "send", "recv", "sendto", "recvfrom",
+	"shutdown", "setsockopt", "getsockopt", "sendmsg", "recvmsg", "accept4", "recvmmsg", "sendmmsg",
+}
 
 // throughMemory makes c one that makes other calls, whose arguments are words at argument 1.
 func (p *parser) throughMemory(c *Call, texts map[string]string) {

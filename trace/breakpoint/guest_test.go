@@ -22,6 +22,11 @@ import (
 	"github.com/outsight-vmi/outsight/vm/qmp"
 )
 
+// options open a guest. Where kernels are slow to be read what was read is kept.
+func options() guest.Options { return guest.Options{Cache: os.Getenv(cache)} }
+
+const cache = "OUTSIGHT_TEST_CACHE"
+
 // tracer is set in a process that traces the TARGET that it names until it is killed.
 const tracer = "OUTSIGHT_TEST_TRACER"
 
@@ -39,7 +44,7 @@ func TestMain(m *testing.M) {
 
 func traceForever(target string) error {
 	ctx := context.Background()
-	g, err := guest.Open(ctx, target, guest.Options{})
+	g, err := guest.Open(ctx, target, options())
 	if err != nil {
 		return err
 	}
@@ -88,7 +93,7 @@ func TestGuestKVM(t *testing.T) {
 		t.Fatalf("go build: %v: %s", err, out)
 	}
 	tests := labtest.Binary(t)
-	n := labtest.Nested{Command: command, Run: "^TestInside$", Guest: lab.Options{Kernel: "6.12", Modules: []string{"dummy"}}, Patience: 10 * time.Minute}
+	n := labtest.Nested{Command: command, Run: "^TestInside$", Guest: lab.Options{Kernel: "6.12", Modules: []string{"dummy"}}, Patience: 10 * time.Minute, Env: []string{cache + "=/root/profiles"}}
 	for range 3 {
 		out, err := n.Try(t, tests)
 		if err == nil {
@@ -117,7 +122,7 @@ func TestInside(t *testing.T) {
 // traced starts a trace of the guest. events ends it and gives what was seen; done closes it.
 func traced(t *testing.T, g *lab.Guest, o Options) (events func() []trace.Event, done func()) {
 	t.Helper()
-	s, err := guest.Open(t.Context(), "qemu:"+g.QMP(), guest.Options{})
+	s, err := guest.Open(t.Context(), "qemu:"+g.QMP(), options())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -269,7 +274,7 @@ func state(t *testing.T, g *lab.Guest) vm.State {
 func testPaused(t *testing.T, g *lab.Guest) {
 	t.Helper()
 	events, done := traced(t, g, Options{Kinds: []trace.Kind{trace.KindExec}})
-	s, err := guest.Open(t.Context(), "qemu:"+g.QMP(), guest.Options{})
+	s, err := guest.Open(t.Context(), "qemu:"+g.QMP(), options())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -296,7 +301,7 @@ func testPaused(t *testing.T, g *lab.Guest) {
 // testSlots asks for more than KVM has.
 func testSlots(t *testing.T, g *lab.Guest) {
 	t.Helper()
-	s, err := guest.Open(t.Context(), "qemu:"+g.QMP(), guest.Options{})
+	s, err := guest.Open(t.Context(), "qemu:"+g.QMP(), options())
 	if err != nil {
 		t.Fatal(err)
 	}

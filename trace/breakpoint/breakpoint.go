@@ -71,6 +71,8 @@ type stream struct {
 	// happened makes an event of a point that was hit; intact says that the code there is as it was found.
 	happened func(ctx context.Context, p *point, stop gdb.Stop, regs *gdb.Registers, at time.Time) (intact bool)
 
+	quiet *quiet // how stops are heard of otherwise than by the stub; nil: by it
+
 	events chan trace.Event
 	lost   atomic.Uint64
 	stop   context.CancelFunc
@@ -133,6 +135,15 @@ func (s *stream) start(ctx context.Context, points []*point) (err error) {
 	if s.guard, err = s.stub.guard(ctx, m, s.g.Target()); err != nil {
 		return err
 	}
+	loop, stop := context.WithCancel(context.Background())
+	defer func() {
+		if err != nil {
+			stop()
+		}
+	}()
+	if !s.kvm && mayBeQuiet(m, points) {
+		s.quiet = listen(loop, m)
+	}
 	if err = s.guard.Arm(); err != nil {
 		s.guard.Done()
 		return err
@@ -146,7 +157,6 @@ func (s *stream) start(ctx context.Context, points []*point) (err error) {
 		}
 		return errors.Join(err, s.guard.Abandon(late))
 	}
-	loop, stop := context.WithCancel(context.Background())
 	s.stop = stop
 	go s.run(loop)
 	return nil
@@ -159,6 +169,14 @@ func (s *stream) attach(ctx context.Context, points []*point) (err error) {
 	}
 	if err := s.set(ctx, points); err != nil {
 		return err
+	}
+	return s.goOn(ctx)
+}
+
+// goOn lets the machine run.
+func (s *stream) goOn(ctx context.Context) error {
+	if s.quiet != nil {
+		return s.conn.ContinueQuietly(ctx, "", 0)
 	}
 	return s.conn.Continue()
 }
@@ -205,7 +223,7 @@ func (s *stream) leave(ctx context.Context) error {
 	switch {
 	case errors.Is(s.err, trace.ErrEnded):
 	case errors.Is(s.err, context.Canceled): // it runs
-		if err = s.halt(ctx); err == nil {
+		if _, err = s.conn.Halt(ctx); err == nil {
 			err = s.conn.Detach(ctx)
 		}
 	case errors.Is(s.err, errPaused):
@@ -226,17 +244,6 @@ func (s *stream) leave(ctx context.Context) error {
 		return nil
 	}
 	return errors.Join(err, s.stub.close(ctx))
-}
-
-// halt stops the machine, however it stops.
-func (s *stream) halt(ctx context.Context) error {
-	if err := s.conn.Interrupt(); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, patienceClose/2)
-	defer cancel()
-	_, err := s.conn.Wait(ctx)
-	return err
 }
 
 // emit hands an event on, or counts it.

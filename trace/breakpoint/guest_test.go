@@ -120,7 +120,7 @@ func TestInside(t *testing.T) {
 }
 
 // traced starts a trace of the guest. events ends it and gives what was seen; done closes it.
-func traced(t *testing.T, g *lab.Guest, o Options) (events func() []trace.Event, done func()) {
+func traced(t *testing.T, g *lab.Guest, o Options) (s *guest.Guest, events func() []trace.Event, done func()) {
 	t.Helper()
 	s, err := guest.Open(t.Context(), "qemu:"+g.QMP(), options())
 	if err != nil {
@@ -151,7 +151,7 @@ func traced(t *testing.T, g *lab.Guest, o Options) (events func() []trace.Event,
 		cancel()
 		<-ended
 	}
-	return func() []trace.Event { stop(); return all }, func() {
+	return s, func() []trace.Event { stop(); return all }, func() {
 		stop()
 		if n := stream.Lost(); n != 0 {
 			t.Errorf("%d events were lost", n)
@@ -182,7 +182,7 @@ exit 0`
 
 func testEvents(t *testing.T, g *lab.Guest, kinds ...trace.Kind) {
 	t.Helper()
-	events, done := traced(t, g, Options{Kinds: kinds})
+	_, events, done := traced(t, g, Options{Kinds: kinds})
 	said := labtest.Output(t, g, session)
 	time.Sleep(time.Second)
 	all := events()
@@ -273,19 +273,15 @@ func state(t *testing.T, g *lab.Guest) vm.State {
 // then events come again.
 func testPaused(t *testing.T, g *lab.Guest) {
 	t.Helper()
-	events, done := traced(t, g, Options{Kinds: []trace.Kind{trace.KindExec}})
-	s, err := guest.Open(t.Context(), "qemu:"+g.QMP(), options())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
+	s, events, done := traced(t, g, Options{Kinds: []trace.Kind{trace.KindExec}})
 	monitor := s.Machine().Control.Monitor
 	if err := monitor.QMP(t.Context(), "stop", nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	time.Sleep(time.Second)
-	if st := state(t, g); st != vm.StatePaused {
-		t.Errorf("a machine that another has paused is %s", st)
+	// At a breakpoint at the same time it was let run again.
+	if st, err := s.Machine().Control.Stater.State(t.Context()); err != nil || st != vm.StatePaused {
+		t.Errorf("a machine that another has paused is %s, %v", st, err)
 	}
 	if err := monitor.QMP(t.Context(), "cont", nil, nil); err != nil {
 		t.Fatal(err)
@@ -315,7 +311,7 @@ func testSlots(t *testing.T, g *lab.Guest) {
 	if st := state(t, g); st != vm.StateRunning {
 		t.Errorf("afterwards the machine is %s", st)
 	}
-	events, done := traced(t, g, Options{Kinds: many, Software: true})
+	_, events, done := traced(t, g, Options{Kinds: many, Software: true})
 	labtest.Output(t, g, "for i in 1 2 3; do /bin/busybox true marker-soft; done; exit 0")
 	all := events()
 	done()
@@ -375,7 +371,7 @@ func testKilled(t *testing.T, g *lab.Guest) {
 		}
 	}
 	// The stub was closed, or can be taken.
-	_, done := traced(t, g, Options{Kinds: []trace.Kind{trace.KindExec}})
+	_, _, done := traced(t, g, Options{Kinds: []trace.Kind{trace.KindExec}})
 	done()
 	if s := state(t, g); s != vm.StateRunning {
 		t.Errorf("at the end the machine is %s", s)
@@ -395,7 +391,7 @@ func testRate(t *testing.T, g *lab.Guest) {
 	took() // once, so that all is in memory
 	bare, bareUsed := took()
 	for _, kinds := range [][]trace.Kind{{trace.KindExec}, {trace.KindExec, trace.KindExit}} {
-		events, done := traced(t, g, Options{Kinds: kinds})
+		_, events, done := traced(t, g, Options{Kinds: kinds})
 		with, used := took()
 		all := events()
 		done()

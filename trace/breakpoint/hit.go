@@ -134,6 +134,9 @@ func (h *hit) current() virt.Addr {
 		if cpu < 0 {
 			continue
 		}
+		if h.e.VCPU < 0 {
+			h.e.VCPU = cpu
+		}
 		if h.o.hot.Present() {
 			if a, err := h.sys.PerCPU("pcpu_hot", cpu); err == nil {
 				return h.r.Pointer(a, h.o.hot)

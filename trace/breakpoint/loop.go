@@ -32,6 +32,7 @@ func (s *stream) run(ctx context.Context) {
 		err = s.closedBy()
 	}
 	s.err = err
+	s.stop()
 	late, cancel := context.WithTimeout(context.Background(), patienceClose)
 	defer cancel()
 	s.failed = s.leave(late)
@@ -62,6 +63,9 @@ func (s *stream) loop(ctx context.Context) error {
 func (s *stream) wait(ctx context.Context, most time.Duration) (gdb.Stop, error) {
 	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
+	if s.quiet != nil {
+		return s.quiet.wait(ctx)
+	}
 	return s.conn.Wait(ctx)
 }
 
@@ -99,7 +103,7 @@ func (s *stream) handle(ctx context.Context, stop gdb.Stop) error {
 	rip, _ := regs.Get("rip")
 	p := s.pointOf(stop, virt.Addr(rip))
 	if p == nil { // of a breakpoint that has just been removed
-		return s.conn.Continue()
+		return s.goOn(ctx)
 	}
 	eflags, _ := regs.Get("eflags")
 	intact := s.happened(ctx, p, stop, regs, at)
@@ -126,13 +130,17 @@ func (s *stream) pass(ctx context.Context, p *point, cpu int, rip, eflags uint64
 	switch {
 	case p.watch != nil: // it has stopped behind the access
 		return s.conn.Continue()
+	case p.nop > 0 && intact && s.quiet != nil:
+		return s.conn.ContinueQuietly(ctx, "rip", rip+uint64(p.nop))
 	case p.nop > 0 && intact && !s.kvm:
 		return s.conn.ContinueWith(ctx, "rip", rip+uint64(p.nop))
 	case s.kvm && p.how == gdb.Hardware:
 		// Whatever the instruction is now: the processor itself passes it.
 		return s.conn.ContinueWith(ctx, "eflags", eflags|resumeFlag)
 	case cpu < 0:
-		return errors.New("the stub does not say which processor stopped")
+		if cpu = s.cpuAt(ctx, p.addr); cpu < 0 { // it was reset meanwhile
+			return s.goOn(ctx)
+		}
 	case s.kvm:
 		if err := s.remove(ctx, p); err != nil {
 			return err
@@ -147,7 +155,7 @@ func (s *stream) pass(ctx context.Context, p *point, cpu int, rip, eflags uint64
 			return err
 		}
 	}
-	return s.conn.Continue()
+	return s.goOn(ctx)
 }
 
 // paused waits until the machine that another has stopped runs again.
@@ -164,10 +172,11 @@ func (s *stream) paused(ctx context.Context) error {
 		switch state {
 		case vm.StateRunning:
 			// The stub says nothing of stops unless it was asked to resume the machine.
-			if err := s.halt(context.WithoutCancel(ctx)); err != nil {
+			late := context.WithoutCancel(ctx)
+			if _, err := s.conn.Halt(late); err != nil {
 				return err
 			}
-			return s.conn.Continue()
+			return s.goOn(late)
 		case stateDebug:
 			return s.silent(ctx)
 		}
@@ -185,23 +194,35 @@ func (s *stream) paused(ctx context.Context) error {
 // stateDebug is that of a machine that a breakpoint has stopped (qapi/run-state.json).
 const stateDebug vm.State = "debug"
 
-// silent finds which processor has hit a breakpoint of which the stub said nothing.
+// silent deals with a breakpoint of which the stub said nothing.
 func (s *stream) silent(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
+	for _, p := range s.points {
+		if p.watch != nil {
+			continue
+		}
+		if cpu := s.cpuAt(ctx, p.addr); cpu >= 0 {
+			return s.handle(ctx, gdb.Stop{Signal: gdb.SignalTrap, CPU: cpu})
+		}
+	}
+	return s.goOn(ctx)
+}
+
+// cpuAt selects the processor that is about to execute what is at addr; -1: none is.
+func (s *stream) cpuAt(ctx context.Context, addr virt.Addr) int {
 	for cpu := range max(s.g.Machine().CPUs, 1) {
 		if err := s.conn.Select(ctx, cpu); err != nil {
-			return err
+			return -1
 		}
 		regs, err := s.conn.Registers(ctx)
 		if err != nil {
-			return err
+			return -1
 		}
-		rip, _ := regs.Get("rip")
-		if stop := (gdb.Stop{Signal: gdb.SignalTrap, CPU: cpu}); s.pointOf(stop, virt.Addr(rip)) != nil {
-			return s.handle(ctx, stop)
+		if rip, _ := regs.Get("rip"); virt.Addr(rip) == addr {
+			return cpu
 		}
 	}
-	return s.conn.Continue()
+	return -1
 }
 
 // rebooted sets the breakpoints again if the guest has booted again: its kernel lies elsewhere.
@@ -220,7 +241,7 @@ func (s *stream) rebooted(ctx context.Context) error {
 	if err != nil {
 		return nil //nolint:nilerr // not yet
 	}
-	if err := s.halt(ctx); err != nil {
+	if _, err := s.conn.Halt(ctx); err != nil {
 		return err
 	}
 	for _, p := range s.points {
@@ -232,5 +253,5 @@ func (s *stream) rebooted(ctx context.Context) error {
 		return err
 	}
 	s.emit(trace.Event{Time: time.Now(), Source: trace.FromBreakpoint, Kind: trace.KindBoot, VCPU: -1})
-	return s.conn.Continue()
+	return s.goOn(ctx)
 }

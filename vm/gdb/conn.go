@@ -359,6 +359,58 @@ func (c *Conn) ContinueWith(ctx context.Context, register string, v uint64) erro
 	return err
 }
 
+// ContinueQuietly sets a register of the CPU that stopped, and lets the machine run by the command "cont" of QEMU's
+// monitor. The stub says nothing when it stops, and so does not throw away what TCG has translated, which it
+// does for each breakpoint that it reports (gdb_vm_state_change in gdbstub/system.c, QEMU 10.0): the monitor's event
+// says it. An empty name sets none.
+func (c *Conn) ContinueQuietly(ctx context.Context, register string, v uint64) error {
+	const cont = "qRcmd,636f6e74"
+	packets := []string{cont}
+	if register != "" {
+		set, err := c.setting(register, v)
+		if err != nil {
+			return err
+		}
+		packets = []string{set, cont}
+	}
+	if err := c.send(packets...); err != nil {
+		return err
+	}
+	for _, p := range packets {
+		if b, err := c.answer(ctx, p); err != nil {
+			return err
+		} else if string(b) != "OK" {
+			return fmt.Errorf("%.40q is answered by %.40q", p, b)
+		}
+	}
+	return nil
+}
+
+// Halt stops the machine if it runs, and reads the registers of the CPU that stopped last. What the stub says of
+// the stop is dropped.
+func (c *Conn) Halt(ctx context.Context) (*Registers, error) {
+	c.out = c.out[:0]
+	if c.unacked {
+		c.out = append(c.out, '+')
+	}
+	c.out = appendPacket(append(c.out, interrupt), "g")
+	c.unacked = false
+	c.sent = append(c.sent[:0], c.out...)
+	if err := c.write(c.out); err != nil {
+		return nil, err
+	}
+	b, err := c.answer(ctx, "g")
+	c.late = nil
+	if err != nil {
+		return nil, err
+	}
+	c.regs.hex = append(c.regs.hex[:0], b...)
+	return &c.regs, nil
+}
+
+// interrupt is the byte that stops a machine that runs; one that stands still does not hear it.
+const interrupt = 3
+
 // Step executes one instruction of a CPU while the others stand still, and waits for it. Under TCG it does
 // so where a breakpoint is, too.
 func (c *Conn) Step(ctx context.Context, cpu int) (Stop, error) {
@@ -394,7 +446,7 @@ func (c *Conn) Acknowledge() error { return c.ack() }
 
 // Interrupt asks for the machine to stop; [Conn.Wait] says when it has. Where it stands still
 // already the stub says nothing.
-func (c *Conn) Interrupt() error { return c.write([]byte{3}) }
+func (c *Conn) Interrupt() error { return c.write([]byte{interrupt}) }
 
 // Detach removes all breakpoints and watchpoints, and lets the machine run. Nothing can be asked for
 // any more. The machine must stand still.

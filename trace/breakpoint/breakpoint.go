@@ -31,9 +31,6 @@ type Options struct {
 	Kinds []trace.Kind
 	// Watches are ranges of which stores are events.
 	Watches []Watch
-	// Software allows breakpoints in the guest's code where there are no more slots: the guest can
-	// see them, and they slow it down more.
-	Software bool
 	// Processes knows the guest's processes; nil: the stream's own.
 	Processes *trace.Processes
 	// Room is how many events may wait for the reader; 0: 4096. What finds no room is counted.

@@ -134,26 +134,17 @@ func (s *stream) pass(ctx context.Context, p *point, cpu int, rip, eflags uint64
 		return s.conn.ContinueQuietly(ctx, "rip", rip+uint64(p.nop))
 	case p.nop > 0 && intact && !s.kvm:
 		return s.conn.ContinueWith(ctx, "rip", rip+uint64(p.nop))
-	case s.kvm && p.how == gdb.Hardware:
+	case s.kvm:
 		// Whatever the instruction is now: the processor itself passes it.
 		return s.conn.ContinueWith(ctx, "eflags", eflags|resumeFlag)
 	case cpu < 0:
 		if cpu = s.cpuAt(ctx, p.addr); cpu < 0 { // it was reset meanwhile
 			return s.goOn(ctx)
 		}
-	case s.kvm:
-		if err := s.remove(ctx, p); err != nil {
-			return err
-		}
 	}
 	// A step of TCG's passes a breakpoint (check_for_breakpoints in accel/tcg/cpu-exec.c).
 	if _, err := s.conn.Step(ctx, cpu); err != nil {
 		return err
-	}
-	if s.kvm {
-		if err := s.conn.Insert(ctx, p.how, uint64(p.addr)); err != nil {
-			return err
-		}
 	}
 	return s.goOn(ctx)
 }

@@ -71,8 +71,7 @@ func Kinds() []trace.Kind {
 type point struct {
 	place
 	addr  virt.Addr // where the breakpoint is
-	how   gdb.Kind
-	nop   int // how many bytes without effect are there; 0: none
+	nop   int       // how many bytes without effect are there; 0: none
 	code  [nopSize]byte
 	watch *Watch
 }
@@ -185,7 +184,7 @@ func pointAt(l *linux.System, at place) (*point, error) {
 		return nil, fmt.Errorf("function %s at %#x: %w", at.function, uint64(a), err)
 	}
 	offset, nop := entry(code[:])
-	p := &point{place: at, addr: a + virt.Addr(offset), nop: nop, how: gdb.Hardware}
+	p := &point{place: at, addr: a + virt.Addr(offset), nop: nop}
 	copy(p.code[:], code[offset:])
 	return p, nil
 }
@@ -200,11 +199,7 @@ func (s *stream) set(ctx context.Context, points []*point) error {
 			for _, p := range points[i:] {
 				left = append(left, p.String())
 			}
-			do := "ask for fewer kinds"
-			if !s.opts.Software {
-				do += ", or allow breakpoints in the guest's code"
-			}
-			return &vm.Error{Kind: vm.ErrUnsupported, What: s.what(), Why: fmt.Sprintf("there are %d slots for breakpoints, and no room for %s", len(s.points), strings.Join(left, ", ")), Do: do, Err: err}
+			return &vm.Error{Kind: vm.ErrUnsupported, What: s.what(), Why: fmt.Sprintf("there are %d slots for breakpoints, and no room for %s", len(s.points), strings.Join(left, ", ")), Do: "ask for fewer kinds", Err: err}
 		}
 		if err != nil {
 			return err
@@ -218,25 +213,14 @@ func (s *stream) insert(ctx context.Context, p *point) error {
 	if p.watch != nil {
 		return s.conn.Watch(ctx, p.access(), uint64(p.addr), p.watch.Size)
 	}
-	p.how = gdb.Hardware
-	err := s.conn.Insert(ctx, p.how, uint64(p.addr))
-	if errors.Is(err, gdb.ErrRefused) && s.opts.Software {
-		// Not where function tracing changes the code: it would not find what it expects, and give
-		// up for good.
-		if p.nop > 0 {
-			p.addr, p.nop = p.addr+nopSize, 0
-		}
-		p.how = gdb.Software
-		err = s.conn.Insert(ctx, p.how, uint64(p.addr))
-	}
-	return err
+	return s.conn.Insert(ctx, gdb.Hardware, uint64(p.addr))
 }
 
 func (s *stream) remove(ctx context.Context, p *point) error {
 	if p.watch != nil {
 		return s.conn.Unwatch(ctx, p.access(), uint64(p.addr), p.watch.Size)
 	}
-	return s.conn.Remove(ctx, p.how, uint64(p.addr))
+	return s.conn.Remove(ctx, gdb.Hardware, uint64(p.addr))
 }
 
 func (p *point) access() gdb.Access {

@@ -117,7 +117,9 @@ func (tr *tracer) syscall(t *testing.T, th *thread) {
 		if r.Orig_rax >= uint64(len(table)) || table[r.Orig_rax] == nil {
 			t.Fatalf("no system call %d", r.Orig_rax)
 		}
-		th.c, th.v = table[r.Orig_rax], Values{Args: args}
+		th.c = table[r.Orig_rax]
+		th.v = Values{}
+		copy(th.v.Args[:], args[:len(th.c.Args)]) // no others are fetched
 		th.fetch(Entry)
 		for n, p := range th.c.Stack {
 			d := Data{Tag: uint8(len(th.c.Pieces) + n)}

@@ -26,7 +26,16 @@ func TestTables(t *testing.T) {
 				continue
 			}
 			described++
+			for v, w := range c.variants {
+				if len(w.args) > len(c.Args) {
+					t.Errorf("%s: %d arguments for %#x, and %d in all", c.Name, len(w.args), v, len(c.Args))
+				}
+			}
 			for i, p := range c.Pieces {
+				n := uint32(len(c.Args))
+				if uint32(p.Arg) >= n || (p.Count.From == Argument || p.Count.From == Pointed) && p.Count.N >= n || p.If != nil && uint32(p.If.Arg) >= n {
+					t.Errorf("%s: piece %d needs more than the %d arguments: %+v", c.Name, i, n, p)
+				}
 				if p.Arg > 5 || p.Limit == 0 || (p.Shape == Bytes || p.Shape == Vector) && p.Size == 0 || p.Size > p.Limit {
 					t.Errorf("%s: piece %d: %+v", c.Name, i, p)
 				}

@@ -120,6 +120,51 @@ func TestStoppedByAnother(t *testing.T) {
 	}
 }
 
+// A machine that was resumed quietly stops without a word, and is read all the same, also while it runs.
+func TestQuiet(t *testing.T) {
+	s := newStub(t)
+	c := dialed(t, s)
+	ctx := t.Context()
+	must(t, c.ContinueQuietly(ctx, "", 0))
+	for i := range uint64(50) {
+		<-s.resumed
+		s.hit(0x1000+i, "")
+		regs, err := c.Registers(ctx)
+		must(t, err)
+		if rip, _ := regs.Get("rip"); rip != 0x1000+i {
+			t.Fatalf("rip is %#x", rip)
+		}
+		must(t, c.ContinueQuietly(ctx, "rip", 0x2000+i))
+		if running, _ := s.state(); !running {
+			t.Fatal("it does not run")
+		}
+	}
+	<-s.resumed
+	for range 2 { // while it runs, and while it stands still
+		regs, err := c.Halt(ctx)
+		must(t, err)
+		if rip, _ := regs.Get("rip"); rip != 0x2000+49 {
+			t.Errorf("rip is %#x", rip)
+		}
+		if running, _ := s.state(); running {
+			t.Error("it runs")
+		}
+	}
+	must(t, c.Detach(ctx))
+	if err := newConnOf(t, s).ContinueQuietly(ctx, "xyz", 0); !errors.Is(err, ErrUnsupported) {
+		t.Errorf("%v", err)
+	}
+}
+
+// newConnOf connects when the one before has been closed.
+func newConnOf(t *testing.T, s *stub) *Conn {
+	t.Helper()
+	s.mu.Lock()
+	s.conn.Close()
+	s.mu.Unlock()
+	return dialed(t, s)
+}
+
 // A wait that was given up loses nothing.
 func TestWaitGivenUp(t *testing.T) {
 	s := newStub(t)

@@ -225,6 +225,10 @@ func (s *stub) command(p string) {
 		s.put(strings.Repeat("5a", n))
 	case p == "vCont;c":
 		s.run()
+	case p == "qRcmd,636f6e74": // cont
+		s.put("OK")
+		s.running, s.may = true, false
+		s.resumed <- struct{}{}
 	case strings.HasPrefix(p, "vCont;s:"):
 		s.rip++
 		s.put("T05thread:" + p[len("vCont;s:"):] + ";")

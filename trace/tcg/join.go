@@ -268,7 +268,7 @@ func (j *joiner) fill(e *trace.Event, c *call) {
 		j.unknown(e, c)
 		return
 	}
-	e.Name = k.Name
+	e.Name = k.NameOf(v)
 	j.text = j.text[:0]
 	args, result := 0, 0
 	if c.seen {

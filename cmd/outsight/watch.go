@@ -19,6 +19,7 @@ import (
 	"github.com/outsight-vmi/outsight/table/where"
 	"github.com/outsight-vmi/outsight/trace"
 	"github.com/outsight-vmi/outsight/trace/polling"
+	"github.com/outsight-vmi/outsight/vm"
 )
 
 const watchLong = `Show what happens in a guest, as it happens, until it is interrupted or the guest ends: processes
@@ -115,6 +116,9 @@ func (f *watchFlags) run(c *cobra.Command, target string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, g.Close()) }()
+	if !g.Machine().Live() {
+		return &vm.Error{Kind: vm.ErrUnsupported, What: "watch " + g.Target(), Why: "it is a dump, in which nothing happens", Do: "name a running machine"}
+	}
 	debug.SetGCPercent(100) // unlike other runs, this one is long
 	sensors := trace.NewSensors()
 	if err := prime(ctx, g, sensors); err != nil {

@@ -49,6 +49,9 @@ func ReadTurnover(ctx context.Context, s *linux.System) (t Turnover, err error) 
 			return t, err
 		}
 		tcp, inuse := r.Pointer(n.Addr, o.tcp), r.Pointer(n.Addr, o.inuse)
+		if tcp == 0 && r.Err == nil {
+			return t, fmt.Errorf("counts of sockets: network namespace at %#x has none yet", uint64(n.Addr))
+		}
 		for _, area := range s.CPUAreas {
 			if left--; left < 0 {
 				return t, fmt.Errorf("counts of sockets: %w", kobj.ErrBudget)

@@ -33,8 +33,6 @@ ip link set dummy7 down; sleep 2
 ip link del dummy7; sleep 2
 rmmod dummy; sleep 2
 mkdir /tmp/mine; mount -t tmpfs mine /tmp/mine; sleep 3; umount /tmp/mine; sleep 3
-cp /bin/busybox /tmp/sleep
-sh -c 'sleep 2; exec start-stop-daemon -S -c 1000 -x /tmp/sleep -- 3' shell-that-drops
 sh -c 'sleep 1; exit 3' shell-that-fails
 nc -ll -p 5555 -e /bin/sh & n=$!
 sleep 2
@@ -177,7 +175,7 @@ func compare(t *testing.T, events []trace.Event) {
 	notes := map[string]string{}
 	add := func(group, what string) { got[group] = append(got[group], what) }
 	programs := map[string]bool{}
-	var fails, drops bool
+	fails := false
 	for _, e := range events {
 		what := string(e.Kind) + " " + e.Object
 		switch e.Kind {
@@ -204,8 +202,6 @@ func compare(t *testing.T, events []trace.Event) {
 			}
 		case trace.KindExit:
 			fails = fails || e.Result == "status 3"
-		case trace.KindCreds:
-			drops = drops || strings.Contains(e.Args, "euid 0 → 1000")
 		case trace.KindFork, trace.KindClose, trace.KindLost:
 		default:
 			t.Errorf("nobody did: %s", e.AppendLine(nil, time.UTC))
@@ -231,8 +227,8 @@ func compare(t *testing.T, events []trace.Event) {
 			t.Errorf("no event of %s, but of %v", name, programs)
 		}
 	}
-	if !fails || !drops {
-		t.Errorf("an exit with status 3: %v, credentials that were dropped: %v", fails, drops)
+	if !fails {
+		t.Error("no exit with status 3")
 	}
 	marked := false
 	for _, note := range notes {

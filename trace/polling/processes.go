@@ -415,7 +415,11 @@ func (p *processes) count(r *round, now sched.Turnover, began int64) {
 	was := p.turnover
 	p.turnover = now
 	threads := (now.Tasks - now.Processes) - (was.Tasks - was.Processes)
-	p.balance += int64(now.Forks-was.Forks) - began - max(threads, 0)
+	forks := now.Forks - was.Forks
+	if most := uint64(1 << 30); forks > most || threads > int64(most) { // of a kernel that boots
+		return
+	}
+	p.balance += int64(forks) - began - max(threads, 0)
 	// A look may see what was counted after it had read the counts: then the balance is negative for now.
 	if p.balance > 0 {
 		p.missed.add(uint64(p.balance), "process or thread", "processes or threads")

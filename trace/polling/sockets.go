@@ -27,6 +27,7 @@ const (
 // socket is what is known of one that is open.
 type socket struct {
 	kind      trace.Kind // what it was reported as
+	port      port
 	endpoints string
 	protocol  string
 	pid       int32
@@ -69,10 +70,15 @@ func (p *sockets) look(ctx context.Context, r *round) error {
 	}
 	now := make(map[socketKey]socket, len(p.known))
 	ports := map[port]bool{}
+	for _, was := range p.known {
+		if was.kind == trace.KindListen { // who waits for one connection only has stopped by now
+			ports[was.port] = true
+		}
+	}
 	var connections []*network.Socket
 	var gap error
 	add := func(k *network.Socket, kind trace.Kind) {
-		s := socket{kind: kind, endpoints: k.Endpoints(), protocol: k.Protocol, pid: holder(k.PIDs)}
+		s := socket{kind: kind, port: portOf(k), endpoints: k.Endpoints(), protocol: k.Protocol, pid: holder(k.PIDs)}
 		now[socketKey{k.Addr, s.endpoints}] = s
 	}
 	for k, err := range network.Sockets(ctx, l.Linux) {
@@ -142,7 +148,13 @@ func (p *sockets) compare(r *round, now map[socketKey]socket, turnover network.T
 	p.known = now
 	if counted && p.counted && !first && !incomplete {
 		// A look may see what was counted after it had read the counts: then it is negative for now.
-		if p.balance += int64(turnover.Opens-p.turnover.Opens) - opened; p.balance > 0 {
+		// Of a kernel that boots the counters are no counts yet.
+		const plausible = 1 << 30
+		n := turnover.Opens - p.turnover.Opens
+		if n > plausible {
+			n, p.balance = uint64(opened), 0
+		}
+		if p.balance += int64(n) - opened; p.balance > 0 {
 			p.missed.add(uint64(p.balance), "TCP connection", "TCP connections")
 			p.balance = 0
 		}

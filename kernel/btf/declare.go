@@ -125,3 +125,23 @@ func joined(a, b string) string {
 	}
 	return a + " " + b
 }
+
+// Params lists the parameters of function or prototype t, by name and type, in order. One without a name
+// and a type is the end of a function that takes any number.
+func (s *Spec) Params(t Type) []Member {
+	if t.Kind() == KindFunc {
+		var ok bool
+		if t, ok = s.Type(t.Ref()); !ok {
+			return nil
+		}
+	}
+	if t.Kind() != KindFuncProto {
+		return nil
+	}
+	var ms []Member
+	for i := range int(t.vlen()) {
+		p := t.b[typeSize+8*i:]
+		ms = append(ms, Member{Name: string(s.name(binary.LittleEndian.Uint32(p))), Type: TypeID(binary.LittleEndian.Uint32(p[4:]))})
+	}
+	return ms
+}

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -25,6 +26,11 @@ var traceView = table.New(table.Spec{Name: "trace", Doc: traceLong, Columns: tra
 // traceFlags are the flags of "outsight trace".
 type traceFlags struct {
 	calls               []string
+	probes, writes      []string
+	hold                string
+	holdCalls           []string
+	holdFor             time.Duration
+	holdStop            bool
 	pids                []int64
 	comms, exes, inside []string
 	limit               int
@@ -43,7 +49,10 @@ func newTraceCommand() *cobra.Command {
 		Example: `  outsight trace lab:demo
   outsight trace lab:demo --syscalls openat,execve,connect --comm sshd
   outsight trace lab:demo --where 'errno == "EACCES"' -o json
-  outsight trace lab:demo --summary`,
+  outsight trace lab:demo --summary
+  outsight trace lab:demo --probe 'vfs_unlink dentry->d_name.name:string' --probe 'vfs_unlink%return $retval'
+  outsight trace lab:demo --write modprobe_path:256
+  outsight trace lab:demo --hold-exec ./decide`,
 		GroupID:           groupAsk,
 		Args:              oneTarget,
 		ValidArgsFunction: completeTarget,
@@ -52,6 +61,12 @@ func newTraceCommand() *cobra.Command {
 	filter.add(c)
 	setLongHelp(c, traceView)
 	c.Flags().StringSliceVar(&f.calls, "syscalls", nil, "only these system calls: `names` with commas between them, or all")
+	c.Flags().StringArrayVar(&f.probes, "probe", nil, "show each call of a kernel function instead: `'FUNCTION[+OFFSET|%return] ARG...'`; may be repeated")
+	c.Flags().StringArrayVar(&f.writes, "write", nil, "show each store into a place instead: `ADDRESS|SYMBOL[:BYTES]`; may be repeated")
+	c.Flags().StringVar(&f.hold, "hold-exec", "", "let the guest wait in front of each call of --hold-calls until this `command` has ended, which gets the event as JSON; unless its status is 0, the machine is paused")
+	c.Flags().StringSliceVar(&f.holdCalls, "hold-calls", []string{"execve", "execveat"}, "system calls that --hold-exec decides about: `names` with commas between them")
+	c.Flags().DurationVar(&f.holdFor, "hold-limit", time.Second, "how long the guest waits at most; then the call is done, or see --hold-stop")
+	c.Flags().BoolVar(&f.holdStop, "hold-stop", false, "stop QEMU (SIGSTOP) where nobody decided in time")
 	c.Flags().StringSliceVar(&f.comms, "comm", nil, "only processes with one of these `names`")
 	c.Flags().StringSliceVar(&f.exes, "exe", nil, "only processes that run one of these `files`")
 	c.Flags().StringSliceVar(&f.inside, "container", nil, "only processes in containers whose short ID begins with one of these `IDs`")
@@ -99,6 +114,12 @@ func (f *traceFlags) options(o output) (t tcg.Options, err error) {
 		if n != "all" {
 			t.Calls = append(t.Calls, n)
 		}
+	}
+	if t.Probes, t.Writes = f.probes, f.writes; len(f.probes)+len(f.writes) > 0 && f.calls == nil {
+		t.Calls = []string{}
+	}
+	if f.hold != "" {
+		t.Hold = tcg.Hold{Calls: f.holdCalls, Decide: f.decide, Limit: f.holdFor, Stop: f.holdStop}
 	}
 	for _, p := range f.pids {
 		t.PIDs = append(t.PIDs, int32(p))

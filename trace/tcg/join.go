@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/outsight-vmi/outsight/guest"
+	"github.com/outsight-vmi/outsight/linux/peek"
 	"github.com/outsight-vmi/outsight/trace"
 	"github.com/outsight-vmi/outsight/trace/plugin"
 	"github.com/outsight-vmi/outsight/trace/syscall"
@@ -25,6 +26,8 @@ type joiner struct {
 	values    syscall.Values
 	text      []byte
 	clock     skew
+	probes    []*userProbe
+	names     *peek.Placer // of code and data, at the look at which the probes were set
 }
 
 // call is a system call between its entry and its return.
@@ -37,6 +40,8 @@ type call struct {
 	returned                   bool
 	result                     int64
 	note                       string
+	probe                      *userProbe
+	words                      []uint64
 	bytes                      []byte
 	data                       []piece
 	process                    *trace.Process
@@ -70,8 +75,8 @@ func (j *joiner) new() *call {
 	if n := len(j.free); n > 0 {
 		c := j.free[n-1]
 		j.free = j.free[:n-1]
-		bytes, data := c.bytes[:0], c.data[:0]
-		*c = call{bytes: bytes, data: data}
+		bytes, data, words := c.bytes[:0], c.data[:0], c.words[:0]
+		*c = call{bytes: bytes, data: data, words: words}
 		return c
 	}
 	return &call{}
@@ -84,6 +89,8 @@ func (j *joiner) take(ctx context.Context, s *plugin.Stream, r *plugin.Record) {
 		j.entry(ctx, s, r)
 	case idReturn, idDenied:
 		j.back(ctx, s, r)
+	default:
+		j.probed(ctx, s, r)
 	}
 }
 
@@ -255,6 +262,10 @@ func (j *joiner) fill(e *trace.Event, c *call) {
 	e.Guest = j.clock.guest(e.Time)
 	if e.Process == nil {
 		e.Process = &trace.Process{PID: int32(c.ids >> 32), PPID: -1}
+	}
+	if c.probe != nil {
+		j.fillProbe(e, c)
+		return
 	}
 	v := &j.values
 	v.Args, v.Returned, v.Result, v.Data = c.args, c.returned, c.result, v.Data[:0]

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/outsight-vmi/outsight/guest"
+	"github.com/outsight-vmi/outsight/linux/hooks"
 	"github.com/outsight-vmi/outsight/trace"
 	"github.com/outsight-vmi/outsight/trace/plugin"
 	"github.com/outsight-vmi/outsight/trace/syscall"
@@ -19,7 +20,9 @@ import (
 
 // Options say what to trace. The zero value is every system call of every process.
 type Options struct {
-	Calls  []string // names of system calls; nil: all
+	Calls  []string // names of system calls; nil: all; empty: none
+	Probes []string // "FUNCTION[+OFFSET|%return] [LABEL=]ARG …": see [ParseProbe]
+	Writes []string // "ADDRESS|SYMBOL[:BYTES]": who stores there
 	PIDs   []int32  // of processes, in the initial PID namespace; nil: all
 	Limit  int      // most bytes of a buffer or string that is data, as strace's -s; 0: 32
 	Fields bool     // fill [trace.Event.Fields]
@@ -95,14 +98,35 @@ func (s *Stream) install(ctx context.Context, l *guest.Look) error {
 	if c.o, err = layoutOf(l); err != nil {
 		return fmt.Errorf("trace system calls: %w", err)
 	}
-	c.calls = callsOf()
+	c.calls = callsOf(ctx, l)
 	if err := s.join.want(c, s.o.Calls); err != nil {
 		return err
 	}
 	for _, pid := range s.o.PIDs {
 		c.pids = append(c.pids, uint32(pid))
 	}
-	c.program()
+	var probes []*userProbe
+	for _, text := range s.o.Probes {
+		p, err := parseProbe(l, text)
+		if err != nil {
+			return err
+		}
+		probes = append(probes, p)
+	}
+	for _, text := range s.o.Writes {
+		p, err := parseWrite(l, text)
+		if err != nil {
+			return err
+		}
+		probes = append(probes, p)
+	}
+	if c.keep[abi64] == nil || len(s.o.Calls) > 0 || len(probes) == 0 {
+		c.program()
+	}
+	for i, p := range probes {
+		c.probe(i, p)
+	}
+	s.join.use(l, probes)
 	ws, linears := windows(l)
 	for _, l := range linears {
 		c.Linear(l)
@@ -231,9 +255,22 @@ func (s *Stream) Close() error {
 
 var _ trace.Stream = (*Stream)(nil)
 
-// callsOf are the system calls that are known, by ABI and number.
-func callsOf() (calls [2][]*syscall.Call) {
+// callsOf are the system calls of a guest, by ABI and number: those that are known, and what its kernel notes
+// beyond.
+func callsOf(ctx context.Context, l *guest.Look) (calls [2][]*syscall.Call) {
 	calls[abi64] = append(calls[abi64], syscall.Table(syscall.ABI64)...)
 	calls[abi32] = append(calls[abi32], syscall.Table(syscall.ABI32)...)
+	noted, _ := hooks.Signatures(ctx, l.Linux) // without them, calls that are not known are shown by number
+	for n, s := range noted {
+		if s == nil || n >= maxNumber {
+			continue
+		}
+		for len(calls[abi64]) <= n {
+			calls[abi64] = append(calls[abi64], nil)
+		}
+		if calls[abi64][n] == nil {
+			calls[abi64][n] = syscall.FromSignature(n, syscall.Signature{Name: s.Name, Types: s.Types, Args: s.Args})
+		}
+	}
 	return calls
 }

@@ -129,11 +129,19 @@ func (s *straceLines) Event(e *trace.Event) error {
 		b = text.AppendVisible(append(b, ' '), p.Comm)
 	}
 	b = append(append(b, "  "...), e.Name...)
-	b = append(append(append(b, '('), e.Args...), ')')
-	if e.Returned {
-		b = append(append(b, " = "...), e.Result...)
-	} else {
-		b = append(b, " = ?"...)
+	switch {
+	case e.Kind == trace.KindWrite:
+		b = append(append(b, ": "...), e.Object...)
+		b = append(append(b, ' '), e.Args...)
+	case e.Kind != trace.KindSyscall:
+		b = append(append(b, ' '), e.Args...)
+	default:
+		b = append(append(append(b, '('), e.Args...), ')')
+		if e.Returned {
+			b = append(append(b, " = "...), e.Result...)
+		} else {
+			b = append(b, " = ?"...)
+		}
 	}
 	if e.Note != "" {
 		b = append(append(append(b, "  <"...), e.Note...), '>')

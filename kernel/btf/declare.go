@@ -126,9 +126,23 @@ func joined(a, b string) string {
 	return a + " " + b
 }
 
+// Function finds a function by name. Functions are in no index: all types are looked at. The zero Type is
+// that of none.
+func (s *Spec) Function(name string) Type {
+	for id := TypeID(1); int(id) <= s.Len(); id++ {
+		if t, ok := s.Type(id); ok && t.Kind() == KindFunc && string(s.name(t.nameOff())) == name {
+			return t
+		}
+	}
+	return Type{}
+}
+
 // Params lists the parameters of function or prototype t, by name and type, in order. One without a name
 // and a type is the end of a function that takes any number.
 func (s *Spec) Params(t Type) []Member {
+	if t.b == nil {
+		return nil
+	}
 	if t.Kind() == KindFunc {
 		var ok bool
 		if t, ok = s.Type(t.Ref()); !ok {

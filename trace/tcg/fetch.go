@@ -15,6 +15,20 @@ func (c *compiler) fetch(abi, number int) {
 	}
 }
 
+// fetchStack writes what is fetched by the stack pointer, where a call begins.
+func (c *compiler) fetchStack(abi, number int) {
+	call := c.calls[abi][number]
+	if len(call.Stack) == 0 {
+		return
+	}
+	c.Reg(sArgs, "rsp")
+	for i := range call.Stack {
+		p := call.Stack[i]
+		p.Arg = 0
+		c.piece(call, uint8(len(call.Pieces)+i), &p)
+	}
+}
+
 // fetchBack writes what of a call is fetched when it has been done. What could not be read before, because its page
 // was not there yet, is read again: the kernel has read it meanwhile, unless the process runs another program now.
 func (c *compiler) fetchBack(abi, number int) {

@@ -78,10 +78,7 @@ func parseProbeText(l *guest.Look, text string) (*userProbe, error) {
 	base, _, moved := strings.Cut(function, "+")
 	e := expression{spec: spec, back: back}
 	if !moved && !back {
-		spec.ByName(base, func(_ btf.TypeID, t btf.Type) bool {
-			e.params = spec.Params(t)
-			return false
-		}, btf.KindFunc)
+		e.params = spec.Params(spec.Function(base))
 	}
 	for _, w := range words[1:] {
 		a, err := e.parse(w)

@@ -215,6 +215,7 @@ func (c *compiler) entry(abi int, p plugin.Probe) {
 		}
 		if number >= 0 {
 			c.fetch(abi, number)
+			c.fetchStack(abi, number)
 		}
 		c.Faulted(sFault)
 		c.Remember(memFault, sFault)

@@ -71,12 +71,13 @@ func Start(ctx context.Context, g *guest.Guest, o Options) (s *Stream, err error
 		return nil, err
 	}
 	s = &Stream{g: g, o: o}
+	made := s // what is returned with an error is nil
 	if s.client, err = plugin.Dial(ctx, g.Machine().Plugin); err != nil {
 		return nil, err
 	}
 	defer func() {
 		if err != nil {
-			s.Close()
+			made.Close()
 		}
 	}()
 	s.join.init(g, o)

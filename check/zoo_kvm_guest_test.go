@@ -30,6 +30,9 @@ const (
 // does every trick on every kernel, in shared and in private memory.
 func TestGuestKVMZoo(t *testing.T) {
 	labtest.NeedQEMU(t)
+	if os.Getenv("OUTSIGHT_SLOW") == "" {
+		t.Skip("set OUTSIGHT_SLOW: a guest in an emulated KVM host takes minutes")
+	}
 	command := buildCommand(t)
 	tests := labtest.Binary(t)
 	kernels, sources := []string{"6.12"}, []vm.Source{vm.SourcePrivate}

@@ -21,6 +21,9 @@ import (
 // ErrGone says that the plugin, and QEMU with it, has ended.
 var ErrGone = errors.New("the machine has ended")
 
+// ErrIdle says that there was no record for as long as somebody waits.
+var ErrIdle = errors.New("no record")
+
 // Client is a connection to a plugin. The probes run as long as it is open.
 type Client struct {
 	Hello Hello
@@ -101,7 +104,7 @@ func (c *Client) Close() error {
 
 // Options say how a program runs.
 type Options struct {
-	Ring    uint64 // bytes for each vCPU, a power of two; 0: 8 MiB
+	Ring    uint64 // bytes for each vCPU, a power of two; 0: 32 MiB
 	Windows []Window
 }
 
@@ -113,7 +116,7 @@ type Window struct {
 	Host  uint64   // address, or offset in File
 }
 
-const defaultRing = 8 << 20
+const defaultRing = 32 << 20
 
 // Start runs a program in place of the last one. Its records come from the stream.
 func (c *Client) Start(ctx context.Context, a *Assembler, o Options) (*Stream, error) {
@@ -186,7 +189,15 @@ type Stream struct {
 }
 
 // Next waits for the next record. It is valid until the next call.
-func (s *Stream) Next(ctx context.Context, rec *Record) error { return s.r.read(ctx, rec, s.c.gone) }
+func (s *Stream) Next(ctx context.Context, rec *Record) error {
+	return s.r.read(ctx, rec, s.c.gone, 0)
+}
+
+// Wait is [Stream.Next] for those who have something else to do as well: it returns [ErrIdle] when there was no record
+// for this long.
+func (s *Stream) Wait(ctx context.Context, rec *Record, patience time.Duration) error {
+	return s.r.read(ctx, rec, s.c.gone, patience)
+}
 
 // Lost is how many records found no room so far.
 func (s *Stream) Lost() uint64 { return s.r.lost() }

@@ -186,8 +186,9 @@ func (r *rings) sleep(d time.Duration) {
 	atomic.StoreUint32(&r.header.waiting, 0)
 }
 
-// read waits for the next record.
-func (r *rings) read(ctx context.Context, rec *Record, gone <-chan struct{}) error {
+// read waits for the next record, for patience at most: then it returns [ErrIdle]. A patience of 0 has no end.
+func (r *rings) read(ctx context.Context, rec *Record, gone <-chan struct{}, patience time.Duration) error {
+	var since time.Time
 	for spins := 0; ; spins++ {
 		ok, err := r.take(rec)
 		switch {
@@ -213,6 +214,14 @@ func (r *rings) read(ctx context.Context, rec *Record, gone <-chan struct{}) err
 		case <-gone:
 			return ErrGone
 		default:
+		}
+		if patience > 0 {
+			now := time.Now()
+			if since.IsZero() {
+				since = now
+			} else if now.Sub(since) >= patience {
+				return ErrIdle
+			}
 		}
 		r.sleep(100 * time.Millisecond)
 	}

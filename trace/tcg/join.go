@@ -26,8 +26,23 @@ type joiner struct {
 	values    syscall.Values
 	text      []byte
 	clock     skew
+	last      lastProcess
 	probes    []*userProbe
 	names     *peek.Placer // of code and data, at the look at which the probes were set
+}
+
+// lastProcess is the process of the last record: most often that of the next one too.
+type lastProcess struct {
+	task, born uint64
+	process    *trace.Process
+}
+
+// who is the process of a task.
+func (j *joiner) who(ctx context.Context, task, born uint64) *trace.Process {
+	if j.last.process == nil || j.last.task != task || j.last.born != born {
+		j.last = lastProcess{task, born, j.processes.Born(ctx, virt.Addr(task), born)}
+	}
+	return j.last.process
 }
 
 // call is a system call between its entry and its return.
@@ -107,7 +122,7 @@ func (j *joiner) entry(ctx context.Context, s *plugin.Stream, r *plugin.Record) 
 		c.args[i] = r.Word(headWords + i)
 	}
 	c.add(r, false)
-	c.process = j.processes.Born(ctx, virt.Addr(c.task), c.born)
+	c.process = j.who(ctx, c.task, c.born)
 	if old := j.pending[c.task]; old != nil {
 		old.note = "its return was not seen"
 		j.done(old)
@@ -140,7 +155,7 @@ func (j *joiner) back(ctx context.Context, s *plugin.Stream, r *plugin.Record) {
 		c = j.new()
 		c.head(r)
 		c.note = "it began before the trace did"
-		c.process = j.processes.Born(ctx, virt.Addr(c.task), c.born)
+		c.process = j.who(ctx, c.task, c.born)
 	}
 	delete(j.pending, c.task)
 	c.returned, c.result, c.left = true, int64(r.Word(wordResult)), s.Time(r)
@@ -163,6 +178,7 @@ func (j *joiner) changed(c *call) {
 		for _, n := range internal {
 			if n == k.Name {
 				j.processes.Forget(virt.Addr(c.task))
+				j.last.process = nil
 				return
 			}
 		}

@@ -11,7 +11,6 @@ import (
 	"github.com/outsight-vmi/outsight/trace"
 	"github.com/outsight-vmi/outsight/trace/plugin"
 	"github.com/outsight-vmi/outsight/trace/syscall"
-	"github.com/outsight-vmi/outsight/virt"
 )
 
 // probeWords are what each record of a probe begins with: task, IDs, place and start of the task. Behind them come, of
@@ -67,7 +66,7 @@ func (j *joiner) probed(ctx context.Context, s *plugin.Stream, r *plugin.Record)
 	}
 	c.add(r, false)
 	if c.task != 0 {
-		c.process = j.processes.Born(ctx, virt.Addr(c.task), c.born)
+		c.process = j.who(ctx, c.task, c.born)
 	}
 	j.queue = append(j.queue, c)
 }

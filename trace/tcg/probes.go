@@ -170,15 +170,15 @@ func (c *compiler) entry(abi int, p plugin.Probe) {
 	c.Probe(p)
 	c.Reg(sNumber, "rax")
 	c.And(sNumber, sNumber, 0xffffffff)
-	c.Reg(sGS, "k_gs_base")
-	c.task()
 	other := c.Label()
+	c.wanted(abi, other)
 	if abi == abi64 {
 		// A process of 32 bits makes calls with the same instruction on AMD's processors.
 		c.Reg(sX, "cs")
 		c.If(sX, "!=", userCS64, other)
 	}
-	c.wanted(abi, other)
+	c.Reg(sGS, "k_gs_base")
+	c.task()
 	c.who(other)
 	c.Add(sCall, sNumber, uint64(abi)<<32)
 	// A number for this entry, by which its return is known again.
@@ -226,6 +226,8 @@ func (c *compiler) entry(abi int, p plugin.Probe) {
 	})
 	// Its return is not wanted either: that is seen there without a look at the task's stack.
 	c.Set(other)
+	c.Reg(sGS, "k_gs_base")
+	c.task()
 	c.Add(sX, sTask, 1)
 	c.Remember(memTask, sX)
 	c.Drop()
@@ -266,9 +268,9 @@ const maxNumber = 512
 // result writes the program of the place where a call's function has returned, or where seccomp
 // has: then only what it denied is of interest, and the result is in the saved registers.
 func (c *compiler) result(denied bool) {
-	c.Reg(sResult, "rax")
 	if denied {
 		no := c.Label()
+		c.Reg(sResult, "rax")
 		c.And(sX, sResult, 0xffffffff)
 		c.If(sX, "==", 0xffffffff, no) // -1
 		c.Drop()
@@ -331,6 +333,7 @@ func (c *compiler) result(denied bool) {
 		c.denied()
 		return
 	}
+	c.Reg(sResult, "rax")
 	for _, s := range []plugin.Slot{sTask, sIDs, sCall, sStamp, sBorn, sResult} {
 		c.Put(s)
 	}

@@ -27,7 +27,7 @@ type Options struct {
 	Limit  int      // most bytes of a buffer or string that is data, as strace's -s; 0: 32
 	Fields bool     // fill [trace.Event.Fields]
 	Hold   Hold     // makes the guest wait for decisions
-	Ring   uint64   // bytes of each vCPU's ring, a power of two; 0: 8 MiB
+	Ring   uint64   // bytes of each vCPU's ring, a power of two; 0: 32 MiB
 }
 
 // ErrNoPlugin says that a machine was started without the plugin.
@@ -56,6 +56,7 @@ type Stream struct {
 	join    joiner
 	boot    int
 	checked time.Time
+	taken   uint
 	held    trace.Event
 }
 
@@ -194,9 +195,7 @@ func (s *Stream) Next(ctx context.Context, e *trace.Event) error {
 		if s.join.queued(e) {
 			return nil
 		}
-		wait, cancel := context.WithDeadline(ctx, s.checked.Add(checkEvery))
-		err := s.records.Next(wait, &rec)
-		cancel()
+		err := s.records.Wait(ctx, &rec, checkEvery)
 		switch {
 		case err == nil:
 			s.join.take(ctx, s.records, &rec)
@@ -209,10 +208,11 @@ func (s *Stream) Next(ctx context.Context, e *trace.Event) error {
 			return trace.ErrEnded
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case !errors.Is(err, context.DeadlineExceeded):
+		case !errors.Is(err, plugin.ErrIdle):
 			return err
 		}
-		if time.Since(s.checked) > checkEvery {
+		// The clock is looked at now and then only: it takes as long as a record.
+		if s.taken++; (err != nil || s.taken%512 == 0) && time.Since(s.checked) > checkEvery {
 			if err := s.check(ctx); err != nil {
 				return err
 			}
@@ -226,6 +226,7 @@ const checkEvery = 2 * time.Second
 // check puts new probes in if another kernel runs.
 func (s *Stream) check(ctx context.Context) error {
 	s.checked = time.Now()
+	s.join.last.process = nil
 	l, err := s.g.Look(ctx)
 	if err != nil {
 		if errors.Is(err, vm.ErrGone) {

@@ -30,6 +30,10 @@ func (e *Event) What() string {
 		if e.Args != "" {
 			return e.Args
 		}
+	case KindExit: // sources say by which name it went, or how it ended
+		if e.Object == e.Result {
+			return join(e.Args, " ", e.Result)
+		}
 	case KindBPF:
 		return join(join(e.Name, " ", e.Object), ": ", e.Args)
 	case KindDevice, KindModule:

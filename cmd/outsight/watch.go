@@ -18,6 +18,7 @@ import (
 	"github.com/outsight-vmi/outsight/table"
 	"github.com/outsight-vmi/outsight/table/where"
 	"github.com/outsight-vmi/outsight/trace"
+	"github.com/outsight-vmi/outsight/trace/breakpoint"
 	"github.com/outsight-vmi/outsight/trace/polling"
 	"github.com/outsight-vmi/outsight/vm"
 )
@@ -29,7 +30,8 @@ credentials, modules, mounts, network interfaces and BPF programs that come and 
 
 The first line on standard error names the source of the events. Polling compares two looks at the
 guest's memory: it works with every monitor and costs the guest nothing, but what came and went in
-between is counted, not seen (events of kind lost).
+between is counted, not seen (events of kind lost). --source breakpoint sees each event of up to four
+kinds (more under TCG), by QEMU's gdb stub, and stops the guest for a moment at each.
 
 A note marks what matters most: a shell, interpreter or downloader below a process that accepts
 connections, execution of memory that no file holds, a process that became root without the right to.
@@ -43,6 +45,7 @@ type watchFlags struct {
 	kinds    []string
 	where    string
 	findings time.Duration
+	from     string // the source
 }
 
 // watchKinds are the kinds of events of the feed.
@@ -62,7 +65,8 @@ func newWatchCommand() *cobra.Command {
   outsight watch vm1 --kinds exec,creds,module -o json
   outsight watch vm1 --where 'uid == 0 && event == "exec"'
   outsight watch vm1 --where 'note != null'
-  outsight watch vm1 --findings=10s`,
+  outsight watch vm1 --findings=10s
+  outsight watch vm1 --source breakpoint --kinds exec,module`,
 		GroupID:           groupAsk,
 		Args:              oneTarget,
 		ValidArgsFunction: completeTarget,
@@ -75,6 +79,7 @@ func newWatchCommand() *cobra.Command {
 	f.out.add(c, trace.Documented())
 	_ = c.Flags().MarkHidden("sort") // events come as they happen
 	c.Flags().DurationVar(&f.every, "every", polling.DefaultEvery, fmt.Sprintf("look at the processes once in this `time`, at least %v", polling.MinEvery))
+	c.Flags().StringVar(&f.from, "source", string(trace.FromPolling), "polling, or breakpoint: QEMU's gdb stub, which stops the guest for a moment at each event and misses none of few kinds (docs/events.md)")
 	c.Flags().StringSliceVar(&f.kinds, "kinds", nil, "only these `kinds` of events, with commas between them: "+strings.Join(names, ", "))
 	c.Flags().StringVar(&f.where, "where", "", "only events for which this `expression` over the columns is true, in CEL: 'uid == 0 && event == \"exec\"'")
 	c.Flags().DurationVar(&f.findings, "findings", 0, "judge the guest as check does, once in this `time`, and show what is found; 30s if no time is given")
@@ -94,6 +99,10 @@ func (f *watchFlags) run(c *cobra.Command, target string) (err error) {
 		kinds = append(kinds, trace.Kind(name))
 	}
 	switch {
+	case f.from != string(trace.FromPolling) && f.from != string(trace.FromBreakpoint):
+		return usagef("--source: no source %q; there are polling and breakpoint", f.from)
+	case f.from == string(trace.FromBreakpoint) && (f.findings != 0 || c.Flags().Changed("every")):
+		return usagef("--source breakpoint: --every and --findings go with polling")
 	case f.every < polling.MinEvery:
 		return usagef("--every %v: at least %v", f.every, polling.MinEvery)
 	case f.findings != 0 && f.findings < 100*time.Millisecond:
@@ -140,6 +149,13 @@ func (f *watchFlags) run(c *cobra.Command, target string) (err error) {
 
 // source is the best source of events that the target offers, and what it is called.
 func (f *watchFlags) source(ctx context.Context, g *guest.Guest, kinds []trace.Kind) (trace.Stream, string, error) {
+	if f.from == string(trace.FromBreakpoint) {
+		s, err := breakpoint.Start(ctx, g, breakpoint.Options{Kinds: kinds})
+		if kinds == nil {
+			kinds = breakpoint.Default()
+		}
+		return s, fmt.Sprintf("by breakpoints: %s; the guest stops for a moment at each", kindNames(kinds)), err
+	}
 	o := polling.Options{Every: f.every, Kinds: forSensors(kinds), Warn: func(err error) { warn(err) }}
 	if f.findings > 0 {
 		o.Findings, o.FindingsEvery = findingsOf(g), f.findings
@@ -149,6 +165,14 @@ func (f *watchFlags) source(ctx context.Context, g *guest.Guest, kinds []trace.K
 		return nil, "", err
 	}
 	return s, fmt.Sprintf("by polling: processes every %v, sockets 250ms, the rest 1s or more; what is shorter is counted, not seen", f.every), nil
+}
+
+func kindNames(kinds []trace.Kind) string {
+	var names []string
+	for _, k := range kinds {
+		names = append(names, string(k))
+	}
+	return strings.Join(names, ", ")
 }
 
 // forSensors are the kinds that a source has to give for those that are wanted: the sensors learn from

@@ -67,16 +67,25 @@ func DynamicOf(mem Memory, base virt.Addr) (*Dynamic, error) {
 	return all, nil
 }
 
-// text is the string at an offset of the table of strings, cut at 255 bytes. It may end with
-// what can be read.
+// maxText is how long a string is read, in bytes: names of C++ have a thousand and more.
+const maxText = 8 << 10
+
+// errText says that a string is longer than any: what is left of it is no name of anything.
+var errText = errors.New("a string without end")
+
+// text is the string at an offset of the table of strings. It may end with what can be read.
 func (d *Exports) text(offset virt.Addr) (string, error) {
-	var b [256]byte
-	n, err := d.mem.ReadAt(b[:], d.strtab+offset)
-	if end := bytes.IndexByte(b[:n], 0); end >= 0 {
-		return string(b[:end]), nil
+	var short [256]byte // most are
+	for b := short[:]; ; b = make([]byte, maxText) {
+		n, err := d.mem.ReadAt(b, d.strtab+offset)
+		if end := bytes.IndexByte(b[:n], 0); end >= 0 {
+			return string(b[:end]), nil
+		}
+		switch {
+		case err != nil:
+			return "", err
+		case len(b) == maxText:
+			return "", fmt.Errorf("%w at %#x", errText, uint64(d.strtab+offset))
+		}
 	}
-	if err != nil {
-		return "", err
-	}
-	return string(b[:len(b)-1]), nil
 }

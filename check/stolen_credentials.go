@@ -220,6 +220,9 @@ func (w *credWalk) judge(a virt.Addr, t *task) bool {
 	if w.initial[a] {
 		return true
 	}
+	if a == 0 {
+		return true // the task is being freed: its credentials have been (exit_creds)
+	}
 	c, err := w.read(a)
 	if err != nil {
 		return w.yield(nil, fmt.Errorf("credentials of task %d at %#x: %w", t.pid, uint64(a), err))

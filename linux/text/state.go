@@ -87,7 +87,8 @@ func (st *state) load(ctx context.Context, s *linux.System) error {
 		}
 	}
 	st.readLocks(s)
-	st.patching = s.Held(s.Space, "text_mutex") // whoever patches the text holds it
+	// Whoever patches the text holds the first; who changes a static key or call, and then its sites one by one, another.
+	st.patching = s.Held(s.Space, "text_mutex", "static_call_mutex", "jump_label_mutex")
 	st.readThunks()
 	st.readParavirt()
 	st.readFeatures(s)

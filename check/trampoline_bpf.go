@@ -33,7 +33,13 @@ func (w *trampolineWalk) bpfImage(i bpf.Image) (*Finding, error) {
 		return nil, fmt.Errorf("%s at %#x: %w", i.Name, uint64(i.Start), err)
 	}
 	_, err := w.s.Linux.Member("bpf_tramp_image", "ksym") // 5.13
-	entries := entriesOf(code, err == nil && !strings.HasPrefix(i.Name, "bpf_dispatcher_"))
+	dispatcher := strings.HasPrefix(i.Name, "bpf_dispatcher_")
+	entries := entriesOf(code, err == nil && !dispatcher)
+	if err != nil && !dispatcher && n == phys.PageSize {
+		if entries, err = w.halfInUse(i); err != nil || entries == nil {
+			return nil, err
+		}
+	}
 	for out := range branchesFrom(code, i.Start, entries) {
 		if out.bad {
 			return found(out.at, "has bytes in its way that are not an instruction which the kernel puts there"), nil
@@ -43,6 +49,25 @@ func (w *trampolineWalk) bpfImage(i bpf.Image) (*Finding, error) {
 		}
 	}
 	return nil, nil
+}
+
+// halfInUse is where the code of a trampoline begins whose page has two halves that are used in turn (up to 5.12,
+// bpf_trampoline_update); nil: none is in use. The other leads where it did, which may be gone.
+func (w *trampolineWalk) halfInUse(i bpf.Image) ([]int, error) {
+	symbol, err := w.s.Linux.Member("bpf_trampoline", "ksym")
+	if err != nil {
+		return nil, err
+	}
+	selector, err := w.s.Linux.Member("bpf_trampoline", "selector")
+	if err != nil {
+		return nil, err
+	}
+	r := w.s.Linux.Reader()
+	n := r.Uint(i.Symbol-virt.Addr(symbol.Offset), selector)
+	if r.Err != nil || n == 0 {
+		return nil, r.Err
+	}
+	return []int{int((n+1)&1) * phys.PageSize / 2}, nil
 }
 
 // entriesOf are where code of an image may be entered. One of a page has two halves, up to 5.12 and in

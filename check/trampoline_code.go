@@ -121,6 +121,9 @@ func (w *trampolineWalk) template(regs bool) (*ftraceTemplate, error) {
 
 func (w *trampolineWalk) ftrace(ctx context.Context) iter.Seq2[*Finding, error] {
 	return func(yield func(*Finding, error) bool) {
+		if w.s.Linux.TracingOff().Broken() {
+			return // its lists are not kept any more: ftrace-triple says so
+		}
 		for op, err := range hooks.FtraceTrampolines(ctx, w.s.Linux) {
 			var f *Finding
 			if err == nil && op.Trampoline != 0 {

@@ -15,6 +15,7 @@ import (
 type Image struct {
 	Name       string // as /proc/kallsyms has it: bpf_trampoline_6442489280
 	Start, End virt.Addr
+	Symbol     virt.Addr // the bpf_ksym on the list
 }
 
 type imageLayout struct{ start, end, name, list, program kobj.Field }
@@ -47,7 +48,7 @@ func Images(ctx context.Context, s *linux.System) iter.Seq2[Image, error] {
 				if r.Uint(a, o.program) != 0 {
 					continue
 				}
-				i = Image{Name: r.CString(o.name.At(a), size), Start: r.Pointer(a, o.start), End: r.Pointer(a, o.end)}
+				i = Image{Name: r.CString(o.name.At(a), size), Start: r.Pointer(a, o.start), End: r.Pointer(a, o.end), Symbol: a}
 				err = r.Err
 			}
 			if err != nil {

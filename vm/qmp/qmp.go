@@ -172,8 +172,9 @@ func (c *Client) negotiate(ctx context.Context) error {
 		return fmt.Errorf("%w: it sent %s and closed", ErrNotQMP, excerpt(line))
 	}
 	m, err := parse(line)
-	// What happens while QEMU takes the connection comes before its greeting.
-	for early := 0; err == nil && m.QMP == nil && m.Event != "" && early < maxEarly; early++ {
+	// What happens while QEMU takes the connection comes before its greeting, and so does what it answers late to a client
+	// that has gone.
+	for early := 0; err == nil && m.early() && early < maxEarly; early++ {
 		if line, err = readLine(c.r, maxLine); err == nil {
 			m, err = parse(line)
 		}
@@ -217,6 +218,11 @@ func (c *Client) Close() error {
 
 // Done is closed when the connection has ended, by [Client.Close] or otherwise.
 func (c *Client) Done() <-chan struct{} { return c.done }
+
+// early says that a message can come before the greeting.
+func (m *message) early() bool {
+	return m.QMP == nil && (m.Event != "" || m.ID != nil && (m.Return != nil || m.Error != nil))
+}
 
 // message is any line that QEMU sends: a greeting, an answer or an event.
 type message struct {

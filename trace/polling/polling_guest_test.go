@@ -33,7 +33,7 @@ ip link set dummy7 down; sleep 2
 ip link del dummy7; sleep 2
 rmmod dummy; sleep 2
 mkdir /tmp/mine; mount -t tmpfs mine /tmp/mine; sleep 3; umount /tmp/mine; sleep 3
-sh -c 'sleep 1; exit 3' shell-that-fails
+sh -c 'sh -c "sleep 0.5; exit 3" shell-that-fails & exec sleep 2' # nobody reaps it meanwhile
 nc -ll -p 5555 -e /bin/sh & n=$!
 sleep 2
 (echo "sleep 1"; sleep 2) | nc 127.0.0.1 5555

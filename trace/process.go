@@ -159,7 +159,7 @@ func (ps *Processes) read(ctx context.Context, task virt.Addr) (k knownTask) {
 	k.started = uint64(t.SinceBoot)
 	p := &Process{
 		PID: t.PID, PPID: t.PPID, UID: t.Creds.UID, Comm: strings.Clone(t.Comm), Exe: strings.Clone(t.Exe),
-		Container: shortContainer(t.Container.ID), Started: t.SinceBoot,
+		Container: ShortContainer(t.Container.ID), Started: t.SinceBoot,
 	}
 	if leader := r.Pointer(task, o.leader); leader != task && r.Err == nil {
 		// A leader that is gone already leaves the thread's own name.
@@ -180,8 +180,8 @@ func (ps *Processes) read(ctx context.Context, task virt.Addr) (k knownTask) {
 	return k
 }
 
-// shortContainer is how runtimes print an identifier of 64 digits.
-func shortContainer(id string) string {
+// ShortContainer is how runtimes print an identifier of 64 digits.
+func ShortContainer(id string) string {
 	const whole, short = 64, 12
 	if len(id) == whole {
 		return strings.Clone(id[:short])

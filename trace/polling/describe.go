@@ -49,7 +49,7 @@ func (d *describer) process(ctx context.Context, k *process, ran bool) (*trace.P
 	}
 	k.kernel = p.KernelThread
 	is.PPID, is.Comm, is.Exe, is.UID = p.PPID, strings.Clone(p.Comm), strings.Clone(p.Exe), p.Creds.UID
-	is.Container = shortContainer(p.Container.ID)
+	is.Container = trace.ShortContainer(p.Container.ID)
 	if parent := d.p.byPID(p.PPID); parent != nil {
 		is.Parent = parent.Comm
 	}
@@ -68,15 +68,6 @@ func (d *describer) process(ctx context.Context, k *process, ran bool) (*trace.P
 		e.Fields = append(e.Fields, fmt.Sprintf("argv%d=%s", i, a))
 	}
 	return is, e
-}
-
-// shortContainer is how runtimes print an identifier of 64 digits.
-func shortContainer(id string) string {
-	const whole, short = 64, 12
-	if len(id) == whole {
-		id = id[:short]
-	}
-	return strings.Clone(id)
 }
 
 // commandLine is arguments as one types them into a shell.

@@ -20,8 +20,10 @@ type joiner struct {
 	asked     [2][]bool // nil: all
 	pending   map[uint64]*call
 	free      []*call
-	queue     []*call // done, and not handed out
-	handed    *call   // whose memory the last event refers to
+	changing  [2][]bool // calls by which what is known of a process changes
+	queue     []*call   // done; those before next were handed out
+	next      int
+	handed    *call // whose memory the last event refers to
 	lost      uint64
 	values    syscall.Values
 	text      []byte
@@ -171,17 +173,10 @@ func (j *joiner) back(ctx context.Context, s *plugin.Stream, r *plugin.Record) {
 
 // changed forgets what a call has changed.
 func (j *joiner) changed(c *call) {
-	if c.result != 0 {
-		return
-	}
-	if k := j.kind(c.nr); k != nil {
-		for _, n := range internal {
-			if n == k.Name {
-				j.processes.Forget(virt.Addr(c.task))
-				j.last.process = nil
-				return
-			}
-		}
+	abi, n := c.nr>>32, c.nr&0xffffffff
+	if c.result == 0 && abi <= 1 && n < uint64(len(j.changing[abi])) && j.changing[abi][n] {
+		j.processes.Forget(virt.Addr(c.task))
+		j.last.process = nil
 	}
 }
 
@@ -253,12 +248,12 @@ func (j *joiner) queued(e *trace.Event) bool {
 		j.free = append(j.free, j.handed)
 		j.handed = nil
 	}
-	if len(j.queue) == 0 {
+	if j.next == len(j.queue) {
 		return false
 	}
-	c := j.queue[0]
-	if j.queue = j.queue[1:]; len(j.queue) == 0 {
-		j.queue = j.queue[:0:0]
+	c := j.queue[j.next]
+	if j.next++; j.next == len(j.queue) {
+		j.queue, j.next = j.queue[:0], 0
 	}
 	j.handed = c
 	j.fill(e, c)

@@ -152,6 +152,12 @@ var internal = []string{"execve", "execveat", "prctl", "setuid", "setreuid", "se
 // want sets which numbers the plugin is to keep, and which become events.
 func (j *joiner) want(c *compiler, names []string) error {
 	j.calls = c.calls
+	for abi, calls := range c.calls {
+		j.changing[abi] = make([]bool, len(calls))
+		for n, call := range calls {
+			j.changing[abi][n] = call != nil && slices.Contains(internal, call.Name)
+		}
+	}
 	if names == nil {
 		return nil
 	}

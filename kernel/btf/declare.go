@@ -126,25 +126,25 @@ func joined(a, b string) string {
 	return a + " " + b
 }
 
-// Function finds a function by name. Functions are in no index: all types are looked at. The zero Type is
-// that of none.
-func (s *Spec) Function(name string) Type {
+// Declared finds a function or a variable by name; 0: none. They are in no index: all types are looked at.
+func (s *Spec) Declared(name string) TypeID {
 	for id := TypeID(1); int(id) <= s.Len(); id++ {
-		if t, ok := s.Type(id); ok && t.Kind() == KindFunc && string(s.name(t.nameOff())) == name {
-			return t
+		t, ok := s.Type(id)
+		if ok && (t.Kind() == KindFunc || t.Kind() == KindVar) && string(s.name(t.nameOff())) == name {
+			return id
 		}
 	}
-	return Type{}
+	return 0
 }
 
-// Params lists the parameters of function or prototype t, by name and type, in order. One without a name
+// Params lists the parameters of the function or prototype id, by name and type, in order. One without a name
 // and a type is the end of a function that takes any number.
-func (s *Spec) Params(t Type) []Member {
-	if t.b == nil {
+func (s *Spec) Params(id TypeID) []Member {
+	t, ok := s.Type(id)
+	if !ok {
 		return nil
 	}
 	if t.Kind() == KindFunc {
-		var ok bool
 		if t, ok = s.Type(t.Ref()); !ok {
 			return nil
 		}

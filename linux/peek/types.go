@@ -54,7 +54,7 @@ func (m *Memory) Type(name string) (*Type, error) {
 		return false
 	}, kinds...)
 	if t.id == 0 {
-		t.id = declared(spec, word)
+		t.id = spec.Declared(word)
 	}
 	if t.id == 0 {
 		return nil, fmt.Errorf("type %s: %w", word, btf.ErrNotFound)
@@ -72,16 +72,6 @@ func (m *Memory) Type(name string) (*Type, error) {
 	}
 	t.id, t.base, t.bits = f.Type, uint64(f.Offset), [2]uint8{f.BitOff, f.BitSize}
 	return t, nil
-}
-
-// declared is the function or variable of a name.
-func declared(spec *btf.Spec, name string) btf.TypeID {
-	for id := btf.TypeID(1); int(id) <= spec.Len(); id++ {
-		if t, ok := spec.Type(id); ok && (t.Kind() == btf.KindFunc || t.Kind() == btf.KindVar) && spec.Name(id) == name {
-			return id
-		}
-	}
-	return 0
 }
 
 // String is the type as C writes it.

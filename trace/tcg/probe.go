@@ -78,7 +78,7 @@ func parseProbeText(l *guest.Look, text string) (*userProbe, error) {
 	base, _, moved := strings.Cut(function, "+")
 	e := expression{spec: spec, back: back}
 	if !moved && !back {
-		e.params = spec.Params(spec.Function(base))
+		e.params = spec.Params(spec.Declared(base))
 	}
 	for _, w := range words[1:] {
 		a, err := e.parse(w)

@@ -155,16 +155,16 @@ void machine_run(struct program *p, struct vcpu *v, const struct os_probe *probe
 		const uint64_t src = s[i->src];
 		bool jump = false;
 		if (i->op >= OS_PUT && i->op <= OS_VEC && !begun) {
-			if (!writer_begin(&w, p, c->vcpu))
+			if (!writer_begin(&w, p, (unsigned int)c->words[OS_CTX_VCPU]))
 				return;
 			begun = true;
 		}
 		switch (i->op) {
 		case OS_END:
-			if (!begun && !writer_begin(&w, p, c->vcpu))
+			if (!begun && !writer_begin(&w, p, (unsigned int)c->words[OS_CTX_VCPU]))
 				return;
 			if (writer_commit(&w, (uint16_t)probe->id, (uint16_t)((fault ? OS_FAULT : 0) | (holds ? OS_WAITS : 0)), words) && holds)
-				ring_hold(p, w.ring, hold, otherwise);
+				ring_hold(w.ring, hold, otherwise);
 			return;
 		case OS_DROP:
 			return;

@@ -45,7 +45,6 @@ struct vcpu {
 
 /* What a callback knows of the place where it was called. */
 struct context {
-	unsigned int vcpu;
 	uint64_t words[OS_CTX_WORDS];
 };
 
@@ -70,7 +69,7 @@ bool writer_word(struct writer *w, uint64_t value);
 struct os_item *writer_item(struct writer *w, uint8_t tag, uint32_t limit, uint32_t *room);
 void writer_item_end(struct writer *w, struct os_item *item, uint32_t length, uint8_t status);
 uint64_t writer_commit(struct writer *w, uint16_t probe, uint16_t flags, uint32_t words);
-void ring_hold(struct program *p, struct os_ring *ring, uint32_t microseconds, uint64_t otherwise);
+void ring_hold(struct os_ring *ring, uint32_t microseconds, uint64_t otherwise);
 void ring_release_all(struct program *p);
 void ring_clock(struct program *p);
 uint64_t ring_ticks(void);

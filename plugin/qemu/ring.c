@@ -177,9 +177,8 @@ uint64_t writer_commit(struct writer *w, uint16_t probe, uint16_t flags, uint32_
 }
 
 /* ring_hold waits until the monitor decides, is gone, or is late. */
-void ring_hold(struct program *p, struct os_ring *ring, uint32_t microseconds, uint64_t otherwise)
+void ring_hold(struct os_ring *ring, uint32_t microseconds, uint64_t otherwise)
 {
-	(void)p;
 	uint64_t now = nanoseconds(CLOCK_MONOTONIC), deadline = now + (uint64_t)microseconds * 1000, spin = now + 20000;
 	while (__atomic_load_n(&ring->hold, __ATOMIC_ACQUIRE) == OS_HELD) {
 		now = nanoseconds(CLOCK_MONOTONIC);

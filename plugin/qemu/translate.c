@@ -27,7 +27,6 @@ static void run(unsigned int vcpu, struct context *c, uint32_t probe)
 	struct program *p = running;
 	if (!p || __atomic_load_n(&muted, __ATOMIC_RELAXED) || vcpu >= n_vcpus || probe >= p->counts.probes)
 		return;
-	c->vcpu = vcpu;
 	c->words[OS_CTX_VCPU] = vcpu;
 	machine_run(p, &vcpus[vcpu], &p->probes[probe], c);
 }
@@ -104,8 +103,7 @@ static void at_access(unsigned int vcpu, qemu_plugin_meminfo_t info, uint64_t ad
 static pthread_mutex_t pages_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct page {
 	uintptr_t at;
-	uint64_t hash;
-	uint64_t reported;
+	uint64_t hash; /* with which it was reported last */
 } *pages;
 
 static uint64_t hash_page(const uint64_t *words)
@@ -121,8 +119,8 @@ static uint64_t hash_page(const uint64_t *words)
 	return (a ^ b * 3 ^ c * 5 ^ d * 7) | 1;
 }
 
-/* seen says whether this page was reported with these bytes, and remembers it if it is to be. */
-static bool seen(uintptr_t page, uint64_t hash, bool report)
+/* seen says whether this page was reported with these bytes, and remembers that it was. */
+static bool seen(uintptr_t page, uint64_t hash)
 {
 	bool known = false;
 	uint64_t slot = page * 0x9e3779b97f4a7c15ull >> 46;
@@ -132,11 +130,9 @@ static bool seen(uintptr_t page, uint64_t hash, bool report)
 		if (p->at != 0 && p->at != page && i < 31)
 			continue;
 		/* Free, this page, or the end of the search: then an old page makes room, and may be reported again. */
-		known = p->at == page && p->reported == hash;
-		if (report) {
-			p->at = page;
-			p->reported = hash;
-		}
+		known = p->at == page && p->hash == hash;
+		p->at = page;
+		p->hash = hash;
 		break;
 	}
 	pthread_mutex_unlock(&pages_lock);
@@ -153,7 +149,7 @@ static void at_new_page(unsigned int vcpu, void *data)
 	c.words[OS_CTX_PC] = pc;
 	if (memory_read(p, &vcpus[vcpu], pc & ~(uint64_t)(OS_PAGE - 1), bytes, sizeof bytes)) {
 		uint64_t hash = hash_page(bytes);
-		if (seen((uintptr_t)(pc >> 12 | 1ull << 60), hash, true)) /* once for each run of this block */
+		if (seen((uintptr_t)(pc >> 12 | 1ull << 60), hash)) /* once for each run of this block */
 			return;
 		c.words[OS_CTX_HASH] = hash;
 	}
@@ -347,7 +343,7 @@ void translate(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 		if (i == 0 && p->new_pages && host != 0) {
 			const uint64_t *page = (const uint64_t *)(uintptr_t)(host & ~(uint64_t)(OS_PAGE - 1));
 			uint64_t hash = hash_page(page);
-			if (!seen((uintptr_t)page, hash, true))
+			if (!seen((uintptr_t)page, hash))
 				qemu_plugin_register_vcpu_insn_exec_cb(insn, at_new_page, QEMU_PLUGIN_CB_R_REGS, pack(0, pc));
 		}
 		if (p->n_by_address > 0) {

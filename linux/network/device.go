@@ -93,38 +93,17 @@ func netDevLayoutOf(s *linux.System) (*netDevLayout, error) {
 // Devices yields the network devices of all namespaces, in order of registration. By
 // owners it knows the functions that count.
 func Devices(ctx context.Context, s *linux.System, owners *linux.Owners) iter.Seq2[*Device, error] {
-	return func(yield func(*Device, error) bool) {
-		o, err := netDevLayoutOf(s)
-		if err != nil {
-			yield(nil, err)
-			return
-		}
-		ns, err := netNSLayoutOf(s)
-		if err != nil {
-			yield(nil, err)
-			return
-		}
-		w := &netDevReader{s: s, o: o, ns: ns, r: s.Reader(), names: NewDeviceNames(s), owners: owners}
+	return overDevices(ctx, s, func(w *netDevReader) deviceOf {
+		w.names, w.owners = NewDeviceNames(s), owners
 		w.counting, w.countingErr = netCountLayoutOf(s)
 		w.tc, w.tcErr = tcLayoutOf(s)
-		for n, err := range Namespaces(ctx, s) {
+		return func(n Namespace, dev virt.Addr, err error) (*Device, error) {
 			if err != nil {
-				if !yield(nil, err) {
-					return
-				}
-				continue
+				return nil, err
 			}
-			for dev, err := range DeviceAddrs(ctx, s, n) {
-				var d *Device
-				if err == nil {
-					d, err = w.device(ctx, n, dev)
-				}
-				if !yield(d, err) {
-					return
-				}
-			}
+			return w.device(ctx, n, dev)
 		}
-	}
+	})
 }
 
 type netDevReader struct {

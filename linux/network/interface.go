@@ -7,11 +7,31 @@ import (
 
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/linux/kobj"
+	"github.com/outsight-vmi/outsight/virt"
 )
 
 // DeviceStates yields the network devices of all namespaces with their names, indexes, flags and
 // promiscuity alone, in order of registration: a fraction of what [Devices] reads.
 func DeviceStates(ctx context.Context, s *linux.System) iter.Seq2[*Device, error] {
+	return overDevices(ctx, s, func(w *netDevReader) deviceOf {
+		return func(n Namespace, dev virt.Addr, err error) (*Device, error) {
+			d := &Device{Addr: dev, Net: n}
+			if err == nil {
+				_, err = kobj.Read(&w.r, func() int { w.state(d); return 0 })
+			}
+			if err != nil {
+				return nil, fmt.Errorf("network device at %#x: %w", uint64(dev), err)
+			}
+			return d, nil
+		}
+	})
+}
+
+// deviceOf reads a device of a namespace, unless err says why it cannot be.
+type deviceOf func(n Namespace, dev virt.Addr, err error) (*Device, error)
+
+// overDevices yields what is read of the network devices of all namespaces, in order of registration.
+func overDevices(ctx context.Context, s *linux.System, start func(*netDevReader) deviceOf) iter.Seq2[*Device, error] {
 	return func(yield func(*Device, error) bool) {
 		o, err := netDevLayoutOf(s)
 		if err != nil {
@@ -23,7 +43,7 @@ func DeviceStates(ctx context.Context, s *linux.System) iter.Seq2[*Device, error
 			yield(nil, err)
 			return
 		}
-		w := &netDevReader{s: s, o: o, ns: ns, r: s.Reader()}
+		read := start(&netDevReader{s: s, o: o, ns: ns, r: s.Reader()})
 		for n, err := range Namespaces(ctx, s) {
 			if err != nil {
 				if !yield(nil, err) {
@@ -32,14 +52,7 @@ func DeviceStates(ctx context.Context, s *linux.System) iter.Seq2[*Device, error
 				continue
 			}
 			for dev, err := range DeviceAddrs(ctx, s, n) {
-				d := &Device{Addr: dev, Net: n}
-				if err == nil {
-					_, err = kobj.Read(&w.r, func() int { w.state(d); return 0 })
-				}
-				if err != nil {
-					d, err = nil, fmt.Errorf("network device at %#x: %w", uint64(dev), err)
-				}
-				if !yield(d, err) {
+				if !yield(read(n, dev, err)) {
 					return
 				}
 			}

@@ -15,7 +15,6 @@ import (
 
 // layout is what of the kernel's structures says what happened.
 type layout struct {
-	hot                                     kobj.Field // pcpu_hot.current_task, 6.2 to 6.14
 	signal, realCred, flags                 kobj.Field // task_struct
 	live, signalFlags, groupExit            kobj.Field // signal_struct
 	filename                                kobj.Field // linux_binprm
@@ -31,8 +30,6 @@ type layout struct {
 
 func layoutOf(s *linux.System) (*layout, error) {
 	return kobj.LayoutOf(s.Walker, "events at breakpoints", func(r *kobj.Resolver, o *layout) {
-		r.Prefetch("current_task", "pcpu_hot")
-		o.hot = r.Optional("pcpu_hot", "current_task")
 		const t, g, c, k = "task_struct", "signal_struct", "cred", "sock_common"
 		o.signal, o.realCred, o.flags = r.Field(t, "signal"), r.Field(t, "real_cred"), r.Field(t, "flags")
 		o.live, o.signalFlags, o.groupExit = r.Field(g, "live"), r.Field(g, "flags"), r.Field(g, "group_exit_code")
@@ -137,12 +134,7 @@ func (h *hit) current() virt.Addr {
 		if h.e.VCPU < 0 {
 			h.e.VCPU = cpu
 		}
-		if h.o.hot.Present() {
-			if a, err := h.sys.PerCPU("pcpu_hot", cpu); err == nil {
-				return h.r.Pointer(a, h.o.hot)
-			}
-		}
-		a, err := h.sys.PerCPU("current_task", cpu)
+		a, err := h.sys.CurrentAt(cpu)
 		if err != nil {
 			return 0
 		}

@@ -25,8 +25,6 @@ type layout struct {
 
 type taskLayout struct{ pid, tgid, stack, started uint32 }
 
-type hotLayout struct{ current uint32 }
-
 const ptRegs = 168 // bytes: r15 to ss, unchanged since 2.6
 
 func layoutOf(l *guest.Look) (o layout, err error) {
@@ -60,26 +58,13 @@ func layoutOf(l *guest.Look) (o layout, err error) {
 	return o, nil
 }
 
-// currentTask is how far from a CPU's GS base its pointer to the current task lies. It was in pcpu_hot from 6.2 to 6.14.
+// currentTask is how far from a CPU's GS base its pointer to the current task lies.
 func currentTask(s *linux.System) (uint64, error) {
-	for _, name := range []string{"pcpu_hot", "current_task"} {
-		a, err := s.PerCPU(name, 0)
-		if err != nil {
-			continue
-		}
-		off := uint64(a - s.CPUAreas[0])
-		if name == "pcpu_hot" {
-			member, err := kobj.LayoutOf(s.Walker, "current task", func(r *kobj.Resolver, o *hotLayout) {
-				o.current = r.Offset("pcpu_hot", "current_task")
-			})
-			if err != nil {
-				return 0, err
-			}
-			off += uint64(member.current)
-		}
-		return off, nil
+	a, err := s.CurrentAt(0)
+	if err != nil {
+		return 0, fmt.Errorf("current task: %w", err)
 	}
-	return 0, fmt.Errorf("current task: %w", s.NoSymbol("current_task"))
+	return uint64(a - s.CPUAreas[0]), nil
 }
 
 // stackSize is the size of a kernel stack: that of init's, which lies between two symbols.

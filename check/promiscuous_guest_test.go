@@ -28,7 +28,8 @@ func TestGuestPromiscuousCard(t *testing.T) {
 		t.Fatal(err)
 	}
 	silentFor(t, s, only)
-	labtest.Output(t, g, "ip link set eth0 promisc on; echo ok")
+	// The driver asks the card for it in a work item, which reads the flag: what is written below must come later.
+	labtest.Output(t, g, "ip link set eth0 promisc on; sleep 1; echo ok")
 	look, err := s.Look(t.Context())
 	if err != nil {
 		t.Fatal(err)

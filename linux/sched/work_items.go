@@ -99,35 +99,60 @@ func (w *workWalk) pool(pool virt.Addr) bool {
 	return w.list(pool, o.worklist.At(pool), "pending")
 }
 
-// bucket yields what the busy workers in a bucket of a pool do.
+// bucketTries is how often a bucket of busy workers is read that changes meanwhile.
+const bucketTries = 3
+
+// bucket yields what the busy workers in a bucket of a pool do. A worker that has finished its
+// work since its bucket was read is no longer in it, and may belong to no pool, as a rescuer between
+// two (worker_detach_from_pool): the bucket is read again then, from the guest.
 func (w *workWalk) bucket(pool, bucket virt.Addr) bool {
-	s, o := w.s, w.o
-	for node, err := range s.HList(w.ctx, bucket, s.MaxTasks()) {
-		if !w.may() {
-			return false
+	busy, err := w.busy(w.s, pool, bucket)
+	for try := 1; err != nil && try < bucketTries; try++ {
+		now := w.s.Fresh()
+		if now == w.s {
+			break
 		}
-		worker := node - virt.Addr(o.hentry.Offset)
-		var work *WorkItem
-		if err == nil {
-			work, err = w.running(pool, worker)
+		busy, err = w.busy(now, pool, bucket)
+	}
+	for _, b := range busy {
+		if w.again(b.worker) {
+			continue // it has come to other work, in another bucket
 		}
-		if err != nil {
-			// What follows one that is not a worker of this pool is none either.
-			return w.yield(nil, fmt.Errorf("pool of workers at %#x: %w", uint64(pool), err))
-		}
-		if !w.yield(work, nil) || !w.list(pool, o.scheduled.At(worker), "pending") {
+		if !w.yield(b.work, nil) || !w.list(pool, w.o.scheduled.At(b.worker), "pending") {
 			return false
 		}
 	}
-	return true
+	return err == nil || w.yield(nil, fmt.Errorf("pool of workers at %#x: %w", uint64(pool), err)) && w.left >= 0
+}
+
+// busyWorker is a worker with what it does.
+type busyWorker struct {
+	worker virt.Addr
+	work   *WorkItem
+}
+
+// busy reads a bucket once, up to the first that is not a worker of the pool: what follows that
+// one is not one either.
+func (w *workWalk) busy(s *linux.System, pool, bucket virt.Addr) (found []busyWorker, err error) {
+	for node, err := range s.HList(w.ctx, bucket, s.MaxTasks()) {
+		if w.left--; w.left < 0 {
+			return found, fmt.Errorf("works: %w", kobj.ErrBudget)
+		}
+		worker := node - virt.Addr(w.o.hentry.Offset)
+		var work *WorkItem
+		if err == nil {
+			work, err = running(s, w.o, pool, worker)
+		}
+		if err != nil {
+			return found, err
+		}
+		found = append(found, busyWorker{worker, work})
+	}
+	return found, nil
 }
 
 // running is what a worker does.
-func (w *workWalk) running(pool, worker virt.Addr) (work *WorkItem, err error) {
-	s, o := w.s, w.o
-	if w.again(worker) {
-		return nil, fmt.Errorf("worker at %#x: %w: it comes twice", uint64(worker), kobj.ErrBroken)
-	}
+func running(s *linux.System, o *workLayout, pool, worker virt.Addr) (work *WorkItem, err error) {
 	work = &WorkItem{State: "running"}
 	r := s.Reader()
 	if p := r.Pointer(worker, o.workerPool); r.Err == nil && p != pool {

@@ -53,18 +53,29 @@ func (s *System) Processes(ctx context.Context) iter.Seq2[Task, error] {
 	}
 }
 
-// Threads yields the threads of t's process, its leader included.
+// Threads yields the threads of t's process, its leader included. What cannot be read of a
+// process that was released meanwhile is no error.
 func (t Task) Threads(ctx context.Context) iter.Seq2[Task, error] {
-	s := t.s
 	return func(yield func(Task, error) bool) {
 		signal, err := t.signal()
 		if err != nil {
 			yield(Task{}, fmt.Errorf("threads of task %#x: %w", uint64(t.Addr), err))
 			return
 		}
+		t.threads(ctx, signal)(yield)
+	}
+}
+
+// threads yields the threads of the process signal, which is t's or was.
+func (t Task) threads(ctx context.Context, signal virt.Addr) iter.Seq2[Task, error] {
+	s := t.s
+	return func(yield func(Task, error) bool) {
 		// 6.7 took the other list, task_struct.thread_group, away.
 		for node, err := range s.List(ctx, signal+virt.Addr(s.o.threadHead), s.maxTasks) {
 			if err != nil {
+				if t.released(signal) {
+					return
+				}
 				err = fmt.Errorf("threads of task %#x: %w", uint64(t.Addr), err)
 			}
 			if !yield(Task{s, node - virt.Addr(s.o.threadNode)}, err) {
@@ -72,6 +83,18 @@ func (t Task) Threads(ctx context.Context) iter.Seq2[Task, error] {
 			}
 		}
 	}
+}
+
+// released reports whether t, whose process signal was, has been released by now (release_task), or its
+// memory is another's: its process's memory may be, too.
+func (t Task) released(signal virt.Addr) bool {
+	now := t.s.Space.Live()
+	pid, err := now.U64(t.Addr + virt.Addr(t.s.o.threadPid)) // detach_pid
+	if err != nil || pid == 0 {
+		return err == nil
+	}
+	v, err := now.U64(t.Addr + virt.Addr(t.s.o.signal))
+	return err == nil && virt.Addr(v) != signal
 }
 
 func (t Task) signal() (_ virt.Addr, err error) {

@@ -44,7 +44,7 @@ func (w *trampolineWalk) bpfImage(i bpf.Image) (*Finding, error) {
 		if out.bad {
 			return found(out.at, "has bytes in its way that are not an instruction which the kernel puts there"), nil
 		}
-		if what := w.bpfMayLead(out.to); what != "" {
+		if what := w.bpfMayLead(out.to); what != "" && !w.mayBeGone(i, out.to) {
 			return found(out.at, "leads to "+what+", where no trampoline leads"), nil
 		}
 	}
@@ -163,6 +163,19 @@ func branchKind(b []byte, s x86.Shape) int {
 		return isEnd
 	}
 	return notBranch
+}
+
+// mayBeGone reports whether a trampoline may lead to a program that was at to: it outlives its programs while it
+// is being freed, and where function tracing is broken, so that nothing takes it away (unregister_ftrace_direct fails).
+func (w *trampolineWalk) mayBeGone(i bpf.Image, to virt.Addr) bool {
+	if k := w.owners.CodeAt(to).Kind; k != linux.OwnerNone && k != linux.OwnerModule || !strings.HasPrefix(i.Name, "bpf_trampoline_") {
+		return false // where programs were there may be modules by now
+	}
+	if w.broken {
+		return true
+	}
+	current, err := w.current()
+	return err == nil && !current[i.Symbol]
 }
 
 // bpfMayLead is empty if a trampoline of BPF may lead to to, and else what is there.

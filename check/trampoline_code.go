@@ -8,6 +8,7 @@ import (
 	"iter"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/linux/bpf"
@@ -47,7 +48,8 @@ func trampolineCode(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] 
 			yield(nil, err)
 			return
 		}
-		w := &trampolineWalk{s: s, owners: owners}
+		w := &trampolineWalk{s: s, owners: owners, broken: s.Linux.TracingOff().Broken()}
+		w.current = sync.OnceValues(func() (map[virt.Addr]bool, error) { return bpf.Current(ctx, s.Linux) })
 		unsupported := 0
 		for _, judge := range []func(context.Context) iter.Seq2[*Finding, error]{w.ftrace, w.bpf} {
 			for f, err := range judge(ctx) {
@@ -68,7 +70,10 @@ func trampolineCode(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] 
 type trampolineWalk struct {
 	s      *Subject
 	owners *linux.Owners
-	kept   [2]*ftraceTemplate // that were read: without, and with all registers
+	broken bool // what the kernel notes of tracing is not kept any more
+	// current are the symbols of BPF's trampolines that are in use.
+	current func() (map[virt.Addr]bool, error)
+	kept    [2]*ftraceTemplate // that were read: without, and with all registers
 }
 
 // ftraceTemplate is what trampolines of ftrace are copies of.
@@ -121,7 +126,7 @@ func (w *trampolineWalk) template(regs bool) (*ftraceTemplate, error) {
 
 func (w *trampolineWalk) ftrace(ctx context.Context) iter.Seq2[*Finding, error] {
 	return func(yield func(*Finding, error) bool) {
-		if w.s.Linux.TracingOff().Broken() {
+		if w.broken {
 			return // its lists are not kept any more: ftrace-triple says so
 		}
 		for op, err := range hooks.FtraceTrampolines(ctx, w.s.Linux) {

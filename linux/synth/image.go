@@ -59,6 +59,7 @@ func (g *Guest) variables() []variable {
 		{"ftrace_ops_list", 8, 8},
 		{"ftrace_list_end", g.types.size("ftrace_ops"), 8},
 		{"ftrace_pages_start", 8, 8},
+		{"trampoline_table", 8 * 1024, 8},
 	}
 	if g.Old {
 		return append(vs, variable{"shadow_timekeeper", g.types.size("timekeeper"), 8})

@@ -88,6 +88,9 @@ ftrace_hash size_bits u64, buckets ptr, count u64
 ftrace_func_entry hlist ptr[2], ip u64, direct u64
 ftrace_ops_hash notrace_hash ptr, filter_hash ptr
 ftrace_ops func ptr, next ptr, flags u64, private ptr, saved_func ptr, func_hash ptr, trampoline u64, trampoline_size u64
+bpf_ksym start u64, end u64, name char[512], lnode list_head
+bpf_tramp_image image ptr, size s32, ksym bpf_ksym
+bpf_trampoline hlist ptr[2], key u64, cur_image ptr
 ftrace_page next ptr, records ptr, index s32
 dyn_ftrace ip u64, flags u64
 timekeeper xtime_sec u64, offs_real s64, offs_boot s64

@@ -119,10 +119,12 @@ func (o *Owners) findTrampolines(ctx context.Context) error {
 		}
 	}
 	if _, ok := s.Address("ftrace_ops_trampoline_list"); ok && l.list.Present() {
-		if err := o.walk(ctx, "ftrace trampolines", "ftrace_ops_trampoline_list", 0, l.list, add); !s.TracingOff().Broken() {
-			return err
+		before := len(o.Missing)
+		err := o.walk(ctx, "ftrace trampolines", "ftrace_ops_trampoline_list", 0, l.list, add)
+		if s.TracingOff().Broken() { // users that were freed are on the list still
+			o.Missing, err = o.Missing[:before], ctx.Err()
 		}
-		return nil // users that were freed are on the list still
+		return err
 	}
 	first, ok := s.Address("ftrace_ops_list")
 	if !ok || !l.next.Present() {

@@ -99,10 +99,13 @@ type opsWalk struct {
 	seen    map[opsKey]bool
 	exports func() map[virt.Addr]bool // what modules may use of the kernel; nil: not known
 	buffer  []byte
-	left    int               // of the objects that may still be looked at
-	held    *linux.HeldObject // what led to the objects that are judged; nil: no descriptor
+	left    int // of the objects that may still be looked at
 	yield   func(*Finding, error) bool
 	ended   bool
+
+	linux   *linux.System // that objects are read of: of the look, or of a later time
+	passing *passingOps   // that is judged; nil: the object does not pass by itself
+	room    passingOps
 }
 
 type opsKey struct {
@@ -127,7 +130,7 @@ func newOpsWalk(s *Subject, yield func(*Finding, error) bool) (*opsWalk, error) 
 	if err != nil {
 		return nil, err
 	}
-	w := &opsWalk{s: s, r: s.Linux.Reader(), owners: owners, layouts: map[*operations]*operations{}, seen: map[opsKey]bool{}, left: maxOpsObjects, yield: yield}
+	w := &opsWalk{s: s, linux: s.Linux, r: s.Linux.Reader(), owners: owners, layouts: map[*operations]*operations{}, seen: map[opsKey]bool{}, left: maxOpsObjects, yield: yield}
 	if err := s.Linux.Prefetch("__start_rodata", "__end_rodata", "__start_ro_after_init", "__end_ro_after_init"); err != nil {
 		return nil, err
 	}
@@ -179,6 +182,9 @@ func (w *opsWalk) judge(kind *operations, table virt.Addr, object func() string)
 		return
 	}
 	w.seen[key] = true
+	if w.passing != nil {
+		w.passing.seen = append(w.passing.seen, key)
+	}
 	l := w.layout(kind)
 	if l == nil || len(l.members) == 0 {
 		return
@@ -191,7 +197,7 @@ func (w *opsWalk) judge(kind *operations, table virt.Addr, object func() string)
 		w.buffer = make([]byte, l.size)
 	}
 	b := w.buffer[:l.size]
-	if err := w.s.Linux.ReadAt(b, table); err != nil {
+	if err := w.linux.ReadAt(b, table); err != nil {
 		w.fail(fmt.Errorf("%s of %s at %#x: %w", kind.structure, object(), uint64(table), err))
 		return
 	}
@@ -226,7 +232,7 @@ func (w *opsWalk) found(kind *operations, table virt.Addr, object, what, expecte
 		show = fmt.Sprintf("outsight disassemble {} %#x", uint64(at))
 		evidence = append(evidence, Evidence{Text: "what " + member + " leads to", Addr: at, Bytes: codeAt(w.s, uint64(at))})
 	}
-	w.ended = !w.yield(&Finding{
+	w.report(&Finding{
 		Confidence: Certain,
 		Title:      object + " " + what,
 		Object:     Object{Kind: kind.structure, Name: object + " " + member, Addr: table},
@@ -238,9 +244,17 @@ func (w *opsWalk) found(kind *operations, table virt.Addr, object, what, expecte
 	}, nil)
 }
 
-// fail reports what could not be read, unless it is of a file that was closed meanwhile.
-func (w *opsWalk) fail(err error) {
-	if !w.ended && (w.held == nil || w.s.Linux.StillHeld(*w.held)) {
-		w.ended = !w.yield(nil, err)
+// fail reports what could not be read.
+func (w *opsWalk) fail(err error) { w.report(nil, err) }
+
+// report yields what was found or could not be read, or keeps it until it is known whether the
+// object is still there.
+func (w *opsWalk) report(f *Finding, err error) {
+	switch {
+	case w.ended:
+	case w.passing != nil:
+		w.passing.found = append(w.passing.found, opsResult{f, err})
+	default:
+		w.ended = !w.yield(f, err)
 	}
 }

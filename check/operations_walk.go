@@ -79,31 +79,34 @@ func (w *opsWalk) files(ctx context.Context, o *opsLayout) {
 			return
 		}
 		seen[h.File] = true
-		w.held = &h
-		defer func() { w.held = nil }()
-		name := func() string { return fmt.Sprintf("descriptor %d of process %d", h.FD, h.PID) }
-		w.r.Err = nil
-		inode := w.r.Pointer(h.File, o.inodeOf)
-		super := w.r.Pointer(inode, o.super)
-		kind := &fileOps
-		if w.typeOf(o, super) == "debugfs" {
-			kind = &proxyOps
-		}
-		w.judge(kind, h.Ops, name)
-		w.inode(o, inode, name)
-		w.super(o, super)
-		if dentry := w.r.Pointer(h.File, o.path); dentry != 0 {
-			w.judge(&dentryOps, w.r.Pointer(dentry, o.dentry), name)
-		}
-		if o.socketInode.Present() && w.typeOf(o, super) == "sockfs" {
-			w.socket(o, inode-virt.Addr(o.socketInode.Offset), name)
-		}
-		if w.r.Err != nil {
-			w.fail(fmt.Errorf("%s: %w", name(), w.r.Err))
-		}
+		w.judgePassing(func() bool { return w.s.Linux.StillHeld(h) }, func() { w.held(o, h) })
 	}, w.fail)
 	if err != nil {
 		w.fail(err)
+	}
+}
+
+// held judges an open file.
+func (w *opsWalk) held(o *opsLayout, h linux.HeldObject) {
+	name := func() string { return fmt.Sprintf("descriptor %d of process %d", h.FD, h.PID) }
+	w.r.Err = nil
+	inode := w.r.Pointer(h.File, o.inodeOf)
+	super := w.r.Pointer(inode, o.super)
+	kind := &fileOps
+	if w.typeOf(o, super) == "debugfs" {
+		kind = &proxyOps
+	}
+	w.judge(kind, w.r.Pointer(h.File, o.file), name)
+	w.inode(o, inode, name)
+	w.super(o, super)
+	if dentry := w.r.Pointer(h.File, o.path); dentry != 0 {
+		w.judge(&dentryOps, w.r.Pointer(dentry, o.dentry), name)
+	}
+	if o.socketInode.Present() && w.typeOf(o, super) == "sockfs" {
+		w.socket(o, inode-virt.Addr(o.socketInode.Offset), name)
+	}
+	if w.r.Err != nil {
+		w.fail(fmt.Errorf("%s: %w", name(), w.r.Err))
 	}
 }
 
@@ -181,8 +184,10 @@ func (w *opsWalk) superBlocks(ctx context.Context, o *opsLayout) {
 				w.fail(fmt.Errorf("files of %s: %w", super.Type, err))
 				break
 			}
-			w.r.Err = nil
-			w.inode(o, node-o.inodeList.At(0), func() string { return "a file of " + super.Type })
+			w.judgePassing(func() bool { return w.s.Linux.Linked(node) }, func() {
+				w.r.Err = nil
+				w.inode(o, node-o.inodeList.At(0), func() string { return "a file of " + super.Type })
+			})
 		}
 	}
 }

@@ -43,7 +43,9 @@ type HeldObject struct {
 }
 
 // StillHeld reports whether the descriptor leads to the same file now: what was read of one that
-// was closed meanwhile is not the guest's.
+// was closed meanwhile is not the guest's. Nor is what was read while its memory was free, which
+// [System.Fresh] reads again: the kernel gives the next file that is opened the memory of the last
+// that was closed.
 func (s *System) StillHeld(h HeldObject) bool {
 	file, err := s.Space.Live().U64(h.slot)
 	return err == nil && virt.Addr(file) == h.File

@@ -33,6 +33,18 @@ func (s *Walker) List(ctx context.Context, head virt.Addr, limit int) iter.Seq2[
 	}
 }
 
+// Linked reports whether the list_head at node is in a list now, whatever is kept of the guest: one that
+// was taken off leads nowhere, or to itself.
+func (s *Walker) Linked(node virt.Addr) bool {
+	now := s.Space.Live()
+	next, err := now.U64(node)
+	if err != nil || virt.Addr(next) == node {
+		return false
+	}
+	back, err := now.U64(virt.Addr(next) + 8)
+	return err == nil && virt.Addr(back) == node
+}
+
 // paths are room for the elements that a walk has passed.
 var paths = sync.Pool{New: func() any { return &[]virt.Addr{} }}
 

@@ -76,7 +76,7 @@ func soak(t *testing.T, kernel string, long time.Duration) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	w := &soaked{T: t, said: map[string]int{}, whole: bySoak}
+	w := &soaked{T: t, began: time.Now(), said: map[string]int{}, when: map[string][]string{}, whole: bySoak}
 	defer w.report() // also of a guest that hangs in the end
 	w.judge(s, "before")
 	watch := w.watch(g)
@@ -119,9 +119,11 @@ func soak(t *testing.T, kernel string, long time.Duration) {
 // soaked is what was said of a guest that nothing may be said of.
 type soaked struct {
 	*testing.T
+	began   time.Time
 	mu      sync.Mutex
 	said    map[string]int
-	whole   bool // everything must be checked
+	when    map[string][]string // the first times, since it began
+	whole   bool                // everything must be checked
 	rounds  int
 	longest time.Duration
 	all     time.Duration
@@ -130,7 +132,10 @@ type soaked struct {
 func (w *soaked) say(format string, args ...any) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.said[fmt.Sprintf(format, args...)]++
+	line := fmt.Sprintf(format, args...)
+	if w.said[line]++; w.said[line] <= 8 {
+		w.when[line] = append(w.when[line], time.Since(w.began).Round(100*time.Millisecond).String())
+	}
 }
 
 // judge runs all checks once.
@@ -241,7 +246,7 @@ func (w *soaked) report() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, line := range slices.Sorted(maps.Keys(w.said)) {
-		w.Errorf("%d times %s", w.said[line], line)
+		w.Errorf("%d times (%s) %s", w.said[line], strings.Join(w.when[line], " "), line)
 	}
 	w.Logf("judged %d times, each %v, at most %v", w.rounds, (w.all / time.Duration(max(w.rounds, 1))).Round(time.Millisecond), w.longest.Round(time.Millisecond))
 }

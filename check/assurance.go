@@ -62,6 +62,9 @@ func (r *Result) Assurances() (all []Assurance) {
 			all = append(all, a)
 		}
 	}
+	if r.heard != nil {
+		all = append(all, r.heard.assurance())
+	}
 	return all
 }
 

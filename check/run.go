@@ -29,6 +29,7 @@ type Result struct {
 
 	text    *textReference    // nil if no check compares the kernel's text
 	modules *moduleReferences // what modules were compared with; nil: they were not
+	heard   *heard            // nil: nobody listened
 }
 
 // Gap is something that could not be read or compared.
@@ -72,6 +73,9 @@ type options struct {
 	ask   func(context.Context) (*Told, error)
 	mute  error // why the guest's programs did not answer
 	again int
+	// listen is for how long the guest's programs are listened to, and heard what was heard.
+	listen time.Duration
+	heard  *heard
 	// history is what earlier looks saw.
 	history *History
 }
@@ -116,6 +120,12 @@ func Again(times int) Option { return func(o *options) { o.again = times } }
 // certain that it stays: unless the guest stands still, as in a dump or under --pause.
 func Run(ctx context.Context, g *guest.Guest, checks []*Check, opts ...Option) (*Result, error) {
 	o := chosen(opts)
+	if o.listen > 0 {
+		var err error
+		if o.heard, err = listenTo(ctx, g, o.listen); err != nil {
+			return nil, err
+		}
+	}
 	l, err := o.look(ctx, g, checks)
 	if err != nil {
 		return nil, err
@@ -319,7 +329,7 @@ func runOnce(ctx context.Context, l *guest.Look, checks []*Check, o options) *Re
 		all.Ran += r.Ran
 	}
 	all.Gaps = append(all.Gaps, s.gaps()...)
-	all.text, all.modules = referenceOf(ctx, l, checks), s.parts.compared
+	all.text, all.modules, all.heard = referenceOf(ctx, l, checks), s.parts.compared, o.heard
 	all.assure()
 	return all
 }
@@ -339,7 +349,7 @@ func runCheck(ctx context.Context, s *Subject, c *Check) (r Result) {
 		case ctx.Err() != nil:
 			return r
 		case errors.As(err, &shared): // it is reported once, for all who need it
-		case errors.Is(err, kobj.ErrUnsupported), errors.Is(err, errNotAsked), errors.Is(err, errNoRegisters):
+		case errors.Is(err, kobj.ErrUnsupported), errors.Is(err, errNotAsked), errors.Is(err, errNotListened), errors.Is(err, errNoRegisters):
 			r.Unsupported = append(r.Unsupported, gap(err))
 		case err != nil:
 			r.Gaps = append(r.Gaps, gap(err))

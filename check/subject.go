@@ -18,6 +18,8 @@ type Subject struct {
 	Told *Told
 	mute error // why they did not answer
 
+	heard *heard // what they were told; nil if nobody listened
+
 	check   *Check
 	parts   *parts
 	history *History
@@ -78,12 +80,12 @@ func newSubject(ctx context.Context, l *guest.Look, o options) *Subject {
 		return ks, ks.holes, nil
 	}
 	p.executable.read = func() ([]executable, []error, error) { return readExecutable(ctx, l.Linux) }
-	return &Subject{Look: l, Told: o.told, mute: o.mute, parts: p, history: o.history}
+	return &Subject{Look: l, Told: o.told, mute: o.mute, heard: o.heard, parts: p, history: o.history}
 }
 
 // of is s for one check.
 func (s *Subject) of(c *Check) *Subject {
-	return &Subject{Look: s.Look, Told: s.Told, mute: s.mute, check: c, parts: s.parts, history: s.history}
+	return &Subject{Look: s.Look, Told: s.Told, mute: s.mute, heard: s.heard, check: c, parts: s.parts, history: s.history}
 }
 
 // Owners knows whose code lies where.

@@ -42,6 +42,7 @@ var stair = []string{
 	"trace",
 	"trace/syscall trace/plugin",
 	"trace/*",
+	"trace/told", // readings, of what trace/tcg sees
 	"check",
 	"policy",
 	"respond",

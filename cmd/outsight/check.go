@@ -18,6 +18,7 @@ import (
 	"github.com/outsight-vmi/outsight/check"
 	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/table"
+	"github.com/outsight-vmi/outsight/trace/told"
 	"github.com/outsight-vmi/outsight/vm"
 )
 
@@ -42,6 +43,7 @@ type checkFlags struct {
 	list         bool
 	told         []string
 	ask          bool
+	listen       time.Duration
 	allow, since string
 	every        time.Duration
 }
@@ -62,6 +64,7 @@ func newCheckCommand() *cobra.Command {
   outsight check memory.raw -o json
   outsight check vm1 --every 1s -o ocsf
   outsight check vm1 --ask
+  outsight check vm1 --listen 10s
   outsight check vm1 --told ps.txt,lsmod.txt,ss.txt
   outsight check memory.raw --reference /boot/vmlinuz-6.12
   outsight check vm1 --only hidden-process,hidden-module
@@ -82,6 +85,7 @@ func newCheckCommand() *cobra.Command {
 	c.Flags().StringVar(&f.since, "since", "", "leave out what is in this `FILE`, the output of an earlier check -o json")
 	c.Flags().StringSliceVar(&f.told, "told", nil, "compare with these `files`, taken in the guest: the output of ps -e, lsmod, ss -tuln, dmesg")
 	c.Flags().BoolVar(&f.ask, "ask", false, "compare with what ps, lsmod, ss, dmesg and others say, which are run in the guest, through its QEMU guest agent or the lab's")
+	c.Flags().DurationVar(&f.listen, "listen", 0, "listen for this `time` first to what the kernel tells the guest's own programs (ls, ps, ss, lsmod, bpftool …), and find what it keeps from them; QEMU needs outsight's plugin (docs/tracing.md)")
 	c.Flags().DurationVar(&f.every, "every", 0, "check once in this `time`, and show each finding once, as it appears; what costs little is looked at in between, too")
 	var ids []string
 	for _, k := range check.All() {
@@ -113,6 +117,10 @@ func (f *checkFlags) run(c *cobra.Command, target string) (err error) {
 		return usagef("--ask and --told: choose one of them")
 	case f.ask && f.guest.pause:
 		return usagef("--ask and --pause: a guest that stands still runs no programs")
+	case f.listen != 0 && f.listen < 100*time.Millisecond:
+		return usagef("--listen %v: at least 100ms", f.listen)
+	case f.listen > 0 && f.guest.pause:
+		return usagef("--listen and --pause: in a guest that stands still no program is told anything")
 	case f.every < 0 || f.every > 0 && f.every < 100*time.Millisecond:
 		return usagef("--every %v: at least 100ms", f.every)
 	case f.every > 0 && f.out.format == formatSARIF:
@@ -129,6 +137,12 @@ func (f *checkFlags) run(c *cobra.Command, target string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, run.guest.Close()) }()
+	if f.listen > 0 {
+		if err := told.Available(run.guest); err != nil {
+			return err
+		}
+		run.options = append(run.options, check.Listen(f.listen))
+	}
 	if f.ask {
 		agent, err := agentOf(run.guest.Machine(), target)
 		if err != nil {

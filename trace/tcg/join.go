@@ -58,7 +58,8 @@ type call struct {
 	result                     int64
 	note                       string
 	probe                      *userProbe
-	words                      []uint64
+	words                      []uint64 // of a probe; of a return, those behind its head
+	asked, before              uint64   // of an answer: its file and position when the call began
 	bytes                      []byte
 	data                       []piece
 	process                    *trace.Process
@@ -123,6 +124,9 @@ func (j *joiner) entry(ctx context.Context, s *plugin.Stream, r *plugin.Record) 
 	for i := range min(r.Words()-headWords, 6) {
 		c.args[i] = r.Word(headWords + i)
 	}
+	if j.o.Answers && r.Words() > headWords+1 {
+		c.asked, c.before = r.Word(r.Words()-2), r.Word(r.Words()-1)
+	}
 	c.add(r, false)
 	c.process = j.who(ctx, c.task, c.born)
 	if old := j.pending[c.task]; old != nil {
@@ -162,6 +166,9 @@ func (j *joiner) back(ctx context.Context, s *plugin.Stream, r *plugin.Record) {
 	delete(j.pending, c.task)
 	c.returned, c.result, c.left = true, int64(r.Word(wordResult)), s.Time(r)
 	c.vcpu = r.VCPU
+	for i := headWords; i < r.Words(); i++ {
+		c.words = append(c.words, r.Word(i))
+	}
 	if stamp := r.Word(wordStamp); stamp == 0 || stamp == c.stamp || !c.seen {
 		c.add(r, true)
 	} else {
@@ -242,22 +249,21 @@ func (j *joiner) done(c *call) {
 	j.queue = append(j.queue, c)
 }
 
-// queued fills e with the next call that is done.
-func (j *joiner) queued(e *trace.Event) bool {
+// queued is the next call that is done; nil if there is none.
+func (j *joiner) queued() *call {
 	if j.handed != nil {
 		j.free = append(j.free, j.handed)
 		j.handed = nil
 	}
 	if j.next == len(j.queue) {
-		return false
+		return nil
 	}
 	c := j.queue[j.next]
 	if j.next++; j.next == len(j.queue) {
 		j.queue, j.next = j.queue[:0], 0
 	}
 	j.handed = c
-	j.fill(e, c)
-	return true
+	return c
 }
 
 func (j *joiner) fill(e *trace.Event, c *call) {

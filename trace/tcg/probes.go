@@ -97,6 +97,7 @@ type compiler struct {
 	calls [2][]*syscall.Call
 	limit uint32 // of a user's bytes
 	hold  *Hold
+	files *fileLayout // for answers; nil: nobody asks for them
 }
 
 // args is how many arguments a call has; -1: it is not known.
@@ -210,8 +211,15 @@ func (c *compiler) entry(abi int, p plugin.Probe) {
 			if abi == abi32 {
 				c.And(sArgs+plugin.Slot(i), sArgs+plugin.Slot(i), 0xffffffff)
 			}
+			if i == 0 && c.usesFile(abi, number) {
+				c.file(c.calls[abi][number].Name, other)
+			}
 			c.Put(sArgs + plugin.Slot(i))
 			c.Remember(uint32(memArgs+i), sArgs+plugin.Slot(i))
+		}
+		if c.usesFile(abi, number) {
+			c.Put(sFile)
+			c.Put(sPosition)
 		}
 		if number >= 0 {
 			c.fetch(abi, number)
@@ -345,10 +353,23 @@ func (c *compiler) result(denied bool) {
 			c.Set(compat)
 		}
 		c.branch(abi, func(number int) {
-			if number >= 0 {
-				c.fetchBack(abi, number)
+			if number < 0 {
+				c.End()
+				return
 			}
+			if !c.usesFile(abi, number) {
+				c.fetchBack(abi, number)
+				c.End()
+				return
+			}
+			other := c.Label()
+			c.file(c.calls[abi][number].Name, other)
+			c.putFile()
+			c.putNames()
+			c.fetchBack(abi, number)
 			c.End()
+			c.Set(other)
+			c.Drop()
 		})
 	}
 }

@@ -27,7 +27,10 @@ type Options struct {
 	Limit  int      // most bytes of a buffer or string that is data, as strace's -s; 0: 32
 	Fields bool     // fill [trace.Event.Fields]
 	Hold   Hold     // makes the guest wait for decisions
-	Ring   uint64   // bytes of each vCPU's ring, a power of two; 0: 32 MiB
+	// Answers asks for what programs are told, by [Stream.NextAnswer]: directories, some files of /proc, netlink and
+	// bpf(2). Calls, Probes and Writes are left empty.
+	Answers bool
+	Ring    uint64 // bytes of each vCPU's ring, a power of two; 0: 32 MiB
 }
 
 // ErrNoPlugin says that a machine was started without the plugin.
@@ -101,8 +104,18 @@ func (s *Stream) install(ctx context.Context, l *guest.Look) error {
 		return fmt.Errorf("trace system calls: %w", err)
 	}
 	c.calls = callsOf(ctx, l)
-	if err := s.join.want(c, s.o.Calls); err != nil {
+	calls := s.o.Calls
+	if s.o.Answers {
+		calls = answerCalls
+		if c.files, err = fileLayoutOf(l.Linux); err != nil {
+			return fmt.Errorf("listen to what programs are told: %w", err)
+		}
+	}
+	if err := s.join.want(c, calls); err != nil {
 		return err
+	}
+	if s.o.Answers {
+		c.onlyAnswers()
 	}
 	for _, pid := range s.o.PIDs {
 		c.pids = append(c.pids, uint32(pid))
@@ -122,7 +135,7 @@ func (s *Stream) install(ctx context.Context, l *guest.Look) error {
 		}
 		probes = append(probes, p)
 	}
-	if c.keep[abi64] == nil || len(s.o.Calls) > 0 || len(probes) == 0 {
+	if c.keep[abi64] == nil || len(calls) > 0 || len(probes) == 0 {
 		c.program()
 	}
 	for i, p := range probes {
@@ -196,11 +209,29 @@ func (j *joiner) want(c *compiler, names []string) error {
 
 // Next implements [trace.Stream].
 func (s *Stream) Next(ctx context.Context, e *trace.Event) error {
-	var rec plugin.Record
+	c, err := s.next(ctx)
+	if err == nil {
+		s.join.fill(e, c)
+	}
+	return err
+}
+
+// next waits for the next call that is done. It is valid until the next one.
+func (s *Stream) next(ctx context.Context) (*call, error) {
 	for {
-		if s.join.queued(e) {
-			return nil
+		if c := s.join.queued(); c != nil {
+			return c, nil
 		}
+		if err := s.more(ctx); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// more takes in records until a call may be done.
+func (s *Stream) more(ctx context.Context) error {
+	var rec plugin.Record
+	for s.join.next == len(s.join.queue) {
 		err := s.records.Wait(ctx, &rec, checkEvery)
 		switch {
 		case err == nil:
@@ -224,6 +255,7 @@ func (s *Stream) Next(ctx context.Context, e *trace.Event) error {
 			}
 		}
 	}
+	return nil
 }
 
 // checkEvery is how often it is asked whether the guest has booted again.

@@ -46,7 +46,8 @@ func Current(ctx context.Context, s *linux.System) (map[virt.Addr]bool, error) {
 			r := s.Reader()
 			var image virt.Addr
 			if err == nil {
-				image, err = r.Pointer(node-o.link.At(0), o.image), r.Err
+				image = r.Pointer(node-o.link.At(0), o.image)
+				err = r.Err
 			}
 			if err != nil {
 				return nil, fmt.Errorf("trampolines of BPF: %w", err)

@@ -131,17 +131,32 @@ func FtraceOps(ctx context.Context, s *linux.System) iter.Seq2[*FtraceOp, error]
 	}
 }
 
-func ftraceOps(ctx context.Context, s *linux.System, o *ftraceLayout, a virt.Addr, left *int) (*FtraceOp, error) {
-	f := &FtraceOp{Addr: a}
-	var filter, notrace virt.Addr
+// readFtraceOps reads a user without what it traces, and where that is.
+func readFtraceOps(s *linux.System, o *ftraceLayout, a virt.Addr) (f *FtraceOp, hash virt.Addr, err error) {
+	f = &FtraceOp{Addr: a}
 	r := s.Reader()
 	f.Func, f.Saved, f.Private = r.Pointer(a, o.fn), r.Pointer(a, o.saved), r.Pointer(a, o.private)
 	f.Trampoline, f.TrampolineSize, f.Direct = r.Pointer(a, o.tramp), r.Uint(a, o.trampSize), r.Pointer(a, o.direct)
 	f.Flags = kobj.BitNames(r.Uint(a, o.flags), ftraceOpsFlags)
-	if h := r.Pointer(a, o.hash); h != 0 {
-		filter, notrace = r.Pointer(h, o.filter), r.Pointer(h, o.notrace)
+	if hash = r.Pointer(a, o.hash); r.Err != nil {
+		return nil, 0, fmt.Errorf("ftrace_ops at %#x: %w", uint64(a), r.Err)
 	}
-	err := r.Err
+	return f, hash, nil
+}
+
+func ftraceOps(ctx context.Context, s *linux.System, o *ftraceLayout, a virt.Addr, left *int) (*FtraceOp, error) {
+	f, hash, err := readFtraceOps(s, o, a)
+	if err != nil {
+		return nil, err
+	}
+	var filter, notrace virt.Addr
+	if hash != 0 {
+		r := s.Reader()
+		filter, notrace = r.Pointer(hash, o.filter), r.Pointer(hash, o.notrace)
+		if err = r.Err; err != nil {
+			err = fmt.Errorf("hash of functions at %#x: %w", uint64(hash), err)
+		}
+	}
 	if err == nil {
 		f.Filter, f.FilterSize, err = ftraceHash(ctx, s, o, filter, left)
 	}
@@ -155,7 +170,8 @@ func ftraceOps(ctx context.Context, s *linux.System, o *ftraceLayout, a virt.Add
 }
 
 // FtraceTrampolines yields the users of function tracing that have code of their own, enabled or
-// not. Before 5.9 there is no list of them: those that are enabled are found.
+// not, without what they trace: of one that has ended, and whose code is not freed yet, that is gone. Before 5.9 there is no
+// list of them: those that are enabled are found.
 func FtraceTrampolines(ctx context.Context, s *linux.System) iter.Seq2[*FtraceOp, error] {
 	return func(yield func(*FtraceOp, error) bool) {
 		o, err := ftraceLayoutOf(s)
@@ -172,16 +188,12 @@ func FtraceTrampolines(ctx context.Context, s *linux.System) iter.Seq2[*FtraceOp
 			}
 			return
 		}
-		left := maxHashed
 		for node, err := range s.List(ctx, head, maxFtraceUsers) {
 			var f *FtraceOp
 			if err == nil {
-				f, err = ftraceOps(ctx, s, o, node-o.list.At(0), &left)
+				f, _, err = readFtraceOps(s, o, node-o.list.At(0))
 			}
-			if err == nil && left <= 0 {
-				err = fmt.Errorf("trampolines of ftrace: %w", kobj.ErrBudget)
-			}
-			if !yield(f, err) || left <= 0 {
+			if !yield(f, err) {
 				return
 			}
 		}

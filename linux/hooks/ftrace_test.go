@@ -127,3 +127,28 @@ func TestFtraceRecordsEnd(t *testing.T) {
 		t.Errorf("a loop: %d functions, %v", n, err)
 	}
 }
+
+// TestFtraceTrampolines: a user that has ended keeps its code for a while, and what it traced is gone.
+func TestFtraceTrampolines(t *testing.T) {
+	g := synth.New(synth.Options{})
+	head := g.Address("ftrace_ops_trampoline_list")
+	for i := range uint64(2) {
+		both := g.Object("ftrace_ops_hash")
+		g.Set(both, "ftrace_ops_hash", "filter_hash", g.CString("some other text that lies there by now"))
+		o := g.Object("ftrace_ops")
+		g.Set(o, "ftrace_ops", "func_hash", []uint64{both, 0xdead_0000}[i])
+		g.Set(o, "ftrace_ops", "trampoline", 0xffff_ffff_c000_0000+i)
+		g.Set(o, "ftrace_ops", "flags", 1<<11)
+		g.ListAdd(head, o+g.Member("ftrace_ops", "list"))
+	}
+	var got []uint64
+	for f, err := range FtraceTrampolines(t.Context(), open(t, g)) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, uint64(f.Trampoline))
+	}
+	if len(got) != 2 || got[0] != 0xffff_ffff_c000_0000 || got[1] != 0xffff_ffff_c000_0001 {
+		t.Errorf("%#x", got)
+	}
+}

@@ -59,6 +59,7 @@ func (g *Guest) variables() []variable {
 		{"ftrace_ops_list", 8, 8},
 		{"ftrace_list_end", g.types.size("ftrace_ops"), 8},
 		{"ftrace_pages_start", 8, 8},
+		{"ftrace_ops_trampoline_list", 16, 8},
 		{"trampoline_table", 8 * 1024, 8},
 	}
 	if g.Old {
@@ -176,6 +177,7 @@ func (g *Guest) buildVariables() {
 		g.Memory.Uint32(g.Phys(caps+4*7), 1<<11)
 	}
 	g.listInit(g.Address("tty_drivers"))
+	g.listInit(g.Address("ftrace_ops_trampoline_list"))
 	g.SetClock(g.Boot, g.Now)
 	g.Put64(g.Address("saved_command_line"), g.CString("console=ttyS0 quiet"))
 	uts := g.Address("init_uts_ns")

@@ -87,7 +87,7 @@ new cpuinfo_x86 x86_model u8, x86 u8, x86_stepping u8, x86_virt_bits u8, x86_phy
 ftrace_hash size_bits u64, buckets ptr, count u64
 ftrace_func_entry hlist ptr[2], ip u64, direct u64
 ftrace_ops_hash notrace_hash ptr, filter_hash ptr
-ftrace_ops func ptr, next ptr, flags u64, private ptr, saved_func ptr, func_hash ptr, trampoline u64, trampoline_size u64
+ftrace_ops func ptr, next ptr, flags u64, private ptr, saved_func ptr, func_hash ptr, trampoline u64, trampoline_size u64, list list_head
 bpf_ksym start u64, end u64, name char[512], lnode list_head
 bpf_tramp_image image ptr, size s32, ksym bpf_ksym
 bpf_trampoline hlist ptr[2], key u64, cur_image ptr

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"maps"
 	"strings"
 	"testing"
 
@@ -65,7 +66,7 @@ func TestConfirm(t *testing.T) {
 	r := &Result{Findings: []*Finding{of("passing"), of("stays")}, Gaps: gaps()}
 	r.settle(&Result{Findings: []*Finding{of("stays"), of("another")}, Gaps: gaps()}, []*Check{c}, 0)
 	r.settle(&Result{Gaps: gaps()}, []*Check{c}, 1)
-	r.confirm()
+	r.confirm(3)
 	if len(r.Findings) != 1 || r.Findings[0].Object.Name != "stays" || len(r.Gaps) != 1 {
 		t.Errorf("findings %v, gaps %v", r.Findings, r.Gaps)
 	}
@@ -86,13 +87,13 @@ func TestMoving(t *testing.T) {
 			}
 			r.settle(at(virt.Addr(i+1)), []*Check{c}, i)
 		}
-		r.confirm()
+		r.confirm(3)
 		if len(r.Findings) != 0 || (len(r.Gaps) == 1) != steady {
 			t.Errorf("steady %v: findings %v, gaps %v", steady, r.Findings, r.Gaps)
 		}
 		r = at(0)
 		r.settle(&Result{}, []*Check{c}, 0)
-		r.confirm()
+		r.confirm(3)
 		if len(r.Findings) != 0 || len(r.Gaps) != 0 {
 			t.Errorf("what passed: findings %v, gaps %v", r.Findings, r.Gaps)
 		}
@@ -113,18 +114,59 @@ func TestBusy(t *testing.T) {
 		if i >= len(settleAfter)+busyLooks {
 			want = 0
 		}
-		if _, again := o.next(i, r, all, false); len(again) != want {
+		if _, again := o.next(i, i, r, all, false); len(again) != want {
 			t.Errorf("look %d: %d checks, not %d", i, len(again), want)
 		}
 	}
-	if _, again := o.next(len(settleAfter), r, all, true); len(again) != 2 {
+	if _, again := o.next(len(settleAfter), 0, r, all, true); len(again) != 2 {
 		t.Errorf("of a guest that does not get on: %d checks, not 2", len(again))
+	}
+	if _, again := o.next(len(settleAfter)+busyLooks, 9, r, all, true); len(again) != 2 {
+		t.Errorf("of one that has not got on yet: %d checks, not 2", len(again))
+	}
+	// Where it goes on to change, it is looked at for longer, until it does not, and not for ever.
+	for i, c := range map[int]struct{ alike, want int }{busyLooks: {busyLooks - 1, 1}, busyLooks + 1: {busyLooks, 0}, maxBusyLooks: {0, 0}} {
+		i += len(settleAfter)
+		if _, again := o.next(i, c.alike, r, all, false); len(again) != c.want {
+			t.Errorf("look %d, the same at %d: %d checks, not %d", i, c.alike, len(again), c.want)
+		}
 	}
 	o = chosen([]Option{Again(1)})
 	for i, want := range []int{2, 0, 0, 0} {
-		if _, again := o.next(i, r, all, false); len(again) != want {
+		if _, again := o.next(i, i, r, all, false); len(again) != want {
 			t.Errorf("of one look more, look %d: %d checks, not %d", i, len(again), want)
 		}
+	}
+}
+
+// TestBusyStays: what the kernel was just changing stays if it looks the same at many looks; a jump label that is
+// switched on and off is in the middle of that at each look, and in another state.
+func TestBusyStays(t *testing.T) {
+	c := &Check{ID: "text", Steady: true}
+	for name, x := range map[string]struct {
+		seen func(i int) string
+		busy func(i int) bool
+		want bool
+	}{
+		"tampered with":            {func(int) string { return "jmp" }, func(int) bool { return true }, true},
+		"the lock comes and goes":  {func(int) string { return "jmp" }, func(i int) bool { return i%2 == 0 }, true},
+		"switched on and off":      {func(i int) string { return []string{"jmp", "nop"}[i%2] }, func(int) bool { return true }, false},
+		"switched for a last time": {func(i int) string { return []string{"jmp", "nop"}[min(i, 6)/6] }, func(int) bool { return true }, false},
+		"changed under no lock":    {func(i int) string { return []string{"jmp", "nop"}[i%2] }, func(int) bool { return false }, true},
+	} {
+		at := func(i int) *Result {
+			return &Result{Findings: []*Finding{{Check: c, Title: "jump label", Expected: "as built", Seen: x.seen(i), Busy: x.busy(i)}}}
+		}
+		r, n := at(0), len(settleAfter)+busyLooks
+		for i := range n {
+			r.settle(at(i+1), []*Check{c}, i)
+		}
+		if r.confirm(n + 1); len(r.Findings) > 0 != x.want {
+			t.Errorf("%s: findings %v", name, r.Findings)
+		}
+	}
+	if a, b := (&Result{Findings: []*Finding{{Check: c, Seen: "jmp", Busy: true}}}).changing(), (&Result{Findings: []*Finding{{Check: c, Seen: "nop", Busy: true}}}).changing(); len(a) != 1 || maps.Equal(a, b) {
+		t.Errorf("%v and %v are the same", a, b)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"runtime"
 	"slices"
 	"strings"
@@ -63,6 +64,9 @@ var settleAfter = []time.Duration{20 * time.Millisecond, 80 * time.Millisecond, 
 const (
 	busyLooks = 5
 	busyAfter = 500 * time.Millisecond
+	// maxBusyLooks is how often as long as what the kernel is changing goes on to change, or the guest has not come
+	// far: one that has little of a processor is busy with the tracer for ten seconds.
+	maxBusyLooks = 30
 )
 
 // Option adds to what checks know.
@@ -133,11 +137,12 @@ func Run(ctx context.Context, g *guest.Guest, checks []*Check, opts ...Option) (
 	still, looks, number := l.Still(), 1, l.Boot
 	result := runOnce(ctx, l, checks, o)
 	first, stuck := progressOf(l.Linux), false
+	changing, alike := result.changing(), 0
 	if err := l.Close(); err != nil {
 		return nil, err
 	}
 	for i := 0; ; i++ {
-		after, again := o.next(i, result, checks, stuck)
+		after, again := o.next(i, alike, result, checks, stuck)
 		if still || len(again) == 0 || ctx.Err() != nil {
 			break
 		}
@@ -156,11 +161,16 @@ func Run(ctx context.Context, g *guest.Guest, checks []*Check, opts ...Option) (
 		if err := l.Close(); err != nil {
 			return nil, err
 		}
+		if now := second.changing(); maps.Equal(now, changing) {
+			alike++
+		} else {
+			changing, alike = now, 0
+		}
 		result.settle(second, again, i)
 		looks++
 	}
 	if looks > 1 {
-		result.confirm()
+		result.confirm(looks)
 	}
 	if !still && len(result.Findings)+len(result.Gaps) > 0 && ctx.Err() == nil {
 		if err := lasts(ctx, g, number); err != nil {
@@ -185,13 +195,25 @@ func Glance(ctx context.Context, g *guest.Guest, checks []*Check, opts ...Option
 	return r, errors.Join(l.Close(), ctx.Err())
 }
 
-// next are the checks that are run again, for the i-th time, and how long after the last look. stuck
-// says that the guest has not come far since the first.
-func (o *options) next(i int, r *Result, checks []*Check, stuck bool) (after time.Duration, again []*Check) {
+// changing is what the kernel was just changing, with what was seen of it.
+func (r *Result) changing() map[string]string {
+	c := map[string]string{}
+	for _, f := range r.Findings {
+		if f.Busy {
+			c[f.Key()] = f.Seen
+		}
+	}
+	return c
+}
+
+// next are the checks that are run again, for the i-th time, and how long after the last look. alike is at how
+// many looks in a row nothing of what the kernel is changing had changed. stuck says that the guest has not come far
+// since the first.
+func (o *options) next(i, alike int, r *Result, checks []*Check, stuck bool) (after time.Duration, again []*Check) {
 	switch {
 	case i < min(o.again, len(settleAfter)):
 		return settleAfter[i], r.unsettled(checks, i)
-	case o.again < len(settleAfter) || i >= len(settleAfter)+busyLooks:
+	case o.again < len(settleAfter), i >= len(settleAfter)+busyLooks && alike >= busyLooks && !stuck, i >= len(settleAfter)+maxBusyLooks:
 		return 0, nil
 	}
 	for _, c := range checks {
@@ -205,8 +227,9 @@ func (o *options) next(i int, r *Result, checks []*Check, stuck bool) (after tim
 // confirm leaves out what was found once and could not be looked at again: that is a gap, and no
 // finding. A list that cannot be followed at any of the looks would keep all that was passing.
 //
-// What does not change by itself and was found elsewhere at each look is a gap: somebody moves it.
-func (r *Result) confirm() {
+// What does not change by itself and was found elsewhere at each look is a gap: somebody moves it. What the kernel
+// was just changing was found at as many looks in a row as it takes to be done with it.
+func (r *Result) confirm(looks int) {
 	moving := map[*Check]*Finding{}
 	for _, f := range r.Findings {
 		if f.Check.Steady && f.again == 0 && !f.Busy && !r.Gap(f.Check) {
@@ -216,7 +239,9 @@ func (r *Result) confirm() {
 	for c, f := range moving {
 		r.Gaps = append(r.Gaps, Gap{Checks: []*Check{c}, Err: fmt.Errorf("something was found at every look, and elsewhere each time, as what moves is: %s", f.Title)})
 	}
-	r.Findings = slices.DeleteFunc(r.Findings, func(f *Finding) bool { return f.again == 0 })
+	r.Findings = slices.DeleteFunc(r.Findings, func(f *Finding) bool {
+		return f.again == 0 || f.Busy && f.again < min(busyLooks, looks-1)
+	})
 }
 
 // gapsAgain is how often what could not be checked is looked at again: a list that changed
@@ -279,14 +304,15 @@ func (r *Result) settle(second *Result, again []*Check, i int) {
 	}
 }
 
-// staying are those of now that were found before, too.
+// staying are those of now that were found before, too. What the kernel was just changing has changed if it
+// looks otherwise now.
 func staying(now, before []*Finding) (both []*Finding) {
 	known := map[string]*Finding{}
 	for _, f := range before {
 		known[f.Key()] = f
 	}
 	for _, f := range now {
-		if was := known[f.Key()]; was != nil {
+		if was := known[f.Key()]; was != nil && (was.Seen == f.Seen || !was.Busy && !f.Busy) {
 			f.again = was.again + 1
 			both = append(both, f)
 		}

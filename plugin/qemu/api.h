@@ -56,6 +56,14 @@ typedef struct {
 	} data;
 } qemu_plugin_mem_value;
 
+struct qemu_plugin_scoreboard;
+typedef struct {
+	struct qemu_plugin_scoreboard *score;
+	size_t offset;
+} qemu_plugin_u64;
+enum qemu_plugin_cond { QEMU_PLUGIN_COND_NE = 3 };
+enum qemu_plugin_op { QEMU_PLUGIN_INLINE_STORE_U64 = 1 };
+
 /* GLib's, as QEMU has it loaded. */
 typedef struct {
 	uint8_t *data;
@@ -97,6 +105,12 @@ OPTIONAL qemu_plugin_mem_value qemu_plugin_mem_get_value(qemu_plugin_meminfo_t);
 OPTIONAL GArray *qemu_plugin_get_registers(void);
 OPTIONAL int qemu_plugin_read_register(struct qemu_plugin_register *, GByteArray *);
 OPTIONAL bool qemu_plugin_read_memory_vaddr(uint64_t, GByteArray *, size_t);
+/* Since version 3. */
+OPTIONAL struct qemu_plugin_scoreboard *qemu_plugin_scoreboard_new(size_t);
+OPTIONAL void *qemu_plugin_scoreboard_find(struct qemu_plugin_scoreboard *, unsigned int);
+OPTIONAL void qemu_plugin_register_vcpu_insn_exec_cond_cb(struct qemu_plugin_insn *, vcpu_udata_cb, enum qemu_plugin_cb_flags, enum qemu_plugin_cond,
+							  qemu_plugin_u64, uint64_t, void *);
+OPTIONAL void qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(struct qemu_plugin_insn *, enum qemu_plugin_op, qemu_plugin_u64, uint64_t);
 void qemu_plugin_outs(const char *);
 
 #endif

@@ -4,18 +4,22 @@
 
 #include "plugin.h"
 
-static uint64_t read_register(struct program *p, struct vcpu *v, uint32_t n, bool *fault)
+/* The array is QEMU's caller's, and so is its length: to set it here spares a call. */
+uint64_t register_read(struct vcpu *v, struct qemu_plugin_register *r, bool *fault)
 {
 	uint64_t value = 0;
 	if (!qemu_plugin_read_register || !v->bytes) {
 		*fault = true;
 		return 0;
 	}
-	g_byte_array_set_size(v->bytes, 0);
-	qemu_plugin_read_register(p->registers[n], v->bytes);
-	if (v->bytes->len == 0)
+	v->bytes->len = 0;
+	qemu_plugin_read_register(r, v->bytes);
+	if (v->bytes->len >= 8)
+		memcpy(&value, v->bytes->data, 8);
+	else if (v->bytes->len > 0)
+		memcpy(&value, v->bytes->data, v->bytes->len);
+	else
 		*fault = true;
-	memcpy(&value, v->bytes->data, v->bytes->len < 8 ? v->bytes->len : 8);
 	return value;
 }
 
@@ -138,136 +142,158 @@ static void forget(uint32_t word, uint64_t value)
 	}
 }
 
+/* begin starts the record with the first thing that goes into it; false: this vCPU has no ring. */
+static inline bool begin(struct writer *w, struct program *p, struct vcpu *v, const struct context *c)
+{
+	return w->ring || writer_begin(w, p, v, (unsigned int)c->words[OS_CTX_VCPU]);
+}
+
+/*
+ * Each operation ends with a jump of its own to the next one, which a processor foresees: that halves what a program costs.
+ * Every jump of a program goes forward and stays within the code: program_load has seen to it.
+ */
+#define NEXT do { i = pc++; goto *operations[i->op]; } while (0)
+#define JUMP_IF(condition) do { if (condition) pc = code + i->arg; NEXT; } while (0)
+#define BEGIN do { if (!begin(&w, p, v, c)) return; } while (0)
+#define DST s[i->dst]
+#define SRC s[i->src]
+
 void machine_run(struct program *p, struct vcpu *v, const struct os_probe *probe, const struct context *c)
 {
-	uint64_t s[OS_SLOTS];
-	struct writer w;
-	uint32_t words = 0, hold = 0;
-	uint64_t otherwise = 0;
-	bool fault = false, begun = false, holds = false;
+	static const void *const operations[OS_OPS] = {
+		[OS_END] = &&end, [OS_DROP] = &&drop, [OS_IMM] = &&imm, [OS_REG] = &&reg, [OS_CTX] = &&ctx, [OS_ADD] = &&add,
+		[OS_ADDS] = &&adds, [OS_AND] = &&and, [OS_SHL] = &&shl, [OS_SHR] = &&shr, [OS_MUL] = &&mul, [OS_FAULTED] = &&faulted,
+		[OS_LOAD] = &&load, [OS_PUT] = &&put, [OS_PUTN] = &&putn, [OS_COPY] = &&copy, [OS_STR] = &&str, [OS_STRV] = &&strv,
+		[OS_VEC] = &&vec, [OS_JMP] = &&jmp, [OS_JEQ] = &&jeq, [OS_JNE] = &&jne, [OS_JLT] = &&jlt, [OS_JGT] = &&jgt,
+		[OS_JSET] = &&jset, [OS_JSAME] = &&jsame, [OS_JBIT] = &&jbit, [OS_TABLE] = &&table, [OS_VGET] = &&vget,
+		[OS_VSET] = &&vset, [OS_VGETN] = &&vgetn, [OS_VSETN] = &&vsetn, [OS_VFORGET] = &&vforget, [OS_HOLD] = &&hold,
+		[OS_GATE] = &&gate,
+	};
+	const struct os_insn *const code = p->code, *pc = code + probe->entry, *i;
+	uint64_t s[OS_SLOTS] = {0};
+	struct writer w = {.ring = NULL};
+	uint32_t words = 0;
+	const struct os_insn *holds = NULL;
+	bool fault = false;
 
-	memset(s, 0, sizeof s);
-	w.ring = NULL;
-	/* Every jump goes forward and stays within the code: program_load has seen to it. */
-	for (uint32_t pc = probe->entry;; ) {
-		const struct os_insn *i = &p->code[pc++];
-		uint64_t *dst = &s[i->dst];
-		const uint64_t src = s[i->src];
-		bool jump = false;
-		if (i->op >= OS_PUT && i->op <= OS_VEC && !begun) {
-			if (!writer_begin(&w, p, (unsigned int)c->words[OS_CTX_VCPU]))
-				return;
-			begun = true;
-		}
-		switch (i->op) {
-		case OS_END:
-			if (!begun && !writer_begin(&w, p, (unsigned int)c->words[OS_CTX_VCPU]))
-				return;
-			if (writer_commit(&w, (uint16_t)probe->id, (uint16_t)((fault ? OS_FAULT : 0) | (holds ? OS_WAITS : 0)), words) && holds)
-				ring_hold(w.ring, hold, otherwise);
-			return;
-		case OS_DROP:
-			return;
-		case OS_IMM:
-			*dst = i->imm;
-			break;
-		case OS_REG:
-			*dst = read_register(p, v, i->arg, &fault);
-			break;
-		case OS_CTX:
-			*dst = c->words[i->arg];
-			break;
-		case OS_ADD:
-			*dst = src + i->imm;
-			break;
-		case OS_ADDS:
-			*dst += src;
-			break;
-		case OS_AND:
-			*dst = src & i->imm;
-			break;
-		case OS_SHL:
-			*dst = src << i->arg;
-			break;
-		case OS_SHR:
-			*dst = src >> i->arg;
-			break;
-		case OS_MUL:
-			*dst = src * i->imm;
-			break;
-		case OS_FAULTED:
-			*dst = fault;
-			break;
-		case OS_LOAD: {
-			uint64_t value = 0;
-			if (memory_read(p, v, src + i->imm, &value, i->size)) {
-				*dst = value;
-				break;
-			}
-			*dst = 0;
-			fault = true;
-			jump = i->arg != 0;
-			break;
-		}
-		case OS_PUT:
-			words += writer_word(&w, src);
-			break;
-		case OS_COPY:
-			copy(&w, v, src, *dst, i->arg, i->size, &fault);
-			break;
-		case OS_STR:
-			string(&w, v, src, i->arg, i->size, &fault);
-			break;
-		case OS_STRV:
-			strings(&w, v, src, i->dst, i->imm, i->arg, i->size, &fault);
-			break;
-		case OS_VEC:
-			gather(&w, v, src, *dst, (uint32_t)i->imm, i->arg, i->size, &fault);
-			break;
-		case OS_JMP:
-			jump = true;
-			break;
-		case OS_JEQ:
-			jump = src == i->imm;
-			break;
-		case OS_JNE:
-			jump = src != i->imm;
-			break;
-		case OS_JLT:
-			jump = src < i->imm;
-			break;
-		case OS_JGT:
-			jump = src > i->imm;
-			break;
-		case OS_JSET:
-			jump = (src & i->imm) != 0;
-			break;
-		case OS_JSAME:
-			jump = src == *dst;
-			break;
-		case OS_JBIT:
-			jump = is_set(p, i->imm, src);
-			break;
-		case OS_TABLE:
-			if (src < i->imm >> 32 && p->words[(uint32_t)i->imm + src])
-				pc = p->words[(uint32_t)i->imm + src];
-			break;
-		case OS_VGET:
-			*dst = v->scratch[i->arg];
-			break;
-		case OS_VSET:
-			v->scratch[i->arg] = src;
-			break;
-		case OS_VFORGET:
-			forget(i->arg, src);
-			break;
-		case OS_HOLD:
-			holds = true;
-			hold = i->arg;
-			otherwise = i->imm;
-			break;
-		}
-		if (jump)
-			pc = i->arg;
+	NEXT;
+end:
+	BEGIN;
+	if (writer_commit(&w, (uint16_t)probe->id, (uint16_t)((fault ? OS_FAULT : 0) | (holds ? OS_WAITS : 0)), words) && holds)
+		ring_hold(w.ring, holds->arg, holds->imm);
+	return;
+drop:
+	return;
+imm:
+	DST = i->imm;
+	NEXT;
+reg:
+	DST = register_read(v, p->registers[i->arg], &fault);
+	NEXT;
+ctx:
+	DST = c->words[i->arg];
+	NEXT;
+add:
+	DST = SRC + i->imm;
+	NEXT;
+adds:
+	DST += SRC;
+	NEXT;
+and:
+	DST = SRC & i->imm;
+	NEXT;
+shl:
+	DST = SRC << i->arg;
+	NEXT;
+shr:
+	DST = SRC >> i->arg;
+	NEXT;
+mul:
+	DST = SRC * i->imm;
+	NEXT;
+faulted:
+	DST = fault;
+	NEXT;
+load: {
+	uint64_t at = SRC + i->imm, value = 0;
+	const uint8_t *direct = i->size == 8 ? direct_memory(p, at, 8) : NULL;
+	if (__builtin_expect(direct != NULL, 1)) {
+		memcpy(&DST, direct, 8);
+		NEXT;
 	}
+	if (memory_read(p, v, at, &value, i->size)) {
+		DST = value;
+		NEXT;
+	}
+	DST = 0;
+	fault = true;
+	JUMP_IF(i->arg != 0);
+}
+put:
+	BEGIN;
+	words += writer_words(&w, &SRC, 1);
+	NEXT;
+putn:
+	BEGIN;
+	words += writer_words(&w, &SRC, i->arg);
+	NEXT;
+copy:
+	BEGIN;
+	copy(&w, v, SRC, DST, i->arg, i->size, &fault);
+	NEXT;
+str:
+	BEGIN;
+	string(&w, v, SRC, i->arg, i->size, &fault);
+	NEXT;
+strv:
+	BEGIN;
+	strings(&w, v, SRC, i->dst, i->imm, i->arg, i->size, &fault);
+	NEXT;
+vec:
+	BEGIN;
+	gather(&w, v, SRC, DST, (uint32_t)i->imm, i->arg, i->size, &fault);
+	NEXT;
+jmp:
+	JUMP_IF(true);
+jeq:
+	JUMP_IF(SRC == i->imm);
+jne:
+	JUMP_IF(SRC != i->imm);
+jlt:
+	JUMP_IF(SRC < i->imm);
+jgt:
+	JUMP_IF(SRC > i->imm);
+jset:
+	JUMP_IF((SRC & i->imm) != 0);
+jsame:
+	JUMP_IF(SRC == DST);
+jbit:
+	JUMP_IF(is_set(p, i->imm, SRC));
+table:
+	if (SRC < i->imm >> 32 && p->words[(uint32_t)i->imm + SRC])
+		pc = code + p->words[(uint32_t)i->imm + SRC];
+	NEXT;
+vget:
+	DST = v->scratch[i->arg];
+	NEXT;
+vset:
+	v->scratch[i->arg] = SRC;
+	NEXT;
+vgetn:
+	for (uint64_t k = 0; k < i->imm; k++)
+		s[i->dst + k] = v->scratch[i->arg + k];
+	NEXT;
+vsetn:
+	for (uint64_t k = 0; k < i->imm; k++)
+		v->scratch[i->arg + k] = s[i->src + k];
+	NEXT;
+vforget:
+	forget(i->arg, SRC);
+	NEXT;
+hold:
+	holds = i;
+	NEXT;
+gate:
+	gate_set((unsigned int)c->words[OS_CTX_VCPU], i->arg != 0);
+	NEXT;
 }

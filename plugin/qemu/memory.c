@@ -6,34 +6,11 @@
 
 #define PAGE 4096u
 
-/* linear returns where this process has the memory at address, and in *run how many bytes of it. */
-static const uint8_t *linear(const struct program *p, uint64_t address, uint64_t *run)
-{
-	for (uint32_t i = 0; i < p->counts.linears; i++) {
-		const struct os_linear *l = &p->linears[i];
-		uint64_t at = address - l->address;
-		if (at >= l->size)
-			continue;
-		uint64_t physical = l->physical + at, rest = l->size - at;
-		for (uint32_t k = 0; k < p->counts.windows; k++) {
-			const struct os_window *w = &p->windows[k];
-			uint64_t in = physical - w->physical;
-			if (in >= w->size)
-				continue;
-			*run = w->size - in < rest ? w->size - in : rest;
-			return (const uint8_t *)(uintptr_t)(w->host + in);
-		}
-		return NULL;
-	}
-	return NULL;
-}
-
 /* piece copies what lies within one page. */
 static bool piece(struct program *p, struct vcpu *v, uint64_t address, void *to, size_t length)
 {
-	uint64_t run;
-	const uint8_t *at = linear(p, address, &run);
-	if (at && run >= length) {
+	const uint8_t *at = direct_memory(p, address, length);
+	if (at) {
 		memcpy(to, at, length);
 		return true;
 	}

@@ -18,7 +18,7 @@ EXPORT int qemu_plugin_version = 2;
 struct program *running;
 bool muted;
 struct vcpu *vcpus;
-unsigned int n_vcpus;
+unsigned int n_vcpus, started_vcpus;
 int api_version;
 
 static qemu_plugin_id_t self;
@@ -81,8 +81,11 @@ static void vcpu_starts(qemu_plugin_id_t id, unsigned int vcpu)
 {
 	(void)id;
 	list_registers();
-	if (vcpu < n_vcpus && !vcpus[vcpu].bytes)
+	if (vcpu < n_vcpus && !vcpus[vcpu].bytes) {
 		vcpus[vcpu].bytes = g_byte_array_new();
+		gate_set(vcpu, true);
+		__atomic_fetch_add(&started_vcpus, 1, __ATOMIC_RELAXED);
+	}
 }
 
 /*
@@ -105,8 +108,12 @@ static void swap(qemu_plugin_id_t id)
 	muted = false;
 	asked = false;
 	__atomic_store_n(&pending, false, __ATOMIC_SEQ_CST);
-	for (unsigned int i = 0; i < n_vcpus; i++)
+	for (unsigned int i = 0; i < n_vcpus; i++) {
 		memset(vcpus[i].scratch, 0, sizeof vcpus[i].scratch);
+		vcpus[i].tail = 0;
+		if (vcpus[i].bytes) /* it has started */
+			gate_set(i, true);
+	}
 	qemu_plugin_register_vcpu_init_cb(id, vcpu_starts);
 	qemu_plugin_register_vcpu_tb_trans_cb(id, translate);
 	program_free(old);
@@ -197,7 +204,8 @@ EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int
 		.api_cur = (uint32_t)info->version.cur,
 		.vcpus = (uint32_t)info->system.smp_vcpus,
 		.max_vcpus = n_vcpus,
-		.features = (qemu_plugin_read_memory_vaddr ? OS_CAN_READ_MEMORY : 0) | (qemu_plugin_mem_get_value ? OS_CAN_SEE_VALUES : 0),
+		.features = (qemu_plugin_read_memory_vaddr ? OS_CAN_READ_MEMORY : 0) | (qemu_plugin_mem_get_value ? OS_CAN_SEE_VALUES : 0) |
+			    (gate_init() ? OS_CAN_GATE : 0),
 	};
 	strncpy(hello.target, info->target_name, sizeof hello.target - 1);
 	qemu_plugin_register_vcpu_init_cb(id, vcpu_starts);

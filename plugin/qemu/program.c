@@ -13,6 +13,11 @@
 
 #include "plugin.h"
 
+#define MAX_POPULATED (256u << 20)
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
 #define FAIL(...) do { snprintf(why, why_size, __VA_ARGS__); return false; } while (0)
 
 static bool check_code(struct program *p, char *why, size_t why_size)
@@ -42,6 +47,13 @@ static bool check_code(struct program *p, char *why, size_t why_size)
 			FAIL("instruction %u: invalid context word %u", n, i->arg);
 		if ((i->op == OS_VGET || i->op == OS_VSET || i->op == OS_VFORGET) && i->arg >= OS_SCRATCH)
 			FAIL("instruction %u: invalid scratch word %u", n, i->arg);
+		if (i->op == OS_PUTN && (i->arg == 0 || i->arg > OS_SLOTS - i->src))
+			FAIL("instruction %u: %u words from slot %u", n, i->arg, i->src);
+		if (i->op == OS_VGETN || i->op == OS_VSETN) {
+			uint32_t slot = i->op == OS_VGETN ? i->dst : i->src;
+			if (i->imm == 0 || i->imm > OS_SLOTS - slot || i->arg >= OS_SCRATCH || i->imm > OS_SCRATCH - i->arg)
+				FAIL("instruction %u: %llu scratch words from %u, slot %u", n, (unsigned long long)i->imm, i->arg, slot);
+		}
 		if ((i->op == OS_SHL || i->op == OS_SHR) && i->arg >= 64)
 			FAIL("instruction %u: invalid shift by %u", n, i->arg);
 		if (i->op == OS_LOAD && i->size != 1 && i->size != 2 && i->size != 4 && i->size != 8)
@@ -64,12 +76,15 @@ static bool check_code(struct program *p, char *why, size_t why_size)
 
 static bool check_probes(struct program *p, char *why, size_t why_size)
 {
+	uint32_t syscalls = 0;
 	for (uint32_t n = 0; n < p->counts.probes; n++) {
 		const struct os_probe *probe = &p->probes[n];
 		if (probe->where < OS_AT_SYSCALL || probe->where > OS_AT_NEW_PAGE || probe->entry >= p->counts.code || probe->id > 0xffff)
 			FAIL("probe %u: invalid place %u, entry %u or id %u", n, probe->where, probe->entry, probe->id);
 		if (probe->where == OS_AT_CONTROL && probe->arg > 15)
 			FAIL("probe %u: invalid control register %u", n, probe->arg);
+		if (probe->where == OS_AT_SYSCALL && ++syscalls > MAX_SYSCALL_PROBES)
+			FAIL("probe %u: more than %u at system calls", n, MAX_SYSCALL_PROBES);
 		if (probe->where == OS_AT_WRITE && (probe->length == 0 || probe->address + probe->length < probe->address))
 			FAIL("probe %u: invalid range of %llu bytes", n, (unsigned long long)probe->length);
 	}
@@ -143,6 +158,24 @@ static bool map_windows(struct program *p, const int *files, unsigned int n_file
 	return true;
 }
 
+/* join_ranges puts linears and windows together: which address of ours a virtual one has. */
+static bool join_ranges(struct program *p, char *why, size_t why_size)
+{
+	for (uint32_t i = 0; i < p->counts.linears; i++)
+		for (uint32_t k = 0; k < p->counts.windows; k++) {
+			const struct os_linear *l = &p->linears[i];
+			const struct os_window *w = &p->windows[k];
+			uint64_t from = l->physical > w->physical ? l->physical : w->physical;
+			uint64_t l_end = l->physical + l->size, w_end = w->physical + w->size, to = l_end < w_end ? l_end : w_end;
+			if (l_end < l->physical || from >= to)
+				continue;
+			if (p->n_direct == MAX_DIRECT)
+				FAIL("more than %u pieces of memory", MAX_DIRECT);
+			p->direct[p->n_direct++] = (struct direct){l->address + (from - l->physical), to - from, w->host + (from - w->physical)};
+		}
+	return true;
+}
+
 static bool map_rings(struct program *p, int file, char *why, size_t why_size)
 {
 	struct stat s;
@@ -163,6 +196,10 @@ static bool map_rings(struct program *p, int file, char *why, size_t why_size)
 	p->ring_size = size;
 	p->rings = (struct os_ring *)((uint8_t *)p->header + OS_PAGE);
 	p->data = (uint8_t *)p->rings + (size_t)rings * OS_PAGE;
+	/* Pages that are there before keep vCPUs from waiting for them. A kernel older than 5.14 gives them as they are touched. */
+	uint64_t used = size * (rings < started_vcpus ? rings : started_vcpus);
+	madvise(p->header, OS_PAGE * (1 + (size_t)rings), MADV_POPULATE_WRITE);
+	madvise(p->data, used < MAX_POPULATED ? used : MAX_POPULATED, MADV_POPULATE_WRITE);
 	return true;
 }
 
@@ -191,7 +228,7 @@ static bool load(struct program *p, size_t size, const int *files, unsigned int 
 	if (n_files == 0)
 		FAIL("no descriptor of the rings came with the program");
 	return check_code(p, why, why_size) && check_probes(p, why, why_size) && map_rings(p, files[0], why, why_size) &&
-	       map_windows(p, files, n_files, why, why_size);
+	       map_windows(p, files, n_files, why, why_size) && join_ranges(p, why, why_size);
 }
 
 struct program *program_load(const void *image, size_t size, const int *files, unsigned int n_files, char *why, size_t why_size)

@@ -9,7 +9,7 @@
 
 #include <stdint.h>
 
-#define OS_PROTOCOL 1u
+#define OS_PROTOCOL 2u
 #define OS_MAGIC 0x74737566u
 
 /* Messages. Each starts with a struct os_message, and its payload follows. */
@@ -31,6 +31,7 @@ enum os_feature {
 	OS_CAN_READ_REGISTERS = 1,
 	OS_CAN_READ_MEMORY = 2,
 	OS_CAN_SEE_VALUES = 4, /* of memory accesses */
+	OS_CAN_GATE = 8,       /* gates spare callbacks; without, every gate is open */
 };
 
 struct os_hello {
@@ -76,6 +77,15 @@ enum os_syscall_kind {
 	OS_SYSCALL = 1,
 	OS_SYSENTER = 2,
 	OS_INT80 = 4,
+};
+
+/*
+ * Each vCPU has a gate, open at the start. OS_GATE shuts and opens it; a gated probe's program runs only while it is open. QEMU
+ * looks at the gate in translated code, which costs a tenth of a callback.
+ */
+enum os_gate {
+	OS_GATED = 1, /* in arg of OS_AT_ADDRESS */
+	OS_OPENS = 2, /* no program: the instruction opens the gate */
 };
 
 struct os_probe {
@@ -126,6 +136,7 @@ enum os_op {
 	OS_FAULTED,  /* dst = whether something could not be read so far */
 	OS_LOAD,     /* dst = size bytes at src + imm; if unreadable 0, and on at arg unless that is 0 */
 	OS_PUT,      /* word src */
+	OS_PUTN,     /* arg words: src and the slots behind it */
 	OS_COPY,     /* item: min(slot dst, arg) bytes at slot src */
 	OS_STR,      /* item: a string at src, up to arg bytes without its zero */
 	OS_STRV,     /* items: strings by a vector of pointers of size dst at src, up to imm of them, arg bytes each */
@@ -141,8 +152,11 @@ enum os_op {
 	OS_TABLE,    /* on at word[(uint32_t)imm + src], if src < imm >> 32 and that is not 0 */
 	OS_VGET,     /* dst = scratch word arg */
 	OS_VSET,     /* scratch word arg = src */
+	OS_VGETN,    /* dst and the slots behind it = imm scratch words from arg on */
+	OS_VSETN,    /* the reverse, from src */
 	OS_VFORGET,  /* scratch word arg of every vCPU that has src there, or src + 1, = 0 */
 	OS_HOLD,     /* when the record is complete, wait for a decision up to arg microseconds; then do imm */
+	OS_GATE,     /* open this vCPU's gate, or shut it if arg is 0 */
 	OS_OPS,
 };
 
@@ -176,7 +190,7 @@ struct os_header {
 	uint8_t pad0[40];
 	uint64_t sequence; /* of the next record, over all rings: no number is missing */
 	uint8_t pad1[56];
-	uint32_t waiting; /* a futex: 1 while the monitor sleeps */
+	uint32_t waiting; /* a futex: enum os_waiting */
 	uint8_t pad2[60];
 	uint32_t clock_version; /* odd while the next two change */
 	uint32_t pad3;
@@ -194,6 +208,13 @@ struct os_ring {
 	uint32_t hold;     /* a futex: enum os_hold_state */
 	uint32_t overdue;  /* holds that nobody decided */
 	uint64_t held;     /* sequence number of the record that waits */
+};
+
+/* How the monitor waits. One that looks by itself every moment needs no call to the host's kernel from a vCPU. */
+enum os_waiting {
+	OS_AWAKE = 0,
+	OS_SLEEPS = 1, /* wake it for any record */
+	OS_DOZES = 2,  /* wake it for a record that is held, or when a ring is half full */
 };
 
 enum os_hold_state {

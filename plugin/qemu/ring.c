@@ -46,7 +46,7 @@ void ring_clock(struct program *p)
  * The rings are shared with a monitor that may be wrong or gone: positions are ours alone (the tail is
  * read, and believed only if it lies between what was and the head).
  */
-bool writer_begin(struct writer *w, struct program *p, unsigned int vcpu)
+bool writer_begin(struct writer *w, struct program *p, struct vcpu *v, unsigned int vcpu)
 {
 	if (vcpu >= p->n_rings)
 		return false;
@@ -57,10 +57,14 @@ bool writer_begin(struct writer *w, struct program *p, unsigned int vcpu)
 	w->used = sizeof(struct os_record);
 	w->truncated = w->full = false;
 
-	uint64_t tail = __atomic_load_n(&w->ring->tail, __ATOMIC_ACQUIRE);
-	uint64_t unread = w->head - tail;
+	uint64_t unread = w->head - v->tail;
+	if (unread > p->ring_size / 2) {
+		v->tail = __atomic_load_n(&w->ring->tail, __ATOMIC_ACQUIRE);
+		unread = w->head - v->tail;
+	}
 	if (unread > p->ring_size)
 		unread = p->ring_size; /* an impossible tail: nothing is free */
+	w->unread = unread;
 	uint64_t room = p->ring_size - unread;
 	uint64_t at = w->head & (p->ring_size - 1), to_end = p->ring_size - at;
 	if (to_end < OS_MAX_RECORD && room > to_end) {
@@ -96,15 +100,18 @@ static bool over(struct writer *w)
 	return false;
 }
 
-bool writer_word(struct writer *w, uint64_t value)
+/* writer_words returns how many words were added. */
+uint32_t writer_words(struct writer *w, const uint64_t *values, uint32_t n)
 {
 	if (w->full || w->truncated)
-		return false;
-	if (w->room - w->used < 8)
+		return 0;
+	if (w->room - w->used < 8 * n)
 		return over(w);
-	memcpy(record(w) + w->used, &value, 8);
-	w->used += 8;
-	return true;
+	uint64_t *to = (uint64_t *)(record(w) + w->used);
+	for (uint32_t k = 0; k < n; k++)
+		to[k] = values[k];
+	w->used += 8 * n;
+	return n;
 }
 
 /* writer_item begins an item of up to limit bytes; *room is how many it may have. */
@@ -144,10 +151,13 @@ static long futex(uint32_t *word, int op, uint32_t value, const struct timespec 
 	return syscall(SYS_futex, word, op, value, timeout, NULL, 0);
 }
 
-static void wake_monitor(struct program *p)
+static void wake_monitor(struct writer *w, bool urgent)
 {
-	if (__atomic_load_n(&p->header->waiting, __ATOMIC_SEQ_CST) && __atomic_exchange_n(&p->header->waiting, 0, __ATOMIC_SEQ_CST))
-		futex(&p->header->waiting, FUTEX_WAKE, 1, NULL);
+	uint32_t *waiting = &w->p->header->waiting, how = __atomic_load_n(waiting, __ATOMIC_RELAXED);
+	if (how == OS_AWAKE || (how == OS_DOZES && !urgent))
+		return;
+	if (__atomic_exchange_n(waiting, OS_AWAKE, __ATOMIC_SEQ_CST) != OS_AWAKE)
+		futex(waiting, FUTEX_WAKE, 1, NULL);
 }
 
 /* writer_commit shows the record to the monitor and returns its number plus one, or zero if it was lost. */
@@ -155,7 +165,7 @@ uint64_t writer_commit(struct writer *w, uint16_t probe, uint16_t flags, uint32_
 {
 	if (w->full) {
 		__atomic_fetch_add(&w->ring->lost, 1, __ATOMIC_RELEASE);
-		wake_monitor(w->p);
+		wake_monitor(w, true);
 		return 0;
 	}
 	struct os_record *r = (struct os_record *)record(w);
@@ -171,8 +181,16 @@ uint64_t writer_commit(struct writer *w, uint16_t probe, uint16_t flags, uint32_
 		__atomic_store_n(&w->ring->hold, OS_HELD, __ATOMIC_SEQ_CST);
 	}
 	uint64_t sequence = r->sequence;
-	__atomic_store_n(&w->ring->head, w->head + w->used, __ATOMIC_SEQ_CST);
-	wake_monitor(w->p);
+	/*
+	 * A monitor that is about to sleep may not see this for as long as a store takes to leave the processor: it looks once more before
+	 * it sleeps for long. Only a vCPU that waits itself makes sure.
+	 */
+	__atomic_store_n(&w->ring->head, w->head + w->used, __ATOMIC_RELEASE);
+	for (uint32_t ahead = 0; ahead < 256; ahead += 64) /* the next record's: the monitor's processor has them */
+		__builtin_prefetch(w->base + ((w->head + w->used + ahead) & (w->p->ring_size - 1)), 1);
+	if (flags & OS_WAITS)
+		__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	wake_monitor(w, flags & OS_WAITS || w->unread > w->p->ring_size / 2);
 	return sequence + 1;
 }
 

@@ -39,22 +39,21 @@ static void at_address(unsigned int vcpu, void *data)
 }
 
 /* For each system call instruction every probe of its kind runs. */
-static void at_syscall(unsigned int vcpu, uint32_t kind, void *data)
+static inline void at_syscall(unsigned int vcpu, uint32_t bit, void *data)
 {
 	struct program *p = running;
-	for (uint32_t i = 0; p && i < p->counts.probes; i++) {
-		if (p->probes[i].where != OS_AT_SYSCALL || !(p->probes[i].arg & kind))
-			continue;
-		struct context c = {0};
-		c.words[OS_CTX_PC] = address_of(data);
-		c.words[OS_CTX_KIND] = kind;
-		run(vcpu, &c, i);
-	}
+	if (!p)
+		return;
+	struct context c = {0};
+	c.words[OS_CTX_PC] = address_of(data);
+	c.words[OS_CTX_KIND] = 1u << bit;
+	for (uint32_t i = 0; i < p->n_at_syscall[bit]; i++)
+		run(vcpu, &c, p->at_syscall[bit][i]);
 }
 
-static void at_syscall64(unsigned int vcpu, void *data) { at_syscall(vcpu, OS_SYSCALL, data); }
-static void at_sysenter(unsigned int vcpu, void *data) { at_syscall(vcpu, OS_SYSENTER, data); }
-static void at_int80(unsigned int vcpu, void *data) { at_syscall(vcpu, OS_INT80, data); }
+static void at_syscall64(unsigned int vcpu, void *data) { at_syscall(vcpu, 0, data); }
+static void at_sysenter(unsigned int vcpu, void *data) { at_syscall(vcpu, 1, data); }
+static void at_int80(unsigned int vcpu, void *data) { at_syscall(vcpu, 2, data); }
 
 /* GDB's order of registers is the order of their numbers in QEMU's list: rax, rbx, rcx, rdx … */
 static const char *const general[16] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
@@ -64,13 +63,13 @@ static struct qemu_plugin_register *general_handles[16];
 static void at_control(unsigned int vcpu, void *data)
 {
 	struct context c = {0};
+	bool fault = false;
 	uint32_t from = (uint32_t)address_of(data) & 15;
-	if (vcpu >= n_vcpus || !general_handles[from] || !qemu_plugin_read_register || !vcpus[vcpu].bytes)
+	if (vcpu >= n_vcpus || !general_handles[from])
 		return;
-	GByteArray *bytes = vcpus[vcpu].bytes;
-	g_byte_array_set_size(bytes, 0);
-	qemu_plugin_read_register(general_handles[from], bytes);
-	memcpy(&c.words[OS_CTX_VALUE], bytes->data, bytes->len < 8 ? bytes->len : 8);
+	c.words[OS_CTX_VALUE] = register_read(&vcpus[vcpu], general_handles[from], &fault);
+	if (fault)
+		return;
 	struct program *p = running;
 	if (p && probe_of(data) < p->counts.probes)
 		c.words[OS_CTX_KIND] = p->probes[probe_of(data)].arg;
@@ -215,6 +214,9 @@ bool translate_prepare(struct program *p)
 		switch (probe->where) {
 		case OS_AT_SYSCALL:
 			p->syscall_kinds |= probe->arg;
+			for (uint32_t bit = 0; bit < 3; bit++)
+				if (probe->arg >> bit & 1)
+					p->at_syscall[bit][p->n_at_syscall[bit]++] = i;
 			break;
 		case OS_AT_ADDRESS:
 		case OS_AT_PHYSICAL:
@@ -261,9 +263,16 @@ static void probe_place(struct program *p, struct qemu_plugin_insn *insn, uint64
 		else
 			high = middle;
 	}
-	for (; low < p->n_by_address && place(p, p->by_address[low]) == at; low++)
-		if (p->probes[p->by_address[low]].where == where)
-			qemu_plugin_register_vcpu_insn_exec_cb(insn, at_address, QEMU_PLUGIN_CB_R_REGS, pack(p->by_address[low], pc));
+	for (; low < p->n_by_address && place(p, p->by_address[low]) == at; low++) {
+		const struct os_probe *probe = &p->probes[p->by_address[low]];
+		void *data = pack(p->by_address[low], pc);
+		if (probe->where != where)
+			continue;
+		if (where == OS_AT_ADDRESS && probe->arg & OS_OPENS)
+			gate_opens(insn);
+		else if (where != OS_AT_ADDRESS || !(probe->arg & OS_GATED) || !gate_guards(insn, at_address, data))
+			qemu_plugin_register_vcpu_insn_exec_cb(insn, at_address, QEMU_PLUGIN_CB_R_REGS, data);
+	}
 }
 
 /* bytes_of returns an instruction's first bytes, by the interface of any version. */

@@ -22,6 +22,7 @@ const (
 	opFaulted
 	opLoad
 	opPut
+	opPutn
 	opCopy
 	opStr
 	opStrv
@@ -37,8 +38,11 @@ const (
 	opTable
 	opVget
 	opVset
+	opVgetn
+	opVsetn
 	opVforget
 	opHold
+	opGate
 )
 
 type insn struct {
@@ -195,6 +199,19 @@ func (a *Assembler) Load(dst, src Slot, off int64, size uint8, fail Label) {
 // Put adds a word to the record. Words come before items.
 func (a *Assembler) Put(src Slot) { a.add(insn{op: opPut, src: uint8(src)}) }
 
+// PutAll adds n words: src and the slots behind it.
+func (a *Assembler) PutAll(src Slot, n int) {
+	a.block(src, n)
+	a.add(insn{op: opPutn, src: uint8(src), arg: uint32(n)})
+}
+
+// block checks n slots from s on.
+func (a *Assembler) block(s Slot, n int) {
+	if n < 1 || int(s)+n > slots {
+		a.fail(fmt.Errorf("instruction %d: invalid %d slots from %d", len(a.code), n, s))
+	}
+}
+
 // Copy adds an item: the bytes at address, as many as length says, up to limit.
 func (a *Assembler) Copy(tag uint8, address, length Slot, limit uint32) {
 	a.add(insn{op: opCopy, src: uint8(address), dst: uint8(length), size: tag, arg: limit})
@@ -269,6 +286,28 @@ func (a *Assembler) Recall(dst Slot, word uint32) {
 // Remember writes one.
 func (a *Assembler) Remember(word uint32, src Slot) {
 	a.add(insn{op: opVset, src: uint8(src), arg: word})
+}
+
+// RecallAll reads n of them, into dst and the slots behind it.
+func (a *Assembler) RecallAll(dst Slot, word uint32, n int) {
+	a.block(dst, n)
+	a.add(insn{op: opVgetn, dst: uint8(dst), arg: word, imm: uint64(n)})
+}
+
+// RememberAll writes n of them.
+func (a *Assembler) RememberAll(word uint32, src Slot, n int) {
+	a.block(src, n)
+	a.add(insn{op: opVsetn, src: uint8(src), arg: word, imm: uint64(n)})
+}
+
+// Gate opens or shuts the gate of the vCPU: [Gated] probes run only while it is open, and an instruction that [Opens]
+// opens it again.
+func (a *Assembler) Gate(open bool) {
+	i := insn{op: opGate}
+	if open {
+		i.arg = 1
+	}
+	a.add(i)
 }
 
 // Forget makes word 0 on every vCPU that has src there, or src + 1.

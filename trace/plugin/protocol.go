@@ -10,7 +10,7 @@ import (
 // What crosses the border to the plugin, as in plugin/qemu/protocol.h. TestProtocol compares
 // the two.
 const (
-	protocol = 1
+	protocol = 2
 	magic    = 0x74737566
 
 	msgHello   = 1
@@ -44,6 +44,12 @@ const (
 	AtWrite    Where = 4 // after a store into Length bytes at the virtual address
 	AtControl  Where = 5 // before a load of control register Arg
 	AtNewPage  Where = 6 // before the first instruction in a page that was not seen with these bytes
+)
+
+// What an AtAddress probe has in Arg. Each vCPU has a gate, which is open at the start: see [Assembler.Gate].
+const (
+	Gated = 1 // its program runs only while the gate is open
+	Opens = 2 // it has no program: the instruction opens the gate, which costs next to nothing
 )
 
 // Kinds of system call instructions.
@@ -91,6 +97,7 @@ type Hello struct {
 	Registers       []string // that programs can read
 	Memory          bool     // guest memory can be read by virtual address
 	Values          bool     // of stores
+	Gates           bool     // a gate that is shut spares the callback; else all gates are always open
 }
 
 var le = binary.LittleEndian
@@ -104,7 +111,7 @@ func parseHello(b []byte) (h Hello, err error) {
 	}
 	h.APIMin, h.APICur = int(le.Uint32(b[4:])), int(le.Uint32(b[8:]))
 	h.VCPUs, h.MaxVCPUs = int(le.Uint32(b[12:])), int(le.Uint32(b[16:]))
-	h.Memory, h.Values = le.Uint32(b[20:])&2 != 0, le.Uint32(b[20:])&4 != 0
+	h.Memory, h.Values, h.Gates = le.Uint32(b[20:])&2 != 0, le.Uint32(b[20:])&4 != 0, le.Uint32(b[20:])&8 != 0
 	h.Target = strings.TrimRight(string(b[32:48]), "\x00")
 	names := strings.Split(strings.TrimSuffix(string(b[helloSize:]), "\x00"), "\x00")
 	if n := int(le.Uint32(b[24:])); n > 0 {

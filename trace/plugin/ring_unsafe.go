@@ -47,11 +47,19 @@ type rings struct {
 	header *header
 	ring   []*ring
 	data   [][]byte
-	tails  []uint64
-	next   uint64 // sequence number of the record to come
-	last   int    // the ring of the last record
-	buffer []byte
+	tails  []uint64 // how far each was read
+	given  []uint64 // … as the plugin knows
+	heads  []uint64 // how far each was written, as it was last looked at
+	next   uint64   // sequence number of the record to come
+	last   int      // the ring of the last record
+	busy   bool     // there was a record a moment ago
 }
+
+// A monitor that has seen a record naps before it sleeps, for 20 ms in all.
+const (
+	nap     = 500 * time.Microsecond
+	maxNaps = 40
+)
 
 // newRings makes n rings of size bytes, a power of two.
 func newRings(n int, size uint64) (r *rings, err error) {
@@ -62,7 +70,7 @@ func newRings(n int, size uint64) (r *rings, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("make rings for events: %w", err)
 	}
-	r = &rings{file: os.NewFile(uintptr(fd), "outsight-events"), tails: make([]uint64, n), buffer: make([]byte, maxRecord)}
+	r = &rings{file: os.NewFile(uintptr(fd), "outsight-events"), tails: make([]uint64, n), given: make([]uint64, n), heads: make([]uint64, n)}
 	total := int64(page) + int64(n)*int64(page+size)
 	if err := r.open(n, size, total); err != nil {
 		r.close()
@@ -119,11 +127,14 @@ func (r *rings) overdue() (n uint64) {
 // errInFlight says that a record is being written that comes before all that are there.
 var errInFlight = errors.New("a record is in flight")
 
-// take copies the next record out of its ring. It returns false if there is none yet.
+// take finds the next record, where it lies: it stays until the next call. It returns false if there is none yet.
 func (r *rings) take(rec *Record) (bool, error) {
 	empty := true
 	for k := range r.ring {
-		i := (r.last + k) % len(r.ring)
+		i := r.last + k
+		if i >= len(r.ring) {
+			i -= len(r.ring)
+		}
 		b, err := r.peek(i)
 		if err != nil {
 			return false, err
@@ -135,9 +146,7 @@ func (r *rings) take(rec *Record) (bool, error) {
 		if le.Uint64(b[8:]) != r.next {
 			continue
 		}
-		b = r.buffer[:copy(r.buffer, b)]
 		r.tails[i] += uint64(len(b))
-		atomic.StoreUint64(&r.ring[i].tail, r.tails[i])
 		r.next++
 		r.last = i
 		rec.VCPU = i
@@ -149,31 +158,46 @@ func (r *rings) take(rec *Record) (bool, error) {
 	return false, nil
 }
 
-// peek returns the first record of ring i where it lies, nil if there is none.
+// batch is how many bytes are read before the plugin learns that there is room again. The lines that both write cost each
+// more than a record.
+const batch = 32 << 10
+
+// peek returns the first record of ring i where it lies, nil if there is none. What was read before it is given back now and then.
 func (r *rings) peek(i int) ([]byte, error) {
 	size := uint64(len(r.data[i]))
 	for {
-		head := atomic.LoadUint64(&r.ring[i].head)
-		if head == r.tails[i] {
-			return nil, nil
+		tail := r.tails[i]
+		if tail == r.heads[i] || tail-r.given[i] >= batch {
+			if tail != r.given[i] {
+				atomic.StoreUint64(&r.ring[i].tail, tail)
+				r.given[i] = tail
+			}
+			if r.heads[i] = atomic.LoadUint64(&r.ring[i].head); tail == r.heads[i] {
+				return nil, nil
+			}
 		}
-		at := r.tails[i] & (size - 1)
+		at, ready := tail&(size-1), r.heads[i]-tail
 		n := uint64(le.Uint32(r.data[i][at:]))
 		flags := le.Uint16(r.data[i][at+6:])
-		if n < 8 || n%8 != 0 || n > head-r.tails[i] || n > size-at || flags&padding == 0 && (n < recordSize || n > maxRecord) {
+		if n < 8 || n%8 != 0 || n > ready || n > size-at || flags&padding == 0 && (n < recordSize || n > maxRecord) {
 			return nil, fmt.Errorf("%w: %d bytes at %#x of ring %d", errRecord, n, at, i)
 		}
 		if flags&padding == 0 {
 			return r.data[i][at : at+n], nil
 		}
 		r.tails[i] += n
-		atomic.StoreUint64(&r.ring[i].tail, r.tails[i])
 	}
 }
 
+// How the monitor waits: enum os_waiting.
+const (
+	sleeps = 1 // any record wakes it
+	dozes  = 2 // a held one, or a ring that is half full
+)
+
 // sleep waits until the plugin writes, or for at most d.
-func (r *rings) sleep(d time.Duration) {
-	atomic.StoreUint32(&r.header.waiting, 1)
+func (r *rings) sleep(how uint32, d time.Duration) {
+	atomic.StoreUint32(&r.header.waiting, how)
 	for i := range r.ring {
 		if atomic.LoadUint64(&r.ring[i].head) != r.tails[i] {
 			atomic.StoreUint32(&r.header.waiting, 0)
@@ -181,7 +205,7 @@ func (r *rings) sleep(d time.Duration) {
 		}
 	}
 	ts := unix.NsecToTimespec(d.Nanoseconds())
-	_, _, _ = unix.Syscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(&r.header.waiting)), 0, 1, uintptr(unsafe.Pointer(&ts)), 0, 0)
+	_, _, _ = unix.Syscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(&r.header.waiting)), 0, uintptr(how), uintptr(unsafe.Pointer(&ts)), 0, 0)
 	runtime.KeepAlive(r)
 	atomic.StoreUint32(&r.header.waiting, 0)
 }
@@ -189,10 +213,12 @@ func (r *rings) sleep(d time.Duration) {
 // read waits for the next record, for patience at most: then it returns [ErrIdle]. A patience of 0 has no end.
 func (r *rings) read(ctx context.Context, rec *Record, gone <-chan struct{}, patience time.Duration) error {
 	var since time.Time
+	naps := 0
 	for spins := 0; ; spins++ {
 		ok, err := r.take(rec)
 		switch {
 		case ok:
+			r.busy = true
 			return err
 		case errors.Is(err, errInFlight):
 			if spins < 1000 {
@@ -223,7 +249,19 @@ func (r *rings) read(ctx context.Context, rec *Record, gone <-chan struct{}, pat
 				return ErrIdle
 			}
 		}
-		r.sleep(100 * time.Millisecond)
+		// While records come, they are looked for every moment: to be woken for each would cost its vCPU more than the record.
+		if r.busy && naps < maxNaps {
+			naps++
+			r.sleep(dozes, nap)
+			continue
+		}
+		// Before it sleeps for long it sleeps for a moment: then a record that was written while it went to sleep is seen.
+		patient := 100 * time.Millisecond
+		if r.busy {
+			patient = nap
+		}
+		r.busy = false
+		r.sleep(sleeps, patient)
 	}
 }
 

@@ -1,6 +1,7 @@
 package tcg
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/outsight-vmi/outsight/guest"
@@ -19,6 +20,8 @@ type layout struct {
 	started   uint32
 	regs      uint64 // from the bottom of a kernel stack to the registers that the entry code saved
 	returns   []virt.Addr
+	swtch     virt.Addr   // __switch_to; 0: not found
+	nested    bool        // the guest runs guests of its own
 	migrate   virt.Addr   // set_task_cpu(task, cpu); 0: there is one CPU
 	denied    []virt.Addr // where seccomp's judgement returns
 }
@@ -27,7 +30,7 @@ type taskLayout struct{ pid, tgid, stack, started uint32 }
 
 const ptRegs = 168 // bytes: r15 to ss, unchanged since 2.6
 
-func layoutOf(l *guest.Look) (o layout, err error) {
+func layoutOf(ctx context.Context, l *guest.Look) (o layout, err error) {
 	s := l.Linux
 	t, err := kobj.LayoutOf(s.Walker, "system calls", func(r *kobj.Resolver, o *taskLayout) {
 		o.pid, o.tgid, o.stack = r.Offset("task_struct", "pid"), r.Offset("task_struct", "tgid"), r.Offset("task_struct", "stack")
@@ -54,8 +57,23 @@ func layoutOf(l *guest.Look) (o layout, err error) {
 	if s.CPUs() > 1 {
 		o.migrate, _ = s.Address("set_task_cpu")
 	}
+	o.swtch, _ = s.Address("__switch_to")
+	o.nested = runsGuests(ctx, s)
 	o.denied = returnsOf(s, owners, "__secure_computing")
 	return o, nil
+}
+
+// runsGuests says whether the guest has a hypervisor loaded: QEMU's TCG emulates AMD's extensions for one alone.
+func runsGuests(ctx context.Context, s *linux.System) bool {
+	if _, ok := s.Symbol("__svm_vcpu_run"); ok {
+		return true
+	}
+	for m, err := range s.Modules(ctx) {
+		if err != nil || m.Name == "kvm_amd" {
+			return true
+		}
+	}
+	return false
 }
 
 // currentTask is how far from a CPU's GS base its pointer to the current task lies.

@@ -25,30 +25,30 @@ const (
 	headWords  = 6
 )
 
-// What a vCPU remembers of the last entry on it, until it returns.
+// What a vCPU remembers of the last entry on it, until it returns: the words of a record first, in their order.
 const (
-	memTask  = 0 // 0: nothing
-	memCall  = 1
-	memStamp = 2
-	memCount = 3
-	memArgs  = 4  // and the next five
-	memFault = 10 // whether something could not be read then
+	memTask  = 0  // 0: nothing
+	memArgs  = 5  // and the next five
+	memFault = 11 // whether something could not be read then
+	memCount = 12
+	memGS    = 13 // the kernel's GS base: 0: not known
+	memWords = 5  // task, IDs, call, stamp, when it was started
 )
 
 // Slots that programs use.
 const (
-	sCall = plugin.Slot(iota)
-	sTask
+	sTask = plugin.Slot(iota) // the words of a record, in their order
 	sIDs
+	sCall
 	sStamp
+	sBorn
 	sPC
-	sResult
-	sGS
+	sResult = sPC // of a return
+	sGS     = plugin.Slot(iota - 1)
 	sX
 	sY
 	sZ
 	sNumber
-	sBorn
 	sFault
 	sArgs // and the next five
 )
@@ -98,6 +98,7 @@ type compiler struct {
 	limit uint32 // of a user's bytes
 	hold  *Hold
 	files *fileLayout // for answers; nil: nobody asks for them
+	gates bool        // the plugin has them, and some calls are not wanted
 }
 
 // args is how many arguments a call has; -1: it is not known.
@@ -110,10 +111,17 @@ func (c *compiler) args(abi, number int) int {
 
 // program writes all of it.
 func (c *compiler) program() {
+	gated := uint32(0)
+	if c.gates = c.gates && c.o.swtch != 0 && (c.keep[abi64] != nil || len(c.pids) > 0); c.gates {
+		gated = plugin.Gated
+	}
 	c.entry(abi64, plugin.Probe{Where: plugin.AtSyscall, Arg: plugin.Syscall, ID: idEntry})
 	c.entry(abi32, plugin.Probe{Where: plugin.AtSyscall, Arg: plugin.Int80 | plugin.Sysenter, ID: idEntry})
+	if c.gates {
+		c.Also(plugin.Probe{Where: plugin.AtAddress, Arg: plugin.Opens, Address: uint64(c.o.swtch)})
+	}
 	for i, site := range c.o.returns {
-		p := plugin.Probe{Where: plugin.AtAddress, Address: uint64(site), ID: idReturn}
+		p := plugin.Probe{Where: plugin.AtAddress, Arg: gated, Address: uint64(site), ID: idReturn}
 		if i > 0 {
 			c.Also(p)
 			continue
@@ -122,7 +130,7 @@ func (c *compiler) program() {
 		c.result(false)
 	}
 	for i, site := range c.o.denied {
-		p := plugin.Probe{Where: plugin.AtAddress, Address: uint64(site), ID: idDenied}
+		p := plugin.Probe{Where: plugin.AtAddress, Arg: gated, Address: uint64(site), ID: idDenied}
 		if i > 0 {
 			c.Also(p)
 			continue
@@ -149,8 +157,29 @@ func (c *compiler) task() {
 	c.Set(ok)
 }
 
+// gs puts the kernel's GS base into sGS, which is in a register of this name here. It stays the same on each vCPU,
+// and a register takes longer to read than all else.
+func (c *compiler) gs(register string) {
+	if c.o.nested { // what another kernel has in it is its own
+		c.Reg(sGS, register)
+		return
+	}
+	known := c.Label()
+	c.Recall(sGS, memGS)
+	c.If(sGS, "!=", 0, known)
+	c.Reg(sGS, register)
+	c.If(sGS, "<", 1<<63, known)
+	c.Remember(memGS, sGS)
+	c.Set(known)
+}
+
 // who finds out who the task is, and goes to other if it is nobody who was asked for.
 func (c *compiler) who(other plugin.Label) {
+	if len(c.pids) == 0 && c.o.tgid == c.o.pid+4 {
+		c.Load(sIDs, sTask, int64(c.o.pid), 8, other)
+		c.Load(sBorn, sTask, int64(c.o.started), 8, other)
+		return
+	}
 	c.Load(sX, sTask, int64(c.o.pid), 4, other)
 	c.Load(sIDs, sTask, int64(c.o.tgid), 4, other)
 	if len(c.pids) > 0 {
@@ -173,30 +202,33 @@ func (c *compiler) entry(abi int, p plugin.Probe) {
 	c.And(sNumber, sNumber, 0xffffffff)
 	other := c.Label()
 	c.wanted(abi, other)
+	c.Ctx(sPC, plugin.CtxPC)
 	if abi == abi64 {
 		// A process of 32 bits makes calls with the same instruction on AMD's processors.
+		wide := c.Label()
+		c.If(sPC, ">", 1<<32-1, wide)
 		c.Reg(sX, "cs")
 		c.If(sX, "!=", userCS64, other)
+		c.Set(wide)
 	}
-	c.Reg(sGS, "k_gs_base")
+	c.gs("k_gs_base")
 	c.task()
 	c.who(other)
 	c.Add(sCall, sNumber, uint64(abi)<<32)
 	// A number for this entry, by which its return is known again.
+	counted := c.Label()
 	c.Recall(sStamp, memCount)
+	c.If(sStamp, "!=", 0, counted)
+	c.Ctx(sStamp, plugin.CtxVCPU)
+	c.Shl(sStamp, sStamp, 56)
+	c.Set(counted)
 	c.Add(sStamp, sStamp, 1)
 	c.Remember(memCount, sStamp)
-	c.And(sStamp, sStamp, 1<<56-1)
-	c.Ctx(sX, plugin.CtxVCPU)
-	c.Shl(sX, sX, 56)
-	c.AddSlot(sStamp, sX)
-	c.Ctx(sPC, plugin.CtxPC)
-	for _, s := range []plugin.Slot{sTask, sIDs, sCall, sStamp, sBorn, sPC} {
-		c.Put(s)
+	c.PutAll(sTask, headWords)
+	c.RememberAll(memTask, sTask, memWords)
+	if c.gates {
+		c.Gate(true)
 	}
-	c.Remember(memTask, sTask)
-	c.Remember(memCall, sCall)
-	c.Remember(memStamp, sStamp)
 	registers := registers64
 	if abi == abi32 {
 		registers = registers32
@@ -214,8 +246,10 @@ func (c *compiler) entry(abi int, p plugin.Probe) {
 			if i == 0 && c.usesFile(abi, number) {
 				c.file(c.calls[abi][number].Name, other)
 			}
-			c.Put(sArgs + plugin.Slot(i))
-			c.Remember(uint32(memArgs+i), sArgs+plugin.Slot(i))
+		}
+		if n > 0 {
+			c.PutAll(sArgs, n)
+			c.RememberAll(memArgs, sArgs, n)
 		}
 		if c.usesFile(abi, number) {
 			c.Put(sFile)
@@ -232,9 +266,17 @@ func (c *compiler) entry(abi int, p plugin.Probe) {
 		}
 		c.End()
 	})
-	// Its return is not wanted either: that is seen there without a look at the task's stack.
 	c.Set(other)
-	c.Reg(sGS, "k_gs_base")
+	if c.gates {
+		// Its return is spared, unless another task comes on this vCPU meanwhile: then it is known by the task's stack.
+		c.Imm(sX, 0)
+		c.Remember(memTask, sX)
+		c.Gate(false)
+		c.Drop()
+		return
+	}
+	// Its return is not wanted either: that is seen there without a look at the task's stack.
+	c.gs("k_gs_base")
 	c.task()
 	c.Add(sX, sTask, 1)
 	c.Remember(memTask, sX)
@@ -284,7 +326,7 @@ func (c *compiler) result(denied bool) {
 		c.Drop()
 		c.Set(no)
 	}
-	c.Reg(sGS, "gs_base")
+	c.gs("gs_base")
 	c.task()
 	known, emit, drop := c.Label(), c.Label(), c.Label()
 	c.Recall(sX, memTask)
@@ -323,16 +365,12 @@ func (c *compiler) result(denied bool) {
 	}
 
 	c.Set(known)
+	c.RecallAll(sTask, memTask, memWords)
+	c.RecallAll(sArgs, memArgs, 6)
+	c.Recall(sFault, memFault)
 	c.Imm(sX, 0)
 	c.Remember(memTask, sX)
-	c.who(drop)
-	c.Recall(sCall, memCall)
-	c.Recall(sStamp, memStamp)
-	c.Recall(sFault, memFault)
 	c.And(sNumber, sCall, 0xffffffff)
-	for i := range 6 {
-		c.Recall(sArgs+plugin.Slot(i), uint32(memArgs+i))
-	}
 	c.Jump(emit)
 	c.Set(drop)
 	c.Drop()
@@ -342,9 +380,7 @@ func (c *compiler) result(denied bool) {
 		return
 	}
 	c.Reg(sResult, "rax")
-	for _, s := range []plugin.Slot{sTask, sIDs, sCall, sStamp, sBorn, sResult} {
-		c.Put(s)
-	}
+	c.PutAll(sTask, headWords)
 	compat := c.Label()
 	c.Shr(sX, sCall, 32)
 	c.If(sX, "==", abi32, compat)
@@ -392,8 +428,6 @@ func (c *compiler) denied() {
 	c.Load(sY, sTask, int64(c.o.stack), 8, 0)
 	c.Add(sY, sY, c.o.regs)
 	c.Load(sResult, sY, 80, 8, 0) // pt_regs.ax
-	for _, s := range []plugin.Slot{sTask, sIDs, sCall, sStamp, sBorn, sResult} {
-		c.Put(s)
-	}
+	c.PutAll(sTask, headWords)
 	c.End()
 }

@@ -58,6 +58,7 @@ type Stream struct {
 	records *plugin.Stream
 	join    joiner
 	boot    int
+	nested  bool // the probes mind that the guest runs guests
 	checked time.Time
 	taken   uint
 	held    trace.Event
@@ -98,9 +99,9 @@ func Start(ctx context.Context, g *guest.Guest, o Options) (s *Stream, err error
 
 // install puts the probes in that fit the kernel of a look.
 func (s *Stream) install(ctx context.Context, l *guest.Look) error {
-	c := &compiler{Assembler: &plugin.Assembler{}, limit: uint32(s.o.Limit), hold: &s.o.Hold}
+	c := &compiler{Assembler: &plugin.Assembler{}, limit: uint32(s.o.Limit), hold: &s.o.Hold, gates: s.client.Hello.Gates}
 	var err error
-	if c.o, err = layoutOf(l); err != nil {
+	if c.o, err = layoutOf(ctx, l); err != nil {
 		return fmt.Errorf("trace system calls: %w", err)
 	}
 	c.calls = callsOf(ctx, l)
@@ -154,7 +155,7 @@ func (s *Stream) install(ctx context.Context, l *guest.Look) error {
 		s.join.lost += s.records.Lost()
 		s.records.Close()
 	}
-	s.records, s.boot, s.checked = records, l.Boot, time.Now()
+	s.records, s.boot, s.nested, s.checked = records, l.Boot, c.o.nested, time.Now()
 	s.join.clock.learn(l)
 	return nil
 }
@@ -273,7 +274,7 @@ func (s *Stream) check(ctx context.Context) error {
 		return nil // it boots, or is paused: later
 	}
 	defer l.Close()
-	if l.Boot == s.boot {
+	if l.Boot == s.boot && s.nested == runsGuests(ctx, l.Linux) {
 		s.join.clock.learn(l)
 		return nil
 	}

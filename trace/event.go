@@ -16,29 +16,31 @@ type Kind string
 
 // The kinds.
 const (
-	KindSyscall Kind = "syscall" // a system call, when it has returned
-	KindFork    Kind = "fork"    // a process was born
-	KindExec    Kind = "exec"    // a process runs another program
-	KindExit    Kind = "exit"    // a process ended
-	KindConnect Kind = "connect" // a connection to elsewhere
-	KindAccept  Kind = "accept"  // a connection from elsewhere
-	KindListen  Kind = "listen"  // a socket that waits for connections
-	KindClose   Kind = "close"   // a socket that is no longer there
-	KindModule  Kind = "module"  // a module was loaded
-	KindUnload  Kind = "unload"  // a module was removed
-	KindCreds   Kind = "creds"   // a process's credentials changed
-	KindMount   Kind = "mount"   // a file system was mounted
-	KindUnmount Kind = "unmount" // … unmounted
-	KindUnlink  Kind = "unlink"  // a log was deleted or emptied
-	KindDevice  Kind = "device"  // a network interface came, went or changed
-	KindBPF     Kind = "bpf"     // a BPF program came or went
-	KindFinding Kind = "finding" // a finding of check's came or went
-	KindProbe   Kind = "probe"   // a probe of the user's
-	KindWrite   Kind = "write"   // a store into a watched range
-	KindSpace   Kind = "space"   // an address space: processes without any knowledge of the system
-	KindNewCode Kind = "code"    // execution of memory that no file backs
-	KindLost    Kind = "lost"    // events that found no room
-	KindBoot    Kind = "boot"    // the guest booted again
+	KindSyscall  Kind = "syscall"  // a system call, when it has returned
+	KindFork     Kind = "fork"     // a process was born
+	KindExec     Kind = "exec"     // a process runs another program
+	KindExit     Kind = "exit"     // a process ended
+	KindConnect  Kind = "connect"  // a connection to elsewhere
+	KindAccept   Kind = "accept"   // a connection from elsewhere
+	KindListen   Kind = "listen"   // a socket that waits for connections
+	KindClose    Kind = "close"    // a socket that is no longer there
+	KindModule   Kind = "module"   // a module was loaded
+	KindUnload   Kind = "unload"   // a module was removed
+	KindCreds    Kind = "creds"    // a process's credentials changed
+	KindMount    Kind = "mount"    // a file system was mounted
+	KindUnmount  Kind = "unmount"  // … unmounted
+	KindUnlink   Kind = "unlink"   // a log was deleted or emptied
+	KindDevice   Kind = "device"   // a network interface came, went or changed
+	KindBPF      Kind = "bpf"      // a BPF program came or went
+	KindFinding  Kind = "finding"  // a finding of check's came or went
+	KindProbe    Kind = "probe"    // a probe of the user's
+	KindWrite    Kind = "write"    // a store into a watched range
+	KindSpace    Kind = "space"    // an address space: processes without any knowledge of the system
+	KindNewCode  Kind = "code"     // execution of memory that no file backs
+	KindLost     Kind = "lost"     // events that found no room
+	KindBoot     Kind = "boot"     // the guest booted again
+	KindTerminal Kind = "terminal" // something was typed or shown at a terminal
+	KindSession  Kind = "session"  // the recording of a terminal began or ended
 )
 
 // Source says where an event comes from, and so what it can be trusted with.
@@ -70,6 +72,7 @@ type Event struct {
 	// Returned says that there is a result; a system call may not return at all.
 	Returned bool
 	Duration time.Duration // from entry to return, by the host's clock; 0: unknown
+	Terminal *Terminal     // of KindTerminal; else nil
 	Note     string        // what marks it: why it matters, or what could not be read
 	Lost     uint64        // events of the stream that were lost before this one, in all
 }

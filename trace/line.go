@@ -34,6 +34,8 @@ func (e *Event) What() string {
 		if e.Object == e.Result {
 			return join(e.Args, " ", e.Result)
 		}
+	case KindSession, KindTerminal:
+		return join(e.Name, " ", e.Args)
 	case KindBPF:
 		return join(join(e.Name, " ", e.Object), ": ", e.Args)
 	case KindDevice, KindModule:

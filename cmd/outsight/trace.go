@@ -35,6 +35,7 @@ type traceFlags struct {
 	comms, exes, inside []string
 	limit               int
 	summary, strace     bool
+	sessions            sessionFlags
 }
 
 func newTraceCommand() *cobra.Command {
@@ -52,7 +53,8 @@ func newTraceCommand() *cobra.Command {
   outsight trace lab:demo --summary
   outsight trace lab:demo --probe 'vfs_unlink dentry->d_name.name:string' --probe 'vfs_unlink%return $retval'
   outsight trace lab:demo --write modprobe_path:256
-  outsight trace lab:demo --hold-exec ./decide`,
+  outsight trace lab:demo --hold-exec ./decide
+  outsight trace lab:demo --sessions recordings`,
 		GroupID:           groupAsk,
 		Args:              oneTarget,
 		ValidArgsFunction: completeTarget,
@@ -67,6 +69,7 @@ func newTraceCommand() *cobra.Command {
 	c.Flags().StringSliceVar(&f.holdCalls, "hold-calls", []string{"execve", "execveat"}, "system calls that --hold-exec decides about: `names` with commas between them")
 	c.Flags().DurationVar(&f.holdFor, "hold-limit", time.Second, "how long the guest waits at most; then the call is done, or see --hold-stop")
 	c.Flags().BoolVar(&f.holdStop, "hold-stop", false, "stop QEMU (SIGSTOP) where nobody decided in time")
+	f.sessions.add(c)
 	c.Flags().StringSliceVar(&f.comms, "comm", nil, "only processes with one of these `names`")
 	c.Flags().StringSliceVar(&f.exes, "exe", nil, "only processes that run one of these `files`")
 	c.Flags().StringSliceVar(&f.inside, "container", nil, "only processes in containers whose short ID begins with one of these `IDs`")
@@ -89,11 +92,18 @@ func newTraceCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		if err := f.sessions.check(&f); err != nil {
+			return err
+		}
 		g, err := access.session(c.Context(), strings.Join(args, ""))
 		if err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, g.Close()) }()
+		if err := f.sessions.begin(strings.Join(args, "")); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, f.sessions.Close()) }()
 		s, err := tcg.Start(c.Context(), g, options)
 		if err != nil {
 			return err
@@ -115,9 +125,10 @@ func (f *traceFlags) options(o output) (t tcg.Options, err error) {
 			t.Calls = append(t.Calls, n)
 		}
 	}
-	if t.Probes, t.Writes = f.probes, f.writes; len(f.probes)+len(f.writes) > 0 && f.calls == nil {
+	if t.Probes, t.Writes = f.probes, f.writes; (len(f.probes)+len(f.writes) > 0 || f.sessions.folder != "") && f.calls == nil {
 		t.Calls = []string{}
 	}
+	t.Terminals = f.sessions.folder != ""
 	if f.hold != "" {
 		t.Hold = tcg.Hold{Calls: f.holdCalls, Decide: f.decide, Limit: f.holdFor, Stop: f.holdStop}
 	}

@@ -23,7 +23,8 @@ func (f *traceFlags) run(ctx context.Context, stdout, stderr io.Writer, s trace.
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, show.Close()) }()
+	defer func() { err = errors.Join(err, f.sessions.Close(), show.Close()) }()
+	f.sessions.show = show.Event
 	var e trace.Event
 	row := make(table.Row, len(trace.Columns))
 	began, shown := time.Now(), uint64(0)
@@ -31,11 +32,17 @@ func (f *traceFlags) run(ctx context.Context, stdout, stderr io.Writer, s trace.
 		switch err := s.Next(ctx, &e); {
 		case errors.Is(err, trace.ErrEnded):
 			warn(err)
-			return report(stderr, s, began, shown)
+			return f.report(stderr, s, began, shown)
 		case ctx.Err() != nil: // Ctrl-C is how a trace ends
-			return report(stderr, s, began, shown)
+			return f.report(stderr, s, began, shown)
 		case err != nil:
 			return err
+		}
+		if e.Kind == trace.KindTerminal {
+			if err := f.sessions.event(&e, s.Lost()); err != nil {
+				return err
+			}
+			continue
 		}
 		if !f.wants(&e) {
 			continue
@@ -58,13 +65,14 @@ func (f *traceFlags) run(ctx context.Context, stdout, stderr io.Writer, s trace.
 }
 
 // report says at the end how much was seen, and what was lost.
-func report(stderr io.Writer, s trace.Stream, began time.Time, shown uint64) error {
+func (f *traceFlags) report(stderr io.Writer, s trace.Stream, began time.Time, shown uint64) error {
 	lost := s.Lost()
-	fmt.Fprintf(stderr, "outsight: %d events in %v, %d lost\n", shown, time.Since(began).Round(time.Millisecond), lost)
-	if lost > 0 {
-		return errIncomplete{}
+	err := f.sessions.Close()
+	fmt.Fprintf(stderr, "outsight: %d events in %v, %d lost\n", shown+f.sessions.events, time.Since(began).Round(time.Millisecond), lost)
+	if lost > 0 || f.sessions.dropped > 0 {
+		err = errors.Join(err, errIncomplete{})
 	}
-	return nil
+	return err
 }
 
 // shower shows events.
@@ -106,7 +114,7 @@ const (
 func (l *live) due(e *trace.Event) bool {
 	l.n++
 	now := time.Now()
-	if l.n < liveLines && now.Sub(l.last) < liveFor && now.Sub(e.Time) > liveFor {
+	if l.n < liveLines && now.Sub(l.last) < liveFor && now.Sub(e.Time) > liveFor && e.Kind != trace.KindSession {
 		return false
 	}
 	l.n, l.last = 0, now

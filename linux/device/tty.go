@@ -213,6 +213,16 @@ func (c *ttyScan) processes(ctx context.Context) {
 	}
 }
 
+// TerminalAt is the terminal whose tty_struct is at a, without those who have it open.
+func TerminalAt(s *linux.System, a virt.Addr) (*Terminal, error) {
+	o, err := ttyLayoutOf(s)
+	if err != nil {
+		return nil, err
+	}
+	c := &ttyScan{s: s, r: s.Reader(), o: o}
+	return c.terminal(a)
+}
+
 // terminal reads the tty_struct at a.
 func (c *ttyScan) terminal(a virt.Addr) (t *Terminal, err error) {
 	s, o, r := c.s, c.o, &c.r

@@ -31,6 +31,7 @@ type joiner struct {
 	last      lastProcess
 	probes    []*userProbe
 	names     *peek.Placer // of code and data, at the look at which the probes were set
+	terminals terminals
 }
 
 // lastProcess is the process of the last record: most often that of the next one too.
@@ -58,6 +59,10 @@ type call struct {
 	result                     int64
 	note                       string
 	probe                      *userProbe
+	terminal                   *terminal
+	action                     trace.TerminalAction
+	function                   int      // of terminalFunctions
+	done                       bool     // nothing more is to come for it
 	words                      []uint64 // of a probe; of a return, those behind its head
 	asked, before              uint64   // of an answer: its file and position when the call began
 	bytes                      []byte
@@ -78,6 +83,7 @@ const maxPending = 1 << 18
 func (j *joiner) init(g *guest.Guest, o Options) {
 	j.processes, j.o = trace.NewProcesses(g), o
 	j.pending = map[uint64]*call{}
+	j.terminals.init(g)
 }
 
 // booted forgets what was under way in the last boot.
@@ -87,6 +93,7 @@ func (j *joiner) booted() {
 		delete(j.pending, task)
 	}
 	j.clock = skew{}
+	j.terminals.booted()
 }
 
 func (j *joiner) new() *call {
@@ -108,6 +115,10 @@ func (j *joiner) take(ctx context.Context, s *plugin.Stream, r *plugin.Record) {
 	case idReturn, idDenied:
 		j.back(ctx, s, r)
 	default:
+		if isTerminal(r.Probe) {
+			j.terminals.record(ctx, j, s, r)
+			return
+		}
 		j.probed(ctx, s, r)
 	}
 }
@@ -280,8 +291,12 @@ func (j *joiner) fill(e *trace.Event, c *call) {
 	if e.Process == nil {
 		e.Process = &trace.Process{PID: int32(c.ids >> 32), PPID: -1}
 	}
-	if c.probe != nil {
+	switch {
+	case c.probe != nil:
 		j.fillProbe(e, c)
+		return
+	case c.terminal != nil:
+		j.terminals.fill(j, e, c)
 		return
 	}
 	v := &j.values

@@ -58,17 +58,24 @@ func (j *joiner) probed(ctx context.Context, s *plugin.Stream, r *plugin.Record)
 	if n < 0 || n >= len(j.probes) {
 		return
 	}
+	c := j.record(ctx, s, r)
+	c.probe = j.probes[n]
+	c.add(r, false)
+	j.queue = append(j.queue, c)
+}
+
+// record begins what is made of a record whose words begin as those of a probe do.
+func (j *joiner) record(ctx context.Context, s *plugin.Stream, r *plugin.Record) *call {
 	c := j.new()
 	c.task, c.ids, c.born = r.Word(0), r.Word(1), r.Word(3)
-	c.vcpu, c.entered, c.probe = r.VCPU, s.Time(r), j.probes[n]
+	c.vcpu, c.entered = r.VCPU, s.Time(r)
 	for i := range r.Words() {
 		c.words = append(c.words, r.Word(i))
 	}
-	c.add(r, false)
 	if c.task != 0 {
 		c.process = j.who(ctx, c.task, c.born)
 	}
-	j.queue = append(j.queue, c)
+	return c
 }
 
 // fillProbe fills the event of a probe of the user's.

@@ -116,3 +116,33 @@ func returnsOf(s *linux.System, owners *linux.Owners, name string) (sites []virt
 	}
 	return sites
 }
+
+// leavesOf are the instructions with which a function returns, also where it ends with a jump to another function that
+// returns in its place. What returns there may have been called by somebody else.
+func leavesOf(s *linux.System, owners *linux.Owners, name string) (sites []virt.Addr) {
+	seen := map[string]bool{}
+	for names := []string{name}; len(names) > 0 && len(seen) < maxLeaves; names = names[1:] {
+		if seen[names[0]] {
+			continue
+		}
+		seen[names[0]] = true
+		sites = append(sites, returnsOf(s, owners, names[0])...)
+		code, start, _ := function(s, names[0])
+		for _, i := range code {
+			rel, direct := i.Args[0].(x86asm.Rel)
+			if i.Op != x86asm.JMP || !direct {
+				continue
+			}
+			to := i.at + virt.Addr(i.length) + virt.Addr(int64(rel))
+			if o := owners.CodeAt(to); to < start || to > code[len(code)-1].at {
+				if o.Symbol != "" && o.Offset == 0 && !strings.Contains(o.Symbol, "thunk") {
+					names = append(names, o.Symbol)
+				}
+			}
+		}
+	}
+	return sites
+}
+
+// maxLeaves bounds the functions that one may end in.
+const maxLeaves = 8

@@ -27,6 +27,9 @@ type Options struct {
 	Limit  int      // most bytes of a buffer or string that is data, as strace's -s; 0: 32
 	Fields bool     // fill [trace.Event.Fields]
 	Hold   Hold     // makes the guest wait for decisions
+	// Terminals adds what is typed and shown at terminals, as events of [trace.KindTerminal]; PIDs do not
+	// restrict it.
+	Terminals bool
 	// Answers asks for what programs are told, by [Stream.NextAnswer]: directories, some files of /proc, netlink and
 	// bpf(2). Calls, Probes and Writes are left empty.
 	Answers bool
@@ -136,8 +139,16 @@ func (s *Stream) install(ctx context.Context, l *guest.Look) error {
 		}
 		probes = append(probes, p)
 	}
-	if c.keep[abi64] == nil || len(calls) > 0 || len(probes) == 0 {
+	if c.keep[abi64] == nil || len(calls) > 0 || len(s.o.Hold.Calls) > 0 || len(probes) == 0 && !s.o.Terminals {
 		c.program()
+	}
+	if s.o.Terminals {
+		at, err := terminalsOf(l)
+		if err != nil {
+			return err
+		}
+		c.terminals(at)
+		s.join.terminals.at = at
 	}
 	for i, p := range probes {
 		c.probe(i, p)

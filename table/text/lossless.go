@@ -63,6 +63,25 @@ func isHex(c byte) bool { return strings.IndexByte(hexDigits, c) >= 0 }
 func AppendJSON(dst []byte, s string) []byte {
 	dst = append(dst, '"')
 	marks := newState()
+	// Most text is ASCII that shows: it is copied in runs.
+	for from, to := 0, 0; ; to++ {
+		if to < len(s) && s[to] >= ' ' && s[to] < 0x7f {
+			if s[to] == '"' || s[to] == '\\' {
+				dst = append(append(dst, s[from:to]...), '\\')
+				from = to
+			}
+			continue
+		}
+		dst = append(dst, s[from:to]...)
+		if to == len(s) {
+			return append(dst, '"')
+		}
+		if to > 0 {
+			marks.marks = 0
+		}
+		s = s[to:]
+		break
+	}
 	for _, r := range Lossless(s) {
 		switch {
 		case r == '"' || r == '\\':

@@ -93,7 +93,13 @@ func (out output) write(w io.Writer, columns []table.Column, rows iter.Seq[table
 	if out.order != nil {
 		rows = sorted(rows, out.order)
 	}
-	f := &flusher{Encoder: enc, each: out.live, later: out.options.Width > 0}
+	f := &flusher{Encoder: enc}
+	switch {
+	case out.live:
+		f.held = held{flush: enc.Flush}
+	case out.options.Width > 0:
+		f.held = held{flush: enc.Flush, after: flushAfter}
+	}
 	for row := range rows {
 		if err := f.Row(row); err != nil {
 			return fmt.Errorf("write the output: %w", err)
@@ -109,15 +115,57 @@ func (out output) write(w io.Writer, columns []table.Column, rows iter.Seq[table
 // have columns that are as wide as their widest cells.
 const flushAfter = 250 * time.Millisecond
 
-// flusher shows rows in time: each at once, or those that have waited for flushAfter, also
-// where the next one takes long to come.
-type flusher struct {
-	table.Encoder
-	each, later bool
+// held is output that is shown in time: what is written at once, or what has waited for a while, also where
+// more takes long to come.
+type held struct {
+	flush func() error  // nil: it is shown when it ends
+	after time.Duration // 0: each at once
 
 	mu    sync.Mutex
-	timer *time.Timer // runs while rows are held back
+	timer *time.Timer // made once
+	runs  bool        // the timer does: something is held back
 	err   error       // of a flush that the timer began
+}
+
+// written is called with what h guards locked, when something was written.
+func (h *held) written() error {
+	if h.flush == nil {
+		return nil
+	}
+	if h.after == 0 {
+		return h.flush()
+	}
+	if !h.runs {
+		h.runs = true
+		if h.timer == nil {
+			h.timer = time.AfterFunc(h.after, h.due)
+		} else {
+			h.timer.Reset(h.after)
+		}
+	}
+	return nil
+}
+
+func (h *held) due() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.runs {
+		h.runs, h.err = false, h.flush()
+	}
+}
+
+// end stops the timer.
+func (h *held) end() {
+	h.runs = false
+	if h.timer != nil {
+		h.timer.Stop()
+	}
+}
+
+// flusher shows rows in time.
+type flusher struct {
+	table.Encoder
+	held
 }
 
 func (f *flusher) Row(r table.Row) error {
@@ -126,28 +174,13 @@ func (f *flusher) Row(r table.Row) error {
 	if err := errors.Join(f.err, f.Encoder.Row(r)); err != nil {
 		return err
 	}
-	if f.each {
-		return f.Flush()
-	}
-	if f.later && f.timer == nil {
-		f.timer = time.AfterFunc(flushAfter, func() {
-			f.mu.Lock()
-			defer f.mu.Unlock()
-			if f.timer != nil {
-				f.timer, f.err = nil, f.Flush()
-			}
-		})
-	}
-	return nil
+	return f.written()
 }
 
 func (f *flusher) Close() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.timer != nil {
-		f.timer.Stop()
-		f.timer = nil
-	}
+	f.end()
 	return errors.Join(f.err, f.Encoder.Close())
 }
 

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -12,7 +11,6 @@ import (
 	"time"
 
 	"github.com/outsight-vmi/outsight/table"
-	"github.com/outsight-vmi/outsight/table/text"
 	"github.com/outsight-vmi/outsight/table/where"
 	"github.com/outsight-vmi/outsight/trace"
 )
@@ -24,9 +22,9 @@ func (f *traceFlags) run(ctx context.Context, stdout, stderr io.Writer, s trace.
 		return err
 	}
 	defer func() { err = errors.Join(err, f.sessions.Close(), show.Close()) }()
-	f.sessions.show = show.Event
+	f.sessions.show = func(e *trace.Event) error { return show.Event(e, nil) }
 	var e trace.Event
-	row := make(table.Row, len(trace.Columns))
+	filter := eventFilter{where: where}
 	began, shown := time.Now(), uint64(0)
 	for {
 		switch err := s.Next(ctx, &e); {
@@ -47,18 +45,15 @@ func (f *traceFlags) run(ctx context.Context, stdout, stderr io.Writer, s trace.
 		if !f.wants(&e) {
 			continue
 		}
-		if where != nil {
-			trace.Fill(row, &e, nil)
-			ok, err := where.Matches(row)
-			if err != nil {
-				return usagef("--where: %w", err)
-			}
-			if !ok {
-				continue
-			}
+		row, ok, err := filter.pass(&e)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			continue
 		}
 		shown++
-		if err := show.Event(&e); err != nil {
+		if err := show.Event(&e, row); err != nil {
 			return fmt.Errorf("write the output: %w", err)
 		}
 	}
@@ -75,117 +70,15 @@ func (f *traceFlags) report(stderr io.Writer, s trace.Stream, began time.Time, s
 	return err
 }
 
-// shower shows events.
-type shower interface {
-	Event(e *trace.Event) error
-	Close() error
-}
-
 func (f *traceFlags) shower(w io.Writer, o output) (shower, error) {
-	if f.summary {
-		return &summary{w: w, calls: map[string]*callCount{}}, nil
-	}
-	out := bufio.NewWriterSize(w, 64<<10)
-	l := live{out: out, last: time.Now()}
-	if f.strace {
-		return &straceLines{live: l, zone: o.options.Zone}, nil
-	}
-	enc, err := table.NewEncoder(out, o.format, trace.Documented(), o.options)
-	if err != nil {
-		return nil, err
-	}
-	return &rows{live: l, enc: enc, wanted: o.options.Columns, row: make(table.Row, len(trace.Columns))}, nil
-}
-
-// live is output that is held back for a moment only while more comes: a system call for each line would be slower than
-// what is shown.
-type live struct {
-	out  *bufio.Writer
-	last time.Time
-	n    int
-}
-
-const (
-	liveLines = 256
-	liveFor   = 20 * time.Millisecond
-)
-
-// due says whether what is held back is to be shown now. e is what was written last.
-func (l *live) due(e *trace.Event) bool {
-	l.n++
-	now := time.Now()
-	if l.n < liveLines && now.Sub(l.last) < liveFor && now.Sub(e.Time) > liveFor && e.Kind != trace.KindSession {
-		return false
-	}
-	l.n, l.last = 0, now
-	return true
-}
-
-// straceLines are lines as strace -f writes them.
-type straceLines struct {
-	live
-	zone *time.Location
-	line []byte
-}
-
-func (s *straceLines) Event(e *trace.Event) error {
-	p := e.Process
-	b := e.Time.In(s.zone).AppendFormat(s.line[:0], "15:04:05.000000")
-	b = append(b, ' ')
-	b = strconv.AppendInt(b, int64(e.TID), 10)
-	if p.Comm != "" {
-		b = text.AppendVisible(append(b, ' '), p.Comm)
-	}
-	b = append(append(b, "  "...), e.Name...)
 	switch {
-	case e.Kind == trace.KindWrite:
-		b = append(append(b, ": "...), e.Object...)
-		b = append(append(b, ' '), e.Args...)
-	case e.Kind != trace.KindSyscall:
-		b = append(append(b, ' '), e.Args...)
-	default:
-		b = append(append(append(b, '('), e.Args...), ')')
-		if e.Returned {
-			b = append(append(b, " = "...), e.Result...)
-		} else {
-			b = append(b, " = ?"...)
-		}
+	case f.summary:
+		return &summary{w: w, calls: map[string]*callCount{}}, nil
+	case f.strace:
+		return newStraceLines(w, o.options.Zone), nil
 	}
-	if e.Note != "" {
-		b = append(append(append(b, "  <"...), e.Note...), '>')
-	}
-	s.line = append(b, '\n')
-	if _, err := s.out.Write(s.line); err != nil {
-		return err
-	}
-	if s.due(e) {
-		return s.out.Flush()
-	}
-	return nil
+	return newEventRows(w, o, liveFor)
 }
-
-func (s *straceLines) Close() error { return s.out.Flush() }
-
-// rows are events in one of the output forms.
-type rows struct {
-	live
-	enc    table.Encoder
-	wanted table.Selection
-	row    table.Row
-}
-
-func (r *rows) Event(e *trace.Event) error {
-	trace.Fill(r.row, e, r.wanted)
-	if err := r.enc.Row(r.row); err != nil {
-		return err
-	}
-	if r.due(e) {
-		return errors.Join(r.enc.Flush(), r.out.Flush())
-	}
-	return nil
-}
-
-func (r *rows) Close() error { return errors.Join(r.enc.Close(), r.out.Flush()) }
 
 // summary counts, as strace -c does.
 type summary struct {
@@ -199,7 +92,7 @@ type callCount struct {
 	time          time.Duration
 }
 
-func (s *summary) Event(e *trace.Event) error {
+func (s *summary) Event(e *trace.Event, _ table.Row) error {
 	c := s.calls[e.Name]
 	if c == nil {
 		c = &callCount{name: e.Name}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -143,7 +142,8 @@ func (f *watchFlags) run(c *cobra.Command, target string) (err error) {
 	if err != nil {
 		return err
 	}
-	w := &watcher{guest: g, stream: stream, sensors: sensors, kinds: kinds, filter: filter, show: show, lines: f.lines(o)}
+	defer func() { err = errors.Join(err, show.Close()) }()
+	w := &watcher{guest: g, stream: stream, sensors: sensors, kinds: kinds, filter: eventFilter{where: filter}, show: show, lines: f.lines(o)}
 	return w.run(ctx)
 }
 
@@ -231,35 +231,16 @@ func findingsOf(g *guest.Guest) polling.Judge {
 func (f *watchFlags) lines(o output) bool { return o.format == table.Table && f.out.columns == "" }
 
 // shower writes events, each at once.
-func (f *watchFlags) shower(w io.Writer, o output) (func(*trace.Event, table.Row) error, error) {
-	failed := func(err error) error {
-		if err != nil {
-			return fmt.Errorf("write the output: %w", err)
-		}
-		return nil
-	}
+func (f *watchFlags) shower(w io.Writer, o output) (show shower, err error) {
 	if f.lines(o) {
-		out := bufio.NewWriter(w)
-		if !f.out.noHeader {
-			fmt.Fprintln(out, trace.LineHeader)
-			if err := out.Flush(); err != nil {
-				return nil, failed(err)
-			}
-		}
-		var line []byte
-		return func(e *trace.Event, _ table.Row) error {
-			line = append(e.AppendLine(line[:0], time.Local), '\n')
-			_, _ = out.Write(line) // Flush returns its error
-			return failed(out.Flush())
-		}, nil
+		show, err = newEventLines(w, !f.out.noHeader)
+	} else {
+		show, err = newEventRows(w, o, 0)
 	}
-	enc, err := table.NewEncoder(w, o.format, trace.Documented(), o.options)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("write the output: %w", err)
 	}
-	return func(_ *trace.Event, row table.Row) error {
-		return failed(errors.Join(enc.Row(row), enc.Flush()))
-	}, nil
+	return show, nil
 }
 
 // watcher passes events from the source to the output.
@@ -268,14 +249,12 @@ type watcher struct {
 	stream  trace.Stream
 	sensors *trace.Sensors
 	kinds   []trace.Kind
-	filter  *where.Filter
-	show    func(*trace.Event, table.Row) error
+	filter  eventFilter
+	show    shower
 	lines   bool
-	row     table.Row
 }
 
 func (w *watcher) run(ctx context.Context) error {
-	w.row = make(table.Row, len(trace.Columns))
 	var e, next trace.Event
 	ahead := false // next was read already
 	for {
@@ -311,15 +290,14 @@ func (w *watcher) pass(e *trace.Event) error {
 	if w.kinds != nil && !slices.Contains(w.kinds, e.Kind) && e.Kind != trace.KindBoot && e.Kind != trace.KindLost {
 		return nil
 	}
-	trace.Fill(w.row, e, nil)
-	if w.filter != nil {
-		if ok, err := w.filter.Matches(w.row); err != nil {
-			return usagef("--where: %w", err)
-		} else if !ok {
-			return nil
-		}
+	row, ok, err := w.filter.pass(e)
+	if err != nil || !ok {
+		return err
 	}
-	return w.show(e, w.row)
+	if err := w.show.Event(e, row); err != nil {
+		return fmt.Errorf("write the output: %w", err)
+	}
+	return nil
 }
 
 // ended is how the feed ends.

@@ -49,6 +49,7 @@ type rings struct {
 	data   [][]byte
 	tails  []uint64 // how far each was read
 	given  []uint64 // … as the plugin knows
+	noted  []uint64 // records of each that were lost until the head was looked at
 	heads  []uint64 // how far each was written, as it was last looked at
 	next   uint64   // sequence number of the record to come
 	last   int      // the ring of the last record
@@ -70,7 +71,7 @@ func newRings(n int, size uint64) (r *rings, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("make rings for events: %w", err)
 	}
-	r = &rings{file: os.NewFile(uintptr(fd), "outsight-events"), tails: make([]uint64, n), given: make([]uint64, n), heads: make([]uint64, n)}
+	r = &rings{file: os.NewFile(uintptr(fd), "outsight-events"), tails: make([]uint64, n), given: make([]uint64, n), noted: make([]uint64, n), heads: make([]uint64, n)}
 	total := int64(page) + int64(n)*int64(page+size)
 	if err := r.open(n, size, total); err != nil {
 		r.close()
@@ -112,6 +113,14 @@ func (r *rings) close() {
 func (r *rings) lost() (n uint64) {
 	for _, g := range r.ring {
 		n += atomic.LoadUint64(&g.lost)
+	}
+	return n
+}
+
+// before is how many records were lost before the last one that was read, as far as it was seen.
+func (r *rings) before() (n uint64) {
+	for _, v := range r.noted {
+		n += v
 	}
 	return n
 }
@@ -172,6 +181,7 @@ func (r *rings) peek(i int) ([]byte, error) {
 				atomic.StoreUint64(&r.ring[i].tail, tail)
 				r.given[i] = tail
 			}
+			r.noted[i] = atomic.LoadUint64(&r.ring[i].lost) // on the head's line: it costs nothing here
 			if r.heads[i] = atomic.LoadUint64(&r.ring[i].head); tail == r.heads[i] {
 				return nil, nil
 			}

@@ -224,6 +224,7 @@ func (s *Stream) Next(ctx context.Context, e *trace.Event) error {
 	c, err := s.next(ctx)
 	if err == nil {
 		s.join.fill(e, c)
+		e.Lost += s.records.Before()
 	}
 	return err
 }

@@ -72,9 +72,11 @@ func TestKept(t *testing.T) {
 	ref := &Reference{Image: &image.Image{}, sites: sites, text: r, start: uint64(s.Text), end: uint64(s.Text), names: names{vars: map[string]uint64{"limit": keys + 16}}}
 
 	var walks int
+	var changing map[uint64]bool
 	look := func() (found []string) {
 		now := over(ref, s.Over(look.New(g.Memory, 0)), r)
 		_ = now.state.load(t.Context(), now.s) // this guest has no kprobes
+		now.state.changing = changing
 		walked = 0
 		for _, f := range now.compare(t.Context(), nil) {
 			if f.err != nil {
@@ -103,6 +105,13 @@ func TestKept(t *testing.T) {
 	put(keys, 1, 0, 0, 0)
 	expect("a key is on, its code is not", 1, "0x100 "+againstKey)
 	expect("and stays so", 1, "0x100 "+againstKey)
+	changing = map[uint64]bool{keys: true}
+	expect("the key is being changed", 1)
+	expect("that is asked each time", 1)
+	changing = map[uint64]bool{keys + 8: true}
+	expect("another key is", 1, "0x100 "+againstKey)
+	changing = nil
+	expect("none is", 1, "0x100 "+againstKey)
 	put(text+0x100, 0xe9, 0x7b, 0, 0, 0)
 	expect("the code, too", 1)
 	put(keys, 7, 0, 0, 0)
@@ -113,6 +122,12 @@ func TestKept(t *testing.T) {
 	expect("off still", 0)
 	put(keys+8, word(callee)...)
 	expect("a call that has a function", 1, "0x200 "+callsNothing)
+	changing = map[uint64]bool{keys + 8: true}
+	expect("it is being given one", 1)
+	put(text+0x200, 0xe8, 0, 0, 0, 0)
+	expect("it calls what is no function", 1, "0x200 a static call of another function than its key has")
+	put(text+0x200, nop...)
+	changing = nil
 	put(keys+8, word(0)...)
 	expect("it has none again", 0)
 	put(keys+16, word(0x4712)...)

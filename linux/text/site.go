@@ -130,10 +130,19 @@ func (w *worker) jump(j *image.JumpLabel, got []byte) string {
 	if err != nil {
 		return ""
 	}
-	if taken != (enabled != j.Branch) {
+	if taken != (enabled != j.Branch) && !w.changing(j.Key+off) {
 		return againstKey
 	}
 	return ""
+}
+
+// changing reports whether the kernel is just changing a key, whose sites it patches one by one.
+func (w *worker) changing(key uint64) bool {
+	if !w.t.state.changing[key] {
+		return false
+	}
+	w.elsewhere = true
+	return true
 }
 
 // call checks a static call, or its trampoline (arch/x86/kernel/static_call.c).
@@ -149,6 +158,8 @@ func (w *worker) call(c *image.Call, want, got []byte) string {
 	switch {
 	case ok && c.Tail:
 		return "a static tail call that calls"
+	case w.changing(c.Key+off) && (c.Tail && got[0] == 0xc3 && pads(got[1:]) || !c.Tail && (isNop(got) || isXor(got))):
+		return ""
 	case ok:
 	case c.Tail && got[0] == 0xc3 && pads(got[1:]):
 		return no(fn != 0 && fn != names.return0+off, callsNothing)
@@ -171,6 +182,9 @@ func (w *worker) call(c *image.Call, want, got []byte) string {
 	if bytes.Equal(got, want) && want[0] != 0x0f {
 		// As built it goes to the trampoline, which is checked itself.
 		return ""
+	}
+	if w.changing(c.Key+off) && w.function(target) {
+		return "" // the one that it had
 	}
 	if names.returns[target-off] && (fn == 0 || fn == names.return0+off) || bytes.Equal(got, want) {
 		return ""

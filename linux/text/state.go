@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 
@@ -30,6 +31,9 @@ type state struct {
 	thunks   bool // calls are counted
 	// patching says that the kernel is patching its text, or says so.
 	patching bool
+	// changing has the keys of jump labels and static calls that the kernel is changing, among all else that the tasks
+	// which do so have on their stacks.
+	changing map[uint64]bool
 	// Lock prefixes are in place, or all taken out; neither if it is not known.
 	locks, noLocks bool
 
@@ -89,6 +93,7 @@ func (st *state) load(ctx context.Context, s *linux.System) error {
 	st.readLocks(s)
 	// Whoever patches the text holds the first; who changes a static key or call, and then its sites one by one, another.
 	st.patching = s.Held(s.Space, "text_mutex", "static_call_mutex", "jump_label_mutex")
+	st.readChanging(s)
 	st.readThunks()
 	st.readParavirt()
 	st.readFeatures(s)
@@ -99,6 +104,26 @@ func (st *state) load(ctx context.Context, s *linux.System) error {
 		return nil // a kernel without kprobes
 	}
 	return err
+}
+
+// readChanging reads which keys are being changed. A key has its new value before its sites do, and those
+// wait for text_mutex, which the function tracer may hold for ten seconds where the guest has little of a processor.
+func (st *state) readChanging(s *linux.System) {
+	st.changing = nil
+	if !st.patching {
+		return
+	}
+	for _, mutex := range []string{"static_call_mutex", "jump_label_mutex"} {
+		words, err := s.InHand(mutex)
+		if err != nil {
+			continue // then nothing is explained by it
+		}
+		if st.changing == nil {
+			st.changing = words
+			continue
+		}
+		maps.Copy(st.changing, words)
+	}
 }
 
 func (st *state) constant(name string) (uint64, bool) {

@@ -1,0 +1,84 @@
+package linux
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/outsight-vmi/outsight/linux/kobj"
+	"github.com/outsight-vmi/outsight/phys"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// longestHeld is how long ago, by the clock of the scheduler and in nanoseconds, a task may have run that is believed to be
+// changing something: it waits for a lock whose holder is at work, for some ten seconds on a machine that is starved. A
+// task that never goes on, as a rootkit may have one, explains nothing.
+const longestHeld = 120_000_000_000
+
+type holderLayout struct {
+	stack, sp, onCPU, arrival, clock kobj.Field
+}
+
+// InHand reports which words the task that holds a mutex has on its kernel stack: what it is changing
+// under the mutex is among them. They are none if nobody holds it, and of no use where the holder has not run for long.
+func (s *System) InHand(mutex string) (map[uint64]bool, error) {
+	task := s.holder(s.Space.Live(), mutex)
+	if task == 0 {
+		return nil, nil
+	}
+	o, err := kobj.LayoutOf(s.Walker, "holders of mutexes", func(r *kobj.Resolver, o *holderLayout) {
+		const t = "task_struct"
+		o.stack, o.sp, o.onCPU = r.Field(t, "stack"), r.Field(t, "thread.sp"), r.Field(t, "on_cpu")
+		o.arrival, o.clock = r.Field(t, "sched_info.last_arrival"), r.Field("rq", "clock")
+	})
+	if err != nil {
+		return nil, err
+	}
+	now, err := s.schedulerClock(o)
+	if err != nil {
+		return nil, err
+	}
+	return o.words(s.Reader(), task, now)
+}
+
+// schedulerClock is the latest clock of a run queue.
+func (s *System) schedulerClock(o *holderLayout) (now uint64, err error) {
+	r := s.Reader()
+	for cpu := range s.CPUAreas {
+		q, err := s.PerCPU("runqueues", cpu)
+		if err != nil {
+			return 0, err
+		}
+		now = max(now, r.Uint(q, o.clock))
+	}
+	return now, r.Err
+}
+
+// words are those on the stack of a task: all of one that is on a processor, as where it is there is not in memory.
+func (o *holderLayout) words(r kobj.Reader, task virt.Addr, now uint64) (map[uint64]bool, error) {
+	const size = 4 * phys.PageSize // THREAD_SIZE
+	base, sp, running, arrived := r.Pointer(task, o.stack), r.Pointer(task, o.sp), r.Uint(task, o.onCPU) != 0, r.Uint(task, o.arrival)
+	if r.Err != nil {
+		return nil, fmt.Errorf("task at %#x, which holds a mutex: %w", uint64(task), r.Err)
+	}
+	if !running && arrived+longestHeld < now {
+		return nil, nil
+	}
+	from := base
+	if !running {
+		from = sp &^ 7
+	}
+	if from < base || from >= base+size {
+		return nil, fmt.Errorf("task at %#x, which holds a mutex: %w: its stack pointer %#x is not in its stack at %#x", uint64(task), kobj.ErrBroken, uint64(sp), uint64(base))
+	}
+	b := r.Bytes(from, int(base+size-from))
+	if r.Err != nil {
+		return nil, fmt.Errorf("stack of the task at %#x, which holds a mutex: %w", uint64(task), r.Err)
+	}
+	words := map[uint64]bool{}
+	for ; len(b) >= 8; b = b[8:] {
+		if w := binary.LittleEndian.Uint64(b); r.Space.KernelHalf(virt.Addr(w)) {
+			words[w] = true
+		}
+	}
+	return words, nil
+}

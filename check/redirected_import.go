@@ -136,6 +136,7 @@ func (w *importWalk) process(p *program) (fs []*Finding) {
 			continue
 		}
 		imports, before := imports.At(i.Start, w.table), len(fs)
+		j.starting = false
 		for _, one := range imports.All {
 			name, right := j.judge(i, imports, one)
 			if right {
@@ -146,7 +147,7 @@ func (w *importWalk) process(p *program) (fs []*Finding) {
 				return fs
 			}
 		}
-		if w.left--; len(fs) == before {
+		if w.left--; len(fs) == before && !j.starting {
 			w.kept.keep(key, sum)
 		}
 	}
@@ -225,6 +226,8 @@ type importsOf struct {
 	images  []*linux.MappedImage
 	memory  *linux.FilledMemory
 	exports map[*linux.MappedImage]*image.Exports // nil: not to be told
+	// starting says that the dynamic linker has not come to the image that is judged yet.
+	starting bool
 }
 
 func (j *importsOf) imageAt(a virt.Addr) *linux.MappedImage {
@@ -257,6 +260,10 @@ func (j *importsOf) judge(from *linux.MappedImage, imports *image.Imports, one i
 	}
 	if to == nil {
 		m := linux.MappingAt(j.p.maps, one.Target)
+		if m == nil && j.asLinked(from, one) {
+			j.starting = true
+			return name, true
+		}
 		return name, m != nil && m.File != 0 // of a file that is not an image: what is behind it is not known
 	}
 	exports, known := j.exports[to]
@@ -275,6 +282,13 @@ func (j *importsOf) judge(from *linux.MappedImage, imports *image.Imports, one i
 		j.w.known[key] = true
 	}
 	return name, right
+}
+
+// asLinked reports whether an import has the address that the file has for it, of its own entry of the PLT without
+// where the image was loaded: the dynamic linker comes to it when the process has started, and until then it leads nowhere.
+func (j *importsOf) asLinked(from *linux.MappedImage, one image.Import) bool {
+	one.Target += from.Start
+	return one.Target > from.Start && one.Target < from.End && j.lazy(one)
 }
 
 // lazy reports whether an import still leads to its own entry of the PLT, which has the

@@ -29,7 +29,8 @@ type churn struct {
 }
 
 var churns = []churn{
-	{"processes", "processes that end at once, some hundred a second", 0, (*server).shortProcesses},
+	{"processes", "shells start subshells, pipelines and programs that end at once", 0, (*server).shortProcesses},
+	{"short processes", "500 programs a second that end at once, if the guest can", 0, (*server).churnShort},
 	{"modules", "a module is loaded, and removed", 50 * time.Millisecond, (*server).loadModules},
 	{"static keys", "statistics of the scheduler and time stamps of packets are switched on and off", 20 * time.Millisecond, (*server).flipKeys},
 	{"probes", "a kprobe and a kretprobe are set, and removed", 100 * time.Millisecond, (*server).churnProbes},
@@ -74,6 +75,9 @@ func (s *server) unrest(only string, wanted []string, long time.Duration) {
 				time.Sleep(c.pause)
 			}
 			lines[i] = fmt.Sprintf("churn %s: %d rounds, %d failures", c.name, rounds, failures)
+			if c.name == "short processes" {
+				lines[i] += fmt.Sprintf(", %.0f a second", float64(rounds*shortBatch)/time.Since(began).Seconds())
+			}
 			if last != nil {
 				lines[i] += ": " + strings.ReplaceAll(last.Error(), "\n", "; ")
 			}

@@ -30,6 +30,7 @@ well, and some security products override returns: find out whether one is insta
     SEVERITY  CONFIDENCE  CHECK          TITLE
     high      likely      bpf-tampering  BPF program 31 (hide, tracepoint) overwrites memory of processes`,
 		Quick: true,
+		Kept:  true,
 		Run:   bpfTampering,
 	})
 }

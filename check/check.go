@@ -62,6 +62,9 @@ type Check struct {
 	// Quick says that a look at it costs little enough to be taken between two rounds of all checks:
 	// see [Glance].
 	Quick bool
+	// Kept says that what it finds rests on nothing that changes but the guest's memory, read through its subject: if it
+	// found nothing and all that it read is the same at the next look, it is not run again.
+	Kept bool
 	// Told says that it compares with what the guest's programs say: see [WithAgent], [WithTold].
 	Told bool
 	// Run yields what it finds. An error says what could not be checked: one that is

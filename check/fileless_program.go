@@ -30,7 +30,8 @@ which only root can have put into a folder of programs: starters of containers (
     high      likely      fileless-program  process 176 (3) runs a program that was written to memory alone
     $ outsight check lab:demo --only fileless-program -o json | jq -r .seen
     memfd:payload`,
-		Run: filelessPrograms,
+		Kept: true,
+		Run:  filelessPrograms,
 	})
 }
 

@@ -32,6 +32,7 @@ distribution has.`,
     SEVERITY  CONFIDENCE  CHECK        TITLE
     high      likely      helper-path  modprobe_path is "/tmp/x", where everybody may write, or nothing outlives a boot`,
 		Quick: true,
+		Kept:  true,
 		Run:   helperPaths,
 	})
 }

@@ -33,6 +33,7 @@ hooked.`,
     critical  certain     hidden-code  4 KiB of kernel memory at 0xffffffffc02c7000 are executable, and belong to nothing that the kernel lists
     $ outsight disassemble lab:demo 0xffffffffc02c7000`,
 		Quick: true,
+		Kept:  true,
 		Run:   hiddenCode,
 	})
 }

@@ -26,7 +26,8 @@ the list, a program that names it by the table of names, and routes and addresse
     $ outsight check lab:demo
     SEVERITY  CONFIDENCE  CHECK             TITLE
     high      certain     hidden-interface  interface dummy0 is missing from the list of interfaces`,
-		Run: hiddenInterfaces,
+		Kept: true,
+		Run:  hiddenInterfaces,
 	})
 }
 

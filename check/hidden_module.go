@@ -31,6 +31,7 @@ three checks at once:
     critical  certain     hidden-code    20 KiB of kernel memory at 0xffffffffc03a4000 are executable, and belong to nothing that the kernel lists
     critical  certain     hidden-module  module loop is missing from the list of modules`,
 		Quick: true,
+		Kept:  true,
 		Run:   hiddenModules,
 	})
 }

@@ -26,7 +26,8 @@ round. Somebody took it out of one, so that a file system with tools or loot in 
     $ outsight check lab:demo
     SEVERITY  CONFIDENCE  CHECK         TITLE
     high      certain     hidden-mount  mount /mnt (tmpfs) is missing from the mounts of its namespace`,
-		Run: hiddenMounts,
+		Kept: true,
+		Run:  hiddenMounts,
 	})
 }
 

@@ -29,7 +29,8 @@ where the guest's own tools do not see it.`,
     $ outsight check lab:demo -o json | jq -r '.expected, .seen'
     in the task list, the PID structures, the children of its parent, the threads of its process and the cgroup sets
     in the PID structures, the children of its parent, the threads of its process and the cgroup sets alone`,
-		Run: hiddenProcesses,
+		Kept: true,
+		Run:  hiddenProcesses,
 	})
 }
 

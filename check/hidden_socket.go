@@ -29,7 +29,8 @@ socket.`,
     $ outsight check lab:demo --only hidden-socket -o json | jq -r '.title, .seen'
     tcp 10.0.2.15:44386 - 198.51.100.7:443 of process 531 is missing from the table of its protocol
     reached by fd`,
-		Run: hiddenSockets,
+		Kept: true,
+		Run:  hiddenSockets,
 	})
 }
 

@@ -7,11 +7,14 @@ import (
 )
 
 // History is what checks keep of a guest from one look to the next, for what only two looks
-// show: credentials that no system call can have given. It is for one session.
+// show: credentials that no system call can have given; and for what need not be judged again, since nothing
+// that was read for it has changed. It is for one session.
 type History struct {
 	mu          sync.Mutex
 	looks       uint64
 	credentials map[taskKey]*pastCredentials
+	kept        map[string]*kept // conclusions, by what they are of
+	once        bool             // nobody looks again: nothing is to be kept
 }
 
 // Remember has [Run] compare with what was seen before, by all runs with the same history.

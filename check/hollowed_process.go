@@ -31,7 +31,8 @@ way; the finding says so where the file says so.`,
     $ outsight check lab:demo --only hollowed-process -o json | jq -r '.title, .seen'
     process 911 (tricks) does not run the code of /tricks
     at 0x401000 memory of no file, with other bytes than /tricks`,
-		Run: hollowedProcesses,
+		Kept: true,
+		Run:  hollowedProcesses,
 	})
 }
 

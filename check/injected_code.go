@@ -35,7 +35,8 @@ it: the views ptrace and files (of /proc/PID/mem).`,
     $ outsight check lab:demo --only injected-code -o json | jq -r '.title, .seen'
     process 705 (tricks) can execute memory at 0x7f3a5c000000 that came from no file
     rwxp, and thread 707 is in a system call that it made`,
-		Run: injectedCode,
+		Kept: true,
+		Run:  injectedCode,
 	})
 }
 

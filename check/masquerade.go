@@ -28,7 +28,8 @@ brackets, or by the flag of a kernel thread. Threads of the kernel have no progr
     $ outsight check lab:demo --only masquerade
     SEVERITY  CONFIDENCE  CHECK       TITLE
     high      likely      masquerade  process 431 (kworker/0:3) runs /usr/lib/x and is named as threads of the kernel are`,
-		Run: masquerades,
+		Kept: true,
+		Run:  masquerades,
 	})
 }
 

@@ -30,7 +30,8 @@ is the master.`,
     $ outsight check lab:demo --only packet-filter-backdoor -o json | jq -r '.title, .evidence[1]'
     process 575 (tricks) has a packet socket that waits for 0x4f75 at byte 0 of the payload of UDP
     its filter: (000) ldh      [12], (001) jeq      #0x800           jt 2 jf 10, …`,
-		Run: filterBackdoors,
+		Kept: true,
+		Run:  filterBackdoors,
 	})
 }
 

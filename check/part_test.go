@@ -15,12 +15,13 @@ import (
 func TestShared(t *testing.T) {
 	reads := 0
 	p := &parts{}
-	p.tasks.read = func() (*tasks, []error, error) {
+	p.tasks.name, p.modules.name = "tasks", "modules"
+	p.tasks.read = func() (*tasks, uint64, []error, error) {
 		reads++
-		return &tasks{}, []error{errors.New("one"), errors.New("two")}, nil
+		return &tasks{}, 1, []error{errors.New("one"), errors.New("two")}, nil
 	}
-	p.modules.read = func() ([]*linux.Module, []error, error) { return nil, nil, errors.New("list broken") }
-	p.sockets.read = func() (*sockets, []error, error) { return nil, nil, kobj.ErrUnsupported }
+	p.modules.read = func() ([]*linux.Module, uint64, []error, error) { return nil, 1, nil, errors.New("list broken") }
+	p.sockets.read = func() (*sockets, uint64, []error, error) { return nil, 1, nil, kobj.ErrUnsupported }
 	s := &Subject{parts: p}
 	asks := func(id string, ask func(*Subject) error) *Check {
 		return &Check{ID: id, Run: func(_ context.Context, s *Subject) iter.Seq2[*Finding, error] {

@@ -31,7 +31,8 @@ writable. Loaders and linkers write to data alone. Injectors and hooks change co
     $ outsight check lab:demo --only patched-program -o json | jq -r '.title, .seen'
     process 640 (sshd) has changed code of /usr/sbin/sshd at 0x55d0c8a41230
     e9fb0d0000`,
-		Run: patchedPrograms,
+		Kept: true,
+		Run:  patchedPrograms,
 	})
 }
 

@@ -12,7 +12,8 @@ import (
 )
 
 // Two checks judge the functions that views show: whether they are anybody's, and which module has
-// which. Each view is read once for both, and of its rows only these functions are kept.
+// which. Each view is read once for both, and of its rows only these functions are kept:
+// until something changes that the view was read from.
 
 // shownFunction is a function that a view shows: of nobody, or of a module.
 type shownFunction struct {
@@ -46,7 +47,19 @@ func (s *Subject) shown(ctx context.Context, v table.View, cs []codeColumn) *sho
 		p.shown[v.Name()] = f
 	}
 	p.mu.Unlock()
-	f.once.Do(func() { f.read(ctx, s, v, cs) })
+	f.once.Do(func() {
+		if table.SpecOf(v).Monitor {
+			f.read(ctx, s, v, cs)
+			return
+		}
+		now, _ := conclude(s, "view "+v.Name(), func(s *Subject) (*shownFunctions, bool) {
+			now := &shownFunctions{}
+			now.read(ctx, s, v, cs)
+			nobodys := slices.ContainsFunc(now.all, func(f shownFunction) bool { return f.owner == noOwner })
+			return now, !nobodys && now.err == nil && ctx.Err() == nil
+		})
+		f.all, f.err = now.all, now.err
+	})
 	return f
 }
 

@@ -33,7 +33,8 @@ which processes got the variable, and tree from whom.`,
     $ outsight check lab:demo --only preload -o json | jq -r '.title, .seen'
     /etc/ld.so.preload makes every dynamic program load /dev/shm/.x.so
     /dev/shm/.x.so`,
-		Run: preloads,
+		Kept: true,
+		Run:  preloads,
 	})
 }
 

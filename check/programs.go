@@ -58,7 +58,7 @@ type programLayout struct {
 	childrenAreList                             bool       // else an hlist, since 6.8 (da549bdd15c2)
 	fs, root                                    kobj.Field
 	personality                                 kobj.Field
-	stack, pid                                  kobj.Field
+	stack, pid, mm                              kobj.Field
 	vdso, xolArea, xolAt                        kobj.Field // of mm_struct, xol_area
 	regIP, regCS, regCall                       kobj.Field // of pt_regs
 	regSize                                     uint32
@@ -76,7 +76,7 @@ func layoutOfPrograms(s *linux.System) (*programLayout, error) {
 			hashed: r.Field(d, "d_hash.pprev"), super: r.Field(d, "d_sb"),
 			children: r.Optional(d, "d_children"), sibling: r.Optional(d, "d_sib"),
 			fs: r.Field("task_struct", "fs"), root: r.Field("fs_struct", "root.dentry"),
-			personality: r.Field("task_struct", "personality"), stack: r.Field("task_struct", "stack"), pid: r.Field("task_struct", "thread_pid"),
+			personality: r.Field("task_struct", "personality"), stack: r.Field("task_struct", "stack"), pid: r.Field("task_struct", "thread_pid"), mm: r.Field("task_struct", "mm"),
 			regIP: r.Field("pt_regs", "ip"), regCS: r.Field("pt_regs", "cs"), regCall: r.Field("pt_regs", "orig_ax"), regSize: r.Size("pt_regs"),
 		}
 		o.seccomp = r.Optional("task_struct", "seccomp.mode")
@@ -173,6 +173,10 @@ func (ps *programs) ended(t linux.Task) bool {
 // read reads the program of one process; nil if it has none, or cannot be read. holes are what
 // could not.
 func (ps *programs) read(ctx context.Context, s *linux.System, reader *linux.ProcessReader, t linux.Task) (_ *program, holes []error) {
+	o, r := ps.o, s.Reader()
+	if mm := r.Pointer(t.Addr, o.mm); mm == 0 && r.Err == nil {
+		return nil, nil // a kernel thread, whose name may change all the time
+	}
 	p, err := reader.Process(ctx, t)
 	if err != nil {
 		return nil, []error{err}
@@ -180,7 +184,6 @@ func (ps *programs) read(ctx context.Context, s *linux.System, reader *linux.Pro
 	if !p.HasAddressSpace() {
 		return nil, nil
 	}
-	o, r := ps.o, s.Reader()
 	n := &program{Process: p}
 	for m, err := range reader.MappingsOf(ctx, p.MM) {
 		if err != nil {

@@ -37,7 +37,8 @@ elsewhere. Images that export by the old table of hashes alone.`,
     $ outsight check lab:demo --only redirected-import
     SEVERITY  CONFIDENCE  CHECK              TITLE
     high      likely      redirected-import  process 812 (sshd) calls accept by an address that is not that of accept`,
-		Run: redirectedImports,
+		Kept: true,
+		Run:  redirectedImports,
 	})
 }
 

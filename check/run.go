@@ -85,7 +85,7 @@ type options struct {
 }
 
 func chosen(opts []Option) options {
-	o := options{again: len(settleAfter), history: &History{}}
+	o := options{again: len(settleAfter), history: &History{once: true}}
 	for _, set := range opts {
 		set(&o)
 	}
@@ -368,9 +368,21 @@ func (s *Subject) when() time.Time {
 	return s.At
 }
 
-func runCheck(ctx context.Context, s *Subject, c *Check) (r Result) {
+// runCheck runs a check, if its result is not that of an earlier look for certain.
+func runCheck(ctx context.Context, s *Subject, c *Check) Result {
+	if !c.Kept {
+		return runNow(ctx, s.of(c), c)
+	}
+	r, _ := conclude(s.of(c), "check "+c.ID, func(s *Subject) (Result, bool) {
+		r := runNow(ctx, s, c)
+		return r, ctx.Err() == nil && len(r.Findings)+len(r.Gaps) == 0
+	})
+	return r
+}
+
+func runNow(ctx context.Context, s *Subject, c *Check) (r Result) {
 	gap := func(err error) Gap { return Gap{Checks: []*Check{c}, Err: err} }
-	for f, err := range c.Run(ctx, s.of(c)) {
+	for f, err := range c.Run(ctx, s) {
 		switch shared := (partError{}); {
 		case ctx.Err() != nil:
 			return r

@@ -32,7 +32,8 @@ is to be treated as taken over.`,
     $ outsight check lab:demo --only security-state
     SEVERITY  CONFIDENCE  CHECK           TITLE
     critical  certain     security-state  security module apparmor lost its hook apparmor_file_open`,
-		Run: securityState,
+		Kept: true,
+		Run:  securityState,
 	})
 }
 

@@ -30,7 +30,8 @@ service, that service was the way in.`,
     $ outsight check lab:demo --only shell-on-socket -o json | jq -r '.title, .seen'
     process 538 (sh) is sh, and takes its input from tcp 10.0.2.15:44386 - 198.51.100.7:443
     standard input is tcp 10.0.2.15:44386 - 198.51.100.7:443, output tcp 10.0.2.15:44386 - 198.51.100.7:443`,
-		Run: shellsOnSockets,
+		Kept: true,
+		Run:  shellsOnSockets,
 	})
 }
 

@@ -33,7 +33,8 @@ over: who can write credentials can write anything.`,
     $ outsight check lab:demo --only stolen-credentials
     SEVERITY  CONFIDENCE  CHECK               TITLE
     critical  certain     stolen-credentials  process 184 (sleep) has credentials that contradict themselves: user ID 1000, counted for user 0`,
-		Run: stolenCredentials,
+		Kept: true,
+		Run:  stolenCredentials,
 	})
 }
 

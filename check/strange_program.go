@@ -28,7 +28,8 @@ tree.`,
     $ outsight check lab:demo --only strange-program
     SEVERITY  CONFIDENCE  CHECK            TITLE
     high      likely      strange-program  process 412 (x) runs /dev/shm/x, where no program belongs`,
-		Run: strangePrograms,
+		Kept: true,
+		Run:  strangePrograms,
 	})
 }
 

@@ -23,6 +23,7 @@ type Subject struct {
 	check   *Check
 	parts   *parts
 	history *History
+	needs   *needs // notes the parts that it is asked for; nil: nobody wants to know
 }
 
 // parts are what checks share.
@@ -40,80 +41,109 @@ type parts struct {
 	compared *moduleReferences          // set by the check that compares modules
 }
 
+// ownersPart names the part that all others may need.
+const ownersPart = "owners of code"
+
 func newSubject(ctx context.Context, l *guest.Look, o options) *Subject {
 	p := &parts{}
-	p.owners.read = func() (*linux.Owners, []error, error) {
-		o, err := l.Linux.Owners()
+	s := &Subject{Look: l, Told: o.told, mute: o.mute, heard: o.heard, parts: p, history: o.history}
+	partOf(&p.owners, ownersPart, s, func(s *linux.System) (*linux.Owners, []error, error) {
+		o, err := s.Owners()
 		if err != nil {
 			return nil, nil, err
 		}
 		return o, o.Missing, nil
+	})
+	readOwners := p.owners.read
+	p.owners.read = func() (o *linux.Owners, version uint64, holes []error, err error) {
+		if o, version, holes, err = readOwners(); err == nil {
+			l.Linux.SetOwners(o)
+		}
+		return o, version, holes, err
 	}
-	p.modules.read = func() (ms []*linux.Module, _ []error, _ error) {
-		for m, err := range l.Linux.Modules(ctx) {
+	partOf(&p.modules, "modules", s, func(s *linux.System) (ms []*linux.Module, _ []error, _ error) {
+		for m, err := range s.Modules(ctx) {
 			if err != nil {
 				return nil, nil, err
 			}
 			ms = append(ms, m)
 		}
 		return ms, nil, nil
-	}
-	p.tasks.read = func() (*tasks, []error, error) {
-		t, err := readTasks(ctx, l.Linux)
+	})
+	partOf(&p.tasks, "tasks", s, func(s *linux.System) (*tasks, []error, error) {
+		t, err := readTasks(ctx, s)
 		if err != nil {
 			return nil, nil, err
 		}
 		return t, t.holes, nil
-	}
-	p.programs.read = func() (*programs, []error, error) {
-		ps, err := readPrograms(ctx, l.Linux)
+	})
+	partOf(&p.programs, "programs", s, func(s *linux.System) (*programs, []error, error) {
+		ps, err := readPrograms(ctx, s)
 		if err != nil {
 			return nil, nil, err
 		}
 		return ps, ps.holes, nil
-	}
-	p.sockets.read = func() (*sockets, []error, error) {
-		ks, err := readSockets(ctx, l.Linux)
+	})
+	partOf(&p.sockets, "sockets", s, func(s *linux.System) (*sockets, []error, error) {
+		ks, err := readSockets(ctx, s)
 		if err != nil {
 			return nil, nil, err
 		}
 		return ks, ks.holes, nil
+	})
+	partOf(&p.executable, "executable memory", s, func(s *linux.System) ([]executable, []error, error) { return readExecutable(ctx, s) })
+	return s
+}
+
+// version is that of a part at this look.
+func (p *parts) version(name string) uint64 {
+	for _, q := range p.all() {
+		if q.called() == name {
+			return q.now()
+		}
 	}
-	p.executable.read = func() ([]executable, []error, error) { return readExecutable(ctx, l.Linux) }
-	return &Subject{Look: l, Told: o.told, mute: o.mute, heard: o.heard, parts: p, history: o.history}
+	return 0
+}
+
+// shared is a part, whatever it is.
+type shared interface {
+	called() string
+	now() uint64
+	gaps() []Gap
+}
+
+func (p *parts) all() []shared {
+	return []shared{&p.owners, &p.modules, &p.tasks, &p.programs, &p.executable, &p.sockets}
 }
 
 // of is s for one check.
 func (s *Subject) of(c *Check) *Subject {
-	return &Subject{Look: s.Look, Told: s.Told, mute: s.mute, heard: s.heard, check: c, parts: s.parts, history: s.history}
+	return &Subject{Look: s.Look, Told: s.Told, mute: s.mute, heard: s.heard, check: c, parts: s.parts, history: s.history, needs: s.needs}
 }
 
 // Owners knows whose code lies where.
-func (s *Subject) Owners() (*linux.Owners, error) { return s.parts.owners.get(s.check) }
+func (s *Subject) Owners() (*linux.Owners, error) { return s.parts.owners.get(s) }
 
 // Modules are those on the kernel's list.
-func (s *Subject) Modules() ([]*linux.Module, error) { return s.parts.modules.get(s.check) }
+func (s *Subject) Modules() ([]*linux.Module, error) { return s.parts.modules.get(s) }
 
 // Tasks are the processes and threads, by every way that leads to them.
-func (s *Subject) Tasks() (*tasks, error) { return s.parts.tasks.get(s.check) }
+func (s *Subject) Tasks() (*tasks, error) { return s.parts.tasks.get(s) }
 
 // Programs are the processes that run programs, with their files and mappings.
-func (s *Subject) Programs() (*programs, error) { return s.parts.programs.get(s.check) }
+func (s *Subject) Programs() (*programs, error) { return s.parts.programs.get(s) }
 
 // Sockets are those of all namespaces.
-func (s *Subject) Sockets() (*sockets, error) { return s.parts.sockets.get(s.check) }
+func (s *Subject) Sockets() (*sockets, error) { return s.parts.sockets.get(s) }
 
 // Executable is the kernel's memory that it can execute, by address.
-func (s *Subject) Executable() ([]executable, error) { return s.parts.executable.get(s.check) }
+func (s *Subject) Executable() ([]executable, error) { return s.parts.executable.get(s) }
 
 // gaps are what could not be read of what checks share.
 func (s *Subject) gaps() []Gap {
-	p := s.parts
 	var all []Gap
-	all = append(all, p.owners.gaps("owners of code")...)
-	all = append(all, p.modules.gaps("modules")...)
-	all = append(all, p.tasks.gaps("tasks")...)
-	all = append(all, p.programs.gaps("programs")...)
-	all = append(all, p.executable.gaps("executable memory")...)
-	return append(all, p.sockets.gaps("sockets")...)
+	for _, p := range s.parts.all() {
+		all = append(all, p.gaps()...)
+	}
+	return all
 }

@@ -30,6 +30,7 @@ asks for the module that set them.`,
     SEVERITY  CONFIDENCE  CHECK  TITLE
     high      certain     taint  the kernel's taint flags lack O, which module loop set`,
 		Quick: true,
+		Kept:  true,
 		Run:   taints,
 	})
 }

@@ -232,7 +232,7 @@ func (k *branchWindows) of(s *Subject, at, n virt.Addr, text run) (*windowBranch
 		return nil, err
 	}
 	for i := range digests { // of what is looked at: it may have changed since
-		digests[i] = linux.Digest(b[i*phys.PageSize:][:phys.PageSize])
+		digests[i] = phys.Digest(b[i*phys.PageSize:][:phys.PageSize])
 	}
 	now := &windowBranches{n: n, pages: digests, all: branches(b[at-first:][:n], at, text)}
 	k.mu.Lock()

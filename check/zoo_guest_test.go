@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/outsight-vmi/outsight/check"
@@ -70,6 +71,17 @@ func TestGuestZoo(t *testing.T) {
 	}
 }
 
+// remember has the checks keep what they conclude about a guest, as --every does, over all runs of a test:
+// what a trick changes must be found by those that kept a clean guest in mind.
+func remember(s *guest.Guest) check.Option {
+	kept, _ := histories.LoadOrStore(s, &check.History{})
+	h := kept.(*check.History)
+	h.ForgetCredentials()
+	return check.Remember(h)
+}
+
+var histories sync.Map // by session
+
 // silent checks that nothing is found.
 func silent(t *testing.T, s *guest.Guest) {
 	t.Helper()
@@ -79,7 +91,7 @@ func silent(t *testing.T, s *guest.Guest) {
 // silentFor is silent for some of the checks.
 func silentFor(t *testing.T, s *guest.Guest, checks []*check.Check) {
 	t.Helper()
-	r, err := check.Run(t.Context(), s, checks)
+	r, err := check.Run(t.Context(), s, checks, remember(s))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +118,7 @@ func performFor(t *testing.T, g *lab.Guest, s *guest.Guest, k trick, checks []*c
 	z := &zoo{T: t, ram: labtest.OpenRAM(t, g), look: look}
 	defer z.restore()
 	k.do(z)
-	r, err := check.Run(t.Context(), s, checks, check.Again(1))
+	r, err := check.Run(t.Context(), s, checks, check.Again(1), remember(s))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -95,7 +95,7 @@ func TestInsideZoo(t *testing.T) {
 	defer s.Close()
 	silent(t, s)
 	began := time.Now()
-	r, err := check.Run(t.Context(), s, check.All())
+	r, err := check.Run(t.Context(), s, check.All(), remember(s))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -150,7 +150,7 @@ cat /run/trick.log >&2; exit 1`
 		defer z.restore()
 		k.outside(z)
 	}
-	r, err := check.Run(t.Context(), s, check.All(), check.Again(1))
+	r, err := check.Run(t.Context(), s, check.All(), check.Again(1), remember(s))
 	if err != nil {
 		t.Fatal(err)
 	}

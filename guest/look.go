@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/phys/look"
 	"github.com/outsight-vmi/outsight/vm"
 )
@@ -90,6 +91,32 @@ func (l *Look) Close() error {
 		return l.guest.Close()
 	}
 	return nil
+}
+
+// Noted is the same look, with all that is read through its Linux noted; nil for a guest of which nothing is
+// kept, as of a dump, which does not change. Owners are whose code lies where, if that is known already.
+func (l *Look) Noted(owners *linux.Owners) (*Look, *look.Noted) {
+	kept := l.memory()
+	if kept == nil {
+		return nil, nil
+	}
+	notes := kept.Note()
+	return &Look{
+		Target: l.Target, Machine: l.Machine, Linux: l.Linux.Through(notes, owners), At: l.At, Boot: l.Boot,
+		paused: l.paused, kept: l.kept, of: l.of,
+	}, notes
+}
+
+// Same reports whether what was read at a look before is the same at this one.
+func (l *Look) Same(r *look.Reads) bool {
+	kept := l.memory()
+	return r != nil && kept != nil && r.Same(kept)
+}
+
+// memory is what the look keeps of the guest's memory; nil for a dump.
+func (l *Look) memory() *look.Memory {
+	kept, _ := phys.As[*look.Memory](l.Linux.Memory)
+	return kept
 }
 
 // Profile is one line that says which kernel was found, and where what is known of

@@ -20,7 +20,7 @@ func (s *System) Fresh() *System {
 		return s
 	}
 	c := *s
-	c.Walker, c.owners, c.digests = w, nil, nil
+	c.Walker, c.owners = w, nil
 	return &c
 }
 

@@ -36,7 +36,6 @@ type System struct {
 	modules     *moduleCache
 	moduleTypes *moduleSpecs
 	owners      *ownersCache // of a look, nil for what is read at many times
-	digests     *pageDigests // of a look, too
 }
 
 // Open finds the kernel in mem and prepares to read its objects.
@@ -71,11 +70,20 @@ func New(k *kernel.Kernel) (*System, error) {
 // is shared with s; what is known of the guest's state, such as its modules, is not.
 func (s *System) Over(mem phys.Memory) *System {
 	o := &System{Walker: s.Walker.Over(mem), o: s.o, initTask: s.initTask, boot: s.boot, maxTasks: s.maxTasks, modules: &moduleCache{}, moduleTypes: s.moduleTypes, owners: &ownersCache{}}
-	o.digests = newPageDigests(o.Space)
 	if c, err := o.Clock(); err == nil {
 		o.boot = c.Boot // who sets the guest's clock moves it
 	}
 	return o
+}
+
+// Through is s read through mem, which holds what s was read from, and notes what is read of it (package
+// phys/look). Who asks for the owners of code gets owners, which are not read again; nil reads them.
+func (s *System) Through(mem phys.Memory, owners *Owners) *System {
+	t := &System{Walker: s.Walker.Over(mem), o: s.o, initTask: s.initTask, boot: s.boot, maxTasks: s.maxTasks, modules: &moduleCache{}, moduleTypes: s.moduleTypes, owners: &ownersCache{}}
+	if owners != nil {
+		t.SetOwners(owners)
+	}
+	return t
 }
 
 // BootTime is the wall-clock time at which the guest booted, as btime in its

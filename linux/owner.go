@@ -89,6 +89,14 @@ func (s *System) Owners() (*Owners, error) {
 	return s.owners.it, s.owners.err
 }
 
+// SetOwners has [System.Owners] return o from now on, which was read of the same guest, and is of now. It does nothing
+// if they were read already, or s is not of a look.
+func (s *System) SetOwners(o *Owners) {
+	if s.owners != nil {
+		s.owners.once.Do(func() { s.owners.it = o })
+	}
+}
+
 // ownersCache is the owners of one look.
 type ownersCache struct {
 	once sync.Once

@@ -60,6 +60,8 @@ type Spec struct {
 	// Host says that the view is about this host: its Rows get a nil Guest, and
 	// the command takes no TARGET.
 	Host bool
+	// Monitor says that rows rest on what the virtual machine's monitor says as well as on the guest's memory.
+	Monitor bool
 	// Group is the heading under which help lists the view; empty means [Processes].
 	Group Group
 	// Exhaustive says that the view reads all of the guest's memory, or has more rows than

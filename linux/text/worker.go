@@ -6,7 +6,6 @@ import (
 	"sort"
 
 	"github.com/outsight-vmi/outsight/kernel/image"
-	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -68,7 +67,7 @@ func (w *worker) chunk(c int) {
 	w.got = w.room[w.base-first:][:n]
 	w.digests = w.digests[:0]
 	for b := w.room[:last-first]; len(b) > 0; b = b[phys.PageSize:] {
-		w.digests = append(w.digests, linux.Digest(b[:phys.PageSize]))
+		w.digests = append(w.digests, phys.Digest(b[:phys.PageSize]))
 	}
 	w.want = w.want[:n]
 	if err := r.read(w.want, w.base, w.t.offset); err != nil {

@@ -68,7 +68,9 @@ type chunk struct {
 	since [1 << (chunkShift - pageShift)]atomic.Uint32
 	// lines are those of pages of which no more is kept.
 	lines [1 << (chunkShift - pageShift)]atomic.Pointer[line]
-	mu    sync.Mutex // held while a page or line is read
+	// sums are the digests of pages; 0: not known yet.
+	sums [1 << (chunkShift - pageShift)]atomic.Uint64
+	mu   sync.Mutex // held while a page or line is read
 }
 
 func (c *chunk) slot(pa phys.Addr) phys.Addr { return pa >> pageShift % phys.Addr(len(c.pages)) }

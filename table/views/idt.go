@@ -17,7 +17,7 @@ import (
 
 func init() {
 	table.Register(table.OfGroups(table.Spec{
-		Name: "idt", Group: table.Internals,
+		Name: "idt", Group: table.Internals, Monitor: true,
 		Doc: `Show the interrupt descriptor table.
 
 There is a line for every vector: what the CPUs do on an exception, an interrupt or

@@ -1,0 +1,300 @@
+package look
+
+import (
+	"bytes"
+	"encoding/binary"
+	"slices"
+	"sync"
+
+	"github.com/outsight-vmi/outsight/phys"
+)
+
+// maxNoted bounds what one [Noted] notes, in pages: of who reads more than that nothing is noted.
+const maxNoted = 16384
+
+// Noted is memory that notes what is read through it, byte by byte: whatever was concluded from these bytes
+// alone holds for as long as they stay the same ([Reads.Same]). It implements what [Memory] does, and is
+// safe for concurrent use. What is read of [phys.Wrapper.Unwrap] is not noted.
+type Noted struct {
+	*Memory
+	since uint32
+	notes *notes
+}
+
+// notes are what was noted, for a Noted and all that were made fresh of it.
+type notes struct {
+	mu    sync.Mutex
+	pages map[phys.Addr]*notedPage
+	last  *notedPage
+	lost  bool // something was read that cannot be noted
+
+	sealed *Reads // nil: something was read since
+}
+
+// notedPage is what was read of a page: parts of it, or all.
+type notedPage struct {
+	pa    phys.Addr
+	part  *notedPart
+	whole uint64 // the digest, if all of it was read
+}
+
+type notedPart struct {
+	mask [phys.PageSize / 64]uint64 // which bytes were read
+	b    page
+}
+
+// Note begins to note what is read through the memory that it returns.
+func (m *Memory) Note() *Noted {
+	return &Noted{Memory: m, notes: &notes{pages: map[phys.Addr]*notedPage{}}}
+}
+
+// Fresh implements [phys.Refresher].
+func (n *Noted) Fresh() phys.Memory { return &Noted{n.Memory, n.now.Add(1), n.notes} }
+
+// ReadAt implements [phys.Memory].
+func (n *Noted) ReadAt(p []byte, pa phys.Addr) (int, error) {
+	k, err := n.readAt(p, pa, n.since)
+	n.notes.note(p[:k], pa, err)
+	return k, err
+}
+
+// Word implements [phys.Worder].
+func (n *Noted) Word(pa phys.Addr) (uint64, error) {
+	v, err := n.word(pa, n.since)
+	var b [8]byte
+	binary.LittleEndian.PutUint64(b[:], v)
+	n.notes.note(b[:], pa, err)
+	return v, err
+}
+
+// Map implements [phys.Mapper].
+func (n *Noted) Map(pa phys.Addr, size int) ([]byte, bool) {
+	b, ok := n.view(pa, size, n.since)
+	if ok {
+		n.notes.note(b, pa, nil)
+	}
+	return b, ok
+}
+
+// Digests implements [phys.Digester].
+func (n *Noted) Digests(dst []uint64, pa phys.Addr) error {
+	err := n.Memory.Digests(dst, pa)
+	n.notes.mu.Lock()
+	defer n.notes.mu.Unlock()
+	if err != nil {
+		n.notes.lose()
+	}
+	for i, sum := range dst {
+		n.notes.noteWhole(pa+phys.Addr(i)*phys.PageSize, sum)
+	}
+	return err
+}
+
+// note notes that b was read at pa.
+func (n *notes) note(b []byte, pa phys.Addr, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err != nil {
+		n.lose()
+	}
+	for len(b) > 0 && !n.lost {
+		off := int(pa % phys.PageSize)
+		k := min(len(b), phys.PageSize-off)
+		if k == phys.PageSize {
+			n.noteWhole(pa, phys.Digest(b[:k]))
+		} else if p := n.page(pa - phys.Addr(off)); p != nil && !p.note(b[:k], off) {
+			n.lose() // it was something else before: what was concluded rests on both
+		}
+		b, pa = b[k:], pa+phys.Addr(k)
+	}
+}
+
+// lose gives up: something cannot be noted. n.mu is held.
+func (n *notes) lose() { n.lost, n.pages, n.last, n.sealed = true, nil, nil, nil }
+
+// noteWhole notes the digest of a page, all of which was read. n.mu is held.
+func (n *notes) noteWhole(pa phys.Addr, sum uint64) {
+	p := n.page(pa)
+	switch {
+	case p == nil:
+	case p.whole == 0:
+		p.whole = sum
+	case p.whole != sum:
+		n.lose()
+	}
+}
+
+// page is what is noted of a page; nil if there is no more room. n.mu is held.
+func (n *notes) page(pa phys.Addr) *notedPage {
+	n.sealed = nil
+	if n.last != nil && n.last.pa == pa {
+		return n.last
+	}
+	p := n.pages[pa]
+	if p == nil {
+		if len(n.pages) == maxNoted {
+			n.lose()
+		}
+		if n.lost {
+			return nil
+		}
+		p = &notedPage{pa: pa}
+		n.pages[pa] = p
+	}
+	n.last = p
+	return p
+}
+
+// note reports whether b is what was noted of it before, as far as something was.
+func (p *notedPage) note(b []byte, off int) bool {
+	if p.part == nil {
+		p.part = &notedPart{}
+	}
+	for len(b) > 0 {
+		word, bit := off/64, off%64
+		k := min(len(b), 64-bit)
+		mask := ^uint64(0) >> (64 - k) << bit
+		at := p.part.b[off : off+k]
+		switch known := p.part.mask[word] & mask; known {
+		case 0:
+			copy(at, b)
+		case mask:
+			if !bytes.Equal(at, b[:k]) {
+				return false
+			}
+		default:
+			for i := range at {
+				if known&(1<<(bit+i)) != 0 && at[i] != b[i] {
+					return false
+				}
+			}
+			copy(at, b)
+		}
+		p.part.mask[word] |= mask
+		b, off = b[k:], off+k
+	}
+	return true
+}
+
+// Reads is what was read by somebody.
+type Reads struct {
+	spans []readSpan // in parts of pages
+	bytes []byte     // of all spans, one after the other
+	whole []phys.Addr
+	sums  []uint64 // the digests of the pages whole
+}
+
+// readSpan is a part of a page that was read.
+type readSpan struct {
+	pa phys.Addr
+	n  int
+}
+
+// Reads is what was read so far. It is nil if something could not be read or noted, or changed while it was
+// read: nothing can be said of that later.
+func (n *Noted) Reads() *Reads { return n.notes.reads() }
+
+func (n *notes) reads() *Reads {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.lost || n.sealed != nil {
+		return n.sealed
+	}
+	pages := make([]*notedPage, 0, len(n.pages))
+	for _, p := range n.pages {
+		pages = append(pages, p)
+	}
+	slices.SortFunc(pages, func(a, b *notedPage) int { return int(int64(a.pa) - int64(b.pa)) })
+	r := &Reads{}
+	for _, p := range pages {
+		if p.whole != 0 {
+			r.whole, r.sums = append(r.whole, p.pa), append(r.sums, p.whole)
+		}
+		if p.part != nil {
+			r.take(p)
+		}
+	}
+	r.spans, r.bytes = slices.Clip(r.spans), slices.Clip(r.bytes)
+	n.sealed = r
+	return r
+}
+
+// take takes in the parts of a page that were read.
+func (r *Reads) take(p *notedPage) {
+	for off := 0; off < phys.PageSize; off++ {
+		switch mask := p.part.mask[off/64] >> (off % 64); {
+		case mask == 0:
+			off |= 63
+			continue
+		case mask&1 == 0:
+			continue
+		}
+		start := off
+		for off < phys.PageSize && p.part.mask[off/64]&(1<<(off%64)) != 0 {
+			off++
+		}
+		r.spans = append(r.spans, readSpan{p.pa + phys.Addr(start), off - start})
+		r.bytes = append(r.bytes, p.part.b[start:off]...)
+	}
+}
+
+// Same reports whether all that was read is the same in m. What m does not keep is compared with the source,
+// and not kept.
+func (r *Reads) Same(m *Memory) (same bool) {
+	mapper, _ := phys.As[phys.Mapper](m.src)
+	err := phys.Guard(func() error {
+		same = r.sameParts(m, mapper) && r.sameWhole(m)
+		return nil
+	})
+	return same && err == nil
+}
+
+func (r *Reads) sameParts(m *Memory, mapper phys.Mapper) bool {
+	var p []byte
+	at, rest := phys.Addr(1), r.bytes
+	for _, s := range r.spans {
+		if start := s.pa &^ (phys.PageSize - 1); start != at {
+			if p = m.inPlace(start, mapper); p == nil {
+				return false
+			}
+			at = start
+		}
+		off := int(s.pa % phys.PageSize)
+		if !bytes.Equal(p[off:off+s.n], rest[:s.n]) {
+			return false
+		}
+		rest = rest[s.n:]
+	}
+	return true
+}
+
+// inPlace is the page at pa, as it is kept or in the source; nil if it is unavailable.
+func (m *Memory) inPlace(pa phys.Addr, mapper phys.Mapper) []byte {
+	if p := m.kept(pa, 0); p != nil {
+		return p[:]
+	}
+	if mapper != nil {
+		if b, ok := mapper.Map(pa, phys.PageSize); ok {
+			return b
+		}
+	}
+	if p, _ := m.load(pa, 0); p != nil {
+		return p[:]
+	}
+	return nil
+}
+
+func (r *Reads) sameWhole(m *Memory) bool {
+	var sums [phys.DigestRun]uint64
+	for i := 0; i < len(r.whole); {
+		n := 1
+		for n < len(sums) && i+n < len(r.whole) && r.whole[i+n] == r.whole[i]+phys.Addr(n)*phys.PageSize {
+			n++
+		}
+		if m.Digests(sums[:n], r.whole[i]) != nil || !slices.Equal(sums[:n], r.sums[i:i+n]) {
+			return false
+		}
+		i += n
+	}
+	return true
+}

@@ -31,6 +31,7 @@ type traceFlags struct {
 	holdCalls           []string
 	holdFor             time.Duration
 	holdStop            bool
+	holdDumps           string
 	pids                []int64
 	comms, exes, inside []string
 	limit               int
@@ -65,7 +66,8 @@ func newTraceCommand() *cobra.Command {
 	c.Flags().StringSliceVar(&f.calls, "syscalls", nil, "only these system calls: `names` with commas between them, or all")
 	c.Flags().StringArrayVar(&f.probes, "probe", nil, "show each call of a kernel function instead: `'FUNCTION[+OFFSET|%return] ARG...'`; may be repeated")
 	c.Flags().StringArrayVar(&f.writes, "write", nil, "show each store into a place instead: `ADDRESS|SYMBOL[:BYTES]`; may be repeated")
-	c.Flags().StringVar(&f.hold, "hold-exec", "", "let the guest wait in front of each call of --hold-calls until this `command` has ended, which gets the event as JSON; unless its status is 0, the machine is paused")
+	c.Flags().StringVar(&f.hold, "hold-exec", "", "let the guest wait in front of each call of --hold-calls until this `command` has ended, which gets the event as JSON; unless its status is 0, the machine is paused; see also --hold-dumps")
+	c.Flags().StringVar(&f.holdDumps, "hold-dumps", "", "if the status of --hold-exec is 10, dump the paused machine to a file in this `folder`, and let it go on")
 	c.Flags().StringSliceVar(&f.holdCalls, "hold-calls", []string{"execve", "execveat"}, "system calls that --hold-exec decides about: `names` with commas between them")
 	c.Flags().DurationVar(&f.holdFor, "hold-limit", time.Second, "how long the guest waits at most; then the call is done, or see --hold-stop")
 	c.Flags().BoolVar(&f.holdStop, "hold-stop", false, "stop QEMU (SIGSTOP) where nobody decided in time")
@@ -104,6 +106,7 @@ func newTraceCommand() *cobra.Command {
 			return err
 		}
 		defer func() { err = errors.Join(err, f.sessions.Close()) }()
+		options.Hold.Snapshot = f.snapshots(g)
 		s, err := tcg.Start(c.Context(), g, options)
 		if err != nil {
 			return err

@@ -3,10 +3,14 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 
+	"github.com/outsight-vmi/outsight/guest"
+	"github.com/outsight-vmi/outsight/phys/acquire"
 	"github.com/outsight-vmi/outsight/table"
 	"github.com/outsight-vmi/outsight/trace"
 	"github.com/outsight-vmi/outsight/trace/tcg"
@@ -29,9 +33,41 @@ func (f *traceFlags) decide(ctx context.Context, e *trace.Event) tcg.Decision {
 	}
 	c := exec.CommandContext(ctx, "/bin/sh", "-c", f.hold)
 	c.Stdin, c.Stdout, c.Stderr = &in, os.Stderr, os.Stderr
-	if err := c.Run(); err != nil {
+	err = c.Run()
+	var status *exec.ExitError
+	if f.holdDumps != "" && errors.As(err, &status) && status.ExitCode() == snapshotStatus {
+		return tcg.Snapshot
+	}
+	if err != nil {
 		warn(fmt.Errorf("%s(%s) of %s (%d) is not allowed (%w): the machine is paused; QMP's cont resumes it", e.Name, e.Args, e.Process.Comm, e.Process.PID, err))
 		return tcg.Pause
 	}
 	return tcg.Allow
+}
+
+// snapshotStatus is the exit status with which the user's command asks for a dump.
+const snapshotStatus = 10
+
+// snapshots writes dumps of a guest that is paused in front of a call. One that fails is a warning: the guest goes on.
+func (f *traceFlags) snapshots(g *guest.Guest) func(context.Context, *trace.Event) error {
+	return func(ctx context.Context, e *trace.Event) error {
+		path := filepath.Join(f.holdDumps, fmt.Sprintf("%s-%d-%s.elf", e.Time.UTC().Format("20060102T150405.000000Z"), e.TID, e.Name))
+		if err := dumpPaused(ctx, g, path); err != nil {
+			warn(fmt.Errorf("--hold-dumps: %w: the guest goes on without a dump", err))
+			return nil
+		}
+		fmt.Fprintf(os.Stderr, "outsight: dumped the guest to %s, in front of %s(%s) of %s (%d)\n", path, e.Name, e.Args, e.Process.Comm, e.Process.PID)
+		return nil
+	}
+}
+
+func dumpPaused(ctx context.Context, g *guest.Guest, path string) error {
+	l, err := g.Look(ctx)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	o := acquire.Options{Format: acquire.ELF, Checksum: acquire.NoChecksum, Vmcoreinfo: l.Linux.VmcoreinfoText(), CPUs: registers(ctx, g.Machine())}
+	_, err = acquire.File(ctx, l.Linux.Memory, path, false, o)
+	return err
 }

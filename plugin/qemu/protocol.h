@@ -208,6 +208,7 @@ struct os_ring {
 	uint32_t hold;     /* a futex: enum os_hold_state */
 	uint32_t overdue;  /* holds that nobody decided */
 	uint64_t held;     /* sequence number of the record that waits */
+	uint64_t waited;   /* ticks of the last hold, from the record to the decision's arrival */
 };
 
 /* How the monitor waits. One that looks by itself every moment needs no call to the host's kernel from a vCPU. */
@@ -221,6 +222,7 @@ enum os_hold_state {
 	OS_FREE = 0,
 	OS_HELD = 1,
 	OS_GO = 2,
+	OS_ASLEEP = 3, /* held, and the vCPU has to be woken */
 };
 
 enum os_hold_default {

@@ -194,40 +194,57 @@ uint64_t writer_commit(struct writer *w, uint16_t probe, uint16_t flags, uint32_
 	return sequence + 1;
 }
 
+/* A decision that comes soon finds the vCPU awake: to sleep and to be woken takes longer than most decisions. */
+#define SPIN 50000u /* nanoseconds */
+
+/* withdraw ends a hold that nobody decided; false: somebody just has. */
+static bool withdraw(struct os_ring *ring, uint32_t to)
+{
+	uint32_t was = __atomic_load_n(&ring->hold, __ATOMIC_ACQUIRE);
+	while (was == OS_HELD || was == OS_ASLEEP)
+		if (__atomic_compare_exchange_n(&ring->hold, &was, to, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
+			if (to == OS_GO && was == OS_ASLEEP)
+				futex(&ring->hold, FUTEX_WAKE, 1, NULL);
+			return true;
+		}
+	return false;
+}
+
 /* ring_hold waits until the monitor decides, is gone, or is late. */
 void ring_hold(struct os_ring *ring, uint32_t microseconds, uint64_t otherwise)
 {
-	uint64_t now = nanoseconds(CLOCK_MONOTONIC), deadline = now + (uint64_t)microseconds * 1000, spin = now + 20000;
-	while (__atomic_load_n(&ring->hold, __ATOMIC_ACQUIRE) == OS_HELD) {
+	uint64_t began = ring_ticks(), now = nanoseconds(CLOCK_MONOTONIC);
+	uint64_t deadline = now + (uint64_t)microseconds * 1000, spin = now + SPIN < deadline ? now + SPIN : deadline;
+	while (now < spin && __atomic_load_n(&ring->hold, __ATOMIC_ACQUIRE) == OS_HELD) {
+		for (int i = 0; i < 16 && __atomic_load_n(&ring->hold, __ATOMIC_ACQUIRE) == OS_HELD; i++) {
+#ifdef __x86_64__
+			__builtin_ia32_pause();
+#endif
+		}
+		now = nanoseconds(CLOCK_MONOTONIC);
+	}
+	uint32_t held = OS_HELD;
+	__atomic_compare_exchange_n(&ring->hold, &held, OS_ASLEEP, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+	while (__atomic_load_n(&ring->hold, __ATOMIC_ACQUIRE) == OS_ASLEEP) {
 		now = nanoseconds(CLOCK_MONOTONIC);
 		if (now >= deadline) {
-			uint32_t held = OS_HELD;
-			if (!__atomic_compare_exchange_n(&ring->hold, &held, OS_FREE, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+			if (!withdraw(ring, OS_FREE))
 				break; /* decided at the last moment */
 			__atomic_fetch_add(&ring->overdue, 1, __ATOMIC_SEQ_CST);
 			if (otherwise == OS_HOLD_STOP)
 				kill(getpid(), SIGSTOP);
 			return;
 		}
-		if (now < spin) {
-#ifdef __x86_64__
-			__builtin_ia32_pause();
-#endif
-			continue;
-		}
 		struct timespec rest = {(deadline - now) / 1000000000u, (deadline - now) % 1000000000u};
-		futex(&ring->hold, FUTEX_WAIT, OS_HELD, &rest);
+		futex(&ring->hold, FUTEX_WAIT, OS_ASLEEP, &rest);
 	}
+	ring->waited = ring_ticks() - began;
 	__atomic_store_n(&ring->hold, OS_FREE, __ATOMIC_SEQ_CST);
 }
 
 /* ring_release_all lets every vCPU go on that waits: nobody is there to decide. */
 void ring_release_all(struct program *p)
 {
-	for (uint32_t i = 0; i < p->n_rings; i++) {
-		struct os_ring *ring = (struct os_ring *)((uint8_t *)p->rings + (size_t)i * OS_PAGE);
-		uint32_t held = OS_HELD;
-		if (__atomic_compare_exchange_n(&ring->hold, &held, OS_GO, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
-			futex(&ring->hold, FUTEX_WAKE, 1, NULL);
-	}
+	for (uint32_t i = 0; i < p->n_rings; i++)
+		withdraw((struct os_ring *)((uint8_t *)p->rings + (size_t)i * OS_PAGE), OS_GO);
 }

@@ -106,6 +106,8 @@ func (c *Client) Close() error {
 type Options struct {
 	Ring    uint64 // bytes for each vCPU, a power of two; 0: 32 MiB
 	Windows []Window
+	// Spin is for how long the next record is looked for without sleep: for vCPUs that wait.
+	Spin time.Duration
 }
 
 // Window is guest-physical memory as QEMU's process has it, through which programs read without
@@ -149,6 +151,7 @@ func (c *Client) Start(ctx context.Context, a *Assembler, o Options) (*Stream, e
 		r.close()
 		return nil, err
 	}
+	r.spin = o.Spin
 	return &Stream{c: c, r: r}, nil
 }
 
@@ -211,6 +214,9 @@ func (s *Stream) Overdue() uint64 { return s.r.overdue() }
 
 // Continue lets the vCPU of a record go on that waits ([Waits]). It reports whether it still waited.
 func (s *Stream) Continue(rec *Record) bool { return s.r.decide(rec.VCPU, rec.Sequence) }
+
+// Waited is how long the last hold of a vCPU took that was decided: from its record to the moment when it went on.
+func (s *Stream) Waited(vcpu int) time.Duration { return s.r.waited(vcpu) }
 
 // Time is the host's time of a record.
 func (s *Stream) Time(rec *Record) time.Time { return s.r.clock(rec.Ticks) }

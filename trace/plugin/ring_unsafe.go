@@ -38,7 +38,15 @@ type ring struct {
 	hold       uint32
 	overdue    uint32
 	held       uint64
+	waited     uint64
 }
+
+// enum os_hold_state.
+const (
+	holdHeld   = 1
+	holdGo     = 2
+	holdAsleep = 3 // held, and the vCPU has to be woken
+)
 
 // rings are what the plugin writes and a monitor reads.
 type rings struct {
@@ -47,13 +55,14 @@ type rings struct {
 	header *header
 	ring   []*ring
 	data   [][]byte
-	tails  []uint64 // how far each was read
-	given  []uint64 // … as the plugin knows
-	noted  []uint64 // records of each that were lost until the head was looked at
-	heads  []uint64 // how far each was written, as it was last looked at
-	next   uint64   // sequence number of the record to come
-	last   int      // the ring of the last record
-	busy   bool     // there was a record a moment ago
+	tails  []uint64      // how far each was read
+	given  []uint64      // … as the plugin knows
+	noted  []uint64      // records of each that were lost until the head was looked at
+	heads  []uint64      // how far each was written, as it was last looked at
+	next   uint64        // sequence number of the record to come
+	last   int           // the ring of the last record
+	busy   bool          // there was a record a moment ago
+	spin   time.Duration // for how long the next one is looked for without sleep
 }
 
 // A monitor that has seen a record naps before it sleeps, for 20 ms in all.
@@ -259,6 +268,9 @@ func (r *rings) read(ctx context.Context, rec *Record, gone <-chan struct{}, pat
 				return ErrIdle
 			}
 		}
+		if r.busy && r.spin > 0 && naps == 0 && r.await(r.spin) {
+			continue
+		}
 		// While records come, they are looked for every moment: to be woken for each would cost its vCPU more than the record.
 		if r.busy && naps < maxNaps {
 			naps++
@@ -275,11 +287,48 @@ func (r *rings) read(ctx context.Context, rec *Record, gone <-chan struct{}, pat
 	}
 }
 
+// await looks for a record without sleeping, for at most d.
+func (r *rings) await(d time.Duration) bool {
+	for began := time.Now(); time.Since(began) < d; {
+		for range 64 {
+			for i := range r.ring {
+				if atomic.LoadUint64(&r.ring[i].head) != r.tails[i] {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// waited is how long the last hold of a vCPU took, by the plugin's clock.
+func (r *rings) waited(vcpu int) time.Duration {
+	ticks := atomic.LoadUint64(&r.ring[vcpu].waited)
+	h := r.header
+	dt := atomic.LoadUint64(&h.ticks) - h.firstTicks
+	if dt == 0 {
+		return 0
+	}
+	return time.Duration(float64(ticks) * float64(atomic.LoadUint64(&h.nanosecond)-h.firstNanosecond) / float64(dt))
+}
+
 // decide lets a vCPU go on that waits with record sequence.
 func (r *rings) decide(vcpu int, sequence uint64) bool {
 	g := r.ring[vcpu]
-	if atomic.LoadUint64(&g.held) != sequence || !atomic.CompareAndSwapUint32(&g.hold, 1, 2) {
+	if atomic.LoadUint64(&g.held) != sequence {
 		return false
+	}
+	for {
+		was := atomic.LoadUint32(&g.hold)
+		if was != holdHeld && was != holdAsleep {
+			return false
+		}
+		if atomic.CompareAndSwapUint32(&g.hold, was, holdGo) {
+			if was == holdHeld { // it looks by itself
+				return true
+			}
+			break
+		}
 	}
 	_, _, _ = unix.Syscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(&g.hold)), 1, 1, 0, 0, 0)
 	return true

@@ -2,6 +2,7 @@ package tcg
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -15,8 +16,9 @@ type Decision int
 
 // The decisions.
 const (
-	Allow Decision = iota // it is done
-	Pause                 // the machine is paused, before the kernel has begun it
+	Allow    Decision = iota // it is done
+	Pause                    // the machine is paused, before the kernel has begun it
+	Snapshot                 // the machine is paused so, kept by Hold.Snapshot, and goes on
 )
 
 // Hold makes the guest wait: a thread that makes one of these calls stands still in front of it, with its virtual CPU, until
@@ -25,6 +27,8 @@ type Hold struct {
 	Calls []string // names; nil: nothing is held
 	// Decide gets the event of a call that has not begun. It must not keep it.
 	Decide func(ctx context.Context, e *trace.Event) Decision
+	// Snapshot keeps the machine, which is paused in front of the call meanwhile; nil: nothing decides [Snapshot].
+	Snapshot func(ctx context.Context, e *trace.Event) error
 	// Limit is how long the guest waits at most, also for a monitor that is stopped; 0: a second. If the monitor
 	// ends, nothing waits.
 	Limit time.Duration
@@ -58,6 +62,15 @@ func (h *Hold) check() error {
 	return nil
 }
 
+// spin is for how long a monitor that decides looks for the next call without sleep: to be woken takes longer than most
+// decisions.
+func (h *Hold) spin() time.Duration {
+	if len(h.Calls) == 0 {
+		return 0
+	}
+	return 100 * time.Microsecond
+}
+
 // decide asks about a call that is held, and lets its virtual CPU go on.
 func (s *Stream) decide(ctx context.Context, rec *plugin.Record) error {
 	c := s.join.pending[rec.Word(wordTask)]
@@ -66,10 +79,26 @@ func (s *Stream) decide(ctx context.Context, rec *plugin.Record) error {
 		s.join.fill(&s.held, c)
 		d = s.o.Hold.Decide(ctx, &s.held)
 	}
-	if d != Pause {
+	if d == Allow {
 		s.records.Continue(rec)
 		return nil
 	}
+	if err := s.pause(ctx, rec); err != nil || d != Snapshot {
+		return err
+	}
+	var err error
+	if s.o.Hold.Snapshot != nil {
+		err = s.o.Hold.Snapshot(ctx, &s.held)
+	}
+	// It goes on even if the snapshot failed, or the trace ends.
+	if err2 := s.g.Machine().Control.Monitor.QMP(context.WithoutCancel(ctx), "cont", nil, nil); err2 != nil {
+		err = errors.Join(err, fmt.Errorf("resume %s: %w", s.g.Machine().Title(), err2))
+	}
+	return err
+}
+
+// pause pauses the machine in front of the call that a record is of, and lets that one's virtual CPU go.
+func (s *Stream) pause(ctx context.Context, rec *plugin.Record) error {
 	monitor := s.g.Machine().Control.Monitor
 	if monitor == nil {
 		s.records.Continue(rec)

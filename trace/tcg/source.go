@@ -158,7 +158,7 @@ func (s *Stream) install(ctx context.Context, l *guest.Look) error {
 	for _, l := range linears {
 		c.Linear(l)
 	}
-	records, err := s.client.Start(ctx, c.Assembler, plugin.Options{Ring: s.o.Ring, Windows: ws})
+	records, err := s.client.Start(ctx, c.Assembler, plugin.Options{Ring: s.o.Ring, Windows: ws, Spin: s.o.Hold.spin()})
 	if err != nil {
 		return fmt.Errorf("trace system calls: %w", err)
 	}
@@ -296,6 +296,12 @@ func (s *Stream) check(ctx context.Context) error {
 
 // Lost implements [trace.Stream].
 func (s *Stream) Lost() uint64 { return s.join.lost + s.records.Lost() }
+
+// Overdue is how many held calls went on before anybody decided.
+func (s *Stream) Overdue() uint64 { return s.records.Overdue() }
+
+// Waited is how long the last call that was held on a virtual CPU waited for its decision, by the plugin's clock.
+func (s *Stream) Waited(vcpu int) time.Duration { return s.records.Waited(vcpu) }
 
 // Close implements [trace.Stream]. The guest runs at full speed again.
 func (s *Stream) Close() error {

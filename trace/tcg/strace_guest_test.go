@@ -23,7 +23,7 @@ import (
 )
 
 // traced boots a guest with the plugin and with strace in it.
-func traced(t *testing.T, o lab.Options) *lab.Guest {
+func traced(t testing.TB, o lab.Options) *lab.Guest {
 	t.Helper()
 	labtest.NeedQEMU(t)
 	path, err := plugin.Install(filepath.Join(t.TempDir(), plugin.FileName))
@@ -34,7 +34,9 @@ func traced(t *testing.T, o lab.Options) *lab.Guest {
 		t.Skip(err)
 	}
 	o.Plugin = path
-	o.Files = labtest.Program(t, "/usr/bin/strace", "usr/bin/strace", "strace", "libunwind8", "liblzma5", "libc6", "libgcc-s1")
+	files := labtest.Program(t, "/usr/bin/strace", "usr/bin/strace", "strace", "libunwind8", "liblzma5", "libc6", "libgcc-s1")
+	maps.Copy(files, o.Files)
+	o.Files = files
 	return labtest.Up(t, o)
 }
 

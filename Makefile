@@ -5,12 +5,13 @@ FUZZTIME ?= 10s
 HOSTILE ?= 5000
 SEED ?= $(shell date +%s)
 SOAK ?= 1h
+CHAOS ?= 1h
 SOAK_KERNELS ?= 6.12 debian
 PREFIX ?= /usr/local
 
 export CGO_ENABLED = 0
 
-.PHONY: help build install demo test check lint fuzz hostile soak minimal support zoo bench install-deps install-slow-deps clean
+.PHONY: help build install demo test check lint fuzz hostile soak chaos minimal support zoo bench install-deps install-slow-deps clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -43,6 +44,9 @@ hostile: install-deps ## lie to every view about a guest's memory, HOSTILE times
 
 soak: install-deps ## judge guests that are busy in every legal way, for SOAK on each of SOAK_KERNELS: nothing may be found
 	OUTSIGHT_SOAK=$(SOAK) OUTSIGHT_SOAK_KERNELS="$(SOAK_KERNELS)" go test -count 1 -timeout 0 -v -run '^TestGuestSoak$$' ./groundtruth
+
+chaos: install-deps $(PLUGIN) ## kill, stop and overload what reads a guest's events, for CHAOS: no event may be wrong or uncounted
+	OUTSIGHT_CHAOS=$(CHAOS) go test -count 1 -timeout 0 -v -run '^TestGuestChaos$$' ./trace/tcg
 
 minimal: install-slow-deps ## build a kernel with as little in it as outsight can read, once, and read it with every view
 	OUTSIGHT_SLOW=1 go test -count 1 -timeout 90m -v -run '^TestGuestMinimal$$' ./groundtruth

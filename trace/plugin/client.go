@@ -205,8 +205,7 @@ func (s *Stream) Wait(ctx context.Context, rec *Record, patience time.Duration) 
 // Lost is how many records found no room so far.
 func (s *Stream) Lost() uint64 { return s.r.lost() }
 
-// Before is how many records were lost before the one that was read last. One that is lost while a batch is read counts for
-// the next batch.
+// Before is how many records were lost before the one that was read last, or soon after it.
 func (s *Stream) Before() uint64 { return s.r.before() }
 
 // Overdue is how many held vCPUs went on before anybody decided.

@@ -190,8 +190,9 @@ func (r *rings) peek(i int) ([]byte, error) {
 				atomic.StoreUint64(&r.ring[i].tail, tail)
 				r.given[i] = tail
 			}
-			r.noted[i] = atomic.LoadUint64(&r.ring[i].lost) // on the head's line: it costs nothing here
-			if r.heads[i] = atomic.LoadUint64(&r.ring[i].head); tail == r.heads[i] {
+			r.heads[i] = atomic.LoadUint64(&r.ring[i].head)
+			r.noted[i] = atomic.LoadUint64(&r.ring[i].lost) // behind the head: then no loss before a record is missed
+			if tail == r.heads[i] {
 				return nil, nil
 			}
 		}

@@ -121,7 +121,7 @@ func TestGuestHold(t *testing.T) {
 		close(ready)
 		labtest.Output(t, g, "/calls count 3 9")
 		end()
-		if !slices.Equal(states, []string{"paused 1009, 1, SEEK_CUR"}) {
+		if !slices.Equal(states, []string{"paused 1009, 1, SEEK_SET"}) {
 			t.Errorf("snapshots: %q", states)
 		}
 	})

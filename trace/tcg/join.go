@@ -64,6 +64,7 @@ type call struct {
 	function                   int      // of terminalFunctions
 	done                       bool     // nothing more is to come for it
 	words                      []uint64 // of a probe; of a return, those behind its head
+	lost                       uint64   // records, before its entry
 	asked, before              uint64   // of an answer: its file and position when the call began
 	bytes                      []byte
 	data                       []piece
@@ -131,7 +132,7 @@ func (c *call) head(r *plugin.Record) {
 func (j *joiner) entry(ctx context.Context, s *plugin.Stream, r *plugin.Record) {
 	c := j.new()
 	c.head(r)
-	c.seen, c.entered = true, s.Time(r)
+	c.seen, c.entered, c.lost = true, s.Time(r), s.Before()
 	for i := range min(r.Words()-headWords, 6) {
 		c.args[i] = r.Word(headWords + i)
 	}
@@ -162,7 +163,10 @@ func (j *joiner) entry(ctx context.Context, s *plugin.Stream, r *plugin.Record) 
 
 func (j *joiner) back(ctx context.Context, s *plugin.Stream, r *plugin.Record) {
 	c := j.pending[r.Word(wordTask)]
-	if c != nil && (c.nr != r.Word(wordCall) || c.born != r.Word(wordBorn)) {
+	stamp, lost := r.Word(wordStamp), s.Before()
+	// Where records were lost meanwhile, only the stamp proves that this is the return of that entry.
+	unsure := c != nil && stamp != c.stamp && lost != c.lost
+	if c != nil && (c.nr != r.Word(wordCall) || c.born != r.Word(wordBorn) || unsure) {
 		c.note = "its return was not seen"
 		delete(j.pending, c.task)
 		j.done(c)
@@ -172,6 +176,9 @@ func (j *joiner) back(ctx context.Context, s *plugin.Stream, r *plugin.Record) {
 		c = j.new()
 		c.head(r)
 		c.note = "it began before the trace did"
+		if lost > 0 {
+			c.note = "its beginning was not seen"
+		}
 		c.process = j.who(ctx, c.task, c.born)
 	}
 	delete(j.pending, c.task)
@@ -180,7 +187,7 @@ func (j *joiner) back(ctx context.Context, s *plugin.Stream, r *plugin.Record) {
 	for i := headWords; i < r.Words(); i++ {
 		c.words = append(c.words, r.Word(i))
 	}
-	if stamp := r.Word(wordStamp); stamp == 0 || stamp == c.stamp || !c.seen {
+	if stamp == 0 || stamp == c.stamp || !c.seen {
 		c.add(r, true)
 	} else {
 		c.note = "what it gave back was not read: its thread moved to another processor"

@@ -1,6 +1,7 @@
 package linux
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 
@@ -16,6 +17,16 @@ const longestHeld = 120_000_000_000
 
 type holderLayout struct {
 	stack, sp, onCPU, arrival, clock kobj.Field
+	state, works                     kobj.Field
+}
+
+func (s *System) holderLayout() (*holderLayout, error) {
+	return kobj.LayoutOf(s.Walker, "what tasks have in hand", func(r *kobj.Resolver, o *holderLayout) {
+		const t = "task_struct"
+		o.stack, o.sp, o.onCPU = r.Field(t, "stack"), r.Field(t, "thread.sp"), r.Field(t, "on_cpu")
+		o.arrival, o.clock = r.Field(t, "sched_info.last_arrival"), r.Field("rq", "clock")
+		o.state, o.works = r.Field(t, "__state", "state"), r.Field(t, "task_works") // 5.14
+	})
 }
 
 // InHand reports which words the task that holds a mutex has on its kernel stack: what it is changing
@@ -25,11 +36,7 @@ func (s *System) InHand(mutex string) (map[uint64]bool, error) {
 	if task == 0 {
 		return nil, nil
 	}
-	o, err := kobj.LayoutOf(s.Walker, "holders of mutexes", func(r *kobj.Resolver, o *holderLayout) {
-		const t = "task_struct"
-		o.stack, o.sp, o.onCPU = r.Field(t, "stack"), r.Field(t, "thread.sp"), r.Field(t, "on_cpu")
-		o.arrival, o.clock = r.Field(t, "sched_info.last_arrival"), r.Field("rq", "clock")
-	})
+	o, err := s.holderLayout()
 	if err != nil {
 		return nil, err
 	}
@@ -81,4 +88,58 @@ func (o *holderLayout) words(r kobj.Reader, task virt.Addr, now uint64) (map[uin
 		}
 	}
 	return words, nil
+}
+
+// AtWorkOn reports whether a task is at work, in the kernel, on the size bytes at object: it is ready to run or waits
+// uninterruptibly, and has an address in them on its stack, or has put off to deal with them until it leaves the kernel
+// (task_work_add). Tasks on a processor are left out, as the words of earlier calls are on their stacks too.
+func (s *System) AtWorkOn(ctx context.Context, object virt.Addr, size uint64) (bool, error) {
+	o, err := s.holderLayout()
+	if err != nil {
+		return false, err
+	}
+	now, err := s.schedulerClock(o)
+	if err != nil {
+		return false, err
+	}
+	l := s.NewProcessReader()
+	for p, err := range s.Processes(ctx) {
+		if err != nil {
+			continue // who reads tasks reports it
+		}
+		for t, err := range l.Threads(ctx, p) {
+			if err == nil && o.atWorkOn(s.Reader(), t.Addr, now, object, size) {
+				return true, nil
+			}
+		}
+	}
+	return false, ctx.Err()
+}
+
+// maxTaskWorks bounds what a task has put off.
+const maxTaskWorks = 64
+
+func (o *holderLayout) atWorkOn(r kobj.Reader, task virt.Addr, now uint64, object virt.Addr, size uint64) bool {
+	const uninterruptible = 2 // TASK_UNINTERRUPTIBLE, alone
+	within := func(a virt.Addr) bool { return a >= object && uint64(a-object) < size }
+	if state := r.Uint(task, o.state); r.Err != nil || state != 0 && state != uninterruptible || r.Uint(task, o.onCPU) != 0 {
+		return false
+	}
+	for work, n := r.Pointer(task, o.works), 0; work != 0 && r.Err == nil && n < maxTaskWorks; n++ {
+		if within(work) {
+			return true
+		}
+		work = r.Ptr(work)
+	}
+	r.Err = nil
+	words, err := o.words(r, task, now)
+	if err != nil {
+		return false
+	}
+	for w := range words {
+		if within(virt.Addr(w)) {
+			return true
+		}
+	}
+	return false
 }

@@ -45,3 +45,43 @@ func TestHolderWords(t *testing.T) {
 		}
 	}
 }
+
+// TestAtWorkOn: a file that is being closed is in the hand of the task that closes it, until that has come to it.
+func TestAtWorkOn(t *testing.T) {
+	g := synth.New(synth.Options{})
+	g.Add(synth.Process{PID: 1, Comm: "init"})
+	s := open(t, g)
+	o := &holderLayout{
+		stack: kobj.FieldAt(0, 8), sp: kobj.FieldAt(8, 8), onCPU: kobj.FieldAt(16, 4), arrival: kobj.FieldAt(24, 8),
+		state: kobj.FieldAt(32, 4), works: kobj.FieldAt(40, 8),
+	}
+	const now, size = 1_000_000_000_000, 232
+	file := g.Alloc(512, 64)
+	other := g.Alloc(512, 64)
+	for name, c := range map[string]struct {
+		state, running, arrival, onStack, work uint64
+		want                                   bool
+	}{
+		"closes it":                 {state: 0, arrival: now, onStack: file, want: true},
+		"waits while it closes it":  {state: 2, arrival: now, onStack: file + 16, want: true},
+		"closes another":            {state: 0, arrival: now, onStack: file + 512},
+		"has put off to close it":   {state: 0, arrival: now, work: file + 8, want: true},
+		"has put off another first": {state: 0, arrival: now, work: other, want: true},
+		"sleeps, for a connection":  {state: 1, arrival: now, onStack: file},
+		"runs":                      {state: 0, running: 1, arrival: now, onStack: file},
+		"hangs":                     {state: 2, arrival: now - 500e9, onStack: file},
+	} {
+		stack := g.Alloc(16<<10, 4096)
+		g.Put64(stack+0x3000, c.onStack)
+		g.Put64(other, file)
+		g.Put64(file, 0)
+		g.Put64(file+8, 0)
+		task := g.Alloc(4096, 8)
+		for off, v := range map[uint64]uint64{0: stack, 8: stack + 0x2800, 16: c.running, 24: c.arrival, 32: c.state, 40: c.work} {
+			g.Put64(task+off, v)
+		}
+		if got := o.atWorkOn(s.Reader(), virt.Addr(task), now, virt.Addr(file), size); got != c.want {
+			t.Errorf("a task that %s: %v", name, got)
+		}
+	}
+}

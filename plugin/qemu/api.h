@@ -87,6 +87,8 @@ typedef void (*udata_cb)(qemu_plugin_id_t, void *);
 
 void qemu_plugin_reset(qemu_plugin_id_t, simple_cb);
 void qemu_plugin_register_vcpu_init_cb(qemu_plugin_id_t, vcpu_simple_cb);
+OPTIONAL void qemu_plugin_register_vcpu_idle_cb(qemu_plugin_id_t, vcpu_simple_cb);
+OPTIONAL void qemu_plugin_register_vcpu_resume_cb(qemu_plugin_id_t, vcpu_simple_cb);
 void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t, tb_trans_cb);
 void qemu_plugin_register_vcpu_insn_exec_cb(struct qemu_plugin_insn *, vcpu_udata_cb, enum qemu_plugin_cb_flags, void *);
 void qemu_plugin_register_vcpu_mem_cb(struct qemu_plugin_insn *, mem_cb, enum qemu_plugin_cb_flags, enum qemu_plugin_mem_rw, void *);

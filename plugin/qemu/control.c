@@ -134,7 +134,8 @@ static void serve(int s)
 		if (n < 0 && errno != EINTR)
 			return;
 		program_clock();
-		if (fds[1].revents & POLLIN) {
+		/* One who has just ended is taken note of first: the other is served then. */
+		if (fds[0].revents == 0 && fds[1].revents & POLLIN) {
 			int other = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
 			static const char busy[] = "another monitor has the plugin: end it first";
 			if (other >= 0) {

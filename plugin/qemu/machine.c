@@ -129,6 +129,24 @@ static void gather(struct writer *w, struct vcpu *v, uint64_t vector, uint64_t c
 	writer_item_end(w, item, used, status);
 }
 
+/* last finds the last word that is not zero. Tables of pages are most often full at the end: it looks from there. */
+static uint64_t last(struct program *p, struct vcpu *v, uint64_t address, uint32_t words, bool *fault)
+{
+	uint64_t buffer[32];
+	while (words > 0) {
+		uint32_t n = words < 32 ? words : 32;
+		words -= n;
+		if (!memory_read(p, v, address + words * 8ull, buffer, n * 8ull)) {
+			*fault = true;
+			return 0;
+		}
+		while (n-- > 0)
+			if (buffer[n])
+				return address + (words + n) * 8ull;
+	}
+	return 0;
+}
+
 /*
  * forget takes a word away from other vCPUs' threads, which may write it at the same moment: then they write something new,
  * and what was to be forgotten is gone as well.
@@ -167,7 +185,7 @@ void machine_run(struct program *p, struct vcpu *v, const struct os_probe *probe
 		[OS_VEC] = &&vec, [OS_JMP] = &&jmp, [OS_JEQ] = &&jeq, [OS_JNE] = &&jne, [OS_JLT] = &&jlt, [OS_JGT] = &&jgt,
 		[OS_JSET] = &&jset, [OS_JSAME] = &&jsame, [OS_JBIT] = &&jbit, [OS_TABLE] = &&table, [OS_VGET] = &&vget,
 		[OS_VSET] = &&vset, [OS_VGETN] = &&vgetn, [OS_VSETN] = &&vsetn, [OS_VFORGET] = &&vforget, [OS_HOLD] = &&hold,
-		[OS_GATE] = &&gate,
+		[OS_GATE] = &&gate, [OS_LAST] = &&last,
 	};
 	const struct os_insn *const code = p->code, *pc = code + probe->entry, *i;
 	uint64_t s[OS_SLOTS] = {0};
@@ -291,9 +309,12 @@ vforget:
 	forget(i->arg, SRC);
 	NEXT;
 hold:
-	holds = i;
+	holds = c->asleep ? NULL : i;
 	NEXT;
 gate:
 	gate_set((unsigned int)c->words[OS_CTX_VCPU], i->arg != 0);
+	NEXT;
+last:
+	DST = last(p, v, SRC, i->arg, &fault);
 	NEXT;
 }

@@ -99,6 +99,26 @@ static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static struct program *wanted;
 static bool pending, asked; /* pending is read without the lock */
 
+/*
+ * A vCPU that falls asleep, or wakes, does not count as one that runs: a program can be changed at that moment by another one, and is
+ * not let go of meanwhile.
+ */
+static void at_sleep(qemu_plugin_id_t id, unsigned int vcpu)
+{
+	(void)id;
+	pthread_mutex_lock(&change_lock);
+	translate_sleep(vcpu, false);
+	pthread_mutex_unlock(&change_lock);
+}
+
+static void at_wake(qemu_plugin_id_t id, unsigned int vcpu)
+{
+	(void)id;
+	pthread_mutex_lock(&change_lock);
+	translate_sleep(vcpu, true);
+	pthread_mutex_unlock(&change_lock);
+}
+
 static void swap(qemu_plugin_id_t id)
 {
 	pthread_mutex_lock(&change_lock);
@@ -116,6 +136,10 @@ static void swap(qemu_plugin_id_t id)
 	}
 	qemu_plugin_register_vcpu_init_cb(id, vcpu_starts);
 	qemu_plugin_register_vcpu_tb_trans_cb(id, translate);
+	if (running && running->sleeps && qemu_plugin_register_vcpu_idle_cb && qemu_plugin_register_vcpu_resume_cb) {
+		qemu_plugin_register_vcpu_idle_cb(id, at_sleep);
+		qemu_plugin_register_vcpu_resume_cb(id, at_wake);
+	}
 	program_free(old);
 	pthread_cond_broadcast(&changed);
 	pthread_mutex_unlock(&change_lock);

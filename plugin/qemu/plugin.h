@@ -33,7 +33,7 @@ struct program {
 	/* What to look for in code that is translated. */
 	uint32_t syscall_kinds;
 	uint32_t control_registers; /* bit n: register n */
-	bool writes, new_pages;
+	bool writes, new_pages, returns, sleeps;
 	uint64_t write_low, write_high;
 	uint32_t at_syscall[3][MAX_SYSCALL_PROBES], n_at_syscall[3]; /* by kind: bit 0, 1, 2 */
 	uint64_t *pages; /* of addresses and of physical addresses, as host addresses: open addressing */
@@ -52,6 +52,7 @@ struct vcpu {
 /* What a callback knows of the place where it was called. */
 struct context {
 	uint64_t words[OS_CTX_WORDS];
+	bool asleep; /* the vCPU does not run: nothing may wait */
 };
 
 /* Where this process has length bytes at a virtual address; NULL: in no window. They lie in one piece, or nowhere. */
@@ -102,6 +103,7 @@ void program_free(struct program *p);
 void translate(qemu_plugin_id_t id, struct qemu_plugin_tb *tb);
 bool translate_prepare(struct program *p);
 void translate_forget(struct program *p);
+void translate_sleep(unsigned int vcpu, bool wakes);
 
 /* control.c */
 bool control_start(const char *path, const struct os_hello *h);

@@ -66,6 +66,8 @@ static bool check_code(struct program *p, char *why, size_t why_size)
 			FAIL("instruction %u: invalid pointers of %llu bytes", n, (unsigned long long)i->imm);
 		if (i->op >= OS_COPY && i->op <= OS_VEC && i->arg > OS_MAX_RECORD)
 			FAIL("instruction %u: items of %u bytes are larger than any record", n, i->arg);
+		if (i->op == OS_LAST && i->arg > OS_PAGE / 8)
+			FAIL("instruction %u: %u words are more than a page", n, i->arg);
 		if (i->op == OS_HOLD && i->arg > 60u * 1000 * 1000)
 			FAIL("instruction %u: a vCPU waits a minute at most", n);
 	}
@@ -79,7 +81,7 @@ static bool check_probes(struct program *p, char *why, size_t why_size)
 	uint32_t syscalls = 0;
 	for (uint32_t n = 0; n < p->counts.probes; n++) {
 		const struct os_probe *probe = &p->probes[n];
-		if (probe->where < OS_AT_SYSCALL || probe->where > OS_AT_NEW_PAGE || probe->entry >= p->counts.code || probe->id > 0xffff)
+		if (probe->where < OS_AT_SYSCALL || probe->where > OS_AT_SLEEP || probe->entry >= p->counts.code || probe->id > 0xffff)
 			FAIL("probe %u: invalid place %u, entry %u or id %u", n, probe->where, probe->entry, probe->id);
 		if (probe->where == OS_AT_CONTROL && probe->arg > 15)
 			FAIL("probe %u: invalid control register %u", n, probe->arg);

@@ -9,7 +9,7 @@
 
 #include <stdint.h>
 
-#define OS_PROTOCOL 2u
+#define OS_PROTOCOL 3u
 #define OS_MAGIC 0x74737566u
 
 /* Messages. Each starts with a struct os_message, and its payload follows. */
@@ -50,7 +50,7 @@ struct os_hello {
 #define OS_MAX_RANGES 64u
 #define OS_MAX_REGISTERS 64u
 #define OS_SLOTS 32u
-#define OS_SCRATCH 16u
+#define OS_SCRATCH 32u
 
 /* A program: this header, then its arrays in the order of their counts. */
 struct os_program {
@@ -71,6 +71,8 @@ enum os_where {
 	OS_AT_WRITE = 4,     /* after a store into length bytes at the virtual address */
 	OS_AT_CONTROL = 5,   /* before a load of control register arg */
 	OS_AT_NEW_PAGE = 6,  /* before the first instruction in a page that was not seen with these bytes */
+	OS_AT_RETURN = 7,    /* before a return from an interrupt (iret) */
+	OS_AT_SLEEP = 8,     /* when a vCPU has nothing to do, and when it goes on: without registers and holds */
 };
 
 enum os_syscall_kind {
@@ -157,6 +159,7 @@ enum os_op {
 	OS_VFORGET,  /* scratch word arg of every vCPU that has src there, or src + 1, = 0 */
 	OS_HOLD,     /* when the record is complete, wait for a decision up to arg microseconds; then do imm */
 	OS_GATE,     /* open this vCPU's gate, or shut it if arg is 0 */
+	OS_LAST,     /* dst = address of the last 64-bit word that is not zero, of arg words at src; 0 if there is none */
 	OS_OPS,
 };
 
@@ -172,7 +175,7 @@ enum os_context {
 	OS_CTX_PC,
 	OS_CTX_ADDRESS, /* of the access */
 	OS_CTX_SIZE,
-	OS_CTX_VALUE,   /* stored, or loaded into the control register */
+	OS_CTX_VALUE,   /* stored, or loaded into the control register; 1 if the vCPU goes on, 0 if it sleeps */
 	OS_CTX_KIND,    /* enum os_syscall_kind, or the control register's number */
 	OS_CTX_HASH,    /* of the new page */
 	OS_CTX_WORDS,

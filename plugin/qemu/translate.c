@@ -55,6 +55,24 @@ static void at_syscall64(unsigned int vcpu, void *data) { at_syscall(vcpu, 0, da
 static void at_sysenter(unsigned int vcpu, void *data) { at_syscall(vcpu, 1, data); }
 static void at_int80(unsigned int vcpu, void *data) { at_syscall(vcpu, 2, data); }
 
+static void at_return(unsigned int vcpu, void *data)
+{
+	struct context c = {0};
+	run(vcpu, &c, probe_of(data));
+}
+
+void translate_sleep(unsigned int vcpu, bool wakes)
+{
+	struct program *p = running;
+	for (uint32_t i = 0; p && p->sleeps && i < p->counts.probes; i++) {
+		if (p->probes[i].where != OS_AT_SLEEP)
+			continue;
+		struct context c = {.asleep = true};
+		c.words[OS_CTX_VALUE] = wakes;
+		run(vcpu, &c, i);
+	}
+}
+
 /* GDB's order of registers is the order of their numbers in QEMU's list: rax, rbx, rcx, rdx … */
 static const char *const general[16] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
 					"r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"};
@@ -236,6 +254,12 @@ bool translate_prepare(struct program *p)
 		case OS_AT_NEW_PAGE:
 			p->new_pages = true;
 			break;
+		case OS_AT_RETURN:
+			p->returns = true;
+			break;
+		case OS_AT_SLEEP:
+			p->sleeps = true;
+			break;
 		}
 	}
 	sorting = p;
@@ -326,12 +350,16 @@ static void at_turnstile(unsigned int vcpu, void *data)
 	change_if_pending();
 }
 
-static void turnstile(struct qemu_plugin_insn *last)
+static void turnstile(struct program *p, struct qemu_plugin_insn *last)
 {
 	uint8_t b[16];
 	size_t size = bytes_of(last, b, sizeof b);
-	if (size > 0 && size <= 2 && b[size - 1] == 0xcf) /* iret, iretq */
-		qemu_plugin_register_vcpu_insn_exec_cb(last, at_turnstile, QEMU_PLUGIN_CB_NO_REGS, NULL);
+	if (size == 0 || size > 2 || b[size - 1] != 0xcf) /* iret, iretq */
+		return;
+	qemu_plugin_register_vcpu_insn_exec_cb(last, at_turnstile, QEMU_PLUGIN_CB_NO_REGS, NULL);
+	for (uint32_t k = 0; p && p->returns && k < p->counts.probes; k++)
+		if (p->probes[k].where == OS_AT_RETURN)
+			qemu_plugin_register_vcpu_insn_exec_cb(last, at_return, QEMU_PLUGIN_CB_R_REGS, pack(k, 0));
 }
 
 void translate(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
@@ -341,7 +369,7 @@ void translate(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 	size_t n = qemu_plugin_tb_n_insns(tb);
 	change_if_pending();
 	if (n > 0)
-		turnstile(qemu_plugin_tb_get_insn(tb, n - 1));
+		turnstile(p, qemu_plugin_tb_get_insn(tb, n - 1));
 	if (!p)
 		return;
 	bool decode = p->syscall_kinds != 0 || p->control_registers != 0;

@@ -43,6 +43,7 @@ const (
 	opVforget
 	opHold
 	opGate
+	opLast
 )
 
 type insn struct {
@@ -278,7 +279,7 @@ func (a *Assembler) data(w []uint32) uint64 {
 	return uint64(len(w))<<32 | uint64(at)
 }
 
-// Recall reads one of the vCPU's 16 words that last from one program to the next.
+// Recall reads one of the vCPU's 32 words that last from one program to the next.
 func (a *Assembler) Recall(dst Slot, word uint32) {
 	a.add(insn{op: opVget, dst: uint8(dst), arg: word})
 }
@@ -323,6 +324,12 @@ func (a *Assembler) Hold(limit uint32, stop bool) {
 		i.imm = 1
 	}
 	a.add(i)
+}
+
+// Last sets dst to the address of the last 64-bit word that is not zero, of words of them at src, a page at most; to 0
+// if all are zero, or could not be read.
+func (a *Assembler) Last(dst, src Slot, words uint32) {
+	a.add(insn{op: opLast, dst: uint8(dst), src: uint8(src), arg: words})
 }
 
 func (a *Assembler) add(i insn) {
@@ -417,3 +424,6 @@ func (a *Assembler) encode(windows []byte, nWindows int) ([]byte, error) {
 	}
 	return b, nil
 }
+
+// Check says what is wrong with a program.
+func (a *Assembler) Check() error { return a.resolve() }

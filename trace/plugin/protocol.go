@@ -10,7 +10,7 @@ import (
 // What crosses the border to the plugin, as in plugin/qemu/protocol.h. TestProtocol compares
 // the two.
 const (
-	protocol = 2
+	protocol = 3
 	magic    = 0x74737566
 
 	msgHello   = 1
@@ -30,7 +30,7 @@ const (
 	maxRanges    = 64
 	maxRegisters = 64
 	slots        = 32
-	scratch      = 16
+	scratch      = 32
 )
 
 // Where a probe stands.
@@ -44,6 +44,8 @@ const (
 	AtWrite    Where = 4 // after a store into Length bytes at the virtual address
 	AtControl  Where = 5 // before a load of control register Arg
 	AtNewPage  Where = 6 // before the first instruction in a page that was not seen with these bytes
+	AtReturn   Where = 7 // before a return from an interrupt (iret)
+	AtSleep    Where = 8 // when a vCPU has nothing to do, and when it goes on; without registers and holds
 )
 
 // What an AtAddress probe has in Arg. Each vCPU has a gate, which is open at the start: see [Assembler.Gate].
@@ -65,7 +67,7 @@ const (
 	CtxPC      // virtual address of the instruction
 	CtxAddress // of the store
 	CtxSize    // of the store, in bytes
-	CtxValue   // stored, or loaded into the control register
+	CtxValue   // stored, or loaded into the control register; 1 if the vCPU goes on, 0 if it sleeps
 	CtxKind    // of the system call instruction, or the control register's number
 	CtxHash    // of the new page
 	ctxWords

@@ -41,6 +41,7 @@ var stair = []string{
 	"table/*",
 	"trace",
 	"trace/syscall trace/plugin",
+	"trace/addrspace", // beside what trace/tcg sees, by one program
 	"trace/*",
 	"trace/told", // readings, of what trace/tcg sees
 	"check",

@@ -35,12 +35,16 @@ const (
 	KindFinding  Kind = "finding"  // a finding of check's came or went
 	KindProbe    Kind = "probe"    // a probe of the user's
 	KindWrite    Kind = "write"    // a store into a watched range
-	KindSpace    Kind = "space"    // an address space: processes without any knowledge of the system
 	KindNewCode  Kind = "code"     // execution of memory that no file backs
 	KindLost     Kind = "lost"     // events that found no room
 	KindBoot     Kind = "boot"     // the guest booted again
 	KindTerminal Kind = "terminal" // something was typed or shown at a terminal
 	KindSession  Kind = "session"  // the recording of a terminal began or ended
+
+	// Address spaces: processes without any knowledge of the system.
+	KindSpaceCreate Kind = "addrspace-create" // one was loaded for the first time
+	KindSpaceSwitch Kind = "addrspace-switch" // a processor goes on with another
+	KindSpaceExit   Kind = "addrspace-exit"   // its page tables are gone
 )
 
 // Source says where an event comes from, and so what it can be trusted with.
@@ -121,12 +125,12 @@ func number(n int64, ok bool) table.Value {
 // Columns are the columns of events.
 var Columns = table.Columns[Event]{
 	{Name: "time", Type: table.Time, Doc: "When it happened, by the host's clock.", Get: func(e *Event) table.Value { return moment(e.Time) }},
-	{Name: "event", Type: table.Text, Doc: "What happened: syscall, exec, exit, connect, module ….", Get: func(e *Event) table.Value { return text(string(e.Kind)) }},
+	{Name: "event", Type: table.Text, Doc: "What happened: syscall, exec, exit, connect, module, addrspace-create ….", Get: func(e *Event) table.Value { return text(string(e.Kind)) }},
 	{Name: "pid", Type: table.Int, Doc: "Process that did it, in the initial PID namespace; missing where unknown.", Get: func(e *Event) table.Value { return number(int64(e.process().PID), e.process().PID >= 0) }},
 	{Name: "tid", Type: table.Int, Extra: true, Doc: "Its thread.", Get: func(e *Event) table.Value { return number(int64(e.TID), e.TID > 0) }},
 	{Name: "comm", Type: table.Text, Doc: "Name of the process (task_struct.comm).", Get: func(e *Event) table.Value { return text(e.process().Comm) }},
 	{Name: "name", Type: table.Text, Doc: "System call, or what was probed.", Get: func(e *Event) table.Value { return text(e.Name) }},
-	{Name: "object", Type: table.Text, Doc: "What it is about: a path, an address, a module.", Get: func(e *Event) table.Value { return text(e.Object) }},
+	{Name: "object", Type: table.Text, Doc: "What it is about: a path, an address, a module, the root of an address space.", Get: func(e *Event) table.Value { return text(e.Object) }},
 	{Name: "args", Type: table.Text, Doc: "Arguments, decoded as strace writes them.", Get: func(e *Event) table.Value { return text(e.Args) }},
 	{Name: "result", Type: table.Text, Doc: "What a system call returned; missing where it did not return.", Get: func(e *Event) table.Value { return text(e.Result) }},
 	{Name: "note", Type: table.Text, Doc: "Why it matters, or what could not be read.", Get: func(e *Event) table.Value { return text(e.Note) }},
@@ -141,7 +145,7 @@ var Columns = table.Columns[Event]{
 	{Name: "fields", Type: table.List, Extra: true, Doc: "Arguments, as NAME=VALUE each.", Get: func(e *Event) table.Value { return table.ListValue(e.Fields) }},
 	{Name: "return", Type: table.Int, Extra: true, Doc: "What a system call returned, as a number.", Get: func(e *Event) table.Value { return number(e.Return, e.Returned) }},
 	{Name: "errno", Type: table.Text, Extra: true, Doc: "Error that it returned, by name; missing where it is none.", Get: func(e *Event) table.Value { return text(e.Errno) }},
-	{Name: "duration", Type: table.Duration, Extra: true, Doc: "From entry to return, by the host's clock, in seconds.", Get: func(e *Event) table.Value {
+	{Name: "duration", Type: table.Duration, Extra: true, Doc: "From entry to return, by the host's clock, in seconds; of an address space that ended, how long it was there.", Get: func(e *Event) table.Value {
 		if e.Duration == 0 {
 			return table.Missing(table.None)
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -37,6 +38,7 @@ type traceFlags struct {
 	limit               int
 	summary, strace     bool
 	sessions            sessionFlags
+	cr3, switches       bool
 }
 
 func newTraceCommand() *cobra.Command {
@@ -55,7 +57,8 @@ func newTraceCommand() *cobra.Command {
   outsight trace lab:demo --probe 'vfs_unlink dentry->d_name.name:string' --probe 'vfs_unlink%return $retval'
   outsight trace lab:demo --write modprobe_path:256
   outsight trace lab:demo --hold-exec ./decide
-  outsight trace lab:demo --sessions recordings`,
+  outsight trace lab:demo --sessions recordings
+  outsight trace lab:demo --cr3 --summary`,
 		GroupID:           groupAsk,
 		Args:              oneTarget,
 		ValidArgsFunction: completeTarget,
@@ -75,8 +78,10 @@ func newTraceCommand() *cobra.Command {
 	c.Flags().StringSliceVar(&f.comms, "comm", nil, "only processes with one of these `names`")
 	c.Flags().StringSliceVar(&f.exes, "exe", nil, "only processes that run one of these `files`")
 	c.Flags().StringSliceVar(&f.inside, "container", nil, "only processes in containers whose short ID begins with one of these `IDs`")
+	c.Flags().BoolVar(&f.cr3, "cr3", false, "show address spaces instead, as they are created and end, by what processors load into CR3: needs to know nothing of the guest's system")
+	c.Flags().BoolVar(&f.switches, "switches", false, "with --cr3: show each time that a processor goes on with another address space, too")
 	c.Flags().IntVar(&f.limit, "string-limit", 32, "show so many `bytes` of strings and buffers, as strace -s")
-	c.Flags().BoolVar(&f.summary, "summary", false, "count calls, errors and time instead, and print a table at the end, as strace -c")
+	c.Flags().BoolVar(&f.summary, "summary", false, "count calls, errors and time instead, and print a table at the end, as strace -c; with --cr3 as top")
 	c.Flags().BoolVar(&access.noCache, "no-cache", false, "analyze the kernel again, without the profiles kept on disk")
 	c.RunE = func(c *cobra.Command, args []string) (err error) {
 		// A trace reads as strace's output where the user asked for nothing else.
@@ -90,6 +95,12 @@ func newTraceCommand() *cobra.Command {
 			return err
 		}
 		f.pids = filter.pids
+		if f.cr3 {
+			return f.runCR3(c, &access, strings.Join(args, ""), o, where)
+		}
+		if f.switches {
+			return usagef("--switches goes with --cr3")
+		}
 		options, err := f.options(o)
 		if err != nil {
 			return err
@@ -147,6 +158,12 @@ func (f *traceFlags) options(o output) (t tcg.Options, err error) {
 // wants says whether an event is of a process that was asked for.
 func (f *traceFlags) wants(e *trace.Event) bool {
 	p := e.Process
+	if p == nil {
+		return len(f.comms)+len(f.exes)+len(f.inside)+len(f.pids) == 0
+	}
+	if f.cr3 && len(f.pids) > 0 && !slices.Contains(f.pids, int64(p.PID)) {
+		return false // else the plugin sees to it
+	}
 	return anyOf(f.comms, p.Comm, equal) && anyOf(f.exes, p.Exe, equal) && anyOf(f.inside, p.Container, strings.HasPrefix)
 }
 

@@ -72,8 +72,12 @@ func (f *traceFlags) report(stderr io.Writer, s trace.Stream, began time.Time, s
 
 func (f *traceFlags) shower(w io.Writer, o output) (shower, error) {
 	switch {
+	case f.summary && f.cr3:
+		return nothing{}, nil // it is written at the end
 	case f.summary:
 		return &summary{w: w, calls: map[string]*callCount{}}, nil
+	case f.strace && f.cr3:
+		return newSpaceLines(w, o.options.Zone), nil
 	case f.strace:
 		return newStraceLines(w, o.options.Zone), nil
 	}

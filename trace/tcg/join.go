@@ -7,6 +7,7 @@ import (
 	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux/peek"
 	"github.com/outsight-vmi/outsight/trace"
+	"github.com/outsight-vmi/outsight/trace/addrspace"
 	"github.com/outsight-vmi/outsight/trace/plugin"
 	"github.com/outsight-vmi/outsight/trace/syscall"
 	"github.com/outsight-vmi/outsight/virt"
@@ -115,6 +116,10 @@ func (j *joiner) take(ctx context.Context, s *plugin.Stream, r *plugin.Record) {
 		j.entry(ctx, s, r)
 	case idReturn, idDenied:
 		j.back(ctx, s, r)
+	case addrspace.ID:
+		if j.o.Spaces != nil {
+			j.o.Spaces.Take(r, s.Time(r))
+		}
 	default:
 		if isTerminal(r.Probe) {
 			j.terminals.record(ctx, j, s, r)

@@ -7,7 +7,7 @@ import (
 	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/linux/kobj"
-	"github.com/outsight-vmi/outsight/phys"
+	"github.com/outsight-vmi/outsight/trace/addrspace"
 	"github.com/outsight-vmi/outsight/trace/plugin"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -107,33 +107,13 @@ func stackSize(s *linux.System) uint64 {
 
 // windows are what programs read memory through, and the virtual ranges that map it in one piece.
 func windows(l *guest.Look) (ws []plugin.Window, linears []plugin.Linear) {
-	hosted, ok := phys.As[phys.Hosted](l.Machine.Memory)
-	if !ok {
-		return nil, nil
-	}
+	ws = addrspace.Windows(l.Machine.Memory)
 	var end uint64
-	var first phys.Host
-	for i, h := range hosted.Hosts() {
-		if i == 0 {
-			first = h
-		}
-		// Memory that was plugged in can be unplugged, and its mapping goes with it. What QEMU's process has in
-		// one piece from its start on, the machine was made with. A file stays mapped by the plugin itself.
-		if h.File == nil && !continues(first, h) || len(ws) == 32 {
-			continue
-		}
-		ws = append(ws, plugin.Window{Range: h.Range, File: h.File, Host: h.Offset})
-		end = max(end, uint64(h.End))
+	for _, w := range ws {
+		end = max(end, uint64(w.Range.End))
 	}
-	s := l.Linux
-	if base := s.Space.DirectBase(); base != 0 && end > 0 {
+	if base := l.Linux.Space.DirectBase(); base != 0 && end > 0 {
 		linears = append(linears, plugin.Linear{Address: uint64(base), Size: end})
 	}
 	return ws, linears
-}
-
-// continues says whether h continues first in the monitor's address space: RAM that was split in guest-physical
-// addresses alone, at the hole below 4 GiB.
-func continues(first, h phys.Host) bool {
-	return h.Start == first.Start || h.Offset == first.Offset+first.Size()
 }

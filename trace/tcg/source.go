@@ -13,6 +13,7 @@ import (
 	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux/hooks"
 	"github.com/outsight-vmi/outsight/trace"
+	"github.com/outsight-vmi/outsight/trace/addrspace"
 	"github.com/outsight-vmi/outsight/trace/plugin"
 	"github.com/outsight-vmi/outsight/trace/syscall"
 	"github.com/outsight-vmi/outsight/vm"
@@ -33,7 +34,9 @@ type Options struct {
 	// Answers asks for what programs are told, by [Stream.NextAnswer]: directories, some files of /proc, netlink and
 	// bpf(2). Calls, Probes and Writes are left empty.
 	Answers bool
-	Ring    uint64 // bytes of each vCPU's ring, a power of two; 0: 32 MiB
+	// Spaces is a watch over address spaces beside; nil: none.
+	Spaces *addrspace.Watch
+	Ring   uint64 // bytes of each vCPU's ring, a power of two; 0: 32 MiB
 }
 
 // ErrNoPlugin says that a machine was started without the plugin.
@@ -152,6 +155,11 @@ func (s *Stream) install(ctx context.Context, l *guest.Look) error {
 	}
 	for i, p := range probes {
 		c.probe(i, p)
+	}
+	if s.o.Spaces != nil {
+		if err := s.o.Spaces.Program(ctx, c.Assembler, l); err != nil {
+			return err
+		}
 	}
 	s.join.use(l, probes)
 	ws, linears := windows(l)

@@ -4,7 +4,8 @@
  * has to serve several versions of the interface: what not all of them have is weak, and looked at before it
  * is called.
  *
- * Version 2 came with QEMU 9.0, 3 with 9.1 (insn_data copies), 4 with 9.2 (read_memory_vaddr), 5 with 10.1.
+ * Version 2 came with QEMU 9.0, 3 with 9.1 (insn_data copies), 4 with 9.2 (read_memory_vaddr), 5 with 10.1, 6 with 11.0
+ * (read_register returns a bool: the array says whether there is a value), 7 with 11.1, which takes no plugin for an older one.
  */
 #ifndef OUTSIGHT_API_H
 #define OUTSIGHT_API_H
@@ -78,21 +79,21 @@ GByteArray *g_byte_array_set_size(GByteArray *, unsigned int);
 unsigned int g_array_get_element_size(GArray *);
 char *g_array_free(GArray *, int);
 
-typedef void (*vcpu_simple_cb)(qemu_plugin_id_t, unsigned int);
 typedef void (*vcpu_udata_cb)(unsigned int, void *);
-typedef void (*tb_trans_cb)(qemu_plugin_id_t, struct qemu_plugin_tb *);
 typedef void (*mem_cb)(unsigned int, qemu_plugin_meminfo_t, uint64_t, void *);
-typedef void (*simple_cb)(qemu_plugin_id_t);
-typedef void (*udata_cb)(qemu_plugin_id_t, void *);
+typedef void (*any_cb)(void); /* what it gets depends on the version */
 
-void qemu_plugin_reset(qemu_plugin_id_t, simple_cb);
-void qemu_plugin_register_vcpu_init_cb(qemu_plugin_id_t, vcpu_simple_cb);
-OPTIONAL void qemu_plugin_register_vcpu_idle_cb(qemu_plugin_id_t, vcpu_simple_cb);
-OPTIONAL void qemu_plugin_register_vcpu_resume_cb(qemu_plugin_id_t, vcpu_simple_cb);
-void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t, tb_trans_cb);
+/*
+ * Before version 7 these have two arguments, and what they call gets the plugin's number first: (id), (id, vcpu), (id, tb). From
+ * then on the third is passed on, last, and the number is not: (data), (vcpu, data), (tb, data). One more argument does no harm.
+ */
+void qemu_plugin_reset(qemu_plugin_id_t, any_cb, void *);
+void qemu_plugin_register_vcpu_init_cb(qemu_plugin_id_t, any_cb, void *);
+OPTIONAL void qemu_plugin_register_vcpu_idle_cb(qemu_plugin_id_t, any_cb, void *);
+OPTIONAL void qemu_plugin_register_vcpu_resume_cb(qemu_plugin_id_t, any_cb, void *);
+void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t, any_cb, void *);
 void qemu_plugin_register_vcpu_insn_exec_cb(struct qemu_plugin_insn *, vcpu_udata_cb, enum qemu_plugin_cb_flags, void *);
 void qemu_plugin_register_vcpu_mem_cb(struct qemu_plugin_insn *, mem_cb, enum qemu_plugin_cb_flags, enum qemu_plugin_mem_rw, void *);
-void qemu_plugin_register_atexit_cb(qemu_plugin_id_t, udata_cb, void *);
 
 size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *);
 struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *, size_t);
@@ -113,6 +114,14 @@ OPTIONAL void *qemu_plugin_scoreboard_find(struct qemu_plugin_scoreboard *, unsi
 OPTIONAL void qemu_plugin_register_vcpu_insn_exec_cond_cb(struct qemu_plugin_insn *, vcpu_udata_cb, enum qemu_plugin_cb_flags, enum qemu_plugin_cond,
 							  qemu_plugin_u64, uint64_t, void *);
 OPTIONAL void qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(struct qemu_plugin_insn *, enum qemu_plugin_op, qemu_plugin_u64, uint64_t);
+/* QMP's, of which QEMU lets its own modules, and so plugins, see all: before a plugin is loaded, nothing else tells the version. */
+struct version_info {
+	struct {
+		int64_t major, minor, micro;
+	} *qemu;
+	char *package;
+};
+OPTIONAL struct version_info *qmp_query_version(void **);
 void qemu_plugin_outs(const char *);
 
 #endif

@@ -13,7 +13,17 @@
 
 #include "plugin.h"
 
+/* The version for which QEMU takes this plugin: it looks here when the file has been loaded. */
 EXPORT int qemu_plugin_version = 2;
+
+__attribute__((constructor)) static void choose_version(void)
+{
+	struct version_info *v = qmp_query_version ? qmp_query_version(NULL) : NULL;
+	if (v && v->qemu && v->qemu->major < 9)
+		fprintf(stderr, "outsight: QEMU %d.%d shows plugins no registers: QEMU 9.0 or newer is needed\n", (int)v->qemu->major, (int)v->qemu->minor);
+	if (v && v->qemu && (v->qemu->major > 11 || (v->qemu->major == 11 && v->qemu->minor >= 1)))
+		qemu_plugin_version = 7;
+}
 
 struct program *running;
 bool muted;
@@ -77,9 +87,8 @@ size_t register_names(char *to, size_t size, uint32_t *count)
 	return used;
 }
 
-static void vcpu_starts(qemu_plugin_id_t id, unsigned int vcpu)
+static void vcpu_starts(unsigned int vcpu)
 {
-	(void)id;
 	list_registers();
 	if (vcpu < n_vcpus && !vcpus[vcpu].bytes) {
 		vcpus[vcpu].bytes = g_byte_array_new();
@@ -103,23 +112,42 @@ static bool pending, asked; /* pending is read without the lock */
  * A vCPU that falls asleep, or wakes, does not count as one that runs: a program can be changed at that moment by another one, and is
  * not let go of meanwhile.
  */
-static void at_sleep(qemu_plugin_id_t id, unsigned int vcpu)
+static void at_sleep(unsigned int vcpu)
 {
-	(void)id;
 	pthread_mutex_lock(&change_lock);
 	translate_sleep(vcpu, false);
 	pthread_mutex_unlock(&change_lock);
 }
 
-static void at_wake(qemu_plugin_id_t id, unsigned int vcpu)
+static void at_wake(unsigned int vcpu)
 {
-	(void)id;
 	pthread_mutex_lock(&change_lock);
 	translate_sleep(vcpu, true);
 	pthread_mutex_unlock(&change_lock);
 }
 
-static void swap(qemu_plugin_id_t id)
+/* What QEMU calls, by the version of its interface. */
+#define OF_VCPU(f) \
+	static void f##_2(qemu_plugin_id_t id, unsigned int vcpu) { (void)id, f(vcpu); } \
+	static void f##_7(unsigned int vcpu, void *data) { (void)data, f(vcpu); }
+OF_VCPU(vcpu_starts)
+OF_VCPU(at_sleep)
+OF_VCPU(at_wake)
+static void translate_2(qemu_plugin_id_t id, struct qemu_plugin_tb *tb) { (void)id, translate(tb); }
+static void translate_7(struct qemu_plugin_tb *tb, void *data) { (void)data, translate(tb); }
+#define CALLBACK(f) (api_version < 7 ? (any_cb)f##_2 : (any_cb)f##_7)
+
+static void call_back(void)
+{
+	qemu_plugin_register_vcpu_init_cb(self, CALLBACK(vcpu_starts), NULL);
+	qemu_plugin_register_vcpu_tb_trans_cb(self, CALLBACK(translate), NULL);
+	if (running && running->sleeps && qemu_plugin_register_vcpu_idle_cb && qemu_plugin_register_vcpu_resume_cb) {
+		qemu_plugin_register_vcpu_idle_cb(self, CALLBACK(at_sleep), NULL);
+		qemu_plugin_register_vcpu_resume_cb(self, CALLBACK(at_wake), NULL);
+	}
+}
+
+static void swap(void)
 {
 	pthread_mutex_lock(&change_lock);
 	struct program *old = running;
@@ -134,12 +162,7 @@ static void swap(qemu_plugin_id_t id)
 		if (vcpus[i].bytes) /* it has started */
 			gate_set(i, true);
 	}
-	qemu_plugin_register_vcpu_init_cb(id, vcpu_starts);
-	qemu_plugin_register_vcpu_tb_trans_cb(id, translate);
-	if (running && running->sleeps && qemu_plugin_register_vcpu_idle_cb && qemu_plugin_register_vcpu_resume_cb) {
-		qemu_plugin_register_vcpu_idle_cb(id, at_sleep);
-		qemu_plugin_register_vcpu_resume_cb(id, at_wake);
-	}
+	call_back();
 	program_free(old);
 	pthread_cond_broadcast(&changed);
 	pthread_mutex_unlock(&change_lock);
@@ -154,7 +177,7 @@ void change_if_pending(void)
 	asked |= ask;
 	pthread_mutex_unlock(&change_lock);
 	if (ask)
-		qemu_plugin_reset(self, swap);
+		qemu_plugin_reset(self, swap, NULL);
 }
 
 void program_want(struct program *p)
@@ -232,7 +255,6 @@ EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int
 			    (gate_init() ? OS_CAN_GATE : 0),
 	};
 	strncpy(hello.target, info->target_name, sizeof hello.target - 1);
-	qemu_plugin_register_vcpu_init_cb(id, vcpu_starts);
-	qemu_plugin_register_vcpu_tb_trans_cb(id, translate);
+	call_back();
 	return control_start(path, &hello) ? 0 : 1;
 }

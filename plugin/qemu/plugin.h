@@ -100,7 +100,7 @@ struct program *program_load(const void *image, size_t size, const int *files, u
 void program_free(struct program *p);
 
 /* translate.c */
-void translate(qemu_plugin_id_t id, struct qemu_plugin_tb *tb);
+void translate(struct qemu_plugin_tb *tb);
 bool translate_prepare(struct program *p);
 void translate_forget(struct program *p);
 void translate_sleep(unsigned int vcpu, bool wakes);

@@ -362,9 +362,8 @@ static void turnstile(struct program *p, struct qemu_plugin_insn *last)
 			qemu_plugin_register_vcpu_insn_exec_cb(last, at_return, QEMU_PLUGIN_CB_R_REGS, pack(k, 0));
 }
 
-void translate(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
+void translate(struct qemu_plugin_tb *tb)
 {
-	(void)id;
 	struct program *p = running;
 	size_t n = qemu_plugin_tb_n_insns(tb);
 	change_if_pending();

@@ -67,8 +67,8 @@ type rings struct {
 
 // A monitor that has seen a record naps before it sleeps, for 20 ms in all.
 const (
-	nap     = 500 * time.Microsecond
-	maxNaps = 40
+	nap     = 200 * time.Microsecond
+	maxNaps = 100
 )
 
 // newRings makes n rings of size bytes, a power of two.

@@ -67,7 +67,7 @@ func newTraceCommand() *cobra.Command {
 	filter.add(c)
 	setLongHelp(c, traceView)
 	c.Flags().StringSliceVar(&f.calls, "syscalls", nil, "only these system calls: `names` with commas between them, or all")
-	c.Flags().StringArrayVar(&f.probes, "probe", nil, "show each call of a kernel function instead: `'FUNCTION[+OFFSET|%return] ARG...'`; may be repeated")
+	c.Flags().StringArrayVar(&f.probes, "probe", nil, "show each call of a function of the kernel, or of a program or library, instead: `'[PATH:]FUNCTION[+OFFSET|%return] ARG...'`; may be repeated")
 	c.Flags().StringArrayVar(&f.writes, "write", nil, "show each store into a place instead: `ADDRESS|SYMBOL[:BYTES]`; may be repeated")
 	c.Flags().StringVar(&f.hold, "hold-exec", "", "let the guest wait in front of each call of --hold-calls until this `command` has ended, which gets the event as JSON; unless its status is 0, the machine is paused; see also --hold-dumps")
 	c.Flags().StringVar(&f.holdDumps, "hold-dumps", "", "if the status of --hold-exec is 10, dump the paused machine to a file in this `folder`, and let it go on")

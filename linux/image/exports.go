@@ -105,8 +105,8 @@ func (d *Exports) wordSize() int {
 // Symbol is where a symbol lies, by the GNU hash table.
 func (d *Exports) Symbol(name string) (a virt.Addr, err error) {
 	found := false
-	err = d.each(name, func(at virt.Addr, _ byte) bool {
-		a, found = at, true
+	err = d.each(name, func(x exported) bool {
+		a, found = x.at, true
 		return false
 	})
 	if err == nil && !found {
@@ -115,9 +115,15 @@ func (d *Exports) Symbol(name string) (a virt.Addr, err error) {
 	return a, err
 }
 
-// each calls f with the address and the kind (st_info) of each definition of a name, until it
-// returns false.
-func (d *Exports) each(name string, f func(at virt.Addr, kind byte) bool) error {
+// exported is a symbol.
+type exported struct {
+	at   virt.Addr
+	size uint64
+	info byte // st_info
+}
+
+// each calls f with each definition of a name, until it returns false.
+func (d *Exports) each(name string, f func(x exported) bool) error {
 	var head [16]byte
 	if _, err := d.mem.ReadAt(head[:], d.hash); err != nil {
 		return err
@@ -145,7 +151,7 @@ func (d *Exports) each(name string, f func(at virt.Addr, kind byte) bool) error 
 			return err
 		}
 		if hash|1 == want|1 {
-			if a, kind, ok, err := d.at(i, name); err != nil || ok && !f(a, kind) {
+			if x, ok, err := d.at(i, name); err != nil || ok && !f(x) {
 				return err
 			}
 		}
@@ -163,26 +169,26 @@ func (d *Exports) word(a virt.Addr) (uint32, error) {
 	return binary.LittleEndian.Uint32(b[:]), err
 }
 
-// at is where symbol i lies, and its kind; ok is false if it is another one, or of another
-// object.
-func (d *Exports) at(i uint32, name string) (a virt.Addr, kind byte, ok bool, err error) {
-	size, info, section, value := elf.Sym64Size, 4, 6, 8
+// at is symbol i; ok is false if it is another one, or of another object.
+func (d *Exports) at(i uint32, name string) (x exported, ok bool, err error) {
+	size, info, section, value, length := elf.Sym64Size, 4, 6, 8, 16
 	if d.narrow {
-		size, info, section, value = elf.Sym32Size, 12, 14, 4
+		size, info, section, value, length = elf.Sym32Size, 12, 14, 4, 8
 	}
 	var room [elf.Sym64Size]byte
 	sym := room[:size]
 	if _, err := d.mem.ReadAt(sym, d.symtab+virt.Addr(size)*virt.Addr(i)); err != nil {
-		return 0, 0, false, err
+		return x, false, err
 	}
 	text := make([]byte, len(name)+1)
 	if _, err := d.mem.ReadAt(text, d.strtab+virt.Addr(binary.LittleEndian.Uint32(sym))); err != nil {
-		return 0, 0, false, err
+		return x, false, err
 	}
 	if string(text) != name+"\x00" || binary.LittleEndian.Uint16(sym[section:]) == 0 {
-		return 0, 0, false, nil
+		return x, false, nil
 	}
-	return d.moved(linux.WordIn(sym[value:], d.wordSize())), sym[info], true, nil
+	x = exported{d.moved(linux.WordIn(sym[value:], d.wordSize())), uint64(linux.WordIn(sym[length:], d.wordSize())), sym[info]}
+	return x, true, nil
 }
 
 // gnuHash is the hash of names in DT_GNU_HASH.

@@ -140,8 +140,8 @@ func (im *Imports) Name(i Import) (string, error) {
 // versions. Of one that is chosen when it is linked (STT_GNU_IFUNC), any address will do.
 func (d *Exports) Defines(name string, a virt.Addr) (bool, error) {
 	found := false
-	err := d.each(name, func(at virt.Addr, kind byte) bool {
-		found = at == a || elf.SymType(kind&0xf) == elf.STT_GNU_IFUNC
+	err := d.each(name, func(x exported) bool {
+		found = x.at == a || elf.SymType(x.info&0xf) == elf.STT_GNU_IFUNC
 		return !found
 	})
 	if errors.Is(err, ErrNoExports) {

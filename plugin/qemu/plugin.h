@@ -17,6 +17,7 @@ struct program {
 	const struct os_insn *code;
 	const struct os_linear *linears;
 	struct os_window *windows; /* host is an address in this process */
+	uint64_t homes[OS_MAX_RANGES]; /* of windows: the address that QEMU has; 0: not found */
 	struct direct { uint64_t address, size, host; } direct[MAX_DIRECT]; /* linears through windows */
 	uint32_t n_direct;
 	const uint32_t *words;

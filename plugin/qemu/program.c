@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 #include "plugin.h"
 
@@ -139,6 +140,30 @@ static void *map(struct program *p, int file, uint64_t offset, uint64_t size, in
 	return NULL;
 }
 
+/*
+ * home is where QEMU itself has a range of a file, which is its guest's memory: what it shows of code that it translates are
+ * addresses there. Our own mappings cannot be written to.
+ */
+static uint64_t home(int file, uint64_t offset, uint64_t size)
+{
+	FILE *f = fopen("/proc/self/maps", "re");
+	struct stat s;
+	char line[512], access[5];
+	unsigned long long low, high, at, inode;
+	unsigned int major, minor;
+	uint64_t found = 0;
+	if (!f)
+		return 0;
+	while (!found && fstat(file, &s) == 0 && fgets(line, sizeof line, f)) {
+		if (sscanf(line, "%llx-%llx %4s %llx %x:%x %llu", &low, &high, access, &at, &major, &minor, &inode) != 7 || access[1] != 'w')
+			continue;
+		if (inode == s.st_ino && makedev(major, minor) == s.st_dev && at <= offset && offset + size <= at + (high - low))
+			found = low + (offset - at);
+	}
+	fclose(f);
+	return found;
+}
+
 static bool map_windows(struct program *p, const int *files, unsigned int n_files, char *why, size_t why_size)
 {
 	for (uint32_t n = 0; n < p->counts.windows; n++) {
@@ -146,17 +171,23 @@ static bool map_windows(struct program *p, const int *files, unsigned int n_file
 		if (w->size == 0 || w->physical + w->size < w->physical || w->host + w->size < w->host)
 			FAIL("window %u: invalid size %#llx", n, (unsigned long long)w->size);
 		if (w->file == 0) {
+			p->homes[n] = w->host;
 			if (!mapped(w->host, w->size))
 				FAIL("window %u: this process has no %#llx bytes at %#llx", n, (unsigned long long)w->size, (unsigned long long)w->host);
 			continue;
 		}
 		if (w->file >= n_files)
 			FAIL("window %u: no descriptor %u came with the program", n, w->file);
+		p->homes[n] = home(files[w->file], w->host, w->size);
 		void *at = map(p, files[w->file], w->host, w->size, PROT_READ);
 		if (!at)
 			FAIL("window %u: cannot map %#llx bytes of descriptor %u", n, (unsigned long long)w->size, w->file);
 		w->host = (uint64_t)(uintptr_t)at;
 	}
+	for (uint32_t i = 0; i < p->counts.probes; i++)
+		for (uint32_t n = 0; n < p->counts.windows; n++)
+			if (p->probes[i].where == OS_AT_PHYSICAL && p->probes[i].address - p->windows[n].physical < p->windows[n].size && p->homes[n] == 0)
+				FAIL("probe %u: this process does not have the guest's memory at %#llx in one piece", i, (unsigned long long)p->windows[n].physical);
 	return true;
 }
 

@@ -203,8 +203,8 @@ static uint64_t place(const struct program *p, uint32_t probe)
 	if (at->where == OS_AT_ADDRESS)
 		return at->address;
 	for (uint32_t k = 0; k < p->counts.windows; k++)
-		if (at->address - p->windows[k].physical < p->windows[k].size)
-			return p->windows[k].host + (at->address - p->windows[k].physical);
+		if (at->address - p->windows[k].physical < p->windows[k].size && p->homes[k] != 0)
+			return p->homes[k] + (at->address - p->windows[k].physical);
 	return 0;
 }
 

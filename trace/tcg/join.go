@@ -121,6 +121,11 @@ func (j *joiner) take(ctx context.Context, s *plugin.Stream, r *plugin.Record) {
 			j.o.Spaces.Take(r, s.Time(r))
 		}
 	default:
+		if r.Probe == idExec {
+			j.processes.Forget(virt.Addr(r.Word(0)))
+			j.last.process = nil
+			return
+		}
 		if isTerminal(r.Probe) {
 			j.terminals.record(ctx, j, s, r)
 			return

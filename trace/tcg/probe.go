@@ -17,6 +17,7 @@ type userProbe struct {
 	text  string
 	name  string // what its events are called
 	at    []virt.Addr
+	file  *fileProbe // of a program or library; nil: of the kernel
 	args  []probeArg
 	write [2]uint64 // address and length that is watched; length 0: none
 }
@@ -39,7 +40,7 @@ type probeArg struct {
 // parameters are the registers of a function's parameters.
 var parameters = [6]string{"rdi", "rsi", "rdx", "rcx", "r8", "r9"}
 
-// parseProbe reads "FUNCTION[+OFFSET|%return] [LABEL=]ARG …".
+// parseProbe reads "FUNCTION[+OFFSET|%return] [LABEL=]ARG …", with PATH:FUNCTION for one of a file.
 func parseProbe(l *guest.Look, text string) (*userProbe, error) {
 	p, err := parseProbeText(l, text)
 	if err != nil {
@@ -52,6 +53,9 @@ func parseProbeText(l *guest.Look, text string) (*userProbe, error) {
 	words := strings.Fields(text)
 	if len(words) == 0 {
 		return nil, fmt.Errorf("a function is missing")
+	}
+	if words[0][0] == '/' {
+		return parseFileProbe(text, words)
 	}
 	function, back := strings.CutSuffix(words[0], "%return")
 	p := &userProbe{text: text, name: words[0]}
@@ -80,17 +84,22 @@ func parseProbeText(l *guest.Look, text string) (*userProbe, error) {
 	if !moved && !back {
 		e.params = spec.Params(spec.Declared(base))
 	}
-	for _, w := range words[1:] {
+	return p, p.parseArgs(&e, words[1:])
+}
+
+// parseArgs reads the arguments of a probe.
+func (u *userProbe) parseArgs(e *expression, words []string) error {
+	for _, w := range words {
 		a, err := e.parse(w)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", w, err)
+			return fmt.Errorf("%s: %w", w, err)
 		}
-		p.args = append(p.args, a)
+		u.args = append(u.args, a)
 	}
-	if len(p.args) > 24 {
-		return nil, fmt.Errorf("%d arguments are more than 24", len(p.args))
+	if len(u.args) > 24 {
+		return fmt.Errorf("%d arguments are more than 24", len(u.args))
 	}
-	return p, nil
+	return nil
 }
 
 // expression reads arguments of a probe: PARAMETER, %REGISTER or $retval, with members behind, and a
@@ -107,6 +116,12 @@ func (e *expression) parse(text string) (a probeArg, err error) {
 		a.label, text = label, rest
 	}
 	text, form, formed := strings.Cut(text, ":")
+	if dereferences(text) {
+		if err := e.dereference(&a, text, 0); err != nil || !formed {
+			return a, err
+		}
+		return a, e.form(&a, 0, form)
+	}
 	end := strings.IndexAny(text, ".-")
 	base, path := text, ""
 	if end >= 0 {
@@ -136,16 +151,8 @@ func (e *expression) parse(text string) (a probeArg, err error) {
 }
 
 func (e *expression) base(a *probeArg, name string) (btf.TypeID, error) {
-	if register, ok := strings.CutPrefix(name, "%"); ok {
-		a.register, a.size, a.hex = register, 8, true
-		return 0, nil
-	}
-	if name == "$retval" {
-		if !e.back {
-			return 0, fmt.Errorf("there is a result only where the function returns: FUNCTION%%return")
-		}
-		a.register, a.size, a.signed = "rax", 8, true
-		return 0, nil
+	if ok, err := e.machine(a, name); ok || err != nil {
+		return 0, err
 	}
 	var names []string
 	for i, p := range e.params {
@@ -163,8 +170,11 @@ func (e *expression) base(a *probeArg, name string) (btf.TypeID, error) {
 
 // member goes on to a member, and through a pointer if there is one.
 func (e *expression) member(a *probeArg, id btf.TypeID, name string, pointer bool) (btf.TypeID, error) {
+	if id == 0 {
+		return 0, fmt.Errorf("what has member %s has no type", name)
+	}
 	_, t, ok := e.spec.Strip(id)
-	if !ok || id == 0 {
+	if !ok {
 		return 0, fmt.Errorf("what has member %s has no type", name)
 	}
 	if pointer != (t.Kind() == btf.KindPtr) {
@@ -227,9 +237,10 @@ func (e *expression) isChar(id btf.TypeID) bool {
 // form shows a value as the user says: s32, u64, x8, string.
 func (e *expression) form(a *probeArg, id btf.TypeID, form string) error {
 	if form == "string" {
-		_, t, _ := e.spec.Strip(id)
-		if a.memory && (id == 0 || t.Kind() == btf.KindPtr) { // the pointer to it lies in memory
-			a.steps, a.offset = append(a.steps, a.offset), 0
+		if a.memory && id != 0 {
+			if _, t, _ := e.spec.Strip(id); t.Kind() == btf.KindPtr { // the pointer to it lies in memory
+				a.steps, a.offset = append(a.steps, a.offset), 0
+			}
 		}
 		a.memory, a.text = true, true
 		return nil
@@ -247,12 +258,18 @@ const idProbe = 1000
 
 // probe writes the program of a probe of the user's.
 func (c *compiler) probe(n int, u *userProbe) {
-	for i, at := range u.at {
-		p := plugin.Probe{Where: plugin.AtAddress, Address: uint64(at), ID: uint16(idProbe + n)}
-		if i == 0 {
-			c.Probe(p)
-		} else {
-			c.Also(p)
+	begin := c.Probe
+	for _, at := range u.at {
+		begin(plugin.Probe{Where: plugin.AtAddress, Address: uint64(at), ID: uint16(idProbe + n)})
+		begin = c.Also
+	}
+	if u.file != nil {
+		for _, at := range u.file.at {
+			begin(plugin.Probe{Where: plugin.AtPhysical, Address: uint64(at), ID: uint16(idProbe + n)})
+			begin = c.Also
+		}
+		if len(u.file.at) == 0 {
+			return // its code is not in memory yet
 		}
 	}
 	if u.write[1] > 0 {

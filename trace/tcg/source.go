@@ -142,6 +142,12 @@ func (s *Stream) install(ctx context.Context, l *guest.Look) error {
 		}
 		probes = append(probes, p)
 	}
+	if err := s.setFiles(ctx, l, probes); err != nil {
+		return err
+	}
+	if len(probes) > 0 {
+		c.execs(l.Linux)
+	}
 	if c.keep[abi64] == nil || len(calls) > 0 || len(s.o.Hold.Calls) > 0 || len(probes) == 0 && !s.o.Terminals {
 		c.program()
 	}
@@ -161,7 +167,6 @@ func (s *Stream) install(ctx context.Context, l *guest.Look) error {
 			return err
 		}
 	}
-	s.join.use(l, probes)
 	ws, linears := windows(l)
 	for _, l := range linears {
 		c.Linear(l)
@@ -171,9 +176,13 @@ func (s *Stream) install(ctx context.Context, l *guest.Look) error {
 		return fmt.Errorf("trace system calls: %w", err)
 	}
 	if s.records != nil {
+		if l.Boot == s.boot {
+			s.drain(ctx)
+		}
 		s.join.lost += s.records.Lost()
 		s.records.Close()
 	}
+	s.join.use(l, probes)
 	s.records, s.boot, s.nested, s.checked = records, l.Boot, c.o.nested, time.Now()
 	s.join.clock.learn(l)
 	return nil
@@ -253,7 +262,7 @@ func (s *Stream) next(ctx context.Context) (*call, error) {
 func (s *Stream) more(ctx context.Context) error {
 	var rec plugin.Record
 	for s.join.next == len(s.join.queue) {
-		err := s.records.Wait(ctx, &rec, checkEvery)
+		err := s.records.Wait(ctx, &rec, s.patience())
 		switch {
 		case err == nil:
 			s.join.take(ctx, s.records, &rec)
@@ -270,7 +279,7 @@ func (s *Stream) more(ctx context.Context) error {
 			return err
 		}
 		// The clock is looked at now and then only: it takes as long as a record.
-		if s.taken++; (err != nil || s.taken%512 == 0) && time.Since(s.checked) > checkEvery {
+		if s.taken++; (err != nil || s.taken%512 == 0) && time.Since(s.checked) > s.patience() {
 			if err := s.check(ctx); err != nil {
 				return err
 			}
@@ -296,6 +305,9 @@ func (s *Stream) check(ctx context.Context) error {
 	defer l.Close()
 	if l.Boot == s.boot && s.nested == runsGuests(ctx, l.Linux) {
 		s.join.clock.learn(l)
+		if s.join.moved(ctx, l) {
+			return s.install(ctx, l)
+		}
 		return nil
 	}
 	s.join.booted()

@@ -90,7 +90,7 @@ func (s *Subject) firstLibraries(p *program) []image.Linked {
 	if err != nil {
 		return nil
 	}
-	return inFront(objects[1:], dynamic.Needed, p.vdso, func(o image.Linked) string {
+	return inFront(withoutLinker(objects[1:], images), dynamic.Needed, p.vdso, func(o image.Linked) string {
 		for _, i := range images {
 			if o.Dynamic >= i.Start && o.Dynamic < i.End {
 				if d, err := image.DynamicOf(memory, i.Start); err == nil {
@@ -100,6 +100,21 @@ func (s *Subject) firstLibraries(p *program) []image.Linked {
 		}
 		return ""
 	})
+}
+
+// withoutLinker are the objects but for the dynamic linker itself, which is the first of its list until it has
+// loaded what the program asks for. A second one is not left out.
+func withoutLinker(objects []image.Linked, images []*linux.MappedImage) []image.Linked {
+	var linkers []*linux.MappedImage
+	for _, i := range images {
+		if isLinker(i.Path) {
+			linkers = append(linkers, i)
+		}
+	}
+	if len(linkers) != 1 {
+		return objects
+	}
+	return slices.DeleteFunc(slices.Clone(objects), func(o image.Linked) bool { return o.Dynamic >= linkers[0].Start && o.Dynamic < linkers[0].End })
 }
 
 // inFront are the objects, without the program itself, that come before the first that the

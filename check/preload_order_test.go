@@ -38,6 +38,20 @@ func TestInFront(t *testing.T) {
 	}
 }
 
+// TestWithoutLinker: the dynamic linker is on its own list, and a library that has its name is none.
+func TestWithoutLinker(t *testing.T) {
+	linker := &linux.MappedImage{Path: "/usr/lib/ld-linux-x86-64.so.2", Start: 0x10000, End: 0x20000}
+	evil := &linux.MappedImage{Path: "/tmp/ld-linux-x86-64.so.2", Start: 0x30000, End: 0x40000}
+	libc := &linux.MappedImage{Path: "/usr/lib/libc.so.6", Start: 0x50000, End: 0x60000}
+	objects := []image.Linked{{Name: "ld", Dynamic: 0x11000}, {Name: "evil", Dynamic: 0x31000}, {Name: "libc", Dynamic: 0x51000}}
+	if got := withoutLinker(objects, []*linux.MappedImage{linker, libc}); len(got) != 2 || got[0].Name != "evil" || got[1].Name != "libc" {
+		t.Errorf("%v", got)
+	}
+	if got := withoutLinker(objects, []*linux.MappedImage{linker, evil, libc}); len(got) != 3 {
+		t.Errorf("with a second: %v", got)
+	}
+}
+
 func TestIntactEnvironment(t *testing.T) {
 	for name, vars := range map[string][]linux.EnvVariable{
 		"none":  nil,

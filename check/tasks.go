@@ -362,6 +362,7 @@ const (
 	maxTaskLikes = 64 // how many tasks are tried
 
 	taskDead      = 0x80       // TASK_DEAD
+	taskNew       = 0x800      // TASK_NEW: it is being made (sched_fork), and on no list yet; nothing wakes it
 	pfIdle        = 0x2        // PF_IDLE: the task that a processor runs when there is nothing to do
 	stackEndMagic = 0x57ac6e9d // STACK_END_MAGIC
 )
@@ -430,7 +431,7 @@ func (t *tasks) unlinked(ctx context.Context, like virt.Addr, stacks map[virt.Ad
 func (t *tasks) lives(a virt.Addr, stacks map[virt.Addr]bool) bool {
 	o, r := t.o, &t.r
 	r.Err = nil
-	if r.Uint(a, o.state)&taskDead != 0 || r.Uint(a, o.exit) != 0 || r.Uint(a, o.usage) == 0 || r.Uint(a, o.flags)&pfIdle != 0 || r.Err != nil {
+	if state := r.Uint(a, o.state); state&taskDead != 0 || state == taskNew || r.Uint(a, o.exit) != 0 || r.Uint(a, o.usage) == 0 || r.Uint(a, o.flags)&pfIdle != 0 || r.Err != nil {
 		return false
 	}
 	stack, signal := r.Ptr(o.stack.At(a)), r.Pointer(a, o.signal)

@@ -97,7 +97,7 @@ func (s *Subject) noted(name string) (*Subject, *look.Noted) {
 	if s.Look == nil || s.history.once || s.Still() {
 		return nil, nil
 	}
-	n := &Subject{Told: s.Told, mute: s.mute, heard: s.heard, check: s.check, parts: s.parts, history: s.history, needs: &needs{}}
+	n := &Subject{Told: s.Told, mute: s.mute, heard: s.heard, spaces: s.spaces, check: s.check, parts: s.parts, history: s.history, needs: &needs{}}
 	var owners *linux.Owners // of code: nearly all ask for them
 	if name != ownersPart {
 		var err error

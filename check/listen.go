@@ -7,7 +7,9 @@ import (
 	"time"
 
 	"github.com/outsight-vmi/outsight/guest"
+	"github.com/outsight-vmi/outsight/trace/addrspace"
 	"github.com/outsight-vmi/outsight/trace/told"
+	"github.com/outsight-vmi/outsight/vm"
 )
 
 // Listen has [Run] listen for d to what the kernel tells the guest's own programs, and compare that with what it holds:
@@ -22,6 +24,7 @@ type heard struct {
 	clocks bool // clock is known: how far the guest's clock was ahead of the host's then
 	boot   int
 	took   time.Duration
+	spaces *addrspace.Watched
 }
 
 // errNotListened says that there is nothing to compare with.
@@ -47,20 +50,57 @@ func listenTo(ctx context.Context, g *guest.Guest, d time.Duration) (*heard, err
 		return nil, err
 	}
 	began := time.Now()
-	listener, err := told.Listen(ctx, g)
+	spaces := addrspace.NewWatch()
+	listener, err := told.Listen(ctx, g, spaces)
 	if err != nil {
 		return nil, fmt.Errorf("listen to the guest's programs: %w", err)
+	}
+	err = lookMeanwhile(ctx, g, spaces, d)
+	h.took = time.Since(began)
+	var stopped error
+	if h.Heard, stopped = listener.Stop(); stopped != nil {
+		err = errors.Join(err, stopped)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listen to the guest's programs: %w", err)
+	}
+	if l, err = g.Look(ctx); err != nil {
+		return nil, err
+	}
+	h.spaces = spaces.Watched(l)
+	h.spaces.Lost = h.Lost
+	return h, errors.Join(l.Close(), ctx.Err())
+}
+
+// spaceLooks is how often the kernel's lists are compared with the address spaces that run.
+const spaceLooks = 8
+
+// lookMeanwhile waits for d, and compares the address spaces that run with the kernel's lists.
+func lookMeanwhile(ctx context.Context, g *guest.Guest, w *addrspace.Watch, d time.Duration) error {
+	for range spaceLooks {
+		select {
+		case <-ctx.Done():
+			return nil // what was heard so far is told
+		case <-time.After(d / (spaceLooks + 1)):
+		}
+		l, err := g.Look(ctx)
+		if err != nil {
+			if errors.Is(err, vm.ErrGone) {
+				return err
+			}
+			continue // it boots, or stands still: there are fewer looks
+		}
+		// A list that changed too fast to be followed is compared at the next look.
+		_ = w.Look(ctx, l)
+		if err := l.Close(); err != nil {
+			return err
+		}
 	}
 	select {
 	case <-ctx.Done():
-	case <-time.After(d):
+	case <-time.After(d / (spaceLooks + 1)):
 	}
-	h.took = time.Since(began)
-	h.Heard, err = listener.Stop()
-	if err != nil {
-		return nil, fmt.Errorf("listen to the guest's programs: %w", err)
-	}
-	return h, ctx.Err()
+	return nil
 }
 
 // clockOf is how far a guest's clock is ahead of the host's.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux/kobj"
+	"github.com/outsight-vmi/outsight/trace/addrspace"
 	"github.com/outsight-vmi/outsight/vm"
 )
 
@@ -80,6 +81,8 @@ type options struct {
 	// listen is for how long the guest's programs are listened to, and heard what was heard.
 	listen time.Duration
 	heard  *heard
+	// spaces are the address spaces that ran meanwhile.
+	spaces *addrspace.Watched
 	// history is what earlier looks saw.
 	history *History
 }
@@ -129,6 +132,7 @@ func Run(ctx context.Context, g *guest.Guest, checks []*Check, opts ...Option) (
 		if o.heard, err = listenTo(ctx, g, o.listen); err != nil {
 			return nil, err
 		}
+		o.spaces = o.heard.spaces
 	}
 	l, err := o.look(ctx, g, checks)
 	if err != nil {
@@ -387,7 +391,7 @@ func runNow(ctx context.Context, s *Subject, c *Check) (r Result) {
 		case ctx.Err() != nil:
 			return r
 		case errors.As(err, &shared): // it is reported once, for all who need it
-		case errors.Is(err, kobj.ErrUnsupported), errors.Is(err, errNotAsked), errors.Is(err, errNotListened), errors.Is(err, errNoRegisters):
+		case errors.Is(err, kobj.ErrUnsupported), errors.Is(err, errNotAsked), errors.Is(err, errNotListened), errors.Is(err, errNotWatched), errors.Is(err, errNoRegisters):
 			r.Unsupported = append(r.Unsupported, gap(err))
 		case err != nil:
 			r.Gaps = append(r.Gaps, gap(err))

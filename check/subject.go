@@ -6,6 +6,7 @@ import (
 
 	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/trace/addrspace"
 )
 
 // Subject is the guest that is judged, at one look, with what several checks need of it:
@@ -19,6 +20,8 @@ type Subject struct {
 	mute error // why they did not answer
 
 	heard *heard // what they were told; nil if nobody listened
+	// spaces are the address spaces that were seen to run; nil if nobody watched.
+	spaces *addrspace.Watched
 
 	check   *Check
 	parts   *parts
@@ -46,7 +49,7 @@ const ownersPart = "owners of code"
 
 func newSubject(ctx context.Context, l *guest.Look, o options) *Subject {
 	p := &parts{}
-	s := &Subject{Look: l, Told: o.told, mute: o.mute, heard: o.heard, parts: p, history: o.history}
+	s := &Subject{Look: l, Told: o.told, mute: o.mute, heard: o.heard, spaces: o.spaces, parts: p, history: o.history}
 	partOf(&p.owners, ownersPart, s, func(s *linux.System) (*linux.Owners, []error, error) {
 		o, err := s.Owners()
 		if err != nil {
@@ -118,7 +121,7 @@ func (p *parts) all() []shared {
 
 // of is s for one check.
 func (s *Subject) of(c *Check) *Subject {
-	return &Subject{Look: s.Look, Told: s.Told, mute: s.mute, heard: s.heard, check: c, parts: s.parts, history: s.history, needs: s.needs}
+	return &Subject{Look: s.Look, Told: s.Told, mute: s.mute, heard: s.heard, spaces: s.spaces, check: c, parts: s.parts, history: s.history, needs: s.needs}
 }
 
 // Owners knows whose code lies where.

@@ -122,7 +122,7 @@ var zooNames = map[string]string{
 	"TestGuestZoo": "Lists, code and page tables, changed from outside", "TestGuestKernelZoo": "The kernel's own structures, changed from outside",
 	"TestGuestZooPrograms": "Programs in the guest", "TestGuestZooModules": "Kernel modules in the guest", "TestGuestBusy": "BPF programs that are hidden",
 	"TestGuestCredentialsRise": "Credentials, at two looks", "TestInsideZoo": "On KVM: lists, code and page tables, changed from outside",
-	"TestGuestImports": "Functions of libraries, redirected",
+	"TestGuestImports": "Functions of libraries, redirected", "TestGuestZooSpaces": "Processes that run, changed from outside while outsight listens",
 }
 
 func zooText(book map[[3]string]zooFact, keys [][3]string) string {
@@ -163,7 +163,7 @@ func zooText(book map[[3]string]zooFact, keys [][3]string) string {
 func zooTricks() map[string][]string {
 	all := map[string][]string{}
 	add := func(name string, want []string) { all[name] = append([]string{}, want...) }
-	for _, k := range slices.Concat(tricks(), kernelTricks(), descriptorTricks(), bpfTricks()) {
+	for _, k := range slices.Concat(tricks(), kernelTricks(), descriptorTricks(), bpfTricks(), spaceTricks()) {
 		add(k.name, k.want)
 	}
 	for _, k := range programTricks {

@@ -175,6 +175,7 @@ func (t *Tracker) charge(v *processor, at time.Time) {
 func (t *Tracker) load(v *processor, r *record) {
 	v.asleep = false
 	t.left(v, r)
+	made := t.Created
 	if s := t.spaces[r.gone]; s != nil && s.Root == r.gone && s.loaded == 0 && s.top == r.was {
 		t.end(s, r.vcpu, r.at, false)
 	}
@@ -208,7 +209,7 @@ func (t *Tracker) load(v *processor, r *record) {
 	if !s.told && !t.Owners && !s.beginning {
 		t.tell(s, r.vcpu, s.Seen)
 	}
-	if t.Switches && !s.Kernel {
+	if t.Switches && !s.Kernel && t.Created == made { // a creation is a load, too
 		t.queue = append(t.queue, Change{What: Switched, Space: s, VCPU: r.vcpu, At: r.at})
 	}
 }

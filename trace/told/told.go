@@ -13,6 +13,7 @@ import (
 
 	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/trace"
+	"github.com/outsight-vmi/outsight/trace/addrspace"
 	"github.com/outsight-vmi/outsight/trace/tcg"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -82,10 +83,10 @@ type Listener struct {
 // Available says whether a machine's programs can be listened to: nil, or why not and what to do.
 func Available(g *guest.Guest) error { return tcg.Available(g.Machine()) }
 
-// Listen begins to listen to the programs of g.
-func Listen(ctx context.Context, g *guest.Guest) (*Listener, error) {
+// Listen begins to listen to the programs of g. spaces, unless it is nil, watches address spaces meanwhile.
+func Listen(ctx context.Context, g *guest.Guest, spaces *addrspace.Watch) (*Listener, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	s, err := tcg.Start(ctx, g, tcg.Options{Answers: true, Limit: 64 << 10})
+	s, err := tcg.Start(ctx, g, tcg.Options{Answers: true, Spaces: spaces, Limit: 64 << 10})
 	if err != nil {
 		cancel()
 		return nil, err

@@ -45,7 +45,7 @@ func listenTo(ctx context.Context, g *guest.Guest, d time.Duration) (*heard, err
 	}
 	h.boot = l.Boot
 	h.clock, h.clocks = clockOf(l)
-	h.before = hold(ctx, newSubject(ctx, l, options{}))
+	h.before = hold(ctx, newSubject(ctx, l, options{history: &History{}}))
 	if err := l.Close(); err != nil {
 		return nil, err
 	}

@@ -33,8 +33,9 @@ hooked says what for. A live patch of a vendor that brings its own framework may
     $ outsight check lab:demo --only ftrace-triple
     SEVERITY  CONFIDENCE  CHECK          TITLE
     critical  certain     ftrace-triple  kfree_skb_partial is traced for 1 users, of which 0 are on the list`,
-		Kept: true,
-		Run:  ftraceTriple,
+		Quick: true,
+		Kept:  true,
+		Run:   ftraceTriple,
 	})
 }
 

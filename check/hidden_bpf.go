@@ -33,8 +33,9 @@ it. What loaded it is in its time and user.`,
     $ outsight check lab:demo --only hidden-bpf
     SEVERITY  CONFIDENCE  CHECK       TITLE
     critical  certain     hidden-bpf  BPF program 1 on xdp:veth-x is missing from the table of identifiers (prog_idr)`,
-		Kept: true,
-		Run:  hiddenBPF,
+		Quick: true,
+		Kept:  true,
+		Run:   hiddenBPF,
 	})
 }
 

@@ -89,7 +89,7 @@ func (k *kept) holds(s *Subject) bool {
 			return false
 		}
 	}
-	return s.Same(k.notes.Reads())
+	return s.Same(k.notes)
 }
 
 // noted is s with all that is read of the guest noted; nil if the guest does not change, or nobody looks again.
@@ -106,7 +106,7 @@ func (s *Subject) noted(name string) (*Subject, *look.Noted) {
 		}
 	}
 	var notes *look.Noted
-	n.Look, notes = s.Look.Noted(owners)
+	n.Look, notes = s.Noted(owners)
 	if n.Look == nil {
 		return nil, nil
 	}

@@ -29,8 +29,9 @@ hides connections, the handler of a protocol waits for a packet that nobody else
     $ outsight check lab:demo --only operations-table
     SEVERITY  CONFIDENCE  CHECK             TITLE
     critical  certain     operations-table  /proc/net/tcp has a function show whose owner is unknown`,
-		Kept: true,
-		Run:  operationsTables,
+		Quick: true,
+		Kept:  true,
+		Run:   operationsTables,
 	})
 }
 

@@ -31,7 +31,8 @@ of directories and of /proc hides, netfilter and protocols wait for a signal fro
     critical  certain     code-pointer  function of syscalls 17 leads to 0xffff8cc0c2f98000, whose owner is unknown
     $ outsight syscalls lab:demo --where 'number == 17'
     $ outsight disassemble lab:demo 0xffff8cc0c2f98000`,
-		Run: codePointers,
+		Quick: true,
+		Run:   codePointers,
 	})
 }
 

@@ -32,8 +32,9 @@ is to be treated as taken over.`,
     $ outsight check lab:demo --only security-state
     SEVERITY  CONFIDENCE  CHECK           TITLE
     critical  certain     security-state  security module apparmor lost its hook apparmor_file_open`,
-		Kept: true,
-		Run:  securityState,
+		Quick: true,
+		Kept:  true,
+		Run:   securityState,
 	})
 }
 

@@ -28,8 +28,9 @@ getdents64 hides files and processes, kill and prctl are doors for whoever knows
     SEVERITY  CONFIDENCE  CHECK                 TITLE
     critical  certain     system-call-function  system call 17 (pread64, 64) leads by its dispatcher to __do_sys_getpid
     critical  certain     system-call-function  system call 17 (pread64, 64) leads by its table, not as the code that selects it does, to __x64_sys_pread64`,
-		Kept: true,
-		Run:  systemCallFunctions,
+		Quick: true,
+		Kept:  true,
+		Run:   systemCallFunctions,
 	})
 }
 

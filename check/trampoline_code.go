@@ -37,8 +37,9 @@ that with the boot image. BPF programs themselves: they are what the verifier an
     $ outsight check lab:demo --only trampoline-code
     SEVERITY  CONFIDENCE  CHECK            TITLE
     critical  certain     trampoline-code  the ftrace trampoline at 0xffffffffc051a000 calls commit_creds of kernel, and not the function of its user`,
-		Kept: true,
-		Run:  trampolineCode,
+		Quick: true,
+		Kept:  true,
+		Run:   trampolineCode,
 	})
 }
 

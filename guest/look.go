@@ -107,10 +107,10 @@ func (l *Look) Noted(owners *linux.Owners) (*Look, *look.Noted) {
 	}, notes
 }
 
-// Same reports whether what was read at a look before is the same at this one.
-func (l *Look) Same(r *look.Reads) bool {
+// Same reports whether all that was noted at a look before is the same at this one.
+func (l *Look) Same(n *look.Noted) bool {
 	kept := l.memory()
-	return r != nil && kept != nil && r.Same(kept)
+	return kept != nil && n.Same(kept)
 }
 
 // memory is what the look keeps of the guest's memory; nil for a dump.

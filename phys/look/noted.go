@@ -2,7 +2,9 @@ package look
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
+	"maps"
 	"slices"
 	"sync"
 
@@ -13,7 +15,7 @@ import (
 const maxNoted = 16384
 
 // Noted is memory that notes what is read through it, byte by byte: whatever was concluded from these bytes
-// alone holds for as long as they stay the same ([Reads.Same]). It implements what [Memory] does, and is
+// alone holds for as long as they stay the same ([Noted.Same]). It implements what [Memory] does, and is
 // safe for concurrent use. What is read of [phys.Wrapper.Unwrap] is not noted.
 type Noted struct {
 	*Memory
@@ -23,12 +25,12 @@ type Noted struct {
 
 // notes are what was noted, for a Noted and all that were made fresh of it.
 type notes struct {
-	mu    sync.Mutex
-	pages map[phys.Addr]*notedPage
-	last  *notedPage
-	lost  bool // something was read that cannot be noted
-
-	sealed *Reads // nil: something was read since
+	mu     sync.Mutex
+	pages  map[phys.Addr]*notedPage // since they were packed last
+	last   *notedPage
+	packed []*reads
+	noted  int  // pages in all
+	lost   bool // something was read that cannot be noted
 }
 
 // notedPage is what was read of a page: parts of it, or all.
@@ -110,7 +112,7 @@ func (n *notes) note(b []byte, pa phys.Addr, err error) {
 }
 
 // lose gives up: something cannot be noted. n.mu is held.
-func (n *notes) lose() { n.lost, n.pages, n.last, n.sealed = true, nil, nil, nil }
+func (n *notes) lose() { n.lost, n.pages, n.last, n.packed = true, nil, nil, nil }
 
 // noteWhole notes the digest of a page, all of which was read. n.mu is held.
 func (n *notes) noteWhole(pa phys.Addr, sum uint64) {
@@ -126,13 +128,12 @@ func (n *notes) noteWhole(pa phys.Addr, sum uint64) {
 
 // page is what is noted of a page; nil if there is no more room. n.mu is held.
 func (n *notes) page(pa phys.Addr) *notedPage {
-	n.sealed = nil
 	if n.last != nil && n.last.pa == pa {
 		return n.last
 	}
 	p := n.pages[pa]
 	if p == nil {
-		if len(n.pages) == maxNoted {
+		if n.noted++; n.noted > maxNoted {
 			n.lose()
 		}
 		if n.lost {
@@ -176,8 +177,8 @@ func (p *notedPage) note(b []byte, off int) bool {
 	return true
 }
 
-// Reads is what was read by somebody.
-type Reads struct {
+// reads are what was read, in little room.
+type reads struct {
 	spans []readSpan // in parts of pages
 	bytes []byte     // of all spans, one after the other
 	whole []phys.Addr
@@ -190,22 +191,34 @@ type readSpan struct {
 	n  int
 }
 
-// Reads is what was read so far. It is nil if something could not be read or noted, or changed while it was
-// read: nothing can be said of that later.
-func (n *Noted) Reads() *Reads { return n.notes.reads() }
+// Same reports whether all that was read so far is the same in m: not if something could not be read or noted, or had
+// two contents when it was read. What m does not keep is compared with its source, and not kept.
+func (n *Noted) Same(m *Memory) (same bool) { return n.notes.same(m) }
 
-func (n *notes) reads() *Reads {
+func (n *notes) same(m *Memory) (same bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.lost || n.sealed != nil {
-		return n.sealed
+	n.pack()
+	if n.lost {
+		return false
 	}
-	pages := make([]*notedPage, 0, len(n.pages))
-	for _, p := range n.pages {
-		pages = append(pages, p)
+	mapper, _ := phys.As[phys.Mapper](m.src)
+	err := phys.Guard(func() error {
+		same = !slices.ContainsFunc(n.packed, func(r *reads) bool { return !r.sameParts(m, mapper) || !r.sameWhole(m) })
+		return nil
+	})
+	return same && err == nil
+}
+
+// pack packs what was noted since the last time. What is read after that is noted apart: if it is what was packed
+// with other bytes, nothing will be the same as both. n.mu is held.
+func (n *notes) pack() {
+	if len(n.pages) == 0 {
+		return
 	}
-	slices.SortFunc(pages, func(a, b *notedPage) int { return int(int64(a.pa) - int64(b.pa)) })
-	r := &Reads{}
+	pages := slices.Collect(maps.Values(n.pages))
+	slices.SortFunc(pages, func(a, b *notedPage) int { return cmp.Compare(a.pa, b.pa) })
+	r := &reads{}
 	for _, p := range pages {
 		if p.whole != 0 {
 			r.whole, r.sums = append(r.whole, p.pa), append(r.sums, p.whole)
@@ -215,12 +228,13 @@ func (n *notes) reads() *Reads {
 		}
 	}
 	r.spans, r.bytes = slices.Clip(r.spans), slices.Clip(r.bytes)
-	n.sealed = r
-	return r
+	r.whole, r.sums = slices.Clip(r.whole), slices.Clip(r.sums)
+	n.packed = append(n.packed, r)
+	n.pages, n.last = map[phys.Addr]*notedPage{}, nil
 }
 
 // take takes in the parts of a page that were read.
-func (r *Reads) take(p *notedPage) {
+func (r *reads) take(p *notedPage) {
 	for off := 0; off < phys.PageSize; off++ {
 		switch mask := p.part.mask[off/64] >> (off % 64); {
 		case mask == 0:
@@ -238,18 +252,7 @@ func (r *Reads) take(p *notedPage) {
 	}
 }
 
-// Same reports whether all that was read is the same in m. What m does not keep is compared with the source,
-// and not kept.
-func (r *Reads) Same(m *Memory) (same bool) {
-	mapper, _ := phys.As[phys.Mapper](m.src)
-	err := phys.Guard(func() error {
-		same = r.sameParts(m, mapper) && r.sameWhole(m)
-		return nil
-	})
-	return same && err == nil
-}
-
-func (r *Reads) sameParts(m *Memory, mapper phys.Mapper) bool {
+func (r *reads) sameParts(m *Memory, mapper phys.Mapper) bool {
 	var p []byte
 	at, rest := phys.Addr(1), r.bytes
 	for _, s := range r.spans {
@@ -284,7 +287,7 @@ func (m *Memory) inPlace(pa phys.Addr, mapper phys.Mapper) []byte {
 	return nil
 }
 
-func (r *Reads) sameWhole(m *Memory) bool {
+func (r *reads) sameWhole(m *Memory) bool {
 	var sums [phys.DigestRun]uint64
 	for i := 0; i < len(r.whole); {
 		n := 1

@@ -11,7 +11,7 @@ import (
 
 // From one look to the next nearly nothing changes. So what was concluded from the guest's memory alone is kept,
 // with every byte that was read for it, and holds at the next look if all of them are the same then: which costs
-// a twentieth of concluding it again. Only conclusions that nothing is wrong are kept (decision 0017).
+// little beside concluding it again. Only conclusions that nothing is wrong are kept (decision 0018).
 
 // kept is a conclusion, and what it rests on.
 type kept struct {

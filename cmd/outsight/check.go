@@ -106,7 +106,9 @@ func (f *checkFlags) run(c *cobra.Command, target string) (err error) {
 		return listChecks(c.OutOrStdout(), checks)
 	}
 	run := &checkRun{flags: f, checks: checks, stderr: c.ErrOrStderr(), known: check.Baseline{}, assured: map[string]string{}}
-	run.options = append(run.options, check.Remember(&check.History{}))
+	if f.every > 0 { // else nobody looks again, and nothing need be kept for that
+		run.options = append(run.options, check.Remember(&check.History{}))
+	}
 	if f.every > 0 {
 		debug.SetGCPercent(300) // a run that is long must not grow to what one that is short may take
 	}

@@ -8,7 +8,13 @@ import (
 
 // Digests implements [phys.Digester]. Nothing that is kept stands in for the source's pages, and pages that are
 // read for their digest are not kept.
-func (m *Memory) Digests(dst []uint64, pa phys.Addr) error {
+func (m *Memory) Digests(dst []uint64, pa phys.Addr) error { return m.digests(dst, pa, 0) }
+
+// digests computes the digests again if somebody looks afresh: those that are known are of an earlier time.
+func (m *Memory) digests(dst []uint64, pa phys.Addr, since uint32) error {
+	if since != 0 {
+		return phys.Digests(m.src, dst, pa)
+	}
 	for n := 0; n < len(dst); {
 		at := pa + phys.Addr(n)*phys.PageSize
 		if at >= m.end || m.closed.Load() {

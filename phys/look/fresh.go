@@ -18,3 +18,5 @@ func (f *fresh) ReadAt(p []byte, pa phys.Addr) (int, error) { return f.readAt(p,
 func (f *fresh) Word(pa phys.Addr) (uint64, error) { return f.word(pa, f.since) }
 
 func (f *fresh) Map(pa phys.Addr, n int) ([]byte, bool) { return f.view(pa, n, f.since) }
+
+func (f *fresh) Digests(dst []uint64, pa phys.Addr) error { return f.digests(dst, pa, f.since) }

@@ -11,12 +11,17 @@ import (
 	"github.com/outsight-vmi/outsight/phys"
 )
 
-// maxNoted bounds what one [Noted] notes, in pages: of who reads more than that nothing is noted.
-const maxNoted = 16384
+// What one [Noted] notes is bounded, in pages: of who reads more than that nothing is noted. Of whole pages
+// there are as many as tasks and their kin have memory, and the descriptors of all pages.
+const (
+	maxParts = 8192    // of which parts are read
+	maxWhole = 1 << 18 // of which all is read
+)
 
 // Noted is memory that notes what is read through it, byte by byte: whatever was concluded from these bytes
 // alone holds for as long as they stay the same ([Noted.Same]). It implements what [Memory] does, and is
-// safe for concurrent use. What is read of [phys.Wrapper.Unwrap] is not noted.
+// safe for concurrent use. What is read of the source below it ([phys.Wrapper.Unwrap]) is noted as well: where
+// that is not what is kept, nothing will be the same as both.
 type Noted struct {
 	*Memory
 	since uint32
@@ -29,7 +34,8 @@ type notes struct {
 	pages  map[phys.Addr]*notedPage // since they were packed last
 	last   *notedPage
 	packed []*reads
-	noted  int  // pages in all
+	parts  int  // pages of which parts were read
+	whole  int  // pages of which all was read
 	lost   bool // something was read that cannot be noted
 }
 
@@ -52,6 +58,35 @@ func (m *Memory) Note() *Noted {
 
 // Fresh implements [phys.Refresher].
 func (n *Noted) Fresh() phys.Memory { return &Noted{n.Memory, n.now.Add(1), n.notes} }
+
+// Unwrap returns the memory that is looked at, as it is now.
+func (n *Noted) Unwrap() phys.Memory { return &notedSource{n.src, n.notes} }
+
+// notedSource is the source of a look, of which is noted what is read.
+type notedSource struct {
+	phys.Memory
+	notes *notes
+}
+
+// Unwrap implements [phys.Wrapper].
+func (s *notedSource) Unwrap() phys.Memory { return s.Memory }
+
+// ReadAt implements [phys.Memory].
+func (s *notedSource) ReadAt(p []byte, pa phys.Addr) (int, error) {
+	k, err := s.Memory.ReadAt(p, pa)
+	s.notes.note(p[:k], pa, err)
+	return k, err
+}
+
+// Word implements [phys.Worder].
+func (s *notedSource) Word(pa phys.Addr) (uint64, error) {
+	var b [8]byte
+	_, err := s.ReadAt(b[:], pa)
+	return binary.LittleEndian.Uint64(b[:]), err
+}
+
+// Map implements [phys.Mapper]: nothing is seen in place, since it might not be what is noted.
+func (s *notedSource) Map(phys.Addr, int) ([]byte, bool) { return nil, false }
 
 // ReadAt implements [phys.Memory].
 func (n *Noted) ReadAt(p []byte, pa phys.Addr) (int, error) {
@@ -80,7 +115,7 @@ func (n *Noted) Map(pa phys.Addr, size int) ([]byte, bool) {
 
 // Digests implements [phys.Digester].
 func (n *Noted) Digests(dst []uint64, pa phys.Addr) error {
-	err := n.Memory.Digests(dst, pa)
+	err := n.digests(dst, pa, n.since)
 	n.notes.mu.Lock()
 	defer n.notes.mu.Unlock()
 	if err != nil {
@@ -104,8 +139,8 @@ func (n *notes) note(b []byte, pa phys.Addr, err error) {
 		k := min(len(b), phys.PageSize-off)
 		if k == phys.PageSize {
 			n.noteWhole(pa, phys.Digest(b[:k]))
-		} else if p := n.page(pa - phys.Addr(off)); p != nil && !p.note(b[:k], off) {
-			n.lose() // it was something else before: what was concluded rests on both
+		} else if p := n.page(pa - phys.Addr(off)); p != nil && (p.part == nil && n.over(&n.parts, maxParts) || !p.note(b[:k], off)) {
+			n.lose() // or it was something else before: what was concluded rests on both
 		}
 		b, pa = b[k:], pa+phys.Addr(k)
 	}
@@ -114,28 +149,33 @@ func (n *notes) note(b []byte, pa phys.Addr, err error) {
 // lose gives up: something cannot be noted. n.mu is held.
 func (n *notes) lose() { n.lost, n.pages, n.last, n.packed = true, nil, nil, nil }
 
+// over counts one more page, and reports whether there are too many.
+func (n *notes) over(count *int, limit int) bool {
+	*count++
+	return *count > limit
+}
+
 // noteWhole notes the digest of a page, all of which was read. n.mu is held.
 func (n *notes) noteWhole(pa phys.Addr, sum uint64) {
 	p := n.page(pa)
 	switch {
 	case p == nil:
 	case p.whole == 0:
-		p.whole = sum
+		if p.whole = sum; n.over(&n.whole, maxWhole) {
+			n.lose()
+		}
 	case p.whole != sum:
 		n.lose()
 	}
 }
 
-// page is what is noted of a page; nil if there is no more room. n.mu is held.
+// page is what is noted of a page; nil if nothing is noted any more. n.mu is held.
 func (n *notes) page(pa phys.Addr) *notedPage {
 	if n.last != nil && n.last.pa == pa {
 		return n.last
 	}
 	p := n.pages[pa]
 	if p == nil {
-		if n.noted++; n.noted > maxNoted {
-			n.lose()
-		}
 		if n.lost {
 			return nil
 		}

@@ -115,6 +115,65 @@ func TestNotedLost(t *testing.T) {
 	}
 }
 
+// TestNotedBelow: what was read below the look counts, too: if it was something else there, for an instant or for good,
+// nothing is the same.
+func TestNotedBelow(t *testing.T) {
+	s := mappedSource{newSource()}
+	for _, read := range []func(below phys.Memory){
+		func(m phys.Memory) { _, _ = m.ReadAt(make([]byte, 8), 0) },
+		func(m phys.Memory) {
+			words, _ := phys.As[phys.Worder](m)
+			_, _ = words.Word(0)
+		},
+		func(m phys.Memory) {
+			if mapper, ok := phys.As[phys.Mapper](m); ok {
+				if _, ok := mapper.Map(0, 8); ok {
+					t.Error("seen in place, though that is not noted")
+				}
+			}
+			_, _ = m.ReadAt(make([]byte, 1), 4)
+		},
+	} {
+		m := look.New(s, 0)
+		n := m.Note()
+		_, _ = n.ReadAt(make([]byte, 8), 0)
+		read(n.Unwrap())
+		if !n.Same(m) {
+			t.Error("what is the same below is not the same")
+		}
+		s.data[4]++
+		read(n.Unwrap())
+		s.data[4]--
+		if n.Same(m) || n.Same(look.New(s, 0)) {
+			t.Error("what was something else below is the same")
+		}
+	}
+}
+
+// TestDigestsAfresh: who looks afresh gets the digests of what is there now.
+func TestDigestsAfresh(t *testing.T) {
+	s := mappedSource{newSource()}
+	m := look.New(s, 0)
+	digest := func(m phys.Memory) uint64 {
+		t.Helper()
+		var d [1]uint64
+		if err := phys.Digests(m, d[:], phys.PageSize); err != nil {
+			t.Fatal(err)
+		}
+		return d[0]
+	}
+	was := digest(m)
+	s.data[phys.PageSize]++
+	if digest(m) != was {
+		t.Error("a look has two digests of a page")
+	}
+	for _, afresh := range []phys.Memory{m.Fresh(), m.Note().Fresh()} {
+		if digest(afresh) == was {
+			t.Error("an old digest")
+		}
+	}
+}
+
 // BenchmarkSame compares what a check read: 10,000 words of 1,000 pages, and 1,000 whole pages.
 func BenchmarkSame(b *testing.B) {
 	s := mappedSource{newSource()}

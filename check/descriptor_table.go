@@ -259,7 +259,7 @@ func (s *Subject) localTables(ctx context.Context, yield func(*Finding, error) b
 			return // built without modify_ldt
 		}
 		if err != nil {
-			if ps.ended(p.Task) {
+			if p.Task.Released(ctx) {
 				continue
 			}
 			if !yield(nil, fmt.Errorf("process %d: %w", p.PID, err)) {

@@ -58,7 +58,7 @@ type programLayout struct {
 	childrenAreList                             bool       // else an hlist, since 6.8 (da549bdd15c2)
 	fs, root                                    kobj.Field
 	personality                                 kobj.Field
-	stack, pid, mm                              kobj.Field
+	stack, mm                                   kobj.Field
 	vdso, xolArea, xolAt                        kobj.Field // of mm_struct, xol_area
 	regIP, regCS, regCall                       kobj.Field // of pt_regs
 	regSize                                     uint32
@@ -76,7 +76,7 @@ func layoutOfPrograms(s *linux.System) (*programLayout, error) {
 			hashed: r.Field(d, "d_hash.pprev"), super: r.Field(d, "d_sb"),
 			children: r.Optional(d, "d_children"), sibling: r.Optional(d, "d_sib"),
 			fs: r.Field("task_struct", "fs"), root: r.Field("fs_struct", "root.dentry"),
-			personality: r.Field("task_struct", "personality"), stack: r.Field("task_struct", "stack"), pid: r.Field("task_struct", "thread_pid"), mm: r.Field("task_struct", "mm"),
+			personality: r.Field("task_struct", "personality"), stack: r.Field("task_struct", "stack"), mm: r.Field("task_struct", "mm"),
 			regIP: r.Field("pt_regs", "ip"), regCS: r.Field("pt_regs", "cs"), regCall: r.Field("pt_regs", "orig_ax"), regSize: r.Size("pt_regs"),
 		}
 		o.seccomp = r.Optional("task_struct", "seccomp.mode")
@@ -143,7 +143,7 @@ func readPrograms(ctx context.Context, s *linux.System) (*programs, error) {
 			}
 			n, holes = ps.read(ctx, now, programReader(now), now.TaskAt(t.Addr))
 		}
-		if len(holes) > 0 && ps.ended(t) {
+		if len(holes) > 0 && t.Released(ctx) {
 			continue
 		}
 		ps.holes = append(ps.holes, holes...)
@@ -162,12 +162,6 @@ func programReader(s *linux.System) *linux.ProcessReader {
 	reader := s.NewProcessReader()
 	reader.Only(linux.PartName, linux.PartParent, linux.PartExecutable, linux.PartArguments)
 	return reader
-}
-
-// ended reports whether a task has lost its PID by now, as all have that end.
-func (ps *programs) ended(t linux.Task) bool {
-	v, err := ps.s.Space.Live().U64(ps.o.pid.At(t.Addr))
-	return err == nil && v == 0
 }
 
 // read reads the program of one process; nil if it has none, or cannot be read. holes are what

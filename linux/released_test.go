@@ -14,8 +14,12 @@ func TestThreadsReleased(t *testing.T) {
 		change func(g *synth.Guest, task, signal uint64)
 		errors bool
 	}{
-		"it is there":           {func(*synth.Guest, uint64, uint64) {}, true},
-		"it was released":       {func(g *synth.Guest, task, _ uint64) { g.Set(task, "task_struct", "thread_pid", 0) }, false},
+		"it is there": {func(*synth.Guest, uint64, uint64) {}, true},
+		"it was released": {func(g *synth.Guest, task, _ uint64) {
+			g.Set(task, "task_struct", "thread_pid", 0)
+			g.Put64(g.Tasks[1]+g.Member("task_struct", "tasks"), g.Get(task, "task_struct", "tasks")) // it is the last
+		}, false},
+		"it lost its PID alone": {func(g *synth.Guest, task, _ uint64) { g.Set(task, "task_struct", "thread_pid", 0) }, true},
 		"its memory is another": {func(g *synth.Guest, task, signal uint64) { g.Set(task, "task_struct", "signal", signal+64) }, false},
 	} {
 		g := synth.New(synth.Options{})

@@ -1,6 +1,7 @@
 package linux
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"iter"
@@ -73,7 +74,7 @@ func (t Task) threads(ctx context.Context, signal virt.Addr) iter.Seq2[Task, err
 		// 6.7 took the other list, task_struct.thread_group, away.
 		for node, err := range s.List(ctx, signal+virt.Addr(s.o.threadHead), s.maxTasks) {
 			if err != nil {
-				if t.released(signal) {
+				if t.released(ctx, signal) {
 					return
 				}
 				err = fmt.Errorf("threads of task %#x: %w", uint64(t.Addr), err)
@@ -85,16 +86,53 @@ func (t Task) threads(ctx context.Context, signal virt.Addr) iter.Seq2[Task, err
 	}
 }
 
-// released reports whether t, whose process signal was, has been released by now (release_task), or its
-// memory is another's: its process's memory may be, too.
-func (t Task) released(signal virt.Addr) bool {
-	now := t.s.Space.Live()
-	pid, err := now.U64(t.Addr + virt.Addr(t.s.o.threadPid)) // detach_pid
-	if err != nil || pid == 0 {
-		return err == nil
+// released reports whether t, whose process signal was, has been released by now, or its memory is another's: its
+// process's memory may be, too.
+func (t Task) released(ctx context.Context, signal virt.Addr) bool {
+	if t.Released(ctx) {
+		return true
 	}
-	v, err := now.U64(t.Addr + virt.Addr(t.s.o.signal))
+	v, err := t.s.Fresh().Space.U64(t.Addr + virt.Addr(t.s.o.signal))
 	return err == nil && virt.Addr(v) != signal
+}
+
+// releasedTries is how often the list of tasks is followed that changes meanwhile.
+const releasedTries = 3
+
+// Released reports whether t, the leader of a process, has been released by now (release_task): it has no PID any more, and
+// the list of tasks does not lead to it. A task on that list that has no PID was given none by somebody else.
+func (t Task) Released(ctx context.Context) bool {
+	for range releasedTries {
+		// What is read again is noted, so that nobody keeps what depends on both.
+		now := t.s.Fresh().Space
+		if pid, err := now.U64(t.Addr + virt.Addr(t.s.o.threadPid)); err != nil || pid != 0 { // detach_pid
+			return false
+		}
+		if listed, err := t.listed(ctx, now); err == nil {
+			return !listed
+		}
+	}
+	return false
+}
+
+// listed reports whether the list of tasks leads to t, from each to the next, as a task that is being released still leads
+// to the next, but none to it (list_del_rcu).
+func (t Task) listed(ctx context.Context, now *virt.Space) (bool, error) {
+	head := t.s.initTask + virt.Addr(t.s.o.tasks)
+	at := head
+	for range t.s.maxTasks {
+		v, err := now.U64(at)
+		if err = cmp.Or(err, ctx.Err()); err != nil {
+			return false, fmt.Errorf("tasks: %w", err)
+		}
+		switch at = virt.Addr(v); at {
+		case t.Addr + virt.Addr(t.s.o.tasks):
+			return true, nil
+		case head:
+			return false, nil
+		}
+	}
+	return false, fmt.Errorf("tasks: %w: the list does not end", kobj.ErrBroken)
 }
 
 func (t Task) signal() (_ virt.Addr, err error) {

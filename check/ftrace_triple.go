@@ -20,11 +20,11 @@ func init() {
 		Title:     "Traced functions whose users, records and code disagree",
 		Severity:  Critical,
 		Technique: "T1014", // Rootkit
-		Source:    "ftrace_ops_list, ftrace_pages (struct dyn_ftrace), the bytes at every place of a call, ftrace_enabled",
+		Source:    "ftrace_ops_list, ftrace_pages (struct dyn_ftrace), the bytes at every place of a call, ftrace_enabled; ftrace_disabled against tainted_mask and the kernel's log",
 		Proves: `The place that every function keeps for tracing holds something that function tracing did not put there, or tracing has a user that is not on its
 list, or a user that replaces functions (IPMODIFY) is a module rather than live patching. To be called a hook must be in the code; to stay it must be in the list and the records: who
 hides one of the three shows in the others.`,
-		Blind: `Users and records where the kernel itself switched tracing off after a warning (ftrace_kill): it does not keep them any more. A hook behind the first instruction of a function, and functions without a place for tracing: the check of kernel text finds these. A module that uses
+		Blind: `Users and records where the kernel itself switched tracing off after a warning (ftrace_kill), as it does not keep them any more: that is reported as not checked. A hook behind the first instruction of a function, and functions without a place for tracing: the check of kernel text finds these. A module that uses
 tracing as it is meant, without replacing functions: it is in "outsight ftrace".`,
 		Next: `"outsight ftrace" shows the users of tracing and their functions, "outsight ftrace_functions" what is traced; disassemble where the call leads. What is
 hooked says what for. A live patch of a vendor that brings its own framework may replace functions legally: compare with what is installed.`,
@@ -94,8 +94,17 @@ func ftraceTriple(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 		before := changing()
 		off := s.Linux.TracingOff()
 		v := &ftraceView{s: s, owners: owners, named: map[virt.Addr]int{}, broken: off.Broken(), code: codeWindow{s: s}}
-		if off.Off && !off.Warned && !yield(v.switchedOff(off.At), nil) {
+		if off.Off && !off.Warned && !yield(v.switchedOff(off.At, "no taint flag W"), nil) {
 			return
+		}
+		if v.broken {
+			// The flag is one written bit. The warning itself is in the log, unless newer messages took its place.
+			if silent, err := neverWarned(s.Linux.Messages(ctx)); err == nil && silent && !yield(v.switchedOff(off.At, "no warning in the kernel's log, which is whole"), nil) {
+				return
+			}
+			if !yield(nil, tracingEnded("what it traces was not compared with its users")) {
+				return
+			}
 		}
 		for f, err := range hooks.FtraceOps(ctx, s.Linux) {
 			if err != nil {
@@ -138,17 +147,40 @@ func ftraceTriple(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 
 // switchedOff is the finding about tracing that is off for good without a reason: whatever has
 // the kernel do that warns, and a warning leaves its mark in the taint flags.
-func (v *ftraceView) switchedOff(at virt.Addr) *Finding {
+func (v *ftraceView) switchedOff(at virt.Addr, seen string) *Finding {
 	return &Finding{
 		Severity: High, Confidence: Likely,
 		Title:    "function tracing is switched off for good, and the kernel never warned of anything",
 		Object:   Object{Kind: "variable", Name: "ftrace_disabled", Addr: at},
-		Expected: "0, or the taint flag W, which the warning sets that comes with it (ftrace_kill)",
-		Seen:     "not 0, and no taint flag W",
+		Expected: "0, or the taint flag W and a message, which come with the warning that switches it off (ftrace_kill)",
+		Seen:     "not 0, and " + seen,
 		Evidence: []Evidence{{Text: "ftrace_disabled", Addr: at, Bytes: bytesAt(v.s, at, 4)}},
 		Basis:    "variables of the guest's kernel, compared with each other at one look",
 		Show:     "outsight read {} ftrace_disabled 4",
 	}
+}
+
+// tracingEnded is the gap that is left where function tracing ended by a warning: what the kernel knows of it leads to
+// memory that was freed.
+func tracingEnded(what string) error {
+	return fmt.Errorf("function tracing ended for good by a warning (ftrace_disabled), and %s: reboot the guest", what)
+}
+
+// neverWarned reports whether a log has all messages since boot, and none of a warning (WARN).
+func neverWarned(messages iter.Seq2[*linux.LogMessage, error]) (bool, error) {
+	whole, n := false, 0
+	for m, err := range messages {
+		if err != nil {
+			return false, err
+		}
+		if n++; n == 1 {
+			whole = m.Seq == 0
+		}
+		if !whole || strings.HasPrefix(m.Text, "WARNING: ") || strings.Contains(m.Text, "ftrace bug") {
+			return false, nil
+		}
+	}
+	return whole, nil
 }
 
 func newFtraceUser(f *hooks.FtraceOp) *ftraceUser {

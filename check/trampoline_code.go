@@ -129,7 +129,8 @@ func (w *trampolineWalk) template(regs bool) (*ftraceTemplate, error) {
 func (w *trampolineWalk) ftrace(ctx context.Context) iter.Seq2[*Finding, error] {
 	return func(yield func(*Finding, error) bool) {
 		if w.broken {
-			return // its lists are not kept any more: ftrace-triple says so
+			yield(nil, tracingEnded("the code of its trampolines was not judged"))
+			return
 		}
 		for op, err := range hooks.FtraceTrampolines(ctx, w.s.Linux) {
 			var f *Finding

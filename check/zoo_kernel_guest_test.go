@@ -191,6 +191,11 @@ func kernelTricks() []trick {
 		{"trampoline of a tracer jumps elsewhere", func(z *zoo) {
 			z.branch(0xe9, z.tracer("kfree_skb_partial").Trampoline, z.symbol("__x64_sys_getpid"))
 		}, []string{"trampoline-code"}},
+		{"tracing switched off, with the flag of a warning", func(z *zoo) {
+			const warned = 1 << 9 // TAINT_WARN
+			z.put(z.symbol("tainted_mask"), uint64(z.ptr(z.symbol("tainted_mask")))|warned)
+			z.write(z.symbol("ftrace_disabled"), []byte{1, 0, 0, 0})
+		}, []string{"ftrace-triple"}},
 
 		{"table of a file copied", func(z *zoo) { z.copyTable(z.file()+z.offset("file", "f_op"), "file_operations") }, tables},
 		{"table of an inode copied", func(z *zoo) {

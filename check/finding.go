@@ -39,6 +39,9 @@ type Finding struct {
 	// Busy says that the kernel was just changing what the finding is about, or says so: it is
 	// looked at for longer before it counts.
 	Busy bool
+	// Explained says of one that is Busy that the task which changes it is known, or what has to end before it changes: it counts
+	// only if it is the same at all looks.
+	Explained bool
 
 	again int // how often it was found again
 }

@@ -14,7 +14,8 @@ type History struct {
 	looks       uint64
 	credentials map[taskKey]*pastCredentials
 	kept        map[string]*kept // conclusions, by what they are of
-	once        bool             // nobody looks again: nothing is to be kept
+	restless    map[*Check]*restless
+	once        bool // nobody looks again: nothing is to be kept
 }
 
 // Remember has [Run] compare with what was seen before, by all runs with the same history.

@@ -32,6 +32,9 @@ type Result struct {
 	text    *textReference    // nil if no check compares the kernel's text
 	modules *moduleReferences // what modules were compared with; nil: they were not
 	heard   *heard            // nil: nobody listened
+
+	// restless are the checks that found something at each look so far which the guest was changing at the first, with the last of that.
+	restless map[*Check]*Finding
 }
 
 // Gap is something that could not be read or compared.
@@ -85,6 +88,8 @@ type options struct {
 	spaces *addrspace.Watched
 	// history is what earlier looks saw.
 	history *History
+	// acrossRuns: see [AcrossRuns].
+	acrossRuns bool
 }
 
 func chosen(opts []Option) options {
@@ -142,6 +147,7 @@ func Run(ctx context.Context, g *guest.Guest, checks []*Check, opts ...Option) (
 	result := runOnce(ctx, l, checks, o)
 	first, stuck := progressOf(l.Linux), false
 	changing, alike := result.changing(), 0
+	result.startle()
 	if err := l.Close(); err != nil {
 		return nil, err
 	}
@@ -175,6 +181,9 @@ func Run(ctx context.Context, g *guest.Guest, checks []*Check, opts ...Option) (
 	}
 	if looks > 1 {
 		result.confirm(looks)
+	}
+	if o.acrossRuns && !still && ctx.Err() == nil {
+		result.await(o.history, checks, time.Now())
 	}
 	if !still && len(result.Findings)+len(result.Gaps) > 0 && ctx.Err() == nil {
 		if err := lasts(ctx, g, number); err != nil {
@@ -217,22 +226,28 @@ func (o *options) next(i, alike int, r *Result, checks []*Check, stuck bool) (af
 	switch {
 	case i < min(o.again, len(settleAfter)):
 		return settleAfter[i], r.unsettled(checks, i)
-	case o.again < len(settleAfter), i >= len(settleAfter)+busyLooks && alike >= busyLooks && !stuck, i >= len(settleAfter)+maxBusyLooks:
+	case o.again < len(settleAfter), i >= len(settleAfter)+busyLooks && alike >= busyLooks && !stuck && !r.explained(), i >= len(settleAfter)+maxBusyLooks:
 		return 0, nil
 	}
 	for _, c := range checks {
-		if slices.ContainsFunc(r.Findings, func(f *Finding) bool { return f.Check == c && (f.Busy || stuck) }) {
+		if slices.ContainsFunc(r.Findings, func(f *Finding) bool { return f.Check == c && (f.Busy && !o.acrossRuns || stuck) }) {
 			again = append(again, c)
 		}
 	}
 	return busyAfter, again
 }
 
+// explained reports whether something was found of which it is known who changes it: that takes as long as it takes.
+func (r *Result) explained() bool {
+	return slices.ContainsFunc(r.Findings, func(f *Finding) bool { return f.Explained })
+}
+
 // confirm leaves out what was found once and could not be looked at again: that is a gap, and no
 // finding. A list that cannot be followed at any of the looks would keep all that was passing.
 //
 // What does not change by itself and was found elsewhere at each look is a gap: somebody moves it. What the kernel
-// was just changing was found at as many looks in a row as it takes to be done with it.
+// was just changing was found at as many looks in a row as it takes to be done with it, or at all if it is known who
+// changes it. If it was not in order at any look, to the end, and counts for nothing, that is a gap, too.
 func (r *Result) confirm(looks int) {
 	moving := map[*Check]*Finding{}
 	for _, f := range r.Findings {
@@ -244,8 +259,17 @@ func (r *Result) confirm(looks int) {
 		r.Gaps = append(r.Gaps, Gap{Checks: []*Check{c}, Err: fmt.Errorf("something was found at every look, and elsewhere each time, as what moves is: %s", f.Title)})
 	}
 	r.Findings = slices.DeleteFunc(r.Findings, func(f *Finding) bool {
-		return f.again == 0 || f.Busy && f.again < min(busyLooks, looks-1)
+		enough := busyLooks
+		if f.Explained {
+			enough = looks - 1
+		}
+		return f.again == 0 || f.Busy && f.again < min(enough, looks-1)
 	})
+	for c, f := range r.restless {
+		if looks > len(settleAfter)+maxBusyLooks && r.anyOf(c, true) == nil && moving[c] == nil && !r.Gap(c) {
+			r.unrest(c, f)
+		}
+	}
 }
 
 // gapsAgain is how often what could not be checked is looked at again: a list that changed
@@ -286,11 +310,12 @@ func (r *Result) settle(second *Result, again []*Check, i int) {
 		}
 	}
 	for _, f := range second.Findings {
-		if f.Check.Steady && !slices.Contains(kept, f) {
+		if (f.Check.Steady || f.Busy) && !slices.Contains(kept, f) {
 			kept = append(kept, f)
 		}
 	}
 	r.Findings = kept
+	r.calm(second, again)
 	gaps := second.Gaps
 	for _, g := range r.Gaps {
 		// What is shared stays a gap of those that were not run again.

@@ -112,6 +112,7 @@ func (f *checkFlags) run(c *cobra.Command, target string) (err error) {
 	if f.every > 0 {
 		debug.SetGCPercent(300) // a run that is long must not grow to what one that is short may take
 	}
+	run.options = append(run.options, roundsOf(f.every)...)
 	switch {
 	case len(checks) == 0:
 		return usagef("no check is left to run")
@@ -205,6 +206,15 @@ func (f *checkFlags) writer(c *cobra.Command, run *checkRun) (func(iter.Seq[*che
 			}
 		}), nil, table.Request{}, &report))
 	}, nil
+}
+
+// roundsOf are options for who judges a guest once in a time: what the guest is changing must not keep a short round from the next.
+func roundsOf(every time.Duration) []check.Option {
+	const short = 10 * time.Second
+	if every <= 0 || every > short {
+		return nil
+	}
+	return []check.Option{check.AcrossRuns()}
 }
 
 // checkRun is one run of the verb: of the checks, once or again and again.

@@ -158,7 +158,7 @@ func (f *watchFlags) source(ctx context.Context, g *guest.Guest, kinds []trace.K
 	}
 	o := polling.Options{Every: f.every, Kinds: forSensors(kinds), Warn: func(err error) { warn(err) }}
 	if f.findings > 0 {
-		o.Findings, o.FindingsEvery = findingsOf(g), f.findings
+		o.Findings, o.FindingsEvery = findingsOf(g, roundsOf(f.findings)...), f.findings
 	}
 	s, err := polling.Start(ctx, g, o)
 	if err != nil {
@@ -203,11 +203,11 @@ func prime(ctx context.Context, g *guest.Guest, s *trace.Sensors) error {
 }
 
 // findingsOf judges g with all checks. What cannot be checked this time is as it was before.
-func findingsOf(g *guest.Guest) polling.Judge {
-	history := &check.History{}
+func findingsOf(g *guest.Guest, options ...check.Option) polling.Judge {
+	options = append(options, check.Remember(&check.History{}))
 	before := map[*check.Check][]polling.Finding{}
 	return func(ctx context.Context) ([]polling.Finding, error) {
-		result, err := check.Run(ctx, g, check.All(), check.Remember(history))
+		result, err := check.Run(ctx, g, check.All(), options...)
 		if err != nil {
 			return nil, err
 		}

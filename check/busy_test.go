@@ -1,0 +1,107 @@
+package check
+
+import (
+	"testing"
+	"time"
+)
+
+// TestRestless: who has the guest say that it changes something, and moves it, gets a gap in the end.
+func TestRestless(t *testing.T) {
+	c := &Check{ID: "text"}
+	const all = 1 + maxBusyLooks
+	for name, x := range map[string]struct {
+		looks    int
+		explain  bool
+		seen     func(i int) string // empty: nothing is found
+		findings int
+		gaps     int
+	}{
+		"moves":                           {looks: all + len(settleAfter), seen: func(i int) string { return string(rune('a' + i)) }, gaps: 1},
+		"moves, and was in order once":    {looks: all + len(settleAfter), seen: func(i int) string { return string(rune('a' + i))[:min(1, max(i-7, 7-i))] }},
+		"moves, not looked at to the end": {looks: all, seen: func(i int) string { return string(rune('a' + i)) }},
+		"stays":                           {looks: all + len(settleAfter), seen: func(int) string { return "jmp" }, findings: 1},
+		"stays, and is explained":         {looks: all + len(settleAfter), explain: true, seen: func(int) string { return "jmp" }, findings: 1},
+		"is explained, and ends":          {looks: all + len(settleAfter), explain: true, seen: func(i int) string { return "jmp"[:3*min(1, max(0, 30-i))] }},
+		"is explained, and came later":    {looks: all + len(settleAfter), explain: true, seen: func(i int) string { return []string{"nop", "jmp"}[min(1, i)] }, gaps: 1},
+	} {
+		at := func(i int) *Result {
+			r := &Result{}
+			if seen := x.seen(i); seen != "" {
+				r.Findings = []*Finding{{Check: c, Title: "jump label", Expected: "as built", Seen: seen, Busy: true, Explained: x.explain}}
+			}
+			return r
+		}
+		r := at(0)
+		r.startle()
+		for i := range x.looks - 1 {
+			r.settle(at(i+1), []*Check{c}, i)
+		}
+		if r.confirm(x.looks); len(r.Findings) != x.findings || len(r.Gaps) != x.gaps {
+			t.Errorf("%s: findings %v, gaps %v", name, r.Findings, r.Gaps)
+		}
+	}
+	// An explained one is looked at to the end.
+	o := chosen(nil)
+	r := &Result{Findings: []*Finding{{Check: c, Busy: true, Explained: true}}}
+	if _, again := o.next(len(settleAfter)+busyLooks, busyLooks, r, []*Check{c}, false); len(again) != 1 {
+		t.Errorf("%d checks are looked at again", len(again))
+	}
+}
+
+// TestAcrossRuns: a run does not wait for what the guest is changing, and reports what else it found; over many runs
+// what stays the same is found, and what does not is a gap.
+func TestAcrossRuns(t *testing.T) {
+	c, other := &Check{ID: "text"}, &Check{ID: "other"}
+	all := []*Check{c, other}
+	for name, x := range map[string]struct {
+		explain      bool
+		seen         func(run int) string
+		finding, gap int // the first run with it; 0: none
+	}{
+		"stays":                   {seen: func(int) string { return "jmp" }, finding: 3},
+		"stays, and is explained": {explain: true, seen: func(int) string { return "jmp" }, finding: 30},
+		"moves":                   {seen: func(i int) string { return string(rune('a' + i)) }, gap: 15},
+		"ends":                    {seen: func(i int) string { return "jmp"[:3*min(1, max(0, 2-i))] }},
+	} {
+		h, start := &History{}, time.Now()
+		o := chosen([]Option{Remember(h), AcrossRuns()})
+		finding, gap := 0, 0
+		for run := range 40 {
+			at := func() *Result {
+				r := &Result{Findings: []*Finding{{Check: other, Title: "plain"}}}
+				if seen := x.seen(run); seen != "" {
+					r.Findings = append(r.Findings, &Finding{Check: c, Title: "jump label", Expected: "as built", Seen: seen, Busy: true, Explained: x.explain})
+				}
+				return r
+			}
+			r := at()
+			r.startle()
+			looks := 1
+			for i := 0; ; i++ {
+				_, again := o.next(i, i, r, all, false)
+				if len(again) == 0 {
+					break
+				}
+				r.settle(at(), again, i)
+				looks++
+			}
+			if looks > 1+len(settleAfter) {
+				t.Fatalf("%s: a run took %d looks", name, looks)
+			}
+			r.confirm(looks)
+			r.await(h, all, start.Add(time.Duration(run)*time.Second))
+			if r.anyOf(other, false) == nil {
+				t.Errorf("%s: run %d did not report what is not being changed", name, run)
+			}
+			if finding == 0 && r.anyOf(c, false) != nil {
+				finding = run
+			}
+			if gap == 0 && r.Gap(c) {
+				gap = run
+			}
+		}
+		if finding != x.finding || gap != x.gap {
+			t.Errorf("%s: found at run %d, a gap at run %d", name, finding, gap)
+		}
+	}
+}

@@ -127,6 +127,7 @@ func (s *Subject) foundText(d linuxtext.Difference, trust image.Trust) *Finding 
 		Evidence:   []Evidence{{Text: "as built", Addr: d.Addr, Bytes: d.Want}, {Text: "as it is", Addr: d.Addr, Bytes: d.Got}},
 		Basis:      what + " against " + trust.String(),
 		Busy:       d.Patching,
+		Explained:  d.InHand,
 	}
 	if d.VDSO != "" {
 		f.Severity = Critical // every process runs it

@@ -17,7 +17,7 @@ const longestHeld = 120_000_000_000
 
 type holderLayout struct {
 	stack, sp, onCPU, arrival, clock kobj.Field
-	state, works                     kobj.Field
+	state, works, current            kobj.Field
 }
 
 func (s *System) holderLayout() (*holderLayout, error) {
@@ -25,13 +25,17 @@ func (s *System) holderLayout() (*holderLayout, error) {
 		const t = "task_struct"
 		o.stack, o.sp, o.onCPU = r.Field(t, "stack"), r.Field(t, "thread.sp"), r.Field(t, "on_cpu")
 		o.arrival, o.clock = r.Field(t, "sched_info.last_arrival"), r.Field("rq", "clock")
+		o.current = r.Field("rq", "curr")
 		o.state, o.works = r.Field(t, "__state", "state"), r.Field(t, "task_works") // 5.14
 	})
 }
 
 // InHand reports which words the task that holds a mutex has on its kernel stack: what it is changing
 // under the mutex is among them. They are none if nobody holds it, and of no use where the holder has not run for long.
-func (s *System) InHand(mutex string) (map[uint64]bool, error) {
+//
+// An owner is one written word: it must be a task that the kernel has, on a stack as the kernel makes them. That is a
+// reason to look again for longer, and no more: who controls the kernel has tasks, too.
+func (s *System) InHand(ctx context.Context, mutex string) (map[uint64]bool, error) {
 	task := s.holder(s.Space.Live(), mutex)
 	if task == 0 {
 		return nil, nil
@@ -44,7 +48,64 @@ func (s *System) InHand(mutex string) (map[uint64]bool, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := s.isTask(ctx, task); err != nil {
+		return nil, err
+	}
+	if err := o.sound(s, task); err != nil {
+		return nil, err
+	}
 	return o.words(s.Reader(), task, now)
+}
+
+// isTask is an error if the task at a is not among the threads of a process on the list of tasks.
+func (s *System) isTask(ctx context.Context, a virt.Addr) error {
+	leader, err := s.Space.U64(a + virt.Addr(s.o.groupLeader))
+	if err != nil {
+		return fmt.Errorf("task at %#x, which holds a mutex: %w", uint64(a), err)
+	}
+	t := s.TaskAt(virt.Addr(leader))
+	listed, err := t.listed(ctx, s.Space)
+	if err != nil {
+		return err
+	}
+	if listed {
+		for thread, err := range t.Threads(ctx) {
+			if err == nil && thread.Addr == a {
+				return nil
+			}
+		}
+	}
+	return fmt.Errorf("task at %#x, which holds a mutex: %w: it is no thread of a process on the list of tasks", uint64(a), kobj.ErrBroken)
+}
+
+// sound is an error if a task's stack is not as the kernel makes them, or no processor runs a task that is said to be on one.
+func (o *holderLayout) sound(s *System, task virt.Addr) error {
+	const (
+		alignment = 4 * phys.PageSize // THREAD_ALIGN
+		endMagic  = 0x57ac6e9d        // STACK_END_MAGIC
+	)
+	r := s.Reader()
+	base := r.Pointer(task, o.stack)
+	end, running := r.U64(base), r.Uint(task, o.onCPU) != 0
+	if r.Err != nil {
+		return fmt.Errorf("task at %#x, which holds a mutex: %w", uint64(task), r.Err)
+	}
+	if base%alignment != 0 || end != endMagic {
+		return fmt.Errorf("task at %#x, which holds a mutex: %w: its stack at %#x is not one of the kernel's", uint64(task), kobj.ErrBroken, uint64(base))
+	}
+	if !running {
+		return nil
+	}
+	for cpu := range s.CPUAreas {
+		q, err := s.PerCPU("runqueues", cpu)
+		if err != nil {
+			return err
+		}
+		if r.Pointer(q, o.current) == task {
+			return r.Err
+		}
+	}
+	return fmt.Errorf("task at %#x, which holds a mutex: %w: it is said to be on a processor, and none runs it", uint64(task), kobj.ErrBroken)
 }
 
 // schedulerClock is the latest clock of a run queue.

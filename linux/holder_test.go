@@ -46,6 +46,50 @@ func TestHolderWords(t *testing.T) {
 	}
 }
 
+// TestHolderIsTask: whose word is taken for what it is changing is a task that the kernel has, on one of its stacks.
+func TestHolderIsTask(t *testing.T) {
+	g := synth.New(synth.Options{})
+	g.Add(synth.Process{PID: 1, Comm: "init"})
+	leader := g.Add(synth.Process{PID: 42, PPID: 1, Comm: "busy", Threads: []int32{43}})
+	s := open(t, g)
+	thread := uint64(0)
+	for k, err := range s.TaskAt(virt.Addr(leader)).Threads(t.Context()) {
+		if err == nil && uint64(k.Addr) != leader {
+			thread = uint64(k.Addr)
+		}
+	}
+	fake := g.Object("task_struct")
+	g.Set(fake, "task_struct", "group_leader", leader)
+	g.Set(fake, "task_struct", "signal", g.Get(leader, "task_struct", "signal"))
+	led := g.Object("task_struct")
+	g.Set(led, "task_struct", "group_leader", led)
+	for name, c := range map[string]struct {
+		task uint64
+		ok   bool
+	}{"a process": {leader, true}, "a thread": {thread, true}, "made up, of a process": {fake, false}, "made up, a process": {led, false}, "nowhere": {0x1000, false}} {
+		if err := s.isTask(t.Context(), virt.Addr(c.task)); (err == nil) != c.ok {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+
+	o := &holderLayout{stack: kobj.FieldAt(0, 8), onCPU: kobj.FieldAt(16, 4), current: kobj.FieldAt(0, 8)}
+	stack, bare := g.Alloc(16<<10, 16<<10), g.Alloc(32<<10, 16<<10)
+	for _, a := range []uint64{stack, bare + 4096} {
+		g.Put64(a, 0x57ac6e9d)
+	}
+	for name, c := range map[string]struct {
+		stack, running uint64
+		ok             bool
+	}{"waits": {stack, 0, true}, "on another page": {bare + 4096, 0, false}, "no end": {bare, 0, false}, "on no processor": {stack, 1, false}} {
+		task := g.Alloc(4096, 8)
+		g.Put64(task, c.stack)
+		g.Put64(task+16, c.running)
+		if err := o.sound(s, virt.Addr(task)); (err == nil) != c.ok {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // TestAtWorkOn: a file that is being closed is in the hand of the task that closes it, until that has come to it.
 func TestAtWorkOn(t *testing.T) {
 	g := synth.New(synth.Options{})

@@ -82,7 +82,11 @@ func TestKept(t *testing.T) {
 			if f.err != nil {
 				t.Fatal(f.err)
 			}
-			found = append(found, fmt.Sprintf("%#x %s", f.addr-text, f.reason))
+			hand := ""
+			if f.inHand {
+				hand = ", in hand"
+			}
+			found = append(found, fmt.Sprintf("%#x %s%s", f.addr-text, f.reason, hand))
 		}
 		walks = walked
 		return found
@@ -106,8 +110,8 @@ func TestKept(t *testing.T) {
 	expect("a key is on, its code is not", 1, "0x100 "+againstKey)
 	expect("and stays so", 1, "0x100 "+againstKey)
 	changing = map[uint64]bool{keys: true}
-	expect("the key is being changed", 1)
-	expect("that is asked each time", 1)
+	expect("the key is being changed", 1, "0x100 "+againstKey+", in hand")
+	expect("and stays so", 1, "0x100 "+againstKey+", in hand")
 	changing = map[uint64]bool{keys + 8: true}
 	expect("another key is", 1, "0x100 "+againstKey)
 	changing = nil
@@ -123,9 +127,9 @@ func TestKept(t *testing.T) {
 	put(keys+8, word(callee)...)
 	expect("a call that has a function", 1, "0x200 "+callsNothing)
 	changing = map[uint64]bool{keys + 8: true}
-	expect("it is being given one", 1)
+	expect("it is being given one", 1, "0x200 "+callsNothing+", in hand")
 	put(text+0x200, 0xe8, 0, 0, 0, 0)
-	expect("it calls what is no function", 1, "0x200 a static call of another function than its key has")
+	expect("it calls what is no function", 1, "0x200 a static call of what is not a function")
 	put(text+0x200, nop...)
 	changing = nil
 	put(keys+8, word(0)...)

@@ -18,6 +18,7 @@ const (
 	callsWarning    = "a static call that warns, though it has a function"
 	againstLocks    = "a lock prefix on a kernel for one processor, or none on another"
 	callsZero       = "a static call that returns 0, though it has a function"
+	callsAnother    = "a static call of another function than its key has"
 )
 
 // aboutState reports whether a reason is one of those.
@@ -34,11 +35,21 @@ func aboutState(reason string) bool {
 func (w *worker) site(s image.Site, want, got []byte) string {
 	t := w.t
 	sites := w.r.sites
+	w.inHand = false
 	switch s.Kind {
 	case image.Jump:
-		return w.jump(&sites.Jumps[s.Index], got)
+		j := &sites.Jumps[s.Index]
+		reason := w.jump(j, got)
+		w.inHand = reason == againstKey && t.state.changing[j.Key+t.offset]
+		return reason
 	case image.StaticCall, image.Trampoline:
-		return w.call(&sites.Calls[s.Index], want, got)
+		c := &sites.Calls[s.Index]
+		reason := w.call(c, want, got)
+		switch reason {
+		case callsNothing, callsZero, callsWarning, callsAnother:
+			w.inHand = t.state.changing[c.Key+t.offset]
+		}
+		return reason
 	case image.Runtime:
 		return w.constant(&sites.Runtimes[s.Index], want, got)
 	case image.Fentry:
@@ -130,19 +141,10 @@ func (w *worker) jump(j *image.JumpLabel, got []byte) string {
 	if err != nil {
 		return ""
 	}
-	if taken != (enabled != j.Branch) && !w.changing(j.Key+off) {
+	if taken != (enabled != j.Branch) {
 		return againstKey
 	}
 	return ""
-}
-
-// changing reports whether the kernel is just changing a key, whose sites it patches one by one.
-func (w *worker) changing(key uint64) bool {
-	if !w.t.state.changing[key] {
-		return false
-	}
-	w.elsewhere = true
-	return true
 }
 
 // call checks a static call, or its trampoline (arch/x86/kernel/static_call.c).
@@ -158,8 +160,6 @@ func (w *worker) call(c *image.Call, want, got []byte) string {
 	switch {
 	case ok && c.Tail:
 		return "a static tail call that calls"
-	case w.changing(c.Key+off) && (c.Tail && got[0] == 0xc3 && pads(got[1:]) || !c.Tail && (isNop(got) || isXor(got))):
-		return ""
 	case ok:
 	case c.Tail && got[0] == 0xc3 && pads(got[1:]):
 		return no(fn != 0 && fn != names.return0+off, callsNothing)
@@ -183,13 +183,10 @@ func (w *worker) call(c *image.Call, want, got []byte) string {
 		// As built it goes to the trampoline, which is checked itself.
 		return ""
 	}
-	if w.changing(c.Key+off) && w.function(target) {
-		return "" // the one that it had
-	}
 	if names.returns[target-off] && (fn == 0 || fn == names.return0+off) || bytes.Equal(got, want) {
 		return ""
 	}
-	return "a static call of another function than its key has"
+	return no(w.function(target), callsAnother) + no(!w.function(target), "a static call of what is not a function")
 }
 
 // warnTrap is what replaces a static call of __WARN_trap: "ud1 (%edx),%rdi" (6.19).

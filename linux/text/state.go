@@ -93,7 +93,7 @@ func (st *state) load(ctx context.Context, s *linux.System) error {
 	st.readLocks(s)
 	// Whoever patches the text holds the first; who changes a static key or call, and then its sites one by one, another.
 	st.patching = s.Held(s.Space, "text_mutex", "static_call_mutex", "jump_label_mutex")
-	st.readChanging(s)
+	st.readChanging(ctx, s)
 	st.readThunks()
 	st.readParavirt()
 	st.readFeatures(s)
@@ -108,13 +108,13 @@ func (st *state) load(ctx context.Context, s *linux.System) error {
 
 // readChanging reads which keys are being changed. A key has its new value before its sites do, and those
 // wait for text_mutex, which the function tracer may hold for ten seconds where the guest has little of a processor.
-func (st *state) readChanging(s *linux.System) {
+func (st *state) readChanging(ctx context.Context, s *linux.System) {
 	st.changing = nil
 	if !st.patching {
 		return
 	}
 	for _, mutex := range []string{"static_call_mutex", "jump_label_mutex"} {
-		words, err := s.InHand(mutex)
+		words, err := s.InHand(ctx, mutex)
 		if err != nil {
 			continue // then nothing is explained by it
 		}

@@ -104,8 +104,9 @@ type Difference struct {
 	// State says that the kernel does write these bytes there, but not in its present
 	// state: that of a static key, a static call or the processor's features.
 	State bool
-	// Patching says that the kernel was patching such places when it was read.
-	Patching bool
+	// Patching says that the kernel was patching such places when it was read, and InHand that the task which
+	// does so has what governs this one in hand.
+	Patching, InHand bool
 }
 
 // maxBytes bounds the bytes of a difference that are kept.
@@ -219,7 +220,7 @@ func (t *Text) Differences(ctx context.Context) iter.Seq2[Difference, error] {
 			}
 			d := t.describe(f)
 			if patching && dynamic(d.Kind) {
-				d.Patching = true
+				d.Patching, d.InHand = true, f.inHand
 				d.Reason += ", while the kernel patches itself"
 			}
 			if !yield(d, nil) {
@@ -278,6 +279,7 @@ type finding struct {
 	want   [maxBytes]byte
 	got    [maxBytes]byte
 	chunk  int
+	inHand bool
 	err    error
 }
 

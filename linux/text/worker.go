@@ -22,6 +22,7 @@ type worker struct {
 	digests   []uint64 // of the pages that it lies in
 	words     []word   // that the chunk was judged by
 	elsewhere bool     // it was judged by more than its bytes and these
+	inHand    bool     // the site that was judged last is being changed
 	n         int      // of the chunk
 	base      uint64
 }
@@ -151,7 +152,7 @@ func (w *worker) note(from, to int, k image.Kind, reason string) {
 	if w.noted++; len(w.found) >= maxDifferences {
 		return
 	}
-	f := finding{addr: w.base + uint64(from), n: to - from, kind: k, reason: reason, chunk: w.n}
+	f := finding{addr: w.base + uint64(from), n: to - from, kind: k, reason: reason, chunk: w.n, inHand: k != 0 && w.inHand}
 	copy(f.want[:], w.want[from:to])
 	copy(f.got[:], w.got[from:to])
 	w.found = append(w.found, f)

@@ -2,12 +2,15 @@ package check
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/linux/bpf"
+	"github.com/outsight-vmi/outsight/linux/hooks"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 	"github.com/outsight-vmi/outsight/virt/x86"
@@ -44,8 +47,15 @@ func (w *trampolineWalk) bpfImage(i bpf.Image) (*Finding, error) {
 		if out.bad {
 			return found(out.at, "has bytes in its way that are not an instruction which the kernel puts there"), nil
 		}
-		if what := w.bpfMayLead(out.to); what != "" && !w.mayBeGone(i, out.to) {
+		what := w.bpfMayLead(out.to)
+		switch {
+		case what == "":
+		case !w.mayBeGone(i, out.to):
 			return found(out.at, "leads to "+what+", where no trampoline leads"), nil
+		case !w.broken: // else that is a gap
+			f := found(out.at, "leads to "+what+", where no trampoline leads but one that is being freed")
+			f.Busy, f.Explained = true, true
+			return f, nil
 		}
 	}
 	return nil, nil
@@ -166,7 +176,8 @@ func branchKind(b []byte, s x86.Shape) int {
 }
 
 // mayBeGone reports whether a trampoline may lead to a program that was at to: it outlives its programs while it
-// is being freed, and where function tracing is broken, so that nothing takes it away (unregister_ftrace_direct fails).
+// is being freed, and where function tracing is broken, so that nothing takes it away (unregister_ftrace_direct fails). One
+// that is being freed is entered from nowhere: what says so is one word (bpf_trampoline.cur_image).
 func (w *trampolineWalk) mayBeGone(i bpf.Image, to virt.Addr) bool {
 	if k := w.owners.CodeAt(to).Kind; k != linux.OwnerNone && k != linux.OwnerModule || !strings.HasPrefix(i.Name, "bpf_trampoline_") {
 		return false // where programs were there may be modules by now
@@ -175,7 +186,62 @@ func (w *trampolineWalk) mayBeGone(i bpf.Image, to virt.Addr) bool {
 		return true
 	}
 	current, err := w.current()
-	return err == nil && !current[i.Symbol]
+	if err != nil || current[i.Symbol] {
+		return false
+	}
+	entered, err := w.entered()
+	return err != nil || !slices.ContainsFunc(entered, func(a virt.Addr) bool { return a >= i.Start && a < i.End })
+}
+
+// readEntered reads where functions that are traced lead, by their code and by what tracing notes of them, and where
+// BPF programs lead when they are entered.
+func (w *trampolineWalk) readEntered(ctx context.Context) (to []virt.Addr, err error) {
+	for f, err := range hooks.FtraceOps(ctx, w.s.Linux) {
+		if err != nil {
+			return nil, err
+		}
+		to = append(to, f.Direct&^1) // the lowest bit says that it is jumped to (6.19)
+	}
+	var code [maxEntry]byte
+	enters := func(a virt.Addr) {
+		if w.s.Linux.ReadAt(code[:], a) == nil { // else it is being unloaded
+			to = append(to, enteredFrom(code[:], a)...)
+		}
+	}
+	for f, err := range hooks.FtraceSites(ctx, w.s.Linux) {
+		if err != nil {
+			return nil, err
+		}
+		enters(f.Site)
+	}
+	for p, err := range bpf.Programs(ctx, w.s.Linux) {
+		if err != nil {
+			return nil, err
+		}
+		if p.JITAddr != 0 {
+			enters(p.JITAddr)
+		}
+	}
+	return to, ctx.Err()
+}
+
+// maxEntry is how much of a function is looked at for where it leads when it is entered: endbr64, the place for
+// tracing, and some.
+const maxEntry = 16
+
+// enteredFrom are the targets of direct calls and jumps in the first instructions of a function at a.
+func enteredFrom(code []byte, a virt.Addr) (to []virt.Addr) {
+	for i := 0; i < len(code); {
+		s, ok := x86.ShapeOf(code[i:])
+		if !ok || i+s.Len > len(code) {
+			break
+		}
+		if s.RelLen > 0 && branchKind(code[i:], s) != notBranch {
+			to = append(to, relative(code[i:], s, a+virt.Addr(i)))
+		}
+		i += s.Len
+	}
+	return to
 }
 
 // bpfMayLead is empty if a trampoline of BPF may lead to to, and else what is there.

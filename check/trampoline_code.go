@@ -52,6 +52,7 @@ func trampolineCode(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] 
 		}
 		w := &trampolineWalk{s: s, owners: owners, broken: s.Linux.TracingOff().Broken()}
 		w.current = sync.OnceValues(func() (map[virt.Addr]bool, error) { return bpf.Current(ctx, s.Linux) })
+		w.entered = sync.OnceValues(func() ([]virt.Addr, error) { return w.readEntered(ctx) })
 		unsupported := 0
 		for _, judge := range []func(context.Context) iter.Seq2[*Finding, error]{w.ftrace, w.bpf} {
 			for f, err := range judge(ctx) {
@@ -75,7 +76,8 @@ type trampolineWalk struct {
 	broken bool // what the kernel notes of tracing is not kept any more
 	// current are the symbols of BPF's trampolines that are in use.
 	current func() (map[virt.Addr]bool, error)
-	kept    [2]*ftraceTemplate // that were read: without, and with all registers
+	entered func() ([]virt.Addr, error) // where functions lead when they are entered
+	kept    [2]*ftraceTemplate          // that were read: without, and with all registers
 }
 
 // ftraceTemplate is what trampolines of ftrace are copies of.

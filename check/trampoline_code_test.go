@@ -5,6 +5,8 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/bpf"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -144,4 +146,46 @@ func FuzzFtraceTemplate(f *testing.F) {
 			t.Errorf("differs at %d of % x and % x", i, want, got)
 		}
 	})
+}
+
+// TestEnteredFrom: a trampoline of BPF is called from the place for tracing, or jumped to (7.0).
+func TestEnteredFrom(t *testing.T) {
+	const at, image = 0xffff_ffff_8100_0000, 0xffff_ffff_c000_0000
+	call := append([]byte{0xf3, 0x0f, 0x1e, 0xfa, 0xe8, 0, 0, 0, 0}, slices.Repeat([]byte{0x90}, 7)...)
+	near(call, 9, at, image)
+	jump := append([]byte{0xe9, 0, 0, 0, 0}, slices.Repeat([]byte{0x90}, 11)...)
+	near(jump, 5, at, image)
+	idle := append([]byte{0xf3, 0x0f, 0x1e, 0xfa, 0x0f, 0x1f, 0x44, 0, 0}, slices.Repeat([]byte{0x90}, 7)...)
+	for name, c := range map[string]struct {
+		code []byte
+		want []virt.Addr
+	}{"calls it": {call, []virt.Addr{image}}, "jumps to it": {jump, []virt.Addr{image}}, "is idle": {idle, nil}} {
+		if got := enteredFrom(c.code, at); !slices.Equal(got, c.want) {
+			t.Errorf("a function that %s: %#x", name, got)
+		}
+	}
+}
+
+// TestMayBeGone: a trampoline that no function leads to by what the kernel notes is being freed only if none does.
+func TestMayBeGone(t *testing.T) {
+	const start, end, symbol, program = 0xffff_ffff_c000_0000, 0xffff_ffff_c000_0100, 0xffff_8880_0000_1000, 0xffff_ffff_c012_0000
+	i := bpf.Image{Name: "bpf_trampoline_42", Start: start, End: end, Symbol: symbol}
+	for name, c := range map[string]struct {
+		current bool
+		entered []virt.Addr
+		want    bool
+	}{
+		"is in use":               {true, []virt.Addr{start}, false},
+		"is being freed":          {false, []virt.Addr{start - 1, end}, true},
+		"is entered all the same": {false, []virt.Addr{start + 4}, false},
+	} {
+		w := &trampolineWalk{
+			owners:  &linux.Owners{},
+			current: func() (map[virt.Addr]bool, error) { return map[virt.Addr]bool{symbol: c.current}, nil },
+			entered: func() ([]virt.Addr, error) { return c.entered, nil },
+		}
+		if got := w.mayBeGone(i, program); got != c.want {
+			t.Errorf("a trampoline that %s: %v", name, got)
+		}
+	}
 }

@@ -75,6 +75,11 @@ func bpfTricks() []trick {
 		}, []string{"hidden-bpf", "?trampoline-code"}}, // where a trampoline leads to it
 		{"program that overwrites memory of processes", func(z *zoo) { z.call("bpf_probe_write_user") }, []string{"bpf-tampering"}},
 		{"trampoline of BPF led elsewhere", func(z *zoo) { z.branch(0xe8, z.trampolineCall(), z.symbol("__x64_sys_getpid")) }, []string{"trampoline-code"}},
+		{"trampoline of BPF led into a module, as if it were being freed", func(z *zoo) {
+			at := z.trampolineCall()
+			z.branch(0xe8, at, z.moduleText())
+			z.forgetTrampoline(at)
+		}, []string{"trampoline-code"}},
 		{"program that has system calls fail", func(z *zoo) { z.call("bpf_override_return") }, []string{"bpf-tampering"}},
 	}
 }
@@ -118,6 +123,39 @@ func (z *zoo) trampolineCall() virt.Addr {
 	}
 	z.Skip("this kernel has no trampoline of BPF") // that calls something at its beginning
 	return 0
+}
+
+// forgetTrampoline has the trampoline that a is in be the current one of no function, as when it is being freed (since 5.13).
+func (z *zoo) forgetTrampoline(a virt.Addr) {
+	z.Helper()
+	if _, err := z.look.Linux.Member("bpf_tramp_image", "ksym"); err != nil {
+		return
+	}
+	link, err := z.look.Linux.Member("bpf_trampoline", "hlist_key", "hlist") // 7.0
+	if err != nil {
+		z.Fatal(err)
+	}
+	table, ok := z.look.Linux.Address("trampoline_key_table")
+	if !ok {
+		table = z.symbol("trampoline_table")
+	}
+	symbol := virt.Addr(0)
+	for i, err := range bpf.Images(z.Context(), z.look.Linux) {
+		if err == nil && a >= i.Start && a < i.End {
+			symbol = i.Symbol
+		}
+	}
+	const buckets = 1 << 10
+	for i := range virt.Addr(buckets) {
+		for node := z.ptr(table + 8*i); node != 0; node = z.ptr(node) {
+			at := node - link.At(0) + z.offset("bpf_trampoline", "cur_image")
+			if image := z.ptr(at); image != 0 && image+z.offset("bpf_tramp_image", "ksym") == symbol {
+				z.put(at, 0)
+				return
+			}
+		}
+	}
+	z.Fatal("no function has the trampoline")
 }
 
 // call makes the first instruction of a compiled BPF program a call of a function of the kernel:

@@ -205,8 +205,8 @@ func (s *Stream) Wait(ctx context.Context, rec *Record, patience time.Duration) 
 // Lost is how many records found no room so far.
 func (s *Stream) Lost() uint64 { return s.r.lost() }
 
-// Before is how many records were lost before the one that was read last, or soon after it.
-func (s *Stream) Before() uint64 { return s.r.before() }
+// Before is how many records were lost before the one that was read last: between least and most.
+func (s *Stream) Before() (least, most uint64) { return s.r.before() }
 
 // Overdue is how many held vCPUs went on before anybody decided.
 func (s *Stream) Overdue() uint64 { return s.r.overdue() }

@@ -57,6 +57,7 @@ type rings struct {
 	data   [][]byte
 	tails  []uint64      // how far each was read
 	given  []uint64      // … as the plugin knows
+	sure   []uint64      // … that were lost before any that is not read yet was written
 	noted  []uint64      // records of each that were lost until the head was looked at
 	heads  []uint64      // how far each was written, as it was last looked at
 	next   uint64        // sequence number of the record to come
@@ -80,7 +81,7 @@ func newRings(n int, size uint64) (r *rings, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("make rings for events: %w", err)
 	}
-	r = &rings{file: os.NewFile(uintptr(fd), "outsight-events"), tails: make([]uint64, n), given: make([]uint64, n), noted: make([]uint64, n), heads: make([]uint64, n)}
+	r = &rings{file: os.NewFile(uintptr(fd), "outsight-events"), tails: make([]uint64, n), given: make([]uint64, n), noted: make([]uint64, n), sure: make([]uint64, n), heads: make([]uint64, n)}
 	total := int64(page) + int64(n)*int64(page+size)
 	if err := r.open(n, size, total); err != nil {
 		r.close()
@@ -126,12 +127,12 @@ func (r *rings) lost() (n uint64) {
 	return n
 }
 
-// before is how many records were lost before the last one that was read, as far as it was seen.
-func (r *rings) before() (n uint64) {
-	for _, v := range r.noted {
-		n += v
+// before is how many records were lost before the last one that was read: between least and most.
+func (r *rings) before() (least, most uint64) {
+	for i := range r.noted {
+		least, most = least+r.sure[i], most+r.noted[i]
 	}
-	return n
+	return least, most
 }
 
 // overdue is how many held vCPUs went on before anybody decided.
@@ -189,6 +190,9 @@ func (r *rings) peek(i int) ([]byte, error) {
 			if tail != r.given[i] {
 				atomic.StoreUint64(&r.ring[i].tail, tail)
 				r.given[i] = tail
+			}
+			if tail == r.heads[i] {
+				r.sure[i] = r.noted[i] // what comes now was written since
 			}
 			r.heads[i] = atomic.LoadUint64(&r.ring[i].head)
 			r.noted[i] = atomic.LoadUint64(&r.ring[i].lost) // behind the head: then no loss before a record is missed

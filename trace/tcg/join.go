@@ -65,7 +65,7 @@ type call struct {
 	function                   int      // of terminalFunctions
 	done                       bool     // nothing more is to come for it
 	words                      []uint64 // of a probe; of a return, those behind its head
-	lost                       uint64   // records, before its entry
+	lost                       uint64   // records, before its entry at least
 	asked, before              uint64   // of an answer: its file and position when the call began
 	bytes                      []byte
 	data                       []piece
@@ -142,7 +142,8 @@ func (c *call) head(r *plugin.Record) {
 func (j *joiner) entry(ctx context.Context, s *plugin.Stream, r *plugin.Record) {
 	c := j.new()
 	c.head(r)
-	c.seen, c.entered, c.lost = true, s.Time(r), s.Before()
+	c.seen, c.entered = true, s.Time(r)
+	c.lost, _ = s.Before()
 	for i := range min(r.Words()-headWords, 6) {
 		c.args[i] = r.Word(headWords + i)
 	}
@@ -173,7 +174,8 @@ func (j *joiner) entry(ctx context.Context, s *plugin.Stream, r *plugin.Record) 
 
 func (j *joiner) back(ctx context.Context, s *plugin.Stream, r *plugin.Record) {
 	c := j.pending[r.Word(wordTask)]
-	stamp, lost := r.Word(wordStamp), s.Before()
+	stamp := r.Word(wordStamp)
+	_, lost := s.Before()
 	// Where records were lost meanwhile, only the stamp proves that this is the return of that entry.
 	unsure := c != nil && stamp != c.stamp && lost != c.lost
 	if c != nil && (c.nr != r.Word(wordCall) || c.born != r.Word(wordBorn) || unsure) {

@@ -241,7 +241,8 @@ func (s *Stream) Next(ctx context.Context, e *trace.Event) error {
 	c, err := s.next(ctx)
 	if err == nil {
 		s.join.fill(e, c)
-		e.Lost += s.records.Before()
+		_, lost := s.records.Before()
+		e.Lost += lost
 	}
 	return err
 }

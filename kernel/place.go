@@ -13,7 +13,8 @@ const fourGiB = 4 << 30
 
 // place settles where the memory's bytes belong, if its source could only guess:
 // under which map the kernel is where its page tables say, all the RAM that the
-// kernel counted exists, and the list of processes leads through intact objects.
+// kernel counted exists, and the list of processes leads through intact objects, or through more of them
+// than under any other.
 func (k *Kernel) place(im *image, levels int, text phys.Addr) error {
 	p, placeable := phys.As[phys.Placeable](im.mem)
 	if !placeable || !im.guess {
@@ -37,17 +38,23 @@ func (k *Kernel) place(im *image, levels int, text phys.Addr) error {
 			layouts = append([]phys.Layout{l}, layouts...)
 		}
 	}
+	most := 1 // of a wrong map one link may hold by chance
 	for _, l := range layouts {
 		if at, ok := l.At(off); !ok || at != text || !covers(l, low, top) {
 			continue
 		}
-		mem := p.Place(l)
 		moved := *im
-		moved.mem, moved.text = mem, text
-		if moved.listHolds(levels) {
-			k.Memory, k.TextPA, k.Layout = mem, text, l.String()
+		moved.mem, moved.text = p.Place(l), text
+		links, whole := moved.listHolds(levels)
+		if whole || links > most {
+			most, k.Memory, k.TextPA, k.Layout = links, moved.mem, text, l.String()
+		}
+		if whole {
 			return nil
 		}
+	}
+	if most > 1 {
+		return nil
 	}
 	if k.placeCut(im, p, layouts, levels, text, off, top) {
 		return nil
@@ -152,16 +159,21 @@ func covers(l phys.Layout, low, top phys.Addr) bool {
 // maxProof is how many processes are looked at to prove a layout.
 const maxProof = 4096
 
-// listHolds walks init_task's list of processes through the direct map: each
-// must point back at the one before. Under a wrong map it soon leads into other
-// bytes.
-func (im *image) listHolds(levels int) bool {
+// listHolds walks init_task's list of processes through the direct map: each must point back at the one
+// before. Under a wrong map it soon leads into other bytes. links is how many hold, from both ends, of a list that
+// is not whole: a guest that ran on while it was dumped began and ended processes, so that a link leads
+// to what was not there yet when its page was copied.
+func (im *image) listHolds(levels int) (links int, whole bool) {
 	space, head, ok := im.list(levels)
 	if !ok {
-		return false
+		return 0, false
 	}
-	_, end := followList(space, head, 0)
-	return end == nil
+	links, end := followList(space, head, 0)
+	if end == nil {
+		return links, true
+	}
+	back, _ := followList(space, head, 8)
+	return links + back, false
 }
 
 // listLinks counts the links of that list which hold, from both ends up to what the

@@ -62,6 +62,16 @@ func TestPlace(t *testing.T) {
 			if k.Layout == "" {
 				t.Error("the layout has no name")
 			}
+			// A guest that ran on while it was dumped leaves a link to where nothing was yet.
+			for _, pid := range []int32{9, 13} {
+				g.Set(g.Tasks[pid], "task_struct", "tasks.next", 0)
+				g.Set(g.Tasks[pid], "task_struct", "tasks.prev", 0)
+			}
+			torn := find(t, dump(t, g, l), Options{})
+			same(t, torn, g)
+			if torn.Layout != k.Layout {
+				t.Errorf("a torn list has it placed by %s, not %s", torn.Layout, k.Layout)
+			}
 			// Both parts of the memory are where they should be.
 			var a, b [8]byte
 			for _, pa := range []phys.Addr{g.TextPA + 2<<20, g.Phys(g.Tasks[7]) &^ 7} {

@@ -108,9 +108,7 @@ func (f *checkFlags) run(c *cobra.Command, target string) (err error) {
 	run := &checkRun{flags: f, checks: checks, stderr: c.ErrOrStderr(), known: check.Baseline{}, assured: map[string]string{}}
 	if f.every > 0 { // else nobody looks again, and nothing need be kept for that
 		run.options = append(run.options, check.Remember(&check.History{}))
-	}
-	if f.every > 0 {
-		debug.SetGCPercent(300) // a run that is long must not grow to what one that is short may take
+		debug.SetGCPercent(100) // a run that is long must not grow to what one that is short may take
 	}
 	run.options = append(run.options, roundsOf(f.every)...)
 	switch {
@@ -124,7 +122,7 @@ func (f *checkFlags) run(c *cobra.Command, target string) (err error) {
 		return usagef("--listen %v: at least 100ms", f.listen)
 	case f.listen > 0 && f.guest.pause:
 		return usagef("--listen and --pause: in a guest that stands still no program is told anything")
-	case f.every < 0 || f.every > 0 && f.every < 100*time.Millisecond:
+	case c.Flags().Changed("every") && f.every < 100*time.Millisecond:
 		return usagef("--every %v: at least 100ms", f.every)
 	case f.every > 0 && f.out.format == formatSARIF:
 		return usagef("-o sarif is one document: it cannot be written with --every; use -o json or -o ocsf")

@@ -11,13 +11,14 @@ import (
 // [History] (see [Remember]).
 func AcrossRuns() Option { return func(o *options) { o.acrossRuns = true } }
 
-// How long what the guest is changing looks the same over runs before it counts, and if it is known who changes it.
 const (
-	busyFor      = busyLooks * busyAfter
-	explainedFor = 2 * restlessFor
-	// restlessFor is how long a guest may go on to change what a check judges before that is a gap, and the longest time
-	// between two runs that one follows the other in.
+	// busyFor is how long what the guest is changing looks the same over runs before it counts.
+	busyFor = busyLooks * busyAfter
+	// restlessFor is how long a guest may go on to change what a check judges in one run before that is a gap, and the longest
+	// time between two runs that one follows the other in.
 	restlessFor = maxBusyLooks * busyAfter
+	// explainedFor is busyFor where it is known who changes it, and restlessFor over runs, which keep nobody waiting.
+	explainedFor = 2 * restlessFor
 )
 
 // restless is a check that found something at each look since, which the guest was changing.
@@ -61,8 +62,8 @@ func (r *Result) calm(second *Result, again []*Check) {
 }
 
 // unrest is the gap that is left if what a check judges goes on to change: somebody may have the guest say that it does.
-func (r *Result) unrest(c *Check, f *Finding) {
-	r.Gaps = append(r.Gaps, Gap{Checks: []*Check{c}, Err: fmt.Errorf("the guest has been changing what this judges, or says so, for %v, and it was not in order at any look: %s", restlessFor, f.Title)})
+func (r *Result) unrest(c *Check, f *Finding, d time.Duration) {
+	r.Gaps = append(r.Gaps, Gap{Checks: []*Check{c}, Err: fmt.Errorf("the guest has been changing what this judges, or says so, for %v, and it was not in order at any look: %s", d, f.Title)})
 }
 
 // await leaves out what the guest is changing, until that has been so for long enough over several runs. Checks were run,
@@ -84,14 +85,14 @@ func (r *Result) await(h *History, checks []*Check, now time.Time) {
 			b = &restless{first: last, since: now} // the same gap each time
 			h.restless[c] = b
 		}
-		patience, same := restlessFor, map[string]time.Time{}
+		same := map[string]time.Time{}
 		r.Findings = slices.DeleteFunc(r.Findings, func(f *Finding) bool {
 			if f.Check != c || !f.Busy {
 				return false
 			}
 			key, enough := f.Key()+f.Seen, busyFor
 			if f.Explained {
-				enough, patience = explainedFor, explainedFor
+				enough = explainedFor
 			}
 			if same[key] = now; !b.same[key].IsZero() {
 				same[key] = b.same[key]
@@ -99,8 +100,8 @@ func (r *Result) await(h *History, checks []*Check, now time.Time) {
 			return now.Sub(same[key]) < enough
 		})
 		b.last, b.same = now, same
-		if r.anyOf(c, true) == nil && now.Sub(b.since) >= patience {
-			r.unrest(c, b.first)
+		if r.anyOf(c, true) == nil && now.Sub(b.since) >= explainedFor {
+			r.unrest(c, b.first, explainedFor)
 		}
 	}
 }

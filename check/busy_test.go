@@ -60,7 +60,7 @@ func TestAcrossRuns(t *testing.T) {
 	}{
 		"stays":                   {seen: func(int) string { return "jmp" }, finding: 3},
 		"stays, and is explained": {explain: true, seen: func(int) string { return "jmp" }, finding: 30},
-		"moves":                   {seen: func(i int) string { return string(rune('a' + i)) }, gap: 15},
+		"moves":                   {seen: func(i int) string { return string(rune('a' + i)) }, gap: 30},
 		"ends":                    {seen: func(i int) string { return "jmp"[:3*min(1, max(0, 2-i))] }},
 	} {
 		h, start := &History{}, time.Now()

@@ -267,7 +267,7 @@ func (r *Result) confirm(looks int) {
 	})
 	for c, f := range r.restless {
 		if looks > len(settleAfter)+maxBusyLooks && r.anyOf(c, true) == nil && moving[c] == nil && !r.Gap(c) {
-			r.unrest(c, f)
+			r.unrest(c, f, restlessFor)
 		}
 	}
 }

@@ -196,6 +196,18 @@ func kernelTricks() []trick {
 			z.put(z.symbol("tainted_mask"), uint64(z.ptr(z.symbol("tainted_mask")))|warned)
 			z.write(z.symbol("ftrace_disabled"), []byte{1, 0, 0, 0})
 		}, []string{"ftrace-triple"}},
+		{"key switched without its code, in the hand of a task", func(z *zoo) {
+			// The owner of the mutex, who has the key on his stack, is a task that sleeps.
+			const stack, regs = 16 << 10, 168
+			task, key := z.victim(), z.symbol("sched_schedstats")
+			z.put(z.ptr(task+z.offset("task_struct", "stack"))+stack-regs, uint64(key))
+			z.put(task+z.offset("task_struct", "sched_info.last_arrival"), 1<<62)
+			z.put(z.symbol("jump_label_mutex")+z.offset("mutex", "owner"), uint64(task))
+			if words, err := z.look.Linux.Fresh().InHand(z.Context(), "jump_label_mutex"); err != nil || !words[uint64(key)] {
+				z.Errorf("the key is not in the task's hand: %v", err)
+			}
+			z.write(key, []byte{1, 0, 0, 0})
+		}, []string{"kernel-text"}},
 
 		{"table of a file copied", func(z *zoo) { z.copyTable(z.file()+z.offset("file", "f_op"), "file_operations") }, tables},
 		{"table of an inode copied", func(z *zoo) {

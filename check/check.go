@@ -67,6 +67,8 @@ type Check struct {
 	Kept bool
 	// Told says that it compares with what the guest's programs say: see [WithAgent], [WithTold].
 	Told bool
+	// Listens says that it compares with what the guest's programs are told: see [Listen].
+	Listens bool
 	// Run yields what it finds. An error says what could not be checked: one that is
 	// kobj.ErrUnsupported that the guest's kernel does not have it.
 	Run func(ctx context.Context, s *Subject) iter.Seq2[*Finding, error]

@@ -141,7 +141,7 @@ func (h *holdings) holdSockets(s *Subject) {
 	}
 	for _, k := range ks.all {
 		// Those that were not accepted yet have no number.
-		if k.Inode != 0 && (k.SeenIn&network.SeenInTable != 0 || inTables(k)) {
+		if k.Inode != 0 && (k.SeenIn&network.SeenInTable != 0 && k.Protocol != "tcp" || inTables(k)) {
 			h.sockets[socketKey{k.Addr, k.Inode, k.State}] = k
 		}
 	}

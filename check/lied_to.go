@@ -37,7 +37,8 @@ outsight's plugin (docs/tracing.md):
     SEVERITY  CONFIDENCE  CHECK    TITLE
     high      likely      lied-to  process 412 (sleep) was hidden from ps (process 431): getdents64 of /proc left it out
     outsight: listened for 10s: 7 complete answers to 2 programs compared with the guest's memory`,
-		Run: liedTo,
+		Listens: true,
+		Run:     liedTo,
 	})
 }
 
@@ -97,13 +98,14 @@ func (c *listening) of(k told.Kind) (all []*told.Reading) {
 // came before it goes meanwhile.
 func (c *listening) left(o Object, what, show string, counted bool, readings []*told.Reading, has func(*told.Reading) bool) *Finding {
 	var without []*told.Reading
-	with, sure := 0, false
+	with, sure, altered := 0, false, false
 	for _, r := range readings {
 		if has(r) {
 			with++
 			continue
 		}
 		without = append(without, r)
+		altered = altered || r.Altered
 		sure = sure || !counted || r.Calls == 1
 	}
 	if len(without) == 0 || !sure && (len(without) < 2 || with > 0) {
@@ -119,6 +121,9 @@ func (c *listening) left(o Object, what, show string, counted bool, readings []*
 	}
 	if o.Addr != 0 {
 		f.Evidence = append(f.Evidence, Evidence{Text: "the " + o.Kind, Addr: o.Addr})
+	}
+	if altered {
+		f.Seen += ", which was changed after the kernel's function had returned it: a BPF program on a tracepoint, or a tracer, did that"
 	}
 	shown := map[string]bool{}
 	for _, r := range without {

@@ -132,7 +132,7 @@ func Again(times int) Option { return func(o *options) { o.again = times } }
 // certain that it stays: unless the guest stands still, as in a dump or under --pause.
 func Run(ctx context.Context, g *guest.Guest, checks []*Check, opts ...Option) (*Result, error) {
 	o := chosen(opts)
-	if o.listen > 0 {
+	if o.listen > 0 && slices.ContainsFunc(checks, func(c *Check) bool { return c.Listens }) {
 		var err error
 		if o.heard, err = listenTo(ctx, g, o.listen); err != nil {
 			return nil, err

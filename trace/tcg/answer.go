@@ -1,10 +1,12 @@
 package tcg
 
 import (
+	"bytes"
 	"context"
 	"time"
 
 	"github.com/outsight-vmi/outsight/trace"
+	"github.com/outsight-vmi/outsight/trace/plugin"
 	"github.com/outsight-vmi/outsight/trace/syscall"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -30,6 +32,9 @@ type Answer struct {
 	// the next answer.
 	Data   []byte
 	Status syscall.Status
+	// Altered says that Data was changed between the return of the call's function and the end of the kernel's part: by a
+	// program on a tracepoint, a tracer, or another thread.
+	Altered bool
 }
 
 // File is an open file, as the kernel had it when a call returned. The names are guest text of its kernel.
@@ -98,6 +103,35 @@ func answerPieces(call *syscall.Call) []syscall.Piece {
 	return nil
 }
 
+// exit takes in what a call had written when the kernel's part of it was over.
+func (j *joiner) exit(s *plugin.Stream, r *plugin.Record) {
+	c := j.pending[r.Word(wordTask)]
+	if c == nil || !c.returned || c.nr != r.Word(wordCall) || c.born != r.Word(wordBorn) || c.result != int64(r.Word(wordResult)) {
+		return // a signal has taken its place
+	}
+	delete(j.pending, c.task)
+	c.left = s.Time(r)
+	for items := r.Items(); ; {
+		item, ok := items.Next()
+		if !ok {
+			break
+		}
+		for i := range c.data {
+			p := &c.data[i]
+			if p.tag != item.Tag || item.Tag != 0 {
+				continue
+			}
+			c.altered = c.altered || !bytes.Equal(c.bytes[p.from:p.to], item.Data)
+			p.from, p.to, p.status = len(c.bytes), len(c.bytes)+len(item.Data), syscall.Status(item.Status)
+			c.bytes = append(c.bytes, item.Data...)
+		}
+	}
+	j.done(c)
+}
+
+// failed says that a call returned an error.
+func (c *call) failed() bool { return c.result < 0 && c.result >= -4095 }
+
 // NextAnswer waits for the next answer, and writes it into a. It is for a stream with [Options.Answers], in place of
 // [Stream.Next], and ends as that does.
 func (s *Stream) NextAnswer(ctx context.Context, a *Answer) error {
@@ -120,7 +154,7 @@ func (j *joiner) answer(a *Answer, c *call) bool {
 	}
 	*a = Answer{
 		Began: c.entered, Ended: c.left, Process: c.process, TID: int32(c.ids), Call: k.Name, ABI: k.ABI, Args: c.args, Result: c.result,
-		Seen: c.seen, Before: int64(c.before), Asked: virt.Addr(c.asked), Status: syscall.Unreadable,
+		Seen: c.seen, Before: int64(c.before), Asked: virt.Addr(c.asked), Status: syscall.Unreadable, Altered: c.altered,
 	}
 	if a.Process == nil {
 		a.Process = &trace.Process{PID: int32(c.ids >> 32), PPID: -1}

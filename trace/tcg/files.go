@@ -6,6 +6,7 @@ import (
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/trace/plugin"
+	"github.com/outsight-vmi/outsight/trace/syscall"
 )
 
 // fileLayout is how a descriptor leads to what is known of its file.
@@ -118,6 +119,73 @@ func (c *compiler) file(name string, other plugin.Label) {
 		c.If(sMagic, "!=", magicSocket, other)
 		c.netlink(other)
 	}
+}
+
+// exit writes the program of the place where the kernel's part of a call ends: what an answer wrote is read once more.
+func (c *compiler) exit() {
+	drop := c.Label()
+	c.gs("gs_base")
+	c.Load(sTask, sGS, int64(c.o.current), 8, drop)
+	c.Load(sBorn, sTask, int64(c.o.stack), 8, drop)
+	c.Add(sBorn, sBorn, c.o.regs) // where the registers lie, for now
+	c.Load(sNumber, sBorn, regNr, 8, drop)
+	c.And(sNumber, sNumber, 0xffffffff)
+	c.Load(sX, sBorn, regCS, 8, drop)
+	old, known := c.Label(), c.Label()
+	c.If(sX, "!=", userCS64, old)
+	for abi, saved := range [][6]int64{saved64, saved32} {
+		if abi == abi32 {
+			c.Set(old)
+		}
+		c.wanted(abi, drop)
+		for i, off := range saved {
+			c.Load(sArgs+plugin.Slot(i), sBorn, off, 8, drop)
+			if abi == abi32 {
+				c.And(sArgs+plugin.Slot(i), sArgs+plugin.Slot(i), 0xffffffff)
+			}
+		}
+		c.Add(sCall, sNumber, uint64(abi)<<32)
+		c.Jump(known)
+	}
+	c.Set(known)
+	c.Load(sResult, sBorn, regAX, 8, drop)
+	c.If(sResult, ">", 1<<64-4096, drop)
+	c.who(drop)
+	compat := c.Label()
+	c.Shr(sX, sCall, 32)
+	c.If(sX, "==", abi32, compat)
+	for abi := range 2 {
+		if abi == abi32 {
+			c.Set(compat)
+		}
+		c.branch(abi, func(number int) {
+			other := c.Label()
+			if number < 0 || !isAnswer(c.calls[abi][number].Name) || !writes(c.calls[abi][number]) {
+				c.Drop()
+				return
+			}
+			if c.usesFile(abi, number) {
+				c.file(c.calls[abi][number].Name, other)
+			}
+			c.PutAll(sTask, headWords)
+			c.fetchBack(abi, number)
+			c.End()
+			c.Set(other)
+			c.Drop()
+		})
+	}
+	c.Set(drop)
+	c.Drop()
+}
+
+// writes says that a call writes to the program's memory.
+func writes(call *syscall.Call) bool {
+	for i := range call.Pieces {
+		if call.Pieces[i].When == syscall.Return {
+			return true
+		}
+	}
+	return false
 }
 
 // named goes to found if the file has one of the names that are looked for, else to other.

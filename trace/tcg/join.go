@@ -59,6 +59,7 @@ type call struct {
 	returned                   bool
 	result                     int64
 	note                       string
+	altered                    bool
 	probe                      *userProbe
 	terminal                   *terminal
 	action                     trace.TerminalAction
@@ -120,6 +121,8 @@ func (j *joiner) take(ctx context.Context, s *plugin.Stream, r *plugin.Record) {
 		if j.o.Spaces != nil {
 			j.o.Spaces.Take(r, s.Time(r))
 		}
+	case idExit:
+		j.exit(s, r)
 	default:
 		if r.Probe == idExec {
 			j.processes.Forget(virt.Addr(r.Word(0)))
@@ -153,7 +156,9 @@ func (j *joiner) entry(ctx context.Context, s *plugin.Stream, r *plugin.Record) 
 	c.add(r, false)
 	c.process = j.who(ctx, c.task, c.born)
 	if old := j.pending[c.task]; old != nil {
-		old.note = "its return was not seen"
+		if !old.returned { // else only its end was not seen
+			old.note = "its return was not seen"
+		}
 		j.done(old)
 	}
 	if k := j.kind(c.nr); k != nil && k.NoReturn {
@@ -174,6 +179,11 @@ func (j *joiner) entry(ctx context.Context, s *plugin.Stream, r *plugin.Record) 
 
 func (j *joiner) back(ctx context.Context, s *plugin.Stream, r *plugin.Record) {
 	c := j.pending[r.Word(wordTask)]
+	if c != nil && c.returned {
+		j.done(c)
+		delete(j.pending, c.task)
+		c = nil
+	}
 	stamp := r.Word(wordStamp)
 	_, lost := s.Before()
 	// Where records were lost meanwhile, only the stamp proves that this is the return of that entry.
@@ -204,8 +214,12 @@ func (j *joiner) back(ctx context.Context, s *plugin.Stream, r *plugin.Record) {
 	} else {
 		c.note = "what it gave back was not read: its thread moved to another processor"
 	}
-	j.done(c)
 	j.changed(c)
+	if j.o.Answers && !c.failed() {
+		j.pending[c.task] = c // what it wrote is read again at its end
+		return
+	}
+	j.done(c)
 }
 
 // changed forgets what a call has changed.

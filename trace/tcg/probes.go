@@ -10,6 +10,7 @@ const (
 	idEntry  = 1 // a system call begins
 	idReturn = 2 // its function has returned
 	idDenied = 3 // seccomp has judged it
+	idExit   = 4 // the kernel's part of it is over: what it wrote is read again
 )
 
 // The words that a record of each kind begins with. Arguments follow those of an entry, and
@@ -74,6 +75,7 @@ const (
 	regSI  = 104
 	regDI  = 112
 	regNr  = 120
+	regAX  = 80
 	regBX  = 40
 	regBP  = 32
 	regCX  = 88
@@ -137,6 +139,18 @@ func (c *compiler) program() {
 		}
 		c.Probe(p)
 		c.result(true)
+	}
+	for i, site := range c.o.exits {
+		if c.files == nil {
+			break
+		}
+		p := plugin.Probe{Where: plugin.AtAddress, Arg: gated, Address: uint64(site), ID: idExit}
+		if i > 0 {
+			c.Also(p)
+			continue
+		}
+		c.Probe(p)
+		c.exit()
 	}
 	if c.o.migrate != 0 {
 		// A task that is moved to another CPU while it is in a call is forgotten on the one where it was.
@@ -427,7 +441,7 @@ func (c *compiler) restored(abi int) {
 func (c *compiler) denied() {
 	c.Load(sY, sTask, int64(c.o.stack), 8, 0)
 	c.Add(sY, sY, c.o.regs)
-	c.Load(sResult, sY, 80, 8, 0) // pt_regs.ax
+	c.Load(sResult, sY, regAX, 8, 0)
 	c.PutAll(sTask, headWords)
 	c.End()
 }

@@ -3,6 +3,7 @@ package tcg
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"golang.org/x/arch/x86/x86asm"
@@ -146,3 +147,20 @@ func leavesOf(s *linux.System, owners *linux.Owners, name string) (sites []virt.
 
 // maxLeaves bounds the functions that one may end in.
 const maxLeaves = 8
+
+// exitSites are the instructions with which the functions return that the entry code calls: nothing of the kernel's but that
+// code runs between them and the program, so that also what runs at a call's very end (tracepoints, and BPF programs on
+// them) has done what it does to the program's memory.
+func exitSites(s *linux.System, owners *linux.Owners) (sites []virt.Addr) {
+	for _, name := range entryFunctions {
+		if name == "do_syscall_32_irqs_on" {
+			continue // it is called by others of them
+		}
+		for _, site := range leavesOf(s, owners, name) {
+			if !slices.Contains(sites, site) { // several end in the same
+				sites = append(sites, site)
+			}
+		}
+	}
+	return sites
+}

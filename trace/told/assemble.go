@@ -121,7 +121,7 @@ func newReading(ans *tcg.Answer, kind Kind, what string) *Reading {
 	if began.IsZero() {
 		began = ans.Ended.Add(-time.Millisecond)
 	}
-	return &Reading{Kind: kind, Reader: ans.Process, Call: ans.Call, What: what, Began: began, Ended: ans.Ended, File: ans.File}
+	return &Reading{Kind: kind, Reader: ans.Process, Call: ans.Call, What: what, Began: began, Ended: ans.Ended, File: ans.File, Altered: ans.Altered}
 }
 
 // abandon forgets a reading that nothing can complete.
@@ -195,6 +195,7 @@ func (a *Assembler) directory(ans *tcg.Answer) {
 		return
 	}
 	o.Calls++
+	o.Altered = o.Altered || ans.Altered
 	o.next = ans.File.Position
 }
 
@@ -240,6 +241,7 @@ func (a *Assembler) text(ans *tcg.Answer) {
 		return
 	}
 	o.Calls++
+	o.Altered = o.Altered || ans.Altered
 	o.next = from + ans.Result
 }
 

@@ -147,6 +147,7 @@ func (a *Assembler) answered(ans *tcg.Answer, socket fileKey, m message) {
 	if q.Calls == 0 || !ans.Ended.Equal(q.Ended) {
 		q.Calls, q.Ended, q.Call = q.Calls+1, ans.Ended, ans.Call
 	}
+	q.Altered = q.Altered || ans.Altered
 	q.broken = q.broken || m.flags&flagInterrupted != 0 || !process(q.Reader, ans.Process)
 	switch {
 	case m.kind == typeDone:

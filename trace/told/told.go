@@ -38,6 +38,8 @@ type Reading struct {
 	What   string         // what was read: a path in its file system, or the request
 	Began  time.Time      // before its first call, by the host's clock
 	Ended  time.Time      // after its last
+	// Altered says that a part was changed after the kernel's function had returned it, on the way to the program.
+	Altered bool
 	// Calls is how many calls brought a part of it. Between them the kernel may have lost its place, where it
 	// counts entries.
 	Calls int

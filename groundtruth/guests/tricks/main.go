@@ -40,6 +40,8 @@ var tricks = map[string]func(args []string) error{
 	"heap":          heap,
 	"stack":         stack,
 	"preload":       preload,
+	"bpf-hide":      hideBPF,
+	"bpf-list":      listBPF,
 	"connection":    func([]string) error { _, err := connection(); return err },
 }
 

@@ -52,6 +52,12 @@ var coverage = []covered{
 	{"executable page that can be written, text made writable", "kits that change CR0.WP or page tables", "T1014", []string{"hidden-code", "processor-state"}, []string{"text writable", "heap executable", "write protection left off"}, "CR0.WP between two looks"},
 	{"file_operations, iterate_shared, filldir", "adore-ng, Puszek", "T1564.001", []string{"operations-table", "kernel-text"}, []string{"table of a file copied", "table of an inode copied", "function of /proc elsewhere", "function of /proc in a module"}, ""},
 	{"tables of /proc entries, seq_operations.show", "adore-ng, Suterusu, KoviD", "T1014", []string{"operations-table"}, []string{"table of an entry of /proc copied", "table of an entry of /proc copied into a module", "list of connections elsewhere"}, ""},
+	{
+		"answers to programs filtered in the kernel: getdents64, /proc/net, /proc/modules", "Diamorphine, Reptile, KoviD, Puszek, adore-ng and most others", "T1564.001", []string{"lied-to", "kernel-text", "operations-table"},
+		[]string{"process left out of /proc", "file left out of its directory", "port left out of /proc/net/tcp", "module left out of /proc/modules", "process off its PID, for who lists /proc", "module off the list, for lsmod"},
+		"where the machine runs without the plugin, and what no program asks for while outsight listens",
+	},
+	{"answers to programs changed on their way out of the kernel by BPF", "ebpfkit, TripleCross, bad-bpf", "T1564", []string{"lied-to", "bpf-tampering"}, []string{"BPF program that hides itself"}, "where the machine runs without the plugin"},
 	{"protocol handlers (inet_protos), packet_type", "private backdoors", "T1205", []string{"operations-table"}, []string{"protocol elsewhere", "protocol in a module", "packets of a kind elsewhere"}, ""},
 	{"tcp_prot and sockets' own functions", "private backdoors", "T1014", []string{"operations-table"}, []string{"socket of its own kind", "socket of its own kind in a module"}, ""},
 	{"network device intercepted (rx_handler, netdev_ops)", "private backdoors", "T1205", []string{"operations-table"}, []string{"network device intercepted", "network device by a copied table"}, ""},

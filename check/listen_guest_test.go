@@ -156,7 +156,7 @@ var readerLies = []lie{
 		}, func(*lies) string { return "module veth" }, []string{"lsmod"}, "read", "lsmod",
 	},
 	{
-		"process off its PID", func(z *lies) {
+		"process off its PID, for who lists /proc", func(z *lies) {
 			pid := z.ptr(z.victim() + z.offset("task_struct", "thread_pid"))
 			for kind := range virt.Addr(2) {
 				z.put(pid+z.offset("pid", "tasks")+8*kind, 0)
@@ -164,7 +164,7 @@ var readerLies = []lie{
 		}, func(z *lies) string { return "process " }, []string{"ps", "ls"}, "getdents64", "ls /proc",
 	},
 	{
-		"module off the list", func(z *lies) { z.unlink(z.module() + z.offset("module", "list")) },
+		"module off the list, for lsmod", func(z *lies) { z.unlink(z.module() + z.offset("module", "list")) },
 		func(*lies) string { return "module " }, []string{"lsmod"}, "read", "lsmod",
 	},
 	{

@@ -123,6 +123,8 @@ var zooNames = map[string]string{
 	"TestGuestZooPrograms": "Programs in the guest", "TestGuestZooModules": "Kernel modules in the guest", "TestGuestBusy": "BPF programs that are hidden",
 	"TestGuestCredentialsRise": "Credentials, at two looks", "TestInsideZoo": "On KVM: lists, code and page tables, changed from outside",
 	"TestGuestImports": "Functions of libraries, redirected", "TestGuestZooSpaces": "Processes that run, changed from outside while outsight listens",
+	"TestGuestImports": "Functions of libraries, redirected",
+	"TestGuestListen":  "Answers to programs, filtered (check --listen)",
 }
 
 func zooText(book map[[3]string]zooFact, keys [][3]string) string {
@@ -171,6 +173,9 @@ func zooTricks() map[string][]string {
 	}
 	for _, k := range moduleTricks {
 		add(k.name, k.want)
+	}
+	for _, l := range readerLies {
+		add(l.name, []string{"lied-to"})
 	}
 	add(riseTrick, []string{"stolen-credentials"})
 	add("address of a function led to the heap", []string{"redirected-import"})

@@ -15,7 +15,7 @@ import (
 // by the one on which it answers.
 type holdings struct {
 	processes  map[taskKey]*heldProcess
-	modules    map[virt.Addr]string
+	modules    map[virt.Addr]heldModule
 	sockets    map[socketKey]*network.Socket
 	interfaces map[heldInterface]bool
 	namespaces map[virt.Addr]bool // of networks
@@ -36,9 +36,16 @@ type socketKey struct {
 	state uint8
 }
 
+// heldModule is a module, with the number of its folder in sysfs: one that is loaded again may get the same place.
+type heldModule struct {
+	name   string
+	number uint64
+}
+
 type heldInterface struct {
 	addr, net virt.Addr
 	name      string
+	index     uint64 // is not given again soon
 }
 
 type heldBPF struct {
@@ -52,7 +59,8 @@ type holdingsLayout struct {
 	started, thread            kobj.Field // of task_struct
 	level, numbers, number, ns kobj.Field // of pid, upid
 	upidSize                   uint32
-	registered                 kobj.Field // of net_device
+	registered, index          kobj.Field // of net_device
+	folder, folderID           kobj.Field // of module, kernfs_node
 }
 
 func holdingsLayoutOf(s *Subject) (*holdingsLayout, error) {
@@ -61,14 +69,15 @@ func holdingsLayoutOf(s *Subject) (*holdingsLayout, error) {
 		o.thread = r.Field("task_struct", "thread_pid")
 		o.level, o.numbers = r.Field("pid", "level"), r.Field("pid", "numbers")
 		o.number, o.ns, o.upidSize = r.Field("upid", "nr"), r.Field("upid", "ns"), r.Size("upid")
-		o.registered = r.Field("net_device", "reg_state")
+		o.registered, o.index = r.Field("net_device", "reg_state"), r.Field("net_device", "ifindex")
+		o.folder, o.folderID = r.Optional("module", "mkobj.kobj.sd"), r.Optional("kernfs_node", "id")
 	})
 }
 
 // hold reads what the kernel has.
 func hold(ctx context.Context, s *Subject) *holdings {
 	h := &holdings{
-		processes: map[taskKey]*heldProcess{}, modules: map[virt.Addr]string{}, sockets: map[socketKey]*network.Socket{},
+		processes: map[taskKey]*heldProcess{}, modules: map[virt.Addr]heldModule{}, sockets: map[socketKey]*network.Socket{},
 		interfaces: map[heldInterface]bool{}, namespaces: map[virt.Addr]bool{}, bpf: map[heldBPF]string{},
 	}
 	o, err := holdingsLayoutOf(s)
@@ -77,7 +86,7 @@ func hold(ctx context.Context, s *Subject) *holdings {
 		return h
 	}
 	h.holdProcesses(s, o)
-	h.holdModules(ctx, s)
+	h.holdModules(ctx, s, o)
 	h.holdSockets(s)
 	h.holdInterfaces(ctx, s, o)
 	h.holdBPF(ctx, s)
@@ -120,16 +129,24 @@ func (h *holdings) holdProcesses(s *Subject, o *holdingsLayout) {
 	}
 }
 
-func (h *holdings) holdModules(ctx context.Context, s *Subject) {
+func (h *holdings) holdModules(ctx context.Context, s *Subject, o *holdingsLayout) {
 	ways, errs := moduleWays(ctx, s)
 	for _, err := range errs {
 		h.failed("modules", err)
 	}
 	for _, m := range ways.objects() {
 		name, state, err := moduleState(s, m)
-		if err == nil && state == moduleLive {
-			h.modules[m] = name
+		if err != nil || state != moduleLive {
+			continue
 		}
+		held := heldModule{name: name}
+		if o.folder.Present() && o.folderID.Present() {
+			r := s.Linux.Reader()
+			if folder := r.Pointer(m, o.folder); folder != 0 { // 0: kobject_del, by a module that hides
+				held.number = r.Uint(folder, o.folderID)
+			}
+		}
+		h.modules[m] = held
 	}
 }
 
@@ -162,7 +179,7 @@ func (h *holdings) holdInterfaces(ctx context.Context, s *Subject, o *holdingsLa
 			}
 			const mask = 0xff // it is a bit field of 8 up to 6.8
 			if r.Err = nil; r.Uint(dev, o.registered)&mask == registered && r.Err == nil {
-				h.interfaces[heldInterface{dev, n.Addr, names.Name(dev)}] = true
+				h.interfaces[heldInterface{dev, n.Addr, names.Name(dev), r.Uint(dev, o.index)}] = true
 			}
 		}
 	}

@@ -207,8 +207,9 @@ func (c *listening) modules() bool {
 			readings = append(readings, r)
 		}
 	}
-	for addr, name := range c.now.modules {
-		if c.heard.before.modules[addr] != name {
+	for addr, m := range c.now.modules {
+		name := m.name
+		if c.heard.before.modules[addr] != m {
 			continue
 		}
 		f := c.left(Object{Kind: "module", Name: name, Addr: addr}, "module "+name, fmt.Sprintf("outsight struct {} module %#x", uint64(addr)),
@@ -289,13 +290,13 @@ func (c *listening) interfaces() bool {
 	return true
 }
 
-type sysfsLayout struct{ magic, info, ns kobj.Field }
+type sysfsLayout struct{ magic, info, ns, common kobj.Field }
 
 // netOfSysfs is the network namespace whose interfaces a mounted /sys shows; 0: it is not mounted any more.
 func (c *listening) netOfSysfs(super virt.Addr) (virt.Addr, error) {
 	o, err := kobj.LayoutOf(c.Linux.Walker, "namespaces of sysfs", func(r *kobj.Resolver, o *sysfsLayout) {
 		o.magic, o.info = r.Field("super_block", "s_magic"), r.Field("super_block", "s_fs_info")
-		o.ns = r.Field("kernfs_super_info", "ns")
+		o.ns, o.common = r.Field("kernfs_super_info", "ns"), r.Optional("net", "ns")
 	})
 	if err != nil {
 		return 0, err
@@ -304,7 +305,11 @@ func (c *listening) netOfSysfs(super virt.Addr) (virt.Addr, error) {
 	if r.Uint(super, o.magic) != told.MagicSysfs || r.Err != nil {
 		return 0, nil
 	}
-	return r.Pointer(r.Pointer(super, o.info), o.ns), r.Err
+	net := r.Pointer(r.Pointer(super, o.info), o.ns)
+	if !c.now.namespaces[net] && o.common.Present() {
+		net -= o.common.At(0) // 7.x has what all kinds of namespaces have in common there
+	}
+	return net, r.Err
 }
 
 func (c *listening) bpf() bool {

@@ -3,6 +3,7 @@ package check_test
 import (
 	"encoding/binary"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -253,4 +254,19 @@ func (l *lie) tell(t *testing.T, g *lab.Guest, s *guest.Guest, pid int) {
 		}
 	}
 	recordZoo(t, l.name, fired, []string{"lied-to"})
+}
+
+// TestGuestListenDebian: nothing is found in a Debian guest whose programs ask the kernel in all ways beside short processes.
+func TestGuestListenDebian(t *testing.T) {
+	if os.Getenv("OUTSIGHT_SLOW") == "" {
+		t.Skip("OUTSIGHT_SLOW is not set: it makes a Debian")
+	}
+	g, s := upListened(t, lab.Options{Userland: lab.Debian, SMP: 2, Memory: 1 << 30})
+	labtest.Output(t, g, `(while :; do ps aux; ls -l /proc; ss -tuanp; ss -xa; ss -0; ip link; lsmod; ls -R /etc /var /dev /sys/module; bpftool prog; bpftool map; bpftool link; done) >/dev/null 2>&1 </dev/null &
+(while :; do /bin/true; done) >/dev/null 2>&1 </dev/null & echo ok`)
+	for range 3 {
+		for _, f := range hear(t, s, 10*time.Second).Findings {
+			t.Errorf("in a clean guest: %s; %v", f.Title, f.Evidence)
+		}
+	}
 }

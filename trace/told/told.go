@@ -16,6 +16,7 @@ import (
 	"github.com/outsight-vmi/outsight/trace/addrspace"
 	"github.com/outsight-vmi/outsight/trace/tcg"
 	"github.com/outsight-vmi/outsight/virt"
+	"github.com/outsight-vmi/outsight/vm"
 )
 
 // Kind is what a reading is about.
@@ -83,7 +84,16 @@ type Listener struct {
 }
 
 // Available says whether a machine's programs can be listened to: nil, or why not and what to do.
-func Available(g *guest.Guest) error { return tcg.Available(g.Machine()) }
+func Available(g *guest.Guest) error {
+	err := tcg.Available(g.Machine())
+	var refused *vm.Error
+	if errors.As(err, &refused) {
+		mine := *refused
+		mine.What = "listen to the programs of " + g.Machine().Title()
+		return &mine
+	}
+	return err
+}
 
 // Listen begins to listen to the programs of g. spaces, unless it is nil, watches address spaces meanwhile.
 func Listen(ctx context.Context, g *guest.Guest, spaces *addrspace.Watch) (*Listener, error) {

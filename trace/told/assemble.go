@@ -222,7 +222,11 @@ func (a *Assembler) text(ans *tcg.Answer) {
 	}
 	o := a.open[fileKey{ans.File.Addr, ans.File.Inode, ans.File.Dentry}]
 	if from == 0 && (ans.Result > 0 || o == nil || o.next > 0) {
-		o = a.begin(ans, kind, path("/proc/", ans.File.Names))
+		what := "/proc/" + ans.File.Names[0]
+		if table != "" || kind == Interfaces {
+			what = "/proc/net/" + ans.File.Names[0]
+		}
+		o = a.begin(ans, kind, what)
 		o.Table, o.States = table, ^uint32(0)
 	}
 	switch {

@@ -271,7 +271,7 @@ func TestGuestListenDebian(t *testing.T) {
 // everything logs what programs are told.
 func everything(t *testing.T, s *guest.Guest) {
 	t.Helper()
-	listener, err := told.Listen(t.Context(), s)
+	listener, err := told.Listen(t.Context(), s, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

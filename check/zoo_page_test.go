@@ -123,8 +123,7 @@ var zooNames = map[string]string{
 	"TestGuestZooPrograms": "Programs in the guest", "TestGuestZooModules": "Kernel modules in the guest", "TestGuestBusy": "BPF programs that are hidden",
 	"TestGuestCredentialsRise": "Credentials, at two looks", "TestInsideZoo": "On KVM: lists, code and page tables, changed from outside",
 	"TestGuestImports": "Functions of libraries, redirected", "TestGuestZooSpaces": "Processes that run, changed from outside while outsight listens",
-	"TestGuestImports": "Functions of libraries, redirected",
-	"TestGuestListen":  "Answers to programs, filtered (check --listen)",
+	"TestGuestListen": "Answers to programs, filtered (check --listen)",
 }
 
 func zooText(book map[[3]string]zooFact, keys [][3]string) string {

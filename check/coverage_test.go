@@ -57,6 +57,7 @@ var coverage = []covered{
 		[]string{"process left out of /proc", "file left out of its directory", "port left out of /proc/net/tcp", "module left out of /proc/modules", "process off its PID, for who lists /proc", "module off the list, for lsmod"},
 		"where the machine runs without the plugin, and what no program asks for while outsight listens",
 	},
+	{"answers to programs changed on their way out of the kernel by BPF", "ebpfkit, TripleCross, bad-bpf", "T1564", []string{"lied-to", "bpf-tampering"}, []string{"BPF program that hides itself"}, "where the machine runs without the plugin"},
 	{"protocol handlers (inet_protos), packet_type", "private backdoors", "T1205", []string{"operations-table"}, []string{"protocol elsewhere", "protocol in a module", "packets of a kind elsewhere"}, ""},
 	{"tcp_prot and sockets' own functions", "private backdoors", "T1014", []string{"operations-table"}, []string{"socket of its own kind", "socket of its own kind in a module"}, ""},
 	{"network device intercepted (rx_handler, netdev_ops)", "private backdoors", "T1205", []string{"operations-table"}, []string{"network device intercepted", "network device by a copied table"}, ""},

@@ -169,6 +169,17 @@ var readerLies = []lie{
 		"module off the list, for lsmod", func(z *lies) { z.unlink(z.module() + z.offset("module", "list")) },
 		func(*lies) string { return "module " }, []string{"lsmod"}, "read", "lsmod",
 	},
+	{
+		"BPF program that hides itself", func(z *lies) {
+			out := labtest.Output(z.T, z.g, "/tricks bpf-hide >/tmp/bpf 2>&1 </dev/null & echo $! >/tmp/bpf.pid; for i in $(seq 50); do grep -q ready /tmp/bpf && break; sleep 0.1; done; cat /tmp/bpf")
+			id, ok := strings.CutPrefix(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(out), "ready")), "program ")
+			if !ok {
+				z.Fatal(out)
+			}
+			z.object = "BPF program " + id + " (hides)"
+			z.undo = append(z.undo, func() { labtest.Output(z.T, z.g, "kill -9 $(cat /tmp/bpf.pid); sleep 0.5; echo ok") })
+		}, func(z *lies) string { return z.object }, []string{"tricks"}, "bpf", "/tricks bpf-list",
+	},
 }
 
 // TestGuestListen: what is kept from a guest's own programs is found, with who was lied to, and nothing in a guest whose

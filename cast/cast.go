@@ -150,7 +150,7 @@ type decoder struct {
 func (d *decoder) append(dst, b []byte) []byte {
 	d.tail = append(d.tail, b...)
 	rest := d.tail
-	for len(rest) > 0 && (utf8.FullRune(rest)) {
+	for len(rest) > 0 && utf8.FullRune(rest) {
 		r, n := utf8.DecodeRune(rest)
 		dst = utf8.AppendRune(dst, r)
 		rest = rest[n:]

@@ -53,7 +53,8 @@ var coverage = []covered{
 	{"file_operations, iterate_shared, filldir", "adore-ng, Puszek", "T1564.001", []string{"operations-table", "kernel-text"}, []string{"table of a file copied", "table of an inode copied", "function of /proc elsewhere", "function of /proc in a module"}, ""},
 	{"tables of /proc entries, seq_operations.show", "adore-ng, Suterusu, KoviD", "T1014", []string{"operations-table"}, []string{"table of an entry of /proc copied", "table of an entry of /proc copied into a module", "list of connections elsewhere"}, ""},
 	{
-		"answers to programs filtered in the kernel: getdents64, /proc/net, /proc/modules", "Diamorphine, Reptile, KoviD, Puszek, adore-ng and most others", "T1564.001", []string{"lied-to", "kernel-text", "operations-table"},
+		"answers to programs filtered in the kernel: getdents64, /proc/net, /proc/modules", "Diamorphine, Reptile, KoviD, Puszek, adore-ng and most others", "T1564.001",
+		[]string{"lied-to", "kernel-text", "operations-table"},
 		[]string{"process left out of /proc", "file left out of its directory", "port left out of /proc/net/tcp", "module left out of /proc/modules", "process off its PID, for who lists /proc", "module off the list, for lsmod"},
 		"where the machine runs without the plugin, and what no program asks for while outsight listens",
 	},

@@ -189,11 +189,11 @@ func (c *listening) pidNamespace(super virt.Addr) (ns virt.Addr, hides bool, err
 	}
 	r := c.Linux.Reader()
 	if r.Uint(super, o.magic) != told.MagicProc || r.Err != nil {
-		return 0, false, nil
+		return 0, false, nil //nolint:nilerr // it was unmounted meanwhile
 	}
 	info := r.Pointer(super, o.info)
 	if info == 0 || r.Err != nil {
-		return 0, false, nil
+		return 0, false, nil //nolint:nilerr // it was unmounted meanwhile
 	}
 	const invisible = 2 // HIDEPID_INVISIBLE, HIDEPID_NOT_PTRACEABLE
 	ns, hides = r.Pointer(info, o.ns), r.Uint(info, o.hides) >= invisible
@@ -303,7 +303,7 @@ func (c *listening) netOfSysfs(super virt.Addr) (virt.Addr, error) {
 	}
 	r := c.Linux.Reader()
 	if r.Uint(super, o.magic) != told.MagicSysfs || r.Err != nil {
-		return 0, nil
+		return 0, nil //nolint:nilerr // it was unmounted meanwhile
 	}
 	net := r.Pointer(r.Pointer(super, o.info), o.ns)
 	if !c.now.namespaces[net] && o.common.Present() {

@@ -124,7 +124,9 @@ func (z *lies) hideEntries(operations, name string) {
 var readerLies = []lie{
 	{
 		"process left out of /proc", func(z *lies) { z.hideEntries("proc_root_operations", strconv.Itoa(z.pid)) },
-		func(z *lies) string { return fmt.Sprintf("process %d (sleep)", z.pid) }, []string{"ps", "ls"}, "getdents64", "ps",
+		func(z *lies) string { return fmt.Sprintf("process %d (sleep)", z.pid) },
+		[]string{"ps", "ls"},
+		"getdents64", "ps",
 	},
 	{
 		"file left out of its directory", func(z *lies) {
@@ -167,7 +169,9 @@ var readerLies = []lie{
 	},
 	{
 		"module off the list, for lsmod", func(z *lies) { z.unlink(z.module() + z.offset("module", "list")) },
-		func(*lies) string { return "module " }, []string{"lsmod"}, "read", "lsmod",
+		func(*lies) string { return "module " },
+		[]string{"lsmod"},
+		"read", "lsmod",
 	},
 	{
 		"BPF program that hides itself", func(z *lies) {

@@ -37,7 +37,7 @@ type cr3Target struct {
 // openCR3 opens a TARGET, whatever runs in it.
 func (f *guestFlags) openCR3(ctx context.Context, target string) (t *cr3Target, o addrspace.Options, err error) {
 	t = &cr3Target{}
-	unknown := error(nil)
+	var unknown error
 	if t.g, unknown = f.session(ctx, target); unknown == nil {
 		t.m, o.Guest = t.g.Machine(), t.g
 		t.close = append(t.close, t.g.Close)
@@ -122,7 +122,7 @@ type spaceLines struct {
 
 func newSpaceLines(w io.Writer, zone *time.Location) *spaceLines {
 	s := &spaceLines{out: bufio.NewWriterSize(w, 64<<10), zone: zone}
-	s.out.WriteString("TIME             EVENT   SPACE              PID  COMM             WHAT\n") // an error comes again with the first line
+	_, _ = s.out.WriteString("TIME             EVENT   SPACE              PID  COMM             WHAT\n") // an error comes again with the first line
 	s.flush, s.after = s.out.Flush, liveFor
 	return s
 }

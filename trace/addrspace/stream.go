@@ -126,7 +126,7 @@ func (s *Stream) install(ctx context.Context, g *guest.Guest, l *guest.Look) err
 	}
 	listed, err := owners.Listed(ctx, l.Linux)
 	if err != nil {
-		return nil // they are named as they run
+		return nil //nolint:nilerr // they are named as they run
 	}
 	s.track.Name(listed)
 	return nil

@@ -7,6 +7,7 @@ import (
 	"iter"
 	"time"
 
+	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/trace/addrspace"
 	"github.com/outsight-vmi/outsight/virt"
@@ -62,14 +63,18 @@ func hiddenAddressSpaces(_ context.Context, s *Subject) iter.Seq2[*Finding, erro
 			yield(nil, err)
 			return
 		}
-		roots, err := ts.roots()
+		roots, err := ts.roots(s.Linux)
 		if err != nil {
 			yield(nil, err)
 			return
 		}
 		for i := range w.Unlisted {
 			u := &w.Unlisted[i]
-			f := s.unlisted(w, u, roots[u.Root])
+			owner, ok := roots[u.Root]
+			if !ok {
+				owner = roots[u.Partner]
+			}
+			f := s.unlisted(w, u, owner)
 			if f != nil && !yield(f, nil) {
 				return
 			}
@@ -122,22 +127,24 @@ type rootOwner struct {
 type mmLayout struct{ mm, pgd kobj.Field }
 
 // roots are the owners of all page tables of processes, by the guest-physical address of the root.
-func (t *tasks) roots() (map[uint64]rootOwner, error) {
-	o, err := kobj.LayoutOf(t.s.Walker, "page tables of tasks", func(r *kobj.Resolver, o *mmLayout) {
+// They are read at the look of s: the tasks may have been read at an earlier one, if they are the same.
+func (t *tasks) roots(s *linux.System) (map[uint64]rootOwner, error) {
+	o, err := kobj.LayoutOf(s.Walker, "page tables of tasks", func(r *kobj.Resolver, o *mmLayout) {
 		o.mm, o.pgd = r.Field("task_struct", "mm"), r.Field("mm_struct", "pgd")
 	})
 	if err != nil {
 		return nil, err
 	}
 	all := map[uint64]rootOwner{}
+	r := s.Reader()
 	for _, n := range t.all {
-		t.r.Err = nil
-		mm := t.r.Pointer(n.addr, o.mm)
-		if mm == 0 || t.r.Err != nil {
+		r.Err = nil
+		mm := r.Pointer(n.addr, o.mm)
+		if mm == 0 || r.Err != nil {
 			continue
 		}
-		page, err := t.s.Space.Translate(t.r.Pointer(mm, o.pgd))
-		if err != nil || t.r.Err != nil {
+		page, err := s.Space.Translate(r.Pointer(mm, o.pgd))
+		if err != nil || r.Err != nil {
 			continue // it ends
 		}
 		was := all[uint64(page.PA)]

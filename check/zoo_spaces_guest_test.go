@@ -16,7 +16,7 @@ func TestGuestZooSpaces(t *testing.T) {
 	for _, kernel := range zooKernels("6.12") {
 		t.Run(kernel, func(t *testing.T) {
 			g, s := upListened(t, lab.Options{Kernel: kernel, Memory: 512 << 20, SMP: 2, Append: "pti=on"})
-			labtest.Output(t, g, "echo x >/tmp/x; tail -f /tmp/x </dev/null >/dev/null 2>&1 & while :; do /bin/true; done </dev/null >/dev/null 2>&1 & sleep 1; echo ok")
+			labtest.Output(t, g, "echo x >/tmp/x; tail -f /tmp/x </dev/null >/dev/null 2>&1 & echo ok")
 			checks := checksOf(t, "hidden-address-space", "hidden-process")
 			run := func(t *testing.T) *check.Result {
 				t.Helper()
@@ -29,26 +29,32 @@ func TestGuestZooSpaces(t *testing.T) {
 				}
 				return r
 			}
+			hide := func(t *testing.T, k trick) {
+				look, err := s.Look(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer look.Close()
+				z := &zoo{T: t, ram: labtest.OpenRAM(t, g), look: look}
+				defer z.restore()
+				pid := z.pidOf(z.runner())
+				k.do(z)
+				r := run(t)
+				judge(t, r, k.name, k.want)
+				for _, f := range r.Findings {
+					if f.Object.PID != pid || f.Object.Name != "tail" || f.Confidence != check.Certain {
+						t.Errorf("process %d (tail) was hidden, not %s", pid, f.Title)
+					}
+				}
+			}
+			// In a guest that does next to nothing, processors keep the page tables of what ran last, and looks see the same.
+			labtest.Output(t, g, "/bin/true; sleep 1; /bin/true")
+			judge(t, run(t), "nothing", nil)
+			t.Run("quiet", func(t *testing.T) { hide(t, spaceTricks()[0]) })
+			labtest.Output(t, g, "while :; do /bin/true; done </dev/null >/dev/null 2>&1 & echo ok")
 			judge(t, run(t), "nothing", nil)
 			for _, k := range spaceTricks() {
-				t.Run(k.name, func(t *testing.T) {
-					look, err := s.Look(t.Context())
-					if err != nil {
-						t.Fatal(err)
-					}
-					defer look.Close()
-					z := &zoo{T: t, ram: labtest.OpenRAM(t, g), look: look}
-					defer z.restore()
-					pid := z.pidOf(z.runner())
-					k.do(z)
-					r := run(t)
-					judge(t, r, k.name, k.want)
-					for _, f := range r.Findings {
-						if f.Object.PID != pid || f.Object.Name != "tail" || f.Confidence != check.Certain {
-							t.Errorf("process %d (tail) was hidden, not %s", pid, f.Title)
-						}
-					}
-				})
+				t.Run(k.name, func(t *testing.T) { hide(t, k) })
 			}
 			judge(t, run(t), "nothing any more", nil)
 		})

@@ -167,8 +167,23 @@ func (p *program) load() {
 // back writes the program of a return from an interrupt. There it is seen that a space has ended whose root was left
 // before: what runs another program by exec leaves its old space first, and gives it back then, and returns so.
 func (p *program) back(owners *Owners) {
-	same := p.Label()
+	same, known, long := p.Label(), p.Label(), p.Label()
 	p.Probe(plugin.Probe{Where: plugin.AtReturn, ID: ID})
+	// What was loaded when the probes came: in a guest that does little it stays so.
+	p.Recall(sOld, memRoot)
+	p.If(sOld, "!=", 0, known)
+	p.Reg(sX, "efer")
+	p.If(sX, "&", longMode, long)
+	p.Drop()
+	p.Set(long)
+	p.Reg(sNew, "cr3")
+	p.And(sNew, sNew, rootMask)
+	p.top(sNew, sTop, sFrame)
+	p.Remember(memRoot, sNew)
+	p.Remember(memTop, sTop)
+	p.Remember(memFrame, sFrame)
+	p.put(recLoad, sNew, sTop, sFrame, sOld, sOldTop, sOldFrame, sGone, sGoneFrame)
+	p.Set(known)
 	p.Recall(sA, memTop)
 	p.If(sA, "==", 0, same)
 	p.Load(sX, sA, 0, 8, same)

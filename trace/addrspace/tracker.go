@@ -342,6 +342,14 @@ func (t *Tracker) end(s *Space, vcpu int, at time.Time, late bool) {
 	}
 	s.Ended = at
 	t.Ended++
+	// A processor may keep its root until it goes on with another process: what runs there meanwhile is the kernel.
+	for i := range t.vcpus {
+		if t.vcpus[i].space == s {
+			t.vcpus[i].space = &t.kernel
+			t.kernel.loaded++
+		}
+	}
+	s.loaded = 0
 	t.drop(s)
 	t.queue = append(t.queue, Change{What: Ended, Space: s, VCPU: vcpu, At: at, Late: late})
 	if len(t.past) >= maxPast {

@@ -234,6 +234,29 @@ func TestIdle(t *testing.T) {
 	m.want()
 }
 
+// TestIdleInDead: a processor that idles with the root of a process that has ended runs the kernel.
+func TestIdleInDead(t *testing.T) {
+	m := started(t)
+	m.fork(child, 0x71000)
+	m.load(0, child)
+	delete(m.tops, child)
+	m.take(&record{kind: recMoved, root: child})
+	m.take(&record{kind: recSleep})
+	m.take(&record{kind: recSleep, wakes: true})
+	m.now = m.now.Add(time.Second)
+	m.load(0, shell)
+	m.want("create 4000", "end 4000")
+	sum := m.t.Summary()
+	for _, s := range sum.Spaces {
+		if s.Root == child && (s.CPU != time.Millisecond || s.last.After(s.Ended)) {
+			t.Errorf("it ran for %v, until %v, and ended at %v", s.CPU, s.last, s.Ended)
+		}
+	}
+	if sum.Kernel < time.Second {
+		t.Errorf("the kernel ran for %v", sum.Kernel)
+	}
+}
+
 // TestOwners: where owners are reported, a creation comes with its owner.
 func TestOwners(t *testing.T) {
 	m := started(t)

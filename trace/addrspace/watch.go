@@ -193,14 +193,15 @@ func (w *Watch) Watched(l *guest.Look) *Watched {
 func (u *Unlisted) compare(looks []listing, of int) {
 	for i := range looks {
 		li := &looks[i]
-		if !u.Seen.Before(li.began) || !u.last.After(li.ended) {
+		if !u.Seen.Before(li.began) || !u.last.After(li.ended) || !u.Ended.IsZero() && !u.Ended.After(li.ended) {
 			continue // it may not have been there
 		}
 		u.Looks++
-		if !li.tasks[u.Root] {
+		// Who was in user code when the watch began may be known by its second root first.
+		if !li.tasks[u.Root] && !li.tasks[u.Partner] {
 			u.NoTask++
 		}
-		if !li.pids[u.Root] {
+		if !li.pids[u.Root] && !li.pids[u.Partner] {
 			u.NoPID++
 		}
 	}

@@ -26,6 +26,17 @@ func TestUnlisted(t *testing.T) {
 		{"too few looks", []listing{look(1, false, false), look(2, false, false), look(3, false, false)}, false, [3]int{3, 3, 3}},
 		{"before and after it ran", []listing{look(-2, false, false), look(-1, false, false), look(0, false, false), look(1, true, true), look(9, false, false), look(10, false, false), look(11, false, false)}, false, [3]int{1, 0, 0}},
 	} {
+		for _, ended := range []time.Time{{}, at(9)} { // one that ended after it ran is as good
+			u := Unlisted{Space: Space{Root: root, Seen: at(0), last: at(8), Ended: ended}}
+			u.compare(c.looks, 1000)
+			if hidden := u.P < Significant; hidden != c.hidden {
+				t.Errorf("%s, ended %v: probability %g", c.name, ended, u.P)
+			}
+		}
+		gone := Unlisted{Space: Space{Root: root, Seen: at(0), last: at(8), Ended: at(0).Add(time.Millisecond)}}
+		if gone.compare(c.looks, 1000); gone.Looks != 0 {
+			t.Errorf("%s: it had ended, and was there at %d looks", c.name, gone.Looks)
+		}
 		u := Unlisted{Space: Space{Root: root, Seen: at(0), last: at(8)}}
 		u.compare(c.looks, 1000)
 		if got := [3]int{u.Looks, u.NoTask, u.NoPID}; got != c.counts {

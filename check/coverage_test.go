@@ -44,6 +44,7 @@ var coverage = []covered{
 	{"call gate, segment of the kernel's privilege in the GDT or an LDT", "private kits", "T1014", []string{"descriptor-table"}, []string{"call gate in the descriptor table", "code of ring 0 in the descriptor table"}, ""},
 	{"stack or task state segment of a processor elsewhere", "private kits", "T1014", []string{"descriptor-table", "processor-state"}, []string{"stack for exceptions elsewhere"}, ""},
 	{"write protection, SMEP or SMAP left off", "kernel exploits, kits that patch text", "T1562.001", []string{"processor-state"}, []string{"write protection left off"}, "for a moment, between two looks"},
+	{"module that goes by another name", "private kits", "T1036.004", []string{"hidden-module"}, []string{"module with another name"}, "a module that was loaded by the name of another"},
 	{"module taken off the list", "nearly all", "T1547.006", []string{"hidden-module", "hidden-code", "code-pointer", "operations-table"}, []string{"module off the list"}, ""},
 	{"module taken off sysfs (kobject_del)", "KoviD, Reptile, Caraxes, Singularity", "T1547.006", []string{"hidden-module"}, []string{"module off sysfs"}, ""},
 	{"code that left its module, or has none (memory of vmalloc, set_memory_x)", "LKM-TLSKIT, kmatryoshka loaders", "T1014", []string{"hidden-code", "code-pointer"}, []string{"heap executable", "notifier in code of an unknown owner"}, ""},
@@ -51,6 +52,7 @@ var coverage = []covered{
 	{"taint flags cleared", "Singularity, KoviD", "T1562.001", []string{"taint"}, []string{"taint cleared"}, "where the module clears its own flags as well"},
 	{"executable page that can be written, text made writable", "kits that change CR0.WP or page tables", "T1014", []string{"hidden-code", "processor-state"}, []string{"text writable", "heap executable", "write protection left off"}, "CR0.WP between two looks"},
 	{"file_operations, iterate_shared, filldir", "adore-ng, Puszek", "T1564.001", []string{"operations-table", "kernel-text"}, []string{"table of a file copied", "table of an inode copied", "function of /proc elsewhere", "function of /proc in a module"}, ""},
+	{"handlers of sysctls", "private kits", "T1014", []string{"operations-table", "code-pointer"}, []string{"function of a sysctl in a module"}, ""},
 	{"tables of /proc entries, seq_operations.show", "adore-ng, Suterusu, KoviD", "T1014", []string{"operations-table"}, []string{"table of an entry of /proc copied", "table of an entry of /proc copied into a module", "list of connections elsewhere"}, ""},
 	{
 		"answers to programs filtered in the kernel: getdents64, /proc/net, /proc/modules", "Diamorphine, Reptile, KoviD, Puszek, adore-ng and most others", "T1564.001",

@@ -19,7 +19,8 @@ func init() {
 		Technique: "T1547.006", // Kernel Modules and Extensions
 		Source:    "modules, module_kset, mod_tree, module_bug_list",
 		Proves: `A module is known to one part of the kernel and not to another that knows every module for as long as it is loaded. lsmod goes by the list, /sys/module by the
-set of kernel objects, and a fault in its code by the tree of addresses. Somebody took it out of one.`,
+set of kernel objects, and a fault in its code by the tree of addresses. Somebody took it out of one. Or it has another name there than on the list: a module
+is given both names at once when it is loaded, and never another.`,
 		Blind: `A module that was taken out of all of them, or that copied its code to memory of its own: hidden-code and code-pointer find these by what they left.`,
 		Next:  `Take the module's memory out with the command shown. Look at what it hooked with code-pointer, and when it was loaded with "outsight dmesg".`,
 		Example: `A module takes itself off the list of modules, as nearly every rootkit does in its init function. lsmod does not show it any more; its code is found by
@@ -61,6 +62,10 @@ func hiddenModules(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 				continue // it is being loaded or unloaded, and is on the list for as long as it is in sysfs
 			}
 			if len(out) == 0 {
+				f, err := renamed(s, m, name, in, state)
+				if (f != nil || err != nil) && !yield(f, err) {
+					return
+				}
 				continue
 			}
 			f := missing(Object{Kind: "module", Name: name, Addr: m}, "module", in, out)
@@ -71,10 +76,37 @@ func hiddenModules(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 	}
 }
 
+// renamed is the finding about a module whose object in /sys/module, to which mod_sysfs_init gave the name of
+// the module, is called otherwise than it is; nil if it is not.
+func renamed(s *Subject, m virt.Addr, name string, in []string, state uint64) (*Finding, error) {
+	o, err := layoutOfModules(s.Linux)
+	if err != nil || state != moduleLive || !slices.Contains(in, bySysfs) || !slices.Contains(in, byModules) || !o.sysfs.Present() || !o.kobj.Present() || !o.kobjName.Present() {
+		return nil, err
+	}
+	r := s.Linux.Reader()
+	called := r.CString(r.Pointer(o.kobj.At(o.sysfs.At(m)), o.kobjName), maxName)
+	if r.Err != nil || called == name {
+		return nil, r.Err
+	}
+	return &Finding{
+		Severity:   High,
+		Confidence: Certain,
+		Title:      fmt.Sprintf("module %s is called %s in /sys/module", name, called),
+		Object:     Object{Kind: "module", Name: name, Addr: m},
+		Aspect:     "name",
+		Expected:   "one name, which it was loaded by",
+		Seen:       fmt.Sprintf("%s on the list of modules, %s in /sys/module", name, called),
+		Evidence:   []Evidence{{Text: "its struct module", Addr: m}},
+		Basis:      "lists of the guest's kernel, compared with each other at one look",
+		Show:       fmt.Sprintf("outsight struct {} module.mkobj %#x", uint64(m)),
+	}, nil
+}
+
 // moduleLayout is where members of the structures lie that lead to modules.
 type moduleLayout struct {
 	list, name, state, sysfs     kobj.Field // of module
 	ksetList, entry, kobj, owner kobj.Field
+	kobjName                     kobj.Field // of kobject
 	root, node, nodeModule       kobj.Field // of mod_tree_root and mod_tree_node
 }
 
@@ -91,7 +123,7 @@ func layoutOfModules(s *linux.System) (*moduleLayout, error) {
 	return kobj.LayoutOf(s.Walker, "ways to modules", func(r *kobj.Resolver, o *moduleLayout) {
 		*o = moduleLayout{
 			list: r.Field("module", "list"), name: r.Field("module", "name"), state: r.Field("module", "state"), sysfs: r.Optional("module", "mkobj"),
-			ksetList: r.Optional("kset", "list"), entry: r.Optional("kobject", "entry"), kobj: r.Optional("module_kobject", "kobj"), owner: r.Optional("module_kobject", "mod"),
+			ksetList: r.Optional("kset", "list"), entry: r.Optional("kobject", "entry"), kobjName: r.Optional("kobject", "name"), kobj: r.Optional("module_kobject", "kobj"), owner: r.Optional("module_kobject", "mod"),
 			root: r.Optional("mod_tree_root", "root.tree"), node: r.Optional("mod_tree_node", "node.node"), nodeModule: r.Optional("mod_tree_node", "mod"),
 		}
 	})

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/outsight-vmi/outsight/linux/kobj"
+	"github.com/outsight-vmi/outsight/virt"
 )
 
 func init() {
@@ -45,7 +46,10 @@ func masquerades(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 			yield(nil, err)
 			return
 		}
-		names := ts.kernelNames()
+		names, err := ts.kernelNames()
+		if err != nil && !yield(nil, err) {
+			return
+		}
 		for _, p := range ps.all {
 			if f := p.masquerade(names); f != nil && !yield(f, nil) {
 				return
@@ -64,17 +68,33 @@ func masquerades(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 }
 
 // kernelNames are the names of the kernel's threads, and of those with a slash what is in
-// front of it: kworker/ names many.
-func (t *tasks) kernelNames() map[string]bool {
+// front of it: kworker/ names many. A child of a program does not give its name to them by its flag alone.
+func (t *tasks) kernelNames() (map[string]bool, error) {
+	parent, err := t.s.Member("task_struct", "real_parent")
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", kobj.ErrUnsupported, err)
+	}
 	names := map[string]bool{}
-	for _, n := range t.all {
-		if n.flags&pfKthread != 0 {
+	for a, n := range t.all {
+		if n.flags&pfKthread != 0 && t.programAbove(a, parent) == nil {
 			names[n.comm] = true
 			names[stemOfThread(n.comm)] = true
 		}
 	}
 	delete(names, "")
-	return names
+	return names, nil
+}
+
+// programAbove is the program that the task at a is a child of; nil if there is none. What cannot be followed
+// hidden-process reports.
+func (t *tasks) programAbove(a virt.Addr, parent kobj.Field) *task {
+	t.r.Err = nil
+	above := t.r.Pointer(a, parent)
+	of := t.all[above]
+	if t.r.Err != nil || above == t.init || of == nil || of.flags&pfKthread != 0 {
+		return nil
+	}
+	return of
 }
 
 // stemOfThread is "kworker/" of "kworker/0:1"; empty of a name without a slash.
@@ -126,11 +146,9 @@ func (t *tasks) strayThreads() (fs []*Finding, err error) {
 		if n.flags&pfKthread == 0 || n.flags&pfExiting != 0 {
 			continue
 		}
-		t.r.Err = nil
-		above := t.r.Pointer(a, parent)
-		of := t.all[above]
-		if t.r.Err != nil || above == t.init || of == nil || of.flags&pfKthread != 0 {
-			continue // what cannot be followed hidden-process reports
+		of := t.programAbove(a, parent)
+		if of == nil {
+			continue
 		}
 		fs = append(fs, &Finding{
 			Confidence: Likely,
@@ -139,7 +157,7 @@ func (t *tasks) strayThreads() (fs []*Finding, err error) {
 			Aspect:     "flag",
 			Expected:   "threads of the kernel are children of kthreadd",
 			Seen:       fmt.Sprintf("PF_KTHREAD, child of %d", of.pid),
-			Evidence:   []Evidence{{Text: "its task_struct", Addr: a}, {Text: "its parent's", Addr: above}},
+			Evidence:   []Evidence{{Text: "its task_struct", Addr: a}, {Text: "its parent's", Addr: of.addr}},
 			Basis:      "structures of the guest's kernel, compared with each other at one look",
 			Show:       fmt.Sprintf("outsight struct {} task_struct %#x", uint64(a)),
 		})

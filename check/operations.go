@@ -16,7 +16,7 @@ func init() {
 		Title:     "Tables of operations that were copied, or that lead to code of others",
 		Severity:  Critical,
 		Technique: "T1014", // Rootkit
-		Source:    "file.f_op, inode.i_op and i_fop, dentry.d_op, super_block.s_op, s_export_op and s_d_op, proc_dir_entry, socket.ops, sock.sk_prot, inet_protos, inet6_protos, inetsw, ptype_base, net_device, chrdevs, gendisk.fops, tty_struct.ops and ldisc",
+		Source:    "file.f_op, inode.i_op and i_fop, dentry.d_op, super_block.s_op, s_export_op and s_d_op, proc_dir_entry, socket.ops, sock.sk_prot, inet_protos, inet6_protos, inetsw, ptype_base, net_device, chrdevs, gendisk.fops, tty_struct.ops and ldisc, ctl_table.proc_handler",
 		Proves: `A file, an entry of /proc, a file system, a socket, a protocol, a terminal or a device is served by functions of unknown owners, by a table in memory that was allocated
 (the kernel and modules have theirs in their own data), a table of the kernel's own leads to code of a module, or a module has a copy of a table of the kernel's: with a function that the
 kernel exports to no module. This is how directories, entries of /proc and sockets are hidden.`,
@@ -46,6 +46,8 @@ type operations struct {
 	// copied says that modules copy tables of the kernel's: TLS and MPTCP those of sockets, line
 	// disciplines that of n_tty.
 	copied bool
+	// own says that those that lie in the kernel have functions of the kernel alone, though it allocates others.
+	own bool
 
 	members []opsMember
 	size    int
@@ -85,6 +87,8 @@ var (
 	ethtoolOps = operations{structure: "ethtool_ops", allocated: true, functions: []string{
 		"get_drvinfo", "get_link", "get_msglevel", "begin", "complete", "get_strings", "get_ethtool_stats", "get_ringparam", "get_channels", "get_ts_info",
 	}}
+	// A namespace has copies of the tables of sysctls, and so have modules.
+	sysctlOps     = operations{structure: "ctl_table", allocated: true, own: true, functions: []string{"proc_handler"}}
 	sockFunctions = operations{structure: "sock", allocated: true, functions: []string{
 		"sk_state_change", "sk_data_ready", "sk_write_space", "sk_error_report", "sk_backlog_rcv", "sk_destruct",
 	}}
@@ -205,7 +209,7 @@ func (w *opsWalk) judge(kind *operations, table virt.Addr, object func() string)
 	}
 	// What is written until the kernel has started no module can write: they come later. And
 	// what is the kernel's own no module leaves its functions in: it may be unloaded.
-	constant := w.fixed.holds(table) || holder.Kind == linux.OwnerKernel && !kind.allocated
+	constant := w.fixed.holds(table) || holder.Kind == linux.OwnerKernel && (!kind.allocated || kind.own)
 	for _, m := range l.members {
 		f := virt.Addr(linux.FieldIn(b, kobj.FieldAt(m.offset, 8)))
 		if f == 0 {

@@ -2,12 +2,14 @@ package check
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/linux/device"
 	"github.com/outsight-vmi/outsight/linux/kobj"
+	"github.com/outsight-vmi/outsight/linux/sysctl"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -23,7 +25,7 @@ func operationsTables(ctx context.Context, s *Subject) iter.Seq2[*Finding, error
 			yield(nil, err)
 			return
 		}
-		for _, part := range []func(context.Context, *opsLayout){w.files, w.procEntries, w.protocols, w.networks, w.devices, w.superBlocks} {
+		for _, part := range []func(context.Context, *opsLayout){w.files, w.procEntries, w.protocols, w.networks, w.devices, w.superBlocks, w.sysctls} {
 			if part(ctx, o); w.ended || ctx.Err() != nil {
 				return
 			}
@@ -153,6 +155,21 @@ func (w *opsWalk) socket(o *opsLayout, a virt.Addr, name func() string) {
 	if sk := w.r.Pointer(socket, o.sock); sk != 0 && w.r.Err == nil {
 		w.judge(&protoOps, w.r.Pointer(sk, o.sockOp), name)
 		w.judge(&sockFunctions, sk, name)
+	}
+}
+
+// sysctls judges the functions by which settings are read and set.
+func (w *opsWalk) sysctls(ctx context.Context, _ *opsLayout) {
+	for c, err := range sysctl.Sysctls(ctx, w.s.Linux) {
+		switch {
+		case !w.spend():
+			return
+		case errors.Is(err, kobj.ErrUnsupported): // built without
+		case err != nil:
+			w.fail(err)
+		default:
+			w.judge(&sysctlOps, c.Addr, func() string { return "sysctl " + c.Name })
+		}
 	}
 }
 

@@ -212,6 +212,7 @@ func tricks() []trick {
 			z.put(at, 5)
 		}, []string{"cleared-log"}},
 		{"module off the list", func(z *zoo) { z.unlink(z.module() + z.offset("module", "list")) }, []string{"hidden-module", "hidden-code", "code-pointer", "operations-table"}},
+		{"module with another name", func(z *zoo) { z.write(z.module()+z.offset("module", "name"), []byte("pool")) }, []string{"hidden-module", "?module-text"}},
 		{"module off sysfs", func(z *zoo) { z.unlink(z.module() + z.offset("module", "mkobj.kobj.entry")) }, []string{"hidden-module"}},
 		{"system call elsewhere", func(z *zoo) { z.put(z.symbol("sys_call_table")+8*17, uint64(z.heap())) }, []string{"code-pointer", "kernel-rodata"}},
 		{"gate elsewhere", func(z *zoo) {

@@ -11,6 +11,7 @@ import (
 	"github.com/outsight-vmi/outsight/lab/labtest"
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/linux/hooks"
+	"github.com/outsight-vmi/outsight/linux/sysctl"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -223,6 +224,9 @@ func kernelTricks() []trick {
 		{"function of /proc in a module", func(z *zoo) {
 			z.put(z.symbol("proc_root_operations")+z.offset("file_operations", "iterate_shared"), uint64(z.moduleText()))
 		}, constant},
+		{"function of a sysctl in a module", func(z *zoo) {
+			z.put(z.sysctl("kernel.hostname").Addr+z.offset("ctl_table", "proc_handler"), uint64(z.moduleText()))
+		}, []string{"operations-table"}},
 		{"table of an entry of /proc copied", func(z *zoo) {
 			z.copyTable(z.symbol("proc_root")+z.offset("proc_dir_entry", "proc_iops"), "inode_operations")
 		}, tables},
@@ -328,6 +332,17 @@ func (z *zoo) moduleData() virt.Addr {
 	}
 	z.Fatal("the module has no data")
 	return 0
+}
+
+// sysctl is a setting.
+func (z *zoo) sysctl(name string) *sysctl.Sysctl {
+	for c, err := range sysctl.Sysctls(z.Context(), z.look.Linux) {
+		if err == nil && c.Name == name {
+			return c
+		}
+	}
+	z.Fatalf("no sysctl %s", name)
+	return nil
 }
 
 // inFunction is a place in a function that nothing runs meanwhile, behind its place for

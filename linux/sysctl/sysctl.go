@@ -26,6 +26,7 @@ type Sysctl struct {
 	Known   bool      // whether its handler is one whose answer can be told from memory
 	Data    virt.Addr // variable that it is kept in; 0: its handler knows
 	Handler virt.Addr // function that reads and sets it
+	Addr    virt.Addr // of its struct ctl_table
 }
 
 type sysctlLayout struct {
@@ -241,7 +242,7 @@ func (w *sysctlWalk) entry(a virt.Addr, path string) (e sysctlEntry, err error) 
 	}
 	e.mode = r.Uint(t, o.mode)
 	e.Mode = uint16(e.mode & 0o7777)
-	e.Data, e.Handler = r.Pointer(t, o.data), r.Pointer(t, o.handler)
+	e.Addr, e.Data, e.Handler = t, r.Pointer(t, o.data), r.Pointer(t, o.handler)
 	if kind := o.handlers[e.Handler]; r.Err == nil && kind.read != nil {
 		data, n := e.Data, r.Uint(t, o.maxlen)
 		if kind.variable != "" {

@@ -126,15 +126,14 @@ func (s *Subject) hiddenSocket(ctx context.Context, k *network.Socket, o *hidden
 		if file == 0 || r.Err != nil || mapped[file] {
 			return nil, r.Err // the kernel's own, or kept by a mapping
 		}
-		// It is being closed by a task that may have to wait: no descriptor leads to it from then on.
-		if closing, err := s.Linux.AtWorkOn(ctx, file, maxFile); err == nil && closing {
-			return nil, nil
-		}
+		// It may be closed by a task that has to wait: no descriptor leads to it from then on.
+		closing, err := s.Linux.AtWorkOn(ctx, file, maxFile)
+		f.Explained = err == nil && closing
 		f.Confidence = Likely
 		f.Title = describeSocket(k) + " has a file that no process has"
 		f.Expected = "a descriptor of a process, for a socket that is an open file"
 		f.Evidence = append(f.Evidence, Evidence{Text: "its struct file", Addr: file})
-		f.Busy = o.released(&r, file)
+		f.Busy = f.Explained || o.released(&r, file)
 	default:
 		return nil, nil
 	}

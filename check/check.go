@@ -67,7 +67,7 @@ type Check struct {
 	Kept bool
 	// Told says that it compares with what the guest's programs say: see [WithAgent], [WithTold].
 	Told bool
-	// Listens says that it compares with what the guest's programs are told: see [Listen].
+	// Listens says that it judges what was seen while outsight listened: see [Listen].
 	Listens bool
 	// Run yields what it finds. An error says what could not be checked: one that is
 	// kobj.ErrUnsupported that the guest's kernel does not have it.

@@ -32,7 +32,8 @@ what runs seldom.`,
     $ outsight check lab:demo --listen 10s --only hidden-address-space
     SEVERITY  CONFIDENCE  CHECK                 TITLE
     high      certain     hidden-address-space  process 412 (miner) ran for 0.21 % of the time, and is missing from the task list and the PID structures`,
-		Run: hiddenAddressSpaces,
+		Listens: true,
+		Run:     hiddenAddressSpaces,
 	})
 }
 

@@ -59,8 +59,11 @@ type filePlace struct {
 
 func parseFilePlace(text string) (p filePlace, err error) {
 	colon := strings.LastIndexByte(text, ':')
-	if colon < 0 || colon+1 == len(text) {
-		return p, fmt.Errorf("a function is missing: write PATH:FUNCTION or PATH:0xOFFSET")
+	switch {
+	case colon < 0 || colon+1 == len(text):
+		return p, errors.New("a function is missing: write PATH:FUNCTION or PATH:0xOFFSET")
+	case colon == 0:
+		return p, errors.New("a path is missing: write PATH:FUNCTION or PATH:0xOFFSET")
 	}
 	p.path, p.symbol = text[:colon], text[colon+1:]
 	p.symbol, p.back = strings.CutSuffix(p.symbol, "%return")

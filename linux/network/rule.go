@@ -77,7 +77,9 @@ func ruleLayoutOf(s *linux.System) (*ruleLayout, error) {
 
 const (
 	maxRuleFamilies = 64
-	maxRules        = 1 << 16
+	// maxRules bounds the rules of all namespaces: each has forty members, which cost a walk through the page tables each
+	// in a guest that broke its direct map.
+	maxRules = 1 << 13
 )
 
 // Rules yields the rules of all network namespaces, family by family, in the order in
@@ -90,7 +92,7 @@ func Rules(ctx context.Context, s *linux.System) iter.Seq2[*Rule, error] {
 			return
 		}
 		r := s.Reader()
-		stopped := false
+		stopped, left := false, maxRules
 		emit := func(rule *Rule, err error) bool {
 			if err != nil {
 				rule, err = nil, fmt.Errorf("rules: %w", err)
@@ -116,7 +118,8 @@ func Rules(ctx context.Context, s *linux.System) iter.Seq2[*Rule, error] {
 					}
 					continue
 				}
-				for node, err := range s.List(ctx, o.rules.At(ops), maxRules) {
+				for node, err := range s.List(ctx, o.rules.At(ops), max(left, 1)) {
+					left--
 					rule := &Rule{Addr: node - virt.Addr(o.list.Offset), Net: n, Family: family}
 					if err == nil {
 						_, err = kobj.Read(&r, func() int { o.read(&r, rule); return 0 })

@@ -97,7 +97,8 @@ func (s *Subject) noted(name string) (*Subject, *look.Noted) {
 	if s.Look == nil || s.history.once || s.Still() {
 		return nil, nil
 	}
-	n := &Subject{Told: s.Told, mute: s.mute, heard: s.heard, spaces: s.spaces, check: s.check, parts: s.parts, history: s.history, needs: &needs{}}
+	n := *s
+	n.needs = &needs{}
 	var owners *linux.Owners // of code: nearly all ask for them
 	if name != ownersPart {
 		var err error
@@ -110,7 +111,7 @@ func (s *Subject) noted(name string) (*Subject, *look.Noted) {
 	if n.Look == nil {
 		return nil, nil
 	}
-	return n, notes
+	return &n, notes
 }
 
 // needs are the parts that a subject was asked for.

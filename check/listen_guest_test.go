@@ -27,7 +27,7 @@ func upListened(t *testing.T, o lab.Options) (*lab.Guest, *guest.Guest) {
 	labtest.NeedQEMU(t)
 	path, err := plugin.Install(filepath.Join(t.TempDir(), plugin.FileName))
 	if err != nil {
-		t.Skip(err)
+		labtest.Need(t, err.Error())
 	}
 	o.Plugin = path
 	g := labtest.Up(t, o)

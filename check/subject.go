@@ -121,7 +121,9 @@ func (p *parts) all() []shared {
 
 // of is s for one check.
 func (s *Subject) of(c *Check) *Subject {
-	return &Subject{Look: s.Look, Told: s.Told, mute: s.mute, heard: s.heard, spaces: s.spaces, check: c, parts: s.parts, history: s.history, needs: s.needs}
+	n := *s
+	n.check = c
+	return &n
 }
 
 // Owners knows whose code lies where.

@@ -240,10 +240,13 @@ func tricks() []trick {
 }
 
 // victim is the task_struct of the process that is to be hidden.
-func (z *zoo) victim() virt.Addr {
+func (z *zoo) victim() virt.Addr { return z.running("sleep") }
+
+// running is the task_struct of a process that was started by a name.
+func (z *zoo) running(name string) virt.Addr {
 	z.Helper()
 	for p, err := range z.look.Processes(z.Context()) {
-		if err == nil && len(p.Args) > 0 && p.Args[0] == "sleep" {
+		if err == nil && len(p.Args) > 0 && p.Args[0] == name {
 			return p.Task.Addr
 		}
 	}

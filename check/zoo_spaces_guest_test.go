@@ -96,16 +96,7 @@ func spaceTricks() []trick {
 
 // runner is the task_struct of the process that runs little: it looks at a file once a second. What waits for a signal would not
 // run any more without its PID.
-func (z *zoo) runner() virt.Addr {
-	z.Helper()
-	for p, err := range z.look.Processes(z.Context()) {
-		if err == nil && len(p.Args) > 0 && p.Args[0] == "tail" {
-			return p.Task.Addr
-		}
-	}
-	z.Fatal("the process that is to be hidden does not run")
-	return 0
-}
+func (z *zoo) runner() virt.Addr { return z.running("tail") }
 
 func (z *zoo) pidOf(task virt.Addr) int32 {
 	z.Helper()

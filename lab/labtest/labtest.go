@@ -20,7 +20,7 @@ import (
 func NeedQEMU(t testing.TB) {
 	t.Helper()
 	if _, err := exec.LookPath("qemu-system-x86_64"); err != nil {
-		need(t, lab.ErrNoQEMU.Error()+": apt-get install qemu-system-x86")
+		Need(t, lab.ErrNoQEMU.Error()+": apt-get install qemu-system-x86")
 	}
 	if testing.Short() {
 		t.Skip("guests are not booted with -short")
@@ -31,7 +31,7 @@ func NeedQEMU(t testing.TB) {
 func NeedTool(t testing.TB, name string) {
 	t.Helper()
 	if _, err := exec.LookPath(name); err != nil {
-		need(t, name+" is not installed")
+		Need(t, name+" is not installed")
 	}
 }
 
@@ -39,11 +39,12 @@ func NeedTool(t testing.TB, name string) {
 func NeedBuildTools(t testing.TB) {
 	t.Helper()
 	if err := lab.CheckBuildTools(); err != nil {
-		need(t, err.Error()+", or run scripts/install-deps --slow")
+		Need(t, err.Error()+", or run scripts/install-deps --slow")
 	}
 }
 
-func need(t testing.TB, what string) {
+// Need says what a test lacks: that fails in CI, and skips the test elsewhere.
+func Need(t testing.TB, what string) {
 	t.Helper()
 	if os.Getenv("CI") == "true" {
 		t.Fatal(what)

@@ -73,7 +73,7 @@ func StartLibvirt(t testing.TB) *Libvirt {
 	t.Helper()
 	needLibvirt(t)
 	if os.Geteuid() != 0 {
-		need(t, "not root: libvirt's system daemon needs a mount namespace")
+		Need(t, "not root: libvirt's system daemon needs a mount namespace")
 	}
 	l := newLibvirt(t)
 	l.Socket = filepath.Join(l.Dir, "run", "libvirt-sock")

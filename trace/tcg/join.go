@@ -33,6 +33,7 @@ type joiner struct {
 	probes    []*userProbe
 	names     *peek.Placer // of code and data, at the look at which the probes were set
 	terminals terminals
+	rings     rings
 }
 
 // lastProcess is the process of the last record: most often that of the next one too.
@@ -61,6 +62,7 @@ type call struct {
 	note                       string
 	altered                    bool
 	probe                      *userProbe
+	ring                       bool // an operation of io_uring
 	terminal                   *terminal
 	action                     trace.TerminalAction
 	function                   int      // of terminalFunctions
@@ -97,6 +99,7 @@ func (j *joiner) booted() {
 	}
 	j.clock = skew{}
 	j.terminals.booted()
+	j.rings.booted()
 }
 
 func (j *joiner) new() *call {
@@ -127,6 +130,10 @@ func (j *joiner) take(ctx context.Context, s *plugin.Stream, r *plugin.Record) {
 		if r.Probe == idExec {
 			j.processes.Forget(virt.Addr(r.Word(0)))
 			j.last.process = nil
+			return
+		}
+		if isRing(r.Probe) {
+			j.rings.record(ctx, j, s, r)
 			return
 		}
 		if isTerminal(r.Probe) {
@@ -327,6 +334,9 @@ func (j *joiner) fill(e *trace.Event, c *call) {
 	switch {
 	case c.probe != nil:
 		j.fillProbe(e, c)
+		return
+	case c.ring:
+		j.fillRing(e, c)
 		return
 	case c.terminal != nil:
 		j.terminals.fill(j, e, c)

@@ -28,6 +28,9 @@ type Options struct {
 	Limit  int      // most bytes of a buffer or string that is data, as strace's -s; 0: 32
 	Fields bool     // fill [trace.Event.Fields]
 	Hold   Hold     // makes the guest wait for decisions
+	// IOURing adds operations of io_uring, as events of [trace.KindIOURing], on Linux 6.0 and later. With Calls that are nil
+	// (everything), they are left out on a kernel where they cannot be seen; else that is an error.
+	IOURing bool
 	// Terminals adds what is typed and shown at terminals, as events of [trace.KindTerminal]; PIDs do not
 	// restrict it.
 	Terminals bool
@@ -145,11 +148,12 @@ func (s *Stream) install(ctx context.Context, l *guest.Look) error {
 	if err := s.setFiles(ctx, l, probes); err != nil {
 		return err
 	}
-	if len(probes) > 0 {
-		c.execs(l.Linux)
-	}
-	if c.keep[abi64] == nil || len(calls) > 0 || len(s.o.Hold.Calls) > 0 || len(probes) == 0 && !s.o.Terminals {
+	withCalls := c.keep[abi64] == nil || len(calls) > 0 || len(s.o.Hold.Calls) > 0 || len(probes) == 0 && !s.o.Terminals && !s.o.IOURing
+	if withCalls {
 		c.program()
+	}
+	if len(probes) > 0 || !withCalls {
+		c.execs(l.Linux)
 	}
 	if s.o.Terminals {
 		at, err := terminalsOf(l)
@@ -158,6 +162,15 @@ func (s *Stream) install(ctx context.Context, l *guest.Look) error {
 		}
 		c.terminals(at)
 		s.join.terminals.at = at
+	}
+	if s.o.IOURing {
+		at, err := ringsOf(l)
+		switch {
+		case err == nil:
+			c.rings(at)
+		case calls != nil:
+			return err
+		}
 	}
 	for i, p := range probes {
 		c.probe(i, p)

@@ -34,6 +34,9 @@ type Options struct {
 	// Terminals adds what is typed and shown at terminals, as events of [trace.KindTerminal]; PIDs do not
 	// restrict it.
 	Terminals bool
+	// Kinds are events of the kernel's own functions, whoever asked for it: see [KindsOf]. Calls are left empty; PIDs
+	// do not restrict them.
+	Kinds []trace.Kind
 	// Answers asks for what programs are told, by [Stream.NextAnswer]: directories, some files of /proc, netlink and
 	// bpf(2). Calls, Probes and Writes are left empty.
 	Answers bool
@@ -148,7 +151,7 @@ func (s *Stream) install(ctx context.Context, l *guest.Look) error {
 	if err := s.setFiles(ctx, l, probes); err != nil {
 		return err
 	}
-	withCalls := c.keep[abi64] == nil || len(calls) > 0 || len(s.o.Hold.Calls) > 0 || len(probes) == 0 && !s.o.Terminals && !s.o.IOURing
+	withCalls := c.keep[abi64] == nil || len(calls) > 0 || len(s.o.Hold.Calls) > 0 || len(probes) == 0 && !s.o.Terminals && !s.o.IOURing && s.o.Kinds == nil
 	if withCalls {
 		c.program()
 	}
@@ -175,6 +178,12 @@ func (s *Stream) install(ctx context.Context, l *guest.Look) error {
 	for i, p := range probes {
 		c.probe(i, p)
 	}
+	if s.o.Kinds != nil {
+		if err := c.doors(l.Linux, s.o.Kinds); err != nil {
+			return err
+		}
+		s.join.mounted = mountedIn(ctx, l.Linux)
+	}
 	if s.o.Spaces != nil {
 		if err := s.o.Spaces.Program(ctx, c.Assembler, l); err != nil {
 			return err
@@ -195,7 +204,7 @@ func (s *Stream) install(ctx context.Context, l *guest.Look) error {
 		s.join.lost += s.records.Lost()
 		s.records.Close()
 	}
-	s.join.use(l, probes)
+	s.join.use(l, probes, s.o.Kinds)
 	s.records, s.boot, s.nested, s.checked = records, l.Boot, c.o.nested, time.Now()
 	s.join.clock.learn(l)
 	return nil

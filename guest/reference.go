@@ -106,6 +106,16 @@ func (l *Look) Rodata(ctx context.Context) (*text.Text, image.Trust, error) {
 	return t, trust, err
 }
 
+// Pointers prepares to read the pointers to functions in the kernel's data, beside what its boot image has there.
+func (l *Look) Pointers(ctx context.Context) (*text.Pointers, image.Trust, error) {
+	ref, trust, err := l.Reference(ctx)
+	if err != nil {
+		return nil, image.Trust{}, err
+	}
+	p, err := text.NewPointers(l.Linux, ref)
+	return p, trust, err
+}
+
 // VDSOs prepares to compare the kernel's images of the vDSO with its boot image, and says
 // where they are.
 func (l *Look) VDSOs(ctx context.Context) (*text.Text, []text.VDSO, image.Trust, error) {

@@ -243,6 +243,11 @@ func FuzzImage(f *testing.F) {
 			_ = im.ReadAt(room[:x.Len], x.Addr, 1<<21)
 		}
 		im.CallSites()
+		for _, p := range im.CodePointers(text.Addr, ^uint64(0)) {
+			if p.Target < text.Addr || p.Target >= text.End() {
+				t.Fatalf("%+v does not lead to the text", p)
+			}
+		}
 	})
 }
 

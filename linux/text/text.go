@@ -47,6 +47,7 @@ type Reference struct {
 	vdsos   func() ([]image.VDSO, error)
 	// Regions beside the text, made once: they keep what was found to be in order.
 	constant, vdsoImages func() ([]*region, error)
+	pointers             func() (codePointers, error)
 }
 
 // NewReference prepares an image. It takes some ten milliseconds; keep the answer.
@@ -67,6 +68,7 @@ func NewReference(im *image.Image) (*Reference, error) {
 	r.exports = sync.OnceValue(im.Exports)
 	r.vdsos = sync.OnceValues(im.VDSOs)
 	r.constant, r.vdsoImages = sync.OnceValues(r.rodata), sync.OnceValues(r.vdsoRegions)
+	r.pointers = sync.OnceValues(r.codePointers)
 	r.text = &region{
 		start: r.start, end: r.end, kept: &verdicts{}, sites: r.sites, tops: outermost(r.sites.All, r.names.tracerSites), code: true,
 		read: im.ReadAt, callSites: sync.OnceValue(im.CallSites), symbol: r.symbol,

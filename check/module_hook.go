@@ -19,8 +19,8 @@ func init() {
 		Title:     "Modules that intercept functions of the kernel",
 		Severity:  Medium,
 		Technique: "T1014", // Rootkit
-		Source:    "the views kprobes, ftrace, lsm, idt and syscalls; for modules that are unsigned or out of tree also tracepoints, netfilter and the keyboard's notifiers",
-		Proves: `A module that is on the list has the kernel call it when a function of the kernel's own is entered or left (kprobes, kretprobes, function tracing), or in place of a system
+		Source:    "the views kprobes, ftrace, lsm, idt and syscalls, and breakpoints in the view perf; for modules that are unsigned or out of tree also tracepoints, netfilter and the keyboard's notifiers",
+		Proves: `A module that is on the list has the kernel call it when a function of the kernel's own is entered or left (kprobes, kretprobes, function tracing, breakpoints of the processor), or in place of a system
 call, a security hook or an interrupt. Of the modules that come with Linux only some that are made for tests
 do (lkdtm, samples), and live patches replace functions. Rootkits do, and so do security products and tracers such as SystemTap. A module that was built out of tree, or is unsigned where others are signed, is also named
 if it takes packets (netfilter), events (tracepoints) or keys.`,
@@ -45,6 +45,7 @@ var interceptors = []interceptor{
 	{view: "lsm"},
 	{view: "idt"},
 	{view: "syscalls"},
+	{view: "perf", of: func(d string) bool { return slices.Contains(strings.Fields(d), "breakpoint") }},
 	{view: "tracepoints", foreign: true},
 	{view: "netfilter", foreign: true},
 	{view: "notifiers", foreign: true, of: func(d string) bool { return strings.Contains(d, "keyboard") || strings.Contains(d, "vt_notifier") }},

@@ -88,6 +88,16 @@ func perfColumns() table.Columns[owned[perf.Event]] {
 				Get: func(e *perf.Event) table.Value { return address(e.Addr) },
 			},
 		}),
+		table.Columns[owned[perf.Event]]{
+			{
+				Name: "breakpoint", Type: table.Addr, Extra: true, Doc: "Where a breakpoint of the processor's debug registers stops; missing for other events.",
+				Get: func(o *owned[perf.Event]) table.Value { return address(o.it.Breakpoint) },
+			},
+			{
+				Name: "breakpoint_symbol", Type: table.Text, Doc: "Function or variable of the kernel that a breakpoint is on; missing for those of programs.",
+				Get: func(o *owned[perf.Event]) table.Value { return text(o.memory(o.it.Breakpoint).Function()) },
+			},
+		},
 		code("overflow", "what is called with each sample", func(e *perf.Event) virt.Addr { return e.Overflow }),
 	)
 }

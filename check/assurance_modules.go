@@ -15,9 +15,9 @@ import (
 type moduleReferences struct {
 	trust   image.Trust // in the kernel's image
 	signed  int         // modules that a key in that image signed
-	files   int         // modules whose file nobody signed
+	files   []string    // modules whose file nobody signed, each with that file
 	without []string    // modules that were not compared
-	alone   []string    // modules of which the guest's own, unsigned file is all there is, though its kernel's modules are signed
+	alone   []string    // modules of which the guest's own, unsigned file is all there is, though its kernel's modules are signed, each with that file
 }
 
 const moduleTextID = "module-text"
@@ -30,8 +30,9 @@ func (p *parts) note(c *guest.ModuleComparison, kernel image.Trust) {
 	m := &moduleReferences{trust: kernel}
 	unplaced := map[*linux.Module]bool{} // they may have a file, which findings name
 	for _, w := range c.Without {
-		if unplaced[w.Module] = true; errors.Is(w.Err, guest.ErrUnsignedModule) {
-			m.alone = append(m.alone, w.Module.Name)
+		own := &guest.UnsignedModuleError{}
+		if unplaced[w.Module] = true; errors.As(w.Err, &own) {
+			m.alone = append(m.alone, w.Module.Name+": "+own.File)
 		} else {
 			m.without = append(m.without, w.Module.Name)
 		}
@@ -40,13 +41,14 @@ func (p *parts) note(c *guest.ModuleComparison, kernel image.Trust) {
 		switch {
 		case unplaced[of]:
 		case !c.Proves(of):
-			m.alone = append(m.alone, of.Name)
+			m.alone = append(m.alone, of.Name+": "+t.Where)
 		case t.Unsigned == nil:
 			m.signed++
 		default:
-			m.files++
+			m.files = append(m.files, of.Name+": "+t.String())
 		}
 	}
+	slices.Sort(m.files)
 	slices.Sort(m.without)
 	slices.Sort(m.alone)
 	p.mu.Lock()
@@ -56,6 +58,15 @@ func (p *parts) note(c *guest.ModuleComparison, kernel image.Trust) {
 
 // modulesNamed bounds the modules that were not compared, or in vain, that are named.
 const modulesNamed = 6
+
+// modulesOf names modules.
+func modulesOf(names []string) string {
+	text := strings.Join(names[:min(len(names), modulesNamed)], ", ")
+	if len(names) > modulesNamed {
+		text += ", …"
+	}
+	return text
+}
 
 // assurance is what the comparison of modules proves.
 func (m *moduleReferences) assurance(r *Result) Assurance {
@@ -77,9 +88,13 @@ func (m *moduleReferences) assurance(r *Result) Assurance {
 			a.State = Matches
 		}
 	}
-	if m.files > 0 {
+	if n := len(m.files); n > 0 {
 		a.State = Matches
-		texts = append(texts, fmt.Sprintf("%s compared with files that are not signed by a key of this kernel", plural(m.files, "module")))
+		with := "files that are"
+		if n == 1 {
+			with = "a file that is"
+		}
+		texts = append(texts, fmt.Sprintf("%s compared with %s not signed by a key of this kernel (%s)", plural(n, "module"), with, modulesOf(m.files)))
 	}
 	if r.gapOf(moduleTextID) != nil {
 		a.State = Incomplete
@@ -97,18 +112,14 @@ func (m *moduleReferences) assurance(r *Result) Assurance {
 			continue
 		}
 		a.State = Incomplete
-		if m.signed+m.files == 0 {
+		if m.signed+len(m.files) == 0 {
 			a.State = Unproven
-		}
-		names := strings.Join(lack.names[:min(n, modulesNamed)], ", ")
-		if n > modulesNamed {
-			names += ", …"
 		}
 		have := "have"
 		if n == 1 {
 			have = "has"
 		}
-		texts = append(texts, fmt.Sprintf("%s %s%s (%s)", plural(n, "module"), have, lack.what, names))
+		texts = append(texts, fmt.Sprintf("%s %s%s (%s)", plural(n, "module"), have, lack.what, modulesOf(lack.names)))
 	}
 	if places > 0 {
 		a.State = Differs

@@ -111,9 +111,16 @@ func (f *moduleFinder) fromMemory(ctx context.Context, known *moduleFiles, missi
 		if left -= len(b); left < 0 {
 			break
 		}
+		var path string // of a file that nobody signed
 		for _, m := range missing[name] {
 			id := f.of(m)
 			file, trust, err := f.judge(id, b, image.Trust{Basis: image.GuestFile, Where: c.Name})
+			if err == nil && trust.Unsigned != nil {
+				if path == "" {
+					path = ownImage{f.look}.path(ctx, c.INode)
+				}
+				trust.Where = path
+			}
 			if old := known.known[keyOf(m)]; err == nil && (old.file == nil || unvouched(old.trust) && !unvouched(trust)) {
 				known.known[keyOf(m)] = moduleFile{file: file, trust: trust, size: len(b), tries: old.tries}
 			}

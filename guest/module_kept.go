@@ -1,7 +1,6 @@
 package guest
 
 import (
-	"fmt"
 	"path/filepath"
 	"time"
 
@@ -50,7 +49,7 @@ func (k *moduleFiles) settle(modules []*linux.Module, signed bool) {
 		// One of the kernel's own must be signed. Another, of which memory shows which build it is,
 		// may be compared with its file: what differs was changed.
 		if f.file != nil && k.signs && unvouched(f.trust) && (!m.Foreign() || m.BuildID == "") {
-			f = moduleFile{err: fmt.Errorf("%s: %w", f.trust.Where, ErrUnsignedModule), tries: f.tries}
+			f = moduleFile{err: &UnsignedModuleError{f.trust.Where}, tries: f.tries}
 		}
 		if f.file == nil && !now.Before(f.again) {
 			f.again = now.Add(min(lookAgain<<min(f.tries, 16), maxLookAgain))

@@ -46,6 +46,14 @@ type moduleFile struct {
 // the modules of its kernel are signed. It is an [image.ErrNone].
 var ErrUnsignedModule = fmt.Errorf("its file is the guest's own, and not signed as those of this kernel are: %w", image.ErrNoModule)
 
+// UnsignedModuleError is [ErrUnsignedModule], with the file.
+type UnsignedModuleError struct{ File string }
+
+func (e *UnsignedModuleError) Error() string { return e.File + ": " + ErrUnsignedModule.Error() }
+
+// Unwrap makes it an [ErrUnsignedModule].
+func (e *UnsignedModuleError) Unwrap() error { return ErrUnsignedModule }
+
 // ModuleComparison is modules beside their files.
 type ModuleComparison struct {
 	Text *text.Text

@@ -13,8 +13,9 @@ import (
 
 // CachedFile is a file of the guest's that is whole in its page cache.
 type CachedFile struct {
-	Name string // the last part of its path
-	Data []byte
+	Name  string // the last part of its path
+	INode *INode
+	Data  []byte
 }
 
 // maxModuleFile bounds a module's file that is taken from memory, in bytes.
@@ -55,7 +56,7 @@ func (s *System) ModuleFiles(ctx context.Context, wanted func(module string) boo
 				if l.r.Err != nil || !ok || !wanted(module) {
 					continue
 				}
-				f := CachedFile{Name: name}
+				f := CachedFile{Name: name, INode: i}
 				if f.Data, err = s.whole(ctx, i); err != nil {
 					err = fmt.Errorf("%s: %w", name, err)
 				}

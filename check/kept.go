@@ -76,7 +76,7 @@ func conclude[T any](s *Subject, name string, judge func(s *Subject) (v T, ok bo
 		return v, version
 	}
 	v, ok := judge(noted)
-	if ok {
+	if ok && !noted.needs.lost {
 		k.value, k.version, k.boot, k.notes, k.needs = v, version, s.Boot, notes, noted.needs.all
 	}
 	return v, version
@@ -116,8 +116,19 @@ func (s *Subject) noted(name string) (*Subject, *look.Noted) {
 
 // needs are the parts that a subject was asked for.
 type needs struct {
-	mu  sync.Mutex
-	all []need
+	mu   sync.Mutex
+	all  []need
+	lost bool // it rests on more than memory and parts
+}
+
+// lose notes that the conclusion rests on what is not noted, and must not be kept.
+func (n *needs) lose() {
+	if n == nil {
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.lost = true
 }
 
 func (n *needs) note(part string, version uint64) {

@@ -43,12 +43,11 @@ before anything else is done to it.`,
 
 func moduleText(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 	return func(yield func(*Finding, error) bool) {
-		modules, err := s.Modules()
-		if err != nil {
+		if _, err := s.Modules(); err != nil { // what cannot be read of them is a gap of this check as well
 			yield(nil, err)
 			return
 		}
-		c, err := s.ModuleText(ctx, modules)
+		c, err := s.parts.comparison.get(ctx)
 		if err != nil {
 			yield(nil, unreferenced(err))
 			return

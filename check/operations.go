@@ -1,6 +1,7 @@
 package check
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"sync"
@@ -16,11 +17,12 @@ func init() {
 		Title:     "Tables of operations that were copied, or that lead to code of others",
 		Severity:  Critical,
 		Technique: "T1014", // Rootkit
-		Source:    "file.f_op, inode.i_op and i_fop, dentry.d_op, super_block.s_op, s_export_op and s_d_op, proc_dir_entry, socket.ops, sock.sk_prot, inet_protos, inet6_protos, inetsw, ptype_base, net_device, chrdevs, gendisk.fops, tty_struct.ops and ldisc, ctl_table.proc_handler",
+		Source:    "file.f_op, inode.i_op, i_fop and i_mapping.a_ops, dentry.d_op, super_block.s_op, s_export_op and s_d_op, proc_dir_entry, socket.ops, sock.sk_prot, inet_protos, inet6_protos, inetsw, ptype_base, net_device, chrdevs, gendisk.fops, tty_struct.ops and ldisc, ctl_table.proc_handler",
 		Proves: `A file, an entry of /proc, a file system, a socket, a protocol, a terminal or a device is served by functions of unknown owners, by a table in memory that was allocated
-(the kernel and modules have theirs in their own data), a table of the kernel's own leads to code of a module, or a module has a copy of a table of the kernel's: with a function that the
-kernel exports to no module. This is how directories, entries of /proc and sockets are hidden.`,
-		Blind: `A table in the data of a module that is on the list, all of whose functions are the module's own or exported to modules: it may be the module's to put there. A function of
+(the kernel and modules have theirs in their own data), a table of the kernel's own leads to code of a module, a module has a copy of a table of the kernel's: with a function that the
+kernel exports to no module, or a module that nobody vouches for serves what is not its own: a file of a file system of another's, a network device that it does not drive, a socket of the internet. This is how directories, entries of /proc and sockets are hidden.`,
+		Blind: `A table in the data of a module that a key of the kernel signed, all of whose functions are the module's own or exported to modules. Where no module is signed, that of one that says it was built with
+the kernel. Files of file systems in which any module makes files (debugfs, configfs …), and network devices, where the module drives another one. A function of
 the kernel's own that was exchanged for another of its own. Objects that nothing in memory leads to.`,
 		Next: `Disassemble the function with the command shown. What was replaced says what for: iterate_shared and readdir hide files and processes, seq_show of tcp
 hides connections, the handler of a protocol waits for a packet that nobody else understands.`,
@@ -28,7 +30,12 @@ hides connections, the handler of a protocol waits for a packet that nobody else
 
     $ outsight check lab:demo --only operations-table
     SEVERITY  CONFIDENCE  CHECK             TITLE
-    critical  certain     operations-table  /proc/net/tcp has a function show whose owner is unknown`,
+    critical  certain     operations-table  /proc/net/tcp has a function show whose owner is unknown
+
+A module that is on the list compares names of a folder in its own way, so that some are not found:
+
+    critical  likely      operations-table  a file of ext4 has dentry_operations of module fu (out of tree, unsigned)
+    $ outsight struct lab:demo dentry_operations 0xffffffffc0503400`,
 		Quick: true,
 		Kept:  true,
 		Run:   operationsTables,
@@ -62,6 +69,7 @@ type opsMember struct {
 var (
 	fileOps   = operations{structure: "file_operations", data: []string{"owner", "fop_flags", "mmap_supported_flags"}}
 	inodeOps  = operations{structure: "inode_operations"}
+	spaceOps  = operations{structure: "address_space_operations"}
 	superOps  = operations{structure: "super_operations"}
 	exportOps = operations{structure: "export_operations", data: []string{"flags"}}
 	dentryOps = operations{structure: "dentry_operations"}
@@ -101,13 +109,20 @@ type opsWalk struct {
 	owners  *linux.Owners
 	fixed   run // the kernel's read-only data
 	late    run // what of it was written until the kernel had started
+	image   run // all of the kernel
 	layouts map[*operations]*operations
 	seen    map[opsKey]bool
 	exports func() map[virt.Addr]bool // what modules may use of the kernel; nil: not known
 	buffer  []byte
 	left    int // of the objects that may still be looked at
+	ctx     context.Context
 	yield   func(*Finding, error) bool
 	ended   bool
+
+	types   map[virt.Addr]server // of file systems
+	drivers map[string]bool      // modules that have the operations of a network device
+	others  []otherServer
+	faulty  map[virt.Addr]bool // tables of which something was found
 
 	linux   *linux.System // that objects are read of: of the look, or of a later time
 	passing *passingOps   // that is judged; nil: the object does not pass by itself
@@ -117,6 +132,7 @@ type opsWalk struct {
 type opsKey struct {
 	kind  *operations
 	table virt.Addr
+	of    virt.Addr // module whose object it serves, if that was judged: 1 is the kernel
 }
 
 // maxOpsObjects bounds the objects that are looked at: lists within lists of a hostile guest
@@ -131,16 +147,22 @@ func (w *opsWalk) spend() bool {
 	return w.left > 0 && !w.ended
 }
 
-func newOpsWalk(s *Subject, yield func(*Finding, error) bool) (*opsWalk, error) {
+func newOpsWalk(ctx context.Context, s *Subject, yield func(*Finding, error) bool) (*opsWalk, error) {
 	owners, err := s.Owners()
 	if err != nil {
 		return nil, err
 	}
-	w := &opsWalk{s: s, linux: s.Linux, r: s.Linux.Reader(), owners: owners, layouts: map[*operations]*operations{}, seen: map[opsKey]bool{}, left: maxOpsObjects, yield: yield}
-	if err := s.Linux.Prefetch("__start_rodata", "__end_rodata", "__start_ro_after_init", "__end_ro_after_init"); err != nil {
+	w := &opsWalk{
+		s: s, linux: s.Linux, r: s.Linux.Reader(), owners: owners, layouts: map[*operations]*operations{}, seen: map[opsKey]bool{}, left: maxOpsObjects, ctx: ctx, yield: yield,
+		types: map[virt.Addr]server{}, drivers: map[string]bool{}, faulty: map[virt.Addr]bool{},
+	}
+	if err := s.Linux.Prefetch("_end", "__start_rodata", "__end_rodata", "__start_ro_after_init", "__end_ro_after_init"); err != nil {
 		return nil, err
 	}
 	w.exports = sync.OnceValue(s.exports)
+	if end, ok := s.Linux.Address("_end"); ok {
+		w.image = run{start: s.Linux.Text, end: end}
+	}
 	w.fixed, w.late = s.between("__start_rodata", "__end_rodata"), s.between("__start_ro_after_init", "__end_ro_after_init")
 	return w, nil
 }
@@ -183,7 +205,7 @@ func (w *opsWalk) judge(kind *operations, table virt.Addr, object func() string)
 	if table == 0 || w.ended {
 		return
 	}
-	key := opsKey{kind, table}
+	key := opsKey{kind: kind, table: table}
 	if w.seen[key] || len(w.seen) >= kobj.MaxElements {
 		return
 	}
@@ -229,9 +251,14 @@ func (w *opsWalk) judge(kind *operations, table virt.Addr, object func() string)
 }
 
 func (w *opsWalk) found(kind *operations, table virt.Addr, object, what, expected, seen string, at virt.Addr, member string) {
+	w.foundAs(Certain, kind, table, object, what, expected, seen, at, member)
+}
+
+func (w *opsWalk) foundAs(c Confidence, kind *operations, table virt.Addr, object, what, expected, seen string, at virt.Addr, member string) {
 	if w.ended {
 		return
 	}
+	w.faulty[table] = true
 	show := fmt.Sprintf("outsight struct {} %s %#x", kind.structure, uint64(table))
 	evidence := []Evidence{{Text: "struct " + kind.structure, Addr: table}}
 	if member != "" {
@@ -239,7 +266,7 @@ func (w *opsWalk) found(kind *operations, table virt.Addr, object, what, expecte
 		evidence = append(evidence, Evidence{Text: "what " + member + " leads to", Addr: at, Bytes: codeAt(w.s, uint64(at))})
 	}
 	w.report(&Finding{
-		Confidence: Certain,
+		Confidence: c,
 		Title:      object + " " + what,
 		Object:     Object{Kind: kind.structure, Name: object + " " + member, Addr: table},
 		Expected:   expected,

@@ -48,6 +48,7 @@ func (w *opsWalk) judgePassing(there func() bool, judge func()) {
 func (w *opsWalk) forget(p *passingOps) {
 	for _, key := range p.seen {
 		delete(w.seen, key)
+		delete(w.faulty, key.table)
 	}
 	p.seen, p.found = p.seen[:0], p.found[:0]
 }

@@ -41,7 +41,7 @@ func TestJudgePassing(t *testing.T) {
 		}}
 		w.r.Ptr(virt.Addr(object)) // kept
 		g.Put64(object, c.now)
-		key := opsKey{&fileOps, virt.Addr(object)}
+		key := opsKey{kind: &fileOps, table: virt.Addr(object)}
 		w.judgePassing(func() bool { return c.there }, func() {
 			w.seen[key] = true
 			w.passing.seen = append(w.passing.seen, key)

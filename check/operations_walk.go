@@ -15,7 +15,7 @@ import (
 
 func operationsTables(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 	return func(yield func(*Finding, error) bool) {
-		w, err := newOpsWalk(s, yield)
+		w, err := newOpsWalk(ctx, s, yield)
 		if err != nil {
 			yield(nil, err)
 			return
@@ -36,6 +36,8 @@ func operationsTables(ctx context.Context, s *Subject) iter.Seq2[*Finding, error
 // opsLayout is where objects have their tables of operations.
 type opsLayout struct {
 	file, dentry, inodeOf, path                                kobj.Field // of file and dentry
+	mode, mapping, ownMapping, spaceOp, aliases, alias         kobj.Field // of inode and address_space
+	typeOwner, typeFlags, deviceFlags, family                  kobj.Field
 	inode, fileDefault, super                                  kobj.Field // of inode
 	superList, inodes, inodeList, superOp, export, dentryOp    kobj.Field
 	fsType, typeName                                           kobj.Field
@@ -56,6 +58,9 @@ func opsLayoutOf(s *linux.System) (*opsLayout, error) {
 		*o = opsLayout{
 			file: r.Field(file, "f_op"), path: r.Field(file, "f_path.dentry"), dentry: r.Field("dentry", "d_op"), inodeOf: r.Field(file, "f_inode"),
 			inode: r.Field(inode, "i_op"), fileDefault: r.Field(inode, "i_fop"), super: r.Field(inode, "i_sb"), inodeList: r.Field(inode, "i_sb_list"),
+			mode: r.Field(inode, "i_mode"), mapping: r.Field(inode, "i_mapping"), ownMapping: r.Field(inode, "i_data"), spaceOp: r.Field("address_space", "a_ops"),
+			aliases: r.Optional(inode, "i_dentry"), alias: r.Optional("dentry", "d_u.d_alias", "d_alias"),
+			typeOwner: r.Optional("file_system_type", "owner"), typeFlags: r.Field("file_system_type", "fs_flags"), deviceFlags: r.Optional(dev, "flags"), family: r.Optional("sock", "__sk_common.skc_family"),
 			superList: r.Field(super, "s_list"), inodes: r.Field(super, "s_inodes"), superOp: r.Field(super, "s_op"), export: r.Optional(super, "s_export_op"),
 			dentryOp: r.Optional(super, "s_d_op", "__s_d_op"), // renamed in 6.17
 			fsType:   r.Field(super, "s_type"), typeName: r.Field("file_system_type", "name"),
@@ -95,16 +100,21 @@ func (w *opsWalk) held(o *opsLayout, h linux.HeldObject) {
 	inode := w.r.Pointer(h.File, o.inodeOf)
 	super := w.r.Pointer(inode, o.super)
 	kind := &fileOps
-	if w.typeOf(o, super) == "debugfs" {
+	fs := w.fileSystem(o, super)
+	if fs.name == "debugfs" {
 		kind = &proxyOps
 	}
-	w.judge(kind, w.r.Pointer(h.File, o.file), name)
-	w.inode(o, inode, name)
+	ops := w.r.Pointer(h.File, o.file)
+	w.judge(kind, ops, name)
+	if plain(w.r.Uint(inode, o.mode)) {
+		w.served(kind, ops, fs, name)
+	}
+	w.inode(o, inode, fs, name)
 	w.super(o, super)
 	if dentry := w.r.Pointer(h.File, o.path); dentry != 0 {
 		w.judge(&dentryOps, w.r.Pointer(dentry, o.dentry), name)
 	}
-	if o.socketInode.Present() && w.typeOf(o, super) == "sockfs" {
+	if o.socketInode.Present() && fs.name == "sockfs" {
 		w.socket(o, inode-virt.Addr(o.socketInode.Offset), name)
 	}
 	if w.r.Err != nil {
@@ -116,22 +126,39 @@ func (w *opsWalk) held(o *opsLayout, h linux.HeldObject) {
 // to 6.13).
 var proxyOps = operations{structure: fileOps.structure, data: fileOps.data, allocated: true}
 
-// typeOf is the name of the type of a file system.
-func (w *opsWalk) typeOf(o *opsLayout, super virt.Addr) string {
-	if super == 0 {
-		return ""
-	}
-	return w.r.CString(w.r.Pointer(w.r.Pointer(super, o.fsType), o.typeName), maxName)
-}
+// maxAliases bounds the names of a file that are looked at.
+const maxAliases = 256
 
-func (w *opsWalk) inode(o *opsLayout, inode virt.Addr, name func() string) {
+// inode judges a file, by its inode and its names.
+func (w *opsWalk) inode(o *opsLayout, inode virt.Addr, fs server, name func() string) {
 	if inode == 0 {
 		return
 	}
-	ops, files := w.r.Pointer(inode, o.inode), w.r.Pointer(inode, o.fileDefault)
-	if w.r.Err == nil {
-		w.judge(&inodeOps, ops, name)
-		w.judge(&fileOps, files, name)
+	ops, files, mapping, mode := w.r.Pointer(inode, o.inode), w.r.Pointer(inode, o.fileDefault), w.r.Pointer(inode, o.mapping), w.r.Uint(inode, o.mode)
+	space := w.r.Pointer(mapping, o.spaceOp)
+	if w.r.Err != nil {
+		return
+	}
+	w.judge(&inodeOps, ops, name)
+	w.judge(&fileOps, files, name)
+	w.served(&inodeOps, ops, fs, name)
+	if plain(mode) {
+		w.served(&fileOps, files, fs, name)
+		if fs.closed && mapping == o.ownMapping.At(inode) { // else it is of a device; aufs allocates some
+			w.judge(&spaceOps, space, name)
+			w.served(&spaceOps, space, fs, name)
+		}
+	}
+	if !o.aliases.Present() || !o.alias.Present() {
+		return
+	}
+	for node, n := w.r.Pointer(inode, o.aliases), 0; node != 0 && w.r.Err == nil && n < maxAliases; n++ {
+		names := w.r.Pointer(node-o.alias.At(0), o.dentry)
+		if w.r.Err == nil {
+			w.judge(&dentryOps, names, name)
+			w.served(&dentryOps, names, fs, name)
+		}
+		node = w.r.Ptr(node)
 	}
 }
 
@@ -139,22 +166,31 @@ func (w *opsWalk) super(o *opsLayout, super virt.Addr) {
 	if super == 0 || w.r.Err != nil {
 		return
 	}
-	name := func() string { return "the file system " + w.typeOf(o, super) }
+	fs := w.fileSystem(o, super)
+	name := func() string { return "the file system " + fs.name }
 	ops, export, dentry := w.r.Pointer(super, o.superOp), w.r.Pointer(super, o.export), w.r.Pointer(super, o.dentryOp)
 	if w.r.Err == nil {
 		w.judge(&superOps, ops, name)
 		w.judge(&exportOps, export, name)
 		w.judge(&dentryOps, dentry, name)
+		w.served(&superOps, ops, fs, name)
+		w.served(&exportOps, export, fs, name)
+		w.served(&dentryOps, dentry, fs, name)
 	}
 }
 
 // socket judges a socket by its struct socket_alloc.
 func (w *opsWalk) socket(o *opsLayout, a virt.Addr, name func() string) {
 	socket := o.socket.At(a)
-	w.judge(&socketOps, w.r.Pointer(socket, o.socketOp), name)
+	ops := w.r.Pointer(socket, o.socketOp)
+	w.judge(&socketOps, ops, name)
 	if sk := w.r.Pointer(socket, o.sock); sk != 0 && w.r.Err == nil {
-		w.judge(&protoOps, w.r.Pointer(sk, o.sockOp), name)
+		family, proto := w.r.Uint(sk, o.family), w.r.Pointer(sk, o.sockOp)
+		w.judge(&protoOps, proto, name)
 		w.judge(&sockFunctions, sk, name)
+		if o.family.Present() && w.r.Err == nil {
+			w.internet(family, ops, proto, name)
+		}
 	}
 }
 
@@ -189,6 +225,7 @@ func (w *opsWalk) superBlocks(ctx context.Context, o *opsLayout) {
 		}
 		w.r.Err = nil
 		w.super(o, super.Addr)
+		fs := w.fileSystem(o, super.Addr)
 		for node, err := range w.s.Linux.List(ctx, o.inodes.At(super.Addr), maxJudgedInodes) {
 			if left--; left < 0 {
 				w.fail(fmt.Errorf("files of %s: %w: only %d files in memory were looked at", super.Type, kobj.ErrBudget, maxJudgedInodes))
@@ -203,7 +240,7 @@ func (w *opsWalk) superBlocks(ctx context.Context, o *opsLayout) {
 			}
 			w.judgePassing(func() bool { return w.s.Linux.Linked(node) }, func() {
 				w.r.Err = nil
-				w.inode(o, node-o.inodeList.At(0), func() string { return "a file of " + super.Type })
+				w.inode(o, node-o.inodeList.At(0), fs, func() string { return "a file of " + super.Type })
 			})
 		}
 	}
@@ -396,6 +433,7 @@ func (w *opsWalk) networks(ctx context.Context, o *opsLayout) {
 			w.device(ctx, o, node-o.deviceList.At(0))
 		}
 	})
+	w.devicesServed()
 }
 
 func (w *opsWalk) device(ctx context.Context, o *opsLayout, dev virt.Addr) {
@@ -409,6 +447,7 @@ func (w *opsWalk) device(ctx context.Context, o *opsLayout, dev virt.Addr) {
 	w.judge(&deviceOps, ops, name)
 	w.judge(&headerOps, header, name)
 	w.judge(&ethtoolOps, ethtool, name)
+	w.deviceServed(o, dev, ops, header, ethtool, name)
 	w.function(dev, receive, "rx_handler", name)
 	if o.devicePackets.Present() {
 		w.packets(ctx, o, o.devicePackets.At(dev))

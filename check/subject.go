@@ -38,6 +38,8 @@ type parts struct {
 	sockets  part[*sockets]
 	// executable is the kernel's memory that it can execute.
 	executable part[[]executable]
+	// comparison is modules beside their files.
+	comparison comparison
 
 	mu       sync.Mutex
 	shown    map[string]*shownFunctions // by view
@@ -73,6 +75,13 @@ func newSubject(ctx context.Context, l *guest.Look, o options) *Subject {
 		}
 		return ms, nil, nil
 	})
+	p.comparison.read = func(ctx context.Context) (*guest.ModuleComparison, error) {
+		modules, err := s.Modules()
+		if err != nil {
+			return nil, err
+		}
+		return l.ModuleText(ctx, modules)
+	}
 	partOf(&p.tasks, "tasks", s, func(s *linux.System) (*tasks, []error, error) {
 		t, err := readTasks(ctx, s)
 		if err != nil {

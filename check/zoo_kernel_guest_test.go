@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"slices"
 	"testing"
 
 	"github.com/outsight-vmi/outsight/guest"
@@ -23,7 +24,7 @@ func TestGuestKernelZoo(t *testing.T) {
 		t.Run(kernel, func(t *testing.T) {
 			g, s := upWithTools(t, kernel)
 			defer s.Close()
-			for _, k := range append(kernelTricks(), descriptorTricks()...) {
+			for _, k := range slices.Concat(kernelTricks(), descriptorTricks(), dataTricks()) {
 				t.Run(k.name, func(t *testing.T) { perform(t, g, s, k) })
 			}
 			silent(t, s)

@@ -36,6 +36,15 @@ var moduleTricks = []struct {
 	{"interrupt table of one processor copied", []string{"processor-state"}},
 	{"write protection left off", []string{"processor-state"}},
 	{"breakpoint in a debug register", []string{"processor-state"}},
+	{"function of a neighbour table in a module", []string{"data-pointer"}},
+	{"function of routes in a module", []string{"data-pointer"}},
+	{"function of a clock in a module, where it has none", []string{"data-pointer"}},
+	{"soft interrupt in a module", []string{"data-pointer"}},
+	{"function of a console in a module", []string{"data-pointer"}},
+	{"headers of a network device copied into a module", []string{"operations-table"}},
+	{"names of a folder compared by a module", []string{"operations-table"}},
+	{"pages of a file by a table in a module", []string{"operations-table"}},
+	{"breakpoint that a module registered", []string{"module-hook"}},
 }
 
 // TestGuestZooModules loads modules that do in the guest what rootkits do.

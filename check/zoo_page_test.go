@@ -164,7 +164,7 @@ func zooText(book map[[3]string]zooFact, keys [][3]string) string {
 func zooTricks() map[string][]string {
 	all := map[string][]string{}
 	add := func(name string, want []string) { all[name] = append([]string{}, want...) }
-	for _, k := range slices.Concat(tricks(), kernelTricks(), descriptorTricks(), bpfTricks(), spaceTricks()) {
+	for _, k := range slices.Concat(tricks(), kernelTricks(), descriptorTricks(), dataTricks(), bpfTricks(), spaceTricks()) {
 		add(k.name, k.want)
 	}
 	for _, k := range programTricks {

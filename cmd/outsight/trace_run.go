@@ -97,10 +97,9 @@ type callCount struct {
 }
 
 func (s *summary) Event(e *trace.Event, _ table.Row) error {
-	name := callName(e)
-	c := s.calls[name]
+	c := s.calls[e.Name]
 	if c == nil {
-		c = &callCount{name: name}
+		c = &callCount{name: e.Name}
 		s.calls[c.name] = c
 	}
 	c.calls++

@@ -3,17 +3,28 @@
  * Each module that includes this does one thing that rootkits do, by MODE, and nothing
  * else: nothing is stolen, opened or sent. For tests of outsight check, in guests of the lab.
  */
+#include <linux/clocksource.h>
+#include <linux/console.h>
 #include <linux/cred.h>
+#include <linux/dcache.h>
 #include <linux/delay.h>
+#include <linux/fs.h>
 #include <linux/ftrace.h>
+#include <linux/hw_breakpoint.h>
+#include <linux/interrupt.h>
 #include <linux/kprobes.h>
 #include <linux/kthread.h>
 #include <linux/module.h>
+#include <linux/namei.h>
+#include <linux/netdevice.h>
 #include <linux/netfilter.h>
 #include <linux/netfilter_ipv4.h>
+#include <linux/perf_event.h>
 #include <linux/pid.h>
 #include <linux/sched/signal.h>
 #include <linux/version.h>
+#include <net/dst_ops.h>
+#include <net/neighbour.h>
 
 MODULE_LICENSE("GPL");
 MODULE_DESCRIPTION("one trick of a rootkit, for a test");
@@ -93,6 +104,25 @@ static void notrace trace_nothing(unsigned long ip, unsigned long parent, struct
 {
 }
 
+static void stop_nothing(struct perf_event *event, struct perf_sample_data *data, struct pt_regs *regs)
+{
+}
+
+static int same_name(const struct dentry *dentry, unsigned int len, const char *str, const struct qstr *name)
+{
+	return len != name->len || memcmp(str, name->name, len);
+}
+
+/* a function pointer, where nothing calls it meanwhile */
+static void exchange(void *at)
+{
+	if (at)
+		*(void **)at = do_nothing;
+}
+
+static struct header_ops headers __maybe_unused;
+static struct dentry_operations names __maybe_unused;
+static struct address_space_operations pages __maybe_unused;
 static struct nf_hook_ops hook __maybe_unused = { .hook = accept_all, .pf = NFPROTO_IPV4, .hooknum = NF_INET_PRE_ROUTING, .priority = -300 };
 static struct kprobe probe __maybe_unused = { .symbol_name = "vfs_read", .pre_handler = probe_nothing };
 static struct kretprobe return_probe __maybe_unused = { .kp = { .symbol_name = "filldir64" }, .handler = return_nothing, .maxactive = 4 };
@@ -174,7 +204,51 @@ static int __init trick_init(void)
 	asm volatile("mov %0, %%db0" : : "r"(symbol("kernel_power_off")));
 	asm volatile("mov %0, %%db7" : : "r"(0x402UL));
 	keep = -EAGAIN;
+#elif MODE == 16 /* a neighbour table's function in writable data */
+	exchange(&((struct neigh_table *)symbol("arp_tbl"))->proxy_redo);
+#elif MODE == 17 /* a function of routes */
+	exchange(&((struct dst_ops *)symbol("ipv4_dst_ops"))->redirect);
+#elif MODE == 18 /* a function of a clock, which has none there */
+	exchange(&((struct clocksource *)symbol("clocksource_tsc"))->suspend);
+#elif MODE == 19 /* a soft interrupt */
+	exchange((void *)symbol("softirq_vec") + 8 * IRQ_POLL_SOFTIRQ);
+#elif MODE == 20 /* a function of the console's */
+	struct console *c = (void *)symbol("univ8250_console");
+
+	exchange(&c->unblank);
+#elif MODE == 21 /* the headers of a network device that is not its own */
+	struct net_device *dev = dev_get_by_name(&init_net, "lo");
+
+	if (dev) {
+		headers = *dev->header_ops;
+		headers.validate = (void *)do_nothing;
+		dev->header_ops = &headers;
+	}
+#elif MODE == 22 /* names of a folder of a file system that is not its own */
+	struct path path;
+
+	if (!kern_path("/etc", 0, &path)) {
+		names.d_compare = same_name;
+		path.dentry->d_op = &names;
+		path.dentry->d_flags |= DCACHE_OP_COMPARE;
+	}
+#elif MODE == 23 /* pages of a file of a file system that is not its own */
+	struct path path;
+
+	if (!kern_path("/victim", 0, &path)) {
+		pages = *d_inode(path.dentry)->i_mapping->a_ops;
+		d_inode(path.dentry)->i_mapping->a_ops = &pages;
+	}
+#elif MODE == 24 /* a breakpoint of the processor's, which the kernel knows */
+	struct perf_event_attr attr;
+
+	hw_breakpoint_init(&attr);
+	attr.bp_addr = symbol("kernel_power_off");
+	attr.bp_len = sizeof(long);
+	attr.bp_type = HW_BREAKPOINT_X;
+	register_wide_hw_breakpoint(&attr, stop_nothing, NULL);
 #endif
+	(void)exchange, (void)stop_nothing, (void)same_name;
 	(void)t, (void)symbol, (void)write_protect, (void)hide_module, (void)wait_for_ever, (void)accept_all;
 	(void)return_nothing, (void)do_nothing, (void)probe_nothing, (void)trace_nothing;
 	return keep;

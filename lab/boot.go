@@ -24,8 +24,10 @@ var errStuck = errors.New("it hangs")
 // processors hangs in its boot now and then, for no fault of its own (7.2 under TCG,
 // when it changes its clocksource): then it is booted again.
 func (g *Guest) boot(ctx context.Context, o Options, qemu string, lock *os.File) error {
+	_, err := os.Lstat(filepath.Join(g.Dir, modulesDisk))
+	modules := err == nil
 	for try := 1; ; try++ {
-		ended, err := g.start(qemu, qemuArgs(o, g.Kernel, o.Userland == Debian), lock)
+		ended, err := g.start(qemu, qemuArgs(o, g.Kernel, o.Userland == Debian, modules), lock)
 		if err != nil {
 			return err
 		}

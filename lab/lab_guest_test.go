@@ -143,6 +143,10 @@ func TestGuestDebian(t *testing.T) {
 	if got != "systemd\nhellousr/lib\nactive\n" {
 		t.Errorf("%q", got)
 	}
+	labtest.NeedTool(t, "depmod")
+	if got := labtest.Output(t, g, "modprobe -v loop && grep -c ^loop /proc/modules"); !strings.HasSuffix(got, "\n1\n") {
+		t.Errorf("modprobe: %q", got)
+	}
 }
 
 // An unmodified guest runs on real KVM, inside a guest whose processor has SVM.

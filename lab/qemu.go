@@ -9,7 +9,7 @@ const qemuProgram = "qemu-system-x86_64"
 
 // qemuArgs is the command line of a guest. Paths are relative to its directory, in which
 // QEMU is started: unix socket paths are short that way.
-func qemuArgs(o Options, k Kernel, disk bool) []string {
+func qemuArgs(o Options, k Kernel, disk, modules bool) []string {
 	size := strconv.FormatUint(o.Memory/mebi, 10) + "M"
 	args := []string{
 		"-name", "guest=" + o.Name,
@@ -42,6 +42,9 @@ func qemuArgs(o Options, k Kernel, disk bool) []string {
 			"-device", "virtio-blk-pci,drive=root", "-nic", "user,model=virtio-net-pci,restrict=on")
 	} else {
 		args = append(args, "-nic", "none")
+	}
+	if modules {
+		args = append(args, "-drive", "if=none,id=modules,format=raw,readonly=on,file="+modulesDisk, "-device", "virtio-blk-pci,drive=modules,serial="+modulesDisk)
 	}
 	return append(args, o.QEMUArgs...)
 }

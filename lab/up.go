@@ -159,6 +159,9 @@ func (g *Guest) prepare(ctx context.Context, o Options) (err error) {
 		if err := makeDisk(ctx, o, filepath.Join(g.Dir, "disk.qcow2")); err != nil {
 			return err
 		}
+		if err := linkModulesDisk(ctx, o, g.Kernel, g.Dir); err != nil {
+			return err
+		}
 	}
 	initrd := filepath.Join(g.Dir, "initrd")
 	if o.Initrd == "" {

@@ -42,7 +42,38 @@ type Port struct {
 func (p Port) String() string { return fmt.Sprintf("%s port %d", p.Protocol, p.Number) }
 
 // errNotTold says that a text is of nothing that is known.
-var errNotTold = errors.New("it is not the output of ps, lsmod, ss, netstat, dmesg or ls /proc, nor /proc/modules or a table of /proc/net")
+var errNotTold = errors.New("not the output, with its first line, of ps -e, lsmod, ss -tuln, netstat -tuln, dmesg or ls -1 /proc, nor a copy of /proc/modules or /proc/net/tcp, tcp6, udp, udp6")
+
+// String says what a word lists, and as of when.
+func (w *Word) String() string {
+	var what []string
+	count := func(n int, one, more string) {
+		if n != 1 {
+			one = more
+		}
+		what = append(what, fmt.Sprintf("%d %s", n, one))
+	}
+	if w.PIDs != nil {
+		count(len(w.PIDs), "process", "processes")
+	}
+	if w.Modules != nil {
+		count(len(w.Modules), "module", "modules")
+	}
+	if w.Listening != nil {
+		count(len(w.Listening), "port", "ports")
+	}
+	if w.Log != nil {
+		lines := 0
+		for _, of := range w.Log {
+			lines += len(of)
+		}
+		count(lines, "line of the kernel's log", "lines of the kernel's log")
+	}
+	if !w.At.IsZero() {
+		what = append(what, "as of "+w.At.UTC().Format(time.RFC3339))
+	}
+	return fmt.Sprintf("%s (%s)", w.From, strings.Join(what, ", "))
+}
 
 // maxTold bounds what one file says, in lines.
 const maxTold = 1 << 20
@@ -55,8 +86,12 @@ func (t *Told) Read(name string, r io.Reader, at time.Time) error {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, 1<<20)
 	var add func(fields []string)
+	begins := ""
 	for n := 0; lines.Scan() && n < maxTold; n++ {
 		fields := strings.Fields(lines.Text())
+		if begins == "" {
+			begins = strings.TrimSpace(lines.Text())
+		}
 		switch {
 		case len(fields) == 0:
 		case w.Log != nil:
@@ -65,7 +100,7 @@ func (t *Told) Read(name string, r io.Reader, at time.Time) error {
 			add = func([]string) {}
 		case add == nil:
 			if add = w.kind(fields); add == nil && n > 5 {
-				return errNotTold
+				return notTold(begins)
 			}
 		default:
 			add(fields)
@@ -75,13 +110,21 @@ func (t *Told) Read(name string, r io.Reader, at time.Time) error {
 		return err
 	}
 	if add == nil {
-		return errNotTold
+		return notTold(begins)
 	}
 	if w.PIDs != nil && !w.PIDs[1] {
-		return errors.New("process 1 is not in it: take it with ps -e, so that it has all processes")
+		return errors.New("process 1 is not in it: take it as root with ps -e, so that it has all processes")
 	}
 	t.Words = append(t.Words, w)
 	return nil
+}
+
+// notTold is the error about a text that begins so.
+func notTold(begins string) error {
+	if begins == "" {
+		return fmt.Errorf("it is empty: %w", errNotTold)
+	}
+	return fmt.Errorf("it begins with %.60q: %w", begins, errNotTold)
 }
 
 // kind says by the first line what the output is of, and returns what reads the lines that

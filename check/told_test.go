@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/vm"
 )
 
@@ -62,8 +63,8 @@ func TestTold(t *testing.T) {
 		}
 	}
 	for text, want := range map[string]string{
-		"":                           "not the output",
-		"hello\n":                    "not the output",
+		"":                           "is empty",
+		"hello\n":                    `begins with "hello"`,
 		"PID CMD\n 100 bash\n":       "process 1",
 		strings.Repeat("\nword", 20): "not the output",
 	} {
@@ -137,5 +138,36 @@ func TestUntold(t *testing.T) {
 		if want == "" && f != nil || want != "" && (f == nil || f.Seen != want) {
 			t.Errorf("process %d: %+v", pid, f)
 		}
+	}
+}
+
+func TestWordString(t *testing.T) {
+	w := &Word{From: "ps.txt", PIDs: map[int32]bool{1: true, 2: true}, At: time.Unix(1e9, 0)}
+	if got := w.String(); got != "ps.txt (2 processes, as of 2001-09-09T01:46:40Z)" {
+		t.Error(got)
+	}
+	w = &Word{From: "lsmod", Modules: map[string]bool{"loop": true}, Listening: map[Port]bool{}}
+	if got := w.String(); got != "lsmod (1 module, 0 ports)" {
+		t.Error(got)
+	}
+	w = &Word{From: "ls", PIDs: map[int32]bool{1: true}}
+	if got := w.String(); got != "ls (1 process)" {
+		t.Error(got)
+	}
+}
+
+func TestProcessList(t *testing.T) {
+	at := time.Unix(1e9, 0)
+	var all []*linux.Process
+	for pid := range int32(40) {
+		all = append(all, &linux.Process{PID: pid + 1, Started: at.Add(time.Duration(pid) * time.Second)})
+	}
+	w := &Word{PIDs: map[int32]bool{1: true, 5: true, 99: true}, At: at.Add(time.Minute)}
+	if l := w.processList(all); l.has != 2 || l.lacks != 38 || !l.newest.Equal(at.Add(4*time.Second)) || !l.ofOthers() {
+		t.Errorf("a container's: %+v", l)
+	}
+	w.At = at.Add(8 * time.Second) // less than two seconds after the seventh began
+	if l := w.processList(all); l.lacks != 4 || l.ofOthers() {
+		t.Errorf("one that lacks four: %+v", l)
 	}
 }

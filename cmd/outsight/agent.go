@@ -22,9 +22,9 @@ func agentOf(m *vm.Machine, target string) (vm.Agent, error) {
 		return labAgent{g}, nil
 	}
 	e := &vm.Error{Kind: vm.ErrUnsupported, What: "ask the guest's programs", Why: "the machine has no port for a QEMU guest agent"}
-	e.Do = `give it one (a virtserialport named org.qemu.guest_agent.0), or take what ps -e, lsmod and ss -tuln say to files, for --told`
+	e.Do = `give it one (a virtserialport named org.qemu.guest_agent.0), or write the output of ps -e, lsmod and ss -tuln to files in the guest and give them to --told`
 	if !m.Live() {
-		e.Why, e.Do = "a dump runs no programs", "take what ps -e, lsmod and ss -tuln say to files, for --told"
+		e.Why, e.Do = "a dump runs no programs", "give --told files with the output of ps -e, lsmod and ss -tuln, written in the guest before the dump was taken"
 	}
 	return nil, e
 }

@@ -83,7 +83,7 @@ func newCheckCommand() *cobra.Command {
 	c.Flags().StringSliceVar(&f.guest.references, "reference", nil, "compare the kernel with these boot `images` (vmlinuz or vmlinux): the one of the guest's build-id is taken. What the host itself boots the guest with needs no flag, and neither does what outsight profile add took")
 	c.Flags().StringVar(&f.allow, "allow", "", "leave out what this `FILE` allows: a JSON array of {check, object, reason, expires}, with * and ? in object")
 	c.Flags().StringVar(&f.since, "since", "", "leave out what is in this `FILE`, the output of an earlier check -o json")
-	c.Flags().StringSliceVar(&f.told, "told", nil, "compare with these `files`, taken in the guest: the output of ps -e, lsmod, ss -tuln, dmesg")
+	c.Flags().StringSliceVar(&f.told, "told", nil, "compare with these `files`, taken in the guest as root: the output of ps -e, lsmod, ss -tuln, dmesg; copy them with their times (scp -p)")
 	c.Flags().BoolVar(&f.ask, "ask", false, "compare with what ps, lsmod, ss, dmesg and others say, which are run in the guest, through its QEMU guest agent or the lab's")
 	c.Flags().DurationVar(&f.listen, "listen", 0, "listen for this `time` first to what the kernel tells the guest's own programs (ls, ps, ss, lsmod, bpftool …), and find what it keeps from them; QEMU needs outsight's plugin (docs/tracing.md)")
 	c.Flags().DurationVar(&f.every, "every", 0, "check once in this `time`, and show each finding once, as it appears; what costs little is looked at in between, too")
@@ -250,6 +250,11 @@ func (r *checkRun) readFiles() (err error) {
 				return usagef("--told %s: %w", name, err)
 			}
 		}
+		words := make([]string, 0, len(told.Words))
+		for _, w := range told.Words {
+			words = append(words, w.String())
+		}
+		fmt.Fprintf(r.stderr, "outsight: compared with %s\n", sentence(strings.Join(words, ", ")))
 		r.options = append(r.options, check.WithTold(told))
 	}
 	if name := r.flags.since; name != "" {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/outsight-vmi/outsight/linux/hooks"
@@ -21,7 +22,8 @@ func init() {
 		Technique: "T1546", // Event Triggered Execution
 		Source:    "modprobe_path, core_pattern, uevent_helper, poweroff_cmd, cgroup_root.release_agent_path, binfmt_misc",
 		Proves: `The kernel was told to start a program at an event (an unknown executable, a crash, a device, an empty control group) that lies where everybody may
-write, that is hidden, or that is not an absolute path. Exploits overwrite modprobe_path or core_pattern to get root, containers that break out use release_agent.`,
+write, that is hidden, that is not an absolute path, or that lies where no distribution has the program for that event. Exploits overwrite modprobe_path or core_pattern to get root,
+containers that break out use release_agent. Products that collect crashes have programs of their own, in /opt or /usr/local: those are named with severity low.`,
 		Blind: `A program at a usual place that was itself replaced, and a path that was set back after use. An interpreter that is open already (flag F of binfmt_misc)
 runs whatever its path says today.`,
 		Next: `Take the program out with "outsight recover" and find who wrote the path: "outsight sysctl" shows it, "outsight ps" who runs. Set it back to what the
@@ -177,8 +179,53 @@ func strangePath(h helper) (why string, severity Severity, sure Confidence) {
 		return "which is in no file system", High, Likely
 	case strings.ContainsFunc(program, func(r rune) bool { return r < ' ' || r > '~' }):
 		return "which is not the name of a program", High, Likely
-	case !packaged(program) && !below(program, places.system):
+	case !packaged(program) && !below(program, places.system) && usualHelpers[h.name] == nil:
 		return "which is where packages put no programs", Low, Possible
 	}
+	if usual := usualHelpers[h.name]; usual != nil && !usual.has(program) {
+		return usual.unlike, usual.severity, usual.sure
+	}
 	return "", "", ""
+}
+
+// usualHelper is where distributions have the program of a helper.
+type usualHelper struct {
+	// names are what it is called; nil: anything.
+	names, folders []string
+	unlike         string // what is said of another
+	severity       Severity
+	sure           Confidence
+}
+
+// systemFolders are where distributions have programs for themselves.
+var systemFolders = []string{"/sbin", "/bin", "/usr/sbin", "/usr/bin"}
+
+// switchedOff are programs that do nothing, to which who wants no helper sets its path.
+var switchedOff = []string{"true", "false"}
+
+var usualHelpers = map[string]*usualHelper{
+	// CONFIG_MODPROBE_PATH; NixOS and Guix have it in a folder that only they have.
+	"modprobe_path": {
+		append([]string{"modprobe"}, switchedOff...), append([]string{"/nix/store", "/gnu/store", "/run/current-system", "/system", "/vendor"}, systemFolders...),
+		"which is not where any distribution has modprobe", High, Likely,
+	},
+	// Without udev: CONFIG_UEVENT_HELPER_PATH, mdev of busybox.
+	"uevent_helper": {
+		nil, append([]string{"/lib", "/usr/lib", "/etc", "/init", "/busybox"}, systemFolders...),
+		"which is where no distribution has a program for events of devices", Medium, Likely,
+	},
+	"poweroff_cmd": {
+		append([]string{"poweroff", "shutdown", "halt", "systemctl"}, switchedOff...), append([]string{"/nix/store", "/gnu/store", "/run/current-system", "/usr/lib", "/lib", "/system"}, systemFolders...),
+		"which is not where any distribution has the program that switches off", Medium, Likely,
+	},
+	// systemd-coredump, apport, abrt, kdump, corekeeper. Products have collectors of their own.
+	"core_pattern": {
+		nil, append([]string{"/lib", "/usr/lib", "/usr/libexec", "/usr/share", "/nix/store", "/gnu/store", "/snap", "/system"}, systemFolders...),
+		"which is where no distribution has a program for crashes", Low, Possible,
+	},
+}
+
+// has reports whether a program is one of these.
+func (u *usualHelper) has(program string) bool {
+	return below(program, u.folders) && (u.names == nil || slices.Contains(u.names, path.Base(program)))
 }

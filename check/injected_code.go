@@ -21,8 +21,8 @@ func init() {
 		Title:     "Code in the memory of processes that came from no file",
 		Severity:  High,
 		Technique: "T1055", // Process Injection
-		Source:    "vm_area_struct of executable memory without a file, what the page tables have there, pt_regs of threads, ELF headers of what is mapped",
-		Proves: `A process can execute memory that no file is behind, and that holds something: a program or library that was loaded without a file, shellcode, an executable
+		Source:    "vm_area_struct of executable memory without a file or of files in memory alone, what the page tables have there, pt_regs of threads, ELF headers of what is mapped",
+		Proves: `A process can execute memory that no file is behind, or only one in memory (memfd, shared memory), and that holds something: a program or library that was loaded without a file, shellcode, an executable
 heap or stack that neither the program nor a library asks for; or a thread is in a system call that such memory made. Compilers at run time (JIT) do the first too: programs that are known to have
 one, and that only root can have put where packages put programs, are judged by the rest alone; those that users put somewhere are named once, with severity low.`,
 		Blind: `In an installed program that asked for all that can be read to be executable (personality READ_IMPLIES_EXEC), code that makes no system call while it is looked at. In installed programs with a compiler at run time (V8, Java, LuaJIT, .NET, PHP, Mesa and others, known by the names of their libraries), code that looks like none of the above and
@@ -40,22 +40,29 @@ it: the views ptrace and files (of /proc/PID/mem).`,
 	})
 }
 
-// compilers are libraries and programs that make code at run time, by how their names begin.
+// compilers are libraries and programs that make code at run time: by how the names of libraries begin, and by the names of programs
+// without what versions and flavours add.
 var compilers = []string{
 	"libjvm", "libj9jit", "libv8", "libnode", "libmozjs", "libxul", "libjavascriptcoregtk", "libQt5Qml", "libQt6Qml", "libQt5Script", "libQt5WebEngine", "libQt6WebEngine", "libcef",
 	"libcoreclr", "libclrjit", "libmono", "libLLVM", "libgallium", "libswrast", "libgccjit", "libtcc", "libasmjit", "libluajit", "libruby", "libphp", "opcache", "libpython3.13", "libpython3.14",
 	"libguile", "liborc-0", "libwasm", "libgraal", "libjulia", "libunicorn", "libpypy", "libnvidia", "libGLX_nvidia", "libcuda", "libfrida", "libdynamorio", "llvmjit", "libracket", "liberl",
 	"ntdll.so", "libbox64",
 	"node", "nodejs", "java", "dotnet", "mono", "luajit", "nvim", "ruby", "php", "deno", "bun", "chrome", "chromium", "electron", "firefox", "thunderbird", "opera", "msedge", "code", "slack",
-	"qemu-", "beam.smp", "julia", "pypy", "sbcl", "racket", "guile", "gforth", "envoy", "valgrind", "memcheck-", "rr", "box64", "wine", "clickhouse", "runsc", "WebKit", "brave", "python3.13", "python3.14",
+	"qemu-", "beam.smp", "julia", "pypy", "sbcl", "racket", "guile", "gforth", "envoy", "valgrind", "memcheck-", "cachegrind-", "callgrind-", "helgrind-", "massif-", "drd-", "rr", "box64",
+	"wine", "wine64", "clickhouse", "runsc", "WebKitWebProcess", "WebKitNetworkProcess", "WebKitGPUProcess", "brave", "headless_shell", "python3.13", "python3.14",
 }
 
 // allocators are libraries that make a little code at run time, in memory that they hand out
 // in a known way.
 var allocators = []string{"libpcre", "libffi", "libsljit", "libgobject"}
 
-func hasPrefix(name string, of []string) bool {
-	return slices.ContainsFunc(of, func(p string) bool { return strings.HasPrefix(name, p) })
+// isOneOf reports whether a file is named as one of these. What follows the name of a program must be a version or a flavour: rrdcached is
+// no rr, and bunzip2 no bun.
+func isOneOf(name string, of []string) bool {
+	return slices.ContainsFunc(of, func(p string) bool {
+		rest, ok := strings.CutPrefix(name, p)
+		return ok && (rest == "" || strings.HasPrefix(p, "lib") || strings.HasSuffix(p, "-") || strings.ContainsRune("-.0123456789", rune(rest[0])))
+	})
 }
 
 func injectedCode(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
@@ -78,7 +85,7 @@ func (s *Subject) injected(ctx context.Context, ps *programs, p *program) (fs []
 	if ps.ofSandbox(p) {
 		return nil, nil
 	}
-	if len(anonymous) == 0 && !slices.ContainsFunc(images, func(i *linux.MappedImage) bool { return i.Deleted }) {
+	if len(anonymous) == 0 && len(p.inMemory(images)) == 0 && !slices.ContainsFunc(images, func(i *linux.MappedImage) bool { return i.Deleted }) {
 		return nil, nil
 	}
 	space, err := s.Linux.UserSpace(p.MM)
@@ -88,6 +95,11 @@ func (s *Subject) injected(ctx context.Context, ps *programs, p *program) (fs []
 	j := &injection{p: p, space: space, memory: s.Linux.FilledMemory(space, p.maps), images: images}
 	j.known(ps)
 	fs = j.libraries()
+	for _, m := range p.inMemory(images) {
+		if i := imageOf(images, m); i == nil || !j.begins(i.Start, elf.ELFMAG) {
+			anonymous = append(anonymous, m)
+		}
+	}
 	if len(anonymous) == 0 {
 		return fs, nil
 	}
@@ -97,7 +109,7 @@ func (s *Subject) injected(ctx context.Context, ps *programs, p *program) (fs []
 	}
 	explained := false
 	for _, m := range anonymous {
-		if m.Start < p.endCode && m.End > p.startCode && s.sameCode(p, m) != differentCode {
+		if m.File == 0 && m.Start < p.endCode && m.End > p.startCode && s.sameCode(p, m) != differentCode {
 			continue // the program's own, moved to large pages
 		}
 		f := j.judge(m, calls[m])
@@ -121,6 +133,33 @@ func (p *program) executable() (anonymous []*linux.Mapping, images []*linux.Mapp
 		}
 	}
 	return anonymous, linux.ImagesAmong(p.maps)
+}
+
+// inMemory are the mappings of a process that can be executed and are of files that were never in a folder, or are in one of memory that is
+// shared: those of memfd_create, mmap with MAP_SHARED alone, shmget and shm_open.
+func (p *program) inMemory(images []*linux.MappedImage) (shared []*linux.Mapping) {
+	for _, m := range p.maps {
+		if m.Flags&linux.VMExec == 0 || m.File == 0 {
+			continue
+		}
+		if i := imageOf(images, m); i != nil && i.Path == p.Exe {
+			continue
+		}
+		if m.Deleted && (m.Path == "/dev/zero" || strings.HasPrefix(m.Path, memfdPrefix) || strings.HasPrefix(m.Path, "/SYSV")) || below(m.Path, []string{"/dev/shm"}) {
+			shared = append(shared, m)
+		}
+	}
+	return shared
+}
+
+// imageOf is the program or library that a mapping is of; nil if it is of none.
+func imageOf(images []*linux.MappedImage, m *linux.Mapping) *linux.MappedImage {
+	for _, i := range images {
+		if m.Start >= i.Start && m.Start < i.End {
+			return i
+		}
+	}
+	return nil
 }
 
 // injection is what is known of a process while its memory is judged.
@@ -209,6 +248,9 @@ func (j *injection) judge(m *linux.Mapping, call int32) *Finding {
 	writable := m.Flags&linux.VMWrite != 0
 	f := j.finding(code, "can execute memory at %#x that came from no file", Likely)
 	f.Seen = m.Perms()
+	if m.File != 0 {
+		f.Seen += " " + m.Path
+	}
 	switch {
 	case call != 0:
 		f.Confidence = Certain
@@ -239,19 +281,29 @@ func (j *injection) judge(m *linux.Mapping, call int32) *Finding {
 
 const (
 	maxCodePages = 4096 // that are looked at in one mapping
-	fewBytes     = 24   // in a page: less than that is not code
+	fewBytes     = 24   // in a page: less than that is not code, unless it makes a system call
+	leastBytes   = 8
 )
 
 // holdsCode reports whether memory holds more than a few bytes, and where these begin.
 func (j *injection) holdsCode(m *linux.Mapping) (at virt.Addr, ok bool) {
 	var page [phys.PageSize]byte
 	pages := 0
+	if m.File != 0 { // what others wrote to it is not in these page tables
+		for a := m.Start; a < m.End && pages < maxCodePages; a += phys.PageSize {
+			pages++
+			if _, err := j.memory.ReadAt(page[:], a); err == nil && looksLikeCode(page[:]) {
+				return a, true
+			}
+		}
+		return m.Start, false
+	}
 	for e := range j.space.Mappings(m.Start, m.End-1) {
 		for a := max(e.VA, m.Start); a < min(e.VA+virt.Addr(e.Size), m.End); a += phys.PageSize {
 			if pages++; pages > maxCodePages {
 				return m.Start, true // nobody has so much executable memory, and nothing in it
 			}
-			if _, err := j.space.ReadAt(page[:], a); err == nil && len(page)-bytes.Count(page[:], []byte{0}) >= fewBytes {
+			if _, err := j.space.ReadAt(page[:], a); err == nil && looksLikeCode(page[:]) {
 				return a, true
 			}
 		}
@@ -259,18 +311,27 @@ func (j *injection) holdsCode(m *linux.Mapping) (at virt.Addr, ok bool) {
 	return m.Start, false
 }
 
+// looksLikeCode reports whether a page holds more than a few bytes, or a few of which two are a system call: the shortest code that starts
+// a shell has 21 bytes.
+func looksLikeCode(page []byte) bool {
+	n := len(page) - bytes.Count(page, []byte{0})
+	return n >= fewBytes || n >= leastBytes && (bytes.Contains(page, []byte{0x0f, 0x05}) || bytes.Contains(page, []byte{0xcd, 0x80}))
+}
+
 // handedOut reports whether memory is divided into pieces as that is which sljit (PCRE2, PHP) or
 // libffi hand out: each piece says how large it is, and the one behind it the same.
 func (j *injection) handedOut(m *linux.Mapping) bool {
 	word := func(at uint64) uint64 {
 		var b [8]byte
-		if _, err := j.space.ReadAt(b[:], m.Start+virt.Addr(at)); err != nil {
+		if _, err := j.memory.ReadAt(b[:], m.Start+virt.Addr(at)); err != nil {
 			return 0
 		}
 		return binary.LittleEndian.Uint64(b[:])
 	}
 	size := uint64(m.End - m.Start)
-	return sljitPieces(size, word) || dlmallocPieces(size, word)
+	// Where nothing may be both writable and executable, sljit has each chunk twice, and in front where the executable one is
+	// (sljitProtExecAllocator.c).
+	return sljitPieces(size, word) || dlmallocPieces(size, word) || m.File != 0 && word(0) == uint64(m.Start)
 }
 
 // asksForStack reports whether the program, or a library, asks for an executable stack: by a
@@ -281,30 +342,11 @@ func (j *injection) asksForStack() bool {
 		if _, err := j.memory.ReadAt(b[:], i.Start); err != nil || string(b[:len(elf.ELFMAG)]) != elf.ELFMAG {
 			continue
 		}
-		if stackFlags(b[:])&uint32(elf.PF_X) != 0 {
+		if stackFlags(b[:])&elf.PF_X != 0 {
 			return true
 		}
 	}
 	return false
-}
-
-// stackFlags are the flags that an ELF file asks for its stack to have, by its first page.
-func stackFlags(b []byte) uint32 {
-	le := binary.LittleEndian
-	offset, size, count, flagsAt := le.Uint64(b[32:]), uint64(le.Uint16(b[54:])), uint64(le.Uint16(b[56:])), uint64(4)
-	if elf.Class(b[elf.EI_CLASS]) == elf.ELFCLASS32 {
-		offset, size, count, flagsAt = uint64(le.Uint32(b[28:])), uint64(le.Uint16(b[42:])), uint64(le.Uint16(b[44:])), 24
-	}
-	for i := range count {
-		at := offset + i*size
-		if offset > phys.PageSize || at+size > uint64(len(b)) || size < flagsAt+4 {
-			return 0 // not to be told from the first page
-		}
-		if elf.ProgType(le.Uint32(b[at:])) == elf.PT_GNU_STACK {
-			return le.Uint32(b[at+flagsAt:])
-		}
-	}
-	return uint32(elf.PF_X)
 }
 
 // callsFrom are threads that are in a system call which code without a file made, by the

@@ -101,10 +101,10 @@ const (
 	packagesFile               // installed
 )
 
-// named is how far a file is believed to be one of those whose names begin so.
-func (ps *programs) named(file virt.Addr, name string, prefixes []string) belief {
+// named is how far a file is believed to be one of those that are named so.
+func (ps *programs) named(file virt.Addr, name string, of []string) belief {
 	switch {
-	case !hasPrefix(path.Base(name), prefixes), file == 0, temporary(name), strings.HasPrefix(name, memfdPrefix):
+	case !isOneOf(path.Base(name), of), file == 0, temporary(name), strings.HasPrefix(name, memfdPrefix):
 		return unknownFile
 	case ps.installed(file, name):
 		return packagesFile

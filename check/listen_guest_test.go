@@ -78,19 +78,30 @@ type lies struct {
 	g      *lab.Guest
 	pid    int    // of a process
 	object string // that a trick made
-	used   virt.Addr
+	used   *virt.Addr
 }
 
-// hookCode is where code of ours is put: a function that no guest of the lab ever executes, so that QEMU has not
-// translated it.
-const hookCode = "kernel_halt"
+// hookCodes is where code of ours is put: a function that no guest of the lab ever executes, so that QEMU has not
+// translated it. No place is used twice: a processor may still be in the code that was there.
+var hookCodes = []string{"vpanic", "panic"} // 6.15
 
 // hook puts code in place of the function to which a pointer leads.
 func (z *lies) hook(pointer virt.Addr, code func(at, was uint64) []byte) {
 	z.Helper()
-	at := z.symbol(hookCode) + z.used
+	var at virt.Addr
+	for _, name := range hookCodes {
+		if a, size, ok := z.look.Linux.TableAt(name); ok && size >= uint64(*z.used)+96 {
+			at = a + *z.used
+			break
+		}
+	}
+	if at == 0 {
+		z.Fatalf("no room for code in %v", hookCodes)
+	}
+	undo := len(z.undo)
 	z.write(at, code(uint64(at), uint64(z.ptr(pointer))))
-	z.used += 96
+	z.undo = z.undo[:undo] // it stays there, for who is in it
+	*z.used += 96
 	z.put(pointer, uint64(at))
 }
 
@@ -211,21 +222,22 @@ func TestGuestListen(t *testing.T) {
 			}
 			clean()
 			labtest.Output(t, g, "kill $(cat /tmp/loops); sleep 0.5; echo ok")
+			var used virt.Addr
 			for _, l := range readerLies {
-				t.Run(l.name, func(t *testing.T) { l.tell(t, g, s, pid) })
+				t.Run(l.name, func(t *testing.T) { l.tell(t, g, s, pid, &used) })
 			}
 		})
 	}
 }
 
 // tell does the trick, and judges what is heard.
-func (l *lie) tell(t *testing.T, g *lab.Guest, s *guest.Guest, pid int) {
+func (l *lie) tell(t *testing.T, g *lab.Guest, s *guest.Guest, pid int, used *virt.Addr) {
 	look, err := s.Look(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer look.Close()
-	z := &lies{zoo: &zoo{T: t, ram: labtest.OpenRAM(t, g), look: look}, g: g, pid: pid}
+	z := &lies{zoo: &zoo{T: t, ram: labtest.OpenRAM(t, g), look: look}, g: g, pid: pid, used: used}
 	defer z.restore()
 	l.do(z)
 	stop := make(chan bool)

@@ -3,6 +3,7 @@ package check
 import (
 	"bytes"
 	"context"
+	"debug/elf"
 	"fmt"
 	"iter"
 	"strings"
@@ -23,7 +24,7 @@ func init() {
 		Source:    "page tables of processes where files are mapped to be executed, against the page cache of these files",
 		Proves: `A process has a page of code of its own in place of the file's, and its bytes are others: somebody wrote to it, by /proc/PID/mem, ptrace, or after the process had made it
 writable. Loaders and linkers write to data alone. Injectors and hooks change code in this way, so that neither the file nor the list of mappings shows it.`,
-		Blind: `Breakpoints: single bytes that debuggers and uprobes put there, and calls of the kernel's uprobes. Code that can be written as well, libraries with relocations in their code
+		Blind: `Breakpoints: single bytes that debuggers and uprobes put there, and calls of the kernel's uprobes. Code whose file asks for it to be writable, libraries with relocations in their code
 (DT_TEXTREL), and pages that are swapped out. A file that was changed itself.`,
 		Next: `Disassemble the code with the command shown, and compare it with the file's. The view ptrace shows who traces the process; what is hooked says what for.`,
 		Example: `A function of a running service was overwritten through /proc/PID/mem:
@@ -43,7 +44,10 @@ func patchedPrograms(ctx context.Context, s *Subject) iter.Seq2[*Finding, error]
 			return // it is just ending
 		}
 		for _, m := range p.maps {
-			if m.File == 0 || m.Err != nil || m.Flags&linux.VMExec == 0 || m.Flags&(linux.VMWrite|linux.VMShared|linux.VMHugeTLB) != 0 {
+			if m.File == 0 || m.Err != nil || m.Flags&linux.VMExec == 0 || m.Flags&(linux.VMShared|linux.VMHugeTLB) != 0 {
+				continue
+			}
+			if m.Flags&linux.VMWrite != 0 && !s.madeWritable(p, m, space) {
 				continue
 			}
 			if !yield(s.patched(p, m, space)) {
@@ -51,6 +55,17 @@ func patchedPrograms(ctx context.Context, s *Subject) iter.Seq2[*Finding, error]
 			}
 		}
 	})
+}
+
+// madeWritable reports whether a mapping that can be written to is of code that its file does not ask to be.
+func (s *Subject) madeWritable(p *program, m *linux.Mapping, space *virt.Space) bool {
+	var b [phys.PageSize]byte
+	i := imageOf(linux.ImagesAmong(p.maps), m)
+	if i == nil {
+		return false
+	}
+	_, err := s.Linux.FilledMemory(space, p.maps).ReadAt(b[:], i.Start)
+	return err == nil && string(b[:len(elf.ELFMAG)]) == elf.ELFMAG && readOnlyCode(b[:], m.Offset)
 }
 
 // Bits of a page-table entry that say that its page was written to: where it cannot be

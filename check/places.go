@@ -16,6 +16,11 @@ var places = struct {
 	personal []string
 	// packages are where packages put programs and libraries.
 	packages []string
+	// distribution are those of them where nobody else does.
+	distribution []string
+	// runtime is where programs have what they need while they run, and ofRuntime where some systems have programs below it:
+	// wrappers of NixOS, what an initramfs left for shutting down, the host's files in a sandbox.
+	runtime, ofRuntime []string
 	// system are where only a system itself has programs, in files of its initramfs and such.
 	system []string
 }{
@@ -25,7 +30,10 @@ var places = struct {
 		"/usr", "/lib", "/lib32", "/lib64", "/libx32", "/libexec", "/bin", "/sbin", "/opt", "/snap", "/nix/store", "/gnu/store", "/app",
 		"/var/lib/flatpak", "/var/lib/snapd", "/run/current-system", "/system",
 	},
-	system: []string{"/etc", "/init", "/busybox"},
+	distribution: []string{"/usr", "/lib", "/lib32", "/lib64", "/libx32", "/bin", "/sbin", "/etc", "/boot"},
+	runtime:      []string{"/run", "/var/run"},
+	ofRuntime:    []string{"/run/wrappers", "/run/initramfs", "/run/host"},
+	system:       []string{"/etc", "/init", "/busybox"},
 }
 
 // below reports whether a file is in one of these folders.

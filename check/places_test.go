@@ -29,21 +29,59 @@ func TestPlaces(t *testing.T) {
 
 func TestStrangePaths(t *testing.T) {
 	for command, want := range map[string]string{
-		"/sbin/modprobe":              "",
-		"":                            "",
-		"/init":                       "",
-		"/etc/hotplug":                "",
-		"/tmp/x":                      "where everybody may write, or nothing outlives a boot",
-		"/root/x":                     "where only a user has programs",
-		"../x":                        "which is not an absolute path",
-		"/usr/lib/.x":                 "which is hidden",
-		"/usr/lib/../../dev/shm/x -a": "where everybody may write, or nothing outlives a boot",
-		"/srv/x":                      "which is where packages put no programs",
-		"/memfd:x":                    "which is in no file system",
-		"/usr/bin/x (deleted)":        "which is in no file system",
+		"/sbin/modprobe":                  "",
+		"/usr/bin/modprobe -q":            "",
+		"/bin/false":                      "",
+		"/nix/store/1-kmod/sbin/modprobe": "",
+		"/opt/modprobe":                   "which is not where any distribution has modprobe",
+		"/usr/lib/x/modprobe":             "which is not where any distribution has modprobe",
+		"/usr/bin/x":                      "which is not where any distribution has modprobe",
+		"":                                "",
+		"/init":                           "which is not where any distribution has modprobe",
+		"/tmp/x":                          "where everybody may write, or nothing outlives a boot",
+		"/root/x":                         "where only a user has programs",
+		"../x":                            "which is not an absolute path",
+		"/usr/lib/.x":                     "which is hidden",
+		"/usr/lib/../../dev/shm/x -a":     "where everybody may write, or nothing outlives a boot",
+		"/srv/x":                          "which is not where any distribution has modprobe",
+		"/memfd:x":                        "which is in no file system",
+		"/usr/bin/x (deleted)":            "which is in no file system",
 	} {
 		if why, _, _ := strangePath(helper{name: "modprobe_path", command: command}); why != want {
 			t.Errorf("%q: %q, not %q", command, why, want)
+		}
+	}
+}
+
+func TestUsualHelpers(t *testing.T) {
+	for _, h := range []struct {
+		name, command string
+		want          Severity
+	}{
+		{"core_pattern", "core", ""},
+		{"core_pattern", "|/lib/systemd/systemd-coredump %P %u", ""},
+		{"core_pattern", "|/usr/share/apport/apport -p%p", ""},
+		{"core_pattern", "|/usr/libexec/abrt-hook-ccpp %s", ""},
+		{"core_pattern", "|/bin/false", ""},
+		{"core_pattern", "|/opt/x/collect %p", Low},
+		{"core_pattern", "|/srv/x %p", Low},
+		{"core_pattern", "|/dev/shm/x", High},
+		{"uevent_helper", "/sbin/mdev", ""},
+		{"uevent_helper", "/etc/hotplug", ""},
+		{"uevent_helper", "/init", ""},
+		{"uevent_helper", "", ""},
+		{"uevent_helper", "/opt/x", Medium},
+		{"uevent_helper", "/var/lib/x", Medium},
+		{"poweroff_cmd", "/sbin/poweroff", ""},
+		{"poweroff_cmd", "/usr/bin/x", Medium},
+		{"modprobe_path", "/opt/x", High},
+		{"the release agent of a control group", "/usr/lib/systemd/systemd-cgroups-agent", ""},
+		{"the release agent of a control group", "/srv/x", Low},
+		{"the interpreter rosetta of binfmt_misc", "/mnt/rosetta", Low},
+		{"the interpreter qemu-arm of binfmt_misc", "/usr/libexec/qemu-binfmt/arm-binfmt-P", ""},
+	} {
+		if _, got, _ := strangePath(helper{name: h.name, command: h.command}); got != h.want {
+			t.Errorf("%s %q: severity %q, not %q", h.name, h.command, got, h.want)
 		}
 	}
 }

@@ -56,7 +56,7 @@ type programLayout struct {
 	parent, name, nameLen, inode, hashed, super kobj.Field // of dentry
 	children, sibling                           kobj.Field // of dentry
 	childrenAreList                             bool       // else an hlist, since 6.8 (da549bdd15c2)
-	fs, root                                    kobj.Field
+	fs, root, pwd, pwdMount                     kobj.Field
 	personality                                 kobj.Field
 	stack, mm                                   kobj.Field
 	vdso, xolArea, xolAt                        kobj.Field // of mm_struct, xol_area
@@ -75,7 +75,7 @@ func layoutOfPrograms(s *linux.System) (*programLayout, error) {
 			parent:     r.Field(d, "d_parent"), name: r.Field(d, "d_name.name", "d_name.__name"), nameLen: r.Field(d, "d_name.len"), inode: r.Field(d, "d_inode"),
 			hashed: r.Field(d, "d_hash.pprev"), super: r.Field(d, "d_sb"),
 			children: r.Optional(d, "d_children"), sibling: r.Optional(d, "d_sib"),
-			fs: r.Field("task_struct", "fs"), root: r.Field("fs_struct", "root.dentry"),
+			fs: r.Field("task_struct", "fs"), root: r.Field("fs_struct", "root.dentry"), pwd: r.Field("fs_struct", "pwd.dentry"), pwdMount: r.Field("fs_struct", "pwd.mnt"),
 			personality: r.Field("task_struct", "personality"), stack: r.Field("task_struct", "stack"), mm: r.Field("task_struct", "mm"),
 			regIP: r.Field("pt_regs", "ip"), regCS: r.Field("pt_regs", "cs"), regCall: r.Field("pt_regs", "orig_ax"), regSize: r.Size("pt_regs"),
 		}

@@ -36,6 +36,24 @@ var programTricks = []programTrick{
 	{name: "program in /dev/shm", command: "mkdir -p /dev/shm; cp /bin/busybox /dev/shm/busybox; echo ready; exec /dev/shm/busybox sleep 1000", undo: "rm -f /dev/shm/busybox", want: []string{"strange-program"}},
 	{name: "program in a hidden folder", command: "mkdir -p /tmp/.x; cp /bin/busybox /tmp/.x/busybox; echo ready; exec /tmp/.x/busybox sleep 1000", undo: "rm -rf /tmp/.x", want: []string{"strange-program"}},
 	{name: "program in a folder named as an AppImage's", command: "mkdir -p /tmp/.mount_x; cp /bin/busybox /tmp/.mount_x/busybox; echo ready; exec /tmp/.mount_x/busybox sleep 1000", undo: "rm -rf /tmp/.mount_x", want: []string{"strange-program"}},
+	{name: "program in /run", command: "mkdir -p /run/t; mount -t tmpfs none /run/t; cp /bin/busybox /run/t/busybox; echo ready; exec /run/t/busybox sleep 1000", undo: "umount -l /run/t", want: []string{"strange-program"}},
+	{name: "program in a hidden folder of /usr", command: "mkdir -p /usr/lib/.x; cp /bin/busybox /usr/lib/.x/busybox; echo ready; exec /usr/lib/.x/busybox sleep 1000", undo: "rm -rf /usr/lib/.x", want: []string{"strange-program"}},
+	{name: "script in /dev/shm", command: "mkdir -p /dev/shm; printf \"#!/bin/sh\\necho ready; while :; do sleep 1000; done\\n\" >/dev/shm/x; chmod 755 /dev/shm/x; exec /dev/shm/x", undo: "rm -f /dev/shm/x", want: []string{"strange-program"}},
+	{name: "script in /dev/shm, by a relative path", command: "mkdir -p /dev/shm; cd /dev/shm; printf \"#!/bin/sh\\necho ready; while :; do sleep 1000; done\\n\" >x; exec sh x", undo: "rm -f /dev/shm/x", want: []string{"strange-program"}},
+	{name: "script in /dev/shm, that its arguments do not name", command: "mkdir -p /dev/shm; cd /; printf \"#!/bin/sh\\necho ready; while :; do sleep 1000; done\\n\" >/dev/shm/x; /tricks script /dev/shm/x", undo: "rm -f /dev/shm/x", want: []string{"strange-program"}},
+	{name: "healthy: script elsewhere", command: "mkdir -p /usr/lib/x; printf \"#!/bin/sh\\necho ready; while :; do sleep 1000; done\\n\" >/usr/lib/x/y; cd /dev; exec sh /usr/lib/x/y /dev/shm/data", undo: "rm -rf /usr/lib/x"},
+	{name: "mount over a process in /proc", command: "mkdir -p /run/empty; sleep 1000 & mount -o bind /run/empty /proc/$!; echo ready; wait", undo: "grep /proc/[0-9] /proc/mounts | cut -d\" \" -f2 | xargs -r umount -l", want: []string{"covered-process"}},
+	{name: "mount over a file of a process in /proc", command: "sleep 1000 & mount -o bind /dev/null /proc/$!/cmdline; echo ready; wait", undo: "grep /proc/[0-9] /proc/mounts | cut -d\" \" -f2 | xargs -r umount -l", want: []string{"covered-process"}},
+	{name: "healthy: mounts over files of /proc", command: "mount -o bind /dev/null /proc/kallsyms; mount -t tmpfs none /proc/fs; echo ready", undo: "umount /proc/kallsyms /proc/fs"},
+	{name: "program in a file system that was unmounted", command: "mkdir -p /mnt/t; mount -t tmpfs none /mnt/t; cp /tricks /mnt/t/agent; /mnt/t/agent then umount -l /mnt/t", want: []string{"detached-program"}},
+	{name: "healthy: program in a file system that is mounted elsewhere", command: "mkdir -p /mnt/t /mnt/u; mount -t tmpfs none /mnt/t; mount -o bind /mnt/t /mnt/u; cp /tricks /mnt/t/agent; /mnt/t/agent then umount -l /mnt/t", undo: "umount -l /mnt/u"},
+	{name: "setuid shell in /tmp", command: "mkdir -p /tmp; cp /bin/busybox /tmp/x; chmod 4755 /tmp/x; echo ready", undo: "rm -f /tmp/x", want: []string{"planted-setuid"}},
+	{name: "setuid shell in /dev/shm", command: "mkdir -p /dev/shm; cp /bin/busybox /dev/shm/x; chmod 4755 /dev/shm/x; echo ready", undo: "rm -f /dev/shm/x", want: []string{"planted-setuid"}},
+	{name: "setuid program that runs where others may write", command: "mkdir -p /var/www; chmod 777 /var/www; cp /tricks /var/www/x; chmod 4755 /var/www/x; /tricks as-user /var/www/x", undo: "rm -rf /var/www", want: []string{"planted-setuid"}},
+	{name: "capabilities of a file in /tmp", command: "mkdir -p /tmp/t; mount -t tmpfs none /tmp/t; /tricks capable /tmp/t/x; /tricks as-user /tmp/t/x", undo: "umount -l /tmp/t", want: []string{"planted-setuid"}},
+	{name: "healthy: setuid program of the system", command: "mkdir -p /usr/bin; cp /tricks /usr/bin/tricks; chmod 4755 /usr/bin/tricks; /tricks as-user /usr/bin/tricks", undo: "rm -f /usr/bin/tricks"},
+	{name: "healthy: tree of a system in /tmp", command: "mkdir -p /tmp/root/usr/bin; cp /bin/busybox /tmp/root/usr/bin/su; chmod 4755 /tmp/root/usr/bin/su; echo ready", undo: "rm -rf /tmp/root"},
+	{name: "modprobe in /opt", command: "cat /proc/sys/kernel/modprobe >/run/modprobe; echo /opt/x >/proc/sys/kernel/modprobe; echo ready", undo: "cat /run/modprobe >/proc/sys/kernel/modprobe", want: []string{"helper-path"}},
 	{name: "healthy: upgraded", command: "mkdir -p /usr/sbin; /tricks upgraded /usr/sbin/daemon", undo: "rm -f /usr/sbin/daemon"},
 	{name: "shell on a connection", command: "/tricks shell", want: []string{"shell-on-socket"}},
 	{name: "filter with magic", command: "/tricks filter-magic", want: []string{"packet-filter-backdoor"}},
@@ -54,6 +72,11 @@ var programTricks = []programTrick{
 	{name: "code that rests behind small words", command: "mkdir -p /usr/lib; /tricks code words /usr/lib/libpcre2-8.so.0", undo: "rm -f /usr/lib/libpcre*", want: []string{"injected-code"}},
 	{name: "code that rests in a program named node", command: "cp /tricks /tmp/node; /tmp/node code bare", undo: "rm -f /tmp/node", want: []string{"injected-code"}},
 	{name: "code that rests in a program that a user put there", command: "mkdir -p /root/own; cp /tricks /root/own/node; /root/own/node code bare", undo: "rm -rf /root/own", want: []string{"injected-code"}},
+	{name: "code that rests in a program with the name of a compiler in front", command: "mkdir -p /usr/bin; cp /tricks /usr/bin/rrdcached; /usr/bin/rrdcached code bare", undo: "rm -f /usr/bin/rrdcached", want: []string{"injected-code"}},
+	{name: "short code that rests", command: "/tricks code short", want: []string{"injected-code"}},
+	{name: "code that rests in shared memory", command: "/tricks code shared", want: []string{"injected-code"}},
+	{name: "code that rests in a memfd, mapped twice", command: "/tricks code memfd", want: []string{"injected-code"}},
+	{name: "code of the program made writable", command: "/tricks writable", want: []string{"patched-program"}},
 	{name: "library loaded by hand", command: "/tricks reflective", want: []string{"injected-code"}},
 	{name: "library in a memfd", command: "/tricks library memfd:lib", want: []string{"injected-code"}},
 	{name: "executable heap", command: "/tricks heap", want: []string{"injected-code"}},
@@ -75,9 +98,11 @@ var programTricks = []programTrick{
 		}
 	}},
 	{name: "process with a connection off the list", command: "/tricks connection", want: []string{"hidden-process", "hidden-socket"}, outside: func(z *zoo) {
+		of := z.connection().PIDs[0]
 		for p, err := range z.look.Processes(z.Context()) {
-			if err == nil && p.PID == z.connection().PIDs[0] {
+			if err == nil && p.PID == of {
 				z.unlink(p.Task.Addr + z.offset("task_struct", "tasks"))
+				return
 			}
 		}
 	}},

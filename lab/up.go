@@ -34,12 +34,13 @@ func Up(ctx context.Context, o Options) (*Guest, error) {
 	defer lock.Close() // QEMU keeps its own copy
 	g := &Guest{
 		Name: o.Name, Dir: dir, Userland: o.Userland, Memory: o.Memory, SMP: o.SMP,
-		Accel: o.Accel, Private: o.Private, Firmware: o.Firmware, Started: time.Now(),
+		Accel: o.Accel, Private: o.Private, Firmware: o.Firmware,
 	}
 	if err := g.prepare(ctx, o); err != nil {
 		os.RemoveAll(dir)
 		return nil, err
 	}
+	g.Started = time.Now() // a kernel or an image may have had to be made first
 	if err := g.boot(ctx, o, qemu, lock); err != nil {
 		os.RemoveAll(dir)
 		return nil, err

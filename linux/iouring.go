@@ -276,6 +276,9 @@ func (o *ioUringLayout) bucketsAt(ctx context.Context, l *ProcessReader, u *IOUr
 	}
 }
 
+// IOUringOp is the name of an operation by its number, as liburing has it.
+func IOUringOp(n uint64) string { return kobj.EnumName(ioUringOps[:], n) }
+
 // ioUringOps is enum io_uring_op of Linux 7.2, of which older kernels have a beginning.
 // The names are liburing's.
 var ioUringOps = [...]string{

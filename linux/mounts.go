@@ -102,19 +102,54 @@ func (l *ProcessReader) Mounts(ctx context.Context, ns virt.Addr) iter.Seq2[*Mou
 	}
 }
 
+// MountAddrs yields where the mounts (struct mount) of the namespace are whose mnt_namespace is at ns.
+func (s *System) MountAddrs(ctx context.Context, ns virt.Addr) iter.Seq2[virt.Addr, error] {
+	return func(yield func(virt.Addr, error) bool) {
+		o, err := s.mountsLayout()
+		if err != nil {
+			yield(0, err)
+			return
+		}
+		nodes, off := s.List(ctx, o.nsList.At(ns), maxMounts), o.list.Offset
+		if o.node.Present() {
+			nodes, off = s.RBTree(ctx, o.nsTree.At(ns), maxMounts), o.node.Offset
+		}
+		r := s.Reader()
+		for node, err := range nodes {
+			if err != nil {
+				err = fmt.Errorf("mounts of namespace %#x: %w", uint64(ns), err)
+				if !yield(0, err) {
+					return
+				}
+				continue
+			}
+			a := node - virt.Addr(off)
+			r.Err = nil
+			if !o.node.Present() && r.Uint(a+virt.Addr(s.o.mountMnt), o.flags)&mountCursor != 0 && r.Err == nil {
+				continue
+			}
+			if !yield(a, nil) {
+				return
+			}
+		}
+	}
+}
+
+// mountCursor marks the place of someone who reads the list of mounts (MNT_CURSOR, until 6.7).
+const mountCursor = 0x1000_0000
+
 // mount reads the struct mount at a; nil if it is the place of someone who reads
 // the list (until 6.7).
 func (l *ProcessReader) mount(a, ns virt.Addr, o *mountsLayout) (_ *Mount, err error) {
 	const (
 		shared, unbindable   = 0x1000, 0x2000 // MNT_SHARED, MNT_UNBINDABLE
-		cursor               = 0x1000_0000    // MNT_CURSOR
 		tShared, tUnbindable = 1, 2           // T_SHARED, T_UNBINDABLE
 	)
 	r, p := &l.r, l.s.o
 	r.Err = nil
 	mnt := a + virt.Addr(p.mountMnt)
 	flags := r.Uint(mnt, o.flags)
-	if !o.node.Present() && flags&cursor != 0 {
+	if !o.node.Present() && flags&mountCursor != 0 {
 		return nil, r.Err
 	}
 	m := &Mount{Addr: a, NS: l.inum(ns, p.inumMnt), ID: int32(r.Uint(a, o.id))}

@@ -39,6 +39,7 @@ const (
 	KindLost     Kind = "lost"     // events that found no room
 	KindBoot     Kind = "boot"     // the guest booted again
 	KindTerminal Kind = "terminal" // something was typed or shown at a terminal
+	KindIOURing  Kind = "io_uring" // an operation of io_uring, when it has completed
 	KindSession  Kind = "session"  // the recording of a terminal began or ended
 
 	// Address spaces: processes without any knowledge of the system.
@@ -125,14 +126,14 @@ func number(n int64, ok bool) table.Value {
 // Columns are the columns of events.
 var Columns = table.Columns[Event]{
 	{Name: "time", Type: table.Time, Doc: "When it happened, by the host's clock.", Get: func(e *Event) table.Value { return moment(e.Time) }},
-	{Name: "event", Type: table.Text, Doc: "What happened: syscall, exec, exit, connect, module, addrspace-create ….", Get: func(e *Event) table.Value { return text(string(e.Kind)) }},
+	{Name: "event", Type: table.Text, Doc: "What happened: syscall, io_uring, exec, exit, connect, module, addrspace-create ….", Get: func(e *Event) table.Value { return text(string(e.Kind)) }},
 	{Name: "pid", Type: table.Int, Doc: "Process that did it, in the initial PID namespace; missing where unknown.", Get: func(e *Event) table.Value { return number(int64(e.process().PID), e.process().PID >= 0) }},
 	{Name: "tid", Type: table.Int, Extra: true, Doc: "Its thread.", Get: func(e *Event) table.Value { return number(int64(e.TID), e.TID > 0) }},
 	{Name: "comm", Type: table.Text, Doc: "Name of the process (task_struct.comm).", Get: func(e *Event) table.Value { return text(e.process().Comm) }},
-	{Name: "name", Type: table.Text, Doc: "System call, or what was probed.", Get: func(e *Event) table.Value { return text(e.Name) }},
+	{Name: "name", Type: table.Text, Doc: "System call, operation of io_uring, or what was probed.", Get: func(e *Event) table.Value { return text(e.Name) }},
 	{Name: "object", Type: table.Text, Doc: "What it is about: a path, an address, a module, the root of an address space.", Get: func(e *Event) table.Value { return text(e.Object) }},
 	{Name: "args", Type: table.Text, Doc: "Arguments, decoded as strace writes them.", Get: func(e *Event) table.Value { return text(e.Args) }},
-	{Name: "result", Type: table.Text, Doc: "What a system call returned; missing where it did not return.", Get: func(e *Event) table.Value { return text(e.Result) }},
+	{Name: "result", Type: table.Text, Doc: "What a system call or operation returned; missing where it did not return.", Get: func(e *Event) table.Value { return text(e.Result) }},
 	{Name: "note", Type: table.Text, Doc: "Why it matters, or what could not be read.", Get: func(e *Event) table.Value { return text(e.Note) }},
 	{Name: "guest_time", Type: table.Time, Extra: true, Doc: "When it happened, by the guest's clock; missing where unknown.", Get: func(e *Event) table.Value { return moment(e.Guest) }},
 	{Name: "source", Type: table.Text, Extra: true, Doc: "Who saw it: plugin (TCG), breakpoint, polling.", Get: func(e *Event) table.Value { return text(string(e.Source)) }},

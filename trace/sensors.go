@@ -136,7 +136,16 @@ func (s *Sensors) fileless(e *Event) string {
 
 // tool says so if a process below one that faces the network runs what intruders run first.
 func (s *Sensors) tool(e *Event) string {
-	kind := toolOf(e.Process.Exe, e.Process.Comm)
+	name := e.Process.Comm
+	if name == "exe" { // busybox, which runs itself by /proc/self/exe
+		for _, f := range e.Fields {
+			if arg, ok := strings.CutPrefix(f, "argv0="); ok {
+				name = path.Base(arg)
+				break
+			}
+		}
+	}
+	kind := toolOf(e.Process.Exe, name)
 	m := s.members[e.Process.PID]
 	if kind == "" || m == nil {
 		return ""

@@ -77,6 +77,19 @@ func TestSensorTools(t *testing.T) {
 	}
 }
 
+// busybox has its applets' names in their arguments only, where it runs itself.
+func TestSensorApplet(t *testing.T) {
+	s := newStory()
+	s.runs(500, 81, "/opt/worker", "worker")
+	for argv0, want := range map[string]string{"wget": "downloader below nginx (80), which listens on tcp 0.0.0.0:80", "/bin/sh": "shell below nginx (80), which listens on tcp 0.0.0.0:80", "ls": ""} {
+		p := &trace.Process{PID: 500, PPID: 81, Comm: "exe", Exe: "/bin/busybox", Started: 500}
+		e := trace.Event{Kind: trace.KindExec, Process: p, Object: p.Exe, Fields: []string{"argv0=" + argv0, "argv1=x"}}
+		if s.Mark(&e); e.Note != want {
+			t.Errorf("%s: note %q", argv0, e.Note)
+		}
+	}
+}
+
 // A program stays below the one that faces the network when that, or what is between, has ended.
 func TestSensorOrphans(t *testing.T) {
 	s := newStory()

@@ -68,12 +68,12 @@ func (s *straceLines) Event(e *trace.Event, _ table.Row) error {
 	if p.Comm != "" {
 		b = text.AppendVisible(append(b, ' '), p.Comm)
 	}
-	b = append(append(b, "  "...), e.Name...)
+	b = append(append(b, "  "...), callName(e)...)
 	switch {
 	case e.Kind == trace.KindWrite:
 		b = append(append(b, ": "...), e.Object...)
 		b = append(append(b, ' '), e.Args...)
-	case e.Kind != trace.KindSyscall:
+	case e.Kind != trace.KindSyscall && e.Kind != trace.KindIOURing:
 		b = append(append(b, ' '), e.Args...)
 	default:
 		b = append(append(append(b, '('), e.Args...), ')')
@@ -93,6 +93,14 @@ func (s *straceLines) Event(e *trace.Event, _ table.Row) error {
 		return err
 	}
 	return errors.Join(s.err, s.written())
+}
+
+// callName is the name of a system call, or io_uring's of an operation.
+func callName(e *trace.Event) string {
+	if e.Kind == trace.KindIOURing {
+		return "io_uring:" + e.Name
+	}
+	return e.Name
 }
 
 func (s *straceLines) Close() error {

@@ -66,7 +66,7 @@ func newTraceCommand() *cobra.Command {
 	out.add(c, trace.Documented())
 	filter.add(c)
 	setLongHelp(c, traceView)
-	c.Flags().StringSliceVar(&f.calls, "syscalls", nil, "only these system calls: `names` with commas between them, or all")
+	c.Flags().StringSliceVar(&f.calls, "syscalls", nil, "only these system calls: `names` with commas between them, io_uring for its operations, or all")
 	c.Flags().StringArrayVar(&f.probes, "probe", nil, "show each call of a function of the kernel, or of a program or library, instead: `'[PATH:]FUNCTION[+OFFSET|%return] ARG...'`; may be repeated")
 	c.Flags().StringArrayVar(&f.writes, "write", nil, "show each store into a place instead: `ADDRESS|SYMBOL[:BYTES]`; may be repeated")
 	c.Flags().StringVar(&f.hold, "hold-exec", "", "let the guest wait in front of each call of --hold-calls until this `command` has ended, which gets the event as JSON; unless its status is 0, the machine is paused; see also --hold-dumps")
@@ -134,14 +134,14 @@ func (f *traceFlags) options(o output) (t tcg.Options, err error) {
 		return t, usagef("--string-limit: %d is not between 1 and %d", f.limit, 1<<16)
 	}
 	t.Limit = f.limit
-	for _, n := range f.calls {
-		if n != "all" {
-			t.Calls = append(t.Calls, n)
-		}
+	t.IOURing = slices.Contains(f.calls, "io_uring") || slices.Contains(f.calls, "all")
+	if f.calls != nil && !slices.Contains(f.calls, "all") {
+		t.Calls = slices.DeleteFunc(append([]string{}, f.calls...), func(n string) bool { return n == "io_uring" })
 	}
 	if t.Probes, t.Writes = f.probes, f.writes; (len(f.probes)+len(f.writes) > 0 || f.sessions.folder != "") && f.calls == nil {
 		t.Calls = []string{}
 	}
+	t.IOURing = t.IOURing || t.Calls == nil
 	t.Terminals = f.sessions.folder != ""
 	if f.hold != "" {
 		t.Hold = tcg.Hold{Calls: f.holdCalls, Decide: f.decide, Limit: f.holdFor, Stop: f.holdStop}

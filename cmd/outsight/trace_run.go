@@ -97,9 +97,10 @@ type callCount struct {
 }
 
 func (s *summary) Event(e *trace.Event, _ table.Row) error {
-	c := s.calls[e.Name]
+	name := callName(e)
+	c := s.calls[name]
 	if c == nil {
-		c = &callCount{name: e.Name}
+		c = &callCount{name: name}
 		s.calls[c.name] = c
 	}
 	c.calls++

@@ -19,15 +19,18 @@ import (
 	"github.com/outsight-vmi/outsight/trace"
 	"github.com/outsight-vmi/outsight/trace/breakpoint"
 	"github.com/outsight-vmi/outsight/trace/polling"
+	"github.com/outsight-vmi/outsight/trace/tcg"
 	"github.com/outsight-vmi/outsight/vm"
 )
 
 const watchLong = `Show what happens in a guest, as it happens, until it is interrupted or the guest ends: processes
 that start, run another program or end, connections and who waits for them, changes of
-credentials, modules, mounts, network interfaces and BPF programs that come and go, reboots; and, with
---findings, what check finds.
+credentials, modules, mounts, network interfaces and BPF programs that come and go, logs that are
+deleted or emptied, reboots; and, with --findings, what check finds.
 
-The first line on standard error names the source of the events. Polling compares two looks at the
+The first line on standard error names the source of the events, the best that the target offers:
+the plugin in a QEMU that translates the guest (outsight lab up --trace, outsight plugin install) sees each
+of them as it happens; what it does not see, and all of it elsewhere, is polled. Polling compares two looks at the
 guest's memory: it works with every monitor and costs the guest nothing, but what came and went in
 between is counted, not seen (events of kind lost). --source breakpoint sees each event of up to four
 kinds (more under TCG), by QEMU's gdb stub, and stops the guest for a moment at each.
@@ -78,7 +81,8 @@ func newWatchCommand() *cobra.Command {
 	f.out.add(c, trace.Documented())
 	_ = c.Flags().MarkHidden("sort") // events come as they happen
 	c.Flags().DurationVar(&f.every, "every", polling.DefaultEvery, fmt.Sprintf("look at the processes once in this `time`, at least %v", polling.MinEvery))
-	c.Flags().StringVar(&f.from, "source", string(trace.FromPolling), "polling, or breakpoint: QEMU's gdb stub, which stops the guest for a moment at each event and misses none of few kinds (docs/events.md)")
+	c.Flags().StringVar(&f.from, "source", sourceBest, "best: the plugin if QEMU has it, else polling; or plugin, polling, or breakpoint: QEMU's gdb stub, which stops the guest for a moment at each event and misses none of few kinds (docs/events.md)")
+	_ = c.RegisterFlagCompletionFunc("source", cobra.FixedCompletions(watchSources, cobra.ShellCompDirectiveNoFileComp))
 	c.Flags().StringSliceVar(&f.kinds, "kinds", nil, "only these `kinds` of events, with commas between them: "+strings.Join(names, ", "))
 	c.Flags().StringVar(&f.where, "where", "", "only events for which this `expression` over the columns is true, in CEL: 'uid == 0 && event == \"exec\"'")
 	c.Flags().DurationVar(&f.findings, "findings", 0, "judge the guest as check does, once in this `time`, and show what is found; 30s if no time is given")
@@ -98,8 +102,8 @@ func (f *watchFlags) run(c *cobra.Command, target string) (err error) {
 		kinds = append(kinds, trace.Kind(name))
 	}
 	switch {
-	case f.from != string(trace.FromPolling) && f.from != string(trace.FromBreakpoint):
-		return usagef("--source: no source %q; there are polling and breakpoint", f.from)
+	case !slices.Contains(watchSources, f.from):
+		return usagef("--source: no source %q; there are %s", f.from, strings.Join(watchSources, ", "))
 	case f.from == string(trace.FromBreakpoint) && (f.findings != 0 || c.Flags().Changed("every")):
 		return usagef("--source breakpoint: --every and --findings go with polling")
 	case f.every < polling.MinEvery:
@@ -143,28 +147,97 @@ func (f *watchFlags) run(c *cobra.Command, target string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, show.Close()) }()
-	w := &watcher{guest: g, stream: stream, sensors: sensors, kinds: kinds, filter: eventFilter{where: filter}, show: show, lines: f.lines(o)}
-	return w.run(ctx)
+	w := &watcher{guest: g, stream: stream, sensors: sensors, kinds: kinds, filter: eventFilter{where: filter}, show: show}
+	return w.run(ctx, f.lines(o))
 }
+
+// sourceBest is the source that a target offers.
+const sourceBest = "best"
+
+var watchSources = []string{sourceBest, string(trace.FromPlugin), string(trace.FromPolling), string(trace.FromBreakpoint)}
 
 // source is the best source of events that the target offers, and what it is called.
 func (f *watchFlags) source(ctx context.Context, g *guest.Guest, kinds []trace.Kind) (trace.Stream, string, error) {
-	if f.from == string(trace.FromBreakpoint) {
+	switch available := tcg.Available(g.Machine()); {
+	case f.from == string(trace.FromBreakpoint):
 		s, err := breakpoint.Start(ctx, g, breakpoint.Options{Kinds: kinds})
+		if err != nil {
+			return nil, "", err
+		}
 		if kinds == nil {
 			kinds = breakpoint.Default()
 		}
-		return s, fmt.Sprintf("by breakpoints: %s; the guest stops for a moment at each", kindNames(kinds)), err
+		return trace.Merge(s), fmt.Sprintf("by breakpoints: %s; the guest stops for a moment at each", kindNames(kinds)), nil
+	case f.from == string(trace.FromPolling):
+	case available == nil:
+		s, named, err := f.byPlugin(ctx, g, kinds)
+		if err == nil || ctx.Err() != nil || f.from != sourceBest {
+			return s, named, err
+		}
+		warn(fmt.Errorf("not by the plugin: %w", err))
+	case f.from == string(trace.FromPlugin):
+		return nil, "", available
 	}
-	o := polling.Options{Every: f.every, Kinds: forSensors(kinds), Warn: func(err error) { warn(err) }}
-	if f.findings > 0 {
-		o.Findings, o.FindingsEvery = findingsOf(g, roundsOf(f.findings)...), f.findings
-	}
-	s, err := polling.Start(ctx, g, o)
+	s, err := f.polled(ctx, g, forSensors(kinds), false)
 	if err != nil {
 		return nil, "", err
 	}
-	return s, fmt.Sprintf("by polling: processes every %v, sockets 250ms, the rest 1s or more; what is shorter is counted, not seen", f.every), nil
+	return trace.Merge(s), fmt.Sprintf("by polling: processes every %v, sockets 250ms, the rest 1s or more; what is shorter is counted, not seen", f.every), nil
+}
+
+// byPlugin has the plugin say what it sees, and polls the rest.
+func (f *watchFlags) byPlugin(ctx context.Context, g *guest.Guest, kinds []trace.Kind) (trace.Stream, string, error) {
+	l, err := g.Look(ctx)
+	if err != nil {
+		return nil, "", err
+	}
+	seen := tcg.KindsOf(l)
+	l.Close()
+	wanted := forSensors(kinds)
+	if wanted == nil {
+		wanted = watchKinds
+	}
+	seen = slices.DeleteFunc(seen, func(k trace.Kind) bool { return !slices.Contains(wanted, k) })
+	if len(seen) == 0 {
+		return nil, "", fmt.Errorf("the plugin sees nothing of %s", kindNames(kinds))
+	}
+	rest := slices.DeleteFunc(slices.Clone(wanted), func(k trace.Kind) bool { return slices.Contains(seen, k) })
+	named := rest
+	beside := !slices.Contains(rest, trace.KindCreds)
+	if beside && slices.Contains(wanted, trace.KindCreds) {
+		rest = append(rest, trace.KindCreds) // those that were changed in place
+	}
+	polled, err := f.polled(ctx, g, rest, beside)
+	if err != nil {
+		return nil, "", err
+	}
+	s, err := tcg.Start(ctx, g, tcg.Options{Calls: []string{}, Kinds: seen})
+	if err != nil {
+		return nil, "", errors.Join(err, polled.Close())
+	}
+	how := "by the plugin in QEMU, each as it happens: " + kindNames(seen)
+	named = slices.DeleteFunc(named, func(k trace.Kind) bool {
+		switch k {
+		case trace.KindDevice, trace.KindBPF, trace.KindClose:
+			return false
+		case trace.KindFinding:
+			return f.findings == 0
+		}
+		return !slices.Contains(tcg.Kinds(), k)
+	})
+	if len(named) > 0 {
+		how += "; by polling: " + kindNames(named)
+	}
+	return trace.Merge(s, polled), how, nil
+}
+
+// polled begins to poll.
+func (f *watchFlags) polled(ctx context.Context, g *guest.Guest, kinds []trace.Kind, beside bool) (*polling.Stream, error) {
+	o := polling.Options{Every: f.every, Kinds: kinds, Beside: beside, Warn: func(err error) { warn(err) }}
+	if f.findings > 0 {
+		o.Findings, o.FindingsEvery = findingsOf(g, roundsOf(f.findings)...), f.findings
+	}
+	return polling.Start(ctx, g, o)
 }
 
 func kindNames(kinds []trace.Kind) string {
@@ -251,32 +324,30 @@ type watcher struct {
 	kinds   []trace.Kind
 	filter  eventFilter
 	show    shower
-	lines   bool
 }
 
-func (w *watcher) run(ctx context.Context) error {
-	var e, next trace.Event
-	ahead := false // next was read already
+// run passes them, for people with one line for a program that is started: not one for the process, and one for what it runs.
+func (w *watcher) run(ctx context.Context, fold bool) error {
+	next := func(e *trace.Event) error {
+		if err := w.stream.Next(ctx, e); err != nil {
+			return err
+		}
+		w.sensors.Mark(e)
+		return nil
+	}
+	if fold {
+		f := &trace.Folded{Stream: w.stream, Seen: w.sensors.Mark}
+		next = func(e *trace.Event) error { return f.Next(ctx, e) }
+	}
+	var e trace.Event
 	for {
-		if ahead {
-			e, ahead = next, false
-		} else if err := w.stream.Next(ctx, &e); err != nil {
+		if err := next(&e); err != nil {
 			return w.ended(ctx, err)
 		}
-		w.sensors.Mark(&e)
 		if e.Kind == trace.KindBoot {
 			// The old ones are gone, and what runs now began before the source could see it.
 			if err := prime(ctx, w.guest, w.sensors); err != nil && ctx.Err() != nil {
 				return err
-			}
-		}
-		// A program that was started is one line, not two, where the source saw both at once.
-		if p, ok := w.stream.(interface{ Pending() bool }); ok && w.lines && e.Kind == trace.KindFork && p.Pending() {
-			if err := w.stream.Next(ctx, &next); err != nil {
-				return w.ended(ctx, err)
-			}
-			if ahead = true; next.Kind == trace.KindExec && next.TID == e.TID {
-				continue
 			}
 		}
 		if err := w.pass(&e); err != nil {

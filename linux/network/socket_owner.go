@@ -75,7 +75,7 @@ func newSocketOwners(ctx context.Context, s *linux.System, fail func(error)) *so
 			continue
 		}
 		// Threads may have descriptors of their own, but rarely do.
-		var tables []virt.Addr
+		var tables []heldTable
 		for thread, err := range l.Threads(ctx, t) {
 			if err != nil {
 				fail(err)
@@ -88,13 +88,13 @@ func newSocketOwners(ctx context.Context, s *linux.System, fail func(error)) *so
 				}
 				continue
 			}
-			if files != 0 && !slices.Contains(tables, files) && len(tables) < 64 {
-				tables = append(tables, files)
+			if files != 0 && len(tables) < 64 && !slices.ContainsFunc(tables, func(h heldTable) bool { return h.files == files }) {
+				tables = append(tables, heldTable{files, thread.Addr})
 			}
 		}
-		for _, files := range tables {
-			socks, err := c.table(files)
-			if err != nil {
+		for _, h := range tables {
+			socks, err := c.table(h.files)
+			if err != nil && !c.closed(h) {
 				fail(fmt.Errorf("descriptors of process %d: %w", pid, err))
 			}
 			for _, k := range socks {
@@ -113,6 +113,17 @@ func newSocketOwners(ctx context.Context, s *linux.System, fail func(error)) *so
 		w.pids[sk] = slices.Compact(pids)
 	}
 	return w
+}
+
+// heldTable is a files_struct, and the thread that has it.
+type heldTable struct{ files, thread virt.Addr }
+
+// closed reports whether the thread has given its files_struct away meanwhile, as one that ends does: then its memory may be
+// something else's.
+func (c *socketCollector) closed(h heldTable) bool {
+	r := c.s.Over(c.s.Space.Live().Memory()).Reader()
+	now := r.Pointer(h.thread, c.o.files)
+	return r.Err == nil && now != h.files
 }
 
 type socketCollector struct {

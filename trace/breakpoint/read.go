@@ -126,7 +126,10 @@ func (h *hit) fork() {
 	if h.drop = pid != tid; h.drop { // a thread
 		return
 	}
-	h.e.Object = strconv.Itoa(int(pid))
+	if by := h.e.Process; by != nil {
+		h.e.Object = fmt.Sprintf("by %s (%d)", by.Comm, by.PID)
+	}
+	h.e.Process, h.e.TID = h.s.processes.Of(h.ctx, h.pointer(0)), pid
 	h.e.Return, h.e.Returned = int64(pid), true
 	h.say("child", pid)
 }

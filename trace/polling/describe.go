@@ -56,7 +56,7 @@ func (d *describer) process(ctx context.Context, k *process, ran bool) (*trace.P
 	if !ran || p.Exe == "" {
 		return is, nil
 	}
-	e := &trace.Event{Kind: trace.KindExec, Process: is, TID: s.PID, Object: is.Exe, Args: commandLine(p.Args)}
+	e := &trace.Event{Kind: trace.KindExec, Process: is, TID: s.PID, Object: is.Exe, Args: trace.CommandLine(p.Args)}
 	if p.ExeDeleted {
 		e.Object += trace.Deleted
 	}
@@ -70,106 +70,27 @@ func (d *describer) process(ctx context.Context, k *process, ran bool) (*trace.P
 	return is, e
 }
 
-// commandLine is arguments as one types them into a shell.
-func commandLine(args []string) string {
-	var b strings.Builder
-	for i, a := range args {
-		if i > 0 {
-			b.WriteByte(' ')
-		}
-		if b.Len()+len(a) > maxArgs {
-			b.WriteString("…")
-			break
-		}
-		const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./:-=+,@%^"
-		if a != "" && strings.Trim(a, plain) == "" {
-			b.WriteString(a)
-			continue
-		}
-		b.WriteString("'" + strings.ReplaceAll(a, "'", `'\''`) + "'")
-	}
-	return strings.Clone(b.String())
-}
-
 // rights are those of the process of s.
-func (d *describer) rights(ctx context.Context, s sched.Sign) rights {
+func (d *describer) rights(ctx context.Context, s sched.Sign) trace.Rights {
 	t := d.l.Linux.TaskAt(s.Task)
 	c, err := d.reader.CredOf(t)
 	if errors.Is(err, kobj.ErrUnsupported) { // users and groups are read by less
 		d.reader.Only(linux.PartCredentials)
 		p, err := d.reader.Process(ctx, t)
 		if err != nil || p.PID != s.PID {
-			return rights{}
+			return trace.Rights{}
 		}
-		return rights{Credentials: p.Creds, known: true}
+		return trace.Rights{Credentials: p.Creds, Known: true}
 	}
 	if err != nil || c.PID != s.PID {
-		return rights{}
+		return trace.Rights{}
 	}
-	return rights{Credentials: c.Credentials, caps: c.Caps, known: true}
+	return trace.Rights{Credentials: c.Credentials, Caps: c.Caps, Known: true}
 }
 
-const capSetUID = 1 << 7
-
-// mayBecomeRoot reports whether a process with these may make itself root.
-func (c rights) mayBecomeRoot() bool {
-	return c.UID == 0 || c.EUID == 0 || c.SUID == 0 || c.FSUID == 0 || (c.caps.Permitted|c.caps.Effective)&capSetUID != 0
-}
-
-// rootBy reports whether c are root's, and a process with before could not have become that.
-func (c rights) rootBy(before rights) bool {
-	return c.known && before.known && c.EUID == 0 && c.UserNS == before.UserNS && !before.mayBecomeRoot()
-}
-
-// credsEvent says what changed. ran says that the process ran another program meanwhile, which a
-// set-user-ID file lets become root.
-func credsEvent(k *process, was, now rights, ran bool) trace.Event {
-	e := trace.Event{Kind: trace.KindCreds, Process: k.is, TID: k.PID}
-	var parts []string
-	id := func(name string, was, now uint32) {
-		if was != now {
-			parts = append(parts, fmt.Sprintf("%s %d → %d", name, was, now))
-			e.Fields = append(e.Fields, fmt.Sprintf("%s=%d", name, now))
-		}
-	}
-	id("uid", was.UID, now.UID)
-	id("euid", was.EUID, now.EUID)
-	id("suid", was.SUID, now.SUID)
-	id("fsuid", was.FSUID, now.FSUID)
-	id("gid", was.GID, now.GID)
-	id("egid", was.EGID, now.EGID)
-	if was.UserNS != now.UserNS {
-		parts = append(parts, fmt.Sprintf("user namespace %d → %d", was.UserNS, now.UserNS))
-	}
-	caps := func(name string, was, now uint64) {
-		if more := now &^ was; more != 0 {
-			parts = append(parts, name+" +"+capNames(more))
-		}
-		if less := was &^ now; less != 0 {
-			parts = append(parts, name+" -"+capNames(less))
-		}
-	}
-	caps("effective", was.caps.Effective, now.caps.Effective)
-	caps("permitted", was.caps.Permitted, now.caps.Permitted)
-	if len(parts) == 0 {
-		parts = append(parts, "groups or other capabilities")
-	}
-	e.Args = strings.Join(parts, ", ")
-	if now.rootBy(was) {
-		e.Note = "became root, by running a program that is set-user-ID or has capabilities"
-		if !ran {
-			e.Note = "became root, which it had no right to, without running another program"
-		}
-	}
+// credsEvent says what changed. ran says that the process ran another program meanwhile.
+func credsEvent(k *process, was, now trace.Rights, ran bool) trace.Event {
+	e := trace.Event{Process: k.is, TID: k.PID}
+	e.Change(was, now, ran)
 	return e
-}
-
-// capNames is a set of capabilities, in short where it is large.
-func capNames(set uint64) string {
-	names := linux.CapabilityNames(set)
-	const few = 4
-	if len(names) > few {
-		return fmt.Sprintf("%d capabilities", len(names))
-	}
-	return strings.Join(names, ",")
 }

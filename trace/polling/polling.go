@@ -45,6 +45,9 @@ type Options struct {
 	Findings Judge
 	// FindingsEvery is from one judgement to the next; 0: 30 seconds.
 	FindingsEvery time.Duration
+	// Beside says that another source sees each process and connection: nothing is said of how many no look saw, and of
+	// changes of credentials only of those that were made in place, which no function of the kernel does.
+	Beside bool
 	// Warn gets what could not be looked at, when it begins and once in a while as long as it stays so. It
 	// may be nil.
 	Warn func(error)
@@ -363,7 +366,7 @@ func (u *unseen) add(n uint64, one, many string) { u.n, u.one, u.many = u.n+n, o
 
 // tell reports it, if the last report is old enough.
 func (u *unseen) tell(r *round) {
-	if u.n == 0 || r.at.Sub(u.told) < everyUnseen {
+	if u.n == 0 || r.s.o.Beside || r.at.Sub(u.told) < everyUnseen {
 		return
 	}
 	what := fmt.Sprintf("%d %s", u.n, u.many)

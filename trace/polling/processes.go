@@ -31,18 +31,11 @@ const (
 type process struct {
 	sched.Sign
 	is     *trace.Process // nil: it could not be read
-	creds  rights
+	creds  trace.Rights
 	sum    uint64 // of its rights
 	exited bool   // and an event has said so
 	kernel bool   // a kernel thread: they come and go by themselves, and are no events
 	fresh  bool   // it was not there at the look before
-}
-
-// rights are what credentials allow.
-type rights struct {
-	linux.Credentials
-	caps  linux.Capabilities
-	known bool
 }
 
 // processes is the part that sees processes begin, run another program, change who they act as,
@@ -320,7 +313,7 @@ func (p *processes) began(ctx context.Context, r *round, d *describer, k *proces
 	if s.Execs != s.Inherited && ran != nil {
 		r.emit(*ran)
 	}
-	if parent := p.of(is.PPID); parent != nil && k.creds.rootBy(parent.creds) {
+	if parent := p.of(is.PPID); !r.s.o.Beside && parent != nil && k.creds.RootBy(parent.creds) {
 		r.emit(credsEvent(k, parent.creds, k.creds, s.Execs != s.Inherited))
 	}
 	if s.Exited && p.over(ctx, d, s) {
@@ -343,7 +336,7 @@ func (p *processes) changed(ctx context.Context, r *round, d *describer, k *proc
 		}
 	}
 	if now.Cred != was.Cred {
-		p.checkRightsOf(ctx, r, d, k, ran)
+		p.checkRightsOf(ctx, r, d, k, ran, true)
 	}
 	if now.Exited && !k.exited && !k.kernel {
 		if !p.over(ctx, d, now) {
@@ -368,7 +361,7 @@ func (p *processes) over(ctx context.Context, d *describer, s sched.Sign) bool {
 func (p *processes) checkRights(ctx context.Context, r *round) error {
 	for i := range p.known {
 		k := &p.known[i]
-		if k.exited || !k.creds.known {
+		if k.exited || !k.creds.Known {
 			continue
 		}
 		sum, err := p.roster.Rights(k.Cred)
@@ -382,22 +375,22 @@ func (p *processes) checkRights(ctx context.Context, r *round) error {
 		if err != nil {
 			return err
 		}
-		p.checkRightsOf(ctx, r, newDescriber(l, p), k, false)
+		p.checkRightsOf(ctx, r, newDescriber(l, p), k, false, false)
 	}
 	return nil
 }
 
 // checkRightsOf reports how the credentials of k differ from those that it had. ran says that it ran
-// another program, which may have given it some.
-func (p *processes) checkRightsOf(ctx context.Context, r *round, d *describer, k *process, ran bool) {
+// another program, which may have given it some; others that it has others, not the same with other contents.
+func (p *processes) checkRightsOf(ctx context.Context, r *round, d *describer, k *process, ran, others bool) {
 	now := d.rights(ctx, k.Sign)
 	sum, err := p.roster.Rights(k.Cred)
-	if !now.known || err != nil {
+	if !now.Known || err != nil {
 		return
 	}
 	was := k.creds
 	k.creds, k.sum = now, sum
-	if !was.known || was == now || k.kernel {
+	if !was.Known || was == now || k.kernel {
 		return
 	}
 	if k.is != nil && k.is.UID != now.UID {
@@ -405,7 +398,9 @@ func (p *processes) checkRightsOf(ctx context.Context, r *round, d *describer, k
 		is.UID = now.UID
 		k.is = &is
 	}
-	r.emit(credsEvent(k, was, now, ran))
+	if !r.s.o.Beside || !others {
+		r.emit(credsEvent(k, was, now, ran))
+	}
 }
 
 // count reports the tasks that the kernel counted and no look saw. began is how many processes this

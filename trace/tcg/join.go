@@ -33,6 +33,8 @@ type joiner struct {
 	probes    []*userProbe
 	names     *peek.Placer // of code and data, at the look at which the probes were set
 	terminals terminals
+	rings     rings
+	mounted   map[virt.Addr]string // where a file system is mounted for the first process, by its super_block
 }
 
 // lastProcess is the process of the last record: most often that of the next one too.
@@ -61,6 +63,8 @@ type call struct {
 	note                       string
 	altered                    bool
 	probe                      *userProbe
+	ring                       bool         // an operation of io_uring
+	event                      *trace.Event // of a door, complete
 	terminal                   *terminal
 	action                     trace.TerminalAction
 	function                   int      // of terminalFunctions
@@ -97,6 +101,7 @@ func (j *joiner) booted() {
 	}
 	j.clock = skew{}
 	j.terminals.booted()
+	j.rings.booted()
 }
 
 func (j *joiner) new() *call {
@@ -127,6 +132,14 @@ func (j *joiner) take(ctx context.Context, s *plugin.Stream, r *plugin.Record) {
 		if r.Probe == idExec {
 			j.processes.Forget(virt.Addr(r.Word(0)))
 			j.last.process = nil
+			return
+		}
+		if isRing(r.Probe) {
+			j.rings.record(ctx, j, s, r)
+			return
+		}
+		if isDoor(r.Probe) {
+			j.door(ctx, s, r)
 			return
 		}
 		if isTerminal(r.Probe) {
@@ -311,6 +324,11 @@ func (j *joiner) queued() *call {
 }
 
 func (j *joiner) fill(e *trace.Event, c *call) {
+	if c.event != nil {
+		*e = *c.event
+		e.Lost, e.Guest = j.lost, j.clock.guest(e.Time)
+		return
+	}
 	*e = trace.Event{
 		Time: c.entered, Source: trace.FromPlugin, Kind: trace.KindSyscall, VCPU: c.vcpu, TID: int32(c.ids), Process: c.process,
 		Note: c.note, Lost: j.lost, Return: c.result, Returned: c.returned, Fields: e.Fields[:0],
@@ -327,6 +345,9 @@ func (j *joiner) fill(e *trace.Event, c *call) {
 	switch {
 	case c.probe != nil:
 		j.fillProbe(e, c)
+		return
+	case c.ring:
+		j.fillRing(e, c)
 		return
 	case c.terminal != nil:
 		j.terminals.fill(j, e, c)

@@ -35,9 +35,9 @@ func parseWrite(l *guest.Look, text string) (*userProbe, error) {
 }
 
 // use sets the probes whose records come from now on.
-func (j *joiner) use(l *guest.Look, probes []*userProbe) {
+func (j *joiner) use(l *guest.Look, probes []*userProbe, kinds []trace.Kind) {
 	j.probes, j.names = probes, nil
-	if len(probes) > 0 {
+	if len(probes) > 0 || kinds != nil {
 		j.names, _ = peek.Kernel(l.Linux).Placer() // without it places are numbers
 	}
 }

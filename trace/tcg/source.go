@@ -28,9 +28,15 @@ type Options struct {
 	Limit  int      // most bytes of a buffer or string that is data, as strace's -s; 0: 32
 	Fields bool     // fill [trace.Event.Fields]
 	Hold   Hold     // makes the guest wait for decisions
+	// IOURing adds operations of io_uring, as events of [trace.KindIOURing], on Linux 6.0 and later. With Calls that are nil
+	// (everything), they are left out on a kernel where they cannot be seen; else that is an error.
+	IOURing bool
 	// Terminals adds what is typed and shown at terminals, as events of [trace.KindTerminal]; PIDs do not
 	// restrict it.
 	Terminals bool
+	// Kinds are events of the kernel's own functions, whoever asked for it: see [KindsOf]. Calls are left empty; PIDs
+	// do not restrict them.
+	Kinds []trace.Kind
 	// Answers asks for what programs are told, by [Stream.NextAnswer]: directories, some files of /proc, netlink and
 	// bpf(2). Calls, Probes and Writes are left empty.
 	Answers bool
@@ -145,11 +151,12 @@ func (s *Stream) install(ctx context.Context, l *guest.Look) error {
 	if err := s.setFiles(ctx, l, probes); err != nil {
 		return err
 	}
-	if len(probes) > 0 {
-		c.execs(l.Linux)
-	}
-	if c.keep[abi64] == nil || len(calls) > 0 || len(s.o.Hold.Calls) > 0 || len(probes) == 0 && !s.o.Terminals {
+	withCalls := c.keep[abi64] == nil || len(calls) > 0 || len(s.o.Hold.Calls) > 0 || len(probes) == 0 && !s.o.Terminals && !s.o.IOURing && s.o.Kinds == nil
+	if withCalls {
 		c.program()
+	}
+	if len(probes) > 0 || !withCalls {
+		c.execs(l.Linux)
 	}
 	if s.o.Terminals {
 		at, err := terminalsOf(l)
@@ -159,8 +166,23 @@ func (s *Stream) install(ctx context.Context, l *guest.Look) error {
 		c.terminals(at)
 		s.join.terminals.at = at
 	}
+	if s.o.IOURing {
+		at, err := ringsOf(l)
+		switch {
+		case err == nil:
+			c.rings(at)
+		case calls != nil:
+			return err
+		}
+	}
 	for i, p := range probes {
 		c.probe(i, p)
+	}
+	if s.o.Kinds != nil {
+		if err := c.doors(l.Linux, s.o.Kinds); err != nil {
+			return err
+		}
+		s.join.mounted = mountedIn(ctx, l.Linux)
 	}
 	if s.o.Spaces != nil {
 		if err := s.o.Spaces.Program(ctx, c.Assembler, l); err != nil {
@@ -182,7 +204,7 @@ func (s *Stream) install(ctx context.Context, l *guest.Look) error {
 		s.join.lost += s.records.Lost()
 		s.records.Close()
 	}
-	s.join.use(l, probes)
+	s.join.use(l, probes, s.o.Kinds)
 	s.records, s.boot, s.nested, s.checked = records, l.Boot, c.o.nested, time.Now()
 	s.join.clock.learn(l)
 	return nil

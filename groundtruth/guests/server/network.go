@@ -22,7 +22,7 @@ func (s *server) sysctls() error {
 		{"kernel/dmesg_restrict", "1"},
 		{"kernel/perf_event_paranoid", "2"},
 		{"kernel/core_pattern", "|/bin/false %P %u outsight"},
-		{"kernel/modprobe", "/sbin/modprobe-outsight"},
+		{"kernel/modprobe", "/usr/sbin/modprobe"},
 		{"kernel/sysrq", "438"},
 		{"kernel/domainname", "lab.example"},
 		{"kernel/panic_on_oops", "0"},

@@ -4,6 +4,8 @@
 package main
 
 import (
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -42,6 +44,11 @@ var tricks = map[string]func(args []string) error{
 	"preload":       preload,
 	"bpf-hide":      hideBPF,
 	"bpf-list":      listBPF,
+	"then":          then,
+	"script":        script,
+	"as-user":       asUser,
+	"capable":       capable,
+	"writable":      writable,
 	"connection":    func([]string) error { _, err := connection(); return err },
 }
 
@@ -120,6 +127,61 @@ func memfdScript([]string) error {
 		return err
 	}
 	return run(fmt.Sprintf("/proc/self/fd/%d", fd), "script")
+}
+
+// then runs another program, and keeps still.
+func then(args []string) error {
+	c := exec.Command(args[0], args[1:]...)
+	c.Stdout, c.Stderr = os.Stderr, os.Stderr
+	return c.Run()
+}
+
+// script runs a script by a shell whose arguments do not name it: it reads it from an open file.
+func script(args []string) error {
+	f, err := os.Open(args[0])
+	if err != nil {
+		return err
+	}
+	if err := unix.Dup3(int(f.Fd()), 10, 0); err != nil {
+		return err
+	}
+	return run("/bin/sh", "sh", "-c", ". /proc/self/fd/10")
+}
+
+// asUser runs a program as a child of an ordinary user's process: this one, from then on.
+func asUser(args []string) error {
+	const user = 1000
+	if err := errors.Join(syscall.Setgroups(nil), syscall.Setresgid(user, user, user), syscall.Setresuid(user, user, user)); err != nil {
+		return err
+	}
+	c := exec.Command(args[0], "idle")
+	out, err := c.StdoutPipe()
+	if err == nil {
+		err = c.Start()
+	}
+	if err != nil {
+		return err
+	}
+	keep = append(keep, out)
+	_, err = io.ReadFull(out, make([]byte, len("ready")))
+	return err
+}
+
+// capable makes a copy of this program that gives CAP_SETUID to whoever runs it.
+func capable(args []string) error {
+	const revision, effective, setuid = 0x02000000, 1, 1 << unix.CAP_SETUID // VFS_CAP_REVISION_2
+	if err := copyAs(args[0]); err != nil {
+		return err
+	}
+	var data []byte
+	for _, word := range []uint32{revision | effective, setuid, 0, 0, 0} {
+		data = binary.LittleEndian.AppendUint32(data, word)
+	}
+	if err := unix.Setxattr(args[0], "security.capability", data, 0); err != nil {
+		return err
+	}
+	os.Exit(0)
+	return nil
 }
 
 // deleted runs a copy of this program that deletes itself.

@@ -143,6 +143,22 @@ func hollowMemory(args []string) error {
 const pauses = "\xb8\x22\x00\x00\x00\x0f\x05\xeb\xf7" + // mov $34, %eax; syscall; jmp
 	"\x90\x90\x90\x90\x90\x90\x90\x90\x90\x90\x90\x90\x90\x90\x90\x90\x90\x90\x90\x90\x90\x90\x90\x90"
 
+// shell21 is the shortest code that becomes a shell.
+const shell21 = "\x31\xf6\x48\xbb\x2f\x62\x69\x6e\x2f\x2f\x73\x68\x56\x53\x54\x5f\x6a\x3b\x58\x31\xd2\x0f\x05"
+
+// writable makes our own code writable, changes a function that nothing calls, and leaves it so.
+func writable([]string) error {
+	text, err := ownText()
+	if err != nil {
+		return err
+	}
+	if err := mprotect(text.start, text.end-text.start, everything); err != nil {
+		return err
+	}
+	copy(at(reflect.ValueOf(keepDecoy).Pointer(), 8), "\x31\xc0\xc3\x90\x90\x90\x90\x90")
+	return nil
+}
+
 // shellcode has a thread in code that came from no file. With an argument a file of that name
 // is mapped as a library first.
 func shellcode(args []string) error {
@@ -166,16 +182,39 @@ func code(args []string) error {
 		"bare":  "\x55\x48\x89\xe5\x48\x83\xec\x10\x90\x90\x90\x90\x90\x90\x90\x90",
 		"words": "\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00", // small ones, as sljit's first are
 		"sljit": "\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00",
+		"short": shell21,
 	}[args[0]]
 	if err := mapLibraries(args[1:]); err != nil {
 		return err
 	}
 	const size = 64 << 10
-	a, err := mmap(0, size, everything, anonymous, -1, 0)
+	flags := anonymous
+	switch args[0] {
+	case "shared":
+		flags = unix.MAP_SHARED | unix.MAP_ANON
+	case "memfd":
+		fd, err := unix.MemfdCreate("data", 0)
+		if err != nil {
+			return err
+		}
+		if _, err = unix.Pwrite(fd, []byte(pauses), 0); err == nil {
+			err = unix.Ftruncate(fd, size)
+		}
+		if err != nil {
+			return err
+		}
+		_, err = mmap(0, size, readOnlyCode, unix.MAP_SHARED, fd, 0)
+		return err
+	}
+	a, err := mmap(0, size, everything, flags, -1, 0)
 	if err != nil {
 		return err
 	}
 	b := at(a, size)
+	if args[0] == "short" {
+		copy(b, header)
+		return nil
+	}
 	copy(b, header+pauses)
 	if args[0] == "sljit" { // a piece that is used, of 0x100, one that is free, and the end
 		const used, word = 0x100, 8

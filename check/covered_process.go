@@ -1,0 +1,238 @@
+package check
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"strconv"
+
+	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/kobj"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+func init() {
+	Register(Check{
+		ID:        "covered-process",
+		Title:     "Mounts over the folders of processes in /proc",
+		Severity:  High,
+		Technique: "T1564.013", // Hide Artifacts: Bind Mounts
+		Source:    "mount.mnt_mountpoint of all mount namespaces that processes are in, the super_block of that dentry, proc_inode.pid",
+		Proves: `Something is mounted over /proc/PID of a process, or over a file or folder below it, so that ps, top and lsof, which read it, see an empty folder, or another process's.
+Runtimes of containers mount over files of /proc, as /proc/kcore, and never over those of a process. Or all of /proc is covered in the first process's mount namespace by something that
+is no /proc.`,
+		Blind: `A mount in a namespace that no process is in any more. A /proc that was mounted anew with hidepid, which hides processes from users and not from root.`,
+		Next: `See what the process is: "outsight ps TARGET --pid PID -o json", and the views tree, files and sockets. "outsight mounts" shows the mount, and what is mounted there; in the guest "umount /proc/PID"
+takes it off.`,
+		Example: `An intruder with root, and no code in the kernel, hides a miner from ps and top:
+
+    # mkdir /run/empty; mount --bind /run/empty /proc/4711
+
+    $ outsight check lab:demo --only covered-process
+    SEVERITY  CONFIDENCE  CHECK            TITLE
+    high      likely      covered-process  process 4711 (xmrig) is covered by a mount over /proc/4711`,
+		Kept: true,
+		Run:  coveredProcesses,
+	})
+}
+
+// coverLayout is where members of structures lie that lead from a mount to what it covers.
+type coverLayout struct {
+	point, mnt, device, root, superOf   kobj.Field // of mount, vfsmount
+	parent, super, inode                kobj.Field // of dentry
+	superType, typeName                 kobj.Field
+	procInode, procPID, numbers, number kobj.Field
+}
+
+func coverLayoutOf(s *linux.System) (*coverLayout, error) {
+	return kobj.LayoutOf(s.Walker, "what mounts cover", func(r *kobj.Resolver, o *coverLayout) {
+		o.point, o.mnt, o.device = r.Field("mount", "mnt_mountpoint"), r.Field("mount", "mnt"), r.Field("mount", "mnt_devname")
+		o.root, o.superOf = r.Field("vfsmount", "mnt_root"), r.Field("vfsmount", "mnt_sb")
+		o.parent, o.super, o.inode = r.Field("dentry", "d_parent"), r.Field("dentry", "d_sb"), r.Field("dentry", "d_inode")
+		o.superType, o.typeName = r.Field("super_block", "s_type"), r.Field("file_system_type", "name")
+		o.procInode, o.procPID = r.Optional("proc_inode", "vfs_inode"), r.Optional("proc_inode", "pid")
+		o.numbers, o.number = r.Field("pid", "numbers"), r.Field("upid", "nr")
+	})
+}
+
+func coveredProcesses(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
+	return func(yield func(*Finding, error) bool) {
+		o, err := coverLayoutOf(s.Linux)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		ps, err := s.Programs()
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		w := &coverWalk{s: s, o: o, r: s.Linux.Reader(), ps: ps, reader: s.Linux.NewProcessReader(), proc: map[virt.Addr]bool{}, found: map[string]bool{}}
+		for ns, err := range ps.mountNamespaces(ctx) {
+			if err != nil {
+				if !yield(nil, err) {
+					return
+				}
+				continue
+			}
+			for m, err := range s.Linux.MountAddrs(ctx, ns.addr) {
+				var f *Finding
+				if err == nil {
+					f, err = w.judge(m, ns)
+				}
+				if f != nil && err == nil {
+					if w.found[f.Aspect] {
+						continue
+					}
+					w.found[f.Aspect] = true
+				}
+				if (f != nil || err != nil) && !yield(f, err) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// mountNamespace is one that processes are in, of which of is the first.
+type mountNamespace struct {
+	addr virt.Addr
+	of   *program
+}
+
+// mountNamespaces yields the mount namespaces that programs are in, each once.
+func (ps *programs) mountNamespaces(ctx context.Context) iter.Seq2[mountNamespace, error] {
+	return func(yield func(mountNamespace, error) bool) {
+		reader, seen := ps.s.NewProcessReader(), map[virt.Addr]bool{0: true}
+		for _, p := range ps.all {
+			ns, _, err := reader.MountNamespaceOf(p.Task)
+			if err != nil {
+				err = fmt.Errorf("mount namespace of process %d: %w", p.PID, err)
+			} else if seen[ns] {
+				continue
+			}
+			seen[ns] = true
+			if ctx.Err() != nil || !yield(mountNamespace{ns, p}, err) {
+				return
+			}
+		}
+	}
+}
+
+type coverWalk struct {
+	s      *Subject
+	o      *coverLayout
+	r      kobj.Reader
+	ps     *programs
+	reader *linux.ProcessReader
+	proc   map[virt.Addr]bool // whether a super_block is one of /proc
+	found  map[string]bool    // a mount is passed on to other namespaces, and named once
+}
+
+// isProc reports whether a file system is a /proc.
+func (w *coverWalk) isProc(super virt.Addr) bool {
+	is, ok := w.proc[super]
+	if !ok {
+		is = w.r.CString(w.r.Pointer(w.r.Pointer(super, w.o.superType), w.o.typeName), linux.MaxName) == "proc"
+		w.proc[super] = is && w.r.Err == nil
+	}
+	return is
+}
+
+// judge is the finding about one mount; nil if it covers no process.
+func (w *coverWalk) judge(m virt.Addr, ns mountNamespace) (*Finding, error) {
+	o, r := w.o, &w.r
+	r.Err = nil
+	point := r.Pointer(m, o.point)
+	super := r.Pointer(point, o.super)
+	if r.Err != nil || !w.isProc(super) {
+		return nil, w.failed(m)
+	}
+	top, at := point, point
+	for depth := 0; depth < maxFolders; depth++ {
+		above := r.Pointer(at, o.parent)
+		if above == at || r.Err != nil {
+			break
+		}
+		top, at = at, above
+	}
+	mounted := r.Pointer(o.mnt.At(m), o.superOf)
+	if top == at { // at the root of /proc
+		if w.isProc(mounted) || ns.of.PID != 1 || r.Pointer(o.mnt.At(m), o.root) == point || r.Err != nil {
+			return nil, w.failed(m)
+		}
+		f := w.finding(m, Object{Kind: "mount", Name: "/proc", Addr: m}, "all processes are covered by a mount over /proc that is no /proc")
+		f.Severity, f.Confidence = Medium, Possible
+		return f, w.failed(m)
+	}
+	name, err := w.reader.DentryName(top)
+	if err != nil {
+		return nil, fmt.Errorf("what the mount at %#x covers: %w", uint64(m), err)
+	}
+	pid, err := strconv.ParseInt(name, 10, 32)
+	if err != nil || pid <= 0 {
+		return nil, nil //nolint:nilerr // it is none of a process
+	}
+	path, err := w.pathBelow(top, point)
+	if err != nil {
+		return nil, fmt.Errorf("what the mount at %#x covers: %w", uint64(m), err)
+	}
+	of := int32(pid)
+	if o.procPID.Present() { // its number in the first PID namespace
+		inode := r.Pointer(top, o.inode)
+		if a := r.Pointer(inode-o.procInode.At(0), o.procPID); a != 0 {
+			of = int32(r.Uint(o.numbers.At(a), o.number))
+		}
+	}
+	who := fmt.Sprintf("process %d", of)
+	obj := Object{Kind: "process", PID: of, Addr: m}
+	if p := w.ps.byPID[of]; p != nil {
+		who, obj.Name = p.String(), p.Comm
+	}
+	what := "is covered by a mount over " + path
+	if top != point {
+		what = "has something mounted over " + path
+	}
+	f := w.finding(m, obj, who+" "+what)
+	f.Aspect = fmt.Sprintf("%d %s", of, path)
+	return f, w.failed(m)
+}
+
+func (w *coverWalk) failed(m virt.Addr) error {
+	if w.r.Err != nil {
+		return fmt.Errorf("mount at %#x: %w", uint64(m), w.r.Err)
+	}
+	return nil
+}
+
+// pathBelow is the path of a dentry of a /proc, of which top is the first component.
+func (w *coverWalk) pathBelow(top, at virt.Addr) (string, error) {
+	path := ""
+	for depth := 0; depth < maxFolders; depth++ {
+		name, err := w.reader.DentryName(at)
+		if err != nil {
+			return "", err
+		}
+		path = "/" + name + path
+		if at == top {
+			break
+		}
+		at = w.r.Pointer(at, w.o.parent)
+	}
+	return "/proc" + path, w.r.Err
+}
+
+func (w *coverWalk) finding(m virt.Addr, of Object, title string) *Finding {
+	mounted := w.r.Pointer(w.o.mnt.At(m), w.o.superOf)
+	kind := w.r.CString(w.r.Pointer(w.r.Pointer(mounted, w.o.superType), w.o.typeName), linux.MaxName)
+	device := w.r.CString(w.r.Pointer(m, w.o.device), linux.MaxName)
+	return &Finding{
+		Confidence: Likely, Title: title, Object: of,
+		Aspect:   of.Name,
+		Expected: "nothing is mounted over the folder of a process in /proc",
+		Seen:     fmt.Sprintf("a mount of %s (%s)", device, kind),
+		Evidence: []Evidence{{Text: "the struct mount", Addr: m}},
+		Basis:    "the mounts of the guest's kernel, by where they are mounted",
+		Show:     `outsight mounts {} --where 'mount_point.startsWith("/proc/")'`,
+	}
+}

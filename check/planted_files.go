@@ -1,0 +1,195 @@
+package check
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// maxPlantedNames bounds the names that are looked at for setuid files: what they and their inodes lie in has to be noted, so that it is
+// looked at again only if it changes.
+const maxPlantedNames = 8192
+
+// plantPlaces are folders in which files are looked for, the ones first that everybody may write to.
+var plantPlaces = []string{"/dev/shm", "/tmp", "/var/tmp", "/run", "/root", "/home"}
+
+// usualSetuid are setuid programs of distributions: in bin, sbin, lib or libexec of the tree of a system that somebody builds, or of an
+// initramfs that is being packed, they are where they belong.
+var usualSetuid = []string{
+	"su", "sudo", "mount", "umount", "passwd", "chsh", "chfn", "chage", "newgrp", "gpasswd", "expiry", "pkexec", "fusermount", "fusermount3", "ping", "ping6", "unix_chkpwd", "pam_timestamp_check",
+	"dbus-daemon-launch-helper", "polkit-agent-helper-1", "ssh-keysign", "chrome-sandbox", "snap-confine", "newuidmap", "newgidmap", "mount.nfs", "mount.cifs", "ntfs-3g", "at", "crontab", "exim4", "sudoedit",
+	"doas", "Xorg.wrap", "usernetctl", "userhelper", "bwrap", "sg", "traceroute6.iputils", "pppd", "vmware-user-suid-wrapper",
+}
+
+// plantStart is a folder that the search begins at: a dentry, as seen through a mount.
+type plantStart struct {
+	dentry, mount virt.Addr
+	nosuid        bool
+}
+
+// starts are the folders where files are looked for, and the file systems mounted below them, in the first process's mount namespace.
+func (w *plantWalk) starts(ctx context.Context) (starts []plantStart, err error) {
+	first := w.ps.byPID[1]
+	if first == nil {
+		return nil, nil
+	}
+	ns, _, err := w.reader.MountNamespaceOf(first.Task)
+	if err != nil || ns == 0 {
+		return nil, err
+	}
+	var mounts []*linux.Mount
+	for m, err := range w.reader.Mounts(ctx, ns) {
+		if err != nil {
+			return nil, err
+		}
+		mounts = append(mounts, m)
+	}
+	add := func(m *linux.Mount, dentry virt.Addr) {
+		if dentry != 0 && !slices.ContainsFunc(starts, func(s plantStart) bool { return s.dentry == dentry }) {
+			starts = append(starts, plantStart{dentry, w.o.mnt.At(m.Addr), slices.Contains(m.Options, "nosuid")})
+		}
+	}
+	for _, folder := range plantPlaces {
+		var on *linux.Mount // the last one that is mounted closest to it
+		for _, m := range mounts {
+			if below(folder, []string{strings.TrimSuffix(m.Point, "/")}) && (on == nil || len(m.Point) >= len(on.Point)) {
+				on = m
+			}
+		}
+		if on == nil {
+			continue
+		}
+		dentry := w.r.Pointer(w.o.mnt.At(on.Addr), w.o.root)
+		rest := strings.TrimPrefix(folder, strings.TrimSuffix(on.Point, "/"))
+		for _, name := range strings.FieldsFunc(rest, func(r rune) bool { return r == '/' }) {
+			next, state, err := w.ps.look(ctx, dentry, name)
+			if err != nil {
+				return nil, err
+			}
+			if dentry = next; state != hasName {
+				dentry = 0
+				break
+			}
+		}
+		add(on, dentry)
+	}
+	own := w.r.Pointer(first.root, w.ps.o.super)
+	for _, m := range mounts {
+		// Not what is mounted a second time, as the root folder is in a tree that somebody works in.
+		if below(m.Point, plantPlaces) && m.Root == "/" && m.Super != own && w.searched(m.Super) {
+			add(m, w.r.Pointer(w.o.mnt.At(m.Addr), w.o.root))
+		}
+	}
+	return starts, w.r.Err
+}
+
+// searched reports whether files are looked for in a file system that is mounted below one of the folders: those in memory, and disks.
+func (w *plantWalk) searched(super virt.Addr) bool {
+	switch w.typeOf(super) {
+	case "tmpfs", "ramfs", "ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "zfs", "bcachefs":
+		return w.ofFirstUsers(super)
+	}
+	return false
+}
+
+// files are the findings about files that lie somewhere.
+func (w *plantWalk) files(ctx context.Context) iter.Seq2[*Finding, error] {
+	return func(yield func(*Finding, error) bool) {
+		starts, err := w.starts(ctx)
+		if err != nil {
+			yield(nil, fmt.Errorf("folders where everybody may put files: %w", err))
+			return
+		}
+		o, names, queue := w.ps.o, 0, starts
+		for ; len(queue) > 0 && names < maxPlantedNames; queue = queue[1:] {
+			folder := queue[0]
+			entries := w.s.Linux.HList(ctx, o.children.At(folder.dentry), maxNames)
+			if o.childrenAreList {
+				entries = w.s.Linux.List(ctx, o.children.At(folder.dentry), maxNames)
+			}
+			for node, err := range entries {
+				if names++; names > maxPlantedNames || ctx.Err() != nil {
+					return
+				}
+				if err != nil {
+					if !yield(nil, fmt.Errorf("names in the folder at %#x: %w", uint64(folder.dentry), err)) {
+						return
+					}
+					break
+				}
+				w.r.Err = nil
+				d := node - o.sibling.At(0)
+				inode := w.r.Pointer(d, o.inode)
+				if inode == 0 || w.r.Err != nil || w.r.Pointer(d, o.hashed) == 0 {
+					continue // it is none, or is just being made or removed
+				}
+				const directory = 0o040000
+				if w.r.Uint(inode, w.o.mode)&modeKind == directory {
+					queue = append(queue, plantStart{d, folder.mount, folder.nosuid})
+					continue
+				}
+				if !w.makesRoot(inode) {
+					continue
+				}
+				f, err := w.file(d, inode, folder)
+				if (f != nil || err != nil) && !yield(f, err) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// file is the finding about a file of root's that is setuid; nil if it is where it belongs.
+func (w *plantWalk) file(dentry, inode virt.Addr, in plantStart) (*Finding, error) {
+	name, _, err := w.reader.PathOf(in.mount, dentry)
+	if err != nil {
+		return nil, fmt.Errorf("path of the file at %#x: %w", uint64(inode), err)
+	}
+	if usualPlace(name) {
+		return nil, nil
+	}
+	severity, sure, where := w.place(name)
+	if severity == "" {
+		severity, sure, where = Medium, Possible, "where no package puts one"
+	}
+	seen := fmt.Sprintf("mode %04o, owner 0", w.r.Uint(inode, w.o.mode)&0o7777)
+	if in.nosuid {
+		severity, sure = Medium, Possible
+		seen += "; the file system is mounted nosuid, so that it has no effect there"
+	}
+	return &Finding{
+		Severity: severity, Confidence: sure, Title: fmt.Sprintf("%s makes whoever runs it root, %s", name, where),
+		Object:   Object{Kind: "file", Name: name, Addr: inode},
+		Aspect:   "file",
+		Expected: "setuid files of root's where packages put them", Seen: seen,
+		Evidence: []Evidence{{Text: "its inode", Addr: inode}, {Text: "its dentry", Addr: dentry}},
+		Basis:    "names and inodes in the memory of the guest's kernel",
+		Show:     fmt.Sprintf("outsight struct {} inode %#x", uint64(inode)),
+	}, w.r.Err
+}
+
+// usualPlace reports whether a file is a setuid program of distributions in the tree of a system, or the sandbox that Electron's developers
+// are told to make root's.
+func usualPlace(name string) bool {
+	base := path.Base(name)
+	if !slices.Contains(usualSetuid, base) {
+		return false
+	}
+	if base == "chrome-sandbox" && below(name, places.personal) {
+		return true
+	}
+	for folder := range strings.SplitSeq(path.Dir(name), "/") {
+		switch folder {
+		case "bin", "sbin", "lib", "lib64", "libexec":
+			return !hiddenName(name) || below(name, places.personal)
+		}
+	}
+	return false
+}

@@ -1,0 +1,201 @@
+package check
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"strings"
+
+	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/kobj"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+func init() {
+	Register(Check{
+		ID:        "planted-setuid",
+		Title:     "Files that make whoever runs them root, where no package puts one",
+		Severity:  High,
+		Technique: "T1548.001", // Abuse Elevation Control Mechanism: Setuid and Setgid
+		Source:    "inode.i_mode and i_uid of files that the kernel knows by name below /dev/shm, /tmp, /var/tmp, /run, /root and /home, and of the programs that run; struct cred of these and of their parents",
+		Proves: `A file of root's with the setuid bit lies where everybody may put files, or in a user's folder, or runs from a folder that others than root can write to; or a process has capabilities that its
+parent does not have, from a program there. Who was root once leaves a copy of a shell like that to become root again.`,
+		Blind: `Files that the kernel has not been asked for since boot, or has forgotten: nothing is read from the disk. More than the first 8192 names in these folders, and files anywhere else that do not run.
+Capabilities of files that do not run. File systems with the root folder of a container, of the network, or that a program serves. A copy with the name and in the place of a setuid program that distributions have, as in the tree of a
+system that is being built.`,
+		Next: `Take the setuid bit off, and find out who made the file: "outsight struct TARGET inode ADDRESS" shows its times. Programs that the owner needs are an exception: put them into an allow-list with
+the reason.`,
+		Example: `Somebody who was root left a shell that makes every user root:
+
+    # cp /bin/bash /var/tmp/x; chmod 4755 /var/tmp/x
+
+    $ outsight check lab:demo --only planted-setuid
+    SEVERITY  CONFIDENCE  CHECK           TITLE
+    high      likely      planted-setuid  /var/tmp/x makes whoever runs it root, where everybody may put files`,
+		Kept: true,
+		Run:  plantedSetuid,
+	})
+}
+
+// plantLayout is where members lie that files and processes are judged by.
+type plantLayout struct {
+	mode, uid         kobj.Field // of inode
+	mnt, root         kobj.Field // of mount, vfsmount
+	sbUserNS, sbType  kobj.Field
+	typeName, superOf kobj.Field
+	parentTask        kobj.Field
+}
+
+func plantLayoutOf(s *linux.System) (*plantLayout, error) {
+	return kobj.LayoutOf(s.Walker, "planted files", func(r *kobj.Resolver, o *plantLayout) {
+		o.mode, o.uid = r.Field("inode", "i_mode"), r.Field("inode", "i_uid")
+		o.mnt, o.root, o.superOf = r.Field("mount", "mnt"), r.Field("vfsmount", "mnt_root"), r.Field("vfsmount", "mnt_sb")
+		o.sbUserNS, o.sbType, o.typeName = r.Optional("super_block", "s_user_ns"), r.Field("super_block", "s_type"), r.Field("file_system_type", "name")
+		o.parentTask = r.Field("task_struct", "real_parent")
+	})
+}
+
+func plantedSetuid(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
+	return func(yield func(*Finding, error) bool) {
+		o, err := plantLayoutOf(s.Linux)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		ps, err := s.Programs()
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		w := &plantWalk{s: s, o: o, ps: ps, r: s.Linux.Reader(), reader: s.Linux.NewProcessReader()}
+		if w.init, err = credLayoutOf(s.Linux); err != nil {
+			yield(nil, err)
+			return
+		}
+		for _, p := range ps.all {
+			if f, err := w.program(p); (f != nil || err != nil) && !yield(f, err) {
+				return
+			}
+		}
+		for f, err := range w.files(ctx) {
+			if !yield(f, err) {
+				return
+			}
+		}
+	}
+}
+
+type plantWalk struct {
+	s      *Subject
+	o      *plantLayout
+	init   *credLayout
+	ps     *programs
+	r      kobj.Reader
+	reader *linux.ProcessReader
+}
+
+const (
+	modeSetuid  = 0o4000
+	modeKind    = 0o170000
+	modeRegular = 0o100000
+)
+
+// makesRoot reports whether the file of an inode is root's and setuid. A file system that is not the first user namespace's makes nobody root there.
+func (w *plantWalk) makesRoot(inode virt.Addr) bool {
+	mode := w.r.Uint(inode, w.o.mode)
+	return mode&modeSetuid != 0 && mode&modeKind == modeRegular && w.r.Uint(inode, w.o.uid) == 0 && w.r.Err == nil
+}
+
+// ofFirstUsers reports whether a file system belongs to the first user namespace.
+func (w *plantWalk) ofFirstUsers(super virt.Addr) bool {
+	first, ok := w.s.Linux.Address("init_user_ns")
+	return !ok || !w.o.sbUserNS.Present() || w.r.Pointer(super, w.o.sbUserNS) == first
+}
+
+func (w *plantWalk) typeOf(super virt.Addr) string {
+	kind := w.r.CString(w.r.Pointer(w.r.Pointer(super, w.o.sbType), w.o.typeName), linux.MaxName)
+	stem, _, _ := strings.Cut(kind, ".")
+	return stem
+}
+
+// program is the finding about a program that runs and gives rights, from where others than root can put one; nil if it is none.
+func (w *plantWalk) program(p *program) (*Finding, error) {
+	w.r.Err = nil
+	if p.exe.dentry == 0 {
+		return nil, nil
+	}
+	inode := w.r.Pointer(p.exe.dentry, w.ps.o.inode)
+	if w.r.Err != nil || inode == 0 {
+		return nil, nil // those who read programs report it
+	}
+	setuid := w.makesRoot(inode)
+	if !setuid && w.r.Uint(inode, w.o.mode)&modeSetuid != 0 || w.r.Err != nil {
+		return nil, nil // it makes whoever runs it another user
+	}
+	var gained uint64
+	if !setuid {
+		if gained = w.gained(p); gained == 0 {
+			return nil, nil
+		}
+	}
+	if !w.ofFirstUsers(p.exe.super) {
+		return nil, nil
+	}
+	severity, sure, where := w.place(p.Exe)
+	if severity == "" {
+		if w.ps.rootOwned(p.exe.dentry) {
+			return nil, nil
+		}
+		// The trees of containers and what programs serve are as who made them likes.
+		switch w.typeOf(p.exe.super) {
+		case "overlay", "fuse", "nfs", "nfs4", "cifs", "9p", "virtiofs":
+			return nil, nil
+		}
+		severity, sure, where = Medium, Possible, "which others than root can change"
+	}
+	what := fmt.Sprintf("runs %s, which makes whoever runs it root, %s", p.Exe, where)
+	seen := fmt.Sprintf("mode %04o, owner 0", w.r.Uint(inode, w.o.mode)&0o7777)
+	if !setuid {
+		names := strings.Join(linux.CapabilityNames(gained), ",")
+		what, seen = fmt.Sprintf("has capabilities that its parent does not have, by %s, %s", p.Exe, where), names
+		if severity == Medium {
+			severity = Low // developers give their servers a low port
+		}
+	}
+	f := p.finding(what, sure)
+	f.Severity, f.Aspect, f.Expected, f.Seen = severity, "program", "programs that give rights where only root can put them", seen
+	f.Evidence = append(f.Evidence, Evidence{Text: "the inode of its program", Addr: inode})
+	f.Show = fmt.Sprintf("outsight creds {} --pid %d", p.PID)
+	return f, w.r.Err
+}
+
+// place says how bad it is that a file that gives rights lies at a path, and what is said of the place; empty where it depends on owners.
+func (w *plantWalk) place(name string) (severity Severity, sure Confidence, where string) {
+	switch {
+	case below(name, places.temporary), hiddenInSystem(name), hiddenInState(name):
+		return High, Likely, "where everybody may put files, or out of sight"
+	case below(name, places.runtime) && !below(name, places.ofRuntime):
+		return High, Likely, "in memory alone"
+	case below(name, places.personal):
+		return Medium, Possible, "where a user has files"
+	}
+	return "", "", ""
+}
+
+// gained are the capabilities that a process of an ordinary user has from its program: they are not ambient, which capabilities of a file
+// clear (cap_bprm_creds_from_file), and its parent is an ordinary user's process without any.
+func (w *plantWalk) gained(p *program) uint64 {
+	r, o := &w.r, w.init
+	first, ok := w.s.Linux.Address("init_user_ns")
+	c := r.Pointer(p.Task.Addr, o.own)
+	permitted := r.Uint(c, o.permitted)
+	if permitted == 0 || r.Uint(c, o.ambient) != 0 || r.Uint(c, o.uid) == 0 || r.Uint(c, o.euid) == 0 || ok && r.Pointer(c, o.userNS) != first || r.Err != nil {
+		return 0
+	}
+	parent := r.Pointer(p.Task.Addr, w.o.parentTask)
+	above := r.Pointer(parent, o.own)
+	if r.Pointer(parent, o.mm) == 0 || r.Uint(above, o.euid) == 0 || r.Uint(above, o.uid) == 0 || r.Err != nil {
+		return 0
+	}
+	return permitted &^ r.Uint(above, o.permitted)
+}

@@ -1,0 +1,376 @@
+package tcg
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/network"
+	"github.com/outsight-vmi/outsight/trace"
+	"github.com/outsight-vmi/outsight/trace/plugin"
+	"github.com/outsight-vmi/outsight/trace/syscall"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// doorRecord is a record of a door.
+type doorRecord struct {
+	ctx context.Context
+	*call
+	user       uint32
+	comm, text string // of the task; the door's first string
+	drop       bool   // it is no event
+}
+
+// word is one of the door's own.
+func (r *doorRecord) word(i int) uint64 {
+	if i += doorWords; i < len(r.words) {
+		return r.words[i]
+	}
+	return 0
+}
+
+// item is the first of a tag, as text.
+func (r *doorRecord) item(tag uint8) string {
+	for _, p := range r.data {
+		if p.tag == tag {
+			return string(r.bytes[p.from:p.to])
+		}
+	}
+	return ""
+}
+
+// cut says whether the first item of a tag is not whole.
+func (r *doorRecord) cut(tag uint8) bool {
+	i := slices.IndexFunc(r.data, func(p piece) bool { return p.tag == tag })
+	return i >= 0 && r.data[i].status != syscall.Whole
+}
+
+// path is the path that names of a tag are.
+func (r *doorRecord) path(tag uint8) string {
+	var names []string
+	whole := false
+	for _, p := range r.data {
+		switch p.tag {
+		case tag:
+			names = append(names, string(r.bytes[p.from:p.to]))
+		case tag + 1:
+			whole = true
+		}
+	}
+	slices.Reverse(names)
+	path := "/" + strings.Join(names, "/")
+	if !whole {
+		return "…" + path
+	}
+	return path
+}
+
+// door takes in a record of a door.
+func (j *joiner) door(ctx context.Context, s *plugin.Stream, r *plugin.Record) {
+	d := &doors[r.Probe-idDoor]
+	if d.kind == trace.KindExec { // it runs another program now
+		j.processes.Forget(virt.Addr(r.Word(0)))
+		j.last.process = nil
+	}
+	c := j.record(ctx, s, r)
+	c.add(r, false)
+	e := &trace.Event{Time: c.entered, Source: trace.FromPlugin, Kind: d.kind, Name: d.name, VCPU: c.vcpu, TID: int32(c.ids), Process: c.process}
+	rec := &doorRecord{ctx: ctx, call: c}
+	if len(c.words) > doorUser {
+		rec.user = uint32(c.words[doorUser])
+	}
+	rec.comm, rec.text = rec.item(tagComm), rec.item(0)
+	if e.Process == nil && c.task != 0 { // it is gone
+		e.Process = &trace.Process{PID: int32(c.ids >> 32), PPID: int32(c.words[doorParent]), Comm: rec.comm, UID: rec.user, Started: time.Duration(c.born)}
+	}
+	if r.Flags&plugin.Truncated != 0 {
+		e.Note = "more than was kept"
+	}
+	d.read(j, e, rec)
+	if rec.drop {
+		j.free = append(j.free, c)
+		return
+	}
+	c.event = e
+	j.queue = append(j.queue, c)
+}
+
+func (j *joiner) doorExec(e *trace.Event, r *doorRecord) {
+	var is trace.Process
+	if e.Process != nil {
+		is = *e.Process
+	}
+	// It may run another program by now.
+	is.Exe, is.Comm, is.UID = r.path(tagPath), r.comm, r.user
+	e.Process, e.Object = &is, is.Exe
+	if uint32(r.word(0)) == 0 {
+		e.Object += trace.Deleted
+	}
+	args := r.item(1)
+	list := strings.Split(strings.TrimSuffix(args, "\x00"), "\x00")
+	if args == "" {
+		list = nil
+	}
+	for i, a := range list {
+		e.Fields = append(e.Fields, fmt.Sprintf("argv%d=%s", i, a))
+	}
+	e.Args = trace.CommandLine(list)
+	if r.cut(1) && !strings.HasSuffix(e.Args, "…") {
+		e.Args += " …"
+	}
+	if r.text != "" && r.text != is.Exe {
+		e.Fields = append(e.Fields, "filename="+r.text)
+	}
+}
+
+func (j *joiner) doorFork(e *trace.Event, r *doorRecord) {
+	by := e.Process
+	child := &trace.Process{
+		PID: int32(r.word(1)), PPID: int32(r.word(3)), Comm: r.text, UID: uint32(r.word(4)), Started: time.Duration(r.word(2)),
+	}
+	if by != nil {
+		child.Exe, child.Container = by.Exe, by.Container
+		e.Object = fmt.Sprintf("by %s (%d)", by.Comm, by.PID)
+		if by.PID == child.PPID {
+			child.Parent = by.Comm
+		}
+	}
+	e.Process, e.TID = child, child.PID
+}
+
+func (j *joiner) doorExit(e *trace.Event, r *doorRecord) {
+	const groupExit = 4 // SIGNAL_GROUP_EXIT
+	code := uint32(r.word(0))
+	if r.word(1)&groupExit != 0 {
+		code = uint32(r.word(2))
+	}
+	if signal := code & 0x7f; signal != 0 {
+		e.Result = "killed by " + linux.SignalName(int(signal))
+		return
+	}
+	e.Return, e.Returned = int64(code>>8&0xff), true
+	e.Result = fmt.Sprintf("status %d", e.Return)
+}
+
+func (j *joiner) doorCreds(e *trace.Event, r *doorRecord) {
+	const words = 10 // of each
+	rights := func(from int) trace.Rights {
+		w := func(i int) uint64 { return r.word(from + i) }
+		return trace.Rights{
+			Known: len(r.words) >= doorWords+1+2*words,
+			Credentials: linux.Credentials{
+				UID: uint32(w(0)), GID: uint32(w(1)), SUID: uint32(w(2)), EUID: uint32(w(3)), EGID: uint32(w(4)), FSUID: uint32(w(5)), UserNS: w(9),
+			},
+			Caps: linux.Capabilities{Inheritable: w(6), Permitted: w(7), Effective: w(8)},
+		}
+	}
+	caller := j.place(r.word(0))
+	function, _, _ := strings.Cut(caller, "+")
+	e.Name = function
+	was, now := rights(1), rights(1+words)
+	e.Change(was, now, strings.HasPrefix(function, "begin_new_exec") || strings.HasPrefix(function, "install_exec_creds") || strings.HasPrefix(function, "setup_new_exec"))
+	if e.Process != nil && e.Process.UID != now.UID {
+		is := *e.Process
+		is.UID = now.UID
+		e.Process = &is
+	}
+	j.processes.Forget(virt.Addr(r.task))
+	j.last.process = nil
+}
+
+// protocols are the names that [network] has for them, of sockets of inet.
+func protocolName(family, protocol uint64) string {
+	switch {
+	case family == familyVsock:
+		return "vsock"
+	case family == familyPacket:
+		return "packet"
+	}
+	switch protocol {
+	case protocolTCP:
+		return "tcp"
+	case 17:
+		return "udp"
+	case 1, 58:
+		return "icmp"
+	case 132:
+		return "sctp"
+	case 136:
+		return "udplite"
+	case protocolMP:
+		return "mptcp"
+	}
+	return "protocol " + strconv.FormatUint(protocol, 10)
+}
+
+func (j *joiner) doorSocket(e *trace.Event, r *doorRecord) {
+	family := r.word(0)
+	k := network.Socket{Protocol: protocolName(family, r.word(1)), Family: uint16(family)}
+	port := uint16(r.word(3))
+	k.LocalPort, k.RemotePort = uint32(r.word(2)), uint32(port>>8|port<<8)
+	six := func(i int) netip.Addr {
+		var b [16]byte
+		binary.LittleEndian.PutUint64(b[:], r.word(i))
+		binary.LittleEndian.PutUint64(b[8:], r.word(i+1))
+		return netip.AddrFrom16(b)
+	}
+	four := func(i int) netip.Addr {
+		var b [4]byte
+		binary.LittleEndian.PutUint32(b[:], uint32(r.word(i)))
+		return netip.AddrFrom4(b)
+	}
+	switch family {
+	case familyInet:
+		k.Local, k.Remote = four(4), four(5)
+	case familyInet6:
+		k.Local, k.Remote = six(6), six(8)
+	default:
+		k.LocalPort, k.RemotePort = 0, 0 // they are elsewhere
+	}
+	if e.Kind == trace.KindListen {
+		k.Remote, k.RemotePort = netip.Addr{}, 0
+	}
+	e.Name, e.Object = k.Protocol, k.Endpoints()
+}
+
+func (j *joiner) doorConnect(e *trace.Event, r *doorRecord) {
+	b := []byte(r.text)
+	if len(b) < 2 {
+		r.drop = true
+		return
+	}
+	family := binary.LittleEndian.Uint16(b)
+	k := network.Socket{Family: family, Protocol: protocolName(uint64(family), r.word(0))}
+	var at netip.Addr
+	port := uint32(0)
+	switch {
+	case family == familyInet && len(b) >= 8:
+		at, port = netip.AddrFrom4([4]byte(b[4:8])), uint32(binary.BigEndian.Uint16(b[2:]))
+	case family == familyInet6 && len(b) >= 24:
+		at, port = netip.AddrFrom16([16]byte(b[8:24])), uint32(binary.BigEndian.Uint16(b[2:]))
+	case family == familyVsock && len(b) >= 12:
+		k.HasCID, port = true, binary.LittleEndian.Uint32(b[4:])
+		k.RemoteCID = binary.LittleEndian.Uint32(b[8:])
+	}
+	if e.Kind == trace.KindListen {
+		k.Local, k.LocalPort = at, port
+		e.Name, e.Object = k.Protocol, k.Endpoints()
+		return
+	}
+	k.Remote, k.RemotePort = at, port
+	e.Name, e.Object = k.Protocol, strings.Replace(k.Endpoints(), "->", " ->", 1) // its own end is any
+}
+
+func (j *joiner) doorRaw(e *trace.Event, r *doorRecord) {
+	e.Name = "raw"
+	if r.word(0) == familyPacket {
+		e.Name = "packet"
+	}
+	number := uint16(r.word(1))
+	if e.Name == "packet" { // an EtherType, as the wire has it
+		number = number>>8 | number<<8
+		e.Object = fmt.Sprintf("packet %#04x", number)
+		return
+	}
+	e.Object = fmt.Sprintf("raw %d", number)
+}
+
+func (j *joiner) doorModule(e *trace.Event, r *doorRecord) {
+	e.Object = r.text
+	if e.Kind == trace.KindUnload {
+		return
+	}
+	e.Args = fmt.Sprintf("at %#x", r.word(1))
+	if taint := linux.TaintLetters(r.word(0)); taint != "" {
+		e.Note = "taints the kernel: " + taint
+	}
+}
+
+// mountKinds are flags of mount(2) that say that it mounts no new file system.
+var mountKinds = []struct {
+	bit  uint64
+	name string
+}{
+	{unix.MS_REMOUNT, "remount"}, {unix.MS_BIND, "bind"}, {unix.MS_MOVE, "move"},
+	{unix.MS_SHARED, "make shared"}, {unix.MS_PRIVATE, "make private"}, {unix.MS_SLAVE, "make slave"}, {unix.MS_UNBINDABLE, "make unbindable"},
+}
+
+func (j *joiner) doorMount(e *trace.Event, r *doorRecord) {
+	e.Object = r.path(tagPath)
+	switch {
+	case e.Kind == trace.KindUnmount:
+		return
+	case e.Name == "move":
+		from := r.path(tagOther)
+		if from == "/" { // of fsmount, or a tree that was opened: it is mounted nowhere
+			e.Name, e.Args = r.item(1), fmt.Sprintf("on %s type %s", e.Object, r.item(1))
+		} else {
+			e.Args = fmt.Sprintf("move %s to %s", from, e.Object)
+		}
+		return
+	}
+	flags := r.word(0)
+	for _, k := range mountKinds {
+		if flags&k.bit != 0 {
+			e.Name, e.Args = k.name, fmt.Sprintf("%s %s", k.name, e.Object)
+			if k.bit&(unix.MS_BIND|unix.MS_MOVE) != 0 {
+				e.Args = fmt.Sprintf("%s %s on %s", k.name, r.text, e.Object)
+			}
+			return
+		}
+	}
+	e.Name, e.Args = r.item(1), fmt.Sprintf("%s on %s type %s", r.text, e.Object, r.item(1))
+}
+
+// maxMounted bounds the file systems that are known.
+const maxMounted = 1 << 16
+
+func (j *joiner) doorLog(e *trace.Event, r *doorRecord) {
+	super := virt.Addr(r.word(0))
+	under, known := j.mounted[super]
+	if !known { // it was mounted since
+		if l, err := j.terminals.g.Look(r.ctx); err == nil {
+			j.mounted = mountedIn(r.ctx, l.Linux)
+			l.Close()
+		}
+		if under = j.mounted[super]; len(j.mounted) < maxMounted {
+			j.mounted[super] = under
+		}
+	}
+	path := func(tag uint8) string {
+		p := r.path(tag)
+		if under != "" && under != "/" && strings.HasPrefix(p, "/") {
+			return under + p
+		}
+		return p
+	}
+	size, links := r.word(1), uint32(r.word(2))
+	e.Object = path(tagPath)
+	switch e.Name {
+	case "delete":
+		e.Args = fmt.Sprintf("deleted, %d bytes", size)
+		if links > 0 {
+			e.Args += fmt.Sprintf(", %d other names left", links)
+		}
+	case "truncate":
+		e.Args = fmt.Sprintf("emptied, %d bytes", size)
+		if to := r.word(3); to > 0 {
+			e.Args = fmt.Sprintf("cut from %d to %d bytes", size, to)
+		}
+	case "rename":
+		if r.word(3) == logNew {
+			e.Args = "replaced by " + e.Object
+			e.Object = path(tagOther)
+		} else {
+			e.Args = "renamed to " + path(tagOther)
+		}
+	}
+}

@@ -1,0 +1,167 @@
+package tcg
+
+import (
+	"encoding/binary"
+
+	"github.com/outsight-vmi/outsight/trace/plugin"
+)
+
+// logNames are files that are logs wherever they are.
+var logNames = []string{
+	"wtmp", "btmp", "utmp", "lastlog", "faillog", "wtmp.db", "lastlog2.db",
+	".bash_history", ".zsh_history", ".ash_history", ".sh_history", ".history", "fish_history", ".python_history", ".mysql_history", ".psql_history",
+}
+
+// maxLogDepth is how many folders a log may lie below /var/log.
+const maxLogDepth = 6
+
+// ifNamed goes on at l if the dentry in a slot has this name. sName and sX are used.
+func (c *compiler) ifNamed(o *doorLayout, dentry plugin.Slot, name string, l plugin.Label) {
+	no := c.Label()
+	c.Load(sX, dentry, int64(o.length), 4, no)
+	c.If(sX, "!=", uint64(len(name)), no)
+	c.Load(sName, dentry, int64(o.name), 8, no)
+	rest := []byte(name)
+	for at := 0; len(rest) > 0; {
+		n := 8
+		for n > len(rest) {
+			n /= 2
+		}
+		var word [8]byte
+		copy(word[:], rest[:n])
+		c.Load(sX, sName, int64(at), uint8(n), no)
+		c.If(sX, "!=", binary.LittleEndian.Uint64(word[:]), no)
+		rest, at = rest[n:], at+n
+	}
+	c.Jump(l)
+	c.Set(no)
+}
+
+// ifLog goes on at l if the dentry in sA is a log: a file of such a name, or below log in var, or log in the root, of a file system
+// (in the root of its own, where /var has one). What is below a container's image on the host has its path from there.
+func (c *compiler) ifLog(o *doorLayout, dentry plugin.Slot, l plugin.Label) {
+	no := c.Label()
+	for _, name := range logNames {
+		c.ifNamed(o, dentry, name, l)
+	}
+	c.Add(sD, dentry, 0)
+	for range maxLogDepth {
+		other := c.Label()
+		c.Load(sE, sD, int64(o.above), 8, no)
+		c.IfSame(sE, sD, no) // the root
+		c.Add(sD, sE, 0)
+		found := c.Label()
+		c.ifNamed(o, sD, "log", found)
+		c.Jump(other)
+		c.Set(found)
+		c.Load(sE, sD, int64(o.above), 8, no)
+		c.Load(sF, sE, int64(o.above), 8, no)
+		c.IfSame(sE, sF, l) // /log of /var
+		folder := c.Label()
+		c.ifNamed(o, sE, "var", folder)
+		c.Jump(other)
+		c.Set(folder)
+		c.Load(sE, sF, int64(o.above), 8, no)
+		c.IfSame(sE, sF, l)
+		c.Set(other)
+	}
+	c.Set(no)
+}
+
+// regular goes on at l if the dentry in a slot is not that of a regular file.
+func (c *compiler) regular(o *doorLayout, dentry plugin.Slot, l plugin.Label) {
+	c.Load(sB, dentry, int64(o.inode), 8, l)
+	c.If(sB, "==", 0, l)
+	c.Load(sX, sB, int64(o.mode), 2, l)
+	c.And(sX, sX, 0xf000)
+	c.If(sX, "!=", 0x8000, l)
+}
+
+// logRecord puts the words of a record of a log: the dentry in sA, and its inode in sB.
+func (c *compiler) logRecord(o *doorLayout) {
+	c.doorHead(o)
+	c.Load(sX, sA, int64(o.super), 8, 0)
+	c.Put(sX)
+	c.Load(sX, sB, int64(o.size), 8, 0)
+	c.Put(sX)
+	c.Load(sX, sB, int64(o.links), 4, 0)
+	c.Put(sX)
+	c.Put(sMatch)
+}
+
+// doorDelete is d_delete(struct dentry *): its name has just been taken away.
+func (c *compiler) doorDelete(o *doorLayout) {
+	drop, ok := c.Label(), c.Label()
+	c.Reg(sA, "rdi")
+	c.regular(o, sA, drop)
+	c.ifLog(o, sA, ok)
+	c.doorNone(drop)
+	c.Set(ok)
+	c.logRecord(o)
+	c.logPath(o, sA, tagPath)
+	c.doorTail(o)
+}
+
+func (c *compiler) logPath(o *doorLayout, dentry plugin.Slot, tag uint8) {
+	c.Add(sC, dentry, 0)
+	c.Imm(sMnt, 0)
+	c.doorPath(o, tag)
+}
+
+// Which of two names is a log.
+const (
+	logOld = 1 // the one that a file had
+	logNew = 2 // the one that it gets, and another had
+)
+
+// doorRename is d_move(struct dentry *, struct dentry *target): the file is about to get the place of the target, which
+// it replaces if there is one; and d_exchange of two.
+func (c *compiler) doorRename(o *doorLayout) {
+	drop, old, target, ok := c.Label(), c.Label(), c.Label(), c.Label()
+	c.Reg(sA, "rdi")
+	c.Reg(sMnt, "rsi") // not needed until paths are
+	c.regular(o, sA, drop)
+	c.ifLog(o, sA, old)
+	c.Load(sX, sMnt, int64(o.inode), 8, drop)
+	c.If(sX, "==", 0, drop)
+	c.ifLog(o, sMnt, target)
+	c.doorNone(drop)
+	c.Set(old)
+	c.Imm(sMatch, logOld)
+	c.Jump(ok)
+	c.Set(target)
+	c.Imm(sMatch, logNew)
+	c.Set(ok)
+	c.logRecord(o)
+	c.logPath(o, sA, tagPath)
+	c.Reg(sC, "rsi")
+	c.doorPath(o, tagOther)
+	c.doorTail(o)
+}
+
+// doorTruncate is do_truncate(…, struct dentry *, loff_t length, …).
+func (c *compiler) doorTruncate(o *doorLayout) {
+	drop, ok, shorter := c.Label(), c.Label(), c.Label()
+	if o.truncate[0] == "" || o.truncate[1] == "" {
+		c.Drop()
+		return
+	}
+	c.Reg(sA, o.truncate[0])
+	c.Reg(sMatch, o.truncate[1])
+	c.regular(o, sA, drop)
+	// Shorter than it is: size + ^length has no carry where not, and neither is negative.
+	c.Load(sX, sB, int64(o.size), 8, drop)
+	c.Mul(sY, sMatch, 1<<64-1)
+	c.AddSlot(sX, sY)
+	c.If(sX, "==", 0, drop)
+	c.If(sX, "<", 1<<63, shorter)
+	c.doorNone(drop)
+	c.Set(shorter)
+	none := c.Label()
+	c.ifLog(o, sA, ok)
+	c.doorNone(none)
+	c.Set(ok)
+	c.logRecord(o)
+	c.logPath(o, sA, tagPath)
+	c.doorTail(o)
+}

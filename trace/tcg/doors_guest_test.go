@@ -1,0 +1,160 @@
+package tcg_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/outsight-vmi/outsight/lab"
+	"github.com/outsight-vmi/outsight/lab/labtest"
+	"github.com/outsight-vmi/outsight/trace"
+	"github.com/outsight-vmi/outsight/trace/tcg"
+)
+
+// acts is what the guest does.
+const acts = `
+mkdir -p /var/log/app /tmp/home /tmp/elsewhere/log
+mkdir /tmp/mine; mount -t tmpfs mine /tmp/mine; mkdir /tmp/bound; mount -o bind /tmp/home /tmp/bound
+echo in its own file system >/tmp/mine/.bash_history; rm /tmp/mine/.bash_history
+umount /tmp/bound; umount /tmp/mine
+insmod /lib/modules/dummy.ko numdummies=0; rmmod dummy
+echo 0123456789 >/var/log/syslog; echo 0123456789 >/var/log/app/a.log; echo x >/var/log/wtmp; echo x >/tmp/home/.bash_history
+echo 0123456789 >/tmp/elsewhere/log/no.log; echo x >/tmp/plain; echo new >/var/new
+/acts cut /var/log/app/a.log
+: >/var/log/syslog
+: >/var/log/syslog # it is empty already
+mv /var/log/syslog /var/log/syslog.1
+mv /var/new /var/log/wtmp
+rm /var/log/app/a.log /var/log/syslog.1 /tmp/home/.bash_history /tmp/elsewhere/log/no.log /tmp/plain
+/acts drop; echo "dropped $?"
+/acts memfd; /acts udp; /acts packet
+nc -l -p 4711 </dev/null >/dev/null & n=$!
+i=0; while [ $i -lt 50 ] && ! netstat -ltn | grep -q :4711; do i=$((i+1)); done
+nc 127.0.0.1 4711 </dev/null; kill -9 $n; wait $n
+sh -c 'exit 3'
+i=0; while [ $i -lt 300 ]; do /bin/echo "number $i" >/tmp/many.$i; rm /tmp/many.$i; i=$((i+1)); done
+echo done
+`
+
+// TestGuestDoors compares what the plugin sees at the kernel's functions with what the guest did: each thing once, in its order,
+// with its process, of processes too that are gone when it is looked at; and nothing that it did not do.
+func TestGuestDoors(t *testing.T) {
+	labtest.NeedQEMU(t)
+	labtest.NeedTool(t, "gcc")
+	kernels := []string{"6.12", "5.10"}
+	if os.Getenv("OUTSIGHT_SLOW") != "" {
+		kernels = lab.KernelNames()
+	}
+	program := filepath.Join(t.TempDir(), "acts")
+	if out, err := exec.Command("gcc", "-static", "-O1", "-o", program, "testdata/acts.c").CombinedOutput(); err != nil {
+		t.Fatalf("gcc: %v: %s", err, out)
+	}
+	for _, k := range kernels {
+		t.Run(k, func(t *testing.T) {
+			g := traced(t, lab.Options{Name: "doors-" + k, Kernel: k, SMP: 2, Modules: []string{"dummy"}, Files: map[string]string{"/acts": program}})
+			labtest.Output(t, g, "rmmod dummy")
+			stop := watch(t, g, tcg.Options{Calls: []string{}, Kinds: tcg.Kinds()})
+			if said := labtest.Output(t, g, acts); !strings.HasSuffix(said, "dropped 7\ndone\n") {
+				t.Errorf("the guest says %q", said)
+			}
+			compareDoors(t, stop())
+		})
+	}
+}
+
+func compareDoors(t *testing.T, all []trace.Event) {
+	t.Helper()
+	got := map[trace.Kind][]string{}
+	running, born := map[int32]bool{}, map[int32]bool{}
+	var statuses, numbers []string
+	for _, e := range all {
+		if e.Process == nil || e.Process.PID <= 0 || e.Process.Comm == "" || e.TID <= 0 || e.Note != "" && e.Kind != trace.KindModule {
+			t.Errorf("%s %+v", e.AppendLine(nil, e.Time.Location()), e.Process)
+			continue
+		}
+		pid := e.Process.PID
+		what := e.What()
+		switch e.Kind {
+		case trace.KindFork:
+			if running[pid] {
+				t.Errorf("process %d is born while it is there", pid)
+			}
+			running[pid], born[pid] = true, true
+			continue
+		case trace.KindExec:
+			if number, ok := strings.CutPrefix(e.Args, "/bin/echo 'number "); ok {
+				numbers = append(numbers, strings.TrimSuffix(number, "'"))
+				if e.Process.Exe != "/bin/busybox" || e.Process.Comm != "echo" || e.Object != "/bin/busybox" {
+					t.Errorf("%s runs %s (%s): %s", e.Process.Comm, e.Process.Exe, e.Object, e.Args)
+				}
+			}
+			if e.Process.Exe == "/acts" || strings.HasPrefix(e.Process.Exe, "/memfd:") {
+				got[e.Kind] = append(got[e.Kind], e.Object+": "+e.Args)
+			}
+			if born[pid] && !running[pid] {
+				t.Errorf("process %d runs %s after its end", pid, e.Args)
+			}
+			continue
+		case trace.KindExit:
+			if born[pid] && !running[pid] {
+				t.Errorf("process %d ends twice", pid)
+			}
+			delete(running, pid)
+			if e.Result != "status 0" {
+				statuses = append(statuses, e.Process.Comm+" "+e.Result)
+			}
+			continue
+		case trace.KindCreds:
+			what = e.Process.Comm + " " + e.Args + " by " + strings.TrimLeft(e.Name, "_")
+		case trace.KindConnect, trace.KindAccept: // one end is any port
+			from, to, _ := strings.Cut(e.Object, "->")
+			end := to
+			if e.Kind == trace.KindAccept {
+				end = from
+			}
+			what = e.Name + " " + end[strings.LastIndexByte(end, ':'):]
+		case trace.KindModule:
+			what = e.Object
+		case trace.KindListen:
+			what = strings.ReplaceAll(strings.ReplaceAll(what, "[::]", "any"), "0.0.0.0", "any")
+		}
+		got[e.Kind] = append(got[e.Kind], what)
+	}
+	for kind, want := range map[trace.Kind][]string{
+		trace.KindExec: {
+			"/acts: /acts cut /var/log/app/a.log", "/acts: /acts drop", "/acts: /acts memfd", "/memfd:payload (deleted): busybox true 'in memory'", "/acts: /acts udp", "/acts: /acts packet",
+		},
+		trace.KindCreds: {
+			"acts gid 0 → 1000, egid 0 → 1000 by sys_setresgid",
+			"acts uid 0 → 1000, euid 0 → 1000, suid 0 → 1000, fsuid 0 → 1000, effective -41 capabilities, permitted -41 capabilities by sys_setresuid",
+		},
+		trace.KindModule:  {"dummy"},
+		trace.KindUnload:  {"dummy"},
+		trace.KindMount:   {"mine on /tmp/mine type tmpfs", "bind /tmp/home on /tmp/bound"},
+		trace.KindUnmount: {"/tmp/bound", "/tmp/mine"},
+		trace.KindListen:  {"udp 127.0.0.1:5300", "packet 0x0003", "raw 1", "tcp any:4711"},
+		trace.KindConnect: {"udp :53", "tcp :4711"},
+		trace.KindAccept:  {"tcp :4711"},
+		trace.KindUnlink: {
+			"/tmp/mine/.bash_history deleted, 23 bytes",
+			"/var/log/app/a.log cut from 11 to 5 bytes", "/var/log/syslog emptied, 11 bytes", "/var/log/syslog renamed to /var/log/syslog.1",
+			"/var/log/wtmp replaced by /var/new", "/var/log/app/a.log deleted, 5 bytes", "/var/log/syslog.1 deleted, 0 bytes", "/tmp/home/.bash_history deleted, 2 bytes",
+		},
+	} {
+		if !slices.Equal(got[kind], want) {
+			t.Errorf("%s:\n got %q\nwant %q", kind, got[kind], want)
+		}
+	}
+	if len(numbers) != 300 || !slices.IsSortedFunc(numbers, func(a, b string) int { var x, y int; fmt.Sscan(a, &x); fmt.Sscan(b, &y); return x - y }) {
+		t.Errorf("%d of 300 short processes, or not in their order: %v", len(numbers), numbers)
+	}
+	for _, want := range []string{"exe status 3", "acts status 7"} { // busybox runs itself by /proc/self/exe
+		if !slices.Contains(statuses, want) {
+			t.Errorf("no end with %s: %v", want, statuses)
+		}
+	}
+}

@@ -117,7 +117,7 @@ func (s *Subject) helpers(ctx context.Context) (hs []helper, errs []error) {
 		case errors.Is(err, kobj.ErrUnsupported):
 		case err != nil:
 			errs = append(errs, err)
-		case f.Enabled:
+		case f.Enabled && f.Program == "": // a BPF program is on the list of those
 			hs = append(hs, helper{"the interpreter " + f.Name + " of binfmt_misc", f.Interpreter, f.Addr, "outsight binfmts {}"})
 		}
 	}

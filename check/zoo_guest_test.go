@@ -21,8 +21,11 @@ import (
 	"github.com/outsight-vmi/outsight/virt"
 )
 
-// zooKernels are the kernels that a zoo lives on: all, or only some where time is short.
+// zooKernels are the kernels that a zoo lives on: all, or only some where time is short. OUTSIGHT_ZOO_KERNELS names others.
 func zooKernels(some ...string) []string {
+	if names := os.Getenv("OUTSIGHT_ZOO_KERNELS"); names != "" {
+		return strings.Fields(names)
+	}
 	if os.Getenv("OUTSIGHT_SLOW") == "" {
 		return some
 	}

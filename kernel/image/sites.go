@@ -75,12 +75,12 @@ type Call struct {
 	Tail      bool
 }
 
-// RuntimeConst is a place of a constant that is set at boot: eight bytes, or one byte of a
-// shift.
+// RuntimeConst is a place of a constant that is set at boot: the eight bytes of a pointer, the
+// four of a mask, or the one of a shift.
 type RuntimeConst struct {
-	Addr  uint64
-	Name  string // of the variable
-	Shift bool
+	Addr uint64
+	Name string // of the variable
+	Size uint8  // in bytes
 }
 
 // ParaCall is an entry of .parainstructions: a call through the pointer number Type of
@@ -379,29 +379,35 @@ func (b *siteBuilder) paravirt() error {
 	return nil
 }
 
-// runtime reads the runtime_ptr_* and runtime_shift_* sections (6.11, include/asm-generic/
-// runtime-const.h): distances to the constant in an instruction.
+// RuntimeSection takes the name of a section of places of one constant apart, into the name of its variable
+// and its size in bytes; 0 for other sections. Pointers and shifts are of 6.11 (include/asm-generic/runtime-const.h), masks of 7.3.
+func RuntimeSection(section string) (variable string, size uint8) {
+	for _, kind := range []struct {
+		prefix string
+		size   uint8
+	}{{"runtime_ptr_", 8}, {"runtime_mask_", 4}, {"runtime_shift_", 1}} {
+		if v, ok := strings.CutPrefix(section, kind.prefix); ok {
+			return v, kind.size
+		}
+	}
+	return "", 0
+}
+
+// runtime reads the sections of runtime constants: distances to the constant in an instruction.
 func (b *siteBuilder) runtime() error {
 	for _, s := range b.im.sections {
-		name, shift := strings.CutPrefix(s.Name, "runtime_shift_")
-		if !shift {
-			var ptr bool
-			if name, ptr = strings.CutPrefix(s.Name, "runtime_ptr_"); !ptr {
-				continue
-			}
+		name, size := RuntimeSection(s.Name)
+		if size == 0 {
+			continue
 		}
 		table, err := b.im.table(s)
 		if err != nil {
 			return err
 		}
 		for i := 0; i+4 <= len(table) && i < 4*maxSites; i += 4 {
-			r := RuntimeConst{Addr: rel(table, s.Addr, i), Name: name, Shift: shift}
-			n := 8
-			if shift {
-				n = 1
-			}
+			r := RuntimeConst{Addr: rel(table, s.Addr, i), Name: name, Size: size}
 			b.sites.Runtimes = append(b.sites.Runtimes, r)
-			b.add(r.Addr, n, Runtime, len(b.sites.Runtimes)-1)
+			b.add(r.Addr, int(size), Runtime, len(b.sites.Runtimes)-1)
 		}
 	}
 	return nil

@@ -20,17 +20,21 @@ type MiscFormat struct {
 	Enabled     bool   // the entry is on
 	Active      bool   // and so is binfmt_misc itself
 	Interpreter string // path of the program
-	Flags       string // of P, O, C and F, as /proc/sys/fs/binfmt_misc/NAME shows them
+	Program     string // BPF program that says what the interpreter is, instead of the path and the magic (7.3)
+	Flags       string // of P, O, C, F, T, L and D, as /proc/sys/fs/binfmt_misc/NAME shows them
 	Extension   string // of file names; empty where a magic identifies them
 	Magic, Mask []byte // Mask is empty if all bits of Magic count
 	Offset      int    // of the magic in the file, in bytes
 }
 
 // miscNode is the entry of binfmt_misc. Its type is in the module's own types, not in the
-// kernel's, and is the same from 5.10 to 7.2: list, flags, offset, size, magic, mask,
-// interpreter, name.
+// kernel's, and is the same from 5.10 to 7.3: list, flags, offset, size, magic, mask,
+// interpreter, name. Since 7.3 the list is an hlist, whose nodes begin as others do.
 const (
 	miscFlags, miscOffset, miscSizeOf, miscMagic, miscMask, miscInterpreter, miscName = 16, 24, 28, 32, 40, 48, 56
+	miscProgram                                                                       = 80 // name of a BPF program, of entries with miscBPF (7.3)
+
+	miscMagical, miscBPF = 1 << 1, 1 << 2 // of the flags
 
 	miscNodeSize = 64
 	maxMisc      = 1 << 14
@@ -43,6 +47,7 @@ type miscLayout struct{ ofNamespace, entries, enabled kobj.Field }
 // miscList is one list of entries, and whether any of it is used.
 type miscList struct {
 	head      virt.Addr
+	hashed    bool // an hlist (7.3)
 	namespace uint64
 	on        bool
 }
@@ -54,7 +59,11 @@ func MiscFormats(ctx context.Context, s *linux.System) iter.Seq2[*MiscFormat, er
 	return func(yield func(*MiscFormat, error) bool) {
 		lists, errs := miscLists(ctx, s)
 		for _, l := range lists {
-			for node, err := range s.List(ctx, l.head, maxMisc) {
+			nodes := s.List
+			if l.hashed {
+				nodes = s.HList
+			}
+			for node, err := range nodes(ctx, l.head, maxMisc) {
 				var f *MiscFormat
 				if err == nil {
 					f, err = miscFormat(s, node)
@@ -96,7 +105,7 @@ func miscLists(ctx context.Context, s *linux.System) (lists []miscList, errs []e
 			if n.Kind != "user" {
 				continue
 			}
-			l := miscList{namespace: n.Inode}
+			l := miscList{namespace: n.Inode, hashed: o.entries.Size == 8}
 			var misc virt.Addr
 			r := s.Reader()
 			if misc = r.Pointer(n.Addr, o.ofNamespace); misc != 0 {
@@ -142,10 +151,15 @@ func miscFormat(s *linux.System, a virt.Addr) (*MiscFormat, error) {
 	f := parseMiscNode(b[:])
 	f.Addr = a
 	word := func(off int) virt.Addr { return virt.Addr(binary.LittleEndian.Uint64(b[off:])) }
-	f.Name, f.Interpreter = r.CString(word(miscName), maxMiscText), r.CString(word(miscInterpreter), maxMiscText)
+	f.Name = r.CString(word(miscName), maxMiscText)
+	if b[miscFlags]&miscBPF == 0 {
+		f.Interpreter = r.CString(word(miscInterpreter), maxMiscText)
+	}
 	size := binary.LittleEndian.Uint32(b[miscSizeOf:])
 	switch {
-	case b[miscFlags]&2 == 0:
+	case b[miscFlags]&miscBPF != 0:
+		f.Program = r.CString(r.Pointer(a, kobj.FieldAt(miscProgram, 8)), maxMiscText)
+	case b[miscFlags]&miscMagical == 0:
 		f.Extension = r.CString(word(miscMagic), maxMiscText)
 	case size > maxMagic:
 		return fail(fmt.Errorf("%w: a magic of %d bytes", kobj.ErrBroken, size))
@@ -165,11 +179,11 @@ func miscFormat(s *linux.System, a virt.Addr) (*MiscFormat, error) {
 func parseMiscNode(b []byte) *MiscFormat {
 	flags := binary.LittleEndian.Uint64(b[miscFlags:])
 	f := &MiscFormat{Enabled: flags&1 != 0}
-	if flags&2 != 0 {
+	if flags&miscMagical != 0 {
 		f.Offset = int(int32(binary.LittleEndian.Uint32(b[miscOffset:])))
 	}
 	var letters strings.Builder
-	for i, letter := range "POCF" { // from bit 31 downward
+	for i, letter := range "POCFTLD" { // from bit 31 downward; T, L and D since 7.3
 		if flags>>(31-i)&1 != 0 {
 			letters.WriteRune(letter)
 		}

@@ -83,7 +83,7 @@ func FuzzParseMiscNode(f *testing.F) {
 			return
 		}
 		m := parseMiscNode(b)
-		if m.Enabled != (b[miscFlags]&1 != 0) || len(m.Flags) > 4 || b[miscFlags]&2 == 0 && m.Offset != 0 {
+		if m.Enabled != (b[miscFlags]&1 != 0) || len(m.Flags) > 7 || b[miscFlags]&2 == 0 && m.Offset != 0 {
 			t.Errorf("%+v of % x", m, binary.LittleEndian.Uint64(b[miscFlags:]))
 		}
 	})

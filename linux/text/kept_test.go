@@ -59,7 +59,7 @@ func TestKept(t *testing.T) {
 		},
 		Jumps:    []image.JumpLabel{{Code: text + 0x100, Target: text + 0x180, Key: keys}},
 		Calls:    []image.Call{{Addr: text + 0x200, Key: keys + 8}},
-		Runtimes: []image.RuntimeConst{{Name: "limit"}},
+		Runtimes: []image.RuntimeConst{{Name: "limit", Size: 8}},
 	}
 	walked := 0
 	symbols := func(addr uint64) (string, int64, bool) { return "callee", int64(addr - callee), true }
@@ -69,7 +69,7 @@ func TestKept(t *testing.T) {
 		callSites: sync.OnceValue(func() []uint64 { return nil }),
 	}
 	r.index()
-	ref := &Reference{Image: &image.Image{}, sites: sites, text: r, start: uint64(s.Text), end: uint64(s.Text), names: names{vars: map[string]uint64{"limit": keys + 16}}}
+	ref := &Reference{Image: &image.Image{}, sites: sites, text: r, start: uint64(s.Text), end: uint64(s.Text), names: names{vars: map[string]uint64{"limit": keys + 16}, unlock: callee}}
 
 	var walks int
 	var changing map[uint64]bool
@@ -139,6 +139,14 @@ func TestKept(t *testing.T) {
 	put(keys+16, word(0x4711)...)
 	expect("the variable is back", 1) // of what did not differ the other state is kept
 	expect("and stays", 0)
+	put(text+0x200, unlock...)
+	put(keys+8, word(callee)...)
+	expect("a call that unlocks, of what unlocks", 1)
+	put(keys+8, word(callee+8)...)
+	expect("of something else", 1, "0x200 "+callsUnlock)
+	put(text+0x200, nop...)
+	put(keys+8, word(0)...)
+	expect("no call", 1)
 	put(text+size-1, 0x91)
 	expect("the last byte", 1, fmt.Sprintf("%#x the kernel patches nothing here", size-1))
 	put(text+size-1, 0x90)

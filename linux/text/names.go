@@ -17,7 +17,7 @@ type names struct {
 	tracers map[uint64]bool  // what ftrace's entry code may call
 	nothing map[uint64]bool  // functions of pv_ops that do nothing
 
-	fentry, ftraceCaller, ftraceRegsCaller, return0, nop, bug, pvOps, warnTrap uint64
+	fentry, ftraceCaller, ftraceRegsCaller, return0, nop, bug, pvOps, warnTrap, unlock uint64
 
 	// Of call depth tracking (retbleed=stuff, 6.2): whether it is on, and the code that
 	// counts a call, which is written before each function.
@@ -49,7 +49,7 @@ var nothingNames = []string{"_paravirt_nop", "paravirt_nop", "nop_func", "x86_no
 var tracerLabels = []string{"ftrace_call", "ftrace_regs_call", "ftrace_graph_call"}
 
 func namesOf(im *image.Image) (n names, err error) {
-	all := []string{"__fentry__", "ftrace_caller", "ftrace_regs_caller", "__static_call_return0", "__static_call_nop", "BUG_func", "paravirt_BUG", "pv_ops", "__WARN_trap", "thunks_initialized", "uniproc_patched", "skl_call_thunk_template", "skl_call_thunk_tail"}
+	all := []string{"__fentry__", "ftrace_caller", "ftrace_regs_caller", "__static_call_return0", "__static_call_nop", "BUG_func", "paravirt_BUG", "pv_ops", "__WARN_trap", nativeUnlock, "thunks_initialized", "uniproc_patched", "skl_call_thunk_template", "skl_call_thunk_tail"}
 	for _, r := range registers {
 		for _, kind := range thunkKinds {
 			all = append(all, kind+r)
@@ -60,12 +60,9 @@ func namesOf(im *image.Image) (n names, err error) {
 	}
 	variables := map[string]string{}
 	for _, s := range im.Sections() {
-		for _, prefix := range []string{"runtime_ptr_", "runtime_shift_"} {
-			if v, ok := strings.CutPrefix(s.Name, prefix); ok {
-				variables[v] = v
-				all = append(all, v)
-				break
-			}
+		if v, size := image.RuntimeSection(s.Name); size != 0 {
+			variables[v] = v
+			all = append(all, v)
 		}
 	}
 	at, err := im.Lookup(all...)
@@ -84,7 +81,7 @@ func namesOf(im *image.Image) (n names, err error) {
 	n = names{
 		returns: set(returnThunks), tracers: set(tracerNames), nothing: set(nothingNames), thunks: map[uint64]uint8{}, vars: map[string]uint64{},
 		fentry: at["__fentry__"], ftraceCaller: at["ftrace_caller"], ftraceRegsCaller: at["ftrace_regs_caller"],
-		return0: at["__static_call_return0"], nop: at["__static_call_nop"], bug: at["BUG_func"], pvOps: at["pv_ops"], warnTrap: at["__WARN_trap"],
+		return0: at["__static_call_return0"], nop: at["__static_call_nop"], bug: at["BUG_func"], pvOps: at["pv_ops"], warnTrap: at["__WARN_trap"], unlock: at[nativeUnlock],
 	}
 	if a, end := at["skl_call_thunk_template"], at["skl_call_thunk_tail"]; end > a && end-a <= maxThunk {
 		n.thunksOn, n.thunk, n.thunkSize = at["thunks_initialized"], a, end-a

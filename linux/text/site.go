@@ -16,6 +16,7 @@ const (
 	againstFeatures = "the alternative for a processor with other features"
 	callsNothing    = "a static call that does nothing, though it has a function"
 	callsWarning    = "a static call that warns, though it has a function"
+	callsUnlock     = "a static call that unlocks, though it has another function"
 	againstLocks    = "a lock prefix on a kernel for one processor, or none on another"
 	callsZero       = "a static call that returns 0, though it has a function"
 	callsAnother    = "a static call of another function than its key has"
@@ -24,7 +25,7 @@ const (
 // aboutState reports whether a reason is one of those.
 func aboutState(reason string) bool {
 	switch reason {
-	case againstKey, againstFeature, againstFeatures, againstLocks, callsNothing, callsWarning, callsZero:
+	case againstKey, againstFeature, againstFeatures, againstLocks, callsNothing, callsWarning, callsUnlock, callsZero:
 		return true
 	}
 	return false
@@ -46,7 +47,7 @@ func (w *worker) site(s image.Site, want, got []byte) string {
 		c := &sites.Calls[s.Index]
 		reason := w.call(c, want, got)
 		switch reason {
-		case callsNothing, callsZero, callsWarning, callsAnother:
+		case callsNothing, callsZero, callsWarning, callsUnlock, callsAnother:
 			w.inHand = t.state.changing[c.Key+t.offset]
 		}
 		return reason
@@ -167,6 +168,8 @@ func (w *worker) call(c *image.Call, want, got []byte) string {
 		return no(fn != 0 && fn != names.nop+off, callsNothing)
 	case !c.Tail && bytes.Equal(got, warnTrap):
 		return no(fn != names.warnTrap+off, callsWarning)
+	case !c.Tail && bytes.Equal(got, unlock):
+		return no(names.unlock == 0 || fn != names.unlock+off, callsUnlock)
 	case !c.Tail && isXor(got): // "xor %eax,%eax" of five bytes
 		return no(fn != names.return0+off, callsZero)
 	case len(got) == 6 && got[0] == 0x0f && got[1] == want[1]: // a conditional tail call keeps its condition
@@ -192,6 +195,12 @@ func (w *worker) call(c *image.Call, want, got []byte) string {
 // warnTrap is what replaces a static call of __WARN_trap: "ud1 (%edx),%rdi" (6.19).
 var warnTrap = []byte{0x67, 0x48, 0x0f, 0xb9, 0x3a}
 
+// nativeUnlock is what unlocks a spin lock outside of virtual machines that help with them; unlock replaces a static call
+// of it: "ds ds movb $0,(%rdi)" (7.3; before, an alternative did so).
+const nativeUnlock = "__raw_callee_save___native_queued_spin_unlock"
+
+var unlock = []byte{0x3e, 0x3e, 0xc6, 0x07, 0x00}
+
 func no(wrong bool, reason string) string {
 	if wrong {
 		return reason
@@ -210,15 +219,21 @@ func (w *worker) constant(c *image.RuntimeConst, want, got []byte) string {
 	if bytes.Equal(want, got) {
 		return "" // of what is not used, or not yet
 	}
+	var b [8]byte
+	copy(b[:], got)
+	is := binary.LittleEndian.Uint64(b[:])
 	value, known := w.t.state.constant(c.Name)
+	if c.Size < 8 {
+		value &= 1<<(8*c.Size) - 1
+	}
 	switch {
-	case !known && !c.Shift && w.unnamed(c, binary.LittleEndian.Uint64(got)):
+	case !known && c.Size == 8 && w.unnamed(c, is):
 		return ""
 	case !known:
 		return "a runtime constant of a value that is not known"
-	case c.Shift && uint8(value) == got[0], !c.Shift && value == binary.LittleEndian.Uint64(got):
+	case value == is:
 		return ""
-	case !c.Shift && c.Name == "USER_PTR_MAX" && userPtrMax(binary.LittleEndian.Uint64(got)):
+	case c.Name == "USER_PTR_MAX" && userPtrMax(is):
 		return ""
 	}
 	return "a runtime constant with another value than its variable"

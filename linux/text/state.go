@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/outsight-vmi/outsight/kernel/image"
@@ -133,9 +134,9 @@ func (st *state) constant(name string) (uint64, bool) {
 	return 0, name == "USER_PTR_MAX" // no variable outside of the function that sets it
 }
 
-// unnamed reports whether value may be a constant that has no variable. Since 7.0 some
-// caches of slab objects are kept in code alone: all sites must have the same one, and it
-// must be in the kernel's list of caches.
+// unnamed reports whether value may be a constant that has no variable, as the compiler removes one that nothing
+// else reads: all sites must have the same value. Caches of slab objects (7.0) must be in the kernel's list of them;
+// any other must be data that the kernel allocated, as the table of futexes is (__futex_queues, 7.3).
 func (st *state) unnamed(c *image.RuntimeConst, value uint64) bool {
 	st.unnamedMu.Lock()
 	defer st.unnamedMu.Unlock()
@@ -161,7 +162,11 @@ func (st *state) unnamed(c *image.RuntimeConst, value uint64) bool {
 	if !ok {
 		st.values[c.Name], first = value, value
 	}
-	return first == value && st.caches[value]
+	if first != value || st.caches[value] {
+		return first == value
+	}
+	_, allocated := st.t.s.Space.DirectMapped(virt.Addr(value))
+	return allocated && value%8 == 0 && !strings.Contains(c.Name, "cache")
 }
 
 // trace reads what ftrace knows.

@@ -53,13 +53,18 @@ func binfmtsColumns() table.Columns[owned[binaryFormat]] {
 				},
 			},
 			{
-				Name: "interpreter", Type: table.Text, Doc: "Program that runs the files; missing for a handler.",
+				Name: "interpreter", Type: table.Text, Doc: "Program that runs the files, or bpf and the BPF program that says which does; missing for a handler.",
 				Get: func(b *binaryFormat) table.Value {
-					return b.entry(func(f *hooks.MiscFormat) table.Value { return text(f.Interpreter) })
+					return b.entry(func(f *hooks.MiscFormat) table.Value {
+						if f.Program != "" {
+							return text("bpf " + f.Program)
+						}
+						return text(f.Interpreter)
+					})
 				},
 			},
 			{
-				Name: "flags", Type: table.Text, Doc: "Of the entry: P keeps argv[0], O opens the file, C takes its credentials, F opened the interpreter when registered; missing for none.",
+				Name: "flags", Type: table.Text, Doc: "Of the entry: P keeps argv[0], O opens the file, C takes its credentials, F opened the interpreter when registered, T is transparent, L substitutes the loader, D was registered disabled; missing for none.",
 				Get: func(b *binaryFormat) table.Value {
 					return b.entry(func(f *hooks.MiscFormat) table.Value { return text(f.Flags) })
 				},

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -191,6 +192,7 @@ func (s *Subject) cachedText(ctx context.Context, i *linux.INode) string {
 
 const (
 	fewDynamic = 5   // processes: of fewer, nearly all says nothing
+	fewKinds   = 3   // executables: workers of one, as of udevd while a machine boots, say nothing of the others
 	mostOf     = 0.8 // of the dynamic processes are nearly all of them
 	maxAsked   = 4   // processes that are looked at for who asks for a library
 )
@@ -211,14 +213,12 @@ type fileID struct {
 // and that lie where no package puts one, or that nothing asks for.
 func (s *Subject) prevalent(ps *programs) (fs []*Finding) {
 	libraries := map[fileID]*library{}
-	dynamic := 0
 	images := map[*program][]*linux.MappedImage{}
 	for _, p := range ps.all {
 		its := linux.ImagesAmong(p.maps)
 		if !slices.ContainsFunc(its, func(i *linux.MappedImage) bool { return isLinker(i.Path) }) {
 			continue
 		}
-		dynamic++
 		images[p] = its
 		for _, i := range its {
 			id := fileID{i.Device, i.Inode}
@@ -230,6 +230,7 @@ func (s *Subject) prevalent(ps *programs) (fs []*Finding) {
 			}
 		}
 	}
+	dynamic := len(images)
 	if dynamic < fewDynamic {
 		return nil
 	}
@@ -250,7 +251,7 @@ func (s *Subject) prevalent(ps *programs) (fs []*Finding) {
 		case strange(name):
 			f.Title = "nearly all dynamic processes have mapped " + name + ", which no package puts there"
 			f.Expected = "libraries from where packages put them"
-		case s.unasked(l, images):
+		case kinds(l.users) >= max(fewKinds, int(mostOf*float64(kinds(slices.Collect(maps.Keys(images)))))) && s.unasked(l, images):
 			f.Severity, f.Confidence = Medium, Possible
 			f.Title = "nearly all dynamic processes have mapped " + name + ", though no program or library of theirs asks for it"
 			f.Expected = "libraries that an image names in DT_NEEDED"
@@ -260,6 +261,15 @@ func (s *Subject) prevalent(ps *programs) (fs []*Finding) {
 		fs = append(fs, f)
 	}
 	return fs
+}
+
+// kinds counts the executables of processes.
+func kinds(all []*program) int {
+	exes := map[string]bool{}
+	for _, p := range all {
+		exes[p.Exe] = true
+	}
+	return len(exes)
 }
 
 // isLinker reports whether a file is the dynamic linker.

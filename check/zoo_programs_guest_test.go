@@ -89,6 +89,7 @@ var programTricks = []programTrick{
 	{name: "ld.so.preload", command: "mkdir -p /etc; echo /lib/libselinux.so.3 >/etc/ld.so.preload; echo ready", undo: "rm -f /etc/ld.so.preload", want: []string{"preload"}},
 	{name: "library of nearly all, out of sight", command: "mkdir -p /lib64; /tricks libraries /lib64/ld-linux-x86-64.so.2 /dev/shm/libx.so", undo: "rm -f /lib64/ld-linux* /dev/shm/libx.so", want: []string{"preload", "?strange-program"}},
 	{name: "library of nearly all, unasked", command: "mkdir -p /lib64; /tricks libraries /lib64/ld-linux-x86-64.so.2 /lib64/libx.so.3", undo: "rm -f /lib64/*", want: []string{"preload"}},
+	{name: "healthy: library of the workers of one program", command: "mkdir -p /lib64; /tricks workers /lib64/ld-linux-x86-64.so.2 /lib64/libx.so.3", undo: "rm -f /lib64/*"},
 	{name: "connection off its table", command: "/tricks connection", want: []string{"hidden-socket"}, outside: func(z *zoo) {
 		node := z.connection().Addr + z.offset("sock_common", "skc_nulls_node")
 		next, prev := z.ptr(node), z.ptr(node+8)

@@ -2,6 +2,7 @@ package groundtruth
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -165,7 +166,7 @@ func (w *soaked) judge(s *guest.Guest, when string) {
 // watch starts "outsight check --every 1s" on the guest.
 func (w *soaked) watch(g *lab.Guest) *exec.Cmd {
 	w.Helper()
-	c := exec.Command(command(w.T), "check", "lab:"+g.Name, "--every", "1s")
+	c := exec.Command(command(w.T), "check", "lab:"+g.Name, "--every", "1s", "-o", "json")
 	c.Env = append(os.Environ(), "XDG_CACHE_HOME="+w.TempDir())
 	c.Stdout, c.Stderr = &bytes.Buffer{}, &bytes.Buffer{}
 	if err := c.Start(); err != nil {
@@ -184,6 +185,13 @@ func (w *soaked) watched(c *exec.Cmd) {
 			switch {
 			case strings.Contains(line, "nothing found"), strings.Contains(line, "interrupt"), strings.Contains(line, " verified "), strings.Contains(line, "try again when"), !w.whole && strings.Contains(line, "not checked"):
 			default:
+				var f struct {
+					At, Title, Expected, Seen string
+					Evidence                  []string
+				}
+				if json.Unmarshal([]byte(line), &f) == nil {
+					line = fmt.Sprintf("%s %s; expected %s; seen %s; %v", f.At, f.Title, f.Expected, f.Seen, f.Evidence)
+				}
 				w.say("--every 1s: %s", strings.TrimSpace(line))
 			}
 		}

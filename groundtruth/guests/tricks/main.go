@@ -39,6 +39,7 @@ var tricks = map[string]func(args []string) error{
 	"reflective":    reflective,
 	"library":       mapLibraries,
 	"libraries":     libraries,
+	"workers":       workers,
 	"heap":          heap,
 	"stack":         stack,
 	"preload":       preload,

@@ -269,10 +269,27 @@ func mapLibraries(names []string) error {
 	return nil
 }
 
-// libraries are mapped by this process, and by five more.
+// libraries are mapped by this process, and by five more of as many programs.
 func libraries(args []string) error {
-	for range 5 {
-		c := exec.Command("/proc/self/exe", append([]string{"library"}, args...)...)
+	return asPrograms(args, func(n int) (string, error) {
+		name := fmt.Sprintf("/bin/tricks-%d", n)
+		_ = os.Remove(name)
+		return name, os.Link("/tricks", name)
+	})
+}
+
+// workers are five processes of this program that map a library, as this one does.
+func workers(args []string) error {
+	return asPrograms(args, func(int) (string, error) { return "/proc/self/exe", nil })
+}
+
+func asPrograms(args []string, program func(n int) (string, error)) error {
+	for n := range 5 {
+		name, err := program(n)
+		if err != nil {
+			return err
+		}
+		c := exec.Command(name, append([]string{"library"}, args...)...)
 		out, err := c.StdoutPipe()
 		if err == nil {
 			err = c.Start()

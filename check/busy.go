@@ -90,7 +90,7 @@ func (r *Result) await(h *History, checks []*Check, now time.Time) {
 			if f.Check != c || !f.Busy {
 				return false
 			}
-			key, enough := f.Key()+f.Seen, busyFor
+			key, enough := f.Key()+f.state(), busyFor
 			if f.Explained {
 				enough = explainedFor
 			}

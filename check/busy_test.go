@@ -1,6 +1,7 @@
 package check
 
 import (
+	"fmt"
 	"testing"
 	"time"
 )
@@ -12,6 +13,7 @@ func TestRestless(t *testing.T) {
 	for name, x := range map[string]struct {
 		looks    int
 		explain  bool
+		works    bool
 		seen     func(i int) string // empty: nothing is found
 		findings int
 		gaps     int
@@ -21,6 +23,7 @@ func TestRestless(t *testing.T) {
 		"moves, not looked at to the end": {looks: all, seen: func(i int) string { return string(rune('a' + i)) }},
 		"stays":                           {looks: all + len(settleAfter), seen: func(int) string { return "jmp" }, findings: 1},
 		"stays, and is explained":         {looks: all + len(settleAfter), explain: true, seen: func(int) string { return "jmp" }, findings: 1},
+		"who changes it is at work":       {looks: all + len(settleAfter), explain: true, works: true, seen: func(int) string { return "jmp" }, gaps: 1},
 		"is explained, and ends":          {looks: all + len(settleAfter), explain: true, seen: func(i int) string { return "jmp"[:3*min(1, max(0, 30-i))] }},
 		"is explained, and came later":    {looks: all + len(settleAfter), explain: true, seen: func(i int) string { return []string{"nop", "jmp"}[min(1, i)] }, gaps: 1},
 	} {
@@ -28,6 +31,9 @@ func TestRestless(t *testing.T) {
 			r := &Result{}
 			if seen := x.seen(i); seen != "" {
 				r.Findings = []*Finding{{Check: c, Title: "jump label", Expected: "as built", Seen: seen, Busy: true, Explained: x.explain}}
+				if x.works {
+					r.Findings[0].work = fmt.Sprint(i)
+				}
 			}
 			return r
 		}
@@ -55,11 +61,13 @@ func TestAcrossRuns(t *testing.T) {
 	all := []*Check{c, other}
 	for name, x := range map[string]struct {
 		explain      bool
+		works        bool
 		seen         func(run int) string
 		finding, gap int // the first run with it; 0: none
 	}{
 		"stays":                   {seen: func(int) string { return "jmp" }, finding: 3},
 		"stays, and is explained": {explain: true, seen: func(int) string { return "jmp" }, finding: 30},
+		"is at work":              {explain: true, works: true, seen: func(int) string { return "jmp" }, gap: 30},
 		"moves":                   {seen: func(i int) string { return string(rune('a' + i)) }, gap: 30},
 		"ends":                    {seen: func(i int) string { return "jmp"[:3*min(1, max(0, 2-i))] }},
 	} {
@@ -71,6 +79,9 @@ func TestAcrossRuns(t *testing.T) {
 				r := &Result{Findings: []*Finding{{Check: other, Title: "plain"}}}
 				if seen := x.seen(run); seen != "" {
 					r.Findings = append(r.Findings, &Finding{Check: c, Title: "jump label", Expected: "as built", Seen: seen, Busy: true, Explained: x.explain})
+					if x.works {
+						r.Findings[1].work = fmt.Sprint(run)
+					}
 				}
 				return r
 			}

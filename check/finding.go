@@ -42,9 +42,15 @@ type Finding struct {
 	// Explained says of one that is Busy that the task which changes it is known, or what has to end before it changes: it counts
 	// only if it is the same at all looks.
 	Explained bool
+	// work is what the task that changes it had done by then. While that goes on it is not the same at two looks: what stays
+	// so for as long as the task is at work is a gap.
+	work string
 
 	again int // how often it was found again
 }
+
+// state is what was seen, and how far who changes it had come.
+func (f *Finding) state() string { return f.Seen + f.work }
 
 // Object is what a finding is about.
 type Object struct {

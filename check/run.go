@@ -213,7 +213,7 @@ func (r *Result) changing() map[string]string {
 	c := map[string]string{}
 	for _, f := range r.Findings {
 		if f.Busy {
-			c[f.Key()] = f.Seen
+			c[f.Key()] = f.state()
 		}
 	}
 	return c
@@ -341,7 +341,7 @@ func staying(now, before []*Finding) (both []*Finding) {
 		known[f.Key()] = f
 	}
 	for _, f := range now {
-		if was := known[f.Key()]; was != nil && (was.Seen == f.Seen || !was.Busy && !f.Busy) {
+		if was := known[f.Key()]; was != nil && (was.state() == f.state() || !was.Busy && !f.Busy) {
 			f.again = was.again + 1
 			both = append(both, f)
 		}

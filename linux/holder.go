@@ -17,7 +17,7 @@ const longestHeld = 120_000_000_000
 
 type holderLayout struct {
 	stack, sp, onCPU, arrival, clock kobj.Field
-	state, works, current            kobj.Field
+	state, works, current, runtime   kobj.Field
 }
 
 func (s *System) holderLayout() (*holderLayout, error) {
@@ -25,7 +25,7 @@ func (s *System) holderLayout() (*holderLayout, error) {
 		const t = "task_struct"
 		o.stack, o.sp, o.onCPU = r.Field(t, "stack"), r.Field(t, "thread.sp"), r.Field(t, "on_cpu")
 		o.arrival, o.clock = r.Field(t, "sched_info.last_arrival"), r.Field("rq", "clock")
-		o.current = r.Field("rq", "curr")
+		o.current, o.runtime = r.Field("rq", "curr"), r.Field(t, "se.sum_exec_runtime")
 		o.state, o.works = r.Field(t, "__state", "state"), r.Field(t, "task_works") // 5.14
 	})
 }
@@ -55,6 +55,29 @@ func (s *System) InHand(ctx context.Context, mutex string) (map[uint64]bool, err
 		return nil, err
 	}
 	return o.words(s.Reader(), task, now)
+}
+
+// Work is a mutex that is held: by whom, and how long that task has run in its life, in nanoseconds. It is the same at two looks if
+// the holder did nothing in between.
+type Work struct {
+	Mutex   string
+	Task    virt.Addr
+	Runtime uint64
+}
+
+// AtWork are those of the mutexes that are held.
+func (s *System) AtWork(mutexes ...string) (all []Work) {
+	o, err := s.holderLayout()
+	if err != nil {
+		return nil
+	}
+	for _, mutex := range mutexes {
+		r := s.Reader()
+		if task := s.holder(s.Space.Live(), mutex); task != 0 {
+			all = append(all, Work{mutex, task, r.Uint(task, o.runtime)})
+		}
+	}
+	return all
 }
 
 // isTask is an error if the task at a is not among the threads of a process on the list of tasks.

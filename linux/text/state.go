@@ -35,6 +35,7 @@ type state struct {
 	// changing has the keys of jump labels and static calls that the kernel is changing, among all else that the tasks
 	// which do so have on their stacks.
 	changing map[uint64]bool
+	work     []linux.Work // of those who hold the mutexes
 	// Lock prefixes are in place, or all taken out; neither if it is not known.
 	locks, noLocks bool
 
@@ -110,10 +111,11 @@ func (st *state) load(ctx context.Context, s *linux.System) error {
 // readChanging reads which keys are being changed. A key has its new value before its sites do, and those
 // wait for text_mutex, which the function tracer may hold for ten seconds where the guest has little of a processor.
 func (st *state) readChanging(ctx context.Context, s *linux.System) {
-	st.changing = nil
+	st.changing, st.work = nil, nil
 	if !st.patching {
 		return
 	}
+	st.work = s.AtWork("text_mutex", "static_call_mutex", "jump_label_mutex")
 	for _, mutex := range []string{"static_call_mutex", "jump_label_mutex"} {
 		words, err := s.InHand(ctx, mutex)
 		if err != nil {

@@ -109,6 +109,8 @@ type Difference struct {
 	// Patching says that the kernel was patching such places when it was read, and InHand that the task which
 	// does so has what governs this one in hand.
 	Patching, InHand bool
+	// Work is what they who patch, or change what governs sites, had done by then; empty if the place is in nobody's hand.
+	Work []linux.Work
 }
 
 // maxBytes bounds the bytes of a difference that are kept.
@@ -202,13 +204,13 @@ func (t *Text) Differences(ctx context.Context) iter.Seq2[Difference, error] {
 			}
 		}
 		found := t.compare(ctx, nil)
-		patching, untraced := t.state.patching, t.state.untraced
+		patching, untraced, work := t.state.patching, t.state.untraced, t.state.work
 		// A look may have read the code, and what governs it, at two times.
 		if s := t.s.Fresh(); s != t.s && len(found) > 0 {
 			now := over(t.ref, s, t.regions...)
 			_ = now.state.load(ctx, s) // its error was yielded
 			found = now.present(ctx, lasting(found, now.compare(ctx, found)))
-			patching, untraced = patching || now.state.patching, now.state.untraced
+			patching, untraced, work = patching || now.state.patching, now.state.untraced, now.state.work
 		}
 		if untraced != nil && !yield(Difference{}, fmt.Errorf("calls for tracing were not all compared with what ftrace knows: %w", untraced)) {
 			return
@@ -223,6 +225,9 @@ func (t *Text) Differences(ctx context.Context) iter.Seq2[Difference, error] {
 			d := t.describe(f)
 			if patching && dynamic(d.Kind) {
 				d.Patching, d.InHand = true, f.inHand
+				if d.InHand {
+					d.Work = work
+				}
 				d.Reason += ", while the kernel patches itself"
 			}
 			if !yield(d, nil) {

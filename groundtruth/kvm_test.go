@@ -16,7 +16,7 @@ import (
 // TestGuestKVM shows on KVM what is claimed for KVM. A guest under TCG is a KVM
 // host itself: in it, outsight's own lab boots an unmodified guest with kvm_amd,
 // and this very test program, in there, compares that guest with what it says.
-// With OUTSIGHT_KVM=all it does so for every kernel, and for every view.
+// With OUTSIGHT_KVM=all it does so for every kernel, and for every view; with OUTSIGHT_SLOW it also watches by breakpoints.
 func TestGuestKVM(t *testing.T) {
 	labtest.NeedQEMU(t)
 	tests := labtest.Binary(t)
@@ -43,7 +43,7 @@ func TestGuestKVM(t *testing.T) {
 			n.Guest.Kernel, n.Private = i.kernel, i.ram == vm.SourcePrivate
 			n.Env = []string{
 				"OUTSIGHT_WITNESS_RAM=" + string(i.ram), "OUTSIGHT_WITNESS_KERNEL=" + i.kernel,
-				"OUTSIGHT_KVM=" + os.Getenv("OUTSIGHT_KVM"), "OUTSIGHT_RESULTS=/results",
+				"OUTSIGHT_KVM=" + os.Getenv("OUTSIGHT_KVM"), "OUTSIGHT_SLOW=" + os.Getenv("OUTSIGHT_SLOW"), "OUTSIGHT_RESULTS=/results",
 			}
 			for range 3 {
 				out, err := n.Try(t, tests)
@@ -98,5 +98,8 @@ func TestInside(t *testing.T) {
 	})
 	if all {
 		compareViews(t, g)
+	}
+	if os.Getenv("OUTSIGHT_SLOW") != "" {
+		breakpointsOnKVM(t, g)
 	}
 }

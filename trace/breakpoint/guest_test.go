@@ -202,7 +202,8 @@ func testEvents(t *testing.T, g *lab.Guest, kinds ...trace.Kind) {
 		return n
 	}
 	by := func(e *trace.Event, comm string) bool { return e.Process != nil && e.Process.Comm == comm }
-	const applet = "exe" // as busybox calls those that it runs by /proc/self/exe
+	// As busybox calls those that it runs by /proc/self/exe, or in the shell's child.
+	nc := func(e *trace.Event) bool { return by(e, "exe") || by(e, "nc") }
 	var markers []string
 	pids := map[int32]bool{}
 	for i := range all {
@@ -230,9 +231,9 @@ func testEvents(t *testing.T, g *lab.Guest, kinds ...trace.Kind) {
 	want(trace.KindExit, "with 7", func(e *trace.Event) bool { return e.Result == "7" && e.Returned && e.Return == 7 })
 	want(trace.KindExit, "killed", func(e *trace.Event) bool { return e.Result == "SIGKILL" && !e.Returned })
 	want(trace.KindFork, "by the shell", func(e *trace.Event) bool { return by(e, "sh") && e.Return > 0 })
-	want(trace.KindConnect, "to 127.0.0.1:7777", func(e *trace.Event) bool { return e.Object == "127.0.0.1:7777" && by(e, applet) })
-	want(trace.KindListen, "at port 7777", func(e *trace.Event) bool { return strings.HasSuffix(e.Object, ":7777") && by(e, applet) })
-	want(trace.KindAccept, "of 127.0.0.1", func(e *trace.Event) bool { return strings.HasPrefix(e.Object, "127.0.0.1:") && by(e, applet) })
+	want(trace.KindConnect, "to 127.0.0.1:7777", func(e *trace.Event) bool { return e.Object == "127.0.0.1:7777" && nc(e) })
+	want(trace.KindListen, "at port 7777", func(e *trace.Event) bool { return strings.HasSuffix(e.Object, ":7777") && nc(e) })
+	want(trace.KindAccept, "of 127.0.0.1", func(e *trace.Event) bool { return strings.HasPrefix(e.Object, "127.0.0.1:") && nc(e) })
 	want(trace.KindMount, "of /tmp/m", func(e *trace.Event) bool {
 		return e.Object == "/tmp/m" && slices.Contains(e.Fields, "type=tmpfs") && slices.Contains(e.Fields, "device=outsight")
 	})

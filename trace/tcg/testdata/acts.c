@@ -28,6 +28,12 @@ int main(int argc, char **argv)
 			return 1;
 		return setuid(0) ? 7 : 8; // refused: no event
 	}
+	if (!strcmp(act, "rise")) { // by a set-user-ID program
+		if (setresuid(1000, 1000, 1000))
+			return 1;
+		execl("/risen", "risen", "cut", "/none", NULL);
+		return 2;
+	}
 	if (!strcmp(act, "memfd")) {
 		int from = open("/bin/busybox", O_RDONLY), to = memfd_create("payload", MFD_CLOEXEC);
 		struct stat s;

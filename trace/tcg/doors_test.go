@@ -1,13 +1,17 @@
 package tcg
 
 import (
+	"bytes"
+	"encoding/binary"
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/outsight-vmi/outsight/trace"
 	"github.com/outsight-vmi/outsight/trace/plugin"
 	"github.com/outsight-vmi/outsight/trace/syscall"
+	"github.com/outsight-vmi/outsight/virt"
 )
 
 // TestDoorPrograms assembles the program of each door: every jump leads ahead, and words come before items.
@@ -90,4 +94,27 @@ func TestDoorEvents(t *testing.T) {
 	if j.doorExec(&e, doorOf([]uint64{1, 0}, path("init")...)); e.Args != "" || e.Object != "/init" {
 		t.Errorf("%+v", e)
 	}
+}
+
+// FuzzDoorEvents makes events of records of any content: of a guest that lies in each word, and of records that were cut off.
+func FuzzDoorEvents(f *testing.F) {
+	f.Add(uint8(0), []byte("\x01\x00\x00\x00\x00\x00\x00\x00"), []byte("a\x00b\x00"), []byte("memfd:x"))
+	f.Add(uint8(5), []byte("\x11\x00\x00\x00\x00\x00\x00\x00"), []byte("\x0a\x00\x00\x35"), []byte{})
+	f.Add(uint8(17), []byte("\x01\x00\x00\x00\x00\x00\x00\x00"), []byte("x"), []byte("../\x1b[0m"))
+	f.Fuzz(func(t *testing.T, which uint8, words, text, name []byte) {
+		d := &doors[int(which)%len(doors)]
+		var list []uint64
+		for i := 0; i+8 <= len(words) && len(list) < 64; i += 8 {
+			list = append(list, binary.LittleEndian.Uint64(words[i:]))
+		}
+		r := doorOf(list, "0", string(text), "1", string(text), fmt.Sprint(tagPath), string(name), fmt.Sprint(tagOther), string(name))
+		r.data[1].status = syscall.Status(which % 3)
+		j := &joiner{processes: trace.NewProcesses(nil), mounted: map[virt.Addr]string{virt.Addr(r.word(0)): "/var"}}
+		e := trace.Event{Kind: d.kind, Name: d.name, Process: &trace.Process{PID: 1, Comm: string(name)}}
+		d.read(j, &e, r)
+		trace.NewSensors().Mark(&e)
+		if line := e.AppendLine(nil, time.UTC); bytes.ContainsAny(line, "\n\x1b") {
+			t.Errorf("%s: %q", d.function, line)
+		}
+	})
 }

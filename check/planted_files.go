@@ -152,7 +152,7 @@ func (w *plantWalk) file(dentry, inode virt.Addr, in plantStart) (*Finding, erro
 	if err != nil {
 		return nil, fmt.Errorf("path of the file at %#x: %w", uint64(inode), err)
 	}
-	if usualPlace(name) {
+	if usualPlace(name) || below(name, places.ofRuntime) {
 		return nil, nil
 	}
 	severity, sure, where := w.place(name)

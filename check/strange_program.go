@@ -82,10 +82,18 @@ func outOfPlace(name string) (Severity, Confidence) {
 	return "", ""
 }
 
-// hiddenInSystem reports whether a file is hidden where packages of a distribution alone put files, and hide none:
-// but for debug information, and for pnpm, a package manager that does.
+// hiddenInSystem reports whether a file is hidden where packages of a distribution alone put files, and hide none: but for debug
+// information, packages of npm and Python, which have hidden folders (.pnpm, .libs), and the hooks of a Git repository in /etc.
 func hiddenInSystem(name string) bool {
-	return hiddenName(name) && below(name, places.distribution) && !below(name, []string{"/usr/local", "/usr/lib/debug"}) && !strings.Contains(name, "/node_modules/.pnpm/")
+	if !hiddenName(name) || !below(name, places.distribution) || below(name, []string{"/usr/local", "/usr/lib/debug"}) {
+		return false
+	}
+	for _, usual := range []string{"/node_modules/.", "-packages/", "/.git/hooks/"} {
+		if before, after, ok := strings.Cut(name, usual); ok && !hiddenName(before) && (usual != "-packages/" || strings.Contains(after, "/.libs/") || strings.Contains(after, "/.dylibs/")) {
+			return false
+		}
+	}
+	return true
 }
 
 // hiddenInState reports whether a file is in a hidden folder of the system's own state. What is further below belongs to

@@ -19,8 +19,8 @@ func init() {
 		Technique: "T1562.001", // Impair Defenses: Disable or Modify Tools
 		Source:    "tainted_mask, module.taints and sig_ok, unloaded_tainted_modules, the variable of module.sig_enforce, saved_command_line",
 		Proves: `A module is loaded, or was, that taints the kernel, and the kernel's flags do not have it: no function of the kernel ever clears a flag, so somebody
-wrote them. Or modules without a valid signature are forbidden, and one is loaded; or they were forbidden by the boot parameter, and no longer are.`,
-		Blind: `A module that cleared its own flags too. Modules that are not on the list are found by hidden-module. Signatures may have been made compulsory after an
+wrote them. Or a module has no valid signature, and lacks the flag that says so, which it cleared. Or modules without a valid signature are forbidden, and one is loaded; or they were forbidden by the boot parameter, and no longer are.`,
+		Blind: `A module that cleared its own flags, and claims that its signature was valid (sig_ok). Modules that are not on the list are found by hidden-module. Signatures may have been made compulsory after an
 unsigned module was loaded, which is legal.`,
 		Next: `"outsight modules" shows where the module lies, what it uses and its taints; take it out with "outsight extract". Rootkits clear the flags so that nobody
 asks for the module that set them.`,
@@ -56,7 +56,7 @@ func taints(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 			return
 		}
 		t := &taintRun{s: s, o: o, r: s.Linux.Reader()}
-		for _, part := range []func(context.Context) error{t.loaded, t.unloaded, t.signatures} {
+		for _, part := range []func(context.Context) error{t.loaded, t.unloaded, t.unsigned, t.signatures} {
 			err := part(ctx)
 			for _, f := range t.found {
 				if !yield(f, nil) {
@@ -142,6 +142,42 @@ func (t *taintRun) unloaded(ctx context.Context) error {
 			return fmt.Errorf("modules that tainted the kernel: %w", t.r.Err)
 		}
 		t.denied(name+" (unloaded)", a, taints, mask, at)
+	}
+	return nil
+}
+
+// unsigned judges the flags of a module by whether the kernel took its signature: load_module notes that, and sets the flag
+// of one that has none, in one go.
+func (t *taintRun) unsigned(context.Context) error {
+	if !t.o.signed.Present() {
+		return nil // built without CONFIG_MODULE_SIG
+	}
+	modules, err := t.s.Modules()
+	if err != nil {
+		return err
+	}
+	for _, m := range modules {
+		if m.State != linux.ModuleLive || m.Taints&linux.TaintUnsigned != 0 {
+			continue
+		}
+		signed := t.r.Uint(m.Addr, t.o.signed) != 0
+		if t.r.Err != nil {
+			return fmt.Errorf("signature of module %s: %w", m.Name, t.r.Err)
+		}
+		if signed {
+			continue
+		}
+		t.found = append(t.found, &Finding{
+			Confidence: Certain,
+			Title:      fmt.Sprintf("module %s has no valid signature, and its taint flags lack %s", m.Name, linux.TaintLetters(linux.TaintUnsigned)),
+			Object:     Object{Kind: "module", Name: m.Name, Addr: m.Addr},
+			Aspect:     "unsigned",
+			Expected:   linux.TaintLetters(m.Taints | linux.TaintUnsigned),
+			Seen:       fmt.Sprintf("%q", linux.TaintLetters(m.Taints)),
+			Evidence:   []Evidence{{Text: "its struct module", Addr: m.Addr}, {Text: "module.sig_ok", Addr: t.o.signed.At(m.Addr), Bytes: []byte{0}}},
+			Basis:      "two members of the guest's struct module that the kernel sets together",
+			Show:       fmt.Sprintf("outsight modules {} --where 'name == %q'", m.Name),
+		})
 	}
 	return nil
 }

@@ -161,6 +161,7 @@ func kernelTricks() []trick {
 			z.write(z.ptr(z.symbol("__param_sig_enforce")+z.offset("kernel_param", "arg")), []byte{1})
 			z.write(z.module()+z.offset("module", "sig_ok"), []byte{0})
 		}, taint},
+		{"taint that a module cleared of itself", func(z *zoo) { z.write(z.module()+z.offset("module", "sig_ok"), []byte{0}) }, taint},
 		{"taint cleared", func(z *zoo) { z.put(z.module()+z.offset("module", "taints"), 1<<12) }, taint},
 
 		{"tracer off the list", func(z *zoo) { z.put(z.symbol("ftrace_ops_list"), uint64(z.symbol("ftrace_list_end"))) }, tracing},

@@ -235,7 +235,7 @@ static int __init trick_init(void)
 #elif MODE == 23 /* pages of a file of a file system that is not its own */
 	struct path path;
 
-	if (!kern_path("/victim", 0, &path)) {
+	if (!kern_path("/trick23.ko", 0, &path)) { /* which nobody writes to */
 		pages = *d_inode(path.dentry)->i_mapping->a_ops;
 		d_inode(path.dentry)->i_mapping->a_ops = &pages;
 	}

@@ -18,7 +18,7 @@ import (
 
 // kernelChecks are those of what the kernel itself relies on.
 var kernelChecks = []string{
-	"bpf-tampering", "code-pointer", "ftrace-triple", "helper-path", "hidden-bpf", "hidden-code", "hidden-module", "hidden-process", "module-hook",
+	"bpf-tampering", "code-pointer", "data-pointer", "ftrace-triple", "helper-path", "hidden-bpf", "hidden-code", "hidden-module", "hidden-process", "module-hook",
 	"operations-table", "security-state", "stolen-credentials", "system-call-function", "taint", "text-branch", "trampoline-code",
 }
 

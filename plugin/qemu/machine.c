@@ -28,9 +28,24 @@ static bool is_set(const struct program *p, uint64_t imm, uint64_t bit)
 	return bit / 32 < imm >> 32 && p->words[(uint32_t)imm + bit / 32] >> (bit % 32) & 1;
 }
 
+/* read_pages reads page by page, so that what is readable is kept, and returns how much that is. */
+static uint32_t read_pages(struct program *p, struct vcpu *v, uint64_t address, uint8_t *into, uint32_t want)
+{
+	uint32_t used = 0;
+	while (used < want) {
+		uint32_t n = OS_PAGE - (uint32_t)((address + used) & (OS_PAGE - 1));
+		if (n > want - used)
+			n = want - used;
+		if (!memory_read(p, v, address + used, into + used, n))
+			break;
+		used += n;
+	}
+	return used;
+}
+
 static void copy(struct writer *w, struct vcpu *v, uint64_t address, uint64_t length, uint32_t limit, uint8_t tag, bool *fault)
 {
-	uint32_t room, used = 0;
+	uint32_t room;
 	uint8_t status = length > limit ? OS_CUT : OS_WHOLE;
 	uint32_t want = length > limit ? limit : (uint32_t)length;
 	struct os_item *item = writer_item(w, tag, want, &room);
@@ -40,16 +55,10 @@ static void copy(struct writer *w, struct vcpu *v, uint64_t address, uint64_t le
 		want = room;
 		status = OS_CUT;
 	}
-	while (used < want) { /* page by page, so that what is readable is kept */
-		uint32_t n = OS_PAGE - (uint32_t)((address + used) & (OS_PAGE - 1));
-		if (n > want - used)
-			n = want - used;
-		if (!memory_read(w->p, v, address + used, (uint8_t *)(item + 1) + used, n)) {
-			status = OS_UNREADABLE;
-			*fault = true;
-			break;
-		}
-		used += n;
+	uint32_t used = read_pages(w->p, v, address, (uint8_t *)(item + 1), want);
+	if (used < want) {
+		status = OS_UNREADABLE;
+		*fault = true;
 	}
 	writer_item_end(w, item, used, status);
 }
@@ -115,11 +124,12 @@ static void gather(struct writer *w, struct vcpu *v, uint64_t vector, uint64_t c
 			break;
 		}
 		uint32_t n = pair[1] > room - used ? room - used : (uint32_t)pair[1];
-		if (n > 0 && !memory_read(w->p, v, pair[0], (uint8_t *)(item + 1) + used, n)) {
+		uint32_t got = read_pages(w->p, v, pair[0], (uint8_t *)(item + 1) + used, n);
+		used += got;
+		if (got < n) {
 			status = OS_UNREADABLE;
 			break;
 		}
-		used += n;
 		if (n < pair[1]) {
 			status = OS_CUT;
 			break;

@@ -41,10 +41,7 @@ func init() {
 }
 
 func blobEpollData(dst []byte, _ ctx, _ *Arg, b []byte) []byte {
-	v := le.Uint64(b)
-	dst = strconv.AppendUint(append(dst, "{u32="...), v&0xffffffff, 10)
-	dst = strconv.AppendUint(append(dst, ", u64="...), v, 10)
-	return append(dst, '}')
+	return appendHex(dst, le.Uint64(b))
 }
 
 func blobDirents(dst []byte, x ctx, a *Arg, b []byte) []byte {

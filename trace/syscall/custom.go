@@ -44,6 +44,7 @@ func init() {
 			return []Piece{{Arg: i, When: Return, Size: 1, Count: Count{From: Fixed, N: maxElements + 1}, Limit: maxElements + 1}}
 		}},
 		"request": {fn: argRequest, typ: "u32=ioctl"},
+		"ifreq":   {fn: argInterface, pieces: bothPieces(interfaceSize, interfaceSize32), fresh: true},
 		"oldmmap": {fn: argOldMmap, pieces: bytesPiece(Entry, 24, 24, false)},
 	}
 }

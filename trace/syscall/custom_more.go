@@ -289,10 +289,11 @@ func argUringParams(dst []byte, x ctx, a *Arg, i int) []byte {
 	for k, name := range [...]string{", sq_off={head=", ", tail=", ", ring_mask=", ", ring_entries=", ", flags=", ", dropped=", ", array="} {
 		dst = u(dst, name, le.Uint32(sq[4*k:]))
 	}
+	dst = appendHex(append(dst, ", user_addr="...), le.Uint64(sq[32:]))
 	for k, name := range [...]string{"}, cq_off={head=", ", tail=", ", ring_mask=", ", ring_entries=", ", overflow=", ", cqes=", ", flags="} {
 		dst = u(dst, name, le.Uint32(cq[4*k:]))
 	}
-	return append(dst, "}}"...)
+	return append(appendHex(append(dst, ", user_addr="...), le.Uint64(cq[32:])), "}}"...)
 }
 
 // argSetOfNext writes a set of signals whose size is the next argument.

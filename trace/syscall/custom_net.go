@@ -73,7 +73,7 @@ func (a *Arg) vector(dst []byte, x ctx, address, n uint64, tag int, total uint64
 		case !there || uint64(len(data)) < min(want, uint64(x.o.limit())):
 			dst = appendHex(dst, base)
 		default:
-			dst = appendBytes(dst, data, want, x.o.limit())
+			dst = x.appendPayload(dst, data, want)
 		}
 		dst = append(strconv.AppendUint(append(dst, ", iov_len="...), length, 10), '}')
 	}

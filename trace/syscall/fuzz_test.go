@@ -42,6 +42,9 @@ func hostile(c *Call, seed uint64, data []byte, result int64) *Values {
 			break
 		}
 	}
+	if r.IntN(2) == 0 {
+		v.Data = append(v.Data, Data{Tag: TagSocket, Bytes: []byte{byte(r.IntN(12)), 0}[:r.IntN(3)]})
+	}
 	for tag, p := range c.Pieces {
 		for range r.IntN(3) {
 			b := make([]byte, r.IntN(int(min(p.Limit, 4096))+1))

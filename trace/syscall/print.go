@@ -174,7 +174,7 @@ func argBuffer(dst []byte, x ctx, a *Arg, i int) []byte {
 			n++
 		}
 	}
-	return appendBytes(dst, d.Bytes, n, x.o.limit())
+	return x.appendPayload(dst, d.Bytes, n)
 }
 
 // argValue writes the value of an extended attribute.

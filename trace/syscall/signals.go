@@ -13,7 +13,7 @@ func blobSigaction(dst []byte, x ctx, _ *Arg, b []byte) []byte {
 	}
 	dst = styleHandler(append(dst, "{sa_handler="...), x, handler)
 	dst = appendSet(append(dst, ", sa_mask="...), le.Uint64(mask), 8)
-	dst = setOf("sa").flags(append(dst, ", sa_flags="...), flags&0xffffffff)
+	dst = setOf("sa").flags(append(dst, ", sa_flags="...), flags)
 	if flags&0x04000000 != 0 {
 		dst = appendPointer(append(dst, ", sa_restorer="...), restorer)
 	}

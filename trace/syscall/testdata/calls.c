@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <sched.h>
@@ -9,6 +10,7 @@
 #include <stdint.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/select.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -311,6 +313,17 @@ static void sockets(void)
 	S(SYS_timerfd_create, 1, 0x80000);
 	struct itimerspec it = {{0, 0}, {5, 6}};
 	S(SYS_timerfd_settime, 99, 1, &it, b);
+	static const int requests[] = {SIOCGIFFLAGS, SIOCGIFADDR, SIOCGIFDSTADDR, SIOCGIFBRDADDR, SIOCGIFNETMASK, SIOCGIFMETRIC, SIOCGIFMTU,
+				       SIOCGIFINDEX, SIOCGIFTXQLEN, SIOCSIFFLAGS, SIOCSIFMTU, SIOCSIFTXQLEN, SIOCSIFADDR, SIOCSIFNETMASK};
+	for (int i = 0; i < sizeof(requests) / sizeof(*requests); i++) {
+		struct ifreq f = {"lo"};
+		if (i < 9)
+			S(SYS_ioctl, s, requests[i], &f);
+		memcpy(&f, "nope", 5);
+		memcpy(&f.ifr_addr, "\2\0\0\0\177\0\0\1", 8);
+		S(SYS_ioctl, s, requests[i], &f);
+	}
+	S(SYS_ioctl, s, SIOCGIFMTU, 0);
 }
 
 static void processes(void)

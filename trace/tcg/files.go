@@ -75,6 +75,43 @@ func isAnswer(name string) bool {
 	return false
 }
 
+// sendsOrReceives says that what a call sends or receives is written by the protocol of its socket.
+func (c *compiler) sendsOrReceives(abi, number int) bool {
+	if c.sockets == nil || number < 0 {
+		return false
+	}
+	switch c.calls[abi][number].Name {
+	case "sendto", "sendmsg", "recvfrom", "recvmsg":
+		return true
+	}
+	return false
+}
+
+// socket fetches the protocol of a netlink socket.
+func (c *compiler) socket() {
+	o, skip := c.sockets, c.Label()
+	c.And(sX, arg(0), 0xffffffff)
+	c.Shl(sX, sX, 3)
+	c.Load(sY, sTask, int64(o.files), 8, skip)
+	c.Load(sY, sY, int64(o.table), 8, skip)
+	c.Load(sY, sY, int64(o.slots), 8, skip)
+	c.AddSlot(sX, sY)
+	c.Load(sX, sX, 0, 8, skip)
+	c.If(sX, "==", 0, skip)
+	c.Load(sY, sX, int64(o.inode), 8, skip)
+	c.Load(sY, sY, int64(o.super), 8, skip)
+	c.Load(sY, sY, int64(o.magic), 8, skip)
+	c.If(sY, "!=", magicSocket, skip)
+	c.Load(sX, sX, int64(o.private), 8, skip)
+	c.Load(sX, sX, int64(o.sock), 8, skip)
+	c.Load(sY, sX, int64(o.family), 2, skip)
+	c.If(sY, "!=", familyNetlink, skip)
+	c.Add(sX, sX, uint64(o.protocol))
+	c.Imm(sZ, uint64(o.protocolSize))
+	c.Copy(syscall.TagSocket, sX, sZ, 2)
+	c.Set(skip)
+}
+
 // file finds the file of the descriptor in the first argument, and goes to other if nobody wants to know what it says.
 func (c *compiler) file(name string, other plugin.Label) {
 	o := c.files

@@ -24,6 +24,7 @@ type layout struct {
 	nested    bool        // the guest runs guests of its own
 	migrate   virt.Addr   // set_task_cpu(task, cpu); 0: there is one CPU
 	denied    []virt.Addr // where seccomp's judgement returns
+	refused   []virt.Addr // where ENOSYS is written: there is no call of that number
 	exits     []virt.Addr // where the kernel's part of a call ends, for answers
 }
 
@@ -60,6 +61,7 @@ func layoutOf(ctx context.Context, l *guest.Look) (o layout, err error) {
 	}
 	o.swtch, _ = s.Address("__switch_to")
 	o.nested = runsGuests(ctx, s)
+	o.refused = refusedSites(s, owners)
 	o.denied = returnsOf(s, owners, "__secure_computing")
 	o.exits = exitSites(s, owners)
 	return o, nil

@@ -1,6 +1,8 @@
 package tcg
 
 import (
+	"golang.org/x/sys/unix"
+
 	"github.com/outsight-vmi/outsight/trace/plugin"
 	"github.com/outsight-vmi/outsight/trace/syscall"
 )
@@ -62,10 +64,6 @@ const (
 
 var registers64 = [6]string{"rdi", "rsi", "rdx", "r10", "r8", "r9"}
 
-// registers32 are those of int $0x80. sysenter and the syscall of a 32-bit process pass the stack in EBP, and what
-// EBP would be on it: the vDSO puts it there (arch/x86/entry/vdso/vdso32/system_call.S).
-var registers32 = [6]string{"rbx", "rcx", "rdx", "rsi", "rdi", "rbp"}
-
 // regs are where the entry code saves registers (struct pt_regs).
 const (
 	regR10 = 56
@@ -93,14 +91,17 @@ const userCS64 = 0x33
 // compiler writes the programs of system calls.
 type compiler struct {
 	*plugin.Assembler
-	o     layout
-	keep  [2][]uint32 // numbers of system calls that are wanted, by ABI; the others are dropped in the plugin
-	pids  []uint32    // of the processes that are wanted; empty: all
-	calls [2][]*syscall.Call
-	limit uint32 // of a user's bytes
-	hold  *Hold
-	files *fileLayout // for answers; nil: nobody asks for them
-	gates bool        // the plugin has them, and some calls are not wanted
+	o       layout
+	keep    [2][]uint32 // numbers of system calls that are wanted, by ABI; the others are dropped in the plugin
+	pids    []uint32    // of the processes that are wanted; empty: all
+	calls   [2][]*syscall.Call
+	limit   uint32 // of a user's bytes
+	hold    *Hold
+	files   *fileLayout // for answers; nil: nobody asks for them
+	sockets *fileLayout // for the protocols of sockets; nil: not known
+	gates   bool        // the plugin has them, and some calls are not wanted
+	// compat is where the program of 32-bit calls begins, for those by the instruction of 64-bit ones.
+	compat plugin.Label
 }
 
 // args is how many arguments a call has; -1: it is not known.
@@ -117,6 +118,7 @@ func (c *compiler) program() {
 	if c.gates = c.gates && c.o.swtch != 0 && (c.keep[abi64] != nil || len(c.pids) > 0); c.gates {
 		gated = plugin.Gated
 	}
+	c.compat = c.Label()
 	c.entry(abi64, plugin.Probe{Where: plugin.AtSyscall, Arg: plugin.Syscall, ID: idEntry})
 	c.entry(abi32, plugin.Probe{Where: plugin.AtSyscall, Arg: plugin.Int80 | plugin.Sysenter, ID: idEntry})
 	if c.gates {
@@ -129,7 +131,16 @@ func (c *compiler) program() {
 			continue
 		}
 		c.Probe(p)
-		c.result(false)
+		c.result(returned)
+	}
+	for i, site := range c.o.refused {
+		p := plugin.Probe{Where: plugin.AtAddress, Arg: gated, Address: uint64(site), ID: idReturn}
+		if i > 0 {
+			c.Also(p)
+			continue
+		}
+		c.Probe(p)
+		c.result(refused)
 	}
 	for i, site := range c.o.denied {
 		p := plugin.Probe{Where: plugin.AtAddress, Arg: gated, Address: uint64(site), ID: idDenied}
@@ -138,7 +149,7 @@ func (c *compiler) program() {
 			continue
 		}
 		c.Probe(p)
-		c.result(true)
+		c.result(denied)
 	}
 	for i, site := range c.o.exits {
 		if c.files == nil {
@@ -215,16 +226,13 @@ func (c *compiler) entry(abi int, p plugin.Probe) {
 	c.Reg(sNumber, "rax")
 	c.And(sNumber, sNumber, 0xffffffff)
 	other := c.Label()
-	c.wanted(abi, other)
 	c.Ctx(sPC, plugin.CtxPC)
 	if abi == abi64 {
-		// A process of 32 bits makes calls with the same instruction on AMD's processors.
-		wide := c.Label()
-		c.If(sPC, ">", 1<<32-1, wide)
-		c.Reg(sX, "cs")
-		c.If(sX, "!=", userCS64, other)
-		c.Set(wide)
+		c.wide()
+	} else {
+		c.Set(c.compat)
 	}
+	c.wanted(abi, other)
 	c.gs("k_gs_base")
 	c.task()
 	c.who(other)
@@ -243,9 +251,8 @@ func (c *compiler) entry(abi int, p plugin.Probe) {
 	if c.gates {
 		c.Gate(true)
 	}
-	registers := registers64
 	if abi == abi32 {
-		registers = registers32
+		c.arguments32()
 	}
 	c.branch(abi, func(number int) {
 		n := 6
@@ -253,9 +260,8 @@ func (c *compiler) entry(abi int, p plugin.Probe) {
 			n = c.args(abi, number)
 		}
 		for i := range n {
-			c.Reg(sArgs+plugin.Slot(i), registers[i])
-			if abi == abi32 {
-				c.And(sArgs+plugin.Slot(i), sArgs+plugin.Slot(i), 0xffffffff)
+			if abi == abi64 {
+				c.Reg(arg(i), registers64[i])
 			}
 			if i == 0 && c.usesFile(abi, number) {
 				c.file(c.calls[abi][number].Name, other)
@@ -272,6 +278,9 @@ func (c *compiler) entry(abi int, p plugin.Probe) {
 		if number >= 0 {
 			c.fetch(abi, number)
 			c.fetchStack(abi, number)
+			if c.sendsOrReceives(abi, number) {
+				c.socket()
+			}
 		}
 		c.Faulted(sFault)
 		c.Remember(memFault, sFault)
@@ -329,10 +338,16 @@ func (c *compiler) branch(abi int, block func(number int)) {
 // maxNumber is more than the number of any system call.
 const maxNumber = 512
 
-// result writes the program of the place where a call's function has returned, or where seccomp
-// has: then only what it denied is of interest, and the result is in the saved registers.
-func (c *compiler) result(denied bool) {
-	if denied {
+// How a call has its result.
+const (
+	returned = iota // its function has returned it
+	refused         // there is no such call
+	denied          // seccomp has judged it: only what it denied is of interest, whose result is in the saved registers
+)
+
+// result writes the program of a place where a call has its result.
+func (c *compiler) result(how int) {
+	if how == denied {
 		no := c.Label()
 		c.Reg(sResult, "rax")
 		c.And(sX, sResult, 0xffffffff)
@@ -389,7 +404,13 @@ func (c *compiler) result(denied bool) {
 	c.Set(drop)
 	c.Drop()
 	c.Set(emit)
-	if denied {
+	switch how {
+	case refused:
+		c.Imm(sResult, ^uint64(unix.ENOSYS-1))
+		c.PutAll(sTask, headWords)
+		c.End()
+		return
+	case denied:
 		c.denied()
 		return
 	}

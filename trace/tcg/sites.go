@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"golang.org/x/arch/x86/x86asm"
+	"golang.org/x/sys/unix"
 
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/virt"
@@ -21,8 +22,8 @@ var entryFunctions = []string{
 }
 
 // dispatchers are what they call, with the number in the second argument: since 6.9 and stable kernels of April 2024.
-// Before, they call what a table has, through a thunk or not.
-var dispatchers = []string{"x64_sys_call", "x32_sys_call", "ia32_sys_call"}
+// Before, they call what a table has, through a thunk or not. The last two are for numbers that no call has, since 5.14.
+var dispatchers = []string{"x64_sys_call", "x32_sys_call", "ia32_sys_call", "__x64_sys_ni_syscall", "__ia32_sys_ni_syscall"}
 
 // returnSites are the instructions to which the functions of system calls return: RAX is the result there, as the
 // function gave it, before signals change it.
@@ -50,6 +51,30 @@ func returnSites(s *linux.System, owners *linux.Owners) (sites []virt.Addr, err 
 		return nil, errors.Join(errs...)
 	}
 	return sites, nil
+}
+
+// refusedSites are the instructions that write the result of a number that no call has into the saved registers, where the compiler
+// knows what sys_ni_syscall returns. One in front of what calls the functions is for all calls, until they have a result.
+func refusedSites(s *linux.System, owners *linux.Owners) (sites []virt.Addr) {
+	for _, name := range entryFunctions {
+		code, _, _ := function(s, name)
+		dispatched := false
+		for _, i := range code {
+			dispatched = dispatched || i.Op == x86asm.CALL && leadsToCalls(s, owners, i) && isRel(i)
+			if !dispatched || i.Op != x86asm.MOV || i.Args[1] != x86asm.Imm(-int64(unix.ENOSYS)) {
+				continue
+			}
+			if to, ok := i.Args[0].(x86asm.Mem); ok && to.Disp == regAX && to.Base != 0 && to.Index == 0 {
+				sites = append(sites, i.at)
+			}
+		}
+	}
+	return sites
+}
+
+func isRel(i placed) bool {
+	_, ok := i.Args[0].(x86asm.Rel)
+	return ok
 }
 
 type placed struct {

@@ -123,6 +123,8 @@ func (s *Stream) install(ctx context.Context, l *guest.Look) error {
 		if c.files, err = fileLayoutOf(l.Linux); err != nil {
 			return fmt.Errorf("listen to what programs are told: %w", err)
 		}
+	} else {
+		c.sockets, _ = fileLayoutOf(l.Linux) // without it, messages of netlink are bytes
 	}
 	if err := s.join.want(c, calls); err != nil {
 		return err

@@ -2,21 +2,41 @@ package tcg
 
 import (
 	"fmt"
+	"strconv"
 
 	"github.com/outsight-vmi/outsight/trace"
+	"github.com/outsight-vmi/outsight/trace/syscall"
 )
 
-// unknown fills an event of a call that is not known here, nor noted by the guest's kernel.
+// x32Bit is in the numbers of calls of the x32 ABI: 64-bit code with 32-bit pointers.
+const x32Bit = 0x40000000
+
+// unknown fills an event of a call that is not known here, nor noted by the guest's kernel: its arguments are numbers.
 func (j *joiner) unknown(e *trace.Event, c *call) {
 	abi, n := c.nr>>32, c.nr&0xffffffff
 	e.Name = fmt.Sprintf("syscall_%#x", n)
-	if abi == abi32 {
-		e.Name += "_ia32"
+	if table := syscall.Table(syscall.ABI64); abi == abi64 && n >= x32Bit && n-x32Bit < uint64(len(table)) && table[n-x32Bit] != nil {
+		e.Name = table[n-x32Bit].Name + "_x32" // most have the same number in both ABIs
 	}
+	j.text = j.text[:0]
 	if c.seen {
-		e.Args = fmt.Sprintf("%#x, %#x, %#x, %#x, %#x, %#x", c.args[0], c.args[1], c.args[2], c.args[3], c.args[4], c.args[5])
+		for i, a := range c.args {
+			if i > 0 {
+				j.text = append(j.text, ", "...)
+			}
+			if a != 0 {
+				j.text = append(j.text, "0x"...)
+			}
+			j.text = strconv.AppendUint(j.text, a, 16)
+		}
 	}
+	args := len(j.text)
 	if c.returned {
-		e.Result = fmt.Sprintf("%#x", uint64(c.result))
+		if c.failed() {
+			e.Errno, _ = syscall.ErrnoName(int(-c.result))
+		}
+		j.text = callsByName()["close"].AppendResult(j.text, &syscall.Values{Returned: true, Result: c.result})
+		e.Result = view(j.text[args:])
 	}
+	e.Args = view(j.text[:args])
 }

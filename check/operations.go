@@ -20,9 +20,9 @@ func init() {
 		Source:    "file.f_op, inode.i_op, i_fop and i_mapping.a_ops, dentry.d_op, super_block.s_op, s_export_op and s_d_op, proc_dir_entry, socket.ops, sock.sk_prot, inet_protos, inet6_protos, inetsw, ptype_base, net_device, chrdevs, gendisk.fops, tty_struct.ops and ldisc, ctl_table.proc_handler",
 		Proves: `A file, an entry of /proc, a file system, a socket, a protocol, a terminal or a device is served by functions of unknown owners, by a table in memory that was allocated
 (the kernel and modules have theirs in their own data), a table of the kernel's own leads to code of a module, a module has a copy of a table of the kernel's: with a function that the
-kernel exports to no module, or a module that nobody vouches for serves what is not its own: a file of a file system of another's, a network device that it does not drive, a socket of the internet. This is how directories, entries of /proc and sockets are hidden.`,
+kernel exports to no module, or a module that nobody vouches for serves what is not its own: a file of a file system of another's, a network device that it does not drive. This is how directories, entries of /proc and sockets are hidden.`,
 		Blind: `A table in the data of a module that a key of the kernel signed, all of whose functions are the module's own or exported to modules. Where no module is signed, that of one that says it was built with
-the kernel. Files of file systems in which any module makes files (debugfs, configfs …), and network devices, where the module drives another one. A function of
+the kernel. Files of file systems in which any module makes files (debugfs, configfs …), network devices, where the module drives another one, and sockets: modules take those of programs over (TLS, OpenVPN, iSCSI). A function of
 the kernel's own that was exchanged for another of its own. Objects that nothing in memory leads to.`,
 		Next: `Disassemble the function with the command shown. What was replaced says what for: iterate_shared and readdir hide files and processes, seq_show of tcp
 hides connections, the handler of a protocol waits for a packet that nobody else understands.`,

@@ -151,12 +151,3 @@ func (w *opsWalk) devicesServed() {
 		}
 	}
 }
-
-// internet judges who serves a socket of the internet protocols.
-func (w *opsWalk) internet(family uint64, ops, proto virt.Addr, name func() string) {
-	const inet, inet6 = 2, 10
-	if family == inet || family == inet6 {
-		w.served(&socketOps, ops, server{closed: true}, name)
-		w.served(&protoOps, proto, server{closed: true}, name)
-	}
-}

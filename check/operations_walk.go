@@ -37,7 +37,7 @@ func operationsTables(ctx context.Context, s *Subject) iter.Seq2[*Finding, error
 type opsLayout struct {
 	file, dentry, inodeOf, path                                kobj.Field // of file and dentry
 	mode, mapping, ownMapping, spaceOp, aliases, alias         kobj.Field // of inode and address_space
-	typeOwner, typeFlags, deviceFlags, family                  kobj.Field
+	typeOwner, typeFlags, deviceFlags                          kobj.Field
 	inode, fileDefault, super                                  kobj.Field // of inode
 	superList, inodes, inodeList, superOp, export, dentryOp    kobj.Field
 	fsType, typeName                                           kobj.Field
@@ -60,7 +60,7 @@ func opsLayoutOf(s *linux.System) (*opsLayout, error) {
 			inode: r.Field(inode, "i_op"), fileDefault: r.Field(inode, "i_fop"), super: r.Field(inode, "i_sb"), inodeList: r.Field(inode, "i_sb_list"),
 			mode: r.Field(inode, "i_mode"), mapping: r.Field(inode, "i_mapping"), ownMapping: r.Field(inode, "i_data"), spaceOp: r.Field("address_space", "a_ops"),
 			aliases: r.Optional(inode, "i_dentry"), alias: r.Optional("dentry", "d_u.d_alias", "d_alias"),
-			typeOwner: r.Optional("file_system_type", "owner"), typeFlags: r.Field("file_system_type", "fs_flags"), deviceFlags: r.Optional(dev, "flags"), family: r.Optional("sock", "__sk_common.skc_family"),
+			typeOwner: r.Optional("file_system_type", "owner"), typeFlags: r.Field("file_system_type", "fs_flags"), deviceFlags: r.Optional(dev, "flags"),
 			superList: r.Field(super, "s_list"), inodes: r.Field(super, "s_inodes"), superOp: r.Field(super, "s_op"), export: r.Optional(super, "s_export_op"),
 			dentryOp: r.Optional(super, "s_d_op", "__s_d_op"), // renamed in 6.17
 			fsType:   r.Field(super, "s_type"), typeName: r.Field("file_system_type", "name"),
@@ -182,15 +182,10 @@ func (w *opsWalk) super(o *opsLayout, super virt.Addr) {
 // socket judges a socket by its struct socket_alloc.
 func (w *opsWalk) socket(o *opsLayout, a virt.Addr, name func() string) {
 	socket := o.socket.At(a)
-	ops := w.r.Pointer(socket, o.socketOp)
-	w.judge(&socketOps, ops, name)
+	w.judge(&socketOps, w.r.Pointer(socket, o.socketOp), name)
 	if sk := w.r.Pointer(socket, o.sock); sk != 0 && w.r.Err == nil {
-		family, proto := w.r.Uint(sk, o.family), w.r.Pointer(sk, o.sockOp)
-		w.judge(&protoOps, proto, name)
+		w.judge(&protoOps, w.r.Pointer(sk, o.sockOp), name)
 		w.judge(&sockFunctions, sk, name)
-		if o.family.Present() && w.r.Err == nil {
-			w.internet(family, ops, proto, name)
-		}
 	}
 }
 

@@ -232,7 +232,8 @@ func (s *Subject) untoldPorts(ctx context.Context, yield func(*Finding, error) b
 		if k.Family == network.FamilyInet6 {
 			table += "6"
 		}
-		f := s.untold(Object{Kind: "socket", Name: port.String(), Addr: k.Addr}, port.String(),
+		name := Port{table, port.Number}.String()
+		f := s.untold(Object{Kind: "socket", Name: name, Addr: k.Addr}, name,
 			fmt.Sprintf("outsight sockets {} --where 'local_port == %d'", port.Number),
 			func(w *Word) bool { return w.Covers[table] }, func(w *Word) bool { return w.Listening[port] })
 		if !yieldUntold(f, yield) {

@@ -68,7 +68,7 @@ func coveredProcesses(ctx context.Context, s *Subject) iter.Seq2[*Finding, error
 			return
 		}
 		w := &coverWalk{s: s, o: o, r: s.Linux.Reader(), ps: ps, reader: s.Linux.NewProcessReader(), proc: map[virt.Addr]bool{}, found: map[string]bool{}}
-		for ns, err := range ps.mountNamespaces(ctx) {
+		for ns, err := range ps.mountNamespaces(ctx, s.Linux) {
 			if err != nil {
 				if !yield(nil, err) {
 					return
@@ -101,9 +101,9 @@ type mountNamespace struct {
 }
 
 // mountNamespaces yields the mount namespaces that programs are in, each once.
-func (ps *programs) mountNamespaces(ctx context.Context) iter.Seq2[mountNamespace, error] {
+func (ps *programs) mountNamespaces(ctx context.Context, s *linux.System) iter.Seq2[mountNamespace, error] {
 	return func(yield func(mountNamespace, error) bool) {
-		reader, seen := ps.s.NewProcessReader(), map[virt.Addr]bool{0: true}
+		reader, seen := s.NewProcessReader(), map[virt.Addr]bool{0: true}
 		for _, p := range ps.all {
 			ns, _, err := reader.MountNamespaceOf(p.Task)
 			if err != nil {

@@ -98,7 +98,7 @@ func detachedPrograms(ctx context.Context, s *Subject) iter.Seq2[*Finding, error
 // mountedSupers notes which file systems are mounted in the mount namespaces of programs.
 func (s *Subject) mountedSupers(ctx context.Context, ps *programs, o *mountOfLayout, mounted map[virt.Addr]bool) error {
 	r := s.Linux.Reader()
-	for ns, err := range ps.mountNamespaces(ctx) {
+	for ns, err := range ps.mountNamespaces(ctx, s.Linux) {
 		if err != nil {
 			return err
 		}

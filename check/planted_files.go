@@ -68,7 +68,7 @@ func (w *plantWalk) starts(ctx context.Context) (starts []plantStart, err error)
 		dentry := w.r.Pointer(w.o.mnt.At(on.Addr), w.o.root)
 		rest := strings.TrimPrefix(folder, strings.TrimSuffix(on.Point, "/"))
 		for _, name := range strings.FieldsFunc(rest, func(r rune) bool { return r == '/' }) {
-			next, state, err := w.ps.look(ctx, dentry, name)
+			next, state, err := w.ps.o.look(ctx, w.s.Linux, dentry, name)
 			if err != nil {
 				return nil, err
 			}
@@ -157,7 +157,7 @@ func (w *plantWalk) file(dentry, inode virt.Addr, in plantStart) (*Finding, erro
 	}
 	severity, sure, where := w.place(name)
 	if severity == "" {
-		severity, sure, where = Medium, Possible, "where no package puts one"
+		severity, sure, where = Medium, Possible, "lies where no package puts one"
 	}
 	seen := fmt.Sprintf("mode %04o, owner 0", w.r.Uint(inode, w.o.mode)&0o7777)
 	if in.nosuid {
@@ -165,7 +165,7 @@ func (w *plantWalk) file(dentry, inode virt.Addr, in plantStart) (*Finding, erro
 		seen += "; the file system is mounted nosuid, so that it has no effect there"
 	}
 	return &Finding{
-		Severity: severity, Confidence: sure, Title: fmt.Sprintf("%s makes whoever runs it root, %s", name, where),
+		Severity: severity, Confidence: sure, Title: fmt.Sprintf("%s makes whoever runs it root, and %s", name, where),
 		Object:   Object{Kind: "file", Name: name, Addr: inode},
 		Aspect:   "file",
 		Expected: "setuid files of root's where packages put them", Seen: seen,

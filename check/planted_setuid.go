@@ -31,7 +31,7 @@ the reason.`,
 
     $ outsight check lab:demo --only planted-setuid
     SEVERITY  CONFIDENCE  CHECK           TITLE
-    high      likely      planted-setuid  /var/tmp/x makes whoever runs it root, where everybody may put files`,
+    high      likely      planted-setuid  /var/tmp/x makes whoever runs it root, and lies where everybody may put files`,
 		Kept: true,
 		Run:  plantedSetuid,
 	})
@@ -151,13 +151,13 @@ func (w *plantWalk) program(p *program) (*Finding, error) {
 		case "overlay", "fuse", "nfs", "nfs4", "cifs", "9p", "virtiofs":
 			return nil, nil
 		}
-		severity, sure, where = Medium, Possible, "which others than root can change"
+		severity, sure, where = Medium, Possible, "can be changed by others than root"
 	}
-	what := fmt.Sprintf("runs %s, which makes whoever runs it root, %s", p.Exe, where)
+	what := fmt.Sprintf("runs %s, which makes whoever runs it root, and %s", p.Exe, where)
 	seen := fmt.Sprintf("mode %04o, owner 0", w.r.Uint(inode, w.o.mode)&0o7777)
 	if !setuid {
 		names := strings.Join(linux.CapabilityNames(gained), ",")
-		what, seen = fmt.Sprintf("has capabilities that its parent does not have, by %s, %s", p.Exe, where), names
+		what, seen = fmt.Sprintf("has capabilities that its parent does not have, by %s, which %s", p.Exe, where), names
 		if severity == Medium {
 			severity = Low // developers give their servers a low port
 		}
@@ -172,12 +172,14 @@ func (w *plantWalk) program(p *program) (*Finding, error) {
 // place says how bad it is that a file that gives rights lies at a path, and what is said of the place; empty where it depends on owners.
 func (w *plantWalk) place(name string) (severity Severity, sure Confidence, where string) {
 	switch {
-	case below(name, places.temporary), hiddenInSystem(name), hiddenInState(name):
-		return High, Likely, "where everybody may put files, or out of sight"
+	case below(name, places.temporary):
+		return High, Likely, "lies where everybody may put files"
+	case hiddenInSystem(name), hiddenInState(name):
+		return High, Likely, "is hidden"
 	case below(name, places.runtime) && !below(name, places.ofRuntime):
-		return High, Likely, "in memory alone"
+		return High, Likely, "lies in memory alone"
 	case below(name, places.personal):
-		return Medium, Possible, "where a user has files"
+		return Medium, Possible, "lies in a user's folder"
 	}
 	return "", "", ""
 }

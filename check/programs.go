@@ -221,11 +221,11 @@ const maxNames = 1 << 20
 
 // look looks for a name in a folder, among those that the kernel remembers: the dentry, if
 // there is one that can still be found by its name.
-func (ps *programs) look(ctx context.Context, folder virt.Addr, name string) (virt.Addr, nameState, error) {
-	o, r := ps.o, ps.s.Reader()
-	entries := ps.s.HList(ctx, o.children.At(folder), maxNames)
+func (o *programLayout) look(ctx context.Context, s *linux.System, folder virt.Addr, name string) (virt.Addr, nameState, error) {
+	r := s.Reader()
+	entries := s.HList(ctx, o.children.At(folder), maxNames)
 	if o.childrenAreList {
-		entries = ps.s.List(ctx, o.children.At(folder), maxNames)
+		entries = s.List(ctx, o.children.At(folder), maxNames)
 	}
 	for node, err := range entries {
 		if err != nil {
@@ -248,6 +248,11 @@ func (ps *programs) look(ctx context.Context, folder virt.Addr, name string) (vi
 		return 0, unknownName, fmt.Errorf("names in the folder at %#x: %w", uint64(folder), r.Err)
 	}
 	return 0, unknownName, nil
+}
+
+// look is that of the layout, in the guest as it was when the programs were read.
+func (ps *programs) look(ctx context.Context, folder virt.Addr, name string) (virt.Addr, nameState, error) {
+	return ps.o.look(ctx, ps.s, folder, name)
 }
 
 // successor is what has the place of a program's file that was deleted.

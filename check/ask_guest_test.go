@@ -59,19 +59,19 @@ func TestGuestAsked(t *testing.T) {
 		{"", "", "", ""},
 		{
 			`mv /bin/ps /bin/ps.true; printf '#!/bin/sh\n/bin/busybox ps "$@" | grep -v "sleep 100000"\n' > /bin/ps; chmod +x /bin/ps`, "mv /bin/ps.true /bin/ps",
-			"(sleep) is not in", "and in ls -1 /proc, not in ps",
+			"(sleep) is not listed in", "and in ls -1 /proc, not in ps",
 		},
 		{
 			`printf 'vda 1 0 - Live 0x0\n' > /fewer; mount --bind /fewer /proc/modules`, "umount /proc/modules",
-			"module loop is not in", "in the guest's memory alone",
+			"module loop is not listed in", "in the guest's memory alone",
 		},
 		{
 			`mv /bin/netstat /bin/netstat.true; printf '#!/bin/sh\n/bin/busybox netstat "$@" | grep -v :4444\n' > /bin/netstat; chmod +x /bin/netstat`, "mv /bin/netstat.true /bin/netstat",
-			"tcp port 4444 is not in", "and in cat /proc/net/tcp /proc/net/tcp6 /proc/net/udp /proc/net/udp6, not in netstat -tuln",
+			"port 4444 is not listed in", "and in cat /proc/net/tcp /proc/net/tcp6 /proc/net/udp /proc/net/udp6, not in netstat -tuln",
 		},
 		{
 			`mv /bin/dmesg /bin/dmesg.true; printf '#!/bin/sh\n/bin/busybox dmesg "$@" | grep -v "loop: module"\n' > /bin/dmesg; chmod +x /bin/dmesg`, "mv /bin/dmesg.true /bin/dmesg",
-			"messages of the kernel's log are missing", `1 in the guest's memory alone: ["loop: module loaded"]`,
+			"messages of the kernel's log are not listed", `1 in the guest's memory alone: ["loop: module loaded"]`,
 		},
 		{"", "", "", ""},
 	} {

@@ -71,6 +71,10 @@ func hiddenProcesses(_ context.Context, s *Subject) iter.Seq2[*Finding, error] {
 
 // missing are the ways that should lead to t and do not.
 func (t *tasks) missing(n *task) via {
+	// Since 6.19 one that ended is in its set until a processor has left it for good (cgroup_task_dead), which may be later.
+	if n.ended && n.via&^(viaCgroups|viaMemory) == 0 {
+		return 0
+	}
 	must := viaPIDs | viaThreads
 	if n.leads() {
 		must |= viaList | viaChildren

@@ -48,6 +48,7 @@ type task struct {
 	addr, leader virt.Addr
 	pid, tgid    int32
 	comm         string
+	ended        bool // it was waited for and is off the lists: it runs no more
 	flags        uint32
 	via          via
 	ways         via // that were followed to their end while the task was there
@@ -203,6 +204,7 @@ func (t *tasks) met(a virt.Addr, by via) {
 		addr: a, leader: r.Pointer(a, o.leader), pid: int32(r.Uint(a, o.pid)), tgid: int32(r.Uint(a, o.tgid)), comm: kobj.CString(r.Bytes(o.comm.At(a), commSize)),
 		flags: uint32(r.Uint(a, o.flags)), via: by,
 	}
+	n.ended = n.flags&pfExiting != 0 && o.exit.Present() && r.Uint(a, o.exit) != 0 && o.sighand.Present() && r.Pointer(a, o.sighand) == 0
 	switch {
 	case r.Err != nil:
 		t.hole(by, fmt.Errorf("task at %#x, to which %s lead: %w", uint64(a), by, r.Err))

@@ -36,6 +36,13 @@ func TestMergeTasks(t *testing.T) {
 	if second.all[ended] != nil || len(second.failed) != 0 {
 		t.Errorf("a task that ended: %v; ways that failed: %v", second.all[ended], second.failed)
 	}
+	left := pass(0, map[virt.Addr]via{stays: viaCgroups | viaMemory, hidden: viaCgroups | viaMemory, born: viaChildren | viaCgroups})
+	left.all[stays].ended, left.all[born].ended = true, true
+	for a, is := range map[virt.Addr]bool{stays: false, hidden: true, born: true} {
+		if got := left.missing(left.all[a]); (got != 0) != is {
+			t.Errorf("task %d in its set alone is missing from %q", a, got)
+		}
+	}
 	again := pass(viaCgroups, map[virt.Addr]via{stays: full &^ viaCgroups})
 	again.merge(pass(viaCgroups, map[virt.Addr]via{stays: full &^ viaCgroups}))
 	if len(again.failed) != 1 || again.missing(again.all[stays]) != 0 {

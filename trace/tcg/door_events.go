@@ -91,6 +91,11 @@ func (j *joiner) door(ctx context.Context, s *plugin.Stream, r *plugin.Record) {
 	if e.Process == nil && c.task != 0 { // it is gone
 		e.Process = &trace.Process{PID: int32(c.ids >> 32), PPID: int32(c.words[doorParent]), Comm: rec.comm, UID: rec.user, Started: time.Duration(c.born)}
 	}
+	if p := e.Process; p != nil && rec.comm != "" && e.TID == p.PID && (p.Comm != rec.comm || p.UID != rec.user) {
+		as := *p // what was read of it is younger, or older
+		as.Comm, as.UID = rec.comm, rec.user
+		e.Process = &as
+	}
 	if r.Flags&plugin.Truncated != 0 {
 		e.Note = "more than was kept"
 	}

@@ -50,7 +50,8 @@ type Options struct {
 
 	// Modules are loaded at boot, in this order, each after those that it needs. After a
 	// name may follow parameters, as on modprobe's command line: "dummy numdummies=2". One
-	// that the kernel package does not have is taken to be built in.
+	// that the kernel package does not have is taken to be built in. A Debian guest has all of
+	// them where modprobe looks.
 	Modules []string
 
 	Firmware bool      // boot no kernel: the guest stays in its firmware, without an agent

@@ -78,7 +78,7 @@ func newLabUpCommand() *cobra.Command {
 	f.StringVar(&o.Name, "name", "", "`NAME` of the guest (default: made from the kernel)")
 	f.StringVar(&o.Kernel, "kernel", lab.DefaultKernel, "kernel: a series ("+strings.Join(lab.KernelNames(), ", ")+") or the path of a vmlinuz")
 	f.StringVar(&o.Initrd, "initrd", "", "`FILE` to boot as the initramfs instead of the lab's own")
-	f.StringVar(&o.Userland, "userland", lab.Busybox, "userland: busybox, or debian (with systemd, on a disk)")
+	f.StringVar(&o.Userland, "userland", lab.Busybox, "userland: busybox, or debian (with systemd, on a disk, and with the modules of its kernel for modprobe)")
 	f.StringSliceVar(&o.Packages, "packages", nil, "Debian `PACKAGES` that a debian userland gets besides, with commas between them")
 	f.StringVar(&memory, "memory", "", "`SIZE` of its RAM, such as 512M or 2G (default 512M)")
 	f.IntVar(&o.SMP, "smp", 1, "`NUMBER` of virtual CPUs")

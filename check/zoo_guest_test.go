@@ -230,7 +230,7 @@ func tricks() []trick {
 		{"notifier in code of an unknown owner", func(z *zoo) {
 			z.entry(z.heap(), func(e uint64) uint64 { return e &^ (1 << 63) })
 			z.put(z.ptr(z.symbol("die_chain")+8), uint64(z.heap()))
-		}, []string{"code-pointer", "hidden-code"}},
+		}, []string{"code-pointer", "hidden-code", "?data-pointer"}},
 		{"heap executable", func(z *zoo) { z.entry(z.heap(), func(e uint64) uint64 { return e &^ (1 << 63) }) }, []string{"hidden-code"}},
 		{"jump at the start of a function", func(z *zoo) { // that nothing calls meanwhile
 			z.write(z.traced("kernel_halt").Site, []byte{0xe9, 0, 0x10, 0, 0})

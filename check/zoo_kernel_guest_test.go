@@ -228,7 +228,7 @@ func kernelTricks() []trick {
 		}, constant},
 		{"function of a sysctl in a module", func(z *zoo) {
 			z.put(z.sysctl("kernel.hostname").Addr+z.offset("ctl_table", "proc_handler"), uint64(z.moduleText()))
-		}, []string{"operations-table"}},
+		}, []string{"operations-table", "?kernel-rodata"}}, // its table is constant since 7.3
 		{"table of an entry of /proc copied", func(z *zoo) {
 			z.copyTable(z.symbol("proc_root")+z.offset("proc_dir_entry", "proc_iops"), "inode_operations")
 		}, tables},

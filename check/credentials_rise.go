@@ -29,6 +29,7 @@ type pastCredentials struct {
 // riseLayout is what one look says to compare with another.
 type riseLayout struct {
 	execs, started, parent kobj.Field // of task_struct, and of user_namespace
+	signal, guard          kobj.Field // of task_struct, and of signal_struct: who holds cred_guard_mutex
 	uids                   [4]kobj.Field
 }
 
@@ -36,6 +37,8 @@ func riseLayoutOf(s *linux.System) (*riseLayout, error) {
 	return kobj.LayoutOf(s.Walker, "credentials at two looks", func(r *kobj.Resolver, o *riseLayout) {
 		o.execs, o.started = r.Field("task_struct", "self_exec_id"), r.Field("task_struct", "start_time")
 		o.parent = r.Optional("user_namespace", "parent")
+		o.signal = r.Field("task_struct", "signal")
+		o.guard = r.Optional("signal_struct", "cred_guard_mutex.owner", "cred_guard_mutex.rtmutex.owner") // the other with CONFIG_PREEMPT_RT
 		for i, name := range []string{"uid", "euid", "suid", "fsuid"} {
 			o.uids[i] = r.Field("cred", name)
 		}
@@ -65,21 +68,28 @@ func (w *credWalk) rises(ts *tasks) bool {
 			if t.flags&(pfKthread|pfExiting) != 0 {
 				continue
 			}
-			key, now, err := w.present(o, t)
-			if err != nil {
+			w.r.Err = nil
+			key, now := w.present(o, &w.r, t)
+			if w.r.Err != nil {
 				continue // it is just ending; stolen-credentials reads the rest of it again
 			}
 			now.look = h.looks
 			before := h.credentials[key]
+			if w.changing(o, t, key, now) {
+				if before != nil {
+					before.look = h.looks
+				}
+				continue
+			}
 			if before == nil || before.execs != now.execs {
-				h.credentials[key] = now
+				h.credentials[key] = &now
 				continue
 			}
 			before.look = h.looks
-			what := before.risen(now, w.below(o, now.userNS, before.userNS))
+			what := before.risen(&now, w.below(o, now.userNS, before.userNS))
 			if what == "" {
-				*before = *now
-			} else if !w.risen(t, before, now, what) {
+				*before = now
+			} else if !w.risen(t, before, &now, what) {
 				return false
 			}
 		}
@@ -92,16 +102,32 @@ func (w *credWalk) rises(ts *tasks) bool {
 	return true
 }
 
-// present is what a task has now.
-func (w *credWalk) present(o *riseLayout, t *task) (taskKey, *pastCredentials, error) {
-	r := &w.r
-	r.Err = nil
-	c := r.Pointer(t.addr, w.o.own)
-	now := &pastCredentials{execs: r.Uint(t.addr, o.execs), permitted: r.Uint(c, w.o.permitted), userNS: r.Pointer(c, w.o.userNS)}
+// present reads what a task has.
+func (w *credWalk) present(o *riseLayout, r *kobj.Reader, t *task) (taskKey, pastCredentials) {
+	own := w.o
+	c := r.Pointer(t.addr, own.own)
+	now := pastCredentials{execs: r.Uint(t.addr, o.execs), permitted: r.Uint(c, own.permitted), userNS: r.Pointer(c, own.userNS)}
 	for i, f := range o.uids {
 		now.uids[i] = uint32(r.Uint(c, f))
 	}
-	return taskKey{t.addr, t.pid, r.Uint(t.addr, o.started)}, now, r.Err
+	return taskKey{t.addr, t.pid, r.Uint(t.addr, o.started)}, now
+}
+
+// changing reports whether the credentials of a task are just being changed, so that they are nothing to compare others with:
+// the look has the pointer to them and themselves from two moments, and they are another task's by now; or a program is being
+// started, which counts as an exec before it changes them.
+func (w *credWalk) changing(o *riseLayout, t *task, key taskKey, now pastCredentials) bool {
+	live := w.s.Linux.Reader()
+	live.Space = w.s.Linux.Space.Live()
+	key2, again := w.present(o, &live, t)
+	c := live.Pointer(t.addr, w.o.own)
+	const flags = 7 // MUTEX_FLAGS
+	if o.guard.Present() && live.Uint(live.Pointer(t.addr, o.signal), o.guard)&^flags == uint64(t.addr) {
+		return true
+	}
+	w.r.Err = nil
+	again.look = now.look
+	return live.Err != nil || key2 != key || again != now || c != w.r.Pointer(t.addr, w.o.own)
 }
 
 // below reports whether a user namespace is another, or lies below it.

@@ -67,6 +67,7 @@ func breakpointsOnKVM(t *testing.T, g *lab.Guest) {
 	time.Sleep(500 * time.Millisecond)
 	killed := time.Now()
 	_ = watch.Process.Kill()
+	// The monitor's answer is emulated as well, and can take a second by itself.
 	for runs := false; !runs; time.Sleep(5 * time.Millisecond) {
 		runs = status(t, g) == vm.StateRunning
 		if late := time.Since(killed); runs {

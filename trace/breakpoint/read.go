@@ -130,6 +130,7 @@ func (h *hit) fork() {
 		h.e.Object = fmt.Sprintf("by %s (%d)", by.Comm, by.PID)
 	}
 	h.e.Process, h.e.TID = h.s.processes.Of(h.ctx, h.pointer(0)), pid
+	h.s.processes.Forget(h.pointer(0)) // it has its parent's name until it takes its own
 	h.e.Return, h.e.Returned = int64(pid), true
 	h.say("child", pid)
 }

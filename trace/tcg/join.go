@@ -201,7 +201,7 @@ func (j *joiner) back(ctx context.Context, s *plugin.Stream, r *plugin.Record) {
 	_, lost := s.Before()
 	// Where records were lost meanwhile, only the stamp proves that this is the return of that entry.
 	unsure := c != nil && stamp != c.stamp && lost != c.lost
-	if c != nil && (c.nr != r.Word(wordCall) || c.born != r.Word(wordBorn) || unsure) {
+	if c != nil && (c.nr != r.Word(wordCall) && !j.bothExec(c.nr, r.Word(wordCall)) || c.born != r.Word(wordBorn) || unsure) {
 		c.note = "its return was not seen"
 		delete(j.pending, c.task)
 		j.done(c)
@@ -233,6 +233,13 @@ func (j *joiner) back(ctx context.Context, s *plugin.Stream, r *plugin.Record) {
 		return
 	}
 	j.done(c)
+}
+
+// bothExec says that two numbers are those of running another program: one that is of the other ABI has its number in the saved
+// registers (__set_personality_ia32, __set_personality_x64).
+func (j *joiner) bothExec(a, b uint64) bool {
+	x, y := j.kind(a), j.kind(b)
+	return x != nil && y != nil && a>>32 != b>>32 && replaces(x.Name) && replaces(y.Name)
 }
 
 // changed forgets what a call has changed.

@@ -258,6 +258,9 @@ func TestSigned(t *testing.T) {
 	if err != nil || len(kernels) == 0 {
 		t.Skip("no kernels in the lab's cache")
 	}
+	if testing.Short() { // the cache may have dozens
+		kernels = kernels[:min(len(kernels), 4)]
+	}
 	for _, k := range kernels {
 		full, err := image.OpenFile(k.Vmlinuz)
 		if err != nil {

@@ -35,8 +35,10 @@ func returnSites(s *linux.System, owners *linux.Owners) (sites []virt.Addr, err 
 			continue
 		}
 		found := 0
+		// Where a dispatcher is called, what is called by a register is something else: apic_read in do_int80_emulation up to 6.7.
+		direct := slices.ContainsFunc(code, func(i placed) bool { return i.Op == x86asm.CALL && dispatches(s, i, dispatchers[:3]) })
 		for i := range code {
-			if code[i].Op != x86asm.CALL || !leadsToCalls(s, owners, code[i]) {
+			if code[i].Op != x86asm.CALL || !leadsToCalls(s, owners, code[i]) || direct && !dispatches(s, code[i], dispatchers) {
 				continue
 			}
 			sites = append(sites, code[i].at+virt.Addr(code[i].length))
@@ -111,17 +113,25 @@ func function(s *linux.System, name string) (code []placed, start virt.Addr, ok 
 func leadsToCalls(s *linux.System, owners *linux.Owners, i placed) bool {
 	rel, direct := i.Args[0].(x86asm.Rel)
 	if !direct {
-		return true // by a register: entry functions call nothing else so
+		return true // by a register: entry functions without a dispatcher call nothing else so
+	}
+	if dispatches(s, i, dispatchers) {
+		return true
 	}
 	to := i.at + virt.Addr(i.length) + virt.Addr(int64(rel))
-	for _, name := range dispatchers {
-		// Calls of a kernel that counts its depth (retbleed=stuff) lead in front of the function.
-		if a, ok := s.Address(name); ok && to <= a && a-to <= 32 {
-			return true
-		}
-	}
 	return strings.HasPrefix(owners.CodeAt(to).Symbol, "__x86_indirect_thunk") ||
 		strings.HasPrefix(owners.CodeAt(to).Symbol, "__x86_indirect_call_thunk")
+}
+
+// dispatches says whether a call leads to one of these functions.
+func dispatches(s *linux.System, i placed, names []string) bool {
+	rel, ok := i.Args[0].(x86asm.Rel)
+	to := i.at + virt.Addr(i.length) + virt.Addr(int64(rel))
+	return ok && slices.ContainsFunc(names, func(name string) bool {
+		// Calls of a kernel that counts its depth (retbleed=stuff) lead in front of the function.
+		a, known := s.Address(name)
+		return known && to <= a && a-to <= 32
+	})
 }
 
 // returnsOf are the instructions with which a function returns.

@@ -53,7 +53,8 @@ var coverage = []covered{
 	{"executable page that can be written, text made writable", "kits that change CR0.WP or page tables", "T1014", []string{"hidden-code", "processor-state"}, []string{"text writable", "heap executable", "write protection left off"}, "CR0.WP between two looks"},
 	{"file_operations, iterate_shared, filldir", "adore-ng, Puszek", "T1564.001", []string{"operations-table", "kernel-text"}, []string{"table of a file copied", "table of an inode copied", "function of /proc elsewhere", "function of /proc in a module"}, ""},
 	{
-		"function pointers in the kernel's writable data: neighbour tables, routes, consoles, clocks, soft interrupts", "private kits", "T1014", []string{"data-pointer", "hidden-code"},
+		"function pointers in the kernel's writable data: neighbour tables, routes, consoles, clocks, soft interrupts", "private kits", "T1014",
+		[]string{"data-pointer", "hidden-code"},
 		[]string{
 			"function of a neighbour table elsewhere", "function of routes elsewhere", "clock of one processor elsewhere", "soft interrupt to a module of the kernel's own", "sealed pointer to a module of the kernel's own",
 			"function of a neighbour table in a module", "function of routes in a module", "function of a clock in a module, where it has none", "soft interrupt in a module", "function of a console in a module",
@@ -61,7 +62,8 @@ var coverage = []covered{
 		"without an image of the kernel; another function of the kernel's own; variables that are empty in the image",
 	},
 	{
-		"tables of operations in a module that stays on the list: names of folders, pages of files, headers of network devices", "private kits", "T1014", []string{"operations-table"},
+		"tables of operations in a module that stays on the list: names of folders, pages of files, headers of network devices", "private kits", "T1014",
+		[]string{"operations-table"},
 		[]string{"headers of a network device copied into a module", "names of a folder compared by a module", "pages of a file by a table in a module"},
 		"of a module that a key of the kernel signed",
 	},

@@ -125,12 +125,10 @@ func (w *plantWalk) program(p *program) (*Finding, error) {
 		return nil, nil
 	}
 	inode := w.r.Pointer(p.exe.dentry, w.ps.o.inode)
-	if w.r.Err != nil || inode == 0 {
-		return nil, nil // those who read programs report it
-	}
 	setuid := w.makesRoot(inode)
-	if !setuid && w.r.Uint(inode, w.o.mode)&modeSetuid != 0 || w.r.Err != nil {
-		return nil, nil // it makes whoever runs it another user
+	another := !setuid && w.r.Uint(inode, w.o.mode)&modeSetuid != 0 // it makes whoever runs it another user
+	if readable := w.r.Err == nil; !readable || another {
+		return nil, nil // those who read programs report what cannot be read
 	}
 	var gained uint64
 	if !setuid {

@@ -85,8 +85,16 @@ func TestFold(t *testing.T) {
 			list = append(list, what{e.Kind, e.TID})
 		}
 		want := []what{
-			{trace.KindFork, 2}, {trace.KindExec, 1}, {trace.KindDevice, 0}, {trace.KindFork, 3}, {trace.KindExit, 3}, {trace.KindExec, 5}, {trace.KindExec, 4},
-			{trace.KindFork, 6}, {trace.KindExec, 6}, {trace.KindFork, 7},
+			{trace.KindFork, 2},
+			{trace.KindExec, 1},
+			{trace.KindDevice, 0},
+			{trace.KindFork, 3},
+			{trace.KindExit, 3},
+			{trace.KindExec, 5},
+			{trace.KindExec, 4},
+			{trace.KindFork, 6},
+			{trace.KindExec, 6},
+			{trace.KindFork, 7},
 		}
 		if !slices.Equal(list, want) {
 			t.Errorf("got %v\nwant %v", list, want)

@@ -32,8 +32,12 @@ func TestMoved(t *testing.T) {
 	text := start + 0x100
 	linked := func(off uint64) uint64 { return data + off - move }
 	words := []image.CodePointer{
-		{Addr: linked(0x100), Target: text}, {Addr: linked(0x108), Target: text}, {Addr: linked(0xff8), Target: text},
-		{Addr: linked(0x1000), Target: text}, {Addr: linked(0x3000), Target: text}, {Addr: linked(0x3100), Target: text}, // 0x3100 is sealed
+		{Addr: linked(0x100), Target: text},
+		{Addr: linked(0x108), Target: text},
+		{Addr: linked(0xff8), Target: text},
+		{Addr: linked(0x1000), Target: text},
+		{Addr: linked(0x3000), Target: text},
+		{Addr: linked(0x3100), Target: text}, // 0x3100 is sealed
 		{Addr: 0x40, Target: text, Percpu: true},
 	}
 	for _, w := range words {

@@ -13,31 +13,36 @@ func TestNetlink(t *testing.T) {
 		want   string
 	}{
 		{
-			"sendto", [6]uint64{3, 1, 20, 0, 0, 0},
+			"sendto",
+			[6]uint64{3, 1, 20, 0, 0, 0},
 			[]Data{raw(0, "14000000 1600 0103 35c80c6b 00000000 00000000"), route},
 			20,
 			`sendto(3, [{nlmsg_len=20, nlmsg_type=RTM_GETADDR, nlmsg_flags=NLM_F_REQUEST|NLM_F_DUMP, nlmsg_seq=1795999797, nlmsg_pid=0}, "\x00\x00\x00\x00"], 20, 0, NULL, 0) = 20`,
 		},
 		{
-			"recvfrom", [6]uint64{3, 1, 100, 0, 0, 0},
+			"recvfrom",
+			[6]uint64{3, 1, 100, 0, 0, 0},
 			[]Data{raw(0, "14000000 0300 0200 01000000 6f010000 00000000"), diag},
 			20,
 			`recvfrom(3, [{nlmsg_len=20, nlmsg_type=NLMSG_DONE, nlmsg_flags=NLM_F_MULTI, nlmsg_seq=1, nlmsg_pid=367}, 0], 100, 0, NULL, NULL) = 20`,
 		},
 		{
-			"recvfrom", [6]uint64{3, 1, 100, 0, 0, 0},
+			"recvfrom",
+			[6]uint64{3, 1, 100, 0, 0, 0},
 			[]Data{raw(0, "24000000 0200 0000 01000000 6f010000 ffffffff 14000000 1400 0506 01000000 00000000"), route},
 			36,
 			`recvfrom(3, [{nlmsg_len=36, nlmsg_type=NLMSG_ERROR, nlmsg_flags=0, nlmsg_seq=1, nlmsg_pid=367}, {error=-EPERM, msg={nlmsg_len=20, nlmsg_type=RTM_NEWADDR, nlmsg_flags=NLM_F_REQUEST|NLM_F_ACK|NLM_F_EXCL|NLM_F_CREATE, nlmsg_seq=1, nlmsg_pid=0}}], 100, 0, NULL, NULL) = 36`,
 		},
 		{ // two, the second of which was not fetched whole
-			"sendto", [6]uint64{3, 1, 40, 0, 0, 0},
+			"sendto",
+			[6]uint64{3, 1, 40, 0, 0, 0},
 			[]Data{raw(0, "11000000 1400 0100 02000000 00000000 02 000000 14000000 1500 0100 02000000"), diag},
 			40,
 			`sendto(3, [[{nlmsg_len=17, nlmsg_type=SOCK_DIAG_BY_FAMILY, nlmsg_flags=NLM_F_REQUEST, nlmsg_seq=2, nlmsg_pid=0}, "\x02"], ...], 40, 0, NULL, 0) = 40`,
 		},
 		{ // what is no message ends the list
-			"sendto", [6]uint64{3, 1, 32, 0, 0, 0},
+			"sendto",
+			[6]uint64{3, 1, 32, 0, 0, 0},
 			[]Data{raw(0, "10000000 1200 0103 02000000 00000000 00000000 0000 0000 00000000 00000000"), route},
 			32,
 			`sendto(3, [{nlmsg_len=16, nlmsg_type=RTM_GETLINK, nlmsg_flags=NLM_F_REQUEST|NLM_F_DUMP, nlmsg_seq=2, nlmsg_pid=0}, {nlmsg_len=0, nlmsg_type=0 /* NLMSG_??? */, nlmsg_flags=0, nlmsg_seq=0, nlmsg_pid=0}], 32, 0, NULL, 0) = 32`,

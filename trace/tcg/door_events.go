@@ -193,10 +193,10 @@ func (j *joiner) doorCreds(e *trace.Event, r *doorRecord) {
 
 // protocols are the names that [network] has for them, of sockets of inet.
 func protocolName(family, protocol uint64) string {
-	switch {
-	case family == familyVsock:
+	switch family {
+	case familyVsock:
 		return "vsock"
-	case family == familyPacket:
+	case familyPacket:
 		return "packet"
 	}
 	switch protocol {
@@ -304,8 +304,13 @@ var mountKinds = []struct {
 	bit  uint64
 	name string
 }{
-	{unix.MS_REMOUNT, "remount"}, {unix.MS_BIND, "bind"}, {unix.MS_MOVE, "move"},
-	{unix.MS_SHARED, "make shared"}, {unix.MS_PRIVATE, "make private"}, {unix.MS_SLAVE, "make slave"}, {unix.MS_UNBINDABLE, "make unbindable"},
+	{unix.MS_REMOUNT, "remount"},
+	{unix.MS_BIND, "bind"},
+	{unix.MS_MOVE, "move"},
+	{unix.MS_SHARED, "make shared"},
+	{unix.MS_PRIVATE, "make private"},
+	{unix.MS_SLAVE, "make slave"},
+	{unix.MS_UNBINDABLE, "make unbindable"},
 }
 
 func (j *joiner) doorMount(e *trace.Event, r *doorRecord) {

@@ -89,7 +89,7 @@ type doorLayout struct {
 	mount, mountParent, mountPoint    uint32 // mount: of its struct vfsmount, and more
 	root, mountSuper                  uint32 // vfsmount
 	superType, typeName               uint32 // super_block, file_system_type
-	moduleName, moduleArgs, taints    uint32
+	moduleName, taints                uint32
 	ids                               [6]uint32 // cred
 	inheritable, permitted, effective uint32
 	userNS, number                    uint32    // cred, user_namespace
@@ -190,7 +190,7 @@ func mountedIn(ctx context.Context, s *linux.System) map[virt.Addr]string {
 		if err != nil {
 			break
 		}
-		for m, _ := range reader.Mounts(ctx, ns) {
+		for m := range reader.Mounts(ctx, ns) {
 			if m == nil || m.Root != "/" {
 				continue
 			}

@@ -15,8 +15,13 @@ func TestBothExec(t *testing.T) {
 		a, b uint64
 		want bool
 	}{
-		{execve64, execve32, true}, {execveat64, execve32, true}, {execve32, execve64, true},
-		{read64, read32, false}, {execve64, read32, false}, {execve64, execveat64, false}, {execve64, 1 << 33, false},
+		{execve64, execve32, true},
+		{execveat64, execve32, true},
+		{execve32, execve64, true},
+		{read64, read32, false},
+		{execve64, read32, false},
+		{execve64, execveat64, false},
+		{execve64, 1 << 33, false},
 	} {
 		if got := j.bothExec(c.a, c.b); got != c.want {
 			t.Errorf("%#x, %#x: %t", c.a, c.b, got)

@@ -141,8 +141,13 @@ func (c *compiler) rings(a *ringsAt) {
 		off int64
 		n   uint8
 	}{
-		{sRingFlags, sqeFlags, 1}, {sRingFD, sqeFD, 4}, {sRingOff, sqeOff, 8}, {sRingAddr, sqeAddr, 8}, {sRingLen, sqeLen, 4},
-		{sRingOpFlags, sqeOpFlags, 4}, {sRingUserData, sqeUserData, 8},
+		{sRingFlags, sqeFlags, 1},
+		{sRingFD, sqeFD, 4},
+		{sRingOff, sqeOff, 8},
+		{sRingAddr, sqeAddr, 8},
+		{sRingLen, sqeLen, 4},
+		{sRingOpFlags, sqeOpFlags, 4},
+		{sRingUserData, sqeUserData, 8},
 	} {
 		c.Load(f.to, sSQE, f.off, f.n, drop)
 	}

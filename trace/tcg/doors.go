@@ -190,8 +190,8 @@ func mountedIn(ctx context.Context, s *linux.System) map[virt.Addr]string {
 		if err != nil {
 			break
 		}
-		for m := range reader.Mounts(ctx, ns) {
-			if m == nil || m.Root != "/" {
+		for m, err := range reader.Mounts(ctx, ns) {
+			if err != nil || m.Root != "/" {
 				continue
 			}
 			if old, ok := at[m.Super]; !ok || len(m.Point) < len(old) {

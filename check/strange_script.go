@@ -71,18 +71,41 @@ func (s *Subject) scriptArgument(ps *programs, p *program) (string, error) {
 	return path.Join(folder, name), nil
 }
 
-// scriptOptions are options of interpreters, by the beginning of their names: those after which no script follows, because the program is the next
-// argument or a module, and those that take an argument of their own.
-var scriptOptions = map[string]struct{ instead, valued []string }{
-	"python": {[]string{"-c", "-m"}, []string{"-W", "-X"}},
-	"perl":   {[]string{"-e", "-E"}, nil},
-	"ruby":   {[]string{"-e"}, []string{"-I", "-r"}},
-	"php":    {[]string{"-r", "-a"}, []string{"-c", "-d"}},
-	"lua":    {nil, []string{"-e", "-l"}},
-	"node":   {[]string{"-e", "-p", "--eval", "--print"}, []string{"-r", "--require"}},
-	"expect": {nil, []string{"-c"}},
-	"pwsh":   {[]string{"-c", "-Command"}, nil},
-	"":       {[]string{"-c"}, []string{"-o", "-O", "--rcfile", "--init-file"}}, // shells
+// scriptOptions are options of interpreters, by the beginning of their names.
+var scriptOptions = map[string]optionsOfScript{
+	"python": {code: "cm", next: "WX"},
+	"perl":   {code: "eE", next: "I", rest: "CDFMVdimx"},
+	"ruby":   {code: "e", next: "CEIXr", rest: "FKTWix"},
+	"php":    {instead: []string{"-r", "-R", "-a", "--"}, valued: []string{"-c", "-d"}},
+	"lua":    {valued: []string{"-e", "-l"}},
+	"node":   {instead: []string{"-e", "-p", "-pe", "--eval", "--print"}, valued: []string{"-r", "--require"}},
+	"expect": {valued: []string{"-c"}},
+	"pwsh":   {instead: []string{"-c", "-Command"}},
+	"":       {code: "cs", next: "oO", valued: []string{"--rcfile", "--init-file"}}, // shells
+}
+
+// optionsOfScript are options of an interpreter that say where its script is among the arguments.
+type optionsOfScript struct {
+	instead []string // no script follows: the program is the next argument, a module, or standard input
+	valued  []string // the next argument belongs to it
+	// Letters of options that may be written together (-pe): code as instead, next as valued, unless the rest of the argument is its
+	// value, and rest where only that can be.
+	code, next, rest string
+}
+
+// letters reads options that are written together.
+func (o *optionsOfScript) letters(group string) (code, next bool) {
+	for i, letter := range group {
+		switch {
+		case strings.ContainsRune(o.code, letter):
+			return true, false
+		case strings.ContainsRune(o.next, letter):
+			return false, i+1 == len(group)
+		case strings.ContainsRune(o.rest, letter):
+			return false, false
+		}
+	}
+	return false, false
 }
 
 // scriptAmong is the argument that names the script of an interpreter: the first that is no option and belongs to none.
@@ -100,24 +123,40 @@ func scriptAmong(interpreter string, args []string) string {
 			family = name
 		}
 	}
-	options := scriptOptions[family]
+	options, shell := scriptOptions[family], family == ""
 	for i := 1; i < len(args); i++ {
 		switch a := args[i]; {
 		case i == 1 && a == interpreter: // "busybox sh script"
 		case slices.Contains(options.valued, a):
 			i++
-		case slices.Contains(options.instead, a), family == "" && shellCommand(a):
+		case slices.Contains(options.instead, a):
 			return ""
-		case !strings.HasPrefix(a, "-"):
+		case a == "--", a == "-" && shell: // the options end
+			return first(args[i+1:])
+		case a == "-": // the program is standard input
+			return ""
+		case strings.HasPrefix(a, "--"):
+		case strings.HasPrefix(a, "-"), shell && strings.HasPrefix(a, "+"):
+			code, next := options.letters(a[1:])
+			if code && a[0] == '-' {
+				return ""
+			}
+			if next {
+				i++
+			}
+		default:
 			return a
 		}
 	}
 	return ""
 }
 
-// shellCommand reports whether options of a shell say that a command follows: -c, -lc, -ec.
-func shellCommand(option string) bool {
-	return strings.HasPrefix(option, "-") && !strings.HasPrefix(option, "--") && strings.Contains(option, "c")
+// first is the first of some arguments; empty without one.
+func first(args []string) string {
+	if len(args) == 0 {
+		return ""
+	}
+	return args[0]
 }
 
 // openScript is the script that a shell has open while it runs it, at a descriptor that is closed on exec; nil without one.

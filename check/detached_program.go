@@ -18,9 +18,9 @@ func init() {
 		Title:     "Programs that run from a file system that is mounted nowhere any more",
 		Severity:  High,
 		Technique: "T1564", // Hide Artifacts
-		Source:    "mount.mnt_ns of the mount that mm_struct.exe_file was opened by, and the mounts of all mount namespaces that processes are in",
-		Proves: `The program of a process lies in a file system that was unmounted while it ran (umount -l), and that no mount namespace of a process has any more: no path leads to the file, so
-that nobody can look at it, though it has a name and was not deleted. Packages that are mounted to be run (snap, AppImage, other images), containers that were stopped and shares of the network are unmounted like that for good
+		Source:    "mount.mnt_ns and vfsmount.mnt_sb of the mount that mm_struct.exe_file was opened by, and the mounts of all mount namespaces that processes are in",
+		Proves: `The program of a process lies in a file system that was unmounted while it ran (umount -l) or never was mounted in a folder (fsmount), and that no mount namespace of a process has any more: no path leads to the file, so
+that nobody can look at it, though it has a name and was not deleted. Packages that are mounted to be run (snap, AppImage, other images), containers that were stopped, the copy of itself that runc starts and shares of the network are unmounted like that for good
 reasons, and named with severity low.`,
 		Blind: `A file system that is still mounted elsewhere, and a file that was opened and is read by an interpreter.`,
 		Next: `Take the program out with "outsight extract --pid PID --address ADDRESS --elf -o FILE" (the views maps and elfs show the address). "outsight filesystems" shows the file system, which stays until the process ends;
@@ -65,17 +65,31 @@ func detachedPrograms(ctx context.Context, s *Subject) iter.Seq2[*Finding, error
 			yield(nil, err)
 			return
 		}
-		mounted := map[virt.Addr]bool{} // super_blocks; empty until they are needed
+		reader := s.Linux.NewProcessReader()
+		namespaces, mounted := map[virt.Addr]bool{}, map[virt.Addr]bool(nil) // super_blocks; nil until they are needed
 		for _, p := range ps.all {
 			r := s.Linux.Reader()
 			mnt := r.Pointer(p.exe.file, o.fileMount)
-			if p.exe.file == 0 || mnt == 0 || r.Pointer(mnt-o.mnt.At(0), o.namespace) != 0 || r.Err != nil {
-				// A file that is just being given up has no mount; those who read programs report the rest.
+			ns := r.Pointer(mnt-o.mnt.At(0), o.namespace)
+			if p.exe.file == 0 || mnt == 0 || isError(ns) || namespaces[ns] || r.Err != nil {
+				// The kernel's own mounts have an error for a namespace (MNT_NS_INTERNAL). A file that is just being given up has no mount;
+				// those who read programs report the rest.
 				continue
 			}
-			if len(mounted) == 0 {
-				if err := s.mountedSupers(ctx, ps, o, mounted); err != nil && !yield(nil, err) {
+			// That a mount has a namespace does not say that a path leads to it: what fsmount made is in one of its own until it is moved.
+			if own, _, err := reader.MountNamespaceOf(p.Task); err == nil && own == ns && ns != 0 {
+				namespaces[ns] = true
+				continue
+			}
+			if mounted == nil {
+				all, supers, err := s.mountedSupers(ctx, ps, o)
+				if err != nil {
+					yield(nil, err) // what is mounted in the rest is not known
 					return
+				}
+				namespaces, mounted = all, supers
+				if namespaces[ns] {
+					continue
 				}
 			}
 			if super := r.Pointer(mnt, o.superOf); mounted[super] {
@@ -95,24 +109,32 @@ func detachedPrograms(ctx context.Context, s *Subject) iter.Seq2[*Finding, error
 	}
 }
 
-// mountedSupers notes which file systems are mounted in the mount namespaces of programs.
-func (s *Subject) mountedSupers(ctx context.Context, ps *programs, o *mountOfLayout, mounted map[virt.Addr]bool) error {
+// isError reports whether a pointer is an error of the kernel (IS_ERR).
+func isError(a virt.Addr) bool {
+	const maxErrno = 4095
+	return a >= 1<<64-maxErrno
+}
+
+// mountedSupers are the mount namespaces of programs, and the file systems that are mounted in them.
+func (s *Subject) mountedSupers(ctx context.Context, ps *programs, o *mountOfLayout) (namespaces, mounted map[virt.Addr]bool, err error) {
 	r := s.Linux.Reader()
+	namespaces, mounted = map[virt.Addr]bool{}, map[virt.Addr]bool{}
 	for ns, err := range ps.mountNamespaces(ctx, s.Linux) {
 		if err != nil {
-			return err
+			return nil, nil, err
 		}
+		namespaces[ns.addr] = true
 		for m, err := range s.Linux.MountAddrs(ctx, ns.addr) {
 			if err != nil {
-				return err
+				return nil, nil, err
 			}
 			mounted[r.Pointer(o.mnt.At(m), o.superOf)] = true
 			if r.Err != nil {
-				return fmt.Errorf("mount at %#x: %w", uint64(m), r.Err)
+				return nil, nil, fmt.Errorf("mount at %#x: %w", uint64(m), r.Err)
 			}
 		}
 	}
-	return ctx.Err()
+	return namespaces, mounted, ctx.Err()
 }
 
 // detached is the finding about a program whose file system is mounted nowhere.
@@ -121,7 +143,7 @@ func (p *program) detached(mount virt.Addr, kind string) *Finding {
 	if stem, _, _ := strings.Cut(kind, "."); slices.Contains(leftMounted, stem) {
 		f.Severity, f.Confidence = Low, Possible
 	}
-	f.Expected, f.Seen = "a program in a file system that is mounted", fmt.Sprintf("%s, in a mount of %s that was taken out of its namespace", p.Exe, kind)
+	f.Expected, f.Seen = "a program in a file system that is mounted", fmt.Sprintf("%s, in a mount of %s that is in no mount namespace of a process", p.Exe, kind)
 	f.Evidence = append(f.Evidence, Evidence{Text: "the struct mount", Addr: mount})
 	f.Show = fmt.Sprintf("outsight struct {} mount %#x", uint64(mount))
 	return f

@@ -17,10 +17,10 @@ func init() {
 		Title:     "Mounts over the folders of processes in /proc",
 		Severity:  High,
 		Technique: "T1564.013", // Hide Artifacts: Bind Mounts
-		Source:    "mount.mnt_mountpoint of all mount namespaces that processes are in, the super_block of that dentry, proc_inode.pid",
+		Source:    "mount.mnt_mountpoint of all mount namespaces that processes are in, the super_block of that dentry, proc_inode.pid, super_block.s_root and s_fs_info of a /proc",
 		Proves: `Something is mounted over /proc/PID of a process, or over a file or folder below it, so that ps, top and lsof, which read it, see an empty folder, or another process's.
 Runtimes of containers mount over files of /proc, as /proc/kcore, and never over those of a process. Or all of /proc is covered in the first process's mount namespace by something that
-is no /proc.`,
+is no /proc, by a folder of one, or by the /proc of another PID namespace, which lists other processes.`,
 		Blind: `A mount in a namespace that no process is in any more. A /proc that was mounted anew with hidepid, which hides processes from users and not from root.`,
 		Next: `See what the process is: "outsight ps TARGET --pid PID -o json", and the views tree, files and sockets. "outsight mounts" shows the mount, and what is mounted there; in the guest "umount /proc/PID"
 takes it off.`,
@@ -41,6 +41,7 @@ type coverLayout struct {
 	point, mnt, device, root, superOf   kobj.Field // of mount, vfsmount
 	parent, super, inode                kobj.Field // of dentry
 	superType, typeName                 kobj.Field
+	superRoot, superInfo, procNS        kobj.Field // of super_block; of proc_fs_info, since 5.8 (fa10fed30f25)
 	procInode, procPID, numbers, number kobj.Field
 }
 
@@ -50,6 +51,7 @@ func coverLayoutOf(s *linux.System) (*coverLayout, error) {
 		o.root, o.superOf = r.Field("vfsmount", "mnt_root"), r.Field("vfsmount", "mnt_sb")
 		o.parent, o.super, o.inode = r.Field("dentry", "d_parent"), r.Field("dentry", "d_sb"), r.Field("dentry", "d_inode")
 		o.superType, o.typeName = r.Field("super_block", "s_type"), r.Field("file_system_type", "name")
+		o.superRoot, o.superInfo, o.procNS = r.Field("super_block", "s_root"), r.Field("super_block", "s_fs_info"), r.Optional("proc_fs_info", "pid_ns")
 		o.procInode, o.procPID = r.Optional("proc_inode", "vfs_inode"), r.Optional("proc_inode", "pid")
 		o.numbers, o.number = r.Field("pid", "numbers"), r.Field("upid", "nr")
 	})
@@ -156,12 +158,15 @@ func (w *coverWalk) judge(m virt.Addr, ns mountNamespace) (*Finding, error) {
 		}
 		top, at = at, above
 	}
-	mounted := r.Pointer(o.mnt.At(m), o.superOf)
 	if top == at { // at the root of /proc
-		if w.isProc(mounted) || ns.of.PID != 1 || r.Pointer(o.mnt.At(m), o.root) == point || r.Err != nil {
+		if ns.of.PID != 1 || r.Pointer(o.mnt.At(m), o.root) == point {
 			return nil, w.failed(m)
 		}
-		f := w.finding(m, Object{Kind: "mount", Name: "/proc", Addr: m}, "all processes are covered by a mount over /proc that is no /proc")
+		what := w.otherThanProc(m)
+		if what == "" || r.Err != nil {
+			return nil, w.failed(m)
+		}
+		f := w.finding(m, Object{Kind: "mount", Name: "/proc", Addr: m}, "all processes are covered by a mount over /proc "+what)
 		f.Severity, f.Confidence = Medium, Possible
 		return f, w.failed(m)
 	}
@@ -196,6 +201,27 @@ func (w *coverWalk) judge(m virt.Addr, ns mountNamespace) (*Finding, error) {
 	f := w.finding(m, obj, who+" "+what)
 	f.Aspect = fmt.Sprintf("%d %s", of, path)
 	return f, w.failed(m)
+}
+
+// otherThanProc says why what is mounted does not list the processes that the first PID namespace's /proc does; empty if it does.
+func (w *coverWalk) otherThanProc(m virt.Addr) string {
+	o, r := w.o, &w.r
+	super := r.Pointer(o.mnt.At(m), o.superOf)
+	switch {
+	case !w.isProc(super):
+		return "that is no /proc"
+	case r.Pointer(o.mnt.At(m), o.root) != r.Pointer(super, o.superRoot):
+		return "of a folder of /proc"
+	}
+	first, known := w.s.Linux.Address("init_pid_ns")
+	of := r.Pointer(super, o.superInfo)
+	if o.procNS.Present() {
+		of = r.Pointer(of, o.procNS)
+	}
+	if known && of != first {
+		return "that lists the processes of another PID namespace"
+	}
+	return ""
 }
 
 func (w *coverWalk) failed(m virt.Addr) error {

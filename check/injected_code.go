@@ -290,8 +290,10 @@ func (j *injection) holdsCode(m *linux.Mapping) (at virt.Addr, ok bool) {
 	var page [phys.PageSize]byte
 	pages := 0
 	if m.File != 0 { // what others wrote to it is not in these page tables
-		for a := m.Start; a < m.End && pages < maxCodePages; a += phys.PageSize {
-			pages++
+		for a := m.Start; a < m.End; a += phys.PageSize {
+			if pages++; pages > maxCodePages {
+				return m.Start, true // as below
+			}
 			if _, err := j.memory.ReadAt(page[:], a); err == nil && looksLikeCode(page[:]) {
 				return a, true
 			}
@@ -331,7 +333,14 @@ func (j *injection) handedOut(m *linux.Mapping) bool {
 	size := uint64(m.End - m.Start)
 	// Where nothing may be both writable and executable, sljit has each chunk twice, and in front where the executable one is
 	// (sljitProtExecAllocator.c).
-	return sljitPieces(size, word) || dlmallocPieces(size, word) || m.File != 0 && word(0) == uint64(m.Start)
+	return sljitPieces(size, word) || dlmallocPieces(size, word) || j.writableTwin(m) && word(0) == uint64(m.Start)
+}
+
+// writableTwin reports whether the process can write to the same part of the same open file by another mapping.
+func (j *injection) writableTwin(m *linux.Mapping) bool {
+	return m.File != 0 && slices.ContainsFunc(j.p.maps, func(o *linux.Mapping) bool {
+		return o.File == m.File && o.Offset == m.Offset && o.Flags&linux.VMWrite != 0 && o.End-o.Start == m.End-m.Start
+	})
 }
 
 // asksForStack reports whether the program, or a library, asks for an executable stack: by a

@@ -133,8 +133,8 @@ func (s *Subject) untoldProcesses(ctx context.Context, yield func(*Finding, erro
 		if f == nil {
 			continue
 		}
-		for w, l := range lists {
-			if !w.At.IsZero() && w.shouldHave(p) && !w.PIDs[p.PID] && p.Started.After(l.newest) {
+		for _, w := range s.Told.Words { // in their order, so that the text is the same at each look
+			if l := lists[w]; l != nil && !w.At.IsZero() && w.shouldHave(p) && !w.PIDs[p.PID] && p.Started.After(l.newest) {
 				f.Confidence = Possible
 				f.Seen += fmt.Sprintf("; it began after all processes that %s lists, which may be older than the time of the file", w.From)
 				break

@@ -19,7 +19,7 @@ var places = struct {
 	// distribution are those of them where nobody else does.
 	distribution []string
 	// runtime is where programs have what they need while they run, and ofRuntime where some systems have programs below it:
-	// wrappers of NixOS, what an initramfs left for shutting down, the host's files in a sandbox.
+	// wrappers of NixOS and Guix, what an initramfs left for shutting down, the host's files in a sandbox.
 	runtime, ofRuntime []string
 	// system are where only a system itself has programs, in files of its initramfs and such.
 	system []string
@@ -32,7 +32,7 @@ var places = struct {
 	},
 	distribution: []string{"/usr", "/lib", "/lib32", "/lib64", "/libx32", "/bin", "/sbin", "/etc", "/boot"},
 	runtime:      []string{"/run", "/var/run"},
-	ofRuntime:    []string{"/run/wrappers", "/run/initramfs", "/run/host"},
+	ofRuntime:    []string{"/run/wrappers", "/run/setuid-programs", "/run/privileged", "/run/initramfs", "/run/host"},
 	system:       []string{"/etc", "/init", "/busybox"},
 }
 

@@ -25,10 +25,33 @@ func TestPlantedPlace(t *testing.T) {
 	w := &plantWalk{}
 	for name, want := range map[string]Severity{
 		"/tmp/x": High, "/var/tmp/.x/y": High, "/dev/shm/x": High, "/run/x": High, "/run/user/0/x": High, "/usr/lib/.x/y": High, "/var/.x": High,
-		"/root/x": Medium, "/srv/x": "", "/usr/bin/sudo": "", "/run/wrappers/wrappers.a/sudo": "",
+		"/root/x": Medium, "/srv/x": "", "/usr/bin/sudo": "", "/run/wrappers/wrappers.a/sudo": "", "/run/setuid-programs/sudo": "", "/run/privileged/bin/su": "",
 	} {
-		if got, _, _ := w.place(name); got != want {
+		if got, _, _ := w.place(name, "tmpfs"); got != want {
 			t.Errorf("%s: %q, not %q", name, got, want)
 		}
+	}
+	for name, want := range map[string]Severity{"/run/x": "", "/run/timeshift/1/backup/usr/x": "", "/tmp/x": High} {
+		if got, _, _ := w.place(name, "ext4"); got != want {
+			t.Errorf("%s on a disk: %q, not %q", name, got, want)
+		}
+	}
+}
+
+// TestPlantBudget: what fills one place leaves enough for all others, and a busy one is still searched whole.
+func TestPlantBudget(t *testing.T) {
+	left := maxPlantCost
+	for _, folder := range plantPlaces {
+		got := plantBudget(folder, left)
+		if want := 8192 * fileCost; below(folder, places.personal) && got != want || !below(folder, places.personal) && got != perPlantPlace {
+			t.Errorf("%s: %d", folder, got)
+		}
+		left -= min(got, left)
+	}
+	if got := plantBudget("/tmp", 5); got != 5 {
+		t.Errorf("with little left: %d", got)
+	}
+	if perPlantPlace < 10_000*fileCost+500_000*nameCost {
+		t.Error("10000 files and half a million names that nothing has any more are too much")
 	}
 }

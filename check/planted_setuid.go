@@ -20,7 +20,7 @@ func init() {
 		Source:    "inode.i_mode and i_uid of files that the kernel knows by name below /dev/shm, /tmp, /var/tmp, /run, /root and /home, and of the programs that run; struct cred of these and of their parents",
 		Proves: `A file of root's with the setuid bit lies where everybody may put files, or in a user's folder, or runs from a folder that others than root can write to; or a process has capabilities that its
 parent does not have, from a program there. Who was root once leaves a copy of a shell like that to become root again.`,
-		Blind: `Files that the kernel has not been asked for since boot, or has forgotten: nothing is read from the disk. More than the first 8192 names in these folders, and files anywhere else that do not run.
+		Blind: `Files that the kernel has not been asked for since boot, or has forgotten: nothing is read from the disk. More than the first 8192 files that it knows in /root and in /home, and files anywhere else that do not run, as on disks that are mounted below /run.
 Capabilities of files that do not run. File systems with the root folder of a container, of the network, or that a program serves. A copy with the name and in the place of a setuid program that distributions have, as in the tree of a
 system that is being built.`,
 		Next: `Take the setuid bit off, and find out who made the file: "outsight struct TARGET inode ADDRESS" shows its times. Programs that the owner needs are an exception: put them into an allow-list with
@@ -139,7 +139,7 @@ func (w *plantWalk) program(p *program) (*Finding, error) {
 	if !w.ofFirstUsers(p.exe.super) {
 		return nil, nil
 	}
-	severity, sure, where := w.place(p.Exe)
+	severity, sure, where := w.place(p.Exe, w.typeOf(p.exe.super))
 	if severity == "" {
 		if w.ps.rootOwned(p.exe.dentry) {
 			return nil, nil
@@ -167,14 +167,15 @@ func (w *plantWalk) program(p *program) (*Finding, error) {
 	return f, w.r.Err
 }
 
-// place says how bad it is that a file that gives rights lies at a path, and what is said of the place; empty where it depends on owners.
-func (w *plantWalk) place(name string) (severity Severity, sure Confidence, where string) {
+// place says how bad it is that a file that gives rights lies at a path, in a file system of a type, and what is said of the place; empty
+// where it depends on owners. Below /run there are trees of other systems as well, on disks.
+func (w *plantWalk) place(name, kind string) (severity Severity, sure Confidence, where string) {
 	switch {
 	case below(name, places.temporary):
 		return High, Likely, "lies where everybody may put files"
 	case hiddenInSystem(name), hiddenInState(name):
 		return High, Likely, "is hidden"
-	case below(name, places.runtime) && !below(name, places.ofRuntime):
+	case below(name, places.runtime) && !below(name, places.ofRuntime) && kind == "tmpfs":
 		return High, Likely, "lies in memory alone"
 	case below(name, places.personal):
 		return Medium, Possible, "lies in a user's folder"

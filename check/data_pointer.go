@@ -24,7 +24,7 @@ func init() {
 neighbour tables, dst_ops, sysctls, static calls …), the words that are empty beside them in the same variable, every word of __ro_after_init, and softirq_vec; against the guest's lists of code and the files of its modules`,
 		Proves: `A variable of the kernel's own, which was built to call a function of the kernel, calls code of unknown owners, or of a module that nobody vouches for: neither a key of this
 kernel signed it, nor is it a reference of the user's, nor, where modules are not signed, a file of the host's. Or a module's function is in data that the kernel seals before any module is loaded.
-The kernel exchanges such pointers for other functions of its own, and hands no others out to modules.`,
+The kernel exchanges such pointers for other functions of its own, and hands none out to modules but a few to KVM, which are left out. Where nothing speaks against the module but that its file is not at hand, severity is medium.`,
 		Blind: `A pointer that was exchanged for another function of the kernel's own. Variables that are empty in the image: those that modules may set (pm_power_off, handlers of
 hypervisors, callbacks of processor hotplug) are legal, and those in allocated memory have checks of their own (operations-table, code-pointer). What was exchanged by a module that a key of this kernel signed.
 Function tracing and tracepoints: module-hook. Without an image of the kernel nothing is compared: kernel-text says where one is found.`,
@@ -98,6 +98,9 @@ func (w *dataWalk) judge(d linuxtext.Pointer) (*Finding, error) {
 		if m == nil || !always && (st.vouched || d.Beside && st.strange == "") {
 			return nil, nil
 		}
+		if d.Want != 0 && handedOut(d.Symbol, owner.Name) {
+			return nil, nil
+		}
 		who := describeOwner(w.owners, d.Got)
 		if o := w.owners.CodeAt(d.Got); o.Symbol != "" {
 			who = o.Function() + " of module " + owner.Name
@@ -105,9 +108,23 @@ func (w *dataWalk) judge(d linuxtext.Pointer) (*Finding, error) {
 		if st.strange != "" {
 			who += " (" + st.strange + ")"
 		}
-		return w.found(d, Likely, who), nil
+		f := w.found(d, Likely, who)
+		if !always && st.strange == "" {
+			// Nothing speaks against the module but that its file is not at hand.
+			f.Severity, f.Confidence = Medium, Possible
+		}
+		return f, nil
 	}
 	return nil, nil // the kernel's initialisation, BPF, trampolines
+}
+
+// handedOut reports whether the kernel hands a variable out to a module, which puts functions of its own there while it is loaded: KVM sets
+// who is woken by posted interrupts (kvm_set_posted_intr_wakeup_handler), and what perf asks about guests (perf_register_guest_info_callbacks, 5.17).
+func handedOut(symbol, module string) bool {
+	if module != "kvm" && module != "kvm_intel" && module != "kvm_amd" {
+		return false
+	}
+	return symbol == "kvm_posted_intr_wakeup_handler" || strings.HasPrefix(symbol, "__SCK____perf_guest_")
 }
 
 // traced reports whether a variable is one that function tracing or a tracepoint has call what it was asked to: who

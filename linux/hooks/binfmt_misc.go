@@ -66,7 +66,7 @@ func MiscFormats(ctx context.Context, s *linux.System) iter.Seq2[*MiscFormat, er
 			for node, err := range nodes(ctx, l.head, maxMisc) {
 				var f *MiscFormat
 				if err == nil {
-					f, err = miscFormat(s, node)
+					f, err = miscFormat(s, node, l.hashed)
 				}
 				if err != nil {
 					err = fmt.Errorf("binfmt_misc: %w", err)
@@ -140,8 +140,8 @@ func miscLists(ctx context.Context, s *linux.System) (lists []miscList, errs []e
 	return []miscList{l}, errs
 }
 
-// miscFormat reads the entry at a.
-func miscFormat(s *linux.System, a virt.Addr) (*MiscFormat, error) {
+// miscFormat reads the entry at a. Only since 7.3 a BPF program may stand for the interpreter.
+func miscFormat(s *linux.System, a virt.Addr, bpf bool) (*MiscFormat, error) {
 	fail := func(err error) (*MiscFormat, error) { return nil, fmt.Errorf("entry at %#x: %w", uint64(a), err) }
 	var b [miscNodeSize]byte
 	r := s.Reader()
@@ -152,12 +152,12 @@ func miscFormat(s *linux.System, a virt.Addr) (*MiscFormat, error) {
 	f.Addr = a
 	word := func(off int) virt.Addr { return virt.Addr(binary.LittleEndian.Uint64(b[off:])) }
 	f.Name = r.CString(word(miscName), maxMiscText)
-	if b[miscFlags]&miscBPF == 0 {
+	if bpf = bpf && b[miscFlags]&miscBPF != 0; !bpf {
 		f.Interpreter = r.CString(word(miscInterpreter), maxMiscText)
 	}
 	size := binary.LittleEndian.Uint32(b[miscSizeOf:])
 	switch {
-	case b[miscFlags]&miscBPF != 0:
+	case bpf:
 		f.Program = r.CString(r.Pointer(a, kobj.FieldAt(miscProgram, 8)), maxMiscText)
 	case b[miscFlags]&miscMagical == 0:
 		f.Extension = r.CString(word(miscMagic), maxMiscText)

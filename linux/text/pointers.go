@@ -225,7 +225,11 @@ func (p *Pointers) inSpan(ctx context.Context, s span, module func(virt.Addr) bo
 			if got>>32 != modules || !module(got) || p.built(at) {
 				continue
 			}
-			if !yield(p.describe(at, virt.Addr(at+p.offset), 0, got, -1), nil) {
+			d := p.describe(at, virt.Addr(at+p.offset), 0, got, -1)
+			if d.Symbol == "execmem_info" || d.Symbol == "default_execmem_info" {
+				continue // where modules begin, and so perhaps the function of one (6.10)
+			}
+			if !yield(d, nil) {
 				return false
 			}
 		}

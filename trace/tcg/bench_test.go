@@ -19,8 +19,8 @@ import (
 
 var le = binary.LittleEndian
 
-// fakePlugin answers as the plugin does (plugin/qemu/protocol.h), and gives the ring of one vCPU.
-func fakePlugin(tb testing.TB, size uint64) (*plugin.Stream, []byte) {
+// fakePlugin answers as the plugin does (plugin/qemu/protocol.h), and gives the ring of one vCPU, and the program as it was sent.
+func fakePlugin(tb testing.TB, a *plugin.Assembler, size uint64) (s *plugin.Stream, ring, program []byte) {
 	tb.Helper()
 	path := filepath.Join(tb.TempDir(), "plugin")
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
@@ -35,7 +35,7 @@ func fakePlugin(tb testing.TB, size uint64) (*plugin.Stream, []byte) {
 			return
 		}
 		hello := make([]byte, 16+48)
-		for i, v := range []uint32{0x74737566, 1, 48, 0, 2, 2, 4, 1, 1, 7} {
+		for i, v := range []uint32{0x74737566, 1, 48, 0, 3, 2, 4, 1, 1, 7} {
 			le.PutUint32(hello[4*i:], v)
 		}
 		copy(hello[48:], "x86_64")
@@ -63,6 +63,7 @@ func fakePlugin(tb testing.TB, size uint64) (*plugin.Stream, []byte) {
 		ready := make([]byte, 16)
 		le.PutUint32(ready, 0x74737566)
 		le.PutUint32(ready[4:], 3)
+		program = b[:want]
 		mem <- m
 		c.Write(ready)
 	}()
@@ -71,14 +72,20 @@ func fakePlugin(tb testing.TB, size uint64) (*plugin.Stream, []byte) {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { c.Close() })
-	a := &plugin.Assembler{}
-	a.Probe(plugin.Probe{Where: plugin.AtSyscall, Arg: plugin.Syscall, ID: idEntry})
-	a.End()
-	s, err := c.Start(tb.Context(), a, plugin.Options{Ring: size})
+	s, err = c.Start(tb.Context(), a, plugin.Options{Ring: size})
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return s, <-mem
+	ring = <-mem
+	return s, ring, program
+}
+
+// emptyProgram is one probe that does nothing.
+func emptyProgram() *plugin.Assembler {
+	a := &plugin.Assembler{}
+	a.Probe(plugin.Probe{Where: plugin.AtSyscall, Arg: plugin.Syscall, ID: idEntry})
+	a.End()
+	return a
 }
 
 // workload are the records of what a shell does most: entries and returns of one task.
@@ -146,7 +153,7 @@ func BenchmarkRing(b *testing.B) { benchRing(b, nil) }
 
 func benchRing(b *testing.B, encoder func(io.Writer) (table.Encoder, error)) {
 	const size = 4 << 20
-	records, mem := fakePlugin(b, size)
+	records, mem, _ := fakePlugin(b, emptyProgram(), size)
 	var c compiler
 	c.calls[abi64] = syscall.Table(syscall.ABI64)
 	s := &Stream{o: Options{Limit: 32}, records: records, checked: time.Now().Add(time.Hour)}

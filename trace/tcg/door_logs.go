@@ -15,6 +15,10 @@ var logNames = []string{
 // maxLogDepth is how many folders a log may lie below /var/log.
 const maxLogDepth = 6
 
+// maxAboveVar is how many folders may lie above var: a subvolume of btrfs that is the root of a distribution (@ of openSUSE,
+// root of Fedora) has its dentries below the root of all subvolumes.
+const maxAboveVar = 2
+
 // ifNamed goes on at l if the dentry in a slot has this name. sName and sX are used.
 func (c *compiler) ifNamed(o *doorLayout, dentry plugin.Slot, name string, l plugin.Label) {
 	no := c.Label()
@@ -37,8 +41,9 @@ func (c *compiler) ifNamed(o *doorLayout, dentry plugin.Slot, name string, l plu
 	c.Set(no)
 }
 
-// ifLog goes on at l if the dentry in sA is a log: a file of such a name, or below log in var, or log in the root, of a file system
-// (in the root of its own, where /var has one). What is below a container's image on the host has its path from there.
+// ifLog goes on at l if the dentry in a slot is a log: a file of such a name, or below var/log in the root of a file system or
+// [maxAboveVar] folders below it, or below log in the root (of /var's own file system). @var and @log are subvolumes for these
+// folders. What is below a container's image on the host has its path from there, which is longer.
 func (c *compiler) ifLog(o *doorLayout, dentry plugin.Slot, l plugin.Label) {
 	no := c.Label()
 	for _, name := range logNames {
@@ -52,6 +57,7 @@ func (c *compiler) ifLog(o *doorLayout, dentry plugin.Slot, l plugin.Label) {
 		c.Add(sD, sE, 0)
 		found := c.Label()
 		c.ifNamed(o, sD, "log", found)
+		c.ifNamed(o, sD, "@log", found)
 		c.Jump(other)
 		c.Set(found)
 		c.Load(sE, sD, int64(o.above), 8, no)
@@ -59,10 +65,14 @@ func (c *compiler) ifLog(o *doorLayout, dentry plugin.Slot, l plugin.Label) {
 		c.IfSame(sE, sF, l) // /log of /var
 		folder := c.Label()
 		c.ifNamed(o, sE, "var", folder)
+		c.ifNamed(o, sE, "@var", folder)
 		c.Jump(other)
 		c.Set(folder)
-		c.Load(sE, sF, int64(o.above), 8, no)
-		c.IfSame(sE, sF, l)
+		for range 1 + maxAboveVar {
+			c.Load(sE, sF, int64(o.above), 8, no)
+			c.IfSame(sE, sF, l)
+			c.Add(sF, sE, 0)
+		}
 		c.Set(other)
 	}
 	c.Set(no)

@@ -84,12 +84,13 @@ func (j *joiner) door(ctx context.Context, s *plugin.Stream, r *plugin.Record) {
 	c.add(r, false)
 	e := &trace.Event{Time: c.entered, Source: trace.FromPlugin, Kind: d.kind, Name: d.name, VCPU: c.vcpu, TID: int32(c.ids), Process: c.process}
 	rec := &doorRecord{ctx: ctx, call: c}
-	if len(c.words) > doorUser {
-		rec.user = uint32(c.words[doorUser])
+	parent := int32(-1)
+	if len(c.words) > doorUser { // else the record was cut off
+		parent, rec.user = int32(c.words[doorParent]), uint32(c.words[doorUser])
 	}
 	rec.comm, rec.text = rec.item(tagComm), rec.item(0)
 	if e.Process == nil && c.task != 0 { // it is gone
-		e.Process = &trace.Process{PID: int32(c.ids >> 32), PPID: int32(c.words[doorParent]), Comm: rec.comm, UID: rec.user, Started: time.Duration(c.born)}
+		e.Process = &trace.Process{PID: int32(c.ids >> 32), PPID: parent, Comm: rec.comm, UID: rec.user, Started: time.Duration(c.born)}
 	}
 	if p := e.Process; p != nil && rec.comm != "" && e.TID == p.PID && (p.Comm != rec.comm || p.UID != rec.user) {
 		as := *p // what was read of it is younger, or older
@@ -340,21 +341,8 @@ func (j *joiner) doorMount(e *trace.Event, r *doorRecord) {
 	e.Name, e.Args = r.item(1), fmt.Sprintf("%s on %s type %s", r.text, e.Object, r.item(1))
 }
 
-// maxMounted bounds the file systems that are known.
-const maxMounted = 1 << 16
-
 func (j *joiner) doorLog(e *trace.Event, r *doorRecord) {
-	super := virt.Addr(r.word(0))
-	under, known := j.mounted[super]
-	if !known { // it was mounted since
-		if l, err := j.terminals.g.Look(r.ctx); err == nil {
-			j.mounted = mountedIn(r.ctx, l.Linux)
-			l.Close()
-		}
-		if under = j.mounted[super]; len(j.mounted) < maxMounted {
-			j.mounted[super] = under
-		}
-	}
+	under := j.mounts.under(r.ctx, virt.Addr(r.word(0)))
 	path := func(tag uint8) string {
 		p := r.path(tag)
 		if under != "" && under != "/" && strings.HasPrefix(p, "/") {

@@ -1,9 +1,7 @@
 package tcg
 
 import (
-	"context"
 	"slices"
-	"strings"
 
 	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/kernel/btf"
@@ -176,29 +174,4 @@ func landing(s *linux.System, at virt.Addr) virt.Addr {
 		return 4
 	}
 	return 0
-}
-
-// mountedIn says where file systems are mounted for the first process, by their super_block.
-func mountedIn(ctx context.Context, s *linux.System) map[virt.Addr]string {
-	at := map[virt.Addr]string{}
-	reader := s.NewProcessReader()
-	for t, err := range s.Processes(ctx) {
-		if err != nil {
-			break
-		}
-		ns, _, err := reader.MountNamespaceOf(t)
-		if err != nil {
-			break
-		}
-		for m, err := range reader.Mounts(ctx, ns) {
-			if err != nil || m.Root != "/" {
-				continue
-			}
-			if old, ok := at[m.Super]; !ok || len(m.Point) < len(old) {
-				at[m.Super] = strings.Clone(m.Point)
-			}
-		}
-		break
-	}
-	return at
 }

@@ -2,6 +2,7 @@ package tcg
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"fmt"
 	"strings"
@@ -96,25 +97,97 @@ func TestDoorEvents(t *testing.T) {
 	}
 }
 
-// FuzzDoorEvents makes events of records of any content: of a guest that lies in each word, and of records that were cut off.
+// FuzzDoorEvents makes events of records of any content, as the plugin's ring has them: of a guest that lies in each word, and of
+// records that were cut off. No process is known, and the file systems are only where which is odd.
 func FuzzDoorEvents(f *testing.F) {
-	f.Add(uint8(0), []byte("\x01\x00\x00\x00\x00\x00\x00\x00"), []byte("a\x00b\x00"), []byte("memfd:x"))
-	f.Add(uint8(5), []byte("\x11\x00\x00\x00\x00\x00\x00\x00"), []byte("\x0a\x00\x00\x35"), []byte{})
-	f.Add(uint8(17), []byte("\x01\x00\x00\x00\x00\x00\x00\x00"), []byte("x"), []byte("../\x1b[0m"))
+	head := func(own ...uint64) (words []byte) {
+		for _, w := range append([]uint64{0xffff888001234000, 324<<32 | 324, 0, 5e9, 1, 0}, own...) {
+			words = le.AppendUint64(words, w)
+		}
+		return words
+	}
+	f.Add(uint8(0), head(1), []byte("a\x00b\x00"), []byte("memfd:x"))
+	f.Add(uint8(5), head(17), []byte("\x0a\x00\x00\x35"), []byte{})
+	f.Add(uint8(17), head(1), []byte("x"), []byte("../\x1b[0m"))
+	f.Add(uint8(2), head()[:8], []byte("x"), []byte{})                        // a task, and nothing behind it
+	f.Add(uint8(15), head(0xffff888001235000), []byte("x"), []byte("syslog")) // a file system that is unknown
+	const size = 1 << 20
+	records, mem, _ := fakePlugin(f, emptyProgram(), size)
+	ring := testRing{mem: mem[4096:], size: size}
+	gone, cancel := context.WithCancel(f.Context()) // no guest can be asked
+	cancel()
 	f.Fuzz(func(t *testing.T, which uint8, words, text, name []byte) {
-		d := &doors[int(which)%len(doors)]
+		index := int(which) % len(doors)
+		d := &doors[index]
 		var list []uint64
 		for i := 0; i+8 <= len(words) && len(list) < 64; i += 8 {
 			list = append(list, binary.LittleEndian.Uint64(words[i:]))
 		}
-		r := doorOf(list, "0", string(text), "1", string(text), fmt.Sprint(tagPath), string(name), fmt.Sprint(tagOther), string(name))
-		r.data[1].status = syscall.Status(which % 3)
-		j := &joiner{processes: trace.NewProcesses(nil), mounted: map[virt.Addr]string{virt.Addr(r.word(0)): "/var"}}
-		e := trace.Event{Kind: d.kind, Name: d.name, Process: &trace.Process{PID: 1, Comm: string(name)}}
-		d.read(j, &e, r)
+		text, name = text[:min(len(text), maxDoorText)], name[:min(len(name), maxName)]
+		items := []ringItem{{0, 0, text}, {1, which % 3, text}, {tagPath, 0, name}, {tagOther, 0, name}, {tagComm, 0, name}}
+		ring.put(uint16(idDoor+index), uint16(which)<<8&plugin.Truncated, list, items)
+		var rec plugin.Record
+		if err := records.Wait(t.Context(), &rec, time.Minute); err != nil {
+			t.Fatal(err)
+		}
+		j := &joiner{}
+		j.init(nil, Options{})
+		if which%2 == 1 && len(list) > doorWords {
+			j.mounts.at = map[virt.Addr]string{virt.Addr(list[doorWords]): "/var"}
+		}
+		j.take(gone, records, &rec)
+		c := j.queued()
+		if c == nil {
+			if d.kind != trace.KindConnect && d.kind != trace.KindListen {
+				t.Fatalf("%s: no event", d.function)
+			}
+			return
+		}
+		var e trace.Event
+		j.fill(&e, c)
 		trace.NewSensors().Mark(&e)
 		if line := e.AppendLine(nil, time.UTC); bytes.ContainsAny(line, "\n\x1b") {
 			t.Errorf("%s: %q", d.function, line)
 		}
 	})
+}
+
+// testRing writes records into the ring of a [fakePlugin].
+type testRing struct {
+	mem            []byte // its head, and a page behind it the records
+	size           uint64
+	head, sequence uint64
+}
+
+type ringItem struct {
+	tag, status uint8
+	data        []byte
+}
+
+func (g *testRing) put(probe, flags uint16, words []uint64, items []ringItem) {
+	b := make([]byte, 32)
+	for _, w := range words {
+		b = le.AppendUint64(b, w)
+	}
+	for _, i := range items {
+		b = le.AppendUint32(b, uint32(len(i.data)))
+		b = append(append(b, i.tag, i.status, 0, 0), i.data...)
+		b = append(b, make([]byte, -len(b)&7)...)
+	}
+	le.PutUint32(b, uint32(len(b)))
+	le.PutUint16(b[4:], probe)
+	le.PutUint16(b[6:], flags)
+	le.PutUint64(b[8:], g.sequence)
+	le.PutUint64(b[16:], 1e9)
+	le.PutUint32(b[24:], uint32(len(words)))
+	data := g.mem[4096:]
+	if rest := g.size - g.head%g.size; rest < uint64(len(b)) {
+		le.PutUint32(data[g.head%g.size:], uint32(rest))
+		le.PutUint16(data[g.head%g.size+6:], 0x8000)
+		g.head += rest
+	}
+	copy(data[g.head%g.size:], b)
+	g.head += uint64(len(b))
+	g.sequence++
+	le.PutUint64(g.mem, g.head)
 }

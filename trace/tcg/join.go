@@ -34,7 +34,7 @@ type joiner struct {
 	names     *peek.Placer // of code and data, at the look at which the probes were set
 	terminals terminals
 	rings     rings
-	mounted   map[virt.Addr]string // where a file system is mounted for the first process, by its super_block
+	mounts    mounts
 }
 
 // lastProcess is the process of the last record: most often that of the next one too.
@@ -91,6 +91,7 @@ func (j *joiner) init(g *guest.Guest, o Options) {
 	j.processes, j.o = trace.NewProcesses(g), o
 	j.pending = map[uint64]*call{}
 	j.terminals.init(g)
+	j.mounts.init(g)
 }
 
 // booted forgets what was under way in the last boot.

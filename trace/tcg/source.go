@@ -184,7 +184,7 @@ func (s *Stream) install(ctx context.Context, l *guest.Look) error {
 		if err := c.doors(l.Linux, s.o.Kinds); err != nil {
 			return err
 		}
-		s.join.mounted = mountedIn(ctx, l.Linux)
+		s.join.mounts.at = mountedIn(ctx, l.Linux)
 	}
 	if s.o.Spaces != nil {
 		if err := s.o.Spaces.Program(ctx, c.Assembler, l); err != nil {

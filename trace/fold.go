@@ -14,6 +14,7 @@ type Folded struct {
 	// Seen is called with each event as it comes, those that are left out too. It may be nil.
 	Seen  func(*Event)
 	queue []folded
+	head  int // of the queue: what is before it was handed out
 }
 
 type folded struct {
@@ -28,11 +29,11 @@ const foldFor = 100 * time.Millisecond
 func (f *Folded) Next(ctx context.Context, e *Event) error {
 	for {
 		wait, cancel := ctx, context.CancelFunc(func() {})
-		if len(f.queue) > 0 {
-			first := &f.queue[0]
+		if f.head < len(f.queue) {
+			first := &f.queue[f.head]
 			if first.until.IsZero() || !time.Now().Before(first.until) {
 				*e = first.Event
-				f.queue = slices.Delete(f.queue, 0, 1)
+				f.pop()
 				return nil
 			}
 			wait, cancel = context.WithDeadline(ctx, first.until)
@@ -43,11 +44,20 @@ func (f *Folded) Next(ctx context.Context, e *Event) error {
 		switch {
 		case err == nil:
 			f.add(next)
-		case len(f.queue) == 0 || ctx.Err() != nil:
+		case f.head == len(f.queue) || ctx.Err() != nil:
 			return err
 		case !errors.Is(err, context.DeadlineExceeded): // the end: what waits goes first
-			f.queue[0].until = time.Time{}
+			f.queue[f.head].until = time.Time{}
 		}
+	}
+}
+
+// pop drops the first of the queue. The rest moves only when it is not longer than what was dropped before it: thousands of
+// events can wait.
+func (f *Folded) pop() {
+	f.queue[f.head] = folded{}
+	if f.head++; 2*f.head >= len(f.queue) {
+		f.queue, f.head = slices.Delete(f.queue, 0, f.head), 0
 	}
 }
 
@@ -61,9 +71,14 @@ func (f *Folded) add(e Event) {
 	case KindFork:
 		a.until = time.Now().Add(foldFor)
 	case KindExec, KindExit:
-		i := slices.IndexFunc(f.queue, func(b folded) bool { return !b.until.IsZero() && b.TID == e.TID })
+		i := len(f.queue) - 1 // most births are a moment ago
+		for ; i >= f.head; i-- {
+			if b := &f.queue[i]; !b.until.IsZero() && b.TID == e.TID {
+				break
+			}
+		}
 		switch {
-		case i < 0:
+		case i < f.head:
 		case e.Kind == KindExec:
 			f.queue = slices.Delete(f.queue, i, i+1)
 		default:

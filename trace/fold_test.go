@@ -45,6 +45,89 @@ func happens(after time.Duration, kind trace.Kind, tid int32) step {
 	return step{after, trace.Event{Kind: kind, TID: tid}}
 }
 
+// TestFoldMany has thousands of births wait: each comes once, in order, but those that run a program.
+func TestFoldMany(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const births = 5000
+		s := &script{}
+		var want []int32
+		for i := range int32(births) {
+			s.steps = append(s.steps, happens(20*time.Microsecond, trace.KindFork, i))
+			if i%3 == 2 {
+				s.steps = append(s.steps, happens(0, trace.KindExec, i-1))
+			}
+		}
+		for i := range int32(births) { // as what it runs, it comes behind the next birth
+			if i%3 != 1 || i == births-1 {
+				want = append(want, i)
+			}
+			if i%3 == 2 {
+				want = append(want, i-1)
+			}
+		}
+		m := trace.Merge(s)
+		f := trace.Folded{Stream: m}
+		var got []int32
+		var e trace.Event
+		for f.Next(t.Context(), &e) == nil {
+			got = append(got, e.TID)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%d events, want %d in another order", len(got), len(want))
+		}
+		_ = m.Close()
+	})
+}
+
+// counted loses an event with each that it gives, and ends when told to.
+type counted struct {
+	end  <-chan struct{}
+	lost uint64
+}
+
+func (s *counted) Next(ctx context.Context, e *trace.Event) error {
+	select {
+	case <-s.end:
+		return errOver
+	case <-ctx.Done():
+		return ctx.Err()
+	default:
+	}
+	s.lost++
+	*e = trace.Event{Lost: s.lost}
+	return nil
+}
+
+func (s *counted) Lost() uint64 { return s.lost }
+
+func (s *counted) Close() error { s.lost = 1 << 60; return nil }
+
+// TestMergeLost counts what was lost while the streams are read, at the end of one, and behind the end of all.
+func TestMergeLost(t *testing.T) {
+	end := make(chan struct{})
+	a, b := &counted{end: end}, &counted{}
+	m := trace.Merge(a, b)
+	var e trace.Event
+	for range 1000 {
+		if err := m.Next(t.Context(), &e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := m.Lost(); n < 1000 {
+		t.Errorf("%d lost before 1000 events", n)
+	}
+	close(end)
+	for m.Next(t.Context(), &e) == nil {
+	}
+	n := m.Lost()
+	if want := a.lost + b.lost; n != want { // no reader runs any more
+		t.Errorf("%d lost, want %d", n, want)
+	}
+	if err := m.Close(); err != nil || m.Lost() != n {
+		t.Errorf("%v, %d lost behind the end, want %d", err, m.Lost(), n)
+	}
+}
+
 // TestFold leaves out a birth that a program follows soon, and nothing else, in order; an event waits for no longer than that.
 func TestFold(t *testing.T) {
 	const ms = time.Millisecond

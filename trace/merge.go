@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 )
 
 // Merge is the events of several streams, each as it comes, read on behalf of a reader that may wait for a short time only:
@@ -11,15 +12,17 @@ import (
 // with the first stream that ends, and closing it closes all of them.
 func Merge(streams ...Stream) *Merged {
 	ctx, cancel := context.WithCancel(context.Background())
-	m := &Merged{streams: streams, cancel: cancel, events: make(chan Event, mergeRoom), failed: make(chan error, len(streams))}
-	for _, s := range streams {
+	m := &Merged{streams: streams, cancel: cancel, events: make(chan Event, mergeRoom), failed: make(chan error, len(streams)), lost: make([]atomic.Uint64, len(streams))}
+	for i, s := range streams {
 		m.readers.Go(func() {
+			defer func() { m.lost[i].Store(s.Lost()) }()
 			for {
 				var e Event
 				if err := s.Next(ctx, &e); err != nil {
 					m.failed <- err
 					return
 				}
+				m.lost[i].Store(e.Lost)
 				select {
 				case m.events <- e:
 				case <-ctx.Done():
@@ -41,6 +44,7 @@ type Merged struct {
 	readers sync.WaitGroup
 	events  chan Event
 	failed  chan error
+	lost    []atomic.Uint64 // of each: a stream may be asked by its reader only
 	err     error
 }
 
@@ -65,10 +69,14 @@ func (m *Merged) Next(ctx context.Context, e *Event) error {
 	}
 }
 
-// Lost implements [Stream].
+// Lost implements [Stream]. While the streams are read, it is what they lost before the last event of each.
 func (m *Merged) Lost() (n uint64) {
-	for _, s := range m.streams {
-		n += s.Lost()
+	if m.err != nil { // the end of one is the end of all
+		m.cancel()
+		m.readers.Wait()
+	}
+	for i := range m.lost {
+		n += m.lost[i].Load()
 	}
 	return n
 }

@@ -18,7 +18,7 @@ import (
 )
 
 // breakpointsOnKVM has outsight watch a guest on KVM by breakpoints: it sees each program and each end once, in their order; and
-// when it is killed in the middle, the guest runs on within a second.
+// when it is killed in the middle, the guest runs on soon after.
 func breakpointsOnKVM(t *testing.T, g *lab.Guest) {
 	const programs = 20
 	run := func() time.Duration {
@@ -67,12 +67,14 @@ func breakpointsOnKVM(t *testing.T, g *lab.Guest) {
 	time.Sleep(500 * time.Millisecond)
 	killed := time.Now()
 	_ = watch.Process.Kill()
-	// The monitor's answer is emulated as well, and can take a second by itself.
+	// The host, outsight's guardian and the monitor that is asked here are emulated, too, and share the processors with the guests
+	// of other tests: 1.7 s were seen. On the machine itself it takes 0.1 s (trace/breakpoint has a test with a bound of its own).
+	const bound = 5 * time.Second
 	for runs := false; !runs; time.Sleep(5 * time.Millisecond) {
 		runs = status(t, g) == vm.StateRunning
 		if late := time.Since(killed); runs {
 			t.Logf("the guest runs %v after outsight was killed", late.Round(time.Millisecond))
-		} else if late > time.Second {
+		} else if late > bound {
 			t.Errorf("%v after outsight was killed the guest does not run", late)
 			break
 		}

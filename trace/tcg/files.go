@@ -87,17 +87,23 @@ func (c *compiler) sendsOrReceives(abi, number int) bool {
 	return false
 }
 
+// descriptor finds the file of the descriptor in the first argument, and goes to none if there is none. It changes sX and sY.
+func (c *compiler) descriptor(o *fileLayout, file plugin.Slot, none plugin.Label) {
+	c.And(sX, arg(0), 0xffffffff)
+	c.Shl(sX, sX, 3)
+	// How many slots there are is not compared: what is no file has no file system that is looked for.
+	c.Load(sY, sTask, int64(o.files), 8, none)
+	c.Load(sY, sY, int64(o.table), 8, none)
+	c.Load(sY, sY, int64(o.slots), 8, none)
+	c.AddSlot(sX, sY)
+	c.Load(file, sX, 0, 8, none)
+	c.If(file, "==", 0, none)
+}
+
 // socket fetches the protocol of a netlink socket.
 func (c *compiler) socket() {
 	o, skip := c.sockets, c.Label()
-	c.And(sX, arg(0), 0xffffffff)
-	c.Shl(sX, sX, 3)
-	c.Load(sY, sTask, int64(o.files), 8, skip)
-	c.Load(sY, sY, int64(o.table), 8, skip)
-	c.Load(sY, sY, int64(o.slots), 8, skip)
-	c.AddSlot(sX, sY)
-	c.Load(sX, sX, 0, 8, skip)
-	c.If(sX, "==", 0, skip)
+	c.descriptor(o, sX, skip)
 	c.Load(sY, sX, int64(o.inode), 8, skip)
 	c.Load(sY, sY, int64(o.super), 8, skip)
 	c.Load(sY, sY, int64(o.magic), 8, skip)
@@ -115,15 +121,7 @@ func (c *compiler) socket() {
 // file finds the file of the descriptor in the first argument, and goes to other if nobody wants to know what it says.
 func (c *compiler) file(name string, other plugin.Label) {
 	o := c.files
-	c.And(sX, arg(0), 0xffffffff)
-	c.Shl(sX, sX, 3)
-	// How many slots there are is not compared: what is no file has no file system that is looked for.
-	c.Load(sY, sTask, int64(o.files), 8, other)
-	c.Load(sY, sY, int64(o.table), 8, other)
-	c.Load(sY, sY, int64(o.slots), 8, other)
-	c.AddSlot(sX, sY)
-	c.Load(sFile, sX, 0, 8, other)
-	c.If(sFile, "==", 0, other)
+	c.descriptor(o, sFile, other)
 	c.Load(sInode, sFile, int64(o.inode), 8, other)
 	c.Load(sSuper, sInode, int64(o.super), 8, other)
 	c.Load(sMagic, sSuper, int64(o.magic), 8, other)

@@ -5,6 +5,7 @@ import (
 
 	"github.com/outsight-vmi/outsight/trace/plugin"
 	"github.com/outsight-vmi/outsight/trace/syscall"
+	"github.com/outsight-vmi/outsight/virt"
 )
 
 // What records are marked with.
@@ -124,44 +125,13 @@ func (c *compiler) program() {
 	if c.gates {
 		c.Also(plugin.Probe{Where: plugin.AtAddress, Arg: plugin.Opens, Address: uint64(c.o.swtch)})
 	}
-	for i, site := range c.o.returns {
-		p := plugin.Probe{Where: plugin.AtAddress, Arg: gated, Address: uint64(site), ID: idReturn}
-		if i > 0 {
-			c.Also(p)
-			continue
-		}
-		c.Probe(p)
-		c.result(returned)
-	}
-	for i, site := range c.o.refused {
-		p := plugin.Probe{Where: plugin.AtAddress, Arg: gated, Address: uint64(site), ID: idReturn}
-		if i > 0 {
-			c.Also(p)
-			continue
-		}
-		c.Probe(p)
-		c.result(refused)
-	}
-	for i, site := range c.o.denied {
-		p := plugin.Probe{Where: plugin.AtAddress, Arg: gated, Address: uint64(site), ID: idDenied}
-		if i > 0 {
-			c.Also(p)
-			continue
-		}
-		c.Probe(p)
-		c.result(denied)
-	}
-	for i, site := range c.o.exits {
-		if c.files == nil {
-			break
-		}
-		p := plugin.Probe{Where: plugin.AtAddress, Arg: gated, Address: uint64(site), ID: idExit}
-		if i > 0 {
-			c.Also(p)
-			continue
-		}
-		c.Probe(p)
-		c.exit()
+	at := plugin.Probe{Where: plugin.AtAddress, Arg: gated, ID: idReturn}
+	c.each(at, c.o.returns, func() { c.result(returned) })
+	c.each(at, c.o.refused, func() { c.result(refused) })
+	at.ID = idDenied
+	c.each(at, c.o.denied, func() { c.result(denied) })
+	if at.ID = idExit; c.files != nil {
+		c.each(at, c.o.exits, c.exit)
 	}
 	if c.o.migrate != 0 {
 		// A task that is moved to another CPU while it is in a call is forgotten on the one where it was.
@@ -169,6 +139,18 @@ func (c *compiler) program() {
 		c.Reg(sTask, "rdi")
 		c.Forget(memTask, sTask)
 		c.Drop()
+	}
+}
+
+// each writes one program for all sites.
+func (c *compiler) each(at plugin.Probe, sites []virt.Addr, body func()) {
+	for i, site := range sites {
+		if at.Address = uint64(site); i > 0 {
+			c.Also(at)
+			continue
+		}
+		c.Probe(at)
+		body()
 	}
 }
 

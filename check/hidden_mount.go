@@ -57,20 +57,14 @@ func hiddenMounts(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 			return
 		}
 		reader := s.Linux.NewProcessReader()
-		seen := map[virt.Addr]bool{0: true}
-		for _, p := range ps.all {
-			ns, _, err := reader.MountNamespaceOf(p.Task)
+		for ns, err := range ps.mountNamespaces(ctx, s.Linux) {
 			if err != nil {
-				if !yield(nil, fmt.Errorf("mount namespace of process %d: %w", p.PID, err)) {
+				if !yield(nil, err) {
 					return
 				}
 				continue
 			}
-			if seen[ns] {
-				continue
-			}
-			seen[ns] = true
-			if !s.mountsOf(ctx, reader, ns, o, yield) {
+			if !s.mountsOf(ctx, reader, ns.addr, o, yield) {
 				return
 			}
 		}

@@ -132,6 +132,23 @@ func TestDirectory(t *testing.T) {
 		list(g, f, nil)
 		g.want(t)
 	})
+	t.Run("two who share a file at the same time", func(t *testing.T) {
+		// The second waited while the first read all of a small directory's first part, and got the second part.
+		g, f := newKernel(), open1(1, 0xef53, "etc", "/", "/")
+		began := g.now
+		list(g, f, []string{"a", "."})
+		g.answer(f, "getdents64", dirents("b"), func(a *tcg.Answer) { a.Before, a.Began = 0, began })
+		list(g, f, []string{".."}, nil)
+		g.want(t)
+	})
+	t.Run("itself not first", func(t *testing.T) {
+		g, f := newKernel(), open1(1, 0xef53, "etc", "/", "/")
+		list(g, f, []string{"passwd", ".."}, []string{"group", "."}, nil)
+		g.want(t, ". .. group passwd")
+		if g.dropped != 0 {
+			t.Errorf("%d were dropped", g.dropped)
+		}
+	})
 	t.Run("two who read at once", func(t *testing.T) {
 		g, f, h := newKernel(), open1(1, MagicProc, "/", "/", "/"), open1(2, MagicProc, "/", "/", "/")
 		list(g, f, []string{".", "1"})
@@ -448,43 +465,4 @@ func TestBounds(t *testing.T) {
 	if n := len(g.Readings()); n > maxKept || g.dropped == 0 {
 		t.Errorf("%d readings are kept, %d dropped", n, g.dropped)
 	}
-}
-
-// FuzzAssembler feeds answers that a guest may make up. Whatever they say: nothing fails, and bounds hold.
-func FuzzAssembler(f *testing.F) {
-	f.Add([]byte{0, 1, 24, 0}, dirents(".", "a"))
-	f.Add([]byte{1, 2, 9, 1}, []byte("a 1\nb 2\n"))
-	f.Add([]byte{4, 3, 40, 0}, netlinkMessage(typeByFamily, 0x301, 5, inetRequestOf(6, 0)))
-	f.Add([]byte{5, 3, 40, 0}, netlinkMessage(typeNewLink, 2, 5, append(make([]byte, 16), 7, 0, 3, 0, 'l', 'o', 0, 0)))
-	calls := []string{"getdents64", "read", "pread64", "getdents", "sendto", "recvmsg", "bpf", "readv"}
-	names := [][3]string{{"/", "/", "/"}, {"modules", "/", "/"}, {"tcp", "net", "1"}, {}, {"unix", "net", "1"}, {"dev", "net", "1"}}
-	magics := []uint64{MagicProc, magicSocket, 0xef53, MagicSysfs}
-	f.Fuzz(func(t *testing.T, plan, data []byte) {
-		g := newKernel()
-		reader := &trace.Process{PID: 1}
-		for len(plan) >= 4 {
-			n := min(int(plan[2]), len(data))
-			a := &tcg.Answer{
-				Call: calls[int(plan[0])%len(calls)], Process: reader, Data: data[:n], Result: int64(n), Seen: true, ABI: syscall.ABI(plan[3] >> 7),
-				File: tcg.File{
-					Addr: 1, Magic: magics[int(plan[1])%4], Names: names[int(plan[1])/4%len(names)], Position: int64(plan[3] & 31), Protocol: uint16(plan[3] & 4),
-				},
-				Asked: 1, Before: int64(plan[3] & 31), Args: [6]uint64{uint64(plan[3]), 0, 0, uint64(plan[3] & 31)},
-			}
-			if plan[3]&64 != 0 {
-				a.Result = int64(plan[2]) * 7
-			}
-			a.File.Protocol = uint16(plan[1]) & 4
-			g.Add(a)
-			plan, data = plan[4:], data[n:]
-		}
-		if len(g.open) > maxOpen || len(g.requests) > maxRequests || len(g.Readings()) > maxKept {
-			t.Error("out of bounds")
-		}
-		for _, r := range g.Readings() {
-			if r.Kind == 0 || r.Reader == nil || len(r.Names) > maxEntries || r.String() == "" {
-				t.Errorf("%+v", r)
-			}
-		}
-	})
 }

@@ -91,7 +91,10 @@ func (s *Sensors) Mark(e *Event) {
 		if tcpLike(e.Name) {
 			s.Face(pid, "listens on "+e.Object)
 		}
+	case KindConnect:
+		e.mark(s.connected(e))
 	case KindAccept:
+		e.mark(s.connected(e))
 		s.Face(pid, "has the connection "+e.Object)
 	case KindNewCode:
 		e.mark("runs code that no file holds")
@@ -162,6 +165,15 @@ func (s *Sensors) tool(e *Event) string {
 	return ""
 }
 
+// connected says so if a shell itself holds a connection: what it reads and writes there is somebody's
+// session. The event of the connection may be later than that of the shell.
+func (s *Sensors) connected(e *Event) string {
+	if e.Process == nil || !tcpLike(e.Name) || toolOf(e.Process.Exe, e.Process.Comm) != shell {
+		return ""
+	}
+	return "shell that holds a connection"
+}
+
 // above describes the nearest process from pid upwards that faces the network. The first process does
 // not count: it opens the sockets of services for them. Neither do those that let users in, for whom
 // to run a shell is what they are for.
@@ -209,12 +221,14 @@ func letsIn(exe, comm string) bool {
 // isBox reports whether a program is many: then the name of the process says which.
 func isBox(name string) bool { return name == "busybox" || name == "toybox" }
 
+const shell = "shell" // a kind of tool
+
 // tools are what intruders run first, by what they are.
 var tools = map[string]string{}
 
 func init() {
 	for what, names := range map[string]string{
-		"shell":       "sh bash dash ash zsh ksh mksh csh tcsh fish rbash",
+		shell:         "sh bash dash ash zsh ksh mksh csh tcsh fish rbash",
 		"interpreter": "python perl ruby php lua node nodejs tclsh expect pypy",
 		"downloader":  "curl wget fetch ftp tftp ftpget tftpget nc ncat netcat socat scp sftp aria2c lwp-download",
 	} {

@@ -135,6 +135,28 @@ func TestSensorLearns(t *testing.T) {
 	}
 }
 
+// TestSensorConnection marks a shell that holds a connection itself, whichever event comes first.
+func TestSensorConnection(t *testing.T) {
+	s := newStory()
+	for _, c := range []struct {
+		kind      trace.Kind
+		exe, comm string
+		protocol  string
+		want      string
+	}{
+		{trace.KindAccept, "/bin/busybox", "sh", "tcp", "shell that holds a connection"},
+		{trace.KindConnect, "/usr/bin/bash", "bash", "tcp", "shell that holds a connection"},
+		{trace.KindConnect, "/usr/bin/bash", "bash", "udp", ""},
+		{trace.KindConnect, "/usr/bin/curl", "curl", "tcp", ""},
+		{trace.KindAccept, "/usr/sbin/nginx", "nginx", "tcp", ""},
+	} {
+		e := trace.Event{Kind: c.kind, Name: c.protocol, Process: &trace.Process{PID: 300, PPID: 1, Exe: c.exe, Comm: c.comm}}
+		if s.Mark(&e); e.Note != c.want {
+			t.Errorf("%s of %s: %q, want %q", c.kind, c.comm, e.Note, c.want)
+		}
+	}
+}
+
 func TestSensorFileless(t *testing.T) {
 	s := newStory()
 	for object, want := range map[string]string{

@@ -71,6 +71,18 @@ func (p *processes) byPID(pid int32) *trace.Process {
 	return nil
 }
 
+// settled is byPID of a process that nothing has happened to since it was looked at.
+func (p *processes) settled(pid int32) *trace.Process {
+	k := p.of(pid)
+	if k == nil || p.roster == nil {
+		return nil
+	}
+	if now, err := p.roster.At(k.Task); err != nil || now != k.Sign {
+		return nil
+	}
+	return k.is
+}
+
 func (p *processes) of(pid int32) *process {
 	if p.numbers == nil {
 		p.numbers = make(map[int32]int, len(p.known))

@@ -42,6 +42,7 @@ type socketKey struct {
 // sockets is the part that sees who listens, and who is connected to whom.
 type sockets struct {
 	known    map[socketKey]socket // nil before the first look
+	held     map[socketKey]socket // new, and nobody's yet: see hold
 	turnover network.Turnover
 	counted  bool
 	whole    time.Time // when all were looked at
@@ -59,7 +60,7 @@ func (p *sockets) look(ctx context.Context, r *round) error {
 	}
 	// Counted before they are looked at: what is counted can be seen by then.
 	turnover, err := network.ReadTurnover(ctx, live)
-	if counted := err == nil; counted && p.counted && turnover == p.turnover && r.at.Sub(p.whole) < everySocket {
+	if counted := err == nil; counted && p.counted && turnover == p.turnover && len(p.held) == 0 && r.at.Sub(p.whole) < everySocket {
 		return nil
 	} else if !counted && r.at.Sub(p.whole) < everySecond {
 		return nil
@@ -121,7 +122,20 @@ func (p *sockets) compare(r *round, now map[socketKey]socket, turnover network.T
 			now[key] = was
 			continue
 		}
-		r.emit(trace.Event{Kind: trace.KindClose, Process: was.is, TID: was.pid, Name: was.protocol, Object: was.endpoints})
+		r.emit(was.event(trace.KindClose))
+	}
+	held := p.held
+	p.held = nil
+	for key, was := range held {
+		if _, still := now[key]; still {
+			continue
+		}
+		if incomplete {
+			p.hold(key, was)
+			continue
+		}
+		r.emit(was.event(was.kind))
+		r.emit(was.event(trace.KindClose))
 	}
 	for key, s := range now {
 		was, known := p.known[key]
@@ -131,18 +145,30 @@ func (p *sockets) compare(r *round, now map[socketKey]socket, turnover network.T
 			now[key] = s
 			continue
 		}
-		if s.is = r.s.processes.byPID(s.pid); known {
+		old, waited := held[key]
+		switch {
+		case known:
 			s.kind = was.kind
+		case waited:
+			s.kind = old.kind // who waited for one connection only is no listener any more
+		}
+		if s.is = r.s.processes.settled(s.pid); s.is == nil && (first || known || waited) {
+			s.is = r.s.processes.byPID(s.pid)
 		}
 		now[key] = s
 		if known {
 			continue
 		}
-		if s.protocol == "tcp" && s.kind != trace.KindListen {
+		if s.protocol == "tcp" && s.kind != trace.KindListen && !waited {
 			opened++
 		}
-		if !first {
-			r.emit(trace.Event{Kind: s.kind, Process: s.is, TID: s.pid, Name: s.protocol, Object: s.endpoints})
+		switch {
+		case first:
+		case s.is == nil && !waited:
+			delete(now, key)
+			p.hold(key, s)
+		default:
+			r.emit(s.event(s.kind))
 		}
 	}
 	p.known = now
@@ -159,6 +185,19 @@ func (p *sockets) compare(r *round, now map[socketKey]socket, turnover network.T
 			p.balance = 0
 		}
 	}
+}
+
+// hold keeps back what is new and nobody's, for one look: the owner of a connection has it a moment after the
+// kernel, and what began or ran another program since the last look at the processes is known after the next.
+func (p *sockets) hold(key socketKey, s socket) {
+	if p.held == nil {
+		p.held = map[socketKey]socket{}
+	}
+	p.held[key] = s
+}
+
+func (s *socket) event(kind trace.Kind) trace.Event {
+	return trace.Event{Kind: kind, Process: s.is, TID: s.pid, Name: s.protocol, Object: s.endpoints}
 }
 
 // holder is the process that a socket is said to be of. The first process of a guest opens sockets for

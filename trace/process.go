@@ -32,6 +32,14 @@ type Processes struct {
 	boot       int
 	renewed    time.Time
 	young, old map[virt.Addr]knownTask
+	// introduced are processes by their numbers, in two generations too.
+	introduced, before map[int32]introduced
+}
+
+// introduced is a process as it was when it began, or ran a program.
+type introduced struct {
+	*Process
+	stale bool // it has changed since
 }
 
 // knownTask is what is known of the task that had this task_struct and was started then.
@@ -44,7 +52,7 @@ type taskLayout struct{ started, leader, parent kobj.Field }
 
 // NewProcesses knows nothing of g yet. It must not be asked when g has been closed.
 func NewProcesses(g *guest.Guest) *Processes {
-	return &Processes{g: g, young: map[virt.Addr]knownTask{}}
+	return &Processes{g: g, young: map[virt.Addr]knownTask{}, introduced: map[int32]introduced{}}
 }
 
 // Of is the process of the task whose task_struct is at task; nil if it cannot be read, and for the
@@ -61,28 +69,67 @@ func (ps *Processes) Of(ctx context.Context, task virt.Addr) *Process {
 	if err != nil {
 		return nil
 	}
-	return ps.find(ctx, task, started)
+	return ps.find(ctx, task, started, 0)
 }
 
-// Born is the process of the task at task that was started at this time since boot, as its
+// Born is the process pid of the task at task that was started at this time since boot, as its
 // task_struct had it when something happened: for sources that hand events on later. A known one is
 // found without reading the guest, also when it is gone; nil if another task has its place now.
-func (ps *Processes) Born(ctx context.Context, task virt.Addr, started uint64) *Process {
+func (ps *Processes) Born(ctx context.Context, task virt.Addr, started uint64, pid int32) *Process {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
-	return ps.find(ctx, task, started)
+	return ps.find(ctx, task, started, pid)
 }
 
-// Forget has the task read again when it is next asked for: it runs another program now, or
-// has other credentials.
-func (ps *Processes) Forget(task virt.Addr) {
+// Forget has the task of process pid read again when it is next asked for: it has another name, or
+// other credentials.
+func (ps *Processes) Forget(task virt.Addr, pid int32) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	delete(ps.young, task)
 	delete(ps.old, task)
+	if in, ok := ps.introduction(pid); ok {
+		in.stale = true
+		ps.introduced[pid] = in
+	}
 }
 
-func (ps *Processes) find(ctx context.Context, task virt.Addr, started uint64) *Process {
+// Introduce says what a process whose leader is at task was when it began or ran a program: what is read of it
+// later may be of its next program, or it may be gone. p must not change any more.
+func (ps *Processes) Introduce(task virt.Addr, p *Process) {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	delete(ps.young, task)
+	delete(ps.old, task)
+	if len(ps.introduced) >= processesKept {
+		ps.introduced, ps.before = make(map[int32]introduced, processesKept), ps.introduced
+	}
+	ps.introduced[p.PID] = introduced{Process: p}
+}
+
+func (ps *Processes) introduction(pid int32) (introduced, bool) {
+	in, ok := ps.introduced[pid]
+	if !ok {
+		in, ok = ps.before[pid]
+	}
+	return in, ok
+}
+
+// as completes what was read of a process by what it was when it began or ran its program.
+func (ps *Processes) as(read *Process) *Process {
+	in, ok := ps.introduction(read.PID)
+	if !ok || in.stale || in.Started != read.Started {
+		return read
+	}
+	p := *read
+	p.Comm, p.Exe, p.UID, p.PPID = in.Comm, in.Exe, in.UID, in.PPID
+	if in.Parent != "" {
+		p.Parent = in.Parent
+	}
+	return &p
+}
+
+func (ps *Processes) find(ctx context.Context, task virt.Addr, started uint64, pid int32) *Process {
 	if k, ok := ps.young[task]; ok && k.started == started {
 		return k.process
 	}
@@ -91,8 +138,14 @@ func (ps *Processes) find(ctx context.Context, task virt.Addr, started uint64) *
 		return k.process
 	}
 	k := ps.read(ctx, task)
-	if k.process == nil || k.started != started {
-		return nil
+	if k.process == nil || k.started != started || pid != 0 && k.process.PID != pid {
+		in, ok := ps.introduction(pid)
+		if !ok || uint64(in.Started) > started { // not before its process
+			return nil
+		}
+		k = knownTask{started, in.Process}
+	} else {
+		k.process = ps.as(k.process)
 	}
 	ps.keep(task, k)
 	return k.process
@@ -128,6 +181,10 @@ func (ps *Processes) over(l *guest.Look) bool {
 		})
 		if err != nil {
 			return false
+		}
+		if ps.layout != nil { // else what was introduced is of this boot
+			clear(ps.introduced)
+			clear(ps.before)
 		}
 		ps.layout, ps.boot = o, l.Boot
 		clear(ps.young)

@@ -47,7 +47,7 @@ func TestProcesses(t *testing.T) {
 	if ps.Of(t.Context(), at) != p {
 		t.Error("the task was read again without need")
 	}
-	ps.Forget(at)
+	ps.Forget(at, 0)
 	if p := ps.Of(t.Context(), at); p == nil || p.Comm != "ls" {
 		t.Errorf("after Forget: %+v", p)
 	}
@@ -55,19 +55,60 @@ func TestProcesses(t *testing.T) {
 	g.Set(sh, "task_struct", "pid", 77)
 	g.Set(sh, "task_struct", "tgid", 77)
 	g.Set(sh, "task_struct", "start_boottime", uint64(time.Hour))
-	if p := ps.Born(t.Context(), at, uint64(time.Minute)); p == nil || p.PID != 40 {
+	if p := ps.Born(t.Context(), at, uint64(time.Minute), 40); p == nil || p.PID != 40 {
 		t.Errorf("the task that was there before: %+v", p)
 	}
 	if p := ps.Of(t.Context(), at); p == nil || p.PID != 77 || p.Started != time.Hour {
 		t.Errorf("the task that is there now: %+v", p)
 	}
-	if p := ps.Born(t.Context(), at, uint64(time.Second)); p != nil {
+	if p := ps.Born(t.Context(), at, uint64(time.Second), 77); p != nil {
 		t.Errorf("a task that was never seen: %+v", p)
 	}
 	for _, wild := range []virt.Addr{0, 8, 0xffff_8000_0000_0000, ^virt.Addr(0), ^virt.Addr(0) - 4000} {
 		if p := ps.Of(t.Context(), wild); p != nil {
 			t.Errorf("a process at %#x: %+v", uint64(wild), p)
 		}
+	}
+}
+
+// What a process was when it began is known when it is gone, and when it has run another program since.
+func TestProcessesIntroduced(t *testing.T) {
+	g := synth.New(synth.Options{})
+	g.Add(synth.Process{PID: 1, Comm: "init"})
+	sh := virt.Addr(g.Add(synth.Process{PID: 40, PPID: 1, Comm: "cat", Exe: "/bin/cat", Started: time.Minute}))
+	ps := attach(t, g)
+	const gone = 0xffff_8000_0000_0000
+	began := uint64(time.Minute)
+	ps.Introduce(sh, &trace.Process{PID: 40, PPID: 1, Comm: "sh", Exe: "/bin/sh", Started: time.Minute})
+	ps.Introduce(gone, &trace.Process{PID: 41, PPID: 40, Comm: "true", Exe: "/bin/true", Started: time.Minute})
+	for _, c := range []struct {
+		name string
+		task virt.Addr
+		pid  int32
+		born uint64
+		comm string // empty: not known
+	}{
+		{"another program since", sh, 40, began, "sh"},
+		{"gone", gone, 41, began, "true"},
+		{"a thread of it", gone + 64, 41, began + 9, "true"},
+		{"another of that number", gone + 128, 41, began - 9, ""},
+		{"another number", gone + 192, 42, began, ""},
+	} {
+		p := ps.Born(t.Context(), c.task, c.born, c.pid)
+		if p == nil && c.comm == "" {
+			continue
+		}
+		if p == nil || p.Comm != c.comm || p.PID != c.pid {
+			t.Errorf("%s: %+v, want %q", c.name, p, c.comm)
+		}
+	}
+	ps.Forget(sh, 40) // it has taken a name
+	if p := ps.Born(t.Context(), sh, began, 40); p == nil || p.Comm != "cat" {
+		t.Errorf("after Forget: %+v", p)
+	}
+	ps.Forget(gone, 41)
+	if p := ps.Born(t.Context(), gone, began, 41); p == nil || p.Comm != "true" {
+		t.Errorf("gone, after Forget: %+v", p)
 	}
 }
 

@@ -48,7 +48,7 @@ func (s *Stream) process(ctx context.Context, p *Space) *trace.Process {
 	}
 	known := &trace.Process{PID: o.PID, PPID: o.PPID, UID: o.UID, Comm: o.Comm, Started: time.Duration(o.Started)}
 	if s.people != nil {
-		if read := s.people.Born(ctx, virt.Addr(o.Task), o.Started); read != nil && read.PID == o.PID {
+		if read := s.people.Born(ctx, virt.Addr(o.Task), o.Started, o.PID); read != nil && read.PID == o.PID {
 			more := *read
 			more.Comm = o.Comm
 			known = &more

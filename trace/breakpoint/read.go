@@ -32,7 +32,7 @@ func (h *hit) execTask() {
 
 // program is the program that the task has just begun to run.
 func (h *hit) program() {
-	h.s.processes.Forget(h.task)
+	h.s.processes.Forget(h.task, 0)
 	h.process()
 	if h.e.Process != nil {
 		h.e.Object = h.e.Process.Exe
@@ -130,7 +130,7 @@ func (h *hit) fork() {
 		h.e.Object = fmt.Sprintf("by %s (%d)", by.Comm, by.PID)
 	}
 	h.e.Process, h.e.TID = h.s.processes.Of(h.ctx, h.pointer(0)), pid
-	h.s.processes.Forget(h.pointer(0)) // it has its parent's name until it takes its own
+	h.s.processes.Forget(h.pointer(0), 0) // it has its parent's name until it takes its own
 	h.e.Return, h.e.Returned = int64(pid), true
 	h.say("child", pid)
 }
@@ -176,7 +176,7 @@ func (h *hit) creds() {
 		changes = append(changes, fmt.Sprintf("effective capabilities %#x to %#x", before, after))
 		h.say("cap_effective", fmt.Sprintf("%#x", after))
 	}
-	h.s.processes.Forget(h.task)
+	h.s.processes.Forget(h.task, 0)
 	if h.drop = len(changes) == 0 && h.r.Err == nil; h.drop {
 		return
 	}

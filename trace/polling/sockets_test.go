@@ -14,7 +14,7 @@ import (
 // owner if it has one by then.
 func TestSocketHeld(t *testing.T) {
 	w := watch(t, Options{})
-	w.s.kinds = nil // all: the synthetic kernel has no sockets of its own
+	w.s.kinds = nil                // all: the synthetic kernel has no sockets of its own
 	const nobody, stranger = 0, 77 // who began since the last look at the processes
 	key := func(n virt.Addr) socketKey { return socketKey{n, ""} }
 	open := func(kind trace.Kind, pid int32, name string) socket {

@@ -76,9 +76,9 @@ func (r *doorRecord) path(tag uint8) string {
 // door takes in a record of a door.
 func (j *joiner) door(ctx context.Context, s *plugin.Stream, r *plugin.Record) {
 	d := &doors[r.Probe-idDoor]
-	if d.kind == trace.KindExec { // it runs another program now
-		j.processes.Forget(virt.Addr(r.Word(0)))
-		j.last.process = nil
+	wanted := slices.Contains(j.kinds, d.kind)
+	if d.kind == trace.KindExec && wanted { // it runs another program now
+		j.forget(r.Word(0), r.Word(1))
 	}
 	c := j.record(ctx, s, r)
 	c.add(r, false)
@@ -101,7 +101,15 @@ func (j *joiner) door(ctx context.Context, s *plugin.Stream, r *plugin.Record) {
 		e.Note = "more than was kept"
 	}
 	d.read(j, e, rec)
-	if rec.drop {
+	if p := e.Process; p != nil && p.Comm != "" && (d.kind == trace.KindExec || d.kind == trace.KindFork) {
+		task := c.task
+		if d.kind == trace.KindFork {
+			task = rec.word(0)
+		}
+		j.processes.Introduce(virt.Addr(task), p)
+		j.last.process = nil
+	}
+	if rec.drop || !wanted {
 		j.free = append(j.free, c)
 		return
 	}
@@ -188,8 +196,7 @@ func (j *joiner) doorCreds(e *trace.Event, r *doorRecord) {
 		is.UID = now.UID
 		e.Process = &is
 	}
-	j.processes.Forget(virt.Addr(r.task))
-	j.last.process = nil
+	j.forget(r.task, r.ids)
 }
 
 // protocols are the names that [network] has for them, of sockets of inet.

@@ -132,6 +132,7 @@ func FuzzDoorEvents(f *testing.F) {
 		}
 		j := &joiner{}
 		j.init(nil, Options{})
+		j.kinds = Kinds()
 		if which%2 == 1 && len(list) > doorWords {
 			j.mounts.at = map[virt.Addr]string{virt.Addr(list[doorWords]): "/var"}
 		}

@@ -31,6 +31,8 @@ type joiner struct {
 	clock     skew
 	last      lastProcess
 	probes    []*userProbe
+	life      bool         // processes introduce themselves where they begin, and run a program
+	kinds     []trace.Kind // of doors that are events
 	names     *peek.Placer // of code and data, at the look at which the probes were set
 	terminals terminals
 	rings     rings
@@ -44,9 +46,9 @@ type lastProcess struct {
 }
 
 // who is the process of a task.
-func (j *joiner) who(ctx context.Context, task, born uint64) *trace.Process {
+func (j *joiner) who(ctx context.Context, task, born, ids uint64) *trace.Process {
 	if j.last.process == nil || j.last.task != task || j.last.born != born {
-		j.last = lastProcess{task, born, j.processes.Born(ctx, virt.Addr(task), born)}
+		j.last = lastProcess{task, born, j.processes.Born(ctx, virt.Addr(task), born, int32(ids>>32))}
 	}
 	return j.last.process
 }
@@ -131,8 +133,7 @@ func (j *joiner) take(ctx context.Context, s *plugin.Stream, r *plugin.Record) {
 		j.exit(s, r)
 	default:
 		if r.Probe == idExec {
-			j.processes.Forget(virt.Addr(r.Word(0)))
-			j.last.process = nil
+			j.forget(r.Word(0), r.Word(1))
 			return
 		}
 		if isRing(r.Probe) {
@@ -168,7 +169,7 @@ func (j *joiner) entry(ctx context.Context, s *plugin.Stream, r *plugin.Record) 
 		c.asked, c.before = r.Word(r.Words()-2), r.Word(r.Words()-1)
 	}
 	c.add(r, false)
-	c.process = j.who(ctx, c.task, c.born)
+	c.process = j.who(ctx, c.task, c.born, c.ids)
 	if old := j.pending[c.task]; old != nil {
 		if !old.returned { // else only its end was not seen
 			old.note = "its return was not seen"
@@ -215,7 +216,7 @@ func (j *joiner) back(ctx context.Context, s *plugin.Stream, r *plugin.Record) {
 		if lost > 0 {
 			c.note = "its beginning was not seen"
 		}
-		c.process = j.who(ctx, c.task, c.born)
+		c.process = j.who(ctx, c.task, c.born, c.ids)
 	}
 	delete(j.pending, c.task)
 	c.returned, c.result, c.left = true, int64(r.Word(wordResult)), s.Time(r)
@@ -246,10 +247,18 @@ func (j *joiner) bothExec(a, b uint64) bool {
 // changed forgets what a call has changed.
 func (j *joiner) changed(c *call) {
 	abi, n := c.nr>>32, c.nr&0xffffffff
-	if c.result == 0 && abi <= 1 && n < uint64(len(j.changing[abi])) && j.changing[abi][n] {
-		j.processes.Forget(virt.Addr(c.task))
-		j.last.process = nil
+	if k := j.kind(c.nr); j.life && k != nil && replaces(k.Name) {
+		return // its door has said what it runs now
 	}
+	if c.result == 0 && abi <= 1 && n < uint64(len(j.changing[abi])) && j.changing[abi][n] {
+		j.forget(c.task, c.ids)
+	}
+}
+
+// forget has the process of a task read again.
+func (j *joiner) forget(task, ids uint64) {
+	j.processes.Forget(virt.Addr(task), int32(ids>>32))
+	j.last.process = nil
 }
 
 // add keeps the items of a record. Those of a return come in place of what could not be read at the entry.

@@ -36,7 +36,7 @@ func parseWrite(l *guest.Look, text string) (*userProbe, error) {
 
 // use sets the probes whose records come from now on.
 func (j *joiner) use(l *guest.Look, probes []*userProbe, kinds []trace.Kind) {
-	j.probes, j.names = probes, nil
+	j.probes, j.kinds, j.names = probes, kinds, nil
 	if len(probes) > 0 || kinds != nil {
 		j.names, _ = peek.Kernel(l.Linux).Placer() // without it places are numbers
 	}
@@ -73,7 +73,7 @@ func (j *joiner) record(ctx context.Context, s *plugin.Stream, r *plugin.Record)
 		c.words = append(c.words, r.Word(i))
 	}
 	if c.task != 0 {
-		c.process = j.who(ctx, c.task, c.born)
+		c.process = j.who(ctx, c.task, c.born, c.ids)
 	}
 	return c
 }

@@ -157,9 +157,6 @@ func (s *Stream) install(ctx context.Context, l *guest.Look) error {
 	if withCalls {
 		c.program()
 	}
-	if len(probes) > 0 || !withCalls {
-		c.execs(l.Linux)
-	}
 	if s.o.Terminals {
 		at, err := terminalsOf(l)
 		if err != nil {
@@ -181,10 +178,16 @@ func (s *Stream) install(ctx context.Context, l *guest.Look) error {
 		c.probe(i, p)
 	}
 	if s.o.Kinds != nil {
-		if err := c.doors(l.Linux, s.o.Kinds); err != nil {
-			return err
-		}
 		s.join.mounts.at = mountedIn(ctx, l.Linux)
+	}
+	// Processes introduce themselves: whose an event is can be said when they are gone, or have run another program.
+	err = c.doors(l.Linux, append([]trace.Kind{trace.KindFork, trace.KindExec}, s.o.Kinds...))
+	if err != nil && s.o.Kinds != nil {
+		return err
+	}
+	kinds := KindsOf(l)
+	if s.join.life = err == nil && slices.Contains(kinds, trace.KindFork) && slices.Contains(kinds, trace.KindExec); !s.join.life {
+		c.execs(l.Linux)
 	}
 	if s.o.Spaces != nil {
 		if err := s.o.Spaces.Program(ctx, c.Assembler, l); err != nil {

@@ -53,7 +53,7 @@ var soakModules = []string{"macvlan", "8021q", "zram", "sch_prio", "crypto_user"
 func soak(t *testing.T, kernel string, long time.Duration) {
 	o := lab.Options{
 		Kernel: kernel, Memory: gib, SMP: 2, Modules: soakModules, Files: map[string]string{},
-		QEMUArgs: []string{"-m", "1024M,slots=4,maxmem=4G"},
+		QEMUArgs: append([]string{"-m", "1024M,slots=4,maxmem=4G"}, endStands...),
 	}
 	debian := kernel == lab.Debian // packages are upgraded by dpkg itself there
 	if debian {
@@ -79,9 +79,14 @@ func soak(t *testing.T, kernel string, long time.Duration) {
 	defer s.Close()
 	w := &soaked{T: t, began: time.Now(), said: map[string]int{}, when: map[string][]string{}, whole: bySoak}
 	defer w.report() // also of a guest that hangs in the end
-	w.judge(s, "before")
+	if text, err := os.ReadFile(g.Console()); err == nil {
+		w.console = len(text)
+	}
+	if !w.judge(s, g, "before") {
+		return
+	}
 	watch := w.watch(g)
-	defer w.watched(watch)
+	defer w.watched(watch, time.Now())
 
 	unrest := make(chan string, 1)
 	go func() {
@@ -103,10 +108,14 @@ func soak(t *testing.T, kernel string, long time.Duration) {
 			}
 			running = false
 		default:
-			w.judge(s, "while it is busy")
+			if !w.judge(s, g, "while it is busy") {
+				return
+			}
 		}
 	}
-	w.judge(s, "afterwards")
+	if !w.judge(s, g, "afterwards") {
+		return
+	}
 	// What the guest's kernel itself stumbled over is not ours, and explains much.
 	if out, err := g.Output(t.Context(), "dmesg | grep -A25 -E 'WARNING:|BUG:|ftrace failed|stall' | head -80"); err == nil && len(out) > 0 {
 		t.Logf("the guest's kernel complains:\n%s", out)
@@ -128,6 +137,12 @@ type soaked struct {
 	rounds  int
 	longest time.Duration
 	all     time.Duration
+
+	boot    int           // which boot it is in, if nothing goes wrong
+	up      time.Duration // the guest's, when it was seen to run last
+	sound   time.Time     // when that was: what was found later does not count if it ended
+	over    bool          // it ended by itself
+	console int           // how much its console had written when it was up
 }
 
 func (w *soaked) say(format string, args ...any) {
@@ -139,17 +154,24 @@ func (w *soaked) say(format string, args ...any) {
 	}
 }
 
-// judge runs all checks once.
-func (w *soaked) judge(s *guest.Guest, when string) {
+// judge runs all checks once. It is false if the guest has ended by itself.
+func (w *soaked) judge(s *guest.Guest, g *lab.Guest, when string) bool {
+	w.Helper()
 	began := time.Now()
 	r, err := check.Run(w.Context(), s, check.All())
 	took := time.Since(began)
 	w.rounds++
 	w.all += took
 	w.longest = max(w.longest, took)
+	if why := w.ended(s, g); why != "" {
+		w.over = true
+		w.Error(w.obituary(g, why, r))
+		return false
+	}
+	w.sound = began
 	if err != nil {
 		w.say("%s: %v", when, err)
-		return
+		return true
 	}
 	for _, f := range r.Findings {
 		w.say("%s %s found: %s; expected %s; seen %s; %v", when, f.Check.ID, f.Title, f.Expected, f.Seen, f.Evidence)
@@ -161,6 +183,7 @@ func (w *soaked) judge(s *guest.Guest, when string) {
 		}
 		w.say("%s not checked: %v", when, gap)
 	}
+	return true
 }
 
 // watch starts "outsight check --every 1s" on the guest.
@@ -177,8 +200,8 @@ func (w *soaked) watch(g *lab.Guest) *exec.Cmd {
 }
 
 // watched ends it: it said nothing.
-func (w *soaked) watched(c *exec.Cmd) {
-	_ = c.Process.Signal(syscall.SIGINT)
+func (w *soaked) watched(c *exec.Cmd, began time.Time) {
+	_ = c.Process.Signal(syscall.SIGTERM) // in the background of a shell, SIGINT is ignored
 	_ = c.Wait()
 	for _, out := range []any{c.Stdout, c.Stderr} {
 		for line := range strings.Lines(fmt.Sprint(out)) {
@@ -186,24 +209,31 @@ func (w *soaked) watched(c *exec.Cmd) {
 			case strings.Contains(line, "nothing found"), strings.Contains(line, "interrupt"), strings.Contains(line, " verified "), strings.Contains(line, "try again when"), !w.whole && strings.Contains(line, "not checked"):
 			default:
 				var f struct {
-					At, Title, Expected, Seen string
-					Evidence                  []string
+					At                    time.Time
+					Title, Expected, Seen string
+					Evidence              []string
 				}
 				if json.Unmarshal([]byte(line), &f) == nil {
-					line = fmt.Sprintf("%s %s; expected %s; seen %s; %v", f.At, f.Title, f.Expected, f.Seen, f.Evidence)
+					line = fmt.Sprintf("%s %s; expected %s; seen %s; %v", f.At.Format(time.TimeOnly), f.Title, f.Expected, f.Seen, f.Evidence)
+				}
+				if w.over && (f.At.IsZero() || !f.At.Before(w.sound)) { // what is left of a kernel was judged
+					w.Logf("--every 1s: %s", strings.TrimSpace(line))
+					continue
 				}
 				w.say("--every 1s: %s", strings.TrimSpace(line))
 			}
 		}
 	}
 	used := c.ProcessState.UserTime() + c.ProcessState.SystemTime()
-	w.Logf("--every 1s took %v of processor time, and at most %d MiB of memory", used.Round(time.Millisecond), c.ProcessState.SysUsage().(*syscall.Rusage).Maxrss>>10)
+	w.Logf("--every 1s took %v of processor time, %.1f %% of a processor, and at most %d MiB of memory", used.Round(time.Millisecond), 100*used.Seconds()/time.Since(began).Seconds(), c.ProcessState.SysUsage().(*syscall.Rusage).Maxrss>>10)
 }
 
 // memory plugs memory into a guest, and takes it out again after a while.
 func (w *soaked) memory(g *lab.Guest, wait time.Duration) {
 	type args = map[string]any
-	time.Sleep(wait)
+	if !w.sleep(wait) {
+		return
+	}
 	for _, c := range []struct {
 		command string
 		args    args
@@ -221,7 +251,19 @@ func (w *soaked) memory(g *lab.Guest, wait time.Duration) {
 			w.Logf("memory hotplug: %v", err)
 			return
 		}
-		time.Sleep(c.after)
+		if !w.sleep(c.after) {
+			return
+		}
+	}
+}
+
+// sleep is false if the test ends meanwhile.
+func (w *soaked) sleep(long time.Duration) bool {
+	select {
+	case <-w.Context().Done():
+		return false
+	case <-time.After(long):
+		return true
 	}
 }
 
@@ -241,10 +283,14 @@ func (w *soaked) rebooted(s *guest.Guest, g *lab.Guest) {
 		l.Close()
 		if boot > 0 {
 			if _, err := g.Output(w.Context(), "true"); err == nil {
-				w.judge(s, "after kexec")
+				w.boot, w.up = boot, 0
+				w.judge(s, g, "after kexec")
 				return
 			}
 		}
+	}
+	if why := w.stopped(g); why != "" {
+		w.Error(w.obituary(g, why, nil))
 	}
 	w.Error("the guest was not seen to boot by kexec")
 }

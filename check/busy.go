@@ -19,6 +19,8 @@ const (
 	restlessFor = maxBusyLooks * busyAfter
 	// explainedFor is busyFor where it is known who changes it, and restlessFor over runs, which keep nobody waiting.
 	explainedFor = 2 * restlessFor
+	// stalledFor is how long a guest may take to come far before the time until then counts for nothing.
+	stalledFor = 2 * time.Second
 )
 
 // restless is a check that found something at each look since, which the guest was changing.
@@ -26,6 +28,17 @@ type restless struct {
 	first       *Finding
 	since, last time.Time
 	same        map[string]time.Time // since when findings have looked the same
+	from        progress             // how far the guest had come, when it was seen to get on last
+	moved       time.Time            // when that was
+}
+
+// stalled reports whether the guest has not come far for long.
+func (b *restless) stalled(p progress, now time.Time) bool {
+	if p.since(b.from) {
+		b.from, b.moved = p, now
+		return false
+	}
+	return now.Sub(b.moved) > stalledFor
 }
 
 // anyOf is a finding of a check, one that the guest is changing if only those are asked for; nil if there is none.
@@ -66,9 +79,10 @@ func (r *Result) unrest(c *Check, f *Finding, d time.Duration) {
 	r.Gaps = append(r.Gaps, Gap{Checks: []*Check{c}, Err: fmt.Errorf("the guest has been changing what this judges, or says so, for %v, and it was not in order at any look: %s", d, f.Title)})
 }
 
-// await leaves out what the guest is changing, until that has been so for long enough over several runs. Checks were run,
-// and what is left of Busy findings was the same at all looks of this run.
-func (r *Result) await(h *History, checks []*Check, now time.Time) {
+// await leaves out what the guest is changing, until that has been so for long enough over several runs, in which the guest got
+// on. Checks were run, what is left of Busy findings was the same at all looks of this run, and p is how far the guest had come at
+// the last.
+func (r *Result) await(h *History, checks []*Check, now time.Time, p progress) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.restless == nil {
@@ -82,9 +96,10 @@ func (r *Result) await(h *History, checks []*Check, now time.Time) {
 		}
 		b := h.restless[c]
 		if b == nil || now.Sub(b.last) > restlessFor {
-			b = &restless{first: last, since: now} // the same gap each time
+			b = &restless{first: last, since: now, from: p, moved: now} // the same gap each time
 			h.restless[c] = b
 		}
+		stalled := b.stalled(p, now)
 		same := map[string]time.Time{}
 		r.Findings = slices.DeleteFunc(r.Findings, func(f *Finding) bool {
 			if f.Check != c || !f.Busy {
@@ -94,7 +109,7 @@ func (r *Result) await(h *History, checks []*Check, now time.Time) {
 			if f.Explained {
 				enough = explainedFor
 			}
-			if same[key] = now; !b.same[key].IsZero() {
+			if same[key] = now; !b.same[key].IsZero() && !stalled {
 				same[key] = b.same[key]
 			}
 			return now.Sub(same[key]) < enough

@@ -12,6 +12,7 @@ func TestRestless(t *testing.T) {
 	const all = 1 + maxBusyLooks
 	for name, x := range map[string]struct {
 		looks    int
+		stuck    bool
 		explain  bool
 		works    bool
 		seen     func(i int) string // empty: nothing is found
@@ -22,6 +23,7 @@ func TestRestless(t *testing.T) {
 		"moves, and was in order once":    {looks: all + len(settleAfter), seen: func(i int) string { return string(rune('a' + i))[:min(1, max(i-7, 7-i))] }},
 		"moves, not looked at to the end": {looks: all, seen: func(i int) string { return string(rune('a' + i)) }},
 		"stays":                           {looks: all + len(settleAfter), seen: func(int) string { return "jmp" }, findings: 1},
+		"stays, in a guest that is stuck": {looks: all + len(settleAfter), stuck: true, seen: func(int) string { return "jmp" }, gaps: 1},
 		"stays, and is explained":         {looks: all + len(settleAfter), explain: true, seen: func(int) string { return "jmp" }, findings: 1},
 		"who changes it is at work":       {looks: all + len(settleAfter), explain: true, works: true, seen: func(int) string { return "jmp" }, gaps: 1},
 		"is explained, and ends":          {looks: all + len(settleAfter), explain: true, seen: func(i int) string { return "jmp"[:3*min(1, max(0, 30-i))] }},
@@ -42,7 +44,7 @@ func TestRestless(t *testing.T) {
 		for i := range x.looks - 1 {
 			r.settle(at(i+1), []*Check{c}, i)
 		}
-		if r.confirm(x.looks); len(r.Findings) != x.findings || len(r.Gaps) != x.gaps {
+		if r.confirm(x.looks, x.stuck, false); len(r.Findings) != x.findings || len(r.Gaps) != x.gaps {
 			t.Errorf("%s: findings %v, gaps %v", name, r.Findings, r.Gaps)
 		}
 	}
@@ -51,6 +53,21 @@ func TestRestless(t *testing.T) {
 	r := &Result{Findings: []*Finding{{Check: c, Busy: true, Explained: true}}}
 	if _, again := o.next(len(settleAfter)+busyLooks, busyLooks, r, []*Check{c}, false); len(again) != 1 {
 		t.Errorf("%d checks are looked at again", len(again))
+	}
+	// So is what a guest is changing that is stuck, and for longer.
+	r = &Result{Findings: []*Finding{{Check: c, Busy: true}}}
+	for _, x := range []struct {
+		i     int
+		stuck bool
+		again int
+	}{
+		{len(settleAfter) + busyLooks, false, 0}, {len(settleAfter) + busyLooks, true, 1},
+		{len(settleAfter) + maxBusyLooks, false, 0}, {len(settleAfter) + maxBusyLooks, true, 1},
+		{len(settleAfter) + maxStuckLooks, true, 0},
+	} {
+		if _, again := o.next(x.i, busyLooks, r, []*Check{c}, x.stuck); len(again) != x.again {
+			t.Errorf("look %d, stuck %v: %d checks are looked at again", x.i, x.stuck, len(again))
+		}
 	}
 }
 
@@ -62,18 +79,24 @@ func TestAcrossRuns(t *testing.T) {
 	for name, x := range map[string]struct {
 		explain      bool
 		works        bool
+		stuckFrom    int // runs in which the guest does not get on
+		stuckTo      int
 		seen         func(run int) string
 		finding, gap int // the first run with it; 0: none
 	}{
-		"stays":                   {seen: func(int) string { return "jmp" }, finding: 3},
-		"stays, and is explained": {explain: true, seen: func(int) string { return "jmp" }, finding: 30},
-		"is at work":              {explain: true, works: true, seen: func(int) string { return "jmp" }, gap: 30},
-		"moves":                   {seen: func(i int) string { return string(rune('a' + i)) }, gap: 30},
-		"ends":                    {seen: func(i int) string { return "jmp"[:3*min(1, max(0, 2-i))] }},
+		"stays":                     {seen: func(int) string { return "jmp" }, finding: 3},
+		"stays, and is explained":   {explain: true, seen: func(int) string { return "jmp" }, finding: 30},
+		"the guest is stuck":        {stuckFrom: 1, stuckTo: 20, seen: func(run int) string { return "jmp"[:3*min(1, max(0, 21-run))] }},
+		"stays, after it was stuck": {stuckFrom: 1, stuckTo: 10, seen: func(int) string { return "jmp" }, finding: 12},
+		"is stuck for good":         {stuckFrom: 1, stuckTo: 100, seen: func(int) string { return "jmp" }, gap: 30},
+		"is at work":                {explain: true, works: true, seen: func(int) string { return "jmp" }, gap: 30},
+		"moves":                     {seen: func(i int) string { return string(rune('a' + i)) }, gap: 30},
+		"ends":                      {seen: func(i int) string { return "jmp"[:3*min(1, max(0, 2-i))] }},
 	} {
 		h, start := &History{}, time.Now()
 		o := chosen([]Option{Remember(h), AcrossRuns()})
 		finding, gap := 0, 0
+		clock := uint64(0)
 		for run := range 40 {
 			at := func() *Result {
 				r := &Result{Findings: []*Finding{{Check: other, Title: "plain"}}}
@@ -99,8 +122,13 @@ func TestAcrossRuns(t *testing.T) {
 			if looks > 1+len(settleAfter) {
 				t.Fatalf("%s: a run took %d looks", name, looks)
 			}
-			r.confirm(looks)
-			r.await(h, all, start.Add(time.Duration(run)*time.Second))
+			r.confirm(looks, false, true)
+			if run >= x.stuckFrom && run < x.stuckTo {
+				clock -= uint64(time.Second)
+			}
+			clock += uint64(time.Second)
+			p := progress{processors: map[int]processor{0: {clock: clock, switches: clock, waiting: 2}}}
+			r.await(h, all, start.Add(time.Duration(run)*time.Second), p)
 			if r.anyOf(other, false) == nil {
 				t.Errorf("%s: run %d did not report what is not being changed", name, run)
 			}

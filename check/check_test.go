@@ -66,7 +66,7 @@ func TestConfirm(t *testing.T) {
 	r := &Result{Findings: []*Finding{of("passing"), of("stays")}, Gaps: gaps()}
 	r.settle(&Result{Findings: []*Finding{of("stays"), of("another")}, Gaps: gaps()}, []*Check{c}, 0)
 	r.settle(&Result{Gaps: gaps()}, []*Check{c}, 1)
-	r.confirm(3)
+	r.confirm(3, false, false)
 	if len(r.Findings) != 1 || r.Findings[0].Object.Name != "stays" || len(r.Gaps) != 1 {
 		t.Errorf("findings %v, gaps %v", r.Findings, r.Gaps)
 	}
@@ -87,13 +87,13 @@ func TestMoving(t *testing.T) {
 			}
 			r.settle(at(virt.Addr(i+1)), []*Check{c}, i)
 		}
-		r.confirm(3)
+		r.confirm(3, false, false)
 		if len(r.Findings) != 0 || (len(r.Gaps) == 1) != steady {
 			t.Errorf("steady %v: findings %v, gaps %v", steady, r.Findings, r.Gaps)
 		}
 		r = at(0)
 		r.settle(&Result{}, []*Check{c}, 0)
-		r.confirm(3)
+		r.confirm(3, false, false)
 		if len(r.Findings) != 0 || len(r.Gaps) != 0 {
 			t.Errorf("what passed: findings %v, gaps %v", r.Findings, r.Gaps)
 		}
@@ -161,7 +161,7 @@ func TestBusyStays(t *testing.T) {
 		for i := range n {
 			r.settle(at(i+1), []*Check{c}, i)
 		}
-		if r.confirm(n + 1); len(r.Findings) > 0 != x.want {
+		if r.confirm(n+1, false, false); len(r.Findings) > 0 != x.want {
 			t.Errorf("%s: findings %v", name, r.Findings)
 		}
 	}

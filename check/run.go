@@ -71,6 +71,8 @@ const (
 	// maxBusyLooks is how often as long as what the kernel is changing goes on to change, or the guest has not come
 	// far: one that has little of a processor is busy with the tracer for ten seconds.
 	maxBusyLooks = 30
+	// maxStuckLooks is how often if the guest does not come far: the kernel itself complains of that after 21 seconds.
+	maxStuckLooks = 60
 )
 
 // Option adds to what checks know.
@@ -146,6 +148,7 @@ func Run(ctx context.Context, g *guest.Guest, checks []*Check, opts ...Option) (
 	still, looks, number := l.Still(), 1, l.Boot
 	result := runOnce(ctx, l, checks, o)
 	first, stuck := progressOf(l.Linux), false
+	latest := first
 	changing, alike := result.changing(), 0
 	result.startle()
 	if err := l.Close(); err != nil {
@@ -167,7 +170,8 @@ func Run(ctx context.Context, g *guest.Guest, checks []*Check, opts ...Option) (
 			return nil, errors.Join(rebooted(g.Target()), l.Close())
 		}
 		second := runOnce(ctx, l, again, o)
-		stuck = !progressOf(l.Linux).since(first)
+		latest = progressOf(l.Linux)
+		stuck = !latest.since(first)
 		if err := l.Close(); err != nil {
 			return nil, err
 		}
@@ -180,10 +184,10 @@ func Run(ctx context.Context, g *guest.Guest, checks []*Check, opts ...Option) (
 		looks++
 	}
 	if looks > 1 {
-		result.confirm(looks)
+		result.confirm(looks, stuck, o.acrossRuns)
 	}
 	if o.acrossRuns && !still && ctx.Err() == nil {
-		result.await(o.history, checks, time.Now())
+		result.await(o.history, checks, time.Now(), latest)
 	}
 	if !still && len(result.Findings)+len(result.Gaps) > 0 && ctx.Err() == nil {
 		if err := lasts(ctx, g, number); err != nil {
@@ -226,7 +230,8 @@ func (o *options) next(i, alike int, r *Result, checks []*Check, stuck bool) (af
 	switch {
 	case i < min(o.again, len(settleAfter)):
 		return settleAfter[i], r.unsettled(checks, i)
-	case o.again < len(settleAfter), i >= len(settleAfter)+busyLooks && alike >= busyLooks && !stuck && !r.explained(), i >= len(settleAfter)+maxBusyLooks:
+	case o.again < len(settleAfter), i >= len(settleAfter)+busyLooks && alike >= busyLooks && !stuck && !r.explained(),
+		i >= len(settleAfter)+maxBusyLooks && (!stuck || o.acrossRuns), i >= len(settleAfter)+maxStuckLooks:
 		return 0, nil
 	}
 	for _, c := range checks {
@@ -247,8 +252,9 @@ func (r *Result) explained() bool {
 //
 // What does not change by itself and was found elsewhere at each look is a gap: somebody moves it. What the kernel
 // was just changing was found at as many looks in a row as it takes to be done with it, or at all if it is known who
-// changes it. If it was not in order at any look, to the end, and counts for nothing, that is a gap, too.
-func (r *Result) confirm(looks int) {
+// changes it. If it was not in order at any look, to the end, and counts for nothing, that is a gap, too: as it is if the
+// guest is stuck, as who is changing it does not get on either. Across runs [Result.await] says so.
+func (r *Result) confirm(looks int, stuck, acrossRuns bool) {
 	moving := map[*Check]*Finding{}
 	for _, f := range r.Findings {
 		if f.Check.Steady && f.again == 0 && !f.Busy && !r.Gap(f.Check) {
@@ -263,11 +269,11 @@ func (r *Result) confirm(looks int) {
 		if f.Explained {
 			enough = looks - 1
 		}
-		return f.again == 0 || f.Busy && f.again < min(enough, looks-1)
+		return f.again == 0 || f.Busy && (f.again < min(enough, looks-1) || stuck && looks > len(settleAfter)+busyLooks)
 	})
 	for c, f := range r.restless {
-		if looks > len(settleAfter)+maxBusyLooks && r.anyOf(c, true) == nil && moving[c] == nil && !r.Gap(c) {
-			r.unrest(c, f, restlessFor)
+		if !acrossRuns && looks > len(settleAfter)+maxBusyLooks && r.anyOf(c, true) == nil && moving[c] == nil && !r.Gap(c) {
+			r.unrest(c, f, time.Duration(looks-1-len(settleAfter))*busyAfter)
 		}
 	}
 }

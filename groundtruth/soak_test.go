@@ -167,7 +167,10 @@ func (w *soaked) say(format string, args ...any) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	line := fmt.Sprintf(format, args...)
-	if w.said[line]++; w.said[line] <= 8 {
+	if w.said[line]++; w.said[line] == 1 {
+		w.Logf("%s", line) // at once, while the guest can be asked
+	}
+	if w.said[line] <= 8 {
 		w.when[line] = append(w.when[line], time.Since(w.began).Round(100*time.Millisecond).String())
 	}
 }
@@ -229,23 +232,22 @@ func (w *soaked) watched(c *exec.Cmd, began time.Time) {
 	_ = c.Wait()
 	for _, out := range []any{c.Stdout, c.Stderr} {
 		for line := range strings.Lines(fmt.Sprint(out)) {
-			switch {
-			case strings.Contains(line, "nothing found"), strings.Contains(line, "interrupt"), strings.Contains(line, " verified "), strings.Contains(line, "try again when"), !w.whole && strings.Contains(line, "not checked"):
-			default:
-				var f struct {
-					At                    time.Time
-					Title, Expected, Seen string
-					Evidence              []string
-				}
-				if json.Unmarshal([]byte(line), &f) == nil {
-					line = fmt.Sprintf("%s %s; expected %s; seen %s; %v", f.At.Format(time.TimeOnly), f.Title, f.Expected, f.Seen, f.Evidence)
-				}
-				if w.over && (f.At.IsZero() || !f.At.Before(w.sound)) { // what is left of a kernel was judged
-					w.Logf("--every 1s: %s", strings.TrimSpace(line))
-					continue
-				}
-				w.say("--every 1s: %s", strings.TrimSpace(line))
+			var f struct {
+				At                    time.Time
+				Title, Expected, Seen string
+				Evidence              []string
 			}
+			switch { // a finding may have the words of the messages, too
+			case json.Unmarshal([]byte(line), &f) == nil:
+				line = fmt.Sprintf("%s %s; expected %s; seen %s; %v", f.At.Format(time.TimeOnly), f.Title, f.Expected, f.Seen, f.Evidence)
+			case strings.Contains(line, "nothing found"), strings.Contains(line, "interrupt"), strings.Contains(line, " verified "), strings.Contains(line, "try again when"), !w.whole && strings.Contains(line, "not checked"):
+				continue
+			}
+			if w.over && (f.At.IsZero() || !f.At.Before(w.sound)) { // what is left of a kernel was judged
+				w.Logf("--every 1s: %s", strings.TrimSpace(line))
+				continue
+			}
+			w.say("--every 1s: %s", strings.TrimSpace(line))
 		}
 	}
 	used := c.ProcessState.UserTime() + c.ProcessState.SystemTime()

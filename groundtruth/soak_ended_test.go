@@ -25,6 +25,9 @@ import (
 // there, with its memory and registers as they were, so that what ended it can be read. Kexec resets nothing.
 var endStands = []string{"-action", "reboot=shutdown,shutdown=pause", "-d", "cpu_reset"}
 
+// taintDie says of a kernel that it oopsed: who held locks and lists then does so for good (TAINT_DIE, include/linux/panic.h).
+const taintDie = 1 << 7
+
 // ended is why the guest's kernel does not run any more, though nothing asked it to end: "" while it runs.
 func (w *soaked) ended(s *guest.Guest, g *lab.Guest) string {
 	l, err := s.Look(w.Context())
@@ -34,6 +37,11 @@ func (w *soaked) ended(s *guest.Guest, g *lab.Guest) string {
 	defer l.Close()
 	if l.Boot != w.boot {
 		return "it has booted again"
+	}
+	if at, ok := l.Linux.Address("tainted_mask"); ok {
+		if mask, err := l.Linux.Space.U64(at); err == nil && mask&taintDie != 0 {
+			return "an oops"
+		}
 	}
 	if c, err := l.Linux.Clock(); err == nil && c.Up > w.up {
 		w.up = c.Up

@@ -187,7 +187,7 @@ func (s *server) churnTracer(n int) error {
 	defer os.Remove(tracefs + "/instances/churn")
 	const dir = "instances/churn/"
 	if n%20 == 3 { // all functions: that is slow
-		if err := keepOffDispatcher(); err != nil {
+		if err := keepOffDispatcher(""); err != nil {
 			return err
 		}
 		err := tell("current_tracer", []string{"function", "function_graph"}[n/20%2])
@@ -197,24 +197,37 @@ func (s *server) churnTracer(n int) error {
 	if err := tell(dir+"set_ftrace_filter", "vfs_*\n"); err != nil {
 		return err
 	}
+	// The filter is in force when the file is closed, which reports no error.
+	if kept, err := os.ReadFile(tracefs + "/" + dir + "set_ftrace_filter"); err != nil || !bytes.HasPrefix(kept, []byte("vfs_")) {
+		return fmt.Errorf("set_ftrace_filter was not set (%w): %.100q", err, kept)
+	}
+	if err := keepOffDispatcher(dir); err != nil {
+		return err
+	}
 	err := tell(dir+"current_tracer", "function")
 	time.Sleep(500 * time.Millisecond)
 	return errors.Join(err, tell(dir+"current_tracer", "nop"))
 }
 
-// keepOffDispatcher keeps the function tracer off the dispatcher of XDP programs. Up to 6.0 both patch its beginning
-// (until c86df29d11df): ftrace finds code that it does not know there, and ends for good.
-func keepOffDispatcher() error {
-	const name = "\nbpf_dispatcher_xdp_func\n"
+const dispatcher = "bpf_dispatcher_xdp_func\n"
+
+// dispatcherTraced reports whether the function tracer may trace the dispatcher of XDP programs: the list is long.
+var dispatcherTraced = sync.OnceValues(func() (bool, error) {
 	all, err := os.ReadFile(tracefs + "/available_filter_functions")
-	if err != nil || !bytes.Contains(all, []byte(name)) {
+	return bytes.Contains(all, []byte("\n"+dispatcher)), err
+})
+
+// keepOffDispatcher keeps a function tracer off the dispatcher of XDP programs. Up to 6.0 both patch its beginning
+// (until c86df29d11df): ftrace finds code that it does not know there, and ends for good.
+func keepOffDispatcher(dir string) error {
+	if traced, err := dispatcherTraced(); err != nil || !traced {
 		return err
 	}
-	if err := tell("set_ftrace_notrace", name[1:]); err != nil {
+	if err := tell(dir+"set_ftrace_notrace", dispatcher); err != nil {
 		return err
 	}
-	kept, err := os.ReadFile(tracefs + "/set_ftrace_notrace")
-	if err == nil && !bytes.Contains(kept, []byte(name[1:])) {
+	kept, err := os.ReadFile(tracefs + "/" + dir + "set_ftrace_notrace")
+	if err == nil && !bytes.Contains(kept, []byte(dispatcher)) {
 		err = errors.New("the tracer does not keep off the dispatcher of XDP programs")
 	}
 	return err

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"github.com/outsight-vmi/outsight/linux"
 )
 
 // TestRestless: who has the guest say that it changes something, and moves it, gets a gap in the end.
@@ -54,20 +56,41 @@ func TestRestless(t *testing.T) {
 	if _, again := o.next(len(settleAfter)+busyLooks, busyLooks, r, []*Check{c}, false); len(again) != 1 {
 		t.Errorf("%d checks are looked at again", len(again))
 	}
-	// So is what a guest is changing that is stuck, and for longer.
-	r = &Result{Findings: []*Finding{{Check: c, Busy: true}}}
+	// So is what a guest is changing that is stuck, and for longer, as is what a task changes that is at work.
+	const looked, busy, long = 8, 33, 63
 	for _, x := range []struct {
-		i     int
-		stuck bool
-		again int
+		i, alike           int
+		stuck, explain     bool
+		again, acrossAgain int
 	}{
-		{len(settleAfter) + busyLooks, false, 0}, {len(settleAfter) + busyLooks, true, 1},
-		{len(settleAfter) + maxBusyLooks, false, 0}, {len(settleAfter) + maxBusyLooks, true, 1},
-		{len(settleAfter) + maxStuckLooks, true, 0},
+		{i: looked, alike: busyLooks}, {i: looked, alike: busyLooks, stuck: true, again: 1, acrossAgain: 1},
+		{i: busy, alike: busyLooks}, {i: busy, alike: busyLooks, stuck: true, again: 1},
+		{i: busy, alike: busyLooks, explain: true, again: 1}, {i: busy, alike: busy, explain: true},
+		{i: long, alike: busyLooks, stuck: true}, {i: long, alike: busyLooks, explain: true},
 	} {
-		if _, again := o.next(x.i, busyLooks, r, []*Check{c}, x.stuck); len(again) != x.again {
-			t.Errorf("look %d, stuck %v: %d checks are looked at again", x.i, x.stuck, len(again))
+		r := &Result{Findings: []*Finding{{Check: c, Busy: true, Explained: x.explain}}}
+		_, again := o.next(x.i, x.alike, r, []*Check{c}, x.stuck)
+		across := chosen([]Option{AcrossRuns()})
+		_, acrossAgain := across.next(x.i, x.alike, r, []*Check{c}, x.stuck)
+		if len(again) != x.again || len(acrossAgain) != x.acrossAgain {
+			t.Errorf("%+v: %d checks are looked at again, over runs %d", x, len(again), len(acrossAgain))
 		}
+	}
+}
+
+// TestHeldBy: what looks the same is not, if the task that changes it has run since.
+func TestHeldBy(t *testing.T) {
+	c := &Check{ID: "text"}
+	at := func(runtime uint64) []*Finding {
+		f := &Finding{Check: c, Title: "recorded as traced, and is not", Busy: true}
+		f.heldBy([]linux.Work{{Mutex: "text_mutex", Task: 0xffff_8880_0000_1000, Runtime: runtime}})
+		return []*Finding{f}
+	}
+	if both := staying(at(1), at(1)); len(both) != 1 || len(both[0].Evidence) != 1 {
+		t.Errorf("nobody did anything: %v", both)
+	}
+	if both := staying(at(2), at(1)); len(both) != 0 {
+		t.Errorf("the holder was at work: %v", both)
 	}
 }
 

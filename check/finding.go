@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -51,6 +52,14 @@ type Finding struct {
 
 // state is what was seen, and how far who changes it had come.
 func (f *Finding) state() string { return f.Seen + f.work }
+
+// heldBy takes in who changes what the finding is about.
+func (f *Finding) heldBy(work []linux.Work) {
+	for _, w := range work {
+		f.work += fmt.Sprint(w)
+		f.Evidence = append(f.Evidence, Evidence{Text: "the task that holds " + w.Mutex, Addr: w.Task})
+	}
+}
 
 // Object is what a finding is about.
 type Object struct {

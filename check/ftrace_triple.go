@@ -8,6 +8,7 @@ import (
 	"iter"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/linux/hooks"
@@ -90,7 +91,8 @@ func ftraceTriple(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 		}
 		// While somebody changes who is traced, users, records and code differ: for a second, if it
 		// is every function of a slow guest.
-		changing := func() bool { return s.Linux.Held(s.Linux.Space.Live(), "ftrace_lock", "text_mutex") }
+		changing := func() bool { return s.Linux.Held(s.Linux.Space.Live(), tracingMutexes...) }
+		underWay := sync.OnceValues(func() ([]linux.Work, bool) { return s.Linux.UnderWay(ctx, tracingMutexes...) })
 		before := changing()
 		off := s.Linux.TracingOff()
 		v := &ftraceView{s: s, owners: owners, named: map[virt.Addr]int{}, broken: off.Broken(), code: codeWindow{s: s}}
@@ -138,12 +140,22 @@ func ftraceTriple(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 			if found == nil {
 				continue
 			}
-			if found.Busy = before || changing(); !yield(found, nil) {
+			// Records are changed before the code, 256 functions at a time (text_poke_queue): they differ for as long as the
+			// task that changes them waits for a processor.
+			if found.Busy = before || changing(); found.Busy {
+				var work []linux.Work
+				work, found.Explained = underWay()
+				found.heldBy(work)
+			}
+			if !yield(found, nil) {
 				return
 			}
 		}
 	}
 }
+
+// tracingMutexes are held by who changes which functions are traced.
+var tracingMutexes = []string{"ftrace_lock", "text_mutex"}
 
 // switchedOff is the finding about tracing that is off for good without a reason: whatever has
 // the kernel do that warns, and a warning leaves its mark in the taint flags.

@@ -129,10 +129,7 @@ func (s *Subject) foundText(d linuxtext.Difference, trust image.Trust) *Finding 
 		Busy:       d.Patching,
 		Explained:  d.InHand,
 	}
-	for _, w := range d.Work {
-		f.work += fmt.Sprint(w)
-		f.Evidence = append(f.Evidence, Evidence{Text: "the task that holds " + w.Mutex, Addr: w.Task})
-	}
+	f.heldBy(d.Work)
 	if d.VDSO != "" {
 		f.Severity = Critical // every process runs it
 	}

@@ -71,7 +71,8 @@ const (
 	// maxBusyLooks is how often as long as what the kernel is changing goes on to change, or the guest has not come
 	// far: one that has little of a processor is busy with the tracer for ten seconds.
 	maxBusyLooks = 30
-	// maxStuckLooks is how often if the guest does not come far: the kernel itself complains of that after 21 seconds.
+	// maxStuckLooks is how often if the guest does not come far, of which the kernel itself complains after 21 seconds, and if
+	// who changes it is at work.
 	maxStuckLooks = 60
 )
 
@@ -227,11 +228,12 @@ func (r *Result) changing() map[string]string {
 // many looks in a row nothing of what the kernel is changing had changed. stuck says that the guest has not come far
 // since the first.
 func (o *options) next(i, alike int, r *Result, checks []*Check, stuck bool) (after time.Duration, again []*Check) {
+	slow := !o.acrossRuns && (stuck || r.explained() && alike < i)
 	switch {
 	case i < min(o.again, len(settleAfter)):
 		return settleAfter[i], r.unsettled(checks, i)
 	case o.again < len(settleAfter), i >= len(settleAfter)+busyLooks && alike >= busyLooks && !stuck && !r.explained(),
-		i >= len(settleAfter)+maxBusyLooks && (!stuck || o.acrossRuns), i >= len(settleAfter)+maxStuckLooks:
+		i >= len(settleAfter)+maxBusyLooks && !slow, i >= len(settleAfter)+maxStuckLooks:
 		return 0, nil
 	}
 	for _, c := range checks {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"github.com/outsight-vmi/outsight/linux/kobj"
 	"github.com/outsight-vmi/outsight/phys"
@@ -78,6 +79,16 @@ func (s *System) AtWork(mutexes ...string) (all []Work) {
 		}
 	}
 	return all
+}
+
+// UnderWay are those of the mutexes that are held, and whether one is held by a task as [System.InHand] believes them: what the
+// mutexes protect may be half changed for as long as that task has to wait for a processor.
+func (s *System) UnderWay(ctx context.Context, mutexes ...string) (work []Work, believed bool) {
+	work = s.AtWork(mutexes...)
+	return work, slices.ContainsFunc(work, func(w Work) bool {
+		words, err := s.InHand(ctx, w.Mutex)
+		return err == nil && len(words) > 0
+	})
 }
 
 // isTask is an error if the task at a is not among the threads of a process on the list of tasks.

@@ -36,6 +36,8 @@ type state struct {
 	// which do so have on their stacks.
 	changing map[uint64]bool
 	work     []linux.Work // of those who hold the mutexes
+	// underWay says that who patches is a task that waits for a processor, or has one.
+	underWay bool
 	// Lock prefixes are in place, or all taken out; neither if it is not known.
 	locks, noLocks bool
 
@@ -111,10 +113,11 @@ func (st *state) load(ctx context.Context, s *linux.System) error {
 // readChanging reads which keys are being changed. A key has its new value before its sites do, and those
 // wait for text_mutex, which the function tracer may hold for ten seconds where the guest has little of a processor.
 func (st *state) readChanging(ctx context.Context, s *linux.System) {
-	st.changing, st.work = nil, nil
+	st.changing, st.work, st.underWay = nil, nil, false
 	if !st.patching {
 		return
 	}
+	_, st.underWay = s.UnderWay(ctx, "text_mutex")
 	st.work = s.AtWork("text_mutex", "static_call_mutex", "jump_label_mutex")
 	for _, mutex := range []string{"static_call_mutex", "jump_label_mutex"} {
 		words, err := s.InHand(ctx, mutex)

@@ -107,7 +107,7 @@ type Difference struct {
 	// state: that of a static key, a static call or the processor's features.
 	State bool
 	// Patching says that the kernel was patching such places when it was read, and InHand that the task which
-	// does so has what governs this one in hand.
+	// does so is at work, or has what governs this one in hand.
 	Patching, InHand bool
 	// Work is what they who patch, or change what governs sites, had done by then; empty if the place is in nobody's hand.
 	Work []linux.Work
@@ -204,13 +204,13 @@ func (t *Text) Differences(ctx context.Context) iter.Seq2[Difference, error] {
 			}
 		}
 		found := t.compare(ctx, nil)
-		patching, untraced, work := t.state.patching, t.state.untraced, t.state.work
+		patching, untraced, work, underWay := t.state.patching, t.state.untraced, t.state.work, t.state.underWay
 		// A look may have read the code, and what governs it, at two times.
 		if s := t.s.Fresh(); s != t.s && len(found) > 0 {
 			now := over(t.ref, s, t.regions...)
 			_ = now.state.load(ctx, s) // its error was yielded
 			found = now.present(ctx, lasting(found, now.compare(ctx, found)))
-			patching, untraced, work = patching || now.state.patching, now.state.untraced, now.state.work
+			patching, untraced, work, underWay = patching || now.state.patching, now.state.untraced, now.state.work, now.state.underWay
 		}
 		if untraced != nil && !yield(Difference{}, fmt.Errorf("calls for tracing were not all compared with what ftrace knows: %w", untraced)) {
 			return
@@ -224,7 +224,7 @@ func (t *Text) Differences(ctx context.Context) iter.Seq2[Difference, error] {
 			}
 			d := t.describe(f)
 			if patching && dynamic(d.Kind) {
-				d.Patching, d.InHand = true, f.inHand
+				d.Patching, d.InHand = true, f.inHand || underWay
 				if d.InHand {
 					d.Work = work
 				}

@@ -132,6 +132,14 @@ func (im *Image) bytes(s Section) []byte {
 	return im.data[s.off : s.off+s.Size : s.off+s.Size]
 }
 
+// Code are the bytes of a section of instructions, as linked; nil of others, and if the image does not have them. They must not be changed.
+func (im *Image) Code(s Section) []byte {
+	if !s.exec || s.Name == ".data" { // Debian's 7.2 has it executable, on paper
+		return nil
+	}
+	return im.bytes(s)
+}
+
 // table are the bytes of a section that must be there.
 func (im *Image) table(s Section) ([]byte, error) {
 	b := im.bytes(s)

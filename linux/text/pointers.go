@@ -69,7 +69,7 @@ type Pointers struct {
 	buffer []byte
 }
 
-// Pointer is one that does not lead to the kernel's text.
+// Pointer is one that does not lead to the kernel's text, or to a function of it that no code of the kernel's puts anywhere.
 type Pointer struct {
 	Addr      virt.Addr
 	Want, Got virt.Addr // Want is 0 if it was built as nothing
@@ -79,6 +79,8 @@ type Pointer struct {
 	Sealed    bool      // nothing writes there once the kernel has started
 	// Beside says that it is empty in the image, and is part of a variable that has other functions.
 	Beside bool
+	// Exchanged says that it leads to the kernel's text, and no instruction of the kernel has what it leads to as an operand.
+	Exchanged bool
 }
 
 // NewPointers prepares to read the pointers of a kernel's data.
@@ -97,7 +99,7 @@ func NewPointers(s *linux.System, ref *Reference) (*Pointers, error) {
 const maxRead = 64 << 10
 
 // Moved yields the words that lead, or were built to lead, to code: those that were built to lead to the kernel's text
-// and lead elsewhere now, to nothing as well; and those that are empty in the image and for which module reports true, if
+// and lead elsewhere now, to nothing as well, or to a function of the kernel's that it does not exchange itself; and those that are empty in the image and for which module reports true, if
 // the kernel alone fills them in, or they are beside such words. An error says that some could not be read.
 func (p *Pointers) Moved(ctx context.Context, module func(virt.Addr) bool) iter.Seq2[Pointer, error] {
 	return func(yield func(Pointer, error) bool) {
@@ -160,7 +162,7 @@ func (p *Pointers) moved(ctx context.Context, words []image.CodePointer, offset 
 			var want uint64
 			switch {
 			case built:
-				if want = words[i].Target + p.offset; got == want || p.inText(got) {
+				if want = words[i].Target + p.offset; got == want || p.inText(got) && !p.exchanged(linked, got, cpu) {
 					i++
 					continue
 				}
@@ -169,7 +171,7 @@ func (p *Pointers) moved(ctx context.Context, words []image.CodePointer, offset 
 				continue
 			}
 			d := p.describe(linked, virt.Addr(at), virt.Addr(want), virt.Addr(got), cpu)
-			d.Beside = !built
+			d.Beside, d.Exchanged = !built, built && p.inText(got)
 			if !yield(d, nil) {
 				return false
 			}

@@ -48,6 +48,7 @@ type Reference struct {
 	// Regions beside the text, made once: they keep what was found to be in order.
 	constant, vdsoImages func() ([]*region, error)
 	pointers             func() (codePointers, error)
+	operands             operands
 }
 
 // NewReference prepares an image. It takes some ten milliseconds; keep the answer.

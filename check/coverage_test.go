@@ -51,6 +51,7 @@ var coverage = []covered{
 	{"module under the name of another", "Skidmap", "T1036.005", []string{"module-hook", "taint"}, []string{"module watches a function"}, "a module that is on the list under any name and hooks nothing"},
 	{"taint flags cleared", "Singularity, KoviD", "T1562.001", []string{"taint"}, []string{"taint cleared", "taint that a module cleared of itself"}, "where the module clears its own flags, and claims that it was signed"},
 	{"executable page that can be written, text made writable", "kits that change CR0.WP or page tables", "T1014", []string{"hidden-code", "processor-state"}, []string{"text writable", "heap executable", "write protection left off"}, "CR0.WP between two looks"},
+	{"page tables of one process that show it another kernel, kernel memory that programs may use", "private kits", "T1014", []string{"kernel-mapping"}, []string{"another kernel for one process", "kernel memory that programs may use"}, "the page tables that programs run by where the kernel isolates them"},
 	{"file_operations, iterate_shared, filldir", "adore-ng, Puszek", "T1564.001", []string{"operations-table", "kernel-text"}, []string{"table of a file copied", "table of an inode copied", "function of /proc elsewhere", "function of /proc in a module"}, ""},
 	{
 		"function pointers in the kernel's writable data: neighbour tables, routes, consoles, clocks, soft interrupts", "private kits", "T1014",
@@ -59,7 +60,12 @@ var coverage = []covered{
 			"function of a neighbour table elsewhere", "function of routes elsewhere", "clock of one processor elsewhere", "soft interrupt to a module of the kernel's own", "sealed pointer to a module of the kernel's own",
 			"function of a neighbour table in a module", "function of routes in a module", "function of a clock in a module, where it has none", "soft interrupt in a module", "function of a console in a module",
 		},
-		"without an image of the kernel; another function of the kernel's own; variables that are empty in the image",
+		"without an image of the kernel; variables that are empty in the image",
+	},
+	{
+		"function pointers in the kernel's writable data exchanged for other functions of the kernel's own (notifiers, checks, protocols)", "private kits", "T1562.001",
+		[]string{"data-pointer"}, []string{"pointer to another function of the kernel"},
+		"without an image of the kernel; functions that some instruction has as an operand, one in ten to twenty-five; static calls; what is sealed; pointers in allocated memory",
 	},
 	{
 		"tables of operations in a module that stays on the list: names of folders, pages of files, headers of network devices", "private kits", "T1014",
@@ -69,6 +75,7 @@ var coverage = []covered{
 	},
 	{"breakpoint of the processor's, registered by a module (perf)", "tutorials", "T1014", []string{"module-hook"}, []string{"breakpoint that a module registered"}, ""},
 	{"handlers of sysctls", "private kits", "T1014", []string{"operations-table", "code-pointer"}, []string{"function of a sysctl in a module"}, ""},
+	{"mappings of processes (vm_operations_struct), scheduling classes, restart_block of tasks", "private kits", "T1014", []string{"operations-table"}, []string{"memory of a process served by a table in a module", "a module's function after a signal"}, ""},
 	{"tables of /proc entries, seq_operations.show", "adore-ng, Suterusu, KoviD", "T1014", []string{"operations-table"}, []string{"table of an entry of /proc copied", "table of an entry of /proc copied into a module", "list of connections elsewhere"}, ""},
 	{
 		"answers to programs filtered in the kernel: getdents64, /proc/net, /proc/modules", "Diamorphine, Reptile, KoviD, Puszek, adore-ng and most others", "T1564.001",
@@ -104,6 +111,7 @@ var coverage = []covered{
 	{"program whose file system was unmounted behind it", "private droppers", "T1564", []string{"detached-program"}, []string{"program in a file system that was unmounted"}, "a file system that is mounted elsewhere as well"},
 	{"process hidden by a mount over its folder in /proc", "miners", "T1564.013", []string{"covered-process"}, []string{"mount over a process in /proc", "mount over a file of a process in /proc"}, ""},
 	{"setuid copy of a shell, file with capabilities", "who was root once", "T1548.001", []string{"planted-setuid"}, []string{"setuid shell in /tmp", "setuid shell in /dev/shm", "setuid program that runs where others may write", "capabilities of a file in /tmp"}, "files that the kernel has not been asked for since boot, and files with capabilities that do not run"},
+	{"kernel thread of a module that is named as a worker", "Drovorub, Singularity", "T1036.004", []string{"masquerade"}, []string{"a thread of a module that is named as a worker"}, ""},
 	{"program that is named as a kernel thread", "BPFDoor, sedexp, perfctl", "T1036.004", []string{"masquerade"}, []string{"named as a worker of the kernel", "argument in brackets", "program in a memfd"}, "a name of another program"},
 	{"code injected by ptrace, reflective loaders", "perfctl, many loaders", "T1055", []string{"injected-code"}, []string{"shellcode in a system call", "code that rests", "library loaded by hand", "library in a memfd", "executable heap", "executable stack", "short code that rests", "code that rests in shared memory", "code that rests in a memfd, mapped twice"}, ""},
 	{"code written over code of a file (/proc/PID/mem, ptrace)", "injectors, hooks of running services", "T1055.009", []string{"patched-program"}, []string{"code overwritten by /proc/PID/mem", "code of the program made writable"}, "pages that are swapped out"},

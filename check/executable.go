@@ -19,11 +19,23 @@ type executable struct {
 // one for each program of BPF before 5.18.
 const maxExecutable = 1 << 16
 
-// readExecutable walks the page tables of the kernel's half. An error in holes says that not all were
+// kernelMemory is what the page tables of the kernel's half say.
+type kernelMemory struct {
+	executable []executable
+	// lent is what programs may use, too: nothing, but a page of the time before the vDSO.
+	lent []run
+}
+
+// readKernelMemory walks the page tables of the kernel's half. An error in holes says that not all were
 // followed.
-func readExecutable(ctx context.Context, s *linux.System) (all []executable, holes []error, err error) {
+func readKernelMemory(ctx context.Context, s *linux.System) (memory *kernelMemory, holes []error, err error) {
 	const kernelHalf = 1 << 63
+	memory = &kernelMemory{}
+	var all []executable
 	walked := s.Space.WalkMappings(kernelHalf, ^virt.Addr(0), func(m virt.Mapping) bool {
+		if m.User() && m.Present() && m.VA != callPage {
+			memory.lend(m)
+		}
 		if !m.Executable() || !m.Present() {
 			return ctx.Err() == nil
 		}
@@ -46,5 +58,19 @@ func readExecutable(ctx context.Context, s *linux.System) (all []executable, hol
 	case walked != nil:
 		holes = append(holes, fmt.Errorf("the kernel's memory: %w", walked))
 	}
-	return all, holes, nil
+	memory.executable = all
+	return memory, holes, nil
+}
+
+// maxLent bounds the stretches that programs may use.
+const maxLent = 256
+
+// lend notes a mapping that programs may use.
+func (k *kernelMemory) lend(m virt.Mapping) {
+	end := m.VA + virt.Addr(m.Size)
+	if n := len(k.lent); n > 0 && k.lent[n-1].end == m.VA && k.lent[n-1].writable == m.Writable() {
+		k.lent[n-1].end = end
+	} else if n < maxLent {
+		k.lent = append(k.lent, run{m.VA, end, m.Writable()})
+	}
 }

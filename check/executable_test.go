@@ -1,6 +1,7 @@
 package check
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/outsight-vmi/outsight/kernel"
@@ -21,6 +22,8 @@ func TestExecutable(t *testing.T) {
 	for va, flags := range map[uint64]uint64{
 		at: synth.Present, at + 0x1000: synth.Present, at + 0x2000: synth.Present | synth.Writable,
 		at + 0x3000: synth.Present | synth.NX, at + 0x5000: synth.Present, last: synth.Present,
+		at + 0x7000: synth.Present | synth.NX | synth.User | synth.Writable, at + 0x8000: synth.Present | synth.NX | synth.User | synth.Writable,
+		at + 0x9000: synth.Present | synth.NX | synth.User, at + 0xb000: synth.NX | synth.User, callPage: synth.Present | synth.NX | synth.User,
 	} {
 		tables.Map(va, page, phys.PageSize, flags)
 	}
@@ -28,12 +31,15 @@ func TestExecutable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	all, holes, err := readExecutable(t.Context(), s)
+	all, holes, err := readKernelMemory(t.Context(), s)
 	if err != nil || len(holes) > 0 {
 		t.Fatal(holes, err)
 	}
+	if want := []run{{at + 0x7000, at + 0x9000, true}, {at + 0x9000, at + 0xa000, false}}; !slices.Equal(all.lent, want) {
+		t.Errorf("programs may use %+v, not %+v", all.lent, want)
+	}
 	found := map[executable]bool{}
-	for _, e := range all {
+	for _, e := range all.executable {
 		found[e] = true
 	}
 	for _, want := range []executable{

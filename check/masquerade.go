@@ -2,6 +2,7 @@ package check
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"maps"
@@ -16,19 +17,24 @@ import (
 func init() {
 	Register(Check{
 		ID:        "masquerade",
-		Title:     "Programs that pass for threads of the kernel",
+		Title:     "Programs, and threads of modules, that pass for threads of the kernel",
 		Severity:  High,
 		Technique: "T1036.004", // Masquerading: Masquerade Task or Service
-		Source:    "task_struct.comm, flags and real_parent, the arguments of processes, and the names of the kernel's own threads",
+		Source:    "task_struct.comm, flags and real_parent, the arguments of processes, and the names and functions (kthread.threadfn) of the kernel's own threads",
 		Proves: `A process that runs a program calls itself as threads of the kernel are called, so that who reads the output of ps passes over it: by the name of one, by an argument in
-brackets, or by the flag of a kernel thread. Threads of the kernel have no program, and are children of kthreadd.`,
-		Blind: `A program that calls itself like another program. One whose file has the name that it shows is not found by its name.`,
+brackets, or by the flag of a kernel thread. Threads of the kernel have no program, and are children of kthreadd. Or a module has the kernel run a thread of its own under the name of one of the kernel's,
+such as kworker/0:3: workers run a function of the kernel itself, whoever queues their work.`,
+		Blind: `A program that calls itself like another program; a module's thread that has the name of another module's. One whose file has the name that it shows is not found by its name.`,
 		Next:  `Look at its program, parent, files and sockets: "outsight ps TARGET --pid PID -o json", and the views tree, files and sockets. "outsight extract" takes it out.`,
 		Example: `A backdoor named itself as a worker of the kernel:
 
     $ outsight check lab:demo --only masquerade
     SEVERITY  CONFIDENCE  CHECK       TITLE
-    high      likely      masquerade  process 431 (kworker/0:3) runs /usr/lib/x and is named as threads of the kernel are`,
+    high      likely      masquerade  process 431 (kworker/0:3) runs /usr/lib/x and is named as threads of the kernel are
+
+A module had the kernel start a thread of its own by such a name:
+
+    high      likely      masquerade  kernel thread 512 (kworker/u9:7) runs idle_ of [strange], and is named as threads of the kernel's own are`,
 		Kept: true,
 		Run:  masquerades,
 	})
@@ -56,12 +62,18 @@ func masquerades(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 			}
 		}
 		fs, err := ts.strayThreads()
+		owners, missing := s.Owners()
+		if missing == nil {
+			var named []*Finding
+			named, missing = ts.namedAsKernels(ctx, owners)
+			fs = append(fs, named...)
+		}
 		for _, f := range fs {
 			if !yield(f, nil) {
 				return
 			}
 		}
-		if err != nil {
+		if err = errors.Join(err, missing); err != nil {
 			yield(nil, err)
 		}
 	}

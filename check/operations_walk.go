@@ -25,7 +25,7 @@ func operationsTables(ctx context.Context, s *Subject) iter.Seq2[*Finding, error
 			yield(nil, err)
 			return
 		}
-		for _, part := range []func(context.Context, *opsLayout){w.files, w.procEntries, w.protocols, w.networks, w.devices, w.superBlocks, w.sysctls} {
+		for _, part := range []func(context.Context, *opsLayout){w.files, w.procEntries, w.protocols, w.networks, w.devices, w.superBlocks, w.sysctls, w.tasks, w.mappings} {
 			if part(ctx, o); w.ended || ctx.Err() != nil {
 				return
 			}
@@ -49,6 +49,7 @@ type opsLayout struct {
 	netList, devices, proc, deviceList, deviceName, netPackets kobj.Field
 	netSpecific, deviceOp, headerOp, ethtoolOp, receive        kobj.Field
 	devicePackets, deviceSpecific                              kobj.Field
+	class, restart                                             kobj.Field // of task_struct
 }
 
 func opsLayoutOf(s *linux.System) (*opsLayout, error) {
@@ -74,6 +75,7 @@ func opsLayoutOf(s *linux.System) (*opsLayout, error) {
 			netPackets: r.Optional(net, "ptype_all"), netSpecific: r.Optional(net, "ptype_specific"), // 6.15
 			deviceList: r.Optional(dev, "dev_list"), deviceName: r.Optional(dev, "name"), deviceOp: r.Optional(dev, "netdev_ops"), headerOp: r.Optional(dev, "header_ops"),
 			ethtoolOp: r.Optional(dev, "ethtool_ops"), receive: r.Optional(dev, "rx_handler"), devicePackets: r.Optional(dev, "ptype_all"), deviceSpecific: r.Optional(dev, "ptype_specific"),
+			class: r.Optional("task_struct", "sched_class"), restart: r.Optional("task_struct", "restart_block.fn"),
 		}
 	})
 }

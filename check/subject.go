@@ -36,8 +36,8 @@ type parts struct {
 	tasks    part[*tasks]
 	programs part[*programs]
 	sockets  part[*sockets]
-	// executable is the kernel's memory that it can execute.
-	executable part[[]executable]
+	// memory is the kernel's, by its page tables.
+	memory part[*kernelMemory]
 	// comparison is modules beside their files.
 	comparison comparison
 
@@ -103,7 +103,7 @@ func newSubject(ctx context.Context, l *guest.Look, o options) *Subject {
 		}
 		return ks, ks.holes, nil
 	})
-	partOf(&p.executable, "executable memory", s, func(s *linux.System) ([]executable, []error, error) { return readExecutable(ctx, s) })
+	partOf(&p.memory, "executable memory", s, func(s *linux.System) (*kernelMemory, []error, error) { return readKernelMemory(ctx, s) })
 	return s
 }
 
@@ -125,7 +125,7 @@ type shared interface {
 }
 
 func (p *parts) all() []shared {
-	return []shared{&p.owners, &p.modules, &p.tasks, &p.programs, &p.executable, &p.sockets}
+	return []shared{&p.owners, &p.modules, &p.tasks, &p.programs, &p.memory, &p.sockets}
 }
 
 // of is s for one check.
@@ -151,7 +151,16 @@ func (s *Subject) Programs() (*programs, error) { return s.parts.programs.get(s)
 func (s *Subject) Sockets() (*sockets, error) { return s.parts.sockets.get(s) }
 
 // Executable is the kernel's memory that it can execute, by address.
-func (s *Subject) Executable() ([]executable, error) { return s.parts.executable.get(s) }
+func (s *Subject) Executable() ([]executable, error) {
+	m, err := s.kernelMemory()
+	if err != nil {
+		return nil, err
+	}
+	return m.executable, nil
+}
+
+// kernelMemory is what the page tables of the kernel's half say.
+func (s *Subject) kernelMemory() (*kernelMemory, error) { return s.parts.memory.get(s) }
 
 // gaps are what could not be read of what checks share.
 func (s *Subject) gaps() []Gap {

@@ -37,8 +37,11 @@ func dataTricks() []trick {
 		{"sealed pointer to a module of the kernel's own", func(z *zoo) {
 			z.put(z.symbol("x86_platform")+z.offset("x86_platform_ops", "get_nmi_reason"), uint64(z.moduleText()))
 		}, []string{"data-pointer"}},
-		{"healthy: pointer to another function of the kernel", func(z *zoo) {
+		{"pointer to another function of the kernel", func(z *zoo) {
 			z.put(z.symbol("arp_tbl")+z.offset("neigh_table", "proxy_redo"), uint64(z.symbol("kernel_power_off")))
+		}, []string{"data-pointer"}},
+		{"healthy: pointer to a function that the kernel itself puts somewhere", func(z *zoo) {
+			z.put(z.symbol("arp_tbl")+z.offset("neigh_table", "proxy_redo"), uint64(z.symbol("process_timeout")))
 		}, nil},
 		{"healthy: variable beside functions that leads to a module of the kernel's own", func(z *zoo) {
 			z.put(z.symbol("clocksource_tsc")+z.offset("clocksource", "suspend"), uint64(z.moduleText()))

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/outsight-vmi/outsight/check"
 	"github.com/outsight-vmi/outsight/guest"
@@ -238,6 +239,8 @@ func tricks() []trick {
 		{"function that does nothing", func(z *zoo) { z.write(z.traced("kernel_power_off").Site+5, []byte{0xc3}) }, []string{"kernel-text"}},
 		{"vDSO of all processes", func(z *zoo) { z.write(z.vdso()+12, []byte{0xcc}) }, []string{"vdso"}}, // what pads its ELF header
 		{"vDSO of one process", func(z *zoo) { z.ownVDSO(z.vdso()) }, []string{"vdso"}},
+		{"another kernel for one process", func(z *zoo) { z.ownKernel() }, []string{"kernel-mapping"}},
+		{"kernel memory that programs may use", func(z *zoo) { z.entry(z.moduleRodata(), func(e uint64) uint64 { return e | 1<<2 }) }, []string{"kernel-mapping"}},
 		{"text writable", func(z *zoo) { z.entry(z.symbol("_text"), func(e uint64) uint64 { return e | 1<<1 }) }, []string{"hidden-code"}},
 	}
 }
@@ -365,10 +368,18 @@ func (z *zoo) put(a virt.Addr, v uint64) {
 }
 
 // unlink takes an entry out of the list that it is in, and leaves its own links alone, so
-// that it can be put back.
+// that it can be put back. Entries beside it that just come or go, as the shells that started the trick do, are waited for.
 func (z *zoo) unlink(node virt.Addr) {
 	z.Helper()
 	next, prev := z.ptr(node), z.ptr(node+8)
+	for range 50 {
+		time.Sleep(20 * time.Millisecond)
+		n, p := z.ptr(node), z.ptr(node+8)
+		if n == next && p == prev && z.ptr(next+8) == node && z.ptr(prev) == node {
+			break
+		}
+		next, prev = n, p
+	}
 	z.put(prev, uint64(next))
 	z.put(next+8, uint64(prev))
 }

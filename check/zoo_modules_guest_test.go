@@ -45,6 +45,9 @@ var moduleTricks = []struct {
 	{"names of a folder compared by a module", []string{"operations-table"}},
 	{"pages of a file by a table in a module", []string{"operations-table"}},
 	{"breakpoint that a module registered", []string{"module-hook"}},
+	{"a thread of a module that is named as a worker", []string{"masquerade"}},
+	{"memory of a process served by a table in a module", []string{"operations-table"}},
+	{"a module's function after a signal", []string{"operations-table"}},
 }
 
 // TestGuestZooModules loads modules that do in the guest what rootkits do.

@@ -38,6 +38,7 @@ type Mapping struct {
 	File    virt.Addr // struct file; 0: the memory is anonymous
 	Addr    virt.Addr // of the vm_area_struct
 	MM      virt.Addr // of the mm_struct
+	Ops     virt.Addr // struct vm_operations_struct; 0: the kernel serves it itself
 	// Err is why the path, device or inode could not be read.
 	Err error
 
@@ -181,7 +182,7 @@ func (l *ProcessReader) MappedRanges(ctx context.Context, mm virt.Addr) ([]*Mapp
 // vma is a mapping as it was copied, before it got its name.
 type vma struct {
 	Mapping
-	ops, private, anonName virt.Addr
+	private, anonName virt.Addr
 }
 
 // vmas copies the mappings of an address space, again if the guest changed them
@@ -306,7 +307,7 @@ func (l *ProcessReader) vma(a virt.Addr, o *mapsLayout) (v vma, err error) {
 	v.Addr = a
 	v.Start, v.End = virt.Addr(FieldIn(b, o.start)), virt.Addr(FieldIn(b, o.end))
 	v.Flags, v.File = FieldIn(b, o.flags), virt.Addr(FieldIn(b, o.file))
-	v.ops, v.private = virt.Addr(FieldIn(b, o.ops)), virt.Addr(FieldIn(b, o.private))
+	v.Ops, v.private = virt.Addr(FieldIn(b, o.ops)), virt.Addr(FieldIn(b, o.private))
 	if o.anonName.Present() && (v.File == 0 || !o.anonNameShared) {
 		v.anonName = virt.Addr(FieldIn(b, o.anonName))
 	}

@@ -40,7 +40,7 @@ func (l *ProcessReader) nameMapping(m *Mapping, v *vma, o *mapsLayout, area heap
 		if name != "" {
 			m.Path, m.Deleted = "[anon_shmem:"+name+"]", false // 6.2
 		}
-	case v.private != 0 && l.special(v.ops, o):
+	case v.private != 0 && l.special(v.Ops, o):
 		m.Path = r.CString(r.Pointer(v.private, o.ringName), 64)
 	case m.Start < area.brk && m.End > area.startBrk, o.heapTouches && m.Start <= area.brk && m.End >= area.startBrk:
 		m.Path = "[heap]"

@@ -14,6 +14,7 @@
 #include <linux/interrupt.h>
 #include <linux/kprobes.h>
 #include <linux/kthread.h>
+#include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/namei.h>
 #include <linux/netdevice.h>
@@ -123,6 +124,7 @@ static void exchange(void *at)
 static struct header_ops headers __maybe_unused;
 static struct dentry_operations names __maybe_unused;
 static struct address_space_operations pages __maybe_unused;
+static struct vm_operations_struct areas __maybe_unused;
 static struct nf_hook_ops hook __maybe_unused = { .hook = accept_all, .pf = NFPROTO_IPV4, .hooknum = NF_INET_PRE_ROUTING, .priority = -300 };
 static struct kprobe probe __maybe_unused = { .symbol_name = "vfs_read", .pre_handler = probe_nothing };
 static struct kretprobe return_probe __maybe_unused = { .kp = { .symbol_name = "filldir64" }, .handler = return_nothing, .maxactive = 4 };
@@ -247,6 +249,23 @@ static int __init trick_init(void)
 	attr.bp_len = sizeof(long);
 	attr.bp_type = HW_BREAKPOINT_X;
 	register_wide_hw_breakpoint(&attr, stop_nothing, NULL);
+#elif MODE == 25 /* a thread named as those of workqueues */
+	kthread_run(wait_for_ever, NULL, "kworker/9:8");
+#elif MODE == 26 /* memory of a process by a table of its own */
+	struct vm_area_struct *area;
+
+	if (t && t->mm) {
+		mmap_read_lock(t->mm);
+		area = find_vma(t->mm, t->mm->start_code);
+		if (area && area->vm_ops) {
+			areas = *area->vm_ops;
+			area->vm_ops = &areas;
+		}
+		mmap_read_unlock(t->mm);
+	}
+#elif MODE == 27 /* how a process goes on after a signal */
+	if (t)
+		t->restart_block.fn = (void *)do_nothing;
 #endif
 	(void)exchange, (void)stop_nothing, (void)same_name;
 	(void)t, (void)symbol, (void)write_protect, (void)hide_module, (void)wait_for_ever, (void)accept_all;

@@ -49,7 +49,8 @@ func withCrowd(t *testing.T, o lab.Options) lab.Options {
 func TestGuestLibvirt(t *testing.T) {
 	l := labtest.StartLibvirt(t)
 	t.Setenv("LIBVIRT_DEFAULT_URI", l.URI)
-	shared := upDomain(t, l, labtest.Domain{Options: withCrowd(t, lab.Options{Name: "web-1", Memory: gib / 2, SMP: 2}), Slots: 2})
+	traced := withCrowd(t, lab.Options{Name: "web-1", Memory: gib / 2, SMP: 2, Plugin: domainPlugin(t, l)})
+	shared := upDomain(t, l, labtest.Domain{Options: traced, Slots: 2})
 	hole := upDomain(t, l, labtest.Domain{Options: withCrowd(t, lab.Options{Name: "db.hole", Memory: 4 * gib, Machine: "pc", Private: true})})
 	views := guests.ServerOptions(t, lab.Options{Name: "private", Memory: gib / 2, SMP: 2, Private: true})
 	private := upDomain(t, l, labtest.Domain{Options: views, Devices: "<interface type='user'><model type='virtio'/></interface>"})
@@ -63,6 +64,7 @@ func TestGuestLibvirt(t *testing.T) {
 	})
 	t.Run("check", func(t *testing.T) { judgeDomain(t, shared) })
 	t.Run("events", func(t *testing.T) { domainEvents(t, l, shared) })
+	t.Run("trace", func(t *testing.T) { traceDomain(t, shared) })
 	guests.StartCrowd(t, shared, "-count", "1") // every kind once: there is much to do on two processors
 	for _, g := range []*lab.Guest{shared, hole} {
 		t.Run(g.Name, func(t *testing.T) { compareDomain(t, l, g, sources[g]) })

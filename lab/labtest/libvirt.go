@@ -357,7 +357,7 @@ func awaitAgent(t testing.TB, g *lab.Guest) error {
 
 // domainXML describes a domain with what the lab's guests have.
 func domainXML(o Domain, dir, kernel, initrd string) string {
-	machine, memory, cells := o.Machine, "", ""
+	machine, memory, cells, plugin := o.Machine, "", "", ""
 	if machine == "" {
 		machine = "q35"
 	}
@@ -373,7 +373,11 @@ func domainXML(o Domain, dir, kernel, initrd string) string {
 		_ = xml.EscapeText(&b, []byte(s)) // a buffer takes everything
 		return b.String()
 	}
-	return fmt.Sprintf(`<domain type='qemu'>
+	if o.Plugin != "" {
+		plugin = fmt.Sprintf("<qemu:commandline><qemu:arg value='-plugin'/><qemu:arg value='%s,socket=%s'/></qemu:commandline>",
+			text(o.Plugin), text(filepath.Join(dir, "trace")))
+	}
+	return fmt.Sprintf(`<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
 	<name>%s</name>
 	<memory unit='b'>%d</memory>%s
 	<vcpu>%d</vcpu>
@@ -392,7 +396,8 @@ func domainXML(o Domain, dir, kernel, initrd string) string {
 		<serial type='unix'><source mode='bind' path='%s'/></serial>
 		%s
 	</devices>
+	%s
 </domain>
 `, text(o.Name), o.Memory, memory, max(o.SMP, 1), text(machine), text(kernel), text(initrd), text(o.Name), text(o.Append), cells,
-		text(filepath.Join(dir, "console.log")), text(filepath.Join(dir, "agent")), o.Devices)
+		text(filepath.Join(dir, "console.log")), text(filepath.Join(dir, "agent")), o.Devices, plugin)
 }

@@ -69,7 +69,7 @@ func startLoop(t *testing.T, rounds uint32) loop {
 		t.Fatal(err)
 	}
 	q := exec.Command("qemu-system-x86_64", "-M", "pc,memory-backend=m", "-m", "16", "-object", "memory-backend-file,id=m,size=16M,share=on,mem-path="+l.dir+"/ram",
-		"-trace", "gdbstub_*", "-trace", "runstate_set", "-trace", "vm_state_notify", "-D", "/tmp/bpx/qemu.log", "-nodefaults", "-display", "none", "-bios", l.dir+"/bios", "-qmp", "unix:"+l.dir+"/qmp,server=on,wait=off")
+		"-nodefaults", "-display", "none", "-bios", l.dir+"/bios", "-qmp", "unix:"+l.dir+"/qmp,server=on,wait=off")
 	q.Stderr = os.Stderr
 	if err := q.Start(); err != nil {
 		t.Fatal(err)

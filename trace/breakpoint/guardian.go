@@ -91,7 +91,7 @@ func (r *recipe) close(ctx context.Context) {
 		return
 	}
 	defer m.Close()
-	if s := (&stub{monitor: m.Control.Monitor, path: r.Path, ours: true}); s.monitor != nil {
+	if s := (&stub{monitor: m.Control.Monitor, qemu: proc.Process{PID: m.PID}, path: r.Path, ours: true}); s.monitor != nil {
 		_ = s.close(ctx)
 	}
 }
@@ -106,7 +106,7 @@ func (r *recipe) reopen(ctx context.Context) error {
 	if err := checkMachine(m, "remove the breakpoints from "+r.Target); err != nil {
 		return err
 	}
-	s := &stub{monitor: m.Control.Monitor, ours: true}
+	s := &stub{monitor: m.Control.Monitor, qemu: proc.Process{PID: m.PID}, ours: true}
 	switch path, found, err := s.existing(ctx); {
 	case err != nil:
 		return err

@@ -11,13 +11,15 @@ import (
 	"time"
 
 	"github.com/outsight-vmi/outsight/vm"
+	"github.com/outsight-vmi/outsight/vm/proc"
 )
 
 // stub is the gdb stub of a machine, opened.
 type stub struct {
 	monitor vm.Monitor
-	path    string // of its socket
-	ours    bool   // we opened it
+	qemu    proc.Process // whose mount namespace may be another
+	path    string       // of its socket
+	ours    bool         // we opened it
 }
 
 // label is the name of the character device that QEMU gives its stub (gdbstub/system.c).
@@ -38,7 +40,7 @@ func checkMachine(m *vm.Machine, what string) error {
 
 // openStub opens the stub of m, or takes the one that it has and nobody uses.
 func openStub(ctx context.Context, m *vm.Machine, what string) (*stub, error) {
-	s := &stub{monitor: m.Control.Monitor}
+	s := &stub{monitor: m.Control.Monitor, qemu: proc.Process{PID: m.PID}}
 	path, found, err := s.free(ctx)
 	if err != nil {
 		return nil, err
@@ -73,14 +75,15 @@ func (s *stub) open(ctx context.Context, m *vm.Machine, what string) error {
 	if err != nil {
 		return &vm.Error{Kind: vm.ErrUnsupported, What: what, Why: err.Error(), Do: "start the machine with -gdb unix:PATH,server=on,wait=off"}
 	}
-	s.path, s.ours = filepath.Join(dir, prefix+strings.ToLower(rand.Text()[:10])), true
-	if strings.Contains(s.path, ",") {
-		return &vm.Error{Kind: vm.ErrUnsupported, What: what, Why: "QEMU cannot be given a socket's name with a comma: " + s.path, Do: "start the machine with -gdb unix:PATH,server=on,wait=off"}
+	name := filepath.Join(dir, prefix+strings.ToLower(rand.Text()[:10])) // as QEMU knows it
+	if strings.Contains(name, ",") {
+		return &vm.Error{Kind: vm.ErrUnsupported, What: what, Why: "QEMU cannot be given a socket's name with a comma: " + name, Do: "start the machine with -gdb unix:PATH,server=on,wait=off"}
 	}
-	said, err := s.monitor.HMP(ctx, fmt.Sprintf("gdbserver unix:%s,server=on,wait=off", s.path))
+	said, err := s.monitor.HMP(ctx, fmt.Sprintf("gdbserver unix:%s,server=on,wait=off", name))
 	if err != nil {
 		return err
 	}
+	s.path, s.ours = s.qemu.Path(name), true
 	// The human monitor reports success and failure alike.
 	if _, err := os.Lstat(s.path); err != nil || strings.Contains(said, "Could not open") {
 		return &vm.Error{Kind: vm.ErrUnsupported, What: what, Why: fmt.Sprintf("QEMU does not open its gdb stub at %s: %s", s.path, strings.TrimSpace(said)), Do: "start the machine with -gdb unix:PATH,server=on,wait=off, in a folder that its user may write to"}
@@ -127,7 +130,7 @@ func (s *stub) existing(ctx context.Context) (path, found string, err error) {
 		path, ok := strings.CutPrefix(d.Filename, "disconnected:unix:")
 		path, _, _ = strings.Cut(path, ",")
 		if ok && filepath.IsAbs(path) {
-			return path, d.Filename, nil
+			return s.qemu.Path(path), d.Filename, nil
 		}
 		return "", d.Filename, nil
 	}
@@ -156,7 +159,7 @@ func folder(m *vm.Machine) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return filepath.Dir(path), nil
+	return filepath.Dir(strings.TrimPrefix(path, fmt.Sprintf("/proc/%d/root", m.PID))), nil
 }
 
 // close closes a stub that we opened.

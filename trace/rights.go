@@ -26,6 +26,17 @@ func (c Rights) RootBy(before Rights) bool {
 	return c.Known && before.Known && c.EUID == 0 && c.UserNS == before.UserNS && !before.mayBecomeRoot()
 }
 
+// RunsProgram reports whether a function of the kernel that changes credentials (commit_creds) does so for a program that is
+// about to run.
+func RunsProgram(function string) bool {
+	for _, f := range []string{"begin_new_exec", "install_exec_creds", "setup_new_exec"} {
+		if strings.HasPrefix(function, f) {
+			return true
+		}
+	}
+	return false
+}
+
 // Change fills an event of kind [KindCreds] with what changed. ran says that the process ran another program
 // meanwhile, which a set-user-ID file lets become root.
 func (e *Event) Change(was, now Rights, ran bool) {

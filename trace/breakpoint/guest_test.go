@@ -211,7 +211,7 @@ func testEvents(t *testing.T, g *lab.Guest, kinds ...trace.Kind) {
 		if e.Source != trace.FromBreakpoint || e.Time.IsZero() || e.VCPU < 0 || e.Process == nil || e.Note != "" {
 			t.Errorf("incomplete: %+v", *e)
 		}
-		if e.Kind == trace.KindExec && strings.HasPrefix(e.Args, `["/bin/busybox", "true", "marker-`) {
+		if e.Kind == trace.KindExec && strings.HasPrefix(e.Args, "/bin/busybox true marker-") {
 			markers = append(markers, e.Args)
 			pids[e.Process.PID] = true
 			if e.Object != "/bin/busybox" || e.Process.PPID <= 0 || e.Process.Parent == "" {
@@ -220,16 +220,16 @@ func testEvents(t *testing.T, g *lab.Guest, kinds ...trace.Kind) {
 		}
 	}
 	if slices.Contains(kinds, trace.KindExec) {
-		mark := func(s string) string { return fmt.Sprintf(`["/bin/busybox", "true", "marker-%s"]`, s) }
+		mark := func(s string) string { return "/bin/busybox true marker-" + s }
 		if w := []string{mark("1"), mark("2"), mark("3"), mark("user"), mark("end")}; !slices.Equal(markers, w) {
 			t.Errorf("executions %v, want %v", markers, w)
 		}
-		if n := want(trace.KindExit, "of what was executed", func(e *trace.Event) bool { return e.Process != nil && pids[e.Process.PID] && e.Result == "0" }); n != len(pids) && slices.Contains(kinds, trace.KindExit) {
+		if n := want(trace.KindExit, "of what was executed", func(e *trace.Event) bool { return e.Process != nil && pids[e.Process.PID] && e.Result == "status 0" }); n != len(pids) && slices.Contains(kinds, trace.KindExit) {
 			t.Errorf("%d of %d markers exit", n, len(pids))
 		}
 	}
-	want(trace.KindExit, "with 7", func(e *trace.Event) bool { return e.Result == "7" && e.Returned && e.Return == 7 })
-	want(trace.KindExit, "killed", func(e *trace.Event) bool { return e.Result == "SIGKILL" && !e.Returned })
+	want(trace.KindExit, "with 7", func(e *trace.Event) bool { return e.Result == "status 7" && e.Returned && e.Return == 7 })
+	want(trace.KindExit, "killed", func(e *trace.Event) bool { return e.Result == "killed by SIGKILL" && !e.Returned })
 	want(trace.KindFork, "by the shell", func(e *trace.Event) bool { return by(e, "sh") && e.Return > 0 })
 	want(trace.KindConnect, "to 127.0.0.1:7777", func(e *trace.Event) bool { return e.Object == "127.0.0.1:7777" && nc(e) })
 	want(trace.KindListen, "at port 7777", func(e *trace.Event) bool { return strings.HasSuffix(e.Object, ":7777") && nc(e) })
@@ -237,7 +237,7 @@ func testEvents(t *testing.T, g *lab.Guest, kinds ...trace.Kind) {
 	want(trace.KindMount, "of /tmp/m", func(e *trace.Event) bool {
 		return e.Object == "/tmp/m" && slices.Contains(e.Fields, "type=tmpfs") && slices.Contains(e.Fields, "device=outsight")
 	})
-	want(trace.KindCreds, "of su", func(e *trace.Event) bool { return strings.HasPrefix(e.Args, "uid 0 to 1000, euid 0 to 1000") })
+	want(trace.KindCreds, "of su", func(e *trace.Event) bool { return strings.HasPrefix(e.Args, "uid 0 → 1000, euid 0 → 1000") })
 	want(trace.KindUnload, "of dummy", func(e *trace.Event) bool { return e.Object == "dummy" && by(e, "rmmod") })
 	want(trace.KindModule, "of dummy", func(e *trace.Event) bool { return e.Object == "dummy" && by(e, "insmod") })
 	want(trace.KindUnmount, "of /tmp/m", func(e *trace.Event) bool { return e.Object == "/tmp/m" })

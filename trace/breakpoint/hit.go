@@ -19,8 +19,10 @@ type layout struct {
 	live, signalFlags, groupExit            kobj.Field // signal_struct
 	filename                                kobj.Field // linux_binprm
 	moduleName, moduleArgs                  kobj.Field // module
-	uid, gid, suid, sgid, euid, egid        kobj.Field // cred
-	fsuid, fsgid, effective                 kobj.Field
+	uid, gid, suid, euid, egid              kobj.Field // cred
+	fsuid, effective                        kobj.Field
+	permitted, inheritable, userNS          kobj.Field
+	number                                  kobj.Field // user_namespace
 	sk, sockType, fileData                  kobj.Field // socket, file
 	family, dport, num, daddr, rcv          kobj.Field // sock_common
 	daddr6, rcv6                            kobj.Field
@@ -35,9 +37,10 @@ func layoutOf(s *linux.System) (*layout, error) {
 		o.live, o.signalFlags, o.groupExit = r.Field(g, "live"), r.Field(g, "flags"), r.Field(g, "group_exit_code")
 		o.filename = r.Field("linux_binprm", "filename")
 		o.moduleName, o.moduleArgs = r.Optional("module", "name"), r.Optional("module", "args")
-		o.uid, o.gid, o.suid, o.sgid = r.Field(c, "uid"), r.Field(c, "gid"), r.Field(c, "suid"), r.Field(c, "sgid")
-		o.euid, o.egid, o.fsuid, o.fsgid = r.Field(c, "euid"), r.Field(c, "egid"), r.Field(c, "fsuid"), r.Field(c, "fsgid")
-		o.effective = r.Field(c, "cap_effective")
+		o.uid, o.gid, o.suid = r.Field(c, "uid"), r.Field(c, "gid"), r.Field(c, "suid")
+		o.euid, o.egid, o.fsuid = r.Field(c, "euid"), r.Field(c, "egid"), r.Field(c, "fsuid")
+		o.effective, o.permitted, o.inheritable = r.Field(c, "cap_effective"), r.Field(c, "cap_permitted"), r.Field(c, "cap_inheritable")
+		o.userNS, o.number = r.Field(c, "user_ns"), r.Field("user_namespace", "ns.inum")
 		o.sk, o.sockType = r.Field("socket", "sk"), r.Field("socket", "type")
 		o.fileData = r.Field("file", "private_data")
 		o.family, o.dport, o.num = r.Field(k, "skc_family"), r.Field(k, "skc_dport"), r.Field(k, "skc_num")
@@ -60,6 +63,7 @@ type hit struct {
 	args  [6]uint64    // of the function
 	bases [2]virt.Addr // of GS: the one in use, and the one that waits
 	rip   uint64
+	stack virt.Addr
 	point *point
 	task  virt.Addr // that runs on the processor; 0: unknown
 	e     trace.Event
@@ -119,6 +123,8 @@ func (h *hit) registers(regs *gdb.Registers) {
 		h.bases[i] = virt.Addr(v)
 	}
 	h.rip, _ = regs.Get("rip")
+	rsp, _ := regs.Get("rsp")
+	h.stack = virt.Addr(rsp)
 }
 
 func (h *hit) pointer(n int) virt.Addr { return virt.Addr(h.args[n]) }

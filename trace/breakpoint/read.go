@@ -4,12 +4,13 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/linux/kobj"
+	"github.com/outsight-vmi/outsight/linux/peek"
+	"github.com/outsight-vmi/outsight/trace"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -37,7 +38,7 @@ func (h *hit) program() {
 	if h.e.Process != nil {
 		h.e.Object = h.e.Process.Exe
 	}
-	h.paths.Only(linux.PartArguments)
+	h.paths.Only(linux.PartArguments, linux.PartExecutable)
 	p, err := h.paths.Process(h.ctx, h.sys.TaskAt(h.task))
 	if err != nil {
 		if h.r.Err == nil {
@@ -48,29 +49,10 @@ func (h *hit) program() {
 	for _, m := range p.Missing {
 		h.e.Note = "arguments: " + m.Err.Error()
 	}
-	h.e.Args = arguments(p.Args)
-}
-
-// arguments writes the arguments of a program as strace does.
-func arguments(args []string) string {
-	var b strings.Builder
-	b.WriteByte('[')
-	for i, a := range args {
-		if i > 0 {
-			b.WriteString(", ")
-		}
-		if b.Len() > maxText {
-			b.WriteString("...")
-			break
-		}
-		if len(a) > maxText {
-			b.WriteString(strconv.Quote(a[:maxText]) + "...")
-			continue
-		}
-		b.WriteString(strconv.Quote(a))
+	if p.ExeDeleted {
+		h.e.Object += trace.Deleted
 	}
-	b.WriteByte(']')
-	return b.String()
+	h.e.Run(p.Args)
 }
 
 // exit is acct_collect(long code, int group_dead): each thread that ends, and whether it was the last.
@@ -95,25 +77,7 @@ func (h *hit) exited() {
 	if sig := h.r.Pointer(h.task, h.o.signal); h.r.Uint(sig, h.o.signalFlags)&groupExit != 0 {
 		code = uint32(h.r.Uint(sig, h.o.groupExit))
 	}
-	h.e.Result = status(code)
-	h.e.Return, h.e.Returned = int64(code>>8&0xff), code&0x7f == 0
-	h.e.Args = h.e.Result
-	if h.e.Returned {
-		h.say("status", h.e.Return)
-	} else {
-		h.say("signal", h.e.Result)
-	}
-}
-
-// status is how a process ended: its exit status, or the name of the signal that killed it.
-func status(code uint32) string {
-	if sig := code & 0x7f; sig != 0 {
-		if name := unix.SignalName(syscall.Signal(sig)); name != "" {
-			return name
-		}
-		return fmt.Sprintf("signal %d", sig)
-	}
-	return strconv.FormatUint(uint64(code>>8&0xff), 10)
+	h.e.End(code)
 }
 
 // fork is wake_up_new_task(struct task_struct *).
@@ -149,38 +113,35 @@ func (h *hit) module() {
 	}
 }
 
-// creds is commit_creds(struct cred *): the task still has its old ones.
+// creds is commit_creds(struct cred *): the task still has its old ones. Each program that is run gets new ones, most
+// often the same.
 func (h *hit) creds() {
-	was, is := h.r.Pointer(h.task, h.o.realCred), h.pointer(0)
-	var changes []string
-	for _, f := range []struct {
-		name  string
-		field kobj.Field
-	}{
-		{"uid", h.o.uid},
-		{"euid", h.o.euid},
-		{"suid", h.o.suid},
-		{"fsuid", h.o.fsuid},
-		{"gid", h.o.gid},
-		{"egid", h.o.egid},
-		{"sgid", h.o.sgid},
-		{"fsgid", h.o.fsgid},
-	} {
-		before, after := uint32(h.r.Uint(was, f.field)), uint32(h.r.Uint(is, f.field))
-		if before != after {
-			changes = append(changes, fmt.Sprintf("%s %d to %d", f.name, before, after))
-			h.say(f.name, after)
-		}
-	}
-	if before, after := h.r.Uint(was, h.o.effective), h.r.Uint(is, h.o.effective); before != after {
-		changes = append(changes, fmt.Sprintf("effective capabilities %#x to %#x", before, after))
-		h.say("cap_effective", fmt.Sprintf("%#x", after))
-	}
+	was, now := h.rights(h.r.Pointer(h.task, h.o.realCred)), h.rights(h.pointer(0))
 	h.s.processes.Forget(h.task, 0)
-	if h.drop = len(changes) == 0 && h.r.Err == nil; h.drop {
+	if h.drop = was == now && h.r.Err == nil; h.drop {
 		return
 	}
-	h.e.Args = strings.Join(changes, ", ")
+	h.e.Change(was, now, trace.RunsProgram(h.caller()))
+}
+
+// caller is the function that has called this one; empty: unknown.
+func (h *hit) caller() string {
+	names, err := peek.Kernel(h.sys).Placer()
+	if err != nil {
+		return ""
+	}
+	name, _, _ := strings.Cut(names.Name(uint64(h.r.Ptr(h.stack))), "+")
+	return name
+}
+
+// rights are those of a struct cred.
+func (h *hit) rights(cred virt.Addr) (r trace.Rights) {
+	id := func(f kobj.Field) uint32 { return uint32(h.r.Uint(cred, f)) }
+	r.UID, r.GID, r.SUID, r.EUID, r.EGID, r.FSUID = id(h.o.uid), id(h.o.gid), id(h.o.suid), id(h.o.euid), id(h.o.egid), id(h.o.fsuid)
+	r.Caps.Inheritable, r.Caps.Permitted, r.Caps.Effective = h.r.Uint(cred, h.o.inheritable), h.r.Uint(cred, h.o.permitted), h.r.Uint(cred, h.o.effective)
+	r.UserNS = h.r.Uint(h.r.Pointer(cred, h.o.userNS), h.o.number)
+	r.Known = h.r.Err == nil
+	return r
 }
 
 // mountFlags are those of mount() that say that it mounts no new file system.

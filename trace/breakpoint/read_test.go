@@ -61,24 +61,6 @@ func FuzzAddress(f *testing.F) {
 	})
 }
 
-func TestStatus(t *testing.T) {
-	for code, want := range map[uint32]string{0: "0", 7 << 8: "7", 255 << 8: "255", 9: "SIGKILL", 11 | 0x80: "SIGSEGV", 0x7e: "signal 126"} {
-		if got := status(code); got != want {
-			t.Errorf("%#x: %s, want %s", code, got, want)
-		}
-	}
-}
-
-func TestArguments(t *testing.T) {
-	if got := arguments([]string{"sh", "-c", "a \"b\"\x1b"}); got != `["sh", "-c", "a \"b\"\x1b"]` {
-		t.Error(got)
-	}
-	huge := strings.Repeat("x", 10*maxText)
-	if got := arguments([]string{huge, huge, huge}); len(got) > 3*maxText || !strings.HasSuffix(got, ", ...]") {
-		t.Errorf("%d bytes", len(got))
-	}
-}
-
 func TestFolder(t *testing.T) {
 	for want, m := range map[string]vm.Info{
 		"/var/lib/libvirt/qemu/domain-1-web": {Command: []string{"qemu", "-object", `{"qom-type":"secret","id":"masterKey0","format":"raw","file":"/var/lib/libvirt/qemu/domain-1-web/master-key.aes"}`}},

@@ -3,7 +3,6 @@ package polling
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -31,9 +30,6 @@ var (
 	programParts = append(slices.Clone(contextParts), linux.PartArguments)
 )
 
-// maxArgs bounds the arguments of an event, in bytes.
-const maxArgs = 4096
-
 // process is what is known of the process k, with its number alone where nothing else can be read;
 // and, if ran, an event that says which program it runs: nil where that is not known.
 func (d *describer) process(ctx context.Context, k *process, ran bool) (*trace.Process, *trace.Event) {
@@ -56,17 +52,11 @@ func (d *describer) process(ctx context.Context, k *process, ran bool) (*trace.P
 	if !ran || p.Exe == "" {
 		return is, nil
 	}
-	e := &trace.Event{Kind: trace.KindExec, Process: is, TID: s.PID, Object: is.Exe, Args: trace.CommandLine(p.Args)}
+	e := &trace.Event{Kind: trace.KindExec, Process: is, TID: s.PID, Object: is.Exe}
 	if p.ExeDeleted {
 		e.Object += trace.Deleted
 	}
-	size := 0
-	for i, a := range p.Args {
-		if size += len(a); size > maxArgs {
-			break
-		}
-		e.Fields = append(e.Fields, fmt.Sprintf("argv%d=%s", i, a))
-	}
+	e.Run(p.Args)
 	return is, e
 }
 

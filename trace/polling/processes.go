@@ -294,14 +294,7 @@ func (p *processes) vanished(r *round, k *process) {
 func (p *processes) exit(r *round, k *process, now sched.Sign) {
 	e := trace.Event{Kind: trace.KindExit, Process: k.is, TID: k.PID}
 	if now.Exited {
-		status := now.Status
-		switch signal := status & 0x7f; {
-		case signal != 0:
-			e.Result = "killed by " + linux.SignalName(int(signal))
-		default:
-			e.Return, e.Returned = int64(status>>8&0xff), true
-			e.Result = fmt.Sprintf("status %d", e.Return)
-		}
+		e.End(now.Status)
 	}
 	k.exited = true
 	r.emit(e)

@@ -133,10 +133,7 @@ func (j *joiner) doorExec(e *trace.Event, r *doorRecord) {
 	if args == "" {
 		list = nil
 	}
-	for i, a := range list {
-		e.Fields = append(e.Fields, fmt.Sprintf("argv%d=%s", i, a))
-	}
-	e.Args = trace.CommandLine(list)
+	e.Run(list)
 	if r.cut(1) && !strings.HasSuffix(e.Args, "…") {
 		e.Args += " …"
 	}
@@ -166,12 +163,7 @@ func (j *joiner) doorExit(e *trace.Event, r *doorRecord) {
 	if r.word(1)&groupExit != 0 {
 		code = uint32(r.word(2))
 	}
-	if signal := code & 0x7f; signal != 0 {
-		e.Result = "killed by " + linux.SignalName(int(signal))
-		return
-	}
-	e.Return, e.Returned = int64(code>>8&0xff), true
-	e.Result = fmt.Sprintf("status %d", e.Return)
+	e.End(code)
 }
 
 func (j *joiner) doorCreds(e *trace.Event, r *doorRecord) {
@@ -190,7 +182,7 @@ func (j *joiner) doorCreds(e *trace.Event, r *doorRecord) {
 	function, _, _ := strings.Cut(caller, "+")
 	e.Name = function
 	was, now := rights(1), rights(1+words)
-	e.Change(was, now, strings.HasPrefix(function, "begin_new_exec") || strings.HasPrefix(function, "install_exec_creds") || strings.HasPrefix(function, "setup_new_exec"))
+	e.Change(was, now, trace.RunsProgram(function))
 	if e.Process != nil && e.Process.UID != now.UID {
 		is := *e.Process
 		is.UID = now.UID

@@ -36,6 +36,7 @@ func init() {
 		"statfs64":     {size: 88, align: 4, fn: blobStatfs64},
 		"siginfo":      {size: 128, align: 4, fn: blobSiginfo},
 		"sigevent":     {size: 64, align: 4, fn: blobSigevent},
+		"inetid6":      {size: 48, align: 4, fn: blobInetID6},
 		"termios":      {size: 36, align: 4, fn: blobTermios},
 	}
 }
@@ -129,7 +130,7 @@ func appendSockaddr(dst, b []byte) []byte {
 			dst = strconv.AppendUint(dst, uint64(le.Uint32(rest[22:])), 10)
 		}
 	case family == 16 && len(b) >= 12:
-		dst = strconv.AppendUint(append(dst, ", nl_pid="...), uint64(le.Uint32(rest[2:])), 10)
+		dst = strconv.AppendInt(append(dst, ", nl_pid="...), int64(int32(le.Uint32(rest[2:]))), 10)
 		groups := le.Uint32(rest[6:])
 		dst = append(dst, ", nl_groups="...)
 		if groups == 0 {

@@ -3,8 +3,12 @@ package syscall
 import "strconv"
 
 // TagSocket is the tag of what is known of the socket of a call that sends or receives, where that is of AF_NETLINK: its protocol, as
-// 16 bits. Then what goes over it is written as messages of netlink: their headers, and what follows as bytes.
+// 16 bits. Then what goes over it is written as messages of netlink: those of
+// rtnetlink and sock_diag with what they say, and what follows the header of others as bytes.
 const TagSocket = 250
+
+// NetlinkLimit is how much of a user's data is to be fetched where it goes over a socket of AF_NETLINK.
+const NetlinkLimit = 4096
 
 const (
 	netlinkHeader = 16 // sizeof(struct nlmsghdr)
@@ -81,6 +85,8 @@ func (x ctx) oneMessage(dst, b []byte, n uint64, protocol uint16, depth int) []b
 	dst = append(dst, ", nlmsg_type="...)
 	names, bits := setOf("nlmsg"), setOf("nlm")
 	switch {
+	case kind == netlinkError:
+		bits = setOf("nlmerror")
 	case kind < netlinkHeader:
 	case protocol == netlinkRoute:
 		names = setOf("rtm")
@@ -111,26 +117,46 @@ func (x ctx) oneMessage(dst, b []byte, n uint64, protocol uint16, depth int) []b
 	case kind == netlinkDone && len(body) == 4:
 		dst = strconv.AppendInt(dst, int64(int32(le.Uint32(body))), 10)
 	case kind == netlinkError && len(body) >= 4 && depth == 0:
-		dst = append(dst, "{error="...)
-		code := int32(le.Uint32(body))
-		if name, _ := ErrnoName(int(-code)); name != "" && code < 0 {
-			dst = append(append(dst, '-'), name...)
-		} else {
-			dst = strconv.AppendInt(dst, int64(code), 10)
-		}
-		if left > 4 {
-			dst = append(dst, ", msg="...)
-			if len(body) < 4+netlinkHeader {
-				dst = appendBytes(dst, body[4:], left-4, x.o.limit())
-			} else {
-				dst = x.oneMessage(dst, body[4:], min(max(uint64(le.Uint32(body[4:])), netlinkHeader), left-4), protocol, depth+1)
-			}
-		}
-		dst = append(dst, '}')
+		dst = x.netlinkError(dst, body, left, protocol, flags)
+	case kind >= netlinkHeader && (protocol == netlinkRoute || protocol == netlinkDiag):
+		dst = x.family(dst, body, left, protocol, kind, flags&1 != 0)
 	default:
 		dst = appendHexBytes(dst, body, left, x.o.limit())
 	}
 	return append(dst, ']')
+}
+
+// netlinkError writes the answer to a message that asked for one or that failed, of n bytes.
+func (x ctx) netlinkError(dst, b []byte, n uint64, protocol uint16, flags uint64) []byte {
+	const capped, more = 0x100, 0x200 // NLM_F_CAPPED, NLM_F_ACK_TLVS
+	from := len(dst)
+	dst = append(dst, "{error="...)
+	code := int32(le.Uint32(b))
+	if name, _ := ErrnoName(int(-code)); name != "" && code < 0 {
+		dst = append(append(dst, '-'), name...)
+	} else {
+		dst = strconv.AppendInt(dst, int64(code), 10)
+	}
+	b, n = b[4:], n-4
+	switch {
+	case n == 0:
+		return append(dst, '}')
+	case len(b) < netlinkHeader:
+		return append(appendBytes(append(dst, ", msg="...), b, n, x.o.limit()), '}')
+	}
+	length := min(max(uint64(le.Uint32(b)), netlinkHeader), n)
+	if flags&capped != 0 {
+		length = netlinkHeader
+	}
+	dst = append(x.oneMessage(append(dst, ", msg="...), b, length, protocol, 1), '}')
+	if length = (length + 3) &^ 3; flags&more != 0 && length < n {
+		dst = append(dst, '[')
+		copy(dst[from+1:], dst[from:len(dst)-1])
+		dst[from] = '['
+		dst = append(dst, ", "...)
+		dst = append(x.attributes(dst, b[min(length, uint64(len(b))):], n-length, attributesOf("ack"), 0), ']')
+	}
+	return dst
 }
 
 // appendHexBytes writes bytes of which nothing is known: strace -x's form.

@@ -17,7 +17,7 @@ func TestNetlink(t *testing.T) {
 			[6]uint64{3, 1, 20, 0, 0, 0},
 			[]Data{raw(0, "14000000 1600 0103 35c80c6b 00000000 00000000"), route},
 			20,
-			`sendto(3, [{nlmsg_len=20, nlmsg_type=RTM_GETADDR, nlmsg_flags=NLM_F_REQUEST|NLM_F_DUMP, nlmsg_seq=1795999797, nlmsg_pid=0}, "\x00\x00\x00\x00"], 20, 0, NULL, 0) = 20`,
+			`sendto(3, [{nlmsg_len=20, nlmsg_type=RTM_GETADDR, nlmsg_flags=NLM_F_REQUEST|NLM_F_DUMP, nlmsg_seq=1795999797, nlmsg_pid=0}, {ifa_family=AF_UNSPEC, ...}], 20, 0, NULL, 0) = 20`,
 		},
 		{
 			"recvfrom",
@@ -38,7 +38,7 @@ func TestNetlink(t *testing.T) {
 			[6]uint64{3, 1, 40, 0, 0, 0},
 			[]Data{raw(0, "11000000 1400 0100 02000000 00000000 02 000000 14000000 1500 0100 02000000"), diag},
 			40,
-			`sendto(3, [[{nlmsg_len=17, nlmsg_type=SOCK_DIAG_BY_FAMILY, nlmsg_flags=NLM_F_REQUEST, nlmsg_seq=2, nlmsg_pid=0}, "\x02"], ...], 40, 0, NULL, 0) = 40`,
+			`sendto(3, [[{nlmsg_len=17, nlmsg_type=SOCK_DIAG_BY_FAMILY, nlmsg_flags=NLM_F_REQUEST, nlmsg_seq=2, nlmsg_pid=0}, {sdiag_family=AF_INET, ...}], ...], 40, 0, NULL, 0) = 40`,
 		},
 		{ // what is no message ends the list
 			"sendto",
@@ -66,4 +66,30 @@ func byName(t *testing.T, name string) *Call {
 	}
 	t.Fatal("no", name)
 	return nil
+}
+
+// FuzzNetlink writes messages of any content: the text is bounded, and harmless.
+func FuzzNetlink(f *testing.F) {
+	f.Add(uint8(netlinkRoute), raw(0, "2c000000 1000 0000 01000000 00000000 00000100 01000000 00000000 00000000 0c001280 08000100 61620000").Bytes)
+	f.Add(uint8(netlinkRoute), raw(0, "34000000 0200 0002 01000000 6f010000 a1ffffff 14000000 1400 0506 01000000 00000000 08000100 61620000").Bytes)
+	f.Add(uint8(netlinkDiag), raw(0, "20000000 1400 0200 01000000 00000000 01010a00 01000000 01000000 00000000").Bytes)
+	f.Fuzz(func(t *testing.T, protocol uint8, b []byte) {
+		b = b[:min(len(b), NetlinkLimit)]
+		call := byName(t, "sendto")
+		for _, whole := range []int{len(b), 2 * len(b)} {
+			v := Values{
+				Args: [6]uint64{3, 1, uint64(whole)}, Returned: true, Result: int64(whole),
+				Data: []Data{{Bytes: b}, {Tag: TagSocket, Bytes: []byte{protocol, 0}}},
+			}
+			text := call.AppendArgs(nil, &v, Options{})
+			if len(text) > 1000+200*len(b) {
+				t.Errorf("%d bytes of %d", len(text), len(b))
+			}
+			for _, c := range text {
+				if c < ' ' || c > '~' {
+					t.Fatalf("%q", text)
+				}
+			}
+		}
+	})
 }

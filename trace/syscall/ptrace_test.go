@@ -6,6 +6,8 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
+	"strings"
 	stdsyscall "syscall"
 	"testing"
 )
@@ -120,6 +122,7 @@ func (tr *tracer) syscall(t *testing.T, th *thread) {
 		th.c = table[r.Orig_rax]
 		th.v = Values{}
 		copy(th.v.Args[:], args[:len(th.c.Args)]) // no others are fetched
+		th.socket()
 		th.fetch(Entry)
 		for n, p := range th.c.Stack {
 			d := Data{Tag: uint8(len(th.c.Pieces) + n)}
@@ -144,6 +147,23 @@ func (tr *tracer) syscall(t *testing.T, th *thread) {
 	}
 	th.fetch(Return)
 	th.line()
+}
+
+// socket finds the protocol of a netlink socket.
+func (th *thread) socket() {
+	switch th.c.Name {
+	case "sendto", "sendmsg", "recvfrom", "recvmsg":
+	default:
+		return
+	}
+	link, _ := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", th.tid, int32(th.v.Args[0])))
+	table, _ := os.ReadFile(fmt.Sprintf("/proc/%d/net/netlink", th.tid))
+	for line := range strings.Lines(string(table)) {
+		if f := strings.Fields(line); len(f) == 10 && "socket:["+f[9]+"]" == link {
+			protocol, _ := strconv.ParseUint(f[1], 10, 16)
+			th.v.Data = append(th.v.Data, Data{Tag: TagSocket, Bytes: le.AppendUint16(nil, uint16(protocol))})
+		}
+	}
 }
 
 func (th *thread) line() {
@@ -187,6 +207,9 @@ func (th *thread) fetch(when When) {
 		limit := int(p.Limit)
 		if p.Data {
 			limit = min(limit, 32)
+			if _, over := th.v.find(TagSocket); over {
+				limit = NetlinkLimit
+			}
 		}
 		switch p.Shape {
 		case String:

@@ -1,6 +1,9 @@
 package syscall
 
-import "strconv"
+import (
+	"math/bits"
+	"strconv"
+)
 
 // styles are the ways to write numbers that calls.txt and structs.txt name.
 var styles map[string]func(dst []byte, x ctx, v uint64) []byte
@@ -22,7 +25,23 @@ func init() {
 		"wakeop":      styleWakeOp,
 		"handler":     styleHandler,
 		"ioprio":      styleIoprio,
+		"be16": func(dst []byte, _ ctx, v uint64) []byte {
+			return appendSwapped(dst, "htons(", uint64(bits.ReverseBytes16(uint16(v))))
+		},
+		"be64": func(dst []byte, _ ctx, v uint64) []byte {
+			return appendSwapped(dst, "htobe64(", bits.ReverseBytes64(v))
+		},
+		"ether": func(dst []byte, _ ctx, v uint64) []byte {
+			return setOf("ethertype").enum(dst, uint64(bits.ReverseBytes16(uint16(v))))
+		},
+		"ip4": func(dst []byte, _ ctx, v uint64) []byte {
+			return appendAddress(dst, le.AppendUint32(nil, uint32(v)))
+		},
 	}
+}
+
+func appendSwapped(dst []byte, how string, v uint64) []byte {
+	return append(strconv.AppendUint(append(dst, how...), v, 10), ')')
 }
 
 func styleDirectory(dst []byte, x ctx, v uint64) []byte {

@@ -37,6 +37,9 @@ func (c *compiler) fetchBack(abi, number int) {
 	for i := range call.Pieces {
 		back = back || call.Pieces[i].When == syscall.Return
 	}
+	if c.sendsOrReceives(abi, number) {
+		c.netlinkSocket()
+	}
 	if !replaces(call.Name) {
 		again := c.Label()
 		c.If(sFault, "==", 0, again)
@@ -96,6 +99,16 @@ func (c *compiler) piece(call *syscall.Call, tag uint8, p *syscall.Piece) {
 		c.If(at, "==", 0, skip)
 	}
 	limit := min(p.Limit, maxItem)
+	if p.Data && p.Shape == syscall.Bytes && c.sockets != nil && socketCall(call.Name) {
+		// What goes over netlink is written out.
+		other := c.Label()
+		c.If(sNet, "==", 0, other)
+		if c.count(p, max(min(limit, syscall.NetlinkLimit), c.limit), skip) {
+			c.Copy(tag, at, sZ, max(min(limit, syscall.NetlinkLimit), c.limit))
+		}
+		c.Jump(skip)
+		c.Set(other)
+	}
 	if p.Data {
 		limit = min(limit, c.limit)
 	}

@@ -77,10 +77,11 @@ func isAnswer(name string) bool {
 
 // sendsOrReceives says that what a call sends or receives is written by the protocol of its socket.
 func (c *compiler) sendsOrReceives(abi, number int) bool {
-	if c.sockets == nil || number < 0 {
-		return false
-	}
-	switch c.calls[abi][number].Name {
+	return c.sockets != nil && number >= 0 && socketCall(c.calls[abi][number].Name)
+}
+
+func socketCall(name string) bool {
+	switch name {
 	case "sendto", "sendmsg", "recvfrom", "recvmsg":
 		return true
 	}
@@ -100,9 +101,10 @@ func (c *compiler) descriptor(o *fileLayout, file plugin.Slot, none plugin.Label
 	c.If(file, "==", 0, none)
 }
 
-// socket fetches the protocol of a netlink socket.
-func (c *compiler) socket() {
+// netlinkSocket puts the address of a netlink socket's protocol into sNet, and 0 for other sockets.
+func (c *compiler) netlinkSocket() {
 	o, skip := c.sockets, c.Label()
+	c.Imm(sNet, 0)
 	c.descriptor(o, sX, skip)
 	c.Load(sY, sX, int64(o.inode), 8, skip)
 	c.Load(sY, sY, int64(o.super), 8, skip)
@@ -112,9 +114,16 @@ func (c *compiler) socket() {
 	c.Load(sX, sX, int64(o.sock), 8, skip)
 	c.Load(sY, sX, int64(o.family), 2, skip)
 	c.If(sY, "!=", familyNetlink, skip)
-	c.Add(sX, sX, uint64(o.protocol))
-	c.Imm(sZ, uint64(o.protocolSize))
-	c.Copy(syscall.TagSocket, sX, sZ, 2)
+	c.Add(sNet, sX, uint64(o.protocol))
+	c.Set(skip)
+}
+
+// socket fetches the protocol of the netlink socket that netlinkSocket has found.
+func (c *compiler) socket() {
+	skip := c.Label()
+	c.If(sNet, "==", 0, skip)
+	c.Imm(sZ, uint64(c.sockets.protocolSize))
+	c.Copy(syscall.TagSocket, sNet, sZ, 2)
 	c.Set(skip)
 }
 

@@ -92,15 +92,17 @@ const userCS64 = 0x33
 // compiler writes the programs of system calls.
 type compiler struct {
 	*plugin.Assembler
-	o       layout
-	keep    [2][]uint32 // numbers of system calls that are wanted, by ABI; the others are dropped in the plugin
-	pids    []uint32    // of the processes that are wanted; empty: all
-	calls   [2][]*syscall.Call
-	limit   uint32 // of a user's bytes
-	hold    *Hold
-	files   *fileLayout // for answers; nil: nobody asks for them
-	sockets *fileLayout // for the protocols of sockets; nil: not known
-	gates   bool        // the plugin has them, and some calls are not wanted
+	o     layout
+	keep  [2][]uint32 // numbers of system calls that are wanted, by ABI; the others are dropped in the plugin
+	pids  []uint32    // of the processes that are wanted; empty: all
+	calls [2][]*syscall.Call
+	// refusable are those whose refusal is an event.
+	refusable [2][]*syscall.Call
+	limit     uint32 // of a user's bytes
+	hold      *Hold
+	files     *fileLayout // for answers; nil: nobody asks for them
+	sockets   *fileLayout // for the protocols of sockets; nil: not known
+	gates     bool        // the plugin has them, and some calls are not wanted
 	// compat is where the program of 32-bit calls begins, for those by the instruction of 64-bit ones.
 	compat plugin.Label
 }
@@ -258,11 +260,12 @@ func (c *compiler) entry(abi int, p plugin.Probe) {
 			c.Put(sPosition)
 		}
 		if number >= 0 {
-			c.fetch(abi, number)
-			c.fetchStack(abi, number)
 			if c.sendsOrReceives(abi, number) {
+				c.netlinkSocket()
 				c.socket()
 			}
+			c.fetch(abi, number)
+			c.fetchStack(abi, number)
 		}
 		c.Faulted(sFault)
 		c.Remember(memFault, sFault)

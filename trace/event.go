@@ -35,7 +35,8 @@ const (
 	KindFinding  Kind = "finding"  // a finding of check's came or went
 	KindProbe    Kind = "probe"    // a probe of the user's
 	KindWrite    Kind = "write"    // a store into a watched range
-	KindNewCode  Kind = "code"     // execution of memory that no file backs
+	KindNewCode  Kind = "code"     // memory that no file backs can be executed
+	KindRefused  Kind = "refused"  // a system call that asks for rights, or to change the kernel, was refused
 	KindLost     Kind = "lost"     // events that found no room
 	KindBoot     Kind = "boot"     // the guest booted again
 	KindTerminal Kind = "terminal" // something was typed or shown at a terminal

@@ -22,7 +22,7 @@ func (e *Event) What() string {
 			return e.Args
 		}
 		return join(e.Object, ": ", e.Args)
-	case KindSyscall, KindProbe, KindIOURing:
+	case KindSyscall, KindProbe, KindIOURing, KindRefused:
 		return join(e.Name+"("+e.Args+")", " = ", e.Result)
 	case KindFinding:
 		return join(join(e.Name, ": ", e.Args), ", ", e.Object)

@@ -97,7 +97,7 @@ func (s *Sensors) Mark(e *Event) {
 		e.mark(s.connected(e))
 		s.Face(pid, "has the connection "+e.Object)
 	case KindNewCode:
-		e.mark("runs code that no file holds")
+		e.mark(s.code(e))
 	}
 }
 
@@ -208,9 +208,11 @@ func letsIn(exe, comm string) bool {
 	if isBox(name) {
 		name = comm
 	}
-	if !logins[name] {
-		return false
-	}
+	return logins[name] && installed(exe)
+}
+
+// installed reports whether a program is where packages put programs, and only root can have put it.
+func installed(exe string) bool {
 	switch {
 	case strings.HasPrefix(exe, "/usr/"), strings.HasPrefix(exe, "/bin/"), strings.HasPrefix(exe, "/sbin/"), strings.HasPrefix(exe, "/lib/"), strings.HasPrefix(exe, "/nix/store/"):
 		return true

@@ -172,6 +172,32 @@ func TestSensorFileless(t *testing.T) {
 	}
 }
 
+func TestSensorCode(t *testing.T) {
+	s := newStory()
+	for _, c := range []struct{ exe, name, object, want string }{
+		{"/tmp/x", trace.CodeAnonymous, "[anon]", "can run code that no file holds"},
+		{"/usr/bin/node", trace.CodeAnonymous, "[anon]", ""},
+		{"/usr/lib/jvm/java-17/bin/java", trace.CodeAnonymous, "[anon]", ""},
+		{"/usr/bin/php8.2", trace.CodeAnonymous, "[anon]", ""},
+		{"/tmp/node", trace.CodeAnonymous, "[anon]", "can run code that no file holds"},
+		{"/usr/bin/node", trace.CodeHeap, "[heap]", "can run its heap, as exploits do and compilers do not"},
+		{"/usr/bin/node", trace.CodeStack, "[stack]", "can run its stack, as exploits do and compilers do not"},
+		{"/usr/bin/node", trace.CodeWritten, "/usr/lib/libc.so.6", "can run code that it has changed in memory"},
+		{"/usr/sbin/sshd", trace.CodeNameless, "/memfd:x" + trace.Deleted, "can run memory that no file holds (memfd x)"},
+		{"/usr/bin/php", trace.CodeNameless, "/memfd:sljit" + trace.Deleted, ""},
+		{"/usr/bin/php", trace.CodeNameless, "/tmp/x" + trace.Deleted, "can run a file that has no name"},
+	} {
+		e := trace.Event{Kind: trace.KindNewCode, Name: c.name, Object: c.object, Process: &trace.Process{PID: 700, Exe: c.exe}}
+		if s.Mark(&e); e.Note != c.want {
+			t.Errorf("%s of %s: note %q, want %q", c.object, c.exe, e.Note, c.want)
+		}
+	}
+	e := trace.Event{Kind: trace.KindNewCode}
+	if s.Mark(&e); e.Note == "" {
+		t.Error("nobody's code has no note")
+	}
+}
+
 // Parents of a hostile guest can go round.
 func TestSensorCycle(t *testing.T) {
 	s := trace.NewSensors()

@@ -26,7 +26,7 @@ import (
 const watchLong = `Show what happens in a guest, as it happens, until it is interrupted or the guest ends: processes
 that start, run another program or end, connections and who waits for them, changes of
 credentials, modules, mounts, network interfaces and BPF programs that come and go, logs that are
-deleted or emptied, reboots; and, with --findings, what check finds.
+deleted or emptied, memory without a file that can be executed, calls for rights that were refused, reboots; and, with --findings, what check finds.
 
 The first line on standard error names the source of the events, the best that the target offers:
 the plugin in a QEMU that translates the guest (outsight lab up --trace, outsight plugin install) sees each
@@ -54,7 +54,7 @@ type watchFlags struct {
 var watchKinds = []trace.Kind{
 	trace.KindFork, trace.KindExec, trace.KindExit, trace.KindCreds, trace.KindConnect, trace.KindAccept, trace.KindListen, trace.KindClose,
 	trace.KindModule, trace.KindUnload, trace.KindMount, trace.KindUnmount, trace.KindUnlink, trace.KindDevice, trace.KindBPF,
-	trace.KindFinding, trace.KindNewCode, trace.KindLost, trace.KindBoot,
+	trace.KindFinding, trace.KindNewCode, trace.KindRefused, trace.KindLost, trace.KindBoot,
 }
 
 func newWatchCommand() *cobra.Command {

@@ -42,28 +42,44 @@ func (c *compiler) ifNamed(o *doorLayout, dentry plugin.Slot, name string, l plu
 }
 
 // ifLog goes on at l if the dentry in a slot is a log: a file of such a name, or below var/log in the root of a file system or
-// [maxAboveVar] folders below it, or below log in the root (of /var's own file system). @var and @log are subvolumes for these
-// folders. What is below a container's image on the host has its path from there, which is longer.
+// [maxAboveVar] folders below it, or below log in the root (of /var's own file system); or in a file system that is mounted at
+// such a place. @var and @log are subvolumes for these folders. What is below a container's image on the host has its path from there,
+// which is longer.
 func (c *compiler) ifLog(o *doorLayout, dentry plugin.Slot, l plugin.Label) {
 	no := c.Label()
 	for _, name := range logNames {
 		c.ifNamed(o, dentry, name, l)
 	}
-	c.Add(sD, dentry, 0)
+	c.Load(sD, dentry, int64(o.above), 8, no)
+	c.IfSame(sD, dentry, no)
+	for range maxLogMounts {
+		root := c.Label()
+		c.ifBelowLog(o, l, root)
+		c.Jump(no)
+		c.Set(root)
+		c.mountpoint(o, no)
+	}
+	c.ifBelowLog(o, l, no)
+	c.Set(no)
+}
+
+// maxLogMounts is how many file systems are climbed: /var/log/audit may have one of its own in that of /var/log.
+const maxLogMounts = 2
+
+// ifBelowLog goes on at l if the folder in sD is var/log or below it, and at root if it is the root of a file system, or below a root that is
+// not far.
+func (c *compiler) ifBelowLog(o *doorLayout, l, root plugin.Label) {
+	no := c.Label()
 	for range maxLogDepth {
-		other := c.Label()
+		other, found, folder := c.Label(), c.Label(), c.Label()
 		c.Load(sE, sD, int64(o.above), 8, no)
-		c.IfSame(sE, sD, no) // the root
-		c.Add(sD, sE, 0)
-		found := c.Label()
+		c.IfSame(sE, sD, root)
 		c.ifNamed(o, sD, "log", found)
 		c.ifNamed(o, sD, "@log", found)
 		c.Jump(other)
 		c.Set(found)
-		c.Load(sE, sD, int64(o.above), 8, no)
 		c.Load(sF, sE, int64(o.above), 8, no)
 		c.IfSame(sE, sF, l) // /log of /var
-		folder := c.Label()
 		c.ifNamed(o, sE, "var", folder)
 		c.ifNamed(o, sE, "@var", folder)
 		c.Jump(other)
@@ -73,9 +89,52 @@ func (c *compiler) ifLog(o *doorLayout, dentry plugin.Slot, l plugin.Label) {
 			c.IfSame(sE, sF, l)
 			c.Add(sF, sE, 0)
 		}
+		c.Load(sE, sD, int64(o.above), 8, no)
 		c.Set(other)
+		c.Add(sD, sE, 0)
 	}
 	c.Set(no)
+}
+
+// maxMountsOf bounds the mounts of one file system that are looked at: each mount namespace has its own.
+const maxMountsOf = 32
+
+// mountpoint puts the dentry on which the file system is mounted whose root is in sD into sD, and goes to no if that is not known.
+// Of several it takes the oldest one that shows all of it: those of other namespaces are copies, or come later.
+func (c *compiler) mountpoint(o *doorLayout, no plugin.Label) {
+	end, some := c.Label(), c.Label()
+	c.Imm(sE, 0)
+	c.Load(sF, sD, int64(o.super), 8, no)
+	c.Add(sY, sF, uint64(o.mounts))
+	c.Load(sF, sY, 0, 8, no)
+	for range maxMountsOf {
+		next := c.Label()
+		if o.mountList {
+			c.IfSame(sF, sY, end)
+			c.Add(sF, sF, -uint64(o.instance))
+		} else {
+			c.If(sF, "==", 0, end) // the newest one comes first
+		}
+		c.Load(sX, sF, int64(o.mount+o.root), 8, end)
+		whole := c.Label()
+		c.IfSame(sX, sD, whole)
+		c.Jump(next)
+		c.Set(whole)
+		// What is mounted nowhere is its own parent.
+		c.Load(sX, sF, int64(o.mountParent), 8, end)
+		c.IfSame(sX, sF, next)
+		c.Load(sE, sF, int64(o.mountPoint), 8, end)
+		if o.mountList {
+			c.Jump(end)
+		}
+		c.Set(next)
+		c.Load(sF, sF, int64(o.instance), 8, end)
+	}
+	c.Set(end)
+	c.If(sE, "!=", 0, some)
+	c.Jump(no)
+	c.Set(some)
+	c.Add(sD, sE, 0)
 }
 
 // regular goes on at l if the dentry in a slot is not that of a regular file.

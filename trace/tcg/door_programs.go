@@ -241,6 +241,7 @@ func (c *compiler) doorModule(o *doorLayout) {
 
 // doorMount is path_mount(const char *device, struct path *, const char *type, unsigned long flags, void *data).
 func (c *compiler) doorMount(o *doorLayout) {
+	c.mayMount(o)
 	c.doorHead(o)
 	c.Reg(sX, "rcx")
 	c.Put(sX)
@@ -254,6 +255,20 @@ func (c *compiler) doorMount(o *doorLayout) {
 	c.Reg(sA, "rsi")
 	c.doorPathOf(o, sA, tagPath)
 	c.doorTail(o)
+}
+
+// mayMount ends the program of a task that has no right to mount: it is refused, which is an event of its own.
+func (c *compiler) mayMount(o *doorLayout) {
+	const admin = 1 << 21 // CAP_SYS_ADMIN
+	may, unknown := c.Label(), c.Label()
+	c.gs("gs_base")
+	c.task()
+	c.Load(sX, sTask, int64(o.cred), 8, unknown)
+	c.Load(sX, sX, int64(o.effective), 8, unknown)
+	c.And(sX, sX, admin)
+	c.If(sX, "!=", 0, may)
+	c.doorNone(unknown)
+	c.Set(may)
 }
 
 // doorPathOf adds the names of a struct path.
@@ -284,6 +299,7 @@ func (c *compiler) doorMoveMount(o *doorLayout) {
 
 // doorUnmount is path_umount(struct path *, int flags).
 func (c *compiler) doorUnmount(o *doorLayout) {
+	c.mayMount(o)
 	c.doorHead(o)
 	c.Reg(sX, "rsi")
 	c.And(sX, sX, 0xffffffff)

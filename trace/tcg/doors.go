@@ -1,6 +1,7 @@
 package tcg
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/outsight-vmi/outsight/guest"
@@ -20,8 +21,10 @@ type door struct {
 	name     string // of what happens; empty: the kind says it
 	function string
 	main     bool // without it the kind cannot be seen
-	write    func(c *compiler, o *doorLayout)
-	read     func(j *joiner, e *trace.Event, r *doorRecord)
+	// places are where the program runs; nil: where the function begins.
+	places func(s *linux.System, owners *linux.Owners) []virt.Addr
+	write  func(c *compiler, o *doorLayout)
+	read   func(j *joiner, e *trace.Event, r *doorRecord)
 }
 
 // doors are all of them. Each function is in Debian's kernels from 5.10 to 7.2.
@@ -47,6 +50,10 @@ var doors = []door{
 	{kind: trace.KindUnlink, name: "rename", function: "d_move", write: (*compiler).doorRename, read: (*joiner).doorLog},
 	{kind: trace.KindUnlink, name: "rename", function: "d_exchange", write: (*compiler).doorRename, read: (*joiner).doorLog},
 	{kind: trace.KindUnlink, name: "truncate", function: "do_truncate", write: (*compiler).doorTruncate, read: (*joiner).doorLog},
+	// Called for each mapping that is there or has other rights now.
+	{kind: trace.KindNewCode, function: "perf_event_mmap", main: true, write: (*compiler).doorCode, read: (*joiner).doorCode},
+	{kind: trace.KindRefused, function: "__x64_sys_setuid", main: true, places: refusedAt, write: (*compiler).doorRefused, read: (*joiner).doorRefused},
+	{kind: trace.KindRefused, name: "seccomp", function: "__secure_computing", places: deniedAt, write: (*compiler).doorDenied, read: (*joiner).doorRefused},
 }
 
 // idDoor is the mark of the records of the first door.
@@ -95,6 +102,9 @@ type doorLayout struct {
 	port, remotePort, local, remote   uint32    // sock
 	local6, remote6                   uint32    // kobj.NoOffset: the kernel has no IPv6
 	truncate                          [2]string // registers of do_truncate's dentry and length
+	mounts, instance                  uint32    // super_block, mount: of the mounts of a file system
+	mountList                         bool      // they are a list, until 6.17; else each leads to the next
+	code                              codeLayout
 }
 
 func doorLayoutOf(s *linux.System) (*doorLayout, error) {
@@ -122,6 +132,10 @@ func doorLayoutOf(s *linux.System) (*doorLayout, error) {
 		o.port, o.remotePort = r.Offset(k, "__sk_common.skc_num"), r.Offset(k, "__sk_common.skc_dport")
 		o.local, o.remote = r.Offset(k, "__sk_common.skc_rcv_saddr"), r.Offset(k, "__sk_common.skc_daddr")
 		o.local6, o.remote6 = r.OptionalOffset(k, "__sk_common.skc_v6_rcv_saddr"), r.OptionalOffset(k, "__sk_common.skc_v6_daddr")
+		mounts := r.Field("super_block", "s_mounts")
+		o.mounts, o.mountList = mounts.Offset, mounts.Size > 8
+		o.instance = r.Offset("mount", "mnt_instance", "mnt_next_for_sb")
+		o.code.resolve(r)
 		o.moduleName, o.taints = r.OptionalOffset("module", "name"), r.OptionalOffset("module", "taints")
 	})
 	if err != nil {
@@ -149,14 +163,26 @@ func (c *compiler) doors(s *linux.System, kinds []trace.Kind) error {
 	if err != nil {
 		return err
 	}
+	owners, err := s.Owners()
+	if err != nil {
+		return fmt.Errorf("find where refused calls return: %w", err)
+	}
+	// The calls of which a trace of calls has no code.
+	calls := c.calls
+	c.calls = c.refusable
+	defer func() { c.calls = calls }()
 	for i := range doors {
 		d := &doors[i]
 		at, ok := s.Address(d.function)
 		if !ok || !slices.Contains(kinds, d.kind) {
 			continue
 		}
-		c.Probe(plugin.Probe{Where: plugin.AtAddress, Address: uint64(at + landing(s, at)), ID: uint16(idDoor + i)})
-		d.write(c, o)
+		p := plugin.Probe{Where: plugin.AtAddress, ID: uint16(idDoor + i)}
+		places := []virt.Addr{at + landing(s, at)}
+		if d.places != nil {
+			places = d.places(s, owners)
+		}
+		c.each(p, places, func() { d.write(c, o) })
 	}
 	return nil
 }

@@ -32,7 +32,10 @@ mv /var/new /var/log/wtmp
 rm /var/log/app/a.log /var/log/syslog.1 /tmp/home/.bash_history /tmp/elsewhere/log/no.log /tmp/plain
 /acts drop; echo "dropped $?"
 cp /acts /risen; chmod 4755 /risen; /acts rise
-/acts memfd; /acts udp; /acts packet
+/acts memfd; /acts udp; /acts packet; /acts code; echo "code $?"; /acts refused; echo "refused $?"
+mount -t tmpfs logs /var/log; mkdir /var/log/audit; mount -t tmpfs audit /var/log/audit
+echo 0123456789 >/var/log/auth.log; echo x >/var/log/audit/audit.log; rm /var/log/auth.log; rm /var/log/audit/audit.log
+umount /var/log/audit; umount /var/log
 nc -l -p 4711 </dev/null >/dev/null & n=$!
 i=0; while [ $i -lt 50 ] && ! netstat -ltn | grep -q :4711; do i=$((i+1)); done
 nc 127.0.0.1 4711 </dev/null; kill -9 $n; wait $n
@@ -59,7 +62,7 @@ func TestGuestDoors(t *testing.T) {
 			g := traced(t, lab.Options{Name: "doors-" + k, Kernel: k, SMP: 2, Modules: []string{"dummy"}, Files: map[string]string{"/acts": program}})
 			labtest.Output(t, g, "rmmod dummy")
 			stop := watch(t, g, tcg.Options{Calls: []string{}, Kinds: tcg.Kinds()})
-			if said := labtest.Output(t, g, acts); !strings.HasSuffix(said, "dropped 7\ndone\n") {
+			if said := labtest.Output(t, g, acts); !strings.HasSuffix(said, "dropped 7\ncode 0\nrefused 0\ndone\n") {
 				t.Errorf("the guest says %q", said)
 			}
 			compareDoors(t, stop())
@@ -72,8 +75,9 @@ func compareDoors(t *testing.T, all []trace.Event) {
 	got := map[trace.Kind][]string{}
 	running, born := map[int32]bool{}, map[int32]bool{}
 	var statuses, numbers []string
+	sensors := trace.NewSensors()
 	for _, e := range all {
-		if e.Process == nil || e.Process.PID <= 0 || e.Process.Comm == "" || e.TID <= 0 || e.Note != "" && e.Kind != trace.KindModule && e.Kind != trace.KindCreds {
+		if e.Process == nil || e.Process.PID <= 0 || e.Process.Comm == "" || e.TID <= 0 || e.Note != "" && e.Kind != trace.KindModule && e.Kind != trace.KindCreds && e.Kind != trace.KindRefused {
 			t.Errorf("%s %+v", e.AppendLine(nil, e.Time.Location()), e.Process)
 			continue
 		}
@@ -123,6 +127,17 @@ func compareDoors(t *testing.T, all []trace.Event) {
 			what = e.Name + " " + end[strings.LastIndexByte(end, ':'):]
 		case trace.KindModule:
 			what = e.Object
+		case trace.KindNewCode:
+			sensors.Mark(&e)
+			_, size, _ := strings.Cut(e.Args, ", ")
+			what = e.Object + " " + size + ": " + e.Note
+		case trace.KindRefused:
+			if e.Name == "bpf" {
+				what = "bpf = " + e.Result
+			}
+			if e.Note != "" {
+				what += "  # " + e.Note
+			}
 		case trace.KindListen:
 			what = strings.ReplaceAll(strings.ReplaceAll(what, "[::]", "any"), "0.0.0.0", "any")
 		}
@@ -130,18 +145,31 @@ func compareDoors(t *testing.T, all []trace.Event) {
 	}
 	for kind, want := range map[trace.Kind][]string{
 		trace.KindExec: {
-			"/acts: /acts cut /var/log/app/a.log", "/acts: /acts drop", "/acts: /acts rise", "/risen: risen cut /none", "/acts: /acts memfd", "/memfd:payload (deleted): busybox true 'in memory'", "/acts: /acts udp", "/acts: /acts packet",
+			"/acts: /acts cut /var/log/app/a.log", "/acts: /acts drop", "/acts: /acts rise", "/risen: risen cut /none", "/acts: /acts memfd", "/memfd:payload (deleted): busybox true 'in memory'", "/acts: /acts udp", "/acts: /acts packet", "/acts: /acts code", "/acts: /acts refused",
 		},
 		trace.KindCreds: {
 			"acts gid 0 → 1000, egid 0 → 1000 by sys_setresgid",
 			"acts uid 0 → 1000, euid 0 → 1000, suid 0 → 1000, fsuid 0 → 1000, effective -41 capabilities, permitted -41 capabilities by sys_setresuid",
 			"acts uid 0 → 1000, euid 0 → 1000, suid 0 → 1000, fsuid 0 → 1000, effective -41 capabilities, permitted -41 capabilities by sys_setresuid",
 			"risen euid 1000 → 0, suid 1000 → 0, fsuid 1000 → 0, effective +41 capabilities, permitted +41 capabilities by begin_new_exec: became root, by running a program that is set-user-ID or has capabilities",
+			"acts gid 0 → 1000, egid 0 → 1000 by sys_setresgid",
+			"acts uid 0 → 1000, euid 0 → 1000, suid 0 → 1000, fsuid 0 → 1000, effective -41 capabilities, permitted -41 capabilities by sys_setresuid",
+		},
+		trace.KindNewCode: {
+			"[anon] 4096 bytes, r-xp: can run code that no file holds", "/memfd:code (deleted) 4096 bytes, r-xs: can run memory that no file holds (memfd code)",
+			"/bin/busybox 4096 bytes, r-xp: can run code that it has changed in memory", "[heap] 4096 bytes, rwxp: can run its heap, as exploits do and compilers do not",
+			"[stack] 4096 bytes, rwxp: can run its stack, as exploits do and compilers do not",
+		},
+		trace.KindRefused: {
+			"setuid(0) = -1 EPERM (Operation not permitted)", "setuid(0) = -1 EPERM (Operation not permitted)", "setresgid(-1, 0, -1) = -1 EPERM (Operation not permitted)",
+			`finit_module(3, "numdummies=0", 0) = -1 EPERM (Operation not permitted)`, "ptrace(PTRACE_ATTACH, 1) = -1 EPERM (Operation not permitted)",
+			`mount("no", "/tmp", "tmpfs", 0, NULL) = -1 EPERM (Operation not permitted)`, `umount2("/proc", MNT_DETACH) = -1 EPERM (Operation not permitted)`,
+			"bpf = -1 EPERM (Operation not permitted)", "setns(3, CLONE_NEWPID) = -1 EPERM (Operation not permitted)  # by seccomp",
 		},
 		trace.KindModule:  {"dummy"},
 		trace.KindUnload:  {"dummy"},
-		trace.KindMount:   {"mine on /tmp/mine type tmpfs", "bind /tmp/home on /tmp/bound"},
-		trace.KindUnmount: {"/tmp/bound", "/tmp/mine"},
+		trace.KindMount:   {"mine on /tmp/mine type tmpfs", "bind /tmp/home on /tmp/bound", "logs on /var/log type tmpfs", "audit on /var/log/audit type tmpfs"},
+		trace.KindUnmount: {"/tmp/bound", "/tmp/mine", "/var/log/audit", "/var/log"},
 		trace.KindListen:  {"udp 127.0.0.1:5300", "packet 0x0003", "raw 1", "tcp any:4711"},
 		trace.KindConnect: {"udp :53", "tcp :4711"},
 		trace.KindAccept:  {"tcp :4711"},
@@ -149,6 +177,7 @@ func compareDoors(t *testing.T, all []trace.Event) {
 			"/tmp/mine/.bash_history deleted, 23 bytes",
 			"/var/log/app/a.log cut from 11 to 5 bytes", "/var/log/syslog emptied, 11 bytes", "/var/log/syslog renamed to /var/log/syslog.1",
 			"/var/log/wtmp replaced by /var/new", "/var/log/app/a.log deleted, 5 bytes", "/var/log/syslog.1 deleted, 0 bytes", "/tmp/home/.bash_history deleted, 2 bytes",
+			"/var/log/auth.log deleted, 11 bytes", "/var/log/audit/audit.log deleted, 2 bytes",
 		},
 	} {
 		if !slices.Equal(got[kind], want) {

@@ -55,7 +55,7 @@ func TestDoorEvents(t *testing.T) {
 		}
 		return append(items, fmt.Sprint(tagWhole), "")
 	}
-	j := &joiner{}
+	j := &joiner{refusable: refusableCalls([2][]*syscall.Call{syscall.Table(syscall.ABI64), syscall.Table(syscall.ABI32)})}
 	for _, c := range []struct {
 		name string
 		read func(j *joiner, e *trace.Event, r *doorRecord)
@@ -78,11 +78,28 @@ func TestDoorEvents(t *testing.T) {
 		{"a path that goes on", (*joiner).doorMount, trace.KindUnmount, doorOf([]uint64{0}, fmt.Sprint(tagPath), "z"), "…/z"},
 		{"a bind mount", (*joiner).doorMount, trace.KindMount, doorOf([]uint64{4096}, append(path("b"), "0", "/a")...), "bind /a on /b"},
 		{"a mount", (*joiner).doorMount, trace.KindMount, doorOf([]uint64{0}, append(path("b"), "0", "none", "1", "tmpfs")...), "none on /b type tmpfs"},
+		{"code", (*joiner).doorCode, trace.KindNewCode, doorOf([]uint64{codeAnonymous, 0x7000, 0x9000, 7}), "[anon] at 0x7000, 8192 bytes, rwxp"},
+		{"code in a memfd", (*joiner).doorCode, trace.KindNewCode, doorOf([]uint64{codeNameless, 0x7000, 0x8000, 0xd, 1, 1, 2}, path("memfd:x")...), "/memfd:x (deleted) at 0x7000, 4096 bytes, r-xs"},
+		{"code of no sort", (*joiner).doorCode, trace.KindNewCode, doorOf([]uint64{99}), "[anon] at 0x0, 0 bytes, ---p"},
+		{"a refused call", (*joiner).doorRefused, trace.KindRefused, doorOf([]uint64{105, 0xffffffff, 0}), "setuid(0) = -1 EPERM (Operation not permitted)"},
+		{"one of 32 bits", (*joiner).doorRefused, trace.KindRefused, doorOf([]uint64{1<<32 | 213, 0xfffffff3, 7}), "setuid32(7) = -1 EACCES (Permission denied)"},
+		{"one that nobody asked for", (*joiner).doorRefused, trace.KindRefused, doorOf([]uint64{1, 0xffffffff}), "syscall_0x1()"},
+		{"one of no ABI", (*joiner).doorRefused, trace.KindRefused, doorOf([]uint64{1<<63 | 105, 0xffffffff}), "syscall_0x69()"},
 	} {
 		e := trace.Event{Kind: c.kind}
 		c.read(j, &e, c.r)
 		if got := e.What(); got != c.want {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+	}
+	// Code is reported once; that of the next program of the process again.
+	for execs := range 2 {
+		for _, dropped := range []bool{false, true} {
+			r := doorOf([]uint64{codeHeap, 0x7000, 0x9000, 7, 5, uint64(execs)})
+			j.doorCode(&trace.Event{}, r)
+			if r.drop != dropped {
+				t.Errorf("after %d programs, again %v: dropped %v", execs, dropped, r.drop)
+			}
 		}
 	}
 	// A program without arguments, and one in a memfd.

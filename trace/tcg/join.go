@@ -37,6 +37,8 @@ type joiner struct {
 	terminals terminals
 	rings     rings
 	mounts    mounts
+	refusable [2][]*syscall.Call
+	codes     map[codeKey]bool // that were reported
 }
 
 // lastProcess is the process of the last record: most often that of the next one too.
@@ -105,6 +107,7 @@ func (j *joiner) booted() {
 	j.clock = skew{}
 	j.terminals.booted()
 	j.rings.booted()
+	j.codes = nil
 }
 
 func (j *joiner) new() *call {

@@ -62,7 +62,7 @@ func layoutOf(ctx context.Context, l *guest.Look) (o layout, err error) {
 	o.swtch, _ = s.Address("__switch_to")
 	o.nested = runsGuests(ctx, s)
 	o.refused = refusedSites(s, owners)
-	o.denied = returnsOf(s, owners, "__secure_computing")
+	o.denied = deniedAt(s, owners)
 	o.exits = exitSites(s, owners)
 	return o, nil
 }

@@ -117,6 +117,8 @@ func (s *Stream) install(ctx context.Context, l *guest.Look) error {
 		return fmt.Errorf("trace system calls: %w", err)
 	}
 	c.calls = callsOf(ctx, l)
+	c.refusable = refusableCalls(c.calls)
+	s.join.refusable = c.refusable
 	calls := s.o.Calls
 	if s.o.Answers {
 		calls = answerCalls

@@ -1,14 +1,23 @@
 // Does what a shell cannot, each by its name: see doors_guest_test.go.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
+#include <errno.h>
 #include <fcntl.h>
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 extern char **environ;
@@ -50,6 +59,60 @@ int main(int argc, char **argv)
 	}
 	if (!strcmp(act, "packet"))
 		return socket(AF_PACKET, SOCK_RAW, htons(3)) < 0 || socket(AF_INET, SOCK_RAW, 1) < 0;
+	if (!strcmp(act, "code")) { // memory that can be executed: each sort once, and what is none
+		const size_t page = 4096;
+		const int rw = PROT_READ | PROT_WRITE, rx = PROT_READ | PROT_EXEC;
+		char *a = mmap(NULL, 4 * page, rw, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		for (int i = 0; i < 500; i++) // as compilers do
+			if (mprotect(a, page, rx) || mprotect(a, page, rw))
+				return 1;
+		if (mmap(NULL, page, rw | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED) // known already
+			return 2;
+		int m = memfd_create("code", 0), f = open("/bin/busybox", O_RDONLY);
+		if (ftruncate(m, page) || mmap(NULL, page, rx, MAP_SHARED, m, 0) == MAP_FAILED)
+			return 3;
+		if (mmap(NULL, page, rx, MAP_PRIVATE, f, 0) == MAP_FAILED) // of a file: no event
+			return 4;
+		char *t = mmap(NULL, page, rw, MAP_PRIVATE, f, 0);
+		t[0] = 1;
+		if (mprotect(t, page, rx))
+			return 5;
+		char *heap = (char *)(((unsigned long)sbrk(4 * page) + page) & ~(page - 1));
+		if (mprotect(heap, page, rw | PROT_EXEC))
+			return 6;
+		char here;
+		if (mprotect((void *)((unsigned long)&here & ~(page - 1)), page, rw | PROT_EXEC))
+			return 7;
+		if (!fork()) // it has what its parent has
+			_exit(0);
+		return 0;
+	}
+	if (!strcmp(act, "refused")) {
+		int f = open("/lib/modules/dummy.ko", O_RDONLY);
+		if (setresgid(1000, 1000, 1000) || setresuid(1000, 1000, 1000))
+			return 1;
+		setuid(0);
+		setresgid(-1, 0, -1);
+		syscall(SYS_finit_module, f, "numdummies=0", 0);
+		ptrace(PTRACE_ATTACH, 1, NULL, NULL);
+		ptrace(PTRACE_ATTACH, 999999, NULL, NULL); // there is none: no refusal
+		mount("no", "/tmp", "tmpfs", 0, NULL);
+		umount2("/proc", MNT_DETACH);
+		char attr[128] = {0};
+		syscall(SYS_bpf, 5, attr, sizeof attr); // BPF_PROG_LOAD
+		open("/etc/shadow-", O_RDONLY);
+		struct sock_filter filter[] = {
+			BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+			BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_setns, 0, 1),
+			BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+			BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+		};
+		struct sock_fprog program = {sizeof filter / sizeof *filter, filter};
+		if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program))
+			return 2;
+		syscall(SYS_setns, 3, 0x20000000);
+		return 0;
+	}
 	if (!strcmp(act, "cut"))
 		return truncate(argv[2], 5);
 	return 99;

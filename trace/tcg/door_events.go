@@ -341,7 +341,10 @@ func (j *joiner) doorMount(e *trace.Event, r *doorRecord) {
 }
 
 func (j *joiner) doorLog(e *trace.Event, r *doorRecord) {
-	under := j.mounts.under(r.ctx, virt.Addr(r.word(0)))
+	under := ""
+	if super := virt.Addr(r.word(0)); super != 0 { // else the paths begin at the root
+		under = j.mounts.under(r.ctx, super)
+	}
 	path := func(tag uint8) string {
 		p := r.path(tag)
 		if under != "" && under != "/" && strings.HasPrefix(p, "/") {

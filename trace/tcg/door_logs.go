@@ -57,7 +57,9 @@ func (c *compiler) ifLog(o *doorLayout, dentry plugin.Slot, l plugin.Label) {
 		c.ifBelowLog(o, l, root)
 		c.Jump(no)
 		c.Set(root)
-		c.mountpoint(o, no)
+		c.mountOf(o)
+		c.If(sE, "==", 0, no)
+		c.Load(sD, sE, int64(o.mountPoint), 8, no)
 	}
 	c.ifBelowLog(o, l, no)
 	c.Set(no)
@@ -99,16 +101,16 @@ func (c *compiler) ifBelowLog(o *doorLayout, l, root plugin.Label) {
 // maxMountsOf bounds the mounts of one file system that are looked at: each mount namespace has its own.
 const maxMountsOf = 32
 
-// mountpoint puts the dentry on which the file system is mounted whose root is in sD into sD, and goes to no if that is not known.
-// Of several it takes the oldest one that shows all of it: those of other namespaces are copies, or come later.
-func (c *compiler) mountpoint(o *doorLayout, no plugin.Label) {
-	end, some := c.Label(), c.Label()
+// mountOf puts the struct mount of the file system whose root is in sD into sE: 0 if that is not known. Of several it is the oldest one that
+// shows all of it: those of other namespaces are copies, or come later. sF, sX and sY are changed.
+func (c *compiler) mountOf(o *doorLayout) {
+	end := c.Label()
 	c.Imm(sE, 0)
-	c.Load(sF, sD, int64(o.super), 8, no)
+	c.Load(sF, sD, int64(o.super), 8, end)
 	c.Add(sY, sF, uint64(o.mounts))
-	c.Load(sF, sY, 0, 8, no)
+	c.Load(sF, sY, 0, 8, end)
 	for range maxMountsOf {
-		next := c.Label()
+		next, whole := c.Label(), c.Label()
 		if o.mountList {
 			c.IfSame(sF, sY, end)
 			c.Add(sF, sF, -uint64(o.instance))
@@ -116,14 +118,13 @@ func (c *compiler) mountpoint(o *doorLayout, no plugin.Label) {
 			c.If(sF, "==", 0, end) // the newest one comes first
 		}
 		c.Load(sX, sF, int64(o.mount+o.root), 8, end)
-		whole := c.Label()
 		c.IfSame(sX, sD, whole)
 		c.Jump(next)
 		c.Set(whole)
 		// What is mounted nowhere is its own parent.
 		c.Load(sX, sF, int64(o.mountParent), 8, end)
 		c.IfSame(sX, sF, next)
-		c.Load(sE, sF, int64(o.mountPoint), 8, end)
+		c.Add(sE, sF, 0)
 		if o.mountList {
 			c.Jump(end)
 		}
@@ -131,10 +132,6 @@ func (c *compiler) mountpoint(o *doorLayout, no plugin.Label) {
 		c.Load(sF, sF, int64(o.instance), 8, end)
 	}
 	c.Set(end)
-	c.If(sE, "!=", 0, some)
-	c.Jump(no)
-	c.Set(some)
-	c.Add(sD, sE, 0)
 }
 
 // regular goes on at l if the dentry in a slot is not that of a regular file.
@@ -146,11 +143,28 @@ func (c *compiler) regular(o *doorLayout, dentry plugin.Slot, l plugin.Label) {
 	c.If(sX, "!=", 0x8000, l)
 }
 
-// logRecord puts the words of a record of a log: the dentry in sA, and its inode in sB.
+// logRecord puts the words of a record of a log: the dentry in sA, and its inode in sB. Where its file system is mounted is in sD then, as
+// a struct vfsmount, or 0: then the reader has to find out by the super_block.
 func (c *compiler) logRecord(o *doorLayout) {
+	root, none := c.Label(), c.Label()
+	c.Add(sD, sA, 0)
+	for range maxDoorNames {
+		c.Load(sE, sD, int64(o.above), 8, none)
+		c.IfSame(sE, sD, root)
+		c.Add(sD, sE, 0)
+	}
+	c.Set(none)
+	c.Set(root)
+	c.mountOf(o)
+	c.Load(sF, sA, int64(o.super), 8, 0)
+	unknown := c.Label()
+	c.Imm(sD, 0)
+	c.If(sE, "==", 0, unknown)
+	c.Add(sD, sE, uint64(o.mount))
+	c.Imm(sF, 0)
+	c.Set(unknown)
 	c.doorHead(o)
-	c.Load(sX, sA, int64(o.super), 8, 0)
-	c.Put(sX)
+	c.Put(sF)
 	c.Load(sX, sB, int64(o.size), 8, 0)
 	c.Put(sX)
 	c.Load(sX, sB, int64(o.links), 4, 0)
@@ -173,7 +187,7 @@ func (c *compiler) doorDelete(o *doorLayout) {
 
 func (c *compiler) logPath(o *doorLayout, dentry plugin.Slot, tag uint8) {
 	c.Add(sC, dentry, 0)
-	c.Imm(sMnt, 0)
+	c.Add(sMnt, sD, 0)
 	c.doorPath(o, tag)
 }
 
@@ -204,7 +218,7 @@ func (c *compiler) doorRename(o *doorLayout) {
 	c.logRecord(o)
 	c.logPath(o, sA, tagPath)
 	c.Reg(sC, "rsi")
-	c.doorPath(o, tagOther)
+	c.logPath(o, sC, tagOther)
 	c.doorTail(o)
 }
 

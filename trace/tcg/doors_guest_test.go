@@ -61,12 +61,23 @@ func TestGuestDoors(t *testing.T) {
 		t.Run(k, func(t *testing.T) {
 			g := traced(t, lab.Options{Name: "doors-" + k, Kernel: k, SMP: 2, Modules: []string{"dummy"}, Files: map[string]string{"/acts": program}})
 			labtest.Output(t, g, "rmmod dummy")
+			answersOnlyRead(t, g)
 			stop := watch(t, g, tcg.Options{Calls: []string{}, Kinds: tcg.Kinds()})
 			if said := labtest.Output(t, g, acts); !strings.HasSuffix(said, "dropped 7\ncode 0\nrefused 0\ndone\n") {
 				t.Errorf("the guest says %q", said)
 			}
 			compareDoors(t, stop())
 		})
+	}
+}
+
+// answersOnlyRead: what [tcg.Options.Answers] watches can be read, and not had in another way that it would have to watch, too. A file of
+// which one of them works is there to see that they are tried.
+func answersOnlyRead(t *testing.T, g *lab.Guest) {
+	t.Helper()
+	said := labtest.Output(t, g, "/acts told /acts /proc/modules /proc/net/tcp /proc/net/tcp6 /proc/net/udp /proc/net/udp6 /proc/net/raw /proc/net/raw6 /proc/net/unix /proc/net/packet /proc/net/dev")
+	if want := "sendfile /acts\nsplice /acts\ncopy_file_range /acts\nmmap /acts\n"; said != want {
+		t.Errorf("in other ways than by read the guest gets:\n%swant:\n%s", said, want)
 	}
 }
 

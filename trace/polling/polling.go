@@ -32,6 +32,7 @@ const (
 	everySecond   = time.Second            // modules, interfaces, BPF programs
 	everyMounts   = 2 * time.Second
 	everyFindings = 30 * time.Second
+	retry         = 250 * time.Millisecond // of what could not be looked at
 )
 
 // Options say what is looked at. The zero value is the default: everything but findings.
@@ -48,7 +49,7 @@ type Options struct {
 	// Beside says that another source sees each process and connection: nothing is said of how many no look saw, and of
 	// changes of credentials only of those that were made in place, which no function of the kernel does.
 	Beside bool
-	// Warn gets what could not be looked at, when it begins and once in a while as long as it stays so. It
+	// Warn gets what could not be looked at, when it fails twice in a row, and once in a while as long as it stays so. It
 	// may be nil.
 	Warn func(error)
 }
@@ -89,7 +90,7 @@ type scheduled struct {
 	name  string
 	every time.Duration
 	due   time.Time
-	fails bool      // as of last time
+	fails int       // how often in a row
 	told  time.Time // when that was last reported
 }
 
@@ -269,7 +270,7 @@ func (s *Stream) look(ctx context.Context) error {
 		err := p.look(ctx, r)
 		switch {
 		case err == nil:
-			p.fails = false
+			p.fails = 0
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case errors.Is(err, errAnother):
@@ -279,15 +280,26 @@ func (s *Stream) look(ctx context.Context) error {
 			return nil
 		case ended(err):
 			return s.gone(ctx, r, err)
-		case !p.fails || r.at.Sub(p.told) > toldAgain:
-			p.fails, p.told = true, r.at
-			s.o.Warn(fmt.Errorf("%s: %w", p.name, err))
+		default:
+			p.failed(s, r, err)
 		}
 	}
 	if s.away {
 		s.away = false
 	}
 	return nil
+}
+
+// failed deals with what could not be looked at. A list that the guest changed under the look is whole at the next one.
+func (p *scheduled) failed(s *Stream, r *round, err error) {
+	if p.fails++; p.fails == 1 {
+		p.due = r.at.Add(max(retry, s.o.Every))
+		return
+	}
+	if p.fails == 2 || r.at.Sub(p.told) > toldAgain {
+		p.told = r.at
+		s.o.Warn(fmt.Errorf("%s: %w", p.name, err))
+	}
 }
 
 // placed is what distinguishes a kernel from that of another boot, where its address is random.
@@ -324,9 +336,8 @@ func (s *Stream) gone(_ context.Context, r *round, err error) error {
 		s.o.Warn(err)
 	}
 	s.away = true
-	const again = 250 * time.Millisecond
 	for _, p := range s.parts {
-		p.due = r.at.Add(max(again, s.o.Every))
+		p.due = r.at.Add(max(retry, s.o.Every))
 	}
 	return nil
 }

@@ -46,6 +46,7 @@ type sockets struct {
 	turnover network.Turnover
 	counted  bool
 	whole    time.Time // when all were looked at
+	torn     bool      // as of then, not all could be
 	balance  int64     // connections that were counted and not seen, less what was reported
 	missed   unseen
 }
@@ -107,6 +108,10 @@ func (p *sockets) look(ctx context.Context, r *round) error {
 	}
 	p.compare(r, now, turnover, err == nil, gap != nil)
 	p.turnover, p.counted, p.whole = turnover, err == nil, r.at
+	if gap != nil && !p.torn {
+		p.whole = time.Time{} // soon again
+	}
+	p.torn = gap != nil
 	return gap
 }
 

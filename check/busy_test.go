@@ -1,6 +1,7 @@
 package check
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -74,6 +75,22 @@ func TestRestless(t *testing.T) {
 		_, acrossAgain := across.next(x.i, x.alike, r, []*Check{c}, x.stuck)
 		if len(again) != x.again || len(acrossAgain) != x.acrossAgain {
 			t.Errorf("%+v: %d checks are looked at again, over runs %d", x, len(again), len(acrossAgain))
+		}
+	}
+}
+
+// TestStuckGap: what a guest that is stuck was changing while it was read is read again until the guest gets on.
+func TestStuckGap(t *testing.T) {
+	c, other := &Check{ID: "programs"}, &Check{ID: "other"}
+	r := &Result{Gaps: []Gap{{Checks: []*Check{c}, Err: errors.New("the list is broken")}}}
+	o := chosen(nil)
+	for _, x := range []struct {
+		i     int
+		stuck bool
+		again int
+	}{{0, false, 1}, {1, false, 1}, {2, false, 0}, {2, true, 1}, {10, false, 0}, {10, true, 1}, {63, true, 0}} {
+		if _, again := o.next(x.i, 0, r, []*Check{c, other}, x.stuck); len(again) != x.again {
+			t.Errorf("%+v: %d checks are looked at again", x, len(again))
 		}
 	}
 }

@@ -34,7 +34,7 @@ func TestSettle(t *testing.T) {
 	all := []*Check{gappy, sound}
 	of := func(c *Check, name string) *Finding { return &Finding{Check: c, Object: Object{Name: name}} }
 	r := &Result{Findings: []*Finding{of(sound, "old")}, Gaps: []Gap{{Checks: []*Check{gappy}, Err: errors.New("list changed")}}}
-	if got := r.unsettled(all, 0); len(got) != 2 {
+	if got := r.unsettled(all, 0, false); len(got) != 2 {
 		t.Fatalf("%d checks are looked at again", len(got))
 	}
 	r.settle(&Result{Findings: []*Finding{of(gappy, "late"), of(sound, "old"), of(sound, "new")}}, all, 0)
@@ -47,7 +47,7 @@ func TestSettle(t *testing.T) {
 	}
 	r = &Result{Gaps: []Gap{{Checks: []*Check{gappy}, Err: errors.New("broken")}}}
 	for i := range settleAfter {
-		if got := len(r.unsettled(all, i)); got != map[bool]int{true: 1}[i < gapsAgain] {
+		if got := len(r.unsettled(all, i, false)); got != map[bool]int{true: 1}[i < gapsAgain] {
 			t.Errorf("look %d: %d checks", i, got)
 		}
 		r.settle(&Result{Findings: []*Finding{of(gappy, "x")}, Gaps: []Gap{{Checks: []*Check{gappy}, Err: errors.New("broken")}}}, []*Check{gappy}, len(settleAfter)-1)
@@ -82,7 +82,7 @@ func TestMoving(t *testing.T) {
 		}
 		r := at(0)
 		for i := range settleAfter {
-			if got := len(r.unsettled([]*Check{c}, i)); steady && got != 1 {
+			if got := len(r.unsettled([]*Check{c}, i, false)); steady && got != 1 {
 				t.Fatalf("look %d: not looked at again", i)
 			}
 			r.settle(at(virt.Addr(i+1)), []*Check{c}, i)

@@ -231,13 +231,13 @@ func (o *options) next(i, alike int, r *Result, checks []*Check, stuck bool) (af
 	slow := !o.acrossRuns && (stuck || r.explained() && alike < i)
 	switch {
 	case i < min(o.again, len(settleAfter)):
-		return settleAfter[i], r.unsettled(checks, i)
+		return settleAfter[i], r.unsettled(checks, i, stuck)
 	case o.again < len(settleAfter), i >= len(settleAfter)+busyLooks && alike >= busyLooks && !stuck && !r.explained(),
 		i >= len(settleAfter)+maxBusyLooks && !slow, i >= len(settleAfter)+maxStuckLooks:
 		return 0, nil
 	}
 	for _, c := range checks {
-		if slices.ContainsFunc(r.Findings, func(f *Finding) bool { return f.Check == c && (f.Busy && !o.acrossRuns || stuck) }) {
+		if stuck && r.Gap(c) || slices.ContainsFunc(r.Findings, func(f *Finding) bool { return f.Check == c && (f.Busy && !o.acrossRuns || stuck) }) {
 			again = append(again, c)
 		}
 	}
@@ -281,14 +281,15 @@ func (r *Result) confirm(looks int, stuck, acrossRuns bool) {
 }
 
 // gapsAgain is how often what could not be checked is looked at again: a list that changed
-// while it was followed is whole the next time, one that is broken stays so.
+// while it was followed is whole the next time, one that is broken stays so. In a guest that is stuck, a task may be in
+// the middle of changing it for longer.
 const gapsAgain = 2
 
 // unsettled are the checks of which the result is looked at again, for the i-th time: those
 // that found something, and those that could not read all.
-func (r *Result) unsettled(checks []*Check, i int) (again []*Check) {
+func (r *Result) unsettled(checks []*Check, i int, stuck bool) (again []*Check) {
 	for _, c := range checks {
-		if slices.ContainsFunc(r.Findings, func(f *Finding) bool { return f.Check == c }) || i < gapsAgain && r.Gap(c) {
+		if slices.ContainsFunc(r.Findings, func(f *Finding) bool { return f.Check == c }) || (i < gapsAgain || stuck) && r.Gap(c) {
 			again = append(again, c)
 		}
 	}

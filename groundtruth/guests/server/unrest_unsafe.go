@@ -228,7 +228,7 @@ func keepOffDispatcher(dir string) error {
 	}
 	kept, err := os.ReadFile(tracefs + "/" + dir + "set_ftrace_notrace")
 	if err == nil && !bytes.Contains(kept, []byte(dispatcher)) {
-		err = errors.New("the tracer does not keep off the dispatcher of XDP programs")
+		err = fmt.Errorf("the tracer does not keep off the dispatcher of XDP programs, but off %.200q", kept)
 	}
 	return err
 }

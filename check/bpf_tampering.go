@@ -18,10 +18,12 @@ func init() {
 		Title:     "BPF programs that change what programs see or what system calls do",
 		Severity:  High,
 		Technique: "T1014", // Rootkit
-		Source:    "prog_idr, the instructions of each program (bpf_prog.insnsi), and which functions of the kernel they call; the holders of programs",
+		Source:    "prog_idr, the instructions of each program (bpf_prog.insnsi), and which functions of the kernel they call; the holders of programs; bpf_prog.bpf_func of all programs in vmalloc areas, classic filters too",
 		Proves: `A BPF program calls bpf_probe_write_user, which overwrites the memory of whatever process it runs in, or bpf_override_return, which has a function of the kernel return
-without being run. Rootkits made of BPF hide files and processes, inject libraries and forge files in this way: the kernel itself warns of the first in its log.`,
-		Blind: `What only watches, or drops and answers packets (XDP, tc): these are in the views bpf and bpf_links. A program that was taken out of the table: hidden-bpf finds that.`,
+without being run. Or what runs when a program is called (bpf_func) is a function of a module's or of the kernel's, in place of the program: so a filter of packets or of system calls lets through what it was
+set to stop. Rootkits made of BPF hide files and processes, inject libraries and forge files in this way: the kernel itself warns of the first in its log.`,
+		Blind: `What only watches, or drops and answers packets (XDP, tc): these are in the views bpf and bpf_links. A program that was taken out of the table: hidden-bpf finds that. A program that runs the
+code of another program.`,
 		Next: `Look at the program with the command shown, at where it is attached (bpf_links) and at the process that loaded it. Tools that instrument Go programs write to user memory as
 well, and some security products override returns: find out whether one is installed.`,
 		Example: `A program attached to getdents64 overwrites what it returned:
@@ -58,6 +60,15 @@ func bpfTampering(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 		base, ok := s.Linux.Address("__bpf_call_base")
 		if !ok {
 			return // built without BPF
+		}
+		fs, err := exchangedPrograms(ctx, s)
+		for _, f := range fs {
+			if !yield(f, nil) {
+				return
+			}
+		}
+		if err != nil && !yield(nil, err) {
+			return
 		}
 		var holders *bpf.Holders
 		for p, err := range bpf.Programs(ctx, s.Linux) {

@@ -75,6 +75,7 @@ var coverage = []covered{
 	},
 	{"breakpoint of the processor's, registered by a module (perf)", "tutorials", "T1014", []string{"module-hook"}, []string{"breakpoint that a module registered"}, ""},
 	{"handlers of sysctls", "private kits", "T1014", []string{"operations-table", "code-pointer"}, []string{"function of a sysctl in a module"}, ""},
+	{"messages of rtnetlink, families of sockets, misc devices, queues of disks led to a module", "private kits", "T1014", []string{"operations-table"}, []string{"message of rtnetlink answered by a module", "sockets for packets made by a table in a module", "misc device by a table in a module"}, "qdiscs, NAPI, interrupts' flow handlers, kernfs and functions of single sockets, where the module is on the list; hidden-module and hidden-code find one that is not"},
 	{"mappings of processes (vm_operations_struct), scheduling classes, restart_block of tasks", "private kits", "T1014", []string{"operations-table"}, []string{"memory of a process served by a table in a module", "a module's function after a signal"}, ""},
 	{"tables of /proc entries, seq_operations.show", "adore-ng, Suterusu, KoviD", "T1014", []string{"operations-table"}, []string{"table of an entry of /proc copied", "table of an entry of /proc copied into a module", "list of connections elsewhere"}, ""},
 	{
@@ -101,6 +102,7 @@ var coverage = []covered{
 	{"root by commit_creds(prepare_kernel_cred())", "Reptile, PUMAKIT, Caraxes, Singularity", "T1068", []string{"stolen-credentials"}, []string{riseTrick, "credentials that the kernel made", "credentials that a module had made"}, "at one look alone, where no login came before it, and where the process ran another program before the next"},
 	{"modprobe_path, core_pattern, release_agent, binfmt_misc", "kernel and container exploits", "T1546", []string{"helper-path"}, []string{"modprobe in /tmp", "crashes into a hidden program", "power off by /var/tmp", "what the kernel runs", "modprobe in /opt"}, ""},
 	{"BPF program that overwrites what processes read", "TripleCross, ebpfkit, bad-bpf, boopkit", "T1014", []string{"bpf-tampering"}, []string{"program that overwrites memory of processes", "program that has system calls fail"}, ""},
+	{"BPF program or filter that runs something else (bpf_func)", "private kits", "T1562.001", []string{"bpf-tampering"}, []string{"filter of packets that runs something else"}, "the code of another program"},
 	{"BPF program that hides itself", "ebpfkit, LinkPro", "T1564", []string{"hidden-bpf"}, []string{"program off the table", "program off the table, without an identifier", "symbol of a program off the list"}, ""},
 	{"BPF for signals from the network (XDP, tc)", "boopkit, LinkPro, TripleCross", "T1205", nil, nil, "a fact in the views bpf and bpf_links: load balancers do the same"},
 	{"socket filter that waits for a magic packet", "BPFDoor, Symbiote", "T1205.002", []string{"packet-filter-backdoor"}, []string{"filter with magic", "filter by window"}, "a program that compares in its own code"},

@@ -111,6 +111,20 @@ func (w *opsWalk) strange(kind *operations, table virt.Addr, holder, owner, of s
 	w.foundAs(Likely, kind, table, object(), fmt.Sprintf("has %s of module %s (%s)", kind.structure, holder, st.strange), "a table of "+of, fmt.Sprintf("%#x, in the data of module %s", uint64(table), holder), table, "")
 }
 
+// driven judges a table of what lies, itself or with another table, in the data of its driver: drivers of large things are several modules.
+func (w *opsWalk) driven(kind *operations, table, driver virt.Addr, object func() string) {
+	of, holder := w.owners.HolderAt(driver), w.owners.HolderAt(table)
+	if table == 0 || holder.Kind != linux.OwnerModule {
+		return
+	}
+	switch of.Kind {
+	case linux.OwnerKernel:
+		w.strange(kind, table, holder.Name, "", "the kernel", object)
+	case linux.OwnerModule:
+		w.strange(kind, table, holder.Name, of.Name, "module "+of.Name, object)
+	}
+}
+
 // deviceServed judges who serves a network device: the module that has its operations, or that has those of another device,
 // as those do that a bond or team takes the place of.
 func (w *opsWalk) deviceServed(o *opsLayout, dev, ops, header, ethtool virt.Addr, name func() string) {

@@ -25,7 +25,7 @@ func operationsTables(ctx context.Context, s *Subject) iter.Seq2[*Finding, error
 			yield(nil, err)
 			return
 		}
-		for _, part := range []func(context.Context, *opsLayout){w.files, w.procEntries, w.protocols, w.networks, w.devices, w.superBlocks, w.sysctls, w.tasks, w.mappings} {
+		for _, part := range []func(context.Context, *opsLayout){w.files, w.procEntries, w.protocols, w.networks, w.devices, w.superBlocks, w.sysctls, w.tasks, w.mappings, w.families, w.linkHandlers} {
 			if part(ctx, o); w.ended || ctx.Err() != nil {
 				return
 			}
@@ -50,6 +50,7 @@ type opsLayout struct {
 	netSpecific, deviceOp, headerOp, ethtoolOp, receive        kobj.Field
 	devicePackets, deviceSpecific                              kobj.Field
 	class, restart                                             kobj.Field // of task_struct
+	diskQueue, queueOp                                         kobj.Field
 }
 
 func opsLayoutOf(s *linux.System) (*opsLayout, error) {
@@ -75,6 +76,7 @@ func opsLayoutOf(s *linux.System) (*opsLayout, error) {
 			netPackets: r.Optional(net, "ptype_all"), netSpecific: r.Optional(net, "ptype_specific"), // 6.15
 			deviceList: r.Optional(dev, "dev_list"), deviceName: r.Optional(dev, "name"), deviceOp: r.Optional(dev, "netdev_ops"), headerOp: r.Optional(dev, "header_ops"),
 			ethtoolOp: r.Optional(dev, "ethtool_ops"), receive: r.Optional(dev, "rx_handler"), devicePackets: r.Optional(dev, "ptype_all"), deviceSpecific: r.Optional(dev, "ptype_specific"),
+			diskQueue: r.Optional("gendisk", "queue"), queueOp: r.Optional("request_queue", "mq_ops"),
 			class: r.Optional("task_struct", "sched_class"), restart: r.Optional("task_struct", "restart_block.fn"),
 		}
 	})
@@ -455,20 +457,30 @@ func (w *opsWalk) device(ctx context.Context, o *opsLayout, dev virt.Addr) {
 }
 
 // devices judges what serves device files, disks and terminals.
-func (w *opsWalk) devices(ctx context.Context, _ *opsLayout) {
+func (w *opsWalk) devices(ctx context.Context, o *opsLayout) {
 	for d, err := range device.Drivers(ctx, w.s.Linux) {
 		if err != nil {
 			w.fail(err)
 			continue
 		}
-		w.judge(&fileOps, d.Ops, func() string { return "the driver of " + d.Kind + " devices " + d.Name })
+		name := func() string { return "the driver of " + d.Kind + " devices " + d.Name }
+		w.judge(&fileOps, d.Ops, name)
+		w.driven(&fileOps, d.Ops, d.Address, name)
 	}
 	for d, err := range device.Disks(ctx, w.s.Linux) {
 		if err != nil {
 			w.fail(err)
 			continue
 		}
-		w.judge(&blockOps, d.Ops, func() string { return "disk " + d.Name })
+		name := func() string { return "disk " + d.Name }
+		w.judge(&blockOps, d.Ops, name)
+		if o.diskQueue.Present() && o.queueOp.Present() {
+			w.r.Err = nil
+			if ops := w.r.Pointer(w.r.Pointer(d.Disk, o.diskQueue), o.queueOp); w.r.Err == nil && ops != 0 {
+				w.judge(&queueOps, ops, name)
+				w.driven(&queueOps, ops, d.Ops, name)
+			}
+		}
 	}
 	for t, err := range device.Terminals(ctx, w.s.Linux) {
 		if err != nil {

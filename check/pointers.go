@@ -109,7 +109,8 @@ func named(v table.View, columns []table.Column) (names table.Selection) {
 func describe(v table.View, names table.Selection, row table.Row) string {
 	words := []string{v.Name()}
 	for _, i := range names {
-		if text := row[i].String(); text != "" && !row[i].IsNull() {
+		// A probe is named by what it probes.
+		if text := row[i].String(); text != "" && !row[i].IsNull() && text != words[len(words)-1] {
 			words = append(words, text)
 		}
 	}

@@ -48,6 +48,9 @@ var moduleTricks = []struct {
 	{"a thread of a module that is named as a worker", []string{"masquerade"}},
 	{"memory of a process served by a table in a module", []string{"operations-table"}},
 	{"a module's function after a signal", []string{"operations-table"}},
+	{"message of rtnetlink answered by a module", []string{"operations-table"}},
+	{"sockets for packets made by a table in a module", []string{"operations-table"}},
+	{"misc device by a table in a module", []string{"operations-table"}},
 }
 
 // TestGuestZooModules loads modules that do in the guest what rootkits do.

@@ -58,6 +58,16 @@ var programTricks = []programTrick{
 	{name: "shell on a connection", command: "/tricks shell", want: []string{"shell-on-socket"}},
 	{name: "filter with magic", command: "/tricks filter-magic", want: []string{"packet-filter-backdoor"}},
 	{name: "filter by window", command: "/tricks filter-window", want: []string{"packet-filter-backdoor"}},
+	{name: "filter of packets that runs something else", command: "/tricks filter-dhcp", want: []string{"bpf-tampering"}, outside: func(z *zoo) {
+		for k, err := range z.look.Sockets(z.Context()) {
+			if err == nil && k.Protocol == "packet" && k.Filter != nil {
+				filter := z.ptr(k.Addr + z.offset("sock", "sk_filter"))
+				z.put(z.ptr(filter+z.offset("sk_filter", "prog"))+z.offset("bpf_prog", "bpf_func"), uint64(z.symbol("__x64_sys_getpid")))
+				return
+			}
+		}
+		z.Fatal("no socket has a filter")
+	}},
 	{name: "healthy: filter of DHCP", command: "/tricks filter-dhcp"},
 	{name: "healthy: sniffer", command: "/tricks sniff dummy0"},
 	{name: "promiscuous by flag", command: "ip link set dummy0 promisc on; echo ready", undo: "ip link set dummy0 promisc off", want: []string{"promiscuous"}},

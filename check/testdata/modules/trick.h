@@ -14,14 +14,17 @@
 #include <linux/interrupt.h>
 #include <linux/kprobes.h>
 #include <linux/kthread.h>
+#include <linux/miscdevice.h>
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/namei.h>
 #include <linux/netdevice.h>
 #include <linux/netfilter.h>
 #include <linux/netfilter_ipv4.h>
+#include <linux/net.h>
 #include <linux/perf_event.h>
 #include <linux/pid.h>
+#include <linux/rtnetlink.h>
 #include <linux/sched/signal.h>
 #include <linux/version.h>
 #include <net/dst_ops.h>
@@ -125,6 +128,8 @@ static struct header_ops headers __maybe_unused;
 static struct dentry_operations names __maybe_unused;
 static struct address_space_operations pages __maybe_unused;
 static struct vm_operations_struct areas __maybe_unused;
+static struct net_proto_family family __maybe_unused;
+static struct file_operations files __maybe_unused;
 static struct nf_hook_ops hook __maybe_unused = { .hook = accept_all, .pf = NFPROTO_IPV4, .hooknum = NF_INET_PRE_ROUTING, .priority = -300 };
 static struct kprobe probe __maybe_unused = { .symbol_name = "vfs_read", .pre_handler = probe_nothing };
 static struct kretprobe return_probe __maybe_unused = { .kp = { .symbol_name = "filldir64" }, .handler = return_nothing, .maxactive = 4 };
@@ -266,6 +271,28 @@ static int __init trick_init(void)
 #elif MODE == 27 /* how a process goes on after a signal */
 	if (t)
 		t->restart_block.fn = (void *)do_nothing;
+#elif MODE == 28 /* who answers for the tables of neighbours */
+	struct { void *doit, *dumpit; } **links = ((void **)symbol("rtnl_msg_handlers"))[PF_UNSPEC];
+
+	if (links && links[RTM_GETNEIGHTBL - RTM_BASE])
+		exchange(&links[RTM_GETNEIGHTBL - RTM_BASE]->dumpit);
+#elif MODE == 29 /* who makes sockets for packets */
+	const struct net_proto_family **families = (void *)symbol("net_families");
+
+	if (families && families[PF_PACKET]) {
+		family = *families[PF_PACKET];
+		families[PF_PACKET] = &family;
+	}
+#elif MODE == 30 /* the driver of a device of the kernel's */
+	struct miscdevice *device;
+
+	list_for_each_entry(device, (struct list_head *)symbol("misc_list"), list) {
+		if (!strcmp(device->name, "cpu_dma_latency")) {
+			files = *device->fops;
+			device->fops = &files;
+			break;
+		}
+	}
 #endif
 	(void)exchange, (void)stop_nothing, (void)same_name;
 	(void)t, (void)symbol, (void)write_protect, (void)hide_module, (void)wait_for_ever, (void)accept_all;

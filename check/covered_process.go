@@ -19,7 +19,7 @@ func init() {
 		Technique: "T1564.013", // Hide Artifacts: Bind Mounts
 		Source:    "mount.mnt_mountpoint of all mount namespaces that processes are in, the super_block of that dentry, proc_inode.pid, super_block.s_root and s_fs_info of a /proc",
 		Proves: `Something is mounted over /proc/PID of a process, or over a file or folder below it, so that ps, top and lsof, which read it, see an empty folder, or another process's.
-Runtimes of containers mount over files of /proc, as /proc/kcore, and never over those of a process. Or all of /proc is covered in the first process's mount namespace by something that
+Runtimes of containers mount over files of /proc, as /proc/kcore, and never over those of a process. Or all of /proc is covered, or was replaced, in the first process's mount namespace by something that
 is no /proc, by a folder of one, or by the /proc of another PID namespace, which lists other processes.`,
 		Blind: `A mount in a namespace that no process is in any more. A /proc that was mounted anew with hidepid, which hides processes from users and not from root.`,
 		Next: `See what the process is: "outsight ps TARGET --pid PID -o json", and the views tree, files and sockets. "outsight mounts" shows the mount, and what is mounted there; in the guest "umount /proc/PID"
@@ -148,6 +148,11 @@ func (w *coverWalk) judge(m virt.Addr, ns mountNamespace) (*Finding, error) {
 	point := r.Pointer(m, o.point)
 	super := r.Pointer(point, o.super)
 	if r.Err != nil || !w.isProc(super) {
+		if r.Err == nil && ns.of.PID == 1 && r.Pointer(point, o.parent) == ns.of.root && point != ns.of.root {
+			if name, err := w.reader.DentryName(point); err == nil && name == "proc" {
+				return w.inPlaceOfProc(m)
+			}
+		}
 		return nil, w.failed(m)
 	}
 	top, at := point, point
@@ -200,6 +205,18 @@ func (w *coverWalk) judge(m virt.Addr, ns mountNamespace) (*Finding, error) {
 	}
 	f := w.finding(m, obj, who+" "+what)
 	f.Aspect = fmt.Sprintf("%d %s", of, path)
+	return f, w.failed(m)
+}
+
+// inPlaceOfProc is the finding about what is mounted at /proc itself, once the /proc that was there was unmounted (umount -l).
+func (w *coverWalk) inPlaceOfProc(m virt.Addr) (*Finding, error) {
+	what := w.otherThanProc(m)
+	if what == "" || w.r.Err != nil {
+		return nil, w.failed(m)
+	}
+	f := w.finding(m, Object{Kind: "mount", Name: "/proc", Addr: m}, "in place of /proc something is mounted "+what)
+	f.Severity, f.Confidence, f.Expected = Medium, Possible, "the /proc of the first PID namespace"
+	f.Show = `outsight mounts {} --where 'mount_point == "/proc"'`
 	return f, w.failed(m)
 }
 

@@ -384,7 +384,7 @@ func (r *checkRun) conclude() error {
 		return r.failed
 	}
 	r.printGaps()
-	if r.flags.guest.verbose {
+	if r.flags.guest.verbose || r.last.Ran == 0 { // no check is no answer
 		for _, gap := range r.last.Unsupported {
 			fmt.Fprintln(r.stderr, "outsight: nothing to compare with: "+sentence(gap.String()))
 		}

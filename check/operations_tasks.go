@@ -76,11 +76,14 @@ func (w *opsWalk) mappings(ctx context.Context, o *opsLayout) {
 		w.fail(err)
 		return
 	}
+	type served struct{ file, ops virt.Addr }
+	seen := map[served]bool{}
 	for _, p := range ps.all {
 		for _, m := range p.maps {
-			if m.Ops == 0 {
+			if m.Ops == 0 || seen[served{m.File, m.Ops}] {
 				continue
 			}
+			seen[served{m.File, m.Ops}] = true
 			if ctx.Err() != nil || !w.spend() {
 				return
 			}

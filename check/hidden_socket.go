@@ -82,6 +82,11 @@ func hiddenSockets(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 	}
 }
 
+// keepers are functions of the kernel in which a task has files that no process shows: those of a child that is on no list yet
+// (copy_process copies them before it makes namespaces, which takes seconds on a busy machine), and those of a process
+// that ends, one after the other (exit_files).
+var keepers = []string{"copy_process", "do_exit"}
+
 // mappedFiles are the files that mappings keep open, as those of a packet socket's ring do.
 func (ps *programs) mappedFiles() map[virt.Addr]bool {
 	files := map[virt.Addr]bool{}
@@ -128,6 +133,9 @@ func (s *Subject) hiddenSocket(ctx context.Context, k *network.Socket, o *hidden
 		}
 		// It may be closed by a task that has to wait: no descriptor leads to it from then on.
 		closing, err := s.Linux.AtWorkOn(ctx, file, maxFile)
+		if err == nil && !closing {
+			closing, err = s.Linux.AtWorkIn(ctx, keepers...)
+		}
 		f.Explained = err == nil && closing
 		f.Confidence = Likely
 		f.Title = describeSocket(k) + " has a file that no process has"

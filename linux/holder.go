@@ -186,7 +186,7 @@ func (o *holderLayout) words(r kobj.Reader, task virt.Addr, now uint64) (map[uin
 }
 
 // AtWorkOn reports whether a task is at work, in the kernel, on the size bytes at object: it is ready to run or waits
-// uninterruptibly, and has an address in them on its stack, or has put off to deal with them until it leaves the kernel
+// for what no signal but the last ends, and has an address in them on its stack, or has put off to deal with them until it leaves the kernel
 // (task_work_add). Tasks on a processor are left out, as the words of earlier calls are on their stacks too.
 func (s *System) AtWorkOn(ctx context.Context, object virt.Addr, size uint64) (bool, error) {
 	o, err := s.holderLayout()
@@ -211,13 +211,27 @@ func (s *System) AtWorkOn(ctx context.Context, object virt.Addr, size uint64) (b
 	return false, ctx.Err()
 }
 
+// AtWorkIn reports whether a task is at work in one of these functions, as [System.AtWorkOn] means it: it will return to it.
+func (s *System) AtWorkIn(ctx context.Context, functions ...string) (bool, error) {
+	for _, name := range functions {
+		at, size, ok := s.TableAt(name)
+		if !ok {
+			continue
+		}
+		if is, err := s.AtWorkOn(ctx, at, size); is || err != nil {
+			return is, err
+		}
+	}
+	return false, nil
+}
+
 // maxTaskWorks bounds what a task has put off.
 const maxTaskWorks = 64
 
 func (o *holderLayout) atWorkOn(r kobj.Reader, task virt.Addr, now uint64, object virt.Addr, size uint64) bool {
-	const uninterruptible = 2 // TASK_UNINTERRUPTIBLE, alone
+	const uninterruptible, killable = 2, 0x102 // TASK_UNINTERRUPTIBLE alone, TASK_KILLABLE
 	within := func(a virt.Addr) bool { return a >= object && uint64(a-object) < size }
-	if state := r.Uint(task, o.state); r.Err != nil || state != 0 && state != uninterruptible || r.Uint(task, o.onCPU) != 0 {
+	if state := r.Uint(task, o.state); r.Err != nil || state != 0 && state != uninterruptible && state != killable || r.Uint(task, o.onCPU) != 0 {
 		return false
 	}
 	for work, n := r.Pointer(task, o.works), 0; work != 0 && r.Err == nil && n < maxTaskWorks; n++ {

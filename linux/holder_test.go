@@ -108,6 +108,7 @@ func TestAtWorkOn(t *testing.T) {
 	}{
 		"closes it":                 {state: 0, arrival: now, onStack: file, want: true},
 		"waits while it closes it":  {state: 2, arrival: now, onStack: file + 16, want: true},
+		"can be killed meanwhile":   {state: 0x102, arrival: now, onStack: file + 16, want: true},
 		"closes another":            {state: 0, arrival: now, onStack: file + 512},
 		"has put off to close it":   {state: 0, arrival: now, work: file + 8, want: true},
 		"has put off another first": {state: 0, arrival: now, work: other, want: true},

@@ -65,7 +65,7 @@ var coverage = []covered{
 	{
 		"function pointers in the kernel's writable data exchanged for other functions of the kernel's own (notifiers, checks, protocols)", "private kits", "T1562.001",
 		[]string{"data-pointer"}, []string{"pointer to another function of the kernel"},
-		"without an image of the kernel; functions that some instruction has as an operand, one in ten to twenty-five; static calls; what is sealed; pointers in allocated memory",
+		"without an image of the kernel; functions whose address is in some instruction or table; static calls; what is sealed; pointers in allocated memory",
 	},
 	{
 		"tables of operations in a module that stays on the list: names of folders, pages of files, headers of network devices", "private kits", "T1014",

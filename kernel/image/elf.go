@@ -140,6 +140,14 @@ func (im *Image) Code(s Section) []byte {
 	return im.bytes(s)
 }
 
+// Data are the bytes of a section that is not of instructions, as linked; nil of others, and if the image does not have them. They must not be changed.
+func (im *Image) Data(s Section) []byte {
+	if im.Code(s) != nil {
+		return nil
+	}
+	return im.bytes(s)
+}
+
 // table are the bytes of a section that must be there.
 func (im *Image) table(s Section) ([]byte, error) {
 	b := im.bytes(s)

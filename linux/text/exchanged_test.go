@@ -35,3 +35,21 @@ func TestOperandIn(t *testing.T) {
 		}
 	}
 }
+
+// TestWordIn: words of data that have the address are found, aligned ones, outside of lists.
+func TestWordIn(t *testing.T) {
+	const start, addr = 0xffff_ffff_8200_0004, 0xffff_ffff_8123_4560 // 4 bytes before an aligned word
+	for at := range 40 {
+		data := make([]byte, 48)
+		binary.LittleEndian.PutUint64(data[at:], addr)
+		if got, want := wordIn(data, start, addr, nil), at%8 == 4; got != want {
+			t.Errorf("at %d: %v", at, got)
+		}
+		if wordIn(data, start, addr, []span{{start, start + 48}}) {
+			t.Errorf("at %d: found in a list", at)
+		}
+	}
+	if wordIn(nil, start, addr, nil) {
+		t.Error("nothing has it")
+	}
+}

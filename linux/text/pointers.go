@@ -42,6 +42,9 @@ func (r *Reference) codePointers() (codePointers, error) {
 	for name := range filledTables {
 		names = append(names, name)
 	}
+	for _, b := range listBounds {
+		names = append(names, b[:]...)
+	}
 	at, err := r.Image.Lookup(names...)
 	if err != nil {
 		return codePointers{}, err
@@ -53,6 +56,11 @@ func (r *Reference) codePointers() (codePointers, error) {
 	for name, size := range filledTables {
 		if a, ok := at[name]; ok && a%8 == 0 {
 			p.filled = append(p.filled, span{a, a + size})
+		}
+	}
+	for _, b := range listBounds {
+		if from, to := at[b[0]], at[b[1]]; from != 0 && from < to {
+			r.listed = append(r.listed, span{from, to})
 		}
 	}
 	p.words = r.Image.CodePointers(p.sealed.start, p.sealed.end)
@@ -69,7 +77,7 @@ type Pointers struct {
 	buffer []byte
 }
 
-// Pointer is one that does not lead to the kernel's text, or to a function of it that no code of the kernel's puts anywhere.
+// Pointer is one that does not lead to the kernel's text, or to a function of it that nothing of the kernel's puts anywhere.
 type Pointer struct {
 	Addr      virt.Addr
 	Want, Got virt.Addr // Want is 0 if it was built as nothing
@@ -79,7 +87,7 @@ type Pointer struct {
 	Sealed    bool      // nothing writes there once the kernel has started
 	// Beside says that it is empty in the image, and is part of a variable that has other functions.
 	Beside bool
-	// Exchanged says that it leads to the kernel's text, and no instruction of the kernel has what it leads to as an operand.
+	// Exchanged says that it leads to the kernel's text, and no instruction and no table of the kernel has the address that it leads to.
 	Exchanged bool
 }
 

@@ -49,6 +49,7 @@ type Reference struct {
 	constant, vdsoImages func() ([]*region, error)
 	pointers             func() (codePointers, error)
 	operands             operands
+	listed               []span // where the image lists functions; set with pointers
 }
 
 // NewReference prepares an image. It takes some ten milliseconds; keep the answer.

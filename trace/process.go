@@ -115,14 +115,36 @@ func (ps *Processes) introduction(pid int32) (introduced, bool) {
 	return in, ok
 }
 
-// as completes what was read of a process by what it was when it began or ran its program.
+// Unsure forgets what processes were introduced as: records of others may have been lost.
+func (ps *Processes) Unsure() {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	clear(ps.introduced)
+	clear(ps.before)
+}
+
+// Booted forgets all that was known of the kernel before. What is introduced from now on is of the one that runs now.
+func (ps *Processes) Booted() {
+	ps.Unsure()
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	ps.layout, ps.live = nil, nil
+	clear(ps.young)
+	clear(ps.old)
+}
+
+// as completes what was read of a process by what it was when it began, ran its program or got its credentials: it
+// may have run another program by the time it is read.
 func (ps *Processes) as(read *Process) *Process {
 	in, ok := ps.introduction(read.PID)
 	if !ok || in.stale || in.Started != read.Started {
 		return read
 	}
 	p := *read
-	p.Comm, p.Exe, p.UID, p.PPID = in.Comm, in.Exe, in.UID, in.PPID
+	if p.Comm != in.Comm && in.Exe != "" { // else the path that was read is the better one
+		p.Exe = in.Exe
+	}
+	p.Comm, p.UID, p.PPID = in.Comm, in.UID, in.PPID
 	if in.Parent != "" {
 		p.Parent = in.Parent
 	}
@@ -182,7 +204,7 @@ func (ps *Processes) over(l *guest.Look) bool {
 		if err != nil {
 			return false
 		}
-		if ps.layout != nil { // else what was introduced is of this boot
+		if ps.layout != nil { // else what was introduced is of this boot: see Booted
 			clear(ps.introduced)
 			clear(ps.before)
 		}

@@ -110,6 +110,16 @@ func TestProcessesIntroduced(t *testing.T) {
 	if p := ps.Born(t.Context(), gone, began, 41); p == nil || p.Comm != "true" {
 		t.Errorf("gone, after Forget: %+v", p)
 	}
+	ps.Unsure() // another may have had the number meanwhile
+	ps.Forget(gone, 41)
+	if p := ps.Born(t.Context(), gone, began, 41); p != nil {
+		t.Errorf("gone, after records were lost: %+v", p)
+	}
+	ps.Booted()
+	ps.Introduce(gone, &trace.Process{PID: 41, PPID: 1, Comm: "next", Started: time.Minute})
+	if p := ps.Born(t.Context(), gone, began, 41); p == nil || p.Comm != "next" {
+		t.Errorf("of the next boot: %+v", p)
+	}
 }
 
 // A thread's process is its leader's, by name and start.

@@ -90,7 +90,7 @@ type scheduled struct {
 	name  string
 	every time.Duration
 	due   time.Time
-	fails int       // how often in a row
+	fails int       // see failed
 	told  time.Time // when that was last reported
 }
 
@@ -270,7 +270,7 @@ func (s *Stream) look(ctx context.Context) error {
 		err := p.look(ctx, r)
 		switch {
 		case err == nil:
-			p.fails = 0
+			p.fails = max(p.fails-1, 0)
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case errors.Is(err, errAnother):
@@ -290,13 +290,15 @@ func (s *Stream) look(ctx context.Context) error {
 	return nil
 }
 
-// failed deals with what could not be looked at. A list that the guest changed under the look is whole at the next one.
+// failed deals with what could not be looked at. A list that the guest changed under the look is whole at the next one;
+// what fails half the time is reported.
 func (p *scheduled) failed(s *Stream, r *round, err error) {
-	if p.fails++; p.fails == 1 {
+	const each, much, most = 2, 3, 6 // a success takes one away
+	if p.fails = min(p.fails+each, most); p.fails < much {
 		p.due = r.at.Add(max(retry, s.o.Every))
 		return
 	}
-	if p.fails == 2 || r.at.Sub(p.told) > toldAgain {
+	if p.told.IsZero() || r.at.Sub(p.told) > toldAgain {
 		p.told = r.at
 		s.o.Warn(fmt.Errorf("%s: %w", p.name, err))
 	}

@@ -34,6 +34,9 @@ type socket struct {
 	is        *trace.Process
 }
 
+// maxSockets bounds what is kept of sockets that may still be there, of a guest whose lists cannot be followed.
+const maxSockets = 1 << 16
+
 type socketKey struct {
 	addr      virt.Addr
 	endpoints string
@@ -43,7 +46,9 @@ type socketKey struct {
 type sockets struct {
 	known    map[socketKey]socket // nil before the first look
 	held     map[socketKey]socket // new, and nobody's yet: see hold
-	turnover network.Turnover
+	turnover network.Turnover     // at the last look at all that was whole
+	opened   int64                // connections that were seen to begin since
+	seen     network.Turnover     // at the last look at all
 	counted  bool
 	whole    time.Time // when all were looked at
 	torn     bool      // as of then, not all could be
@@ -61,7 +66,7 @@ func (p *sockets) look(ctx context.Context, r *round) error {
 	}
 	// Counted before they are looked at: what is counted can be seen by then.
 	turnover, err := network.ReadTurnover(ctx, live)
-	if counted := err == nil; counted && p.counted && turnover == p.turnover && len(p.held) == 0 && r.at.Sub(p.whole) < everySocket {
+	if counted := err == nil; counted && p.counted && turnover == p.seen && len(p.held) == 0 && r.at.Sub(p.whole) < everySocket {
 		return nil
 	} else if !counted && r.at.Sub(p.whole) < everySecond {
 		return nil
@@ -107,7 +112,7 @@ func (p *sockets) look(ctx context.Context, r *round) error {
 		}
 	}
 	p.compare(r, now, turnover, err == nil, gap != nil)
-	p.turnover, p.counted, p.whole = turnover, err == nil, r.at
+	p.seen, p.counted, p.whole = turnover, err == nil, r.at
 	if gap != nil && !p.torn {
 		p.whole = time.Time{} // soon again
 	}
@@ -118,13 +123,14 @@ func (p *sockets) look(ctx context.Context, r *round) error {
 // compare makes events of what differs. incomplete says that what is not among now may still be there.
 func (p *sockets) compare(r *round, now map[socketKey]socket, turnover network.Turnover, counted, incomplete bool) {
 	first := p.known == nil
-	opened := int64(0)
 	for key, was := range p.known {
 		if _, still := now[key]; still {
 			continue
 		}
 		if incomplete {
-			now[key] = was
+			if len(now) < maxSockets {
+				now[key] = was
+			}
 			continue
 		}
 		r.emit(was.event(trace.KindClose))
@@ -165,7 +171,7 @@ func (p *sockets) compare(r *round, now map[socketKey]socket, turnover network.T
 			continue
 		}
 		if s.protocol == "tcp" && s.kind != trace.KindListen && !waited {
-			opened++
+			p.opened++
 		}
 		switch {
 		case first:
@@ -177,11 +183,17 @@ func (p *sockets) compare(r *round, now map[socketKey]socket, turnover network.T
 		}
 	}
 	p.known = now
-	if counted && p.counted && !first && !incomplete {
+	if incomplete {
+		return // what is counted may be seen at the next look
+	}
+	opened := p.opened
+	before := p.turnover
+	p.turnover, p.opened = turnover, 0
+	if counted && p.counted && !first {
 		// A look may see what was counted after it had read the counts: then it is negative for now.
 		// Of a kernel that boots the counters are no counts yet.
 		const plausible = 1 << 30
-		n := turnover.Opens - p.turnover.Opens
+		n := turnover.Opens - before.Opens
 		if n > plausible {
 			n, p.balance = uint64(opened), 0
 		}
@@ -198,7 +210,9 @@ func (p *sockets) hold(key socketKey, s socket) {
 	if p.held == nil {
 		p.held = map[socketKey]socket{}
 	}
-	p.held[key] = s
+	if len(p.held) < maxSockets {
+		p.held[key] = s
+	}
 }
 
 func (s *socket) event(kind trace.Kind) trace.Event {

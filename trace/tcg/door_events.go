@@ -82,7 +82,11 @@ func (j *joiner) door(ctx context.Context, s *plugin.Stream, r *plugin.Record) {
 	}
 	c := j.record(ctx, s, r)
 	c.add(r, false)
-	e := &trace.Event{Time: c.entered, Source: trace.FromPlugin, Kind: d.kind, Name: d.name, VCPU: c.vcpu, TID: int32(c.ids), Process: c.process}
+	e := &j.unwanted
+	if wanted {
+		e = &trace.Event{}
+	}
+	*e = trace.Event{Time: c.entered, Source: trace.FromPlugin, Kind: d.kind, Name: d.name, VCPU: c.vcpu, TID: int32(c.ids), Process: c.process}
 	rec := &doorRecord{ctx: ctx, call: c}
 	parent := int32(-1)
 	if len(c.words) > doorUser { // else the record was cut off
@@ -101,7 +105,7 @@ func (j *joiner) door(ctx context.Context, s *plugin.Stream, r *plugin.Record) {
 		e.Note = "more than was kept"
 	}
 	d.read(j, e, rec)
-	if p := e.Process; p != nil && p.Comm != "" && (d.kind == trace.KindExec || d.kind == trace.KindFork) {
+	if p := e.Process; p != nil && p.Comm != "" && e.TID == p.PID && slices.Contains(lifeKinds, d.kind) {
 		task := c.task
 		if d.kind == trace.KindFork {
 			task = rec.word(0)

@@ -72,6 +72,11 @@ func (c *compiler) doorExec(o *doorLayout) {
 	c.Load(sX, sC, int64(o.inode), 8, 0)
 	c.Load(sX, sX, int64(o.links), 4, 0)
 	c.Put(sX)
+	if c.brief {
+		c.doorPath(o, tagPath)
+		c.doorTail(o)
+		return
+	}
 	c.Load(sD, sTask, int64(o.mm), 8, 0)
 	c.Load(sE, sD, int64(o.argStart), 8, 0)
 	c.Load(sF, sD, int64(o.argEnd), 8, 0)

@@ -73,12 +73,23 @@ func Kinds() (kinds []trace.Kind) {
 
 // KindsOf are the kinds that [Options.Kinds] can ask for in the guest of a look: those of which its kernel has the functions.
 func KindsOf(l *guest.Look) (kinds []trace.Kind) {
+	_, err := l.Linux.Owners()
 	for _, d := range doors {
-		if _, ok := l.Linux.Address(d.function); ok && d.main {
+		if _, ok := l.Linux.Address(d.function); ok && d.main && (err == nil || d.places == nil) {
 			kinds = append(kinds, d.kind)
 		}
 	}
 	return kinds
+}
+
+// lifeKinds are by what a process becomes what it is. They are seen in every trace, for whose an event is must not depend on
+// whether its process is still there, and still the same, when it is read.
+var lifeKinds = []trace.Kind{trace.KindFork, trace.KindExec, trace.KindCreds}
+
+// hasLife reports whether the kernel of a look has their functions.
+func hasLife(l *guest.Look) bool {
+	kinds := KindsOf(l)
+	return !slices.ContainsFunc(lifeKinds, func(k trace.Kind) bool { return !slices.Contains(kinds, k) })
 }
 
 // doorLayout is where doors find what they fetch.
@@ -157,15 +168,11 @@ func parameter(spec *btf.Spec, function, name string) string {
 	return parameters[i]
 }
 
-// doors writes the programs of the kinds that are wanted.
+// doors writes the programs of the kinds that are wanted, and those of [lifeKinds].
 func (c *compiler) doors(s *linux.System, kinds []trace.Kind) error {
 	o, err := doorLayoutOf(s)
 	if err != nil {
 		return err
-	}
-	owners, err := s.Owners()
-	if err != nil {
-		return fmt.Errorf("find where refused calls return: %w", err)
 	}
 	// The calls of which a trace of calls has no code.
 	calls := c.calls
@@ -174,12 +181,17 @@ func (c *compiler) doors(s *linux.System, kinds []trace.Kind) error {
 	for i := range doors {
 		d := &doors[i]
 		at, ok := s.Address(d.function)
-		if !ok || !slices.Contains(kinds, d.kind) {
+		wanted := slices.Contains(kinds, d.kind)
+		if c.brief = !wanted; !ok || c.brief && !slices.Contains(lifeKinds, d.kind) {
 			continue
 		}
 		p := plugin.Probe{Where: plugin.AtAddress, ID: uint16(idDoor + i)}
 		places := []virt.Addr{at + landing(s, at)}
 		if d.places != nil {
+			owners, err := s.Owners()
+			if err != nil {
+				return fmt.Errorf("find where %s is seen: %w", d.kind, err)
+			}
 			places = d.places(s, owners)
 		}
 		c.each(p, places, func() { d.write(c, o) })

@@ -26,6 +26,8 @@ type joiner struct {
 	next      int
 	handed    *call // whose memory the last event refers to
 	lost      uint64
+	missed    uint64      // records, before the last one at most
+	unwanted  trace.Event // of a door that only says who a process is
 	values    syscall.Values
 	text      []byte
 	clock     skew
@@ -105,6 +107,8 @@ func (j *joiner) booted() {
 		delete(j.pending, task)
 	}
 	j.clock = skew{}
+	j.processes.Booted()
+	j.last.process = nil
 	j.terminals.booted()
 	j.rings.booted()
 	j.codes = nil
@@ -123,6 +127,10 @@ func (j *joiner) new() *call {
 
 // take takes a record in.
 func (j *joiner) take(ctx context.Context, s *plugin.Stream, r *plugin.Record) {
+	if _, lost := s.Before(); lost != j.missed {
+		j.missed = lost
+		j.processes.Unsure()
+	}
 	switch r.Probe {
 	case idEntry:
 		j.entry(ctx, s, r)

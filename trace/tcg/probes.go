@@ -102,6 +102,7 @@ type compiler struct {
 	hold      *Hold
 	files     *fileLayout // for answers; nil: nobody asks for them
 	sockets   *fileLayout // for the protocols of sockets; nil: not known
+	brief     bool        // of an event of a door only who the process is
 	gates     bool        // the plugin has them, and some calls are not wanted
 	// compat is where the program of 32-bit calls begins, for those by the instruction of 64-bit ones.
 	compat plugin.Label

@@ -182,13 +182,10 @@ func (s *Stream) install(ctx context.Context, l *guest.Look) error {
 	if s.o.Kinds != nil {
 		s.join.mounts.at = mountedIn(ctx, l.Linux)
 	}
-	// Processes introduce themselves: whose an event is can be said when they are gone, or have run another program.
-	err = c.doors(l.Linux, append([]trace.Kind{trace.KindFork, trace.KindExec}, s.o.Kinds...))
-	if err != nil && s.o.Kinds != nil {
+	if err = c.doors(l.Linux, s.o.Kinds); err != nil && s.o.Kinds != nil {
 		return err
 	}
-	kinds := KindsOf(l)
-	if s.join.life = err == nil && slices.Contains(kinds, trace.KindFork) && slices.Contains(kinds, trace.KindExec); !s.join.life {
+	if s.join.life = err == nil && hasLife(l); !s.join.life {
 		c.execs(l.Linux)
 	}
 	if s.o.Spaces != nil {

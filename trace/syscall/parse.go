@@ -35,7 +35,7 @@ import (
 // A structure of structs.txt is NAME: FIELD TYPE, …, laid out as C does. -FIELD is not shown, "..." stands
 // for what is not. TYPE@N sets its offset.
 //
-// A set of sets.txt is NAME UNKNOWN_??? NAME=VALUE NAME=VALUE/MASK …: what is shown for unknown bits, and
+// A set of sets.txt, or of sets_net.txt for sockets, is NAME UNKNOWN_??? NAME=VALUE NAME=VALUE/MASK …: what is shown for unknown bits, and
 // names in the order in which they are written.
 var (
 	//go:embed calls.txt
@@ -44,6 +44,8 @@ var (
 	structsText string
 	//go:embed sets.txt
 	setsText string
+	//go:embed sets_net.txt
+	netSetsText string
 	//go:embed numbers64.txt
 	numbers64 string
 	//go:embed numbers32.txt
@@ -92,7 +94,7 @@ func lines(text, sep string) (names []string, texts map[string]string) {
 
 // allSets are the sets, made when one is first used.
 var allSets = sync.OnceValue(func() map[string]*set {
-	_, texts := lines(setsText, " ")
+	_, texts := lines(setsText+netSetsText, " ")
 	all := make(map[string]*set, len(texts))
 	for name, text := range texts {
 		all[name] = newSet(text)
@@ -103,7 +105,7 @@ var allSets = sync.OnceValue(func() map[string]*set {
 func setOf(name string) *set {
 	s := allSets()[name]
 	if s == nil {
-		fail("sets.txt has no %s", name)
+		fail("sets.txt and sets_net.txt have no %s", name)
 	}
 	return s
 }

@@ -26,20 +26,46 @@ func (c Rights) RootBy(before Rights) bool {
 	return c.Known && before.Known && c.EUID == 0 && c.UserNS == before.UserNS && !before.mayBecomeRoot()
 }
 
-// RunsProgram reports whether a function of the kernel that changes credentials (commit_creds) does so for a program that is
-// about to run.
-func RunsProgram(function string) bool {
-	for _, f := range []string{"begin_new_exec", "install_exec_creds", "setup_new_exec"} {
-		if strings.HasPrefix(function, f) {
-			return true
-		}
+// Ran says whether a process ran another program when its credentials changed, which a set-user-ID file lets become root.
+type Ran uint8
+
+// What is known of that. [RanUnknown] is the zero value: what could not be found out accuses nobody.
+const (
+	RanUnknown Ran = iota
+	RanNone
+	RanProgram
+)
+
+// RanIf is [RanProgram] if a process ran another program, else [RanNone].
+func RanIf(ran bool) Ran {
+	if ran {
+		return RanProgram
 	}
-	return false
+	return RanNone
 }
 
-// Change fills an event of kind [KindCreds] with what changed. ran says that the process ran another program
-// meanwhile, which a set-user-ID file lets become root.
-func (e *Event) Change(was, now Rights, ran bool) {
+// RunsProgram says whether a function of the kernel that changes credentials (commit_creds) does so for a program that is
+// about to run. It is unknown for one whose name is unknown, and for one of these names in a module, where a live patch has it, and
+// anybody can have put it.
+func RunsProgram(function string) Ran {
+	if function == "" || function == string(linux.OwnerKernel) { // the kernel's, which has no symbols
+		return RanUnknown
+	}
+	name, _, module := strings.Cut(function, " ")
+	name, _, _ = strings.Cut(name, ".") // parts of a function that compilers take apart
+	switch name {
+	case "begin_new_exec", "install_exec_creds", "setup_new_exec":
+		if module {
+			return RanUnknown
+		}
+		return RanProgram
+	}
+	return RanNone
+}
+
+// Change fills an event of kind [KindCreds] with what changed. ran says whether the process ran another program
+// meanwhile.
+func (e *Event) Change(was, now Rights, ran Ran) {
 	e.Kind = KindCreds
 	var parts []string
 	id := func(name string, was, now uint32) {
@@ -54,6 +80,8 @@ func (e *Event) Change(was, now Rights, ran bool) {
 	id("fsuid", was.FSUID, now.FSUID)
 	id("gid", was.GID, now.GID)
 	id("egid", was.EGID, now.EGID)
+	id("sgid", was.SGID, now.SGID)
+	id("fsgid", was.FSGID, now.FSGID)
 	if was.UserNS != now.UserNS {
 		parts = append(parts, fmt.Sprintf("user namespace %d → %d", was.UserNS, now.UserNS))
 	}
@@ -72,12 +100,19 @@ func (e *Event) Change(was, now Rights, ran bool) {
 	}
 	e.Args = strings.Join(parts, ", ")
 	if now.RootBy(was) {
-		note := "became root, by running a program that is set-user-ID or has capabilities"
-		if !ran {
-			note = "became root, which it had no right to, without running another program"
-		}
-		e.mark(note)
+		e.mark(ran.root())
 	}
+}
+
+// root is the note of a process that became root, and had no right to by what it was before.
+func (r Ran) root() string {
+	switch r {
+	case RanProgram:
+		return "became root, by running a program that is set-user-ID or has capabilities"
+	case RanNone:
+		return "became root, which it had no right to, without running another program"
+	}
+	return "became root; it is unknown whether by running a program that is set-user-ID or has capabilities"
 }
 
 // capNames is a set of capabilities, in short where it is large.

@@ -19,8 +19,8 @@ type layout struct {
 	live, signalFlags, groupExit            kobj.Field // signal_struct
 	filename                                kobj.Field // linux_binprm
 	moduleName, moduleArgs                  kobj.Field // module
-	uid, gid, suid, euid, egid              kobj.Field // cred
-	fsuid, effective                        kobj.Field
+	uid, euid, suid, fsuid                  kobj.Field // cred
+	gid, egid, sgid, fsgid, effective       kobj.Field
 	permitted, inheritable, userNS          kobj.Field
 	number                                  kobj.Field // user_namespace
 	sk, sockType, fileData                  kobj.Field // socket, file
@@ -37,8 +37,8 @@ func layoutOf(s *linux.System) (*layout, error) {
 		o.live, o.signalFlags, o.groupExit = r.Field(g, "live"), r.Field(g, "flags"), r.Field(g, "group_exit_code")
 		o.filename = r.Field("linux_binprm", "filename")
 		o.moduleName, o.moduleArgs = r.Optional("module", "name"), r.Optional("module", "args")
-		o.uid, o.gid, o.suid = r.Field(c, "uid"), r.Field(c, "gid"), r.Field(c, "suid")
-		o.euid, o.egid, o.fsuid = r.Field(c, "euid"), r.Field(c, "egid"), r.Field(c, "fsuid")
+		o.uid, o.euid, o.suid, o.fsuid = r.Field(c, "uid"), r.Field(c, "euid"), r.Field(c, "suid"), r.Field(c, "fsuid")
+		o.gid, o.egid, o.sgid, o.fsgid = r.Field(c, "gid"), r.Field(c, "egid"), r.Field(c, "sgid"), r.Field(c, "fsgid")
 		o.effective, o.permitted, o.inheritable = r.Field(c, "cap_effective"), r.Field(c, "cap_permitted"), r.Field(c, "cap_inheritable")
 		o.userNS, o.number = r.Field(c, "user_ns"), r.Field("user_namespace", "ns.inum")
 		o.sk, o.sockType = r.Field("socket", "sk"), r.Field("socket", "type")

@@ -124,20 +124,29 @@ func (h *hit) creds() {
 	h.e.Change(was, now, trace.RunsProgram(h.caller()))
 }
 
-// caller is the function that has called this one; empty: unknown.
+// caller is the function that has called this one; empty: unknown. A caller outside the kernel's own code has its address.
 func (h *hit) caller() string {
 	names, err := peek.Kernel(h.sys).Placer()
 	if err != nil {
 		return ""
 	}
-	name, _, _ := strings.Cut(names.Name(uint64(h.r.Ptr(h.stack))), "+")
+	r := h.sys.Reader() // what fails here leaves the rest of the event whole
+	a := uint64(r.Ptr(h.stack))
+	if r.Err != nil {
+		return ""
+	}
+	name, _, _ := strings.Cut(names.Name(a), "+")
+	if name == "" {
+		return fmt.Sprintf("%#x", a)
+	}
 	return name
 }
 
 // rights are those of a struct cred.
 func (h *hit) rights(cred virt.Addr) (r trace.Rights) {
 	id := func(f kobj.Field) uint32 { return uint32(h.r.Uint(cred, f)) }
-	r.UID, r.GID, r.SUID, r.EUID, r.EGID, r.FSUID = id(h.o.uid), id(h.o.gid), id(h.o.suid), id(h.o.euid), id(h.o.egid), id(h.o.fsuid)
+	r.UID, r.EUID, r.SUID, r.FSUID = id(h.o.uid), id(h.o.euid), id(h.o.suid), id(h.o.fsuid)
+	r.GID, r.EGID, r.SGID, r.FSGID = id(h.o.gid), id(h.o.egid), id(h.o.sgid), id(h.o.fsgid)
 	r.Caps.Inheritable, r.Caps.Permitted, r.Caps.Effective = h.r.Uint(cred, h.o.inheritable), h.r.Uint(cred, h.o.permitted), h.r.Uint(cred, h.o.effective)
 	r.UserNS = h.r.Uint(h.r.Pointer(cred, h.o.userNS), h.o.number)
 	r.Known = h.r.Err == nil

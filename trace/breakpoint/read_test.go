@@ -1,6 +1,7 @@
 package breakpoint
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -73,6 +74,22 @@ func TestFolder(t *testing.T) {
 	}
 	if got, err := folder(&vm.Machine{}); err == nil {
 		t.Error(got)
+	}
+}
+
+// The path by which another mount namespace's socket is reached is longer than the one that QEMU has for it.
+func TestCheckSocket(t *testing.T) {
+	name := "/" + strings.Repeat("d", 106)
+	if err := checkSocket(name, "trace", 4711); err != nil {
+		t.Errorf("%d bytes: %v", len(name), err)
+	}
+	err := checkSocket("/proc/4711/root"+name, "trace", 4711)
+	var refused *vm.Error
+	if !errors.As(err, &refused) || refused.Kind != vm.ErrUnsupported || !strings.Contains(refused.Do, "nsenter --mount --target 4711") {
+		t.Errorf("in another mount namespace: %+v", err)
+	}
+	if err := checkSocket(name+"d", "trace", 4711); err == nil || strings.Contains(err.Error(), "nsenter") {
+		t.Errorf("108 bytes: %v", err)
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/outsight-vmi/outsight/vm"
 	"github.com/outsight-vmi/outsight/vm/proc"
 )
@@ -59,6 +61,9 @@ func openStub(ctx context.Context, m *vm.Machine, what string) (*stub, error) {
 	switch {
 	case path != "":
 		s.path, s.ours = path, isOurs(path)
+		if err := checkSocket(path, what, m.PID); err != nil {
+			return nil, err
+		}
 		return s, nil
 	case found != "":
 		return nil, &vm.Error{Kind: vm.ErrBusy, What: what, Why: "its gdb stub is in use: " + found, Do: `end that debugger, or close the stub by "gdbserver none" in QEMU's monitor`}
@@ -79,16 +84,36 @@ func (s *stub) open(ctx context.Context, m *vm.Machine, what string) error {
 	if strings.Contains(name, ",") {
 		return &vm.Error{Kind: vm.ErrUnsupported, What: what, Why: "QEMU cannot be given a socket's name with a comma: " + name, Do: "start the machine with -gdb unix:PATH,server=on,wait=off"}
 	}
+	// QEMU makes it by a name that this process may have to reach by a longer one: not after it is there.
+	path := filepath.Join(s.qemu.Path(dir), filepath.Base(name))
+	for _, p := range []string{name, path} {
+		if err := checkSocket(p, what, m.PID); err != nil {
+			return err
+		}
+	}
 	said, err := s.monitor.HMP(ctx, fmt.Sprintf("gdbserver unix:%s,server=on,wait=off", name))
 	if err != nil {
 		return err
 	}
-	s.path, s.ours = s.qemu.Path(name), true
+	s.path, s.ours = path, true
 	// The human monitor reports success and failure alike.
 	if _, err := os.Lstat(s.path); err != nil || strings.Contains(said, "Could not open") {
 		return &vm.Error{Kind: vm.ErrUnsupported, What: what, Why: fmt.Sprintf("QEMU does not open its gdb stub at %s: %s", s.path, strings.TrimSpace(said)), Do: "start the machine with -gdb unix:PATH,server=on,wait=off, in a folder that its user may write to"}
 	}
 	return nil
+}
+
+// checkSocket is nil if a Unix socket can have this path: struct sockaddr_un has room for 108 bytes, the zero behind it included.
+func checkSocket(path, what string, pid int) error {
+	const most = len(unix.RawSockaddrUnix{}.Path) - 1
+	if len(path) <= most {
+		return nil
+	}
+	do := "start the machine with -gdb unix:PATH,server=on,wait=off, with a shorter path"
+	if strings.HasPrefix(path, "/proc/") {
+		do += fmt.Sprintf(", or run outsight in its mount namespace (nsenter --mount --target %d)", pid)
+	}
+	return &vm.Error{Kind: vm.ErrUnsupported, What: what, Why: fmt.Sprintf("the path of its gdb stub has %d bytes, and a socket's can have %d: %s", len(path), most, path), Do: do}
 }
 
 // prefix is what the names of the sockets begin with that are opened here.

@@ -78,8 +78,8 @@ func (d *describer) rights(ctx context.Context, s sched.Sign) trace.Rights {
 	return trace.Rights{Credentials: c.Credentials, Caps: c.Caps, Known: true}
 }
 
-// credsEvent says what changed. ran says that the process ran another program meanwhile.
-func credsEvent(k *process, was, now trace.Rights, ran bool) trace.Event {
+// credsEvent says what changed. ran says whether the process ran another program meanwhile.
+func credsEvent(k *process, was, now trace.Rights, ran trace.Ran) trace.Event {
 	e := trace.Event{Process: k.is, TID: k.PID}
 	e.Change(was, now, ran)
 	return e

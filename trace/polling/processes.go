@@ -32,10 +32,11 @@ type process struct {
 	sched.Sign
 	is     *trace.Process // nil: it could not be read
 	creds  trace.Rights
-	sum    uint64 // of its rights
-	exited bool   // and an event has said so
-	kernel bool   // a kernel thread: they come and go by themselves, and are no events
-	fresh  bool   // it was not there at the look before
+	sum    uint64    // of its rights
+	ranAt  time.Time // when it was last seen to have run another program
+	exited bool      // and an event has said so
+	kernel bool      // a kernel thread: they come and go by themselves, and are no events
+	fresh  bool      // it was not there at the look before
 }
 
 // processes is the part that sees processes begin, run another program, change who they act as,
@@ -50,6 +51,7 @@ type processes struct {
 	spare    []process
 	judged   time.Time // rights
 	walked   time.Time // the list
+	before   time.Time // the same, the time before
 	torn     int
 	numbers  map[int32]int  // of known, by PID; nil until somebody asks
 	index    map[key]int    // of known, while they are compared
@@ -118,7 +120,7 @@ func (p *processes) look(ctx context.Context, r *round) error {
 	if err != nil {
 		return p.tear(ctx, r, err)
 	}
-	p.torn, p.walked = 0, r.at
+	p.torn, p.before, p.walked = 0, p.walked, r.at
 	if !p.primed {
 		p.turnover, p.noCounts = turnover, countErr != nil
 		return p.prime(ctx, r)
@@ -306,6 +308,9 @@ func (p *processes) began(ctx context.Context, r *round, d *describer, k *proces
 	is, ran := d.process(ctx, k, true)
 	k.is, k.creds = is, d.rights(ctx, s)
 	k.sum, _ = p.roster.Rights(s.Cred)
+	if s.Execs != s.Inherited {
+		k.ranAt = r.at
+	}
 	if k.kernel {
 		return
 	}
@@ -319,7 +324,7 @@ func (p *processes) began(ctx context.Context, r *round, d *describer, k *proces
 		r.emit(*ran)
 	}
 	if parent := p.of(is.PPID); !r.s.o.Beside && parent != nil && k.creds.RootBy(parent.creds) {
-		r.emit(credsEvent(k, parent.creds, k.creds, s.Execs != s.Inherited))
+		r.emit(credsEvent(k, parent.creds, k.creds, ranSinceFork(s, parent.Sign)))
 	}
 	if s.Exited && p.over(ctx, d, s) {
 		p.exit(r, k, s)
@@ -332,6 +337,7 @@ func (p *processes) changed(ctx context.Context, r *round, d *describer, k *proc
 	k.Sign = now
 	ran := now.Execs != was.Execs || now.MM != was.MM && now.MM != 0 && was.MM != 0
 	if ran {
+		k.ranAt = r.at
 		is, e := d.process(ctx, k, true)
 		if k.is = is; e != nil {
 			if n := now.Execs - was.Execs; n > 1 && n < 1<<20 {
@@ -340,8 +346,8 @@ func (p *processes) changed(ctx context.Context, r *round, d *describer, k *proc
 			r.emit(*e)
 		}
 	}
-	if now.Cred != was.Cred {
-		p.checkRightsOf(ctx, r, d, k, ran, true)
+	if now.Cred != was.Cred || ran { // new ones can lie where older ones did
+		p.checkRightsOf(ctx, r, d, k, p.ran(r, k, ran), true)
 	}
 	if now.Exited && !k.exited && !k.kernel {
 		if !p.over(ctx, d, now) {
@@ -380,14 +386,44 @@ func (p *processes) checkRights(ctx context.Context, r *round) error {
 		if err != nil {
 			return err
 		}
-		p.checkRightsOf(ctx, r, newDescriber(l, p), k, false, false)
+		p.checkRightsOf(ctx, r, newDescriber(l, p), k, p.ran(r, k, false), false)
 	}
 	return nil
 }
 
-// checkRightsOf reports how the credentials of k differ from those that it had. ran says that it ran
+// ranSinceFork says whether a process that was not there before has run a program since it was forked by the one that is its parent
+// now. That may be another than the one that forked it: the child of a sudo that has ended can be systemd --user's.
+func ranSinceFork(child, parent sched.Sign) trace.Ran {
+	switch {
+	case child.Execs != child.Inherited:
+		return trace.RanProgram
+	case child.Inherited != 0 && child.Inherited == parent.Execs:
+		return trace.RanNone
+	}
+	return trace.RanUnknown
+}
+
+// ran says whether k ran another program, which may have changed its credentials; now says that this look has seen it do so. The kernel
+// counts the program first (begin_new_exec), and commits the credentials a moment later, when the look may be over.
+func (p *processes) ran(r *round, k *process, now bool) trace.Ran {
+	const soon = 200 * time.Millisecond // of a guest that has little time to run
+	switch {
+	case now:
+		return trace.RanProgram
+	case !k.ranAt.IsZero() && (!k.ranAt.Before(p.before) || r.at.Sub(k.ranAt) < soon):
+		return trace.RanUnknown
+	case p.roster != nil:
+		// A task that changes while it is read can have the new credentials and the old count.
+		if s, err := p.roster.At(k.Task); err != nil || s.Execs != k.Execs || s.MM != 0 && s.MM != k.MM {
+			return trace.RanUnknown
+		}
+	}
+	return trace.RanNone
+}
+
+// checkRightsOf reports how the credentials of k differ from those that it had. ran says whether it ran
 // another program, which may have given it some; others that it has others, not the same with other contents.
-func (p *processes) checkRightsOf(ctx context.Context, r *round, d *describer, k *process, ran, others bool) {
+func (p *processes) checkRightsOf(ctx context.Context, r *round, d *describer, k *process, ran trace.Ran, others bool) {
 	now := d.rights(ctx, k.Sign)
 	sum, err := p.roster.Rights(k.Cred)
 	if !now.Known || err != nil {

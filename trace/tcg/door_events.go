@@ -171,22 +171,31 @@ func (j *joiner) doorExit(e *trace.Event, r *doorRecord) {
 }
 
 func (j *joiner) doorCreds(e *trace.Event, r *doorRecord) {
-	const words = 10 // of each
+	const ids = len(doorLayout{}.ids)
+	const words = ids + 4 // of each
 	rights := func(from int) trace.Rights {
 		w := func(i int) uint64 { return r.word(from + i) }
+		var id [8]uint32 // in the order of doorLayout.ids
+		for i := range min(ids, len(id)) {
+			id[i] = uint32(w(i))
+		}
 		return trace.Rights{
 			Known: len(r.words) >= doorWords+1+2*words,
 			Credentials: linux.Credentials{
-				UID: uint32(w(0)), GID: uint32(w(1)), SUID: uint32(w(2)), EUID: uint32(w(3)), EGID: uint32(w(4)), FSUID: uint32(w(5)), UserNS: w(9),
+				UID: id[0], GID: id[1], SUID: id[2], EUID: id[3], EGID: id[4], FSUID: id[5], SGID: id[6], FSGID: id[7], UserNS: w(ids + 3),
 			},
-			Caps: linux.Capabilities{Inheritable: w(6), Permitted: w(7), Effective: w(8)},
+			Caps: linux.Capabilities{Inheritable: w(ids), Permitted: w(ids + 1), Effective: w(ids + 2)},
 		}
 	}
 	caller := j.place(r.word(0))
 	function, _, _ := strings.Cut(caller, "+")
 	e.Name = function
 	was, now := rights(1), rights(1+words)
-	e.Change(was, now, trace.RunsProgram(function))
+	ran := trace.RanUnknown
+	if j.names != nil && r.word(0) != 0 { // else only its address is known, or not even that
+		ran = trace.RunsProgram(function)
+	}
+	e.Change(was, now, ran)
 	if e.Process != nil && e.Process.UID != now.UID {
 		is := *e.Process
 		is.UID = now.UID

@@ -18,10 +18,10 @@ import (
 // refusable are the system calls whose refusal is an event: what asks for rights, for other processes' memory, or to change the kernel
 // or what is mounted. Who is refused to open or run a file only fills a feed.
 var refusable = []string{
-	"init_module", "finit_module", "delete_module", "kexec_load", "kexec_file_load", "bpf", "iopl", "ioperm",
-	"ptrace", "process_vm_readv", "process_vm_writev",
+	"init_module", "finit_module", "delete_module", "kexec_load", "kexec_file_load", "bpf", "iopl", "ioperm", "perf_event_open", "userfaultfd",
+	"ptrace", "process_vm_readv", "process_vm_writev", "pidfd_getfd",
 	"setuid", "setreuid", "setresuid", "setgid", "setregid", "setresgid", "setgroups", "capset",
-	"mount", "umount", "umount2", "move_mount", "fsmount", "pivot_root", "setns",
+	"mount", "umount", "umount2", "move_mount", "mount_setattr", "fsmount", "pivot_root", "chroot", "setns", "unshare",
 }
 
 // refusals are the errors with which a call is refused.

@@ -169,14 +169,15 @@ func compareDoors(t *testing.T, all []trace.Event) {
 		},
 		trace.KindNewCode: {
 			"[anon] 4096 bytes, r-xp: can run code that no file holds", "/memfd:code (deleted) 4096 bytes, r-xs: can run memory that no file holds (memfd code)",
-			"/bin/busybox 4096 bytes, r-xp: can run code that it has changed in memory", "[heap] 4096 bytes, rwxp: can run its heap, as exploits do and compilers do not",
-			"[stack] 4096 bytes, rwxp: can run its stack, as exploits do and compilers do not",
+			"/bin/busybox 4096 bytes, r-xp: can run code that it has changed in memory", "[heap] 4096 bytes, rwxp: can run its heap, as exploits do, and programs linked with an executable stack",
+			"[stack] 4096 bytes, rwxp: can run its stack, as exploits do, and programs linked with an executable stack",
 		},
 		trace.KindRefused: {
 			"setuid(0) = -1 EPERM (Operation not permitted)", "setuid(0) = -1 EPERM (Operation not permitted)", "setresgid(-1, 0, -1) = -1 EPERM (Operation not permitted)",
 			`finit_module(3, "numdummies=0", 0) = -1 EPERM (Operation not permitted)`, "ptrace(PTRACE_ATTACH, 1) = -1 EPERM (Operation not permitted)",
 			`mount("no", "/tmp", "tmpfs", 0, NULL) = -1 EPERM (Operation not permitted)`, `umount2("/proc", MNT_DETACH) = -1 EPERM (Operation not permitted)`,
-			"bpf = -1 EPERM (Operation not permitted)", "setns(3, CLONE_NEWPID) = -1 EPERM (Operation not permitted)  # by seccomp",
+			"bpf = -1 EPERM (Operation not permitted)", `chroot("/tmp") = -1 EPERM (Operation not permitted)`, "unshare(CLONE_NEWNET) = -1 EPERM (Operation not permitted)",
+			"setns(3, CLONE_NEWPID) = -1 EPERM (Operation not permitted)  # by seccomp",
 		},
 		trace.KindModule:  {"dummy"},
 		trace.KindUnload:  {"dummy"},

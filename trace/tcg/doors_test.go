@@ -5,10 +5,12 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/outsight-vmi/outsight/linux/peek"
 	"github.com/outsight-vmi/outsight/trace"
 	"github.com/outsight-vmi/outsight/trace/plugin"
 	"github.com/outsight-vmi/outsight/trace/syscall"
@@ -111,6 +113,59 @@ func TestDoorEvents(t *testing.T) {
 	e = trace.Event{}
 	if j.doorExec(&e, doorOf([]uint64{1, 0}, path("init")...)); e.Args != "" || e.Object != "/init" {
 		t.Errorf("%+v", e)
+	}
+}
+
+// TestRefusable compiles the door of refused calls with all of them, as it is for a guest, and has each call in the tables of the ABI that has it.
+func TestRefusable(t *testing.T) {
+	calls := refusableCalls([2][]*syscall.Call{syscall.Table(syscall.ABI64), syscall.Table(syscall.ABI32)})
+	for abi, without := range [2][]string{{"umount"}, {"kexec_file_load"}} {
+		for _, name := range refusable {
+			has := slices.ContainsFunc(calls[abi], func(c *syscall.Call) bool { return c != nil && strings.TrimSuffix(c.Name, "32") == name })
+			if has == slices.Contains(without, name) {
+				t.Errorf("ABI %d has %s: %v", abi, name, has)
+			}
+		}
+	}
+	c := &compiler{Assembler: &plugin.Assembler{}, limit: 32, calls: calls}
+	c.Probe(plugin.Probe{Where: plugin.AtAddress, Address: 1, ID: idDoor})
+	c.doorRefused(&doorLayout{})
+	if err := c.Check(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestDoorCreds: who becomes root is accused only if the function that committed the credentials is known.
+func TestDoorCreds(t *testing.T) {
+	const ids = len(doorLayout{}.ids)
+	user, root := make([]uint64, ids+4), make([]uint64, ids+4)
+	for i := range ids {
+		user[i] = 1000
+	}
+	record := func(caller uint64) []uint64 { return slices.Concat([]uint64{caller}, user, root) }
+	for name, words := range map[string][]uint64{"no names": record(0xffffffff81000000), "no caller": record(0)} {
+		j := &joiner{}
+		j.init(nil, Options{})
+		e := trace.Event{Kind: trace.KindCreds}
+		j.doorCreds(&e, doorOf(words))
+		if want := "became root; it is unknown whether by running a program that is set-user-ID or has capabilities"; e.Note != want {
+			t.Errorf("%s: note %q", name, e.Note)
+		}
+		if len(e.Fields) != ids {
+			t.Errorf("%s: %q, of %d ids", name, e.Fields, ids)
+		}
+	}
+	var e trace.Event
+	j := &joiner{}
+	j.init(nil, Options{})
+	j.names = &peek.Placer{} // which has no say on an address of a program
+	j.doorCreds(&e, doorOf(record(0x7f0000001000)))
+	if want := "became root, which it had no right to, without running another program"; e.Note != want || e.Name != "0x7f0000001000" {
+		t.Errorf("by code of a program: %s, note %q", e.Name, e.Note)
+	}
+	e = trace.Event{}
+	if j.doorCreds(&e, doorOf(record(0)[:ids])); e.Note != "" {
+		t.Errorf("a record that was cut off: note %q", e.Note)
 	}
 }
 

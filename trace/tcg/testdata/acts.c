@@ -6,6 +6,7 @@
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <sched.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -100,6 +101,9 @@ int main(int argc, char **argv)
 		umount2("/proc", MNT_DETACH);
 		char attr[128] = {0};
 		syscall(SYS_bpf, 5, attr, sizeof attr); // BPF_PROG_LOAD
+		chroot("/tmp");
+		unshare(CLONE_NEWNET);
+		unshare(CLONE_FILES); // what anybody may
 		open("/etc/shadow-", O_RDONLY);
 		struct sock_filter filter[] = {
 			BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),

@@ -51,7 +51,7 @@ var coverage = []covered{
 	{"module under the name of another", "Skidmap", "T1036.005", []string{"module-hook", "taint"}, []string{"module watches a function"}, "a module that is on the list under any name and hooks nothing"},
 	{"taint flags cleared", "Singularity, KoviD", "T1562.001", []string{"taint"}, []string{"taint cleared", "taint that a module cleared of itself"}, "where the module clears its own flags, and claims that it was signed"},
 	{"executable page that can be written, text made writable", "kits that change CR0.WP or page tables", "T1014", []string{"hidden-code", "processor-state"}, []string{"text writable", "heap executable", "write protection left off"}, "CR0.WP between two looks"},
-	{"page tables of one process that show it another kernel, kernel memory that programs may use", "private kits", "T1014", []string{"kernel-mapping"}, []string{"another kernel for one process", "kernel memory that programs may use"}, "the page tables that programs run by where the kernel isolates them"},
+	{"page tables that map other kernel memory for one process, user-accessible kernel memory", "private kits", "T1014", []string{"kernel-mapping"}, []string{"other kernel memory for one process", "user-accessible kernel memory"}, "the second top page table of each process where page tables are isolated (PTI)"},
 	{"file_operations, iterate_shared, filldir", "adore-ng, Puszek", "T1564.001", []string{"operations-table", "kernel-text"}, []string{"table of a file copied", "table of an inode copied", "function of /proc elsewhere", "function of /proc in a module"}, ""},
 	{
 		"function pointers in the kernel's writable data: neighbour tables, routes, consoles, clocks, soft interrupts", "private kits", "T1014",

@@ -22,8 +22,9 @@ const maxExecutable = 1 << 16
 // kernelMemory is what the page tables of the kernel's half say.
 type kernelMemory struct {
 	executable []executable
-	// lent is what programs may use, too: nothing, but a page of the time before the vDSO.
-	lent []run
+	// user is what is mapped as user-accessible, without the page of vsyscalls: nothing.
+	user []run
+	more bool // there is more of that
 }
 
 // readKernelMemory walks the page tables of the kernel's half. An error in holes says that not all were
@@ -33,8 +34,8 @@ func readKernelMemory(ctx context.Context, s *linux.System) (memory *kernelMemor
 	memory = &kernelMemory{}
 	var all []executable
 	walked := s.Space.WalkMappings(kernelHalf, ^virt.Addr(0), func(m virt.Mapping) bool {
-		if m.User() && m.Present() && m.VA != callPage {
-			memory.lend(m)
+		if m.User() && m.Present() && !isVsyscall(s, m) {
+			memory.addUser(m)
 		}
 		if !m.Executable() || !m.Present() {
 			return ctx.Err() == nil
@@ -58,19 +59,38 @@ func readKernelMemory(ctx context.Context, s *linux.System) (memory *kernelMemor
 	case walked != nil:
 		holes = append(holes, fmt.Errorf("the kernel's memory: %w", walked))
 	}
+	if memory.more {
+		holes = append(holes, fmt.Errorf("more than %d pieces of the kernel's memory are mapped as user-accessible: the rest is left out", maxUser))
+	}
 	memory.executable = all
 	return memory, holes, nil
 }
 
-// maxLent bounds the stretches that programs may use.
-const maxLent = 256
+// isVsyscall reports whether a mapping is that of the page of vsyscalls, and leads to it read-only (map_vsyscall).
+func isVsyscall(s *linux.System, m virt.Mapping) bool {
+	if m.VA != vsyscallPage || m.Size != phys.PageSize || m.Writable() {
+		return false
+	}
+	page, ok := s.Address("__vsyscall_page")
+	if !ok {
+		return true // a kernel that does not name its data (without CONFIG_KALLSYMS_ALL)
+	}
+	// By where the image lies: the page tables are what is judged.
+	return m.PA == s.TextPA+phys.Addr(page-s.Text)
+}
 
-// lend notes a mapping that programs may use.
-func (k *kernelMemory) lend(m virt.Mapping) {
+// maxUser bounds the pieces of user-accessible memory.
+const maxUser = 256
+
+// addUser notes a mapping that is user-accessible.
+func (k *kernelMemory) addUser(m virt.Mapping) {
 	end := m.VA + virt.Addr(m.Size)
-	if n := len(k.lent); n > 0 && k.lent[n-1].end == m.VA && k.lent[n-1].writable == m.Writable() {
-		k.lent[n-1].end = end
-	} else if n < maxLent {
-		k.lent = append(k.lent, run{m.VA, end, m.Writable()})
+	switch n := len(k.user); {
+	case n > 0 && k.user[n-1].end == m.VA && k.user[n-1].writable == m.Writable():
+		k.user[n-1].end = end
+	case n < maxUser:
+		k.user = append(k.user, run{m.VA, end, m.Writable()})
+	default:
+		k.more = true
 	}
 }

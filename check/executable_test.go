@@ -23,10 +23,12 @@ func TestExecutable(t *testing.T) {
 		at: synth.Present, at + 0x1000: synth.Present, at + 0x2000: synth.Present | synth.Writable,
 		at + 0x3000: synth.Present | synth.NX, at + 0x5000: synth.Present, last: synth.Present,
 		at + 0x7000: synth.Present | synth.NX | synth.User | synth.Writable, at + 0x8000: synth.Present | synth.NX | synth.User | synth.Writable,
-		at + 0x9000: synth.Present | synth.NX | synth.User, at + 0xb000: synth.NX | synth.User, callPage: synth.Present | synth.NX | synth.User,
+		at + 0x9000: synth.Present | synth.NX | synth.User, at + 0xb000: synth.NX | synth.User,
 	} {
 		tables.Map(va, page, phys.PageSize, flags)
 	}
+	vsyscalls := g.Phys(g.Address("__vsyscall_page"))
+	tables.Map(vsyscallPage, vsyscalls, phys.PageSize, synth.Present|synth.NX|synth.User)
 	s, err := linux.Open(t.Context(), g.Memory, kernel.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -35,8 +37,8 @@ func TestExecutable(t *testing.T) {
 	if err != nil || len(holes) > 0 {
 		t.Fatal(holes, err)
 	}
-	if want := []run{{at + 0x7000, at + 0x9000, true}, {at + 0x9000, at + 0xa000, false}}; !slices.Equal(all.lent, want) {
-		t.Errorf("programs may use %+v, not %+v", all.lent, want)
+	if want := []run{{at + 0x7000, at + 0x9000, true}, {at + 0x9000, at + 0xa000, false}}; !slices.Equal(all.user, want) {
+		t.Errorf("%+v is user-accessible, not %+v", all.user, want)
 	}
 	found := map[executable]bool{}
 	for _, e := range all.executable {
@@ -55,5 +57,44 @@ func TestExecutable(t *testing.T) {
 	w := &branchWalk{code: []run{{start: last, end: ^virt.Addr(0)}}}
 	if !w.leadsOut(last+0x10) || w.leadsOut(last-1) {
 		t.Error("a branch to the last page")
+	}
+}
+
+// TestUserAccessible: the page of vsyscalls is user-accessible if it leads to the kernel's own and cannot be written; and what is more than
+// is kept is a gap.
+func TestUserAccessible(t *testing.T) {
+	g := synth.New(synth.Options{})
+	tables := synth.Tables{Memory: g.Memory, Root: g.Root, Levels: 4, Alloc: func() phys.Addr { return g.Phys(g.Alloc(phys.PageSize, phys.PageSize)) }}
+	own, page := g.Phys(g.Address("__vsyscall_page")), g.Phys(g.Alloc(phys.PageSize, phys.PageSize))
+	s, err := linux.Open(t.Context(), g.Memory, kernel.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const user = synth.Present | synth.NX | synth.User
+	for name, c := range map[string]struct {
+		to    phys.Addr
+		flags uint64
+		found bool
+	}{
+		"the kernel's":           {own, user, false},
+		"the kernel's, writable": {own, user | synth.Writable, true},
+		"another page":           {page, user, true},
+		"not user-accessible":    {page, synth.Present | synth.NX, false},
+	} {
+		tables.Map(vsyscallPage, c.to, phys.PageSize, c.flags)
+		m, holes, err := readKernelMemory(t.Context(), s)
+		if err != nil || len(holes) > 0 || (len(m.user) > 0) != c.found {
+			t.Errorf("%s: %+v, %v, %v", name, m.user, holes, err)
+		}
+	}
+	for i := range uint64(maxUser) {
+		tables.Map(0xffff_ffff_c100_0000+i*0x2000, page, phys.PageSize, user)
+	}
+	for more := range 2 {
+		m, holes, err := readKernelMemory(t.Context(), s)
+		if err != nil || len(m.user) != maxUser || len(holes) != more {
+			t.Errorf("%d more: %d pieces, %v, %v", more, len(m.user), holes, err)
+		}
+		tables.Map(0xffff_ffff_c100_0000+maxUser*0x2000, page, phys.PageSize, user)
 	}
 }

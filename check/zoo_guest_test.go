@@ -239,8 +239,8 @@ func tricks() []trick {
 		{"function that does nothing", func(z *zoo) { z.write(z.traced("kernel_power_off").Site+5, []byte{0xc3}) }, []string{"kernel-text"}},
 		{"vDSO of all processes", func(z *zoo) { z.write(z.vdso()+12, []byte{0xcc}) }, []string{"vdso"}}, // what pads its ELF header
 		{"vDSO of one process", func(z *zoo) { z.ownVDSO(z.vdso()) }, []string{"vdso"}},
-		{"another kernel for one process", func(z *zoo) { z.ownKernel() }, []string{"kernel-mapping"}},
-		{"kernel memory that programs may use", func(z *zoo) { z.entry(z.moduleRodata(), func(e uint64) uint64 { return e | 1<<2 }) }, []string{"kernel-mapping"}},
+		{"other kernel memory for one process", func(z *zoo) { z.ownKernel() }, []string{"kernel-mapping"}},
+		{"user-accessible kernel memory", func(z *zoo) { z.entry(z.moduleRodata(), func(e uint64) uint64 { return e | 1<<2 }) }, []string{"kernel-mapping"}},
 		{"text writable", func(z *zoo) { z.entry(z.symbol("_text"), func(e uint64) uint64 { return e | 1<<1 }) }, []string{"hidden-code"}},
 	}
 }

@@ -61,6 +61,8 @@ func (g *Guest) variables() []variable {
 		{"ftrace_pages_start", 8, 8},
 		{"ftrace_ops_trampoline_list", 16, 8},
 		{"trampoline_table", 8 * 1024, 8},
+		{"__vsyscall_page", 4096, 4096},
+		{"xen_domain_type", 4, 4},
 	}
 	if g.Old {
 		return append(vs, variable{"shadow_timekeeper", g.types.size("timekeeper"), 8})

@@ -144,8 +144,8 @@ func compareDoors(t *testing.T, all []trace.Event) {
 			_, size, _ := strings.Cut(e.Args, ", ")
 			what = e.Object + " " + size + ": " + e.Note
 		case trace.KindRefused:
-			if e.Name == "bpf" {
-				what = "bpf = " + e.Result
+			if e.Name == "bpf" || e.Name == "perf_event_open" {
+				what = e.Name + " = " + e.Result
 			}
 			if e.Note != "" {
 				what += "  # " + e.Note
@@ -177,6 +177,7 @@ func compareDoors(t *testing.T, all []trace.Event) {
 			`finit_module(3, "numdummies=0", 0) = -1 EPERM (Operation not permitted)`, "ptrace(PTRACE_ATTACH, 1) = -1 EPERM (Operation not permitted)",
 			`mount("no", "/tmp", "tmpfs", 0, NULL) = -1 EPERM (Operation not permitted)`, `umount2("/proc", MNT_DETACH) = -1 EPERM (Operation not permitted)`,
 			"bpf = -1 EPERM (Operation not permitted)", `chroot("/tmp") = -1 EPERM (Operation not permitted)`, "unshare(CLONE_NEWNET) = -1 EPERM (Operation not permitted)",
+			"pidfd_getfd(4, 0, 0) = -1 EPERM (Operation not permitted)", "perf_event_open = -1 EACCES (Permission denied)",
 			"setns(3, CLONE_NEWPID) = -1 EPERM (Operation not permitted)  # by seccomp",
 		},
 		trace.KindModule:  {"dummy"},

@@ -104,6 +104,9 @@ int main(int argc, char **argv)
 		chroot("/tmp");
 		unshare(CLONE_NEWNET);
 		unshare(CLONE_FILES); // what anybody may
+		syscall(SYS_pidfd_getfd, syscall(SYS_pidfd_open, 1, 0), 0, 0);
+		unsigned int event[32] = {1, sizeof event}; // the processor's time, in the kernel too
+		syscall(SYS_perf_event_open, event, -1, 0, -1, 0);
 		open("/etc/shadow-", O_RDONLY);
 		struct sock_filter filter[] = {
 			BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),

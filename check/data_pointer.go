@@ -23,11 +23,13 @@ func init() {
 		Source: `every word of .data, .data..percpu and __ro_after_init that the vmlinuz has built to lead to .text (nine to thirteen thousand: consoles, clocks, protocols,
 neighbour tables, dst_ops, sysctls, static calls …), the words that are empty beside them in the same variable, every word of __ro_after_init, and softirq_vec; against the guest's lists of code and the files of its modules`,
 		Proves: `A variable of the kernel's own, which was built to call a function of the kernel, calls code of unknown owners, or of a module that nobody vouches for: neither a key of this
-kernel signed it, nor is it a reference of the user's, nor, where modules are not signed, a file of the host's. Or it calls another function of the kernel's than it was built to call, and one that the
-kernel does not exchange for any: what it exchanges comes from an instruction or a table that has the function's address, and the image has none (severity high). Or a module's function is in data that the kernel seals before any module is loaded.
+kernel signed it, nor is it a reference of the user's, nor, where modules are not signed, a file of the host's. Or it calls another function of the kernel's than it was built to call, whose address is in no
+instruction and no table of the kernel image (severity medium, confidence possible). That assumes that what exchanges the pointer takes the new function from there, and that no module has the kernel put a function
+there that is exported: variables that are known to get functions in another way (function tracing, platforms, hypervisors, static calls) are left out. Or a module's function is in data that the kernel seals before any module is loaded.
 The kernel exchanges such pointers for other functions of its own, and hands none out to modules but a few to KVM, which are left out. Where nothing speaks against the module but that its file is not at hand, severity is medium.`,
-		Blind: `A pointer that was exchanged for a function of the kernel's own whose address is in some instruction or table of the kernel; static calls, variables of processors' and
-hypervisors' platforms and what the kernel seals, exchanged for functions of its own. Variables that are empty in the image: those that modules may set (pm_power_off, handlers of
+		Blind: `A pointer that was exchanged for a function of the kernel's own whose address is in an instruction or a table of the kernel image, as that of one in five, on 5.10 two in five, is; static calls, variables of function tracing, of processors' and
+hypervisors' platforms and what the kernel seals, exchanged for functions of its own. Without CONFIG_KALLSYMS_ALL variables have no names, and pointers exchanged for functions of the kernel's own and variables beside others are not
+looked for. Variables that are empty in the image: those that modules may set (pm_power_off, handlers of
 hypervisors, callbacks of processor hotplug) are legal, and those in allocated memory have checks of their own (operations-table, code-pointer). What was exchanged by a module that a key of this kernel signed.
 Function tracing and tracepoints: module-hook. Without an image of the kernel nothing is compared: kernel-text says where one is found.`,
 		Next: `Disassemble the function with the command shown, and take the module out with "outsight extract". What the variable is for says what the hook is for: neighbour tables and
@@ -42,7 +44,7 @@ dst_ops see packets, consoles see the kernel's log, clocks and soft interrupts r
 
 What says when a module is loaded has been led to a function of the kernel that does nothing:
 
-    high      likely      data-pointer  kprobe_module_nb was built to lead to kprobes_module_callback and leads to profile_hits, whose address no instruction and no table of the kernel has`,
+    medium    possible    data-pointer  kprobe_module_nb was built to lead to kprobes_module_callback and leads to profile_hits, whose address is in no instruction and no table of the kernel image`,
 		Quick: true,
 		Run:   dataPointers,
 	})
@@ -130,11 +132,11 @@ func (w *dataWalk) judge(d linuxtext.Pointer) (*Finding, error) {
 // exchanged is a finding of a pointer that leads to another function of the kernel's.
 func (w *dataWalk) exchanged(d linuxtext.Pointer) *Finding {
 	got := w.owners.CodeAt(d.Got).Function()
-	f := w.found(d, Likely, got)
-	f.Severity, f.Aspect = High, "exchanged"
-	f.Title += ", whose address no instruction and no table of the kernel has"
-	f.Expected = fmt.Sprintf("%s (%#x), or a function whose address an instruction or a table of the kernel has", w.owners.CodeAt(d.Want).Function(), uint64(d.Want))
-	f.Basis = "the guest's data against " + w.trust.String() + ", whose instructions and tables show which functions the kernel itself exchanges"
+	f := w.found(d, Possible, got)
+	f.Severity, f.Aspect = Medium, "exchanged"
+	f.Title += ", whose address is in no instruction and no table of the kernel image"
+	f.Expected = fmt.Sprintf("%s (%#x), or a function whose address is in an instruction or a table of the kernel image", w.owners.CodeAt(d.Want).Function(), uint64(d.Want))
+	f.Basis = "the guest's data against " + w.trust.String() + ", assuming that the kernel exchanges pointers only for functions that its instructions and tables have"
 	return f
 }
 

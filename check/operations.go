@@ -87,8 +87,8 @@ var (
 	packetOps = operations{structure: "packet_type", functions: []string{"func", "list_func", "id_match"}, allocated: true}
 	deviceOps = operations{structure: "net_device_ops"}
 	headerOps = operations{structure: "header_ops"}
-	// Drivers copy tables of files and of shared memory for their mappings.
-	mappingOps = operations{structure: "vm_operations_struct", copied: true}
+	// Drivers copy tables of files and of shared memory for their mappings. uffd_ops (7.2) leads to a table.
+	mappingOps = operations{structure: "vm_operations_struct", copied: true, data: []string{"uffd_ops"}}
 	classOps   = operations{structure: "sched_class", data: []string{"next"}}
 	blockOps   = operations{structure: "block_device_operations", data: []string{"owner"}}
 	queueOps   = operations{structure: "blk_mq_ops"}
@@ -242,9 +242,6 @@ func (w *opsWalk) judge(kind *operations, table virt.Addr, object func() string)
 			continue
 		}
 		switch owner := w.owners.OwnerAt(f); {
-		case owner.Kind == linux.OwnerNone && w.owners.HolderAt(f).Kind != linux.OwnerNone:
-			// Data of the kernel or a module, which hidden-code finds if it is code: a member that is no function in this kernel, as uffd_ops
-			// of vm_operations_struct in 7.2.
 		case owner.Kind == linux.OwnerNone:
 			w.found(kind, table, object(), fmt.Sprintf("has a function %s whose owner is unknown", m.name), "a function of the kernel or a module", fmt.Sprintf("%#x", uint64(f)), f, m.name)
 		case constant && owner.Kind != linux.OwnerKernel:

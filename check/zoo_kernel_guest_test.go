@@ -68,6 +68,7 @@ var legalTools = []struct{ name, shell string }{
 	{"every function traced", `mount -t tracefs t /sys/kernel/tracing 2>/dev/null; cd /sys/kernel/tracing && echo function > current_tracer && cat current_tracer`},
 	{"graph tracer", `cd /sys/kernel/tracing && echo vfs_unlink > set_ftrace_filter && echo function_graph > current_tracer && cat current_tracer`},
 	{"function tracer", `mount -t tracefs t /sys/kernel/tracing 2>/dev/null; cd /sys/kernel/tracing && echo kfree_skb_partial > set_ftrace_filter && echo function > current_tracer && cat current_tracer`},
+	{"function tracer with stacks", `cd /sys/kernel/tracing && echo 1 > options/func_stack_trace && cat options/func_stack_trace`},
 	{"probes", `cd /sys/kernel/tracing && echo 'p:one vfs_unlink' > kprobe_events && echo 'r:two vfs_rmdir' >> kprobe_events && echo 'p:three vfs_unlink+8' >> kprobe_events; echo 1 > events/kprobes/enable; cat kprobe_events`},
 	{"settings", `echo '|/usr/share/apport/apport -p%p' > /proc/sys/kernel/core_pattern; echo /usr/sbin/modprobe > /proc/sys/kernel/modprobe; echo 2 > /proc/sys/kernel/kptr_restrict; cat /proc/sys/kernel/core_pattern`},
 	{"modules", `for i in 1 2 3; do rmmod tun && insmod /lib/modules/tun.ko; done; lsmod`},

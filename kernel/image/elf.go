@@ -132,17 +132,14 @@ func (im *Image) bytes(s Section) []byte {
 	return im.data[s.off : s.off+s.Size : s.off+s.Size]
 }
 
-// Code are the bytes of a section of instructions, as linked; nil of others, and if the image does not have them. They must not be changed.
-func (im *Image) Code(s Section) []byte {
-	if !s.exec || s.Name == ".data" { // Debian's 7.2 has it executable, on paper
-		return nil
-	}
-	return im.bytes(s)
+// Executable reports whether a section has instructions, which are in the image.
+func (im *Image) Executable(s Section) bool {
+	return s.exec && s.bits && s.Name != ".data" // Debian's 7.2 has that executable, on paper
 }
 
-// Data are the bytes of a section that is not of instructions, as linked; nil of others, and if the image does not have them. They must not be changed.
-func (im *Image) Data(s Section) []byte {
-	if im.Code(s) != nil {
+// Code are the bytes of a section of instructions, as linked; nil of others, and if they cannot be read. They must not be changed.
+func (im *Image) Code(s Section) []byte {
+	if !im.Executable(s) {
 		return nil
 	}
 	return im.bytes(s)

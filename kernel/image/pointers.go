@@ -3,6 +3,7 @@ package image
 import (
 	"cmp"
 	"encoding/binary"
+	"iter"
 	"slices"
 )
 
@@ -22,19 +23,9 @@ type CodePointer struct {
 // a vmlinux does not have.
 func (im *Image) CodePointers(sealed, sealedEnd uint64) []CodePointer {
 	var all []CodePointer
-	text, ok := im.Section(".text")
-	if !ok {
-		return nil
-	}
 	add := func(s Section, from, to uint64, percpu bool) {
-		b := im.bytes(s)
-		if from = (max(from, s.Addr) + 7) &^ 7; from >= min(to, s.End()) {
-			return
-		}
-		for at := from - s.Addr; at+8 <= min(to-s.Addr, uint64(len(b))); at += 8 {
-			if v := binary.LittleEndian.Uint64(b[at:]); v-text.Addr < text.Size {
-				all = append(all, CodePointer{s.Addr + at, v, percpu})
-			}
+		for at, target := range im.textWords(s, from, to) {
+			all = append(all, CodePointer{at, target, percpu})
 		}
 	}
 	for _, name := range []string{".rodata", ".data", ".data_nosave", ".data..percpu"} {
@@ -57,4 +48,25 @@ func (im *Image) CodePointers(sealed, sealedEnd uint64) []CodePointer {
 		return cmp.Compare(a.Addr, b.Addr)
 	})
 	return all
+}
+
+// TextWords are the aligned words of a section that are addresses in the kernel's text, each with its own address, as linked.
+func (im *Image) TextWords(s Section) iter.Seq2[uint64, uint64] {
+	return im.textWords(s, s.Addr, s.End())
+}
+
+// textWords are those of a section from an address on to another.
+func (im *Image) textWords(s Section, from, to uint64) iter.Seq2[uint64, uint64] {
+	return func(yield func(at, target uint64) bool) {
+		text, ok := im.Section(".text")
+		b := im.bytes(s)
+		if from = (max(from, s.Addr) + 7) &^ 7; !ok || from >= min(to, s.End()) {
+			return
+		}
+		for at := from - s.Addr; at+8 <= min(to-s.Addr, uint64(len(b))); at += 8 {
+			if v := binary.LittleEndian.Uint64(b[at:]); v-text.Addr < text.Size && !yield(s.Addr+at, v) {
+				return
+			}
+		}
+	}
 }

@@ -42,9 +42,6 @@ func (r *Reference) codePointers() (codePointers, error) {
 	for name := range filledTables {
 		names = append(names, name)
 	}
-	for _, b := range listBounds {
-		names = append(names, b[:]...)
-	}
 	at, err := r.Image.Lookup(names...)
 	if err != nil {
 		return codePointers{}, err
@@ -56,11 +53,6 @@ func (r *Reference) codePointers() (codePointers, error) {
 	for name, size := range filledTables {
 		if a, ok := at[name]; ok && a%8 == 0 {
 			p.filled = append(p.filled, span{a, a + size})
-		}
-	}
-	for _, b := range listBounds {
-		if from, to := at[b[0]], at[b[1]]; from != 0 && from < to {
-			r.listed = append(r.listed, span{from, to})
 		}
 	}
 	p.words = r.Image.CodePointers(p.sealed.start, p.sealed.end)
@@ -75,9 +67,11 @@ type Pointers struct {
 	codePointers
 	symbol func(addr uint64) (name string, offset int64, ok bool)
 	buffer []byte
+	// unloaded says why it is not known which functions the kernel exchanges pointers for.
+	unloaded error
 }
 
-// Pointer is one that does not lead to the kernel's text, or to a function of it that nothing of the kernel's puts anywhere.
+// Pointer is one that does not lead to the kernel's text, or to a function of it whose address is in no instruction and no table of the image.
 type Pointer struct {
 	Addr      virt.Addr
 	Want, Got virt.Addr // Want is 0 if it was built as nothing
@@ -87,7 +81,7 @@ type Pointer struct {
 	Sealed    bool      // nothing writes there once the kernel has started
 	// Beside says that it is empty in the image, and is part of a variable that has other functions.
 	Beside bool
-	// Exchanged says that it leads to the kernel's text, and no instruction and no table of the kernel has the address that it leads to.
+	// Exchanged says that it leads to the kernel's text, and no instruction and no table of the image has the address that it leads to.
 	Exchanged bool
 }
 
@@ -107,36 +101,45 @@ func NewPointers(s *linux.System, ref *Reference) (*Pointers, error) {
 const maxRead = 64 << 10
 
 // Moved yields the words that lead, or were built to lead, to code: those that were built to lead to the kernel's text
-// and lead elsewhere now, to nothing as well, or to a function of the kernel's that it does not exchange itself; and those that are empty in the image and for which module reports true, if
+// and lead elsewhere now, to nothing as well, or to a function of it whose address is in no instruction and no table of the image; and those that are empty in the image and for which module reports true, if
 // the kernel alone fills them in, or they are beside such words. An error says that some could not be read.
 func (p *Pointers) Moved(ctx context.Context, module func(virt.Addr) bool) iter.Seq2[Pointer, error] {
 	return func(yield func(Pointer, error) bool) {
-		percpu := len(p.words)
-		for percpu > 0 && p.words[percpu-1].Percpu {
-			percpu--
-		}
-		if !p.moved(ctx, p.words[:percpu], p.offset, -1, module, yield) {
-			return
-		}
-		for _, s := range append([]span{p.sealed}, p.filled...) {
-			if !p.inSpan(ctx, s, module, yield) {
-				return
-			}
-		}
-		if len(p.words) == percpu {
-			return
-		}
-		// Up to 6.14 variables of each processor are linked at zero.
-		var offset uint64
-		if p.words[percpu].Addr >= image.LinkText {
-			offset = p.offset
-		}
-		for cpu, area := range p.s.CPUAreas {
-			if !p.moved(ctx, p.words[percpu:], offset+uint64(area), cpu, nil, yield) {
-				return
-			}
+		p.unloaded = nil
+		if p.allMoved(ctx, module, yield) && p.unloaded != nil {
+			yield(Pointer{}, p.unloaded)
 		}
 	}
+}
+
+// allMoved is Moved, and reports whether all was wanted.
+func (p *Pointers) allMoved(ctx context.Context, module func(virt.Addr) bool, yield func(Pointer, error) bool) bool {
+	percpu := len(p.words)
+	for percpu > 0 && p.words[percpu-1].Percpu {
+		percpu--
+	}
+	if !p.moved(ctx, p.words[:percpu], p.offset, -1, module, yield) {
+		return false
+	}
+	for _, s := range append([]span{p.sealed}, p.filled...) {
+		if !p.inSpan(ctx, s, module, yield) {
+			return false
+		}
+	}
+	if len(p.words) == percpu {
+		return true
+	}
+	// Up to 6.14 variables of each processor are linked at zero.
+	var offset uint64
+	if p.words[percpu].Addr >= image.LinkText {
+		offset = p.offset
+	}
+	for cpu, area := range p.s.CPUAreas {
+		if !p.moved(ctx, p.words[percpu:], offset+uint64(area), cpu, nil, yield) {
+			return false
+		}
+	}
+	return true
 }
 
 // moved is Moved for words that lie by offset above where they are linked.

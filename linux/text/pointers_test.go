@@ -1,8 +1,10 @@
 package text
 
 import (
+	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 
 	"github.com/outsight-vmi/outsight/kernel"
@@ -74,7 +76,7 @@ func TestMoved(t *testing.T) {
 			for _, is := range []struct {
 				it   bool
 				word string
-			}{{d.Want != 0, "built"}, {d.Sealed, "sealed"}, {d.Beside, "beside"}} {
+			}{{d.Want != 0, "built"}, {d.Sealed, "sealed"}, {d.Beside, "beside"}, {d.Exchanged, "exchanged"}} {
 				if is.it {
 					what += " " + is.word
 				}
@@ -117,7 +119,31 @@ func TestMoved(t *testing.T) {
 	s.CPUAreas[0] += 4 // made up
 	expect("of a processor without an area", area+0x40, module)
 	s.CPUAreas[0] -= 4
+	p.ref.Image = &image.Image{}
+	p.ref.operands = sync.OnceValues(func() (*operands, error) {
+		o := newOperands(start, start+0x1000)
+		o.add(text + 0x40)
+		return o, nil
+	})
+	expect("another function that the kernel exchanges", data+0x100, text+move+0x40)
+	expect("another function of the kernel", data+0x108, text+move+0x48, "v100+0x8 built exchanged")
+	expect("another function of the kernel, of a processor", area+0x40, text+move+0x48, "cpu 0+0x40 built exchanged")
+	expect("another function of the kernel, sealed", data+0x3100, text+move+0x48)
+	p.ref.operands = func() (*operands, error) { return nil, errors.ErrUnsupported }
+	g.Put64(data+0x108, text+move+0x48)
+	failed := 0
+	for d, err := range p.Moved(t.Context(), func(virt.Addr) bool { return false }) {
+		if !errors.Is(err, errors.ErrUnsupported) {
+			t.Errorf("%+v found, %v", d, err)
+		}
+		failed++
+	}
+	if failed != 1 {
+		t.Errorf("that operands are not known is reported %d times", failed)
+	}
+	g.Put64(data+0x108, text+move)
 	p.named = false
+	expect("another function of the kernel, where variables have no names", data+0x108, text+move+0x48)
 	expect("beside, where variables have no names", data+0x110, module)
 	p.words = slices.Concat(words[:6], []image.CodePointer{{Addr: linked(0x10_0000_0000), Target: text}})
 	for d, err := range p.Moved(t.Context(), func(virt.Addr) bool { return false }) {

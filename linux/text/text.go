@@ -48,8 +48,7 @@ type Reference struct {
 	// Regions beside the text, made once: they keep what was found to be in order.
 	constant, vdsoImages func() ([]*region, error)
 	pointers             func() (codePointers, error)
-	operands             operands
-	listed               []span // where the image lists functions; set with pointers
+	operands             func() (*operands, error)
 }
 
 // NewReference prepares an image. It takes some ten milliseconds; keep the answer.
@@ -71,6 +70,7 @@ func NewReference(im *image.Image) (*Reference, error) {
 	r.vdsos = sync.OnceValues(im.VDSOs)
 	r.constant, r.vdsoImages = sync.OnceValues(r.rodata), sync.OnceValues(r.vdsoRegions)
 	r.pointers = sync.OnceValues(r.codePointers)
+	r.operands = sync.OnceValues(r.findOperands)
 	r.text = &region{
 		start: r.start, end: r.end, kept: &verdicts{}, sites: r.sites, tops: outermost(r.sites.All, r.names.tracerSites), code: true,
 		read: im.ReadAt, callSites: sync.OnceValue(im.CallSites), symbol: r.symbol,

@@ -22,10 +22,12 @@ func init() {
 		Technique: "T1036.004", // Masquerading: Masquerade Task or Service
 		Source:    "task_struct.comm, flags and real_parent, the arguments of processes, and the names and functions (kthread.threadfn) of the kernel's own threads",
 		Proves: `A process that runs a program calls itself as threads of the kernel are called, so that who reads the output of ps passes over it: by the name of one, by an argument in
-brackets, or by the flag of a kernel thread. Threads of the kernel have no program, and are children of kthreadd. Or a module has the kernel run a thread of its own under the name of one of the kernel's,
-such as kworker/0:3: workers run a function of the kernel itself, whoever queues their work.`,
-		Blind: `A program that calls itself like another program; a module's thread that has the name of another module's. One whose file has the name that it shows is not found by its name.`,
-		Next:  `Look at its program, parent, files and sockets: "outsight ps TARGET --pid PID -o json", and the views tree, files and sockets. "outsight extract" takes it out.`,
+brackets, or by the flag of a kernel thread. Threads of the kernel have no program, and are children of kthreadd. Or a module that nobody vouches for has the kernel run a thread of its own under the name of one of the kernel's,
+such as kworker/0:3: workers run a function of the kernel itself, whoever queues their work. Or a thread named kworker/ does not run worker_thread (rescuer_thread, if it is named kworker/R-) or lacks the flag of those
+that serve workqueues. Or a thread of the kernel has no function (severity medium, confidence possible): kthread() notes it before the thread runs.`,
+		Blind: `A program that calls itself like another program; a module's thread that has the name of another module's, of a workqueue or of a kthread worker, as modules
+give those names themselves; a thread without a function that has open files of its own, as one has that runs a program for the kernel next. One whose file has the name that it shows is not found by its name.`,
+		Next: `Look at its program, parent, files and sockets: "outsight ps TARGET --pid PID -o json", and the views tree, files and sockets. "outsight extract" takes it out.`,
 		Example: `A backdoor named itself as a worker of the kernel:
 
     $ outsight check lab:demo --only masquerade
@@ -34,7 +36,8 @@ such as kworker/0:3: workers run a function of the kernel itself, whoever queues
 
 A module had the kernel start a thread of its own by such a name:
 
-    high      likely      masquerade  kernel thread 512 (kworker/u9:7) runs idle_ of [strange], and is named as threads of the kernel's own are`,
+    high      likely      masquerade  kernel thread 512 (kworker/u9:7) runs idle_ of [strange], and is named as threads of the kernel's own are
+    high      likely      masquerade  kernel thread 513 (kworker/0:3) runs kthread_worker_fn, and is named as those that serve workqueues are`,
 		Kept: true,
 		Run:  masquerades,
 	})
@@ -65,7 +68,7 @@ func masquerades(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 		owners, missing := s.Owners()
 		if missing == nil {
 			var named []*Finding
-			named, missing = ts.namedAsKernels(ctx, owners)
+			named, missing = ts.namedAsKernels(ctx, s, owners)
 			fs = append(fs, named...)
 		}
 		for _, f := range fs {

@@ -25,7 +25,7 @@ func init() {
 		Proves: `The place that every function keeps for tracing holds something that function tracing did not put there, or tracing has a user that is not on its
 list, or a user that replaces functions (IPMODIFY) is a module rather than live patching. To be called a hook must be in the code; to stay it must be in the list and the records: who
 hides one of the three shows in the others.`,
-		Blind: `Users and records where the kernel itself switched tracing off after a warning (ftrace_kill), as it does not keep them any more: that is reported as not checked. A hook behind the first instruction of a function, and functions without a place for tracing: the check of kernel text finds these. A module that uses
+		Blind: `Users and records where the kernel itself switched tracing off after a warning (ftrace_kill), as it does not keep them any more: that is reported as not checked. What a task that holds text_mutex or ftrace_lock, and is at work, may be changing: that is a gap, and with --every a finding once one task has held the mutex for two minutes. A hook behind the first instruction of a function, and functions without a place for tracing: the check of kernel text finds these. A module that uses
 tracing as it is meant, without replacing functions: it is in "outsight ftrace".`,
 		Next: `"outsight ftrace" shows the users of tracing and their functions, "outsight ftrace_functions" what is traced; disassemble where the call leads. What is
 hooked says what for. A live patch of a vendor that brings its own framework may replace functions legally: compare with what is installed.`,
@@ -141,11 +141,10 @@ func ftraceTriple(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 				continue
 			}
 			// Records are changed before the code, 256 functions at a time (text_poke_queue): they differ for as long as the
-			// task that changes them waits for a processor.
+			// task that changes them waits for a processor, and no longer than one task is believed.
 			if found.Busy = before || changing(); found.Busy {
-				var work []linux.Work
-				work, found.Explained = underWay()
-				found.heldBy(work)
+				work, explains := underWay()
+				s.explainedBy(found, work, explains)
 			}
 			if !yield(found, nil) {
 				return

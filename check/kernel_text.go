@@ -31,7 +31,7 @@ static keys, static call keys, kprobes`,
 		Proves: `The kernel executes other code than it was built with, and none of the ways in which a kernel patches itself accounts for it: an inline hook, a patched check
 of permissions, a mitigation that was switched off. What "certain" rests on is the image: the basis says whether a distribution's signature vouches for it, or the
 host's file alone.`,
-		Blind: `What was changed and changed back between two looks. What contradicts a static key or call while a task that is at work holds the mutex for it, and has the key on its stack: that is a gap, which names the place. Hooks that use the kernel's own ways, such as ftrace and kprobes: those are in the views of that name, and
+		Blind: `What was changed and changed back between two looks. What contradicts a static key or call while a task that is at work holds the mutex for it, and has the key on its stack, or holds text_mutex: that is a gap, which names the place, and with --every a finding once one task has held the mutex for two minutes. Hooks that use the kernel's own ways, such as ftrace and kprobes: those are in the views of that name, and
 their handlers are judged by code-pointer. Text of modules: module-text compares that. Without an image nothing is compared, and check says so: it is found if the host itself boots the
 kernel, if it was added ("outsight profile add"), or if all of the guest's vmlinuz is in its page cache.`,
 		Next: `Disassemble the function with the command shown: a jump or call that leads out of the kernel shows where the rest of the intruder's code is. Take that memory
@@ -127,9 +127,8 @@ func (s *Subject) foundText(d linuxtext.Difference, trust image.Trust) *Finding 
 		Evidence:   []Evidence{{Text: "as built", Addr: d.Addr, Bytes: d.Want}, {Text: "as it is", Addr: d.Addr, Bytes: d.Got}},
 		Basis:      what + " against " + trust.String(),
 		Busy:       d.Patching,
-		Explained:  d.InHand,
 	}
-	f.heldBy(d.Work)
+	s.explainedBy(f, d.Work, d.InHand)
 	if d.VDSO != "" {
 		f.Severity = Critical // every process runs it
 	}

@@ -52,6 +52,7 @@ const ownersPart = "owners of code"
 func newSubject(ctx context.Context, l *guest.Look, o options) *Subject {
 	p := &parts{}
 	s := &Subject{Look: l, Told: o.told, mute: o.mute, heard: o.heard, spaces: o.spaces, parts: p, history: o.history}
+	s.history.watch(l.Boot, l.At, l.Linux.AtWork(patchingMutexes...))
 	partOf(&p.owners, ownersPart, s, func(s *linux.System) (*linux.Owners, []error, error) {
 		o, err := s.Owners()
 		if err != nil {

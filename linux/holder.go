@@ -13,7 +13,8 @@ import (
 
 // longestHeld is how long ago, by the clock of the scheduler and in nanoseconds, a task may have run that is believed to be
 // changing something: it waits for a lock whose holder is at work, for some ten seconds on a machine that is starved. A
-// task that never goes on, as a rootkit may have one, explains nothing.
+// task that never goes on, or never leaves its processor, as a rootkit may have one, explains nothing. One that
+// goes on once in a while is for those to bound who look more than once (package check does).
 const longestHeld = 120_000_000_000
 
 type holderLayout struct {
@@ -162,7 +163,7 @@ func (o *holderLayout) words(r kobj.Reader, task virt.Addr, now uint64) (map[uin
 	if r.Err != nil {
 		return nil, fmt.Errorf("task at %#x, which holds a mutex: %w", uint64(task), r.Err)
 	}
-	if !running && arrived+longestHeld < now {
+	if arrived+longestHeld < now {
 		return nil, nil
 	}
 	from := base

@@ -25,7 +25,8 @@ func TestHolderWords(t *testing.T) {
 		broken               bool
 	}{
 		"it waits":                  {stack + 0x2000, 0, now - 20e9, []uint64{key}, false},
-		"it runs":                   {stack + 0x2000, 1, now - 500e9, []uint64{key, earlier}, false},
+		"it runs":                   {stack + 0x2000, 1, now - 20e9, []uint64{key, earlier}, false},
+		"it has run for minutes":    {stack + 0x2000, 1, now - 500e9, nil, false},
 		"it has waited for minutes": {stack + 0x2000, 0, now - 500e9, nil, false},
 		"its stack is elsewhere":    {stack - 8, 0, now, nil, true},
 		"its stack has no end":      {stack + 16<<10, 0, now, nil, true},

@@ -36,7 +36,8 @@ type state struct {
 	// which do so have on their stacks.
 	changing map[uint64]bool
 	work     []linux.Work // of those who hold the mutexes
-	// underWay says that who patches is a task that waits for a processor, or has one.
+	// underWay says that who patches is a task that waits for a processor, or has one: for how long that is believed depends on earlier looks,
+	// which package check keeps.
 	underWay bool
 	// Lock prefixes are in place, or all taken out; neither if it is not known.
 	locks, noLocks bool

@@ -109,7 +109,8 @@ type Difference struct {
 	// state: that of a static key, a static call or the processor's features.
 	State bool
 	// Patching says that the kernel was patching such places when it was read, and InHand that the task which
-	// does so is at work, or has what governs this one in hand.
+	// does so is at work, or has what governs this one in hand. That is one look's word: who looks again bounds for how long one task
+	// is believed (package check).
 	Patching, InHand bool
 	// Work is what they who patch, or change what governs sites, had done by then; empty if the place is in nobody's hand.
 	Work []linux.Work

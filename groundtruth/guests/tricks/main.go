@@ -50,6 +50,7 @@ var tricks = map[string]func(args []string) error{
 	"as-user":       asUser,
 	"capable":       capable,
 	"writable":      writable,
+	"segment":       segment,
 	"connection":    func([]string) error { _, err := connection(); return err },
 }
 

@@ -37,7 +37,7 @@ give those names themselves; a thread without a function that has open files of 
 A module had the kernel start a thread of its own by such a name:
 
     high      likely      masquerade  kernel thread 512 (kworker/u9:7) runs idle_ of [strange], and is named as threads of the kernel's own are
-    high      likely      masquerade  kernel thread 513 (kworker/0:3) runs kthread_worker_fn, and is named as those that serve workqueues are`,
+    high      likely      masquerade  kernel thread 513 (kworker/0:3) runs kthread_worker_fn and serves no workqueue, and is named as those that do`,
 		Kept: true,
 		Run:  masquerades,
 	})

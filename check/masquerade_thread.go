@@ -107,9 +107,12 @@ func (t *tasks) namedAsKernels(ctx context.Context, s *Subject, owners *linux.Ow
 		k := &all[i]
 		if aspect, expected, seen := k.wrong(); aspect != "" {
 			f := k.finding(aspect, expected, seen)
-			if aspect == "worker" {
-				f.Title = fmt.Sprintf("kernel thread %d (%s) runs %s, and is named as those that serve workqueues are", k.pid, k.comm, k.runs.Function())
-			} else {
+			switch {
+			case aspect == "worker" && k.flags&pfWorker == 0:
+				f.Title = fmt.Sprintf("kernel thread %d (%s) runs %s and serves no workqueue, and is named as those that do", k.pid, k.comm, k.runs.Function())
+			case aspect == "worker":
+				f.Title = fmt.Sprintf("kernel thread %d (%s) runs %s, and is named as those that serve workqueues", k.pid, k.comm, k.runs.Function())
+			default:
 				f.Title = fmt.Sprintf("kernel thread %d (%s) has no function that it was made for", k.pid, k.comm)
 				f.Severity, f.Confidence = Medium, Possible
 			}

@@ -94,3 +94,25 @@ func (z *zoo) processWith(args ...string) virt.Addr {
 	z.Fatalf("no process %v", args)
 	return 0
 }
+
+// kernelThread is the task_struct of the kernel's thread of that name.
+func (z *zoo) kernelThread(name string) virt.Addr {
+	z.Helper()
+	for p, err := range z.look.Processes(z.Context()) {
+		if err == nil && p.KernelThread && p.Comm == name {
+			return p.Task.Addr
+		}
+	}
+	z.Fatalf("no kernel thread %s", name)
+	return 0
+}
+
+// kthread is the struct kthread of that thread.
+func (z *zoo) kthread(name string) virt.Addr {
+	z.Helper()
+	member := "worker_private"
+	if _, err := z.look.Linux.Member("task_struct", member); err != nil {
+		member = "set_child_tid" // up to 5.16
+	}
+	return z.ptr(z.kernelThread(name) + z.offset("task_struct", member))
+}

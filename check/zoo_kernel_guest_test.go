@@ -84,6 +84,10 @@ func kernelTricks() []trick {
 	constant := []string{"operations-table", "kernel-rodata"} // of the kernel's image
 	branches := []string{"text-branch", "?kernel-text"}
 	return []trick{
+		{"kernel thread without its function", func(z *zoo) { z.put(z.kthread("kswapd0")+z.offset("kthread", "threadfn"), 0) }, []string{"masquerade"}},
+		{"kernel thread that is named as a worker", func(z *zoo) {
+			z.write(z.kernelThread("kswapd0")+z.offset("task_struct", "comm"), []byte("kworker/0:9\x00"))
+		}, []string{"masquerade"}},
 		{"credentials of the kernel", func(z *zoo) { z.become(z.symbol("init_cred")) }, credentials},
 		{"credentials of the kernel, for a moment", func(z *zoo) {
 			z.put(z.victim()+z.offset("task_struct", "cred"), uint64(z.symbol("init_cred")))

@@ -37,6 +37,9 @@ func ReadAllowed(r io.Reader) ([]Allowed, error) {
 	if len(text) > maxAllowed {
 		return nil, fmt.Errorf("it has more than %d bytes", maxAllowed)
 	}
+	if bytes.HasPrefix(bytes.TrimSpace(text), []byte("{")) {
+		return nil, errors.New("it is a JSON object: write a list of entries, [{…}], also for one")
+	}
 	var list []Allowed
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()

@@ -132,6 +132,9 @@ func TestAllowed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if _, err := read(` {"check":"hidden-process"}`); err == nil || !strings.Contains(err.Error(), "list of entries") {
+		t.Errorf("an object: %v", err)
+	}
 	f := found("process", "sh", 7)
 	f.Check = &Check{ID: "hidden-process"}
 	last := time.Date(2027, 1, 31, 23, 59, 0, 0, time.Local)

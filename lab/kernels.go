@@ -96,12 +96,15 @@ func findKernel(ctx context.Context, name string, update bool, progress io.Write
 			_, err = os.Stat(path)
 		}
 		if err != nil {
-			return Kernel{}, fmt.Errorf("lab: kernel: %w", err)
+			return Kernel{}, invalidf("lab: kernel: %w", err)
+		}
+		if err := bootable(path); err != nil {
+			return Kernel{}, err
 		}
 		return Kernel{Name: name, Vmlinuz: path}, nil
 	}
 	if _, _, ok := splitName(name); !ok {
-		return Kernel{}, fmt.Errorf("lab: unknown kernel %q: give a series (%s), optionally followed by -rt or -amd64, or the path of a vmlinuz, with a slash in it", name, strings.Join(KernelNames(), ", "))
+		return Kernel{}, invalidf("lab: unknown kernel %q: give a series (%s), optionally followed by -rt or -amd64, or the path of a vmlinuz, with a slash in it", name, strings.Join(KernelNames(), ", "))
 	}
 	dir, err := cacheDir("kernels")
 	if err != nil {
@@ -119,6 +122,28 @@ func findKernel(ctx context.Context, name string, update bool, progress io.Write
 		return k, nil // another process was quicker
 	}
 	return fetchKernel(ctx, dir, name, progress)
+}
+
+// bootable refuses a file that QEMU's -kernel cannot boot. It takes a bzImage, and ELF files with an entry for PVH or multiboot.
+func bootable(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("lab: kernel: %w", err)
+	}
+	defer f.Close()
+	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
+		return invalidf("lab: kernel %s: not a regular file", path)
+	}
+	const magic, at = "HdrS", 0x202 // Documentation/arch/x86/boot.rst
+	head := make([]byte, at+len(magic))
+	n, err := io.ReadFull(f, head)
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("lab: kernel: %w", err)
+	}
+	if head = head[:n]; strings.HasPrefix(string(head), "\x7fELF") || n == at+len(magic) && string(head[at:]) == magic {
+		return nil
+	}
+	return invalidf("lab: kernel %s: not an x86 kernel: it has no boot header (%q at %#x): give a vmlinuz", path, magic, at)
 }
 
 // CachedKernels lists what needs no network.

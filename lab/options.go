@@ -70,13 +70,23 @@ const mebi = 1 << 20
 // kvmHostCPU has what kvm_amd asks of a processor and TCG can give.
 const kvmHostCPU = "EPYC,+svm,+npt,+nrip-save"
 
+// ErrOptions is the kind of an error in [Options], which are invalid on any machine.
+var ErrOptions = errors.New("invalid options of a guest")
+
+// optionsError is an ErrOptions that says which.
+type optionsError struct{ error }
+
+func (optionsError) Is(target error) bool { return target == ErrOptions }
+
+func invalidf(format string, args ...any) error { return optionsError{fmt.Errorf(format, args...)} }
+
 // complete fills in the defaults and refuses what cannot work.
 func (o *Options) complete() error {
 	if runtime.GOARCH != "amd64" {
 		return fmt.Errorf("lab: guests are amd64 only, this host is %s", runtime.GOARCH)
 	}
 	if o.Name != "" && !state.ValidName(o.Name) {
-		return fmt.Errorf("lab: invalid guest name %q: use up to 40 letters, digits, dots and dashes", o.Name)
+		return invalidf("lab: invalid guest name %q: use up to 40 letters, digits, dots and dashes", o.Name)
 	}
 	if o.Kernel == "" {
 		o.Kernel = DefaultKernel
@@ -85,24 +95,24 @@ func (o *Options) complete() error {
 		o.Userland = Busybox
 	}
 	if o.Userland != Busybox && o.Userland != Debian {
-		return fmt.Errorf("lab: unknown userland %q: take %s or %s", o.Userland, Busybox, Debian)
+		return invalidf("lab: unknown userland %q: take %s or %s", o.Userland, Busybox, Debian)
 	}
 	if len(o.Packages) > 0 && o.Userland != Debian {
-		return fmt.Errorf("lab: packages need a Debian userland, not %s", o.Userland)
+		return invalidf("lab: packages need a Debian userland, not %s", o.Userland)
 	}
 	for _, p := range o.Packages {
 		if !packageRE().MatchString(p) {
-			return fmt.Errorf("lab: invalid name of a Debian package: %q", p)
+			return invalidf("lab: invalid name of a Debian package: %q", p)
 		}
 	}
 	for _, m := range o.Modules {
 		if !moduleRE().MatchString(m) {
-			return fmt.Errorf("lab: invalid kernel module %q: give a name, followed by parameters as name=value", m)
+			return invalidf("lab: invalid kernel module %q: give a name, followed by parameters as name=value", m)
 		}
 	}
 	if o.KVMHost {
 		if o.Userland != Busybox || o.Firmware {
-			return errors.New("lab: a KVM host has a busybox userland and a kernel")
+			return invalidf("lab: a KVM host has a busybox userland and a kernel")
 		}
 		if o.Memory == 0 {
 			o.Memory = 2560 * mebi
@@ -115,13 +125,13 @@ func (o *Options) complete() error {
 		o.Memory = 512 * mebi
 	}
 	if o.Memory < 64*mebi || o.Memory%mebi != 0 {
-		return fmt.Errorf("lab: invalid memory size of %d bytes: give at least 64 MiB, in whole MiB", o.Memory)
+		return invalidf("lab: invalid memory size of %d bytes: give at least 64 MiB, in whole MiB", o.Memory)
 	}
 	if o.SMP == 0 {
 		o.SMP = 1
 	}
 	if o.SMP < 0 || o.SMP > 255 {
-		return fmt.Errorf("lab: %d virtual CPUs: give 1 to 255", o.SMP)
+		return invalidf("lab: %d virtual CPUs: give 1 to 255", o.SMP)
 	}
 	switch o.Accel {
 	case "":
@@ -130,13 +140,16 @@ func (o *Options) complete() error {
 		o.Accel = TCG
 	case TCG:
 	case KVM:
+		if o.Plugin != "" {
+			return invalidf("lab: a traced guest needs accelerator tcg, not kvm: QEMU's plugins see only what it translates")
+		}
 		f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
 		if err != nil {
 			return fmt.Errorf("lab: kvm cannot be used (%w): take --accel tcg, or load kvm and join its group", err)
 		}
 		f.Close()
 	default:
-		return fmt.Errorf("lab: unknown accelerator %q: take %s or %s", o.Accel, TCG, KVM)
+		return invalidf("lab: unknown accelerator %q: take %s or %s", o.Accel, TCG, KVM)
 	}
 	if o.CPU == "" {
 		o.CPU = map[string]string{TCG: "max", KVM: "host"}[o.Accel]

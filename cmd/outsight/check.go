@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"iter"
 	"os"
 	"path/filepath"
@@ -274,6 +275,9 @@ func (r *checkRun) readFiles() (err error) {
 // written: copy it with its time (cp -p, scp -p).
 func readTold(told *check.Told, name string) error {
 	file, err := os.Open(name)
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		return e.Err // the flag and the path are said by the caller
+	}
 	if err != nil {
 		return err
 	}

@@ -54,6 +54,9 @@ func newLabUpCommand() *cobra.Command {
 			"  outsight lab up --kernel ./vmlinuz --append nokaslr --file /bin/tool=./tool",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			if o.SMP < 1 {
+				return usagef("--smp %d: at least 1", o.SMP)
+			}
 			if o.Memory, err = parseSize(memory); err != nil {
 				return usagef("--memory: %w", err)
 			}
@@ -61,12 +64,18 @@ func newLabUpCommand() *cobra.Command {
 				return usagef("--file: %w", err)
 			}
 			if traced {
+				if o.Accel == lab.KVM {
+					return usagef("--trace needs --accel tcg: QEMU's plugins see only what it translates")
+				}
 				if o.Plugin, err = plugin.Install(""); err != nil {
 					return err
 				}
 			}
 			o.Progress = cmd.ErrOrStderr()
 			g, err := lab.Up(cmd.Context(), o)
+			if errors.Is(err, lab.ErrOptions) {
+				return &usageError{err}
+			}
 			if err != nil {
 				return err
 			}
@@ -106,7 +115,12 @@ func newLabExecCommand() *cobra.Command {
 			"One argument is given to the guest's shell as it is; several are quoted.",
 		Example: "  outsight lab exec web -- ps aux\n  outsight lab exec web -- 'cat /proc/[0-9]*/comm | sort'\n" +
 			"  outsight lab exec web --stdin -- sh -c 'cat >/tmp/file' <file",
-		Args: cobra.MinimumNArgs(2),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) < 2 {
+				return errors.New("name a guest and a command: outsight lab exec NAME -- COMMAND")
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			g, err := lab.Open(args[0])
 			if err != nil {

@@ -101,6 +101,11 @@ func newTraceCommand() *cobra.Command {
 		if f.switches {
 			return usagef("--switches goes with --cr3")
 		}
+		for _, name := range []string{"hold-calls", "hold-limit", "hold-stop", "hold-dumps"} {
+			if f.hold == "" && c.Flags().Changed(name) {
+				return usagef("--%s goes with --hold-exec", name)
+			}
+		}
 		options, err := f.options(o)
 		if err != nil {
 			return err

@@ -97,7 +97,7 @@ func (f *watchFlags) run(c *cobra.Command, target string) (err error) {
 	var kinds []trace.Kind
 	for _, name := range f.kinds {
 		if !slices.Contains(watchKinds, trace.Kind(name)) {
-			return usagef("--kinds: no kind %q of events; see outsight watch --help", name)
+			return usagef("--kinds: no kind %q of events; the kinds are %s", name, kindNames(watchKinds))
 		}
 		kinds = append(kinds, trace.Kind(name))
 	}

@@ -28,6 +28,7 @@ type member struct {
 	exe, comm string
 	faces     string // what it has to do with the network; empty: nothing
 	below     string // the ancestor that faced the network when it was started, and how; empty: none
+	connected string // the connection that it made last, for the program that it runs next
 	login     bool   // it lets users in
 	dead      bool   // kept for its children until they ask
 }
@@ -48,7 +49,7 @@ func (s *Sensors) Know(p *Process) {
 	}
 	m := &member{parent: p.PPID, exe: p.Exe, comm: p.Comm, started: p.Started, login: letsIn(p.Exe, p.Comm)}
 	if old := s.members[p.PID]; old != nil && !old.dead && old.started == p.Started {
-		m.faces, m.below = old.faces, old.below // also when its parent has ended
+		m.faces, m.below, m.connected = old.faces, old.below, old.connected // also when its parent has ended
 	}
 	if m.below == "" {
 		m.below = s.above(p.PPID)
@@ -93,6 +94,9 @@ func (s *Sensors) Mark(e *Event) {
 		}
 	case KindConnect:
 		e.mark(s.connected(e))
+		if m := s.members[pid]; m != nil && tcpLike(e.Name) {
+			m.connected = e.Object
+		}
 	case KindAccept:
 		e.mark(s.connected(e))
 		s.Face(pid, "has the connection "+e.Object)
@@ -161,6 +165,8 @@ func (s *Sensors) tool(e *Event) string {
 		return kind + " below " + below
 	case m.below != "":
 		return kind + " below " + m.below
+	case m.connected != "" && kind == shell:
+		return "shell in a process that has made the connection " + m.connected
 	}
 	return ""
 }

@@ -135,6 +135,22 @@ func TestSensorLearns(t *testing.T) {
 	}
 }
 
+// TestSensorReverse marks the shell that a program runs in its own place after it has connected to somebody.
+func TestSensorReverse(t *testing.T) {
+	s := newStory()
+	s.runs(301, 1, "/usr/bin/nc.traditional", "nc")
+	s.Mark(&trace.Event{Kind: trace.KindConnect, Name: "tcp", Object: "10.0.0.2:40000->10.0.0.9:4446", Process: s.known[301]})
+	for _, c := range []struct{ exe, comm, want string }{
+		{"/bin/dash", "sh", "shell in a process that has made the connection 10.0.0.2:40000->10.0.0.9:4446"},
+		{"/usr/bin/curl", "curl", ""},
+	} {
+		e := trace.Event{Kind: trace.KindExec, Object: c.exe, Process: &trace.Process{PID: 301, PPID: 1, Exe: c.exe, Comm: c.comm, Started: 301}}
+		if s.Mark(&e); e.Note != c.want {
+			t.Errorf("%s: %q, want %q", c.comm, e.Note, c.want)
+		}
+	}
+}
+
 // TestSensorConnection marks a shell that holds a connection itself, whichever event comes first.
 func TestSensorConnection(t *testing.T) {
 	s := newStory()

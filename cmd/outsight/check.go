@@ -143,6 +143,9 @@ func (f *checkFlags) run(c *cobra.Command, target string) (err error) {
 		if err := told.Available(run.guest); err != nil {
 			return err
 		}
+		if state := stillState(c.Context(), run.guest); state != "" {
+			return &vm.Error{Kind: vm.ErrNotStarted, What: "listen to the programs of " + target, Why: "it is " + string(state), Do: "resume it first (virsh resume, or cont on its QMP socket)"}
+		}
 		run.options = append(run.options, check.Listen(f.listen))
 	}
 	if f.ask {

@@ -13,6 +13,7 @@ import (
 	"github.com/outsight-vmi/outsight/kernel/image/trust"
 	"github.com/outsight-vmi/outsight/kernel/reference"
 	"github.com/outsight-vmi/outsight/table"
+	"github.com/outsight-vmi/outsight/vm"
 )
 
 // guestFlags are the flags of every command that looks into a guest.
@@ -112,5 +113,25 @@ func extraCommands() []*cobra.Command {
 	return []*cobra.Command{
 		newCheckCommand(), newWatchCommand(), newTraceCommand(), newPluginCommand(), newQueryCommand(), newTopCommand(), newCollectCommand(), newRecoverCommand(), newDumpCommand(), newExportISFCommand(), newStructCommand(),
 		newReadCommand(), newProfileCommand(), newWhatisCommand(), newTranslateCommand(), newDisassembleCommand(), newSearchCommand(), newWalkCommand(), newExtractCommand(), lab,
+	}
+}
+
+// stillState is in what state a guest stands still; empty: it runs, or that is unknown.
+func stillState(ctx context.Context, g *guest.Guest) vm.State {
+	st := g.Machine().Control.Stater
+	if st == nil {
+		return ""
+	}
+	state, err := st.State(ctx)
+	if err != nil || state == vm.StateRunning || state == vm.StateUnknown {
+		return ""
+	}
+	return state
+}
+
+// warnStill says so where nothing can happen in a guest.
+func warnStill(ctx context.Context, g *guest.Guest) {
+	if state := stillState(ctx, g); state != "" {
+		warn(fmt.Errorf("%s is %s: nothing happens in it until it is resumed (virsh resume, or cont on its QMP socket)", g.Target(), state))
 	}
 }

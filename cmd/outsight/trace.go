@@ -123,6 +123,7 @@ func newTraceCommand() *cobra.Command {
 		}
 		defer func() { err = errors.Join(err, f.sessions.Close()) }()
 		options.Hold.Snapshot = f.snapshots(g)
+		warnStill(c.Context(), g)
 		s, err := tcg.Start(c.Context(), g, options)
 		if err != nil {
 			return err
@@ -149,6 +150,9 @@ func (f *traceFlags) options(o output) (t tcg.Options, err error) {
 	t.IOURing = t.IOURing || t.Calls == nil
 	t.Terminals = f.sessions.folder != ""
 	if f.hold != "" {
+		if err := f.checkHold(); err != nil {
+			return t, err
+		}
 		t.Hold = tcg.Hold{Calls: f.holdCalls, Decide: f.decide, Limit: f.holdFor, Stop: f.holdStop}
 	}
 	for _, p := range f.pids {

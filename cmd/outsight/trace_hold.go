@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 
 	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/phys/acquire"
@@ -35,14 +36,36 @@ func (f *traceFlags) decide(ctx context.Context, e *trace.Event) tcg.Decision {
 	c.Stdin, c.Stdout, c.Stderr = &in, os.Stderr, os.Stderr
 	err = c.Run()
 	var status *exec.ExitError
-	if f.holdDumps != "" && errors.As(err, &status) && status.ExitCode() == snapshotStatus {
+	decided := errors.As(err, &status) && !neverRan(status.ExitCode())
+	switch {
+	case err == nil:
+	case !decided:
+		warn(fmt.Errorf("--hold-exec: the command decided nothing (%w): the call is done", err))
+	case f.holdDumps != "" && status.ExitCode() == snapshotStatus:
 		return tcg.Snapshot
-	}
-	if err != nil {
-		warn(fmt.Errorf("%s(%s) of %s (%d) is not allowed (%w): the machine is paused; QMP's cont resumes it", e.Name, e.Args, e.Process.Comm, e.Process.PID, err))
+	default:
+		warn(fmt.Errorf("%s(%s) of %s (%d) is not allowed (%w): the machine is paused; virsh resume, or cont on its QMP socket, resumes it", e.Name, e.Args, e.Process.Comm, e.Process.PID, err))
 		return tcg.Pause
 	}
 	return tcg.Allow
+}
+
+// neverRan reports whether a shell's exit status says that it could not run the command.
+func neverRan(status int) bool {
+	const cannotRun, notFound = 126, 127
+	return status == cannotRun || status == notFound
+}
+
+// checkHold is an error if the user's command cannot be run: nothing should be held for that.
+func (f *traceFlags) checkHold() error {
+	word, _, _ := strings.Cut(strings.TrimSpace(f.hold), " ")
+	if word == "" || strings.ContainsAny(word, "\"'`$&|;<>(){}[]*?!#~=\\\n\t") {
+		return nil // the shell's own business
+	}
+	if exec.Command("/bin/sh", "-c", `command -v -- "$1"`, "sh", word).Run() != nil {
+		return usagef("--hold-exec: %s cannot be run: not found, or not executable", word)
+	}
+	return nil
 }
 
 // snapshotStatus is the exit status with which the user's command asks for a dump.

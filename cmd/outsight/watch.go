@@ -136,6 +136,7 @@ func (f *watchFlags) run(c *cobra.Command, target string) (err error) {
 	if err := prime(ctx, g, sensors); err != nil {
 		return err
 	}
+	warnStill(ctx, g)
 	stream, named, err := f.source(ctx, g, kinds)
 	if err != nil {
 		return err

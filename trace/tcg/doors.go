@@ -106,7 +106,7 @@ type doorLayout struct {
 	root, mountSuper                  uint32 // vfsmount
 	superType, typeName               uint32 // super_block, file_system_type
 	moduleName, taints                uint32
-	ids                               [6]uint32 // cred
+	ids                               [8]uint32 // cred
 	inheritable, permitted, effective uint32
 	userNS, number                    uint32    // cred, user_namespace
 	sk, family, protocol, state       uint32    // socket, sock
@@ -134,7 +134,7 @@ func doorLayoutOf(s *linux.System) (*doorLayout, error) {
 		o.mount, o.mountParent, o.mountPoint = r.Offset("mount", "mnt"), r.Offset("mount", "mnt_parent"), r.Offset("mount", "mnt_mountpoint")
 		o.root, o.mountSuper = r.Offset("vfsmount", "mnt_root"), r.Offset("vfsmount", "mnt_sb")
 		o.superType, o.typeName = r.Offset("super_block", "s_type"), r.Offset("file_system_type", "name")
-		for i, id := range []string{"uid", "gid", "suid", "euid", "egid", "fsuid"} {
+		for i, id := range []string{"uid", "gid", "suid", "euid", "egid", "fsuid", "sgid", "fsgid"} {
 			o.ids[i] = r.Offset("cred", id)
 		}
 		o.inheritable, o.permitted, o.effective = r.Offset("cred", "cap_inheritable"), r.Offset("cred", "cap_permitted"), r.Offset("cred", "cap_effective")

@@ -160,11 +160,11 @@ func compareDoors(t *testing.T, all []trace.Event) {
 			"/acts: /acts cut /var/log/app/a.log", "/acts: /acts drop", "/acts: /acts rise", "/risen: risen cut /none", "/acts: /acts memfd", "/memfd:payload (deleted): busybox true 'in memory'", "/acts: /acts udp", "/acts: /acts packet", "/acts: /acts code", "/acts: /acts refused",
 		},
 		trace.KindCreds: {
-			"acts gid 0 → 1000, egid 0 → 1000 by sys_setresgid",
+			"acts gid 0 → 1000, egid 0 → 1000, sgid 0 → 1000, fsgid 0 → 1000 by sys_setresgid",
 			"acts uid 0 → 1000, euid 0 → 1000, suid 0 → 1000, fsuid 0 → 1000, effective -41 capabilities, permitted -41 capabilities by sys_setresuid",
 			"acts uid 0 → 1000, euid 0 → 1000, suid 0 → 1000, fsuid 0 → 1000, effective -41 capabilities, permitted -41 capabilities by sys_setresuid",
 			"risen euid 1000 → 0, suid 1000 → 0, fsuid 1000 → 0, effective +41 capabilities, permitted +41 capabilities by begin_new_exec: became root, by running a program that is set-user-ID or has capabilities",
-			"acts gid 0 → 1000, egid 0 → 1000 by sys_setresgid",
+			"acts gid 0 → 1000, egid 0 → 1000, sgid 0 → 1000, fsgid 0 → 1000 by sys_setresgid",
 			"acts uid 0 → 1000, euid 0 → 1000, suid 0 → 1000, fsuid 0 → 1000, effective -41 capabilities, permitted -41 capabilities by sys_setresuid",
 		},
 		trace.KindNewCode: {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -181,13 +182,18 @@ func (a *archive) run(ctx context.Context, dir, name string, args ...string) ([]
 
 // run runs a tool and gives its output; an error ends with the last line it complained of.
 func run(ctx context.Context, dir string, env []string, name string, args ...string) ([]byte, error) {
+	return runTelling(ctx, io.Discard, dir, env, name, args...)
+}
+
+// runTelling is run, with a copy for tell of what the tool complains of, as it does.
+func runTelling(ctx context.Context, tell io.Writer, dir string, env []string, name string, args ...string) ([]byte, error) {
 	if _, err := exec.LookPath(name); err != nil {
 		return nil, fmt.Errorf("%s is not installed: apt-get install %s", name, packageOf(name))
 	}
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir, cmd.Env = dir, append(os.Environ(), env...)
 	var out, errs bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &errs
+	cmd.Stdout, cmd.Stderr = &out, io.MultiWriter(&errs, tell)
 	if err := cmd.Run(); err != nil {
 		if ctx.Err() != nil {
 			return nil, fmt.Errorf("%s: %w", name, context.Cause(ctx))

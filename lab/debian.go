@@ -4,6 +4,7 @@ import (
 	"context"
 	_ "embed"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -143,7 +144,7 @@ func debianImage(ctx context.Context, o Options) (string, error) {
 		// A guest gets its own identity at its first boot, and root needs no password.
 		"--customize-hook=: >\"$1/etc/machine-id\"", "--customize-hook=chroot \"$1\" passwd -d root",
 	}}
-	if err := u.bootstrap(ctx, tmp); err != nil {
+	if err := u.bootstrap(ctx, tmp, o.Progress); err != nil {
 		return "", err
 	}
 	fmt.Fprintln(o.Progress, "making a disk of it")
@@ -162,20 +163,20 @@ type userland struct {
 	options  []string // for mmdebstrap
 }
 
-// bootstrap makes root.tar in dir. mmdebstrap needs no root where there are user namespaces.
-func (u userland) bootstrap(ctx context.Context, dir string) error {
+// bootstrap makes root.tar in dir, and reports its steps. mmdebstrap needs no root where there are user namespaces.
+func (u userland) bootstrap(ctx context.Context, dir string, progress io.Writer) error {
 	sources := filepath.Join(dir, "debian.sources")
 	if err := writeAtomic(sources, []byte(u.sources)); err != nil {
 		return err
 	}
 	args := append([]string{
-		"--variant=minbase", "--architectures=amd64", "--include=" + strings.Join(u.packages, ","),
+		"--verbose", "--variant=minbase", "--architectures=amd64", "--include=" + strings.Join(u.packages, ","),
 		"--aptopt=Acquire::Check-Valid-Until \"false\"",
 		"--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/locale/*",
 		// Java's packages make links there, whether manuals are wanted or not.
 		"--essential-hook=mkdir -p \"$1/usr/share/man/man1\"",
 	}, u.options...)
-	if _, err := run(ctx, dir, []string{"LC_ALL=C"}, "mmdebstrap", append(args, u.release, filepath.Join(dir, "root.tar"), sources)...); err != nil {
+	if _, err := runTelling(ctx, &bootstrapProgress{to: progress}, dir, []string{"LC_ALL=C"}, "mmdebstrap", append(args, u.release, filepath.Join(dir, "root.tar"), sources)...); err != nil {
 		return fmt.Errorf("lab: make a Debian %s userland: %w", u.release, err)
 	}
 	return nil

@@ -89,13 +89,13 @@ func moduleRoot(ctx context.Context, k Kernel, progress io.Writer) (string, erro
 	if release != k.Suite {
 		u.sources += "\n" + m.main.deb822(k.Suite)
 	}
-	if err := u.bootstrap(ctx, tmp); err != nil {
+	if err := u.bootstrap(ctx, tmp, progress); err != nil {
 		if u.sources == m.main.deb822(release) {
 			return "", err
 		}
 		// An old release's security suite may be gone from this mirror.
 		u.sources = m.main.deb822(release)
-		if again := u.bootstrap(ctx, tmp); again != nil {
+		if again := u.bootstrap(ctx, tmp, progress); again != nil {
 			return "", errors.Join(err, again)
 		}
 	}

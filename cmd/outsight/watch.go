@@ -183,7 +183,17 @@ func (f *watchFlags) source(ctx context.Context, g *guest.Guest, kinds []trace.K
 	if err != nil {
 		return nil, "", err
 	}
-	return trace.Merge(s), fmt.Sprintf("by polling: processes every %v, sockets 250ms, the rest 1s or more; what is shorter is counted, not seen", f.every), nil
+	return trace.Merge(s), f.byPolling(kinds), nil
+}
+
+// byPolling is what polling is called, with what it cannot see of the kinds that are wanted (nil: all).
+func (f *watchFlags) byPolling(kinds []trace.Kind) string {
+	how := fmt.Sprintf("by polling: processes every %v, sockets 250ms, the rest 1s or more; of what is shorter, processes and TCP connections are counted", f.every)
+	blind := slices.DeleteFunc(polling.Blind(), func(k trace.Kind) bool { return kinds != nil && !slices.Contains(kinds, k) })
+	if len(blind) > 0 {
+		how += "; polling cannot see " + kindNames(blind)
+	}
+	return how
 }
 
 // byPlugin has the plugin say what it sees, and polls the rest.
@@ -226,8 +236,19 @@ func (f *watchFlags) byPlugin(ctx context.Context, g *guest.Guest, kinds []trace
 		}
 		return !slices.Contains(tcg.Kinds(), k)
 	})
+	var unseen []trace.Kind
+	named = slices.DeleteFunc(named, func(k trace.Kind) bool {
+		if !slices.Contains(polling.Blind(), k) {
+			return false
+		}
+		unseen = append(unseen, k)
+		return true
+	})
 	if len(named) > 0 {
 		how += "; by polling: " + kindNames(named)
+	}
+	if len(unseen) > 0 {
+		how += "; not seen with this kernel: " + kindNames(unseen)
 	}
 	return trace.Merge(s, polled), how, nil
 }

@@ -98,6 +98,11 @@ type scheduled struct {
 // memory, and what finds no room is counted.
 const maxQueue = 1 << 16
 
+// Blind are the kinds of the feed's events that polling cannot see: nothing is left of them at the next look.
+func Blind() []trace.Kind {
+	return []trace.Kind{trace.KindUnlink, trace.KindNewCode, trace.KindRefused}
+}
+
 // Start looks at g for the first time, and then whenever Next waits. Closing the stream does not
 // close g.
 func Start(ctx context.Context, g *guest.Guest, o Options) (*Stream, error) {

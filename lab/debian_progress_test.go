@@ -10,10 +10,10 @@ import (
 func TestBootstrapProgress(t *testing.T) {
 	var in strings.Builder
 	in.WriteString("I: automatically chosen mode: root\nI: running apt-get update...\n" +
-		"Get:1 http://deb.debian.org/debian trixie InRelease [140 kB]\nGet:3 http://deb.debian.org/debian trixie/main amd64 Packages [9679 kB]\n" +
+		"Get:1 http://mirror.example/debian trixie InRelease [140 kB]\nGet:3 http://mirror.example/debian trixie/main amd64 Packages [9679 kB]\n" +
 		"0 upgraded, 27 newly installed, 0 to remove and 0 not upgraded.\n")
 	for i := 1; i <= 27; i++ {
-		fmt.Fprintf(&in, "Get:%d http://deb.debian.org/debian trixie/main amd64 gcc-%d-base amd64 14.2.0-19 [49.4 kB]\n", i, i)
+		fmt.Fprintf(&in, "Get:%d http://mirror.example/debian trixie/main amd64 gcc-%d-base amd64 14.2.0-19 [49.4 kB]\n", i, i)
 	}
 	in.WriteString("I: extracting archives...\nUnpacking gcc-14-base:amd64 (14.2.0-19) ...\nSetting up gcc-14-base:amd64 (14.2.0-19) ...\nI: creating tarball...\n" +
 		"99999999999999999999 upgraded, 99999999999999999999 newly installed\nSetting up x (1) ...\n")

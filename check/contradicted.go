@@ -25,8 +25,8 @@ func init() {
 data and the program's output takes it out: a hooked function of the kernel, a preloaded library, a changed program.`,
 		Blind: `What nobody was asked. With --told what began after the file was taken, by the guest's clock, is left out, and what began after all that it lists is only "possible"; modules and ports have no time of their
 own, so that one that came later is found wrongly. A file that lacks more processes than it lists was taken in a container, or before the guest was booted: it is not compared. With --ask the guest is asked again between looks, and only what both looks have is found.`,
-		Next: `See which of the programs has it: where "ls /proc" has what ps has not, ps or a preloaded library filters; where none has it, the kernel does.
-Then find out who: code-pointer, ftrace-triple, hidden-code and preload.`,
+		Next: `See which of the programs has it: where "ls /proc" has what ps has not, ps or a preloaded library filters; where none has it, the kernel does, or something is mounted over it.
+Then find out who: covered-process, code-pointer, ftrace-triple, hidden-code and preload.`,
 		Example: `With --ask, outsight has the guest's own programs list what they see, through its QEMU guest agent:
 
     $ outsight check web --ask
@@ -37,7 +37,7 @@ Where a guest has no agent: in the guest "ps -e > ps.txt; lsmod > lsmod.txt; ss 
 
     $ outsight check web --told ps.txt,lsmod.txt,ss.txt
     SEVERITY  CONFIDENCE  CHECK         TITLE
-    high      likely      contradicted  process 412 (sleep) is not listed in the guest's ps.txt
+    high      likely      contradicted  process 412 (sleep) is not listed in the guest's ps (ps.txt)
 
 Copy them with their times (scp -p, cp -p): what began after a file was written cannot be in it. Standard error says what was compared: "outsight: compared with ps.txt (97 processes, as of
 2026-11-30T00:51:02Z), …".`,
@@ -65,14 +65,14 @@ func contradicted(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 // untold is a finding about something that words leave out which should have it; nil if
 // there is none. asked reports whether a word should have it, says whether it does.
 func (s *Subject) untold(o Object, title, show string, asked, says func(*Word) bool) *Finding {
-	var without, with []string
+	var without, with, files []string
 	for _, w := range s.Told.Words {
 		switch {
 		case !asked(w):
 		case says(w):
-			with = append(with, w.From)
+			with = append(with, w.source())
 		default:
-			without = append(without, w.From)
+			without, files = append(without, w.source()), append(files, w.From)
 		}
 	}
 	if len(without) == 0 {
@@ -84,6 +84,7 @@ func (s *Subject) untold(o Object, title, show string, asked, says func(*Word) b
 	}
 	return &Finding{
 		Confidence: Likely, Title: fmt.Sprintf("%s is not listed in the guest's %s", title, strings.Join(without, ", ")), Object: o,
+		Aspect:   "not in " + strings.Join(files, ", "),
 		Expected: "in " + strings.Join(append(without, with...), ", ") + " and in the guest's memory", Seen: seen,
 		Evidence: []Evidence{{Text: "the object", Addr: o.Addr}},
 		Basis:    "the guest's own words, compared with its memory", Show: show,
@@ -136,7 +137,7 @@ func (s *Subject) untoldProcesses(ctx context.Context, yield func(*Finding, erro
 		for _, w := range s.Told.Words { // in their order, so that the text is the same at each look
 			if l := lists[w]; l != nil && !w.At.IsZero() && w.shouldHave(p) && !w.PIDs[p.PID] && p.Started.After(l.newest) {
 				f.Confidence = Possible
-				f.Seen += fmt.Sprintf("; it began after all processes that %s lists, which may be older than the time of the file", w.From)
+				f.Seen += fmt.Sprintf("; it began after all processes that %s lists, which may be older than the time of the file", w.source())
 				break
 			}
 		}

@@ -26,7 +26,7 @@ func (s *Subject) untoldMessages(ctx context.Context, yield func(*Finding, error
 		const shown = 5
 		f := &Finding{
 			Confidence: Likely,
-			Title:      "messages of the kernel's log are not listed in the guest's " + w.From,
+			Title:      "messages of the kernel's log are not listed in the guest's " + w.source(),
 			Object:     Object{Kind: "kernel log", Name: w.From},
 			Expected:   "every message that is in the ring, between the first and the last that were listed",
 			Seen:       fmt.Sprintf("%d in the guest's memory alone: %q", len(lost), lost[:min(shown, len(lost))]),

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 	"strconv"
+	"strings"
 
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/linux/kobj"
@@ -205,6 +206,10 @@ func (w *coverWalk) judge(m virt.Addr, ns mountNamespace) (*Finding, error) {
 	}
 	f := w.finding(m, obj, who+" "+what)
 	f.Aspect = fmt.Sprintf("%d %s", of, path)
+	f.Show = fmt.Sprintf("outsight mounts {} --where 'mount_point == %q'", path)
+	if ns.of.PID != 1 {
+		f.Show = fmt.Sprintf("outsight mounts {} --pid %d --where 'mount_point == %q'", ns.of.PID, path)
+	}
 	return f, w.failed(m)
 }
 
@@ -269,13 +274,42 @@ func (w *coverWalk) finding(m virt.Addr, of Object, title string) *Finding {
 	mounted := w.r.Pointer(w.o.mnt.At(m), w.o.superOf)
 	kind := w.r.CString(w.r.Pointer(w.r.Pointer(mounted, w.o.superType), w.o.typeName), linux.MaxName)
 	device := w.r.CString(w.r.Pointer(m, w.o.device), linux.MaxName)
+	root := w.r.Pointer(w.o.mnt.At(m), w.o.root)
 	return &Finding{
 		Confidence: Likely, Title: title, Object: of,
 		Aspect:   of.Name,
 		Expected: "nothing is mounted over the folder of a process in /proc",
-		Seen:     fmt.Sprintf("a mount of %s (%s)", device, kind),
+		Seen:     fmt.Sprintf("a mount of %s (%s)", coverSource(w.rootPath(root), device), kind),
 		Evidence: []Evidence{{Text: "the struct mount", Addr: m}},
 		Basis:    "the mounts of the guest's kernel, by where they are mounted",
 		Show:     `outsight mounts {} --where 'mount_point.startsWith("/proc/")'`,
 	}
+}
+
+// rootPath is the path of what is mounted, within its file system; empty if it cannot be read.
+func (w *coverWalk) rootPath(root virt.Addr) string {
+	path := ""
+	for at, depth := root, 0; depth < maxFolders; depth++ {
+		above := w.r.Pointer(at, w.o.parent)
+		if w.r.Err != nil {
+			return ""
+		}
+		if above == at {
+			return "/" + strings.TrimPrefix(path, "/")
+		}
+		name, err := w.reader.DentryName(at)
+		if err != nil {
+			return ""
+		}
+		path, at = "/"+name+path, above
+	}
+	return ""
+}
+
+// coverSource says what is mounted: a path within a file system, unless it is all of it.
+func coverSource(root, device string) string {
+	if root == "" || root == "/" {
+		return device
+	}
+	return root + " of " + device
 }

@@ -203,13 +203,14 @@ func (w *plantWalk) file(dentry, inode virt.Addr, in plantStart) (*Finding, erro
 	if severity == "" {
 		severity, sure, where = Medium, Possible, "lies where no package puts one"
 	}
-	seen := fmt.Sprintf("mode %04o, owner 0", w.r.Uint(inode, w.o.mode)&0o7777)
+	mode, gid := w.r.Uint(inode, w.o.mode), w.r.Uint(inode, w.o.gid)
+	seen := fmt.Sprintf("mode %04o, owner 0, group %d", mode&0o7777, gid)
 	if in.nosuid {
 		severity, sure = Medium, Possible
 		seen += "; the file system is mounted nosuid, so that it has no effect there"
 	}
 	return &Finding{
-		Severity: severity, Confidence: sure, Title: fmt.Sprintf("%s makes whoever runs it root, and %s", name, where),
+		Severity: severity, Confidence: sure, Title: plantTitle(name, where, mode, gid, in.nosuid),
 		Object:   Object{Kind: "file", Name: name, Addr: inode},
 		Aspect:   "file",
 		Expected: "setuid files of root's where packages put them", Seen: seen,
@@ -217,6 +218,29 @@ func (w *plantWalk) file(dentry, inode virt.Addr, in plantStart) (*Finding, erro
 		Basis:    "names and inodes in the memory of the guest's kernel",
 		Show:     fmt.Sprintf("outsight struct {} inode %#x", uint64(inode)),
 	}, w.r.Err
+}
+
+// plantTitle says what a file of root's with the setuid bit does. Without the bit of execution by the group, the setgid bit gives no group
+// (bprm_fill_uid).
+func plantTitle(name, where string, mode, gid uint64, nosuid bool) string {
+	group := ""
+	if mode&modeSetgid != 0 && mode&modeGroupX != 0 {
+		group = fmt.Sprintf("group %d", gid)
+		if gid == 0 {
+			group = "root's group"
+		}
+	}
+	if nosuid {
+		bits := "root's setuid bit"
+		if group != "" {
+			bits += " and the setgid bit of " + group
+		}
+		return fmt.Sprintf("%s has %s, without effect: its file system is mounted nosuid; it %s", name, bits, where)
+	}
+	if group != "" {
+		group = ", in " + group
+	}
+	return fmt.Sprintf("%s makes whoever runs it root%s, and %s", name, group, where)
 }
 
 // usualPlace reports whether a file is a setuid program of distributions in the tree of a system, or the sandbox that Electron's developers

@@ -20,7 +20,8 @@ func init() {
 		Source:    "inode.i_mode and i_uid of files that the kernel knows by name below /dev/shm, /tmp, /var/tmp, /run, /root and /home, and of the programs that run; struct cred of these and of their parents",
 		Proves: `A file of root's with the setuid bit lies where everybody may put files, or in a user's folder, or runs from a folder that others than root can write to; or a process has capabilities that its
 parent does not have, from a program there. Who was root once leaves a copy of a shell like that to become root again.`,
-		Blind: `Files that the kernel has not been asked for since boot, or has forgotten: nothing is read from the disk. More than the first 8192 files that it knows in /root and in /home, and files anywhere else that do not run, as on disks that are mounted below /run.
+		Blind: `Files that the kernel has not been asked for since boot, or has forgotten: nothing is read from the disk. More than the first 8192 files that it knows in /root and in /home, and files anywhere else that do not run: those that no package owns below /usr/local or /opt, and what is on disks that are
+mounted below /run.
 Capabilities of files that do not run. File systems with the root folder of a container, of the network, or that a program serves. A copy with the name and in the place of a setuid program that distributions have, as in the tree of a
 system that is being built.`,
 		Next: `Take the setuid bit off, and find out who made the file: "outsight struct TARGET inode ADDRESS" shows its times. Programs that the owner needs are an exception: put them into an allow-list with
@@ -39,7 +40,7 @@ the reason.`,
 
 // plantLayout is where members lie that files and processes are judged by.
 type plantLayout struct {
-	mode, uid         kobj.Field // of inode
+	mode, uid, gid    kobj.Field // of inode
 	mnt, root         kobj.Field // of mount, vfsmount
 	sbUserNS, sbType  kobj.Field
 	typeName, superOf kobj.Field
@@ -48,7 +49,7 @@ type plantLayout struct {
 
 func plantLayoutOf(s *linux.System) (*plantLayout, error) {
 	return kobj.LayoutOf(s.Walker, "planted files", func(r *kobj.Resolver, o *plantLayout) {
-		o.mode, o.uid = r.Field("inode", "i_mode"), r.Field("inode", "i_uid")
+		o.mode, o.uid, o.gid = r.Field("inode", "i_mode"), r.Field("inode", "i_uid"), r.Field("inode", "i_gid")
 		o.mnt, o.root, o.superOf = r.Field("mount", "mnt"), r.Field("vfsmount", "mnt_root"), r.Field("vfsmount", "mnt_sb")
 		o.sbUserNS, o.sbType, o.typeName = r.Optional("super_block", "s_user_ns"), r.Field("super_block", "s_type"), r.Field("file_system_type", "name")
 		o.parentTask = r.Field("task_struct", "real_parent")
@@ -96,6 +97,8 @@ type plantWalk struct {
 
 const (
 	modeSetuid  = 0o4000
+	modeSetgid  = 0o2000
+	modeGroupX  = 0o0010 // without it S_ISGID means something else
 	modeKind    = 0o170000
 	modeRegular = 0o100000
 )

@@ -4,9 +4,12 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"maps"
 	"path"
 	"regexp"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/linux/image"
@@ -21,6 +24,7 @@ func (s *Subject) preloadOrder(ctx context.Context, ps *programs) iter.Seq2[*Fin
 	return func(yield func(*Finding, error) bool) {
 		reader := s.Linux.NewProcessReader()
 		listed := map[virt.Addr]bool{} // roots with an ld.so.preload
+		loaded := orderedLibraries{}
 		for _, p := range ps.all {
 			if ctx.Err() != nil {
 				return
@@ -40,22 +44,62 @@ func (s *Subject) preloadOrder(ctx context.Context, ps *programs) iter.Seq2[*Fin
 				}
 			}
 			for _, o := range first {
-				f := p.finding("has "+o.Name+" loaded in front of its own libraries, and nothing says so", Likely)
-				if !strange(o.Name) {
-					f.Severity = Medium
-				}
-				f.Aspect = "order " + o.Name
-				f.Expected = "in front of what the program asks for are libraries that LD_PRELOAD or /etc/ld.so.preload names"
-				f.Seen = o.Name + ", and no LD_PRELOAD in its environment"
-				f.Evidence = append(f.Evidence, Evidence{Text: "its struct link_map", Addr: o.Addr})
-				f.Basis = "the dynamic linker's list in the process, what the program asks for, its environment"
-				f.Show = fmt.Sprintf("outsight libs {} --pid %d", p.PID)
-				if !yield(f, nil) {
-					return
-				}
+				loaded.add(p, o)
+			}
+		}
+		for _, name := range slices.Sorted(maps.Keys(loaded)) {
+			if !yield(loaded[name].finding(name), nil) {
+				return
 			}
 		}
 	}
+}
+
+// orderedLibraries are libraries that nothing names, with the processes that have them in front of their own.
+type orderedLibraries map[string]*orderedLibrary
+
+type orderedLibrary struct {
+	users []*program
+	links []virt.Addr // its struct link_map in each of them
+}
+
+func (all orderedLibraries) add(p *program, o image.Linked) {
+	l := all[o.Name]
+	if l == nil {
+		l = &orderedLibrary{}
+		all[o.Name] = l
+	}
+	if n := len(l.users); n == 0 || l.users[n-1] != p {
+		l.users, l.links = append(l.users, p), append(l.links, o.Addr)
+	}
+}
+
+// finding is one for all processes that have the library.
+func (l *orderedLibrary) finding(name string) *Finding {
+	const shown = 8 // processes that are named
+	who, pids := l.users[0].String()+" has "+name+" loaded in front of its own libraries", []string{}
+	if len(l.users) > 1 {
+		who = fmt.Sprintf("%d processes have %s loaded in front of their own libraries", len(l.users), name)
+	}
+	f := &Finding{
+		Confidence: Likely, Title: who + ", and nothing says so", Object: Object{Kind: "library", Name: name},
+		Aspect:   "order",
+		Expected: "in front of what the program asks for are libraries that LD_PRELOAD or /etc/ld.so.preload names",
+		Basis:    "the dynamic linker's list in the process, what the program asks for, its environment",
+		Show:     fmt.Sprintf("outsight libs {} --where 'path == %q'", name),
+	}
+	if !strange(name) {
+		f.Severity = Medium
+	}
+	for i, p := range l.users[:min(len(l.users), shown)] {
+		pids = append(pids, strconv.Itoa(int(p.PID)))
+		f.Evidence = append(f.Evidence, Evidence{Text: "its struct link_map in " + p.String(), Addr: l.links[i]})
+	}
+	if more := len(l.users) - shown; more > 0 {
+		pids = append(pids, fmt.Sprintf("and %d more", more))
+	}
+	f.Seen = fmt.Sprintf("%s, and no LD_PRELOAD in the environment of %s", name, strings.Join(pids, ", "))
+	return f
 }
 
 var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)

@@ -18,8 +18,9 @@ type Told struct{ Words []*Word }
 
 // Word is what one program, or one file, says. What it did not list is nil.
 type Word struct {
-	// From is the program or the file.
+	// From is the command or the file, Program what a file is the output of.
 	From      string
+	Program   string
 	PIDs      map[int32]bool
 	Modules   map[string]bool
 	Listening map[Port]bool // TCP sockets that listen and UDP sockets without a peer
@@ -75,6 +76,14 @@ func (w *Word) String() string {
 	return fmt.Sprintf("%s (%s)", w.From, strings.Join(what, ", "))
 }
 
+// source is what a word is called in findings: the command that was run, or the program with the file that has its output.
+func (w *Word) source() string {
+	if w.Program == "" {
+		return w.From
+	}
+	return fmt.Sprintf("%s (%s)", w.Program, w.From)
+}
+
 // maxTold bounds what one file says, in lines.
 const maxTold = 1 << 20
 
@@ -83,6 +92,7 @@ const maxTold = 1 << 20
 // taken at a time, by the guest's clock.
 func (t *Told) Read(name string, r io.Reader, at time.Time) error {
 	w := &Word{From: name, At: at}
+	program := ""
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, 1<<20)
 	var add func(fields []string)
@@ -97,9 +107,10 @@ func (t *Told) Read(name string, r io.Reader, at time.Time) error {
 		case w.Log != nil:
 			w.logLine(lines.Text())
 		case add == nil && w.logLine(lines.Text()):
+			program = "dmesg"
 			add = func([]string) {}
 		case add == nil:
-			if add = w.kind(fields); add == nil && n > 5 {
+			if program, add = w.kind(fields); add == nil && n > 5 {
 				return notTold(begins)
 			}
 		default:
@@ -115,6 +126,9 @@ func (t *Told) Read(name string, r io.Reader, at time.Time) error {
 	if w.PIDs != nil && !w.PIDs[1] {
 		return errors.New("process 1 is not in it: take it as root with ps -e, so that it has all processes")
 	}
+	if !at.IsZero() { // else the name is the command itself
+		w.Program = program
+	}
 	t.Words = append(t.Words, w)
 	return nil
 }
@@ -129,41 +143,45 @@ func notTold(begins string) error {
 
 // kind says by the first line what the output is of, and returns what reads the lines that
 // follow; nil if it is of nothing known.
-func (w *Word) kind(head []string) func([]string) {
+func (w *Word) kind(head []string) (program string, add func([]string)) {
 	switch {
 	case slices.Contains(head, "PID"):
 		column := slices.Index(head, "PID")
 		w.PIDs = map[int32]bool{}
-		return func(f []string) {
+		return "ps", func(f []string) {
 			if column < len(f) {
 				w.pid(f[column])
 			}
 		}
 	case head[0] == "Module" && slices.Contains(head, "Size"):
 		w.Modules = map[string]bool{}
-		return w.module
+		return "lsmod", w.module
 	case len(head) >= 6 && slices.Contains([]string{"Live", "Loading", "Unloading"}, head[4]):
 		w.Modules = map[string]bool{}
 		w.module(head)
-		return w.module
+		return "/proc/modules", w.module
 	case slices.Contains(head, "Local"):
 		w.Listening, w.Covers = map[Port]bool{}, map[string]bool{}
 		if slices.Contains(head, "Netid") || slices.Contains(head, "Proto") { // else ss was asked for one protocol
 			w.coversAll()
 		}
-		return w.socket
+		program = "ss"
+		if slices.Contains(head, "Proto") {
+			program = "netstat"
+		}
+		return program, w.socket
 	case head[0] == "sl" && slices.Contains(head, "local_address"):
 		w.Listening, w.Covers = map[Port]bool{}, map[string]bool{}
 		t := procTable{word: w}
 		t.line(head)
-		return t.line
+		return "/proc/net", t.line
 	}
 	if _, err := strconv.ParseInt(head[0], 10, 32); err == nil && len(head) <= 1 { // ls -1 /proc
 		w.PIDs = map[int32]bool{}
 		w.pid(head[0])
-		return func(f []string) { w.pid(f[0]) }
+		return "ls /proc", func(f []string) { w.pid(f[0]) }
 	}
-	return nil
+	return "", nil
 }
 
 func (w *Word) pid(word string) {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"iter"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -119,7 +120,7 @@ func (f *checkFlags) run(c *cobra.Command, target string) (err error) {
 		return usagef("--ask and --told: choose one of them")
 	case f.ask && f.guest.pause:
 		return usagef("--ask and --pause: a guest that stands still runs no programs")
-	case f.listen != 0 && f.listen < 100*time.Millisecond:
+	case c.Flags().Changed("listen") && f.listen < 100*time.Millisecond:
 		return usagef("--listen %v: at least 100ms", f.listen)
 	case f.listen > 0 && f.guest.pause:
 		return usagef("--listen and --pause: in a guest that stands still no program is told anything")
@@ -127,6 +128,9 @@ func (f *checkFlags) run(c *cobra.Command, target string) (err error) {
 		return usagef("--every %v: at least 100ms", f.every)
 	case f.every > 0 && f.out.format == formatSARIF:
 		return usagef("-o sarif is one document: it cannot be written with --every; use -o json or -o ocsf")
+	}
+	if err := f.guest.checkReferences(); err != nil {
+		return err
 	}
 	if err := run.readFiles(); err != nil {
 		return err
@@ -226,6 +230,8 @@ type checkRun struct {
 	booting bool                      // the guest, which was said
 	shown   int
 	passed  int               // findings that are allowed, at the last round
+	since   check.Baseline    // what --since names and was there at every round since
+	knew    int               // findings that are in it, at the last round
 	gaps    map[string]bool   // lines that were printed
 	assured map[string]string // what was printed of what a run proves
 	failed  error
@@ -270,6 +276,7 @@ func (r *checkRun) readFiles() (err error) {
 		if r.known, err = check.ReadBaseline(file); err != nil {
 			return usagef("--since %s: %w", name, err)
 		}
+		r.since = maps.Clone(r.known)
 	}
 	return nil
 }
@@ -357,7 +364,7 @@ func (r *checkRun) round(ctx context.Context, checks []*check.Check, yield func(
 		now[f.Key()] = f
 	}
 	if all {
-		r.last, r.passed = result, passed
+		r.last, r.passed, r.knew = result, passed, len(found)-len(r.since.New(found))
 		if r.flags.every > 0 {
 			r.printGaps()
 			r.printAssurances()
@@ -370,6 +377,7 @@ func (r *checkRun) round(ctx context.Context, checks []*check.Check, yield func(
 			now[key] = f // not looked for
 		case !result.Gap(f.Check):
 			delete(r.known, key) // shown again if it comes back
+			delete(r.since, key)
 			fmt.Fprintf(r.stderr, "outsight: no longer found: %s\n", sentence(f.Title))
 		}
 	}
@@ -398,19 +406,27 @@ func (r *checkRun) conclude() error {
 	}
 	r.printAssurances()
 	ran := counted(r.last.Ran, "check")
-	beside := ""
+	beside, nothing := "", "nothing found"
 	if r.passed > 0 {
 		beside = fmt.Sprintf("; %s allowed", counted(r.passed, "finding"))
+	}
+	if r.knew > 0 {
+		is := "is"
+		if r.knew > 1 {
+			is = "are"
+		}
+		beside += fmt.Sprintf("; %s %s in the baseline", counted(r.knew, "finding"), is)
+		nothing = "nothing new found"
 	}
 	switch {
 	case r.shown > 0:
 		fmt.Fprintf(r.stderr, "outsight: %s by %s%s\n", counted(r.shown, "finding"), ran, beside)
 		return errFound
 	case len(r.last.Gaps) > 0:
-		fmt.Fprintf(r.stderr, "outsight: nothing found by %s%s, but not everything could be checked\n", ran, beside)
+		fmt.Fprintf(r.stderr, "outsight: %s by %s%s, but not everything could be checked\n", nothing, ran, beside)
 		return errIncomplete{}
 	}
-	fmt.Fprintf(r.stderr, "outsight: nothing found by %s%s\n", ran, beside)
+	fmt.Fprintf(r.stderr, "outsight: %s by %s%s\n", nothing, ran, beside)
 	return nil
 }
 

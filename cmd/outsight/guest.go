@@ -64,11 +64,29 @@ func (f *guestFlags) sources() image.Source {
 	if len(f.references) == 0 {
 		return nil
 	}
+	var all image.Sources
+	for _, c := range f.cachedReferences() {
+		all = append(all, c)
+	}
+	return all
+}
+
+// checkReferences reports a file that the user names and that no guest can be compared with, which would else be left out in silence where
+// another reference is better.
+func (f *guestFlags) checkReferences() error {
+	for _, c := range f.cachedReferences() {
+		if err := c.Check(); err != nil {
+			return usagef("--reference: %w", err)
+		}
+	}
+	return nil
+}
+
+func (f *guestFlags) cachedReferences() (all []image.Cached) {
 	var authorities []trust.Authority
 	if s, err := openStore(); err == nil {
 		authorities = s.Authorities()
 	}
-	var all image.Sources
 	for _, path := range f.references {
 		all = append(all, image.Cached{File: image.File{Path: path, Basis: image.UserFile, Authorities: authorities}, Dir: f.images()})
 	}

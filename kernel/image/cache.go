@@ -78,6 +78,35 @@ func (c Cached) Image(ctx context.Context, buildID string) (*Image, Trust, error
 	return im, t, nil
 }
 
+// Check reports why the file cannot be what a guest's kernel is compared with, whichever kernel that is.
+func (c Cached) Check() error {
+	key := ""
+	if c.Dir != "" {
+		var err error
+		if key, err = c.key(); err != nil {
+			return err
+		}
+		if _, _, err := openKept(filepath.Join(c.Dir, key+".image")); err == nil {
+			return nil
+		}
+	}
+	b, err := readFile(c.Path)
+	if err != nil {
+		return err
+	}
+	im, t, err := Read(b, Trust{Basis: c.Basis, Where: c.Path}, c.Authorities)
+	switch {
+	case err != nil:
+		return err
+	case im.BuildID == "" || im.Release == "":
+		return fmt.Errorf("%s: %w: it has no build-id or no release of a kernel", c.Path, ErrFormat)
+	}
+	if after, err := c.key(); err == nil && after == key { // it was not replaced meanwhile
+		_ = im.keep(filepath.Join(c.Dir, key+".image"), t) // so that it is not unpacked a second time
+	}
+	return nil
+}
+
 // key names a file as it is now, with whose signatures are believed.
 func (c Cached) key() (string, error) {
 	var st unix.Stat_t

@@ -88,6 +88,17 @@ func Start(ctx context.Context, g *guest.Guest, o Options) (s *Stream, err error
 		return nil, err
 	}
 	s = &Stream{g: g, o: o}
+	s.join.init(g, o)
+	l, err := g.Look(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer l.Close()
+	// What cannot be traced is said also where another monitor has the plugin.
+	p, err := s.compile(ctx, l)
+	if err != nil {
+		return nil, err
+	}
 	made := s // what is returned with an error is nil
 	if s.client, err = plugin.Dial(ctx, g.Machine().Plugin); err != nil {
 		return nil, err
@@ -97,13 +108,7 @@ func Start(ctx context.Context, g *guest.Guest, o Options) (s *Stream, err error
 			made.Close()
 		}
 	}()
-	s.join.init(g, o)
-	l, err := g.Look(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer l.Close()
-	if err := s.install(ctx, l); err != nil {
+	if err := s.start(ctx, l, p); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -111,10 +116,26 @@ func Start(ctx context.Context, g *guest.Guest, o Options) (s *Stream, err error
 
 // install puts the probes in that fit the kernel of a look.
 func (s *Stream) install(ctx context.Context, l *guest.Look) error {
-	c := &compiler{Assembler: &plugin.Assembler{}, limit: uint32(s.o.Limit), hold: &s.o.Hold, gates: s.client.Hello.Gates}
+	p, err := s.compile(ctx, l)
+	if err != nil {
+		return err
+	}
+	return s.start(ctx, l, p)
+}
+
+// asked is what is to be traced, for the kernel of a look.
+type asked struct {
+	*compiler
+	calls  []string
+	probes []*userProbe
+}
+
+// compile finds in the kernel of a look what is asked for. It needs no plugin.
+func (s *Stream) compile(ctx context.Context, l *guest.Look) (*asked, error) {
+	c := &compiler{Assembler: &plugin.Assembler{}, limit: uint32(s.o.Limit), hold: &s.o.Hold}
 	var err error
 	if c.o, err = layoutOf(ctx, l); err != nil {
-		return fmt.Errorf("trace system calls: %w", err)
+		return nil, fmt.Errorf("trace system calls: %w", err)
 	}
 	c.calls = callsOf(ctx, l)
 	c.refusable = refusableCalls(c.calls)
@@ -123,13 +144,13 @@ func (s *Stream) install(ctx context.Context, l *guest.Look) error {
 	if s.o.Answers {
 		calls = answerCalls
 		if c.files, err = fileLayoutOf(l.Linux); err != nil {
-			return fmt.Errorf("listen to what programs are told: %w", err)
+			return nil, fmt.Errorf("listen to what programs are told: %w", err)
 		}
 	} else {
 		c.sockets, _ = fileLayoutOf(l.Linux) // without it, messages of netlink are bytes
 	}
 	if err := s.join.want(c, calls); err != nil {
-		return err
+		return nil, err
 	}
 	if s.o.Answers {
 		c.onlyAnswers()
@@ -141,20 +162,27 @@ func (s *Stream) install(ctx context.Context, l *guest.Look) error {
 	for _, text := range s.o.Probes {
 		p, err := parseProbe(l, text)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		probes = append(probes, p)
 	}
 	for _, text := range s.o.Writes {
 		p, err := parseWrite(l, text)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		probes = append(probes, p)
 	}
 	if err := s.setFiles(ctx, l, probes); err != nil {
-		return err
+		return nil, err
 	}
+	return &asked{c, calls, probes}, nil
+}
+
+// start makes programs of what was found, and has the plugin run them.
+func (s *Stream) start(ctx context.Context, l *guest.Look, p *asked) (err error) {
+	c, calls, probes := p.compiler, p.calls, p.probes
+	c.gates = s.client.Hello.Gates
 	withCalls := c.keep[abi64] == nil || len(calls) > 0 || len(s.o.Hold.Calls) > 0 || len(probes) == 0 && !s.o.Terminals && !s.o.IOURing && s.o.Kinds == nil
 	if withCalls {
 		c.program()

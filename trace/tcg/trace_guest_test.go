@@ -69,6 +69,7 @@ func TestGuestTrace(t *testing.T) {
 			g := traced(t, o)
 			for range 2 {
 				stop := watch(t, g, tcg.Options{Calls: []string{"openat", "open", "unlink", "mkdir", "execve"}})
+				invalid(t, g)
 				labtest.Output(t, g, "mkdir /tmp/here; cat /etc/no-such-file 2>/dev/null; rmdir /tmp/here; /bin/busybox cat /dev/null")
 				all := stop()
 				for i := range all {
@@ -97,5 +98,28 @@ func TestGuestTrace(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// invalid asks for what cannot be traced while another stream has the plugin: the error is about what was asked for.
+func invalid(t *testing.T, g *lab.Guest) {
+	t.Helper()
+	gu, err := guest.Open(t.Context(), "lab:"+g.Name, guest.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer gu.Close()
+	for want, o := range map[string]tcg.Options{
+		"nosuchcall":      {Calls: []string{"nosuchcall"}},
+		"nosuchfunction":  {Calls: []string{}, Probes: []string{"nosuchfunction"}},
+		"nosuchsymbol":    {Calls: []string{}, Writes: []string{"nosuchsymbol:8"}},
+		"another monitor": {Calls: []string{"openat"}},
+	} {
+		if s, err := tcg.Start(t.Context(), gu, o); err == nil {
+			t.Errorf("%s: traced", want)
+			s.Close()
+		} else if !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", want, err)
+		}
 	}
 }

@@ -18,7 +18,7 @@ func init() {
 		Proves: `Somebody with CAP_SYSLOG cleared the kernel's log (dmesg -c or -C): dmesg starts behind that. The messages themselves are in the kernel's ring until newer
 ones take their place, and are shown.`,
 		Blind: `Messages that newer ones have overwritten, and records that were changed where they lie.`,
-		Next: `"outsight dmesg" shows what the guest's own dmesg does not: look for modules that were loaded, taint, promiscuous interfaces and faults before the moment it was
+		Next: `"outsight dmesg TARGET" shows what the guest's own dmesg does not: look for modules that were loaded, taint, promiscuous interfaces and faults before the moment it was
 cleared. What journald or syslog wrote down meanwhile is on the guest's disk.`,
 		Example: `After "dmesg -C" in the guest:
 

@@ -23,7 +23,7 @@ func init() {
 Runtimes of containers mount over files of /proc, as /proc/kcore, and never over those of a process. Or all of /proc is covered, or was replaced, in the first process's mount namespace by something that
 is no /proc, by a folder of one, or by the /proc of another PID namespace, which lists other processes.`,
 		Blind: `A mount in a namespace that no process is in any more. A /proc that was mounted anew with hidepid, which hides processes from users and not from root.`,
-		Next: `See what the process is: "outsight ps TARGET --pid PID -o json", and the views tree, files and sockets. "outsight mounts" shows the mount, and what is mounted there; in the guest "umount /proc/PID"
+		Next: `See what the process is: "outsight ps TARGET --pid PID -o json", and the views tree, files and sockets. "outsight mounts TARGET" shows the mount, and what is mounted there; in the guest "umount /proc/PID"
 takes it off.`,
 		Example: `An intruder with root, and no code in the kernel, hides a miner from ps and top:
 

@@ -23,7 +23,7 @@ func init() {
 that nobody can look at it, though it has a name and was not deleted. Packages that are mounted to be run (snap, AppImage, other images), containers that were stopped, the copy of itself that runc starts and shares of the network are unmounted like that for good
 reasons, and named with severity low.`,
 		Blind: `A file system that is still mounted elsewhere, and a file that was opened and is read by an interpreter.`,
-		Next: `Take the program out with "outsight extract --pid PID --address ADDRESS --elf -o FILE" (the views maps and elfs show the address). "outsight filesystems" shows the file system, which stays until the process ends;
+		Next: `Take the program out with "outsight extract TARGET --pid PID --address ADDRESS --elf -o FILE" (the views maps and elfs show the address). "outsight filesystems TARGET" shows the file system, which stays until the process ends;
 look at the process's parent, files and sockets.`,
 		Example: `A program was started from a tmpfs that was unmounted behind it:
 

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/virt"
 )
 
 func init() {
@@ -21,7 +22,7 @@ func init() {
 puts programs, and nothing took its place. Both leave nothing on the disk to be found. A file that an upgrade replaced by another of its name is not a finding.`,
 		Blind: `A program that was deleted from a folder of packages while the kernel has forgotten what the folder holds: that looks like an upgrade. A memfd that is byte for byte a program
 which only root can have put into a folder of programs: starters of containers (runc, crun, Podman) run so. A program whose file stays where it is.`,
-		Next: `Take the program out with "outsight extract --pid PID --address ADDRESS --elf -o FILE" (the views maps and elfs show the address), or all of its memory without
+		Next: `Take the program out with "outsight extract TARGET --pid PID --address ADDRESS --elf -o FILE" (the views maps and elfs show the address), or all of its memory without
 --address. Look at its parent, sockets and environment with the views tree, sockets and env.`,
 		Example: `A program copied itself into a memfd and ran on from there, under the name of a kernel thread:
 
@@ -136,6 +137,16 @@ func (s *Subject) descriptor(ctx context.Context, p *program, fd int) (*linux.Fi
 	return nil, nil
 }
 
+// mapped is where a file is mapped first; 0 if it is not.
+func (p *program) mapped(name string) virt.Addr {
+	for _, m := range p.maps {
+		if name != "" && m.Path == name {
+			return m.Start
+		}
+	}
+	return 0
+}
+
 // finding is one about the program of p.
 func (p *program) finding(what string, c Confidence) *Finding {
 	f := &Finding{
@@ -143,6 +154,7 @@ func (p *program) finding(what string, c Confidence) *Finding {
 		Evidence: []Evidence{{Text: "its task_struct", Addr: p.Task.Addr}},
 		Basis:    "structures of the guest's kernel", Show: fmt.Sprintf("outsight ps {} --pid %d -o json", p.PID),
 	}
+	f.nextAddr = p.mapped(p.Exe)
 	if p.exe.file != 0 {
 		f.Evidence = append(f.Evidence, Evidence{Text: "struct file of its program", Addr: p.exe.file})
 	}

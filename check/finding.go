@@ -34,6 +34,8 @@ type Finding struct {
 	Reference string
 	// Show is the command that shows it by hand; {} stands for the TARGET.
 	Show string
+	// Target is what TARGET stands for in Next, as a shell reads it; empty: it is not known.
+	Target string
 	// At is when it was found, by the host's clock.
 	At time.Time
 
@@ -47,11 +49,39 @@ type Finding struct {
 	// so for as long as the task is at work is a gap.
 	work string
 
+	// Of which process, and where, that is which Next says to take out; 0: it is not known.
+	nextPID  int32
+	nextAddr virt.Addr
+
 	again int // how often it was found again
 }
 
 // state is what was seen, and how far who changes it had come.
 func (f *Finding) state() string { return f.Seen + f.work }
+
+// Next is what to do about it: [Check.Next] on one line, with what is known of its commands filled in.
+func (f *Finding) Next() string {
+	text := oneLine(f.Check.Next)
+	fill := func(where, word, with string) {
+		text = strings.ReplaceAll(text, where, strings.Replace(where, word, with, 1))
+	}
+	if pid := cmp.Or(f.nextPID, f.Object.PID); pid != 0 {
+		fill("--pid PID", "PID", strconv.Itoa(int(pid)))
+		fill("/proc/PID\"", "PID", strconv.Itoa(int(pid)))
+	}
+	if f.nextAddr != 0 {
+		fill("--address ADDRESS", "ADDRESS", fmt.Sprintf("%#x", uint64(f.nextAddr)))
+	}
+	if f.Object.PID == 0 && f.Object.Addr != 0 {
+		for _, structure := range []string{"inode", "sock"} {
+			fill("TARGET "+structure+" ADDRESS", "ADDRESS", fmt.Sprintf("%#x", uint64(f.Object.Addr)))
+		}
+	}
+	if f.Target != "" {
+		text = strings.ReplaceAll(text, "TARGET", f.Target)
+	}
+	return text
+}
 
 // heldBy takes in who changes what the finding is about.
 func (f *Finding) heldBy(work []linux.Work) {

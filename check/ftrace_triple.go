@@ -27,7 +27,7 @@ list, or a user that replaces functions (IPMODIFY) is a module rather than live 
 hides one of the three shows in the others.`,
 		Blind: `Users and records where the kernel itself switched tracing off after a warning (ftrace_kill), as it does not keep them any more: that is reported as not checked. What a task that holds text_mutex or ftrace_lock, and is at work, may be changing: that is a gap, and with --every a finding once one task has held the mutex for two minutes. A hook behind the first instruction of a function, and functions without a place for tracing: the check of kernel text finds these. A module that uses
 tracing as it is meant, without replacing functions: it is in "outsight ftrace".`,
-		Next: `"outsight ftrace" shows the users of tracing and their functions, "outsight ftrace_functions" what is traced; disassemble where the call leads. What is
+		Next: `"outsight ftrace TARGET" shows the users of tracing and their functions, "outsight ftrace_functions TARGET" what is traced; disassemble where the call leads. What is
 hooked says what for. A live patch of a vendor that brings its own framework may replace functions legally: compare with what is installed.`,
 		Example: `While a function was traced, its user was taken off the list, as a rootkit hides its hooks from the guest's own listing:
 

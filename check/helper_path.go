@@ -26,7 +26,7 @@ write, that is hidden, that is not an absolute path, or that lies where no distr
 containers that break out use release_agent. Products that collect crashes have programs of their own, in /opt or /usr/local: those are named with severity low.`,
 		Blind: `A program at a usual place that was itself replaced, and a path that was set back after use. An interpreter that is open already (flag F of binfmt_misc)
 runs whatever its path says today.`,
-		Next: `Take the program out with "outsight recover" and find who wrote the path: "outsight sysctl" shows it, "outsight ps" who runs. Set it back to what the
+		Next: `Take the program out with "outsight recover" and find who wrote the path: "outsight sysctl TARGET" shows it, "outsight ps TARGET" who runs. Set it back to what the
 distribution has.`,
 		Example: `An exploit wrote a path of its own where the kernel keeps that of modprobe, and runs a file of an unknown format:
 

@@ -26,7 +26,7 @@ func init() {
 identifiers, a fault in the program by the tree of symbols. Somebody took it out of one.`,
 		Blind: `A program that filters what bpf(2) answers hides others without taking them off a list: "outsight bpf" shows both, and contradicted compares with what
 bpftool said in the guest. Classic filters of sockets and of seccomp are on no list by design.`,
-		Next: `Take the program's instructions out with "outsight bpf --columns" and its code with the command shown; "outsight bpf_links" and the attachments say what runs
+		Next: `Take the program's instructions out with "outsight bpf TARGET --columns" and its code with the command shown; "outsight bpf_links TARGET" and the attachments say what runs
 it. What loaded it is in its time and user.`,
 		Example: `A program on XDP was taken out of the table that bpftool goes by:
 

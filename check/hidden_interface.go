@@ -20,7 +20,7 @@ func init() {
 		Proves: `An interface is known to one part of the kernel and not to another that knows every interface for as long as it is registered: ip link and /proc/net/dev go by
 the list, a program that names it by the table of names, and routes and addresses by that of indexes. Somebody took it out of one, so that a tunnel or a tap is not seen.`,
 		Blind: `An interface that was taken out of all three, and one in a network namespace that was taken off the list of namespaces.`,
-		Next:  `"outsight interfaces" shows what the list has; the command shown reads the one that is missing. Look at its driver (netdev_ops), and who has it open: a tun or tap belongs to a process.`,
+		Next:  `"outsight interfaces TARGET" shows what the list has; the command shown reads the one that is missing. Look at its driver (netdev_ops), and who has it open: a tun or tap belongs to a process.`,
 		Example: `An interface was taken off the list that "ip link" goes by:
 
     $ outsight check lab:demo

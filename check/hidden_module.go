@@ -22,7 +22,7 @@ func init() {
 set of kernel objects, and a fault in its code by the tree of addresses. Somebody took it out of one. Or it has another name there than on the list: a module
 is given both names at once when it is loaded, and never another.`,
 		Blind: `A module that was taken out of all of them, or that copied its code to memory of its own: hidden-code and code-pointer find these by what they left.`,
-		Next:  `Take the module's memory out with the command shown. Look at what it hooked with code-pointer, and when it was loaded with "outsight dmesg".`,
+		Next:  `Take the module's memory out with the command shown. Look at what it hooked with code-pointer, and when it was loaded with "outsight dmesg TARGET".`,
 		Example: `A module takes itself off the list of modules, as nearly every rootkit does in its init function. lsmod does not show it any more; its code is found by
 three checks at once:
 

@@ -20,7 +20,7 @@ func init() {
 		Proves: `A mount is in the tree of mounts that paths are looked up in, and not among the mounts of its namespace, by which /proc/mounts, mount and df go; or the other way
 round. Somebody took it out of one, so that a file system with tools or loot in it is used and not seen.`,
 		Blind: `A mount that was taken out of both, or that lies in a namespace of its own, which no process is in any more.`,
-		Next:  `"outsight mounts" shows what the namespace lists. The command shown reads the one that is missing: mnt_devname says what is mounted, mnt_mountpoint where.`,
+		Next:  `"outsight mounts TARGET" shows what the namespace lists. The command shown reads the one that is missing: mnt_devname says what is mounted, mnt_mountpoint where.`,
 		Example: `A tmpfs was taken off the list that /proc/mounts goes by:
 
     $ outsight check lab:demo

@@ -24,7 +24,7 @@ func init() {
 program that was started, and not what runs. Programs that moved their own code to large pages hold the same bytes, and are not a finding.`,
 		Blind: `Processes of containers of gVisor (runsc, installed, with its system calls filtered), which runs other programs in copies of its own. Code that was changed where it is mapped, with the mapping left as it was: patched-program looks for that. A process that was never started by exec for what it runs: injected-code looks for
 that. What a process calls itself (its arguments, its name) may be anything, and is only mentioned.`,
-		Next: `Take the code out with "outsight extract --pid PID --address ADDRESS -o FILE", and compare it with the program. A program that was packed by UPX unpacks itself in this
+		Next: `Take the code out with "outsight extract TARGET --pid PID --address ADDRESS -o FILE", and compare it with the program. A program that was packed by UPX unpacks itself in this
 way; the finding says so where the file says so.`,
 		Example: `A program put a copy of its code, with changes, over the code that exec had mapped:
 

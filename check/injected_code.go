@@ -28,7 +28,7 @@ one, and that only root can have put where packages put programs, are judged by 
 		Blind: `In an installed program that asked for all that can be read to be executable (personality READ_IMPLIES_EXEC), code that makes no system call while it is looked at. In installed programs with a compiler at run time (V8, Java, LuaJIT, .NET, PHP, Mesa and others, known by the names of their libraries), code that looks like none of the above and
 makes its system calls through libraries. The processes of gVisor's containers. With PCRE2 or libffi, which many programs have, memory that is divided into pieces as theirs is. Memory that is both writable and executable in programs that ask
 for an executable stack. Code that replaces code of a file where it is mapped: patched-program looks for that.`,
-		Next: `Take the memory out with "outsight extract --pid PID --address ADDRESS -o FILE" and disassemble it with the command shown. Who traced the process or may have written to
+		Next: `Take the memory out with "outsight extract TARGET --pid PID --address ADDRESS -o FILE" and disassemble it with the command shown. Who traced the process or may have written to
 it: the views ptrace and files (of /proc/PID/mem).`,
 		Example: `Shellcode waits in a system call:
 
@@ -203,7 +203,7 @@ func (j *injection) known(ps *programs) {
 
 func (j *injection) finding(m virt.Addr, what string, c Confidence) *Finding {
 	f := j.p.finding(fmt.Sprintf(what, uint64(m)), c)
-	f.Aspect = m.String()
+	f.Aspect, f.nextAddr = m.String(), m
 	b := make([]byte, codeShown)
 	if _, err := j.memory.ReadAt(b, m); err == nil {
 		f.Evidence = append(f.Evidence, Evidence{Text: "its first bytes", Addr: m, Bytes: b})

@@ -26,7 +26,7 @@ do (lkdtm, samples), and live patches replace functions. Rootkits do, and so do 
 if it takes packets (netfilter), events (tracepoints) or keys.`,
 		Blind: `What a module does with the events that it takes: LTTng, Falco and sysdig take them too, so that is "possible" and of medium severity. Probes that are set by perf, ftrace or BPF, which no module has: they are in the views of that name. A module that changes code or tables itself: kernel-text, text-branch and
 operations-table find that. A module that is not on the list: code-pointer and hidden-module find that.`,
-		Next: `Find out which product the module belongs to ("outsight modules", "outsight dmesg"). What is intercepted says what for: functions that list directories, processes or
+		Next: `Find out which product the module belongs to ("outsight modules TARGET", "outsight dmesg TARGET"). What is intercepted says what for: functions that list directories, processes or
 connections hide them; kill and prctl are doors for whoever knows the number.`,
 		Example: `A module that stays on the list probes the function that fills directory entries:
 

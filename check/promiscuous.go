@@ -23,7 +23,7 @@ machine's network card, which QEMU itself reports, takes in all packets while th
 		Blind: `A sniffer that is a visible process with a packet socket is a fact, in the view sockets. Interfaces below bridges, bonds, VLANs and the like are promiscuous by
 themselves, and not judged.`,
 		Next: `Look for the socket in the view sockets (protocol packet), and for hidden processes with hidden-process. If the administrator's flag is set and nobody knows why,
-somebody sniffed with a tool that has ended: "outsight dmesg" says when the interface entered promiscuous mode.`,
+somebody sniffed with a tool that has ended: "outsight dmesg TARGET" says when the interface entered promiscuous mode.`,
 		Example: `Somebody set the flag, and no process sniffs:
 
     $ outsight check lab:demo --only promiscuous -o json | jq -r '.title, .seen'

@@ -170,7 +170,7 @@ func (r *Report) ocsf(f *Finding) map[string]any {
 			"attacks":  []any{map[string]any{"version": "18", "technique": map[string]any{"uid": f.Check.Technique}}},
 		},
 		"evidences":   []any{evidence},
-		"remediation": map[string]any{"desc": oneLine(f.Check.Next)},
+		"remediation": map[string]any{"desc": f.Next()},
 		"resources":   []any{resource},
 	}
 }

@@ -112,7 +112,7 @@ var findingColumns = table.Columns[Finding]{
 	},
 	{
 		Name: "next", Type: table.Text, Extra: true, Doc: "What to do about it.",
-		Get: func(f *Finding) table.Value { return text(oneLine(f.Check.Next)) },
+		Get: func(f *Finding) table.Value { return text(f.Next()) },
 	},
 }
 

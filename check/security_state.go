@@ -25,7 +25,7 @@ func init() {
 the kernel's memory can put it: lockdown and AppArmor cannot be switched off while the kernel runs. Auditing and SELinux's enforcement can, by root: that is a finding of low severity.`,
 		Blind: `Policies: one that allows everything does not contradict itself. A hook whose function was itself changed: the check of kernel text finds that. SELinux, where
 its policy is in no state to be compared.`,
-		Next: `Find out with "outsight dmesg" when it was switched off, and by whom; what the module forbade may have been done since. After a hook was removed the kernel
+		Next: `Find out with "outsight dmesg TARGET" when it was switched off, and by whom; what the module forbade may have been done since. After a hook was removed the kernel
 is to be treated as taken over.`,
 		Example: `One hook of AppArmor was taken off the kernel's list, so that files are opened without it:
 

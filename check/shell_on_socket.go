@@ -23,7 +23,7 @@ what a reverse shell and a bind shell are.`,
 		Blind: `A shell behind a pipe or a pseudo-terminal that another program connects with the network (socat, ssh, a C2 agent). Interpreters under another name, and of busybox a shell that
 renamed itself. A script that inetd or systemd starts for each connection to a port
 that they listen at is a service: a shell without a script, a script where no package puts one, and a connection that was made from here are not.`,
-		Next: `Look at who it talks to in the view sockets, at its parent in the view tree, and at what was typed with "outsight history" and "outsight strings --pid PID". Where the parent is a network
+		Next: `Look at who it talks to in the view sockets, at its parent in the view tree, and at what was typed with "outsight history TARGET" and "outsight strings TARGET --pid PID". Where the parent is a network
 service, that service was the way in.`,
 		Example: `A process connected to another machine and started a shell on the connection:
 

@@ -26,7 +26,7 @@ members contradict each other, such as a user ID that was overwritten while the 
 that it had not before, and ran no program since: no system call but exec gives any. Kernel exploits and rootkits that "give root" leave these.`,
 		Blind: `At one look, credentials that were made and committed by the kernel's own functions (prepare_kernel_cred and commit_creds): they look as if the process had been given
 them by a setuid program, unless the parent has what they can not have come from (groups and a keyring of the session, as after a login); also with --every, if it ran another program before the next look. A change between two looks that was taken back.`,
-		Next: `Look at the process and its parents with "outsight tree" and "outsight creds", and at what it has open with "outsight files". Treat the kernel as taken
+		Next: `Look at the process and its parents with "outsight tree TARGET" and "outsight creds TARGET", and at what it has open with "outsight files TARGET". Treat the kernel as taken
 over: who can write credentials can write anything.`,
 		Example: `In a guest of 6.12 the user ID in the struct cred of a process was overwritten, as rootkits do it:
 

@@ -24,7 +24,7 @@ func init() {
 package puts one there; what is there is in memory alone, or out of sight of who lists the folder.`,
 		Blind: `Other files in /tmp and /var/tmp: builds and installers run them. Programs and scripts in the folders of users, and scripts in /run. A script whose interpreter has read and closed
 it, and that the process's arguments do not name. A file that was deleted: fileless-program and injected-code look for that.`,
-		Next: `Take the file out with "outsight recover TARGET PATH" or "outsight extract --pid PID --address ADDRESS --elf -o FILE", and look at the process that started it in the view
+		Next: `Take the file out with "outsight recover TARGET PATH" or "outsight extract TARGET --pid PID --address ADDRESS --elf -o FILE", and look at the process that started it in the view
 tree.`,
 		Example: `A program was started from shared memory:
 
@@ -150,6 +150,7 @@ func (s *Subject) strangeLibraries(ps *programs, p *program) (fs []*Finding) {
 			continue // what is not in memory is not judged: data is mapped from there as well
 		}
 		f := p.finding("has the library "+i.Path+", where none belongs", sure)
+		f.nextAddr = i.Start
 		f.Severity, f.Aspect, f.Expected, f.Seen = severity, "library "+i.Path, "libraries where packages or users put theirs", i.Path
 		f.Evidence = append(f.Evidence, Evidence{Text: "the library is mapped", Addr: i.Start})
 		f.Show = fmt.Sprintf("outsight libs {} --pid %d", p.PID)

@@ -20,7 +20,7 @@ func init() {
 or BPF program. Or the table and the function that selects by the number (since 6.9, and the stable kernels of April 2024) disagree. Nothing in Linux changes where either leads after it was built.`,
 		Blind: `Where the kernel was built without names for tracing (CONFIG_FTRACE_SYSCALLS), and for 32-bit calls before 6.9, any function that is a system call passes.
 A function that is itself changed, or traced: the checks of text and of ftrace find that.`,
-		Next: `Compare "outsight syscalls" with another guest of the same kernel, and disassemble the function with the command shown. Which call it is says what for:
+		Next: `Compare "outsight syscalls TARGET" with another guest of the same kernel, and disassemble the function with the command shown. Which call it is says what for:
 getdents64 hides files and processes, kill and prctl are doors for whoever knows the number.`,
 		Example: `In a guest of 6.12 the function that selects system calls by number was changed to do getpid in place of pread64; the table was left alone:
 

@@ -31,7 +31,7 @@ function; or one of BPF calls a function of the kernel that trampolines do not c
 		Blind: `Code of BPF that computes where it goes, or that only changes data. What is behind the end of a trampoline in its page, and the half of a page that BPF
 does not use (up to 5.12, and in dispatchers). The template is the guest's own memory: kernel-text compares
 that with the boot image. BPF programs themselves: they are what the verifier and the compiler made of what somebody loaded.`,
-		Next: `Disassemble the code with the command shown. "outsight ftrace" shows the users of tracing, "outsight bpf" the programs, and "outsight bpf_links" where they are attached; what is hooked says what for.`,
+		Next: `Disassemble the code with the command shown. "outsight ftrace TARGET" shows the users of tracing, "outsight bpf TARGET" the programs, and "outsight bpf_links TARGET" where they are attached; what is hooked says what for.`,
 		Example: `The call in a trampoline of the function tracer was led elsewhere, while its user and its records stay as they are:
 
     $ outsight check lab:demo --only trampoline-code

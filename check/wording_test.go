@@ -92,3 +92,23 @@ func TestCoverSource(t *testing.T) {
 		}
 	}
 }
+
+// TestNextFilledIn: the commands can be run as they are printed.
+func TestNextFilledIn(t *testing.T) {
+	c := &Check{ID: "x", Next: `"outsight extract TARGET --pid PID --address ADDRESS --elf -o FILE"; "outsight struct TARGET inode ADDRESS"`}
+	f := &Finding{Check: c, Object: Object{Kind: "process", PID: 7, Addr: 0x99}, nextAddr: 0x400000, Target: "'a b'"}
+	if got := f.Next(); got != `"outsight extract 'a b' --pid 7 --address 0x400000 --elf -o FILE"; "outsight struct 'a b' inode ADDRESS"` {
+		t.Error(got)
+	}
+	f = &Finding{Check: c, Object: Object{Kind: "file", Addr: 0x99}}
+	if got := f.Next(); got != `"outsight extract TARGET --pid PID --address ADDRESS --elf -o FILE"; "outsight struct TARGET inode 0x99"` {
+		t.Error(got)
+	}
+	for _, c := range All() {
+		for _, verb := range []string{"extract", "strings", "dump", "search"} {
+			if strings.Contains(c.Next, `"outsight `+verb+" --") {
+				t.Errorf("%s: its command %s has no TARGET", c.ID, verb)
+			}
+		}
+	}
+}

@@ -383,7 +383,8 @@ func (r *checkRun) round(ctx context.Context, checks []*check.Check, yield func(
 	}
 	r.before = now
 	for _, f := range r.known.New(found) {
-		f.Show = strings.ReplaceAll(f.Show, "{}", shellWord(r.guest.Target()))
+		f.Target = shellWord(r.guest.Target())
+		f.Show = strings.ReplaceAll(f.Show, "{}", f.Target)
 		r.shown++
 		r.known[f.Key()] = true
 		if !yield(f) {

@@ -64,10 +64,14 @@ func TestRestless(t *testing.T) {
 		stuck, explain     bool
 		again, acrossAgain int
 	}{
-		{i: looked, alike: busyLooks}, {i: looked, alike: busyLooks, stuck: true, again: 1, acrossAgain: 1},
-		{i: busy, alike: busyLooks}, {i: busy, alike: busyLooks, stuck: true, again: 1},
-		{i: busy, alike: busyLooks, explain: true, again: 1}, {i: busy, alike: busy, explain: true},
-		{i: long, alike: busyLooks, stuck: true}, {i: long, alike: busyLooks, explain: true},
+		{i: looked, alike: busyLooks},
+		{i: looked, alike: busyLooks, stuck: true, again: 1, acrossAgain: 1},
+		{i: busy, alike: busyLooks},
+		{i: busy, alike: busyLooks, stuck: true, again: 1},
+		{i: busy, alike: busyLooks, explain: true, again: 1},
+		{i: busy, alike: busy, explain: true},
+		{i: long, alike: busyLooks, stuck: true},
+		{i: long, alike: busyLooks, explain: true},
 	} {
 		r := &Result{Findings: []*Finding{{Check: c, Busy: true, Explained: x.explain}}}
 		_, again := o.next(x.i, x.alike, r, []*Check{c}, x.stuck)

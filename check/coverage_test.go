@@ -64,7 +64,8 @@ var coverage = []covered{
 	},
 	{
 		"function pointers in the kernel's writable data exchanged for other functions of the kernel's own (notifiers, checks, protocols)", "private kits", "T1562.001",
-		[]string{"data-pointer"}, []string{"pointer to another function of the kernel"},
+		[]string{"data-pointer"},
+		[]string{"pointer to another function of the kernel"},
 		"without an image of the kernel; functions whose address is in some instruction or table; static calls; what is sealed; pointers in allocated memory",
 	},
 	{

@@ -28,7 +28,7 @@ func newMappingGuest(t *testing.T, o synth.Options) *mappingGuest {
 	g.Add(synth.Process{PID: 1, Comm: "init"})
 	g.Add(synth.Process{PID: 7, PPID: 1, Comm: "odd"})
 	g.kernel = g.Object("mm_struct")
-	g.Guest.Set(g.kernel, "mm_struct", "pgd", g.Direct(g.Root))
+	g.Set(g.kernel, "mm_struct", "pgd", g.Direct(g.Root))
 	var err error
 	if g.system, err = linux.Open(t.Context(), g.Memory, kernel.Options{}); err != nil {
 		t.Fatal(err)
@@ -37,7 +37,7 @@ func newMappingGuest(t *testing.T, o synth.Options) *mappingGuest {
 }
 
 // mm is the mm_struct of odd, and tables are its page tables.
-func (g *mappingGuest) mm() uint64 { return g.Get(g.Guest.Tasks[7], "task_struct", "mm") }
+func (g *mappingGuest) mm() uint64 { return g.Get(g.Tasks[7], "task_struct", "mm") }
 
 func (g *mappingGuest) tables() synth.Tables {
 	return g.Tables(g.Phys(g.Get(g.mm(), "mm_struct", "pgd")))
@@ -66,10 +66,10 @@ func (g *mappingGuest) walk() *tableWalk {
 func (g *mappingGuest) judge(flags uint32) (fs []*Finding, errs []error) {
 	ts := &tasks{all: map[virt.Addr]*task{}}
 	for pid, comm := range map[int32]string{1: "init", 7: "odd"} {
-		a := virt.Addr(g.Guest.Tasks[pid])
+		a := virt.Addr(g.Tasks[pid])
 		ts.all[a] = &task{addr: a, leader: a, pid: pid, tgid: pid, comm: comm}
 	}
-	ts.all[virt.Addr(g.Guest.Tasks[7])].flags = flags
+	ts.all[virt.Addr(g.Tasks[7])].flags = flags
 	for f, err := range g.walk().processes(g.Context(), ts) {
 		if f != nil {
 			fs = append(fs, f)
@@ -109,9 +109,9 @@ func TestKernelMapping(t *testing.T) {
 	g := newMappingGuest(t, synth.Options{})
 	for _, member := range []string{"pgd", "mm"} {
 		if member == "pgd" {
-			g.Guest.Set(g.mm(), "mm_struct", "pgd", 0xffff_c900_0000_0000)
+			g.Set(g.mm(), "mm_struct", "pgd", 0xffff_c900_0000_0000)
 		} else {
-			g.Guest.Set(g.Guest.Tasks[7], "task_struct", "mm", 0xffff_c900_0000_0000)
+			g.Set(g.Tasks[7], "task_struct", "mm", 0xffff_c900_0000_0000)
 		}
 		if fs, errs := g.judge(0); len(fs) != 0 || len(errs) != 1 || !strings.Contains(errs[0].Error(), "process 7 (odd)") {
 			t.Errorf("%s cannot be read: %v, %v", member, fs, errs)
@@ -139,7 +139,7 @@ func TestMappedLDT(t *testing.T) {
 	} {
 		g := newMappingGuest(t, synth.Options{PTI: !c.noPTI})
 		if !c.noLDT {
-			g.Guest.Set(g.mm(), "mm_struct", "context.ldt", g.Alloc(16, 8))
+			g.Set(g.mm(), "mm_struct", "context.ldt", g.Alloc(16, 8))
 		}
 		g.tables().Map(c.at, g.Phys(g.Alloc(phys.PageSize, phys.PageSize)), phys.PageSize, c.flags)
 		if fs, errs := g.judge(0); len(errs) > 0 || (len(fs) == 1) != c.found {

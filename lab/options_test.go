@@ -25,8 +25,14 @@ func TestValidName(t *testing.T) {
 // TestInvalidOptions: what no machine can boot is told apart from what this one cannot.
 func TestInvalidOptions(t *testing.T) {
 	for _, o := range []Options{
-		{Name: "a b"}, {Userland: "nosuch"}, {Packages: []string{"gdb"}}, {Memory: 1}, {SMP: -1}, {Accel: "nosuch"},
-		{Accel: KVM, Plugin: "/plugin.so"}, {Modules: []string{"../x"}},
+		{Name: "a b"},
+		{Userland: "nosuch"},
+		{Packages: []string{"gdb"}},
+		{Memory: 1},
+		{SMP: -1},
+		{Accel: "nosuch"},
+		{Accel: KVM, Plugin: "/plugin.so"},
+		{Modules: []string{"../x"}},
 	} {
 		if err := o.complete(); !errors.Is(err, ErrOptions) {
 			t.Errorf("%+v: %v", o, err)

@@ -85,7 +85,7 @@ func TestCheckSocket(t *testing.T) {
 	}
 	err := checkSocket("/proc/4711/root"+name, "trace", 4711)
 	var refused *vm.Error
-	if !errors.As(err, &refused) || refused.Kind != vm.ErrUnsupported || !strings.Contains(refused.Do, "nsenter --mount --target 4711") {
+	if !errors.As(err, &refused) || !errors.Is(err, vm.ErrUnsupported) || !strings.Contains(refused.Do, "nsenter --mount --target 4711") {
 		t.Errorf("in another mount namespace: %+v", err)
 	}
 	if err := checkSocket(name+"d", "trace", 4711); err == nil || strings.Contains(err.Error(), "nsenter") {

@@ -67,7 +67,7 @@ func TestGuestCheck(t *testing.T) {
 			t.Errorf("%s: status %d: %s%s", flag, a.status, a.stdout, a.stderr)
 		}
 	}
-	if a := run(t, nil, "check", target, "--allow", known); a.status != 2 || !strings.Contains(a.stderr, "not a list of") {
+	if a := run(t, nil, "check", target, "--allow", known); a.status != 2 || !strings.Contains(a.stderr, "write a list of entries") {
 		t.Errorf("--allow of something else: status %d: %s", a.status, a.stderr)
 	}
 }

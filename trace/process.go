@@ -119,15 +119,19 @@ func (ps *Processes) introduction(pid int32) (introduced, bool) {
 func (ps *Processes) Unsure() {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
+	ps.unsure()
+}
+
+func (ps *Processes) unsure() {
 	clear(ps.introduced)
 	clear(ps.before)
 }
 
 // Booted forgets all that was known of the kernel before. What is introduced from now on is of the one that runs now.
 func (ps *Processes) Booted() {
-	ps.Unsure()
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
+	ps.unsure()
 	ps.layout, ps.live = nil, nil
 	clear(ps.young)
 	clear(ps.old)
@@ -205,8 +209,7 @@ func (ps *Processes) over(l *guest.Look) bool {
 			return false
 		}
 		if ps.layout != nil { // else what was introduced is of this boot: see Booted
-			clear(ps.introduced)
-			clear(ps.before)
+			ps.unsure()
 		}
 		ps.layout, ps.boot = o, l.Boot
 		clear(ps.young)

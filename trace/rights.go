@@ -36,14 +36,6 @@ const (
 	RanProgram
 )
 
-// RanIf is [RanProgram] if a process ran another program, else [RanNone].
-func RanIf(ran bool) Ran {
-	if ran {
-		return RanProgram
-	}
-	return RanNone
-}
-
 // RunsProgram says whether a function of the kernel that changes credentials (commit_creds) does so for a program that is
 // about to run. It is unknown for one whose name is unknown, and for one of these names in a module, where a live patch has it, and
 // anybody can have put it.

@@ -126,10 +126,15 @@ func tcpLike(protocol string) bool {
 	return false
 }
 
+// memfdOf is the name of a memfd, by the Object of an event.
+func memfdOf(object string) (name string, is bool) {
+	return strings.CutPrefix(strings.TrimSuffix(object, Deleted), "/memfd:")
+}
+
 // fileless says so if a program runs that no file holds.
 func (s *Sensors) fileless(e *Event) string {
-	file, deleted := strings.CutSuffix(e.Object, Deleted)
-	name, memfd := strings.CutPrefix(file, "/memfd:")
+	_, deleted := strings.CutSuffix(e.Object, Deleted)
+	name, memfd := memfdOf(e.Object)
 	switch {
 	case memfd && (strings.HasPrefix(name, "runc_cloned") || strings.HasPrefix(name, "crun_")):
 		return "runs memory that no file holds (memfd " + name + "), as starters of containers do with themselves"

@@ -47,7 +47,7 @@ func (s *Sensors) code(e *Event) string {
 		}
 		return "can run code that it has changed in memory"
 	case CodeNameless:
-		if name, memfd := strings.CutPrefix(strings.TrimSuffix(e.Object, Deleted), "/memfd:"); memfd {
+		if name, memfd := memfdOf(e.Object); memfd {
 			if compiles(exe) {
 				return ""
 			}

@@ -61,11 +61,12 @@ func (f *guestFlags) options() guest.Options {
 
 // sources are the boot images that the user names.
 func (f *guestFlags) sources() image.Source {
-	if len(f.references) == 0 {
+	cached := f.cachedReferences()
+	if len(cached) == 0 {
 		return nil
 	}
 	var all image.Sources
-	for _, c := range f.cachedReferences() {
+	for _, c := range cached {
 		all = append(all, c)
 	}
 	return all
@@ -83,6 +84,9 @@ func (f *guestFlags) checkReferences() error {
 }
 
 func (f *guestFlags) cachedReferences() (all []image.Cached) {
+	if len(f.references) == 0 {
+		return nil
+	}
 	var authorities []trust.Authority
 	if s, err := openStore(); err == nil {
 		authorities = s.Authorities()

@@ -60,8 +60,7 @@ func (c Cached) Image(ctx context.Context, buildID string) (*Image, Trust, error
 	if err != nil {
 		return nil, Trust{}, err
 	}
-	name := filepath.Join(c.Dir, key+".image")
-	if im, t, err := openKept(name); err == nil && im.BuildID == buildID && buildID != "" {
+	if im, t, err := openKept(c.kept(key)); err == nil && im.BuildID == buildID && buildID != "" {
 		t.Where = c.Path
 		if t.Basis != Signed {
 			t.Basis = c.Basis
@@ -72,11 +71,19 @@ func (c Cached) Image(ctx context.Context, buildID string) (*Image, Trust, error
 	if err != nil {
 		return nil, Trust{}, err
 	}
-	if after, err := c.key(); err == nil && after == key { // it was not replaced meanwhile
-		_ = im.keep(name, t) // an optimization: the folder may not be writable
-	}
+	c.keepAs(key, im, t)
 	return im, t, nil
 }
+
+// keepAs keeps what the file was unpacked to, unless it was replaced since it had that key.
+func (c Cached) keepAs(key string, im *Image, t Trust) {
+	if after, err := c.key(); err == nil && after == key {
+		_ = im.keep(c.kept(key), t) // an optimization: the folder may not be writable
+	}
+}
+
+// kept is the path of the unpacked image of a key.
+func (c Cached) kept(key string) string { return filepath.Join(c.Dir, key+".image") }
 
 // Check reports why the file cannot be what a guest's kernel is compared with, whichever kernel that is.
 func (c Cached) Check() error {
@@ -86,7 +93,7 @@ func (c Cached) Check() error {
 		if key, err = c.key(); err != nil {
 			return err
 		}
-		if _, _, err := openKept(filepath.Join(c.Dir, key+".image")); err == nil {
+		if _, _, err := openKept(c.kept(key)); err == nil {
 			return nil
 		}
 	}
@@ -101,9 +108,7 @@ func (c Cached) Check() error {
 	case im.BuildID == "" || im.Release == "":
 		return fmt.Errorf("%s: %w: it has no build-id or no release of a kernel", c.Path, ErrFormat)
 	}
-	if after, err := c.key(); err == nil && after == key { // it was not replaced meanwhile
-		_ = im.keep(filepath.Join(c.Dir, key+".image"), t) // so that it is not unpacked a second time
-	}
+	c.keepAs(key, im, t) // so that it is not unpacked a second time
 	return nil
 }
 

@@ -130,7 +130,16 @@ func (j *joiner) exit(s *plugin.Stream, r *plugin.Record) {
 }
 
 // failed says that a call returned an error.
-func (c *call) failed() bool { return c.result < 0 && c.result >= -4095 }
+func (c *call) failed() bool { return failed(c.result) }
+
+func failed(result int64) bool { return result < 0 && result >= -4095 }
+
+// setErrno names the error of an event, if its result is one.
+func setErrno(e *trace.Event, result int64) {
+	if failed(result) {
+		e.Errno, _ = syscall.ErrnoName(int(-result))
+	}
+}
 
 // NextAnswer waits for the next answer, and writes it into a. It is for a stream with [Options.Answers], in place of
 // [Stream.Next], and ends as that does.

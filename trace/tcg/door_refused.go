@@ -196,9 +196,7 @@ func (j *joiner) doorRefused(e *trace.Event, r *doorRecord) {
 		}
 	}
 	e.Return, e.Returned = result, true
-	if result < 0 && result >= -4095 {
-		e.Errno, _ = syscall.ErrnoName(int(-result))
-	}
+	setErrno(e, result)
 	abi, n := number>>32, number&0xffffffff
 	if abi > abi32 || n >= uint64(len(j.refusable[abi])) || j.refusable[abi][n] == nil {
 		e.Name = fmt.Sprintf("syscall_%#x", n) // no record of the plugin's

@@ -86,10 +86,12 @@ func KindsOf(l *guest.Look) (kinds []trace.Kind) {
 // whether its process is still there, and still the same, when it is read.
 var lifeKinds = []trace.Kind{trace.KindFork, trace.KindExec, trace.KindCreds}
 
-// hasLife reports whether the kernel of a look has their functions.
-func hasLife(l *guest.Look) bool {
-	kinds := KindsOf(l)
-	return !slices.ContainsFunc(lifeKinds, func(k trace.Kind) bool { return !slices.Contains(kinds, k) })
+// hasLife reports whether a kernel has all of their functions.
+func hasLife(s *linux.System) bool {
+	return !slices.ContainsFunc(doors, func(d door) bool {
+		_, ok := s.Address(d.function)
+		return !ok && d.main && slices.Contains(lifeKinds, d.kind)
+	})
 }
 
 // doorLayout is where doors find what they fetch.

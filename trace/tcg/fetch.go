@@ -101,10 +101,10 @@ func (c *compiler) piece(call *syscall.Call, tag uint8, p *syscall.Piece) {
 	limit := min(p.Limit, maxItem)
 	if p.Data && p.Shape == syscall.Bytes && c.sockets != nil && socketCall(call.Name) {
 		// What goes over netlink is written out.
-		other := c.Label()
+		other, most := c.Label(), max(min(limit, syscall.NetlinkLimit), c.limit)
 		c.If(sNet, "==", 0, other)
-		if c.count(p, max(min(limit, syscall.NetlinkLimit), c.limit), skip) {
-			c.Copy(tag, at, sZ, max(min(limit, syscall.NetlinkLimit), c.limit))
+		if c.count(p, most, skip) {
+			c.Copy(tag, at, sZ, most)
 		}
 		c.Jump(skip)
 		c.Set(other)

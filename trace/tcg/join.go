@@ -407,9 +407,7 @@ func (j *joiner) fill(e *trace.Event, c *call) {
 	e.Args = view(j.text[:args])
 	if c.returned {
 		e.Result = view(j.text[args:result])
-		if c.result < 0 && c.result >= -4095 {
-			e.Errno, _ = syscall.ErrnoName(int(-c.result))
-		}
+		setErrno(e, c.result)
 	}
 	if j.o.Fields && c.seen {
 		e.Fields = k.Fields(v)

@@ -213,7 +213,7 @@ func (s *Stream) start(ctx context.Context, l *guest.Look, p *asked) (err error)
 	if err = c.doors(l.Linux, s.o.Kinds); err != nil && s.o.Kinds != nil {
 		return err
 	}
-	if s.join.life = err == nil && hasLife(l); !s.join.life {
+	if s.join.life = err == nil && hasLife(l.Linux); !s.join.life {
 		c.execs(l.Linux)
 	}
 	if s.o.Spaces != nil {

@@ -32,9 +32,7 @@ func (j *joiner) unknown(e *trace.Event, c *call) {
 	}
 	args := len(j.text)
 	if c.returned {
-		if c.failed() {
-			e.Errno, _ = syscall.ErrnoName(int(-c.result))
-		}
+		setErrno(e, c.result)
 		j.text = callsByName()["close"].AppendResult(j.text, &syscall.Values{Returned: true, Result: c.result})
 		e.Result = view(j.text[args:])
 	}

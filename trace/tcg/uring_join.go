@@ -143,9 +143,7 @@ func (j *joiner) fillRing(e *trace.Event, c *call) {
 	args := len(j.text)
 	if c.returned {
 		j.text = call.AppendResult(j.text, v)
-		if c.result < 0 && c.result >= -4095 {
-			e.Errno, _ = syscall.ErrnoName(int(-c.result))
-		}
+		setErrno(e, c.result)
 	}
 	e.Args, e.Result = view(j.text[:args]), view(j.text[args:])
 }

@@ -21,7 +21,8 @@ import (
 	"github.com/outsight-vmi/outsight/trace/tcg"
 )
 
-// script is what is typed in a guest, by its program "terminal" (groundtruth/guests/terminal).
+// script is what is typed in a guest, by its program "terminal" (groundtruth/guests/terminal). It sleeps before it exits: sshd
+// drops what a terminal has echoed and it has not read when the shell ends.
 const script = `expect "# "
 type "echo h\u00e4llo; printf 'caf\\303'; printf '\\251\\377\\n'\r"
 expect "caf"
@@ -39,7 +40,7 @@ expect "got 6"
 type "i=0; while [ $i -lt 300 ]; do echo line $i \u2603; i=$((i+1)); done\r"
 expect "line 299"
 expect "# "
-type "exit\r"
+type "sleep 1; exit\r"
 `
 
 // TestGuestSessions compares recordings with what the other side of the terminal wrote down in the guest, byte for byte.

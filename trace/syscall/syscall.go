@@ -140,6 +140,8 @@ type Piece struct {
 	Data bool
 	Most uint32     // strings of Strings
 	If   *Condition // nil: always
+	// Above leaves out a piece of a return, unless the call returned more than that.
+	Above uint32
 }
 
 // Status says how much of an item is there.

@@ -35,6 +35,8 @@ type Answer struct {
 	// Altered says that Data was changed between the return of the call's function and the end of the kernel's part: by a
 	// program on a tracepoint, a tracer, or another thread.
 	Altered bool
+	// Messages is how many messages of a socket Data joins; 0: it is of one.
+	Messages int
 }
 
 // File is an open file, as the kernel had it when a call returned. The names are guest text of its kernel.
@@ -52,8 +54,8 @@ type File struct {
 
 // answerCalls are what [Options.Answers] watches.
 var answerCalls = []string{
-	"getdents", "getdents64", "read", "readv", "pread64", "preadv", "preadv2", "recvmsg", "recvfrom",
-	"write", "writev", "sendmsg", "sendto", "bpf",
+	"getdents", "getdents64", "read", "readv", "pread64", "preadv", "preadv2", "recvmsg", "recvfrom", "recvmmsg", "recvmmsg_time64",
+	"write", "writev", "sendmsg", "sendto", "splice", "bpf",
 }
 
 // Words of a return behind its head that say what the file is.
@@ -97,6 +99,8 @@ func answerPieces(call *syscall.Call) []syscall.Piece {
 		return p
 	case "recvmsg":
 		return message(syscall.Return)
+	case "recvmmsg", "recvmmsg_time64":
+		return messagesPieces(uint32(w))
 	case "bpf":
 		return []syscall.Piece{{Arg: 1, When: syscall.Return, Always: true, Size: 1, Count: syscall.Count{From: syscall.Fixed, N: 8}, Limit: 8}}
 	}
@@ -118,7 +122,7 @@ func (j *joiner) exit(s *plugin.Stream, r *plugin.Record) {
 		}
 		for i := range c.data {
 			p := &c.data[i]
-			if p.tag != item.Tag || item.Tag != 0 {
+			if p.tag != item.Tag || item.Tag >= tagNames {
 				continue
 			}
 			c.altered = c.altered || !bytes.Equal(c.bytes[p.from:p.to], item.Data)
@@ -182,6 +186,9 @@ func (j *joiner) answer(a *Answer, c *call) bool {
 		case p.tag >= tagNames && int(p.tag-tagNames) < len(a.File.Names):
 			a.File.Names[p.tag-tagNames] = string(c.bytes[p.from:p.to])
 		}
+	}
+	if k.Name == "recvmmsg" || k.Name == "recvmmsg_time64" {
+		c.joinMessages(a, k.ABI.Width())
 	}
 	return true
 }

@@ -64,7 +64,12 @@ func (c *compiler) fetchBack(abi, number int) {
 			c.If(sResult, ">", 1<<64-4096, end) // an error: -4095 to -1
 			failed = true
 		}
+		skip := c.Label()
+		if p.Above > 0 {
+			c.If(sResult, "<", uint64(p.Above)+1, skip)
+		}
 		c.piece(call, uint8(tag), p)
+		c.Set(skip)
 	}
 	c.Set(end)
 }

@@ -386,6 +386,38 @@ func TestNetlink(t *testing.T) {
 			t.Errorf("%+v", rs)
 		}
 	})
+	t.Run("several messages by one call", func(t *testing.T) {
+		g, f := newKernel(), open1(1, magicSocket)
+		f.Protocol = netlinkDiag
+		g.answer(f, "sendto", netlinkMessage(typeByFamily, 0x301, 5, inetRequestOf(6, 0)), nil)
+		g.answer(f, "recvmmsg", slices.Concat(one, end), func(a *tcg.Answer) { a.Args[3], a.Messages = peeks, 2 })
+		if rs := g.Readings(); len(rs) != 0 {
+			t.Errorf("only looked at: %+v", rs)
+		}
+		g.answer(f, "recvmmsg", slices.Concat(one, end), func(a *tcg.Answer) { a.Messages = 2 })
+		if rs := g.Readings(); len(rs) != 1 || !rs[0].Inodes[11] || rs[0].Calls != 2 {
+			t.Errorf("%+v", rs)
+		}
+	})
+	t.Run("more messages than were fetched", func(t *testing.T) {
+		g, f := newKernel(), open1(1, magicSocket)
+		f.Protocol = netlinkDiag
+		g.answer(f, "sendto", netlinkMessage(typeByFamily, 0x301, 5, inetRequestOf(6, 0)), nil)
+		g.answer(f, "recvmmsg", slices.Concat(one, end), func(a *tcg.Answer) { a.Messages, a.Status = 16, syscall.Cut })
+		if rs := g.Readings(); len(rs) != 0 {
+			t.Errorf("%+v", rs)
+		}
+	})
+	t.Run("a part went into a pipe", func(t *testing.T) {
+		g, f := newKernel(), open1(1, magicSocket)
+		f.Protocol = netlinkDiag
+		g.answer(f, "sendto", netlinkMessage(typeByFamily, 0x301, 5, inetRequestOf(6, 0)), nil)
+		g.answer(f, "splice", nil, func(a *tcg.Answer) { a.Result = 88 })
+		g.answer(f, "recvmsg", slices.Concat(one, end), nil)
+		if rs := g.Readings(); len(rs) != 0 {
+			t.Errorf("%+v", rs)
+		}
+	})
 	t.Run("interfaces", func(t *testing.T) {
 		g, f := newKernel(), open1(1, magicSocket)
 		f.Protocol = netlinkRoute

@@ -89,16 +89,19 @@ func (a *Assembler) netlink(ans *tcg.Answer) {
 			return true
 		})
 		return
+	case "splice":
+		a.lose(socket) // what went into a pipe is read from there
+		return
 	case "recvmsg":
 		if !ans.Seen || ans.Args[2]&peeks != 0 {
 			return // what is looked at comes again
 		}
-	case "recvfrom":
+	case "recvfrom", "recvmmsg", "recvmmsg_time64":
 		if !ans.Seen || ans.Args[3]&peeks != 0 {
 			return
 		}
 	}
-	if n := min(ans.Result, int64(len(ans.Data))); ans.Result > int64(len(ans.Data)) || ans.Status == syscall.Unreadable || !messages(ans.Data[:n], func(m message) bool {
+	if n := min(ans.Result, int64(len(ans.Data))); ans.Result > int64(len(ans.Data)) || ans.Status == syscall.Unreadable || ans.Messages > 0 && ans.Status == syscall.Cut || !messages(ans.Data[:n], func(m message) bool {
 		a.answered(ans, socket, m)
 		return true
 	}) {
@@ -145,7 +148,7 @@ func (a *Assembler) answered(ans *tcg.Answer, socket fileKey, m message) {
 		return
 	}
 	if q.Calls == 0 || !ans.Ended.Equal(q.Ended) {
-		q.Calls, q.Ended, q.Call = q.Calls+1, ans.Ended, ans.Call
+		q.Calls, q.Ended, q.Call = q.Calls+max(ans.Messages, 1), ans.Ended, ans.Call
 	}
 	q.Altered = q.Altered || ans.Altered
 	q.broken = q.broken || m.flags&flagInterrupted != 0 || !process(q.Reader, ans.Process)

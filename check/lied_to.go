@@ -21,11 +21,12 @@ func init() {
 		Title:     "Processes, modules, sockets, files and BPF programs that the kernel left out when a program of the guest asked for them",
 		Severity:  High,
 		Technique: "T1014", // Rootkit
-		Source: `results of getdents64, read, recvmsg and bpf(2), as they are in the program's memory when the call returns (--listen), against the tasks, modules, sockets, interfaces, BPF objects
+		Source: `results of getdents64, read, recvmsg, recvmmsg and bpf(2), and of reads by io_uring, as they are in the program's memory when the call returns (--listen), against the tasks, modules, sockets, interfaces, BPF objects
 and dentries that the kernel holds`,
 		Proves: `A program of the guest asked the kernel what there is, and got a complete answer that leaves something out which was there before and after, by the guest's memory. Something in
 the kernel filters what programs are told: a hooked function, a changed table, a BPF program. No agent and no account in the guest is used: the answer is the one that the guest's own ps, ss or ls got.`,
-		Blind: `What no program asked for while outsight listened, and what it asked for in another way: through io_uring, or over netlink by recvmmsg or splice (the files of /proc that are compared can neither be mapped nor sent). What began or ended in that time. A
+		Blind: `What no program asked for while outsight listened, and what it asked for in another way: over netlink by splice, through io_uring before Linux 6.0, or with buffers there that were registered or that the kernel selects
+(the files of /proc that are compared can neither be mapped nor sent). What began or ended in that time. A
 library that filters above the system call (preload). A file that nobody used of late, so that the kernel keeps no name of it. Directories of file systems that fold case or are served by others (vfat, NFS,
 FUSE). Processes in a /proc that hides those of others by itself (hidepid).`,
 		Next: `The finding names the program that was lied to, the system call, and what was kept from it. Look for who filters: code-pointer, ftrace-triple, kernel-text, module-hook and hidden-bpf find

@@ -37,6 +37,8 @@ type Answer struct {
 	Altered bool
 	// Messages is how many messages of a socket Data joins; 0: it is of one.
 	Messages int
+	// Ring says that it came by io_uring: Call is what the operation stands for.
+	Ring bool
 }
 
 // File is an open file, as the kernel had it when a call returned. The names are guest text of its kernel.
@@ -107,6 +109,15 @@ func answerPieces(call *syscall.Call) []syscall.Piece {
 	return nil
 }
 
+// fileOfWords is the file that the words of [compiler.putFile] describe.
+func fileOfWords(word func(i int) uint64) File {
+	at := func(i int) uint64 { return word(i - headWords) }
+	return File{
+		Addr: virt.Addr(at(fileAddr)), Inode: virt.Addr(at(fileInode)), Dentry: virt.Addr(at(fileDentry)), Super: virt.Addr(at(fileSuper)),
+		Number: at(fileNumber), Magic: at(fileMagic), Position: int64(at(filePosition)), Net: virt.Addr(at(fileNet)), Protocol: uint16(at(fileProtocol)),
+	}
+}
+
 // exit takes in what a call had written when the kernel's part of it was over.
 func (j *joiner) exit(s *plugin.Stream, r *plugin.Record) {
 	c := j.pending[r.Word(wordTask)]
@@ -161,6 +172,10 @@ func (s *Stream) NextAnswer(ctx context.Context, a *Answer) error {
 
 // answer fills a. It is false if what was asked is not known.
 func (j *joiner) answer(a *Answer, c *call) bool {
+	if c.told != nil {
+		c.fillTold(a)
+		return true
+	}
 	k := j.kind(c.nr)
 	if k == nil || len(c.words) < fileEnd-headWords && k.Name != "bpf" {
 		return false
@@ -173,11 +188,7 @@ func (j *joiner) answer(a *Answer, c *call) bool {
 		a.Process = &trace.Process{PID: int32(c.ids >> 32), PPID: -1}
 	}
 	if k.Name != "bpf" {
-		word := func(i int) uint64 { return c.words[i-headWords] }
-		a.File = File{
-			Addr: virt.Addr(word(fileAddr)), Inode: virt.Addr(word(fileInode)), Dentry: virt.Addr(word(fileDentry)), Super: virt.Addr(word(fileSuper)),
-			Number: word(fileNumber), Magic: word(fileMagic), Position: int64(word(filePosition)), Net: virt.Addr(word(fileNet)), Protocol: uint16(word(fileProtocol)),
-		}
+		a.File = fileOfWords(func(i int) uint64 { return c.words[i] })
 	}
 	for _, p := range c.data {
 		switch {

@@ -129,8 +129,13 @@ func (c *compiler) socket() {
 
 // file finds the file of the descriptor in the first argument, and goes to other if nobody wants to know what it says.
 func (c *compiler) file(name string, other plugin.Label) {
+	c.descriptor(c.files, sFile, other)
+	c.fileOf(name, other)
+}
+
+// fileOf reads what is known of the file in sFile, and goes to other if nobody wants to know what it says by that call.
+func (c *compiler) fileOf(name string, other plugin.Label) {
 	o := c.files
-	c.descriptor(o, sFile, other)
 	c.Load(sInode, sFile, int64(o.inode), 8, other)
 	c.Load(sSuper, sInode, int64(o.super), 8, other)
 	c.Load(sMagic, sSuper, int64(o.magic), 8, other)

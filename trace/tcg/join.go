@@ -69,6 +69,7 @@ type call struct {
 	note                       string
 	altered                    bool
 	probe                      *userProbe
+	told                       *Answer      // that came by io_uring; nil: none
 	ring                       bool         // an operation of io_uring
 	event                      *trace.Event // of a door, complete
 	terminal                   *terminal
@@ -145,6 +146,10 @@ func (j *joiner) take(ctx context.Context, s *plugin.Stream, r *plugin.Record) {
 	default:
 		if r.Probe == idExec {
 			j.forget(r.Word(0), r.Word(1))
+			return
+		}
+		if isRingAnswer(r.Probe) {
+			j.ringAnswer(ctx, s, r)
 			return
 		}
 		if isRing(r.Probe) {

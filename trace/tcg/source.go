@@ -204,6 +204,9 @@ func (s *Stream) start(ctx context.Context, l *guest.Look, p *asked) (err error)
 			return err
 		}
 	}
+	if s.o.Answers {
+		s.ringAnswers(l, c)
+	}
 	for i, p := range probes {
 		c.probe(i, p)
 	}
@@ -240,6 +243,17 @@ func (s *Stream) start(ctx context.Context, l *guest.Look, p *asked) (err error)
 	s.records, s.boot, s.nested, s.checked = records, l.Boot, c.o.nested, time.Now()
 	s.join.clock.learn(l)
 	return nil
+}
+
+// ringAnswers adds answers by io_uring, where its operations can be seen (Linux 6.0 and later).
+func (s *Stream) ringAnswers(l *guest.Look, c *compiler) {
+	at, err := ringsOf(l)
+	if err != nil {
+		return
+	}
+	if o, err := ringAnswerLayoutOf(l); err == nil {
+		c.ringAnswers(at, o)
+	}
 }
 
 // internal are calls that are always watched: what is known of a process changes by them.

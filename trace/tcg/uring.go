@@ -20,6 +20,10 @@ const (
 	idRingRequest = 180 // a request is prepared
 	idRingDone    = 181 // requests are done: words are pairs of request and result
 	idRingMore    = 182 // a request that goes on (multishot) has posted a completion: a pair, too
+
+	idRingTold     = 183 // requests are done that were answers
+	idRingToldMore = 184 // one that goes on has brought something
+	idRingAsked    = 185 // a request that may become an answer is prepared
 )
 
 func isRing(id uint16) bool { return id >= idRingRequest && id <= idRingMore }

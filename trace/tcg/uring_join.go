@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/trace"
@@ -14,10 +15,23 @@ import (
 
 // rings joins requests of io_uring with what came of them.
 type rings struct {
-	pending map[uint64]*call // by the address of the request
+	pending map[uint64]*call     // by the address of the request
+	asked   map[uint64]time.Time // those that may become answers, and since when
 }
 
-func (g *rings) booted() { g.pending = nil }
+func (g *rings) booted() { g.pending, g.asked = nil, nil }
+
+// isRingAnswer reports whether a record is of answers by io_uring.
+func isRingAnswer(id uint16) bool { return id >= idRingTold && id <= idRingAsked }
+
+// ringAnswer takes in a record of answers by io_uring.
+func (j *joiner) ringAnswer(ctx context.Context, s *plugin.Stream, r *plugin.Record) {
+	if r.Probe == idRingAsked {
+		j.ringAsked(s, r)
+		return
+	}
+	j.ringTold(ctx, s, r)
+}
 
 // record takes in a record of io_uring.
 func (g *rings) record(ctx context.Context, j *joiner, s *plugin.Stream, r *plugin.Record) {

@@ -121,7 +121,15 @@ func newReading(ans *tcg.Answer, kind Kind, what string) *Reading {
 	if began.IsZero() {
 		began = ans.Ended.Add(-time.Millisecond)
 	}
-	return &Reading{Kind: kind, Reader: ans.Process, Call: ans.Call, What: what, Began: began, Ended: ans.Ended, File: ans.File, Altered: ans.Altered}
+	return &Reading{Kind: kind, Reader: ans.Process, Call: callOf(ans), What: what, Began: began, Ended: ans.Ended, File: ans.File, Altered: ans.Altered}
+}
+
+// callOf names the call, or the operation of io_uring.
+func callOf(ans *tcg.Answer) string {
+	if ans.Ring {
+		return "io_uring:" + ans.Call
+	}
+	return ans.Call
 }
 
 // abandon forgets a reading that nothing can complete.

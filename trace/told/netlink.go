@@ -3,7 +3,6 @@ package told
 import (
 	"bytes"
 
-	"github.com/outsight-vmi/outsight/trace/syscall"
 	"github.com/outsight-vmi/outsight/trace/tcg"
 )
 
@@ -101,7 +100,7 @@ func (a *Assembler) netlink(ans *tcg.Answer) {
 			return
 		}
 	}
-	if n := min(ans.Result, int64(len(ans.Data))); ans.Result > int64(len(ans.Data)) || ans.Status == syscall.Unreadable || ans.Messages > 0 && ans.Status == syscall.Cut || !messages(ans.Data[:n], func(m message) bool {
+	if !whole(ans) || !messages(ans.Data[:ans.Result], func(m message) bool {
 		a.answered(ans, socket, m)
 		return true
 	}) {
@@ -148,7 +147,7 @@ func (a *Assembler) answered(ans *tcg.Answer, socket fileKey, m message) {
 		return
 	}
 	if q.Calls == 0 || !ans.Ended.Equal(q.Ended) {
-		q.Calls, q.Ended, q.Call = q.Calls+max(ans.Messages, 1), ans.Ended, ans.Call
+		q.Calls, q.Ended, q.Call = q.Calls+max(ans.Messages, 1), ans.Ended, callOf(ans)
 	}
 	q.Altered = q.Altered || ans.Altered
 	q.broken = q.broken || m.flags&flagInterrupted != 0 || !process(q.Reader, ans.Process)

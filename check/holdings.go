@@ -110,7 +110,7 @@ func (h *holdings) holdProcesses(s *Subject, o *holdingsLayout) {
 	}
 	r := s.Linux.Reader()
 	for _, t := range all.all {
-		if !t.leads() || t.pid == 0 || t.flags&pfExiting != 0 {
+		if !t.leads() || t.pid == 0 || t.ended {
 			continue
 		}
 		r.Err = nil

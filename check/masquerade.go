@@ -158,7 +158,7 @@ func (t *tasks) strayThreads() (fs []*Finding, err error) {
 	}
 	for _, a := range slices.Sorted(maps.Keys(t.all)) {
 		n := t.all[a]
-		if n.flags&pfKthread == 0 || n.flags&pfExiting != 0 {
+		if n.flags&pfKthread == 0 {
 			continue
 		}
 		of := t.programAbove(a, parent)
@@ -175,6 +175,7 @@ func (t *tasks) strayThreads() (fs []*Finding, err error) {
 			Evidence:   []Evidence{{Text: "its task_struct", Addr: a}, {Text: "its parent's", Addr: of.addr}},
 			Basis:      "structures of the guest's kernel, compared with each other at one look",
 			Show:       fmt.Sprintf("outsight struct {} task_struct %#x", uint64(a)),
+			Busy:       n.flags&pfExiting != 0,
 		})
 	}
 	return fs, nil

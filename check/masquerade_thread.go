@@ -23,7 +23,7 @@ type kernelThread struct {
 	ownFiles bool        // it has open files of its own, or that is not known
 }
 
-// threadsOfKernel reads the threads of the kernel that have not begun to exit, in the order of their addresses.
+// threadsOfKernel reads the threads of the kernel, in the order of their addresses.
 func (t *tasks) threadsOfKernel(ctx context.Context, owners *linux.Owners) (all []kernelThread, err error) {
 	reader := t.s.NewProcessReader()
 	files, unknown := t.s.Member("task_struct", "files")
@@ -34,7 +34,7 @@ func (t *tasks) threadsOfKernel(ctx context.Context, owners *linux.Owners) (all 
 	}
 	for _, a := range slices.Sorted(maps.Keys(t.all)) {
 		n := t.all[a]
-		if n.flags&pfKthread == 0 || n.flags&pfExiting != 0 || ctx.Err() != nil {
+		if n.flags&pfKthread == 0 || ctx.Err() != nil {
 			continue
 		}
 		k, failed := reader.KernelThreadOf(t.s.TaskAt(a))
@@ -150,7 +150,7 @@ func ownNames(all []kernelThread) map[string]bool {
 	return own
 }
 
-// finding is one about the thread.
+// finding is one about the thread. What is found of one that exits, which takes no time, counts if it goes on to do so: the flag is one bit.
 func (k *kernelThread) finding(aspect, expected, seen string) *Finding {
 	f := &Finding{
 		Confidence: Likely,
@@ -161,6 +161,7 @@ func (k *kernelThread) finding(aspect, expected, seen string) *Finding {
 		Evidence:   []Evidence{{Text: "its task_struct", Addr: k.addr}},
 		Basis:      "the functions and names of all threads of the guest's kernel, at one look",
 		Show:       fmt.Sprintf("outsight struct {} task_struct %#x", uint64(k.addr)),
+		Busy:       k.flags&pfExiting != 0,
 	}
 	if k.of.Function != 0 {
 		f.Evidence = append(f.Evidence, Evidence{Text: "what it runs", Addr: k.of.Function})

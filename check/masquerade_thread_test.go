@@ -5,7 +5,10 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/outsight-vmi/outsight/kernel"
 	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/synth"
+	"github.com/outsight-vmi/outsight/virt"
 )
 
 // thread is a thread of the kernel's by that name, which runs the function of an owner.
@@ -73,5 +76,36 @@ func TestOwnNames(t *testing.T) {
 	want := []string{"kauditd", "ksoftirqd/", "ksoftirqd/0", "kworker/", "kworker/0:1"}
 	if got := slices.Sorted(maps.Keys(ownNames(all))); !slices.Equal(got, want) {
 		t.Errorf("%q, not %q", got, want)
+	}
+}
+
+// TestExitingThreads: the flag of a task that exits takes nothing out, and what is found of one counts only if it goes on to exit.
+func TestExitingThreads(t *testing.T) {
+	g := synth.New(synth.Options{})
+	program := g.Add(synth.Process{PID: 41, PPID: 1, Comm: "program"})
+	stray := g.Add(synth.Process{PID: 42, PPID: 41, Comm: "kworker/0:9"})
+	g.Set(stray, "task_struct", "real_parent", program)
+	s, err := linux.Open(t.Context(), g.Memory, kernel.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, exits := range []bool{false, true} {
+		var flags uint32
+		if exits {
+			flags = pfExiting
+		}
+		ts := &tasks{s: s, r: s.Reader(), all: map[virt.Addr]*task{}}
+		for pid, a := range map[int32]uint64{41: program, 42: stray} {
+			ts.all[virt.Addr(a)] = &task{addr: virt.Addr(a), leader: virt.Addr(a), pid: pid, tgid: pid, comm: "kworker/0:9"}
+		}
+		ts.all[virt.Addr(stray)].flags = pfKthread | flags
+		fs, err := ts.strayThreads()
+		if err != nil || len(fs) != 1 || fs[0].Object.PID != 42 || fs[0].Busy != exits {
+			t.Errorf("exits: %t: %+v, %v", exits, fs, err)
+		}
+		k := thread("kworker/0:3", "kthread_worker_fn", flags, linux.OwnerKernel)
+		if aspect, expected, seen := k.wrong(); aspect == "" || k.finding(aspect, expected, seen).Busy != exits {
+			t.Errorf("exits: %t: %q", exits, aspect)
+		}
 	}
 }

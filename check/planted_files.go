@@ -207,7 +207,7 @@ func (w *plantWalk) file(dentry, inode virt.Addr, in plantStart) (*Finding, erro
 	seen := fmt.Sprintf("mode %04o, owner 0, group %d", mode&0o7777, gid)
 	if in.nosuid {
 		severity, sure = Medium, Possible
-		seen += "; the file system is mounted nosuid, so that it has no effect there"
+		seen += withoutEffect
 	}
 	return &Finding{
 		Severity: severity, Confidence: sure, Title: plantTitle(name, where, mode, gid, in.nosuid),

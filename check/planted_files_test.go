@@ -1,6 +1,15 @@
 package check
 
-import "testing"
+import (
+	"strings"
+	"testing"
+
+	"github.com/outsight-vmi/outsight/kernel"
+	"github.com/outsight-vmi/outsight/linux"
+	"github.com/outsight-vmi/outsight/linux/kobj"
+	"github.com/outsight-vmi/outsight/linux/synth"
+	"github.com/outsight-vmi/outsight/virt"
+)
 
 func TestUsualPlace(t *testing.T) {
 	for name, want := range map[string]bool{
@@ -53,5 +62,35 @@ func TestPlantBudget(t *testing.T) {
 	}
 	if perPlantPlace < 10_000*fileCost+500_000*nameCost {
 		t.Error("10000 files and half a million names that nothing has any more are too much")
+	}
+}
+
+// TestRunsNosuid: the setuid bit of a program that runs has no effect where its file is mounted nosuid, and the same program elsewhere has.
+func TestRunsNosuid(t *testing.T) {
+	g := synth.New(synth.Options{})
+	g.Add(synth.Process{PID: 1, Comm: "init"})
+	mount := g.Mount("/mnt")
+	g.Set(mount+g.Member("mount", "mnt"), "vfsmount", "mnt_flags", 1|4)
+	s, err := linux.Open(t.Context(), g.Memory, kernel.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, err := kobj.LayoutOf(s.Walker, "a mount", func(r *kobj.Resolver, o *plantLayout) {
+		o.fileMnt, o.mntFlags = r.Field("file", "f_path.mnt"), r.Field("vfsmount", "mnt_flags")
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &plantWalk{s: &Subject{}, o: o, r: s.Reader()}
+	for name, want := range map[string]bool{"/mnt/x": true, "/tmp/x": false} {
+		p := &program{Process: &linux.Process{}, exe: programFile{file: virt.Addr(g.File(name))}}
+		p.Exe = name
+		if got := w.nosuid(p); got != want || w.r.Err != nil {
+			t.Errorf("%s: nosuid: %t, %v", name, got, w.r.Err)
+		}
+		severity, sure, what, seen := w.runs(p, 0o4755, High, Likely, "lies there")
+		if quiet := severity == Medium && sure == Possible && strings.Contains(what, "without effect") && strings.HasSuffix(seen, withoutEffect); quiet != want || !want && severity != High {
+			t.Errorf("%s: %s, %s: %s (%s)", name, severity, sure, what, seen)
+		}
 	}
 }

@@ -45,6 +45,7 @@ type plantLayout struct {
 	sbUserNS, sbType  kobj.Field
 	typeName, superOf kobj.Field
 	parentTask        kobj.Field
+	fileMnt, mntFlags kobj.Field // of file, vfsmount
 }
 
 func plantLayoutOf(s *linux.System) (*plantLayout, error) {
@@ -53,6 +54,7 @@ func plantLayoutOf(s *linux.System) (*plantLayout, error) {
 		o.mnt, o.root, o.superOf = r.Field("mount", "mnt"), r.Field("vfsmount", "mnt_root"), r.Field("vfsmount", "mnt_sb")
 		o.sbUserNS, o.sbType, o.typeName = r.Optional("super_block", "s_user_ns"), r.Field("super_block", "s_type"), r.Field("file_system_type", "name")
 		o.parentTask = r.Field("task_struct", "real_parent")
+		o.fileMnt, o.mntFlags = r.Field("file", "f_path.mnt"), r.Field("vfsmount", "mnt_flags")
 	})
 }
 
@@ -154,9 +156,10 @@ func (w *plantWalk) program(p *program) (*Finding, error) {
 		}
 		severity, sure, where = Medium, Possible, "can be changed by others than root"
 	}
-	what := fmt.Sprintf("runs %s, which makes whoever runs it root, and %s", p.Exe, where)
-	seen := fmt.Sprintf("mode %04o, owner 0", w.r.Uint(inode, w.o.mode)&0o7777)
-	if !setuid {
+	var what, seen string
+	if setuid {
+		severity, sure, what, seen = w.runs(p, w.r.Uint(inode, w.o.mode), severity, sure, where)
+	} else {
 		names := strings.Join(linux.CapabilityNames(gained), ",")
 		what, seen = fmt.Sprintf("has capabilities that its parent does not have, by %s, which %s", p.Exe, where), names
 		if severity == Medium {
@@ -168,6 +171,25 @@ func (w *plantWalk) program(p *program) (*Finding, error) {
 	f.Evidence = append(f.Evidence, Evidence{Text: "the inode of its program", Addr: inode})
 	f.Show = fmt.Sprintf("outsight creds {} --pid %d", p.PID)
 	return f, w.r.Err
+}
+
+// withoutEffect is what is added to the mode of a file that the kernel does not heed (mnt_may_suid).
+const withoutEffect = "; the file system is mounted nosuid, so that it has no effect there"
+
+// runs says what a process does that runs a file of root's with the setuid bit, and how bad that is.
+func (w *plantWalk) runs(p *program, mode uint64, severity Severity, sure Confidence, where string) (_ Severity, _ Confidence, what, seen string) {
+	what, seen = fmt.Sprintf("runs %s, which makes whoever runs it root, and %s", p.Exe, where), fmt.Sprintf("mode %04o, owner 0", mode&0o7777)
+	if !w.nosuid(p) {
+		return severity, sure, what, seen
+	}
+	what = fmt.Sprintf("runs %s, which has root's setuid bit, without effect: its file system is mounted nosuid; it %s", p.Exe, where)
+	return Medium, Possible, what, seen + withoutEffect
+}
+
+// nosuid reports whether a process runs its program by a mount that gives nobody rights.
+func (w *plantWalk) nosuid(p *program) bool {
+	const nosuid = 1 // MNT_NOSUID
+	return w.r.Uint(w.r.Pointer(p.exe.file, w.o.fileMnt), w.o.mntFlags)&nosuid != 0
 }
 
 // place says how bad it is that a file that gives rights lies at a path, in a file system of a type, and what is said of the place; empty

@@ -68,7 +68,7 @@ inode i_mode u16, i_nlink u32, i_rdev u32, i_ino u64, i_size s64, i_sb ptr
 qstr_hash_anon hash u32, len u32
 qstr _ qstr_hash_anon, name ptr
 dentry d_flags u32, d_hash hlist_bl_node, d_parent ptr, d_name qstr
-vfsmount mnt_root ptr, mnt_sb ptr
+vfsmount mnt_root ptr, mnt_sb ptr, mnt_flags s32
 mount mnt_hash list_head, mnt_parent ptr, mnt_mountpoint ptr, mnt_id s32, mnt vfsmount
 css_set subsys ptr[8], dfl_cgrp ptr
 cgroup_subsys_state cgroup ptr, ss ptr

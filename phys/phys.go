@@ -105,6 +105,9 @@ type Refresher interface {
 // Writer is memory that can be changed. Nothing in outsight writes unless the
 // user said so with a flag of its own.
 type Writer interface {
+	// WriteAt writes p at pa, and refuses what is no memory. Whether a processor of the guest can see a part of
+	// it is up to the source: mapped memory stores a word in one piece, the memory of a process is
+	// written by the host's kernel, which promises nothing.
 	WriteAt(p []byte, pa Addr) (n int, err error)
 }
 

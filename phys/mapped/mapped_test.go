@@ -315,3 +315,29 @@ func BenchmarkReadPageMapped(b *testing.B) {
 		i++
 	}
 }
+
+func TestWriteAcrossBackings(t *testing.T) {
+	a, b := memfd(t, 1<<20), memfd(t, 1<<20)
+	m := open(t, []phys.Layout{{Segments: []phys.Segment{{Start: 0, Size: 2 << 20, Offset: 0}}}}, a, b)
+	if n, err := m.WriteAt([]byte("tailhead"), 1<<20-4); n != 8 || err != nil {
+		t.Fatal(n, err)
+	}
+	if n, err := m.WriteAt([]byte("12345678"), 4096+8); n != 8 || err != nil { // one store
+		t.Fatal(n, err)
+	}
+	for pa, want := range map[phys.Addr]string{1<<20 - 4: "tailhead", 4104: "12345678"} {
+		got := make([]byte, 8)
+		if _, err := m.ReadAt(got, pa); err != nil || string(got) != want {
+			t.Errorf("%#x: %q %v", uint64(pa), got, err)
+		}
+	}
+	if n, err := m.WriteAt(make([]byte, 8), 2<<20-4); n != 4 || !errors.Is(err, phys.ErrNotPresent) {
+		t.Errorf("over the end: %d %v", n, err)
+	}
+	if err := b.Truncate(0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.WriteAt([]byte("x"), 1<<20); !errors.Is(err, phys.ErrGone) {
+		t.Errorf("after the file shrank: %v", err)
+	}
+}

@@ -175,3 +175,18 @@ func TestLookahead(t *testing.T) {
 		t.Errorf("%d questions", asked)
 	}
 }
+
+func TestWriteAcrossMappings(t *testing.T) {
+	a, ma := ram(t, 1<<20)
+	b, mb := ram(t, 1<<20)
+	m := open(t, []process.Mapping{ma, mb}, phys.Split("", 2<<20, 1<<20+1<<19))
+	if n, err := m.WriteAt([]byte("tailhead"), 1<<20-4); n != 8 || err != nil {
+		t.Fatal(n, err)
+	}
+	if string(a[1<<20-4:]) != "tail" || string(b[:4]) != "head" {
+		t.Errorf("%q %q", a[1<<20-4:], b[:4])
+	}
+	if n, err := m.WriteAt([]byte("1234"), 1<<20+1<<19-2); n != 2 || !errors.Is(err, phys.ErrNotPresent) {
+		t.Errorf("into the hole: %d %v", n, err)
+	}
+}

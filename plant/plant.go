@@ -1,0 +1,184 @@
+// Package plant has a stock guest's own kernel run BPF programs, planted from outside by writes to its memory alone: nothing
+// is installed in the guest, no processor is stopped, and no monitor takes part. What is planted is verified by the
+// guest's kernel as if its root had loaded it, bears outsight's name, and is removed the same way.
+//
+// It is the only package that writes into a guest. What it writes, where, and why that is safe is in
+// docs/decisions/0019-planted-probes.md.
+package plant
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"strings"
+	"time"
+
+	"github.com/outsight-vmi/outsight/guest"
+	"github.com/outsight-vmi/outsight/kernel/btf"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// Write is one piece of guest memory that is to be changed.
+type Write struct {
+	What string
+	At   virt.Addr
+	Size int
+}
+
+// Plan is what is to be written into a guest, checked and ready. Nothing has been written yet.
+type Plan struct {
+	Writes []Write // in their order
+
+	g    *guest.Guest
+	load Load
+	p    *places
+	code []byte
+	data *data
+	box  *mailbox
+}
+
+// ErrPlanted says that a guest has probes already.
+var ErrPlanted = errors.New("probes are planted in this guest already: outsight probe list shows them, outsight probe remove removes them")
+
+// Prepare finds out whether a load can be planted in a guest, and what has to be written where. The error is a
+// [*RefusedError] where it cannot, or must not.
+func Prepare(ctx context.Context, g *guest.Guest, load Load) (*Plan, error) {
+	l, err := g.Look(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer l.Close()
+	p, err := find(l.Linux)
+	if err != nil {
+		return nil, err
+	}
+	if m, err := p.readMailbox(); err == nil && m != nil {
+		return nil, ErrPlanted
+	} else if err != nil && !errors.Is(err, errNoMailbox) {
+		return nil, err
+	}
+	if err := p.ready(ctx, l); err != nil {
+		return nil, err
+	}
+	plan := &Plan{g: g, load: load, p: p}
+	if plan.code, err = blob(p); err != nil {
+		return nil, err
+	}
+	if len(plan.code) > blobRoom {
+		return nil, fmt.Errorf("the blob has %d bytes, more than its %d", len(plan.code), blobRoom)
+	}
+	types, err := l.Linux.Types()
+	if err != nil {
+		return nil, err
+	}
+	plan.data, err = load.encode(p.data, p.mailbox, func(tracepoint string) (uint32, error) { return typedefOf(types, tracepoint) })
+	if err != nil {
+		return nil, err
+	}
+	if uint64(len(plan.data.b)) > p.room {
+		return nil, refuse("programs of %d bytes do not fit into the %d that are free behind the entry code", len(plan.data.b), p.room)
+	}
+	if err := p.usable(p.s.Space.Live(), plan.code); err != nil {
+		return nil, err
+	}
+	plan.box = &mailbox{
+		code: p.code, data: p.data, codeSize: uint32(len(plan.code)), dataSize: uint32(len(plan.data.b)),
+		removal: plan.data.removal, programs: uint32(len(load.Programs)), sum: sum(plan.code, plan.data.b),
+	}
+	for range 1 + 2*len(load.Programs) {
+		plan.box.objects = append(plan.box.objects, -1)
+	}
+	var names []string
+	for _, prog := range load.Programs {
+		names = append(names, prog.Name)
+	}
+	plan.Writes = []Write{
+		{"code that calls bpf(2) in a kworker, into int3 behind the entry code", p.code, len(plan.code)},
+		{"programs " + strings.Join(names, ", ") + " and the calls that load them, into int3 behind it", p.data, len(plan.data.b)},
+		{"mailbox, into zeroes behind the kernel's variables", p.mailbox, mailboxSize},
+		{"function of the work item shepherd, which the code puts back at once", p.slot, 8},
+	}
+	return plan, nil
+}
+
+// typedefOf is the BTF type by which a program names its tracepoint.
+func typedefOf(types *btf.Spec, tracepoint string) (id uint32, err error) {
+	types.ByName("btf_trace_"+tracepoint, func(t btf.TypeID, _ btf.Type) bool {
+		id = uint32(t)
+		return false
+	}, btf.KindTypedef)
+	if id == 0 {
+		return 0, refuse("the guest's kernel has no tracepoint %s", tracepoint)
+	}
+	return id, nil
+}
+
+func sum(code, data []byte) uint64 {
+	h := fnv.New64a()
+	h.Write(code)
+	h.Write(data)
+	return h.Sum64()
+}
+
+// Plant writes all, and waits until the guest's kernel has loaded it. If it could not, what was loaded is removed again.
+func (plan *Plan) Plant(ctx context.Context) (*Planting, error) {
+	unlock, err := lock(plan.g.Machine())
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	p := plan.p
+	h, err := p.hand()
+	if err != nil {
+		return nil, err
+	}
+	// Between Prepare and now the guest has run.
+	if err := p.usable(h.space, plan.code); err != nil {
+		return nil, err
+	}
+	if _, err := rand.Read(plan.box.id[:]); err != nil {
+		return nil, err
+	}
+	plan.box.when = time.Now()
+	rec := plan.record()
+	if err := rec.save(); err != nil {
+		return nil, fmt.Errorf("note what is planted: %w", err)
+	}
+	// All of it does nothing until a work item leads to it. The mailbox comes last: who finds one finds the rest.
+	for _, w := range []struct {
+		b  []byte
+		at virt.Addr
+	}{{plan.code, p.code}, {plan.data.b, p.data}, {plan.box.encode(), p.mailbox}} {
+		if err := h.write(w.b, w.at); err != nil {
+			return nil, errors.Join(err, p.wipe(h, plan.box), rec.remove())
+		}
+	}
+	made := &Planting{g: plan.g, p: p, box: plan.box, record: rec}
+	if err := made.run(ctx, h, plan.data.planting); err != nil {
+		var failed *jobError
+		if !errors.As(err, &failed) {
+			return nil, err // armed or not at all: a later run lists and removes it
+		}
+		err = plan.explain(failed)
+		if undo := made.remove(context.WithoutCancel(ctx), h); undo != nil {
+			err = errors.Join(err, fmt.Errorf("remove what was loaded before that: %w", undo))
+		}
+		return nil, err
+	}
+	return made, made.look(ctx)
+}
+
+// explain says which step of a planting failed.
+func (plan *Plan) explain(e *jobError) error {
+	n := len(plan.load.Programs)
+	what := "create the ring"
+	switch {
+	case e.step > n && e.step <= 2*n:
+		what = "attach program " + plan.load.Programs[e.step-1-n].Name + " to tracepoint " + plan.load.Programs[e.step-1-n].Tracepoint
+	case e.step > 0 && e.step <= n:
+		what = "load program " + plan.load.Programs[e.step-1].Name
+	}
+	return fmt.Errorf("the guest's kernel refused to %s: %w", what, e.errno)
+}

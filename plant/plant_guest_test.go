@@ -1,0 +1,170 @@
+package plant_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/outsight-vmi/outsight/guest"
+	"github.com/outsight-vmi/outsight/lab"
+	"github.com/outsight-vmi/outsight/lab/labtest"
+	"github.com/outsight-vmi/outsight/linux/bpf"
+	"github.com/outsight-vmi/outsight/plant"
+)
+
+// idle is a program that returns at once.
+var idle = []byte{0xb7, 0, 0, 0, 0, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0}
+
+var load = plant.Load{
+	Ring: plant.Ring{Name: "outsight_ring", Elements: 3, Size: 1 << 20},
+	Programs: []plant.Program{
+		{Name: "outsight_exec", Tracepoint: "sched_process_exec", Code: idle},
+		{Name: "outsight_exit", Tracepoint: "sched_process_exit", Code: idle},
+	},
+}
+
+// TestGuestPlant plants in a guest, finds what is planted from another session, and removes it: the guest's own files of its
+// kernel's threads, and its memory, are as before.
+func TestGuestPlant(t *testing.T) {
+	kernels := []string{lab.DefaultKernel}
+	if os.Getenv("OUTSIGHT_SLOW") != "" {
+		kernels = []string{"6.1", lab.DefaultKernel, "7.2"}
+	}
+	for _, k := range kernels {
+		for _, private := range []bool{false, true} {
+			name := k + "-shared"
+			if private {
+				name = k + "-private"
+			}
+			t.Run(name, func(t *testing.T) {
+				plantIn(t, lab.Options{Name: "plant-" + name, Kernel: k, SMP: 2, Private: private})
+			})
+		}
+	}
+}
+
+func plantIn(t *testing.T, o lab.Options) {
+	t.Setenv("OUTSIGHT_PLANTED", t.TempDir())
+	g := labtest.Up(t, o)
+	ctx := t.Context()
+	labtest.Output(t, g, "until [ $(cut -d. -f1 /proc/uptime) -ge 11 ]; do sleep 1; done")
+	before := labtest.Output(t, g, "ls -l /proc/2/fd; dmesg | wc -l")
+
+	gu, err := guest.Open(ctx, "lab:"+g.Name, guest.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer gu.Close()
+	if _, err := plant.Find(ctx, gu); !errors.Is(err, plant.ErrNothing) {
+		t.Fatalf("before anything was planted: %v", err)
+	}
+	plan, err := plant.Prepare(ctx, gu, load)
+	if err != nil {
+		t.Fatal(err)
+	}
+	was := content(t, gu, plan)
+	for _, w := range plan.Writes {
+		t.Logf("%#x: %d bytes: %s", uint64(w.At), w.Size, w.What)
+	}
+	began := time.Now()
+	p, err := plan.Plant(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("planted in %v", time.Since(began).Round(time.Millisecond))
+	if len(p.Problems) > 0 {
+		t.Errorf("problems: %q", p.Problems)
+	}
+	if fds := labtest.Output(t, g, "ls -l /proc/2/fd"); strings.Count(fds, "bpf-map") != 1 || strings.Count(fds, "bpf-prog") != 2 || strings.Count(fds, "bpf_link")+strings.Count(fds, "bpf-link") < 2 {
+		t.Errorf("the guest's kernel has\n%s", fds)
+	}
+	if n := programs(ctx, t, gu); n != 2 {
+		t.Errorf("%d programs of outsight's, expected 2", n)
+	}
+	if _, err := plant.Prepare(ctx, gu, load); !errors.Is(err, plant.ErrPlanted) {
+		t.Errorf("planting again: %v", err)
+	}
+	labtest.Output(t, g, "for i in $(seq 200); do /bin/true; done")
+
+	// Another session finds it, by the guest's memory alone.
+	other, err := guest.Open(ctx, "lab:"+g.Name, guest.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	found, err := plant.Find(ctx, other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if found.ID != p.ID || found.Ring() == 0 || found.Ring() != p.Ring() || len(found.Objects) != 5 || len(found.Problems) > 0 {
+		t.Errorf("found %+v, planted %+v", found, p)
+	}
+	for _, o := range found.Objects {
+		t.Logf("%s %d %q: descriptor %d, at %#x", o.Kind, o.ID, o.Name, o.FD, uint64(o.Addr))
+	}
+	if err := found.Remove(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if n := programs(ctx, t, gu); n != 0 {
+		t.Errorf("%d programs of outsight's after removal", n)
+	}
+	if _, err := plant.Find(ctx, gu); !errors.Is(err, plant.ErrNothing) {
+		t.Errorf("after removal: %v", err)
+	}
+	if now := content(t, gu, plan); !bytes.Equal(now, was) {
+		t.Error("the memory is not what it was")
+	}
+	if after := labtest.Output(t, g, "ls -l /proc/2/fd; dmesg | wc -l"); lines(after) != lines(before) {
+		t.Errorf("the guest's kernel has\n%s\nbefore it had\n%s", after, before)
+	}
+	labtest.Output(t, g, "for i in $(seq 200); do /bin/true; done")
+}
+
+func lines(s string) int { return strings.Count(s, "\n") }
+
+// programs counts those of outsight's.
+func programs(ctx context.Context, t *testing.T, g *guest.Guest) (n int) {
+	t.Helper()
+	// What the kernel lets go of waits for a grace period.
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		l, err := g.Look(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n = 0
+		for p, err := range bpf.Programs(ctx, l.Linux) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if strings.HasPrefix(p.Name, "outsight_") {
+				n++
+			}
+		}
+		l.Close()
+		if n == 0 || n == 2 || time.Now().After(end) {
+			return n
+		}
+	}
+}
+
+// content is what is where a plan writes, the function of the work item included.
+func content(t *testing.T, g *guest.Guest, plan *plant.Plan) (all []byte) {
+	t.Helper()
+	l, err := g.Look(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for _, w := range plan.Writes {
+		b := make([]byte, w.Size)
+		if err := l.Linux.ReadAt(b, w.At); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, b...)
+	}
+	return all
+}

@@ -1,0 +1,322 @@
+package plant
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/outsight-vmi/outsight/guest"
+	"github.com/outsight-vmi/outsight/linux/bpf"
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+// Planting is what is planted in a guest.
+type Planting struct {
+	ID      string    // random, in hex
+	When    time.Time // by the clock of the host that planted
+	State   string    // of its last job: "done", "armed", "running", "failed"
+	Objects []Object
+	Mailbox virt.Addr
+	// Problems are what is not as it was planted, one sentence each.
+	Problems []string
+
+	g      *guest.Guest
+	p      *places
+	box    *mailbox
+	record *record
+}
+
+// Object is a BPF object that was planted.
+type Object struct {
+	Kind string // "map", "program", "link"
+	Name string // of a link: its program's
+	ID   uint32
+	FD   int32     // in the files of the kernel's threads
+	Addr virt.Addr // of the struct bpf_map, bpf_prog or bpf_link; 0: it is not there
+}
+
+// ErrNothing says that nothing of outsight's is planted in a guest.
+var ErrNothing = errors.New("no probes of outsight's are planted in this guest")
+
+// Find finds what is planted in a guest, by whomever and whenever: all of it is in the guest's memory.
+func Find(ctx context.Context, g *guest.Guest) (*Planting, error) {
+	l, err := g.Look(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer l.Close()
+	p, err := find(l.Linux)
+	var refused *RefusedError
+	if errors.As(err, &refused) {
+		return nil, ErrNothing // where nothing can be planted, nothing is
+	}
+	if err != nil {
+		return nil, err
+	}
+	box, err := p.readMailbox()
+	if errors.Is(err, errNoMailbox) {
+		return nil, ErrNothing
+	}
+	if err != nil {
+		return nil, err
+	}
+	m := &Planting{g: g, p: p, box: box}
+	m.record, _ = readRecord(box.id)
+	return m, m.look(ctx)
+}
+
+// Ring is the struct bpf_map of the ring; 0: it is not there.
+func (m *Planting) Ring() virt.Addr {
+	if len(m.Objects) == 0 {
+		return 0
+	}
+	return m.Objects[0].Addr
+}
+
+// look reads what is there of it now.
+func (m *Planting) look(ctx context.Context) error {
+	l, err := m.g.Look(ctx)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	p := *m.p
+	p.s = l.Linux
+	box, err := p.readMailbox()
+	if err != nil {
+		return err
+	}
+	m.box, m.Mailbox = box, p.mailbox
+	m.ID, m.When, m.State = hex.EncodeToString(box.id[:]), box.when, box.state.String()
+	m.Objects, m.Problems = nil, nil
+	problem := func(format string, args ...any) { m.Problems = append(m.Problems, fmt.Sprintf(format, args...)) }
+	if box.code != p.code || box.data != p.data || box.codeSize > blobRoom || uint64(box.dataSize) > p.room {
+		problem("the mailbox names code at %#x and data at %#x, expected %#x and %#x", uint64(box.code), uint64(box.data), uint64(p.code), uint64(p.data))
+		return nil
+	}
+	m.checkBytes(&p, problem)
+	files, err := p.openFiles(box.objects)
+	if err != nil {
+		return err
+	}
+	found, err := known(ctx, l)
+	if err != nil {
+		return err
+	}
+	n := int(box.programs)
+	for i, fd := range box.objects {
+		o := Object{Kind: "link", FD: fd}
+		switch {
+		case i == 0:
+			o.Kind = "map"
+		case i <= n:
+			o.Kind = "program"
+		}
+		f := files[i]
+		k := found[f.object]
+		switch {
+		case fd < 0 && box.state == stateDone:
+			problem("a %s was not loaded, or was removed", o.Kind)
+		case fd < 0:
+		case f.object == 0 || f.kind != o.Kind:
+			problem("descriptor %d of the kernel's threads is no %s any more", fd, o.Kind)
+		case k.id == 0:
+			problem("the %s of descriptor %d is not in the kernel's list of them", o.Kind, fd)
+		case !strings.HasPrefix(k.name, "outsight_"):
+			problem("the %s of descriptor %d is %q, not outsight's", o.Kind, fd, k.name)
+		default:
+			o.Name, o.ID, o.Addr = k.name, k.id, f.object
+		}
+		m.Objects = append(m.Objects, o)
+	}
+	return nil
+}
+
+// checkBytes compares what was written with what is there.
+func (m *Planting) checkBytes(p *places, problem func(string, ...any)) {
+	code, err := blob(p)
+	if err != nil {
+		problem("%v", err)
+		return
+	}
+	space := p.s.Space.Live()
+	got := make([]byte, m.box.codeSize)
+	data := make([]byte, m.box.dataSize)
+	if _, err := space.ReadAt(got, p.code); err != nil {
+		problem("%v", err)
+		return
+	}
+	if _, err := space.ReadAt(data, p.data); err != nil {
+		problem("%v", err)
+		return
+	}
+	if !bytes.Equal(got, code) {
+		problem("the code at %#x is not what was planted", uint64(p.code))
+	}
+	if s := sum(got, data); s != m.box.sum || m.record != nil && s != m.record.Sum {
+		problem("the programs at %#x are not what was planted", uint64(p.data))
+	}
+}
+
+// bpfObject is what the kernel's lists say of an object.
+type bpfObject struct {
+	id   uint32
+	name string
+}
+
+func known(ctx context.Context, l *guest.Look) (map[virt.Addr]bpfObject, error) {
+	all := map[virt.Addr]bpfObject{}
+	programs := map[uint32]string{}
+	for o, err := range bpf.Maps(ctx, l.Linux) {
+		if err != nil {
+			return nil, err
+		}
+		all[o.Addr] = bpfObject{o.ID, o.Name}
+	}
+	for o, err := range bpf.Programs(ctx, l.Linux) {
+		if err != nil {
+			return nil, err
+		}
+		all[o.Addr] = bpfObject{o.ID, o.Name}
+		programs[o.ID] = o.Name
+	}
+	for o, err := range bpf.Links(ctx, l.Linux) {
+		if err != nil {
+			return nil, err
+		}
+		all[o.Addr] = bpfObject{o.ID, programs[o.ProgramID]}
+	}
+	return all, nil
+}
+
+// openFile is what a descriptor of the kernel's threads leads to.
+type openFile struct {
+	kind   string // "map", "program", "link"; empty: something else
+	object virt.Addr
+}
+
+// openFiles reads what descriptors of the kernel's threads lead to: kthreadd shares them with the idle task, and all threads that
+// it makes with it (CLONE_FILES).
+func (p *places) openFiles(fds []int32) ([]openFile, error) {
+	kinds := map[virt.Addr]string{}
+	for name, kind := range map[string]string{"bpf_map_fops": "map", "bpf_prog_fops": "program", "bpf_link_fops": "link", "bpf_link_fops_poll": "link"} {
+		if a, ok := p.s.Address(name); ok {
+			kinds[a] = kind
+		}
+	}
+	r := p.s.Reader()
+	table := r.Pointer(p.files, p.o.fdt)
+	limit, array := r.Uint(table, p.o.maxFDs), r.Pointer(table, p.o.fds)
+	files := make([]openFile, len(fds))
+	for i, fd := range fds {
+		if fd < 0 || uint64(fd) >= limit {
+			continue
+		}
+		f := r.Ptr(array + 8*virt.Addr(fd))
+		if f == 0 {
+			continue
+		}
+		files[i] = openFile{kinds[r.Pointer(f, p.o.fop)], r.Pointer(f, p.o.private)}
+	}
+	return files, r.Err
+}
+
+// Remove removes what is planted, and makes the memory what it was.
+func (m *Planting) Remove(ctx context.Context) error {
+	unlock, err := lock(m.g.Machine())
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	l, err := m.g.Look(ctx)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	m.p.s = l.Linux
+	h, err := m.p.hand()
+	if err != nil {
+		return err
+	}
+	return m.remove(ctx, h)
+}
+
+func (m *Planting) remove(ctx context.Context, h *hand) error {
+	p := m.p
+	box, err := p.readMailbox()
+	switch {
+	case errors.Is(err, errNoMailbox):
+		return ErrNothing
+	case err != nil:
+		return err
+	case box.code != p.code || box.data != p.data || box.codeSize > blobRoom || uint64(box.dataSize) > p.room:
+		return refuse("the mailbox at %#x does not lead to what this outsight planted: nothing is written", uint64(p.mailbox))
+	case box.state == stateArmed || box.state == stateRunning:
+		return fmt.Errorf("the guest is still at it (%s): try again", box.state)
+	}
+	m.box = box
+	code, err := blob(p)
+	if err != nil {
+		return err
+	}
+	got := make([]byte, len(code))
+	if _, err := h.space.ReadAt(got, p.code); err != nil {
+		return err
+	}
+	if !bytes.Equal(got, code) {
+		return refuse("the code at %#x is not what was planted: it is not run again, and what is planted stays", uint64(p.code))
+	}
+	// What the guest has closed itself, and given to others, is not ours to close.
+	files, err := p.openFiles(box.objects)
+	if err != nil {
+		return err
+	}
+	n := int(box.programs)
+	open := 0
+	for i, f := range files {
+		kind := "link"
+		if i == 0 {
+			kind = "map"
+		} else if i <= n {
+			kind = "program"
+		}
+		if box.objects[i] < 0 {
+			continue
+		}
+		if f.kind != kind {
+			if err := h.u32(0xffffffff, p.mailbox+atObjects+virt.Addr(4*i)); err != nil {
+				return err
+			}
+			continue
+		}
+		open++
+	}
+	if open > 0 {
+		// The job lies where the guest's root can write: it is made again.
+		d := &data{at: p.data}
+		d.removal = d.job(closing(n))
+		if uint64(len(d.b)) > uint64(box.dataSize) {
+			return refuse("the data at %#x has no room for the job that removes", uint64(p.data))
+		}
+		if err := h.write(d.b, p.data); err != nil {
+			return err
+		}
+		if err := m.run(ctx, h, d.removal); err != nil {
+			return err
+		}
+	}
+	if err := p.gone(ctx, h); err != nil {
+		return err
+	}
+	if err := p.wipe(h, m.box); err != nil {
+		return err
+	}
+	if m.record != nil {
+		return m.record.remove()
+	}
+	return removeRecord(m.box.id)
+}

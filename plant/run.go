@@ -1,0 +1,145 @@
+package plant
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/outsight-vmi/outsight/virt"
+)
+
+const (
+	// patience is for how long a job is waited for. vmstat_shepherd runs each second (sysctl vm.stat_interval), later in
+	// a guest whose processor 0 sleeps, because its timer is deferrable.
+	patience = 60 * time.Second
+	// pace is how often the mailbox is looked at.
+	pace = 5 * time.Millisecond
+	// before is how many jiffies must be left until the work item's timer fires, when its function is written: nobody
+	// reads the word meanwhile, so that a write in pieces does no harm either.
+	before = 5
+)
+
+// jobError is a step of a job that the guest's kernel refused.
+type jobError struct {
+	step  int
+	errno unix.Errno
+}
+
+func (e *jobError) Error() string { return fmt.Sprintf("step %d: %v", e.step, e.errno) }
+
+// run has the guest do a job, and waits for its end.
+func (m *Planting) run(ctx context.Context, h *hand, job virt.Addr) error {
+	p := m.p
+	if err := p.idle(); err != nil {
+		return err
+	}
+	b := le.AppendUint64(nil, m.box.serial+1) // serial, job, steps, error
+	b = le.AppendUint64(b, uint64(job))
+	b = le.AppendUint64(b, 0)
+	if err := h.write(b, p.mailbox+atSerial); err != nil {
+		return err
+	}
+	if err := h.u32(uint32(stateArmed), p.mailbox+atState); err != nil {
+		return err
+	}
+	m.box.serial++
+	deadline := time.Now().Add(patience)
+	if err := p.arm(ctx, h, deadline); err != nil {
+		// Nothing leads there yet: it is as it was.
+		return errors.Join(err, h.u32(uint32(stateDone), p.mailbox+atState))
+	}
+	for {
+		box, err := p.readMailbox()
+		if err != nil {
+			return fmt.Errorf("read the mailbox at %#x: %w", uint64(p.mailbox), err)
+		}
+		m.box = box
+		switch box.state {
+		case stateDone:
+			return nil
+		case stateFailed:
+			return &jobError{int(box.steps), unix.Errno(-box.err)}
+		case stateNone, stateArmed, stateRunning:
+		default:
+			return fmt.Errorf("the mailbox at %#x has an %v: somebody changes it", uint64(p.mailbox), box.state)
+		}
+		if err := pause(ctx, deadline); err != nil {
+			return fmt.Errorf("the guest has not done yet what was planted (%s): it will when its kernel next runs vmstat_shepherd; outsight probe list shows how far it is: %w", box.state, err)
+		}
+	}
+}
+
+var errPatience = fmt.Errorf("not within %s", patience)
+
+func pause(ctx context.Context, deadline time.Time) error {
+	if time.Now().After(deadline) {
+		return errPatience
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(pace):
+		return nil
+	}
+}
+
+// arm makes the work item lead to the blob, at a moment at which it waits for its timer.
+func (p *places) arm(ctx context.Context, h *hand, deadline time.Time) error {
+	for {
+		r := p.s.Reader()
+		r.Space = h.space
+		pending := r.Pointer(p.work, p.o.pprev) != 0
+		left := int64(r.Uint(p.work, p.o.expires) - r.U64(p.jiffies))
+		fn := virt.Addr(r.U64(p.slot))
+		switch {
+		case r.Err != nil:
+			return r.Err
+		case fn != p.original:
+			return refuse("the work item shepherd leads to %#x, expected %#x", uint64(fn), uint64(p.original))
+		case pending && left >= before:
+			return h.word(uint64(p.code), p.slot)
+		}
+		if err := pause(ctx, deadline); err != nil {
+			return fmt.Errorf("wait until the work item shepherd waits for its timer: %w", err)
+		}
+	}
+}
+
+// gone waits until no processor can be in the blob: behind its last instruction vmstat_shepherd runs, and sets the timer of
+// its work item again.
+func (p *places) gone(ctx context.Context, h *hand) error {
+	r := p.s.Reader()
+	r.Space = h.space
+	first := r.Uint(p.work, p.o.expires)
+	for deadline := time.Now().Add(patience); r.Err == nil; {
+		if r.Uint(p.work, p.o.expires) != first {
+			return p.idle()
+		}
+		if err := pause(ctx, deadline); err != nil {
+			return fmt.Errorf("wait until no processor runs what was planted: %w", err)
+		}
+	}
+	return r.Err
+}
+
+// wipe makes the memory what it was. No processor may be in the blob.
+func (p *places) wipe(h *hand, box *mailbox) error {
+	if err := h.fill(0, mailboxSize, p.mailbox); err != nil {
+		return err
+	}
+	if err := h.fill(int3, int(box.dataSize), p.data); err != nil {
+		return err
+	}
+	return h.fill(int3, int(box.codeSize), p.code)
+}
+
+func (p *places) readMailbox() (*mailbox, error) {
+	b := make([]byte, mailboxSize)
+	if _, err := p.s.Space.Live().ReadAt(b, p.mailbox); err != nil {
+		return nil, err
+	}
+	return parseMailbox(b)
+}

@@ -37,6 +37,7 @@ var stair = []string{
 	"disk wire",
 	"disk/* wire/*",
 	"guest",
+	"plant", // the only room that writes into a guest
 	"table",
 	"table/*",
 	"trace",

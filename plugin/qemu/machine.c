@@ -195,7 +195,7 @@ void machine_run(struct program *p, struct vcpu *v, const struct os_probe *probe
 		[OS_VEC] = &&vec, [OS_JMP] = &&jmp, [OS_JEQ] = &&jeq, [OS_JNE] = &&jne, [OS_JLT] = &&jlt, [OS_JGT] = &&jgt,
 		[OS_JSET] = &&jset, [OS_JSAME] = &&jsame, [OS_JBIT] = &&jbit, [OS_TABLE] = &&table, [OS_VGET] = &&vget,
 		[OS_VSET] = &&vset, [OS_VGETN] = &&vgetn, [OS_VSETN] = &&vsetn, [OS_VFORGET] = &&vforget, [OS_HOLD] = &&hold,
-		[OS_GATE] = &&gate, [OS_LAST] = &&last,
+		[OS_GATE] = &&gate, [OS_LAST] = &&last, [OS_ASIDE] = &&aside,
 	};
 	const struct os_insn *const code = p->code, *pc = code + probe->entry, *i;
 	uint64_t s[OS_SLOTS] = {0};
@@ -326,5 +326,8 @@ gate:
 	NEXT;
 last:
 	DST = last(p, v, SRC, i->arg, &fault);
+	NEXT;
+aside:
+	w.aside = true;
 	NEXT;
 }

@@ -85,6 +85,7 @@ struct writer {
 	uint64_t unread; /* bytes that the monitor has not read */
 	uint32_t used, room;
 	bool full, truncated;
+	bool aside;
 };
 bool writer_begin(struct writer *w, struct program *p, struct vcpu *v, unsigned int vcpu);
 uint32_t writer_words(struct writer *w, const uint64_t *values, uint32_t n);

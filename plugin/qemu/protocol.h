@@ -9,7 +9,7 @@
 
 #include <stdint.h>
 
-#define OS_PROTOCOL 3u
+#define OS_PROTOCOL 4u
 #define OS_MAGIC 0x74737566u
 
 /* Messages. Each starts with a struct os_message, and its payload follows. */
@@ -160,6 +160,7 @@ enum os_op {
 	OS_HOLD,     /* when the record is complete, wait for a decision up to arg microseconds; then do imm */
 	OS_GATE,     /* open this vCPU's gate, or shut it if arg is 0 */
 	OS_LAST,     /* dst = address of the last 64-bit word that is not zero, of arg words at src; 0 if there is none */
+	OS_ASIDE,    /* the record is for the monitor alone: if it is lost, it counts apart */
 	OS_OPS,
 };
 
@@ -205,7 +206,8 @@ struct os_header {
 struct os_ring {
 	uint64_t head; /* bytes written; the plugin's */
 	uint64_t lost; /* records that found no room */
-	uint8_t pad0[48];
+	uint64_t aside; /* the same, of those by OS_ASIDE */
+	uint8_t pad0[40];
 	uint64_t tail; /* bytes read; the monitor's */
 	uint8_t pad1[56];
 	uint32_t hold;     /* a futex: enum os_hold_state */

@@ -164,7 +164,7 @@ static void wake_monitor(struct writer *w, bool urgent)
 uint64_t writer_commit(struct writer *w, uint16_t probe, uint16_t flags, uint32_t words)
 {
 	if (w->full) {
-		__atomic_fetch_add(&w->ring->lost, 1, __ATOMIC_RELEASE);
+		__atomic_fetch_add(w->aside ? &w->ring->aside : &w->ring->lost, 1, __ATOMIC_RELEASE);
 		wake_monitor(w, true);
 		return 0;
 	}

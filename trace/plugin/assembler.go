@@ -44,6 +44,7 @@ const (
 	opHold
 	opGate
 	opLast
+	opAside
 )
 
 type insn struct {
@@ -331,6 +332,10 @@ func (a *Assembler) Hold(limit uint32, stop bool) {
 func (a *Assembler) Last(dst, src Slot, words uint32) {
 	a.add(insn{op: opLast, dst: uint8(dst), src: uint8(src), arg: words})
 }
+
+// Aside says that the record is for the monitor alone, and no event that was asked for: if it finds no room, it is
+// not counted by [Stream.Lost].
+func (a *Assembler) Aside() { a.add(insn{op: opAside}) }
 
 func (a *Assembler) add(i insn) {
 	if i.dst >= slots && i.op != opStrv || i.src >= slots {

@@ -202,10 +202,14 @@ func (s *Stream) Wait(ctx context.Context, rec *Record, patience time.Duration) 
 	return s.r.read(ctx, rec, s.c.gone, patience)
 }
 
-// Lost is how many records found no room so far.
+// Lost is how many records that were asked for found no room so far: all but those of programs that set them aside
+// ([Assembler.Aside]).
 func (s *Stream) Lost() uint64 { return s.r.lost() }
 
-// Before is how many records were lost before the one that was read last: between least and most.
+// LostBefore is how many of them were lost before the record that was read last, at most.
+func (s *Stream) LostBefore() uint64 { return s.r.lostBefore() }
+
+// Before is how many records of all programs were lost before the one that was read last: between least and most.
 func (s *Stream) Before() (least, most uint64) { return s.r.before() }
 
 // Overdue is how many held vCPUs went on before anybody decided.

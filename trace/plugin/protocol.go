@@ -10,7 +10,7 @@ import (
 // What crosses the border to the plugin, as in plugin/qemu/protocol.h. TestProtocol compares
 // the two.
 const (
-	protocol = 3
+	protocol = 4
 	magic    = 0x74737566
 
 	msgHello   = 1

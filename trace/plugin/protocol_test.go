@@ -53,7 +53,7 @@ func TestProtocol(t *testing.T) {
 		"OS_MAX_PROBES": maxProbes, "OS_MAX_CODE": maxCode, "OS_MAX_RANGES": maxRanges, "OS_MAX_REGISTERS": maxRegisters,
 		"OS_SLOTS": slots, "OS_SCRATCH": scratch, "OS_HELLO": msgHello, "OS_PROGRAM": msgProgram, "OS_READY": msgReady, "OS_ERROR": msgError,
 		"OS_AT_SYSCALL": uint64(AtSyscall), "OS_AT_NEW_PAGE": uint64(AtNewPage), "OS_AT_RETURN": uint64(AtReturn), "OS_AT_SLEEP": uint64(AtSleep), "OS_SYSENTER": Sysenter, "OS_INT80": Int80,
-		"OS_OPS": uint64(opLast) + 1, "OS_LAST": uint64(opLast), "OS_GATE": uint64(opGate), "OS_PUTN": uint64(opPutn), "OS_VSETN": uint64(opVsetn), "OS_GATED": Gated, "OS_OPENS": Opens, "OS_SLEEPS": sleeps, "OS_DOZES": dozes, "OS_ASLEEP": holdAsleep, "OS_GO": holdGo, "OS_LOAD": uint64(opLoad), "OS_COPY": uint64(opCopy), "OS_VEC": uint64(opVec), "OS_JMP": uint64(opJmp),
+		"OS_OPS": uint64(opAside) + 1, "OS_ASIDE": uint64(opAside), "OS_LAST": uint64(opLast), "OS_GATE": uint64(opGate), "OS_PUTN": uint64(opPutn), "OS_VSETN": uint64(opVsetn), "OS_GATED": Gated, "OS_OPENS": Opens, "OS_SLEEPS": sleeps, "OS_DOZES": dozes, "OS_ASLEEP": holdAsleep, "OS_GO": holdGo, "OS_LOAD": uint64(opLoad), "OS_COPY": uint64(opCopy), "OS_VEC": uint64(opVec), "OS_JMP": uint64(opJmp),
 		"OS_JBIT": uint64(opJbit), "OS_TABLE": uint64(opTable), "OS_HOLD": uint64(opHold), "OS_CTX_KIND": CtxKind, "OS_CTX_WORDS": ctxWords,
 		"OS_FAULT": Fault, "OS_TRUNCATED": Truncated, "OS_WAITS": Waits, "OS_PAD": padding, "OS_CUT": uint64(Cut), "OS_UNREADABLE": uint64(Unreadable),
 	} {
@@ -65,7 +65,7 @@ func TestProtocol(t *testing.T) {
 	var r ring
 	for name, at := range map[string][2]uintptr{
 		"sequence": {unsafe.Offsetof(h.sequence), 64}, "waiting": {unsafe.Offsetof(h.waiting), 128}, "ticks": {unsafe.Offsetof(h.ticks), 200},
-		"tail": {unsafe.Offsetof(r.tail), 64}, "hold": {unsafe.Offsetof(r.hold), 128}, "held": {unsafe.Offsetof(r.held), 136}, "waited": {unsafe.Offsetof(r.waited), 144},
+		"lost": {unsafe.Offsetof(r.lost), 8}, "aside": {unsafe.Offsetof(r.aside), 16}, "tail": {unsafe.Offsetof(r.tail), 64}, "hold": {unsafe.Offsetof(r.hold), 128}, "held": {unsafe.Offsetof(r.held), 136}, "waited": {unsafe.Offsetof(r.waited), 144},
 	} {
 		if at[0] != at[1] {
 			t.Errorf("%s lies at %d, not at %d", name, at[0], at[1])

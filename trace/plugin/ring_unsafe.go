@@ -32,7 +32,8 @@ type header struct {
 
 type ring struct {
 	head, lost uint64
-	_          [48]byte
+	aside      uint64 // lost, and not asked for: [Assembler.Aside]
+	_          [40]byte
 	tail       uint64
 	_          [56]byte
 	hold       uint32
@@ -59,6 +60,7 @@ type rings struct {
 	given  []uint64      // … as the plugin knows
 	sure   []uint64      // … that were lost before any that is not read yet was written
 	noted  []uint64      // records of each that were lost until the head was looked at
+	asked  []uint64      // … that were asked for
 	heads  []uint64      // how far each was written, as it was last looked at
 	next   uint64        // sequence number of the record to come
 	last   int           // the ring of the last record
@@ -81,7 +83,7 @@ func newRings(n int, size uint64) (r *rings, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("make rings for events: %w", err)
 	}
-	r = &rings{file: os.NewFile(uintptr(fd), "outsight-events"), tails: make([]uint64, n), given: make([]uint64, n), noted: make([]uint64, n), sure: make([]uint64, n), heads: make([]uint64, n)}
+	r = &rings{file: os.NewFile(uintptr(fd), "outsight-events"), tails: make([]uint64, n), given: make([]uint64, n), noted: make([]uint64, n), asked: make([]uint64, n), sure: make([]uint64, n), heads: make([]uint64, n)}
 	total := int64(page) + int64(n)*int64(page+size)
 	if err := r.open(n, size, total); err != nil {
 		r.close()
@@ -119,7 +121,7 @@ func (r *rings) close() {
 	r.file.Close()
 }
 
-// lost is how many records found no room.
+// lost is how many records that were asked for found no room.
 func (r *rings) lost() (n uint64) {
 	for _, g := range r.ring {
 		n += atomic.LoadUint64(&g.lost)
@@ -127,12 +129,21 @@ func (r *rings) lost() (n uint64) {
 	return n
 }
 
-// before is how many records were lost before the last one that was read: between least and most.
+// before is how many records were lost before the last one that was read, those that nobody asked for included: between least and
+// most.
 func (r *rings) before() (least, most uint64) {
 	for i := range r.noted {
 		least, most = least+r.sure[i], most+r.noted[i]
 	}
 	return least, most
+}
+
+// lostBefore is how many records that were asked for were lost before the last one that was read, at most.
+func (r *rings) lostBefore() (n uint64) {
+	for _, lost := range r.asked {
+		n += lost
+	}
+	return n
 }
 
 // overdue is how many held vCPUs went on before anybody decided.
@@ -195,7 +206,8 @@ func (r *rings) peek(i int) ([]byte, error) {
 				r.sure[i] = r.noted[i] // what comes now was written since
 			}
 			r.heads[i] = atomic.LoadUint64(&r.ring[i].head)
-			r.noted[i] = atomic.LoadUint64(&r.ring[i].lost) // behind the head: then no loss before a record is missed
+			r.asked[i] = atomic.LoadUint64(&r.ring[i].lost) // behind the head: then no loss before a record is missed
+			r.noted[i] = r.asked[i] + atomic.LoadUint64(&r.ring[i].aside)
 			if tail == r.heads[i] {
 				return nil, nil
 			}

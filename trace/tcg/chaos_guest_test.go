@@ -271,6 +271,7 @@ func TestChaosConsumer(t *testing.T) {
 	var e trace.Event
 	var events, quietAt uint64
 	var ending, quiet time.Time
+	settled := false
 	for n := 0; ; n++ {
 		if n%256 == 0 {
 			select {
@@ -287,7 +288,8 @@ func TestChaosConsumer(t *testing.T) {
 			if lost := s.Lost(); lost != quietAt {
 				quiet, quietAt = time.Now(), lost
 			}
-			if time.Since(quiet) > 500*time.Millisecond || time.Since(ending) > 20*time.Second {
+			// What was lost of a process is missing only once one of its later calls was seen.
+			if settled = time.Since(quiet) > 500*time.Millisecond && all(counts, func(c *seriesCount) bool { return c.at.After(quiet) }); settled || time.Since(ending) > 20*time.Second {
 				break
 			}
 		}
@@ -319,18 +321,31 @@ func TestChaosConsumer(t *testing.T) {
 		missing += c.missing()
 	}
 	state := "exact"
-	if time.Since(quiet) <= 500*time.Millisecond {
+	if !settled || !all(counts, func(c *seriesCount) bool { return !c.late }) {
 		state = "busy"
 	}
 	fmt.Println("END", state, events, missing, s.Lost())
 }
 
+// all reports whether all processes were seen, and something holds for each.
+func all(counts map[int32]*seriesCount, holds func(c *seriesCount) bool) bool {
+	n := 0
+	for _, c := range counts {
+		if holds(c) {
+			n++
+		}
+	}
+	return n == chaosSeries
+}
+
 // seriesCount follows the calls of one process.
 type seriesCount struct {
 	begun       bool
-	first, last int    // numbers of calls whose entry was seen
-	seen        uint64 // records from the first entry on
-	before      uint64 // … without those from the last entry on
+	late        bool      // something was lost before its first entry was seen
+	at          time.Time // of the last entry
+	first, last int       // numbers of calls whose entry was seen
+	seen        uint64    // records from the first entry on
+	before      uint64    // … without those from the last entry on
 }
 
 // event takes in the next call, and says what is wrong with it.
@@ -365,9 +380,9 @@ func (c *seriesCount) event(e *trace.Event) string {
 		return "no return and no note"
 	}
 	if !c.begun {
-		c.begun, c.first, c.seen = true, n, 0
+		c.begun, c.late, c.first, c.seen = true, e.Lost > 0, n, 0
 	}
-	c.last, c.before = n, c.seen
+	c.last, c.before, c.at = n, c.seen, e.Time
 	c.seen++
 	return ""
 }

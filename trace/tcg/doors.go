@@ -196,7 +196,12 @@ func (c *compiler) doors(s *linux.System, kinds []trace.Kind) error {
 			}
 			places = d.places(s, owners)
 		}
-		c.each(p, places, func() { d.write(c, o) })
+		c.each(p, places, func() {
+			if c.brief {
+				c.Aside()
+			}
+			d.write(c, o)
+		})
 	}
 	return nil
 }

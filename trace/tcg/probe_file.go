@@ -225,6 +225,7 @@ func (c *compiler) execs(s *linux.System) {
 	for _, name := range []string{"finalize_exec", "proc_exec_connector"} {
 		if at, ok := s.Address(name); ok {
 			c.Probe(plugin.Probe{Where: plugin.AtAddress, Address: uint64(at), ID: idExec})
+			c.Aside()
 			c.current()
 			c.End()
 			return

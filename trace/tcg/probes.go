@@ -1,6 +1,8 @@
 package tcg
 
 import (
+	"slices"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/outsight-vmi/outsight/trace/plugin"
@@ -94,6 +96,7 @@ type compiler struct {
 	*plugin.Assembler
 	o     layout
 	keep  [2][]uint32 // numbers of system calls that are wanted, by ABI; the others are dropped in the plugin
+	aside [2][]uint32 // of those, the ones that nobody asked for
 	pids  []uint32    // of the processes that are wanted; empty: all
 	calls [2][]*syscall.Call
 	// refusable are those whose refusal is an event.
@@ -243,6 +246,7 @@ func (c *compiler) entry(abi int, p plugin.Probe) {
 		n := 6
 		if number >= 0 {
 			n = c.args(abi, number)
+			c.setAside(abi, number)
 		}
 		for i := range n {
 			if abi == abi64 {
@@ -318,6 +322,13 @@ func (c *compiler) branch(abi int, block func(number int)) {
 			c.Set(l)
 			block(n)
 		}
+	}
+}
+
+// setAside keeps the loss of a call's record from being counted, unless somebody asked for the call.
+func (c *compiler) setAside(abi, number int) {
+	if slices.Contains(c.aside[abi], uint32(number)) {
+		c.Aside()
 	}
 }
 
@@ -414,6 +425,7 @@ func (c *compiler) result(how int) {
 				c.End()
 				return
 			}
+			c.setAside(abi, number)
 			if !c.usesFile(abi, number) {
 				c.fetchBack(abi, number)
 				c.End()
@@ -446,6 +458,16 @@ func (c *compiler) restored(abi int) {
 
 // denied completes the record of a call that seccomp denied: its result is in the saved registers.
 func (c *compiler) denied() {
+	aside, asked := c.Label(), c.Label()
+	for abi, numbers := range c.aside {
+		for _, n := range numbers {
+			c.If(sCall, "==", uint64(abi)<<32+uint64(n), aside)
+		}
+	}
+	c.Jump(asked)
+	c.Set(aside)
+	c.Aside()
+	c.Set(asked)
 	c.Load(sY, sTask, int64(c.o.stack), 8, 0)
 	c.Add(sY, sY, c.o.regs)
 	c.Load(sResult, sY, regAX, 8, 0)

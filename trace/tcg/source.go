@@ -275,9 +275,12 @@ func (j *joiner) want(c *compiler, names []string) error {
 	for _, n := range names {
 		asked[n] = false
 	}
-	kept := map[string]bool{}
-	for _, n := range slices.Concat(internal, j.o.Hold.Calls) {
+	kept := map[string]bool{} // true: nobody asked for them
+	for _, n := range internal {
 		kept[n] = true
+	}
+	for _, n := range j.o.Hold.Calls {
+		kept[n] = false
 	}
 	for abi := range c.calls {
 		j.asked[abi] = make([]bool, len(c.calls[abi]))
@@ -289,10 +292,14 @@ func (j *joiner) want(c *compiler, names []string) error {
 			if _, ok := asked[call.Name]; ok {
 				asked[call.Name], j.asked[abi][n] = true, true
 			}
-			if j.asked[abi][n] || kept[call.Name] {
-				c.keep[abi] = append(c.keep[abi], uint32(n))
-			} else {
+			aside, ok := kept[call.Name]
+			if !j.asked[abi][n] && !ok {
 				c.calls[abi][n] = nil // no code for it
+				continue
+			}
+			c.keep[abi] = append(c.keep[abi], uint32(n))
+			if aside && !j.asked[abi][n] {
+				c.aside[abi] = append(c.aside[abi], uint32(n))
 			}
 		}
 	}
@@ -309,8 +316,7 @@ func (s *Stream) Next(ctx context.Context, e *trace.Event) error {
 	c, err := s.next(ctx)
 	if err == nil {
 		s.join.fill(e, c)
-		_, lost := s.records.Before()
-		e.Lost += lost
+		e.Lost += s.records.LostBefore()
 	}
 	return err
 }

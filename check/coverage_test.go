@@ -47,7 +47,7 @@ var coverage = []covered{
 	{"module that goes by another name", "private kits", "T1036.004", []string{"hidden-module"}, []string{"module with another name"}, "a module that was loaded by the name of another"},
 	{"module taken off the list", "nearly all", "T1547.006", []string{"hidden-module", "hidden-code", "code-pointer", "operations-table"}, []string{"module off the list"}, ""},
 	{"module taken off sysfs (kobject_del)", "KoviD, Reptile, Caraxes, Singularity", "T1547.006", []string{"hidden-module"}, []string{"module off sysfs"}, ""},
-	{"code that left its module, or has none (memory of vmalloc, set_memory_x)", "LKM-TLSKIT, kmatryoshka loaders", "T1014", []string{"hidden-code", "code-pointer"}, []string{"heap executable", "notifier in code of an unknown owner"}, ""},
+	{"code that left its module, or has none (memory of vmalloc, set_memory_x)", "LKM-TLSKIT, kmatryoshka loaders", "T1014", []string{"hidden-code", "code-pointer"}, []string{"heap executable", "notifier in code of an unknown owner", "code that a BPF program claims"}, ""},
 	{"module under the name of another", "Skidmap", "T1036.005", []string{"module-hook", "taint"}, []string{"module watches a function"}, "a module that is on the list under any name and hooks nothing"},
 	{"taint flags cleared", "Singularity, KoviD", "T1562.001", []string{"taint"}, []string{"taint cleared", "taint that a module cleared of itself"}, "where the module clears its own flags, and claims that it was signed"},
 	{"executable page that can be written, text made writable", "kits that change CR0.WP or page tables", "T1014", []string{"hidden-code", "processor-state"}, []string{"text writable", "heap executable", "write protection left off"}, "CR0.WP between two looks"},

@@ -8,8 +8,6 @@ import (
 	"strings"
 
 	"github.com/outsight-vmi/outsight/linux"
-	"github.com/outsight-vmi/outsight/linux/kobj"
-	"github.com/outsight-vmi/outsight/linux/mm"
 	"github.com/outsight-vmi/outsight/phys"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -216,36 +214,6 @@ func (s *Subject) knownCode() (known []run) {
 	}
 	return append(known, s.kexecPages()...)
 }
-
-// classicPrograms is the code of BPF programs that the kernel keeps no list of: those that
-// were classic BPF, as filters of sockets and of seccomp are. The program itself is in an
-// area of vmalloc that was made for it.
-func (s *Subject) classicPrograms(ctx context.Context, owners *linux.Owners) (code []run) {
-	o, err := kobj.LayoutOf(s.Linux.Walker, "BPF programs", func(r *kobj.Resolver, o *struct{ function, length, aux, program kobj.Field }) {
-		o.function, o.length, o.aux = r.Field("bpf_prog", "bpf_func"), r.Field("bpf_prog", "jited_len"), r.Field("bpf_prog", "aux")
-		o.program = r.Field("bpf_prog_aux", "prog")
-	})
-	if err != nil {
-		return nil
-	}
-	r := s.Linux.Reader()
-	for area, err := range mm.VMAreas(ctx, s.Linux) {
-		if err != nil || !strings.HasPrefix(owners.CodeAt(area.Caller).Symbol, "bpf_prog_") {
-			continue
-		}
-		r.Err = nil
-		start, n := r.Pointer(area.Start, o.function), r.Uint(area.Start, o.length)
-		aux := r.Pointer(area.Start, o.aux)
-		if n == 0 || n > maxProgram || r.Pointer(aux, o.program) != area.Start || r.Err != nil {
-			continue
-		}
-		code = append(code, run{start: start, end: start + virt.Addr(n)})
-	}
-	return code
-}
-
-// maxProgram is how much code one program may become, in bytes.
-const maxProgram = 64 << 20
 
 // isHypercall reports whether a page begins as that which Hyper-V fills in does: with vmcall or
 // vmmcall.

@@ -233,6 +233,13 @@ func tricks() []trick {
 			z.put(z.ptr(z.symbol("die_chain")+8), uint64(z.heap()))
 		}, []string{"code-pointer", "hidden-code", "?data-pointer"}},
 		{"heap executable", func(z *zoo) { z.entry(z.heap(), func(e uint64) uint64 { return e &^ (1 << 63) }) }, []string{"hidden-code"}},
+		{"code that a BPF program claims", func(z *zoo) { // the one that the kernel makes for itself, which runs only with PTP
+			at := z.moduleRodata()
+			z.entry(at, func(e uint64) uint64 { return e &^ (1 << 63) })
+			program := z.ptr(z.symbol("ptp_insns"))
+			z.put(program+z.offset("bpf_prog", "bpf_func"), uint64(at&^0xfff)+8)
+			z.write(program+z.offset("bpf_prog", "jited_len"), []byte{0xf0, 0xf, 0, 0})
+		}, []string{"hidden-code", "?bpf-tampering"}},
 		{"jump at the start of a function", func(z *zoo) { // that nothing calls meanwhile
 			z.write(z.traced("kernel_halt").Site, []byte{0xe9, 0, 0x10, 0, 0})
 		}, []string{"kernel-text", "ftrace-triple"}},

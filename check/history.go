@@ -15,8 +15,9 @@ type History struct {
 	credentials map[taskKey]*pastCredentials
 	kept        map[string]*kept // conclusions, by what they are of
 	restless    map[*Check]*restless
-	holders     map[string]holding // by mutex
-	once        bool               // nobody looks again: nothing is to be kept
+	holders     map[string]holding                // by mutex
+	explained   map[*Check]map[string]explanation // by [Finding.Key]
+	once        bool                              // nobody looks again: nothing is to be kept
 }
 
 // Remember has [Run] compare with what was seen before, by all runs with the same history.

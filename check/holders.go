@@ -10,7 +10,8 @@ import (
 )
 
 // A mutex is one written word, and whoever controls the kernel has tasks too: one that holds text_mutex for ever would explain for ever what it
-// changed. So the belief in one task that holds a mutex ends, over all runs with one [History].
+// changed. So the belief in one task that holds a mutex ends, over all runs with one [History], and so does what holders explain of one thing: two
+// tasks can pass a mutex to each other for ever.
 
 // patchingMutexes are those whose holders explain what differs while the kernel patches itself.
 var patchingMutexes = []string{"text_mutex", "ftrace_lock", "static_call_mutex", "jump_label_mutex"}
@@ -19,6 +20,8 @@ const (
 	// heldFor is how long a task that held a mutex at all looks explains what differs. The function tracer holds text_mutex for more than a minute
 	// where the guest is starved.
 	heldFor = 2 * time.Minute
+	// explainedMost is for how long one thing that differs at all looks is explained by whoever holds a mutex then.
+	explainedMost = 5 * time.Minute
 	// heldBetween is how much of the time between two looks counts for that at most: nobody looked meanwhile, and the guest may
 	// have been paused.
 	heldBetween = restlessFor
@@ -75,6 +78,40 @@ func (s *Subject) explainedBy(f *Finding, work []linux.Work, explains bool) {
 				Addr: w.Task,
 			})
 		}
+	}
+}
+
+// explanation is how long one thing was explained by holders of mutexes, at every look since.
+type explanation struct {
+	boot int
+	last time.Time
+	long time.Duration
+}
+
+// bound takes in what a check found at a look, and ends what holders explain of the things that they have explained for too long.
+func (h *History) bound(c *Check, boot int, at time.Time, found []*Finding) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	now := map[string]explanation{}
+	for _, f := range found {
+		if f.work == "" {
+			continue
+		}
+		n := explanation{boot: boot, last: at}
+		if was, ok := h.explained[c][f.Key()]; ok && was.boot == boot {
+			n.long = was.long + min(max(0, at.Sub(was.last)), heldBetween)
+		}
+		now[f.Key()] = n
+		if n.long > explainedMost {
+			f.Explained, f.work = false, ""
+			f.Evidence = append(f.Evidence, Evidence{Text: fmt.Sprintf("at all looks for %v somebody held a mutex that is held to change this, which explains nothing after %v", n.long.Round(time.Second), explainedMost)})
+		}
+	}
+	if h.explained == nil {
+		h.explained = map[*Check]map[string]explanation{}
+	}
+	if h.explained[c] = now; len(now) == 0 {
+		delete(h.explained, c)
 	}
 }
 

@@ -1,6 +1,7 @@
 package check
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -78,6 +79,47 @@ func TestExplainedBy(t *testing.T) {
 		}
 		if f.Explained || f.work != "" || len(f.Evidence) != 1 || !strings.Contains(f.Evidence[0].Text, "task 42 (holder) has held text_mutex") || f.Evidence[0].Addr != task {
 			t.Fatalf("after %d s: %+v", i, f)
+		}
+	}
+}
+
+// TestExplainedForEver: what differs at all looks is explained for a time only, though each holder of the mutex goes before its own is up.
+func TestExplainedForEver(t *testing.T) {
+	a, b := &Check{ID: "a"}, &Check{ID: "b"}
+	for name, x := range map[string]struct {
+		every time.Duration
+		boot  func(look int) int
+		found func(look int) bool
+		ends  bool
+	}{
+		"at all looks":         {every: time.Second, ends: true},
+		"looked at less":       {every: time.Minute, ends: true},
+		"and not between":      {every: time.Second, found: func(i int) bool { return i%100 != 0 }},
+		"since before a boot":  {every: time.Second, boot: func(i int) int { return i / 200 }},
+		"the clock went back":  {every: -time.Second},
+		"many times in a look": {every: 10 * time.Millisecond},
+	} {
+		h, start := &History{}, time.Now()
+		var f *Finding
+		for i := range 400 {
+			boot := 0
+			if x.boot != nil {
+				boot = x.boot(i)
+			}
+			var fs []*Finding
+			if x.found == nil || x.found(i) {
+				f = &Finding{Check: a, Object: Object{Kind: "kernel text", Addr: 7}, Busy: true, Explained: true, work: fmt.Sprint("task ", i%2, " ", i)}
+				fs = []*Finding{f, {Check: a, Object: Object{Kind: "kernel text", Addr: 8}, Busy: true, Explained: true}}
+			}
+			at := start.Add(time.Duration(i) * x.every)
+			h.bound(a, boot, at, fs)
+			h.bound(b, boot, at, nil)
+			if len(fs) == 2 && (!fs[1].Explained || len(fs[1].Evidence) > 0) {
+				t.Fatalf("%s: what no holder explains: %+v", name, fs[1])
+			}
+		}
+		if ended := !f.Explained && f.work == "" && len(f.Evidence) == 1; ended != x.ends || f.Explained == x.ends {
+			t.Errorf("%s: %+v", name, f)
 		}
 	}
 }

@@ -406,15 +406,27 @@ func (s *Subject) when() time.Time {
 	return s.At
 }
 
-// runCheck runs a check, if its result is not that of an earlier look for certain.
-func runCheck(ctx context.Context, s *Subject, c *Check) Result {
-	if !c.Kept {
-		return runNow(ctx, s.of(c), c)
+// boot is the boot of the look.
+func (s *Subject) boot() int {
+	if s.Look == nil {
+		return 0
 	}
-	r, _ := conclude(s.of(c), "check "+c.ID, func(s *Subject) (Result, bool) {
-		r := runNow(ctx, s, c)
-		return r, ctx.Err() == nil && len(r.Findings)+len(r.Gaps) == 0
-	})
+	return s.Boot
+}
+
+// runCheck runs a check, if its result is not that of an earlier look for certain.
+func runCheck(ctx context.Context, s *Subject, c *Check) (r Result) {
+	if c.Kept {
+		r, _ = conclude(s.of(c), "check "+c.ID, func(s *Subject) (Result, bool) {
+			r := runNow(ctx, s, c)
+			return r, ctx.Err() == nil && len(r.Findings)+len(r.Gaps) == 0
+		})
+	} else {
+		r = runNow(ctx, s.of(c), c)
+	}
+	if ctx.Err() == nil && s.history != nil {
+		s.history.bound(c, s.boot(), s.when(), r.Findings)
+	}
 	return r
 }
 

@@ -44,7 +44,7 @@ var stair = []string{
 	"trace/syscall trace/plugin",
 	"trace/addrspace", // beside what trace/tcg sees, by one program
 	"trace/*",
-	"trace/told", // readings, of what trace/tcg sees
+	"trace/told trace/planted", // on what trace/tcg sees, and on its decoder
 	"check",
 	"policy",
 	"respond",

@@ -56,6 +56,7 @@ type Source string
 const (
 	FromPlugin     Source = "plugin"     // each event, as it happens (TCG)
 	FromBreakpoint Source = "breakpoint" // each event at a few places, as it happens; the guest stops for a moment
+	FromPlanted    Source = "planted"    // each event, as it happens, from BPF programs that the guest's own kernel runs
 	FromPolling    Source = "polling"    // what differs between two looks: what was shorter than that is not seen
 )
 
@@ -137,7 +138,7 @@ var Columns = table.Columns[Event]{
 	{Name: "result", Type: table.Text, Doc: "What a system call or operation returned; missing where it did not return.", Get: func(e *Event) table.Value { return text(e.Result) }},
 	{Name: "note", Type: table.Text, Doc: "Why it matters, or what could not be read.", Get: func(e *Event) table.Value { return text(e.Note) }},
 	{Name: "guest_time", Type: table.Time, Extra: true, Doc: "When it happened, by the guest's clock; missing where unknown.", Get: func(e *Event) table.Value { return moment(e.Guest) }},
-	{Name: "source", Type: table.Text, Extra: true, Doc: "Who saw it: plugin (TCG), breakpoint, polling.", Get: func(e *Event) table.Value { return text(string(e.Source)) }},
+	{Name: "source", Type: table.Text, Extra: true, Doc: "Who saw it: plugin (TCG), planted, breakpoint, polling.", Get: func(e *Event) table.Value { return text(string(e.Source)) }},
 	{Name: "vcpu", Type: table.Int, Extra: true, Doc: "Virtual CPU on which it happened; missing where unknown.", Get: func(e *Event) table.Value { return number(int64(e.VCPU), e.VCPU >= 0) }},
 	{Name: "ppid", Type: table.Int, Extra: true, Doc: "Parent of the process.", Get: func(e *Event) table.Value { return number(int64(e.process().PPID), e.process().PPID >= 0) }},
 	{Name: "parent", Type: table.Text, Extra: true, Doc: "Name of the parent.", Get: func(e *Event) table.Value { return text(e.process().Parent) }},

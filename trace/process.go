@@ -141,10 +141,16 @@ func (ps *Processes) Booted() {
 // may have run another program by the time it is read.
 func (ps *Processes) as(read *Process) *Process {
 	in, ok := ps.introduction(read.PID)
-	if !ok || in.stale || in.Started != read.Started {
+	if !ok || in.Started != read.Started || in.stale && (read.Exe != "" || in.Exe == "") {
 		return read
 	}
 	p := *read
+	if p.Exe == "" { // it has ended, and its memory is gone
+		p.Exe = in.Exe
+	}
+	if in.stale {
+		return &p
+	}
 	if p.Comm != in.Comm && in.Exe != "" { // else the path that was read is the better one
 		p.Exe = in.Exe
 	}

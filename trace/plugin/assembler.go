@@ -350,22 +350,24 @@ func (a *Assembler) fail(err error) {
 	}
 }
 
+// target is where a label leads from an instruction.
+func (a *Assembler) target(from int, l Label) (uint32, error) {
+	to := a.labels[l-1]
+	if int(to) <= from {
+		return 0, fmt.Errorf("instruction %d: label %d does not lie ahead", from, l)
+	}
+	return to, nil
+}
+
 // resolve turns labels into numbers.
 func (a *Assembler) resolve() error {
 	if a.err != nil {
 		return a.err
 	}
-	target := func(from int, l Label) (uint32, error) {
-		to := a.labels[l-1]
-		if int(to) <= from {
-			return 0, fmt.Errorf("instruction %d: label %d does not lie ahead", from, l)
-		}
-		return to, nil
-	}
 	var err error
 	for n := range a.code {
 		if l := a.code[n].label; l != 0 {
-			if a.code[n].arg, err = target(n, l); err != nil {
+			if a.code[n].arg, err = a.target(n, l); err != nil {
 				return err
 			}
 		}

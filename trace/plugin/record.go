@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 )
@@ -17,6 +18,15 @@ type Record struct {
 	words    []byte
 	items    []byte
 }
+
+// RecordSize is how many bytes a record has before its words.
+const RecordSize = recordSize
+
+// Parse takes b apart, which is exactly one record that something else than the plugin made in the same form. It refers to b.
+func (r *Record) Parse(b []byte) error { return r.parse(b) }
+
+// Trimmed marks an item, in the byte behind its status, as text of a fixed size: it ends at its first zero.
+const Trimmed = 1
 
 var errRecord = errors.New("a record of the plugin's is damaged")
 
@@ -71,6 +81,11 @@ func (i *Items) Next() (item Item, ok bool) {
 		n, item.Status = uint64(len(body)), Unreadable
 	}
 	item.Data = body[:n:n]
+	if i.rest[6]&Trimmed != 0 {
+		if end := bytes.IndexByte(item.Data, 0); end >= 0 {
+			item.Data = item.Data[:end:end]
+		}
+	}
 	i.rest = body[min((n+7)&^7, uint64(len(body))):]
 	return item, true
 }

@@ -119,7 +119,7 @@ func fileOfWords(word func(i int) uint64) File {
 }
 
 // exit takes in what a call had written when the kernel's part of it was over.
-func (j *joiner) exit(s *plugin.Stream, r *plugin.Record) {
+func (j *joiner) exit(s origin, r *plugin.Record) {
 	c := j.pending[r.Word(wordTask)]
 	if c == nil || !c.returned || c.nr != r.Word(wordCall) || c.born != r.Word(wordBorn) || c.result != int64(r.Word(wordResult)) {
 		return // a signal has taken its place

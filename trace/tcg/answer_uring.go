@@ -278,7 +278,7 @@ func (c *compiler) copyTold(a *ringsAt, o *ringAnswerLayout, tag uint8, other pl
 }
 
 // ringAsked notes a request that may become an answer.
-func (j *joiner) ringAsked(s *plugin.Stream, r *plugin.Record) {
+func (j *joiner) ringAsked(s origin, r *plugin.Record) {
 	g := &j.rings
 	if g.asked == nil {
 		g.asked = map[uint64]time.Time{}
@@ -293,7 +293,7 @@ func (j *joiner) ringAsked(s *plugin.Stream, r *plugin.Record) {
 }
 
 // ringTold takes in a record of answers that came by io_uring.
-func (j *joiner) ringTold(ctx context.Context, s *plugin.Stream, r *plugin.Record) {
+func (j *joiner) ringTold(ctx context.Context, s origin, r *plugin.Record) {
 	for at := probeWords; at+toldWords <= r.Words(); at += toldWords {
 		request := r.Word(at + toldRequest)
 		began, ok := j.rings.asked[request]

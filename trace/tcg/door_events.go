@@ -74,7 +74,7 @@ func (r *doorRecord) path(tag uint8) string {
 }
 
 // door takes in a record of a door.
-func (j *joiner) door(ctx context.Context, s *plugin.Stream, r *plugin.Record) {
+func (j *joiner) door(ctx context.Context, s origin, r *plugin.Record) {
 	d := &doors[r.Probe-idDoor]
 	wanted := slices.Contains(j.kinds, d.kind)
 	if d.kind == trace.KindExec && wanted { // it runs another program now
@@ -86,7 +86,7 @@ func (j *joiner) door(ctx context.Context, s *plugin.Stream, r *plugin.Record) {
 	if wanted {
 		e = &trace.Event{}
 	}
-	*e = trace.Event{Time: c.entered, Source: trace.FromPlugin, Kind: d.kind, Name: d.name, VCPU: c.vcpu, TID: int32(c.ids), Process: c.process}
+	*e = trace.Event{Time: c.entered, Source: j.source, Kind: d.kind, Name: d.name, VCPU: c.vcpu, TID: int32(c.ids), Process: c.process}
 	rec := &doorRecord{ctx: ctx, call: c}
 	parent := int32(-1)
 	if len(c.words) > doorUser { // else the record was cut off
@@ -127,7 +127,7 @@ func (j *joiner) doorExec(e *trace.Event, r *doorRecord) {
 		is = *e.Process
 	}
 	// It may run another program by now.
-	is.Exe, is.Comm, is.UID = r.path(tagPath), r.comm, r.user
+	is.Exe, is.Comm, is.UID = j.program(r), r.comm, r.user
 	e.Process, e.Object = &is, is.Exe
 	if uint32(r.word(0)) == 0 {
 		e.Object += trace.Deleted
@@ -145,6 +145,27 @@ func (j *joiner) doorExec(e *trace.Event, r *doorRecord) {
 		e.Fields = append(e.Fields, "filename="+r.text)
 	}
 }
+
+// program is the path of the program that an exec runs. A planted probe knows names inside of the file system only, and which that is
+// where it is not the one at the process's root; without all names, what was asked for says more.
+func (j *joiner) program(r *doorRecord) string {
+	path := r.path(tagPath)
+	if j.source != trace.FromPlanted {
+		return path
+	}
+	if strings.HasPrefix(path, "…") && strings.HasPrefix(r.text, "/") {
+		return r.text
+	}
+	if super := virt.Addr(r.word(execSuper)); super != 0 {
+		if under := j.mounts.under(r.ctx, super); under != "/" {
+			return under + path
+		}
+	}
+	return path
+}
+
+// execSuper is the word of an exec that has the super_block whose path it is, behind links and the length of the arguments.
+const execSuper = 2
 
 func (j *joiner) doorFork(e *trace.Event, r *doorRecord) {
 	by := e.Process

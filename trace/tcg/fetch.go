@@ -32,19 +32,24 @@ func (c *compiler) fetchStack(abi, number int) {
 // fetchBack writes what of a call is fetched when it has been done. What could not be read before, because its page
 // was not there yet, is read again: the kernel has read it meanwhile, unless the process runs another program now.
 func (c *compiler) fetchBack(abi, number int) {
-	call := c.calls[abi][number]
-	back, failed := false, false
-	for i := range call.Pieces {
-		back = back || call.Pieces[i].When == syscall.Return
-	}
 	if c.sendsOrReceives(abi, number) {
 		c.netlinkSocket()
 	}
-	if !replaces(call.Name) {
+	if !replaces(c.calls[abi][number].Name) {
 		again := c.Label()
 		c.If(sFault, "==", 0, again)
 		c.fetch(abi, number)
 		c.Set(again)
+	}
+	c.fetchGiven(abi, number)
+}
+
+// fetchGiven writes what a call has given back.
+func (c *compiler) fetchGiven(abi, number int) {
+	call := c.calls[abi][number]
+	back, failed := false, false
+	for i := range call.Pieces {
+		back = back || call.Pieces[i].When == syscall.Return
 	}
 	if !back {
 		return

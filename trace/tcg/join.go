@@ -13,8 +13,17 @@ import (
 	"github.com/outsight-vmi/outsight/virt"
 )
 
+// origin is where records come from: [plugin.Stream], or what makes records of the same form.
+type origin interface {
+	// Before is how many records were lost before the last one that was read: between least and most.
+	Before() (least, most uint64)
+	// Time is the host's time of a record.
+	Time(*plugin.Record) time.Time
+}
+
 // joiner makes events of records: it joins the entry of a call with its return, by the task.
 type joiner struct {
+	source    trace.Source
 	processes *trace.Processes
 	o         Options
 	calls     [2][]*syscall.Call
@@ -95,7 +104,7 @@ type piece struct {
 const maxPending = 1 << 18
 
 func (j *joiner) init(g *guest.Guest, o Options) {
-	j.processes, j.o = trace.NewProcesses(g), o
+	j.processes, j.o, j.source = trace.NewProcesses(g), o, trace.FromPlugin
 	j.pending = map[uint64]*call{}
 	j.terminals.init(g)
 	j.mounts.init(g)
@@ -127,7 +136,7 @@ func (j *joiner) new() *call {
 }
 
 // take takes a record in.
-func (j *joiner) take(ctx context.Context, s *plugin.Stream, r *plugin.Record) {
+func (j *joiner) take(ctx context.Context, s origin, r *plugin.Record) {
 	if _, lost := s.Before(); lost != j.missed {
 		j.missed = lost
 		j.processes.Unsure()
@@ -173,7 +182,7 @@ func (c *call) head(r *plugin.Record) {
 	c.vcpu = r.VCPU
 }
 
-func (j *joiner) entry(ctx context.Context, s *plugin.Stream, r *plugin.Record) {
+func (j *joiner) entry(ctx context.Context, s origin, r *plugin.Record) {
 	c := j.new()
 	c.head(r)
 	c.seen, c.entered = true, s.Time(r)
@@ -208,7 +217,7 @@ func (j *joiner) entry(ctx context.Context, s *plugin.Stream, r *plugin.Record) 
 	j.pending[c.task] = c
 }
 
-func (j *joiner) back(ctx context.Context, s *plugin.Stream, r *plugin.Record) {
+func (j *joiner) back(ctx context.Context, s origin, r *plugin.Record) {
 	c := j.pending[r.Word(wordTask)]
 	if c != nil && c.returned {
 		j.done(c)
@@ -363,7 +372,7 @@ func (j *joiner) fill(e *trace.Event, c *call) {
 		return
 	}
 	*e = trace.Event{
-		Time: c.entered, Source: trace.FromPlugin, Kind: trace.KindSyscall, VCPU: c.vcpu, TID: int32(c.ids), Process: c.process,
+		Time: c.entered, Source: j.source, Kind: trace.KindSyscall, VCPU: c.vcpu, TID: int32(c.ids), Process: c.process,
 		Note: c.note, Lost: j.lost, Return: c.result, Returned: c.returned, Fields: e.Fields[:0],
 	}
 	if e.Time.IsZero() {

@@ -53,7 +53,7 @@ func (j *joiner) place(a uint64) string {
 }
 
 // probed takes in a record of a probe of the user's.
-func (j *joiner) probed(ctx context.Context, s *plugin.Stream, r *plugin.Record) {
+func (j *joiner) probed(ctx context.Context, s origin, r *plugin.Record) {
 	n := int(r.Probe) - idProbe
 	if n < 0 || n >= len(j.probes) {
 		return
@@ -65,7 +65,7 @@ func (j *joiner) probed(ctx context.Context, s *plugin.Stream, r *plugin.Record)
 }
 
 // record begins what is made of a record whose words begin as those of a probe do.
-func (j *joiner) record(ctx context.Context, s *plugin.Stream, r *plugin.Record) *call {
+func (j *joiner) record(ctx context.Context, s origin, r *plugin.Record) *call {
 	c := j.new()
 	c.task, c.ids, c.born = r.Word(0), r.Word(1), r.Word(3)
 	c.vcpu, c.entered = r.VCPU, s.Time(r)

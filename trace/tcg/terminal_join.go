@@ -59,7 +59,7 @@ func (t *terminals) booted() {
 func isTerminal(id uint16) bool { return id >= idTerminal && id <= idTerminalClose }
 
 // record takes in a record of a terminal. What is done it hands to j.
-func (t *terminals) record(ctx context.Context, j *joiner, s *plugin.Stream, r *plugin.Record) {
+func (t *terminals) record(ctx context.Context, j *joiner, s origin, r *plugin.Record) {
 	id := int(r.Probe)
 	if r.Words() < terminalWords || t.at == nil {
 		return // the ring's writer cut it off

@@ -25,7 +25,7 @@ func (g *rings) booted() { g.pending, g.asked = nil, nil }
 func isRingAnswer(id uint16) bool { return id >= idRingTold && id <= idRingAsked }
 
 // ringAnswer takes in a record of answers by io_uring.
-func (j *joiner) ringAnswer(ctx context.Context, s *plugin.Stream, r *plugin.Record) {
+func (j *joiner) ringAnswer(ctx context.Context, s origin, r *plugin.Record) {
 	if r.Probe == idRingAsked {
 		j.ringAsked(s, r)
 		return
@@ -34,7 +34,7 @@ func (j *joiner) ringAnswer(ctx context.Context, s *plugin.Stream, r *plugin.Rec
 }
 
 // record takes in a record of io_uring.
-func (g *rings) record(ctx context.Context, j *joiner, s *plugin.Stream, r *plugin.Record) {
+func (g *rings) record(ctx context.Context, j *joiner, s origin, r *plugin.Record) {
 	if r.Probe == idRingRequest {
 		if r.Words() >= ringWords {
 			g.begin(ctx, j, s, r)
@@ -48,7 +48,7 @@ func (g *rings) record(ctx context.Context, j *joiner, s *plugin.Stream, r *plug
 	}
 }
 
-func (g *rings) begin(ctx context.Context, j *joiner, s *plugin.Stream, r *plugin.Record) {
+func (g *rings) begin(ctx context.Context, j *joiner, s origin, r *plugin.Record) {
 	if g.pending == nil {
 		g.pending = map[uint64]*call{}
 	}
@@ -73,7 +73,7 @@ func (g *rings) begin(ctx context.Context, j *joiner, s *plugin.Stream, r *plugi
 }
 
 // result notes what came of a request.
-func (g *rings) result(j *joiner, s *plugin.Stream, r *plugin.Record, c *call, request, result uint64) {
+func (g *rings) result(j *joiner, s origin, r *plugin.Record, c *call, request, result uint64) {
 	more := r.Probe == idRingMore
 	if _, lost := s.Before(); lost != c.lost { // the result may be of another request at the same address
 		if !more {

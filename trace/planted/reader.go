@@ -1,0 +1,295 @@
+package planted
+
+import (
+	"encoding/binary"
+	"fmt"
+	"time"
+
+	"github.com/outsight-vmi/outsight/trace/plugin"
+)
+
+var le = binary.LittleEndian
+
+const (
+	chunk = 64 << 10 // is copied of a ring at a time
+	// window is for how long a record waits for older ones of other processors: that were begun, and whose processor the host has not run.
+	window = 2 * time.Millisecond
+	// stuck is for how long a record may be in the writing before it is given up.
+	stuck = 2 * time.Second
+)
+
+// queue is the ring of one processor, as far as it was read.
+type queue struct {
+	element int
+	tail    uint64 // position of the next record
+	buf     []byte // a copy, from position at on
+	at      uint64
+	whole   uint64 // up to here buf has complete records
+	seen    time.Time
+	pending time.Time // since when the record at tail is in the writing; zero: it is not
+
+	started bool   // first is known
+	first   uint64 // sequence number of the first record that counts
+	taken   uint64 // records
+	lost    uint64 // records, as far as is known
+	jumped  bool   // the next record's number says how many were lost
+}
+
+// reader reads all rings, in the order of time.
+type reader struct {
+	mem     memory
+	shape   shape
+	queues  []queue
+	control [page]byte
+	clock   clock
+	last    int    // the queue of the last record
+	damaged uint64 // how often what a ring has made no sense
+	now     func() time.Time
+}
+
+func newReader(m memory, s shape) (*reader, error) {
+	r := &reader{mem: m, shape: s, queues: make([]queue, s.elements), last: -1, now: time.Now}
+	for i := range r.queues {
+		q := &r.queues[i]
+		q.element, q.buf = i, make([]byte, chunk+maxRecord)
+		if err := r.look(q); err != nil {
+			return nil, err
+		}
+		// From here on: what was written for an earlier reader is not of interest.
+		q.tail, q.first = r.head(), r.word(controlCount)
+		q.at, q.whole = q.tail, q.tail
+	}
+	return r, nil
+}
+
+// look reads a queue's control page, up to its anchors.
+func (r *reader) look(q *queue) error {
+	return r.mem.read(r.control[:controlAnchors+8*anchors], q.element, 0)
+}
+
+func (r *reader) word(off int) uint64 { return le.Uint64(r.control[off:]) }
+
+func (r *reader) head() uint64 { return r.word(controlHead) }
+
+// lost is how many records were overwritten before they were read, as far as is known.
+func (r *reader) lost() (n uint64) {
+	for i := range r.queues {
+		n += r.queues[i].lost
+	}
+	return n
+}
+
+// beats is how often the program ran that shows that they run, on all processors.
+func (r *reader) beats() (n uint64, err error) {
+	for i := range r.queues {
+		if err := r.look(&r.queues[i]); err != nil {
+			return n, err
+		}
+		n += r.word(controlBeats)
+	}
+	return n, nil
+}
+
+// fill copies what is new of a ring.
+func (r *reader) fill(q *queue) error {
+	for range 2 {
+		was := q.tail
+		if err := r.copy(q); err != nil {
+			return fmt.Errorf("ring of processor %d: %w", q.element, err)
+		}
+		if q.tail == was { // else it goes on elsewhere
+			break
+		}
+	}
+	return nil
+}
+
+func (r *reader) copy(q *queue) error {
+	if err := r.look(q); err != nil {
+		return err
+	}
+	q.seen = r.now()
+	head := r.head()
+	switch {
+	case head == q.tail:
+		q.pending = time.Time{}
+		return nil
+	case head < q.tail || head%8 != 0:
+		r.damaged++
+		r.jump(q, head&^7)
+		return nil
+	case head-q.tail+2*maxRecord > uint64(r.shape.area):
+		r.overtaken(q, head)
+		return nil
+	}
+	mask := uint64(r.shape.area) - 1
+	off := q.tail & mask
+	begin := min(head-q.tail, chunk, uint64(r.shape.area)-off) // records begin before that
+	n := min(head-q.tail, begin+maxRecord)
+	b := q.buf[:n]
+	if err := r.mem.read(b, q.element, page+uint32(off)); err != nil {
+		return err
+	}
+	end, ok := records(b, q.tail, begin)
+	if !ok {
+		r.damaged++
+		r.jump(q, head)
+		return nil
+	}
+	if end == 0 {
+		// The one that is in the writing will be there soon, unless its processor ended in the middle, or somebody lies.
+		if q.pending.IsZero() {
+			q.pending = q.seen
+		} else if q.seen.Sub(q.pending) > stuck {
+			r.overtaken(q, head)
+		}
+		return nil
+	}
+	q.pending = time.Time{}
+	// What was complete when it was copied first is copied once more: a copy takes the mark and what it stands for in any order.
+	if err := r.mem.read(b[:min(end, n)], q.element, page+uint32(off)); err != nil {
+		return err
+	}
+	if err := r.look(q); err != nil {
+		return err
+	}
+	again, ok := records(b[:min(end, n)], q.tail, begin)
+	now := r.head()
+	switch {
+	// A program writes into what it has reserved, and may give most of that back.
+	case now+maxRecord > q.tail+uint64(r.shape.area):
+		r.overtaken(q, now)
+		return nil
+	case now < q.tail+end || !ok || again != end:
+		r.damaged++
+		r.jump(q, now&^7)
+		return nil
+	}
+	q.at, q.whole = q.tail, q.tail+end
+	if beat := r.word(controlBeatTime); beat != 0 {
+		r.clock.learn(q.seen, beat)
+	}
+	return nil
+}
+
+// records is how many bytes at the beginning of b, which is from a position on, are complete records that begin before the offset begin.
+// It is false if they make no sense.
+func records(b []byte, position, begin uint64) (n uint64, ok bool) {
+	for n < begin && n+recordHead <= uint64(len(b)) && le.Uint64(b[n+recordMark:]) == position+n+1 {
+		span, length := uint64(le.Uint32(b[n+recordSpan:])), uint64(le.Uint32(b[n+recordLength:]))
+		words := uint64(le.Uint32(b[n+recordWords:]))
+		if span%8 != 0 || span > maxRecord || length < recordHead || length > span || words > (length-recordHead)/8 {
+			return n, false
+		}
+		if n+length > uint64(len(b)) {
+			break
+		}
+		n += span
+	}
+	return n, true
+}
+
+// jump goes on at another position of a ring.
+func (r *reader) jump(q *queue, to uint64) {
+	q.tail, q.at, q.whole = to, to, to
+	q.pending, q.jumped = time.Time{}, true
+}
+
+// overtaken goes on where a record is known to begin that will not be overwritten so soon: the control page is that of the head.
+func (r *reader) overtaken(q *queue, head uint64) {
+	to := head
+	least := uint64(0)
+	if area := uint64(r.shape.area); head > area/2 {
+		least = head - area/2
+	}
+	for i := range anchors {
+		if a := r.word(controlAnchors + 8*i); a >= max(least, q.tail+1) && a < to && a%8 == 0 {
+			to = a
+		}
+	}
+	r.jump(q, to)
+}
+
+// peek returns the next record of a ring as far as it was copied, with its mark; nil if there is none.
+func (q *queue) peek() []byte {
+	if q.tail == q.whole {
+		return nil
+	}
+	b := q.buf[q.tail-q.at:]
+	return b[:le.Uint32(b[recordLength:])]
+}
+
+// oldest is the queue whose next record is the oldest of all; -1 if none has one.
+func (r *reader) oldest() (first int, err error) {
+	for polled := false; ; polled = true {
+		first = -1
+		var least uint64
+		for i := range r.queues {
+			if b := r.queues[i].peek(); b != nil {
+				if t := le.Uint64(b[recordTime:]); first < 0 || t < least {
+					first, least = i, t
+				}
+			}
+		}
+		if first < 0 {
+			if polled {
+				return -1, nil
+			}
+			for i := range r.queues {
+				if err := r.fill(&r.queues[i]); err != nil {
+					return -1, err
+				}
+			}
+			continue
+		}
+		// The others have to have been empty for a while after it was seen.
+		sure, again := r.queues[first].seen.Add(window), false
+		for i := range r.queues {
+			q := &r.queues[i]
+			if q.tail != q.whole || !q.seen.Before(sure) {
+				continue
+			}
+			if r.now().Before(sure) {
+				return -1, errSoon
+			}
+			if err := r.fill(q); err != nil {
+				return -1, err
+			}
+			again = true
+		}
+		if !again {
+			return first, nil
+		}
+	}
+}
+
+// take finds the next record of all rings: it stays until the next call. It returns false if there is none yet.
+func (r *reader) take(rec *plugin.Record) (bool, error) {
+	if r.last >= 0 {
+		q := &r.queues[r.last]
+		b := q.buf[q.tail-q.at:]
+		q.tail += uint64(le.Uint32(b[recordSpan:]))
+		r.last = -1
+	}
+	first, err := r.oldest()
+	if first < 0 || err != nil {
+		return false, err
+	}
+	q := &r.queues[first]
+	b := q.peek()
+	sequence := le.Uint64(b[recordSequence:])
+	if !q.started && !q.jumped {
+		q.first, q.started = sequence, true
+	}
+	if q.jumped {
+		q.jumped, q.started = false, true
+		if lost := sequence - q.first - q.taken; lost < 1<<40 && lost > q.lost {
+			q.lost = lost
+		}
+	}
+	q.taken++
+	r.last = first
+	r.clock.learn(q.seen, le.Uint64(b[recordTime:]))
+	rec.VCPU = first
+	return true, rec.Parse(b[recordSpan:])
+}

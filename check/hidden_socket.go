@@ -84,7 +84,7 @@ func hiddenSockets(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 
 // keepers are functions of the kernel in which a task has files that no process shows: those of a child that is on no list yet
 // (copy_process copies them before it makes namespaces, which takes seconds on a busy machine), and those of a process
-// that ends, one after the other (exit_files).
+// that ends, one after the other (exit_files). The child's page tables are copied by a task that runs, for seconds under an emulator.
 var keepers = []string{"copy_process", "do_exit"}
 
 // mappedFiles are the files that mappings keep open, as those of a packet socket's ring do.

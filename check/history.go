@@ -17,6 +17,7 @@ type History struct {
 	restless    map[*Check]*restless
 	holders     map[string]holding                // by mutex
 	explained   map[*Check]map[string]explanation // by [Finding.Key]
+	releases    map[virt.Addr]releasing           // by symbol
 	once        bool                              // nobody looks again: nothing is to be kept
 }
 

@@ -20,7 +20,7 @@ import (
 const maxImage = 2 * phys.PageSize
 
 // bpfImage judges a trampoline or dispatcher of BPF.
-func (w *trampolineWalk) bpfImage(i bpf.Image) (*Finding, error) {
+func (w *trampolineWalk) bpfImage(ctx context.Context, i bpf.Image) (*Finding, error) {
 	found := func(at virt.Addr, what string) *Finding {
 		f := w.found(fmt.Sprintf("%s at %#x %s", i.Name, uint64(i.Start), what), i.Name, i.Start, at)
 		f.Expected = "code that calls BPF programs, what enters and leaves them, and the function that is traced"
@@ -54,8 +54,7 @@ func (w *trampolineWalk) bpfImage(i bpf.Image) (*Finding, error) {
 			return found(out.at, "leads to "+what+", where no trampoline leads"), nil
 		case !w.broken: // else that is a gap
 			f := found(out.at, "leads to "+what+", where no trampoline leads but one that is being freed")
-			f.Busy, f.Explained = true, true
-			return f, nil
+			return w.released(ctx, i, code, f)
 		}
 	}
 	return nil, nil

@@ -29,7 +29,7 @@ makes it; what bpf_kallsyms lists that is not a program (trampolines, dispatcher
 		Proves: `Code that the kernel made for tracing or BPF, or claims to have made, is not that: a trampoline of ftrace differs from its template, or calls something else than its user's
 function; or one of BPF calls a function of the kernel that trampolines do not call, or code of nobody. Such code has a name on the kernel's lists, so that pointers to it look harmless.`,
 		Blind: `Code of BPF that computes where it goes, or that only changes data. What is behind the end of a trampoline in its page, and the half of a page that BPF
-does not use (up to 5.12, and in dispatchers). The template is the guest's own memory: kernel-text compares
+does not use (up to 5.12, and in dispatchers). Of a trampoline of BPF that is being freed while tasks are in the traced function, what lies before the place that they return to. The template is the guest's own memory: kernel-text compares
 that with the boot image. BPF programs themselves: they are what the verifier and the compiler made of what somebody loaded.`,
 		Next: `Disassemble the code with the command shown. "outsight ftrace TARGET" shows the users of tracing, "outsight bpf TARGET" the programs, and "outsight bpf_links TARGET" where they are attached; what is hooked says what for.`,
 		Example: `The call in a trampoline of the function tracer was led elsewhere, while its user and its records stay as they are:
@@ -78,6 +78,8 @@ type trampolineWalk struct {
 	current func() (map[virt.Addr]bool, error)
 	entered func() ([]virt.Addr, error) // where functions lead when they are entered
 	kept    [2]*ftraceTemplate          // that were read: without, and with all registers
+	// releases are the trampolines of BPF that are being freed, and lead where none may, by their symbols.
+	releases map[virt.Addr]bpf.Release
 }
 
 // ftraceTemplate is what trampolines of ftrace are copies of.
@@ -275,6 +277,8 @@ func (w *trampolineWalk) found(title, name string, start, at virt.Addr) *Finding
 
 func (w *trampolineWalk) bpf(ctx context.Context) iter.Seq2[*Finding, error] {
 	return func(yield func(*Finding, error) bool) {
+		w.releases = map[virt.Addr]bpf.Release{}
+		defer func() { w.s.history.watchReleases(w.s.boot(), w.s.when(), w.releases) }()
 		for i, err := range bpf.Images(ctx, w.s.Linux) {
 			if err != nil {
 				if !yield(nil, err) {
@@ -282,7 +286,7 @@ func (w *trampolineWalk) bpf(ctx context.Context) iter.Seq2[*Finding, error] {
 				}
 				continue
 			}
-			f, err := w.bpfImage(i)
+			f, err := w.bpfImage(ctx, i)
 			if (f != nil || err != nil) && !yield(f, err) {
 				return
 			}

@@ -158,24 +158,33 @@ func (s *System) schedulerClock(o *holderLayout) (now uint64, err error) {
 
 // words are those on the stack of a task: all of one that is on a processor, as where it is there is not in memory.
 func (o *holderLayout) words(r kobj.Reader, task virt.Addr, now uint64) (map[uint64]bool, error) {
-	const size = 4 * phys.PageSize // THREAD_SIZE
-	base, sp, running, arrived := r.Pointer(task, o.stack), r.Pointer(task, o.sp), r.Uint(task, o.onCPU) != 0, r.Uint(task, o.arrival)
+	arrived := r.Uint(task, o.arrival)
 	if r.Err != nil {
 		return nil, fmt.Errorf("task at %#x, which holds a mutex: %w", uint64(task), r.Err)
 	}
 	if arrived+longestHeld < now {
 		return nil, nil
 	}
+	return o.onStack(r, task)
+}
+
+// onStack are the words on the stack of a task, whenever it ran.
+func (o *holderLayout) onStack(r kobj.Reader, task virt.Addr) (map[uint64]bool, error) {
+	base, sp, running := r.Pointer(task, o.stack), r.Pointer(task, o.sp), r.Uint(task, o.onCPU) != 0
+	if r.Err != nil {
+		return nil, fmt.Errorf("task at %#x: %w", uint64(task), r.Err)
+	}
+	const size = 4 * phys.PageSize // THREAD_SIZE
 	from := base
 	if !running {
 		from = sp &^ 7
 	}
 	if from < base || from >= base+size {
-		return nil, fmt.Errorf("task at %#x, which holds a mutex: %w: its stack pointer %#x is not in its stack at %#x", uint64(task), kobj.ErrBroken, uint64(sp), uint64(base))
+		return nil, fmt.Errorf("task at %#x: %w: its stack pointer %#x is not in its stack at %#x", uint64(task), kobj.ErrBroken, uint64(sp), uint64(base))
 	}
 	b := r.Bytes(from, int(base+size-from))
 	if r.Err != nil {
-		return nil, fmt.Errorf("stack of the task at %#x, which holds a mutex: %w", uint64(task), r.Err)
+		return nil, fmt.Errorf("stack of the task at %#x: %w", uint64(task), r.Err)
 	}
 	words := map[uint64]bool{}
 	for ; len(b) >= 8; b = b[8:] {
@@ -186,9 +195,9 @@ func (o *holderLayout) words(r kobj.Reader, task virt.Addr, now uint64) (map[uin
 	return words, nil
 }
 
-// AtWorkOn reports whether a task is at work, in the kernel, on the size bytes at object: it is ready to run or waits
+// AtWorkOn reports whether a task may be at work, in the kernel, on the size bytes at object: it runs, is ready to, or waits
 // for what no signal but the last ends, and has an address in them on its stack, or has put off to deal with them until it leaves the kernel
-// (task_work_add). Tasks on a processor are left out, as the words of earlier calls are on their stacks too.
+// (task_work_add). The stack of one that runs has words of earlier calls too: its stack pointer is not in memory.
 func (s *System) AtWorkOn(ctx context.Context, object virt.Addr, size uint64) (bool, error) {
 	o, err := s.holderLayout()
 	if err != nil {
@@ -212,6 +221,38 @@ func (s *System) AtWorkOn(ctx context.Context, object virt.Addr, size uint64) (b
 	return false, ctx.Err()
 }
 
+// Inside are the addresses in size bytes of code at start that tasks have on their kernel stacks: where they return to. Tasks on
+// a processor are left out.
+func (s *System) Inside(ctx context.Context, start virt.Addr, size uint64) (at []virt.Addr, err error) {
+	o, err := s.holderLayout()
+	if err != nil {
+		return nil, err
+	}
+	l := s.NewProcessReader()
+	for p, err := range s.Processes(ctx) {
+		if err != nil {
+			continue // who reads tasks reports it
+		}
+		for t, err := range l.Threads(ctx, p) {
+			r := s.Reader()
+			if err != nil || r.Uint(t.Addr, o.onCPU) != 0 || r.Err != nil {
+				continue
+			}
+			words, err := o.onStack(r, t.Addr)
+			if err != nil {
+				continue
+			}
+			for word := range words {
+				if a := virt.Addr(word); a >= start && uint64(a-start) < size && !slices.Contains(at, a) {
+					at = append(at, a)
+				}
+			}
+		}
+	}
+	slices.Sort(at)
+	return at, ctx.Err()
+}
+
 // AtWorkIn reports whether a task is at work in one of these functions, as [System.AtWorkOn] means it: it will return to it.
 func (s *System) AtWorkIn(ctx context.Context, functions ...string) (bool, error) {
 	for _, name := range functions {
@@ -232,7 +273,7 @@ const maxTaskWorks = 64
 func (o *holderLayout) atWorkOn(r kobj.Reader, task virt.Addr, now uint64, object virt.Addr, size uint64) bool {
 	const uninterruptible, killable = 2, 0x102 // TASK_UNINTERRUPTIBLE alone, TASK_KILLABLE
 	within := func(a virt.Addr) bool { return a >= object && uint64(a-object) < size }
-	if state := r.Uint(task, o.state); r.Err != nil || state != 0 && state != uninterruptible && state != killable || r.Uint(task, o.onCPU) != 0 {
+	if state := r.Uint(task, o.state); r.Err != nil || state != 0 && state != uninterruptible && state != killable {
 		return false
 	}
 	for work, n := r.Pointer(task, o.works), 0; work != 0 && r.Err == nil && n < maxTaskWorks; n++ {

@@ -114,7 +114,8 @@ func TestAtWorkOn(t *testing.T) {
 		"has put off to close it":   {state: 0, arrival: now, work: file + 8, want: true},
 		"has put off another first": {state: 0, arrival: now, work: other, want: true},
 		"sleeps, for a connection":  {state: 1, arrival: now, onStack: file},
-		"runs":                      {state: 0, running: 1, arrival: now, onStack: file},
+		"runs meanwhile":            {state: 0, running: 1, arrival: now, onStack: file, want: true},
+		"runs, and closes another":  {state: 0, running: 1, arrival: now, onStack: file + 512},
 		"hangs":                     {state: 2, arrival: now - 500e9, onStack: file},
 	} {
 		stack := g.Alloc(16<<10, 4096)

@@ -61,6 +61,12 @@ func (g *Guest) variables() []variable {
 		{"ftrace_pages_start", 8, 8},
 		{"ftrace_ops_trampoline_list", 16, 8},
 		{"trampoline_table", 8 * 1024, 8},
+		{"__bpf_tramp_image_put_rcu_tasks", 8, 8},
+		{"__bpf_tramp_image_put_rcu", 8, 8},
+		{"__bpf_tramp_image_put_deferred", 8, 8},
+		{"rcu_tasks", g.types.size("rcu_tasks"), 8},
+		{"rcu_tasks_trace", g.types.size("rcu_tasks"), 8},
+		{"jiffies", 8, 8},
 		{"__vsyscall_page", 4096, 4096},
 		{"xen_domain_type", 4, 4},
 	}

@@ -89,7 +89,11 @@ ftrace_func_entry hlist ptr[2], ip u64, direct u64
 ftrace_ops_hash notrace_hash ptr, filter_hash ptr
 ftrace_ops func ptr, next ptr, flags u64, private ptr, saved_func ptr, func_hash ptr, trampoline u64, trampoline_size u64, list list_head
 bpf_ksym start u64, end u64, name char[512], lnode list_head
-bpf_tramp_image image ptr, size s32, ksym bpf_ksym
+percpu_ref percpu_count_ptr u64, data ptr
+callback_head next ptr, func ptr
+work_struct data u64, entry list_head, func ptr
+bpf_tramp_image image ptr, size s32, ksym bpf_ksym, pcref percpu_ref, ip_after_call ptr, ip_epilogue ptr, rcu callback_head, work work_struct
+rcu_tasks gp_state s32, gp_jiffies u64, tasks_gp_seq u64, kthread_ptr ptr
 bpf_trampoline hlist ptr[2], key u64, cur_image ptr
 ftrace_page next ptr, records ptr, index s32
 dyn_ftrace ip u64, flags u64

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -69,17 +70,26 @@ func TestGuestChaos(t *testing.T) {
 	go func() {
 		for asking.Err() == nil {
 			began := time.Now()
-			ctx, cancel := context.WithTimeout(t.Context(), answersWithin)
-			var out []byte
-			var err error
-			// The line to the guest may lose an answer when the guest gets no processor for seconds: it is asked again, in the same time.
-			for err == nil && strings.TrimSpace(string(out)) != "alive" {
-				out, err = g.Output(ctx, "echo alive")
-			}
-			cancel()
-			if err != nil {
-				asked <- fmt.Errorf("the guest does not answer: %w", err)
-				return
+			for alive := false; !alive; {
+				ran, waited := processorTime(g.PID())
+				ctx, cancel := context.WithTimeout(t.Context(), answersWithin)
+				var out []byte
+				var err error
+				// The line to the guest may lose an answer when the guest gets no processor for seconds: it is asked again, in the same time.
+				for err == nil && strings.TrimSpace(string(out)) != "alive" {
+					out, err = g.Output(ctx, "echo alive")
+				}
+				cancel()
+				if alive = err == nil; alive {
+					break
+				}
+				nowRan, nowWaited := processorTime(g.PID())
+				err = fmt.Errorf("the guest does not answer for %v, in which QEMU ran for %v and waited for a processor for %v: %w", time.Since(began), nowRan-ran, nowWaited-waited, err)
+				// A guest that hangs does not wait for a processor.
+				if nowWaited-waited < max(answersWithin/2, nowRan-ran) || time.Since(began) > 5*answersWithin || asking.Err() != nil {
+					asked <- err
+					return
+				}
 			}
 			worst.Store(max(worst.Load(), int64(time.Since(began))))
 			time.Sleep(200 * time.Millisecond)
@@ -111,6 +121,19 @@ func TestGuestChaos(t *testing.T) {
 	if total.Exact == 0 || total.Events == 0 {
 		t.Error("no session was counted")
 	}
+}
+
+// processorTime is for how long the threads of a process ran, and were ready to while others did.
+func processorTime(pid int) (ran, waited time.Duration) {
+	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+	for _, path := range threads {
+		var r, w int64
+		b, _ := os.ReadFile(path) // a thread may have ended
+		if n, _ := fmt.Sscan(string(b), &r, &w); n == 2 {
+			ran, waited = ran+time.Duration(r), waited+time.Duration(w)
+		}
+	}
+	return ran, waited
 }
 
 type chaosCounts struct {

@@ -123,3 +123,14 @@ func parseMailbox(b []byte) (*mailbox, error) {
 	}
 	return m, nil
 }
+
+// kind is what object i is.
+func (m *mailbox) kind(i int) string {
+	switch {
+	case i == 0:
+		return "map"
+	case i <= int(m.programs):
+		return "program"
+	}
+	return "link"
+}

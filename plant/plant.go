@@ -95,9 +95,9 @@ func Prepare(ctx context.Context, g *guest.Guest, load Load) (*Plan, error) {
 		names = append(names, prog.Name)
 	}
 	plan.Writes = []Write{
+		{"mailbox, into zeroes behind the kernel's variables", p.mailbox, mailboxSize},
 		{"code that calls bpf(2) in a kworker, into int3 behind the entry code", p.code, len(plan.code)},
 		{"programs " + strings.Join(names, ", ") + " and the calls that load them, into int3 behind it", p.data, len(plan.data.b)},
-		{"mailbox, into zeroes behind the kernel's variables", p.mailbox, mailboxSize},
 		{"function of the work item shepherd, which the code puts back at once", p.slot, 8},
 	}
 	return plan, nil
@@ -146,11 +146,12 @@ func (plan *Plan) Plant(ctx context.Context) (*Planting, error) {
 	if err := rec.save(); err != nil {
 		return nil, fmt.Errorf("note what is planted: %w", err)
 	}
-	// All of it does nothing until a work item leads to it. The mailbox comes last: who finds one finds the rest.
+	// All of it does nothing until a work item leads to it. The mailbox comes first: whatever happens to this process, who
+	// comes later finds by it what else was written.
 	for _, w := range []struct {
 		b  []byte
 		at virt.Addr
-	}{{plan.code, p.code}, {plan.data.b, p.data}, {plan.box.encode(), p.mailbox}} {
+	}{{plan.box.encode(), p.mailbox}, {plan.code, p.code}, {plan.data.b, p.data}} {
 		if err := h.write(w.b, w.at); err != nil {
 			return nil, errors.Join(err, p.wipe(h, plan.box), rec.remove())
 		}

@@ -94,7 +94,7 @@ func (m *Planting) look(ctx context.Context) error {
 	m.ID, m.When, m.State = hex.EncodeToString(box.id[:]), box.when, box.state.String()
 	m.Objects, m.Problems = nil, nil
 	problem := func(format string, args ...any) { m.Problems = append(m.Problems, fmt.Sprintf(format, args...)) }
-	if box.code != p.code || box.data != p.data || box.codeSize > blobRoom || uint64(box.dataSize) > p.room {
+	if !p.leadsHere(box) {
 		problem("the mailbox names code at %#x and data at %#x, expected %#x and %#x", uint64(box.code), uint64(box.data), uint64(p.code), uint64(p.data))
 		return nil
 	}
@@ -107,15 +107,8 @@ func (m *Planting) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	n := int(box.programs)
 	for i, fd := range box.objects {
-		o := Object{Kind: "link", FD: fd}
-		switch {
-		case i == 0:
-			o.Kind = "map"
-		case i <= n:
-			o.Kind = "program"
-		}
+		o := Object{Kind: box.kind(i), FD: fd}
 		f := files[i]
 		k := found[f.object]
 		switch {
@@ -253,53 +246,27 @@ func (m *Planting) remove(ctx context.Context, h *hand) error {
 		return ErrNothing
 	case err != nil:
 		return err
-	case box.code != p.code || box.data != p.data || box.codeSize > blobRoom || uint64(box.dataSize) > p.room:
+	case !p.leadsHere(box):
 		return refuse("the mailbox at %#x does not lead to what this outsight planted: nothing is written", uint64(p.mailbox))
-	case box.state == stateArmed || box.state == stateRunning:
-		return fmt.Errorf("the guest is still at it (%s): try again", box.state)
 	}
-	m.box = box
-	code, err := blob(p)
+	if m.box, err = p.settle(ctx, h); err != nil {
+		return err
+	}
+	open, err := m.mine(h)
 	if err != nil {
 		return err
 	}
-	got := make([]byte, len(code))
-	if _, err := h.space.ReadAt(got, p.code); err != nil {
+	whole, err := p.ours(h)
+	switch {
+	case err != nil:
 		return err
-	}
-	if !bytes.Equal(got, code) {
+	case open > 0 && !whole:
 		return refuse("the code at %#x is not what was planted: it is not run again, and what is planted stays", uint64(p.code))
-	}
-	// What the guest has closed itself, and given to others, is not ours to close.
-	files, err := p.openFiles(box.objects)
-	if err != nil {
-		return err
-	}
-	n := int(box.programs)
-	open := 0
-	for i, f := range files {
-		kind := "link"
-		if i == 0 {
-			kind = "map"
-		} else if i <= n {
-			kind = "program"
-		}
-		if box.objects[i] < 0 {
-			continue
-		}
-		if f.kind != kind {
-			if err := h.u32(0xffffffff, p.mailbox+atObjects+virt.Addr(4*i)); err != nil {
-				return err
-			}
-			continue
-		}
-		open++
-	}
-	if open > 0 {
+	case open > 0:
 		// The job lies where the guest's root can write: it is made again.
 		d := &data{at: p.data}
-		d.removal = d.job(closing(n))
-		if uint64(len(d.b)) > uint64(box.dataSize) {
+		d.removal = d.job(closing(int(m.box.programs)))
+		if uint64(len(d.b)) > uint64(m.box.dataSize) {
 			return refuse("the data at %#x has no room for the job that removes", uint64(p.data))
 		}
 		if err := h.write(d.b, p.data); err != nil {
@@ -309,14 +276,56 @@ func (m *Planting) remove(ctx context.Context, h *hand) error {
 			return err
 		}
 	}
-	if err := p.gone(ctx, h); err != nil {
-		return err
+	if m.box.serial > 0 { // a job was armed once
+		if err := p.gone(ctx, h); err != nil {
+			return err
+		}
 	}
 	if err := p.wipe(h, m.box); err != nil {
 		return err
 	}
-	if m.record != nil {
-		return m.record.remove()
-	}
 	return removeRecord(m.box.id)
+}
+
+func (p *places) leadsHere(box *mailbox) bool {
+	return box.code == p.code && box.data == p.data && box.codeSize <= blobRoom && uint64(box.dataSize) <= p.room
+}
+
+// mine counts the descriptors that are to be closed. What the guest has closed itself, and given to others, is taken out.
+func (m *Planting) mine(h *hand) (open int, err error) {
+	files, err := m.p.openFiles(m.box.objects)
+	if err != nil {
+		return 0, err
+	}
+	for i, f := range files {
+		switch {
+		case m.box.objects[i] < 0:
+		case f.kind != m.box.kind(i):
+			if err := h.u32(0xffffffff, m.p.mailbox+atObjects+virt.Addr(4*i)); err != nil {
+				return 0, err
+			}
+		default:
+			open++
+		}
+	}
+	return open, nil
+}
+
+// ours says whether the blob is whole. Who was killed while it wrote or wiped it leaves a part of it; other bytes than that are
+// an error.
+func (p *places) ours(h *hand) (whole bool, err error) {
+	code, err := blob(p)
+	if err != nil {
+		return false, err
+	}
+	got := make([]byte, len(code))
+	if _, err := h.space.ReadAt(got, p.code); err != nil {
+		return false, err
+	}
+	for i, c := range got {
+		if c != code[i] && c != int3 {
+			return false, refuse("the code at %#x is not what was planted: nothing is written", uint64(p.code))
+		}
+	}
+	return bytes.Equal(got, code), nil
 }

@@ -125,15 +125,49 @@ func (p *places) gone(ctx context.Context, h *hand) error {
 	return r.Err
 }
 
-// wipe makes the memory what it was. No processor may be in the blob.
-func (p *places) wipe(h *hand, box *mailbox) error {
-	if err := h.fill(0, mailboxSize, p.mailbox); err != nil {
-		return err
+// settle waits until no job is under way, and returns the mailbox. A job that is armed and to which the work item never led, because
+// who planted was killed before it wrote that, is taken back.
+func (p *places) settle(ctx context.Context, h *hand) (*mailbox, error) {
+	deadline := time.Now().Add(patience)
+	r := p.s.Reader()
+	r.Space = h.space
+	var since uint64
+	for {
+		expires := r.Uint(p.work, p.o.expires)
+		fn := virt.Addr(r.U64(p.slot))
+		if r.Err != nil {
+			return nil, r.Err
+		}
+		box, err := p.readMailbox()
+		switch {
+		case err != nil:
+			return nil, err
+		case box.state != stateArmed && box.state != stateRunning:
+			return box, nil
+		case box.state == stateRunning || fn != p.original || since == 0:
+			since = expires
+		case since != expires:
+			// The blob puts the work item's function back before it takes the job. It would have taken it by now.
+			if err := h.u32(uint32(stateDone), p.mailbox+atState); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if err := pause(ctx, deadline); err != nil {
+			return nil, fmt.Errorf("the guest is still at what was planted (%s): %w", box.state, err)
+		}
 	}
+}
+
+// wipe makes the memory what it was. No processor may be in the blob. The mailbox comes last.
+func (p *places) wipe(h *hand, box *mailbox) error {
 	if err := h.fill(int3, int(box.dataSize), p.data); err != nil {
 		return err
 	}
-	return h.fill(int3, int(box.codeSize), p.code)
+	if err := h.fill(int3, int(box.codeSize), p.code); err != nil {
+		return err
+	}
+	return h.fill(0, mailboxSize, p.mailbox)
 }
 
 func (p *places) readMailbox() (*mailbox, error) {

@@ -90,14 +90,10 @@ func Prepare(ctx context.Context, g *guest.Guest, load Load) (*Plan, error) {
 	for range 1 + 2*len(load.Programs) {
 		plan.box.objects = append(plan.box.objects, -1)
 	}
-	var names []string
-	for _, prog := range load.Programs {
-		names = append(names, prog.Name)
-	}
 	plan.Writes = []Write{
 		{"mailbox, into zeroes behind the kernel's variables", p.mailbox, mailboxSize},
 		{"code that calls bpf(2) in a kworker, into int3 behind the entry code", p.code, len(plan.code)},
-		{"programs " + strings.Join(names, ", ") + " and the calls that load them, into int3 behind it", p.data, len(plan.data.b)},
+		{"programs " + strings.Join(plan.Programs(), ", ") + " and the calls that load them, into int3 behind it", p.data, len(plan.data.b)},
 		{"function of the work item shepherd, which the code puts back at once", p.slot, 8},
 	}
 	return plan, nil
@@ -168,7 +164,12 @@ func (plan *Plan) Plant(ctx context.Context) (*Planting, error) {
 		}
 		return nil, err
 	}
-	return made, made.look(ctx)
+	if err := made.look(ctx); err != nil {
+		return nil, err
+	}
+	// What the kernel's compiler made of the programs is theirs from now on.
+	rec.Images = made.images
+	return made, rec.save()
 }
 
 // explain says which step of a planting failed.
@@ -182,4 +183,12 @@ func (plan *Plan) explain(e *jobError) error {
 		what = "load program " + plan.load.Programs[e.step-1].Name
 	}
 	return fmt.Errorf("the guest's kernel refused to %s: %w", what, e.errno)
+}
+
+// Programs are the names of the programs that are planted.
+func (plan *Plan) Programs() (names []string) {
+	for _, p := range plan.load.Programs {
+		names = append(names, p.Name)
+	}
+	return names
 }

@@ -13,7 +13,9 @@ import (
 	"github.com/outsight-vmi/outsight/lab"
 	"github.com/outsight-vmi/outsight/lab/labtest"
 	"github.com/outsight-vmi/outsight/linux/bpf"
+	"github.com/outsight-vmi/outsight/linux/hooks"
 	"github.com/outsight-vmi/outsight/plant"
+	"github.com/outsight-vmi/outsight/virt"
 )
 
 // idle is a program that returns at once.
@@ -92,6 +94,10 @@ func plantIn(t *testing.T, o lab.Options) {
 		t.Errorf("planting again: %v", err)
 	}
 	labtest.Output(t, g, "for i in $(seq 200); do /bin/true; done")
+	if err := p.Check(ctx); err != nil || len(p.Problems) > 0 {
+		t.Errorf("problems: %q, %v", p.Problems, err)
+	}
+	tamper(t, g, gu, p)
 
 	// Another session finds it, by the guest's memory alone.
 	other, err := guest.Open(ctx, "lab:"+g.Name, guest.Options{})
@@ -170,4 +176,75 @@ func content(t *testing.T, g *guest.Guest, plan *plant.Plan) (all []byte) {
 		all = append(all, b...)
 	}
 	return all
+}
+
+// tamper changes what is planted as the guest's root could, and back: each change is noticed.
+func tamper(t *testing.T, lg *lab.Guest, g *guest.Guest, p *plant.Planting) {
+	t.Helper()
+	ram := labtest.OpenRAM(t, lg)
+	resume, err := guest.Pause(t.Context(), g.Machine(), lg.Name) // it must not run what is broken
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := resume(); err != nil {
+			t.Error(err)
+		}
+	}()
+	l, err := g.Look(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	var jit, funcs virt.Addr
+	for prog, err := range bpf.Programs(t.Context(), l.Linux) {
+		if err == nil && prog.Name == "outsight_exec" {
+			jit = prog.JITAddr
+		}
+	}
+	at, err := hooks.TracepointNamed(l.Linux, "sched_process_exit")
+	if err != nil {
+		t.Fatal(err)
+	}
+	field, err := l.Linux.Member("tracepoint", "funcs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if funcs = virt.Addr(must(t)(l.Linux.Space.U64(field.At(at.Addr)))); jit == 0 || funcs == 0 {
+		t.Fatal("no machine code, or no functions of the tracepoint")
+	}
+	for name, at := range map[string]virt.Addr{"machine code": jit + 8, "does not call it": funcs + 8, "the code": p.Mailbox + 0x40} {
+		pg, err := l.Linux.Space.Translate(at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		was := make([]byte, 1)
+		if _, err := ram.ReadAt(was, int64(pg.PA)); err != nil {
+			t.Fatal(err)
+		}
+		change := func(b byte) {
+			if _, err := ram.WriteAt([]byte{b}, int64(pg.PA)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		change(was[0] ^ 0x10)
+		err = p.Check(t.Context())
+		change(was[0])
+		if err != nil || !strings.Contains(strings.Join(p.Problems, ";"), name) && name != "the code" || len(p.Problems) == 0 {
+			t.Errorf("%s changed: problems %q, %v", name, p.Problems, err)
+		}
+		t.Logf("%s: %q", name, p.Problems)
+		if err := p.Check(t.Context()); err != nil || len(p.Problems) > 0 {
+			t.Errorf("%s as before: problems %q, %v", name, p.Problems, err)
+		}
+	}
+}
+
+func must(t *testing.T) func(uint64, error) uint64 {
+	return func(v uint64, err error) uint64 {
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
 }

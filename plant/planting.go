@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/outsight-vmi/outsight/guest"
-	"github.com/outsight-vmi/outsight/linux/bpf"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -28,6 +27,7 @@ type Planting struct {
 	p      *places
 	box    *mailbox
 	record *record
+	images map[string]string // by program: what it is now
 }
 
 // Object is a BPF object that was planted.
@@ -77,6 +77,9 @@ func (m *Planting) Ring() virt.Addr {
 	return m.Objects[0].Addr
 }
 
+// Check looks at what is there now, and what is not as it was planted: see Problems.
+func (m *Planting) Check(ctx context.Context) error { return m.look(ctx) }
+
 // look reads what is there of it now.
 func (m *Planting) look(ctx context.Context) error {
 	l, err := m.g.Look(ctx)
@@ -103,7 +106,7 @@ func (m *Planting) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	found, err := known(ctx, l)
+	found, err := objects(ctx, l)
 	if err != nil {
 		return err
 	}
@@ -126,7 +129,7 @@ func (m *Planting) look(ctx context.Context) error {
 		}
 		m.Objects = append(m.Objects, o)
 	}
-	return nil
+	return m.checkRuns(l, found, problem)
 }
 
 // checkBytes compares what was written with what is there.
@@ -153,37 +156,6 @@ func (m *Planting) checkBytes(p *places, problem func(string, ...any)) {
 	if s := sum(got, data); s != m.box.sum || m.record != nil && s != m.record.Sum {
 		problem("the programs at %#x are not what was planted", uint64(p.data))
 	}
-}
-
-// bpfObject is what the kernel's lists say of an object.
-type bpfObject struct {
-	id   uint32
-	name string
-}
-
-func known(ctx context.Context, l *guest.Look) (map[virt.Addr]bpfObject, error) {
-	all := map[virt.Addr]bpfObject{}
-	programs := map[uint32]string{}
-	for o, err := range bpf.Maps(ctx, l.Linux) {
-		if err != nil {
-			return nil, err
-		}
-		all[o.Addr] = bpfObject{o.ID, o.Name}
-	}
-	for o, err := range bpf.Programs(ctx, l.Linux) {
-		if err != nil {
-			return nil, err
-		}
-		all[o.Addr] = bpfObject{o.ID, o.Name}
-		programs[o.ID] = o.Name
-	}
-	for o, err := range bpf.Links(ctx, l.Linux) {
-		if err != nil {
-			return nil, err
-		}
-		all[o.Addr] = bpfObject{o.ID, programs[o.ProgramID]}
-	}
-	return all, nil
 }
 
 // openFile is what a descriptor of the kernel's threads leads to.

@@ -27,6 +27,8 @@ type record struct {
 	Code    string    `json:"code"`
 	Data    string    `json:"data"`
 	Sum     uint64    `json:"sum"` // of code and data, FNV-1a
+	// Images are fingerprints of the programs' machine code, by name.
+	Images map[string]string `json:"images,omitempty"`
 }
 
 func (plan *Plan) record() *record {

@@ -133,7 +133,7 @@ func extraCommands() []*cobra.Command {
 	lab := newLabCommand()
 	lab.GroupID = groupHost
 	return []*cobra.Command{
-		newCheckCommand(), newWatchCommand(), newTraceCommand(), newPluginCommand(), newQueryCommand(), newTopCommand(), newCollectCommand(), newRecoverCommand(), newDumpCommand(), newExportISFCommand(), newStructCommand(),
+		newCheckCommand(), newWatchCommand(), newTraceCommand(), newProbeCommand(), newPluginCommand(), newQueryCommand(), newTopCommand(), newCollectCommand(), newRecoverCommand(), newDumpCommand(), newExportISFCommand(), newStructCommand(),
 		newReadCommand(), newProfileCommand(), newWhatisCommand(), newTranslateCommand(), newDisassembleCommand(), newSearchCommand(), newWalkCommand(), newExtractCommand(), lab,
 	}
 }

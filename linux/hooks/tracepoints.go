@@ -140,3 +140,20 @@ func tracepoint(s *linux.System, o *tracepointLayout, t *Tracepoint) error {
 	}
 	return fmt.Errorf("%w: more than %d functions", kobj.ErrBroken, maxProbes)
 }
+
+// TracepointNamed is one tracepoint of the kernel's own.
+func TracepointNamed(s *linux.System, name string) (*Tracepoint, error) {
+	o, err := tracepointLayoutOf(s)
+	if err != nil {
+		return nil, err
+	}
+	a, err := s.SymbolAddr("__tracepoint_" + name)
+	if err != nil {
+		return nil, fmt.Errorf("tracepoint %s: %w", name, err)
+	}
+	t := &Tracepoint{Addr: a}
+	if err := tracepoint(s, o, t); err != nil {
+		return nil, fmt.Errorf("tracepoint %s at %#x: %w", name, uint64(a), err)
+	}
+	return t, nil
+}

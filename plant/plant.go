@@ -54,7 +54,7 @@ func Prepare(ctx context.Context, g *guest.Guest, load Load) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	if m, err := p.readMailbox(); err == nil && m != nil {
+	if m, err := p.readMailbox(p.s.Space); err == nil && m != nil {
 		return nil, ErrPlanted
 	} else if err != nil && !errors.Is(err, errNoMailbox) {
 		return nil, err
@@ -164,7 +164,7 @@ func (plan *Plan) Plant(ctx context.Context) (*Planting, error) {
 		}
 		return nil, err
 	}
-	if err := made.look(ctx); err != nil {
+	if err := made.Check(ctx); err != nil {
 		return nil, err
 	}
 	// What the kernel's compiler made of the programs is theirs from now on.

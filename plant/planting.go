@@ -28,6 +28,7 @@ type Planting struct {
 	box    *mailbox
 	record *record
 	images map[string]string // by program: what it is now
+	whole  bool              // code and data are what was written
 }
 
 // Object is a BPF object that was planted.
@@ -49,6 +50,16 @@ func Find(ctx context.Context, g *guest.Guest) (*Planting, error) {
 		return nil, err
 	}
 	defer l.Close()
+	m, err := At(ctx, l)
+	if err != nil {
+		return nil, err
+	}
+	m.g = g
+	return m, nil
+}
+
+// At finds what is planted in a guest at a look, to be looked at, not removed.
+func At(ctx context.Context, l *guest.Look) (*Planting, error) {
 	p, err := find(l.Linux)
 	var refused *RefusedError
 	if errors.As(err, &refused) {
@@ -57,16 +68,28 @@ func Find(ctx context.Context, g *guest.Guest) (*Planting, error) {
 	if err != nil {
 		return nil, err
 	}
-	box, err := p.readMailbox()
+	box, err := p.readMailbox(l.Linux.Space)
 	if errors.Is(err, errNoMailbox) {
 		return nil, ErrNothing
 	}
 	if err != nil {
 		return nil, err
 	}
-	m := &Planting{g: g, p: p, box: box}
-	m.record, _ = readRecord(box.id)
-	return m, m.look(ctx)
+	m := &Planting{p: p}
+	m.record, _ = readRecord(box.id) // another host's, or another user's: nil
+	return m, m.look(ctx, l)
+}
+
+// Noted says that this host and user noted the planting: it is theirs.
+func (m *Planting) Noted() bool { return m.record != nil }
+
+// Settled says that no job is under way.
+func (m *Planting) Settled() bool { return m.box.state != stateArmed && m.box.state != stateRunning }
+
+// Holds says whether an address is in code or data that this host has written into the guest, and that is as it was written.
+func (m *Planting) Holds(a virt.Addr) bool {
+	in := func(from virt.Addr, n uint32) bool { return a >= from && a < from+virt.Addr(n) }
+	return m.whole && m.Noted() && (in(m.box.code, m.box.codeSize) || in(m.box.data, m.box.dataSize))
 }
 
 // Ring is the struct bpf_map of the ring; 0: it is not there.
@@ -78,24 +101,26 @@ func (m *Planting) Ring() virt.Addr {
 }
 
 // Check looks at what is there now, and what is not as it was planted: see Problems.
-func (m *Planting) Check(ctx context.Context) error { return m.look(ctx) }
-
-// look reads what is there of it now.
-func (m *Planting) look(ctx context.Context) error {
+func (m *Planting) Check(ctx context.Context) error {
 	l, err := m.g.Look(ctx)
 	if err != nil {
 		return err
 	}
 	defer l.Close()
+	return m.look(ctx, l)
+}
+
+// look reads what is there of it at a look.
+func (m *Planting) look(ctx context.Context, l *guest.Look) error {
 	p := *m.p
 	p.s = l.Linux
-	box, err := p.readMailbox()
+	box, err := p.readMailbox(l.Linux.Space)
 	if err != nil {
 		return err
 	}
 	m.box, m.Mailbox = box, p.mailbox
 	m.ID, m.When, m.State = hex.EncodeToString(box.id[:]), box.when, box.state.String()
-	m.Objects, m.Problems = nil, nil
+	m.Objects, m.Problems, m.whole = nil, nil, false
 	problem := func(format string, args ...any) { m.Problems = append(m.Problems, fmt.Sprintf(format, args...)) }
 	if !p.leadsHere(box) {
 		problem("the mailbox names code at %#x and data at %#x, expected %#x and %#x", uint64(box.code), uint64(box.data), uint64(p.code), uint64(p.data))
@@ -139,7 +164,7 @@ func (m *Planting) checkBytes(p *places, problem func(string, ...any)) {
 		problem("%v", err)
 		return
 	}
-	space := p.s.Space.Live()
+	space := p.s.Space
 	got := make([]byte, m.box.codeSize)
 	data := make([]byte, m.box.dataSize)
 	if _, err := space.ReadAt(got, p.code); err != nil {
@@ -156,6 +181,7 @@ func (m *Planting) checkBytes(p *places, problem func(string, ...any)) {
 	if s := sum(got, data); s != m.box.sum || m.record != nil && s != m.record.Sum {
 		problem("the programs at %#x are not what was planted", uint64(p.data))
 	}
+	m.whole = len(m.Problems) == 0
 }
 
 // openFile is what a descriptor of the kernel's threads leads to.
@@ -212,7 +238,7 @@ func (m *Planting) Remove(ctx context.Context) error {
 
 func (m *Planting) remove(ctx context.Context, h *hand) error {
 	p := m.p
-	box, err := p.readMailbox()
+	box, err := p.readMailbox(h.space)
 	switch {
 	case errors.Is(err, errNoMailbox):
 		return ErrNothing

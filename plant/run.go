@@ -52,7 +52,7 @@ func (m *Planting) run(ctx context.Context, h *hand, job virt.Addr) error {
 		return errors.Join(err, h.u32(uint32(stateDone), p.mailbox+atState))
 	}
 	for {
-		box, err := p.readMailbox()
+		box, err := p.readMailbox(h.space)
 		if err != nil {
 			return fmt.Errorf("read the mailbox at %#x: %w", uint64(p.mailbox), err)
 		}
@@ -138,7 +138,7 @@ func (p *places) settle(ctx context.Context, h *hand) (*mailbox, error) {
 		if r.Err != nil {
 			return nil, r.Err
 		}
-		box, err := p.readMailbox()
+		box, err := p.readMailbox(h.space)
 		switch {
 		case err != nil:
 			return nil, err
@@ -170,9 +170,10 @@ func (p *places) wipe(h *hand, box *mailbox) error {
 	return h.fill(0, mailboxSize, p.mailbox)
 }
 
-func (p *places) readMailbox() (*mailbox, error) {
+// readMailbox reads the mailbox through a look, or, with what is live, as it is now.
+func (p *places) readMailbox(space *virt.Space) (*mailbox, error) {
 	b := make([]byte, mailboxSize)
-	if _, err := p.s.Space.Live().ReadAt(b, p.mailbox); err != nil {
+	if _, err := space.ReadAt(b, p.mailbox); err != nil {
 		return nil, err
 	}
 	return parseMailbox(b)

@@ -65,18 +65,21 @@ func (s *straceLines) Event(e *trace.Event, _ table.Row) error {
 	b := e.Time.In(s.zone).AppendFormat(s.line[:0], "15:04:05.000000")
 	b = append(b, ' ')
 	b = strconv.AppendInt(b, int64(e.TID), 10)
-	if p.Comm != "" {
+	if p != nil && p.Comm != "" {
 		b = text.AppendVisible(append(b, ' '), p.Comm)
 	}
-	b = append(append(b, "  "...), callName(e)...)
+	b = append(b, "  "...)
 	switch {
+	case e.Name == "" || e.Kind == trace.KindFinding: // no call: a process, a module, what is found
+		b = text.AppendVisible(append(append(b, string(e.Kind)...), ' '), e.What())
 	case e.Kind == trace.KindWrite:
+		b = append(b, callName(e)...)
 		b = append(append(b, ": "...), e.Object...)
 		b = append(append(b, ' '), e.Args...)
 	case e.Kind != trace.KindSyscall && e.Kind != trace.KindIOURing:
-		b = append(append(b, ' '), e.Args...)
+		b = append(append(append(b, callName(e)...), ' '), e.Args...)
 	default:
-		b = append(append(append(b, '('), e.Args...), ')')
+		b = append(append(append(append(b, callName(e)...), '('), e.Args...), ')')
 		if e.Returned {
 			b = append(append(b, " = "...), e.Result...)
 		} else {

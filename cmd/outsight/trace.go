@@ -39,6 +39,7 @@ type traceFlags struct {
 	summary, strace     bool
 	sessions            sessionFlags
 	cr3, switches       bool
+	plant               bool
 }
 
 func newTraceCommand() *cobra.Command {
@@ -58,6 +59,7 @@ func newTraceCommand() *cobra.Command {
   outsight trace lab:demo --write modprobe_path:256
   outsight trace lab:demo --hold-exec ./decide
   outsight trace lab:demo --sessions recordings
+  outsight trace vm1 --plant
   outsight trace lab:demo --cr3 --summary`,
 		GroupID:           groupAsk,
 		Args:              oneTarget,
@@ -80,6 +82,7 @@ func newTraceCommand() *cobra.Command {
 	c.Flags().StringSliceVar(&f.inside, "container", nil, "only processes in containers whose short ID begins with one of these `IDs`")
 	c.Flags().BoolVar(&f.cr3, "cr3", false, "show address spaces instead, as they are created and end, by what processors load into CR3: needs to know nothing of the guest's system")
 	c.Flags().BoolVar(&f.switches, "switches", false, "with --cr3: show each time that a processor goes on with another address space, too")
+	c.Flags().BoolVar(&f.plant, "plant", false, "with any monitor, KVM too: plant probes in the guest, read and remove them; shows processes, modules and a few system calls, or those of --syscalls: see outsight probe and docs/planted.md")
 	c.Flags().IntVar(&f.limit, "string-limit", 32, "show so many `bytes` of strings and buffers, as strace -s")
 	c.Flags().BoolVar(&f.summary, "summary", false, "count calls, errors and time instead, and print a table at the end, as strace -c; with --cr3 as top")
 	c.Flags().BoolVar(&access.noCache, "no-cache", false, "analyze the kernel again, without the profiles kept on disk")
@@ -109,6 +112,9 @@ func newTraceCommand() *cobra.Command {
 		options, err := f.options(o)
 		if err != nil {
 			return err
+		}
+		if f.plant {
+			return f.runPlanted(c, &access, optionalTarget(args), o, where, options)
 		}
 		if err := f.sessions.check(&f); err != nil {
 			return err

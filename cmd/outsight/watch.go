@@ -33,7 +33,8 @@ the plugin in a QEMU that translates the guest (outsight lab up --trace, outsigh
 of them as it happens; what it does not see, and all of it elsewhere, is polled. Polling compares two looks at the
 guest's memory: it works with every monitor and costs the guest nothing, but what came and went in
 between is counted, not seen (events of kind lost). --source breakpoint sees each event of up to four
-kinds (more under TCG), by QEMU's gdb stub, and stops the guest for a moment at each.
+kinds (more under TCG), by QEMU's gdb stub, and stops the guest for a moment at each. --plant sees each process and module
+with any monitor, by probes that it plants in the guest: the only way that writes into it.
 
 A note marks what matters most: a shell, interpreter or downloader below a process that accepts
 connections, execution of memory that no file holds, a process that became root without the right to.
@@ -48,6 +49,7 @@ type watchFlags struct {
 	where    string
 	findings time.Duration
 	from     string // the source
+	plant    bool
 }
 
 // watchKinds are the kinds of events of the feed.
@@ -68,7 +70,8 @@ func newWatchCommand() *cobra.Command {
   outsight watch vm1 --where 'uid == 0 && event == "exec"'
   outsight watch vm1 --where 'note != null'
   outsight watch vm1 --findings=10s
-  outsight watch vm1 --source breakpoint --kinds exec,module`,
+  outsight watch vm1 --source breakpoint --kinds exec,module
+  outsight watch vm1 --plant`,
 		GroupID:           groupAsk,
 		Args:              oneTarget,
 		ValidArgsFunction: completeTarget,
@@ -83,6 +86,7 @@ func newWatchCommand() *cobra.Command {
 	c.Flags().DurationVar(&f.every, "every", polling.DefaultEvery, fmt.Sprintf("look at the processes once in this `time`, at least %v", polling.MinEvery))
 	c.Flags().StringVar(&f.from, "source", sourceBest, "best: the plugin if QEMU has it, else polling; or plugin, polling, or breakpoint: QEMU's gdb stub, which stops the guest for a moment at each event and misses none of few kinds (docs/events.md)")
 	_ = c.RegisterFlagCompletionFunc("source", cobra.FixedCompletions(watchSources, cobra.ShellCompDirectiveNoFileComp))
+	c.Flags().BoolVar(&f.plant, "plant", false, "with any monitor, KVM too: plant probes in the guest that report each process and module, and remove them at the end; the rest is polled: see outsight probe and docs/planted.md")
 	c.Flags().StringSliceVar(&f.kinds, "kinds", nil, "only these `kinds` of events, with commas between them: "+strings.Join(names, ", "))
 	c.Flags().StringVar(&f.where, "where", "", "only events for which this `expression` over the columns is true, in CEL: 'uid == 0 && event == \"exec\"'")
 	c.Flags().DurationVar(&f.findings, "findings", 0, "judge the guest as check does, once in this `time`, and show what is found; 30s if no time is given")
@@ -106,6 +110,8 @@ func (f *watchFlags) run(c *cobra.Command, target string) (err error) {
 		return usagef("--source: no source %q; there are %s", f.from, strings.Join(watchSources, ", "))
 	case f.from == string(trace.FromBreakpoint) && (f.findings != 0 || c.Flags().Changed("every")):
 		return usagef("--source breakpoint: --every and --findings go with polling")
+	case f.plant && f.from != sourceBest:
+		return usagef("--plant is a source of its own: leave --source out")
 	case f.every < polling.MinEvery:
 		return usagef("--every %v: at least %v", f.every, polling.MinEvery)
 	case f.findings != 0 && f.findings < 100*time.Millisecond:
@@ -137,7 +143,13 @@ func (f *watchFlags) run(c *cobra.Command, target string) (err error) {
 		return err
 	}
 	warnStill(ctx, g)
-	stream, named, err := f.source(ctx, g, kinds)
+	source := f.source
+	if f.plant {
+		source = func(ctx context.Context, g *guest.Guest, kinds []trace.Kind) (trace.Stream, string, error) {
+			return f.byPlanted(ctx, c, g, kinds)
+		}
+	}
+	stream, named, err := source(ctx, g, kinds)
 	if err != nil {
 		return err
 	}

@@ -46,15 +46,14 @@ func TestGuestPlant(t *testing.T) {
 				name = k + "-private"
 			}
 			t.Run(name, func(t *testing.T) {
-				plantIn(t, lab.Options{Name: "plant-" + name, Kernel: k, SMP: 2, Private: private})
+				plantIn(t, labtest.Up(t, lab.Options{Name: "plant-" + name, Kernel: k, SMP: 2, Private: private}))
 			})
 		}
 	}
 }
 
-func plantIn(t *testing.T, o lab.Options) {
+func plantIn(t *testing.T, g *lab.Guest) {
 	t.Setenv("OUTSIGHT_PLANTED", t.TempDir())
-	g := labtest.Up(t, o)
 	ctx := t.Context()
 	labtest.Output(t, g, "until [ $(cut -d. -f1 /proc/uptime) -ge 11 ]; do sleep 1; done")
 	before := labtest.Output(t, g, "ls -l /proc/2/fd; dmesg | wc -l")

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -82,6 +83,30 @@ func At(ctx context.Context, l *guest.Look) (*Planting, error) {
 
 // Noted says that this host and user noted the planting: it is theirs.
 func (m *Planting) Noted() bool { return m.record != nil }
+
+// Lacks are the programs of a load that are not planted.
+func (m *Planting) Lacks(l *Load) (names []string) {
+	for _, p := range l.Programs {
+		if !slices.ContainsFunc(m.Objects, func(o Object) bool { return o.Kind == "program" && o.Name == p.Name }) {
+			names = append(names, p.Name)
+		}
+	}
+	return names
+}
+
+// Is says whether exactly this load is what was planted.
+func (m *Planting) Is(l *Load) (bool, error) {
+	code, err := blob(m.p)
+	if err != nil {
+		return false, err
+	}
+	types, err := m.p.s.Types()
+	if err != nil {
+		return false, err
+	}
+	d, err := l.encode(m.p.data, m.p.mailbox, func(tracepoint string) (uint32, error) { return typedefOf(types, tracepoint) })
+	return err == nil && sum(code, d.b) == m.box.sum, err
+}
 
 // Settled says that no job is under way.
 func (m *Planting) Settled() bool { return m.box.state != stateArmed && m.box.state != stateRunning }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -57,6 +58,10 @@ func Plant(ctx context.Context, g *guest.Guest, o Options, before func(*plant.Pl
 		return nil, err
 	case len(t.planting.Problems) > 0 || t.planting.Ring() == 0:
 		return nil, fmt.Errorf("the probes in the guest are not as they were planted (outsight probe list): outsight probe remove, and plant again")
+	default:
+		if err := t.reports(ctx, g, o); err != nil {
+			return nil, err
+		}
 	}
 	made := t
 	defer func() {
@@ -74,6 +79,33 @@ func Plant(ctx context.Context, g *guest.Guest, o Options, before func(*plant.Pl
 	t.stop = stop
 	go t.tend(tending)
 	return t, nil
+}
+
+// reports checks that probes which are planted already report what is asked for.
+func (t *Tended) reports(ctx context.Context, g *guest.Guest, o Options) error {
+	l, err := g.Look(ctx)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	load, err := Compile(ctx, l, o)
+	if err != nil {
+		return err
+	}
+	if len(o.Calls) == 0 && !o.All {
+		if o.Calls == nil {
+			return nil // whatever they report
+		}
+		if lacks := t.planting.Lacks(load); len(lacks) > 0 {
+			return fmt.Errorf("other probes are planted already, without %s: outsight probe remove, and plant again", strings.Join(lacks, ", "))
+		}
+		return nil
+	}
+	same, err := t.planting.Is(load)
+	if err == nil && !same {
+		err = errors.New("probes for other system calls are planted already: outsight probe remove, and plant again, or leave --syscalls out to read what they report")
+	}
+	return err
 }
 
 func plantNew(ctx context.Context, g *guest.Guest, o Options, before func(*plant.Plan) error) (*plant.Planting, error) {

@@ -455,6 +455,9 @@ func (p *processes) count(r *round, now sched.Turnover, began int64) {
 	if most := uint64(1 << 30); forks > most || threads > int64(most) { // of a kernel that boots
 		return
 	}
+	if k := r.s.kinds; k != nil && !k[trace.KindFork] && !k[trace.KindExec] && !k[trace.KindExit] {
+		return // another source sees processes, or nobody asked for them
+	}
 	p.balance += int64(forks) - began - max(threads, 0)
 	// A look may see what was counted after it had read the counts: then the balance is negative for now.
 	if p.balance > 0 {

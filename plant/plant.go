@@ -155,10 +155,14 @@ func (plan *Plan) Plant(ctx context.Context) (*Planting, error) {
 	made := &Planting{g: plan.g, p: p, box: plan.box, record: rec}
 	if err := made.run(ctx, h, plan.data.planting); err != nil {
 		var failed *jobError
-		if !errors.As(err, &failed) {
-			return nil, err // armed or not at all: a later run lists and removes it
+		switch {
+		case errors.As(err, &failed):
+			err = plan.explain(failed)
+		case ctx.Err() != nil: // who planted has changed his mind
+			err = ctx.Err()
+		default:
+			return nil, err // armed, or not at all: a later run lists and removes it
 		}
-		err = plan.explain(failed)
 		if undo := made.remove(context.WithoutCancel(ctx), h); undo != nil {
 			err = errors.Join(err, fmt.Errorf("remove what was loaded before that: %w", undo))
 		}

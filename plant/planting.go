@@ -304,6 +304,9 @@ func (m *Planting) remove(ctx context.Context, h *hand) error {
 			return err
 		}
 	}
+	if err := m.same(h); err != nil {
+		return err
+	}
 	if err := p.wipe(h, m.box); err != nil {
 		return err
 	}

@@ -60,6 +60,10 @@ func (p *places) ready(ctx context.Context, l *guest.Look) error {
 			return refuse("module %s guards the guest's kernel, and would take what is planted for an attack", mod.Name)
 		}
 	}
+	// Stacks that lead through the code have no unwind information, which live patching goes by.
+	if a, ok := s.Address("klp_transition_patch"); ok && r.U64(a) != 0 {
+		return refuse("a live patch is being put in place or taken out")
+	}
 	if r.Err != nil {
 		return r.Err
 	}

@@ -15,11 +15,13 @@ const (
 	// patience is for how long a job is waited for. vmstat_shepherd runs each second (sysctl vm.stat_interval), later in
 	// a guest whose processor 0 sleeps, because its timer is deferrable.
 	patience = 60 * time.Second
+	// maxInterval bounds what is added to it where the guest's vm.stat_interval is longer.
+	maxInterval = 10 * time.Minute
 	// pace is how often the mailbox is looked at.
 	pace = 5 * time.Millisecond
 	// before is how many jiffies must be left until the work item's timer fires, when its function is written: nobody
 	// reads the word meanwhile, so that a write in pieces does no harm either.
-	before = 5
+	before = 25
 )
 
 // jobError is a step of a job that the guest's kernel refused.
@@ -33,7 +35,7 @@ func (e *jobError) Error() string { return fmt.Sprintf("step %d: %v", e.step, e.
 // run has the guest do a job, and waits for its end.
 func (m *Planting) run(ctx context.Context, h *hand, job virt.Addr) error {
 	p := m.p
-	if err := p.idle(); err != nil {
+	if err := errors.Join(m.same(h), p.idle()); err != nil {
 		return err
 	}
 	b := le.AppendUint64(nil, m.box.serial+1) // serial, job, steps, error
@@ -46,10 +48,13 @@ func (m *Planting) run(ctx context.Context, h *hand, job virt.Addr) error {
 		return err
 	}
 	m.box.serial++
-	deadline := time.Now().Add(patience)
-	if err := p.arm(ctx, h, deadline); err != nil {
+	deadline := time.Now().Add(patience + p.interval(h))
+	if err := m.arm(ctx, h, deadline); err != nil {
 		// Nothing leads there yet: it is as it was.
-		return errors.Join(err, h.u32(uint32(stateDone), p.mailbox+atState))
+		if m.same(h) == nil {
+			err = errors.Join(err, h.u32(uint32(stateDone), p.mailbox+atState))
+		}
+		return err
 	}
 	for {
 		box, err := p.readMailbox(h.space)
@@ -86,8 +91,32 @@ func pause(ctx context.Context, deadline time.Time) error {
 	}
 }
 
+// interval is how long the work item may wait for its timer: longer than usual where vm.stat_interval says so.
+func (p *places) interval(h *hand) time.Duration {
+	r := p.s.Reader()
+	r.Space = h.space
+	left := int64(r.Uint(p.work, p.o.expires) - r.U64(p.jiffies))
+	if r.Err != nil || left < 0 {
+		return 0
+	}
+	return min(time.Duration(left)*time.Second/100, maxInterval) // CONFIG_HZ is 100 at least
+}
+
+// same checks that this is the guest that was planted in: one that has booted again since has another kernel's memory there.
+func (m *Planting) same(h *hand) error {
+	box, err := m.p.readMailbox(h.space)
+	if err != nil {
+		return fmt.Errorf("the mailbox at %#x: %w", uint64(m.p.mailbox), err)
+	}
+	if box.id != m.box.id {
+		return refuse("the mailbox at %#x is another planting's: the guest has booted again", uint64(m.p.mailbox))
+	}
+	return nil
+}
+
 // arm makes the work item lead to the blob, at a moment at which it waits for its timer.
-func (p *places) arm(ctx context.Context, h *hand, deadline time.Time) error {
+func (m *Planting) arm(ctx context.Context, h *hand, deadline time.Time) error {
+	p := m.p
 	for {
 		r := p.s.Reader()
 		r.Space = h.space
@@ -100,6 +129,12 @@ func (p *places) arm(ctx context.Context, h *hand, deadline time.Time) error {
 		case fn != p.original:
 			return refuse("the work item shepherd leads to %#x, expected %#x", uint64(fn), uint64(p.original))
 		case pending && left >= before:
+			if err := m.same(h); err != nil {
+				return err
+			}
+			if whole, err := p.ours(h); err != nil || !whole {
+				return errors.Join(err, refuse("the code at %#x is not what was planted", uint64(p.code)))
+			}
 			return h.word(uint64(p.code), p.slot)
 		}
 		if err := pause(ctx, deadline); err != nil {

@@ -53,14 +53,41 @@ func (c *callCompiler) program(entry bool) (*writer, error) {
 	w.store(fp, stackTask, r8, 8)
 	c.processes(w)
 	w.load(r1, r8, o.status, 4)
-	compat, known := w.label(), w.label()
+	compat, known, whole := w.label(), w.label(), w.label()
+	if !entry {
+		w.storeImm(fp, stackWhole, 0, 8)
+	}
 	w.jumpIf(jmpAny, r1, compatStatus, compat)
-	c.wanted(w, syscall.ABI64, entry)
-	w.jump(known)
-	w.set(compat)
-	c.wanted(w, syscall.ABI32, entry)
-	w.imm(r1, 1<<32)
-	w.aluReg(aluAdd, r7, r1)
+	for _, abi := range []syscall.ABI{syscall.ABI64, syscall.ABI32} {
+		if abi == syscall.ABI32 {
+			w.set(compat)
+		}
+		c.wanted(w, abi, entry)
+		one, next := whole, w.label()
+		if !entry {
+			one = w.label()
+		}
+		if c.all() {
+			if err := c.split(w, abi, one); err != nil {
+				return nil, err
+			}
+		}
+		w.jump(next)
+		if !entry {
+			w.set(one)
+			w.storeImm(fp, stackWhole, 1, 8)
+		}
+		w.set(next)
+		if abi == syscall.ABI32 {
+			w.imm(r1, 1<<32)
+			w.aluReg(aluAdd, r7, r1)
+		}
+		w.jump(known)
+	}
+	if entry {
+		w.set(whole)
+		c.brief(w)
+	}
 	w.set(known)
 	w.store(fp, stackCall, r7, 8)
 	words := tcg.CallWords
@@ -80,46 +107,82 @@ const sigreturn64 = 15
 
 // filter ends the program of a call whose number no ABI wants, before anything else is looked at.
 func (c *callCompiler) filter(w *writer) {
-	var bits [maxNumber / 64]uint64
-	for _, abi := range []syscall.ABI{syscall.ABI64, syscall.ABI32} {
-		for _, n := range c.calls.Numbers(abi) {
-			if n < maxNumber {
-				bits[n/64] |= 1 << (n % 64)
-			}
-		}
-	}
 	if c.all() {
 		return
 	}
-	var branches []branch
-	test := w.label()
-	type block struct {
-		l    label
-		mask uint64
-	}
-	var blocks []block
-	for i, mask := range bits {
-		if mask == 0 {
-			continue
+	w.member(r7, append(c.calls.Numbers(syscall.ABI64), c.calls.Numbers(syscall.ABI32)...), w.out)
+}
+
+// member goes on if the number in a register is in a set, else to no. R1 and R2 are changed.
+func (w *writer) member(reg uint8, set []uint32, no label) {
+	var bits [maxNumber / 64]uint64
+	for _, n := range set {
+		if n < maxNumber {
+			bits[n/64] |= 1 << (n % 64)
 		}
-		l := w.label()
-		blocks = append(blocks, block{l, mask})
-		branches = append(branches, branch{uint32(64 * i), uint32(64*i + 63), l})
 	}
-	w.dispatch(r7, branches, w.out)
-	for _, b := range blocks {
-		w.set(b.l)
-		w.imm(r1, b.mask)
+	test := w.label()
+	var branches []branch
+	var masks []uint64
+	for i, mask := range bits {
+		if mask != 0 {
+			branches = append(branches, branch{uint32(64 * i), uint32(64*i + 63), w.label()})
+			masks = append(masks, mask)
+		}
+	}
+	w.dispatch(reg, branches, no)
+	for i, b := range branches {
+		w.set(b.label)
+		w.imm(r1, masks[i])
 		w.jump(test)
 	}
 	w.set(test)
-	w.mov(r2, r7)
+	w.mov(r2, reg)
 	w.alu(aluAnd, r2, 63)
 	w.aluReg(aluShr, r1, r2)
 	ok := w.label()
 	w.jumpIf(jmpAny, r1, 1, ok)
-	w.jump(w.out)
+	w.jump(no)
 	w.set(ok)
+}
+
+// whole says whether a call has no record of its entry when all calls are wanted: nothing is fetched then, and what its arguments are
+// is known when it returns, too.
+func (c *callCompiler) whole(abi syscall.ABI, n uint32) (bool, error) {
+	list, err := c.calls.Entry(abi, n)
+	return c.all() && len(list) == 0 && c.calls.Returns(abi, n), err
+}
+
+// split goes to whole for calls of an ABI that have no record of their entry. So has one whose number is not known.
+func (c *callCompiler) split(w *writer, abi syscall.ABI, whole label) error {
+	var others []uint32
+	for _, n := range c.calls.Numbers(abi) {
+		is, err := c.whole(abi, n)
+		if err != nil {
+			return err
+		}
+		if !is {
+			others = append(others, n)
+		}
+	}
+	w.member(r7, others, whole)
+	return nil
+}
+
+// brief notes that a call has begun, without a record.
+func (c *callCompiler) brief(w *writer) {
+	w.element()
+	w.mov(r7, r0)
+	w.store(r7, controlTask, r8, 8)
+	w.load(r3, r8, c.o.voluntary, 8)
+	w.load(r1, r8, c.o.involuntary, 8)
+	w.aluReg(aluAdd, r3, r1)
+	w.store(r7, controlSwitches, r3, 8)
+	w.storeImm(r7, controlStamp, 0, 8)
+	w.storeImm(r7, controlFault, 0, 8)
+	w.call(callTime)
+	w.store(r7, controlBegan, r0, 8)
+	w.jump(w.out)
 }
 
 // all says whether every call is wanted, also one of a number that is not known.
@@ -203,6 +266,7 @@ func (c *callCompiler) head(w *writer, entry bool) {
 		w.word(5, r1)
 	} else {
 		slept, done := w.label(), w.label()
+		w.imm(r4, 0) // when it began
 		w.load(r1, r7, controlTask, 8)
 		w.jumpReg(jmpDiffer, r1, r8, slept)
 		w.storeImm(r7, controlTask, 0, 8)
@@ -212,6 +276,7 @@ func (c *callCompiler) head(w *writer, entry bool) {
 		w.word(3, r1)
 		w.load(r1, r7, controlFault, 8)
 		w.store(fp, stackFault, r1, 8)
+		w.load(r4, r7, controlBegan, 8)
 		w.jump(done)
 		w.set(slept)
 		w.imm(r1, 0)
@@ -221,6 +286,16 @@ func (c *callCompiler) head(w *writer, entry bool) {
 		w.set(done)
 		w.load(r1, fp, slot(uint8(tcg.SlotResult)), 8)
 		w.word(5, r1)
+		if c.all() {
+			part := w.label()
+			w.load(r1, fp, stackWhole, 8)
+			w.jumpIf(jmpEqual, r1, 0, part)
+			w.word(tcg.WholeWords-1, r4)
+			w.storeImm(r9, recordProbe, tcg.WholeID, 4)
+			w.storeImm(r9, recordWords, tcg.WholeWords, 4)
+			w.storeImm(r9, recordLength, recordHead+8*tcg.WholeWords, 4)
+			w.set(part)
+		}
 	}
 	compat, done := w.label(), w.label()
 	w.load(r1, r8, o.status, 4)
@@ -240,7 +315,7 @@ func (c *callCompiler) head(w *writer, entry bool) {
 
 func (c *callCompiler) argument(w *writer, entry bool, i int) {
 	w.store(fp, slot(uint8(tcg.SlotArgs)+uint8(i)), r1, 8)
-	if entry {
+	if entry || c.all() { // of a return that is not whole, what comes next has this place
 		w.word(tcg.CallWords+i, r1)
 	}
 }

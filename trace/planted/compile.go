@@ -26,7 +26,8 @@ type Options struct {
 	Limit int          // most bytes of a buffer or string that is data; 0: 32
 	// Fields fills [trace.Event.Fields] of system calls.
 	Fields bool
-	Ring   uint32 // bytes of each processor's ring, a power of two; 0: 1 MiB, or less on a guest of many processors
+	// Ring is how many bytes each processor's ring has, a power of two; 0: 1 MiB, or 2 MiB for all calls, but less on a guest of many processors.
+	Ring uint32
 }
 
 // Kinds are the kinds of events that are seen without system calls.
@@ -92,7 +93,7 @@ func compile(ctx context.Context, l *guest.Look, o Options) (*plant.Load, error)
 	if !tracepoint(spec, beatTracepoint) {
 		return nil, fmt.Errorf("no tracepoint %s: %w", beatTracepoint, btf.ErrNotFound)
 	}
-	if err := add("outsight_beat", beatTracepoint, beat(area)); err != nil {
+	if err := add(beatName, beatTracepoint, beat(area)); err != nil {
 		return nil, err
 	}
 	for _, p := range places {
@@ -139,7 +140,10 @@ func compile(ctx context.Context, l *guest.Look, o Options) (*plant.Load, error)
 	return load, nil
 }
 
-const beatTracepoint = "workqueue_execute_start"
+const (
+	beatTracepoint = "workqueue_execute_start"
+	beatName       = "outsight_beat"
+)
 
 func (o *Options) kinds() []trace.Kind {
 	if o.Kinds == nil {
@@ -182,6 +186,9 @@ func (o *Options) area(cpus int) (uint32, error) {
 		return a, nil
 	}
 	a := uint32(defaultArea)
+	if o.All {
+		a = maxArea
+	}
 	for a > minArea && uint64(a)*uint64(cpus) > maxRings {
 		a /= 2
 	}
@@ -190,7 +197,7 @@ func (o *Options) area(cpus int) (uint32, error) {
 
 // programs are the names of all programs.
 var programs = func() map[string]bool {
-	names := map[string]bool{"outsight_beat": true, "outsight_enter": true, "outsight_leave": true}
+	names := map[string]bool{beatName: true, "outsight_enter": true, "outsight_leave": true}
 	for _, p := range places {
 		names[p.name] = true
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -78,48 +80,105 @@ func TestGuestOracle(t *testing.T) {
 	}
 }
 
-func oracle(t *testing.T, o lab.Options) {
+// both begins to trace by planted programs, and by the plugin.
+func both(t *testing.T, o lab.Options, p planted.Options, q tcg.Options) (g *lab.Guest, s *planted.Stream, stop, stop2 func() []trace.Event) {
+	t.Helper()
 	path, err := plugin.Install(filepath.Join(t.TempDir(), plugin.FileName))
 	if err != nil {
 		labtest.Need(t, err.Error())
 	}
 	o.Plugin = path
 	g, gu := up(t, o)
-	plantInside(t, g, gu, planted.Options{})
-	p, err := planted.Open(t.Context(), gu, 0, planted.Options{})
-	if err != nil {
+	plantInside(t, g, gu, p)
+	if s, err = planted.Open(t.Context(), gu, 0, p); err != nil {
 		t.Fatal(err)
 	}
 	gu2, err := guest.Open(t.Context(), "lab:"+g.Name, guest.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer gu2.Close()
-	q, err := tcg.Start(t.Context(), gu2, tcg.Options{Calls: planted.DefaultCalls})
+	t.Cleanup(func() { gu2.Close() })
+	plugged, err := tcg.Start(t.Context(), gu2, q)
 	if err != nil {
 		t.Fatal(err)
 	}
-	stop, stop2 := collect(t, p), collect(t, q)
+	return g, s, collect(t, s), collect(t, plugged)
+}
+
+// text is what both sources have to agree on.
+func text(e *trace.Event) string {
+	return fmt.Sprintf("%d %s(%s) = %s", e.TID, e.Name, e.Args, e.Result)
+}
+
+// calls are those of events, in order.
+func calls(all []trace.Event, of func(*trace.Event) bool) (list []string) {
+	for i := range all {
+		if e := &all[i]; e.Kind == trace.KindSyscall && (of == nil || of(e)) {
+			list = append(list, text(e))
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
+// wide32 is a program that makes system calls as a 32-bit process, by all ways that there are.
+func wide32(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "wide32")
+	out, err := exec.Command("gcc", "-O1", "-static", "-o", path, "../tcg/testdata/wide32.c",
+		"-m32", "-nostdlib", "-ffreestanding", "-fno-pic", "-no-pie", "-fno-stack-protector", "-Wl,-m,elf_i386", "-Wl,-e,start").CombinedOutput()
+	if err != nil {
+		labtest.Need(t, "gcc for 32-bit programs: "+string(out))
+	}
+	return path
+}
+
+// TestGuestAll compares all system calls of processes that begin and end while both sources look.
+func TestGuestAll(t *testing.T) {
+	if os.Getenv("OUTSIGHT_SLOW") == "" {
+		t.Skip("OUTSIGHT_SLOW is not set")
+	}
+	for _, k := range kernels() {
+		t.Run(k, func(t *testing.T) {
+			files := map[string]string{"/wide32": wide32(t)}
+			g, s, stop, stop2 := both(t, lab.Options{Name: "all-" + k, Kernel: k, SMP: 2, Files: files}, planted.Options{All: true, Ring: 2 << 20}, tcg.Options{})
+			labtest.Output(t, g, `echo begin >/dev/null
+/bin/busybox sh -c 'cd /tmp && echo hello >a && cat a | wc -c && ls -l /proc/self/ >/dev/null && mv a b && rm b; cat /nonexistent 2>/dev/null; sleep 0.1; id >/dev/null; date >/dev/null; dd if=/dev/zero of=/dev/null bs=1k count=3 2>/dev/null; mkdir -p d/e; find d; rm -r d; nc -w 1 127.0.0.1 9 </dev/null 2>/dev/null; /wide32 >/dev/null; true'`)
+			seen, want := stop(), stop2()
+			st := s.Status()
+			t.Logf("%d events, the plugin saw %d; %+v", len(seen), len(want), st)
+			mine := map[int32]bool{}
+			for i := range seen {
+				if e := &seen[i]; e.Kind == trace.KindFork {
+					mine[e.Process.PID] = true
+				}
+			}
+			of := func(e *trace.Event) bool { return mine[e.TID] }
+			compare(t, calls(seen, of), calls(want, of))
+			durations, long := 0, 0
+			for i := range seen {
+				if e := &seen[i]; e.Kind == trace.KindSyscall && of(e) {
+					long++
+					if e.Duration > 0 {
+						durations++
+					}
+				}
+			}
+			t.Logf("%d of %d have a duration", durations, long)
+		})
+	}
+}
+
+func oracle(t *testing.T, o lab.Options) {
+	g, p, stop, stop2 := both(t, o, planted.Options{}, tcg.Options{Calls: planted.DefaultCalls})
 	forks := labtest.Output(t, g, "awk '/processes/{print $2}' /proc/stat")
 	labtest.Output(t, g, work)
 	after := labtest.Output(t, g, "awk '/processes/{print $2}' /proc/stat")
 	seen, want := stop(), stop2()
-	st, err := p.Status()
-	t.Logf("%d events, the plugin saw %d; %+v %v; tasks made: %s to %s", len(seen), len(want), st, err, forks, after)
+	st := p.Status()
+	t.Logf("%d events, the plugin saw %d; %+v; tasks made: %s to %s", len(seen), len(want), st, forks, after)
 
-	text := func(e *trace.Event) string {
-		return fmt.Sprintf("%d %s(%s) = %s", e.TID, e.Name, e.Args, e.Result)
-	}
-	calls := func(all []trace.Event) (list []string) {
-		for i := range all {
-			if e := &all[i]; e.Kind == trace.KindSyscall {
-				list = append(list, text(e))
-			}
-		}
-		slices.Sort(list)
-		return list
-	}
-	compare(t, calls(seen), calls(want))
+	compare(t, calls(seen, nil), calls(want, nil))
 
 	var execs, programs []string
 	for i := range want {

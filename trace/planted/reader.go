@@ -14,6 +14,8 @@ const (
 	chunk = 64 << 10 // is copied of a ring at a time
 	// window is for how long a record waits for older ones of other processors: that were begun, and whose processor the host has not run.
 	window = 2 * time.Millisecond
+	// nested is more programs than interrupt each other on a processor: each gets its place and its number in two steps.
+	nested = 64
 	// stuck is for how long a record may be in the writing before it is given up.
 	stuck = 2 * time.Second
 )
@@ -281,12 +283,14 @@ func (r *reader) take(rec *plugin.Record) (bool, error) {
 	if !q.started && !q.jumped {
 		q.first, q.started = sequence, true
 	}
-	if q.jumped {
-		q.jumped, q.started = false, true
-		if lost := sequence - q.first - q.taken; lost < 1<<40 && lost > q.lost {
-			q.lost = lost
-		}
+	ahead := sequence - q.first - q.taken - q.lost // of what is expected
+	switch {
+	case q.jumped && ahead < 1<<40:
+		q.lost += ahead
+	case ahead+nested > 2*nested: // nobody's program has written that
+		r.damaged++
 	}
+	q.jumped, q.started = false, true
 	q.taken++
 	r.last = first
 	r.clock.learn(q.seen, le.Uint64(b[recordTime:]))

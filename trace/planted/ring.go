@@ -13,6 +13,7 @@ const (
 	controlSwitches = 136 // … how often that had been switched away from: until it is again, no other call of it can have come between
 	controlStamp    = 144 // … the stamp of its record
 	controlFault    = 152 // … whether something could not be read
+	controlBegan    = 160 // … when it began, of one that has no record of its entry
 	controlBeats    = 192 // runs of the program that runs in idle guests, too
 	controlBeatTime = 200 // … and the time of the last
 	controlAnchors  = 256 // for each part of the area, the last position in it that a record was begun at

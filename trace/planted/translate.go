@@ -251,7 +251,7 @@ func (w *writer) string(tag uint8, limit uint32) {
 
 // stringRoutine adds an item: the string at the user address that [stackWord] has.
 func (w *writer) stringRoutine() {
-	bad, cut, done := w.label(), w.label(), w.label()
+	bad, cut, done, some := w.label(), w.label(), w.label(), w.label()
 	w.set(w.strings.entry)
 	w.itemOfLimit(2)
 	w.mov(r1, r7)
@@ -260,9 +260,12 @@ func (w *writer) stringRoutine() {
 	w.alu(aluAdd, r2, 2) // the zero, and one more to see whether there is more
 	w.load(r3, fp, stackWord, 8)
 	w.call(callReadUserStr)
-	w.jumps(classJmp|jmpLessS, r0, 0, 1, bad)
+	w.jumps(classJmp|jmpLessS, r0, 0, 0, bad)
 	w.mov(r1, r0)
-	w.alu(aluSub, r1, 1) // the zero
+	w.jumpIf(jmpDiffer, r1, 0, some)
+	w.imm(r1, 1) // an empty string is 0 bytes with its zero, others are one more than they have (strncpy_from_user_nofault)
+	w.set(some)
+	w.alu(aluSub, r1, 1)
 	w.load(r2, fp, stackLimit, 8)
 	w.jumpReg(jmpMore, r1, r2, cut)
 	w.headOfTag(uint8(plugin.Whole))

@@ -15,7 +15,8 @@ const (
 	stackTag      = -88 // of a routine's item
 	stackLimit    = -96
 	stackReturn   = -104 // where a routine goes on
-	stackSlots    = -112 // slot 0; the others lie below
+	stackWhole    = -112 // 1: the record of a return has all of the call
+	stackSlots    = -120 // slot 0; the others lie below
 )
 
 // writer is a program that writes a record. R6 is its subject and R7 whatever it likes; R8 is where the next item

@@ -18,14 +18,21 @@ type Records = origin
 // number and ABI (<< 32), a stamp that its entry and its return have in common, the start of the task, and the result.
 // Those of an entry are followed by six arguments.
 const (
-	EntryID   = idEntry
-	ReturnID  = idReturn
-	CallWords = headWords
-	DoorWords = probeWords // of a door: task, IDs, 0, start of the task; then its parent's PID and its user
-	TagComm   = tagComm
-	TagPath   = tagPath
-	TagWhole  = tagWhole
+	EntryID  = idEntry
+	ReturnID = idReturn
+	// WholeID marks a return that has six arguments and the time of the entry (0: unknown) too, of a call that has no record of its entry. Times are in
+	// nanoseconds.
+	WholeID    = idWhole
+	WholeWords = wordBegan + 1
+	CallWords  = headWords
+	DoorWords  = probeWords // of a door: task, IDs, 0, start of the task; then its parent's PID and its user
+	TagComm    = tagComm
+	TagPath    = tagPath
+	TagWhole   = tagWhole
 )
+
+// wordBegan is the word of [WholeID] that has the time of the entry.
+const wordBegan = headWords + 6
 
 // Slots of the programs that [Calls] gives.
 const (
@@ -42,8 +49,16 @@ type Calls struct {
 // CallsOf finds the system calls of a guest that are asked for by name; nil: all. Those by which what is known of a process changes are added.
 // Of strings and buffers at most limit bytes are fetched.
 func CallsOf(ctx context.Context, l *guest.Look, names []string, limit int) (*Calls, error) {
-	c := &compiler{Assembler: &plugin.Assembler{}, limit: uint32(limit), hold: &Hold{}}
-	c.calls = callsOf(ctx, l)
+	return newCalls(callsOf(ctx, l), names, limit)
+}
+
+// KnownCalls are those of any guest: without what its kernel notes of its own.
+func KnownCalls(names []string, limit int) (*Calls, error) {
+	return newCalls([2][]*syscall.Call{slices.Clone(syscall.Table(syscall.ABI64)), slices.Clone(syscall.Table(syscall.ABI32))}, names, limit)
+}
+
+func newCalls(calls [2][]*syscall.Call, names []string, limit int) (*Calls, error) {
+	c := &compiler{Assembler: &plugin.Assembler{}, limit: uint32(limit), hold: &Hold{}, calls: calls}
 	var j joiner
 	if err := j.want(c, names); err != nil {
 		return nil, err
@@ -63,6 +78,11 @@ func (cs *Calls) Numbers(abi syscall.ABI) (ns []uint32) {
 
 // Name is the name of a call.
 func (cs *Calls) Name(abi syscall.ABI, number uint32) string { return cs.c.calls[abi][number].Name }
+
+// Returns says whether a call returns.
+func (cs *Calls) Returns(abi syscall.ABI, number uint32) bool {
+	return !cs.c.calls[abi][number].NoReturn
+}
 
 // Entry is the program that fetches what a call's arguments lead to before it is done.
 func (cs *Calls) Entry(abi syscall.ABI, number uint32) ([]plugin.Instruction, error) {

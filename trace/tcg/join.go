@@ -146,6 +146,8 @@ func (j *joiner) take(ctx context.Context, s origin, r *plugin.Record) {
 		j.entry(ctx, s, r)
 	case idReturn, idDenied:
 		j.back(ctx, s, r)
+	case idWhole:
+		j.whole(ctx, s, r)
 	case addrspace.ID:
 		if j.o.Spaces != nil {
 			j.o.Spaces.Take(r, s.Time(r))
@@ -259,6 +261,29 @@ func (j *joiner) back(ctx context.Context, s origin, r *plugin.Record) {
 		j.pending[c.task] = c // what it wrote is read again at its end
 		return
 	}
+	j.done(c)
+}
+
+// whole takes in a record that has all of a call.
+func (j *joiner) whole(ctx context.Context, s origin, r *plugin.Record) {
+	c := j.new()
+	c.head(r)
+	if old := j.pending[c.task]; old != nil {
+		old.note = "its return was not seen"
+		delete(j.pending, c.task)
+		j.done(old)
+	}
+	c.seen, c.returned, c.result, c.left = true, true, int64(r.Word(wordResult)), s.Time(r)
+	for i := range c.args {
+		c.args[i] = r.Word(headWords + i)
+	}
+	c.entered = c.left
+	if began := r.Word(wordBegan); began != 0 && began <= r.Ticks {
+		c.entered = c.left.Add(-time.Duration(r.Ticks - began))
+	}
+	c.add(r, false)
+	c.process = j.who(ctx, c.task, c.born, c.ids)
+	j.changed(c)
 	j.done(c)
 }
 

@@ -16,6 +16,7 @@ const (
 	idReturn = 2 // its function has returned
 	idDenied = 3 // seccomp has judged it
 	idExit   = 4 // the kernel's part of it is over: what it wrote is read again
+	idWhole  = 5 // it has returned, and has no record of its entry: see [WholeID]
 )
 
 // The words that a record of each kind begins with. Arguments follow those of an entry, and

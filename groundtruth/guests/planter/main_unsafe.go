@@ -28,7 +28,7 @@ type load struct {
 }
 
 const (
-	mapCreate, progLoad, rawTracepointOpen = 0, 5, 17
+	mapCreate, progLoad, rawTracepointOpen, mapFreeze = 0, 5, 17, 22
 
 	array, mmapable = 2, 0x400
 	tracing, rawBTF = 26, 23
@@ -71,6 +71,10 @@ func run() error {
 	ring, err := bpf(mapCreate, &m, 72)
 	if err != nil {
 		return fmt.Errorf("create the map: %w", err)
+	}
+	// From now on only programs write into it.
+	if _, err := bpf(mapFreeze, &attr{uint64(uint32(ring))}, 4); err != nil {
+		return fmt.Errorf("freeze the map: %w", err)
 	}
 	fds := []int32{int32(ring)}
 	licence := []byte("GPL\x00")

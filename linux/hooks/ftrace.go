@@ -259,14 +259,56 @@ func FtraceRecords(ctx context.Context, s *linux.System) iter.Seq2[*FtraceSite, 
 // are wanted: of most they are 0.
 func ftraceRecordsOf(ctx context.Context, s *linux.System, wanted func(flags uint64) bool) iter.Seq2[*FtraceSite, error] {
 	return func(yield func(*FtraceSite, error) bool) {
+		var room []FtraceSite // of many records at a time: there are 50,000
+		for r, err := range ftraceRecords(ctx, s) {
+			if err == nil && !wanted(r.flags) {
+				continue
+			}
+			var site *FtraceSite
+			if err == nil {
+				if len(room) == 0 {
+					room = make([]FtraceSite, 64)
+				}
+				site, room = &room[0], room[1:]
+				*site = FtraceSite{
+					Record: r.record, Site: r.site,
+					Users: int(r.flags & ftraceUsers), Flags: kobj.BitNames(r.flags&^ftraceUsers, ftraceSiteFlags), Enabled: r.flags>>31&1 != 0,
+				}
+			}
+			if !yield(site, err) {
+				return
+			}
+		}
+	}
+}
+
+// Traceable yields where each function that can be traced has its place for that, in the order of the kernel's pages of records.
+func Traceable(ctx context.Context, s *linux.System) iter.Seq2[virt.Addr, error] {
+	return func(yield func(virt.Addr, error) bool) {
+		for r, err := range ftraceRecords(ctx, s) {
+			if !yield(r.site, err) {
+				return
+			}
+		}
+	}
+}
+
+// ftraceRecord is a struct dyn_ftrace, as it is.
+type ftraceRecord struct {
+	record, site virt.Addr
+	flags        uint64
+}
+
+func ftraceRecords(ctx context.Context, s *linux.System) iter.Seq2[ftraceRecord, error] {
+	return func(yield func(ftraceRecord, error) bool) {
 		o, err := ftraceLayoutOf(s)
 		if err != nil {
-			yield(nil, err)
+			yield(ftraceRecord{}, err)
 			return
 		}
 		start, ok := s.Address("ftrace_pages_start")
 		if !ok {
-			yield(nil, fmt.Errorf("ftrace: %w: %w", kobj.ErrUnsupported, kernel.ErrNoSymbol))
+			yield(ftraceRecord{}, fmt.Errorf("ftrace: %w: %w", kobj.ErrUnsupported, kernel.ErrNoSymbol))
 			return
 		}
 		var buffer []byte
@@ -281,14 +323,14 @@ func ftraceRecordsOf(ctx context.Context, s *linux.System, wanted func(flags uin
 				err = fmt.Errorf("%w: more than %d functions", kobj.ErrBudget, maxTraceable)
 			}
 			if err != nil {
-				yield(nil, fmt.Errorf("records of ftrace: link at %#x: %w", uint64(link), err))
+				yield(ftraceRecord{}, fmt.Errorf("records of ftrace: link at %#x: %w", uint64(link), err))
 				return
 			}
 			if page == 0 {
 				return
 			}
 			seen[page] = true
-			if !ftraceRecords(s, o, page, &buffer, &left, wanted, yield) {
+			if !ftracePage(s, o, page, &buffer, &left, yield) {
 				return
 			}
 			link = o.pageNext.At(page)
@@ -299,7 +341,8 @@ func ftraceRecordsOf(ctx context.Context, s *linux.System, wanted func(flags uin
 // maxRecords bounds the records of one ftrace_page: 2^order pages.
 const maxRecords = 1 << 17
 
-func ftraceRecords(s *linux.System, o *ftraceLayout, page virt.Addr, buffer *[]byte, left *int, wanted func(flags uint64) bool, yield func(*FtraceSite, error) bool) bool {
+// ftracePage yields the records of one ftrace_page.
+func ftracePage(s *linux.System, o *ftraceLayout, page virt.Addr, buffer *[]byte, left *int, yield func(ftraceRecord, error) bool) bool {
 	var records virt.Addr
 	var n uint64
 	r := s.Reader()
@@ -318,25 +361,14 @@ func ftraceRecords(s *linux.System, o *ftraceLayout, page virt.Addr, buffer *[]b
 		err = s.ReadAt(b, records)
 	}
 	if err != nil {
-		return yield(nil, fmt.Errorf("records of ftrace at %#x: %w", uint64(page), err))
+		return yield(ftraceRecord{}, fmt.Errorf("records of ftrace at %#x: %w", uint64(page), err))
 	}
-	var room []FtraceSite // of many records at a time: there are 50,000
 	for i := range n {
 		rec := b[i*uint64(o.recSize):]
-		flags := binary.LittleEndian.Uint64(rec[o.recFlags.Offset:])
-		if !wanted(flags) {
-			continue
-		}
-		if len(room) == 0 {
-			room = make([]FtraceSite, min(n-i, 64))
-		}
-		site := &room[0]
-		room = room[1:]
-		*site = FtraceSite{
-			Record: records + virt.Addr(i*uint64(o.recSize)), Site: virt.Addr(binary.LittleEndian.Uint64(rec[o.recIP.Offset:])),
-			Users: int(flags & ftraceUsers), Flags: kobj.BitNames(flags&^ftraceUsers, ftraceSiteFlags), Enabled: flags>>31&1 != 0,
-		}
-		if !yield(site, nil) {
+		if !yield(ftraceRecord{
+			record: records + virt.Addr(i*uint64(o.recSize)), site: virt.Addr(binary.LittleEndian.Uint64(rec[o.recIP.Offset:])),
+			flags: binary.LittleEndian.Uint64(rec[o.recFlags.Offset:]),
+		}, nil) {
 			return false
 		}
 	}

@@ -63,14 +63,20 @@ func (r *Reader) U32(a virt.Addr) uint32 {
 	return v
 }
 
+const minScratch = 256
+
 // Scratch returns n bytes to read into, good until the next call. Large ones are not
 // kept.
 func (r *Reader) Scratch(n int) []byte {
 	if n > phys.PageSize {
 		return make([]byte, n)
 	}
-	if r.buf == nil {
-		r.buf = make([]byte, phys.PageSize)
+	if len(r.buf) < n { // most readers read short strings alone
+		size := minScratch
+		if n > size {
+			size = phys.PageSize
+		}
+		r.buf = make([]byte, size)
 	}
 	return r.buf[:n]
 }
@@ -94,12 +100,17 @@ func (r *Reader) Bytes(a virt.Addr, n int) []byte {
 }
 
 // CString reads a string of at most limit bytes, page by page: what follows it
-// may not be mapped.
+// may not be mapped. Of what follows it little is read: most strings are short, and what stands
+// behind a name in its structure changes while the name does not.
 func (r *Reader) CString(a virt.Addr, limit int) string {
+	const short, long = 16, 64
 	var out []byte
 	for len(out) < limit && r.Err == nil {
-		at := a + virt.Addr(len(out))
-		n := min(64, limit-len(out), int(4096-at%4096))
+		at, step := a+virt.Addr(len(out)), virt.Addr(short)
+		if len(out) >= 2*short {
+			step = long
+		}
+		n := min(limit-len(out), int(step-at%step)) // never over the end of a page
 		b := r.Bytes(at, n)
 		if i := bytes.IndexByte(b, 0); i >= 0 || r.Err != nil {
 			return string(append(out, b[:max(i, 0)]...))

@@ -64,6 +64,7 @@ type pageLayout struct {
 	hugeMask uint64
 	hugeIs   uint64
 	slab     kobj.Field // kmem_cache
+	words    bool       // compound and flags are words, and typ is half of one: no bit fields
 	bits     []pageBit
 	reserved uint64 // masks of flags; 0 where the kernel has no such flag
 	slabFlag uint64
@@ -118,6 +119,8 @@ func pageLayoutOf(s *linux.System) (*pageLayout, error) {
 		o.cache = cache
 		o.compound = r.Field(p, "compound_head", "compound_info") // 7.1
 		o.typ, o.refs = r.Field(p, "page_type"), r.Field(p, "_refcount.counter")
+		word := func(f kobj.Field, size uint32) bool { return f.Present() && f.Size == size && f.BitSize == 0 }
+		o.words = word(o.compound, 8) && word(cache.Flags, 8) && word(o.typ, 4)
 		o.mapping, o.private = r.Field(p, "mapping"), r.Field(p, "private")
 		o.host, o.super = r.Field("address_space", "host"), r.Field("inode", "i_sb")
 		if o.slab = r.Optional("slab", "slab_cache"); !o.slab.Present() {
@@ -256,6 +259,7 @@ type pageWalk struct {
 	s   *linux.System
 	o   *pageLayout
 	buf []byte
+	one []byte // a struct page and the next
 }
 
 // walk yields the pages from pfn to end; false if nobody wants more.

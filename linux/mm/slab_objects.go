@@ -2,6 +2,7 @@ package mm
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"iter"
 
@@ -66,7 +67,7 @@ func Likes(ctx context.Context, s *linux.System, a virt.Addr) iter.Seq2[virt.Add
 // slabPages yields the slabs of a cache.
 func slabPages(ctx context.Context, s *linux.System, o *pageLayout, cache virt.Addr) iter.Seq2[phys.Range, error] {
 	return func(yield func(phys.Range, error) bool) {
-		w := pageWalk{s: s, o: o, buf: make([]byte, pageWindow*o.cache.PageSize)}
+		w := pageWalk{s: s, o: o, buf: make([]byte, pageWindow*o.cache.PageSize), one: make([]byte, 2*o.cache.PageSize)}
 		top := frames(s)
 		for _, r := range s.Memory.Ranges() {
 			if phys.Firmware.Contains(r.Start, r.Size()) {
@@ -82,33 +83,96 @@ func slabPages(ctx context.Context, s *linux.System, o *pageLayout, cache virt.A
 // slabs yields the slabs of a cache from pfn to end; false if nobody wants more.
 func (w *pageWalk) slabs(ctx context.Context, pfn, end uint64, cache virt.Addr, yield func(phys.Range, error) bool) bool {
 	size := uint64(w.o.cache.PageSize)
+	var found []phys.Range
 	for pfn < end {
 		if err := ctx.Err(); err != nil {
 			yield(phys.Range{}, err)
 			return false
 		}
 		stop := min(end, pfn&^(pageWindow-1)+pageWindow)
-		b := w.buf[:(stop-pfn)*size]
-		if err := w.s.ReadAt(b, w.o.address(pfn)); err != nil {
-			// Memory that is not online has no struct pages.
-			if !virt.IsFault(err, virt.NotPresent) && !yield(phys.Range{}, fmt.Errorf("struct pages of physical %#x on: %w", pfn*phys.PageSize, err)) {
-				return false
-			}
-			pfn = stop
-			continue
-		}
-		for pfn < stop {
-			is, n := w.o.slabOf(b[uint64(len(b))-(stop-pfn)*size:], pfn, cache)
-			if is {
-				at := phys.Addr(pfn * phys.PageSize)
-				if !yield(phys.Range{Start: at, End: at + phys.Addr(n*phys.PageSize)}, nil) {
+		slabs, next, ok := w.inPlace(pfn, stop, cache, found[:0])
+		if !ok {
+			b := w.buf[:(stop-pfn)*size]
+			if err := w.s.ReadAt(b, w.o.address(pfn)); err != nil {
+				// Memory that is not online has no struct pages.
+				if !virt.IsFault(err, virt.NotPresent) && !yield(phys.Range{}, fmt.Errorf("struct pages of physical %#x on: %w", pfn*phys.PageSize, err)) {
 					return false
 				}
+				pfn = stop
+				continue
 			}
-			pfn += n
+			slabs, next = w.among(b, pfn, stop, cache, found[:0])
 		}
+		found = slabs
+		for _, r := range slabs {
+			if !yield(r, nil) {
+				return false
+			}
+		}
+		pfn = next
 	}
 	return true
+}
+
+// inPlacer is memory that can be seen without being read: see package phys/look.
+type inPlacer interface {
+	InPlace(pa phys.Addr, n int) ([]byte, bool)
+}
+
+// inPlace is among for struct pages that can be seen in place: to read those of all memory takes several times as long as to look
+// at a few words of each. It is false if they cannot be seen so.
+func (w *pageWalk) inPlace(pfn, stop uint64, cache virt.Addr, found []phys.Range) (_ []phys.Range, next uint64, ok bool) {
+	memory, ok := phys.As[inPlacer](w.s.Memory)
+	if !ok {
+		return nil, 0, false
+	}
+	at, n := w.o.address(pfn), int(stop-pfn)*int(w.o.cache.PageSize)
+	m, err := w.s.Space.Translate(at)
+	if err != nil || uint64(n) > m.Size-uint64(at)&(m.Size-1) {
+		return nil, 0, false
+	}
+	b, ok := memory.InPlace(m.PA, n)
+	if !ok {
+		return nil, 0, false
+	}
+	err = phys.Guard(func() error {
+		found, next = w.among(b, pfn, stop, cache, found)
+		return nil
+	})
+	return found, next, err == nil
+}
+
+// among adds the slabs of a cache of which the struct pages from pfn to stop are in b, which may change meanwhile, and is the page
+// to go on with.
+func (w *pageWalk) among(b []byte, pfn, stop uint64, cache virt.Addr, found []phys.Range) (_ []phys.Range, next uint64) {
+	size := uint64(w.o.cache.PageSize)
+	for pfn < stop {
+		d := b[uint64(len(b))-(stop-pfn)*size:]
+		if w.o.plainPage(d) { // nearly all are
+			pfn++
+			continue
+		}
+		is, n := w.o.slabOf(w.one[:copy(w.one, d)], pfn, cache)
+		if is {
+			at := phys.Addr(pfn * phys.PageSize)
+			found = append(found, phys.Range{Start: at, End: at + phys.Addr(n*phys.PageSize)})
+		}
+		pfn += n
+	}
+	return found, pfn
+}
+
+// plainPage reports whether the struct page at the beginning of b is that of one page which is no slab, by the words
+// that say so in all kernels: false if that is not to be told so fast.
+func (o *pageLayout) plainPage(b []byte) bool {
+	compound, flags, typ := uint(o.compound.Offset), uint(o.cache.Flags.Offset), uint(o.typ.Offset)
+	if !o.words || uint(len(b)) < max(compound, flags, typ)+8 {
+		return false
+	}
+	if b[compound]&1 != 0 {
+		return true // one more page of a compound one
+	}
+	return binary.LittleEndian.Uint64(b[flags:])&(1<<o.cache.Head|o.slabFlag) == 0 && int32(binary.LittleEndian.Uint32(b[typ:])) >= -1
 }
 
 // slabOf reports whether the struct page at the beginning of b is that of a slab of a cache,

@@ -69,6 +69,15 @@ func sysctlLayoutOf(s *linux.System) (*sysctlLayout, error) {
 // folder, each by name. They are found in the kernel's own tree, so that those which
 // modules added are among them.
 func Sysctls(ctx context.Context, s *linux.System) iter.Seq2[*Sysctl, error] {
+	return sysctls(ctx, s, true)
+}
+
+// Entries yields what [Sysctls] does, without values: nothing is read but the tree itself, which hardly ever changes.
+func Entries(ctx context.Context, s *linux.System) iter.Seq2[*Sysctl, error] {
+	return sysctls(ctx, s, false)
+}
+
+func sysctls(ctx context.Context, s *linux.System, values bool) iter.Seq2[*Sysctl, error] {
 	return func(yield func(*Sysctl, error) bool) {
 		o, err := sysctlLayoutOf(s)
 		if err != nil {
@@ -80,7 +89,10 @@ func Sysctls(ctx context.Context, s *linux.System) iter.Seq2[*Sysctl, error] {
 			yield(nil, fmt.Errorf("sysctls: %w: %w", kobj.ErrUnsupported, err))
 			return
 		}
-		w := sysctlWalk{s: s, ctx: ctx, o: o, r: s.Reader(), left: maxSysctls, yield: yield, hz: hz(s)}
+		w := sysctlWalk{s: s, ctx: ctx, o: o, r: s.Reader(), left: maxSysctls, yield: yield, values: values}
+		if values {
+			w.hz = hz(s)
+		}
 		sets := []virt.Addr{o.defaultSet.At(root)}
 		for _, n := range []struct {
 			symbol string
@@ -172,13 +184,15 @@ func hzOf(jiffies uint64, awake float64) uint64 {
 }
 
 type sysctlWalk struct {
-	s     *linux.System
-	ctx   context.Context
-	o     *sysctlLayout
-	r     kobj.Reader
-	left  int
-	hz    uint64
-	yield func(*Sysctl, error) bool
+	s    *linux.System
+	ctx  context.Context
+	o    *sysctlLayout
+	r    kobj.Reader
+	left int
+	// values are read, too, for which hz is needed.
+	values bool
+	hz     uint64
+	yield  func(*Sysctl, error) bool
 }
 
 // dir walks the ctl_dir at a; false ends the walk.
@@ -243,7 +257,7 @@ func (w *sysctlWalk) entry(a virt.Addr, path string) (e sysctlEntry, err error) 
 	e.mode = r.Uint(t, o.mode)
 	e.Mode = uint16(e.mode & 0o7777)
 	e.Addr, e.Data, e.Handler = t, r.Pointer(t, o.data), r.Pointer(t, o.handler)
-	if kind := o.handlers[e.Handler]; r.Err == nil && kind.read != nil {
+	if kind := o.handlers[e.Handler]; r.Err == nil && kind.read != nil && w.values {
 		data, n := e.Data, r.Uint(t, o.maxlen)
 		if kind.variable != "" {
 			data, _ = w.s.Address(kind.variable)

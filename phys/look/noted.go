@@ -235,6 +235,13 @@ type readSpan struct {
 // two contents when it was read. What m does not keep is compared with its source, and not kept.
 func (n *Noted) Same(m *Memory) (same bool) { return n.notes.same(m) }
 
+// Lost reports whether something could not be noted: nothing will be the same as all that was read.
+func (n *Noted) Lost() bool {
+	n.notes.mu.Lock()
+	defer n.notes.mu.Unlock()
+	return n.notes.lost
+}
+
 func (n *notes) same(m *Memory) (same bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -99,9 +99,13 @@ func sysctlMatters(name string) bool {
 
 func sysctls(ctx context.Context, l *guest.Look, r table.Request) iter.Seq2[*owned[sysctl.Sysctl], error] {
 	wanted, some := r.Values("name")
+	read := sysctl.Sysctls
+	if !r.Wants("value") {
+		read = sysctl.Entries
+	}
 	return ownedOf(ctx, l.Linux, func(ctx context.Context, s *linux.System, _ *owners) iter.Seq2[*sysctl.Sysctl, error] {
 		return func(yield func(*sysctl.Sysctl, error) bool) {
-			for c, err := range whole(sysctl.Sysctls(ctx, s)) {
+			for c, err := range whole(read(ctx, s)) {
 				if c != nil && some && !slices.ContainsFunc(wanted, func(v table.Value) bool { return v.Text() == c.Name }) {
 					continue
 				}

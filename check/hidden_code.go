@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"strings"
+	"sync"
 
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/phys"
@@ -176,10 +177,13 @@ func (s *Subject) tracingTrampoline(a virt.Addr) bool {
 
 const tracingCodeCompared = 64 // bytes before the first that differs, an operand (ftrace_epilogue's offset)
 
+var pages = sync.Pool{New: func() any { return new([phys.PageSize]byte) }}
+
 // fill reports whether a page holds nothing but what kernels fill the rest of code with:
 // breakpoints, zeros or nops of one byte.
 func (s *Subject) fill(a virt.Addr) bool {
-	var page [phys.PageSize]byte
+	page := pages.Get().(*[phys.PageSize]byte) // hundreds are looked at
+	defer pages.Put(page)
 	if s.Linux.ReadAt(page[:], a) != nil {
 		return false
 	}

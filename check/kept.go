@@ -64,9 +64,8 @@ func conclude[T any](s *Subject, name string, judge func(s *Subject) (v T, ok bo
 			k.changes = 0
 			return k.value.(T), k.version
 		}
-		k.changes = min(k.changes+1, 10)
-		k.wait = min(1<<k.changes-2, maxWait) // what changed once is kept at once again
 		k.value, k.notes, k.needs = nil, nil, nil
+		k.backOff()
 	}
 	version := versions.Add(1)
 	noted, notes := s.noted(name)
@@ -76,10 +75,20 @@ func conclude[T any](s *Subject, name string, judge func(s *Subject) (v T, ok bo
 		return v, version
 	}
 	v, ok := judge(noted)
-	if ok && !noted.needs.lost {
+	switch {
+	case !ok:
+	case noted.needs.lost || notes.Lost():
+		k.backOff() // or all would be noted at each look for nothing
+	default:
 		k.value, k.version, k.boot, k.notes, k.needs = v, version, s.Boot, notes, noted.needs.all
 	}
 	return v, version
+}
+
+// backOff has nothing be kept for some looks: for the more, the more often that was in vain.
+func (k *kept) backOff() {
+	k.changes = min(k.changes+1, 10)
+	k.wait = min(1<<k.changes-2, maxWait) // what changed once is kept at once again
 }
 
 // holds reports whether what the conclusion rests on is the same at the look of s.

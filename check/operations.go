@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"sync"
 
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/linux/kobj"
@@ -37,8 +36,7 @@ A module that is on the list compares names of a folder in its own way, so that 
     critical  likely      operations-table  a file of ext4 has dentry_operations of module fu (out of tree, unsigned)
     $ outsight struct lab:demo dentry_operations 0xffffffffc0503400`,
 		Quick: true,
-		Kept:  true,
-		Run:   operationsTables,
+		Run:   operationsTables, // its parts are kept one by one
 	})
 }
 
@@ -116,12 +114,13 @@ type opsWalk struct {
 	image   run // all of the kernel
 	layouts map[*operations]*operations
 	seen    map[opsKey]bool
-	exports func() map[virt.Addr]bool // what modules may use of the kernel; nil: not known
 	buffer  []byte
 	left    int // of the objects that may still be looked at
 	ctx     context.Context
-	yield   func(*Finding, error) bool
+	results []opsResult
 	ended   bool
+	key     opsKey    // that is judged
+	doubted virt.Addr // table of which is judged whether it is in its place
 
 	types   map[virt.Addr]server // of file systems
 	drivers map[string]bool      // modules that have the operations of a network device
@@ -151,19 +150,18 @@ func (w *opsWalk) spend() bool {
 	return w.left > 0 && !w.ended
 }
 
-func newOpsWalk(ctx context.Context, s *Subject, yield func(*Finding, error) bool) (*opsWalk, error) {
+func newOpsWalk(ctx context.Context, s *Subject) (*opsWalk, error) {
 	owners, err := s.Owners()
 	if err != nil {
 		return nil, err
 	}
 	w := &opsWalk{
-		s: s, linux: s.Linux, r: s.Linux.Reader(), owners: owners, layouts: map[*operations]*operations{}, seen: map[opsKey]bool{}, left: maxOpsObjects, ctx: ctx, yield: yield,
+		s: s, linux: s.Linux, r: s.Linux.Reader(), owners: owners, layouts: map[*operations]*operations{}, seen: map[opsKey]bool{}, left: maxOpsObjects, ctx: ctx,
 		types: map[virt.Addr]server{}, drivers: map[string]bool{}, faulty: map[virt.Addr]bool{},
 	}
 	if err := s.Linux.Prefetch("_end", "__start_rodata", "__end_rodata", "__start_ro_after_init", "__end_ro_after_init"); err != nil {
 		return nil, err
 	}
-	w.exports = sync.OnceValue(s.exports)
 	if end, ok := s.Linux.Address("_end"); ok {
 		w.image = run{start: s.Linux.Text, end: end}
 	}
@@ -172,9 +170,11 @@ func newOpsWalk(ctx context.Context, s *Subject, yield func(*Finding, error) boo
 }
 
 // between is what lies between two symbols; nothing, if one is missing.
-func (s *Subject) between(first, last string) (r run) {
-	start, ok1 := s.Linux.Address(first)
-	end, ok2 := s.Linux.Address(last)
+func (s *Subject) between(first, last string) run { return between(s.Linux, first, last) }
+
+func between(s *linux.System, first, last string) (r run) {
+	start, ok1 := s.Address(first)
+	end, ok2 := s.Address(last)
 	if ok1 && ok2 {
 		r.start, r.end = start, end
 	}
@@ -203,7 +203,7 @@ func (w *opsWalk) layout(kind *operations) *operations {
 	return l
 }
 
-// judge judges the table that an object has. Each table is judged once, with the object
+// judge judges the table that an object has. Each table is judged once in each part, with the object
 // that led to it first: what names it is called only for a finding.
 func (w *opsWalk) judge(kind *operations, table virt.Addr, object func() string) {
 	if table == 0 || w.ended {
@@ -221,6 +221,13 @@ func (w *opsWalk) judge(kind *operations, table virt.Addr, object func() string)
 	if l == nil || len(l.members) == 0 {
 		return
 	}
+	w.key = key
+	w.judgeTable(kind, l, table, object)
+	w.key = opsKey{}
+}
+
+// judgeTable judges the functions of a table.
+func (w *opsWalk) judgeTable(kind, l *operations, table virt.Addr, object func() string) {
 	holder := w.owners.HolderAt(table)
 	if holder.Kind == linux.OwnerNone && !kind.allocated {
 		w.found(kind, table, object(), "is served by a table of functions in memory that was allocated", "a table in the data of the kernel or a module", fmt.Sprintf("memory of an unknown owner at %#x", uint64(table)), table, "")
@@ -284,14 +291,16 @@ func (w *opsWalk) foundAs(c Confidence, kind *operations, table virt.Addr, objec
 // fail reports what could not be read.
 func (w *opsWalk) fail(err error) { w.report(nil, err) }
 
-// report yields what was found or could not be read, or keeps it until it is known whether the
+// report notes what was found or could not be read, or keeps it until it is known whether the
 // object is still there.
 func (w *opsWalk) report(f *Finding, err error) {
+	r := opsResult{f, err, w.key, w.doubted}
 	switch {
 	case w.ended:
 	case w.passing != nil:
-		w.passing.found = append(w.passing.found, opsResult{f, err})
+		w.passing.found = append(w.passing.found, r)
 	default:
-		w.ended = !w.yield(f, err)
+		w.results = append(w.results, r)
+		w.ended = len(w.results) > maxFindings
 	}
 }

@@ -1,14 +1,20 @@
 package check
 
+import "github.com/outsight-vmi/outsight/virt"
+
 // passingOps is what was found of an object that may go while it is judged.
 type passingOps struct {
 	seen  []opsKey
 	found []opsResult
 }
 
+// opsResult is what was found, or could not be read.
 type opsResult struct {
 	f   *Finding
 	err error
+	key opsKey // of the table; none: of what is in no table
+	// doubted is the table, if what was found is that it is in the place of another.
+	doubted virt.Addr
 }
 
 // passingTries is how often an object is judged that may go meanwhile.
@@ -40,8 +46,10 @@ func (w *opsWalk) judgePassing(there func() bool, judge func()) {
 		w.forget(p)
 	}
 	for _, r := range p.found {
+		w.key, w.doubted = r.key, r.doubted
 		w.report(r.f, r.err)
 	}
+	w.key, w.doubted = opsKey{}, 0
 }
 
 // forget forgets what was found, and that its tables were judged: the next object that has one of them is.

@@ -34,11 +34,7 @@ func TestJudgePassing(t *testing.T) {
 	} {
 		g.Put64(object, c.before)
 		now := system.Over(look.New(g.Memory, 0))
-		found := 0
-		w := &opsWalk{s: &Subject{Look: &guest.Look{Linux: now}}, linux: now, r: now.Reader(), seen: map[opsKey]bool{}, yield: func(*Finding, error) bool {
-			found++
-			return true
-		}}
+		w := &opsWalk{s: &Subject{Look: &guest.Look{Linux: now}}, linux: now, r: now.Reader(), seen: map[opsKey]bool{}}
 		w.r.Ptr(virt.Addr(object)) // kept
 		g.Put64(object, c.now)
 		key := opsKey{kind: &fileOps, table: virt.Addr(object)}
@@ -49,7 +45,7 @@ func TestJudgePassing(t *testing.T) {
 				w.fail(errors.New("bad"))
 			}
 		})
-		if found != map[bool]int{true: 1}[c.found] {
+		if found := len(w.results); found != map[bool]int{true: 1}[c.found] {
 			t.Errorf("%s: found %d times", name, found)
 		}
 		if w.passing != nil || w.linux != now || w.seen[key] != c.there {

@@ -87,7 +87,9 @@ func (w *opsWalk) served(kind *operations, table virt.Addr, by server, object fu
 		}
 		of, ownerName = "module "+m.Name, m.Name
 	}
+	w.key = key
 	w.strange(kind, table, holder.Name, ownerName, of, object)
+	w.key = opsKey{}
 }
 
 // maxServed bounds what is remembered of tables.
@@ -108,7 +110,9 @@ func (w *opsWalk) strange(kind *operations, table virt.Addr, holder, owner, of s
 			return
 		}
 	}
+	w.doubted = table
 	w.foundAs(Likely, kind, table, object(), fmt.Sprintf("has %s of module %s (%s)", kind.structure, holder, st.strange), "a table of "+of, fmt.Sprintf("%#x, in the data of module %s", uint64(table), holder), table, "")
+	w.doubted = 0
 }
 
 // driven judges a table of what lies, itself or with another table, in the data of its driver: drivers of large things are several modules.

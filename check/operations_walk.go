@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/linux/device"
@@ -12,26 +11,6 @@ import (
 	"github.com/outsight-vmi/outsight/linux/sysctl"
 	"github.com/outsight-vmi/outsight/virt"
 )
-
-func operationsTables(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
-	return func(yield func(*Finding, error) bool) {
-		w, err := newOpsWalk(ctx, s, yield)
-		if err != nil {
-			yield(nil, err)
-			return
-		}
-		o, err := opsLayoutOf(s.Linux)
-		if err != nil {
-			yield(nil, err)
-			return
-		}
-		for _, part := range []func(context.Context, *opsLayout){w.files, w.procEntries, w.protocols, w.networks, w.devices, w.superBlocks, w.sysctls, w.tasks, w.mappings, w.families, w.linkHandlers} {
-			if part(ctx, o); w.ended || ctx.Err() != nil {
-				return
-			}
-		}
-	}
-}
 
 // opsLayout is where objects have their tables of operations.
 type opsLayout struct {
@@ -195,7 +174,7 @@ func (w *opsWalk) socket(o *opsLayout, a virt.Addr, name func() string) {
 
 // sysctls judges the functions by which settings are read and set.
 func (w *opsWalk) sysctls(ctx context.Context, _ *opsLayout) {
-	for c, err := range sysctl.Sysctls(ctx, w.s.Linux) {
+	for c, err := range sysctl.Entries(ctx, w.s.Linux) {
 		switch {
 		case !w.spend():
 			return

@@ -7,6 +7,7 @@ import (
 	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/trace/addrspace"
+	"github.com/outsight-vmi/outsight/virt"
 )
 
 // Subject is the guest that is judged, at one look, with what several checks need of it:
@@ -38,6 +39,8 @@ type parts struct {
 	sockets  part[*sockets]
 	// memory is the kernel's, by its page tables.
 	memory part[*kernelMemory]
+	// exports are what modules may use of the kernel; nil: not known.
+	exports part[map[virt.Addr]bool]
 	// comparison is modules beside their files.
 	comparison comparison
 
@@ -104,6 +107,7 @@ func newSubject(ctx context.Context, l *guest.Look, o options) *Subject {
 		}
 		return ks, ks.holes, nil
 	})
+	partOf(&p.exports, "exported symbols", s, func(s *linux.System) (map[virt.Addr]bool, []error, error) { return readExports(s), nil, nil })
 	partOf(&p.memory, "executable memory", s, func(s *linux.System) (*kernelMemory, []error, error) { return readKernelMemory(ctx, s) })
 	return s
 }
@@ -126,7 +130,7 @@ type shared interface {
 }
 
 func (p *parts) all() []shared {
-	return []shared{&p.owners, &p.modules, &p.tasks, &p.programs, &p.memory, &p.sockets}
+	return []shared{&p.owners, &p.modules, &p.tasks, &p.programs, &p.memory, &p.sockets, &p.exports}
 }
 
 // of is s for one check.

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"sort"
 	"strings"
-	"sync"
 
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/linux/hooks"
@@ -56,6 +55,7 @@ type branchWalk struct {
 
 	// What may lead out of the kernel, read when the first branch that does is seen.
 	legal *legalBranches
+	added map[string]map[virt.Addr]virt.Addr // static calls of modules, read when the first is judged
 	// decoded is the function that was looked at last.
 	decoded boundaries
 	yield   func(*Finding, error) bool
@@ -67,9 +67,8 @@ type branchWalk struct {
 type legalBranches struct {
 	traced []virt.Addr             // by ftrace, ascending
 	probed map[virt.Addr]bool      // by optimized kprobes
-	static map[virt.Addr]virt.Addr // calls, to their keys
-
-	modules map[string]bool // those whose static calls are among them
+	static map[virt.Addr]virt.Addr // calls of the kernel, to their keys
+	err    error                   // why it has not all of them
 }
 
 func textBranches(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
@@ -90,6 +89,8 @@ func textBranches(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 		if len(w.code) == 0 {
 			return
 		}
+		kept := kobj.Kept[branchWindows](s.Linux.Walker)
+		kept.begin()
 		if w.scan(ctx, w.text, ""); w.ended {
 			return
 		}
@@ -107,6 +108,9 @@ func textBranches(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 					return
 				}
 			}
+		}
+		if ctx.Err() == nil {
+			kept.forget()
 		}
 	}
 }
@@ -186,64 +190,6 @@ func (w *branchWalk) outward(b *windowBranches) []branch {
 		}
 	}
 	return b.outward
-}
-
-// branchWindows are the bytes that may be a branch out of the kernel's text, by the window that they
-// are in: they are looked for again only in one that changed, and held against executable memory again
-// only if that changed. What is left, whether they may lead there, is judged at each look.
-type branchWindows struct {
-	mu    sync.Mutex
-	known map[virt.Addr]*windowBranches
-}
-
-type windowBranches struct {
-	n     virt.Addr // bytes that were looked at
-	pages []uint64  // digests of the pages that they are in
-	all   []branch
-
-	mu      sync.Mutex
-	sorted  bool
-	code    []run    // that is executable outside of the kernel's text
-	outward []branch // of all, those that may lead there
-}
-
-// branch is bytes that may be one.
-type branch struct {
-	at      int32 // in the window
-	through bool  // to is where to find where it leads
-	to      virt.Addr
-}
-
-// maxBranchWindows bounds what is kept: 256 MiB of code.
-const maxBranchWindows = 4096
-
-// of are the branches in the window at at, of n bytes.
-func (k *branchWindows) of(s *Subject, at, n virt.Addr, text run) (*windowBranches, error) {
-	k.mu.Lock()
-	known := k.known[at]
-	k.mu.Unlock()
-	first, last := at&^(phys.PageSize-1), (at+n+phys.PageSize-1)&^(phys.PageSize-1)
-	digests := make([]uint64, (last-first)/phys.PageSize)
-	if known != nil && known.n == n && s.Linux.Digests(digests, first) == nil && slices.Equal(digests, known.pages) {
-		return known, nil
-	}
-	b := make([]byte, last-first)
-	if err := s.Linux.ReadAt(b, first); err != nil {
-		return nil, err
-	}
-	for i := range digests { // of what is looked at: it may have changed since
-		digests[i] = phys.Digest(b[i*phys.PageSize:][:phys.PageSize])
-	}
-	now := &windowBranches{n: n, pages: digests, all: branches(b[at-first:][:n], at, text)}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.known == nil {
-		k.known = map[virt.Addr]*windowBranches{}
-	}
-	if known != nil || len(k.known) < maxBranchWindows {
-		k.known[at] = now
-	}
-	return now, nil
 }
 
 // branches are the places in b, which is at at, where a branch out of text may begin. One that
@@ -328,11 +274,16 @@ func (w *branchWalk) judge(a, to virt.Addr, module string) {
 		return
 	}
 	if w.legal == nil {
-		if w.legal = w.readLegal(); w.ended {
+		w.legal, _ = conclude(w.s, "places of branches", func(s *Subject) (*legalBranches, bool) {
+			l := readLegal(w.ctx, s)
+			return l, l.err == nil && w.ctx.Err() == nil
+		})
+		if w.legal.err != nil && !w.yield(nil, w.legal.err) {
+			w.ended = true
 			return
 		}
 	}
-	if between && !w.addStaticCalls(module, w.legal) || w.mayLead(a, to, from, owner) {
+	if between && !w.addStaticCalls(module) || w.mayLead(a, to, module, from, owner) {
 		return
 	}
 	what, expected := "code of an unknown owner", "branches within the kernel"
@@ -434,32 +385,33 @@ func (w *branchWalk) isFill(a virt.Addr) bool {
 }
 
 // readLegal reads what may change the kernel's text.
-func (w *branchWalk) readLegal() *legalBranches {
-	l := &legalBranches{probed: map[virt.Addr]bool{}, static: map[virt.Addr]virt.Addr{}, modules: map[string]bool{}}
-	for site, err := range hooks.FtraceRecords(w.ctx, w.s.Linux) {
-		if err != nil {
-			continue // ftrace-triple reports it
+func readLegal(ctx context.Context, s *Subject) *legalBranches {
+	l := &legalBranches{probed: map[virt.Addr]bool{}}
+	for site, err := range hooks.Traceable(ctx, s.Linux) {
+		if err == nil { // else ftrace-triple reports it
+			l.traced = append(l.traced, site)
 		}
-		l.traced = append(l.traced, site.Site)
 	}
 	slices.Sort(l.traced)
-	for k, err := range hooks.Kprobes(w.ctx, w.s.Linux) {
+	l.traced = slices.Clip(l.traced)
+	for k, err := range hooks.Kprobes(ctx, s.Linux) {
 		if err == nil && slices.Contains(k.Flags, "optimized") {
 			l.probed[k.Probed] = true
 		}
 	}
-	table := w.s.between("__start_static_call_sites", "__stop_static_call_sites")
+	table := s.between("__start_static_call_sites", "__stop_static_call_sites")
 	const entry, maxEntries = 8, 1 << 20
 	if n := table.end - table.start; n > 0 && n%entry == 0 && n <= entry*maxEntries {
-		if !w.staticCalls(table.start, uint64(n)/entry, l) {
-			w.ended = !w.yield(nil, fmt.Errorf("static calls at %#x could not be read", uint64(table.start)))
+		var ok bool
+		if l.static, ok = staticCalls(s, table.start, uint64(n)/entry); !ok {
+			l.err = fmt.Errorf("static calls at %#x could not be read", uint64(table.start))
 		}
 	}
 	return l
 }
 
 // mayLead reports whether what governs the text has put a branch at a to to.
-func (w *branchWalk) mayLead(a, to virt.Addr, from, owner linux.Owner) bool {
+func (w *branchWalk) mayLead(a, to virt.Addr, module string, from, owner linux.Owner) bool {
 	_, traced := slices.BinarySearch(w.legal.traced, a)
 	switch {
 	case traced && (owner.Kind == linux.OwnerProgram || owner.Kind == linux.OwnerTrampoline && owner.Name == "ftrace"):
@@ -476,6 +428,9 @@ func (w *branchWalk) mayLead(a, to virt.Addr, from, owner linux.Owner) bool {
 		return true // its entry code calls the only user directly
 	}
 	key, ok := w.legal.static[a]
+	if !ok {
+		key, ok = w.added[module][a]
+	}
 	if name, tramp := strings.CutPrefix(from.Symbol, "__SCT__"); !ok && tramp {
 		key, ok = w.s.Linux.Address("__SCK__" + name)
 	}

@@ -2,6 +2,7 @@ package check
 
 import (
 	"encoding/binary"
+	"maps"
 	"strings"
 
 	"github.com/outsight-vmi/outsight/linux"
@@ -73,9 +74,9 @@ func (w *branchWalk) betweenModules(a virt.Addr, module string, from, to linux.O
 	return from.Offset <= beginning || b[0] != jump && b[0] != jumpIf
 }
 
-// addStaticCalls reads the static calls of a module into l.
-func (w *branchWalk) addStaticCalls(module string, l *legalBranches) bool {
-	if l.modules[module] {
+// addStaticCalls adds the static calls of a module to what may be.
+func (w *branchWalk) addStaticCalls(module string) bool {
+	if _, ok := w.added[module]; ok {
 		return true
 	}
 	o, err := kobj.LayoutOf(w.s.Linux.Walker, "static calls of modules", func(r *kobj.Resolver, o *struct{ sites, count kobj.Field }) {
@@ -89,6 +90,7 @@ func (w *branchWalk) addStaticCalls(module string, l *legalBranches) bool {
 		return false
 	}
 	const maxEntries = 1 << 16
+	calls := map[virt.Addr]virt.Addr{}
 	for _, m := range modules {
 		if m.Name != module {
 			continue
@@ -98,26 +100,35 @@ func (w *branchWalk) addStaticCalls(module string, l *legalBranches) bool {
 		if r.Err != nil || n > maxEntries {
 			return false
 		}
-		if n > 0 && !w.staticCalls(at, n, l) {
+		of, ok := staticCalls(w.s, at, n)
+		if !ok {
 			return false
 		}
+		maps.Copy(calls, of)
 	}
-	l.modules[module] = true
+	if w.added == nil {
+		w.added = map[string]map[virt.Addr]virt.Addr{}
+	}
+	w.added[module] = calls
 	return true
 }
 
-// staticCalls reads a table of n static calls (struct static_call_site) at table into l.
-func (w *branchWalk) staticCalls(table virt.Addr, n uint64, l *legalBranches) bool {
+// staticCalls are the n static calls (struct static_call_site) of a table, with their keys.
+func staticCalls(s *Subject, table virt.Addr, n uint64) (calls map[virt.Addr]virt.Addr, ok bool) {
+	if n == 0 {
+		return nil, true
+	}
 	const entry = 8
 	b := make([]byte, entry*n)
-	if w.s.Linux.ReadAt(b, table) != nil {
-		return false
+	if s.Linux.ReadAt(b, table) != nil {
+		return nil, false
 	}
+	calls = make(map[virt.Addr]virt.Addr, n)
 	for i := 0; i < len(b); i += entry {
 		at := func(i int) virt.Addr {
 			return table + virt.Addr(i) + virt.Addr(int64(int32(binary.LittleEndian.Uint32(b[i:]))))
 		}
-		l.static[at(i)] = at(i+4) &^ 3
+		calls[at(i)] = at(i+4) &^ 3
 	}
-	return true
+	return calls, true
 }

@@ -53,10 +53,12 @@ func TestBranchWindows(t *testing.T) {
 		return is
 	}
 	want := []int32{0x200, 0x300, 0x400, 0x500}
+	kept.begin()
 	first := window()
 	if got := places(first.all); !slices.Equal(got, want) {
 		t.Fatalf("%x, not %x", got, want)
 	}
+	kept.forget()
 	if window() != first {
 		t.Error("nothing changed, and the window was looked at again")
 	}
@@ -68,6 +70,13 @@ func TestBranchWindows(t *testing.T) {
 	put(branchWindow, 0, 0, 0, 0x20)
 	if got := places(window().all); !slices.Contains(got, branchWindow-1) {
 		t.Errorf("at the end of a window: %x", got)
+	}
+	if kept.forget(); len(kept.known) != 1 {
+		t.Errorf("%d windows are known, and one is there", len(kept.known))
+	}
+	kept.begin()
+	if kept.forget(); len(kept.known) != 0 {
+		t.Error("the window of text that is gone is known")
 	}
 	w := &branchWalk{text: text}
 	if got := places(w.outward(window())); !slices.Equal(got, []int32{0x400}) {

@@ -110,7 +110,7 @@ func (f *checkFlags) run(c *cobra.Command, target string) (err error) {
 	run := &checkRun{flags: f, checks: checks, stderr: c.ErrOrStderr(), known: check.Baseline{}, assured: map[string]string{}}
 	if f.every > 0 { // else nobody looks again, and nothing need be kept for that
 		run.options = append(run.options, check.Remember(&check.History{}))
-		debug.SetGCPercent(100) // a run that is long must not grow to what one that is short may take
+		debug.SetGCPercent(50) // a run that is long must not grow to what one that is short may take
 	}
 	run.options = append(run.options, roundsOf(f.every)...)
 	switch {
@@ -382,6 +382,9 @@ func (r *checkRun) round(ctx context.Context, checks []*check.Check, yield func(
 		}
 	}
 	r.before = now
+	if len(r.known) > maxKnown { // what could not be looked at again when it was no longer found
+		maps.DeleteFunc(r.known, func(key string, _ bool) bool { return now[key] == nil && !r.since[key] })
+	}
 	for _, f := range r.known.New(found) {
 		f.Target = shellWord(r.guest.Target())
 		f.Show = strings.ReplaceAll(f.Show, "{}", f.Target)
@@ -393,6 +396,9 @@ func (r *checkRun) round(ctx context.Context, checks []*check.Check, yield func(
 	}
 	return true
 }
+
+// maxKnown bounds what is remembered as shown of a guest that shows something else at each round.
+const maxKnown = 100_000
 
 // conclude says what was done, and what could not be.
 func (r *checkRun) conclude() error {

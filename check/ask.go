@@ -40,11 +40,17 @@ const askTime = 30 * time.Second
 // Ask asks the guest's own programs, through an agent, what is there. What one of them does
 // not answer is left out; it is an error only if nothing is answered.
 func Ask(ctx context.Context, agent vm.Agent) (*Told, error) {
+	return ask(ctx, agent, func(string, ...any) {})
+}
+
+// ask is [Ask], and says whom it asks.
+func ask(ctx context.Context, agent vm.Agent, say func(format string, args ...any)) (*Told, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
 	told := &Told{}
 	var failed []error
-	for _, q := range questions {
+	for i, q := range questions {
+		say("asking the guest's programs for %s (%d of %d)", q.what, i+1, len(questions))
 		err := q.ask(ctx, agent, told)
 		if err == nil {
 			continue

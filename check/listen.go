@@ -34,7 +34,7 @@ var errNotListened = errors.New("nobody listened to what the guest's programs ar
 var errLost = errors.New("not all that programs were told was heard")
 
 // listenTo listens to the programs of g for d.
-func listenTo(ctx context.Context, g *guest.Guest, d time.Duration) (*heard, error) {
+func listenTo(ctx context.Context, g *guest.Guest, d time.Duration, say func(format string, args ...any)) (*heard, error) {
 	if err := told.Available(g); err != nil {
 		return nil, err
 	}
@@ -55,7 +55,7 @@ func listenTo(ctx context.Context, g *guest.Guest, d time.Duration) (*heard, err
 	if err != nil {
 		return nil, fmt.Errorf("listen to the guest's programs: %w", err)
 	}
-	err = lookMeanwhile(ctx, g, spaces, d)
+	err = lookMeanwhile(ctx, g, spaces, d, say)
 	h.took = time.Since(began)
 	var stopped error
 	if h.Heard, stopped = listener.Stop(); stopped != nil {
@@ -76,8 +76,9 @@ func listenTo(ctx context.Context, g *guest.Guest, d time.Duration) (*heard, err
 const spaceLooks = 8
 
 // lookMeanwhile waits for d, and compares the address spaces that run with the kernel's lists.
-func lookMeanwhile(ctx context.Context, g *guest.Guest, w *addrspace.Watch, d time.Duration) error {
-	for range spaceLooks {
+func lookMeanwhile(ctx context.Context, g *guest.Guest, w *addrspace.Watch, d time.Duration, say func(format string, args ...any)) error {
+	for i := range spaceLooks {
+		say("listening to the guest's programs: %v of %v", (d * time.Duration(i) / (spaceLooks + 1)).Round(100*time.Millisecond), d)
 		select {
 		case <-ctx.Done():
 			return nil // what was heard so far is told

@@ -91,6 +91,8 @@ type options struct {
 	spaces *addrspace.Watched
 	// history is what earlier looks saw.
 	history *History
+	// progress is told what is done; nil: nobody wants to know.
+	progress func(text string)
 	// acrossRuns: see [AcrossRuns].
 	acrossRuns bool
 }
@@ -109,7 +111,7 @@ func WithTold(t *Told) Option { return func(o *options) { o.told = t } }
 // WithAgent asks the guest's own programs, through an agent, before each look at it that
 // [Run] takes. What an answer leaves out and the looks before and after it have is found.
 func WithAgent(a vm.Agent) Option {
-	return func(o *options) { o.ask = func(ctx context.Context) (*Told, error) { return Ask(ctx, a) } }
+	return func(o *options) { o.ask = func(ctx context.Context) (*Told, error) { return ask(ctx, a, o.say) } }
 }
 
 // look takes a look for checks, with what the guest says just before.
@@ -137,7 +139,7 @@ func Run(ctx context.Context, g *guest.Guest, checks []*Check, opts ...Option) (
 	o := chosen(opts)
 	if o.listen > 0 && slices.ContainsFunc(checks, func(c *Check) bool { return c.Listens }) {
 		var err error
-		if o.heard, err = listenTo(ctx, g, o.listen); err != nil {
+		if o.heard, err = listenTo(ctx, g, o.listen, o.say); err != nil {
 			return nil, err
 		}
 		o.spaces = o.heard.spaces
@@ -164,6 +166,7 @@ func Run(ctx context.Context, g *guest.Guest, checks []*Check, opts ...Option) (
 		case <-ctx.Done():
 		case <-time.After(after):
 		}
+		o.sayAgain(i, result, again)
 		if l, err = o.look(ctx, g, again); err != nil {
 			return nil, err
 		}

@@ -345,7 +345,12 @@ func (r *checkRun) round(ctx context.Context, checks []*check.Check, yield func(
 	if all {
 		r.began = time.Now()
 	}
-	result, err := check.Run(ctx, r.guest, checks, r.options...)
+	bar, options := newProgress(r.stderr), r.options
+	if r.flags.every == 0 {
+		options = append(slices.Clip(options), check.Progress(bar.say))
+	}
+	result, err := check.Run(ctx, r.guest, checks, options...)
+	bar.clear()
 	if r.flags.every > 0 && errors.Is(err, vm.ErrNotStarted) {
 		// The guest reboots: it is judged again when its kernel runs.
 		if !r.booting {

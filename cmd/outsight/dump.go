@@ -217,9 +217,17 @@ func (p *progress) count(done, total int, what string) {
 	}
 }
 
+// say shows what is being done.
+func (p *progress) say(text string) {
+	if _, due := p.due(); due {
+		fmt.Fprintf(p.w, "\r%s \x1b[K", text)
+	}
+}
+
 func (p *progress) clear() {
 	if p.shown {
 		fmt.Fprint(p.w, "\r\x1b[K")
+		p.shown = false
 	}
 }
 

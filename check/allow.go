@@ -9,6 +9,7 @@ import (
 	"path"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // Allowed is a finding that somebody has looked at and knows the cause of.
@@ -44,7 +45,10 @@ func ReadAllowed(r io.Reader) ([]Allowed, error) {
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&list); err != nil {
-		return nil, fmt.Errorf("it is not a list of {check, object, reason, expires} in JSON: %w", err)
+		return nil, fmt.Errorf("it is not a list of {check, object, reason, expires} in JSON: %s", faultOfJSON(text, err, d.InputOffset()))
+	}
+	if d.More() {
+		return nil, fmt.Errorf("%s: something follows the list", placeIn(text, d.InputOffset()+1))
 	}
 	for i := range list {
 		if err := list[i].validate(); err != nil {
@@ -52,6 +56,38 @@ func ReadAllowed(r io.Reader) ([]Allowed, error) {
 		}
 	}
 	return list, nil
+}
+
+// faultOfJSON says in plain words what is wrong with JSON, and where: read is how far it was read.
+func faultOfJSON(text []byte, err error, read int64) string {
+	var syntax *json.SyntaxError
+	var wrong *json.UnmarshalTypeError
+	field, unknown := strings.CutPrefix(err.Error(), "json: unknown field ")
+	switch {
+	case errors.Is(err, io.EOF) && len(bytes.TrimSpace(text)) == 0:
+		return "it is empty"
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return "it ends before the list does"
+	case unknown:
+		return placeIn(text, read) + ": unknown field " + field
+	case errors.As(err, &wrong):
+		what := "an entry"
+		if wrong.Field != "" {
+			what = wrong.Field
+		}
+		return fmt.Sprintf("%s: %s is of type %s", placeIn(text, wrong.Offset), what, wrong.Value)
+	case errors.As(err, &syntax) && syntax.Offset >= 1 && syntax.Offset <= int64(len(text)):
+		met, _ := utf8.DecodeRune(text[syntax.Offset-1:])
+		return fmt.Sprintf("%s: unexpected %q", placeIn(text, syntax.Offset), met)
+	}
+	return strings.TrimPrefix(err.Error(), "json: ")
+}
+
+// placeIn names the place of a text's n-th byte.
+func placeIn(text []byte, n int64) string {
+	before := text[:min(max(n-1, 0), int64(len(text)))]
+	line := bytes.LastIndexByte(before, '\n') + 1
+	return fmt.Sprintf("line %d, character %d", bytes.Count(before, []byte("\n"))+1, utf8.RuneCount(before[line:])+1)
 }
 
 func (a *Allowed) validate() (err error) {

@@ -153,7 +153,14 @@ func TestAllowed(t *testing.T) {
 		`[{"check":"hidden-process","object":"x","reason":" ","expires":"2027-01-31"}]`: "reason",
 		`[{"check":"hidden-process","object":"[","reason":"x","expires":"2027-01-31"}]`: "pattern",
 		`[{"check":"hidden-process","object":"x","reason":"x","expires":"never"}]`:      "date",
-		`[{"check":"hidden-process","object":"x","reason":"x","until":"never"}]`:        "until",
+		`[{"check":"hidden-process","object":"x","reason":"x","until":"never"}]`:        "unknown field \"until\"",
+		"":                        "in JSON: it is empty",
+		"[\n {\"check\": }]":      "in JSON: line 2, character 12: unexpected '}'",
+		"[{\"check\":\"x\"":       "in JSON: it ends before the list does",
+		"[\n7]":                   "in JSON: line 2, character 1: an entry is of type number",
+		`[{"check":7}]`:           "check is of type number",
+		"[\n]\n x":                "line 3, character 2: something follows the list",
+		"- check: hidden-process": "unexpected ' '",
 	} {
 		if _, err := read(text); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", text, err)

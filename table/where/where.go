@@ -35,8 +35,8 @@ type Filter struct {
 // slow.
 const costLimit = 10_000_000
 
-// Compile reads an expression. Its error says where it is wrong, over several
-// lines.
+// Compile reads an expression. Its error says in one sentence what is wrong, and
+// where.
 func Compile(columns []table.Column, expression string) (*Filter, error) {
 	opts := []cel.EnvOption{ext.Strings(), ext.Lists()}
 	for _, c := range columns {
@@ -50,7 +50,7 @@ func Compile(columns []table.Column, expression string) (*Filter, error) {
 	}
 	ast, issues := env.Compile(expression)
 	if err := issues.Err(); err != nil {
-		return nil, errors.New(plainTypes(strings.TrimSpace(strings.ReplaceAll(err.Error(), "ERROR: <input>:", ""))))
+		return nil, errors.New(message(expression, issues))
 	}
 	if t := ast.OutputType(); !t.IsExactType(cel.BoolType) && !t.IsExactType(typeOf(table.Bool)) {
 		return nil, fmt.Errorf("the expression gives %s, not true or false", plainTypes(t.String()))

@@ -42,6 +42,13 @@ var series = []struct {
 // elsewhere is where to look for any other series, and for one that has moved.
 var elsewhere = []string{"sid", "trixie-backports", "bookworm-backports", "bullseye-backports", "trixie", "bookworm", "bullseye", "experimental"}
 
+// What is newest in Debian, beside what is being tried, and what is oldest.
+const (
+	debianNewest = "sid"
+	debianNext   = "experimental"
+	debianOldest = "bullseye"
+)
+
 // KernelNames lists the kernels that every lab knows; Options.Kernel may be any other
 // series that Debian still carries.
 func KernelNames() []string {
@@ -193,18 +200,12 @@ func cachedKernel(dir, name string) (Kernel, error) {
 // fetchKernel finds the newest kernel of a series, unpacks it and points the link
 // kernels/NAME at it.
 func fetchKernel(ctx context.Context, dir, name string, progress io.Writer) (Kernel, error) {
-	releases := elsewhere
 	of, _, _ := splitName(name)
-	for _, s := range series {
-		if s.name == of {
-			releases = append(slices.Clone(s.releases), elsewhere...)
-		}
-	}
 	var failed []error
-	seen := map[string]bool{}
-	for i, release := range releases {
-		if slices.Contains(releases[:i], release) {
-			continue
+	seen, searched := map[string]bool{}, map[string]bool{}
+	for _, release := range releasesFor(of) {
+		if inNone(of, seen, searched) {
+			break
 		}
 		fmt.Fprintf(progress, "looking for a %s kernel in Debian %s\n", name, release)
 		k, err := fetchFrom(ctx, release, dir, name, seen, progress)
@@ -212,6 +213,7 @@ func fetchKernel(ctx context.Context, dir, name string, progress io.Writer) (Ker
 			return k, nil
 		}
 		if errors.Is(err, errNoKernel) {
+			searched[release] = true
 			continue
 		}
 		if ctx.Err() != nil {
@@ -222,8 +224,45 @@ func fetchKernel(ctx context.Context, dir, name string, progress io.Writer) (Ker
 	if seen[of] || len(seen) == 0 { // it is there, or nothing is: the failures say why
 		return Kernel{}, errors.Join(failed...)
 	}
+	for _, known := range KernelNames() {
+		seen[known] = true
+	}
 	there := slices.SortedFunc(maps.Keys(seen), compareVersions)
-	return Kernel{}, fmt.Errorf("lab: Debian has no kernel %s: it has %s", name, strings.Join(there, ", "))
+	return Kernel{}, invalidf("lab: Debian has no kernel %s: it has %s", name, strings.Join(there, ", "))
+}
+
+// releasesFor are the releases to look for a series in, each once: those first that have it, or show that none has.
+func releasesFor(of string) (releases []string) {
+	oldest, newest := series[0].name, series[len(series)-1].name
+	all := elsewhere
+	for _, s := range series {
+		if s.name == of {
+			all = append(slices.Clone(s.releases), elsewhere...)
+		}
+	}
+	switch {
+	case compareVersions(of, newest) > 0:
+		all = append([]string{debianNewest, debianNext}, elsewhere...)
+	case compareVersions(of, oldest) < 0:
+		all = append([]string{debianOldest}, elsewhere...)
+	}
+	for _, r := range all {
+		if !slices.Contains(releases, r) {
+			releases = append(releases, r)
+		}
+	}
+	return releases
+}
+
+// inNone reports whether no release has a series, by the series that were seen in those that were searched: what is not in the newest ones and
+// newer than all of theirs is in none, and neither is what is older than all of the oldest.
+func inNone(of string, seen, searched map[string]bool) bool {
+	newer, older := len(seen) > 0, len(seen) > 0
+	for s := range seen {
+		newer = newer && compareVersions(of, s) > 0
+		older = older && compareVersions(of, s) < 0
+	}
+	return newer && searched[debianNewest] && searched[debianNext] || older && searched[debianOldest]
 }
 
 var errNoKernel = errors.New("no such kernel")

@@ -32,7 +32,7 @@ hypervisors' platforms and what the kernel seals, exchanged for functions of its
 looked for. Variables that are empty in the image: those that modules may set (pm_power_off, handlers of
 hypervisors, callbacks of processor hotplug) are legal, and those in allocated memory have checks of their own (operations-table, code-pointer). What was exchanged by a module that a key of this kernel signed.
 Function tracing and tracepoints: module-hook. Without an image of the kernel nothing is compared: kernel-text says where one is found.`,
-		Next: `Disassemble the function with the command shown, and take the module out with "outsight extract". What the variable is for says what the hook is for: neighbour tables and
+		Next: `Disassemble the function with the command shown, and take the module out with "outsight extract TARGET --module MODULE -o FILE". What the variable is for says what the hook is for: neighbour tables and
 dst_ops see packets, consoles see the kernel's log, clocks and soft interrupts run often.`,
 		Example: `A module that is on the list has put its own function in the place of arp_constructor:
 
@@ -177,6 +177,9 @@ func (w *dataWalk) found(d linuxtext.Pointer, c Confidence, leads string) *Findi
 		},
 		Basis: "the guest's data against " + w.trust.String() + ", and whose code lies where by its lists of modules and BPF programs",
 		Show:  fmt.Sprintf("outsight disassemble {} %#x", uint64(d.Got)),
+	}
+	if to := w.owners.CodeAt(d.Got); to.Kind == linux.OwnerModule {
+		f.nextModule = to.Name
 	}
 	switch built := w.owners.CodeAt(d.Want).Function(); {
 	case d.Want != 0:

@@ -49,9 +49,12 @@ type Finding struct {
 	// so for as long as the task is at work is a gap.
 	work string
 
-	// Of which process, and where, that is which Next says to take out; 0: it is not known.
-	nextPID  int32
-	nextAddr virt.Addr
+	// Of which process or module, and where, in memory or by its path, that is which Next says to take out or to look at; 0 or empty: it is not
+	// known.
+	nextPID    int32
+	nextAddr   virt.Addr
+	nextModule string
+	nextPath   string
 
 	again int // how often it was found again
 }
@@ -70,7 +73,18 @@ func (f *Finding) Next() string {
 		fill("/proc/PID\"", "PID", strconv.Itoa(int(pid)))
 	}
 	if f.nextAddr != 0 {
-		fill("--address ADDRESS", "ADDRESS", fmt.Sprintf("%#x", uint64(f.nextAddr)))
+		for _, before := range []string{"--address", "--pointer", "TARGET", "TARGET task_struct"} {
+			fill(before+" ADDRESS", "ADDRESS", fmt.Sprintf("%#x", uint64(f.nextAddr)))
+		}
+	}
+	if f.nextModule == "" && f.Object.Kind == "module" {
+		f.nextModule = f.Object.Name
+	}
+	if f.nextModule != "" {
+		fill("--module MODULE", "MODULE", shellQuoted(f.nextModule))
+	}
+	if f.nextPath != "" {
+		fill("recover TARGET PATH", "PATH", shellQuoted(f.nextPath))
 	}
 	if f.Object.PID == 0 && f.Object.Addr != 0 {
 		for _, structure := range []string{"inode", "sock"} {
@@ -81,6 +95,14 @@ func (f *Finding) Next() string {
 		text = strings.ReplaceAll(text, "TARGET", f.Target)
 	}
 	return text
+}
+
+// shellQuoted is a word of the guest's as a shell reads it.
+func shellQuoted(s string) string {
+	if strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./:-") == "" {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
 // heldBy takes in who changes what the finding is about.

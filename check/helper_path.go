@@ -26,7 +26,7 @@ write, that is hidden, that is not an absolute path, or that lies where no distr
 containers that break out use release_agent. Products that collect crashes have programs of their own, in /opt or /usr/local: those are named with severity low.`,
 		Blind: `A program at a usual place that was itself replaced, and a path that was set back after use. An interpreter that is open already (flag F of binfmt_misc)
 runs whatever its path says today.`,
-		Next: `Take the program out with "outsight recover" and find who wrote the path: "outsight sysctl TARGET" shows it, "outsight ps TARGET" who runs. Set it back to what the
+		Next: `Take the program out with "outsight recover TARGET PATH -o FILE" and find who wrote the path: "outsight sysctl TARGET" shows it, "outsight ps TARGET" who runs. Set it back to what the
 distribution has.`,
 		Example: `An exploit wrote a path of its own where the kernel keeps that of modprobe, and runs a file of an unknown format:
 
@@ -79,6 +79,9 @@ func helperPaths(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 				Evidence: []Evidence{{Text: "the command", Addr: h.at, Bytes: []byte(h.command)}},
 				Basis:    "the guest's kernel memory, and where distributions keep programs",
 				Show:     h.show,
+			}
+			if program := h.program(); path.IsAbs(program) {
+				f.nextPath = program
 			}
 			if !yield(f, nil) {
 				return
@@ -152,19 +155,24 @@ func (s *Subject) releaseAgents(ctx context.Context) (hs []helper, err error) {
 	return hs, nil
 }
 
-// strangePath is why the program of a helper is at a strange place; empty if it is not.
-func strangePath(h helper) (why string, severity Severity, sure Confidence) {
+// program is what a helper runs; empty if it runs nothing.
+func (h helper) program() string {
 	command := h.command
 	if h.name == "core_pattern" {
 		var pipe bool
 		if command, pipe = strings.CutPrefix(command, "|"); !pipe {
-			return "", "", "" // the name of a file; "@" names a socket (6.16)
+			return "" // the name of a file; "@" names a socket (6.16)
 		}
 	}
-	command = strings.TrimSpace(command)
-	program, _, _ := strings.Cut(command, " ")
+	program, _, _ := strings.Cut(strings.TrimSpace(command), " ")
+	return program
+}
+
+// strangePath is why the program of a helper is at a strange place; empty if it is not.
+func strangePath(h helper) (why string, severity Severity, sure Confidence) {
+	program := h.program()
 	if program == "" {
-		return "", "", "" // switched off
+		return "", "", "" // there is none, or it is switched off
 	}
 	switch {
 	case !path.IsAbs(program):
@@ -175,7 +183,7 @@ func strangePath(h helper) (why string, severity Severity, sure Confidence) {
 		return "where only a user has programs", High, Likely
 	case hiddenName(program):
 		return "which is hidden", High, Likely
-	case strings.HasPrefix(program, memfdPrefix) || strings.HasSuffix(command, "(deleted)"):
+	case strings.HasPrefix(program, memfdPrefix) || strings.HasSuffix(strings.TrimSpace(h.command), "(deleted)"):
 		return "which is in no file system", High, Likely
 	case strings.ContainsFunc(program, func(r rune) bool { return r < ' ' || r > '~' }):
 		return "which is not the name of a program", High, Likely

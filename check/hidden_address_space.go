@@ -25,7 +25,7 @@ meanwhile`,
 /proc goes by. What runs has to be loaded into CR3, whatever the kernel's lists say: nothing in the guest's memory is believed for that.`,
 		Blind: `What did not run while outsight listened, and what runs in the address space of a process that is listed: a thread, or code that was injected. Processes that came or went in that time are
 there at too few looks to be judged. What runs in the kernel alone has no address space of its own.`,
-		Next: `The finding names the process by the task that ran there, and how much it ran. "outsight struct" shows that task_struct; hidden-process says which of the kernel's lists have it. Listen longer for
+		Next: `The finding names the process by the task that ran there, and how much it ran. "outsight struct TARGET task_struct ADDRESS" shows it; hidden-process says which of the kernel's lists have it. Listen longer for
 what runs seldom.`,
 		Example: `A rootkit takes a process off the list of tasks and off the PID structures. It runs on, and outsight listens (docs/tracing.md says what QEMU needs for that):
 
@@ -113,7 +113,7 @@ func (s *Subject) unlisted(w *addrspace.Watched, u *addrspace.Unlisted, owner ro
 		{Text: fmt.Sprintf("the root of its page tables, guest-physical: it was loaded %s in %v, and ran for %v", plural(int(min(u.Turns, 1<<40)), "time"), w.Took.Round(100*time.Millisecond), u.CPU.Round(10*time.Microsecond)), Addr: virt.Addr(u.Root)},
 		{Text: fmt.Sprintf("at %s during which it was there, no process on the task list had it at %d, and none of the PID structures at %d; by accident with a probability of less than %.1g", plural(u.Looks, "look"), u.NoTask, u.NoPID, u.P)},
 	}
-	if task != 0 {
+	if f.nextAddr = task; task != 0 {
 		f.Evidence = append(f.Evidence, Evidence{Text: "the task_struct that ran there", Addr: task})
 	}
 	return f

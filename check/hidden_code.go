@@ -23,7 +23,7 @@ func init() {
 		Proves: `A page is executable in the kernel's address space, holds something, and lies in nothing that the kernel has on its lists of code: the text of a
 module that took itself off the list, a stub of an inline hook, shellcode. Or it can be written and executed, which a kernel built with CONFIG_STRICT_KERNEL_RWX, as those of distributions are, has no more after it has booted.`,
 		Blind: `Page tables beyond those that RAM has use for, which an attacker can make: that not all were followed is reported. Code that was put into pages of a module or of the kernel itself: the check of kernel text finds that.`,
-		Next: `Take the pages out with the command shown and disassemble them. Search for pointers to them ("outsight search TARGET --pointer"): what leads there says what is
+		Next: `Take the pages out with the command shown and disassemble them. Search for pointers to them ("outsight search TARGET --pointer ADDRESS"): what leads there says what is
 hooked.`,
 		Example: `A rootkit allocates executable memory and copies a stub of an inline hook there:
 
@@ -148,6 +148,7 @@ func (s *Subject) foundCode(r run) *Finding {
 		what = "both writable and executable"
 	}
 	return &Finding{
+		nextAddr:   r.start,
 		Confidence: Certain,
 		Title:      fmt.Sprintf("%d KiB of kernel memory at %#x are %s", (r.end-r.start)>>10, uint64(r.start), what),
 		Object:     Object{Kind: "kernel memory", Addr: r.start},

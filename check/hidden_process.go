@@ -19,7 +19,7 @@ func init() {
 Somebody took it out, so that who goes by that list does not see it.`,
 		Blind: `In a guest of more than 32 GiB, a task that was taken out of every list and waits: only there the memory of tasks is not gone through. Processes that are hidden by a changed function (getdents and the
 like) rather than from the lists: the checks of code and pointers find those.`,
-		Next: `Look at the process with the command shown: its program, files and sockets are shown like any other's. "outsight extract" takes its memory out, also
+		Next: `Look at the process with the command shown: its program, files and sockets are shown like any other's. "outsight extract TARGET --pid PID -o FILE" takes its memory out, also
 where the guest's own tools do not see it.`,
 		Example: `A rootkit takes its process off the task list (list_del of task_struct.tasks):
 
@@ -61,6 +61,7 @@ func hiddenProcesses(_ context.Context, s *Subject) iter.Seq2[*Finding, error] {
 				Evidence:   []Evidence{{Text: "its task_struct", Addr: a}},
 				Basis:      "lists of the guest's kernel, compared with each other at one look",
 				Show:       fmt.Sprintf("outsight struct {} task_struct %#x", uint64(a)),
+				nextPID:    t.tgid,
 			}
 			if !yield(f, nil) {
 				return

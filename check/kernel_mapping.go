@@ -26,7 +26,8 @@ that address. Or a page of the kernel's half is mapped as user-accessible, so th
 		Blind: `The second top page table that each process has where page tables are isolated (PTI): programs run by it, and little of the kernel is mapped there. Whether user-accessible kernel memory is mapped there is not checked, so that the finding
 is only "likely" with PTI. What a process with an LDT (modify_ldt) has in the two read-only areas that the kernel maps for it under PTI. Page tables that are loaded into CR3 without a process: processor-state compares what processors use
 where the monitor shows registers. Kernel memory that is mapped in the user half of a process. Paravirtualized domains of Xen, whose page tables have entries of the hypervisor: there the check is unsupported.`,
-		Next: `"outsight translate" shows by which entries an address is translated for that process (--pid) and for the kernel (without): read both pages with "outsight read" and compare them. The process is the one that the change serves, or
+		Next: `"outsight translate TARGET ADDRESS" shows by which entries the address is translated for the kernel, and with --pid PID for that process: read both pages, with "outsight read TARGET ADDRESS 4096" and
+with --pid PID behind it, and compare them. The process is the one that the change serves, or
 the one that it hides from.`,
 		Example: `A rootkit gave one process a copy of a page table of the kernel, so that its system calls run other code than those of all other processes:
 
@@ -266,7 +267,7 @@ func (w *tableWalk) judge(n *task, mm virt.Addr) (*Finding, error) {
 			Text: fmt.Sprintf("entry %d of its top page table", d.entry), Addr: pgd + virt.Addr(8*d.entry), Bytes: binary.LittleEndian.AppendUint64(nil, d.got),
 		}},
 		Basis: "the page tables of the guest's processes, compared with each other",
-		Show:  fmt.Sprintf("outsight translate {} --pid %d %#x", n.tgid, uint64(at)),
+		Show:  fmt.Sprintf("outsight translate {} --pid %d %#x", n.tgid, uint64(at)), nextAddr: at,
 	}, nil
 }
 
@@ -295,6 +296,7 @@ func userAccessible(r run, pti bool) *Finding {
 		Evidence:   []Evidence{{Text: "the memory", Addr: r.start}},
 		Basis:      "the guest's page tables",
 		Show:       fmt.Sprintf("outsight translate {} %#x", uint64(r.start)),
+		nextAddr:   r.start,
 	}
 	if pti {
 		f.Confidence = Likely

@@ -17,7 +17,7 @@ image of the vDSO`,
 that every process gets as its vDSO. Nothing in the kernel writes there once it is sealed.`,
 		Blind: `What is sealed after initialisation (__ro_after_init, static call and jump tables), data that is writable, and the table of exceptions. What was changed
 and changed back between two looks. Without an image nothing is compared: kernel-text says where one is found.`,
-		Next: `Look at what the changed pointer leads to with the command shown and "outsight disassemble". Dump the guest before anything else is done to it.`,
+		Next: `Look at what the changed pointer leads to with the command shown and "outsight disassemble TARGET ADDRESS". Dump the guest before anything else is done to it.`,
 		Example: `A function in the table of operations of /proc was replaced:
 
     $ outsight check lab:demo

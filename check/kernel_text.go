@@ -35,7 +35,7 @@ host's file alone.`,
 their handlers are judged by code-pointer. Text of modules: module-text compares that. Without an image nothing is compared, and check says so: it is found if the host itself boots the
 kernel, if it was added ("outsight profile add"), or if all of the guest's vmlinuz is in its page cache.`,
 		Next: `Disassemble the function with the command shown: a jump or call that leads out of the kernel shows where the rest of the intruder's code is. Take that memory
-out with "outsight read -o FILE", and dump the guest before anything else is done to it.`,
+out with "outsight read TARGET ADDRESS 4096 -o FILE", and dump the guest before anything else is done to it.`,
 		Example: `The first instruction of a function was replaced by a jump:
 
     $ outsight check lab:demo
@@ -142,6 +142,9 @@ func (s *Subject) foundText(d linuxtext.Difference, trust image.Trust) *Finding 
 		f.Expected, f.Seen = s.describeData(d.Want), s.describeData(d.Got)
 		f.Show = fmt.Sprintf("outsight read {} %#x %d", uint64(d.Addr), len(d.Got))
 		f.Evidence = append(f.Evidence, Evidence{Text: "it is in " + d.Section})
+		if isPointer(d.Got) {
+			f.nextAddr = virt.Addr(binary.LittleEndian.Uint64(d.Got))
+		}
 		if !isPointer(d.Want) && !isPointer(d.Got) {
 			// On some processors kernels wrote into their own constants before they sealed them.
 			f.Confidence = Likely

@@ -30,7 +30,7 @@ the kernel filters what programs are told: a hooked function, a changed table, a
 library that filters above the system call (preload). A file that nobody used of late, so that the kernel keeps no name of it. Directories of file systems that fold case or are served by others (vfat, NFS,
 FUSE). Processes in a /proc that hides those of others by itself (hidepid).`,
 		Next: `The finding names the program that was lied to, the system call, and what was kept from it. Look for who filters: code-pointer, ftrace-triple, kernel-text, module-hook and hidden-bpf find
-the hook; "outsight trace TARGET --syscalls" with that call shows the answers as they come.`,
+the hook; "outsight trace TARGET --syscalls getdents64,read,recvmsg,bpf" shows the answers as they come.`,
 		Example: `A rootkit hooks the function that fills in directories, and leaves one process out of /proc. The guest's own ps runs while outsight listens; the machine's QEMU has
 outsight's plugin (docs/tracing.md):
 

@@ -27,7 +27,7 @@ such as kworker/0:3: workers run a function of the kernel itself, whoever queues
 that serve workqueues. Or a thread of the kernel has no function (severity medium, confidence possible): kthread() notes it before the thread runs.`,
 		Blind: `A program that calls itself like another program; a module's thread that has the name of another module's, of a workqueue or of a kthread worker, as modules
 give those names themselves; a thread without a function that has open files of its own, as one has that runs a program for the kernel next. One whose file has the name that it shows is not found by its name.`,
-		Next: `Look at its program, parent, files and sockets: "outsight ps TARGET --pid PID -o json", and the views tree, files and sockets. "outsight extract" takes it out.`,
+		Next: `Look at its program, parent, files and sockets: "outsight ps TARGET --pid PID -o json", and the views tree, files and sockets. "outsight extract TARGET --pid PID -o FILE" takes it out.`,
 		Example: `A backdoor named itself as a worker of the kernel:
 
     $ outsight check lab:demo --only masquerade

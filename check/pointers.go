@@ -22,7 +22,7 @@ func init() {
 lists. A healthy kernel has no such pointer, as far as its lists of code could be read: what could not is reported as a gap.`,
 		Blind: `A pointer that leads to a wrong function of the kernel's own, or into a module that is on the list: look at the owner in the view. Pointers in objects
 that no view shows.`,
-		Next: `Disassemble the code that the pointer leads to with the command shown, and take it out with "outsight read -o FILE". What is hooked says what for: reading
+		Next: `Disassemble the code that the pointer leads to with the command shown, and take it out with "outsight read TARGET ADDRESS 4096 -o FILE". What is hooked says what for: reading
 of directories and of /proc hides, netfilter and protocols wait for a signal from the network, keyboard notifiers log keys.`,
 		Example: `The handler of system call 17 was replaced:
 
@@ -87,6 +87,7 @@ func pointersOf(ctx context.Context, s *Subject, v table.View, cs []codeColumn, 
 			Evidence:   []Evidence{{Text: "what it leads to", Addr: p.at, Bytes: codeAt(s, uint64(p.at))}},
 			Basis:      "the guest's kernel text, and its lists of modules, BPF programs and trampolines",
 			Show:       fmt.Sprintf("outsight disassemble {} %#x", uint64(p.at)),
+			nextAddr:   p.at,
 		}
 		if !yield(f, nil) {
 			return false

@@ -27,7 +27,7 @@ dynamic program obeys; or its own list has a library where it puts what is prelo
 that load them; from outside they are in plain sight.`,
 		Blind: `A preloaded library from a folder of packages, named in the environment alone: that is how jemalloc, fakeroot and the like are used. /etc/ld.so.preload that
 nobody looked at since the kernel forgot it. Libraries that a program links against, replaced in their place on the disk.`,
-		Next: `Take the library out with "outsight extract TARGET --pid PID --address ADDRESS --elf -o FILE" (the view libs shows where it is), or with "outsight recover". The view env shows
+		Next: `Take the library out with "outsight extract TARGET --pid PID --address ADDRESS --elf -o FILE" (the view libs shows where it is), or with "outsight recover TARGET PATH -o FILE". The view env shows
 which processes got the variable, and tree from whom.`,
 		Example: `A rootkit named its library in /etc/ld.so.preload:
 
@@ -95,7 +95,7 @@ func (p *program) preloaded(vars []linux.EnvVariable) *Finding {
 				f.Severity, f.Confidence = High, Likely
 			}
 			f.Expected, f.Seen = "libraries from where packages put them", v.Name+"="+v.Value
-			f.nextAddr = p.mapped(name)
+			f.nextAddr, f.nextPath = p.mapped(name), name
 			for _, m := range p.maps {
 				if m.Path == name {
 					f.Evidence = append(f.Evidence, Evidence{Text: "the library is mapped", Addr: m.Start})
@@ -248,7 +248,7 @@ func (s *Subject) prevalent(ps *programs) (fs []*Finding) {
 			Basis:      "mappings of all processes, and what their ELF images ask for",
 			Show:       fmt.Sprintf("outsight libs {} --where 'path == %q'", name),
 		}
-		f.nextPID, f.nextAddr = l.users[0].PID, l.image.Start
+		f.nextPID, f.nextAddr, f.nextPath = l.users[0].PID, l.image.Start, name
 		switch {
 		case strange(name):
 			f.Title = "nearly all dynamic processes have mapped " + name + ", which no package puts there"

@@ -88,7 +88,7 @@ func (l *orderedLibrary) finding(name string) *Finding {
 		Basis:    "the dynamic linker's list in the process, what the program asks for, its environment",
 		Show:     fmt.Sprintf("outsight libs {} --where 'path == %q'", name),
 	}
-	f.nextPID, f.nextAddr = l.users[0].PID, l.users[0].mapped(name)
+	f.nextPID, f.nextAddr, f.nextPath = l.users[0].PID, l.users[0].mapped(name), name
 	if !strange(name) {
 		f.Severity = Medium
 	}

@@ -28,7 +28,7 @@ memory says of itself shows none of these.`,
 		Blind: `Machines whose monitor shows no registers: a process without QMP, Firecracker, Cloud Hypervisor, and raw dumps. The model-specific registers of system calls (LSTAR), which no
 monitor shows. What was changed and changed back between two looks, as CR0.WP by nearly all rootkits while they patch. While a processor can run guests of its own (CR4.VMXE, EFER.SVME), its registers may be those of
 such a guest: what differs then is not reported.`,
-		Next: `Dump the guest with its registers ("outsight dump TARGET --format elf") before anything else is done to it, and look at what the register leads to with the command shown.`,
+		Next: `Dump the guest with its registers ("outsight dump TARGET --format elf -o FILE") before anything else is done to it, and look at what the register leads to with the command shown.`,
 		Example: `A module copied the interrupt table, changed the copy, and had one processor use it:
 
     $ outsight check lab:demo

@@ -31,7 +31,7 @@ that does not define it. The dynamic linker puts no such address there, unless a
 has it do so. Injectors do, to have a running service call their code, and so do tools that instrument their own process.`,
 		Blind: `Processes of 32 bits. A library that defines a function of the same name: preload looks for those that were put in front. Addresses that a program keeps
 elsewhere. Images that export by the old table of hashes alone.`,
-		Next: `Disassemble where the address leads with the command shown, and take that memory out with "outsight extract". Who traced the process: the view ptrace.`,
+		Next: `Disassemble where the address leads with the command shown, and take that memory out with "outsight extract TARGET --pid PID --address ADDRESS -o FILE". Who traced the process: the view ptrace.`,
 		Example: `The address by which a service calls accept was led to memory that an injector had mapped:
 
     $ outsight check lab:demo --only redirected-import
@@ -317,5 +317,6 @@ func (j *importsOf) finding(from *linux.MappedImage, one image.Import, name stri
 	f.Evidence = append(f.Evidence, Evidence{Text: "the address, of " + from.Path, Addr: one.Slot}, Evidence{Text: "where it leads", Addr: one.Target, Bytes: code})
 	f.Basis = "images in the memory of the process, and the symbols that they define"
 	f.Show = fmt.Sprintf("outsight disassemble {} --pid %d %#x", j.p.PID, uint64(one.Target))
+	f.nextAddr = one.Target
 	return f
 }

@@ -22,7 +22,7 @@ func init() {
 wrote them. Or a module has no valid signature, and lacks the flag that says so, which it cleared. Or modules without a valid signature are forbidden, and one is loaded; or they were forbidden by the boot parameter, and no longer are.`,
 		Blind: `A module that cleared its own flags, and claims that its signature was valid (sig_ok). Modules that are not on the list are found by hidden-module. Signatures may have been made compulsory after an
 unsigned module was loaded, which is legal.`,
-		Next: `"outsight modules TARGET" shows where the module lies, what it uses and its taints; take it out with "outsight extract". Rootkits clear the flags so that nobody
+		Next: `"outsight modules TARGET" shows where the module lies, what it uses and its taints; take it out with "outsight extract TARGET --module MODULE -o FILE". Rootkits clear the flags so that nobody
 asks for the module that set them.`,
 		Example: `A rootkit cleared the taint flag that its module had set:
 

@@ -30,7 +30,7 @@ does so, or calls a module that it does not use. No image of the kernel and no f
 		Blind: `A change that stays within the kernel's text, or that has the code compute where it goes: kernel-text finds these if it knows the image. Where each function
 keeps a place for tracing, a call of a trampoline or of a BPF program: ftrace-triple judges that. Of a module: a change that stays within its own text, or leads to the kernel's or to that of a
 module that it uses, and a jump into another module from the middle of a function; module-text finds these if it has the module's file.`,
-		Next: `Disassemble both ends with the commands "outsight disassemble TARGET ADDRESS", and take out the memory that the branch leads to with "outsight read -o FILE". The function that is
+		Next: `Disassemble the branch with the command shown and what it leads to with "outsight disassemble TARGET ADDRESS", and take that memory out with "outsight read TARGET ADDRESS 4096 -o FILE". The function that is
 hooked says what for.`,
 		Example: `An inline hook was written over the beginning of a function:
 
@@ -306,6 +306,7 @@ func (w *branchWalk) judge(a, to virt.Addr, module string) {
 		Evidence:   []Evidence{{Text: "the branch", Addr: a, Bytes: codeAt(w.s, uint64(a))}, {Text: "what it leads to", Addr: to, Bytes: codeAt(w.s, uint64(to))}},
 		Basis:      "the guest's memory alone: its text, page tables, and its lists of what may change the text",
 		Show:       fmt.Sprintf("outsight disassemble {} %#x", uint64(a)),
+		nextAddr:   to,
 	}, nil)
 }
 

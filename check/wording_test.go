@@ -1,6 +1,7 @@
 package check
 
 import (
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -104,10 +105,35 @@ func TestNextFilledIn(t *testing.T) {
 	if got := f.Next(); got != `"outsight extract TARGET --pid PID --address ADDRESS --elf -o FILE"; "outsight struct TARGET inode 0x99"` {
 		t.Error(got)
 	}
+	next := func(c string, f *Finding) string {
+		f.Check, f.Target = &Check{ID: "x", Next: c}, "t"
+		return f.Next()
+	}
+	for _, c := range []struct {
+		next, want string
+		f          *Finding
+	}{
+		{`"outsight extract TARGET --module MODULE -o FILE"`, `"outsight extract t --module 'a b' -o FILE"`, &Finding{Object: Object{Kind: "module", Name: "a b"}}},
+		{`"outsight extract TARGET --module MODULE -o FILE"`, `"outsight extract t --module m -o FILE"`, &Finding{Object: Object{Kind: "function pointer", Addr: 1}, nextModule: "m"}},
+		{`"outsight recover TARGET PATH -o FILE"`, `"outsight recover t '/tmp/it'\''s $x' -o FILE"`, &Finding{nextPath: "/tmp/it's $x"}},
+		{`"outsight search TARGET --pointer ADDRESS" "outsight read TARGET ADDRESS 4096 -o FILE"`, `"outsight search t --pointer 0x9" "outsight read t 0x9 4096 -o FILE"`, &Finding{nextAddr: 9}},
+		{`"outsight struct TARGET task_struct ADDRESS"`, `"outsight struct t task_struct 0x9"`, &Finding{Object: Object{PID: 7}, nextAddr: 9}},
+	} {
+		if got := next(c.next, c.f); got != c.want {
+			t.Errorf("%s: %s", c.next, got)
+		}
+	}
+	// What each command cannot do without.
+	needs := map[string][]string{
+		"extract": {"-o FILE"}, "recover": {"PATH"}, "struct": {"ADDRESS"}, "translate": {"ADDRESS"}, "read": {"ADDRESS"}, "disassemble": {"ADDRESS"}, "search": {"ADDRESS"}, "dump": {"-o FILE"}, "strings": nil,
+	}
+	commands := regexp.MustCompile(`"outsight (\w+)([^"]*)"`)
 	for _, c := range All() {
-		for _, verb := range []string{"extract", "strings", "dump", "search"} {
-			if strings.Contains(c.Next, `"outsight `+verb+" --") {
-				t.Errorf("%s: its command %s has no TARGET", c.ID, verb)
+		for _, m := range commands.FindAllStringSubmatch(oneLine(c.Next), -1) {
+			for _, word := range append([]string{" TARGET"}, needs[m[1]]...) {
+				if _, is := needs[m[1]]; is && !strings.Contains(m[2], word) {
+					t.Errorf("%s: %s has no %s", c.ID, m[0], word)
+				}
 			}
 		}
 	}

@@ -1,6 +1,7 @@
 package check
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"iter"
@@ -156,15 +157,11 @@ func (w *coverWalk) judge(m virt.Addr, ns mountNamespace) (*Finding, error) {
 		}
 		return nil, w.failed(m)
 	}
-	top, at := point, point
-	for depth := 0; depth < maxFolders; depth++ {
-		above := r.Pointer(at, o.parent)
-		if above == at || r.Err != nil {
-			break
-		}
-		top, at = at, above
+	path, top, err := w.pathOf(point)
+	if err != nil {
+		return nil, fmt.Errorf("what the mount at %#x covers: %w", uint64(m), err)
 	}
-	if top == at { // at the root of /proc
+	if top == 0 { // at the root of /proc
 		if ns.of.PID != 1 || r.Pointer(o.mnt.At(m), o.root) == point {
 			return nil, w.failed(m)
 		}
@@ -176,18 +173,12 @@ func (w *coverWalk) judge(m virt.Addr, ns mountNamespace) (*Finding, error) {
 		f.Severity, f.Confidence = Medium, Possible
 		return f, w.failed(m)
 	}
-	name, err := w.reader.DentryName(top)
-	if err != nil {
-		return nil, fmt.Errorf("what the mount at %#x covers: %w", uint64(m), err)
-	}
+	name, _, _ := strings.Cut(path[1:], "/")
 	pid, err := strconv.ParseInt(name, 10, 32)
 	if err != nil || pid <= 0 {
 		return nil, nil //nolint:nilerr // it is none of a process
 	}
-	path, err := w.pathBelow(top, point)
-	if err != nil {
-		return nil, fmt.Errorf("what the mount at %#x covers: %w", uint64(m), err)
-	}
+	path = "/proc" + path
 	of := int32(pid)
 	if o.procPID.Present() { // its number in the first PID namespace
 		inode := r.Pointer(top, o.inode)
@@ -253,57 +244,42 @@ func (w *coverWalk) failed(m virt.Addr) error {
 	return nil
 }
 
-// pathBelow is the path of a dentry of a /proc, of which top is the first component.
-func (w *coverWalk) pathBelow(top, at virt.Addr) (string, error) {
-	path := ""
-	for depth := 0; depth < maxFolders; depth++ {
+// pathOf is the path of a dentry in its file system, and the dentry of its first component: "/" and 0 for the root.
+func (w *coverWalk) pathOf(at virt.Addr) (path string, top virt.Addr, err error) {
+	for range maxFolders {
+		above := w.r.Pointer(at, w.o.parent)
+		switch {
+		case w.r.Err != nil:
+			return "", 0, w.r.Err
+		case above == at:
+			return cmp.Or(path, "/"), top, nil
+		}
 		name, err := w.reader.DentryName(at)
 		if err != nil {
-			return "", err
+			return "", 0, err
 		}
-		path = "/" + name + path
-		if at == top {
-			break
-		}
-		at = w.r.Pointer(at, w.o.parent)
+		path, top, at = "/"+name+path, at, above
 	}
-	return "/proc" + path, w.r.Err
+	return "", 0, fmt.Errorf("%w: more than %d folders in each other", kobj.ErrBudget, maxFolders)
 }
 
 func (w *coverWalk) finding(m virt.Addr, of Object, title string) *Finding {
 	mounted := w.r.Pointer(w.o.mnt.At(m), w.o.superOf)
 	kind := w.r.CString(w.r.Pointer(w.r.Pointer(mounted, w.o.superType), w.o.typeName), linux.MaxName)
 	device := w.r.CString(w.r.Pointer(m, w.o.device), linux.MaxName)
-	root := w.r.Pointer(w.o.mnt.At(m), w.o.root)
+	root, _, err := w.pathOf(w.r.Pointer(w.o.mnt.At(m), w.o.root))
+	if err != nil {
+		root = "" // then it is named by its device alone
+	}
 	return &Finding{
 		Confidence: Likely, Title: title, Object: of,
 		Aspect:   of.Name,
 		Expected: "nothing is mounted over the folder of a process in /proc",
-		Seen:     fmt.Sprintf("a mount of %s (%s)", coverSource(w.rootPath(root), device), kind),
+		Seen:     fmt.Sprintf("a mount of %s (%s)", coverSource(root, device), kind),
 		Evidence: []Evidence{{Text: "the struct mount", Addr: m}},
 		Basis:    "the mounts of the guest's kernel, by where they are mounted",
 		Show:     `outsight mounts {} --where 'mount_point.startsWith("/proc/")'`,
 	}
-}
-
-// rootPath is the path of what is mounted, within its file system; empty if it cannot be read.
-func (w *coverWalk) rootPath(root virt.Addr) string {
-	path := ""
-	for at, depth := root, 0; depth < maxFolders; depth++ {
-		above := w.r.Pointer(at, w.o.parent)
-		if w.r.Err != nil {
-			return ""
-		}
-		if above == at {
-			return "/" + strings.TrimPrefix(path, "/")
-		}
-		name, err := w.reader.DentryName(at)
-		if err != nil {
-			return ""
-		}
-		path, at = "/"+name+path, above
-	}
-	return ""
 }
 
 // coverSource says what is mounted: a path within a file system, unless it is all of it.

@@ -190,11 +190,7 @@ func (j *joiner) doorRefused(e *trace.Event, r *doorRecord) {
 	for i := range v.Args {
 		v.Args[i] = r.word(refusedArgs + i)
 	}
-	for _, p := range r.data {
-		if p.tag < tagComm {
-			v.Data = append(v.Data, syscall.Data{Tag: p.tag, Status: p.status, Bytes: r.bytes[p.from:p.to]})
-		}
-	}
+	v.Data = r.pieces(v.Data)
 	e.Return, e.Returned = result, true
 	setErrno(e, result)
 	abi, n := number>>32, number&0xffffffff

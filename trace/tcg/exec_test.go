@@ -28,3 +28,19 @@ func TestBothExec(t *testing.T) {
 		}
 	}
 }
+
+// TestPieces: a call's pieces are those of its arguments, without names, and without what another came for.
+func TestPieces(t *testing.T) {
+	c := &call{bytes: []byte("abcdef"), data: []piece{{0, syscall.Whole, 0, 1}, {dropped, syscall.Unreadable, 1, 2}, {3, syscall.Cut, 2, 4}, {tagComm, syscall.Whole, 4, 5}, {tagPath, syscall.Whole, 5, 6}}}
+	got := c.pieces([]syscall.Data{{Tag: 9}})
+	if len(got) != 3 || got[0].Tag != 9 || got[1].Tag != 0 || string(got[1].Bytes) != "a" || got[2].Tag != 3 || string(got[2].Bytes) != "cd" || got[2].Status != syscall.Cut {
+		t.Errorf("%+v", got)
+	}
+	for _, calls := range [][]*syscall.Call{syscall.Table(syscall.ABI64), syscall.Table(syscall.ABI32)} {
+		for _, k := range calls {
+			if k != nil && len(k.Pieces)+len(k.Stack) >= tagComm {
+				t.Errorf("%s has %d pieces", k.Name, len(k.Pieces)+len(k.Stack))
+			}
+		}
+	}
+}

@@ -355,6 +355,16 @@ func (c *call) better(item plugin.Item, known int) bool {
 // dropped is the tag of an item that another came for.
 const dropped = 255
 
+// pieces adds what was fetched of the arguments of a call: what has a higher tag is of something else, or was dropped.
+func (c *call) pieces(to []syscall.Data) []syscall.Data {
+	for _, p := range c.data {
+		if p.tag < tagComm {
+			to = append(to, syscall.Data{Tag: p.tag, Status: p.status, Bytes: c.bytes[p.from:p.to]})
+		}
+	}
+	return to
+}
+
 func (j *joiner) kind(nr uint64) *syscall.Call {
 	abi, n := nr>>32, nr&0xffffffff
 	if abi > 1 || n >= uint64(len(j.calls[abi])) {
@@ -422,11 +432,7 @@ func (j *joiner) fill(e *trace.Event, c *call) {
 	}
 	v := &j.values
 	v.Args, v.Returned, v.Result, v.Data = c.args, c.returned, c.result, v.Data[:0]
-	for _, p := range c.data {
-		if p.tag != dropped {
-			v.Data = append(v.Data, syscall.Data{Tag: p.tag, Status: p.status, Bytes: c.bytes[p.from:p.to]})
-		}
-	}
+	v.Data = c.pieces(v.Data)
 	k := j.kind(c.nr)
 	if k == nil {
 		j.unknown(e, c)

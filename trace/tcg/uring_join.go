@@ -107,9 +107,7 @@ func (j *joiner) fillRing(e *trace.Event, c *call) {
 	e.Kind, e.Name = trace.KindIOURing, linux.IOUringOp(op)
 	v := &j.values
 	*v = syscall.Values{Returned: c.returned, Result: c.result, Data: v.Data[:0]}
-	for _, p := range c.data {
-		v.Data = append(v.Data, syscall.Data{Tag: p.tag, Status: p.status, Bytes: c.bytes[p.from:p.to]})
-	}
+	v.Data = c.pieces(v.Data)
 	var call *syscall.Call
 	if op < uint64(len(ringOps)) {
 		call = ringOps[op].call()

@@ -38,7 +38,7 @@ socket.`,
 type hiddenSocketLayout struct{ socket, file, count, refs kobj.Field }
 
 // released reports whether the last reference to a file was given up: it is being closed then, by a
-// task that may have to wait for a processor (__fput).
+// task or a worker that may have to wait for a processor (__fput, delayed_fput).
 func (o *hiddenSocketLayout) released(r *kobj.Reader, file virt.Addr) bool {
 	switch {
 	case o.refs.Present():
@@ -136,12 +136,12 @@ func (s *Subject) hiddenSocket(ctx context.Context, k *network.Socket, o *hidden
 		if err == nil && !closing {
 			closing, err = s.Linux.AtWorkIn(ctx, keepers...)
 		}
-		f.Explained = err == nil && closing
+		f.Explained = err == nil && closing || o.released(&r, file)
 		f.Confidence = Likely
 		f.Title = describeSocket(k) + " has a file that no process has"
 		f.Expected = "a descriptor of a process, for a socket that is an open file"
 		f.Evidence = append(f.Evidence, Evidence{Text: "its struct file", Addr: file})
-		f.Busy = f.Explained || o.released(&r, file)
+		f.Busy = f.Explained
 	default:
 		return nil, nil
 	}

@@ -18,7 +18,8 @@ type History struct {
 	holders     map[string]holding                // by mutex
 	explained   map[*Check]map[string]explanation // by [Finding.Key]
 	releases    map[virt.Addr]releasing           // by symbol
-	once        bool                              // nobody looks again: nothing is to be kept
+	paced       paced
+	once        bool // nobody looks again: nothing is to be kept
 }
 
 // Remember has [Run] compare with what was seen before, by all runs with the same history.

@@ -159,6 +159,9 @@ func Run(ctx context.Context, g *guest.Guest, checks []*Check, opts ...Option) (
 	}
 	for i := 0; ; i++ {
 		after, again := o.next(i, alike, result, checks, stuck)
+		if i >= len(settleAfter) {
+			after = o.history.stretch(after)
+		}
 		if still || len(again) == 0 || ctx.Err() != nil {
 			break
 		}
@@ -191,7 +194,7 @@ func Run(ctx context.Context, g *guest.Guest, checks []*Check, opts ...Option) (
 		result.confirm(looks, stuck, o.acrossRuns)
 	}
 	if o.acrossRuns && !still && ctx.Err() == nil {
-		result.await(o.history, checks, time.Now(), latest)
+		result.await(o.history, checks, o.history.pacedNow(), latest)
 	}
 	if !still && len(result.Findings)+len(result.Gaps) > 0 && ctx.Err() == nil {
 		if err := lasts(ctx, g, number); err != nil {
@@ -428,7 +431,7 @@ func runCheck(ctx context.Context, s *Subject, c *Check) (r Result) {
 		r = runNow(ctx, s.of(c), c)
 	}
 	if ctx.Err() == nil && s.history != nil {
-		s.history.bound(c, s.boot(), s.when(), r.Findings)
+		s.history.bound(c, s.boot(), s.paced, r.Findings)
 	}
 	return r
 }

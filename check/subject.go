@@ -3,6 +3,7 @@ package check
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/linux"
@@ -27,7 +28,8 @@ type Subject struct {
 	check   *Check
 	parts   *parts
 	history *History
-	needs   *needs // notes the parts that it is asked for; nil: nobody wants to know
+	paced   time.Time // when, by a clock that waits for the guest: see [History.pace]
+	needs   *needs    // notes the parts that it is asked for; nil: nobody wants to know
 }
 
 // parts are what checks share.
@@ -55,7 +57,12 @@ const ownersPart = "owners of code"
 func newSubject(ctx context.Context, l *guest.Look, o options) *Subject {
 	p := &parts{}
 	s := &Subject{Look: l, Told: o.told, mute: o.mute, heard: o.heard, spaces: o.spaces, parts: p, history: o.history}
-	s.history.watch(l.Boot, l.At, l.Linux.AtWork(patchingMutexes...))
+	pid := 0
+	if l.Machine != nil {
+		pid = l.Machine.PID
+	}
+	s.paced = s.history.pace(l.At, pid)
+	s.history.watch(l.Boot, s.paced, l.Linux.AtWork(patchingMutexes...))
 	partOf(&p.owners, ownersPart, s, func(s *linux.System) (*linux.Owners, []error, error) {
 		o, err := s.Owners()
 		if err != nil {

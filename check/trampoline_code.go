@@ -278,7 +278,7 @@ func (w *trampolineWalk) found(title, name string, start, at virt.Addr) *Finding
 func (w *trampolineWalk) bpf(ctx context.Context) iter.Seq2[*Finding, error] {
 	return func(yield func(*Finding, error) bool) {
 		w.releases = map[virt.Addr]bpf.Release{}
-		defer func() { w.s.history.watchReleases(w.s.boot(), w.s.when(), w.releases) }()
+		defer func() { w.s.history.watchReleases(w.s.boot(), w.s.paced, w.releases) }()
 		for i, err := range bpf.Images(ctx, w.s.Linux) {
 			if err != nil {
 				if !yield(nil, err) {

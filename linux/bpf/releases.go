@@ -14,9 +14,6 @@ import (
 // is compiled next may have their place.
 type Release struct {
 	Stage Stage
-	// AfterCall is where tasks return to that are in the traced function, and Epilogue where they are led from there (0: it calls
-	// no function).
-	AfterCall, Epilogue virt.Addr
 	// Periods counts the grace periods of the flavour of RCU that is waited for, and Progress how far it is with the current one. Both are
 	// empty if nothing is known of it.
 	Periods  uint64
@@ -35,7 +32,7 @@ const (
 	AwaitsWorker       // a kernel thread that frees it
 )
 
-type releaseLayout struct{ image, symbol, count, afterCall, epilogue, callback, work kobj.Field }
+type releaseLayout struct{ image, symbol, count, afterCall, calls, callback, work kobj.Field }
 
 type periodsLayout struct{ state, jiffies, sequence, thread, runtime, taskState kobj.Field }
 
@@ -50,7 +47,7 @@ func ReleaseOf(s *linux.System, i Image) (rel Release, err error) {
 	o, err := kobj.LayoutOf(s.Walker, "releases of BPF's trampolines", func(r *kobj.Resolver, o *releaseLayout) {
 		const t = "bpf_tramp_image"
 		o.image, o.symbol, o.count = r.Field(t, "image"), r.Field(t, "ksym"), r.Field(t, "pcref.percpu_count_ptr")
-		o.afterCall, o.epilogue = r.Field(t, "ip_after_call"), r.Field(t, "ip_epilogue")
+		o.afterCall, o.calls = r.Optional(t, "ip_after_call"), r.Optional(t, "call_orig") // 7.2
 		o.callback, o.work = r.Field(t, "rcu.func"), r.Field(t, "work.func")
 	})
 	if err != nil {
@@ -58,7 +55,8 @@ func ReleaseOf(s *linux.System, i Image) (rel Release, err error) {
 	}
 	r, a := s.Reader(), i.Symbol-virt.Addr(o.symbol.Offset)
 	image, count, callback, work := r.Pointer(a, o.image), r.Uint(a, o.count), r.Pointer(a, o.callback), r.Pointer(a, o.work)
-	rel.AfterCall, rel.Epilogue = r.Pointer(a, o.afterCall), r.Pointer(a, o.epilogue)
+	// Whether it calls the traced function.
+	calls := o.calls.Present() && r.Uint(a, o.calls) != 0 || o.afterCall.Present() && r.Pointer(a, o.afterCall) != 0
 	if r.Err == nil && image != i.Start {
 		r.Err = fmt.Errorf("%w: its image is at %#x", kobj.ErrBroken, uint64(image))
 	}
@@ -77,7 +75,7 @@ func ReleaseOf(s *linux.System, i Image) (rel Release, err error) {
 		rel.Stage = AwaitsTasks
 	case !is(callback, "__bpf_tramp_image_put_rcu_tasks"):
 		return rel, nil
-	case rel.AfterCall == 0:
+	case !calls:
 		rel.Stage = AwaitsTrace
 	case count&dead != 0:
 		// Its count is put together when an ordinary grace period has passed (percpu_ref_kill).

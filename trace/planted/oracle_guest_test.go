@@ -46,8 +46,13 @@ func collect(t *testing.T, s trace.Stream) (stop func() []trace.Event) {
 		time.Sleep(500 * time.Millisecond) // what happened is on its way
 		cancel()
 		all := <-done
-		if n := s.Lost(); n != 0 {
-			t.Errorf("%d events were lost", n)
+		// A preemptible kernel counts runs that it left out, also for calls that nobody asked for: what is missing shows in what is compared.
+		missed := uint64(0)
+		if p, ok := s.(*planted.Stream); ok {
+			missed = p.Status().Missed
+		}
+		if n := s.Lost(); n > missed {
+			t.Errorf("%d events were lost, and %d left out", n-missed, missed)
 		}
 		if err := s.Close(); err != nil {
 			t.Error(err)

@@ -19,9 +19,11 @@ import (
 
 // Status is what is known of planted programs by their ring.
 type Status struct {
-	Beats   uint64 // how often they showed that they run: once a second at least, in an idle guest too
-	Lost    uint64 // records that were overwritten before they were read, and Missed
-	Missed  uint64 // runs that the kernel left out, because the same program was running on the processor: of preemptible kernels since 7.0
+	Beats uint64 // how often they showed that they run: once a second at least, in an idle guest too
+	Lost  uint64 // records that were overwritten before they were read, and Missed
+	// Missed is how many runs the kernel left out, because the same program was running on the processor: of preemptible kernels since 7.0, also for
+	// calls that nobody asked for.
+	Missed  uint64
 	Damaged uint64 // how often the ring had what no program of outsight's writes
 	At      time.Time
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/outsight-vmi/outsight/check"
 	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/lab"
 	"github.com/outsight-vmi/outsight/lab/labtest"
@@ -96,6 +97,16 @@ func plantIn(t *testing.T, g *lab.Guest) {
 	if err := p.Check(ctx); err != nil || len(p.Problems) > 0 {
 		t.Errorf("problems: %q, %v", p.Problems, err)
 	}
+	// outsight check knows each byte of it, for who planted it; for others it is something in the kernel's text.
+	if found := judged(t, gu); len(found) > 0 {
+		t.Errorf("check found %q", found)
+	}
+	notes := os.Getenv("OUTSIGHT_PLANTED")
+	t.Setenv("OUTSIGHT_PLANTED", t.TempDir())
+	if found := strings.Join(judged(t, gu), "\n"); !strings.Contains(found, "planted-probe: probes were planted") || !strings.Contains(found, "kernel-text: ") {
+		t.Errorf("check found of another's probes: %q", found)
+	}
+	t.Setenv("OUTSIGHT_PLANTED", notes)
 	tamper(t, g, gu, p)
 
 	// Another session finds it, by the guest's memory alone.
@@ -229,6 +240,13 @@ func tamper(t *testing.T, lg *lab.Guest, g *guest.Guest, p *plant.Planting) {
 		change(was[0] ^ 0x10)
 		err = p.Check(t.Context())
 		change(was[0])
+		if name == "machine code" { // a problem of the probes is a finding
+			change(was[0] ^ 0x10)
+			if found := strings.Join(judged(t, g), "\n"); !strings.Contains(found, "planted-probe: ") {
+				t.Errorf("check found %q", found)
+			}
+			change(was[0])
+		}
 		if err != nil || !strings.Contains(strings.Join(p.Problems, ";"), name) && name != "the code" || len(p.Problems) == 0 {
 			t.Errorf("%s changed: problems %q, %v", name, p.Problems, err)
 		}
@@ -246,4 +264,28 @@ func must(t *testing.T) func(uint64, error) uint64 {
 		}
 		return v
 	}
+}
+
+// judged is what the checks find that have to do with what is planted.
+func judged(t *testing.T, g *guest.Guest) (found []string) {
+	t.Helper()
+	var checks []*check.Check
+	for _, id := range []string{"kernel-text", "planted-probe"} {
+		c, ok := check.Lookup(id)
+		if !ok {
+			t.Fatalf("no check %s", id)
+		}
+		checks = append(checks, c)
+	}
+	r, err := check.Run(t.Context(), g, checks)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range r.Findings {
+		found = append(found, f.Check.ID+": "+f.Title)
+	}
+	for _, gap := range r.Gaps {
+		t.Errorf("not checked: %+v", gap)
+	}
+	return found
 }

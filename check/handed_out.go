@@ -27,6 +27,9 @@ func sljitPieces(size uint64, word func(at uint64) uint64) bool {
 			before = 0
 			continue
 		case 0:
+			if size-at < freeSize+8 {
+				return false
+			}
 			piece = word(at + freeSize)
 		}
 		if piece < least || piece%8 != 0 || piece > size-at-header {
@@ -43,7 +46,7 @@ func sljitPieces(size uint64, word func(at uint64) uint64) bool {
 // up to the end of the last, behind which little is left.
 func dlmallocPieces(size uint64, word func(at uint64) uint64) bool {
 	const flags, least, align, foot = 7, 32, 16, 128
-	for at, n := uint64(0), 0; n < maxPieces; n++ {
+	for at, n := uint64(0), 0; size-at >= least && n < maxPieces; n++ {
 		piece := word(at+8) &^ flags
 		if piece < least || piece%align != 0 || piece > size-at {
 			return false

@@ -138,8 +138,16 @@ func (w *soaked) soak(kernel string, long time.Duration) {
 		t.Logf("the guest's kernel complains:\n%s", out)
 	}
 	if again {
-		labtest.Output(t, g, "/server -kexec /boot/vmlinuz -initrd /boot/initrd >/run/kexec.log 2>&1 & until grep -q loaded /run/kexec.log; do kill -0 $! || { cat /run/kexec.log; exit 1; }; sleep 0.1; done")
+		kexec(t, g, "/server -kexec /boot/vmlinuz -initrd /boot/initrd >/run/kexec.log 2>&1 & until grep -q loaded /run/kexec.log; do kill -0 $! || { cat /run/kexec.log; exit 1; }; sleep 0.1; done")
 		w.rebooted(s, g)
+	}
+}
+
+// kexec runs a command after which the guest starts again, sooner than it answers if it is slow.
+func kexec(t *testing.T, g *lab.Guest, command string) {
+	t.Helper()
+	if out, err := g.Output(t.Context(), command); err != nil && !errors.Is(err, lab.ErrRestarted) {
+		t.Fatalf("%v\n%s", err, out)
 	}
 }
 

@@ -62,6 +62,9 @@ func Prepare(ctx context.Context, g *guest.Guest, load Load) (*Plan, error) {
 	if err := p.ready(ctx, l); err != nil {
 		return nil, err
 	}
+	if n := load.size(); n > maxTranslated && l.Machine.Accel == "tcg" {
+		return nil, refuse("its kernel would verify programs of %d KiB for half a minute, in a kworker that others wait for, because QEMU translates it (TCG): ask for fewer system calls, or trace with the plugin", n>>10)
+	}
 	plan := &Plan{g: g, load: load, p: p}
 	if plan.code, err = blob(p); err != nil {
 		return nil, err

@@ -15,6 +15,8 @@ const (
 	// patience is for how long a job is waited for. vmstat_shepherd runs each second (sysctl vm.stat_interval), later in
 	// a guest whose processor 0 sleeps, because its timer is deferrable.
 	patience = 60 * time.Second
+	// verification is for how long the guest's kernel may load programs, once it is at it.
+	verification = 5 * time.Minute
 	// maxInterval bounds what is added to it where the guest's vm.stat_interval is longer.
 	maxInterval = 10 * time.Minute
 	// pace is how often the mailbox is looked at.
@@ -56,7 +58,7 @@ func (m *Planting) run(ctx context.Context, h *hand, job virt.Addr) error {
 		}
 		return err
 	}
-	for {
+	for running := false; ; {
 		box, err := p.readMailbox(h.space)
 		if err != nil {
 			return fmt.Errorf("read the mailbox at %#x: %w", uint64(p.mailbox), err)
@@ -71,13 +73,16 @@ func (m *Planting) run(ctx context.Context, h *hand, job virt.Addr) error {
 		default:
 			return fmt.Errorf("the mailbox at %#x has an %v: somebody changes it", uint64(p.mailbox), box.state)
 		}
+		if box.state == stateRunning && !running {
+			running, deadline = true, time.Now().Add(verification)
+		}
 		if err := pause(ctx, deadline); err != nil {
 			return fmt.Errorf("the guest has not done yet what was planted (%s): it will when its kernel next runs vmstat_shepherd; outsight probe list shows how far it is: %w", box.state, err)
 		}
 	}
 }
 
-var errPatience = fmt.Errorf("not within %s", patience)
+var errPatience = errors.New("not within the time that it should take")
 
 func pause(ctx context.Context, deadline time.Time) error {
 	if time.Now().After(deadline) {

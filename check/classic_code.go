@@ -117,7 +117,8 @@ func (j *jit) codeOf(p virt.Addr) run {
 func (j *jit) compiled(image, end virt.Addr) bool {
 	r := &j.r
 	r.Err = nil
-	unit, size := virt.Addr(packPiece), virt.Addr(0)
+	var size virt.Addr
+	unit := virt.Addr(packPiece)
 	if j.size.Present() {
 		size = virt.Addr(r.Uint(image&^(unit-1), j.size))
 	} else {

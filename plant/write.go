@@ -60,7 +60,6 @@ func (h *hand) word(v uint64, va virt.Addr) error {
 }
 
 func (h *hand) u32(v uint32, va virt.Addr) error { return h.write(le.AppendUint32(nil, v), va) }
-func (h *hand) u64(v uint64, va virt.Addr) error { return h.write(le.AppendUint64(nil, v), va) }
 
 // fill writes n bytes of one value.
 func (h *hand) fill(v byte, n int, va virt.Addr) error {

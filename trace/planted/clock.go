@@ -9,7 +9,6 @@ type clock struct {
 	since     time.Time
 	best, was time.Duration // the host's time minus the guest's, in this period and in the last
 	known     int           // periods
-	last      time.Time
 }
 
 const clockPeriod = 30 * time.Second

@@ -50,7 +50,7 @@ func (w *writer) user(o *layout, task uint8, word int) {
 // doorTail adds the name of the current task, and completes the record.
 func (w *writer) doorTail(o *layout) {
 	w.load(r6, fp, stackTask, 8)
-	w.constant(tcg.TagComm, r6, o.comm, 16)
+	w.constant(tcg.TagComm, o.comm, 16)
 	w.finish()
 }
 
@@ -121,7 +121,7 @@ func (w *writer) path(o *layout, end label) {
 	w.set(turn)
 	w.load(r1, r6, o.length, 4)
 	w.jumpIf(jmpMore, r1, uint64(o.inlineSize-1), long)
-	w.constant(tcg.TagPath, r6, o.inline, o.inlineSize)
+	w.constant(tcg.TagPath, o.inline, o.inlineSize)
 	w.jump(named)
 	w.set(long)
 	w.mark(tcg.TagPath, uint8(plugin.Unreadable))
@@ -159,7 +159,7 @@ func (o *layout) fork(area uint32) *writer {
 	w.word(own+2, r1)
 	w.parent(o, r6, own+3)
 	w.user(o, r6, own+4)
-	w.constant(0, r6, o.comm, 16)
+	w.constant(0, o.comm, 16)
 	w.doorTail(o)
 	return w
 }
@@ -203,7 +203,7 @@ func (o *layout) module(area uint32, kind trace.Kind) *writer {
 	w.load(r1, r6, o.taints, 8)
 	w.word(own, r1)
 	w.word(own+1, r6)
-	w.constant(0, r6, o.moduleName, o.moduleSize)
+	w.constant(0, o.moduleName, o.moduleSize)
 	w.doorTail(o)
 	return w
 }

@@ -169,15 +169,15 @@ func (w *writer) head(tag uint8, status uint8, trimmed bool) {
 	w.next()
 }
 
-// constant adds an item of size bytes that lie at src + off, in memory whose type the verifier knows.
-func (w *writer) constant(tag, src uint8, off, size int32) {
+// constant adds an item of size bytes that lie at r6 + off, in memory whose type the verifier knows.
+func (w *writer) constant(tag uint8, off, size int32) {
 	w.item(uint32(size))
 	for i := int32(0); i < size; {
 		n := int32(8)
 		for i+n > size {
 			n /= 2
 		}
-		w.load(r1, src, off+i, uint8(n))
+		w.load(r1, r6, off+i, uint8(n))
 		w.store(r7, 8+i, r1, uint8(n))
 		i += n
 	}

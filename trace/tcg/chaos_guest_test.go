@@ -327,7 +327,7 @@ func TestChaosConsumer(t *testing.T) {
 	var e trace.Event
 	var events, quietAt uint64
 	var ending, quiet time.Time
-	settled := false
+	var settled bool
 	for n := 0; ; n++ {
 		if n%256 == 0 {
 			select {

@@ -119,15 +119,16 @@ func run() error {
 			return fmt.Errorf("attach %s to %s: %w", p.Name, p.Tracepoint, err)
 		}
 	}
-	fmt.Println("READY")
-	for {
-		time.Sleep(time.Hour)
-	}
+	return nil
 }
 
 func main() {
 	if err := run(); err != nil {
 		fmt.Println("FAILED", err)
 		os.Exit(1)
+	}
+	fmt.Println("READY")
+	for {
+		time.Sleep(time.Hour)
 	}
 }

@@ -20,6 +20,7 @@ const maxImage = 1 << 20
 type bpfObject struct {
 	id      uint32
 	name    string       // of a link: its program's
+	ring    *bpf.Map     // else nil
 	program *bpf.Program // else nil
 	link    *bpf.Link    // else nil
 }
@@ -32,7 +33,7 @@ func objects(ctx context.Context, l *guest.Look) (map[virt.Addr]bpfObject, error
 		if err != nil {
 			return nil, err
 		}
-		all[o.Addr] = bpfObject{id: o.ID, name: o.Name}
+		all[o.Addr] = bpfObject{id: o.ID, name: o.Name, ring: o}
 	}
 	for o, err := range bpf.Programs(ctx, l.Linux) {
 		if err != nil {
@@ -71,6 +72,10 @@ func (m *Planting) checkRuns(l *guest.Look, found map[virt.Addr]bpfObject, probl
 		k := found[o.Addr]
 		switch {
 		case o.Addr == 0:
+		case k.ring != nil:
+			if !k.ring.Frozen {
+				problem("the ring can be written by programs of the guest: it is not frozen any more")
+			}
 		case k.program != nil:
 			sum, err := image(l, k.program)
 			if err != nil {

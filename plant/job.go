@@ -28,10 +28,12 @@ const (
 	cmdMapCreate         = 0
 	cmdProgLoad          = 5
 	cmdRawTracepointOpen = 17
+	cmdMapFreeze         = 22
 
 	mapCreateSize         = 72
 	progLoadSize          = 128 // fd_array is the last
 	rawTracepointOpenSize = 16
+	mapFreezeSize         = 4
 
 	mapTypeArray    = 2
 	mapMmapable     = 0x400
@@ -41,9 +43,9 @@ const (
 )
 
 const (
-	maxPrograms = (maxObjects - 1) / 2
-	maxCode     = 512 << 10 // of all programs, in bytes
-	maxName     = 15        // BPF_OBJ_NAME_LEN with its zero
+	maxPrograms = (maxObjects - 2) / 2 // with their links, beside the ring and a place for what returns no descriptor
+	maxCode     = 512 << 10            // of all programs, in bytes
+	maxName     = 15                   // BPF_OBJ_NAME_LEN with its zero
 	// maxTranslated bounds the programs of a guest that QEMU translates: 32,000 instructions took the verifier 36 s there, and after 30 s
 	// the kernel takes its workqueue for stuck (workqueue.watchdog_thresh).
 	maxTranslated = 96 << 10
@@ -136,7 +138,11 @@ func (l *Load) encode(at, mailbox virt.Addr, types func(tracepoint string) (uint
 	d := &data{at: at}
 	d.removal = d.job(closing(len(l.Programs)))
 	licence := d.put([]byte("GPL\x00"))
-	steps := []step{{attr: l.Ring.attributes(), cmd: cmdMapCreate, from: -1}}
+	steps := []step{
+		{attr: l.Ring.attributes(), cmd: cmdMapCreate, from: -1},
+		// Frozen, so that nobody in the guest writes into it by bpf(2) or maps it to write: its programs still can.
+		{attr: make([]byte, mapFreezeSize), cmd: cmdMapFreeze, to: uint32(1 + 2*len(l.Programs)), from: 0},
+	}
 	var links []step
 	for i, p := range l.Programs {
 		id, err := types(p.Tracepoint)

@@ -181,13 +181,16 @@ func (plan *Plan) Plant(ctx context.Context) (*Planting, error) {
 
 // explain says which step of a planting failed.
 func (plan *Plan) explain(e *jobError) error {
-	n := len(plan.load.Programs)
+	programs := plan.load.Programs
+	n := len(programs)
 	what := "create the ring"
-	switch {
-	case e.step > n && e.step <= 2*n:
-		what = "attach program " + plan.load.Programs[e.step-1-n].Name + " to tracepoint " + plan.load.Programs[e.step-1-n].Tracepoint
-	case e.step > 0 && e.step <= n:
-		what = "load program " + plan.load.Programs[e.step-1].Name
+	switch i := e.step - 2; {
+	case i >= n && i < 2*n:
+		what = "attach program " + programs[i-n].Name + " to tracepoint " + programs[i-n].Tracepoint
+	case i >= 0 && i < n:
+		what = "load program " + programs[i].Name
+	case i == -1:
+		what = "freeze the ring"
 	}
 	return fmt.Errorf("the guest's kernel refused to %s: %w", what, e.errno)
 }

@@ -52,7 +52,7 @@ Exit status: 0 they are planted; 3 they are not: the message says why.`
 
 func newProbePlantCommand() *cobra.Command {
 	var access guestFlags
-	var calls []string
+	var calls, tracepoints []string
 	var exec, dry bool
 	c := &cobra.Command{
 		Use:   "plant [TARGET]",
@@ -61,12 +61,14 @@ func newProbePlantCommand() *cobra.Command {
 		Example: `  outsight probe plant vm1 --dry-run
   outsight probe plant vm1
   outsight probe plant vm1 --exec
-  outsight probe plant vm1 --syscalls openat,connect`,
+  outsight probe plant vm1 --syscalls openat,connect
+  outsight probe plant vm1 --tracepoint 'signal_generate sig task->pid task->comm'`,
 		Args:              oneTarget,
 		ValidArgsFunction: completeTarget,
 	}
 	c.Flags().BoolVar(&exec, "exec", false, "only processes that begin, run a program, or end")
 	c.Flags().StringSliceVar(&calls, "syscalls", nil, "these system calls instead: `names` with commas between them, or all; default "+strings.Join(planted.DefaultCalls, ","))
+	c.Flags().StringArrayVar(&tracepoints, "tracepoint", nil, "this tracepoint, too, with arguments by name and members behind: `'NAME ARG[->MEMBER]...'`; may be repeated")
 	c.Flags().BoolVar(&dry, "dry-run", false, "only say what would be written, and where")
 	c.Flags().BoolVar(&access.noCache, "no-cache", false, "analyze the kernel again, without the profiles kept on disk")
 	c.RunE = func(c *cobra.Command, args []string) (err error) {
@@ -74,6 +76,7 @@ func newProbePlantCommand() *cobra.Command {
 			return usagef("--exec and --syscalls exclude each other")
 		}
 		o := plantedOptions(calls, exec)
+		o.Tracepoints = tracepoints
 		g, err := access.session(c.Context(), optionalTarget(args))
 		if err != nil {
 			return err

@@ -40,6 +40,7 @@ type traceFlags struct {
 	sessions            sessionFlags
 	cr3, switches       bool
 	plant               bool
+	tracepoints         []string
 }
 
 func newTraceCommand() *cobra.Command {
@@ -60,6 +61,7 @@ func newTraceCommand() *cobra.Command {
   outsight trace lab:demo --hold-exec ./decide
   outsight trace lab:demo --sessions recordings
   outsight trace vm1 --plant
+  outsight trace vm1 --plant --tracepoint 'signal_generate sig task->pid task->comm'
   outsight trace lab:demo --cr3 --summary`,
 		GroupID:           groupAsk,
 		Args:              oneTarget,
@@ -83,6 +85,7 @@ func newTraceCommand() *cobra.Command {
 	c.Flags().BoolVar(&f.cr3, "cr3", false, "show address spaces instead, as they are created and end, by what processors load into CR3: needs to know nothing of the guest's system")
 	c.Flags().BoolVar(&f.switches, "switches", false, "with --cr3: show each time that a processor goes on with another address space, too")
 	c.Flags().BoolVar(&f.plant, "plant", false, "with any monitor, KVM too: plant probes in the guest, read and remove them; shows processes, modules and a few system calls, or those of --syscalls: see outsight probe and docs/planted.md")
+	c.Flags().StringArrayVar(&f.tracepoints, "tracepoint", nil, "with --plant: show each passage of this tracepoint of the kernel's, too: `'NAME ARG[->MEMBER]...'`; may be repeated")
 	c.Flags().IntVar(&f.limit, "string-limit", 32, "show so many `bytes` of strings and buffers, as strace -s")
 	c.Flags().BoolVar(&f.summary, "summary", false, "count calls, errors and time instead, and print a table at the end, as strace -c; with --cr3 as top")
 	c.Flags().BoolVar(&access.noCache, "no-cache", false, "analyze the kernel again, without the profiles kept on disk")
@@ -112,6 +115,9 @@ func newTraceCommand() *cobra.Command {
 		options, err := f.options(o)
 		if err != nil {
 			return err
+		}
+		if len(f.tracepoints) > 0 && !f.plant {
+			return usagef("--tracepoint goes with --plant; --probe shows calls of functions by the plugin")
 		}
 		if f.plant {
 			return f.runPlanted(c, &access, optionalTarget(args), o, where, options)

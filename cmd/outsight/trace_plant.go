@@ -22,7 +22,7 @@ func (f *traceFlags) runPlanted(c *cobra.Command, access *guestFlags, target str
 		return usagef("--plant does not go with --probe, --write, --hold-exec and --sessions: those need the plugin")
 	}
 	options := plantedOptions(f.calls, false)
-	options.PIDs, options.Limit, options.Fields = t.PIDs, t.Limit, t.Fields
+	options.PIDs, options.Limit, options.Fields, options.Tracepoints = t.PIDs, t.Limit, t.Fields, f.tracepoints
 	g, err := access.session(c.Context(), target)
 	if err != nil {
 		return err

@@ -60,6 +60,7 @@ const (
 	callProcessor   = 8
 	callIDs         = 14
 	callReadUser    = 112
+	callReadText    = 115 // of the kernel's memory: not with lockdown=confidentiality
 	callReadUserStr = 114
 	callTask        = 158
 )

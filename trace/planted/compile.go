@@ -26,6 +26,8 @@ type Options struct {
 	Limit int          // most bytes of a buffer or string that is data; 0: 32
 	// Fields fills [trace.Event.Fields] of system calls.
 	Fields bool
+	// Tracepoints are of the user's choice: "NAME [LABEL=]ARG …", see [tcg.ParseTracepoint].
+	Tracepoints []string
 	// Ring is how many bytes each processor's ring has, a power of two; 0: 1 MiB, or 2 MiB for all calls, but less on a guest of many processors.
 	Ring uint32
 }
@@ -109,6 +111,15 @@ func compile(ctx context.Context, l *guest.Look, o Options) (*plant.Load, error)
 			return nil, fmt.Errorf("no tracepoint %s: %w", p.tracepoint, btf.ErrNotFound)
 		}
 		if err := add(p.name, p.tracepoint, p.write(at, area)); err != nil {
+			return nil, err
+		}
+	}
+	points, err := o.tracepoints(l)
+	if err != nil {
+		return nil, err
+	}
+	for i, t := range points {
+		if err := add(tracepointName(i), t.Name, at.tracepoint(area, i, t)); err != nil {
 			return nil, err
 		}
 	}
@@ -198,6 +209,9 @@ func (o *Options) area(cpus int) (uint32, error) {
 // programs are the names of all programs.
 var programs = func() map[string]bool {
 	names := map[string]bool{beatName: true, "outsight_enter": true, "outsight_leave": true}
+	for i := range maxTracepoints {
+		names[tracepointName(i)] = true
+	}
 	for _, p := range places {
 		names[p.name] = true
 	}

@@ -1,6 +1,7 @@
 package planted
 
 import (
+	"bytes"
 	"fmt"
 	"testing"
 
@@ -114,6 +115,19 @@ func (m *machine) call(function int32, r *[11]uint64, stack []byte) {
 			}
 		}
 		dst[len(dst)-1] = 0
+	case callReadText:
+		dst := m.memory(r[1], r[2], stack)
+		b := within(m.kernel, r[3])
+		if b == nil {
+			r[0] = ^uint64(13)
+			return
+		}
+		n := copy(dst, b)
+		if i := bytes.IndexByte(dst[:n], 0); i >= 0 {
+			n = i + 1
+		}
+		dst[n-1] = 0
+		r[0] = uint64(n)
 	default:
 		m.t.Fatalf("function %d", function)
 	}

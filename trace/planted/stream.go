@@ -91,7 +91,11 @@ func open(ctx context.Context, g *guest.Guest, address virt.Addr, o Options) (*S
 		return nil, err
 	}
 	s.decode = tcg.NewDecoder(g, trace.FromPlanted, o.limit(), o.Fields)
-	if err := s.decode.Use(ctx, l, calls, o.kinds()); err != nil {
+	points, err := o.tracepoints(l)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.decode.Use(ctx, l, calls, o.kinds(), points...); err != nil {
 		return nil, err
 	}
 	s.before, s.checked = missed(ctx, l), time.Now()

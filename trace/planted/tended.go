@@ -92,7 +92,7 @@ func (t *Tended) reports(ctx context.Context, g *guest.Guest, o Options) error {
 	if err != nil {
 		return err
 	}
-	if len(o.Calls) == 0 && !o.All {
+	if len(o.Calls) == 0 && !o.All && len(o.Tracepoints) == 0 {
 		if o.Calls == nil {
 			return nil // whatever they report
 		}
@@ -103,7 +103,7 @@ func (t *Tended) reports(ctx context.Context, g *guest.Guest, o Options) error {
 	}
 	same, err := t.planting.Is(load)
 	if err == nil && !same {
-		err = errors.New("probes for other system calls are planted already: outsight probe remove, and plant again, or leave --syscalls out to read what they report")
+		err = errors.New("probes for other system calls or tracepoints are planted already: outsight probe remove, and plant again, or leave --syscalls and --tracepoint out to read what they report")
 	}
 	return err
 }

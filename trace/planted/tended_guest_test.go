@@ -26,7 +26,10 @@ func TestGuestTended(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer g.Close()
-	o := planted.Options{Calls: []string{"unlink", "unlinkat"}}
+	o := planted.Options{Calls: []string{"unlink", "unlinkat"}, Tracepoints: []string{"signal_generate sig to=task->comm parent=task->real_parent->pid"}}
+	if _, err := planted.Plant(t.Context(), g, planted.Options{Tracepoints: []string{"no_such_thing"}}, nil); err == nil || !strings.Contains(err.Error(), "no tracepoint of this name") {
+		t.Fatalf("a tracepoint that there is not: %v", err)
+	}
 	refused := errors.New("no")
 	if _, err := planted.Plant(t.Context(), g, o, func(*plant.Plan) error { return refused }); !errors.Is(err, refused) {
 		t.Fatalf("who is asked says no: %v", err)
@@ -45,12 +48,16 @@ func TestGuestTended(t *testing.T) {
 		t.Errorf("other probes over these: %v", err)
 	}
 	labtest.Output(t, lg, "touch /tmp/one; rm /tmp/one; for i in $(seq 50); do /bin/true; done")
+	labtest.Output(t, lg, "sh -c 'kill -USR1 $$' || true")
 	exits := 0
 	await(t, s, func(e *trace.Event) bool {
 		if e.Kind == trace.KindExit && e.Process != nil && e.Process.Comm == "true" {
 			exits++
 		}
 		return exits == 50
+	})
+	await(t, s, func(e *trace.Event) bool {
+		return e.Kind == trace.KindProbe && e.Name == "signal_generate" && strings.HasPrefix(e.Args, "sig=10 parent=") && strings.HasSuffix(e.Args, ` to="sh"`)
 	})
 	if n := s.Lost(); n != 0 {
 		t.Errorf("%d events were lost", n)

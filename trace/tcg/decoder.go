@@ -131,13 +131,17 @@ func NewDecoder(g *guest.Guest, from trace.Source, limit int, fields bool) *Deco
 }
 
 // Use says which records come from now on, for the kernel of a look.
-func (d *Decoder) Use(ctx context.Context, l *guest.Look, calls *Calls, kinds []trace.Kind) error {
+func (d *Decoder) Use(ctx context.Context, l *guest.Look, calls *Calls, kinds []trace.Kind, tracepoints ...*Tracepoint) error {
 	c := &compiler{Assembler: &plugin.Assembler{}}
 	c.calls = callsOf(ctx, l)
 	if err := d.join.want(c, calls.names); err != nil {
 		return fmt.Errorf("decode system calls: %w", err)
 	}
-	d.join.use(l, nil, kinds)
+	var probes []*userProbe
+	for _, t := range tracepoints {
+		probes = append(probes, t.probe)
+	}
+	d.join.use(l, probes, kinds)
 	d.join.mounts.at = mountedIn(ctx, l.Linux)
 	d.Learn(l)
 	return nil

@@ -27,8 +27,14 @@ func watch(t *testing.T, g *lab.Guest, o tcg.Options) (stop func() []trace.Event
 	if err != nil {
 		t.Fatal(err)
 	}
-	done := make(chan []trace.Event)
+	done := make(chan []trace.Event, 1)
+	ended := make(chan struct{})
+	t.Cleanup(func() { // where the test ends before it asks for them
+		cancel()
+		<-ended
+	})
 	go func() {
+		defer close(ended)
 		var all []trace.Event
 		for {
 			var e trace.Event

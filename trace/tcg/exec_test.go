@@ -29,11 +29,11 @@ func TestBothExec(t *testing.T) {
 	}
 }
 
-// TestPieces: a call's pieces are those of its arguments, without names, and without what another came for.
+// TestPieces: a call's pieces are those of its arguments, with the protocol of its socket, without names and what another came for.
 func TestPieces(t *testing.T) {
-	c := &call{bytes: []byte("abcdef"), data: []piece{{0, syscall.Whole, 0, 1}, {dropped, syscall.Unreadable, 1, 2}, {3, syscall.Cut, 2, 4}, {tagComm, syscall.Whole, 4, 5}, {tagPath, syscall.Whole, 5, 6}}}
+	c := &call{bytes: []byte("abcdef"), data: []piece{{0, syscall.Whole, 0, 1}, {dropped, syscall.Unreadable, 1, 2}, {3, syscall.Cut, 2, 4}, {tagComm, syscall.Whole, 4, 5}, {tagPath, syscall.Whole, 5, 6}, {syscall.TagSocket, syscall.Whole, 0, 2}}}
 	got := c.pieces([]syscall.Data{{Tag: 9}})
-	if len(got) != 3 || got[0].Tag != 9 || got[1].Tag != 0 || string(got[1].Bytes) != "a" || got[2].Tag != 3 || string(got[2].Bytes) != "cd" || got[2].Status != syscall.Cut {
+	if len(got) != 4 || got[3].Tag != syscall.TagSocket || got[0].Tag != 9 || got[1].Tag != 0 || string(got[1].Bytes) != "a" || got[2].Tag != 3 || string(got[2].Bytes) != "cd" || got[2].Status != syscall.Cut {
 		t.Errorf("%+v", got)
 	}
 	for _, calls := range [][]*syscall.Call{syscall.Table(syscall.ABI64), syscall.Table(syscall.ABI32)} {

@@ -355,10 +355,10 @@ func (c *call) better(item plugin.Item, known int) bool {
 // dropped is the tag of an item that another came for.
 const dropped = 255
 
-// pieces adds what was fetched of the arguments of a call: what has a higher tag is of something else, or was dropped.
+// pieces adds what was fetched of the arguments of a call, and of its socket: what else has a high tag is of something else, or was dropped.
 func (c *call) pieces(to []syscall.Data) []syscall.Data {
 	for _, p := range c.data {
-		if p.tag < tagComm {
+		if p.tag < tagComm || p.tag == syscall.TagSocket {
 			to = append(to, syscall.Data{Tag: p.tag, Status: p.status, Bytes: c.bytes[p.from:p.to]})
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"sync"
 	"time"
 
 	"github.com/outsight-vmi/outsight/plant"
@@ -70,8 +71,11 @@ func plantedProbes(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 	}
 }
 
-// isPlanted says whether memory is what this host planted, as it planted it.
-func (s *Subject) isPlanted(ctx context.Context, a virt.Addr, n int) bool {
-	p, err := plant.At(ctx, s.Look)
-	return err == nil && p.Holds(a) && p.Holds(a+virt.Addr(max(n, 1)-1))
+// isPlanted says of memory whether it is what this host planted, as it planted it. That is found out once, when it is first asked.
+func (s *Subject) isPlanted(ctx context.Context) func(a virt.Addr, n int) bool {
+	find := sync.OnceValues(func() (*plant.Planting, error) { return plant.At(ctx, s.Look) })
+	return func(a virt.Addr, n int) bool {
+		p, err := find()
+		return err == nil && p.Holds(a) && p.Holds(a+virt.Addr(max(n, 1)-1))
+	}
 }

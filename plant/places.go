@@ -52,6 +52,15 @@ const (
 
 // find looks for all places, and checks that they are what they must be. Nothing is written.
 func find(s *linux.System) (*places, error) {
+	p, err := locate(s)
+	if err != nil {
+		return nil, err
+	}
+	return p, p.checkTypes()
+}
+
+// locate looks for all places, by symbols and layouts alone: the types of functions are in no index, and take long to find.
+func locate(s *linux.System) (*places, error) {
 	p := &places{s: s}
 	for _, n := range []struct {
 		name string
@@ -86,9 +95,6 @@ func find(s *linux.System) (*places, error) {
 	p.slot = p.o.fn.At(p.work)
 	if p.slot%8 != 0 {
 		return nil, refuse("the function of the work item shepherd is not aligned, at %#x", uint64(p.slot))
-	}
-	if err := p.checkTypes(); err != nil {
-		return nil, err
 	}
 	if err := p.findCode(); err != nil {
 		return nil, err

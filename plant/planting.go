@@ -61,17 +61,24 @@ func Find(ctx context.Context, g *guest.Guest) (*Planting, error) {
 
 // At finds what is planted in a guest at a look, to be looked at, not removed.
 func At(ctx context.Context, l *guest.Look) (*Planting, error) {
-	p, err := find(l.Linux)
-	var refused *RefusedError
-	if errors.As(err, &refused) {
-		return nil, ErrNothing // where nothing can be planted, nothing is
+	// Where nothing can be planted, nothing is. Most often there is no mailbox, so that is looked at before the types.
+	nothing := func(err error) error {
+		var refused *RefusedError
+		if errors.As(err, &refused) {
+			return ErrNothing
+		}
+		return err
 	}
+	p, err := locate(l.Linux)
 	if err != nil {
-		return nil, err
+		return nil, nothing(err)
 	}
 	box, err := p.readMailbox(l.Linux.Space)
 	if errors.Is(err, errNoMailbox) {
 		return nil, ErrNothing
+	}
+	if err := p.checkTypes(); err != nil {
+		return nil, nothing(err)
 	}
 	if err != nil {
 		return nil, err

@@ -193,9 +193,7 @@ func newProbeListCommand() *cobra.Command {
 			rows = append(rows, &probeRow{&p.Objects[i], p})
 		}
 		if len(rows) > 0 || o.format != table.Table {
-			v := probeView(slices.Values(rows))
-			var report table.Report
-			if err := o.write(c.OutOrStdout(), v.Columns(), table.Rows(c.Context(), v, nil, table.Request{}, &report)); err != nil {
+			if err := showList(c, o, probeView(slices.Values(rows))); err != nil {
 				return err
 			}
 		}
@@ -214,16 +212,7 @@ type probeRow struct {
 }
 
 func probeView(rows iter.Seq[*probeRow]) table.View {
-	return table.Of(table.Spec{Name: "probe", Doc: "Show what is planted.", Host: true, Key: []string{"kind", "id"}}, probeColumns,
-		func(context.Context, *guest.Look, table.Request) iter.Seq2[*probeRow, error] {
-			return func(yield func(*probeRow, error) bool) {
-				for p := range rows {
-					if !yield(p, nil) {
-						return
-					}
-				}
-			}
-		})
+	return listView(table.Spec{Name: "probe", Doc: "Show what is planted.", Host: true, Key: []string{"kind", "id"}}, probeColumns, rows)
 }
 
 var probeColumns = table.Columns[probeRow]{

@@ -61,16 +61,26 @@ type profile struct {
 
 // profileView shows entries as the rows of a view, for the encoders.
 func profileView(rows iter.Seq[*profile]) table.View {
-	return table.Of(table.Spec{Name: "profile", Doc: "Show the profiles.", Host: true, Key: []string{"kind", "id"}}, profileColumns,
-		func(context.Context, *guest.Look, table.Request) iter.Seq2[*profile, error] {
-			return func(yield func(*profile, error) bool) {
-				for p := range rows {
-					if !yield(p, nil) {
-						return
-					}
+	return listView(table.Spec{Name: "profile", Doc: "Show the profiles.", Host: true, Key: []string{"kind", "id"}}, profileColumns, rows)
+}
+
+// listView shows what a command has found itself as the rows of a view, for the encoders.
+func listView[T any](spec table.Spec, columns table.Columns[T], rows iter.Seq[*T]) table.View {
+	return table.Of(spec, columns, func(context.Context, *guest.Look, table.Request) iter.Seq2[*T, error] {
+		return func(yield func(*T, error) bool) {
+			for r := range rows {
+				if !yield(r, nil) {
+					return
 				}
 			}
-		})
+		}
+	})
+}
+
+// showList writes the rows of a listView.
+func showList(c *cobra.Command, o output, v table.View) error {
+	var report table.Report
+	return o.write(c.OutOrStdout(), v.Columns(), table.Rows(c.Context(), v, nil, table.Request{}, &report))
 }
 
 func textOrMissing(s string) table.Value {
@@ -139,9 +149,7 @@ var profileColumns = table.Columns[profile]{
 
 // showProfiles writes rows.
 func showProfiles(c *cobra.Command, o output, all []*profile) error {
-	v := profileView(slices.Values(all))
-	var report table.Report
-	return o.write(c.OutOrStdout(), v.Columns(), table.Rows(c.Context(), v, nil, table.Request{}, &report))
+	return showList(c, o, profileView(slices.Values(all)))
 }
 
 // verifyProfiles verifies entries and shows what came out.

@@ -102,6 +102,8 @@ func (s *Sensors) Mark(e *Event) {
 		s.Face(pid, "has the connection "+e.Object)
 	case KindNewCode:
 		e.mark(s.code(e))
+	case KindMount:
+		e.mark(e.covers())
 	}
 }
 

@@ -142,7 +142,7 @@ func (d *Decoder) Use(ctx context.Context, l *guest.Look, calls *Calls, kinds []
 		probes = append(probes, t.probe)
 	}
 	d.join.use(l, probes, kinds)
-	d.join.mounts.at = mountedIn(ctx, l.Linux)
+	d.join.mounts.begin(ctx, l.Linux)
 	d.Learn(l)
 	return nil
 }

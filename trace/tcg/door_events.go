@@ -10,8 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/linux/network"
 	"github.com/outsight-vmi/outsight/trace"
@@ -331,47 +329,6 @@ func (j *joiner) doorModule(e *trace.Event, r *doorRecord) {
 	if taint := linux.TaintLetters(r.word(0)); taint != "" {
 		e.Note = "taints the kernel: " + taint
 	}
-}
-
-// mountKinds are flags of mount(2) that say that it mounts no new file system.
-var mountKinds = []struct {
-	bit  uint64
-	name string
-}{
-	{unix.MS_REMOUNT, "remount"},
-	{unix.MS_BIND, "bind"},
-	{unix.MS_MOVE, "move"},
-	{unix.MS_SHARED, "make shared"},
-	{unix.MS_PRIVATE, "make private"},
-	{unix.MS_SLAVE, "make slave"},
-	{unix.MS_UNBINDABLE, "make unbindable"},
-}
-
-func (j *joiner) doorMount(e *trace.Event, r *doorRecord) {
-	e.Object = r.path(tagPath)
-	switch {
-	case e.Kind == trace.KindUnmount:
-		return
-	case e.Name == "move":
-		from := r.path(tagOther)
-		if from == "/" { // of fsmount, or a tree that was opened: it is mounted nowhere
-			e.Name, e.Args = r.item(1), fmt.Sprintf("on %s type %s", e.Object, r.item(1))
-		} else {
-			e.Args = fmt.Sprintf("move %s to %s", from, e.Object)
-		}
-		return
-	}
-	flags := r.word(0)
-	for _, k := range mountKinds {
-		if flags&k.bit != 0 {
-			e.Name, e.Args = k.name, fmt.Sprintf("%s %s", k.name, e.Object)
-			if k.bit&(unix.MS_BIND|unix.MS_MOVE) != 0 {
-				e.Args = fmt.Sprintf("%s %s on %s", k.name, r.text, e.Object)
-			}
-			return
-		}
-	}
-	e.Name, e.Args = r.item(1), fmt.Sprintf("%s on %s type %s", r.text, e.Object, r.item(1))
 }
 
 func (j *joiner) doorLog(e *trace.Event, r *doorRecord) {

@@ -3,14 +3,9 @@ package tcg
 import (
 	"encoding/binary"
 
+	"github.com/outsight-vmi/outsight/trace"
 	"github.com/outsight-vmi/outsight/trace/plugin"
 )
-
-// logNames are files that are logs wherever they are.
-var logNames = []string{
-	"wtmp", "btmp", "utmp", "lastlog", "faillog", "wtmp.db", "lastlog2.db",
-	".bash_history", ".zsh_history", ".ash_history", ".sh_history", ".history", "fish_history", ".python_history", ".mysql_history", ".psql_history",
-}
 
 // maxLogDepth is how many folders a log may lie below /var/log.
 const maxLogDepth = 6
@@ -47,7 +42,7 @@ func (c *compiler) ifNamed(o *doorLayout, dentry plugin.Slot, name string, l plu
 // which is longer.
 func (c *compiler) ifLog(o *doorLayout, dentry plugin.Slot, l plugin.Label) {
 	no := c.Label()
-	for _, name := range logNames {
+	for _, name := range trace.LogNames {
 		c.ifNamed(o, dentry, name, l)
 	}
 	c.Load(sD, dentry, int64(o.above), 8, no)

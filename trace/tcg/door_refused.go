@@ -38,7 +38,12 @@ func deniedAt(s *linux.System, owners *linux.Owners) []virt.Addr {
 
 // refusedAt is where a refused call returns: its function's return instructions. A function that ends with a jump to the one that does
 // the work returns there.
-func refusedAt(s *linux.System, owners *linux.Owners) (sites []virt.Addr) {
+func refusedAt(s *linux.System, owners *linux.Owners) []virt.Addr {
+	return returnsOfCalls(s, owners, refusable...)
+}
+
+// returnsOfCalls is where the functions of system calls return: see [refusedAt].
+func returnsOfCalls(s *linux.System, owners *linux.Owners, calls ...string) (sites []virt.Addr) {
 	seen := map[string]bool{}
 	var follow func(name string)
 	follow = func(name string) {
@@ -61,7 +66,7 @@ func refusedAt(s *linux.System, owners *linux.Owners) (sites []virt.Addr) {
 			}
 		}
 	}
-	for _, call := range refusable {
+	for _, call := range calls {
 		for _, abi := range []string{"__x64_sys_", "__ia32_sys_", "__ia32_compat_sys_"} {
 			follow(abi + call)
 		}
@@ -95,7 +100,7 @@ func (c *compiler) doorRefused(o *doorLayout) {
 	c.Set(refused)
 	none := c.Label()
 	c.savedRegisters(none)
-	c.refusedCall(o, none)
+	c.callRecord(o, none, nil)
 }
 
 // doorDenied is where seccomp's judgement returns: it has put a result in place of the call's.
@@ -111,7 +116,7 @@ func (c *compiler) doorDenied(o *doorLayout) {
 	c.refusal(refused)
 	c.Jump(none)
 	c.Set(refused)
-	c.refusedCall(o, none)
+	c.callRecord(o, none, nil)
 }
 
 // refusal goes to l if the result in sA is one. Some functions return an int.
@@ -130,8 +135,9 @@ func (c *compiler) savedRegisters(none plugin.Label) {
 	c.Add(sB, sB, c.o.regs)
 }
 
-// refusedCall makes the record of the call that the saved registers have, whose result is in sA, if it is one of those.
-func (c *compiler) refusedCall(o *doorLayout, none plugin.Label) {
+// callRecord makes the record of the call that the saved registers have, whose result is in sA, if it is one of those. more, if there is any, adds
+// items to it.
+func (c *compiler) callRecord(o *doorLayout, none plugin.Label, more func()) {
 	old, known, compat := c.Label(), c.Label(), c.Label()
 	c.Load(sNumber, sB, regNr, 8, none)
 	c.And(sNumber, sNumber, 0xffffffff)
@@ -166,6 +172,11 @@ func (c *compiler) refusedCall(o *doorLayout, none plugin.Label) {
 	c.PutAll(sArgs, 6)
 	c.Add(sX, sTask, uint64(o.comm))
 	c.String(tagComm, sX, 16)
+	if more != nil {
+		c.Add(sZ, sC, 0)
+		more()
+		c.Add(sC, sZ, 0)
+	}
 	c.Shr(sX, sC, 32)
 	c.If(sX, "==", abi32, compat)
 	for abi := range 2 {

@@ -44,7 +44,10 @@ var doors = []door{
 	{kind: trace.KindUnload, function: "free_module", main: true, write: (*compiler).doorModule, read: (*joiner).doorModule},
 	{kind: trace.KindMount, function: "path_mount", main: true, write: (*compiler).doorMount, read: (*joiner).doorMount},
 	{kind: trace.KindMount, name: "move", function: "security_move_mount", write: (*compiler).doorMoveMount, read: (*joiner).doorMount},
-	{kind: trace.KindUnmount, function: "path_umount", main: true, write: (*compiler).doorUnmount, read: (*joiner).doorMount},
+	{kind: trace.KindMount, name: "pivot_root", function: "security_sb_pivotroot", write: (*compiler).doorPivot, read: (*joiner).doorMount},
+	{kind: trace.KindMount, name: "remount", function: "reconfigure_super", write: (*compiler).doorConfigure, read: (*joiner).doorMount},
+	{kind: trace.KindMount, function: "__x64_sys_mount_setattr", places: attributesAt, write: (*compiler).doorAttributes, read: (*joiner).doorAttributes}, // 5.12
+	{kind: trace.KindUnmount, function: "path_umount", main: true, write: (*compiler).doorUnmount, read: (*joiner).doorUnmount},
 	// Called when a name is gone.
 	{kind: trace.KindUnlink, name: "delete", function: "d_delete", main: true, write: (*compiler).doorDelete, read: (*joiner).doorLog},
 	{kind: trace.KindUnlink, name: "rename", function: "d_move", write: (*compiler).doorRename, read: (*joiner).doorLog},
@@ -117,6 +120,7 @@ type doorLayout struct {
 	truncate                          [2]string // registers of do_truncate's dentry and length
 	mounts, instance                  uint32    // super_block, mount: of the mounts of a file system
 	mountList                         bool      // they are a list, until 6.17; else each leads to the next
+	mounting                          mountLayout
 	code                              codeLayout
 }
 
@@ -148,6 +152,7 @@ func doorLayoutOf(s *linux.System) (*doorLayout, error) {
 		mounts := r.Field("super_block", "s_mounts")
 		o.mounts, o.mountList = mounts.Offset, mounts.Size > 8
 		o.instance = r.Offset("mount", "mnt_instance", "mnt_next_for_sb")
+		o.mounting.resolve(r)
 		o.code.resolve(r)
 		o.moduleName, o.taints = r.OptionalOffset("module", "name"), r.OptionalOffset("module", "taints")
 	})

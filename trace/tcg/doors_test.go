@@ -57,7 +57,7 @@ func TestDoorEvents(t *testing.T) {
 		}
 		return append(items, fmt.Sprint(tagWhole), "")
 	}
-	j := &joiner{refusable: refusableCalls([2][]*syscall.Call{syscall.Table(syscall.ABI64), syscall.Table(syscall.ABI32)})}
+	j := &joiner{mounts: mounts{first: 1}, refusable: refusableCalls([2][]*syscall.Call{syscall.Table(syscall.ABI64), syscall.Table(syscall.ABI32)})}
 	for _, c := range []struct {
 		name string
 		read func(j *joiner, e *trace.Event, r *doorRecord)
@@ -75,11 +75,13 @@ func TestDoorEvents(t *testing.T) {
 		{"UDP, bound", (*joiner).doorConnect, trace.KindListen, doorOf([]uint64{17}, "0", "\x02\x00\x00\x35\x0a\x00\x00\x01"), "udp 10.0.0.1:53"},
 		{"an address that is too short", (*joiner).doorConnect, trace.KindConnect, doorOf([]uint64{17}, "0", "\x02\x00\x00"), "udp"},
 		{"packets", (*joiner).doorRaw, trace.KindListen, doorOf([]uint64{familyPacket, 0x0300}), "packet 0x0003"},
-		{"a path with mounts", (*joiner).doorMount, trace.KindUnmount, doorOf([]uint64{0}, path("c", "b", "a")...), "/a/b/c"},
-		{"the root", (*joiner).doorMount, trace.KindUnmount, doorOf([]uint64{0}, path()...), "/"},
-		{"a path that goes on", (*joiner).doorMount, trace.KindUnmount, doorOf([]uint64{0}, fmt.Sprint(tagPath), "z"), "…/z"},
-		{"a bind mount", (*joiner).doorMount, trace.KindMount, doorOf([]uint64{4096}, append(path("b"), "0", "/a")...), "bind /a on /b"},
-		{"a mount", (*joiner).doorMount, trace.KindMount, doorOf([]uint64{0}, append(path("b"), "0", "none", "1", "tmpfs")...), "none on /b type tmpfs"},
+		{"a path with mounts", (*joiner).doorUnmount, trace.KindUnmount, doorOf([]uint64{0}, path("c", "b", "a")...), "/a/b/c"},
+		{"the root", (*joiner).doorUnmount, trace.KindUnmount, doorOf([]uint64{0}, path()...), "/"},
+		{"a path that goes on", (*joiner).doorUnmount, trace.KindUnmount, doorOf([]uint64{0}, fmt.Sprint(tagPath), "z"), "…/z"},
+		{"a bind mount", (*joiner).doorMount, trace.KindMount, doorOf([]uint64{1, 4096}, append(path("b"), "0", "/a")...), "bind /a on /b"},
+		{"a mount in a sandbox", (*joiner).doorMount, trace.KindMount, doorOf([]uint64{2, 4096}, append(path("b"), "0", "/a")...), "bind /a on /b in mount namespace 2"},
+		{"an unmount in a sandbox", (*joiner).doorUnmount, trace.KindUnmount, doorOf([]uint64{2, 0}, path("b")...), "/b in mount namespace 2"},
+		{"a mount", (*joiner).doorMount, trace.KindMount, doorOf([]uint64{1, 0}, append(path("b"), "0", "none", "1", "tmpfs")...), "none on /b type tmpfs"},
 		{"code", (*joiner).doorCode, trace.KindNewCode, doorOf([]uint64{codeAnonymous, 0x7000, 0x9000, 7}), "[anon] at 0x7000, 8192 bytes, rwxp"},
 		{"code in a memfd", (*joiner).doorCode, trace.KindNewCode, doorOf([]uint64{codeNameless, 0x7000, 0x8000, 0xd, 1, 1, 2}, path("memfd:x")...), "/memfd:x (deleted) at 0x7000, 4096 bytes, r-xs"},
 		{"code of no sort", (*joiner).doorCode, trace.KindNewCode, doorOf([]uint64{99}), "[anon] at 0x0, 0 bytes, ---p"},

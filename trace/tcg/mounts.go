@@ -13,6 +13,7 @@ import (
 // mounts says where file systems are mounted for the first process.
 type mounts struct {
 	at     map[virt.Addr]string // by their super_block; empty: nowhere
+	first  uint64               // number of its mount namespace; 0: unknown
 	looked time.Time            // when the last look for one that was unknown ended
 	look   func(context.Context) (map[virt.Addr]string, error)
 }
@@ -55,6 +56,21 @@ func (m *mounts) under(ctx context.Context, super virt.Addr) string {
 	}
 	m.at = at
 	return under
+}
+
+// begin takes in what is mounted where.
+func (m *mounts) begin(ctx context.Context, s *linux.System) {
+	m.at, m.first = mountedIn(ctx, s), 0
+	reader := s.NewProcessReader()
+	for t, err := range s.Processes(ctx) {
+		if err == nil {
+			_, m.first, err = reader.MountNamespaceOf(t)
+		}
+		if err != nil {
+			m.first = 0
+		}
+		return
+	}
 }
 
 // mountedIn says where file systems are mounted for the first process, by their super_block.

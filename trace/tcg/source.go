@@ -211,7 +211,7 @@ func (s *Stream) start(ctx context.Context, l *guest.Look, p *asked) (err error)
 		c.probe(i, p)
 	}
 	if s.o.Kinds != nil {
-		s.join.mounts.at = mountedIn(ctx, l.Linux)
+		s.join.mounts.begin(ctx, l.Linux)
 	}
 	if err = c.doors(l.Linux, s.o.Kinds); err != nil && s.o.Kinds != nil {
 		return err

@@ -142,6 +142,47 @@ int main(int argc, char **argv)
 		}
 		return 0;
 	}
+	if (!strcmp(act, "tree")) { // mounts by the calls of Linux 5.2 and newer
+		struct { unsigned long set, clear, propagation, userns; } readonly = {.set = 1};
+		int fs = syscall(SYS_fsopen, "tmpfs", 0);
+		if (fs < 0 || syscall(SYS_fsconfig, fs, 1, "source", "new", 0) || syscall(SYS_fsconfig, fs, 6, NULL, NULL, 0))
+			return 1;
+		int made = syscall(SYS_fsmount, fs, 0, 0);
+		mkdir("/tmp/tree", 0700), mkdir("/tmp/twin", 0700);
+		if (made < 0 || syscall(SYS_move_mount, made, "", AT_FDCWD, "/tmp/tree", 4))
+			return 2;
+		mkdir("/tmp/tree/part", 0700);
+		int part = syscall(SYS_open_tree, AT_FDCWD, "/tmp/tree/part", 1);
+		if (part < 0)
+			return 3;
+		/* Since 5.12. What is mounted nowhere yet is no event. */
+		int old = syscall(SYS_mount_setattr, part, "", 0x1000, &readonly, sizeof readonly) && errno == ENOSYS;
+		if (syscall(SYS_move_mount, part, "", AT_FDCWD, "/tmp/twin", 4) || chdir("/tmp"))
+			return 4;
+		if (!old && (syscall(SYS_mount_setattr, AT_FDCWD, "tree", 0, &readonly, sizeof readonly) ||
+			     syscall(SYS_mount_setattr, made, "", 0x1000, &readonly, sizeof readonly)))
+			return 5;
+		int again = syscall(SYS_fspick, AT_FDCWD, "/tmp/tree", 0);
+		if (again < 0 || syscall(SYS_fsconfig, again, 0, "ro", NULL, 0) || syscall(SYS_fsconfig, again, 7, NULL, NULL, 0))
+			return 6;
+		if (mount(NULL, "/tmp/tree", NULL, MS_REMOUNT, NULL) || mkdir("/tmp/third", 0700))
+			return 7;
+		int whole = syscall(SYS_open_tree, AT_FDCWD, "/tmp/tree", 1);
+		if (whole < 0 || syscall(SYS_move_mount, whole, "", AT_FDCWD, "/tmp/third", 4))
+			return 8;
+		int moved = syscall(SYS_open_tree, AT_FDCWD, "/tmp/third", 0);
+		if (moved < 0 || mkdir("/tmp/fourth", 0700) || syscall(SYS_move_mount, moved, "", AT_FDCWD, "/tmp/fourth", 4))
+			return 9;
+		for (int fd = fs; fd <= moved; fd++)
+			close(fd);
+		if (umount("/tmp/fourth") || umount("/tmp/twin") || umount("/tmp/tree"))
+			return 10;
+		/* In a mount namespace of its own. */
+		if (unshare(CLONE_NEWNS) || mount("jail", "/tmp/tree", "tmpfs", 0, NULL) || chroot("/tmp/tree") || mkdir("/in", 0700) ||
+		    mount("root", "/in", "tmpfs", 0, NULL) || mkdir("/in/old", 0700) || syscall(SYS_pivot_root, "/in", "/in/old") || umount("/old"))
+			return 11;
+		return old ? 100 : 0;
+	}
 	if (!strcmp(act, "cut"))
 		return truncate(argv[2], 5);
 	return 99;

@@ -25,8 +25,8 @@ func init() {
 and dentries that the kernel holds`,
 		Proves: `A program of the guest asked the kernel what there is, and got a complete answer that leaves something out which was there before and after, by the guest's memory. Something in
 the kernel filters what programs are told: a hooked function, a changed table, a BPF program. No agent and no account in the guest is used: the answer is the one that the guest's own ps, ss or ls got.`,
-		Blind: `What no program asked for while outsight listened, and what it asked for in another way: over netlink by splice, through io_uring before Linux 6.0, or with buffers there that were registered or that the kernel selects
-(the files of /proc that are compared can neither be mapped nor sent). What began or ended in that time. A
+		Blind: `What no program asked for while outsight listened, and what it asked for in another way: over netlink by splice, or through io_uring before Linux 6.0 or, there,
+by one request for many answers (multishot) or by recv into a buffer that the kernel selects (the files of /proc that are compared can neither be mapped nor sent). What began or ended in that time. A
 library that filters above the system call (preload). A file that nobody used of late, so that the kernel keeps no name of it. Directories of file systems that fold case or are served by others (vfat, NFS,
 FUSE). Processes in a /proc that hides those of others by itself (hidepid).`,
 		Next: `The finding names the program that was lied to, the system call, and what was kept from it. Look for who filters: code-pointer, ftrace-triple, kernel-text, module-hook and hidden-bpf find

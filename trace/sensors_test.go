@@ -228,6 +228,44 @@ func TestSensorCode(t *testing.T) {
 	}
 }
 
+func TestSensorMounts(t *testing.T) {
+	s := newStory()
+	for _, c := range []struct {
+		at    trace.Mounting
+		space uint64
+		what  string
+		note  string
+	}{
+		{trace.Mounting{Source: "none", Type: "tmpfs", Target: "/var/log"}, 0, "none on /var/log type tmpfs", "hides the logs that lie there"},
+		{trace.Mounting{Source: "none", Type: "tmpfs", Target: "/var/log"}, 7, "none on /var/log type tmpfs in mount namespace 7", ""},
+		{trace.Mounting{Source: "none", Type: "tmpfs", Target: "/var/logs"}, 0, "none on /var/logs type tmpfs", ""},
+		{trace.Mounting{Source: "/tmp/x", Target: "/var/log/auth.log", Flags: 4096}, 0, "bind /tmp/x on /var/log/auth.log", "hides the logs that lie there"},
+		{trace.Mounting{Source: "/dev/null", Target: "/root/.bash_history", Flags: 4096}, 0, "bind /dev/null on /root/.bash_history", "hides the log that lies there"},
+		{trace.Mounting{Source: "/tmp/x", Target: "/proc/412", Flags: 4096}, 0, "bind /tmp/x on /proc/412", "hides process 412 from what reads /proc"},
+		{trace.Mounting{Source: "/tmp/x", Target: "/proc/412/fd", Flags: 4096}, 0, "bind /tmp/x on /proc/412/fd", "hides process 412 from what reads /proc"},
+		{trace.Mounting{Source: "/tmp/x", Target: "/proc/modules", Flags: 4096}, 0, "bind /tmp/x on /proc/modules", "hides what the kernel tells there"},
+		{trace.Mounting{Source: "systemd-1", Type: "autofs", Target: "/proc/sys/fs/binfmt_misc"}, 0, "systemd-1 on /proc/sys/fs/binfmt_misc type autofs", ""},
+		{trace.Mounting{Source: "proc", Type: "proc", Target: "/proc"}, 0, "proc on /proc type proc", ""},
+		{trace.Mounting{Target: "/var/log", Flags: 32 | 4096}, 0, "remount /var/log", ""},
+		{trace.Mounting{Target: "/var/log", Flags: 1 << 18}, 0, "make private /var/log", ""},
+		{trace.Mounting{Target: "/mnt", Source: "/a", Flags: 8192}, 0, "move /a on /mnt", ""},
+		{trace.Mounting{Target: "/var/log", Source: "tmpfs", Type: "tmpfs", From: "/tmp/x", Moves: true, Detached: true}, 0, "bind /tmp/x on /var/log", "hides the logs that lie there"},
+		{trace.Mounting{Target: "/mnt", Source: "/dev/sda2", Type: "btrfs", Root: "/@home", Moves: true, Detached: true}, 0, "/dev/sda2[/@home] on /mnt type btrfs", ""},
+		{trace.Mounting{Target: "/var/log", From: "/mnt", Moves: true}, 0, "move /mnt on /var/log", "hides the logs that lie there"},
+		{trace.Mounting{Target: "/var/log", From: "/mnt", Moves: true, Peers: true}, 0, "share the peers of /mnt with /var/log", ""},
+		{trace.Mounting{Target: "/mnt", Source: "x", Type: "ext4", Moves: true, Detached: true, Beneath: true}, 0, "x on /mnt type ext4, beneath what is mounted there", ""},
+	} {
+		e := trace.Event{Kind: trace.KindMount}
+		e.Mounts(c.at)
+		if c.space != 0 {
+			e.InNamespace(c.space)
+		}
+		if s.Mark(&e); e.What() != c.what || e.Note != c.note {
+			t.Errorf("%+v: %q, note %q", c.at, e.What(), e.Note)
+		}
+	}
+}
+
 // Parents of a hostile guest can go round.
 func TestSensorCycle(t *testing.T) {
 	s := trace.NewSensors()

@@ -27,6 +27,9 @@ type layout struct {
 	family, dport, num, daddr, rcv          kobj.Field // sock_common
 	daddr6, rcv6                            kobj.Field
 	pathMount, pathDentry                   kobj.Field // path
+	mnt, mntParent, mntDevice, mntSuper     kobj.Field // mount, vfsmount
+	superType, typeName                     kobj.Field // super_block, file_system_type
+	name, parent                            kobj.Field // dentry
 	unixAddr, unixPeer, unixLen, unixSockun kobj.Field
 }
 
@@ -47,6 +50,9 @@ func layoutOf(s *linux.System) (*layout, error) {
 		o.daddr, o.rcv = r.Field(k, "skc_daddr"), r.Field(k, "skc_rcv_saddr")
 		o.daddr6, o.rcv6 = r.Optional(k, "skc_v6_daddr"), r.Optional(k, "skc_v6_rcv_saddr")
 		o.pathMount, o.pathDentry = r.Field("path", "mnt"), r.Field("path", "dentry")
+		o.mnt, o.mntParent, o.mntDevice = r.Field("mount", "mnt"), r.Field("mount", "mnt_parent"), r.Field("mount", "mnt_devname")
+		o.mntSuper, o.superType, o.typeName = r.Field("vfsmount", "mnt_sb"), r.Field("super_block", "s_type"), r.Field("file_system_type", "name")
+		o.name, o.parent = r.Field("dentry", "d_name.name", "d_name.__name", "__d_name.name"), r.Field("dentry", "d_parent")
 		o.unixAddr, o.unixPeer = r.Optional("unix_sock", "addr"), r.Optional("unix_sock", "peer")
 		o.unixLen, o.unixSockun = r.Optional("unix_address", "len"), r.Optional("unix_address", "name")
 	})

@@ -2,10 +2,8 @@ package breakpoint
 
 import (
 	"fmt"
-	"strconv"
+	"slices"
 	"strings"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/outsight-vmi/outsight/linux"
 	"github.com/outsight-vmi/outsight/linux/kobj"
@@ -153,34 +151,13 @@ func (h *hit) rights(cred virt.Addr) (r trace.Rights) {
 	return r
 }
 
-// mountFlags are those of mount() that say that it mounts no new file system.
-var mountFlags = []struct {
-	bit  uint64
-	name string
-}{
-	{unix.MS_REMOUNT, "remount"},
-	{unix.MS_BIND, "bind"},
-	{unix.MS_MOVE, "move"},
-	{unix.MS_SHARED | unix.MS_PRIVATE | unix.MS_SLAVE | unix.MS_UNBINDABLE, "propagation"},
-}
-
 // mount is path_mount(const char *device, struct path *, const char *type, unsigned long flags, void *data).
 func (h *hit) mount() {
-	device, kind := h.text(h.pointer(0)), h.text(h.pointer(2))
-	flags := h.args[3]
-	h.e.Object = h.path(h.pointer(1))
-	how := "mount"
-	for _, f := range mountFlags {
-		if flags&f.bit != 0 {
-			how = f.name
-			break
-		}
-	}
-	h.e.Args = fmt.Sprintf("%s, %q, %q, %#x", how, device, kind, flags)
-	h.say("device", device)
-	h.say("type", kind)
-	h.say("flags", fmt.Sprintf("%#x", flags))
-	h.say("how", how)
+	m := trace.Mounting{Source: h.text(h.pointer(0)), Type: h.text(h.pointer(2)), Target: h.path(h.pointer(1)), Flags: h.args[3]}
+	h.e.Mounts(m)
+	h.say("device", m.Source)
+	h.say("type", m.Type)
+	h.say("flags", fmt.Sprintf("%#x", m.Flags))
 }
 
 // text is a string of the kernel's; none for no pointer.
@@ -191,12 +168,40 @@ func (h *hit) text(a virt.Addr) string {
 	return h.r.CString(a, maxText)
 }
 
-// moveMount is security_move_mount(const struct path *from, const struct path *to).
+// moveMount is security_move_mount(const struct path *from, const struct path *to): also of what fsmount(2) or open_tree(2) made, which is
+// mounted nowhere yet, so that it is its own parent.
 func (h *hit) moveMount() {
-	from := h.path(h.pointer(0))
-	h.e.Object = h.path(h.pointer(1))
-	h.e.Args = "move, " + strconv.Quote(from)
-	h.say("from", from)
+	from := h.pointer(0)
+	vfs := h.r.Pointer(from, h.o.pathMount)
+	mount := vfs - virt.Addr(h.o.mnt.Offset)
+	m := trace.Mounting{Target: h.path(h.pointer(1)), Moves: true, Detached: h.r.Pointer(mount, h.o.mntParent) == mount}
+	m.Source = h.text(h.r.Pointer(mount, h.o.mntDevice))
+	m.Type = h.text(h.r.Pointer(h.r.Pointer(h.r.Pointer(vfs, h.o.mntSuper), h.o.superType), h.o.typeName))
+	if m.Detached {
+		m.Root = h.inside(h.r.Pointer(from, h.o.pathDentry))
+	} else {
+		m.From = h.path(from)
+	}
+	h.e.Mounts(m)
+	h.say("device", m.Source)
+	h.say("type", m.Type)
+	h.say("from", m.From+m.Root)
+}
+
+// inside is the path of a dentry in its file system.
+func (h *hit) inside(dentry virt.Addr) string {
+	const depth = 256
+	var names []string
+	for range depth {
+		above := h.r.Pointer(dentry, h.o.parent)
+		if above == dentry || above == 0 {
+			break
+		}
+		names = append(names, h.text(h.r.Pointer(dentry, h.o.name)))
+		dentry = above
+	}
+	slices.Reverse(names)
+	return "/" + strings.Join(names, "/")
 }
 
 // unmount is path_umount(struct path *, int flags).

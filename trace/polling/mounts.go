@@ -1,8 +1,12 @@
 package polling
 
 import (
+	"cmp"
 	"context"
-	"fmt"
+	"maps"
+	"math"
+	"path"
+	"slices"
 	"strings"
 
 	"github.com/outsight-vmi/outsight/linux"
@@ -14,6 +18,8 @@ import (
 type mount struct {
 	point, typ, source string
 	options            string
+	root               string    // what is mounted of its file system
+	super              virt.Addr // its file system
 }
 
 type mountKey struct {
@@ -112,27 +118,59 @@ func (p *mounts) look(ctx context.Context, r *round) error {
 }
 
 func mountOf(m *linux.Mount) mount {
-	return mount{strings.Clone(m.Point), strings.Clone(m.Type), strings.Clone(m.Source), strings.Join(m.Options, ",")}
+	return mount{strings.Clone(m.Point), strings.Clone(m.Type), strings.Clone(m.Source), strings.Join(m.Options, ","), strings.Clone(m.Root), m.Super}
+}
+
+// maxBound bounds the new mounts of one look that are compared with all others.
+const maxBound = 256
+
+// inOrder are mounts, the one that was made first in front.
+func inOrder(known map[mountKey]mount) []mountKey {
+	return slices.SortedFunc(maps.Keys(known), func(a, b mountKey) int { return cmp.Compare(a.id, b.id) })
+}
+
+// bound is the path that a new mount shows a second time, by another one that shows it, if there is one that was there before; empty: no other does.
+// Numbers are used again, so that of two new mounts the first is only likely to have the lower one.
+func (n *namespace) bound(was *namespace, k mountKey, m mount) (from string) {
+	best := int32(math.MaxInt32)
+	for other, shown := range n.known {
+		if _, before := was.known[other]; other == k || shown.super != m.super || !before && other.id > k.id || other.id > best {
+			continue
+		}
+		part, below := strings.CutPrefix(m.root, strings.TrimSuffix(shown.root, "/"))
+		if below && (part == "" || part[0] == '/') {
+			best, from = other.id, path.Join(shown.point, part)
+		}
+	}
+	return from
 }
 
 // compare makes events of what differs from before.
 func (n *namespace) compare(r *round, was *namespace, whole bool) (came, went []trace.Event) {
-	event := func(kind trace.Kind, m mount, note string) trace.Event {
-		e := trace.Event{Kind: kind, Object: m.point, Name: m.typ, Args: fmt.Sprintf("%s on %s type %s (%s)", m.source, m.point, m.typ, m.options), Note: note}
+	event := func(kind trace.Kind, k mountKey, m mount, note string) trace.Event {
+		e := trace.Event{Kind: kind, Note: note}
+		what := trace.Mounting{Source: m.source, Type: m.typ, Target: m.point, Root: m.root, Moves: true, Detached: true}
+		if kind == trace.KindMount && note == "" && len(came) < maxBound {
+			what.From = n.bound(was, k, m)
+		}
+		e.Mounts(what)
+		e.Args += " (" + m.options + ")"
 		if n.inum != initMounts(r) {
 			e.Process, e.TID = r.s.processes.byPID(n.pid), n.pid
-			e.Args += fmt.Sprintf(" in mount namespace %d", n.inum)
+			e.InNamespace(n.inum)
 		}
 		return e
 	}
-	for k, m := range n.known {
+	for _, k := range inOrder(n.known) {
+		m := n.known[k]
 		if before, known := was.known[k]; !known {
-			came = append(came, event(trace.KindMount, m, ""))
+			came = append(came, event(trace.KindMount, k, m, ""))
 		} else if before != m {
-			came = append(came, event(trace.KindMount, m, "changed: it was "+before.options+" on "+before.point))
+			came = append(came, event(trace.KindMount, k, m, "changed: it was "+before.options+" on "+before.point))
 		}
 	}
-	for k, m := range was.known {
+	for _, k := range inOrder(was.known) {
+		m := was.known[k]
 		if _, still := n.known[k]; still {
 			continue
 		}
@@ -140,7 +178,7 @@ func (n *namespace) compare(r *round, was *namespace, whole bool) (came, went []
 			n.known[k] = m
 			continue
 		}
-		went = append(went, event(trace.KindUnmount, m, ""))
+		went = append(went, event(trace.KindUnmount, k, m, ""))
 	}
 	return came, went
 }

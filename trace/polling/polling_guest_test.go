@@ -32,7 +32,7 @@ ip link set dummy7 promisc on; sleep 2
 ip link set dummy7 down; sleep 2
 ip link del dummy7; sleep 2
 rmmod dummy; sleep 2
-mkdir /tmp/mine; mount -t tmpfs mine /tmp/mine; sleep 3; umount /tmp/mine; sleep 3
+mkdir /tmp/mine /tmp/bound; mount -t tmpfs mine /tmp/mine; mkdir /tmp/mine/part; mount -o bind /tmp/mine/part /tmp/bound; sleep 3; umount /tmp/bound; umount /tmp/mine; sleep 3
 sh -c 'sh -c "sleep 0.5; exit 3" shell-that-fails & exec sleep 2' # nobody reaps it meanwhile
 nc -ll -p 5555 -e /bin/sh & n=$!
 sleep 2
@@ -184,6 +184,9 @@ func compare(t *testing.T, events []trace.Event) {
 		case trace.KindDevice:
 			add("devices", what+" "+e.Args)
 		case trace.KindMount, trace.KindUnmount:
+			if from, _, bind := strings.Cut(e.Args, " on "); bind && e.Name == "bind" {
+				what += " " + from
+			}
 			add("mounts", what)
 		case trace.KindListen:
 			add("listeners", what)
@@ -207,10 +210,11 @@ func compare(t *testing.T, events []trace.Event) {
 			t.Errorf("nobody did: %s", e.AppendLine(nil, time.UTC))
 		}
 	}
+	slices.Sort(got["mounts"])
 	for group, want := range map[string][]string{
 		"modules": {"module dummy", "unload dummy"},
 		"devices": {"device dummy7 appeared, down", "device dummy7 up", "device dummy7 promiscuous", "device dummy7 down", "device dummy7 vanished"},
-		"mounts":  {"mount /tmp/mine", "unmount /tmp/mine"},
+		"mounts":  {"mount /tmp/bound bind /tmp/mine/part", "mount /tmp/mine", "unmount /tmp/bound", "unmount /tmp/mine"}, // those of one look, sorted
 		"connect": {":4444", ":5555"},
 		"accept":  {":4444", ":5555"},
 	} {

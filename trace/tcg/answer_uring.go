@@ -43,6 +43,7 @@ var ringCalls = map[uint64]string{
 // ringAnswerLayout is where a request that is done has what it was about.
 type ringAnswerLayout struct {
 	file, flags             uint32 // of io_kiocb
+	operations, iterates    uint32 // of file, file_operations
 	address, length, next   uint32 // of a read or write
 	buffer, room, sendFlags uint32 // of what goes over a socket
 }
@@ -50,6 +51,7 @@ type ringAnswerLayout struct {
 func ringAnswerLayoutOf(l *guest.Look) (*ringAnswerLayout, error) {
 	return kobj.LayoutOf(l.Linux.Walker, "answers by io_uring", func(r *kobj.Resolver, o *ringAnswerLayout) {
 		o.file, o.flags = r.Offset("io_kiocb", "file"), r.Offset("io_kiocb", "flags")
+		o.operations, o.iterates = r.Offset("file", "f_op"), r.Offset("file_operations", "read_iter")
 		cmd := r.Offset("io_kiocb", "cmd")
 		o.address, o.length, o.next = cmd+r.Offset("io_rw", "addr"), cmd+r.Offset("io_rw", "len"), cmd+r.Offset("io_rw", "kiocb.ki_pos")
 		o.buffer, o.room, o.sendFlags = cmd+r.Offset("io_sr_msg", "buf"), cmd+r.Offset("io_sr_msg", "len"), cmd+r.Offset("io_sr_msg", "msg_flags")
@@ -68,7 +70,7 @@ const (
 // maxTold bounds how many requests that are done at once are looked at. A program that submits more does not ask what there is.
 const maxTold = 64
 
-// ringSelected is REQ_F_BUFFER_SELECT: the kernel chose the buffer.
+// ringSelected is REQ_F_BUFFER_SELECT: the kernel chose the buffer, and noted it in the request of a read; in that of a recv only before Linux 6.10.
 const ringSelected = 1 << 5
 
 // Words of one answer in a record.
@@ -219,6 +221,13 @@ func (c *compiler) describeTold(a *ringsAt, o *ringAnswerLayout, place int, othe
 	file("read")
 	c.Load(sZ, sDone, int64(o.next), 8, other)
 	c.Load(sBuffer, sDone, int64(o.length), 4, other)
+	// What was read into a registered buffer in pieces is behind: it no longer counts as room.
+	whole := c.Label()
+	c.ringPieces(a, o, whole)
+	c.Load(sX, sDone, int64(a.result), 4, other)
+	c.If(sX, ">", 1<<31-1, whole)
+	c.AddSlot(sBuffer, sX)
+	c.Set(whole)
 	c.Set(known)
 	c.Imm(sX, uint64(place))
 	c.Put(sX)
@@ -244,16 +253,17 @@ func (c *compiler) describeTold(a *ringsAt, o *ringAnswerLayout, place int, othe
 // copyTold fetches what a request that is done has brought, or what it was to send.
 func (c *compiler) copyTold(a *ringsAt, o *ringAnswerLayout, tag uint8, other plugin.Label) {
 	const limit = 32 << 10
-	c.Load(sX, sDone, int64(o.flags), 4, other)
-	c.If(sX, "&", ringSelected, other)
+	c.Load(sY, sDone, int64(o.flags), 4, other)
 	c.Load(sZ, sDone, int64(a.result), 4, other)
 	c.If(sZ, ">", 1<<31-1, other)
 	c.Load(sX, sDone, int64(a.opcode), 1, other)
 	plain, vector, message, socket := c.Label(), c.Label(), c.Label(), c.Label()
-	c.IfIn(sX, []uint32{ringRead, ringWrite}, plain)
-	c.IfIn(sX, []uint32{ringReadv, ringWritev}, vector)
-	c.IfIn(sX, []uint32{ringSendmsg, ringRecvmsg}, message)
+	// Registered buffers are asked for by the addresses at which they were registered.
+	c.IfIn(sX, []uint32{ringRead, ringWrite, ringReadFixed, ringWriteFixed}, plain)
 	c.IfIn(sX, []uint32{ringSend, ringRecv}, socket)
+	c.If(sY, "&", ringSelected, other)
+	c.IfIn(sX, []uint32{ringReadv, ringWritev, ringReadvFixed}, vector)
+	c.IfIn(sX, []uint32{ringSendmsg, ringRecvmsg}, message)
 	c.Jump(other)
 	c.Set(socket)
 	c.Load(sBuffer, sDone, int64(o.buffer), 8, other)
@@ -261,6 +271,11 @@ func (c *compiler) copyTold(a *ringsAt, o *ringAnswerLayout, tag uint8, other pl
 	c.Jump(other)
 	c.Set(plain)
 	c.Load(sBuffer, sDone, int64(o.address), 8, other)
+	whole := c.Label()
+	c.ringPieces(a, o, whole)
+	c.Mul(sX, sZ, 1<<64-1)
+	c.AddSlot(sBuffer, sX)
+	c.Set(whole)
 	c.Copy(tag, sBuffer, sZ, limit)
 	c.Jump(other)
 	c.Set(message)
@@ -275,6 +290,17 @@ func (c *compiler) copyTold(a *ringsAt, o *ringAnswerLayout, tag uint8, other pl
 	c.Set(gather)
 	c.If(sZ, ">", 1024, other)
 	c.Gather(tag, sBuffer, sZ, 8, limit)
+}
+
+// ringPieces goes to whole unless the address and the length in a request were moved on behind what was read: that is so with registered
+// buffers (loop_rw_iter) and files that cannot be read but at an address. It changes sX.
+func (c *compiler) ringPieces(a *ringsAt, o *ringAnswerLayout, whole plugin.Label) {
+	c.Load(sX, sDone, int64(a.opcode), 1, whole)
+	c.If(sX, "!=", ringReadFixed, whole)
+	c.Load(sX, sDone, int64(o.file), 8, whole)
+	c.Load(sX, sX, int64(o.operations), 8, whole)
+	c.Load(sX, sX, int64(o.iterates), 8, whole)
+	c.If(sX, "!=", 0, whole)
 }
 
 // ringAsked notes a request that may become an answer.

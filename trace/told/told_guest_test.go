@@ -41,7 +41,7 @@ func TestGuestAsk(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer s.Close()
-			for _, how := range []string{"", "async", "sqpoll"} {
+			for _, how := range []string{"", "async", "sqpoll", "fixed", "selected"} {
 				t.Run(how, func(t *testing.T) { ask(t, g, s, "/ask "+how) })
 			}
 		})

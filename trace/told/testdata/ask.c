@@ -1,5 +1,6 @@
 // Asks the kernel what there is in ways that programs seldom use: by io_uring, and over netlink by recvmmsg.
-// ask [sqpoll|async], or ask hold: makes sockets, and keeps them
+// ask [sqpoll|async|fixed|selected]: the last two read into buffers that were registered, or that the kernel selects
+// ask hold: makes sockets, and keeps them
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <linux/io_uring.h>
@@ -18,7 +19,7 @@
 
 enum { ENTRIES = 8, ROOM = 16384 };
 
-static int ring, sqpoll;
+static int ring, sqpoll, fixed, selected;
 static unsigned *sq_tail, *sq_mask, *sq_array, *sq_flags, *cq_head, *cq_tail, *cq_mask, filled, flags;
 static struct io_uring_sqe *sqes;
 static struct io_uring_cqe *cqes;
@@ -80,6 +81,24 @@ static void done(int *result)
 	}
 }
 
+// into asks for a read into a room, as is wanted.
+static void into(int op, int fd, int room, unsigned long off, unsigned mark)
+{
+	if (selected) { // first, one buffer in a group of its own
+		int result[1];
+		ask(IORING_OP_PROVIDE_BUFFERS, 1, rooms[room], ROOM, 0, 0);
+		sqes[(*sq_tail + filled - 1) & *sq_mask].buf_group = room;
+		done(result);
+		if (result[0] < 0)
+			exit(3);
+		ask(op, fd, NULL, ROOM, off, mark);
+		sqes[(*sq_tail + filled - 1) & *sq_mask].flags |= IOSQE_BUFFER_SELECT;
+		sqes[(*sq_tail + filled - 1) & *sq_mask].buf_group = room;
+		return;
+	}
+	ask(fixed && op == IORING_OP_READ ? IORING_OP_READ_FIXED : op, fd, rooms[room], ROOM, off, mark);
+}
+
 // files reads several files at once to their ends: the first from where it is, the second from where it says, the third into a vector.
 static void files(void)
 {
@@ -92,9 +111,11 @@ static void files(void)
 			fail(names[i]);
 	while (result[0] > 0 || result[1] > 0 || result[2] > 0) {
 		if (result[0] > 0)
-			ask(IORING_OP_READ, fd[0], rooms[0], ROOM, -1, 0);
+			into(IORING_OP_READ, fd[0], 0, -1, 0);
+		if (selected)
+			done(result);
 		if (result[1] > 0)
-			ask(IORING_OP_READ, fd[1], rooms[1], ROOM, at, 1);
+			into(IORING_OP_READ, fd[1], 1, at, 1);
 		if (result[2] > 0)
 			ask(IORING_OP_READV, fd[2], v, 2, -1, 2);
 		done(result);
@@ -177,11 +198,16 @@ int main(int argc, char **argv)
 		hold();
 	for (int i = 1; i < argc; i++) {
 		sqpoll |= !strcmp(argv[i], "sqpoll");
+		fixed |= !strcmp(argv[i], "fixed");
+		selected |= !strcmp(argv[i], "selected");
 		if (!strcmp(argv[i], "async"))
 			flags = IOSQE_ASYNC;
 	}
 	several();
 	set_up();
+	struct iovec all = { rooms, sizeof(rooms) };
+	if (fixed && syscall(SYS_io_uring_register, ring, IORING_REGISTER_BUFFERS, &all, 1) < 0)
+		fail("io_uring_register");
 	files();
 	sockets();
 	puts("ok");

@@ -167,7 +167,7 @@ func (n *node) leafAttributes(r *runs, b []byte, offset int64, yield func(disk.A
 
 // leafAttribute is the name and the value at a place in a leaf.
 func (n *node) leafAttribute(r *runs, b []byte, where int, flags byte) (name, value []byte, err error) {
-	if where > len(b)-9 {
+	if where > len(b)-3 {
 		return nil, nil, n.wrong("an attribute at byte %d of its block", where)
 	}
 	e := b[where:]
@@ -177,6 +177,9 @@ func (n *node) leafAttribute(r *runs, b []byte, where int, flags byte) (name, va
 			return e[3:end], e[end : end+length], nil
 		}
 		return nil, nil, n.wrong("an attribute that ends after its block")
+	}
+	if len(e) < 9 {
+		return nil, nil, n.wrong("an attribute at byte %d of its block", where)
 	}
 	block, length := int64(be.Uint32(e)), int64(be.Uint32(e[4:]))
 	if 9+int(e[8]) > len(e) || length > maxValue {

@@ -48,7 +48,27 @@ func Open(dev disk.Device) (*FS, error) {
 	}
 	fs.noteSuperblock(first[:n])
 	fs.cache = newCache(dev, fs.sb.bytes(), int64(fs.sb.blockSize))
+	fs.useLog()
 	return fs, nil
+}
+
+// useLog lets the log count from here on.
+func (fs *FS) useLog() {
+	overlay := fs.replayLog()
+	if len(overlay) == 0 {
+		return
+	}
+	sb, size := fs.sb, fs.sb.bytes()
+	if first, ok := overlay[0]; ok { // it may have grown
+		if err := sb.parse(first); err == nil && sb.check(fs.dev.Size()) == nil && sb.blockSize == fs.sb.blockSize {
+			fs.sb, size = sb, sb.bytes()
+		} else {
+			fs.note("the log has a superblock that cannot be used")
+			delete(overlay, 0)
+		}
+	}
+	fs.cache = newCache(fs.dev, size, int64(fs.sb.blockSize)) // what the old one has is from before
+	fs.cache.overlay = overlay
 }
 
 func (fs *FS) noteSuperblock(first []byte) {

@@ -42,7 +42,7 @@ func TestAttributes(t *testing.T) {
 				tr.dir("")
 				tr.file("file", []byte("content"))
 				image := mkfs(t, tr, imageSize, strings.Fields(options)...)
-				_, nodes := walk(t, open(t, image))
+				_, nodes := walk(t, openImage(t, image))
 				want := map[string]string{}
 				script := fmt.Sprintf("inode %d\n", nodes["file"].Stat().Inode)
 				for i, size := range sizes {
@@ -52,7 +52,7 @@ func TestAttributes(t *testing.T) {
 					want[prefixes[space]+name] = strings.Repeat("v", size)
 				}
 				command(t, script, "xfs_db", "-x", image)
-				got, nodes := walk(t, open(t, image))
+				got, nodes := walk(t, openImage(t, image))
 				if string(got["file"].content) != "content" {
 					t.Error("the attributes of a file hide its content")
 				}

@@ -103,7 +103,7 @@ func TestWrongChecksums(t *testing.T) {
 	}
 	image := mkfs(t, tr, imageSize)
 	dev := openDevice(t, image)
-	fs := open(t, image)
+	fs := openImage(t, image)
 	_, nodes := walk(t, fs)
 	whole := readEverything(fs)
 	if len(whole.errs) > 0 || len(whole.names) != len(tr)-1 {

@@ -208,7 +208,7 @@ func openDevice(t testing.TB, image string) disk.Device {
 	return fileDevice{f, info.Size()}
 }
 
-func open(t testing.TB, image string) *FS {
+func openImage(t testing.TB, image string) *FS {
 	t.Helper()
 	fs, err := Open(openDevice(t, image))
 	if err != nil {

@@ -54,7 +54,7 @@ func (fs *FS) newLogReader() (*logReader, error) {
 	if !ok || size > maxLog || size < 2*sector {
 		return nil, corrupt(48, "a log of %d blocks at block %#x", fs.sb.logBlocks, fs.sb.logStart)
 	}
-	return &logReader{dev: fs.dev, start: at << fs.sb.blockLog, size: size >> sectorLog, crc: fs.sb.crc}, nil
+	return &logReader{dev: fs.dev, start: at << fs.sb.blockLog, size: size >> sectorLog, crc: fs.sb.crc && !fs.cache.blind}, nil
 }
 
 // read fills p with sectors of the ring.

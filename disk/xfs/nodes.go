@@ -26,6 +26,14 @@ func (fs *FS) header(ag uint32, sector int64, magic uint32, l layout) (b []byte,
 	return b, offset, fs.prove(b, offset, l, 0)
 }
 
+// ends says that the device has no such allocation group, and none after it.
+func (fs *FS) ends(ag uint32) error {
+	if at := fs.sb.groupOffset(ag); at >= fs.dev.Size() {
+		return corrupt(at, "the device ends before allocation group %d of %d", ag, fs.sb.agCount)
+	}
+	return nil
+}
+
 func (fs *FS) agi(ag uint32) (b []byte, offset int64, err error) {
 	return fs.header(ag, 2, agiMagic, agiLayout)
 }
@@ -59,6 +67,10 @@ func (fs *FS) count() {
 func (fs *FS) Nodes() iter.Seq2[disk.Node, error] {
 	return func(yield func(disk.Node, error) bool) {
 		for ag := range fs.sb.agCount {
+			if err := fs.ends(ag); err != nil {
+				yield(nil, err)
+				return
+			}
 			w := inodeWalk{fs: fs, ag: ag, seen: map[uint32]bool{}, last: -1, yield: yield}
 			if !w.group() {
 				return
@@ -174,6 +186,10 @@ func (w *inodeWalk) inode(number uint64, free bool) bool {
 func (fs *FS) Unlinked() iter.Seq2[disk.Node, error] {
 	return func(yield func(disk.Node, error) bool) {
 		for ag := range fs.sb.agCount {
+			if err := fs.ends(ag); err != nil {
+				yield(nil, err)
+				return
+			}
 			agi, offset, err := fs.agi(ag)
 			if err != nil {
 				if !yield(nil, err) {

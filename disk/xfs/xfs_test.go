@@ -59,7 +59,7 @@ func TestOptions(t *testing.T) {
 				maps.DeleteFunc(want, func(_ string, it item) bool { return len(it.target) > 300 })
 			}
 			image := mkfs(t, want, imageSize, strings.Fields(o)...)
-			fs := open(t, image)
+			fs := openImage(t, image)
 			got, nodes := walk(t, fs)
 			compareTrees(t, got, want)
 			compareInodes(t, image, fs, nodes)
@@ -158,7 +158,7 @@ func compareInodes(t *testing.T, image string, fs *FS, nodes map[string]disk.Nod
 // TestInfo compares what the superblock says with xfs_db.
 func TestInfo(t *testing.T) {
 	image := mkfs(t, tree{"": {mode: disk.TypeDir | 0o755}}, imageSize, "-L", "twelve-bytes", "-m", "rmapbt=1,uuid=11223344-5566-7788-99aa-bbccddeeff00", "-i", "nrext64=1")
-	fs := open(t, image)
+	fs := openImage(t, image)
 	info := fs.Info()
 	if info.Kind != "xfs" || info.Label != "twelve-bytes" || info.UUID != "11223344-5566-7788-99aa-bbccddeeff00" || info.Size != imageSize ||
 		info.BlockSize != 4096 || len(info.Notes) != 0 {

@@ -45,7 +45,7 @@ func corrupt(offset int64, format string, args ...any) error {
 func readLabel(d disk.Device) (*label, error) {
 	var buffer [labels * sector]byte
 	n, err := d.ReadAt(buffer[:], 0)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("lvm: %w", err)
 	}
 	for at := 0; at+sector <= n; at += sector {

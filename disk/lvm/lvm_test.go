@@ -151,7 +151,7 @@ func TestVolumes(t *testing.T) {
 				t.Fatal(err)
 			}
 			b := make([]byte, d.Size()+1)
-			if n, err := d.ReadAt(b, 0); n != len(c.want) || err != io.EOF || !bytes.Equal(b[:n], c.want) {
+			if n, err := d.ReadAt(b, 0); n != len(c.want) || !errors.Is(err, io.EOF) || !bytes.Equal(b[:n], c.want) {
 				t.Errorf("read %d bytes, %v: equal %v", n, err, bytes.Equal(b[:n], c.want))
 			}
 			for offset := int64(1); offset < d.Size(); offset = offset*3 + 12345 {

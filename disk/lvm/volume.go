@@ -246,7 +246,7 @@ func (m *mapped) readPart(p []byte, offset int64) (int, error) {
 	if read == len(p) {
 		return read, nil
 	}
-	if err == nil || err == io.EOF {
+	if err == nil || errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF // the device has become smaller
 	}
 	return read, fmt.Errorf("lvm: %w", err)

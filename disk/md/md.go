@@ -239,7 +239,7 @@ func (j *joined) ReadAt(p []byte, offset int64) (int, error) {
 		n, err := d.ReadAt(p[done:done+int(min(int64(len(p)-done), left))], in)
 		done += n
 		if n == 0 {
-			if err == nil || err == io.EOF {
+			if err == nil || errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF // the device has become smaller
 			}
 			return done, fmt.Errorf("md: %w", err)

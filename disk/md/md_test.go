@@ -165,7 +165,7 @@ func content(t *testing.T, a *md.Array) []byte {
 	}
 	b := make([]byte, d.Size()+1)
 	n, err := d.ReadAt(b, 0)
-	if int64(n) != d.Size() || err != io.EOF {
+	if int64(n) != d.Size() || !errors.Is(err, io.EOF) {
 		t.Fatalf("read %d bytes of %d: %v", n, d.Size(), err)
 	}
 	for at := int64(1); at < d.Size(); at = at*2 + 777 {

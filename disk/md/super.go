@@ -99,7 +99,7 @@ func readSuper(d disk.Device) (*super, error) {
 func read(d disk.Device, at int64, size int) ([]byte, error) {
 	b := make([]byte, size)
 	n, err := d.ReadAt(b, at)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("md: %w", err)
 	}
 	if n < 8 || binary.LittleEndian.Uint32(b) != magic {

@@ -2,6 +2,7 @@ package qcow2_test
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -102,7 +103,7 @@ func sequential(b *testing.B, d disk.Device) {
 	b.ReportAllocs()
 	for b.Loop() {
 		for at := int64(0); at < d.Size(); at += int64(len(p)) {
-			if _, err := d.ReadAt(p, at); err != nil && err != io.EOF {
+			if _, err := d.ReadAt(p, at); err != nil && !errors.Is(err, io.EOF) {
 				b.Fatal(err)
 			}
 		}

@@ -41,7 +41,7 @@ func (c *core) decompress(p []byte, entry uint64) error {
 		f.in = make([]byte, length) // at most two clusters
 	}
 	n, err := c.device.ReadAt(f.in[:length], offset)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("qcow2: read a compressed cluster at %#x: %w", offset, err)
 	}
 	if n == 0 {

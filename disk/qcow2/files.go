@@ -242,7 +242,7 @@ func flatten(flat map[string]string, prefix string, options map[string]any) {
 func recognise(d disk.Device) (string, error) {
 	b := make([]byte, 512)
 	n, err := d.ReadAt(b, 0)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return "", err
 	}
 	b = b[:n]

@@ -3,6 +3,7 @@ package qcow2
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"math/bits"
@@ -88,7 +89,7 @@ func readHeader(d disk.Device) (header, error) {
 	var h header
 	b := make([]byte, min(1<<maxBits, max(d.Size(), 0)))
 	n, err := d.ReadAt(b, 0)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return h, fmt.Errorf("qcow2: read the header: %w", err)
 	}
 	if b = b[:n]; len(b) < 8 || binary.BigEndian.Uint32(b) != magic {

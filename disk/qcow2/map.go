@@ -47,14 +47,19 @@ func (i *Image) Map(offset, limit int64) (Run, error) {
 		return r, err
 	}
 	for more && r.Length < limit {
-		next, again, err := i.piece(offset+r.Length, limit-r.Length)
-		if err != nil || !r.continues(next) {
-			break // whoever reads on is told the error
-		}
-		r.Length += next.Length
-		more = again
+		more = i.extend(&r, offset, limit)
 	}
 	return r, nil
+}
+
+// extend adds the next piece, if it continues a run, and tells whether there may be more. An error is told to whoever reads on.
+func (i *Image) extend(r *Run, offset, limit int64) bool {
+	next, more, err := i.piece(offset+r.Length, limit-r.Length)
+	if err != nil || !r.continues(next) {
+		return false
+	}
+	r.Length += next.Length
+	return more
 }
 
 func (r *Run) continues(next Run) bool {

@@ -1,6 +1,7 @@
 package qcow2
 
 import (
+	"errors"
 	"fmt"
 	"io"
 )
@@ -24,7 +25,7 @@ func (c *core) load(k key, p []byte) ([]byte, error) {
 		return p, c.decompress(p, k.entry)
 	}
 	n, err := c.device.ReadAt(p, k.piece)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return p, fmt.Errorf("qcow2: read tables at %#x: %w", k.piece, err)
 	}
 	return p[:n], nil // what is missing is said where it is needed
@@ -77,7 +78,7 @@ func (c *core) readData(p []byte, host int64) error {
 	if n == len(p) {
 		return nil
 	}
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("qcow2: read data at %#x: %w", host, err)
 	}
 	end := host + int64(n)
@@ -97,7 +98,7 @@ func (i *Image) readBacking(p []byte, offset int64) error {
 	if i.backing != nil && offset < i.backing.Size() {
 		var err error
 		n, err = i.backing.ReadAt(p[:min(int64(len(p)), i.backing.Size()-offset)], offset)
-		if err != nil && err != io.EOF {
+		if err != nil && !errors.Is(err, io.EOF) {
 			return fmt.Errorf("qcow2: backing file: %w", err)
 		}
 	}

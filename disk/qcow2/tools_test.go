@@ -2,6 +2,7 @@ package qcow2_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -95,7 +96,7 @@ func same(t *testing.T, d disk.Device, want []byte) {
 	}
 	got := make([]byte, len(want)+1)
 	n, err := d.ReadAt(got, 0)
-	if n != len(want) || err != io.EOF {
+	if n != len(want) || !errors.Is(err, io.EOF) {
 		t.Errorf("read all: %d bytes of %d, %v", n, len(want), err)
 	}
 	if at := difference(got[:n], want); at >= 0 {
@@ -114,7 +115,7 @@ func same(t *testing.T, d disk.Device, want []byte) {
 				}
 				n, err := d.ReadAt(p, int64(offset))
 				must := min(len(p), len(want)-offset)
-				if n != must || (err == io.EOF) != (must < len(p)) || err != nil && err != io.EOF {
+				if n != must || errors.Is(err, io.EOF) != (must < len(p)) || err != nil && !errors.Is(err, io.EOF) {
 					t.Errorf("read %d bytes at %#x: %d, %v", len(p), offset, n, err)
 					return
 				}

@@ -32,6 +32,7 @@ type Plan struct {
 	Writes []Write // in their order
 
 	g    *guest.Guest
+	boot int
 	load Load
 	p    *places
 	code []byte
@@ -65,7 +66,7 @@ func Prepare(ctx context.Context, g *guest.Guest, load Load) (*Plan, error) {
 	if n := load.size(); n > maxTranslated && l.Machine.Accel == "tcg" {
 		return nil, refuse("its kernel would verify programs of %d KiB for half a minute, in a kworker that others wait for, because QEMU translates it (TCG): ask for fewer system calls, or trace with the plugin", n>>10)
 	}
-	plan := &Plan{g: g, load: load, p: p}
+	plan := &Plan{g: g, boot: l.Boot, load: load, p: p}
 	if plan.code, err = blob(p); err != nil {
 		return nil, err
 	}
@@ -129,11 +130,23 @@ func (plan *Plan) Plant(ctx context.Context) (*Planting, error) {
 	}
 	defer unlock()
 	p := plan.p
+	// Between Prepare and now the guest has run.
+	l, err := plan.g.Look(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer l.Close()
+	if l.Boot != plan.boot {
+		return nil, refuse("the guest has booted again meanwhile: try again")
+	}
+	p.s = l.Linux
 	h, err := p.hand()
 	if err != nil {
 		return nil, err
 	}
-	// Between Prepare and now the guest has run.
+	if err := p.alive(ctx, h, plan.g.Machine()); err != nil {
+		return nil, err
+	}
 	if err := p.usable(h.space, plan.code); err != nil {
 		return nil, err
 	}
@@ -155,7 +168,7 @@ func (plan *Plan) Plant(ctx context.Context) (*Planting, error) {
 			return nil, errors.Join(err, p.wipe(h, plan.box), rec.remove())
 		}
 	}
-	made := &Planting{g: plan.g, p: p, box: plan.box, record: rec}
+	made := &Planting{g: plan.g, boot: plan.boot, p: p, box: plan.box, record: rec}
 	if err := made.run(ctx, h, plan.data.planting); err != nil {
 		var failed *jobError
 		switch {

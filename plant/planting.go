@@ -25,6 +25,7 @@ type Planting struct {
 	Problems []string
 
 	g      *guest.Guest
+	boot   int
 	p      *places
 	box    *mailbox
 	record *record
@@ -52,11 +53,14 @@ func Find(ctx context.Context, g *guest.Guest) (*Planting, error) {
 	}
 	defer l.Close()
 	m, err := At(ctx, l)
+	if errors.Is(err, ErrNothing) {
+		err = lostBy(g.Machine())
+	}
 	if err != nil {
 		return nil, err
 	}
 	m.g = g
-	return m, nil
+	return m, m.record.found(g.Machine())
 }
 
 // At finds what is planted in a guest at a look, to be looked at, not removed.
@@ -83,7 +87,7 @@ func At(ctx context.Context, l *guest.Look) (*Planting, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Planting{p: p}
+	m := &Planting{p: p, boot: l.Boot}
 	m.record, _ = readRecord(box.id) // another host's, or another user's: nil
 	return m, m.look(ctx, l)
 }
@@ -144,6 +148,9 @@ func (m *Planting) Check(ctx context.Context) error {
 
 // look reads what is there of it at a look.
 func (m *Planting) look(ctx context.Context, l *guest.Look) error {
+	if l.Boot != m.boot {
+		return errBooted
+	}
 	p := *m.p
 	p.s = l.Linux
 	box, err := p.readMailbox(l.Linux.Space)
@@ -248,7 +255,10 @@ func (p *places) openFiles(fds []int32) ([]openFile, error) {
 	return files, r.Err
 }
 
-// Remove removes what is planted, and makes the memory what it was.
+// errBooted is [ErrNothing] of a guest that has another kernel's memory where something was planted.
+var errBooted = fmt.Errorf("%w any more: it has booted again", ErrNothing)
+
+// Remove removes what is planted, and makes the memory what it was. The error is [ErrNothing] if it is not there any more.
 func (m *Planting) Remove(ctx context.Context) error {
 	unlock, err := lock(m.g.Machine())
 	if err != nil {
@@ -260,6 +270,9 @@ func (m *Planting) Remove(ctx context.Context) error {
 		return err
 	}
 	defer l.Close()
+	if l.Boot != m.boot {
+		return errors.Join(errBooted, endRecord(m.box.id, endGone))
+	}
 	m.p.s = l.Linux
 	h, err := m.p.hand()
 	if err != nil {
@@ -273,11 +286,16 @@ func (m *Planting) remove(ctx context.Context, h *hand) error {
 	box, err := p.readMailbox(h.space)
 	switch {
 	case errors.Is(err, errNoMailbox):
-		return ErrNothing
+		return errors.Join(ErrNothing, endRecord(m.box.id, endGone))
 	case err != nil:
 		return err
+	case box.id != m.box.id:
+		return refuse("other probes are planted by now (%x)", box.id)
 	case !p.leadsHere(box):
 		return refuse("the mailbox at %#x does not lead to what this outsight planted: nothing is written", uint64(p.mailbox))
+	}
+	if err := p.alive(ctx, h, m.g.Machine()); err != nil {
+		return err
 	}
 	if m.box, err = p.settle(ctx, h); err != nil {
 		return err
@@ -311,13 +329,16 @@ func (m *Planting) remove(ctx context.Context, h *hand) error {
 			return err
 		}
 	}
+	if err := p.alive(ctx, h, m.g.Machine()); err != nil {
+		return err
+	}
 	if err := m.same(h); err != nil {
 		return err
 	}
 	if err := p.wipe(h, m.box); err != nil {
 		return err
 	}
-	return removeRecord(m.box.id)
+	return endRecord(m.box.id, endRemoved)
 }
 
 func (p *places) leadsHere(box *mailbox) bool {

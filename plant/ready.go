@@ -23,11 +23,9 @@ func (p *places) ready(ctx context.Context, l *guest.Look) error {
 		return refuse("a guest of %s is not supported yet", m.Arch)
 	}
 	if st := m.Control.Stater; st != nil {
-		switch state, err := st.State(ctx); {
-		case err != nil:
+		state, err := st.State(ctx)
+		if err := standing(state, err); err != nil {
 			return err
-		case state != vm.StateRunning:
-			return refuse("the machine is %s: resume it first", state)
 		}
 	}
 	if err := migrating(ctx, m); err != nil {

@@ -29,7 +29,17 @@ type record struct {
 	Sum     uint64    `json:"sum"` // of code and data, FNV-1a
 	// Images are fingerprints of the programs' machine code, by name.
 	Images map[string]string `json:"images,omitempty"`
+	// Ended is when it was removed, or seen to be gone, and Why. The record is kept: a snapshot that has the probes may be restored.
+	Ended time.Time `json:"ended,omitzero"`
+	Why   string    `json:"why,omitempty"`
 }
+
+const (
+	endRemoved = "removed"
+	endGone    = "gone: the guest has booted again, or was put back to a moment before"
+	// kept is how long records of plantings are kept that have ended.
+	kept = 90 * 24 * time.Hour
+)
 
 func (plan *Plan) record() *record {
 	m, b := plan.g.Machine(), plan.box
@@ -87,7 +97,83 @@ func (r *record) remove() error {
 	return nil
 }
 
-func removeRecord(id [16]byte) error { return (&record{ID: hex.EncodeToString(id[:])}).remove() }
+// endRecord notes that a planting is not in its guest any more.
+func endRecord(id [16]byte, why string) error {
+	r, err := readRecord(id)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // another host's
+	}
+	if err != nil {
+		return err
+	}
+	if !r.Ended.IsZero() {
+		return nil
+	}
+	return r.end(why)
+}
+
+func (r *record) end(why string) error {
+	r.Ended, r.Why = time.Now().UTC(), why
+	return r.save()
+}
+
+// found notes that a planting is in a machine, also if that is another than the one that it was planted in: a snapshot was restored, or it has migrated.
+func (r *record) found(m *vm.Machine) error {
+	if r == nil || r.Ended.IsZero() && r.PID == m.PID && r.Machine == m.Title() {
+		return nil
+	}
+	r.Ended, r.Why, r.PID, r.Machine = time.Time{}, "", m.PID, m.Title()
+	return r.save()
+}
+
+// lostBy is [ErrNothing], and says which planting is not in a machine any more that was in it, the first time that this is seen.
+func lostBy(m *vm.Machine) error {
+	all, err := records()
+	if err != nil {
+		return fmt.Errorf("%w (the notes of this host: %w)", ErrNothing, err)
+	}
+	lost := error(nil)
+	for _, r := range all {
+		if r.PID != m.PID || r.Machine != m.Title() || !r.Ended.IsZero() {
+			continue
+		}
+		if err := r.end(endGone); err != nil {
+			return fmt.Errorf("%w (the notes of this host: %w)", ErrNothing, err)
+		}
+		lost = fmt.Errorf("%w any more: those of %s UTC are gone: it has booted again, or was put back to a moment before", ErrNothing, r.When.UTC().Format(time.DateTime))
+	}
+	if lost != nil {
+		return lost
+	}
+	return ErrNothing
+}
+
+// records are all that this host has noted. Those that ended long ago are removed.
+func records() (all []*record, err error) {
+	dir, err := folder()
+	if err != nil {
+		return nil, err
+	}
+	names, err := filepath.Glob(filepath.Join(dir, "*.json"))
+	if err != nil {
+		return nil, err
+	}
+	for _, path := range names {
+		r, err := load(path)
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // another process was faster
+		case err != nil:
+			return nil, err
+		case !r.Ended.IsZero() && time.Since(r.Ended) > kept:
+			if err := r.remove(); err != nil {
+				return nil, err
+			}
+		default:
+			all = append(all, r)
+		}
+	}
+	return all, nil
+}
 
 // readRecord is what this host noted of a planting; nil: another host, or another user, planted it.
 func readRecord(id [16]byte) (*record, error) {
@@ -95,6 +181,10 @@ func readRecord(id [16]byte) (*record, error) {
 	if err != nil {
 		return nil, err
 	}
+	return load(path)
+}
+
+func load(path string) (*record, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err

@@ -37,6 +37,10 @@ func (e *jobError) Error() string { return fmt.Sprintf("step %d: %v", e.step, e.
 // run has the guest do a job, and waits for its end.
 func (m *Planting) run(ctx context.Context, h *hand, job virt.Addr) error {
 	p := m.p
+	// A migration that began before all was written may have it in part only: nothing may lead there.
+	if err := p.alive(ctx, h, m.g.Machine()); err != nil {
+		return err
+	}
 	if err := errors.Join(m.same(h), p.idle()); err != nil {
 		return err
 	}
@@ -59,6 +63,9 @@ func (m *Planting) run(ctx context.Context, h *hand, job virt.Addr) error {
 		return err
 	}
 	for running := false; ; {
+		if err := m.same(h); err != nil {
+			return fmt.Errorf("while the guest was at what was planted: %w", err)
+		}
 		box, err := p.readMailbox(h.space)
 		if err != nil {
 			return fmt.Errorf("read the mailbox at %#x: %w", uint64(p.mailbox), err)
@@ -110,10 +117,12 @@ func (p *places) interval(h *hand) time.Duration {
 // same checks that this is the guest that was planted in: one that has booted again since has another kernel's memory there.
 func (m *Planting) same(h *hand) error {
 	box, err := m.p.readMailbox(h.space)
-	if err != nil {
+	switch {
+	case errors.Is(err, errNoMailbox):
+		return fmt.Errorf("%w any more: it has booted again, or was put back to a moment before", ErrNothing)
+	case err != nil:
 		return fmt.Errorf("the mailbox at %#x: %w", uint64(m.p.mailbox), err)
-	}
-	if box.id != m.box.id {
+	case box.id != m.box.id:
 		return refuse("the mailbox at %#x is another planting's: the guest has booted again", uint64(m.p.mailbox))
 	}
 	return nil
@@ -122,9 +131,13 @@ func (m *Planting) same(h *hand) error {
 // arm makes the work item lead to the blob, at a moment at which it waits for its timer.
 func (m *Planting) arm(ctx context.Context, h *hand, deadline time.Time) error {
 	p := m.p
+	var last uint64
 	for {
 		r := p.s.Reader()
 		r.Space = h.space
+		now := r.U64(p.jiffies)
+		runs := ticked(last, now)
+		last = now
 		pending := r.Pointer(p.work, p.o.pprev) != 0
 		left := int64(r.Uint(p.work, p.o.expires) - r.U64(p.jiffies))
 		fn := virt.Addr(r.U64(p.slot))
@@ -133,7 +146,7 @@ func (m *Planting) arm(ctx context.Context, h *hand, deadline time.Time) error {
 			return r.Err
 		case fn != p.original:
 			return refuse("the work item shepherd leads to %#x, expected %#x", uint64(fn), uint64(p.original))
-		case pending && left >= before:
+		case pending && left >= before && runs:
 			if err := m.same(h); err != nil {
 				return err
 			}

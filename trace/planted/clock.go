@@ -29,6 +29,18 @@ func (c *clock) learn(seen time.Time, guest uint64) {
 	}
 }
 
+// held is by how much longer a guest's clock must have stood still than its processors may have waited for the host's.
+const held = time.Second
+
+// atLeast takes in that something that happened at the guest's time had not happened at the host's time since, and was seen at seen. If
+// that is later than what is known says, the guest's clock has stood still in between: the machine was paused, or the guest has slept.
+func (c *clock) atLeast(since, seen time.Time, guest uint64) {
+	if c.known > 0 && since.Sub(c.host(guest)) > held {
+		c.known = 0
+		c.learn(seen, guest)
+	}
+}
+
 // host is the host's time of a time of the guest's.
 func (c *clock) host(guest uint64) time.Time {
 	by := c.best

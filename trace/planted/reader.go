@@ -30,6 +30,10 @@ type queue struct {
 	seen    time.Time
 	pending time.Time // since when the record at tail is in the writing; zero: it is not
 
+	empty time.Time         // when it was last looked at and had nothing more; zero: it had
+	prev  uint64            // position + 1 of the last record that was read; 0: none
+	last  [recordWords]byte // … and how it begins
+
 	started bool   // first is known
 	first   uint64 // sequence number of the first record that counts
 	taken   uint64 // records
@@ -46,22 +50,35 @@ type reader struct {
 	clock   clock
 	last    int    // the queue of the last record
 	damaged uint64 // how often what a ring has made no sense
-	now     func() time.Time
+	before  uint64 // records that were lost before it was begun again
+	// doubt says that what is there may not be the ring any more, and rewound that it is as it was at an earlier moment: a snapshot was restored.
+	doubt, rewound bool
+	now            func() time.Time
 }
 
 func newReader(m memory, s shape) (*reader, error) {
 	r := &reader{mem: m, shape: s, queues: make([]queue, s.elements), last: -1, now: time.Now}
 	for i := range r.queues {
+		r.queues[i].buf = make([]byte, chunk+maxRecord)
+	}
+	return r, r.restart()
+}
+
+// restart reads on from what is written from now on: what was written for an earlier reader is not of interest, and after the guest was put back to
+// an earlier moment nothing is as expected.
+func (r *reader) restart() error {
+	r.before = r.lost()
+	r.clock, r.last, r.doubt, r.rewound = clock{}, -1, false, false
+	for i := range r.queues {
 		q := &r.queues[i]
-		q.element, q.buf = i, make([]byte, chunk+maxRecord)
+		*q = queue{element: i, buf: q.buf}
 		if err := r.look(q); err != nil {
-			return nil, err
+			return err
 		}
-		// From here on: what was written for an earlier reader is not of interest.
 		q.tail, q.first = r.head(), r.word(controlCount)
 		q.at, q.whole = q.tail, q.tail
 	}
-	return r, nil
+	return nil
 }
 
 // look reads a queue's control page, up to its anchors.
@@ -75,6 +92,7 @@ func (r *reader) head() uint64 { return r.word(controlHead) }
 
 // lost is how many records were overwritten before they were read, as far as is known.
 func (r *reader) lost() (n uint64) {
+	n = r.before
 	for i := range r.queues {
 		n += r.queues[i].lost
 	}
@@ -110,14 +128,20 @@ func (r *reader) copy(q *queue) error {
 	if err := r.look(q); err != nil {
 		return err
 	}
-	q.seen = r.now()
+	empty := q.empty
+	q.seen, q.empty = r.now(), time.Time{}
 	head := r.head()
 	switch {
+	case head != 0 && r.word(controlMagic) != ringMagic: // other programs' memory by now, or another kernel's
+		r.doubt = true
+		return nil
 	case head == q.tail:
-		q.pending = time.Time{}
+		q.pending, q.empty = time.Time{}, q.seen
 		return nil
 	case head < q.tail || head%8 != 0:
 		r.damaged++
+		r.doubt = true
+		r.rewound = r.rewound || r.word(controlCount) < q.first+q.taken+q.lost
 		r.jump(q, head&^7)
 		return nil
 	case head-q.tail+2*maxRecord > uint64(r.shape.area):
@@ -125,6 +149,22 @@ func (r *reader) copy(q *queue) error {
 		return nil
 	}
 	mask := uint64(r.shape.area) - 1
+	// What was complete does not change, unless the guest was put back to an earlier moment, and has come past this one again.
+	if q.prev != 0 {
+		var now [recordWords]byte
+		if err := r.mem.read(now[:], q.element, page+uint32((q.prev-1)&mask)); err != nil {
+			return err
+		}
+		if now != q.last {
+			if err := r.look(q); err != nil {
+				return err
+			}
+			if r.head()+2*maxRecord <= q.prev+uint64(r.shape.area) { // it was not overwritten meanwhile
+				r.doubt, r.rewound = true, true
+				return nil
+			}
+		}
+	}
 	off := q.tail & mask
 	begin := min(head-q.tail, chunk, uint64(r.shape.area)-off) // records begin before that
 	n := min(head-q.tail, begin+maxRecord)
@@ -168,6 +208,9 @@ func (r *reader) copy(q *queue) error {
 		return nil
 	}
 	q.at, q.whole = q.tail, q.tail+end
+	if !empty.IsZero() && end > 0 {
+		r.clock.atLeast(empty, q.seen, le.Uint64(b[recordTime:]))
+	}
 	if beat := r.word(controlBeatTime); beat != 0 {
 		r.clock.learn(q.seen, beat)
 	}
@@ -193,7 +236,7 @@ func records(b []byte, position, begin uint64) (n uint64, ok bool) {
 
 // jump goes on at another position of a ring.
 func (r *reader) jump(q *queue, to uint64) {
-	q.tail, q.at, q.whole = to, to, to
+	q.tail, q.at, q.whole, q.prev = to, to, to, 0
 	q.pending, q.jumped = time.Time{}, true
 }
 
@@ -270,6 +313,8 @@ func (r *reader) take(rec *plugin.Record) (bool, error) {
 	if r.last >= 0 {
 		q := &r.queues[r.last]
 		b := q.buf[q.tail-q.at:]
+		copy(q.last[:], b)
+		q.prev = q.tail + 1
 		q.tail += uint64(le.Uint32(b[recordSpan:]))
 		r.last = -1
 	}
@@ -287,6 +332,9 @@ func (r *reader) take(rec *plugin.Record) (bool, error) {
 	switch {
 	case q.jumped && ahead < 1<<40:
 		q.lost += ahead
+	case q.jumped && -ahead > nested: // it has had that number before
+		r.doubt, r.rewound = true, true
+		return false, nil
 	case ahead+nested > 2*nested: // nobody's program has written that
 		r.damaged++
 	}

@@ -42,6 +42,7 @@ func (f *fakeRing) read(b []byte, element int, off uint32) error {
 // reserve begins a record as programs do, and commit completes it: with give, what is left is given back.
 func (f *fakeRing) reserve(cpu int, reserve uint64) (position uint64) {
 	e := f.b[cpu]
+	le.PutUint64(e[controlMagic:], ringMagic)
 	position = le.Uint64(e[controlHead:])
 	le.PutUint64(e[controlHead:], position+reserve)
 	in := position & uint64(f.shape.area-1)
@@ -267,6 +268,12 @@ func FuzzRing(f *testing.F) {
 			ok, err := r.take(&rec)
 			if err != nil && !errors.Is(err, errSoon) {
 				t.Fatal(err)
+			}
+			if r.rewound {
+				if err := r.restart(); err != nil {
+					t.Fatal(err)
+				}
+				continue
 			}
 			if errors.Is(err, errSoon) {
 				*now = now.Add(window)

@@ -42,6 +42,9 @@ type Stream struct {
 	ended   map[ended]bool // processes that have ended, the last ones
 	taken   int
 	nap     time.Duration
+	unsure  bool         // whether the ring is still there: nothing is read
+	over    error        // how it ended
+	say     *trace.Event // comes next
 
 	mu     sync.Mutex
 	status Status
@@ -115,13 +118,23 @@ func missed(ctx context.Context, l *guest.Look) (n uint64) {
 // Next implements [trace.Stream].
 func (s *Stream) Next(ctx context.Context, e *trace.Event) error {
 	for {
+		if s.say != nil {
+			*e, s.say = *s.say, nil
+			return nil
+		}
 		for s.decode.Next(e) {
 			if s.first(e) {
 				e.Lost += s.Lost()
 				return nil
 			}
 		}
+		if s.over != nil {
+			return s.over
+		}
 		if err := s.more(ctx); err != nil {
+			if ctx.Err() == nil {
+				s.over = err // memory that was the ring's is another's now
+			}
 			return err
 		}
 	}
@@ -157,7 +170,13 @@ const (
 // more takes in a record, or waits for one.
 func (s *Stream) more(ctx context.Context) error {
 	var rec plugin.Record
-	ok, err := s.reader.take(&rec)
+	ok, err := false, error(nil)
+	if !s.unsure {
+		ok, err = s.reader.take(&rec)
+	}
+	if s.unsure || s.reader.doubt {
+		return s.doubt(ctx)
+	}
 	switch {
 	case errors.Is(err, errSoon):
 		return s.sleep(ctx, window/4)
@@ -207,13 +226,48 @@ func (s *Stream) sleep(ctx context.Context, d time.Duration) error {
 	return ctx.Err()
 }
 
-const checkEvery = 2 * time.Second
+const (
+	checkEvery = 2 * time.Second
+	// doubtful is how long it waits where it is not known whether the ring is still there.
+	doubtful = 50 * time.Millisecond
+)
+
+// doubt finds out what has become of a ring that is not as it was left. Nothing is read of it meanwhile.
+func (s *Stream) doubt(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s.g.Doubt() // another kernel may have booted
+	if err := s.check(ctx); err != nil {
+		return err
+	}
+	r := s.reader
+	if s.unsure {
+		return s.sleep(ctx, doubtful)
+	}
+	if r.rewound {
+		clear(s.ended)
+		now := time.Now()
+		s.say = &trace.Event{
+			Time: now, Source: trace.FromPlanted, Kind: trace.KindFinding, VCPU: -1, Name: "planted-probe", Object: "planted probes", Lost: s.Lost(),
+			Args: "the ring is as it was at an earlier moment: a snapshot of the guest was restored, or somebody has changed the ring",
+			Note: "events are shown from here on: what happened since that moment was not seen",
+		}
+		if err := r.restart(); err != nil {
+			return over(err)
+		}
+		return s.note(now)
+	}
+	r.doubt = false
+	// A page of control words that is not one is looked at again and again.
+	return s.sleep(ctx, minNap)
+}
 
 // check sees whether the ring is still there.
 func (s *Stream) check(ctx context.Context) error {
 	defer func() { s.checked = time.Now() }()
 	l, err := s.g.Look(ctx)
-	if err != nil {
+	if s.unsure = err != nil; s.unsure {
 		if errors.Is(err, vm.ErrGone) {
 			return trace.ErrEnded
 		}
@@ -226,7 +280,12 @@ func (s *Stream) check(ctx context.Context) error {
 	if _, err := ringIn(ctx, l, s.at); errors.Is(err, ErrNoRing) {
 		return fmt.Errorf("%w: %w", ErrRemoved, err)
 	}
-	if n := missed(ctx, l); n > s.before+s.missed {
+	n := missed(ctx, l)
+	if s.reader.rewound {
+		s.decode.Booted() // what was under way has not begun
+		s.before = n - s.missed
+	}
+	if n > s.before+s.missed {
 		s.missed = n - s.before
 	}
 	s.decode.Learn(l)

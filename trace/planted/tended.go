@@ -17,6 +17,8 @@ import (
 const (
 	// tendEvery is how often it is seen whether the probes are as they were planted.
 	tendEvery = time.Second
+	// quiet is after how long without a sign of them the monitor is asked whether the machine runs.
+	quiet = 3 * time.Second
 	// silence is how long the programs may not show that they run: they do once a second, in an idle guest too.
 	silence = 10 * time.Second
 	// removal is how long removing may take, when the stream is closed.
@@ -38,6 +40,7 @@ type Tended struct {
 	alarms []trace.Event
 	wake   context.CancelFunc // ends what Next waits by; nil: it never waited
 	gone   bool               // an alarm has said that the probes are gone
+	fatal  error              // ends it
 
 	// of is what Next was called with, and waiting what it waits by: made again only where an alarm has ended it.
 	of, waiting context.Context
@@ -174,12 +177,20 @@ func (t *Tended) tend(ctx context.Context) {
 			continue // it is paused, boots, or just changes what is read: the stream sees what matters of that
 		}
 		now = append(now, t.planting.Problems...)
-		switch n, err := t.watch.beats(); {
-		case err != nil:
-		case n != beats:
+		n, err := t.watch.beats()
+		if err == nil && n != beats {
 			beats, beat = n, time.Now()
-		case time.Since(beat) > silence:
-			now = append(now, fmt.Sprintf("the programs have not run for more than %s", silence))
+		}
+		if time.Since(beat) > quiet {
+			switch state := t.state(ctx); {
+			case state == postMigrate:
+				t.end(ErrMigrated)
+				return
+			case state != vm.StateUnknown && state != vm.StateRunning:
+				beat = time.Now() // it is paused, or sleeps
+			case time.Since(beat) > silence:
+				now = append(now, fmt.Sprintf("the programs have not run for more than %s", silence))
+			}
 		}
 		// What two looks agree on: one may have caught the kernel at work.
 		again := map[string]bool{}
@@ -191,6 +202,35 @@ func (t *Tended) tend(ctx context.Context) {
 			}
 		}
 		before = again
+	}
+}
+
+// postMigrate is the state of a machine that runs elsewhere now.
+const postMigrate vm.State = "postmigrate"
+
+// ErrMigrated says that the machine has migrated, and the probes with it.
+var ErrMigrated = errors.New("the machine has migrated, and the probes with it: trace it where it runs now")
+
+// state is what the monitor says that the machine does; unknown if it cannot be asked.
+func (t *Tended) state(ctx context.Context) vm.State {
+	st := t.g.Machine().Control.Stater
+	if st == nil {
+		return vm.StateUnknown
+	}
+	state, err := st.State(ctx)
+	if err != nil {
+		return vm.StateUnknown
+	}
+	return state
+}
+
+// end has Next return an error.
+func (t *Tended) end(err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.fatal = err
+	if t.wake != nil {
+		t.wake()
 	}
 }
 
@@ -210,11 +250,11 @@ func (t *Tended) alarm(problem string) {
 // Next implements [trace.Stream].
 func (t *Tended) Next(ctx context.Context, e *trace.Event) error {
 	for {
-		waiting, alarmed := t.begin(ctx, e)
-		if alarmed {
-			return nil
+		waiting, alarmed, err := t.begin(ctx, e)
+		if alarmed || err != nil {
+			return err
 		}
-		err := t.Stream.Next(waiting, e)
+		err = t.Stream.Next(waiting, e)
 		switch {
 		case err == nil:
 			return nil
@@ -231,13 +271,16 @@ func (t *Tended) Next(ctx context.Context, e *trace.Event) error {
 }
 
 // begin returns what Next waits by, or writes an alarm into e.
-func (t *Tended) begin(ctx context.Context, e *trace.Event) (waiting context.Context, alarmed bool) {
+func (t *Tended) begin(ctx context.Context, e *trace.Event) (waiting context.Context, alarmed bool, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if len(t.alarms) > 0 {
 		*e, t.alarms = t.alarms[0], t.alarms[1:]
 		e.Lost = t.Lost()
-		return nil, true
+		return nil, true, nil
+	}
+	if t.fatal != nil {
+		return nil, false, t.fatal
 	}
 	if t.of != ctx || t.waiting.Err() != nil {
 		if t.wake != nil {
@@ -246,7 +289,7 @@ func (t *Tended) begin(ctx context.Context, e *trace.Event) (waiting context.Con
 		t.of = ctx
 		t.waiting, t.wake = context.WithCancel(ctx)
 	}
-	return t.waiting, false
+	return t.waiting, false, nil
 }
 
 // Close implements [trace.Stream]. Probes that this stream has planted are removed.

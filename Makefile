@@ -12,7 +12,7 @@ PREFIX ?= /usr/local
 
 export CGO_ENABLED = 0
 
-.PHONY: help build install demo test check lint fuzz hostile soak soak-planted chaos minimal support zoo bench install-deps install-slow-deps clean
+.PHONY: help build install demo test check lint fuzz hostile soak soak-planted chaos chaos-planted minimal support zoo bench install-deps install-slow-deps clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -48,6 +48,9 @@ soak: install-deps ## judge guests that are busy in every legal way, for SOAK on
 
 chaos: install-deps $(PLUGIN) ## kill, stop and overload what reads a guest's events, for CHAOS: no event may be wrong or uncounted
 	OUTSIGHT_CHAOS=$(CHAOS) go test -count 1 -timeout 0 -v -run '^TestGuestChaos$$' ./trace/tcg
+
+chaos-planted: install-deps ## kill, stop and overload what plants, reads and removes probes, for CHAOS: no guest may notice, no event may be wrong or uncounted
+	OUTSIGHT_SLOW=1 OUTSIGHT_CHAOS=$(CHAOS) go test -count 1 -timeout 0 -v -run '^TestGuestChaos$$' ./trace/planted
 
 soak-planted: install-deps ## plant and remove probes PLANT_CYCLES times, in busy guests, by processes that are killed: no guest may notice
 	OUTSIGHT_PLANT_CYCLES=$(PLANT_CYCLES) go test -count 1 -timeout 0 -v -run '^TestGuestPlantSoak$$' ./plant

@@ -63,6 +63,22 @@ func Up(t testing.TB, o lab.Options) *lab.Guest {
 	if err != nil {
 		t.Fatal(err)
 	}
+	downAtEnd(t, g)
+	return g
+}
+
+// Twin starts a second QEMU that waits for the state of a guest, and ends with the test.
+func Twin(t testing.TB, g *lab.Guest, name, incoming string) *lab.Guest {
+	t.Helper()
+	twin, err := g.Twin(t.Context(), name, incoming)
+	if err != nil {
+		t.Fatal(err)
+	}
+	downAtEnd(t, twin)
+	return twin
+}
+
+func downAtEnd(t testing.TB, g *lab.Guest) {
 	t.Cleanup(func() {
 		if t.Failed() {
 			if text, err := os.ReadFile(g.Console()); err == nil {
@@ -73,7 +89,6 @@ func Up(t testing.TB, o lab.Options) *lab.Guest {
 			t.Error(err)
 		}
 	})
-	return g
 }
 
 // Output runs a shell command in a guest, which must succeed, and gives its output.

@@ -323,7 +323,7 @@ func TestChaosConsumer(t *testing.T) {
 	signal.Notify(term, syscall.SIGTERM)
 	signal.Notify(slow, syscall.SIGUSR1)
 	fmt.Println("READY")
-	counts := map[int32]*seriesCount{}
+	counts := map[int32]*guests.Series{}
 	var e trace.Event
 	var events, quietAt uint64
 	var ending, quiet time.Time
@@ -345,7 +345,7 @@ func TestChaosConsumer(t *testing.T) {
 				quiet, quietAt = time.Now(), lost
 			}
 			// What was lost of a process is missing only once one of its later calls was seen.
-			if settled = time.Since(quiet) > 500*time.Millisecond && all(counts, func(c *seriesCount) bool { return c.at.After(quiet) }); settled || time.Since(ending) > 20*time.Second {
+			if settled = time.Since(quiet) > 500*time.Millisecond && all(counts, func(c *guests.Series) bool { return c.At.After(quiet) }); settled || time.Since(ending) > 20*time.Second {
 				break
 			}
 		}
@@ -365,26 +365,30 @@ func TestChaosConsumer(t *testing.T) {
 		events++
 		c := counts[e.TID]
 		if c == nil {
-			c = &seriesCount{}
+			c = &guests.Series{}
 			counts[e.TID] = c
 		}
-		if why := c.event(&e); why != "" {
+		if why := c.Call(call(&e)); why != "" {
 			fmt.Printf("WRONG %s: %s(%s) = %s <%s> of %d\n", why, e.Name, e.Args, e.Result, e.Note, e.TID)
 		}
 	}
 	var missing uint64
 	for _, c := range counts {
-		missing += c.missing()
+		missing += c.Missing()
 	}
 	state := "exact"
-	if !settled || !all(counts, func(c *seriesCount) bool { return !c.late }) {
+	if !settled || !all(counts, func(c *guests.Series) bool { return !c.Late }) {
 		state = "busy"
 	}
 	fmt.Println("END", state, events, missing, s.Lost())
 }
 
+func call(e *trace.Event) guests.Call {
+	return guests.Call{Args: e.Args, Result: e.Result, Note: e.Note, Returned: e.Returned, Lost: e.Lost, At: e.Time}
+}
+
 // all reports whether all processes were seen, and something holds for each.
-func all(counts map[int32]*seriesCount, holds func(c *seriesCount) bool) bool {
+func all(counts map[int32]*guests.Series, holds func(c *guests.Series) bool) bool {
 	n := 0
 	for _, c := range counts {
 		if holds(c) {
@@ -393,55 +397,3 @@ func all(counts map[int32]*seriesCount, holds func(c *seriesCount) bool) bool {
 	}
 	return n == chaosSeries
 }
-
-// seriesCount follows the calls of one process.
-type seriesCount struct {
-	begun       bool
-	late        bool      // something was lost before its first entry was seen
-	at          time.Time // of the last entry
-	first, last int       // numbers of calls whose entry was seen
-	seen        uint64    // records from the first entry on
-	before      uint64    // … without those from the last entry on
-}
-
-// event takes in the next call, and says what is wrong with it.
-func (c *seriesCount) event(e *trace.Event) string {
-	if e.Returned {
-		defer func() { c.seen++ }()
-	}
-	if e.Args == "" { // its entry was not seen
-		if !e.Returned || e.Note == "" {
-			return "neither entry nor return"
-		}
-		n, err := strconv.Atoi(e.Result)
-		if err != nil || c.begun && n < c.last {
-			return "wrong result"
-		}
-		if !c.begun {
-			c.seen--
-		}
-		return ""
-	}
-	fields := strings.Split(e.Args, ", ")
-	series, err1 := strconv.Atoi(fields[0])
-	n, err2 := strconv.Atoi(fields[min(1, len(fields)-1)])
-	switch {
-	case len(fields) != 3 || err1 != nil || err2 != nil || series < 1000 || series >= 1000+chaosSeries || fields[2] != "SEEK_SET":
-		return "wrong arguments"
-	case c.begun && n <= c.last:
-		return fmt.Sprintf("call %d came after %d", n, c.last)
-	case e.Returned && e.Result != fields[1]:
-		return "the result of another call"
-	case !e.Returned && e.Note == "":
-		return "no return and no note"
-	}
-	if !c.begun {
-		c.begun, c.late, c.first, c.seen = true, e.Lost > 0, n, 0
-	}
-	c.last, c.before, c.at = n, c.seen, e.Time
-	c.seen++
-	return ""
-}
-
-// missing is how many records were not seen from the first entry to the last one.
-func (c *seriesCount) missing() uint64 { return 2*uint64(c.last-c.first) - c.before }

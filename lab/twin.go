@@ -3,6 +3,7 @@ package lab
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/outsight-vmi/outsight/lab/state"
+	"github.com/outsight-vmi/outsight/vm/qmp"
 )
 
 // Twin starts a second QEMU with the machine of a guest, which waits until that guest's state comes in from a URI of QEMU's (-incoming): "unix:/path",
@@ -48,9 +50,19 @@ func (g *Guest) Twin(ctx context.Context, name, incoming string) (*Guest, error)
 	defer lock.Close() // QEMU keeps its own copy
 	twin := *g
 	twin.Name, twin.Dir, twin.Started = name, dir, time.Now()
-	if err := twin.startTwin(ctx, g, append(args, "-incoming", incoming), lock); err != nil {
+	if err := twin.startTwin(ctx, g, append(args, "-incoming", "defer"), lock); err != nil {
 		os.RemoveAll(dir)
 		return nil, err
+	}
+	// What is asked for by QMP has begun to listen when that answers.
+	q, err := qmp.Dial(ctx, twin.QMP())
+	if err == nil {
+		err = errors.Join(q.Execute(ctx, "migrate-incoming", map[string]any{"uri": incoming}, nil), q.Close())
+	}
+	if err != nil {
+		_ = twin.kill() // err matters more
+		os.RemoveAll(dir)
+		return nil, fmt.Errorf("lab: have the state of guest %s come in from %s: %w", g.Name, incoming, err)
 	}
 	if err := twin.save(); err != nil {
 		_ = twin.kill() // err matters more

@@ -60,7 +60,10 @@ func Find(ctx context.Context, g *guest.Guest) (*Planting, error) {
 		return nil, err
 	}
 	m.g = g
-	return m, m.record.found(g.Machine())
+	if err := m.record.found(g.Machine()); err != nil {
+		return nil, fmt.Errorf("note where the probes are: %w", err)
+	}
+	return m, nil
 }
 
 // At finds what is planted in a guest at a look, to be looked at, not removed.

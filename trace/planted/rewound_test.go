@@ -149,3 +149,46 @@ func TestClockHeld(t *testing.T) {
 		t.Errorf("an old event is %v off", d)
 	}
 }
+
+// TestReaderBegins begins to read while a record is in the writing, which gives back what it does not need: that one may be seen or not, all later ones are, and
+// nothing is counted as lost.
+func TestReaderBegins(t *testing.T) {
+	for _, before := range []int{0, 1, 2, 700} {
+		for _, counted := range []bool{false, true} { // the program has its number
+			for _, early := range []bool{false, true} { // the reader looks before it is complete
+				f := newFakeRing(1, minArea)
+				for i := range before {
+					f.write(0, uint64(i), 7)
+				}
+				position := f.reserve(0, 4096)
+				if !counted {
+					le.PutUint64(f.b[0][controlCount:], uint64(before))
+				}
+				r, now := testReader(t, f)
+				le.PutUint64(f.b[0][controlCount:], uint64(before+1))
+				if early {
+					if got := next(t, r, now); got != -1 {
+						t.Fatalf("record %d", got)
+					}
+				}
+				f.commit(0, position, 4096, true, uint64(before), 8)
+				for i := range 20 {
+					f.write(0, uint64(before+1+i), uint64(100+i))
+				}
+				got := next(t, r, now)
+				if got == 8 {
+					got = next(t, r, now)
+				}
+				for i := range int64(20) {
+					if got != 100+i {
+						t.Fatalf("%d before, number %v, early %v: record %d in place of %d", before, counted, early, got, 100+i)
+					}
+					got = next(t, r, now)
+				}
+				if r.lost() != 0 || r.damaged != 0 || r.doubt {
+					t.Errorf("%d before, number %v, early %v: lost %d, damaged %d", before, counted, early, r.lost(), r.damaged)
+				}
+			}
+		}
+	}
+}

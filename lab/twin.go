@@ -56,6 +56,9 @@ func (g *Guest) Twin(ctx context.Context, name, incoming string) (*Guest, error)
 	}
 	// What is asked for by QMP has begun to listen when that answers.
 	q, err := qmp.Dial(ctx, twin.QMP())
+	for began := time.Now(); errors.Is(err, qmp.ErrStale) && time.Since(began) < answerTime; q, err = qmp.Dial(ctx, twin.QMP()) {
+		time.Sleep(5 * time.Millisecond) // QEMU has made the socket, and does not listen there yet
+	}
 	if err == nil {
 		err = errors.Join(q.Execute(ctx, "migrate-incoming", map[string]any{"uri": incoming}, nil), q.Close())
 	}

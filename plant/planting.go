@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/virt"
 )
@@ -167,6 +169,12 @@ func (m *Planting) look(ctx context.Context, l *guest.Look) error {
 	if !p.leadsHere(box) {
 		problem("the mailbox names code at %#x and data at %#x, expected %#x and %#x", uint64(box.code), uint64(box.data), uint64(p.code), uint64(p.data))
 		return nil
+	}
+	switch box.state {
+	case stateNone:
+		problem("nothing was loaded: who planted was killed before that")
+	case stateFailed:
+		problem("the guest's kernel refused step %d of the last job: %v", box.steps+1, unix.Errno(-box.err))
 	}
 	m.checkBytes(&p, problem)
 	files, err := p.openFiles(box.objects)

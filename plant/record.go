@@ -140,7 +140,7 @@ func lostBy(m *vm.Machine) error {
 		if err := r.end(endGone); err != nil {
 			return fmt.Errorf("%w (the notes of this host: %w)", ErrNothing, err)
 		}
-		lost = fmt.Errorf("%w any more: those of %s UTC are gone: it has booted again, or was put back to a moment before", ErrNothing, r.When.UTC().Format(time.DateTime))
+		lost = fmt.Errorf("%w any more: those of %s UTC are gone: it has booted again, was put back to a moment before, or who planted was killed before that", ErrNothing, r.When.UTC().Format(time.DateTime))
 	}
 	if lost != nil {
 		return lost

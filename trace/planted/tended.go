@@ -59,6 +59,13 @@ func Plant(ctx context.Context, g *guest.Guest, o Options, before func(*plant.Pl
 		t.mine = true
 	case err != nil:
 		return nil, err
+	default:
+		err = t.settled(ctx)
+	}
+	switch {
+	case err != nil:
+		return nil, err
+	case t.mine:
 	case len(t.planting.Problems) > 0 || t.planting.Ring() == 0:
 		return nil, fmt.Errorf("the probes in the guest are not as they were planted (outsight probe list): outsight probe remove, and plant again")
 	default:
@@ -82,6 +89,27 @@ func Plant(ctx context.Context, g *guest.Guest, o Options, before func(*plant.Pl
 	t.stop = stop
 	go t.tend(tending)
 	return t, nil
+}
+
+// underWay is for how long a job that another has begun is waited for: its process may have been killed, or a snapshot of that moment restored.
+const underWay = time.Minute
+
+// settled waits until no job of the probes in the guest is under way: they are half there until then.
+func (t *Tended) settled(ctx context.Context) error {
+	for end := time.Now().Add(underWay); !t.planting.Settled(); {
+		if time.Now().After(end) {
+			return fmt.Errorf("a job of the probes in the guest is %s, and does not end: outsight probe remove, and plant again", t.planting.State)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+		if err := t.planting.Check(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // reports checks that probes which are planted already report what is asked for.

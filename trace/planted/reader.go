@@ -16,6 +16,8 @@ const (
 	window = 2 * time.Millisecond
 	// nested is more programs than interrupt each other on a processor: each gets its place and its number in two steps.
 	nested = 64
+	// maxTries is how often rings are looked at until it is known which has the oldest record.
+	maxTries = 16
 	// stuck is for how long a record may be in the writing before it is given up: a busy host may not run its processor for seconds.
 	stuck = 10 * time.Second
 )
@@ -28,6 +30,7 @@ type queue struct {
 	at      uint64
 	whole   uint64 // up to here buf has complete records
 	seen    time.Time
+	settled bool      // when it was last looked at, it had nothing that can be read
 	pending time.Time // since when the record at tail is in the writing; zero: it is not
 
 	empty time.Time         // when it was last looked at and had nothing more; zero: it had
@@ -144,14 +147,14 @@ func (r *reader) copy(q *queue) error {
 		return err
 	}
 	empty := q.empty
-	q.seen, q.empty = r.now(), time.Time{}
+	q.seen, q.empty, q.settled = r.now(), time.Time{}, false
 	head := r.head()
 	switch {
 	case head != 0 && r.word(controlMagic) != ringMagic: // other programs' memory by now, or another kernel's
-		r.doubt = true
+		r.doubt, q.settled = true, true
 		return nil
 	case head == q.tail:
-		q.pending, q.empty = time.Time{}, q.seen
+		q.pending, q.empty, q.settled = time.Time{}, q.seen, true
 		return nil
 	case head < q.tail || head%8 != 0:
 		r.damaged++
@@ -175,7 +178,7 @@ func (r *reader) copy(q *queue) error {
 				return err
 			}
 			if r.head()+2*maxRecord <= q.prev+uint64(r.shape.area) { // it was not overwritten meanwhile
-				r.doubt, r.rewound = true, true
+				r.doubt, r.rewound, q.settled = true, true, true
 				return nil
 			}
 		}
@@ -195,6 +198,7 @@ func (r *reader) copy(q *queue) error {
 	}
 	if end == 0 {
 		// The one that is in the writing will be there soon, unless its processor ended in the middle, or somebody lies.
+		q.settled = true
 		if q.pending.IsZero() {
 			q.pending = q.seen
 		} else if q.seen.Sub(q.pending) > stuck {
@@ -252,7 +256,7 @@ func records(b []byte, position, begin uint64) (n uint64, ok bool) {
 // jump goes on at another position of a ring.
 func (r *reader) jump(q *queue, to uint64) {
 	q.tail, q.at, q.whole, q.prev = to, to, to, 0
-	q.pending, q.jumped = time.Time{}, true
+	q.pending, q.jumped, q.settled = time.Time{}, true, false
 }
 
 // overtaken goes on where a record is known to begin that will not be overwritten so soon: the control page is that of the head.
@@ -281,7 +285,7 @@ func (q *queue) peek() []byte {
 
 // oldest is the queue whose next record is the oldest of all; -1 if none has one.
 func (r *reader) oldest() (first int, err error) {
-	for polled := false; ; polled = true {
+	for tries := 0; ; tries++ {
 		first = -1
 		var least uint64
 		for i := range r.queues {
@@ -292,7 +296,7 @@ func (r *reader) oldest() (first int, err error) {
 			}
 		}
 		if first < 0 {
-			if polled {
+			if tries > 0 {
 				return -1, nil
 			}
 			for i := range r.queues {
@@ -302,14 +306,17 @@ func (r *reader) oldest() (first int, err error) {
 			}
 			continue
 		}
-		// The others have to have been empty for a while after it was seen.
+		if tries == maxTries { // a ring is overwritten again and again while it is copied
+			return -1, errSoon
+		}
+		// The others have to have been empty for a while after it was seen: read to the end, not only as far as they were copied.
 		sure, again := r.queues[first].seen.Add(window), false
 		for i := range r.queues {
 			q := &r.queues[i]
-			if q.tail != q.whole || !q.seen.Before(sure) {
+			if q.tail != q.whole || q.settled && !q.seen.Before(sure) {
 				continue
 			}
-			if r.now().Before(sure) {
+			if q.settled && r.now().Before(sure) {
 				return -1, errSoon
 			}
 			if err := r.fill(q); err != nil {

@@ -192,3 +192,47 @@ func TestReaderBegins(t *testing.T) {
 		}
 	}
 }
+
+// TestReaderBacklog reads what lies in several rings, more than is copied at a time, and is overtaken in between: a task that moves from processor to processor is
+// always seen in order.
+func TestReaderBacklog(t *testing.T) {
+	for _, round := range []int{1, 10, 700, 3000} { // records until the task moves
+		f := newFakeRing(3, minArea)
+		r, now := testReader(t, f)
+		at, read, last := 0, 0, int64(-1)
+		work := func(n int) {
+			for range n {
+				f.write(at/round%3, uint64(at), uint64(at), 1, 2, 3, 4)
+				at++
+			}
+		}
+		for i := range 40 {
+			work(200 + i*100)
+			copies := 0
+			f.before = func() {
+				if copies++; copies%5 == 0 && copies < 200 {
+					f.before = nil
+					work(900)
+				}
+			}
+			for {
+				got := next(t, r, now)
+				if got < 0 {
+					break
+				}
+				if got <= last {
+					t.Fatalf("moves each %d: record %d came after %d", round, got, last)
+				}
+				last = got
+				read++
+			}
+			f.before = nil
+		}
+		for got := next(t, r, now); got >= 0; got = next(t, r, now) {
+			read++
+		}
+		if r.lost() != uint64(at-read) || r.damaged != 0 {
+			t.Errorf("moves each %d: %d written, %d read, %d lost, damaged %d", round, at, read, r.lost(), r.damaged)
+		}
+	}
+}

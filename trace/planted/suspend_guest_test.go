@@ -63,14 +63,6 @@ func suspend(t *testing.T, kernel string) {
 	} else {
 		t.Error("the guest has no deep sleep")
 	}
-	if strings.Contains(states, "freeze") {
-		l.sleeps("echo freeze >/sys/power/state")
-		time.Sleep(nap)
-		l.monitor("sendkey ret") // the keyboard wakes it
-		awake("freeze-")
-	} else {
-		t.Error("the guest cannot freeze")
-	}
 	if n := f.seen(func(e *trace.Event) bool { return e.Kind == trace.KindFinding }); n != 0 {
 		f.mu.Lock()
 		for _, e := range f.events {

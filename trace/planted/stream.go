@@ -45,6 +45,8 @@ type Stream struct {
 	unsure  bool         // whether the ring is still there: nothing is read
 	over    error        // how it ended
 	say     *trace.Event // comes next
+	// tampered says that a finding has said of the ring that somebody has changed it.
+	tampered bool
 
 	mu     sync.Mutex
 	status Status
@@ -170,12 +172,13 @@ const (
 // more takes in a record, or waits for one.
 func (s *Stream) more(ctx context.Context) error {
 	var rec plugin.Record
-	ok, err := false, error(nil)
-	if !s.unsure {
-		ok, err = s.reader.take(&rec)
-	}
-	if s.unsure || s.reader.doubt {
-		return s.doubt(ctx)
+	ok, err := s.reader.take(&rec)
+	// Before anything is made of what was read, it is known that it is the ring's.
+	for s.unsure || s.reader.doubt {
+		rewound := s.reader.rewound
+		if err := s.doubt(ctx); err != nil || rewound && !s.unsure {
+			return err
+		}
 	}
 	switch {
 	case errors.Is(err, errSoon):
@@ -230,6 +233,8 @@ const (
 	checkEvery = 2 * time.Second
 	// doubtful is how long it waits where it is not known whether the ring is still there.
 	doubtful = 50 * time.Millisecond
+	// surely is for how long it is believed that a ring is still there which makes no sense.
+	surely = time.Second
 )
 
 // doubt finds out what has become of a ring that is not as it was left. Nothing is read of it meanwhile.
@@ -237,30 +242,41 @@ func (s *Stream) doubt(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	r := s.reader
+	if !s.unsure && !r.rewound && time.Since(s.checked) < surely {
+		r.doubt = false
+		return nil
+	}
 	s.g.Doubt() // another kernel may have booted
 	if err := s.check(ctx); err != nil {
 		return err
 	}
-	r := s.reader
 	if s.unsure {
 		return s.sleep(ctx, doubtful)
 	}
 	if r.rewound {
 		clear(s.ended)
 		now := time.Now()
-		s.say = &trace.Event{
-			Time: now, Source: trace.FromPlanted, Kind: trace.KindFinding, VCPU: -1, Name: "planted-probe", Object: "planted probes", Lost: s.Lost(),
-			Args: "the ring is as it was at an earlier moment: a snapshot of the guest was restored, or somebody has changed the ring",
-			Note: "events are shown from here on: what happened since that moment was not seen",
-		}
+		s.finding(now, "the ring is as it was at an earlier moment: a snapshot of the guest was restored, or somebody has changed the ring",
+			"events are shown from here on: what happened since that moment was not seen")
 		if err := r.restart(); err != nil {
 			return over(err)
 		}
 		return s.note(now)
 	}
 	r.doubt = false
-	// A page of control words that is not one is looked at again and again.
-	return s.sleep(ctx, minNap)
+	if !s.tampered {
+		s.tampered = true
+		s.finding(time.Now(), "the ring has what no program of outsight's writes: somebody has changed it", "what is planted in the guest was tampered with")
+	}
+	return nil
+}
+
+// finding has Next return a finding.
+func (s *Stream) finding(now time.Time, what, note string) {
+	s.say = &trace.Event{
+		Time: now, Source: trace.FromPlanted, Kind: trace.KindFinding, VCPU: -1, Name: "planted-probe", Object: "planted probes", Lost: s.Lost(), Args: what, Note: note,
+	}
 }
 
 // check sees whether the ring is still there.

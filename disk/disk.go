@@ -30,7 +30,10 @@ type CorruptError struct {
 	Format string // "ext4", "qcow2", …
 	Offset int64  // in bytes, on the device; -1 if it has no place of its own
 	What   string
+	Err    error // what lies behind it, if anything does
 }
+
+func (e *CorruptError) Unwrap() error { return e.Err }
 
 func (e *CorruptError) Error() string {
 	if e.Offset < 0 {

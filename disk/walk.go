@@ -88,8 +88,8 @@ func child(f FileSystem, dir Node, name string) (Node, error) {
 	return nil, ErrNotFound
 }
 
-// A File is what a walk finds.
-type File struct {
+// A Found is what a walk finds.
+type Found struct {
 	Path  string // from the root of the file system, with a slash in front
 	Entry Entry
 	Node  Node // nil if its inode could not be read
@@ -97,11 +97,11 @@ type File struct {
 
 // Walk finds everything below a directory, the directory itself first; what is in a directory follows it. Links are not followed. A directory that was
 // found before is not entered again: on a damaged file system it may be within itself.
-func Walk(f FileSystem, from string, dir Node) iter.Seq2[File, error] {
-	return func(yield func(File, error) bool) {
+func Walk(f FileSystem, from string, dir Node) iter.Seq2[Found, error] {
+	return func(yield func(Found, error) bool) {
 		from = path.Clean("/" + from)
 		s := dir.Stat()
-		if !yield(File{Path: from, Entry: Entry{Name: path.Base(from), Inode: s.Inode, Type: s.Type()}, Node: dir}, nil) || s.Type() != TypeDir {
+		if !yield(Found{Path: from, Entry: Entry{Name: path.Base(from), Inode: s.Inode, Type: s.Type()}, Node: dir}, nil) || s.Type() != TypeDir {
 			return
 		}
 		w := walker{f: f, yield: yield, seen: map[uint64]bool{s.Inode: true}}
@@ -111,7 +111,7 @@ func Walk(f FileSystem, from string, dir Node) iter.Seq2[File, error] {
 
 type walker struct {
 	f     FileSystem
-	yield func(File, error) bool
+	yield func(Found, error) bool
 	seen  map[uint64]bool
 }
 
@@ -119,12 +119,12 @@ type walker struct {
 func (w *walker) below(at string, dir Node, depth int) bool {
 	for e, err := range dir.Entries() {
 		if err != nil {
-			if !w.yield(File{Path: at}, err) {
+			if !w.yield(Found{Path: at}, err) {
 				return false
 			}
 			continue
 		}
-		file := File{Path: strings.TrimSuffix(at, "/") + "/" + e.Name, Entry: e}
+		file := Found{Path: strings.TrimSuffix(at, "/") + "/" + e.Name, Entry: e}
 		if file.Node, err = w.f.Node(e.Inode); err != nil {
 			file.Node = nil
 			if !w.yield(file, err) {

@@ -280,6 +280,9 @@ func TestEveryOption(t *testing.T) {
 		"no-journal":    {"-t", "ext4", "-O", "^has_journal"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			if testing.Short() && !slices.Contains([]string{"ext2-1k", "ext4", "inline"}, name) {
+				t.Skip("the quick tests have three of them")
+			}
 			t.Parallel()
 			image := filepath.Join(t.TempDir(), "image")
 			tool(t, "mke2fs", slices.Concat([]string{"-q", "-F", "-d", dir, "-L", "a label"}, args, []string{image, "64M"})...)

@@ -33,10 +33,10 @@ const (
 	tagLast     = 0x8
 
 	// minJournalBlocks is what is left of a journal at least, before fast commits get a part of it.
-	minJournalBlocks    = 1024
-	defaultFastCommits  = 256
-	journalHeader       = 12
-	maxJournalBlocks    = 10_240_000 // what mke2fs makes at most
+	minJournalBlocks   = 1024
+	defaultFastCommits = 256
+	journalHeader      = 12
+	maxJournalBlocks   = 10_240_000 // what mke2fs makes at most
 )
 
 // A journal is what was committed to it and is not in its place yet.

@@ -36,6 +36,7 @@ var stair = []string{
 	"linux/*",
 	"disk wire",
 	"disk/* wire/*",
+	"disk/stack", // what lies on what, all formats together
 	"guest",
 	"plant", // the only room that writes into a guest
 	"table",

@@ -135,6 +135,7 @@ func extraCommands() []*cobra.Command {
 	return []*cobra.Command{
 		newCheckCommand(), newWatchCommand(), newTraceCommand(), newProbeCommand(), newPluginCommand(), newQueryCommand(), newTopCommand(), newCollectCommand(), newRecoverCommand(), newDumpCommand(), newExportISFCommand(), newStructCommand(),
 		newReadCommand(), newProfileCommand(), newWhatisCommand(), newTranslateCommand(), newDisassembleCommand(), newSearchCommand(), newWalkCommand(), newExtractCommand(), lab,
+		newVolumesCommand(), newLsCommand(), newFindCommand(), newCatCommand(), newStatCommand(), newHashCommand(), newCpCommand(), newDeletedCommand(),
 	}
 }
 

@@ -34,6 +34,7 @@ output went away.`
 const (
 	groupAsk    = "ask"
 	groupMemory = "memory"
+	groupDisk   = "disk"
 	groupHost   = "host"
 )
 
@@ -60,7 +61,7 @@ func newRootCommand(args ...string) *cobra.Command {
 	for _, g := range table.Groups {
 		root.AddGroup(&cobra.Group{ID: string(g), Title: string(g) + ":"})
 	}
-	root.AddGroup(&cobra.Group{ID: groupAsk, Title: "Across views:"}, &cobra.Group{ID: groupMemory, Title: "Memory itself:"}, &cobra.Group{ID: groupHost, Title: "On this host:"})
+	root.AddGroup(&cobra.Group{ID: groupAsk, Title: "Across views:"}, &cobra.Group{ID: groupMemory, Title: "Memory itself:"}, &cobra.Group{ID: groupDisk, Title: "Disks:"}, &cobra.Group{ID: groupHost, Title: "On this host:"})
 	root.SetFlagErrorFunc(flagError)
 	root.SuggestionsMinimumDistance = 2
 	root.CompletionOptions.HiddenDefaultCmd = true

@@ -1,0 +1,249 @@
+// Package stack finds what lies on a disk: the image's format, partitions, what they are joined to, and the file systems on all that.
+package stack
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/outsight-vmi/outsight/disk"
+	"github.com/outsight-vmi/outsight/disk/ext4"
+	"github.com/outsight-vmi/outsight/disk/partition"
+	"github.com/outsight-vmi/outsight/disk/qcow2"
+	"github.com/outsight-vmi/outsight/disk/xfs"
+)
+
+// Options are how an image is opened.
+type Options struct {
+	// Folders are those whose files an image may name as its backing or data file, beside its own folder. "/" allows all.
+	Folders []string
+	// Snapshot is the ID or name of a snapshot in the image, which is opened instead of the disk as it is.
+	Snapshot string
+}
+
+// A Disk is an open image with what lies on it.
+type Disk struct {
+	// Format is of the image: "raw" or "qcow2".
+	Format string
+	// Scheme is how the disk is divided.
+	Scheme  partition.Scheme
+	Size    int64 // in bytes
+	Volumes []*Volume
+	// Notes are for people: what is not in order with the image or its partition table.
+	Notes []string
+
+	closers []io.Closer
+}
+
+// A Volume is a device on a disk that has something on it.
+type Volume struct {
+	// Name is unique on the disk: "disk" for the whole, "p2" for a partition.
+	Name string
+	// Offset is where it begins on the disk, in bytes; -1 if it is not in one piece.
+	Offset int64
+	// Partition is set for what is in one.
+	Partition *partition.Partition
+	Device    disk.Device
+	// Content is what is on it, in the usual words; "": unknown.
+	Content string
+	// FS is its file system, if that can be read.
+	FS disk.FileSystem
+	// Err is why it cannot.
+	Err error
+}
+
+// Open opens an image and finds what lies on it. That something on it cannot be read is no error, but one of its volume.
+func Open(path string, o Options) (*Disk, error) {
+	d := &Disk{Format: "raw"}
+	device, err := d.open(path, o)
+	if err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	d.Size = device.Size()
+	d.find(device)
+	return d, nil
+}
+
+// Close closes the image, and what it is based on.
+func (d *Disk) Close() error {
+	var errs []error
+	for _, c := range d.closers {
+		errs = append(errs, c.Close())
+	}
+	d.closers = nil
+	return errors.Join(errs...)
+}
+
+func (d *Disk) open(path string, o Options) (disk.Device, error) {
+	q, err := qcow2.OpenFile(path, qcow2.Policy{Folders: o.Folders})
+	switch {
+	case err == nil:
+		d.Format = "qcow2"
+		d.closers = append(d.closers, q)
+		d.Notes = append(d.Notes, q.Info().Notes...)
+		if o.Snapshot == "" {
+			return q, nil
+		}
+		s, err := q.Snapshot(o.Snapshot)
+		if err != nil {
+			return nil, err
+		}
+		return q.At(s)
+	case !errors.Is(err, disk.ErrUnknown):
+		return nil, err
+	case o.Snapshot != "":
+		return nil, fmt.Errorf("%s is a raw image, and has no snapshots", path)
+	}
+	f, err := disk.OpenFile(path)
+	if err != nil {
+		return nil, err
+	}
+	d.closers = append(d.closers, f)
+	return f, nil
+}
+
+// find fills in the volumes. What is a file system as a whole is not looked at for partitions: boot sectors of FAT look like a
+// partition table.
+func (d *Disk) find(device disk.Device) {
+	d.Scheme = partition.None
+	if whole := volume("disk", 0, device); whole.Content != "" {
+		d.Volumes = append(d.Volumes, whole)
+		return
+	}
+	table, err := partition.Read(device, 0)
+	if err != nil {
+		d.Volumes = append(d.Volumes, &Volume{Name: "disk", Device: device, Err: err})
+		return
+	}
+	d.Scheme = table.Scheme
+	d.Notes = append(d.Notes, table.Notes...)
+	for _, p := range table.Partitions {
+		if p.Container {
+			continue
+		}
+		name := fmt.Sprintf("p%d", p.Number)
+		part, err := p.Device(device)
+		if err != nil {
+			d.Volumes = append(d.Volumes, &Volume{Name: name, Offset: p.Start, Partition: &p, Err: err})
+			continue
+		}
+		v := volume(name, p.Start, part)
+		v.Partition = &p
+		d.Volumes = append(d.Volumes, v)
+	}
+	if len(d.Volumes) == 0 {
+		d.Volumes = append(d.Volumes, volume("disk", 0, device))
+	}
+}
+
+// volume finds what is on a device.
+func volume(name string, offset int64, device disk.Device) *Volume {
+	v := &Volume{Name: name, Offset: offset, Device: device, Content: disk.Identify(device)}
+	switch v.Content {
+	case "ext":
+		v.mount(ext4.Open(device))
+	case "xfs":
+		v.mount(xfs.Open(device))
+	case "":
+	default:
+		v.Err = fmt.Errorf("%s: %w", v.Content, disk.ErrUnsupported)
+	}
+	return v
+}
+
+// mount takes a file system, or the reason why there is none.
+func (v *Volume) mount(f disk.FileSystem, err error) {
+	if err != nil {
+		v.Err = err
+		return
+	}
+	v.FS, v.Content = f, f.Info().Kind
+}
+
+// Volume finds the volume of that name, label or UUID, whose file system can be read. Without a name it is the one that has what a system's
+// root directory has, or the only one.
+func (d *Disk) Volume(name string) (*Volume, error) {
+	var readable []*Volume
+	for _, v := range d.Volumes {
+		if name != "" && v.is(name) {
+			if v.FS == nil {
+				return nil, v.unreadable()
+			}
+			return v, nil
+		}
+		if v.FS != nil {
+			readable = append(readable, v)
+		}
+	}
+	switch {
+	case name != "":
+		return nil, fmt.Errorf("no volume %q: there are %s", name, d.names(d.Volumes))
+	case len(readable) == 1:
+		return readable[0], nil
+	case len(readable) == 0:
+		return nil, d.nothing()
+	}
+	var roots []*Volume
+	for _, v := range readable {
+		if v.isRoot() {
+			roots = append(roots, v)
+		}
+	}
+	if len(roots) != 1 {
+		return nil, fmt.Errorf("there are several file systems: name one of %s", d.names(readable))
+	}
+	return roots[0], nil
+}
+
+func (v *Volume) is(name string) bool {
+	if v.Name == name {
+		return true
+	}
+	if p := v.Partition; p != nil && (name == p.Name && p.Name != "" || strings.EqualFold(name, p.UUID) && p.UUID != "") {
+		return true
+	}
+	if v.FS == nil {
+		return false
+	}
+	info := v.FS.Info()
+	return info.Label == name || strings.EqualFold(info.UUID, name)
+}
+
+// isRoot says that it has directories that every system's root has.
+func (v *Volume) isRoot() bool {
+	for _, name := range []string{"/etc", "/usr"} {
+		n, err := disk.Lookup(v.FS, name, true)
+		if err != nil || n.Stat().Type() != disk.TypeDir {
+			return false
+		}
+	}
+	return true
+}
+
+func (v *Volume) unreadable() error {
+	if v.Err != nil {
+		return fmt.Errorf("volume %s: %w", v.Name, v.Err)
+	}
+	return fmt.Errorf("volume %s: no known file system", v.Name)
+}
+
+// nothing says why no file system can be read.
+func (d *Disk) nothing() error {
+	var errs []error
+	for _, v := range d.Volumes {
+		errs = append(errs, v.unreadable())
+	}
+	if len(errs) == 0 {
+		return errors.New("the disk is empty")
+	}
+	return fmt.Errorf("no file system that can be read: %w", errors.Join(errs...))
+}
+
+func (d *Disk) names(all []*Volume) string {
+	var names []string
+	for _, v := range all {
+		names = append(names, v.Name)
+	}
+	return strings.Join(names, ", ")
+}

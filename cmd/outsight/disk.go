@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/outsight-vmi/outsight/disk"
+	"github.com/outsight-vmi/outsight/disk/qcow2"
 	"github.com/outsight-vmi/outsight/disk/stack"
 	"github.com/outsight-vmi/outsight/table"
 )
@@ -39,6 +40,9 @@ func (f *diskFlags) open(c *cobra.Command, image string) (*stack.Disk, error) {
 	d, err := stack.Open(image, f.options)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("open the disk %s: no such file; IMAGE is the path of a disk's file", image)
+	}
+	if errors.Is(err, qcow2.ErrOutside) {
+		return nil, fmt.Errorf("open the disk %s: %w; if that is meant, add --allow FOLDER", image, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open the disk %s: %w", image, err)

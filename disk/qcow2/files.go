@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -56,7 +57,9 @@ func (p Policy) roots(path string) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		roots = append(roots, folder)
+		if !slices.Contains(roots, folder) {
+			roots = append(roots, folder)
+		}
 	}
 	return roots, nil
 }

@@ -13,13 +13,16 @@ type History struct {
 	mu          sync.Mutex
 	looks       uint64
 	credentials map[taskKey]*pastCredentials
-	kept        map[string]*kept // conclusions, by what they are of
-	restless    map[*Check]*restless
-	holders     map[string]holding                // by mutex
-	explained   map[*Check]map[string]explanation // by [Finding.Key]
-	releases    map[virt.Addr]releasing           // by symbol
-	paced       paced
-	once        bool // nobody looks again: nothing is to be kept
+	confined    map[taskKey]*pastConfinement
+	// confinedLooks counts the looks at what confines tasks.
+	confinedLooks uint64
+	kept          map[string]*kept // conclusions, by what they are of
+	restless      map[*Check]*restless
+	holders       map[string]holding                // by mutex
+	explained     map[*Check]map[string]explanation // by [Finding.Key]
+	releases      map[virt.Addr]releasing           // by symbol
+	paced         paced
+	once          bool // nobody looks again: nothing is to be kept
 }
 
 // Remember has [Run] compare with what was seen before, by all runs with the same history.

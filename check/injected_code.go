@@ -21,9 +21,9 @@ func init() {
 		Title:     "Code in the memory of processes that came from no file",
 		Severity:  High,
 		Technique: "T1055", // Process Injection
-		Source:    "vm_area_struct of executable memory without a file or of files in memory alone, what the page tables have there, pt_regs of threads, ELF headers of what is mapped",
+		Source:    "vm_area_struct of executable memory without a file, of files in memory alone or of files of data, what the page tables have there, pt_regs of threads, ELF headers of what is mapped",
 		Proves: `A process can execute memory that no file is behind, or only one in memory (memfd, shared memory), and that holds something: a program or library that was loaded without a file, shellcode, an executable
-heap or stack that neither the program nor a library asks for; or a thread is in a system call that such memory made. Compilers at run time (JIT) do the first too: programs that are known to have
+heap or stack that neither the program nor a library asks for; or a thread is in a system call that such memory made, or a mapped file that is no program or library. Compilers at run time (JIT) do the first too: programs that are known to have
 one, and that only root can have put where packages put programs, are judged by the rest alone; those that users put somewhere are named once, with severity low.`,
 		Blind: `In an installed program that asked for all that can be read to be executable (personality READ_IMPLIES_EXEC), code that makes no system call while it is looked at. In installed programs with a compiler at run time (V8, Java, LuaJIT, .NET, PHP, Mesa and others, known by the names of their libraries), code that looks like none of the above and
 makes its system calls through libraries. The processes of gVisor's containers. With PCRE2 or libffi, which many programs have, memory that is divided into pieces as theirs is. Memory that is both writable and executable in programs that ask
@@ -85,7 +85,8 @@ func (s *Subject) injected(ctx context.Context, ps *programs, p *program) (fs []
 	if ps.ofSandbox(p) {
 		return nil, nil
 	}
-	if len(anonymous) == 0 && len(p.inMemory(images)) == 0 && !slices.ContainsFunc(images, func(i *linux.MappedImage) bool { return i.Deleted }) {
+	files := p.codeAlone(images)
+	if len(anonymous) == 0 && len(p.inMemory(images)) == 0 && len(files) == 0 && !slices.ContainsFunc(images, func(i *linux.MappedImage) bool { return i.Deleted }) {
 		return nil, nil
 	}
 	space, err := s.Linux.UserSpace(p.MM)
@@ -100,12 +101,18 @@ func (s *Subject) injected(ctx context.Context, ps *programs, p *program) (fs []
 			anonymous = append(anonymous, m)
 		}
 	}
-	if len(anonymous) == 0 {
+	files = slices.DeleteFunc(files, func(m *linux.Mapping) bool { return slices.Contains(anonymous, m) || j.begins(m.Start, elf.ELFMAG) })
+	if len(anonymous) == 0 && len(files) == 0 {
 		return fs, nil
 	}
-	calls, err := s.callsFrom(ctx, ps, p, anonymous, j)
+	calls, err := s.callsFrom(ctx, ps, p, slices.Concat(anonymous, files), j)
 	if err != nil {
 		return fs, err
+	}
+	for _, m := range files {
+		if tid := calls[m]; tid != 0 {
+			fs = append(fs, j.ofData(m, tid))
+		}
 	}
 	explained := false
 	for _, m := range anonymous {

@@ -19,11 +19,11 @@ func init() {
 		Title:     "Modules that intercept functions of the kernel",
 		Severity:  Medium,
 		Technique: "T1014", // Rootkit
-		Source:    "the views kprobes, ftrace, lsm, idt and syscalls, and breakpoints in the view perf; for modules that are unsigned or out of tree also tracepoints, netfilter and the keyboard's notifiers",
-		Proves: `A module that is on the list has the kernel call it when a function of the kernel's own is entered or left (kprobes, kretprobes, function tracing, breakpoints of the processor), or in place of a system
-call, a security hook or an interrupt. Of the modules that come with Linux only some that are made for tests
+		Source:    "the views kprobes, ftrace, lsm, idt and syscalls, breakpoints in the view perf, fprobe, uprobe_consumer; for modules that are unsigned or out of tree also tracepoints, netfilter, binfmts, the keyboard's notifiers and interrupts, and input_handler",
+		Proves: `A module that is on the list has the kernel call it when a function of the kernel's own is entered or left (kprobes, kretprobes, fprobes, function tracing, breakpoints of the processor) or a program comes
+to some instruction (uprobes), or in place of a system call, a security hook or an interrupt. Of the modules that come with Linux only some that are made for tests
 do (lkdtm, samples), and live patches replace functions. Rootkits do, and so do security products and tracers such as SystemTap. A module that was built out of tree, or is unsigned where others are signed, is also named
-if it takes packets (netfilter), events (tracepoints) or keys.`,
+if it takes packets (netfilter), events (tracepoints), keys, or programs before they are started (binfmts).`,
 		Blind: `What a module does with the events that it takes: LTTng, Falco and sysdig take them too, so that is "possible" and of medium severity. Probes that are set by perf, ftrace or BPF, which no module has: they are in the views of that name. A module that changes code or tables itself: kernel-text, text-branch and
 operations-table find that. A module that is not on the list: code-pointer and hidden-module find that.`,
 		Next: `Find out which product the module belongs to ("outsight modules TARGET", "outsight dmesg TARGET"). What is intercepted says what for: functions that list directories, processes or
@@ -48,6 +48,7 @@ var interceptors = []interceptor{
 	{view: "perf", of: func(d string) bool { return slices.Contains(strings.Fields(d), "breakpoint") }},
 	{view: "tracepoints", foreign: true},
 	{view: "netfilter", foreign: true},
+	{view: "binfmts", foreign: true},
 	{view: "notifiers", foreign: true, of: func(d string) bool { return strings.Contains(d, "keyboard") || strings.Contains(d, "vt_notifier") }},
 }
 
@@ -107,10 +108,24 @@ func moduleHooks(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 				}
 			}
 		}
+		err = hookedByModules(ctx, s, byOwner, signing, func(owner string, m *linux.Module, h hooking) {
+			f := found[owner]
+			if f == nil {
+				f = &interception{module: m, at: h.at}
+				found[owner] = f
+			}
+			f.steers = true
+			if !slices.Contains(f.what, h.name) {
+				f.what = append(f.what, h.name)
+			}
+		})
 		for _, owner := range slices.Sorted(maps.Keys(found)) {
 			if !yield(found[owner].finding(s, signing), nil) {
 				return
 			}
+		}
+		if err != nil {
+			yield(nil, err)
 		}
 	}
 }

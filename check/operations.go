@@ -16,7 +16,7 @@ func init() {
 		Title:     "Tables of operations that were copied, or that lead to code of others",
 		Severity:  Critical,
 		Technique: "T1014", // Rootkit
-		Source:    "file.f_op, inode.i_op, i_fop and i_mapping.a_ops, dentry.d_op, super_block.s_op, s_export_op and s_d_op, proc_dir_entry, socket.ops, sock.sk_prot, inet_protos, inet6_protos, inetsw, ptype_base, net_device, chrdevs, gendisk.fops, tty_struct.ops and ldisc, ctl_table.proc_handler, request_queue.mq_ops, miscdevice, net_families, rtnl_msg_handlers, vm_area_struct.vm_ops, task_struct.sched_class and restart_block.fn",
+		Source:    "file.f_op, inode.i_op, i_fop and i_mapping.a_ops, dentry.d_op, super_block.s_op, s_export_op and s_d_op, proc_dir_entry, socket.ops, sock.sk_prot, inet_protos, inet6_protos, inetsw, ptype_base, net_device, chrdevs, gendisk.fops, tty_struct.ops (against its driver's) and ldisc (against tty_ldiscs), ctl_table.proc_handler, request_queue.mq_ops, miscdevice, net_families, rtnl_msg_handlers, vm_area_struct.vm_ops, task_struct.sched_class and restart_block.fn",
 		Proves: `A file, an entry of /proc, a file system, a socket, a protocol, a terminal or a device is served by functions of unknown owners, by a table in memory that was allocated
 (the kernel and modules have theirs in their own data), a table of the kernel's own leads to code of a module, a module has a copy of a table of the kernel's: with a function that the
 kernel exports to no module, or a module that nobody vouches for serves what is not its own: a file of a file system of another's, a network device that it does not drive. This is how directories, entries of /proc and sockets are hidden.`,

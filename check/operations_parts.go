@@ -21,6 +21,7 @@ var opsParts = []struct {
 	{"protocols", (*opsWalk).protocols},
 	{"networks", (*opsWalk).networks},
 	{"devices", (*opsWalk).devices},
+	{"terminals", (*opsWalk).terminals},
 	{"file systems", (*opsWalk).superBlocks},
 	{"sysctls", (*opsWalk).sysctls},
 	{"tasks", (*opsWalk).tasks},

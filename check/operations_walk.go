@@ -435,7 +435,7 @@ func (w *opsWalk) device(ctx context.Context, o *opsLayout, dev virt.Addr) {
 	}
 }
 
-// devices judges what serves device files, disks and terminals.
+// devices judges what serves device files and disks.
 func (w *opsWalk) devices(ctx context.Context, o *opsLayout) {
 	for d, err := range device.Drivers(ctx, w.s.Linux) {
 		if err != nil {
@@ -460,14 +460,5 @@ func (w *opsWalk) devices(ctx context.Context, o *opsLayout) {
 				w.driven(&queueOps, ops, d.Ops, name)
 			}
 		}
-	}
-	for t, err := range device.Terminals(ctx, w.s.Linux) {
-		if err != nil {
-			w.fail(err)
-			continue
-		}
-		name := func() string { return "terminal " + t.Name }
-		w.judge(&terminalOps, t.Ops, name)
-		w.judge(&disciplineOps, t.DisciplineOps, name)
 	}
 }

@@ -67,7 +67,7 @@ func (f *shownFunctions) read(ctx context.Context, s *Subject, v table.View, cs 
 	columns := v.Columns()
 	names := named(v, columns)
 	wanted := slices.Clone(names)
-	for _, name := range []string{"probed_symbol", "asked_for", "filter", "pmu", "breakpoint_symbol"} { // what a probe is on
+	for _, name := range []string{"probed_symbol", "asked_for", "filter", "pmu", "breakpoint_symbol", "chain", "hook"} { // what a probe, a notifier or a security module is on
 		if i := table.ColumnIndex(columns, name); i >= 0 && !slices.Contains(wanted, i) {
 			wanted = append(wanted, i)
 		}

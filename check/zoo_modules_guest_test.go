@@ -51,6 +51,14 @@ var moduleTricks = []struct {
 	{"message of rtnetlink answered by a module", []string{"operations-table"}},
 	{"sockets for packets made by a table in a module", []string{"operations-table"}},
 	{"misc device by a table in a module", []string{"operations-table"}},
+	{"keys to the notifier of a module", []string{"module-hook"}},
+	{"keys to the input handler of a module", []string{"module-hook"}},
+	{"interrupts of the keyboard to a module too", []string{"module-hook"}},
+	{"a function probed by fprobe", []string{"module-hook"}},
+	{"programs that start shown to a module first", []string{"module-hook"}},
+	{"a tracepoint of a module", []string{"module-hook"}},
+	{"a program probed by a module", []string{"module-hook"}},
+	{"a terminal by a copied table", []string{"operations-table"}},
 }
 
 // TestGuestZooModules loads modules that do in the guest what rootkits do.
@@ -100,7 +108,9 @@ func performModule(t *testing.T, g *lab.Guest, s *guest.Guest, mode int, name st
 		t.Fatal(err)
 	}
 	const load = `insmod /trick%d.ko victim=$(cat /victim) 2>&1 | grep -v 'temporarily unavailable'; sleep 0.2; echo loaded`
-	if out := labtest.Output(t, g, fmt.Sprintf(load, mode)); strings.TrimSpace(out) != "loaded" {
+	if out := labtest.Output(t, g, fmt.Sprintf(load, mode)); strings.Contains(out, "not supported") {
+		t.Skip("this kernel has nothing for it")
+	} else if strings.TrimSpace(out) != "loaded" {
 		t.Fatal(out)
 	}
 	r, err := check.Run(t.Context(), s, check.All(), check.Remember(h))

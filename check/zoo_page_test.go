@@ -167,7 +167,7 @@ func zooTricks() map[string][]string {
 	for _, k := range slices.Concat(tricks(), kernelTricks(), descriptorTricks(), dataTricks(), bpfTricks(), spaceTricks()) {
 		add(k.name, k.want)
 	}
-	for _, k := range programTricks {
+	for _, k := range slices.Concat(programTricks, confinementTricks) {
 		add(k.name, k.want)
 	}
 	for _, k := range moduleTricks {

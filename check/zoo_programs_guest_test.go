@@ -3,6 +3,7 @@ package check_test
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -77,6 +78,7 @@ var programTricks = []programTrick{
 	{name: "code overwritten by /proc/PID/mem", command: "sleep 1000 & p=$!; sleep 0.5; a=$(grep r-xp /proc/$p/maps | head -n 1 | cut -d- -f1); printf AAAAAAAAAAAA | dd of=/proc/$p/mem bs=1 seek=$((0x$a + 64)) conv=notrunc || echo denied; echo ready; wait", want: []string{"patched-program"}},
 	{name: "healthy: code moved to other pages", command: "/tricks hollow-memory"},
 	{name: "shellcode in a system call", command: "GODEBUG=asyncpreemptoff=1 /tricks shellcode", want: []string{"injected-code"}},
+	{name: "shellcode in a file of data", command: "mkdir -p /usr/share; GODEBUG=asyncpreemptoff=1 /tricks shellcode-file /usr/share/x.dat", undo: "rm -f /usr/share/x.dat", want: []string{"injected-code"}},
 	{name: "shellcode in a program with a compiler", command: "mkdir -p /usr/lib; GODEBUG=asyncpreemptoff=1 /tricks shellcode /usr/lib/libjvm.so", undo: "rm -f /usr/lib/libjvm.so", want: []string{"injected-code"}},
 	{name: "code that rests", command: "/tricks code bare", want: []string{"injected-code"}},
 	{name: "code that rests beside PCRE2", command: "mkdir -p /usr/lib; /tricks code bare /usr/lib/libpcre2-8.so.0", undo: "rm -f /usr/lib/libpcre*", want: []string{"injected-code"}},
@@ -159,7 +161,7 @@ func TestGuestZooPrograms(t *testing.T) {
 			}
 			defer s.Close()
 			silent(t, s)
-			for _, k := range programTricks {
+			for _, k := range slices.Concat(programTricks, confinementTricks) {
 				t.Run(k.name, func(t *testing.T) { performInside(t, g, s, k) })
 			}
 			silent(t, s)
@@ -184,7 +186,7 @@ cat /run/trick.log >&2; exit 1`
 			t.Fatal(err)
 		}
 		defer look.Close()
-		z := &zoo{T: t, ram: labtest.OpenRAM(t, g), look: look}
+		z := &zoo{T: t, ram: labtest.OpenRAM(t, g), look: look, session: s}
 		defer z.restore()
 		k.outside(z)
 	}

@@ -171,3 +171,37 @@ func ExampleMiscFormats() {
 		fmt.Println(f.Name, f.Active, f.Interpreter)
 	}
 }
+
+func ExampleFprobes() {
+	owners, err := system.Owners()
+	if err != nil {
+		log.Fatal(err)
+	}
+	for p, err := range hooks.Fprobes(ctx, system) {
+		if err != nil {
+			log.Print(err) // one that cannot be read is not the end
+			continue
+		}
+		fmt.Println(owners.CodeAt(p.Entry), len(p.Functions))
+	}
+}
+
+func ExampleInputHandlers() {
+	for h, err := range hooks.InputHandlers(ctx, system) {
+		if err != nil {
+			log.Print(err)
+			continue
+		}
+		fmt.Println(h.Name, len(h.Functions))
+	}
+}
+
+func ExampleUserProbes() {
+	for p, err := range hooks.UserProbes(ctx, system) {
+		if err != nil {
+			log.Print(err)
+			continue
+		}
+		fmt.Println(p.Inode, p.Offset, p.Handler)
+	}
+}

@@ -3,6 +3,7 @@
  * Each module that includes this does one thing that rootkits do, by MODE, and nothing
  * else: nothing is stolen, opened or sent. For tests of outsight check, in guests of the lab.
  */
+#include <linux/binfmts.h>
 #include <linux/clocksource.h>
 #include <linux/console.h>
 #include <linux/cred.h>
@@ -11,7 +12,9 @@
 #include <linux/fs.h>
 #include <linux/ftrace.h>
 #include <linux/hw_breakpoint.h>
+#include <linux/input.h>
 #include <linux/interrupt.h>
+#include <linux/keyboard.h>
 #include <linux/kprobes.h>
 #include <linux/kthread.h>
 #include <linux/miscdevice.h>
@@ -26,6 +29,11 @@
 #include <linux/pid.h>
 #include <linux/rtnetlink.h>
 #include <linux/sched/signal.h>
+#include <linux/slab.h>
+#include <linux/tracepoint.h>
+#include <linux/tty.h>
+#include <linux/tty_driver.h>
+#include <linux/uprobes.h>
 #include <linux/version.h>
 #include <net/dst_ops.h>
 #include <net/neighbour.h>
@@ -117,6 +125,64 @@ static int same_name(const struct dentry *dentry, unsigned int len, const char *
 	return len != name->len || memcmp(str, name->name, len);
 }
 
+static int take_no_key(struct notifier_block *block, unsigned long action, void *data)
+{
+	return NOTIFY_OK;
+}
+
+static int load_nothing(struct linux_binprm *program)
+{
+	return -ENOEXEC;
+}
+
+static void fork_nothing(void *data, struct task_struct *parent, struct task_struct *child)
+{
+}
+
+static irqreturn_t handle_nothing(int irq, void *data)
+{
+	return IRQ_NONE;
+}
+
+static void take_no_event(struct input_handle *handle, unsigned int type, unsigned int code, int value)
+{
+}
+
+static int connect_nothing(struct input_handler *handler, struct input_dev *device, const struct input_device_id *id)
+{
+	return -ENODEV;
+}
+
+static void disconnect_nothing(struct input_handle *handle)
+{
+}
+
+#if MODE == 34 && LINUX_VERSION_CODE >= KERNEL_VERSION(6, 12, 0) /* before that the cloud kernels have none */
+#include <linux/fprobe.h>
+
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 14, 0)
+typedef struct ftrace_regs probe_regs;
+#else
+typedef struct pt_regs probe_regs;
+#endif
+
+static int enter_nothing(struct fprobe *probe, unsigned long ip, unsigned long parent, probe_regs *regs, void *data)
+{
+	return 0;
+}
+
+static struct fprobe functions = { .entry_handler = enter_nothing };
+#endif
+
+#if MODE == 37 && LINUX_VERSION_CODE >= KERNEL_VERSION(6, 12, 0)
+static int run_nothing(struct uprobe_consumer *probe, struct pt_regs *regs, __u64 *data)
+{
+	return 0;
+}
+
+static struct uprobe_consumer consumer;
+#endif
+
 /* a function pointer, where nothing calls it meanwhile */
 static void exchange(void *at)
 {
@@ -130,6 +196,11 @@ static struct address_space_operations pages __maybe_unused;
 static struct vm_operations_struct areas __maybe_unused;
 static struct net_proto_family family __maybe_unused;
 static struct file_operations files __maybe_unused;
+static struct tty_operations terminals __maybe_unused;
+static struct notifier_block keys __maybe_unused = { .notifier_call = take_no_key };
+static struct linux_binfmt format __maybe_unused = { .module = THIS_MODULE, .load_binary = load_nothing };
+static const struct input_device_id all_devices[] __maybe_unused = { { .driver_info = 1 }, { } };
+static struct input_handler handler __maybe_unused = { .name = "trick", .event = take_no_event, .connect = connect_nothing, .disconnect = disconnect_nothing, .id_table = all_devices };
 static struct nf_hook_ops hook __maybe_unused = { .hook = accept_all, .pf = NFPROTO_IPV4, .hooknum = NF_INET_PRE_ROUTING, .priority = -300 };
 static struct kprobe probe __maybe_unused = { .symbol_name = "vfs_read", .pre_handler = probe_nothing };
 static struct kretprobe return_probe __maybe_unused = { .kp = { .symbol_name = "filldir64" }, .handler = return_nothing, .maxactive = 4 };
@@ -293,7 +364,45 @@ static int __init trick_init(void)
 			break;
 		}
 	}
+#elif MODE == 31 /* every key, as keyloggers of tutorials take them */
+	keep = register_keyboard_notifier(&keys);
+#elif MODE == 32 /* every key, as a device of its own would take them */
+	keep = input_register_handler(&handler);
+#elif MODE == 33 /* every key, beside the driver of the keyboard */
+	keep = request_irq(1, handle_nothing, IRQF_SHARED, "i8042", &victim);
+#elif MODE == 34 /* a function probed by what kretprobes became */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 12, 0)
+	keep = register_fprobe(&functions, "filldir64", NULL);
+#else
+	keep = -EOPNOTSUPP;
 #endif
+#elif MODE == 35 /* every program that is started, before it is */
+	__register_binfmt(&format, 1);
+#elif MODE == 36 /* every process that is made */
+	keep = tracepoint_probe_register((struct tracepoint *)symbol("__tracepoint_sched_process_fork"), fork_nothing, NULL);
+#elif MODE == 37 /* a program, when it comes to an instruction */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 12, 0)
+	struct path path;
+
+	consumer.handler = (void *)run_nothing; /* the last argument came with 6.13 */
+	keep = kern_path("/trick37.ko", 0, &path) ?: PTR_ERR_OR_ZERO(uprobe_register(d_inode(path.dentry), 0x40, 0, &consumer));
+#else
+	keep = -EOPNOTSUPP;
+#endif
+#elif MODE == 38 /* what a terminal shows, by a copy of its driver's table */
+	struct list_head *driver = (void *)symbol("tty_drivers");
+	struct tty_driver *d;
+	int i;
+
+	list_for_each_entry(d, driver, tty_drivers)
+		for (i = 0; d->ttys && i < d->num; i++)
+			if (d->ttys[i] && !terminals.write) {
+				terminals = *d->ttys[i]->ops;
+				d->ttys[i]->ops = &terminals;
+			}
+	keep = terminals.write ? 0 : -ENOENT;
+#endif
+	(void)take_no_key, (void)load_nothing, (void)fork_nothing, (void)handle_nothing;
 	(void)exchange, (void)stop_nothing, (void)same_name;
 	(void)t, (void)symbol, (void)write_protect, (void)hide_module, (void)wait_for_ever, (void)accept_all;
 	(void)return_nothing, (void)do_nothing, (void)probe_nothing, (void)trace_nothing;

@@ -175,6 +175,25 @@ func shellcode(args []string) error {
 	return nil
 }
 
+// shellcodeFile has the same in a file of data, which it maps as a library would be.
+func shellcodeFile(args []string) error {
+	if err := os.WriteFile(args[0], append([]byte(pauses), make([]byte, page)...), 0o644); err != nil {
+		return err
+	}
+	f, err := os.Open(args[0])
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	a, err := mmap(0, page, unix.PROT_READ|unix.PROT_EXEC, unix.MAP_PRIVATE, int(f.Fd()), 0)
+	if err != nil {
+		return err
+	}
+	entry := &a
+	go (*(*func())(unsafe.Pointer(&entry)))()
+	return nil
+}
+
 // code has code in memory of no file, behind a header, and executes none of it. Further
 // arguments are libraries, as of shellcode.
 func code(args []string) error {

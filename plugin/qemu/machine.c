@@ -4,6 +4,9 @@
 
 #include "plugin.h"
 
+/* What is long and rare stays out of machine_run: it would take the registers that the machine's own state is to be in. */
+#define APART __attribute__((noinline))
+
 /* The array is QEMU's caller's, and so is its length: to set it here spares a call. */
 uint64_t register_read(struct vcpu *v, struct qemu_plugin_register *r, bool *fault)
 {
@@ -43,7 +46,7 @@ static uint32_t read_pages(struct program *p, struct vcpu *v, uint64_t address, 
 	return used;
 }
 
-static void copy(struct writer *w, struct vcpu *v, uint64_t address, uint64_t length, uint32_t limit, uint8_t tag, bool *fault)
+static APART void copy(struct writer *w, struct vcpu *v, uint64_t address, uint64_t length, uint32_t limit, uint8_t tag, bool *fault)
 {
 	uint32_t room;
 	uint8_t status = length > limit ? OS_CUT : OS_WHOLE;
@@ -63,7 +66,7 @@ static void copy(struct writer *w, struct vcpu *v, uint64_t address, uint64_t le
 	writer_item_end(w, item, used, status);
 }
 
-static void string(struct writer *w, struct vcpu *v, uint64_t address, uint32_t limit, uint8_t tag, bool *fault)
+static APART void string(struct writer *w, struct vcpu *v, uint64_t address, uint32_t limit, uint8_t tag, bool *fault)
 {
 	/*
 	 * How long it is shows only when it is there. A ring that has no room for the
@@ -79,7 +82,7 @@ static void string(struct writer *w, struct vcpu *v, uint64_t address, uint32_t 
 	writer_item_end(w, item, (uint32_t)n, unreadable ? OS_UNREADABLE : cut ? OS_CUT : OS_WHOLE);
 }
 
-static void mark(struct writer *w, uint8_t tag, uint8_t status)
+static APART void mark(struct writer *w, uint8_t tag, uint8_t status)
 {
 	uint32_t room;
 	struct os_item *item = writer_item(w, tag, 0, &room);
@@ -87,7 +90,7 @@ static void mark(struct writer *w, uint8_t tag, uint8_t status)
 		writer_item_end(w, item, 0, status);
 }
 
-static void strings(struct writer *w, struct vcpu *v, uint64_t vector, uint32_t width, uint64_t most, uint32_t limit, uint8_t tag, bool *fault)
+static APART void strings(struct writer *w, struct vcpu *v, uint64_t vector, uint32_t width, uint64_t most, uint32_t limit, uint8_t tag, bool *fault)
 {
 	for (uint64_t i = 0;; i++) {
 		uint64_t at = 0;
@@ -108,7 +111,7 @@ static void strings(struct writer *w, struct vcpu *v, uint64_t vector, uint32_t 
 	}
 }
 
-static void gather(struct writer *w, struct vcpu *v, uint64_t vector, uint64_t count, uint32_t width, uint32_t limit, uint8_t tag, bool *fault)
+static APART void gather(struct writer *w, struct vcpu *v, uint64_t vector, uint64_t count, uint32_t width, uint32_t limit, uint8_t tag, bool *fault)
 {
 	uint32_t room, used = 0;
 	uint8_t status = OS_WHOLE;
@@ -140,7 +143,7 @@ static void gather(struct writer *w, struct vcpu *v, uint64_t vector, uint64_t c
 }
 
 /* last finds the last word that is not zero. Tables of pages are most often full at the end: it looks from there. */
-static uint64_t last(struct program *p, struct vcpu *v, uint64_t address, uint32_t words, bool *fault)
+static APART uint64_t last(struct program *p, struct vcpu *v, uint64_t address, uint32_t words, bool *fault)
 {
 	uint64_t buffer[32];
 	while (words > 0) {
@@ -161,7 +164,7 @@ static uint64_t last(struct program *p, struct vcpu *v, uint64_t address, uint32
  * forget takes a word away from other vCPUs' threads, which may write it at the same moment: then they write something new,
  * and what was to be forgotten is gone as well.
  */
-static void forget(uint32_t word, uint64_t value)
+static APART void forget(uint32_t word, uint64_t value)
 {
 	for (unsigned int i = 0; i < n_vcpus; i++) {
 		uint64_t old = value, marked = value + 1;
@@ -177,7 +180,8 @@ static inline bool begin(struct writer *w, struct program *p, struct vcpu *v, co
 }
 
 /*
- * Each operation ends with a jump of its own to the next one, which a processor foresees: that halves what a program costs.
+ * Each operation ends with a jump of its own to the next one, which a processor foresees: that halves what a program costs. Compilers
+ * join these jumps again unless they are told not to (-fno-gcse -fno-crossjumping).
  * Every jump of a program goes forward and stays within the code: program_load has seen to it.
  */
 #define NEXT do { i = pc++; goto *operations[i->op]; } while (0)
@@ -198,7 +202,16 @@ void machine_run(struct program *p, struct vcpu *v, const struct os_probe *probe
 		[OS_GATE] = &&gate, [OS_LAST] = &&last, [OS_ASIDE] = &&aside,
 	};
 	const struct os_insn *const code = p->code, *pc = code + probe->entry, *i;
-	uint64_t s[OS_SLOTS] = {0};
+	/* A string instruction, which compilers take to clear this, has a start that costs as much as all the rest. */
+	typedef uint64_t pair __attribute__((vector_size(16)));
+	union {
+		pair pairs[OS_SLOTS / 2];
+		uint64_t words[OS_SLOTS];
+	} slots;
+#pragma GCC unroll 16
+	for (uint32_t k = 0; k < OS_SLOTS / 2; k++)
+		slots.pairs[k] = (pair){0, 0};
+	uint64_t *const s = slots.words;
 	struct writer w = {.ring = NULL};
 	uint32_t words = 0;
 	const struct os_insn *holds = NULL;

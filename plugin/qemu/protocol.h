@@ -9,7 +9,7 @@
 
 #include <stdint.h>
 
-#define OS_PROTOCOL 4u
+#define OS_PROTOCOL 5u
 #define OS_MAGIC 0x74737566u
 
 /* Messages. Each starts with a struct os_message, and its payload follows. */
@@ -179,6 +179,7 @@ enum os_context {
 	OS_CTX_VALUE,   /* stored, or loaded into the control register; 1 if the vCPU goes on, 0 if it sleeps */
 	OS_CTX_KIND,    /* enum os_syscall_kind, or the control register's number */
 	OS_CTX_HASH,    /* of the new page */
+	OS_CTX_CODE,    /* selector of the code segment when a system call instruction was translated; 0: unknown */
 	OS_CTX_WORDS,
 };
 

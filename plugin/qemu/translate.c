@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Where callbacks go: QEMU shows each block of code before it runs for the first time. A callback's data is packed into its
- * pointer, 16 bits for the probe and 48 for the address, so that nothing has to be kept for each place:
+ * pointer, 16 bits for the probe (or the code segment of a system call) and 48 for the address, so that nothing has to be kept for each place:
  * every process maps its libraries elsewhere.
  */
 #include <pthread.h>
@@ -47,6 +47,7 @@ static inline void at_syscall(unsigned int vcpu, uint32_t bit, void *data)
 	struct context c = {0};
 	c.words[OS_CTX_PC] = address_of(data);
 	c.words[OS_CTX_KIND] = 1u << bit;
+	c.words[OS_CTX_CODE] = probe_of(data);
 	for (uint32_t i = 0; i < p->n_at_syscall[bit]; i++)
 		run(vcpu, &c, p->at_syscall[bit][i]);
 }
@@ -76,7 +77,7 @@ void translate_sleep(unsigned int vcpu, bool wakes)
 /* GDB's order of registers is the order of their numbers in QEMU's list: rax, rbx, rcx, rdx … */
 static const char *const general[16] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
 					"r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"};
-static struct qemu_plugin_register *general_handles[16];
+static struct qemu_plugin_register *general_handles[16], *segment_handle;
 
 static void at_control(unsigned int vcpu, void *data)
 {
@@ -266,6 +267,7 @@ bool translate_prepare(struct program *p)
 	qsort(p->by_address, p->n_by_address, sizeof *p->by_address, by_place);
 	for (int i = 0; i < 16; i++)
 		general_handles[i] = register_by_name(general[i]);
+	segment_handle = register_by_name("cs");
 	if (p->new_pages && !pages)
 		pages = calloc(PAGES_SEEN, sizeof *pages);
 	return true;
@@ -310,6 +312,23 @@ static size_t bytes_of(struct qemu_plugin_insn *insn, uint8_t *to, size_t limit)
 	return size;
 }
 
+/*
+ * code_segment is the selector of the code segment of what is translated. Code of 32 and of 64 bits is translated apart, so that whether it is
+ * the one or the other stays what it is, and need not be asked for at each run: to read a segment register takes long. A QEMU that shows
+ * no registers here says 0.
+ */
+static uint32_t code_segment(void)
+{
+	static __thread struct vcpu here; /* vCPUs translate in their own threads */
+	bool fault = false;
+	if (!segment_handle)
+		return 0;
+	if (!here.bytes)
+		here.bytes = g_byte_array_new();
+	uint64_t selector = register_read(&here, segment_handle, &fault);
+	return fault ? 0 : (uint32_t)selector & 0xffff;
+}
+
 static void instruction(struct program *p, struct qemu_plugin_insn *insn)
 {
 	uint8_t b[16];
@@ -317,7 +336,7 @@ static void instruction(struct program *p, struct qemu_plugin_insn *insn)
 	uint64_t pc = qemu_plugin_insn_vaddr(insn);
 	if (b[0] == 0xcd && b[1] == 0x80 && size == 2) {
 		if (p->syscall_kinds & OS_INT80)
-			qemu_plugin_register_vcpu_insn_exec_cb(insn, at_int80, QEMU_PLUGIN_CB_R_REGS, pack(0, pc));
+			qemu_plugin_register_vcpu_insn_exec_cb(insn, at_int80, QEMU_PLUGIN_CB_R_REGS, pack(code_segment(), pc));
 		return;
 	}
 	uint8_t rex = 0;
@@ -329,7 +348,7 @@ static void instruction(struct program *p, struct qemu_plugin_insn *insn)
 	if (size >= 2 && b[size - 2] == 0x0f && (b[size - 1] == 0x05 || b[size - 1] == 0x34) && i + 2 >= size - (size > 2)) {
 		bool old = b[size - 1] == 0x34;
 		if (p->syscall_kinds & (old ? OS_SYSENTER : OS_SYSCALL))
-			qemu_plugin_register_vcpu_insn_exec_cb(insn, old ? at_sysenter : at_syscall64, QEMU_PLUGIN_CB_R_REGS, pack(0, pc));
+			qemu_plugin_register_vcpu_insn_exec_cb(insn, old ? at_sysenter : at_syscall64, QEMU_PLUGIN_CB_R_REGS, pack(code_segment(), pc));
 		return;
 	}
 	if (b[i] != 0x0f || b[i + 1] != 0x22 || p->control_registers == 0)

@@ -10,7 +10,7 @@ import (
 // What crosses the border to the plugin, as in plugin/qemu/protocol.h. TestProtocol compares
 // the two.
 const (
-	protocol = 4
+	protocol = 5
 	magic    = 0x74737566
 
 	msgHello   = 1
@@ -70,6 +70,7 @@ const (
 	CtxValue   // stored, or loaded into the control register; 1 if the vCPU goes on, 0 if it sleeps
 	CtxKind    // of the system call instruction, or the control register's number
 	CtxHash    // of the new page
+	CtxCode    // selector of the code segment when a system call instruction was translated; 0: unknown
 	ctxWords
 )
 

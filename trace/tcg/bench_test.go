@@ -35,7 +35,7 @@ func fakePlugin(tb testing.TB, a *plugin.Assembler, size uint64) (s *plugin.Stre
 			return
 		}
 		hello := make([]byte, 16+48)
-		for i, v := range []uint32{0x74737566, 1, 48, 0, 4, 2, 4, 1, 1, 7} {
+		for i, v := range []uint32{0x74737566, 1, 48, 0, 5, 2, 4, 1, 1, 7} {
 			le.PutUint32(hello[4*i:], v)
 		}
 		copy(hello[48:], "x86_64")

@@ -10,7 +10,7 @@ import (
 var registers32 = [6]string{"rbx", "rcx", "rdx", "rsi", "rdi", "rbp"}
 
 // wide leaves calls of a 32-bit process to the program of those: AMD's processors make them with the same instruction. The
-// code segment, which takes long to read, says so where the place of the instruction does not.
+// code segment says so where the place of the instruction does not: as it was when the instruction was translated, for it takes long to read.
 func (c *compiler) wide() {
 	wide := c.Label()
 	c.If(sPC, ">", 1<<32-1, wide)
@@ -20,7 +20,11 @@ func (c *compiler) wide() {
 		c.Jump(wide)
 		c.Set(maybe)
 	}
+	known := c.Label()
+	c.Ctx(sX, plugin.CtxCode)
+	c.If(sX, "!=", 0, known)
 	c.Reg(sX, "cs")
+	c.Set(known)
 	c.If(sX, "!=", userCS64, c.compat)
 	c.Set(wide)
 }

@@ -143,9 +143,11 @@ func BenchmarkGuestHold(b *testing.B) {
 		return tcg.Allow
 	}})
 	close(ready)
+	waited := undisturbed(b, g)
 	for b.Loop() {
 		labtest.Output(b, g, "/calls count 20000 7")
 	}
+	b.ReportMetric(waited(), "%waiting-for-a-processor")
 	end()
 	slices.Sort(waits)
 	for name, at := range map[string]float64{"p50": 0.5, "p90": 0.9, "p99": 0.99} {

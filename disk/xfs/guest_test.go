@@ -99,7 +99,7 @@ func guestTest(t *testing.T, kernel string, disks []*guestDisk) {
 	attach := func(path string) {
 		n := len(o.QEMUArgs) / 4
 		o.QEMUArgs = append(o.QEMUArgs, "-drive", fmt.Sprintf("if=none,id=xfs%d,format=raw,discard=unmap,file=%s", n, path),
-			"-device", fmt.Sprintf("virtio-blk-pci,drive=xfs%d,addr=%#x", n, 0x10+n))
+			"-device", fmt.Sprintf("virtio-blk-pci,vectors=0,drive=xfs%d,addr=%#x", n, 0x10+n))
 	}
 	attach(output)
 	for _, d := range disks {

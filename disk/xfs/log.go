@@ -165,6 +165,17 @@ func (l *logReader) record(block int64) (r record, ok bool, err error) {
 		return r, false, nil
 	}
 	for i := range len(data) >> sectorLog {
+		// Without checksums, this is what a record shows that was not written to its end. Behind the end of the ring a round
+		// has begun anew.
+		cycle := r.cycle
+		if block%l.size+int64(headers+i) >= l.size {
+			if cycle++; cycle == logMagic {
+				cycle++
+			}
+		}
+		if be.Uint32(data[i*sector:]) != cycle {
+			return r, false, nil
+		}
 		at := 44 + i*4
 		if i >= cyclesEach {
 			at = i/cyclesEach*sector + 4 + i%cyclesEach*4

@@ -149,6 +149,19 @@ func TestTornLog(t *testing.T) {
 			t.Errorf("with a damaged record at %d: %v", starts[i], err)
 		}
 	}
+	// Where there are no checksums, the sectors say in which round they were written.
+	last := starts[len(starts)-1]
+	torn, err := open(patched{dev, map[int64]byte{log.start + (last+1)*sector: 1}}, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := torn.newLogReader()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, to, _, err := again.dirty(); to != last || err != nil {
+		t.Errorf("with a record of another round at %d the log ends at %d, %v", last, to, err)
+	}
 }
 
 // TestOtherLogs has what is not replayed, and is said.

@@ -47,9 +47,9 @@ var options = []string{
 // TestOptions compares the whole tree, and what xfs_db says of each inode, with images of all options.
 func TestOptions(t *testing.T) {
 	need(t, "mkfs.xfs", "xfs_db")
-	names := 3000
+	names, size := 3000, int64(imageSize)
 	if os.Getenv("OUTSIGHT_SLOW") == "1" {
-		names = 100_000
+		names, size = 100_000, 1<<30
 	}
 	for _, o := range options {
 		t.Run(o, func(t *testing.T) {
@@ -58,12 +58,15 @@ func TestOptions(t *testing.T) {
 			if !strings.Contains(o, "crc=0") { // mkfs.xfs 6.1 writes those that the kernel calls corrupted: TestGuestXFS has them
 				maps.DeleteFunc(want, func(_ string, it item) bool { return len(it.target) > 300 })
 			}
-			image := mkfs(t, want, imageSize, strings.Fields(o)...)
+			image := mkfs(t, want, size, strings.Fields(o)...)
 			fs := openImage(t, image)
 			got, nodes := walk(t, fs)
 			compareTrees(t, got, want)
 			compareInodes(t, image, fs, nodes)
 			compareNodes(t, fs, nodes)
+			if notes := fs.Info().Notes; len(notes) != 0 {
+				t.Errorf("notes of a file system that is new: %q", notes)
+			}
 		})
 	}
 }

@@ -2,6 +2,7 @@
 //
 //	disktree fill DIR N           files, links, devices, attributes …, and directories of up to N names
 //	disktree change DIR N         creates, renames, rewrites and deletes among what fill has made
+//	disktree churn DIR            creates, renames and deletes without end, within 20 MB
 //	disktree hold DIR             opens files in DIR, deletes them, prints "READY", and keeps them open
 //	disktree list DIR FILE        all in DIR as lines of JSON, to a file or a device, after which follows a byte 0
 //	disktree shutdown DIR         ends XFS at once, with the log written and nothing else
@@ -17,7 +18,7 @@ import (
 
 func main() {
 	if len(os.Args) < 3 {
-		fail("usage: disktree fill|change|hold|list|shutdown DIR [N|FILE]")
+		fail("usage: disktree fill|change|churn|hold|list|shutdown DIR [N|FILE]")
 	}
 	dir, more := os.Args[2], ""
 	if len(os.Args) > 3 {
@@ -28,6 +29,8 @@ func main() {
 		fill(dir, number(more))
 	case "change":
 		change(dir, number(more))
+	case "churn":
+		churn(dir)
 	case "hold":
 		hold(dir)
 	case "list":

@@ -16,8 +16,8 @@ import (
 	"github.com/outsight-vmi/outsight/table"
 )
 
-const diskHelp = `IMAGE is the file of a disk, raw or qcow2 with its chain, or a block device. Its partitions
-are found, and ext2, ext3, ext4 and XFS are read, with what is only in their journals. Nothing is
+const diskHelp = `IMAGE is the file of a disk, raw or qcow2 with its chain, or a block device. Partitions, software RAID and
+LVM are found, and ext2, ext3, ext4 and XFS are read, with what is only in their journals. Nothing is
 mounted, and nothing is written. With several file systems the one that has /etc and /usr is meant, or
 that of --volume. An image that a running machine writes to may change while it is read.`
 
@@ -31,6 +31,7 @@ func (f *diskFlags) add(c *cobra.Command, volume bool) {
 	if volume {
 		c.Flags().StringVar(&f.volume, "volume", "", "the `VOLUME` that is meant: its name, label or UUID, as \"outsight volumes\" lists them")
 	}
+	c.Flags().StringArrayVar(&f.options.With, "with", nil, "the `IMAGE` of another disk of the machine, with parts of its volume groups or arrays (may be repeated)")
 	c.Flags().StringVar(&f.options.Snapshot, "snapshot", "", "the disk as it was at this `SNAPSHOT` inside a qcow2 image")
 	c.Flags().StringArrayVar(&f.options.Folders, "allow", nil, "a `FOLDER` whose files an image may name as what it is based on, beside its own folder (may be repeated)")
 }

@@ -8,16 +8,16 @@ import (
 	"strings"
 
 	"github.com/outsight-vmi/outsight/disk"
-	"github.com/outsight-vmi/outsight/disk/ext4"
 	"github.com/outsight-vmi/outsight/disk/partition"
 	"github.com/outsight-vmi/outsight/disk/qcow2"
-	"github.com/outsight-vmi/outsight/disk/xfs"
 )
 
 // Options are how an image is opened.
 type Options struct {
 	// Folders are those whose files an image may name as its backing or data file, beside its own folder. "/" allows all.
 	Folders []string
+	// With are images of other disks of the machine: parts of volume groups and arrays may be on them.
+	With []string
 	// Snapshot is the ID or name of a snapshot in the image, which is opened instead of the disk as it is.
 	Snapshot string
 }
@@ -38,9 +38,10 @@ type Disk struct {
 
 // A Volume is a device on a disk that has something on it.
 type Volume struct {
-	// Name is unique on the disk: "disk" for the whole, "p2" for a partition.
+	// Name is unique: "disk" for a disk as a whole, "p2" for a partition, "md/NAME" for an array, "GROUP/NAME" for a logical volume; what is on
+	// the nth disk has "n:" in front, from the second on.
 	Name string
-	// Offset is where it begins on the disk, in bytes; -1 if it is not in one piece.
+	// Offset is where it begins on its disk, in bytes; -1 if it is not in one piece.
 	Offset int64
 	// Partition is set for what is in one.
 	Partition *partition.Partition
@@ -61,7 +62,17 @@ func Open(path string, o Options) (*Disk, error) {
 		return nil, errors.Join(err, d.Close())
 	}
 	d.Size = device.Size()
-	d.find(device)
+	devices := []disk.Device{device}
+	others := o
+	others.Snapshot = ""
+	for _, path := range o.With {
+		other, err := d.beside(path, others)
+		if err != nil {
+			return nil, errors.Join(err, d.Close())
+		}
+		devices = append(devices, other)
+	}
+	d.find(devices)
 	return d, nil
 }
 
@@ -73,6 +84,17 @@ func (d *Disk) Close() error {
 	}
 	d.closers = nil
 	return errors.Join(errs...)
+}
+
+// beside opens another disk of the machine.
+func (d *Disk) beside(path string, o Options) (disk.Device, error) {
+	other := &Disk{}
+	device, err := other.open(path, o)
+	d.closers = append(d.closers, other.closers...)
+	for _, note := range other.Notes {
+		d.Notes = append(d.Notes, path+": "+note)
+	}
+	return device, err
 }
 
 func (d *Disk) open(path string, o Options) (disk.Device, error) {
@@ -101,64 +123,6 @@ func (d *Disk) open(path string, o Options) (disk.Device, error) {
 	}
 	d.closers = append(d.closers, f)
 	return f, nil
-}
-
-// find fills in the volumes. What is a file system as a whole is not looked at for partitions: boot sectors of FAT look like a
-// partition table.
-func (d *Disk) find(device disk.Device) {
-	d.Scheme = partition.None
-	if whole := volume("disk", 0, device); whole.Content != "" {
-		d.Volumes = append(d.Volumes, whole)
-		return
-	}
-	table, err := partition.Read(device, 0)
-	if err != nil {
-		d.Volumes = append(d.Volumes, &Volume{Name: "disk", Device: device, Err: err})
-		return
-	}
-	d.Scheme = table.Scheme
-	d.Notes = append(d.Notes, table.Notes...)
-	for _, p := range table.Partitions {
-		if p.Container {
-			continue
-		}
-		name := fmt.Sprintf("p%d", p.Number)
-		part, err := p.Device(device)
-		if err != nil {
-			d.Volumes = append(d.Volumes, &Volume{Name: name, Offset: p.Start, Partition: &p, Err: err})
-			continue
-		}
-		v := volume(name, p.Start, part)
-		v.Partition = &p
-		d.Volumes = append(d.Volumes, v)
-	}
-	if len(d.Volumes) == 0 {
-		d.Volumes = append(d.Volumes, volume("disk", 0, device))
-	}
-}
-
-// volume finds what is on a device.
-func volume(name string, offset int64, device disk.Device) *Volume {
-	v := &Volume{Name: name, Offset: offset, Device: device, Content: disk.Identify(device)}
-	switch v.Content {
-	case "ext":
-		v.mount(ext4.Open(device))
-	case "xfs":
-		v.mount(xfs.Open(device))
-	case "":
-	default:
-		v.Err = fmt.Errorf("%s: %w", v.Content, disk.ErrUnsupported)
-	}
-	return v
-}
-
-// mount takes a file system, or the reason why there is none.
-func (v *Volume) mount(f disk.FileSystem, err error) {
-	if err != nil {
-		v.Err = err
-		return
-	}
-	v.FS, v.Content = f, f.Info().Kind
 }
 
 // Volume finds the volume of that name, label or UUID, whose file system can be read. Without a name it is the one that has what a system's

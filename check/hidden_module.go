@@ -57,7 +57,7 @@ func hiddenModules(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 			switch {
 			case state == moduleUnformed && slices.Contains(in, bySysfs):
 				// It comes there when it is whole. lsmod leaves out what is not.
-				out = append(out, "what lsmod shows, for its state is that of one being made,")
+				out = append(out, "what lsmod shows (its state says that it is still being made)")
 			case state != moduleLive && (slices.Contains(in, byModules) || !slices.Contains(in, bySysfs)):
 				continue // it is being loaded or unloaded, and is on the list for as long as it is in sysfs
 			}

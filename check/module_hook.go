@@ -48,7 +48,7 @@ var interceptors = []interceptor{
 	{view: "perf", of: func(d string) bool { return slices.Contains(strings.Fields(d), "breakpoint") }},
 	{view: "tracepoints", foreign: true},
 	{view: "netfilter", foreign: true},
-	{view: "binfmts", foreign: true},
+	{view: "binfmts", foreign: true, as: "programs before they are started (binfmts)"},
 	{view: "notifiers", foreign: true, of: func(d string) bool { return strings.Contains(d, "keyboard") || strings.Contains(d, "vt_notifier") }},
 }
 
@@ -56,6 +56,7 @@ type interceptor struct {
 	view    string
 	foreign bool                        // only of modules that did not come with the kernel
 	of      func(described string) bool // which rows; nil: all
+	as      string                      // what to call it; empty: as the row is described
 }
 
 // interception is what one module intercepts.
@@ -96,6 +97,9 @@ func moduleHooks(ctx context.Context, s *Subject) iter.Seq2[*Finding, error] {
 				m := byOwner[owner]
 				if m == nil || i.foreign && foreignTaint(m, signing) == "" || i.of != nil && !i.of(hook.name) {
 					continue
+				}
+				if i.as != "" {
+					hook.name = i.as
 				}
 				f := found[owner]
 				if f == nil {

@@ -108,7 +108,8 @@ var coverage = []covered{
 	{"root by borrowed credentials (init_cred, another process)", "kernel exploits, Reptile", "T1068", []string{"stolen-credentials"}, []string{"credentials of the kernel", "credentials of process 1", "credentials borrowed", "credentials of the kernel, for a moment", "credentials of process 1, for a moment", "credentials that were not allocated"}, ""},
 	{"root by commit_creds(prepare_kernel_cred())", "Reptile, PUMAKIT, Caraxes, Singularity", "T1068", []string{"stolen-credentials"}, []string{riseTrick, "credentials that the kernel made", "credentials that a module had made"}, "at one look alone, where no login came before it, and where the process ran another program before the next"},
 	{
-		"confinement taken off: seccomp, no_new_privs, bounding set, namespaces and root folder of another (switch_task_namespaces, set_fs_root)", "kernel exploits in containers", "T1611", []string{"lifted-confinement", "stolen-credentials"},
+		"confinement taken off: seccomp, no_new_privs, bounding set, namespaces and root folder of another (switch_task_namespaces, set_fs_root)", "kernel exploits in containers", "T1611",
+		[]string{"lifted-confinement", "stolen-credentials"},
 		[]string{"filters of system calls switched off", "system calls past their filters", "filters of system calls taken off", "may gain privileges again", "bounding set grown", "namespaces of process 1", "root folder of process 1"},
 		"at one look alone: filters that were taken off with all that says that they were there, no_new_privs and the bounding set",
 	},

@@ -97,11 +97,11 @@ func (s *Subject) injected(ctx context.Context, ps *programs, p *program) (fs []
 	j.known(ps)
 	fs = j.libraries()
 	for _, m := range p.inMemory(images) {
-		if i := imageOf(images, m); i == nil || !j.begins(i.Start, elf.ELFMAG) {
+		if i := imageOf(images, m); i == nil || !j.isELF(i.Start) {
 			anonymous = append(anonymous, m)
 		}
 	}
-	files = slices.DeleteFunc(files, func(m *linux.Mapping) bool { return slices.Contains(anonymous, m) || j.begins(m.Start, elf.ELFMAG) })
+	files = slices.DeleteFunc(files, func(m *linux.Mapping) bool { return slices.Contains(anonymous, m) || j.isELF(m.Start) })
 	if len(anonymous) == 0 && len(files) == 0 {
 		return fs, nil
 	}
@@ -224,7 +224,7 @@ func (j *injection) finding(m virt.Addr, what string, c Confidence) *Finding {
 // libraries are the findings about libraries that never were files.
 func (j *injection) libraries() (fs []*Finding) {
 	for _, i := range j.images {
-		if !i.Deleted || i.Path == j.p.Exe || !j.begins(i.Start, elf.ELFMAG) {
+		if !i.Deleted || i.Path == j.p.Exe || !j.isELF(i.Start) {
 			continue
 		}
 		switch {
@@ -242,10 +242,10 @@ func (j *injection) libraries() (fs []*Finding) {
 	return fs
 }
 
-func (j *injection) begins(a virt.Addr, with string) bool {
-	b := make([]byte, len(with))
+func (j *injection) isELF(a virt.Addr) bool {
+	b := make([]byte, len(elf.ELFMAG))
 	_, err := j.memory.ReadAt(b, a)
-	return err == nil && string(b) == with
+	return err == nil && string(b) == elf.ELFMAG
 }
 
 // judge is the finding about one mapping without a file; nil if it is none. call is the
@@ -264,7 +264,7 @@ func (j *injection) judge(m *linux.Mapping, call int32) *Finding {
 		f.Seen += fmt.Sprintf(", and thread %d is in a system call that it made", call)
 	case !holds, j.p.impliesExec && j.installed: // all that it can read it can execute, its heap included
 		return nil
-	case j.begins(m.Start, elf.ELFMAG):
+	case j.isELF(m.Start):
 		f.Title = fmt.Sprintf("%s has a program or library at %#x that was loaded without a file", j.p, uint64(m.Start))
 		f.Seen += ", and begins with the header of an ELF file"
 	case j.compiles == packagesFile, j.installed && writable && j.asksForStack():

@@ -209,8 +209,10 @@ func (w *confinementWalk) lifted(c *confinement) *lifted {
 		level := r.Uint(c.pid, o.level)
 		own := r.Pointer(o.numbers.At(c.pid)+virt.Addr(uint64(o.upidSize)*min(level, maxNested)), o.upidNS)
 		if ns := r.Pointer(c.proxy, o.childPIDs); r.Err == nil && level <= maxNested && own != 0 && ns != 0 && !w.within(ns, own) && r.Err == nil {
-			return &lifted{"has namespaces that its PID does not belong to", fmt.Sprintf("a PID namespace for its children that is its own, at %#x, or below that", uint64(own)),
-				fmt.Sprintf("one at %#x%s", uint64(ns), w.ofFirst(c)), Certain}
+			return &lifted{
+				"has namespaces that its PID does not belong to", fmt.Sprintf("a PID namespace for its children that is its own, at %#x, or below that", uint64(own)),
+				fmt.Sprintf("one at %#x%s", uint64(ns), w.ofFirst(c)), Certain,
+			}
 		}
 	}
 	if f := w.first; f != nil && c.root == f.root && c.proxy != f.proxy && c.key != f.key {
@@ -218,8 +220,10 @@ func (w *confinementWalk) lifted(c *confinement) *lifted {
 		at := r.Pointer(c.root-virt.Addr(o.mnt.Offset), o.mountNS)
 		if r.Err == nil && mounts != 0 && mounts != first && at == first {
 			// Whoever is given a descriptor of it, and may call chroot, can go there, too.
-			return &lifted{"has the root folder of process 1, which is not in its mount namespace", fmt.Sprintf("a root folder in its mount namespace, at %#x", uint64(mounts)),
-				fmt.Sprintf("one in that of process 1, at %#x", uint64(first)), Likely}
+			return &lifted{
+				"has the root folder of process 1, which is not in its mount namespace", fmt.Sprintf("a root folder in its mount namespace, at %#x", uint64(mounts)),
+				fmt.Sprintf("one in that of process 1, at %#x", uint64(first)), Likely,
+			}
 		}
 	}
 	return nil

@@ -2,6 +2,7 @@ package disk_test
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"math/rand/v2"
 	"testing"
@@ -21,7 +22,7 @@ func TestCache(t *testing.T) {
 		p := make([]byte, n)
 		got, err := c.ReadAt(p, at)
 		want := max(min(n, len(b)-int(at)), 0)
-		if got != want || (err == io.EOF) != (want < n) || !bytes.Equal(p[:got], b[min(int(at), len(b)):min(int(at), len(b))+got]) {
+		if got != want || errors.Is(err, io.EOF) != (want < n) || !bytes.Equal(p[:got], b[min(int(at), len(b)):min(int(at), len(b))+got]) {
 			t.Fatalf("%d bytes at %d: %d, %v", n, at, got, err)
 		}
 		view, err := c.View(at, n)

@@ -144,7 +144,7 @@ func (l *fileList) view(rows iter.Seq[*diskFile]) table.View {
 func (l *fileList) command(c *cobra.Command, follow bool, find func(p *diskPlace) iter.Seq2[*diskFile, error]) *cobra.Command {
 	c.GroupID = groupDisk
 	c.Args = arguments(1, 1, "an IMAGE:/PATH")
-	l.diskFlags.add(c, true)
+	l.add(c, true)
 	l.out.add(c, l.view(nil).Columns())
 	c.Flags().StringVar(&l.where, "where", "", "only files for which this `expression` over the columns is true, in CEL: 'size > 1000000 && uid != 0'")
 	c.RunE = func(c *cobra.Command, args []string) (err error) {

@@ -65,7 +65,7 @@ func readSuper(d disk.Device) (*super, error) {
 		}
 		return nil, err
 	}
-	return parseSuper(b, d.Size())
+	return parseSuper(b)
 }
 
 // Info is what the file system says of itself.

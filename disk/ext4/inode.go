@@ -114,8 +114,15 @@ func (n *node) parse(raw []byte, number uint64) {
 	for _, f := range []struct {
 		bit  uint32
 		flag disk.Flags
-	}{{flagImmutable, disk.Immutable}, {flagAppend, disk.AppendOnly}, {flagEncrypted, disk.Encrypted}, {flagVerity, disk.Verity},
-		{flagCasefold, disk.Casefolded}, {flagInline, disk.Inline}, {flagCompressed, disk.Compressed}} {
+	}{
+		{flagImmutable, disk.Immutable},
+		{flagAppend, disk.AppendOnly},
+		{flagEncrypted, disk.Encrypted},
+		{flagVerity, disk.Verity},
+		{flagCasefold, disk.Casefolded},
+		{flagInline, disk.Inline},
+		{flagCompressed, disk.Compressed},
+	} {
 		if n.flags&f.bit != 0 {
 			s.Flags |= f.flag
 		}

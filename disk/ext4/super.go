@@ -35,15 +35,21 @@ const (
 // Names of the features, as tune2fs writes them. An incompatible one without a name is refused: it may change where
 // anything is.
 var (
-	compatNames = map[uint32]string{0x1: "dir_prealloc", 0x2: "imagic_inodes", compatHasJournal: "has_journal", 0x8: "ext_attr", 0x10: "resize_inode",
+	compatNames = map[uint32]string{
+		0x1: "dir_prealloc", 0x2: "imagic_inodes", compatHasJournal: "has_journal", 0x8: "ext_attr", 0x10: "resize_inode",
 		0x20: "dir_index", 0x40: "lazy_bg", 0x80: "exclude_inode", 0x100: "exclude_bitmap", compatSparseSuper2: "sparse_super2", compatFastCommit: "fast_commit",
-		0x800: "stable_inodes", 0x1000: "orphan_file"}
-	incompatNames = map[uint32]string{incompatFiletype: "filetype", incompatRecover: "needs_recovery", incompatJournalDev: "journal_dev", incompatMetaBG: "meta_bg",
+		0x800: "stable_inodes", 0x1000: "orphan_file",
+	}
+	incompatNames = map[uint32]string{
+		incompatFiletype: "filetype", incompatRecover: "needs_recovery", incompatJournalDev: "journal_dev", incompatMetaBG: "meta_bg",
 		0x40: "extent", incompat64Bit: "64bit", 0x100: "mmp", 0x200: "flex_bg", incompatEAInode: "ea_inode", incompatCsumSeed: "metadata_csum_seed",
-		0x4000: "large_dir", incompatInline: "inline_data", incompatEncrypt: "encrypt", incompatCasefold: "casefold"}
-	roNames = map[uint32]string{roSparseSuper: "sparse_super", 0x2: "large_file", 0x4: "btree_dir", roHugeFile: "huge_file", roGDTCsum: "uninit_bg", 0x20: "dir_nlink",
+		0x4000: "large_dir", incompatInline: "inline_data", incompatEncrypt: "encrypt", incompatCasefold: "casefold",
+	}
+	roNames = map[uint32]string{
+		roSparseSuper: "sparse_super", 0x2: "large_file", 0x4: "btree_dir", roHugeFile: "huge_file", roGDTCsum: "uninit_bg", 0x20: "dir_nlink",
 		0x40: "extra_isize", 0x80: "snapshot", 0x100: "quota", roBigalloc: "bigalloc", roMetadataCsum: "metadata_csum", 0x800: "replica", 0x1000: "read-only",
-		0x2000: "project", 0x4000: "shared_blocks", 0x8000: "verity", 0x10000: "orphan_present"}
+		0x2000: "project", 0x4000: "shared_blocks", 0x8000: "verity", 0x10000: "orphan_present",
+	}
 )
 
 const (
@@ -74,7 +80,7 @@ type super struct {
 	reservedDescriptors, state uint16
 }
 
-func parseSuper(b []byte, size int64) (*super, error) {
+func parseSuper(b []byte) (*super, error) {
 	if le.Uint16(b[0x38:]) != magic {
 		return nil, fmt.Errorf("ext4: %w", disk.ErrUnknown)
 	}

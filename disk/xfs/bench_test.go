@@ -1,6 +1,7 @@
 package xfs
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"testing"
@@ -59,7 +60,7 @@ func BenchmarkContent(b *testing.B) {
 	b.SetBytes(c.Size())
 	for b.Loop() {
 		for at := int64(0); at < c.Size(); at += int64(len(p)) {
-			if n, err := c.ReadAt(p, at); n != len(p) || err != nil && err != io.EOF {
+			if n, err := c.ReadAt(p, at); n != len(p) || err != nil && !errors.Is(err, io.EOF) {
 				b.Fatal(n, err)
 			}
 		}

@@ -1,6 +1,7 @@
 package xfs
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -85,7 +86,7 @@ func (c *content) piece(p []byte, offset int64, i int) (int, error) {
 	if n == len(p) {
 		return n, nil
 	}
-	if err == nil || err == io.EOF {
+	if err == nil || errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
 	return n, fmt.Errorf("xfs: read byte %#x of a file: %w", offset, err)

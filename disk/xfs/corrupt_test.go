@@ -71,7 +71,7 @@ func readEverything(fs *FS) *gathered {
 			for e, err := range c.Extents() {
 				fail(err)
 				got, err := c.ReadAt(buffer[:min(int64(len(buffer)), e.Length)], e.Logical)
-				if err != io.EOF {
+				if !errors.Is(err, io.EOF) {
 					fail(err)
 				}
 				g.bytes += int64(got)

@@ -96,7 +96,7 @@ func (r *replay) run(log *logReader, from, to int64) error {
 			}
 			return nil
 		})
-		if err != nil && err != errEnd {
+		if err != nil && !errors.Is(err, errEnd) {
 			return err
 		}
 		if err == nil {

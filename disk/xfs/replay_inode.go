@@ -18,19 +18,14 @@ func (r *replay) inode(i *logItem, lsn uint64) error {
 	d := i.regions[0]
 	var place []byte // sector, sectors, byte
 	var number uint64
+	var device []byte
 	switch {
 	case len(d) >= 56:
-		number, place = le.Uint64(d[16:]), d[40:]
+		number, place, device = le.Uint64(d[16:]), d[40:], d[24:28]
 	case len(d) >= 52: // of a 32-bit machine, without padding
-		number, place = le.Uint64(d[12:]), d[36:]
+		number, place, device = le.Uint64(d[12:]), d[36:], d[20:24]
 	default:
 		return corrupt(-1, "the log has an inode described with %d bytes", len(d))
-	}
-	device := place[:0]
-	if len(d) >= 56 {
-		device = d[24:28]
-	} else {
-		device = d[20:24]
 	}
 	id := bufferID{int64(le.Uint64(place)), int(le.Uint32(place[8:]))}
 	if r.cancelled[id] > 0 {

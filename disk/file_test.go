@@ -1,6 +1,7 @@
 package disk_test
 
 import (
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -23,7 +24,7 @@ func TestFile(t *testing.T) {
 	}
 	defer f.Close()
 	b := make([]byte, 4)
-	if n, err := f.ReadAt(b, 8); n != 2 || err != io.EOF || string(b[:n]) != "89" || f.Size() != 10 || f.Name() != path {
+	if n, err := f.ReadAt(b, 8); n != 2 || !errors.Is(err, io.EOF) || string(b[:n]) != "89" || f.Size() != 10 || f.Name() != path {
 		t.Errorf("%s has %d bytes; read %q, %v", f.Name(), f.Size(), b[:n], err)
 	}
 }

@@ -119,7 +119,7 @@ func read(t testing.TB, dir string) map[string]sample {
 		if name == "" {
 			return nil
 		}
-		s := sample{mode: info.Mode(), size: info.Size(), links: uint64(info.Sys().(*syscall.Stat_t).Nlink)}
+		s := sample{mode: info.Mode(), size: info.Size(), links: info.Sys().(*syscall.Stat_t).Nlink}
 		switch {
 		case info.Mode().IsRegular():
 			b, err := os.ReadFile(p)

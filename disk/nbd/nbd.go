@@ -253,7 +253,7 @@ func (c *Client) read(p []byte, at int64) (err error) {
 	}
 	var refused error
 	defer func() {
-		if err != nil && err != refused {
+		if err != nil && refused == nil {
 			c.broken = err
 		}
 	}()

@@ -149,7 +149,7 @@ func TestBlocks(t *testing.T) {
 	p := make([]byte, 2000)
 	n, err := c.ReadAt(p, 100)
 	want := append(append(bytes.Clone(block[100:]), block...), block[:276]...)
-	if n != 1200 || err != io.EOF || !bytes.Equal(p[:n], want) {
+	if n != 1200 || !errors.Is(err, io.EOF) || !bytes.Equal(p[:n], want) {
 		t.Errorf("%d, %v", n, err)
 	}
 }

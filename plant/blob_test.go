@@ -96,50 +96,64 @@ func TestBlob(t *testing.T) {
 func TestMailbox(t *testing.T) {
 	m := &mailbox{
 		state: stateDone, serial: 7, job: 1, steps: 3, err: -1, id: [16]byte{1, 2}, when: time.Unix(1, 5), code: 0xffffffff81403000, data: 2, removal: 3,
-		codeSize: 4, dataSize: 5, programs: 2, sum: 6, objects: []int32{0, 1, 2, -1, 4},
+		codeSize: 4, dataSize: 5, shape: shape{2, 3, 2}, sum: 6, objects: []int32{0, 1, 2, -1, 4, 5, 6},
 	}
 	got, err := parseMailbox(m.encode())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !bytes.Equal(got.encode(), m.encode()) || !slices.Equal(got.objects, m.objects) || !got.when.Equal(m.when) {
+	if !bytes.Equal(got.encode(), m.encode()) || !slices.Equal(got.objects, m.objects) || got.shape != m.shape || !got.when.Equal(m.when) {
 		t.Errorf("%+v\nexpected\n%+v", got, m)
 	}
 	b := m.encode()
 	b[atVersion]++
-	if _, err := parseMailbox(b); err == nil || !strings.Contains(err.Error(), "version 2") {
+	if _, err := parseMailbox(b); err == nil || !strings.Contains(err.Error(), "version 3") {
 		t.Errorf("another version: %v", err)
 	}
 }
 
 func FuzzMailbox(f *testing.F) {
-	f.Add((&mailbox{objects: []int32{1, 2, 3}, programs: 1}).encode())
+	f.Add((&mailbox{objects: []int32{1, 2, 3}, shape: shape{1, 1, 1}}).encode())
+	f.Add((&mailbox{objects: []int32{1, 2, 3, 4, 5}, shape: shape{2, 2, 1}}).encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, err := parseMailbox(b)
-		if err == nil && (len(m.objects) > maxObjects || len(m.objects) != 1+2*int(m.programs)) {
-			t.Errorf("%d objects of %d programs", len(m.objects), m.programs)
+		if err == nil && (len(m.objects) >= maxObjects || len(m.objects) != m.shape.objects() || m.shape.links > m.shape.programs) {
+			t.Errorf("%d objects of %+v", len(m.objects), m.shape)
 		}
 	})
 }
 
 // TestRemovalComesFirst: what removes is the same bytes at the same place, whatever is planted.
 func TestRemovalComesFirst(t *testing.T) {
-	types := func(string) (uint32, error) { return 1, nil }
+	types := func(*Program) (uint32, error) { return 1, nil }
 	code := bytes.Repeat([]byte{0x95, 0, 0, 0, 0, 0, 0, 0}, 9)
-	l := Load{Ring: Ring{Name: "outsight_ring", Elements: 1, Size: 64}, Programs: []Program{{"outsight_a", "x", code}, {"outsight_b", "y", code}}}
+	l := Load{Ring: Ring{Name: "outsight_ring", Elements: 1, Size: 64}, Tables: 1, Programs: []Program{
+		{Name: "outsight_a", Function: "x", Code: code}, {Name: "outsight_b", Function: "y", Code: code}, {Name: "outsight_c", Tracepoint: "z", Code: code[8:]},
+	}}
 	d, err := l.encode(0xffffffff81404000, testPlaces.mailbox, types)
 	if err != nil {
 		t.Fatal(err)
 	}
 	alone := &data{at: d.at}
-	if at := alone.job(closing(2)); at != d.removal || !bytes.HasPrefix(d.b, alone.b) {
+	if at := alone.job(closing(shape{2, 3, 2})); at != d.removal || !bytes.HasPrefix(d.b, alone.b) {
 		t.Errorf("it is at %#x, expected %#x", uint64(d.removal), uint64(at))
 	}
+	if n := bytes.Count(d.b, code); n != 1 {
+		t.Errorf("the same code is there %d times", n)
+	}
+	// Each step of the planting has its descriptor where the mailbox has the object of that kind.
+	for i, want := range []string{"create the ring", "freeze the ring", "create the table", "load program outsight_a", "put program", "freeze the table", "load program outsight_b",
+		"load program outsight_c", "attach program outsight_b to function y", "attach program outsight_c to tracepoint z"} {
+		if i >= len(d.what) || !strings.HasPrefix(d.what[i], want) {
+			t.Errorf("step %d of %q is not to %s", i, d.what, want)
+		}
+	}
 	for _, bad := range []Load{
+		{Ring: l.Ring, Tables: 4, Programs: l.Programs},
 		{Ring: l.Ring},
 		{Programs: l.Programs},
-		{Ring: l.Ring, Programs: []Program{{"outsight_with_a_long_name", "x", code}}},
-		{Ring: l.Ring, Programs: []Program{{"outsight_a", "x", code[:9]}}},
+		{Ring: l.Ring, Programs: []Program{{Name: "outsight_with_a_long_name", Tracepoint: "x", Code: code}}},
+		{Ring: l.Ring, Programs: []Program{{Name: "outsight_a", Tracepoint: "x", Code: code[:9]}}},
 	} {
 		if _, err := bad.encode(d.at, testPlaces.mailbox, types); err == nil {
 			t.Errorf("%+v is no error", bad)

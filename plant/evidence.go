@@ -68,13 +68,19 @@ func image(l *guest.Look, p *bpf.Program) (string, error) {
 // checkRuns says whether each program still runs where it was attached, and is the code that was loaded.
 func (m *Planting) checkRuns(l *guest.Look, found map[virt.Addr]bpfObject, problem func(string, ...any)) error {
 	images := map[string]string{}
-	for _, o := range m.Objects {
+	functions := newFunctions(l)
+	for i, o := range m.Objects {
 		k := found[o.Addr]
 		switch {
 		case o.Addr == 0:
 		case k.ring != nil:
 			if !k.ring.Frozen {
-				problem("the ring can be written by programs of the guest: it is not frozen any more")
+				problem("the %s can be written by programs of the guest: it is not frozen any more", mapName(i))
+			}
+			if i > 0 {
+				if err := m.leadsTo(l, i, k.ring, problem); err != nil {
+					return err
+				}
 			}
 		case k.program != nil:
 			sum, err := image(l, k.program)
@@ -95,12 +101,42 @@ func (m *Planting) checkRuns(l *guest.Look, found map[virt.Addr]bpfObject, probl
 				problem("link %d leads to program %q at %#x, which is another than the one that was planted", o.ID, p.name, uint64(p.program.Addr))
 				continue
 			}
-			if err := attached(l, k.link, p.program); err != nil {
+			run := attached
+			if k.link.Type == "tracing" {
+				run = functions.attached
+			}
+			if err := run(l, k.link, p.program); err != nil {
 				problem("program %s is not run any more: %v", p.name, err)
 			}
 		}
 	}
 	m.images = images
+	return nil
+}
+
+// mapName is what a map is, by its number.
+func mapName(i int) string {
+	if i == 0 {
+		return "ring"
+	}
+	return fmt.Sprintf("table %d", i)
+}
+
+// leadsTo checks that map i, which others jump through, leads to its program.
+func (m *Planting) leadsTo(l *guest.Look, i int, table *bpf.Map, problem func(string, ...any)) error {
+	value, err := l.Linux.Member("bpf_array", "value")
+	if err != nil {
+		return err
+	}
+	r := l.Linux.Reader()
+	to := r.Pointer(table.Addr, value)
+	if r.Err != nil {
+		return r.Err
+	}
+	program := m.box.shape.maps + i - 1
+	if table.Type != "prog_array" || program >= len(m.Objects) || to != m.Objects[program].Addr {
+		problem("the %s leads to %#x, which is not the program that was planted", mapName(i), uint64(to))
+	}
 	return nil
 }
 

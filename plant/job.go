@@ -26,6 +26,7 @@ const (
 // Commands of bpf(2), and sizes of their attributes up to the last member that is used (union bpf_attr).
 const (
 	cmdMapCreate         = 0
+	cmdMapUpdateElem     = 2
 	cmdProgLoad          = 5
 	cmdRawTracepointOpen = 17
 	cmdMapFreeze         = 22
@@ -33,19 +34,22 @@ const (
 	mapCreateSize         = 72
 	progLoadSize          = 128 // fd_array is the last
 	rawTracepointOpenSize = 16
+	mapUpdateElemSize     = 32
 	mapFreezeSize         = 4
 
-	mapTypeArray    = 2
-	mapMmapable     = 0x400
-	progTypeTracing = 26
-	attachRawTP     = 23 // BPF_TRACE_RAW_TP
-	insnSize        = 8
+	mapTypeArray     = 2
+	mapTypeProgArray = 3
+	mapMmapable      = 0x400
+	progTypeTracing  = 26
+	attachRawTP      = 23 // BPF_TRACE_RAW_TP
+	attachEntry      = 24 // BPF_TRACE_FENTRY
+	attachReturn     = 25 // BPF_TRACE_FEXIT
+	insnSize         = 8
 )
 
 const (
-	maxPrograms = (maxObjects - 2) / 2 // with their links, beside the ring and a place for what returns no descriptor
-	maxCode     = 512 << 10            // of all programs, in bytes
-	maxName     = 15                   // BPF_OBJ_NAME_LEN with its zero
+	maxCode = 512 << 10 // of all programs, in bytes
+	maxName = 15        // BPF_OBJ_NAME_LEN with its zero
 	// maxTranslated bounds the programs of a guest that QEMU translates: 32,000 instructions took the verifier 36 s there, and after 30 s
 	// the kernel takes its workqueue for stuck (workqueue.watchdog_thresh).
 	maxTranslated = 96 << 10
@@ -58,6 +62,7 @@ type step struct {
 	to    uint32
 	patch uint32
 	from  int // object whose descriptor is patched in; -1: none
+	what  string
 	kept  virt.Addr
 }
 
@@ -67,6 +72,8 @@ type data struct {
 	b        []byte
 	planting virt.Addr // jobs
 	removal  virt.Addr
+	codes    map[string]virt.Addr
+	what     []string // the steps of the planting, each as "the kernel refused to" goes on
 }
 
 func (d *data) put(b []byte) virt.Addr {
@@ -118,8 +125,10 @@ func (l *Load) check() error {
 	switch {
 	case len(l.Programs) == 0:
 		return errors.New("nothing to plant")
-	case len(l.Programs) > maxPrograms:
-		return fmt.Errorf("%d programs are more than the %d that can be planted", len(l.Programs), maxPrograms)
+	case l.Tables < 0 || l.Tables > len(l.Programs):
+		return fmt.Errorf("%d tables for %d programs", l.Tables, len(l.Programs))
+	case !l.shape().valid():
+		return fmt.Errorf("%d programs with their links are more than the %d objects that can be planted", len(l.Programs), maxObjects)
 	case l.size() > maxCode:
 		return fmt.Errorf("programs of %d bytes are more than the %d that have room", l.size(), maxCode)
 	case l.Ring.Elements == 0 || l.Ring.Size == 0:
@@ -128,51 +137,105 @@ func (l *Load) check() error {
 	return nil
 }
 
-// encode writes the jobs that plant and remove a load, to lie at an address. types says where a tracepoint's typedef is
-// in the kernel's BTF.
-func (l *Load) encode(at, mailbox virt.Addr, types func(tracepoint string) (uint32, error)) (*data, error) {
+// encode writes the jobs that plant and remove a load, to lie at an address. types says which of the kernel's BTF types a program is for.
+func (l *Load) encode(at, mailbox virt.Addr, types func(*Program) (uint32, error)) (*data, error) {
 	if err := l.check(); err != nil {
 		return nil, err
 	}
 	// What removes comes first, so that it can be made again without the load.
+	sh := l.shape()
 	d := &data{at: at}
-	d.removal = d.job(closing(len(l.Programs)))
+	d.removal = d.job(closing(sh))
 	licence := d.put([]byte("GPL\x00"))
+	object := func(i int) virt.Addr { return mailbox + atObjects + virt.Addr(4*i) }
+	nowhere := uint32(sh.objects()) // for steps that return no descriptor
 	steps := []step{
-		{attr: l.Ring.attributes(), cmd: cmdMapCreate, from: -1},
+		{attr: l.Ring.attributes(), cmd: cmdMapCreate, from: -1, what: "create the ring"},
 		// Frozen, so that nobody in the guest writes into it by bpf(2) or maps it to write: its programs still can.
-		{attr: make([]byte, mapFreezeSize), cmd: cmdMapFreeze, to: uint32(1 + 2*len(l.Programs)), from: 0},
+		{attr: make([]byte, mapFreezeSize), cmd: cmdMapFreeze, to: nowhere, from: 0, what: "freeze the ring"},
 	}
+	for i := range l.Tables {
+		steps = append(steps, step{attr: table(i), cmd: cmdMapCreate, to: uint32(1 + i), from: -1, what: "create the table of program " + l.Programs[i].Name})
+	}
+	key := d.put(make([]byte, 4))
 	var links []step
-	for i, p := range l.Programs {
-		id, err := types(p.Tracepoint)
+	for i := range l.Programs {
+		p := &l.Programs[i]
+		id, err := types(p)
 		if err != nil {
 			return nil, err
 		}
 		a := make([]byte, progLoadSize)
 		le.PutUint32(a, progTypeTracing)
 		le.PutUint32(a[4:], uint32(len(p.Code)/insnSize))
-		le.PutUint64(a[8:], uint64(d.put(p.Code)))
+		le.PutUint64(a[8:], uint64(d.code(p.Code)))
 		le.PutUint64(a[16:], uint64(licence))
 		copy(a[48:63], p.Name)
-		le.PutUint32(a[68:], attachRawTP)
+		le.PutUint32(a[68:], p.attachType())
 		le.PutUint32(a[108:], id)
-		le.PutUint64(a[120:], uint64(mailbox+atObjects)) // fd_array: the ring is the first object
-		steps = append(steps, step{attr: a, cmd: cmdProgLoad, to: uint32(1 + i), from: -1})
-		links = append(links, step{
-			attr: make([]byte, rawTracepointOpenSize), cmd: cmdRawTracepointOpen, to: uint32(1 + len(l.Programs) + i), patch: 8, from: 1 + i,
-		})
+		le.PutUint64(a[120:], uint64(object(0))) // fd_array: the maps are the first objects
+		steps = append(steps, step{attr: a, cmd: cmdProgLoad, to: uint32(sh.maps + i), from: -1, what: "load program " + p.Name})
+		if i >= l.Tables {
+			links = append(links, step{
+				attr: make([]byte, rawTracepointOpenSize), cmd: cmdRawTracepointOpen, to: uint32(sh.maps + sh.programs + len(links)), patch: 8, from: sh.maps + i,
+				what: "attach program " + p.Name + " to " + p.target(),
+			})
+			continue
+		}
+		// Before any program that jumps there is compiled, and frozen: so its jump is made once.
+		a = make([]byte, mapUpdateElemSize)
+		le.PutUint64(a[8:], uint64(key))
+		le.PutUint64(a[16:], uint64(object(sh.maps+i)))
+		steps = append(steps, step{attr: a, cmd: cmdMapUpdateElem, to: nowhere, from: 1 + i, what: "put program " + p.Name + " into its table"},
+			step{attr: make([]byte, mapFreezeSize), cmd: cmdMapFreeze, to: nowhere, from: 1 + i, what: "freeze the table of program " + p.Name})
 	}
-	d.planting = d.job(append(steps, links...))
+	steps = append(steps, links...)
+	for _, s := range steps {
+		d.what = append(d.what, s.what)
+	}
+	d.planting = d.job(steps)
 	return d, nil
 }
 
-// closing are the steps that remove a planting of so many programs: links first, so that no program runs any more when it is let go of.
-func closing(programs int) (steps []step) {
-	for i := 2 * programs; i >= 0; i-- {
+func (p *Program) attachType() uint32 {
+	switch {
+	case p.Function == "":
+		return attachRawTP
+	case p.Return:
+		return attachReturn
+	}
+	return attachEntry
+}
+
+// code puts a program there, once for all that are the same.
+func (d *data) code(b []byte) virt.Addr {
+	if at, ok := d.codes[string(b)]; ok {
+		return at
+	}
+	if d.codes == nil {
+		d.codes = map[string]virt.Addr{}
+	}
+	at := d.put(b)
+	d.codes[string(b)] = at
+	return at
+}
+
+// closing are the steps that remove a planting: links first, so that no program runs any more when it is let go of.
+func closing(s shape) (steps []step) {
+	for i := s.objects() - 1; i >= 0; i-- {
 		steps = append(steps, step{attr: make([]byte, 8), op: opClose, to: uint32(i), from: i})
 	}
 	return steps
+}
+
+// table are the attributes of the map of one program by which others jump to it.
+func table(n int) []byte {
+	a := make([]byte, mapCreateSize)
+	for i, v := range []uint32{mapTypeProgArray, 4, 4, 1} {
+		le.PutUint32(a[4*i:], v)
+	}
+	copy(a[28:43], fmt.Sprintf("outsight_jump%d", n))
+	return a
 }
 
 func (r *Ring) attributes() []byte {

@@ -43,12 +43,12 @@ const (
 	atData    = 0x48 // jobs, attributes and programs
 	atRemoval = 0x50 // the job that removes all, ready to be run
 	atSizes   = 0x58 // of code and data
-	atCounts  = 0x60 // programs
+	atCounts  = 0x60 // programs, maps
 	atSum     = 0x68 // of code and data, FNV-1a
-	atObjects = 0x80 // descriptors: the ring, each program, each link; -1: none, or closed
+	atObjects = 0x80 // descriptors: each map, each program, each link; -1: none, or closed
 
 	mailboxSize    = 4096
-	mailboxVersion = 1
+	mailboxVersion = 2
 	maxObjects     = 512 // descriptors
 )
 
@@ -67,7 +67,7 @@ type mailbox struct {
 	removal    virt.Addr
 	codeSize   uint32
 	dataSize   uint32
-	programs   uint32
+	shape      shape
 	sum        uint64
 	objects    []int32
 }
@@ -92,7 +92,8 @@ func (m *mailbox) encode() []byte {
 	le.PutUint64(b[atRemoval:], uint64(m.removal))
 	le.PutUint32(b[atSizes:], m.codeSize)
 	le.PutUint32(b[atSizes+4:], m.dataSize)
-	le.PutUint32(b[atCounts:], m.programs)
+	le.PutUint32(b[atCounts:], uint32(m.shape.programs))
+	le.PutUint32(b[atCounts+4:], uint32(m.shape.maps))
 	le.PutUint64(b[atSum:], m.sum)
 	for i, fd := range m.objects {
 		le.PutUint32(b[atObjects+4*i:], uint32(fd))
@@ -112,25 +113,15 @@ func parseMailbox(b []byte) (*mailbox, error) {
 		state: state(le.Uint32(b[atState:])), serial: le.Uint64(b[atSerial:]), job: virt.Addr(le.Uint64(b[atJob:])),
 		steps: le.Uint32(b[atStep:]), err: int32(le.Uint32(b[atError:])), when: time.Unix(0, int64(le.Uint64(b[atWhen:]))),
 		code: virt.Addr(le.Uint64(b[atCode:])), data: virt.Addr(le.Uint64(b[atData:])), removal: virt.Addr(le.Uint64(b[atRemoval:])),
-		codeSize: le.Uint32(b[atSizes:]), dataSize: le.Uint32(b[atSizes+4:]), programs: le.Uint32(b[atCounts:]), sum: le.Uint64(b[atSum:]),
+		codeSize: le.Uint32(b[atSizes:]), dataSize: le.Uint32(b[atSizes+4:]), sum: le.Uint64(b[atSum:]),
 	}
 	copy(m.id[:], b[atID:])
-	if m.programs > maxPrograms {
-		return nil, fmt.Errorf("the mailbox has %d programs, more than the %d that can be planted", m.programs, maxPrograms)
+	programs, maps := int(le.Uint32(b[atCounts:])), int(le.Uint32(b[atCounts+4:]))
+	if m.shape = (shape{maps, programs, programs - maps + 1}); !m.shape.valid() {
+		return nil, fmt.Errorf("the mailbox has %d maps and %d programs, which nothing that is planted has", maps, programs)
 	}
-	for i := range 1 + 2*int(m.programs) {
+	for i := range m.shape.objects() {
 		m.objects = append(m.objects, int32(le.Uint32(b[atObjects+4*i:])))
 	}
 	return m, nil
-}
-
-// kind is what object i is.
-func (m *mailbox) kind(i int) string {
-	switch {
-	case i == 0:
-		return "map"
-	case i <= int(m.programs):
-		return "program"
-	}
-	return "link"
 }

@@ -30,6 +30,7 @@ type Write struct {
 // Plan is what is to be written into a guest, checked and ready. Nothing has been written yet.
 type Plan struct {
 	Writes []Write // in their order
+	Note   string  // what there is to say of the choice of programs; empty: nothing
 
 	g    *guest.Guest
 	boot int
@@ -66,7 +67,7 @@ func Prepare(ctx context.Context, g *guest.Guest, load Load) (*Plan, error) {
 	if n := load.size(); n > maxTranslated && l.Machine.Accel == "tcg" {
 		return nil, refuse("its kernel would verify programs of %d KiB for half a minute, in a kworker that others wait for, because QEMU translates it (TCG): ask for fewer system calls, or trace with the plugin", n>>10)
 	}
-	plan := &Plan{g: g, boot: l.Boot, load: load, p: p}
+	plan := &Plan{g: g, boot: l.Boot, load: load, p: p, Note: load.Note}
 	if plan.code, err = blob(p); err != nil {
 		return nil, err
 	}
@@ -77,7 +78,7 @@ func Prepare(ctx context.Context, g *guest.Guest, load Load) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	plan.data, err = load.encode(p.data, p.mailbox, func(tracepoint string) (uint32, error) { return typedefOf(types, tracepoint) })
+	plan.data, err = load.encode(p.data, p.mailbox, load.types(types))
 	if err != nil {
 		return nil, err
 	}
@@ -89,18 +90,51 @@ func Prepare(ctx context.Context, g *guest.Guest, load Load) (*Plan, error) {
 	}
 	plan.box = &mailbox{
 		code: p.code, data: p.data, codeSize: uint32(len(plan.code)), dataSize: uint32(len(plan.data.b)),
-		removal: plan.data.removal, programs: uint32(len(load.Programs)), sum: sum(plan.code, plan.data.b),
+		removal: plan.data.removal, shape: load.shape(), sum: sum(plan.code, plan.data.b),
 	}
-	for range 1 + 2*len(load.Programs) {
+	for range load.shape().objects() {
 		plan.box.objects = append(plan.box.objects, -1)
 	}
 	plan.Writes = []Write{
 		{"mailbox, into zeroes behind the kernel's variables", p.mailbox, mailboxSize},
 		{"code that calls bpf(2) in a kworker, into int3 behind the entry code", p.code, len(plan.code)},
-		{"programs " + strings.Join(plan.Programs(), ", ") + " and the calls that load them, into int3 behind it", p.data, len(plan.data.b)},
+		{"programs " + names(plan.Programs()) + " and the calls that load them, into int3 behind it", p.data, len(plan.data.b)},
 		{"function of the work item shepherd, which the code puts back at once", p.slot, 8},
 	}
 	return plan, nil
+}
+
+// maxNames bounds the programs that are named to who is asked: there may be two for each of many functions.
+const maxNames = 12
+
+func names(all []string) string {
+	if len(all) <= maxNames {
+		return strings.Join(all, ", ")
+	}
+	return strings.Join(all[:maxNames-1], ", ") + fmt.Sprintf(", %d more", len(all)-maxNames+1)
+}
+
+// types finds the BTF types that the programs are for.
+func (l *Load) types(types *btf.Spec) func(*Program) (uint32, error) {
+	functions := map[string]btf.TypeID{}
+	for _, p := range l.Programs {
+		if p.Function != "" {
+			functions[p.Function] = 0
+		}
+	}
+	if len(functions) > 0 {
+		types.Functions(functions)
+	}
+	return func(p *Program) (uint32, error) {
+		switch id := functions[p.Function]; {
+		case p.Function == "":
+			return typedefOf(types, p.Tracepoint)
+		case id == 0:
+			return 0, refuse("the types of the guest's kernel have no function %s", p.Function)
+		default:
+			return uint32(id), nil
+		}
+	}
 }
 
 // typedefOf is the BTF type by which a program names its tracepoint.
@@ -194,16 +228,9 @@ func (plan *Plan) Plant(ctx context.Context) (*Planting, error) {
 
 // explain says which step of a planting failed.
 func (plan *Plan) explain(e *jobError) error {
-	programs := plan.load.Programs
-	n := len(programs)
-	what := "create the ring"
-	switch i := e.step - 2; {
-	case i >= n && i < 2*n:
-		what = "attach program " + programs[i-n].Name + " to tracepoint " + programs[i-n].Tracepoint
-	case i >= 0 && i < n:
-		what = "load program " + programs[i].Name
-	case i == -1:
-		what = "freeze the ring"
+	what := "do what was planted"
+	if e.step >= 0 && e.step < len(plan.data.what) {
+		what = plan.data.what[e.step]
 	}
 	return fmt.Errorf("the guest's kernel refused to %s: %w", what, e.errno)
 }

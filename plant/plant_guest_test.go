@@ -22,9 +22,22 @@ import (
 // idle is a program that returns at once.
 var idle = []byte{0xb7, 0, 0, 0, 0, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0}
 
+// jump is a program that goes on as the one in the first table.
+var jump = []byte{
+	0x18, 0x52, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, // r2 = fd_array[1]
+	0xb7, 3, 0, 0, 0, 0, 0, 0, 0x85, 0, 0, 0, 12, 0, 0, 0, // bpf_tail_call(r1, r2, 0)
+	0xb7, 0, 0, 0, 0, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0,
+}
+
+const function = "__x64_sys_unlinkat"
+
 var load = plant.Load{
-	Ring: plant.Ring{Name: "outsight_ring", Elements: 3, Size: 1 << 20},
+	Ring:   plant.Ring{Name: "outsight_ring", Elements: 3, Size: 1 << 20},
+	Tables: 1,
 	Programs: []plant.Program{
+		{Name: "outsight_body", Function: function, Return: true, Code: idle},
+		{Name: "outsight_begin", Function: function, Code: idle},
+		{Name: "outsight_return", Function: function, Return: true, Code: jump},
 		{Name: "outsight_exec", Tracepoint: "sched_process_exec", Code: idle},
 		{Name: "outsight_exit", Tracepoint: "sched_process_exit", Code: idle},
 	},
@@ -84,16 +97,16 @@ func plantIn(t *testing.T, g *lab.Guest) {
 	if len(p.Problems) > 0 {
 		t.Errorf("problems: %q", p.Problems)
 	}
-	if fds := labtest.Output(t, g, "ls -l /proc/2/fd"); strings.Count(fds, "bpf-map") != 1 || strings.Count(fds, "bpf-prog") != 2 || strings.Count(fds, "bpf_link")+strings.Count(fds, "bpf-link") < 2 {
+	if fds := labtest.Output(t, g, "ls -l /proc/2/fd"); strings.Count(fds, "bpf-map") != 2 || strings.Count(fds, "bpf-prog") != 5 || strings.Count(fds, "bpf_link")+strings.Count(fds, "bpf-link") < 4 {
 		t.Errorf("the guest's kernel has\n%s", fds)
 	}
-	if n := programs(ctx, t, gu); n != 2 {
-		t.Errorf("%d programs of outsight's, expected 2", n)
+	if n := programs(ctx, t, gu); n != 5 {
+		t.Errorf("%d programs of outsight's, expected 5", n)
 	}
 	if _, err := plant.Prepare(ctx, gu, load); !errors.Is(err, plant.ErrPlanted) {
 		t.Errorf("planting again: %v", err)
 	}
-	labtest.Output(t, g, "for i in $(seq 200); do /bin/true; done")
+	labtest.Output(t, g, "for i in $(seq 200); do /bin/true; done; touch /tmp/x; rm /tmp/x")
 	if err := p.Check(ctx); err != nil || len(p.Problems) > 0 {
 		t.Errorf("problems: %q, %v", p.Problems, err)
 	}
@@ -119,7 +132,7 @@ func plantIn(t *testing.T, g *lab.Guest) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if found.ID != p.ID || found.Ring() == 0 || found.Ring() != p.Ring() || len(found.Objects) != 5 || len(found.Problems) > 0 {
+	if found.ID != p.ID || found.Ring() == 0 || found.Ring() != p.Ring() || len(found.Objects) != 11 || len(found.Problems) > 0 {
 		t.Errorf("found %+v, planted %+v", found, p)
 	}
 	for _, o := range found.Objects {
@@ -149,7 +162,7 @@ func lines(s string) int { return strings.Count(s, "\n") }
 func programs(ctx context.Context, t *testing.T, g *guest.Guest) (n int) {
 	t.Helper()
 	// What the kernel lets go of waits for a grace period.
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
 		l, err := g.Look(ctx)
 		if err != nil {
 			t.Fatal(err)
@@ -164,7 +177,7 @@ func programs(ctx context.Context, t *testing.T, g *guest.Guest) (n int) {
 			}
 		}
 		l.Close()
-		if n == 0 || n == 2 || time.Now().After(end) {
+		if n == 0 || n == 5 || time.Now().After(end) {
 			return n
 		}
 	}
@@ -220,10 +233,25 @@ func tamper(t *testing.T, lg *lab.Guest, g *guest.Guest, p *plant.Planting) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	entry, ok := l.Linux.Address(function)
+	if !ok {
+		t.Fatal("no function ", function)
+	}
+	var begin [4]byte
+	if err := l.Linux.ReadAt(begin[:], entry); err != nil {
+		t.Fatal(err)
+	}
+	if begin[0] != 0xe8 { // behind an endbr64
+		entry += 4
+	}
+	value, err := l.Linux.Member("bpf_array", "value")
+	if err != nil {
+		t.Fatal(err)
+	}
 	if funcs = virt.Addr(must(t)(l.Linux.Space.U64(field.At(at.Addr)))); jit == 0 || funcs == 0 {
 		t.Fatal("no machine code, or no functions of the tracepoint")
 	}
-	for name, at := range map[string]virt.Addr{"machine code": jit + 8, "does not call it": funcs + 8, "the code": p.Mailbox + 0x40} {
+	for name, at := range map[string]virt.Addr{"machine code": jit + 8, "does not call it": funcs + 8, "the code": p.Mailbox + 0x40, "function " + function: entry, "the table 1 leads to": value.At(p.Objects[1].Addr)} {
 		pg, err := l.Linux.Space.Translate(at)
 		if err != nil {
 			t.Fatal(err)

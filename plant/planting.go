@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/outsight-vmi/outsight/guest"
+	"github.com/outsight-vmi/outsight/phys/look"
 	"github.com/outsight-vmi/outsight/virt"
 )
 
@@ -33,6 +34,9 @@ type Planting struct {
 	record *record
 	images map[string]string // by program: what it is now
 	whole  bool              // code and data are what was written
+	// notes are all that was read when it was last looked at; nil: that cannot be noted.
+	notes *look.Noted
+	noted int // the boot in which that was
 }
 
 // Object is a BPF object that was planted.
@@ -42,6 +46,8 @@ type Object struct {
 	ID   uint32
 	FD   int32     // in the files of the kernel's threads
 	Addr virt.Addr // of the struct bpf_map, bpf_prog or bpf_link; 0: it is not there
+	// Missed is how many runs of a program the kernel left out, because it was running on the processor already.
+	Missed uint64
 }
 
 // ErrNothing says that nothing of outsight's is planted in a guest.
@@ -120,7 +126,7 @@ func (m *Planting) Is(l *Load) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	d, err := l.encode(m.p.data, m.p.mailbox, func(tracepoint string) (uint32, error) { return typedefOf(types, tracepoint) })
+	d, err := l.encode(m.p.data, m.p.mailbox, l.types(types))
 	return err == nil && sum(code, d.b) == m.box.sum, err
 }
 
@@ -141,14 +147,27 @@ func (m *Planting) Ring() virt.Addr {
 	return m.Objects[0].Addr
 }
 
-// Check looks at what is there now, and what is not as it was planted: see Problems.
+// Check looks at what is there now, and what is not as it was planted: see Problems. It is quick if no byte of what was read the last time has
+// changed: what was concluded holds.
 func (m *Planting) Check(ctx context.Context) error {
 	l, err := m.g.Look(ctx)
 	if err != nil {
 		return err
 	}
 	defer l.Close()
-	return m.look(ctx, l)
+	if m.notes != nil && m.noted == l.Boot && l.Same(m.notes) {
+		return nil
+	}
+	m.notes, m.noted = nil, l.Boot
+	noted, notes := l.Noted(nil)
+	if noted == nil {
+		return m.look(ctx, l)
+	}
+	if err := m.look(ctx, noted); err != nil {
+		return err
+	}
+	m.notes = notes
+	return nil
 }
 
 // look reads what is there of it at a look.
@@ -186,7 +205,7 @@ func (m *Planting) look(ctx context.Context, l *guest.Look) error {
 		return err
 	}
 	for i, fd := range box.objects {
-		o := Object{Kind: box.kind(i), FD: fd}
+		o := Object{Kind: box.shape.kind(i), FD: fd}
 		f := files[i]
 		k := found[f.object]
 		switch {
@@ -201,6 +220,9 @@ func (m *Planting) look(ctx context.Context, l *guest.Look) error {
 			problem("the %s of descriptor %d is %q, not outsight's", o.Kind, fd, k.name)
 		default:
 			o.Name, o.ID, o.Addr = k.name, k.id, f.object
+			if k.program != nil {
+				o.Missed = k.program.Missed
+			}
 		}
 		m.Objects = append(m.Objects, o)
 	}
@@ -324,7 +346,7 @@ func (m *Planting) remove(ctx context.Context, h *hand) error {
 	case open > 0:
 		// The job lies where the guest's root can write: it is made again.
 		d := &data{at: p.data}
-		d.removal = d.job(closing(int(m.box.programs)))
+		d.removal = d.job(closing(m.box.shape))
 		if uint64(len(d.b)) > uint64(m.box.dataSize) {
 			return refuse("the data at %#x has no room for the job that removes", uint64(p.data))
 		}
@@ -365,7 +387,7 @@ func (m *Planting) mine(h *hand) (open int, err error) {
 	for i, f := range files {
 		switch {
 		case m.box.objects[i] < 0:
-		case f.kind != m.box.kind(i):
+		case f.kind != m.box.shape.kind(i):
 			if err := h.u32(0xffffffff, m.p.mailbox+atObjects+virt.Addr(4*i)); err != nil {
 				return 0, err
 			}

@@ -132,6 +132,9 @@ func describe(w io.Writer, g *guest.Guest, plan *plant.Plan) {
 	for _, piece := range plan.Writes {
 		fmt.Fprintf(w, "  %#x  %6d bytes  %s\n", uint64(piece.At), piece.Size, piece.What)
 	}
+	if plan.Note != "" {
+		fmt.Fprintf(w, "outsight: %s\n", sentence(plan.Note))
+	}
 }
 
 // plantingFailed says of which guest it is that nothing was planted, and that it is not for a fault.

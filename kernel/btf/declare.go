@@ -137,6 +137,21 @@ func (s *Spec) Declared(name string) TypeID {
 	return 0
 }
 
+// Functions finds functions by their names, which are the keys of a map, in one pass: those that there are get their identifiers.
+func (s *Spec) Functions(names map[string]TypeID) {
+	for id := TypeID(1); int(id) <= s.Len(); id++ {
+		t, ok := s.Type(id)
+		if !ok || t.Kind() != KindFunc {
+			continue
+		}
+		if name := s.name(t.nameOff()); names[string(name)] == 0 {
+			if _, wanted := names[string(name)]; wanted {
+				names[string(name)] = id
+			}
+		}
+	}
+}
+
 // Params lists the parameters of the function or prototype id, by name and type, in order. One without a name
 // and a type is the end of a function that takes any number.
 func (s *Spec) Params(id TypeID) []Member {

@@ -25,16 +25,33 @@ type callCompiler struct {
 	calls *tcg.Calls
 	area  uint32
 	pids  []int32
+	// only has the calls, by ABI, that functions do to which the programs are attached; nil: they are attached where all calls begin and
+	// return.
+	only *[2][]uint32
 }
 
-// program is sys_enter(struct pt_regs *, long id), or sys_exit(struct pt_regs *, long ret).
+// numbers are the numbers of an ABI's calls, in ascending order.
+func (c *callCompiler) numbers(abi syscall.ABI) (ns []uint32) {
+	ns = c.calls.Numbers(abi)
+	if c.only != nil {
+		ns = slices.DeleteFunc(ns, func(n uint32) bool { return !slices.Contains(c.only[abi], n) })
+	}
+	return ns
+}
+
+// program is sys_enter(struct pt_regs *, long id), or sys_exit(struct pt_regs *, long ret); of a function that does a call, what it is called
+// with, and has returned: (struct pt_regs *), and (struct pt_regs *, long ret).
 func (c *callCompiler) program(entry bool) (*writer, error) {
 	o := c.o
 	w := newWriter(c.area, maxRecord)
-	w.load(r7, r1, 8, 8) // the number, or the result
 	w.load(r6, r1, 0, 8)
+	if !entry || c.only == nil {
+		w.load(r7, r1, 8, 8) // the number, or the result
+	}
 	if !entry {
 		w.store(fp, slot(uint8(tcg.SlotResult)), r7, 8)
+	}
+	if !entry || c.only != nil {
 		w.load(r7, r6, regNr, 8)
 	}
 	w.alu(aluShl, r7, 32)
@@ -110,7 +127,7 @@ func (c *callCompiler) filter(w *writer) {
 	if c.all() {
 		return
 	}
-	w.member(r7, append(c.calls.Numbers(syscall.ABI64), c.calls.Numbers(syscall.ABI32)...), w.out)
+	w.member(r7, append(c.numbers(syscall.ABI64), c.numbers(syscall.ABI32)...), w.out)
 }
 
 // member goes on if the number in a register is in a set, else to no. R1 and R2 are changed.
@@ -156,7 +173,7 @@ func (c *callCompiler) whole(abi syscall.ABI, n uint32) (bool, error) {
 // split goes to whole for calls of an ABI that have no record of their entry. So has one whose number is not known.
 func (c *callCompiler) split(w *writer, abi syscall.ABI, whole label) error {
 	var others []uint32
-	for _, n := range c.calls.Numbers(abi) {
+	for _, n := range c.numbers(abi) {
 		is, err := c.whole(abi, n)
 		if err != nil {
 			return err
@@ -209,7 +226,7 @@ func (c *callCompiler) wanted(w *writer, abi syscall.ABI, entry bool) {
 	if !entry { // the child of a fork returns where it began: no call of its own
 		born := w.label()
 		var forks []branch
-		for _, n := range c.calls.Numbers(abi) {
+		for _, n := range c.numbers(abi) {
 			if slices.Contains([]string{"fork", "vfork", "clone", "clone3"}, c.calls.Name(abi, n)) {
 				forks = append(forks, branch{n, n, born})
 			}
@@ -226,7 +243,7 @@ func (c *callCompiler) wanted(w *writer, abi syscall.ABI, entry bool) {
 	if c.all() {
 		return
 	}
-	for _, n := range c.calls.Numbers(abi) {
+	for _, n := range c.numbers(abi) {
 		branches = append(branches, branch{n, n, ok})
 	}
 	w.dispatch(r7, branches, w.out)
@@ -360,7 +377,7 @@ func (c *callCompiler) each(w *writer, done label, of func(syscall.ABI, uint32) 
 	var branches [2][]branch
 	used := map[uint8]bool{}
 	for _, abi := range []syscall.ABI{syscall.ABI64, syscall.ABI32} {
-		for _, n := range c.calls.Numbers(abi) {
+		for _, n := range c.numbers(abi) {
 			list, err := of(abi, n)
 			if err != nil {
 				return fmt.Errorf("%s: %w", c.calls.Name(abi, n), err)

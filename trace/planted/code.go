@@ -57,6 +57,7 @@ const (
 const (
 	callMapLookup   = 1
 	callTime        = 5
+	callTail        = 12
 	callProcessor   = 8
 	callIDs         = 14
 	callReadUser    = 112
@@ -162,8 +163,11 @@ func (c *code) jumpReg(op, reg, with uint8, l label) {
 }
 
 // ring puts the address of the ring's map into a register: the first map of fd_array (BPF_PSEUDO_MAP_IDX, 5.14).
-func (c *code) ring(dst uint8) {
-	c.add(0x18, dst, 5, 0, 0)
+func (c *code) ring(dst uint8) { c.mapAt(dst, 0) }
+
+// mapAt puts the address of a map of fd_array into a register.
+func (c *code) mapAt(dst uint8, index int32) {
+	c.add(0x18, dst, 5, 0, index)
 	c.add(0, 0, 0, 0, 0)
 }
 

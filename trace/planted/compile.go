@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/kernel/btf"
@@ -130,16 +131,26 @@ func compile(ctx context.Context, l *guest.Look, o Options) (*plant.Load, error)
 	if err != nil {
 		return nil, err
 	}
+	c := callCompiler{o: at, calls: calls, area: area, pids: o.PIDs}
+	if !c.all() {
+		found, why := functions(ctx, l, calls)
+		if why == nil {
+			return load, c.atFunctions(load, found)
+		}
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		load.Note = fmt.Sprintf("system calls are seen where all of them begin and return (sys_enter, sys_exit), so that every call costs time: %v", why)
+	}
 	for _, name := range []string{"sys_enter", "sys_exit"} {
 		if !tracepoint(spec, name) {
 			return nil, fmt.Errorf("no tracepoint %s (built without CONFIG_FTRACE_SYSCALLS): %w", name, btf.ErrNotFound)
 		}
 	}
-	c := callCompiler{o: at, calls: calls, area: area, pids: o.PIDs}
 	for _, p := range []struct {
 		name, tracepoint string
 		entry            bool
-	}{{"outsight_enter", "sys_enter", true}, {"outsight_leave", "sys_exit", false}} {
+	}{{enterName, "sys_enter", true}, {leaveName, "sys_exit", false}} {
 		w, err := c.program(p.entry)
 		if err == nil {
 			err = add(p.name, p.tracepoint, w)
@@ -154,6 +165,8 @@ func compile(ctx context.Context, l *guest.Look, o Options) (*plant.Load, error)
 const (
 	beatTracepoint = "workqueue_execute_start"
 	beatName       = "outsight_beat"
+	enterName      = "outsight_enter"
+	leaveName      = "outsight_leave"
 )
 
 func (o *Options) kinds() []trace.Kind {
@@ -206,14 +219,5 @@ func (o *Options) area(cpus int) (uint32, error) {
 	return a, nil
 }
 
-// programs are the names of all programs.
-var programs = func() map[string]bool {
-	names := map[string]bool{beatName: true, "outsight_enter": true, "outsight_leave": true}
-	for i := range maxTracepoints {
-		names[tracepointName(i)] = true
-	}
-	for _, p := range places {
-		names[p.name] = true
-	}
-	return names
-}()
+// counts says whether a program of this name writes events: a heartbeat less is none.
+func counts(name string) bool { return strings.HasPrefix(name, "outsight_") && name != beatName }

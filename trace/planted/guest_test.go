@@ -36,10 +36,17 @@ func plantInside(t *testing.T, g *lab.Guest, gu *guest.Guest, o planted.Options)
 	var text struct {
 		Ring     plant.Ring
 		Programs []program
+		Tables   int
 	}
-	text.Ring = load.Ring
+	text.Ring, text.Tables = load.Ring, load.Tables
+	functions := map[string]btf.TypeID{}
 	for _, p := range load.Programs {
-		id := btf.TypeID(0)
+		functions[p.Function] = 0
+	}
+	spec.Functions(functions)
+	t.Log(load.Note)
+	for _, p := range load.Programs {
+		id := functions[p.Function]
 		spec.ByName("btf_trace_"+p.Tracepoint, func(i btf.TypeID, _ btf.Type) bool { id = i; return false }, btf.KindTypedef)
 		text.Programs = append(text.Programs, program{p, uint32(id)})
 	}

@@ -8,7 +8,8 @@ import (
 
 const (
 	kernelThread = 0x200000 // PF_KTHREAD
-	maxText      = 4096     // of the name of a program, and of its arguments
+	maxText      = 4096     // of the name of a program
+	maxArguments = 10 << 10 // of a program, all together: what a record has room for
 	maxNames     = 16       // of a path
 )
 
@@ -65,7 +66,7 @@ func newWriter(area, reserve uint32) *writer {
 
 // exec is sched_process_exec(struct task_struct *, pid_t, struct linux_binprm *).
 func (o *layout) exec(area uint32) *writer {
-	w := newWriter(area, 2*(maxText+16)+maxNames*64+512)
+	w := newWriter(area, maxText+maxArguments+2*16+maxNames*64+512)
 	w.load(r6, r1, 16, 8)
 	w.begin(tcg.DoorID(trace.KindExec), own+3)
 	w.doorHead(o)
@@ -102,7 +103,7 @@ func (o *layout) exec(area uint32) *writer {
 	w.load(r1, r1, o.argEnd, 8)
 	w.aluReg(aluSub, r1, r3)
 	w.word(own+1, r1)
-	w.copy(1, maxText)
+	w.copy(1, maxArguments)
 	w.set(bare)
 	pathless := w.label()
 	w.pointer(r1, r6, o.file, pathless)

@@ -114,10 +114,10 @@ func TestExecProgram(t *testing.T) {
 			t.Errorf("probe %d, words %d %d %#x, items %s, not %s", rec.Probe, rec.Word(own), rec.Word(own+1), rec.Word(own+2), text, c.want)
 		}
 		// Arguments without end are cut.
-		le.PutUint64(m.kernel[testMM][testLayout.argEnd:], 0x500000+10_000)
-		m.user[0x500000] = bytes.Repeat([]byte("x"), 10_000)
+		le.PutUint64(m.kernel[testMM][testLayout.argEnd:], 0x500000+20_000)
+		m.user[0x500000] = bytes.Repeat([]byte("x"), 20_000)
 		m.run(testLayout.exec(minArea), testTask, 0, testBinary)
-		if _, text := m.only(r); !strings.Contains(text, ` 1:"`+strings.Repeat("x", maxText)+`":1 `) {
+		if _, text := m.only(r); !strings.Contains(text, ` 1:"`+strings.Repeat("x", maxArguments)+`":1 `) {
 			t.Errorf("long arguments: %.100s", text)
 		}
 	}

@@ -204,6 +204,7 @@ func (t *Tended) tend(ctx context.Context) {
 			}
 			continue // it is paused, boots, or just changes what is read: the stream sees what matters of that
 		}
+		t.report()
 		now = append(now, t.planting.Problems...)
 		n, err := t.watch.beats()
 		if err == nil && n != beats {
@@ -260,6 +261,20 @@ func (t *Tended) end(err error) {
 	if t.wake != nil {
 		t.wake()
 	}
+}
+
+// report tells the stream what was just seen, unless the ring is gone: it finds out why.
+func (t *Tended) report() {
+	if t.planting.Ring() == 0 {
+		return
+	}
+	seen := &sight{at: time.Now()}
+	for _, o := range t.planting.Objects {
+		if counts(o.Name) {
+			seen.missed += o.Missed
+		}
+	}
+	t.Stream.seen.Store(seen)
 }
 
 // alarm has Next return a finding.

@@ -7,33 +7,35 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"strings"
 	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// load is plant.Load, with the identifier of each tracepoint's type.
+// load is plant.Load, with the identifier of the type that each program is for.
 type load struct {
 	Ring struct {
 		Name           string
 		Elements, Size uint32
 	}
 	Programs []struct {
-		Name, Tracepoint string
-		Type             uint32
-		Code             []byte
+		Name, Tracepoint, Function string
+		Return                     bool
+		Type                       uint32
+		Code                       []byte
 	}
+	Tables int
 }
 
 const (
-	mapCreate, progLoad, rawTracepointOpen, mapFreeze = 0, 5, 17, 22
+	mapCreate, mapUpdateElem, progLoad, rawTracepointOpen, mapFreeze = 0, 2, 5, 17, 22
 
-	array, mmapable = 2, 0x400
-	tracing, rawBTF = 26, 23
-	attributes      = 128
-	verifierLog     = 16 << 20
+	array, progArray, mmapable       = 2, 3, 0x400
+	tracing, rawBTF, onEntry, onExit = 26, 23, 24, 25
+	attributes                       = 128
+	verifierLog                      = 16 << 20
+	notable                          = 512 // bytes: what the verifier says of smaller programs is not of interest
 )
 
 type attr [attributes / 8]uint64
@@ -51,11 +53,16 @@ func (a *attr) name(off int, name string) {
 }
 
 func bpf(cmd uintptr, a *attr, size uintptr) (int, error) {
-	fd, _, e := unix.Syscall(unix.SYS_BPF, cmd, uintptr(unsafe.Pointer(a)), size)
-	if e != 0 {
-		return -1, e
+	for {
+		fd, _, e := unix.Syscall(unix.SYS_BPF, cmd, uintptr(unsafe.Pointer(a)), size)
+		switch e {
+		case 0:
+			return int(fd), nil
+		case unix.EAGAIN: // the verifier stops for signals, which Go's runtime sends to itself
+		default:
+			return -1, e
+		}
 	}
-	return int(fd), nil
 }
 
 func run() error {
@@ -77,8 +84,20 @@ func run() error {
 		return fmt.Errorf("freeze the map: %w", err)
 	}
 	fds := []int32{int32(ring)}
+	for range l.Tables {
+		var m attr
+		for i, v := range []uint32{progArray, 4, 4, 1} {
+			m.word(4*i, v)
+		}
+		fd, err := bpf(mapCreate, &m, 72)
+		if err != nil {
+			return fmt.Errorf("create a table: %w", err)
+		}
+		fds = append(fds, int32(fd))
+	}
 	licence := []byte("GPL\x00")
-	for _, p := range l.Programs {
+	var text []byte
+	for i, p := range l.Programs {
 		began := time.Now()
 		var a attr
 		a.word(0, tracing)
@@ -86,14 +105,24 @@ func run() error {
 		a.pointer(8, unsafe.Pointer(&p.Code[0]))
 		a.pointer(16, unsafe.Pointer(&licence[0]))
 		a.name(48, p.Name)
-		a.word(68, rawBTF)
+		switch {
+		case p.Function == "":
+			a.word(68, rawBTF)
+		case p.Return:
+			a.word(68, onExit)
+		default:
+			a.word(68, onEntry)
+		}
 		a.word(108, p.Type)
 		a.pointer(120, unsafe.Pointer(&fds[0]))
 		fd, err := bpf(progLoad, &a, attributes)
 		took := time.Since(began)
 		log := ""
-		if err != nil || os.Getenv("VERBOSE") != "" {
-			text := make([]byte, verifierLog)
+		if err != nil || os.Getenv("VERBOSE") != "" && len(p.Code) >= notable {
+			if text == nil {
+				text = make([]byte, verifierLog)
+			}
+			text[0] = 0
 			a.word(24, 4) // what the verifier has counted
 			if err != nil {
 				a.word(24, 1)
@@ -104,7 +133,7 @@ func run() error {
 			if again >= 0 {
 				unix.Close(again)
 			}
-			log, _, _ = strings.Cut(string(text), "\x00")
+			log = unix.ByteSliceToString(text)
 			if len(log) > 6000 {
 				log = log[len(log)-6000:]
 			}
@@ -112,11 +141,23 @@ func run() error {
 		if err != nil {
 			return fmt.Errorf("load %s: %w\n%s", p.Name, err, log)
 		}
+		if i < l.Tables {
+			key, value := uint32(0), uint32(fd)
+			u := attr{uint64(uint32(fds[1+i]))}
+			u.pointer(8, unsafe.Pointer(&key))
+			u.pointer(16, unsafe.Pointer(&value))
+			if _, err := bpf(mapUpdateElem, &u, 32); err != nil {
+				return fmt.Errorf("put %s into its table: %w", p.Name, err)
+			}
+		}
 		fmt.Printf("%s: %d instructions, verified in %v %s\n", p.Name, len(p.Code)/8, took.Round(time.Millisecond), log)
+		if i < l.Tables {
+			continue
+		}
 		var t attr
 		t.word(8, uint32(fd))
 		if _, err := bpf(rawTracepointOpen, &t, 16); err != nil {
-			return fmt.Errorf("attach %s to %s: %w", p.Name, p.Tracepoint, err)
+			return fmt.Errorf("attach %s to %s%s: %w", p.Name, p.Tracepoint, p.Function, err)
 		}
 	}
 	return nil

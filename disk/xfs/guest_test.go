@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -326,7 +327,7 @@ func sumOf(n disk.Node) (string, error) {
 	b := make([]byte, 4096)
 	for at := int64(0); at < c.Size(); at += 1 << 30 {
 		n, err := c.ReadAt(b, at)
-		if err != nil && err != io.EOF {
+		if !errors.Is(err, nil) && err != io.EOF {
 			return "", err
 		}
 		h.Write(b[:n])

@@ -181,10 +181,10 @@ func TestWrongUse(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if k, err := c.ReadAt(make([]byte, 1), c.Size()); k != 0 || err != io.EOF {
+		if k, err := c.ReadAt(make([]byte, 1), c.Size()); k != 0 || !errors.Is(err, io.EOF) {
 			t.Errorf("%d bytes behind the end of %s, %v", k, e.Name, err)
 		}
-		if k, err := c.ReadAt(make([]byte, 10), c.Size()-1); k != 1 || err != io.EOF {
+		if k, err := c.ReadAt(make([]byte, 10), c.Size()-1); k != 1 || !errors.Is(err, io.EOF) {
 			t.Errorf("%d bytes around the end of %s, %v", k, e.Name, err)
 		}
 		if _, err := c.ReadAt(make([]byte, 1), -1); err == nil {

@@ -142,8 +142,10 @@ func TestRemovalComesFirst(t *testing.T) {
 		t.Errorf("the same code is there %d times", n)
 	}
 	// Each step of the planting has its descriptor where the mailbox has the object of that kind.
-	for i, want := range []string{"create the ring", "freeze the ring", "create the table", "load program outsight_a", "put program", "freeze the table", "load program outsight_b",
-		"load program outsight_c", "attach program outsight_b to function y", "attach program outsight_c to tracepoint z"} {
+	for i, want := range []string{
+		"create the ring", "freeze the ring", "create the table", "load program outsight_a", "put program", "freeze the table", "load program outsight_b",
+		"load program outsight_c", "attach program outsight_b to function y", "attach program outsight_c to tracepoint z",
+	} {
 		if i >= len(d.what) || !strings.HasPrefix(d.what[i], want) {
 			t.Errorf("step %d of %q is not to %s", i, d.what, want)
 		}

@@ -25,7 +25,7 @@ type functions struct {
 }
 
 type functionLayout struct {
-	trampoline, image, start, size, ksymStart, ksymEnd kobj.Field
+	trampoline, image, start, ksymStart, ksymEnd kobj.Field
 }
 
 func newFunctions(l *guest.Look) *functions {
@@ -69,7 +69,7 @@ func (f *functions) attached(l *guest.Look, k *bpf.Link, p *bpf.Program) error {
 		if err != nil {
 			return err
 		}
-		if o := owners.CodeAt(called); o.Kind != linux.OwnerTrampoline && !(o.Kind == linux.OwnerKernel && strings.HasPrefix(o.Symbol, "ftrace_")) {
+		if o := owners.CodeAt(called); o.Kind != linux.OwnerTrampoline && (o.Kind != linux.OwnerKernel || !strings.HasPrefix(o.Symbol, "ftrace_")) {
 			return fmt.Errorf("function %s calls %#x when it begins, not its trampoline at %#x", p.Target, uint64(called), uint64(start))
 		}
 	}

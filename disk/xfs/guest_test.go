@@ -327,7 +327,7 @@ func sumOf(n disk.Node) (string, error) {
 	b := make([]byte, 4096)
 	for at := int64(0); at < c.Size(); at += 1 << 30 {
 		n, err := c.ReadAt(b, at)
-		if !errors.Is(err, nil) && err != io.EOF {
+		if err != nil && !errors.Is(err, io.EOF) {
 			return "", err
 		}
 		h.Write(b[:n])

@@ -308,7 +308,7 @@ func (s *Stream) check(ctx context.Context) error {
 	if l.Boot != s.boot {
 		return fmt.Errorf("%w: it has booted again", ErrRemoved)
 	}
-	n := uint64(0)
+	var n uint64
 	if seen := s.seen.Load(); seen != nil && time.Since(seen.at) < checkEvery && !s.reader.rewound {
 		n = seen.missed
 	} else {

@@ -274,7 +274,7 @@ func (t *Tended) report() {
 			seen.missed += o.Missed
 		}
 	}
-	t.Stream.seen.Store(seen)
+	t.seen.Store(seen)
 }
 
 // alarm has Next return a finding.

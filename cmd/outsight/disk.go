@@ -6,20 +6,23 @@ import (
 	"io/fs"
 	"iter"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/outsight-vmi/outsight/disk"
+	"github.com/outsight-vmi/outsight/disk/live"
 	"github.com/outsight-vmi/outsight/disk/qcow2"
 	"github.com/outsight-vmi/outsight/disk/stack"
 	"github.com/outsight-vmi/outsight/table"
 )
 
-const diskHelp = `IMAGE is the file of a disk, raw or qcow2 with its chain, or a block device. Partitions, software RAID and
+const diskHelp = `IMAGE is the file of a disk, raw or qcow2 with its chain, a block device, or the TARGET of a running QEMU: then its
+disks are read as they are at one moment, which QEMU keeps meanwhile, and it goes on. Partitions, software RAID and
 LVM are found, and ext2, ext3, ext4 and XFS are read, with what is only in their journals. Nothing is
 mounted, and nothing is written. With several file systems the one that has /etc and /usr is meant, or
-that of --volume. An image that a running machine writes to may change while it is read.`
+that of --volume. The image of a running machine may change while it is read as a file.`
 
 // diskFlags are the flags of every command that reads disks.
 type diskFlags struct {
@@ -36,21 +39,74 @@ func (f *diskFlags) add(c *cobra.Command, volume bool) {
 	c.Flags().StringArrayVar(&f.options.Folders, "allow", nil, "a `FOLDER` whose files an image may name as what it is based on, beside its own folder (may be repeated)")
 }
 
-// open opens an image, and says what is not in order with it.
+// open opens an image or the disks of a machine, and says what is not in order with them.
 func (f *diskFlags) open(c *cobra.Command, image string) (*stack.Disk, error) {
+	if isMachine(image) {
+		return f.openMachine(c, image)
+	}
 	d, err := stack.Open(image, f.options)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("open the disk %s: no such file; IMAGE is the path of a disk's file", image)
-	}
-	if errors.Is(err, qcow2.ErrOutside) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("open the disk %s: no such file; IMAGE is the path of a disk's file, or the TARGET of a running QEMU", image)
+	case errors.Is(err, qcow2.ErrOutside):
 		return nil, fmt.Errorf("open the disk %s: %w; if that is meant, add --allow FOLDER", image, err)
-	}
-	if err != nil {
+	case err != nil:
 		return nil, fmt.Errorf("open the disk %s: %w", image, err)
 	}
+	complain(c, d)
+	return d, nil
+}
+
+func complain(c *cobra.Command, d *stack.Disk) {
 	for _, note := range d.Notes {
 		fmt.Fprintln(c.ErrOrStderr(), "outsight: "+sentence(note))
 	}
+}
+
+// isMachine says that a name is not that of a disk's file: it is a TARGET, or a socket.
+func isMachine(name string) bool {
+	info, err := os.Stat(name)
+	if err != nil {
+		return strings.HasPrefix(name, qemuTarget) || !strings.Contains(name, "/")
+	}
+	return info.Mode().Type() == fs.ModeSocket
+}
+
+const qemuTarget = "qemu:"
+
+// openMachine keeps a moment of a running machine's disks.
+func (f *diskFlags) openMachine(c *cobra.Command, target string) (_ *stack.Disk, err error) {
+	if f.options.Snapshot != "" || len(f.options.With) > 0 {
+		return nil, usagef("%s is no file of a disk: --snapshot and --with are for images", target)
+	}
+	m, err := openMachine(c.Context(), target)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, m.Close())
+		}
+	}()
+	if !m.Live() {
+		return nil, fmt.Errorf("%s is a dump of memory: it has no disks", target)
+	}
+	drives, err := live.Drives(c.Context(), m.Control.Monitor)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", target, err)
+	}
+	drives = slices.DeleteFunc(drives, func(d live.Drive) bool { return d.ReadOnly })
+	if len(drives) == 0 {
+		return nil, fmt.Errorf("%s has no disks that it can write to", target)
+	}
+	s, err := live.Open(c.Context(), target, m, drives)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", target, err)
+	}
+	d := stack.Over(s.Devices...)
+	d.Owns(s)
+	d.Owns(m)
+	complain(c, d)
 	return d, nil
 }
 
@@ -87,7 +143,7 @@ func splitPlace(arg string) (image, path string) {
 	if _, err := os.Stat(arg); err == nil {
 		return arg, "/"
 	}
-	if i := strings.LastIndex(arg, ":/"); i > 0 {
+	if i := strings.LastIndex(arg, ":/"); i > 0 && arg[:i+1] != qemuTarget { // qemu:/run/vm1.qmp has no path
 		return arg[:i], arg[i+1:]
 	}
 	return arg, "/"

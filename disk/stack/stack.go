@@ -24,7 +24,7 @@ type Options struct {
 
 // A Disk is an open image with what lies on it.
 type Disk struct {
-	// Format is of the image: "raw" or "qcow2".
+	// Format is of the image: "raw" or "qcow2"; "" for a device.
 	Format string
 	// Scheme is how the disk is divided.
 	Scheme  partition.Scheme
@@ -75,6 +75,19 @@ func Open(path string, o Options) (*Disk, error) {
 	d.find(devices)
 	return d, nil
 }
+
+// Over finds what lies on disks that are open, the first of which is the one that is meant. They stay the caller's.
+func Over(devices ...disk.Device) *Disk {
+	d := &Disk{}
+	if len(devices) > 0 {
+		d.Size = devices[0].Size()
+	}
+	d.find(devices)
+	return d
+}
+
+// Owns has Close close something else, too.
+func (d *Disk) Owns(c io.Closer) { d.closers = append(d.closers, c) }
 
 // Close closes the image, and what it is based on.
 func (d *Disk) Close() error {

@@ -7,7 +7,8 @@
 // machine. It cannot help where it is killed too: by a SIGKILL to the whole cgroup or
 // container, or by the end of the host.
 //
-// Drivers say with [Register] how their machines are resumed.
+// Drivers say with [Register] how their machines are resumed. Whoever else changes something of a machine for a while,
+// as disk/live does, says so how that is taken back.
 package guardian
 
 import (

@@ -18,11 +18,12 @@ import (
 	"github.com/outsight-vmi/outsight/table"
 )
 
-const diskHelp = `IMAGE is the file of a disk, raw or qcow2 with its chain, a block device, or the TARGET of a running QEMU: then its
-disks are read as they are at one moment, which QEMU keeps meanwhile, and it goes on. Partitions, software RAID and
-LVM are found, and ext2, ext3, ext4 and XFS are read, with what is only in their journals. Nothing is
-mounted, and nothing is written. With several file systems the one that has /etc and /usr is meant, or
-that of --volume. The image of a running machine may change while it is read as a file.`
+const diskHelp = `IMAGE is the file of a disk (raw, qcow2 with its chain; VMDK, VHDX, VHD and VDI through qemu-nbd),
+a block device, or the TARGET of a running QEMU: then its disks are read as they are at one moment,
+which QEMU keeps meanwhile, and it goes on. Partitions, software RAID and LVM are found, and ext2,
+ext3, ext4 and XFS are read, with what is only in their journals. Nothing is mounted, and nothing
+is written. With several file systems the one that has /etc and /usr is meant, or that of --volume.
+The image of a running machine may change while it is read as a file.`
 
 // diskFlags are the flags of every command that reads disks.
 type diskFlags struct {
@@ -36,15 +37,19 @@ func (f *diskFlags) add(c *cobra.Command, volume bool) {
 	}
 	c.Flags().StringArrayVar(&f.options.With, "with", nil, "the `IMAGE` of another disk of the machine, with parts of its volume groups or arrays (may be repeated)")
 	c.Flags().StringVar(&f.options.Snapshot, "snapshot", "", "the disk as it was at this `SNAPSHOT` inside a qcow2 image")
+	c.Flags().StringVar(&f.options.Format, "format", "", "the `FORMAT` of the image (raw, qcow2, vmdk, vhdx, vpc, vdi, parallels) instead of what it begins as: whoever writes to a raw disk can make it begin as any other")
 	c.Flags().StringArrayVar(&f.options.Folders, "allow", nil, "a `FOLDER` whose files an image may name as what it is based on, beside its own folder (may be repeated)")
 }
 
 // open opens an image or the disks of a machine, and says what is not in order with them.
 func (f *diskFlags) open(c *cobra.Command, image string) (*stack.Disk, error) {
+	if f.options.Format != "" && !slices.Contains(stack.Formats(), f.options.Format) {
+		return nil, usagef("--format: unknown format %q; there are %s", f.options.Format, strings.Join(stack.Formats(), ", "))
+	}
 	if isMachine(image) {
 		return f.openMachine(c, image)
 	}
-	d, err := stack.Open(image, f.options)
+	d, err := stack.Open(c.Context(), image, f.options)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("open the disk %s: no such file; IMAGE is the path of a disk's file, or the TARGET of a running QEMU", image)
@@ -76,8 +81,8 @@ const qemuTarget = "qemu:"
 
 // openMachine keeps a moment of a running machine's disks.
 func (f *diskFlags) openMachine(c *cobra.Command, target string) (_ *stack.Disk, err error) {
-	if f.options.Snapshot != "" || len(f.options.With) > 0 {
-		return nil, usagef("%s is no file of a disk: --snapshot and --with are for images", target)
+	if f.options.Snapshot != "" || f.options.Format != "" || len(f.options.With) > 0 {
+		return nil, usagef("%s is no file of a disk: --snapshot, --format and --with are for images", target)
 	}
 	m, err := openMachine(c.Context(), target)
 	if err != nil {

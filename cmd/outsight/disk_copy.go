@@ -60,7 +60,7 @@ func (f *diskFlags) cat(c *cobra.Command, arg string, buf []byte) (err error) {
 	}
 	defer func() { err = errors.Join(err, p.disk.Close()) }()
 	if p.node.Stat().Type() == disk.TypeDir {
-		return errIsDirectory(p.path)
+		return fmt.Errorf("%s: is a directory", p.path)
 	}
 	if _, err := copyContent(c.OutOrStdout(), p.node, buf); err != nil {
 		return fmt.Errorf("%s: %w", p.path, err)

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"iter"
 	"path"
 	"time"
@@ -293,9 +292,4 @@ func newStatCommand() *cobra.Command {
 	}, false, func(p *diskPlace) iter.Seq2[*diskFile, error] {
 		return func(yield func(*diskFile, error) bool) { yield(newDiskFile(p.path, p.node), nil) }
 	})
-}
-
-// errIsDirectory is fs.ErrInvalid with a reason.
-func errIsDirectory(p string) error {
-	return fmt.Errorf("%s: is a directory: %w", p, fs.ErrInvalid)
 }

@@ -37,7 +37,7 @@ func TestGuestDebian(t *testing.T) {
 	if len(inside) < 500 || len(told) < 700 {
 		t.Fatalf("the guest has %d files, and %d of all kinds", len(inside), len(told))
 	}
-	d, err := stack.Open(filepath.Join(g.Dir, "disk.qcow2"), stack.Options{Folders: []string{"/"}}) // it is based on one in the lab's cache
+	d, err := stack.Open(t.Context(), filepath.Join(g.Dir, "disk.qcow2"), stack.Options{Folders: []string{"/"}}) // it is based on one in the lab's cache
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -37,7 +37,7 @@ func physicalVolumes(t *testing.T) (paths []string) {
 
 func TestVolumeGroup(t *testing.T) {
 	paths := physicalVolumes(t)
-	d, err := stack.Open(paths[0], stack.Options{With: paths[1:]})
+	d, err := stack.Open(t.Context(), paths[0], stack.Options{With: paths[1:]})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +62,7 @@ func TestVolumeGroup(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
-	alone, err := stack.Open(paths[0], stack.Options{})
+	alone, err := stack.Open(t.Context(), paths[0], stack.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

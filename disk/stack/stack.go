@@ -2,12 +2,15 @@
 package stack
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 
 	"github.com/outsight-vmi/outsight/disk"
+	"github.com/outsight-vmi/outsight/disk/nbd"
 	"github.com/outsight-vmi/outsight/disk/partition"
 	"github.com/outsight-vmi/outsight/disk/qcow2"
 )
@@ -18,13 +21,16 @@ type Options struct {
 	Folders []string
 	// With are images of other disks of the machine: parts of volume groups and arrays may be on them.
 	With []string
+	// Format is that of the image: "raw", "qcow2", or one that qemu-nbd reads ("vmdk", "vhdx", "vpc", "vdi", "parallels"); "": as the image
+	// begins. Whoever writes to a raw image can make it begin as any other.
+	Format string
 	// Snapshot is the ID or name of a snapshot in the image, which is opened instead of the disk as it is.
 	Snapshot string
 }
 
 // A Disk is an open image with what lies on it.
 type Disk struct {
-	// Format is of the image: "raw" or "qcow2"; "" for a device.
+	// Format is of the image: "raw", "qcow2", "vmdk" …; "" for a device.
 	Format string
 	// Scheme is how the disk is divided.
 	Scheme  partition.Scheme
@@ -55,18 +61,18 @@ type Volume struct {
 }
 
 // Open opens an image and finds what lies on it. That something on it cannot be read is no error, but one of its volume.
-func Open(path string, o Options) (*Disk, error) {
-	d := &Disk{Format: "raw"}
-	device, err := d.open(path, o)
+func Open(ctx context.Context, path string, o Options) (*Disk, error) {
+	d := &Disk{Format: Raw}
+	device, err := d.open(ctx, path, o)
 	if err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
 	d.Size = device.Size()
 	devices := []disk.Device{device}
 	others := o
-	others.Snapshot = ""
+	others.Snapshot, others.Format = "", ""
 	for _, path := range o.With {
-		other, err := d.beside(path, others)
+		other, err := d.beside(ctx, path, others)
 		if err != nil {
 			return nil, errors.Join(err, d.Close())
 		}
@@ -100,9 +106,9 @@ func (d *Disk) Close() error {
 }
 
 // beside opens another disk of the machine.
-func (d *Disk) beside(path string, o Options) (disk.Device, error) {
+func (d *Disk) beside(ctx context.Context, path string, o Options) (disk.Device, error) {
 	other := &Disk{}
-	device, err := other.open(path, o)
+	device, err := other.open(ctx, path, o)
 	d.closers = append(d.closers, other.closers...)
 	for _, note := range other.Notes {
 		d.Notes = append(d.Notes, path+": "+note)
@@ -110,32 +116,70 @@ func (d *Disk) beside(path string, o Options) (disk.Device, error) {
 	return device, err
 }
 
-func (d *Disk) open(path string, o Options) (disk.Device, error) {
-	q, err := qcow2.OpenFile(path, qcow2.Policy{Folders: o.Folders})
-	switch {
-	case err == nil:
-		d.Format = "qcow2"
-		d.closers = append(d.closers, q)
-		d.Notes = append(d.Notes, q.Info().Notes...)
-		if o.Snapshot == "" {
-			return q, nil
-		}
-		s, err := q.Snapshot(o.Snapshot)
-		if err != nil {
+// Formats are those of images that Open knows.
+func Formats() []string { return append([]string{Raw, "qcow2"}, nbd.Formats()...) }
+
+// Raw is the format of an image that is the bytes of the disk.
+const Raw = "raw"
+
+func (d *Disk) open(ctx context.Context, path string, o Options) (disk.Device, error) {
+	if o.Format == "" || o.Format == "qcow2" {
+		q, err := qcow2.OpenFile(path, qcow2.Policy{Folders: o.Folders})
+		switch {
+		case err == nil:
+			return d.qcow2(q, o)
+		case o.Format != "" || !errors.Is(err, disk.ErrUnknown):
 			return nil, err
 		}
-		return q.At(s)
-	case !errors.Is(err, disk.ErrUnknown):
-		return nil, err
-	case o.Snapshot != "":
-		return nil, fmt.Errorf("%s is a raw image, and has no snapshots", path)
 	}
 	f, err := disk.OpenFile(path)
 	if err != nil {
 		return nil, err
 	}
 	d.closers = append(d.closers, f)
-	return f, nil
+	format := o.Format
+	if format == "" {
+		if format, _, err = nbd.Format(f); err != nil {
+			return nil, err
+		}
+	}
+	if o.Snapshot != "" {
+		return nil, fmt.Errorf("%s is no qcow2 image, and has no snapshots that can be read", path)
+	}
+	if format == "" || format == Raw {
+		return f, nil
+	}
+	return d.served(ctx, path, format)
+}
+
+func (d *Disk) qcow2(q *qcow2.Image, o Options) (disk.Device, error) {
+	d.Format = "qcow2"
+	d.closers = append(d.closers, q)
+	d.Notes = append(d.Notes, q.Info().Notes...)
+	if o.Snapshot == "" {
+		return q, nil
+	}
+	s, err := q.Snapshot(o.Snapshot)
+	if err != nil {
+		return nil, err
+	}
+	return q.At(s)
+}
+
+// served opens an image through qemu-nbd.
+func (d *Disk) served(ctx context.Context, path, format string) (disk.Device, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() // the server has its own
+	s, err := nbd.Serve(ctx, f, format)
+	if err != nil {
+		return nil, err
+	}
+	d.Format = format
+	d.closers = append(d.closers, s)
+	return s, nil
 }
 
 // Volume finds the volume of that name, label or UUID, whose file system can be read. Without a name it is the one that has what a system's

@@ -3,6 +3,7 @@ package stack_test
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -62,7 +63,7 @@ func file(t testing.TB, b []byte) string {
 
 func open(t testing.TB, b []byte) *stack.Disk {
 	t.Helper()
-	d, err := stack.Open(file(t, b), stack.Options{})
+	d, err := stack.Open(t.Context(), file(t, b), stack.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,10 +125,10 @@ func TestNothing(t *testing.T) {
 			t.Errorf("%s: %+v", name, v)
 		}
 	}
-	if _, err := stack.Open(filepath.Join(t.TempDir(), "none"), stack.Options{}); !errors.Is(err, os.ErrNotExist) {
+	if _, err := stack.Open(t.Context(), filepath.Join(t.TempDir(), "none"), stack.Options{}); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a file that is not there: %v", err)
 	}
-	if _, err := stack.Open(file(t, ext4()), stack.Options{Snapshot: "x"}); err == nil {
+	if _, err := stack.Open(t.Context(), file(t, ext4()), stack.Options{Snapshot: "x"}); err == nil {
 		t.Error("a snapshot in a raw image")
 	}
 }
@@ -143,7 +144,7 @@ func Example() {
 	if err := os.WriteFile(image, divided(ext4()), 0o600); err != nil {
 		log.Fatal(err)
 	}
-	d, err := stack.Open(image, stack.Options{})
+	d, err := stack.Open(context.Background(), image, stack.Options{})
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -171,4 +171,6 @@ type Extent struct {
 	Length   int64 // in bytes
 	// Unwritten says that it is allocated, and reads as zeroes.
 	Unwritten bool
+	// Memory says that its bytes come from the memory of the guest, which may not have written them to the device yet.
+	Memory bool
 }

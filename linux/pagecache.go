@@ -83,6 +83,7 @@ type CachedRange struct {
 	Dirty   bool // not yet written to the disk
 	Valid   bool // it holds the file's bytes: they are not being read just now
 	Swapped bool
+	Page    virt.Addr // the first struct page of its folio
 }
 
 // CachedPages yields what of a file is in the page cache, in order of offset.
@@ -149,7 +150,7 @@ func (s *System) folio(e kobj.XArrayEntry, o *PageCacheLayout) (c CachedRange, e
 	skip := e.Index - index
 	return CachedRange{
 		Offset: e.Index * phys.PageSize, Size: (1<<order - skip) * phys.PageSize, PA: phys.Addr((pfn + skip) * phys.PageSize),
-		Dirty: flags>>o.dirty&1 != 0, Valid: flags>>o.uptodate&1 != 0,
+		Dirty: flags>>o.dirty&1 != 0, Valid: flags>>o.uptodate&1 != 0, Page: a,
 	}, nil
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"iter"
 	"os"
@@ -12,10 +13,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/outsight-vmi/outsight/disk"
+	"github.com/outsight-vmi/outsight/disk/cached"
 	"github.com/outsight-vmi/outsight/disk/live"
 	"github.com/outsight-vmi/outsight/disk/qcow2"
 	"github.com/outsight-vmi/outsight/disk/stack"
+	"github.com/outsight-vmi/outsight/guest"
 	"github.com/outsight-vmi/outsight/table"
+	"github.com/outsight-vmi/outsight/vm"
 )
 
 const diskHelp = `IMAGE is the file of a disk (raw, qcow2 with its chain; VMDK, VHDX, VHD and VDI through qemu-nbd),
@@ -27,12 +31,16 @@ The image of a running machine may change while it is read as a file.`
 
 // diskFlags are the flags of every command that reads disks.
 type diskFlags struct {
-	volume  string
-	options stack.Options
+	volume          string
+	options         stack.Options
+	diskOnly, pause bool
+	look            *guest.Look // at the guest whose disks are read; nil: none
 }
 
 func (f *diskFlags) add(c *cobra.Command, volume bool) {
 	if volume {
+		c.Flags().BoolVar(&f.diskOnly, "disk-only", false, "of a running machine, show what is on its disks, without what its kernel has in memory alone")
+		c.Flags().BoolVar(&f.pause, "pause", false, "stop a running machine while it is read: its disks and its memory are of one moment then")
 		c.Flags().StringVar(&f.volume, "volume", "", "the `VOLUME` that is meant: its name, label or UUID, as \"outsight volumes\" lists them")
 	}
 	c.Flags().StringArrayVar(&f.options.With, "with", nil, "the `IMAGE` of another disk of the machine, with parts of its volume groups or arrays (may be repeated)")
@@ -79,24 +87,29 @@ func isMachine(name string) bool {
 
 const qemuTarget = "qemu:"
 
-// openMachine keeps a moment of a running machine's disks.
+// openMachine keeps a moment of a running machine's disks, and looks at what its kernel has of them in memory.
 func (f *diskFlags) openMachine(c *cobra.Command, target string) (_ *stack.Disk, err error) {
 	if f.options.Snapshot != "" || f.options.Format != "" || len(f.options.With) > 0 {
 		return nil, usagef("%s is no file of a disk: --snapshot, --format and --with are for images", target)
 	}
-	m, err := openMachine(c.Context(), target)
+	m, err := f.machine(c, target)
 	if err != nil {
 		return nil, err
 	}
+	var closers []io.Closer
 	defer func() {
 		if err != nil {
+			for _, c := range closers {
+				err = errors.Join(err, c.Close())
+			}
 			err = errors.Join(err, m.Close())
 		}
 	}()
-	if !m.Live() {
+	machine := m.machine
+	if !machine.Live() {
 		return nil, fmt.Errorf("%s is a dump of memory: it has no disks", target)
 	}
-	drives, err := live.Drives(c.Context(), m.Control.Monitor)
+	drives, err := live.Drives(c.Context(), machine.Control.Monitor)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", target, err)
 	}
@@ -104,15 +117,76 @@ func (f *diskFlags) openMachine(c *cobra.Command, target string) (_ *stack.Disk,
 	if len(drives) == 0 {
 		return nil, fmt.Errorf("%s has no disks that it can write to", target)
 	}
-	s, err := live.Open(c.Context(), target, m, drives)
+	s, err := live.Open(c.Context(), target, machine, drives)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", target, err)
 	}
+	closers = append(closers, s)
 	d := stack.Over(s.Devices...)
 	d.Owns(s)
+	if m.guest != nil {
+		// After the disks: what is in memory is newer than they are, never older.
+		l, err := m.guest.Look(c.Context())
+		if err != nil {
+			return nil, err
+		}
+		d.Owns(l)
+		f.look = l
+	}
 	d.Owns(m)
 	complain(c, d)
 	return d, nil
+}
+
+// A diskMachine is an open machine, with its guest if that is known.
+type diskMachine struct {
+	machine *vm.Machine
+	guest   *guest.Guest
+}
+
+func (m *diskMachine) Close() error {
+	if m.guest != nil {
+		return m.guest.Close()
+	}
+	return m.machine.Close()
+}
+
+// machine opens a TARGET. Its disks can be read also if its kernel is not found.
+func (f *diskFlags) machine(c *cobra.Command, target string) (*diskMachine, error) {
+	if !f.diskOnly {
+		flags := guestFlags{pause: f.pause}
+		g, err := flags.session(c.Context(), target)
+		if err == nil {
+			return &diskMachine{g.Machine(), g}, nil
+		}
+		if f.pause {
+			return nil, err
+		}
+	}
+	m, err := openMachine(c.Context(), target)
+	if err != nil {
+		return nil, err
+	}
+	if !f.diskOnly {
+		warn("its kernel is not found: what it has not written to its disks is not shown")
+	}
+	return &diskMachine{machine: m}, nil
+}
+
+// newer lays what the guest has in memory over a volume.
+func (f *diskFlags) newer(c *cobra.Command, v *stack.Volume) error {
+	if f.look == nil {
+		return nil
+	}
+	over, err := cached.Over(c.Context(), f.look.Linux, f.look.Machine.Memory, v.Device, v.FS)
+	switch {
+	case errors.Is(err, cached.ErrNotMounted):
+		return nil
+	case err != nil:
+		return fmt.Errorf("volume %s: what the guest has of it in memory: %w; --disk-only leaves that out", v.Name, err)
+	}
+	v.FS = over
+	return nil
 }
 
 // A diskPlace is a file on a disk.
@@ -133,6 +207,9 @@ func (f *diskFlags) find(c *cobra.Command, arg string, follow bool) (*diskPlace,
 	p := &diskPlace{disk: d, path: path}
 	if p.volume, err = d.Volume(f.volume); err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", image, err), d.Close())
+	}
+	if err := f.newer(c, p.volume); err != nil {
+		return nil, errors.Join(err, d.Close())
 	}
 	for _, note := range p.volume.FS.Info().Notes {
 		fmt.Fprintf(c.ErrOrStderr(), "outsight: volume %s: %s\n", p.volume.Name, sentence(note))

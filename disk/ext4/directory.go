@@ -45,7 +45,7 @@ func (n *node) Entries() iter.Seq2[disk.Entry, error] {
 				continue
 			}
 			part := buf[:min(int64(min(r.length, uint64(len(buf))))*size, int64(len(buf)), (c.size-at)/size*size)]
-			if err := disk.ReadFull(n.fs.device, part, int64(r.physical)*size); err != nil {
+			if err := disk.ReadFull(n.fs.newest, part, int64(r.physical)*size); err != nil {
 				yield(disk.Entry{}, n.errorf("the directory: %w", err))
 				return
 			}

@@ -23,38 +23,48 @@ const rootInode = 2
 type FS struct {
 	*super
 	device  disk.Device // with what the journal has
-	meta    *disk.Cache // of device
+	newest  disk.Device // device, with what is newer of metadata
+	meta    *disk.Cache // of newest
 	journal *journal
 }
 
 // Open opens the file system that a device begins with. The error wraps disk.ErrUnknown if it has none of this kind, and disk.ErrUnsupported if
 // it has a feature that is not read.
 func Open(d disk.Device) (*FS, error) {
+	return OpenNewer(d, func(d disk.Device) disk.Device { return d })
+}
+
+// OpenNewer is Open for who knows of blocks that are newer than what is on the device and in the journal: the kernel that has the file system
+// mounted, which keeps metadata in the page cache of the block device. newer lays them over what it is given, and is asked for
+// metadata alone: a block of data may have been metadata before, and its old bytes be there still.
+func OpenNewer(d disk.Device, newer func(disk.Device) disk.Device) (*FS, error) {
 	s, err := readSuper(d)
 	if err != nil {
 		return nil, err
 	}
-	f := &FS{super: s, device: d, meta: disk.NewCache(d, cachePage, cachePages)}
-	if s.compat&compatHasJournal == 0 || s.journalInode == 0 {
-		return f, nil
+	f := &FS{super: s}
+	f.over(d, d)
+	if s.compat&compatHasJournal != 0 && s.journalInode != 0 {
+		if f.journal, err = readJournal(f); err != nil {
+			return nil, fmt.Errorf("journal: %w", err)
+		}
+		if len(f.journal.blocks) > 0 {
+			d = f.journal.over(d)
+		}
 	}
-	j, err := readJournal(f)
-	if err != nil {
-		return nil, fmt.Errorf("journal: %w", err)
-	}
-	f.journal = j
-	if len(j.blocks) == 0 {
-		return f, nil
-	}
-	f.device = j.over(d)
-	f.meta = disk.NewCache(f.device, cachePage, cachePages)
-	if f.super, err = readSuper(f.device); err != nil {
+	f.over(d, newer(d))
+	if f.super, err = readSuper(f.newest); err != nil {
 		return nil, fmt.Errorf("as the journal has it: %w", err)
 	}
 	if f.blockSize != s.blockSize {
 		return nil, &disk.CorruptError{Format: "ext4", Offset: superOffset, What: "the journal has a superblock with another block size"}
 	}
 	return f, nil
+}
+
+// over reads data from one device and metadata from another.
+func (f *FS) over(data, metadata disk.Device) {
+	f.device, f.newest, f.meta = data, metadata, disk.NewCache(metadata, cachePage, cachePages)
 }
 
 func readSuper(d disk.Device) (*super, error) {

@@ -36,7 +36,7 @@ var stair = []string{
 	"linux/*",
 	"disk wire",
 	"disk/* wire/*",
-	"disk/stack", // what lies on what, all formats together
+	"disk/stack disk/live disk/cached", // what lies on what, all formats together; disks of machines that run, and what their kernels know better
 	"guest",
 	"plant", // the only room that writes into a guest
 	"table",

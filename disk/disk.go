@@ -63,7 +63,9 @@ type Info struct {
 	Used      int64 // in bytes, as far as it is written down
 	Inodes    uint64
 	Features  []string // in the words of the file system's own tools
-	// Notes are for people: a journal that was replayed, what of it was not.
+	// Elsewhere says what is shown as it is not in its place on the device: changes in the journal, or in memory.
+	Elsewhere []string
+	// Notes are what people should know: damage, and what cannot be shown.
 	Notes []string
 }
 

@@ -298,7 +298,8 @@ var volumeColumns = table.Columns[stack.Volume]{
 	{Name: "used", Type: table.Size, Doc: "Bytes that are in use, as the file system has it.", Get: ofFS(func(i disk.Info) table.Value { return table.SizeValue(uint64(i.Used)) })},
 	{Name: "block_size", Type: table.Size, Extra: true, Doc: "Bytes of a block.", Get: ofFS(func(i disk.Info) table.Value { return table.SizeValue(uint64(i.BlockSize)) })},
 	{Name: "features", Type: table.List, Extra: true, Doc: "Features of the file system, as its own tools name them.", Get: ofFS(func(i disk.Info) table.Value { return table.ListValue(i.Features) })},
-	{Name: "notes", Type: table.List, Extra: true, Doc: "What is not in order, or was taken from the journal.", Get: ofFS(func(i disk.Info) table.Value { return table.ListValue(i.Notes) })},
+	{Name: "elsewhere", Type: table.List, Extra: true, Doc: "What is shown as it is not in its place on the disk: changes in the journal.", Get: ofFS(func(i disk.Info) table.Value { return table.ListValue(i.Elsewhere) })},
+	{Name: "notes", Type: table.List, Extra: true, Doc: "What is not in order, and what cannot be shown.", Get: ofFS(func(i disk.Info) table.Value { return table.ListValue(i.Notes) })},
 	{Name: "partition_name", Type: table.Text, Extra: true, Doc: "Name of the partition, in a GPT.", Get: ofPartition(func(v *stack.Volume) string { return v.Partition.Name })},
 	{Name: "partition_uuid", Type: table.Text, Extra: true, Doc: "UUID of the partition.", Get: ofPartition(func(v *stack.Volume) string { return v.Partition.UUID })},
 	{Name: "unreadable", Type: table.Text, Extra: true, Doc: "Why its files cannot be read.", Get: func(v *stack.Volume) table.Value {

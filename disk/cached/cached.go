@@ -30,7 +30,8 @@ type FS struct {
 	s      *linux.System
 	mem    phys.Memory
 	inodes map[uint64]*linux.INode
-	note   string
+	memory string
+	notes  []string
 }
 
 type layout struct {
@@ -70,12 +71,12 @@ func Over(ctx context.Context, s *linux.System, mem phys.Memory, device disk.Dev
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	c.note = fmt.Sprintf("shown as the guest has it in memory: %d of its files are there", len(c.inodes))
+	c.memory = fmt.Sprintf("%d files are shown as the guest has them in memory", len(c.inodes))
 	if damaged > 0 {
-		c.note += fmt.Sprintf(", and %d could not be read", damaged)
+		c.notes = append(c.notes, fmt.Sprintf("%d files that the guest has in memory could not be read there", damaged))
 	}
 	if !strings.HasPrefix(info.Kind, "ext") {
-		c.note += "; names that it has not written out are missing"
+		c.notes = append(c.notes, "names that the guest has not written to its log yet are missing")
 		return c, nil
 	}
 	pages, err := blockPages(ctx, s, o, sb, info.BlockSize)
@@ -188,10 +189,11 @@ func (have places) over(mem phys.Memory, p []byte, offset int64) error {
 	return nil
 }
 
-// Info is what the file system says of itself, with a note on what is from memory.
+// Info is what the file system says of itself, and what of it is from memory.
 func (f *FS) Info() disk.Info {
 	info := f.FileSystem.Info()
-	info.Notes = append(slices.Clone(info.Notes), f.note)
+	info.Elsewhere = append(slices.Clone(info.Elsewhere), f.memory)
+	info.Notes = append(slices.Clone(info.Notes), f.notes...)
 	return info
 }
 

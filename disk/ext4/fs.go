@@ -96,6 +96,7 @@ func (f *FS) Info() disk.Info {
 	}
 	if f.journal != nil {
 		info.Notes = append(info.Notes, f.journal.notes...)
+		info.Elsewhere = f.journal.elsewhere
 	} else if f.compat&compatHasJournal != 0 {
 		info.Notes = append(info.Notes, "its journal is on another device: what is only in the journal is not shown")
 	}

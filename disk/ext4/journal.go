@@ -43,8 +43,8 @@ const (
 type journal struct {
 	blockSize int64
 	// blocks are the newest copies: from a block of the file system to where the journal has it.
-	blocks map[uint64]journalled
-	notes  []string
+	blocks           map[uint64]journalled
+	notes, elsewhere []string
 
 	content             *content
 	incompat            uint32
@@ -126,7 +126,7 @@ func (j *journal) replay() error {
 		if _, err := j.pass(j.sequence, end, (*journal).take); err != nil {
 			return err
 		}
-		j.notes = append(j.notes, fmt.Sprintf("%d blocks are shown as the journal has them: %d transactions are not in their places yet", len(j.blocks), end-j.sequence))
+		j.elsewhere = append(j.elsewhere, fmt.Sprintf("%d blocks are shown as the journal has them: %d transactions are not in their places yet", len(j.blocks), end-j.sequence))
 	}
 	if j.damaged > 0 {
 		j.notes = append(j.notes, fmt.Sprintf("%d blocks in the journal are damaged, and were left out", j.damaged))

@@ -88,7 +88,7 @@ func TestJournal(t *testing.T) {
 			t.Log(tool(t, "debugfs", "-w", "-f", cmds, image))
 			dirty := open(t, image)
 			got := seen(t, dirty)
-			if notes := strings.Join(dirty.Info().Notes, "; "); !strings.Contains(notes, "as the journal has them") {
+			if notes := strings.Join(dirty.Info().Elsewhere, "; "); !strings.Contains(notes, "as the journal has them") {
 				t.Errorf("notes: %s", notes)
 			}
 			replayed := filepath.Join(work, "replayed")
@@ -101,7 +101,7 @@ func TestJournal(t *testing.T) {
 			}
 			t.Log(tool(t, "debugfs", "-w", "-R", "jr", replayed))
 			after := open(t, replayed)
-			if notes := after.Info().Notes; len(notes) > 0 {
+			if notes := after.Info().Elsewhere; len(notes) > 0 {
 				t.Fatalf("debugfs left something in the journal: %v", notes)
 			}
 			if want := seen(t, after); !maps.Equal(got, want) {

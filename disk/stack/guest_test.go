@@ -46,8 +46,8 @@ func TestGuestDebian(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("%s on %s: %v", v.Content, v.Name, v.FS.Info().Notes)
-	if notes := strings.Join(v.FS.Info().Notes, "; "); !strings.Contains(notes, "journal") {
+	t.Logf("%s on %s: %v", v.Content, v.Name, v.FS.Info().Elsewhere)
+	if notes := strings.Join(v.FS.Info().Elsewhere, "; "); !strings.Contains(notes, "journal") {
 		t.Errorf("nothing was taken from the journal: %q", notes)
 	}
 	names := map[uint32]string{disk.TypeRegular: "f", disk.TypeDir: "d", disk.TypeLink: "l", disk.TypeFIFO: "p", disk.TypeSocket: "s", disk.TypeChar: "c", disk.TypeBlock: "b"}

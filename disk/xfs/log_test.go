@@ -85,8 +85,8 @@ func TestLog(t *testing.T) {
 	if n, said := differences(t, fs); n != 0 {
 		t.Error(said)
 	}
-	if notes := fs.Info().Notes; len(notes) != 1 || !strings.Contains(notes[0], "transactions of the log were replayed") {
-		t.Errorf("notes: %q", notes)
+	if info := fs.Info(); len(info.Notes) != 0 || len(info.Elsewhere) != 1 || !strings.Contains(info.Elsewhere[0], "transactions of the log") {
+		t.Errorf("%+v", info)
 	}
 	var held []string
 	for n, err := range fs.Unlinked() {

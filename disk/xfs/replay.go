@@ -71,7 +71,7 @@ func (fs *FS) replayLog() map[int64][]byte {
 		fs.note("the log has changes that are not shown: %v", err)
 	}
 	if r.count > 0 {
-		fs.note("the file system was not unmounted: %d transactions of the log were replayed", r.count)
+		fs.elsewhere = append(fs.elsewhere, fmt.Sprintf("%d transactions of the log are not in their places yet", r.count))
 	}
 	r.notePending()
 	return r.blocks

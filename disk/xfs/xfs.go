@@ -16,10 +16,11 @@ const format = "xfs"
 
 // FS is an XFS file system on a device. It may be used by several goroutines.
 type FS struct {
-	dev   disk.Device
-	sb    superblock
-	cache *cache
-	notes []string
+	dev       disk.Device
+	sb        superblock
+	cache     *cache
+	notes     []string
+	elsewhere []string
 
 	once  sync.Once // for used and inodes
 	used  int64
@@ -112,6 +113,7 @@ func (fs *FS) Info() disk.Info {
 		Inodes:    fs.inode,
 		Features:  fs.sb.features(),
 		Notes:     fs.notes,
+		Elsewhere: fs.elsewhere,
 	}
 }
 

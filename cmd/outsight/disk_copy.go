@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -20,14 +21,48 @@ import (
 // copyBuffer is how much of a file is read at once.
 const copyBuffer = 1 << 20
 
-// copyContent writes a file's content.
-func copyContent(w io.Writer, n disk.Node, buf []byte) (int64, error) {
+// copyContent writes a file's content, until ctx ends: a file that is all hole may be larger than any disk.
+func copyContent(ctx context.Context, w io.Writer, n disk.Node, buf []byte) (int64, error) {
 	c, err := n.Content()
 	if err != nil {
 		return 0, err
 	}
+	return copyPart(ctx, w, c, 0, c.Size(), buf)
+}
+
+func copyPart(ctx context.Context, w io.Writer, c disk.Content, at, size int64, buf []byte) (int64, error) {
 	// Neither side may go its own way around the buffer: both are read in large pieces.
-	return io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{io.NewSectionReader(c, 0, c.Size())}, buf)
+	return io.CopyBuffer(struct{ io.Writer }{w}, &untilDone{ctx, io.NewSectionReader(c, at, size)}, buf)
+}
+
+// untilDone reads until its context ends.
+type untilDone struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (u *untilDone) Read(p []byte) (int, error) {
+	if err := u.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return u.r.Read(p)
+}
+
+// copyHoles writes a file's content to a new file, which has holes where the content has them.
+func copyHoles(ctx context.Context, file *os.File, n disk.Node, buf []byte) error {
+	c, err := n.Content()
+	if err != nil {
+		return err
+	}
+	for e, err := range c.Extents() {
+		if err == nil && !e.Unwritten {
+			_, err = copyPart(ctx, io.NewOffsetWriter(file, e.Logical), c, e.Logical, e.Length, buf)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return file.Truncate(c.Size())
 }
 
 func newCatCommand() *cobra.Command {
@@ -62,7 +97,7 @@ func (f *diskFlags) cat(c *cobra.Command, arg string, buf []byte) (err error) {
 	if p.node.Stat().Type() == disk.TypeDir {
 		return fmt.Errorf("%s: is a directory", p.path)
 	}
-	if _, err := copyContent(c.OutOrStdout(), p.node, buf); err != nil {
+	if _, err := copyContent(c.Context(), c.OutOrStdout(), p.node, buf); err != nil {
 		return fmt.Errorf("%s: %w", p.path, err)
 	}
 	return nil
@@ -108,7 +143,7 @@ func newHashCommand() *cobra.Command {
 		}
 		defer func() { err = errors.Join(err, p.disk.Close()) }()
 		failed := 0
-		if err := showList(c, o, view(partial(c, &failed, p.sums()))); err != nil {
+		if err := showList(c, o, view(partial(c, &failed, p.sums(c.Context())))); err != nil {
 			return err
 		}
 		return incomplete(c, failed)
@@ -117,7 +152,7 @@ func newHashCommand() *cobra.Command {
 }
 
 // sums are the checksums of all regular files below a place.
-func (p *diskPlace) sums() iter.Seq2[*fileSum, error] {
+func (p *diskPlace) sums(ctx context.Context) iter.Seq2[*fileSum, error] {
 	return func(yield func(*fileSum, error) bool) {
 		buf, h := make([]byte, copyBuffer), sha256.New()
 		for f, err := range disk.Walk(p.volume.FS, p.path, p.node) {
@@ -128,7 +163,7 @@ func (p *diskPlace) sums() iter.Seq2[*fileSum, error] {
 				}
 				h.Reset()
 				var n int64
-				if n, err = copyContent(h, f.Node, buf); err == nil {
+				if n, err = copyContent(ctx, h, f.Node, buf); err == nil {
 					row = &fileSum{sum: fmt.Sprintf("%x", h.Sum(nil)), path: f.Path, size: n}
 				}
 			}
@@ -146,7 +181,7 @@ const cpLong = `Copy a file of a disk, or a directory with all that is in it, to
 
 What is copied is content alone: files belong to who copies them and are not executable. Symbolic links,
 devices, sockets and FIFOs are left out and counted, because they could act on the host.
-A file that is there is not replaced without --force.
+Holes stay holes. A file that is there is not replaced without --force.
 
 ` + diskHelp
 
@@ -216,7 +251,7 @@ func (p *diskPlace) copyTo(c *cobra.Command, to string, force bool) error {
 				complain(f.Path, err)
 			}
 		case disk.TypeRegular:
-			if err := copyFile(root, at, f.Node, force, buf); err != nil {
+			if err := copyFile(c.Context(), root, at, f.Node, force, buf); err != nil {
 				complain(f.Path, err)
 			} else {
 				files++
@@ -232,7 +267,7 @@ func (p *diskPlace) copyTo(c *cobra.Command, to string, force bool) error {
 	return incomplete(c, failed)
 }
 
-func copyFile(root *os.Root, name string, n disk.Node, force bool, buf []byte) (err error) {
+func copyFile(ctx context.Context, root *os.Root, name string, n disk.Node, force bool, buf []byte) (err error) {
 	flags := os.O_WRONLY | os.O_CREATE | os.O_EXCL
 	if force {
 		// What is there is taken away, not written to: it may be a link.
@@ -247,7 +282,10 @@ func copyFile(root *os.Root, name string, n disk.Node, force bool, buf []byte) (
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, file.Close()) }()
-	_, err = copyContent(file, n, buf)
-	return err
+	defer func() {
+		if err = errors.Join(err, file.Close()); err != nil {
+			err = errors.Join(err, root.Remove(name)) // a part of a file would pass for the file
+		}
+	}()
+	return copyHoles(ctx, file, n, buf)
 }

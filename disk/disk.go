@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"strings"
 	"time"
 )
 
@@ -151,6 +152,9 @@ type Entry struct {
 	// Type is as in Stat.Mode; 0 if the directory does not say it.
 	Type uint32
 }
+
+// ValidName says whether a directory can have a name: on a disk that somebody has made up it may be a path.
+func ValidName(name string) bool { return name != "" && !strings.ContainsAny(name, "/\x00") }
 
 // An Attribute is an extended attribute, with its name as Linux shows it ("security.capability").
 type Attribute struct {

@@ -95,16 +95,23 @@ func mounted(ctx context.Context, s *linux.System, o *layout, uuid string) (*lin
 	if strings.Trim(uuid, "0") == "" {
 		return nil, fmt.Errorf("a file system without a UUID: %w", ErrNotMounted)
 	}
+	var found *linux.SuperBlock
 	for sb, err := range s.SuperBlocks(ctx) {
 		if err != nil {
 			continue // another one's
 		}
 		r := s.Reader()
 		if r.Pointer(sb.Addr, o.bdev) != 0 && fmt.Sprintf("%x", r.Bytes(o.uuid.At(sb.Addr), uuidSize)) == uuid && r.Err == nil {
-			return sb, nil
+			if found != nil {
+				return nil, fmt.Errorf("the guest has mounted two file systems with the UUID %s: which one this is cannot be told", uuid)
+			}
+			found = sb
 		}
 	}
-	return nil, ErrNotMounted
+	if found == nil {
+		return nil, ErrNotMounted
+	}
+	return found, nil
 }
 
 // blockPages are the pages of a block device that the kernel has: metadata, as of now.
@@ -158,7 +165,10 @@ type blocks struct {
 
 func (b *blocks) ReadAt(p []byte, offset int64) (int, error) {
 	n, err := b.Device.ReadAt(p, offset)
-	return n, errors.Join(b.pages.over(b.mem, p[:n], offset), err)
+	if err := b.pages.over(b.mem, p[:n], offset); err != nil {
+		return 0, err
+	}
+	return n, err
 }
 
 // over replaces what memory has of bytes that were read at an offset. What lies together is read at once.
@@ -256,6 +266,20 @@ func (n *node) Stat() disk.Stat {
 	}
 	s.Accessed, s.Modified, s.Changed = n.i.ATime.Local(), n.i.MTime.Local(), n.i.CTime.Local()
 	return s
+}
+
+// Target is where a symbolic link leads. Before Linux 5.19 that of a long one is in its pages.
+func (n *node) Target() (string, error) {
+	const longest = 4096
+	if size := n.i.Size; n.Stat().Type() == disk.TypeLink && n.i.Cached > 0 && size > 0 && size < longest {
+		pages, err := placesOf(phys.PageSize, n.fs.s.CachedPages(context.Background(), n.i))
+		if err == nil && len(pages.at) > 0 {
+			b := make([]byte, size)
+			err = pages.over(n.fs.mem, b, 0)
+			return string(b), err
+		}
+	}
+	return n.Node.Target()
 }
 
 // Content is what is in a regular file, from memory where that has it.

@@ -34,7 +34,7 @@ mkdir new && for i in $(seq 1 60); do echo new $i >new/name-$i; done
 echo more >>old/7 && dd if=/dev/urandom of=old/big bs=64k seek=10 count=2 conv=notrunc 2>/dev/null
 dd if=/dev/urandom of=new/big bs=64k count=20 2>/dev/null
 dd if=/dev/urandom of=new/sparse bs=4k seek=1000 count=1 2>/dev/null
-rm old/gone && mv old/8 new/moved && ln -s ../old new/link && ln old/9 new/hard && chmod 4711 old/10 && chown 7:8 old/11 && : >old/12
+rm old/gone && mv old/8 new/moved && ln -s ../old new/link && ln old/9 new/hard && ln -s /$(seq 1 60 | tr '\n' x) new/long && chmod 4711 old/10 && chown 7:8 old/11 && : >old/12
 `
 
 var options = [][]string{{"-b", "4096"}, {"-b", "1024", "-O", "^metadata_csum"}}
@@ -79,9 +79,12 @@ func unwritten(t *testing.T, g *lab.Guest, target string, n int) {
 	labtest.Output(t, g, fmt.Sprintf(fill, fmt.Sprintf("vd%c", 'a'+n)))
 	defer labtest.Output(t, g, "cd / && umount /mnt")
 	inside := map[string]string{}
-	for line := range strings.Lines(labtest.Output(t, g, `cd /mnt && find . -exec stat -c '%n %f %u %g %h %s %Y' {} \; && echo sums && find . -type f -exec sha256sum {} \;`)) {
+	for line := range strings.Lines(labtest.Output(t, g, `cd /mnt && find . -exec stat -c '%n %f %u %g %h %s %Y' {} \; && echo sums && find . -type f -exec sha256sum {} \; && find . -type l -exec sh -c 'echo target $1 $(readlink $1)' _ {} \;`)) {
 		first, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
-		if len(first) == 64 {
+		if first == "target" {
+			name, target, _ := strings.Cut(rest, " ")
+			inside["target of "+strings.TrimPrefix(name, ".")] = target
+		} else if len(first) == 64 {
 			inside["sum of "+strings.TrimPrefix(strings.TrimSpace(rest), ".")] = first
 		} else if rest != "" {
 			inside[strings.TrimPrefix(first, ".")] = rest
@@ -156,6 +159,13 @@ func told(t *testing.T, f disk.FileSystem) map[string]string {
 		name := strings.TrimSuffix(file.Path, "/")
 		s := file.Node.Stat()
 		got[name] = fmt.Sprintf("%x %d %d %d %d %d", s.Mode, s.UID, s.GID, s.Links, s.Size, s.Modified.Unix())
+		if s.Type() == disk.TypeLink {
+			target, err := file.Node.Target()
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			got["target of "+name] = target
+		}
 		if s.Type() != disk.TypeRegular {
 			continue
 		}

@@ -100,7 +100,7 @@ func (n *node) value(a attribute) ([]byte, error) {
 			return nil, n.errorf("the value of attribute %q: %w", attributeName(a.index, a.name), err)
 		}
 		v = make([]byte, a.size)
-		if err := disk.ReadFull(&content{n: holder, size: holder.stat.Size}, v, 0); err != nil {
+		if err := disk.ReadFull(&content{n: holder, from: n.fs.newest, size: holder.stat.Size}, v, 0); err != nil {
 			return nil, n.errorf("the value of attribute %q: %w", attributeName(a.index, a.name), err)
 		}
 	}

@@ -11,13 +11,14 @@ import (
 // content is the bytes of a file, a directory or a long link.
 type content struct {
 	n    *node
+	from disk.Device // for data or for metadata: see OpenNewer
 	size int64
 	// inline is the content, if it is in the inode. Beyond it Linux shows zeroes (fs/ext4/inline.c, ext4_readpage_inline), and mke2fs makes such files.
 	inline []byte
 }
 
 func (n *node) content() (*content, error) {
-	c := &content{n: n, size: n.stat.Size}
+	c := &content{n: n, from: n.fs.device, size: n.stat.Size}
 	if n.flags&flagInline == 0 {
 		return c, nil
 	}
@@ -78,7 +79,7 @@ func (c *content) ReadAt(p []byte, offset int64) (int, error) {
 		}
 		if r.physical == 0 || r.unwritten {
 			clear(part)
-		} else if err := disk.ReadFull(fs.device, part, int64(r.physical)*fs.blockSize+within); err != nil {
+		} else if err := disk.ReadFull(c.from, part, int64(r.physical)*fs.blockSize+within); err != nil {
 			return done, c.n.errorf("its content: %w", err)
 		}
 		done += len(part)

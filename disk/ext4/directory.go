@@ -29,7 +29,7 @@ func (n *node) Entries() iter.Seq2[disk.Entry, error] {
 			return
 		}
 		size := n.fs.blockSize
-		c := &content{n: n, size: min(n.stat.Size, maxDirectory)}
+		c := &content{n: n, size: min(n.stat.Size, maxDirectory, n.fs.device.Size())}
 		buf := make([]byte, max(readAhead, size))
 		for at := int64(0); at+size <= c.size; {
 			r, err := n.lookup(uint64(at / size))
@@ -92,7 +92,11 @@ func (n *node) blockEntries(b []byte, offset int64, yield func(disk.Entry, error
 			if int(kind) < len(entryTypes) {
 				e.Type = entryTypes[kind]
 			}
-			if e.Name != "." && e.Name != ".." {
+			if !disk.ValidName(e.Name) {
+				if !yield(disk.Entry{}, n.errorf("a name in the directory is %q", e.Name)) {
+					return false
+				}
+			} else if e.Name != "." && e.Name != ".." {
 				if n.flags&flagEncrypted != 0 { // as fscrypt shows names without a key: in letters that names may have
 					e.Name = base64.RawURLEncoding.EncodeToString([]byte(e.Name))
 				}

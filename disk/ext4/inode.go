@@ -191,6 +191,7 @@ func (n *node) Target() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	c.from = n.fs.newest // Linux keeps it as metadata (since 5.19)
 	b := make([]byte, n.stat.Size)
 	if err := disk.ReadFull(c, b, 0); err != nil {
 		return "", fmt.Errorf("ext4: target of inode %d: %w", n.stat.Inode, err)

@@ -71,7 +71,7 @@ func readJournal(f *FS) (*journal, error) {
 	if err != nil {
 		return nil, err
 	}
-	j := &journal{blockSize: f.blockSize, blocks: map[uint64]journalled{}, revoked: map[uint64]uint32{}, content: &content{n: n, size: n.stat.Size}}
+	j := &journal{blockSize: f.blockSize, blocks: map[uint64]journalled{}, revoked: map[uint64]uint32{}, content: &content{n: n, from: f.device, size: n.stat.Size}}
 	b := make([]byte, 1024)
 	if err := disk.ReadFull(j.content, b, 0); err != nil {
 		return nil, err
@@ -281,7 +281,7 @@ func (j *journal) take(kind, sequence uint32, at uint64, b []byte) error {
 		if err != nil {
 			return err
 		}
-		if r.physical == 0 || block >= j.content.n.fs.blocks || len(j.blocks) >= maxJournalBlocks {
+		if r.physical == 0 || block >= uint64(j.content.n.fs.device.Size()/j.blockSize) || len(j.blocks) >= maxJournalBlocks {
 			j.damaged++
 			return nil
 		}
@@ -307,14 +307,14 @@ func (j *journal) take(kind, sequence uint32, at uint64, b []byte) error {
 
 // fastCommits sees whether there are fast commits behind the log, which describe changes instead of having the blocks.
 func (j *journal) fastCommits() error {
-	if j.incompat&journalFastCommit == 0 || j.last == j.length {
+	if j.incompat&journalFastCommit == 0 || j.last+1 >= j.length {
 		return nil
 	}
 	var b [16]byte
-	if err := disk.ReadFull(j.content, b[:], int64(j.last)*j.blockSize); err != nil {
+	if err := disk.ReadFull(j.content, b[:], int64(j.last+1)*j.blockSize); err != nil {
 		return err
 	}
-	// struct ext4_fc_tl and ext4_fc_head (fs/ext4/fast_commit.h): tag, length, features, and the transaction that it follows.
+	// The first is one block behind the log (j_fc_first). struct ext4_fc_tl and ext4_fc_head (fs/ext4/fast_commit.h): tag, length, features, and the transaction that it follows.
 	const tagHead = 9
 	if le.Uint16(b[:]) == tagHead && le.Uint16(b[2:]) == 8 && le.Uint32(b[8:]) == j.sequence {
 		j.notes = append(j.notes, "there are fast commits in the journal: what they change, in the last seconds, is not shown")

@@ -105,7 +105,7 @@ func clean(ctx context.Context, m vm.Monitor, gone func(pid int) bool) error {
 	return nil
 }
 
-// unserve ends exports that were left, and the server if they were all that it had.
+// unserve ends exports that were left, and the server if nobody else has any: whose nodes were left has started it, or was about to.
 func unserve(ctx context.Context, m vm.Monitor, left func(string) bool) error {
 	var exports []struct {
 		ID, Type string
@@ -113,22 +113,21 @@ func unserve(ctx context.Context, m vm.Monitor, left func(string) bool) error {
 	if err := m.QMP(ctx, "query-block-exports", nil, &exports); err != nil {
 		return fmt.Errorf("look for what was left: %w", err)
 	}
-	others, ended := 0, false
+	others := 0
 	for _, e := range exports {
 		switch {
 		case left(e.ID):
 			if err := m.QMP(ctx, "block-export-del", map[string]any{"id": e.ID, "mode": "hard"}, nil); err != nil {
 				return fmt.Errorf("end what was left of export %s: %w", e.ID, err)
 			}
-			ended = true
 		case e.Type == "nbd":
 			others++
 		}
 	}
-	if !ended || others > 0 {
-		return nil
+	if others == 0 {
+		_ = m.QMP(ctx, "nbd-server-stop", nil, nil) // it may not have been started yet
 	}
-	return m.QMP(ctx, "nbd-server-stop", nil, nil)
+	return nil
 }
 
 // takeOut gives a drive back the node that stands behind a filter.

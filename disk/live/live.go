@@ -128,7 +128,11 @@ func Open(ctx context.Context, target string, m *vm.Machine, drives []Drive) (*S
 		return nil, err
 	}
 	if err := s.open(ctx, target, m); err != nil {
-		return nil, errors.Join(fmt.Errorf("keep a moment of the disks: %w", err), s.Close())
+		err = errors.Join(fmt.Errorf("keep a moment of the disks: %w", err), s.Close())
+		// A command that was given up may have been carried out all the same.
+		again, cancel := context.WithTimeout(context.Background(), closeTime)
+		defer cancel()
+		return nil, errors.Join(err, clean(again, s.m, func(pid int) bool { return pid == os.Getpid() }))
 	}
 	return s, nil
 }
@@ -149,6 +153,14 @@ func (s *Snapshot) open(ctx context.Context, target string, m *vm.Machine) (err 
 			return fmt.Errorf("drive %s: %w", d.Name, err)
 		}
 	}
+	// Before anything is in use, because there can be one server: who else has it is not disturbed. Nodes of ours are there by now, by which
+	// it is known as ours, too.
+	socket := filepath.Join(s.dir, "nbd")
+	server := map[string]any{"addr": map[string]any{"type": "unix", "data": map[string]any{"path": socket}}, "max-connections": len(s.Drives) + 1}
+	if err := s.m.QMP(ctx, "nbd-server-start", server, nil); err != nil {
+		return err
+	}
+	s.serving = true
 	for n := range s.parts { // as shortly after each other as can be
 		p := &s.parts[n]
 		if err := s.m.QMP(ctx, "qom-set", property(p.drive.device, p.names.before), nil); err != nil {
@@ -156,12 +168,6 @@ func (s *Snapshot) open(ctx context.Context, target string, m *vm.Machine) (err 
 		}
 		p.inserted = true
 	}
-	socket := filepath.Join(s.dir, "nbd")
-	server := map[string]any{"addr": map[string]any{"type": "unix", "data": map[string]any{"path": socket}}, "max-connections": len(s.parts) + 1}
-	if err := s.m.QMP(ctx, "nbd-server-start", server, nil); err != nil {
-		return err
-	}
-	s.serving = true
 	for n := range s.parts {
 		if err := s.serve(ctx, &s.parts[n], socket); err != nil {
 			return fmt.Errorf("drive %s: %w", s.parts[n].drive.Name, err)

@@ -3,6 +3,8 @@ package nbd
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -59,8 +61,10 @@ func Format(d disk.Device) (format, name string, err error) {
 		if len(head) < s.offset+len(s.bytes) || string(head[s.offset:s.offset+len(s.bytes)]) != s.bytes {
 			continue
 		}
-		if s.format == "vmdk" && isBased(head) {
-			return "", "", fmt.Errorf("VMDK that is based on another: %w", disk.ErrUnsupported)
+		if s.format == "vmdk" {
+			if err := alone(d, head); err != nil {
+				return "", "", err
+			}
 		}
 		return s.format, s.name, nil
 	}
@@ -77,10 +81,22 @@ func Formats() (formats []string) {
 	return formats
 }
 
-// isBased says whether the description within a VMDK names a parent.
-func isBased(head []byte) bool {
-	_, text, found := bytes.Cut(head, []byte("parentCID="))
-	return found && !strings.EqualFold(string(text[:min(8, len(text))]), "ffffffff")
+// alone refuses a VMDK that names other files. One without a capacity is a list of them, for QEMU (block/vmdk.c, vmdk_open_vmdk4), wherever
+// in the file the list is. Parents are named in the description; QEMU is told not to open one in any case.
+func alone(d disk.Device, head []byte) error {
+	const capacityAt, descriptionAt, maxDescription = 12, 28, 20 * 512
+	if len(head) < 512 || binary.LittleEndian.Uint64(head[capacityAt:]) == 0 {
+		return fmt.Errorf("VMDK that is a list of files: %w: convert it with qemu-img, if you trust it", disk.ErrUnsupported)
+	}
+	if sector := binary.LittleEndian.Uint64(head[descriptionAt:]); sector < 1<<53 {
+		text := make([]byte, maxDescription)
+		n, _ := d.ReadAt(text, int64(sector)*512) // there need be none
+		head = append(bytes.Clone(head), text[:n]...)
+	}
+	if bytes.Contains(head, []byte("parentFileNameHint")) {
+		return fmt.Errorf("VMDK that is based on another: %w", disk.ErrUnsupported)
+	}
+	return nil
 }
 
 // A Served is an image that a qemu-nbd of ours serves.
@@ -109,8 +125,15 @@ func Serve(ctx context.Context, file *os.File, format string) (_ *Served, err er
 	}()
 	socket := filepath.Join(s.dir, "s")
 	// It ends with its one client, since it is not told to be persistent.
-	s.process = exec.Command(path, "--read-only", "--socket="+socket, "--export-name=disk", "--image-opts",
-		"driver="+format+",file.driver=file,file.locking=off,file.filename=/proc/self/fd/3")
+	image := map[string]any{"driver": format, "file": map[string]any{"driver": "file", "locking": "off", "filename": "/proc/self/fd/3"}}
+	if format == "vmdk" {
+		image["backing"] = nil
+	}
+	name, err := json.Marshal(image)
+	if err != nil {
+		return nil, err
+	}
+	s.process = exec.Command(path, "--read-only", "--socket="+socket, "--export-name=disk", "json:"+string(name))
 	s.process.ExtraFiles = []*os.File{file}
 	s.process.Env = []string{"LANG=C"}
 	says := &limited{}

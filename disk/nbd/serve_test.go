@@ -96,6 +96,14 @@ func TestRefused(t *testing.T) {
 			t.Errorf("%s: %q, %v", name, format, err)
 		}
 	}
+	// For QEMU this is a list of files, behind the header: it would read any file of the host's.
+	list := make([]byte, 4096)
+	copy(list, "KDMV\x01")
+	list[28] = 1
+	copy(list[512:], "# Disk DescriptorFile\nversion=1\nCID=1\nparentCID=ffffffff\ncreateType=\"monolithicFlat\"\nRW 8 FLAT \"/etc/hostname\" 0\n")
+	if format, _, err := nbd.Format(bytes.NewReader(list)); !errors.Is(err, disk.ErrUnsupported) {
+		t.Errorf("a list behind a header: %q, %v", format, err)
+	}
 	f, err := os.Open(raw)
 	if err != nil {
 		t.Fatal(err)

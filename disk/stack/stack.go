@@ -138,10 +138,15 @@ func (d *Disk) open(ctx context.Context, path string, o Options) (disk.Device, e
 	}
 	d.closers = append(d.closers, f)
 	format := o.Format
-	if format == "" {
-		if format, _, err = nbd.Format(f); err != nil {
+	if format != Raw {
+		begins, _, err := nbd.Format(f) // which refuses what names other files
+		switch {
+		case err != nil:
 			return nil, err
+		case format != "" && format != begins:
+			return nil, fmt.Errorf("%s does not begin as an image of format %s", path, format)
 		}
+		format = begins
 	}
 	if o.Snapshot != "" {
 		return nil, fmt.Errorf("%s is no qcow2 image, and has no snapshots that can be read", path)

@@ -54,6 +54,9 @@ func (f *diskFlags) open(c *cobra.Command, image string) (*stack.Disk, error) {
 	if f.options.Format != "" && !slices.Contains(stack.Formats(), f.options.Format) {
 		return nil, usagef("--format: unknown format %q; there are %s", f.options.Format, strings.Join(stack.Formats(), ", "))
 	}
+	if image == "" {
+		return nil, usagef("%s needs the name of a disk's file, or a TARGET", c.Name())
+	}
 	if isMachine(image) {
 		return f.openMachine(c, image)
 	}

@@ -207,6 +207,9 @@ func newCpCommand() *cobra.Command {
 		to := args[1]
 		if s, err := os.Stat(to); err == nil && s.IsDir() {
 			to = path.Join(to, path.Base(p.path)) // as cp does
+			if s, err := os.Lstat(to); err == nil && s.Mode().Type() == fs.ModeSymlink && p.node.Stat().Type() == disk.TypeDir {
+				return usagef("%s is a link: name where it leads if that is meant", to)
+			}
 		}
 		return p.copyTo(c, to, force)
 	}

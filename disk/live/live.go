@@ -158,7 +158,7 @@ func (s *Snapshot) open(ctx context.Context, target string, m *vm.Machine) (err 
 	socket := filepath.Join(s.dir, "nbd")
 	server := map[string]any{"addr": map[string]any{"type": "unix", "data": map[string]any{"path": socket}}, "max-connections": len(s.Drives) + 1}
 	if err := s.m.QMP(ctx, "nbd-server-start", server, nil); err != nil {
-		return err
+		return fmt.Errorf("QEMU has one NBD server, which something else may use now, such as another outsight: %w", err)
 	}
 	s.serving = true
 	for n := range s.parts { // as shortly after each other as can be

@@ -55,6 +55,9 @@ func (f *File) Size() int64 { return f.size }
 // Name is the path that it was opened by.
 func (f *File) Name() string { return f.f.Name() }
 
+// File is the open file itself, for who hands it on. It stays the Device's.
+func (f *File) File() *os.File { return f.f }
+
 // Stat is what the host knows of the file.
 func (f *File) Stat() (fs.FileInfo, error) { return f.f.Stat() }
 

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"iter"
 	"os"
@@ -99,12 +98,8 @@ func (f *diskFlags) openMachine(c *cobra.Command, target string) (_ *stack.Disk,
 	if err != nil {
 		return nil, err
 	}
-	var closers []io.Closer
 	defer func() {
 		if err != nil {
-			for _, c := range closers {
-				err = errors.Join(err, c.Close())
-			}
 			err = errors.Join(err, m.Close())
 		}
 	}()
@@ -124,14 +119,13 @@ func (f *diskFlags) openMachine(c *cobra.Command, target string) (_ *stack.Disk,
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", target, err)
 	}
-	closers = append(closers, s)
 	d := stack.Over(s.Devices...)
 	d.Owns(s)
 	if m.guest != nil {
 		// After the disks: what is in memory is newer than they are, never older.
 		l, err := m.guest.Look(c.Context())
 		if err != nil {
-			return nil, err
+			return nil, errors.Join(err, s.Close())
 		}
 		d.Owns(l)
 		f.look = l
@@ -352,6 +346,7 @@ func newVolumesCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		f.diskOnly = true // no kernel is looked for: nothing of what is shown is in files
 		d, err := f.open(c, args[0])
 		if err != nil {
 			return err

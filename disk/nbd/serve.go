@@ -27,35 +27,35 @@ const startTime = 20 * time.Second
 // signs are the formats that qemu-nbd is asked for, by how their files begin. What is in such a file cannot name another file: that is
 // why VMDKs that are lists of files are not among them.
 var signs = []struct {
-	format, name string
-	offset       int
-	bytes        string
+	format string
+	offset int
+	bytes  string
 }{
-	{"vmdk", "VMDK", 0, "KDMV"},
-	{"vhdx", "VHDX", 0, "vhdxfile"},
-	{"vpc", "VHD", 0, "conectix"},
-	{"vdi", "VDI", 0x40, "\x7f\x10\xda\xbe"},
-	{"parallels", "Parallels HDD", 0, "WithoutFreeSpace"},
-	{"parallels", "Parallels HDD", 0, "WithouFreSpacExt"},
+	{"vmdk", 0, "KDMV"},
+	{"vhdx", 0, "vhdxfile"},
+	{"vpc", 0, "conectix"},
+	{"vdi", 0x40, "\x7f\x10\xda\xbe"},
+	{"parallels", 0, "WithoutFreeSpace"},
+	{"parallels", 0, "WithouFreSpacExt"},
 }
 
 // lists are files that name others, which whoever made them chose: they are refused.
 const list = "# Disk DescriptorFile"
 
-// Format is the format of an image that [Serve] can open, with its usual name, by its first bytes; "" for others. The error wraps
+// Format is the format of an image that [Serve] can open, by its first bytes; "" for others. The error wraps
 // disk.ErrUnsupported for one of these formats that is refused.
-func Format(d disk.Device) (format, name string, err error) {
+func Format(d disk.Device) (format string, err error) {
 	head := make([]byte, 64<<10)
 	n, err := d.ReadAt(head, 0)
 	if err != nil && !errors.Is(err, io.EOF) {
-		return "", "", err
+		return "", err
 	}
 	head = head[:n]
 	if bytes.HasPrefix(head, []byte(list)) {
-		return "", "", fmt.Errorf("VMDK that is a list of files: %w: convert it with qemu-img, if you trust it", disk.ErrUnsupported)
+		return "", fmt.Errorf("VMDK that is a list of files: %w: convert it with qemu-img, if you trust it", disk.ErrUnsupported)
 	}
 	if bytes.HasPrefix(head, []byte("QED\x00")) {
-		return "", "", fmt.Errorf("QED: %w: convert it with qemu-img, if you trust it", disk.ErrUnsupported)
+		return "", fmt.Errorf("QED: %w: convert it with qemu-img, if you trust it", disk.ErrUnsupported)
 	}
 	for _, s := range signs {
 		if len(head) < s.offset+len(s.bytes) || string(head[s.offset:s.offset+len(s.bytes)]) != s.bytes {
@@ -63,12 +63,12 @@ func Format(d disk.Device) (format, name string, err error) {
 		}
 		if s.format == "vmdk" {
 			if err := alone(d, head); err != nil {
-				return "", "", err
+				return "", err
 			}
 		}
-		return s.format, s.name, nil
+		return s.format, nil
 	}
-	return "", "", nil
+	return "", nil
 }
 
 // Formats are those that [Serve] can open.

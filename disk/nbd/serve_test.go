@@ -55,7 +55,7 @@ func TestServe(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			format, _, err := nbd.Format(d)
+			format, err := nbd.Format(d)
 			if want, _, _ := strings.Cut(name, "-"); err != nil || format != want {
 				t.Fatalf("format %q, %v", format, err)
 			}
@@ -92,7 +92,7 @@ func TestRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer f.Close()
-		if format, _, err := nbd.Format(f); !errors.Is(err, disk.ErrUnsupported) {
+		if format, err := nbd.Format(f); !errors.Is(err, disk.ErrUnsupported) {
 			t.Errorf("%s: %q, %v", name, format, err)
 		}
 	}
@@ -101,7 +101,7 @@ func TestRefused(t *testing.T) {
 	copy(list, "KDMV\x01")
 	list[28] = 1
 	copy(list[512:], "# Disk DescriptorFile\nversion=1\nCID=1\nparentCID=ffffffff\ncreateType=\"monolithicFlat\"\nRW 8 FLAT \"/etc/hostname\" 0\n")
-	if format, _, err := nbd.Format(bytes.NewReader(list)); !errors.Is(err, disk.ErrUnsupported) {
+	if format, err := nbd.Format(bytes.NewReader(list)); !errors.Is(err, disk.ErrUnsupported) {
 		t.Errorf("a list behind a header: %q, %v", format, err)
 	}
 	f, err := os.Open(raw)

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 
 	"github.com/outsight-vmi/outsight/disk"
@@ -139,7 +138,7 @@ func (d *Disk) open(ctx context.Context, path string, o Options) (disk.Device, e
 	d.closers = append(d.closers, f)
 	format := o.Format
 	if format != Raw {
-		begins, _, err := nbd.Format(f) // which refuses what names other files
+		begins, err := nbd.Format(f) // which refuses what names other files
 		switch {
 		case err != nil:
 			return nil, err
@@ -154,7 +153,7 @@ func (d *Disk) open(ctx context.Context, path string, o Options) (disk.Device, e
 	if format == "" || format == Raw {
 		return f, nil
 	}
-	return d.served(ctx, path, format)
+	return d.served(ctx, f, format)
 }
 
 func (d *Disk) qcow2(q *qcow2.Image, o Options) (disk.Device, error) {
@@ -171,14 +170,9 @@ func (d *Disk) qcow2(q *qcow2.Image, o Options) (disk.Device, error) {
 	return q.At(s)
 }
 
-// served opens an image through qemu-nbd.
-func (d *Disk) served(ctx context.Context, path, format string) (disk.Device, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close() // the server has its own
-	s, err := nbd.Serve(ctx, f, format)
+// served opens an image through qemu-nbd, which gets the file that was looked at.
+func (d *Disk) served(ctx context.Context, f *disk.File, format string) (disk.Device, error) {
+	s, err := nbd.Serve(ctx, f.File(), format)
 	if err != nil {
 		return nil, err
 	}
